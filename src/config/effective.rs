@@ -1,0 +1,146 @@
+//! The way back: settings printed as the TOML that would load them.
+//!
+//! Every struct is taken apart without `..`, so a field that is not printed does not compile, and a
+//! test holds the printed names against the schema.
+
+use std::fmt::Write as _;
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use super::{Admission, Model, Scheduler, Server, Settings, Telemetry};
+
+/// Names with their values, already in TOML's notation.
+type Lines<const N: usize> = [(&'static str, String); N];
+
+impl Settings {
+    /// The effective configuration as TOML, every key included.
+    ///
+    /// Paths are made absolute with the working directory, so that the text means the same files
+    /// wherever it is saved; with paths that were absolute, it loads to equal settings.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let Self {
+            server: server_settings,
+            models,
+            scheduler: scheduler_settings,
+            admission: admission_settings,
+            telemetry: telemetry_settings,
+        } = self;
+        let mut out = String::new();
+        section(&mut out, "[server]", server(server_settings));
+        for entry in models {
+            section(&mut out, "[[models]]", model(entry));
+        }
+        section(&mut out, "[scheduler]", scheduler(scheduler_settings));
+        section(&mut out, "[admission]", admission(admission_settings));
+        section(&mut out, "[telemetry]", telemetry(telemetry_settings));
+        out
+    }
+}
+
+fn section<const N: usize>(out: &mut String, heading: &str, lines: Lines<N>) {
+    let blank = if out.is_empty() { "" } else { "\n" };
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{blank}{heading}");
+    for (name, value) in lines {
+        let _ = writeln!(out, "{name} = {value}");
+    }
+}
+
+fn server(server: &Server) -> Lines<7> {
+    let Server {
+        listen,
+        max_connections,
+        header_timeout,
+        body_timeout,
+        max_body_bytes,
+        write_timeout,
+        shutdown_grace,
+    } = server;
+    [
+        ("listen", quoted(&listen.to_string())),
+        ("max_connections", max_connections.to_string()),
+        (
+            "header_timeout_seconds",
+            header_timeout.as_secs().to_string(),
+        ),
+        ("body_timeout_seconds", body_timeout.as_secs().to_string()),
+        ("max_body_bytes", max_body_bytes.to_string()),
+        ("write_timeout_seconds", write_timeout.as_secs().to_string()),
+        (
+            "shutdown_grace_seconds",
+            shutdown_grace.as_secs().to_string(),
+        ),
+    ]
+}
+
+fn model(model: &Model) -> Lines<5> {
+    let Model {
+        path,
+        id,
+        context,
+        max_running,
+        threads,
+    } = model;
+    [
+        ("path", quoted(&absolute(path))),
+        ("id", quoted(id)),
+        ("context", context.to_string()),
+        ("max_running", max_running.to_string()),
+        ("threads", threads.map_or(0, NonZeroU32::get).to_string()),
+    ]
+}
+
+fn scheduler(scheduler: &Scheduler) -> Lines<2> {
+    let Scheduler {
+        target_inter_token,
+        max_batch_tokens,
+    } = scheduler;
+    [
+        (
+            "target_inter_token_ms",
+            target_inter_token.as_millis().to_string(),
+        ),
+        ("max_batch_tokens", max_batch_tokens.to_string()),
+    ]
+}
+
+fn admission(admission: &Admission) -> Lines<1> {
+    let Admission { max_waiting } = admission;
+    [("max_waiting", max_waiting.to_string())]
+}
+
+fn telemetry(telemetry: &Telemetry) -> Lines<3> {
+    let Telemetry {
+        log_format,
+        log_level,
+        log_prompts,
+    } = telemetry;
+    [
+        ("log_format", quoted(log_format.as_str())),
+        ("log_level", quoted(log_level.as_str())),
+        ("log_prompts", log_prompts.to_string()),
+    ]
+}
+
+fn absolute(path: &Path) -> String {
+    // Fails only where there is no working directory; then the path as it is says most.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.display().to_string()
+}
+
+/// A basic string of TOML 1.0.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => out.extend(['\\', char]),
+            control if control.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(control));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,71 @@
+//! How a key is written outside of a file: as text by flags, and as an environment variable's name.
+
+use std::fmt;
+
+use super::schema::{self, Key, Section};
+
+/// What the name of every variable of edgellm begins with.
+///
+/// Two underscores: orchestrators set `EDGELLM_PORT` and the like by themselves.
+pub(super) const PREFIX: &str = "EDGELLM__";
+
+/// A key of the schema, with the index of its model.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) section: &'static Section,
+    pub(super) index: Option<usize>,
+    pub(super) key: &'static Key,
+}
+
+impl Target {
+    /// Finds `server.listen`, `models[1].path`, or `models.path`, which is short for the first model's.
+    pub(super) fn parse(written: &str) -> Option<Self> {
+        let (place, name) = written.split_once('.')?;
+        let (section, index) = match place.strip_suffix(']') {
+            Some(place) => {
+                let (section, index) = place.split_once('[')?;
+                (schema::section(section)?, Some(index.parse().ok()?))
+            }
+            None => (schema::section(place)?, None),
+        };
+        if index.is_some() && !section.repeated {
+            return None;
+        }
+        Some(Self {
+            section,
+            index: section.repeated.then(|| index.unwrap_or(0)),
+            key: section.key(name)?,
+        })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (section, key) = (self.section.name, self.key.name);
+        match self.index {
+            Some(index) => write!(out, "{section}[{index}].{key}"),
+            None => write!(out, "{section}.{key}"),
+        }
+    }
+}
+
+/// The key that a variable sets: `MODELS__0__PATH` is `models[0].path`.
+pub(super) fn key_of(variable: &str) -> String {
+    let mut key = String::new();
+    for part in variable.to_lowercase().split("__") {
+        if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
+            key = format!("{key}[{part}]");
+        } else if key.is_empty() {
+            part.clone_into(&mut key);
+        } else {
+            key = format!("{key}.{part}");
+        }
+    }
+    key
+}
+
+/// The variable that sets a key.
+pub(super) fn variable_of(key: &str) -> String {
+    let parts = key.replace(['.', '['], "__").replace(']', "");
+    format!("{PREFIX}{}", parts.to_uppercase())
+}

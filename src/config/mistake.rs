@@ -1,0 +1,182 @@
+//! What can be wrong with a configuration, in words for the person who wrote it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Every mistake of a configuration, in the order of the sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    mistakes: Vec<Mistake>,
+}
+
+/// One mistake.
+///
+/// `key` is the full key, like `server.listen` or `models[0].path`. `origin` is where it was
+/// written: a file's path, `environment variable NAME`, or a flag.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Mistake {
+    /// A file could not be read.
+    #[error("cannot read {}: {reason}", file.display())]
+    Unreadable {
+        /// The file as it was named.
+        file: PathBuf,
+        /// What the operating system says.
+        reason: String,
+    },
+    /// A file is not TOML.
+    #[error("{} is not valid TOML: {detail}", file.display())]
+    Syntax {
+        /// The file as it was named.
+        file: PathBuf,
+        /// Line and column, the line itself, and what is wrong with it.
+        detail: String,
+    },
+    /// A section that does not exist.
+    #[error("unknown section `{section}` in {origin}; {hint}")]
+    UnknownSection {
+        /// The section as it was written.
+        section: String,
+        /// Where it was written.
+        origin: String,
+        /// The nearest section, or all of them.
+        hint: String,
+    },
+    /// A key that does not exist.
+    #[error("unknown key `{key}` in {origin}; {hint}")]
+    UnknownKey {
+        /// The key as it was written.
+        key: String,
+        /// Where it was written.
+        origin: String,
+        /// The nearest valid key.
+        hint: String,
+    },
+    /// A value of the wrong type, or out of range.
+    #[error("`{key}` in {origin} must be {expected}; found {found}")]
+    WrongValue {
+        /// The key.
+        key: String,
+        /// Where the value was written.
+        origin: String,
+        /// The form of a valid value, with an example.
+        expected: String,
+        /// The value that was written.
+        found: String,
+    },
+    /// A key that has no default was left out.
+    #[error("`{key}` is missing in {origin}; it must be {expected}")]
+    Missing {
+        /// The key.
+        key: String,
+        /// Where the rest of its section was written.
+        origin: String,
+        /// The form of a valid value, with an example.
+        expected: String,
+    },
+    /// A variable or flag sets a model whose index is too high.
+    #[error(
+        "`{key}` in {origin} leaves a gap: {configured} model(s) configured before it, so the next is `models[{configured}]`"
+    )]
+    Gap {
+        /// The key.
+        key: String,
+        /// The variable or flag.
+        origin: String,
+        /// How many models the weaker sources configure.
+        configured: usize,
+    },
+    /// Two environment variables set the same key, and nothing says which one wins.
+    #[error("`{key}` is set twice, in {first} and in {second}; remove one")]
+    SetTwice {
+        /// The key.
+        key: String,
+        /// One variable.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// Two models answer to the same name.
+    #[error(
+        "`{key}` in {origin} is {id:?}, but `{first_key}` in {first_origin} already is; give each model its own id"
+    )]
+    DuplicateId {
+        /// The key of the later model's id.
+        key: String,
+        /// Where the later id, or the path that it follows from, was written.
+        origin: String,
+        /// The id that both have.
+        id: String,
+        /// The key of the earlier model's id.
+        first_key: String,
+        /// Where the earlier id, or the path that it follows from, was written.
+        first_origin: String,
+    },
+    /// A model is needed and none is configured.
+    #[error("no model to serve: pass --model FILE.gguf, or set models.path in a file")]
+    NoModels,
+    /// The schema table and the typed structs disagree: a defect of edgellm.
+    #[error("edgellm's own configuration table is wrong, please report it: {detail}")]
+    Defect {
+        /// What does not fit.
+        detail: String,
+    },
+}
+
+impl Mistake {
+    /// The key that is wrong, where the mistake is about one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::UnknownKey { key, .. }
+            | Self::WrongValue { key, .. }
+            | Self::Missing { key, .. }
+            | Self::Gap { key, .. }
+            | Self::SetTwice { key, .. }
+            | Self::DuplicateId { key, .. } => Some(key),
+            Self::Unreadable { .. }
+            | Self::Syntax { .. }
+            | Self::UnknownSection { .. }
+            | Self::NoModels
+            | Self::Defect { .. } => None,
+        }
+    }
+}
+
+impl ConfigError {
+    /// Wraps mistakes, of which there must be at least one for this to make sense.
+    pub(super) fn new(mistakes: Vec<Mistake>) -> Self {
+        Self { mistakes }
+    }
+
+    /// Each mistake by itself.
+    #[must_use]
+    pub fn mistakes(&self) -> &[Mistake] {
+        &self.mistakes
+    }
+}
+
+impl From<Mistake> for ConfigError {
+    fn from(mistake: Mistake) -> Self {
+        Self::new(vec![mistake])
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mistakes.len() {
+            1 => write!(out, "the configuration has a mistake:")?,
+            count => write!(out, "the configuration has {count} mistakes:")?,
+        }
+        for mistake in &self.mistakes {
+            // A syntax mistake shows the line of the file below its own.
+            let text = mistake.to_string().replace('\n', "\n    ");
+            write!(out, "\n  - {text}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,67 @@
+//! The nearest valid name for one that is unknown.
+
+use strsim::damerau_levenshtein;
+
+use super::schema::{self, SECTIONS, Section};
+
+/// Says which key was probably meant by `written`, a full key.
+///
+/// `variable` turns a key into the environment variable that sets it, for mistakes in one.
+pub(super) fn key_hint(written: &str, variable: Option<fn(&str) -> String>) -> String {
+    let written = written.to_lowercase();
+    let (prefix, name) = written.rsplit_once('.').unwrap_or(("", &written));
+    let candidates = SECTIONS.iter().flat_map(|section| {
+        // An entry of a list keeps its index: `models[2].pth` is near `models[2].path`.
+        let prefix = if names_entry_of(prefix, section) {
+            prefix
+        } else {
+            section.name
+        };
+        section.keys.iter().map(move |key| (prefix, key.name))
+    });
+    let nearest = candidates
+        .map(|(section, key)| {
+            let full = format!("{section}.{key}");
+            // A key may be well written but in the wrong section.
+            let misplaced = damerau_levenshtein(name, key) + 1;
+            (misplaced.min(damerau_levenshtein(&written, &full)), full)
+        })
+        .min();
+    let Some((distance, key)) = nearest else {
+        return String::new();
+    };
+    let also = variable.map_or_else(String::new, |variable| format!(" ({})", variable(&key)));
+    if distance <= tolerance(name) {
+        format!("did you mean `{key}`{also}?")
+    } else {
+        format!("the nearest key is `{key}`{also}")
+    }
+}
+
+/// Says which section was probably meant by `written`.
+pub(super) fn section_hint(written: &str) -> String {
+    let written = written.to_lowercase();
+    let near = SECTIONS
+        .iter()
+        .map(|section| (damerau_levenshtein(&written, section.name), section))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= tolerance(&written));
+    if let Some((_, section)) = near {
+        format!("did you mean `{}`?", section.heading())
+    } else {
+        let headings: Vec<_> = SECTIONS.iter().map(Section::heading).collect();
+        format!("the sections are {}", headings.join(", "))
+    }
+}
+
+/// How many typing errors a name of this length may have and still be recognised.
+fn tolerance(name: &str) -> usize {
+    (name.chars().count() / 3).max(2)
+}
+
+fn names_entry_of(prefix: &str, section: &Section) -> bool {
+    section.repeated
+        && prefix
+            .split_once('[')
+            .is_some_and(|(name, _)| schema::section(name).is_some_and(|s| s.name == section.name))
+}

@@ -1,0 +1,139 @@
+//! The last step: valid layers become settings.
+//!
+//! Here are the checks that need more than one key: what a model must have, and ids that differ.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ::config::builder::DefaultState;
+use ::config::{Config, ConfigBuilder, Map, Value, ValueKind};
+
+use super::layer::{Layer, Reader};
+use super::schema::{Fallback, Key, Kind, MODELS};
+use super::{ConfigError, Mistake, Settings};
+
+/// Merges what the reader has read.
+pub(super) fn settings(reader: Reader) -> Result<Settings, ConfigError> {
+    let mut mistakes = reader.mistakes;
+    let settings = assemble(reader.layers, &mut mistakes);
+    if !mistakes.is_empty() {
+        return Err(ConfigError::new(mistakes));
+    }
+    settings.map_err(|error| {
+        let detail = error.to_string();
+        Mistake::Defect { detail }.into()
+    })
+}
+
+/// Fails only after a mistake, since refused values are not in the layers.
+fn assemble(
+    layers: Vec<Layer>,
+    mistakes: &mut Vec<Mistake>,
+) -> Result<Settings, ::config::ConfigError> {
+    let merged = layers
+        .into_iter()
+        .fold(Config::builder(), ConfigBuilder::<DefaultState>::add_source)
+        .build()?;
+    let models: Vec<_> = merged
+        .get_array(MODELS.name)?
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| complete(index, value, mistakes))
+        .collect();
+    distinct_ids(&models, mistakes);
+    Ok(Settings {
+        server: merged.get("server")?,
+        models: models
+            .into_iter()
+            .map(|model| Value::new(None, model).try_deserialize())
+            .collect::<Result<_, _>>()?,
+        scheduler: merged.get("scheduler")?,
+        admission: merged.get("admission")?,
+        telemetry: merged.get("telemetry")?,
+    })
+}
+
+/// Gives a model the defaults of the keys that it leaves out.
+fn complete(index: usize, value: Value, mistakes: &mut Vec<Mistake>) -> Map<String, Value> {
+    let entry = entry_name(index);
+    let entry_origin = value.origin().map(str::to_owned);
+    let mut model = match value.kind {
+        ValueKind::Table(table) => table,
+        // A place that only a refused variable or flag named.
+        _ => Map::new(),
+    };
+    let origin = entry_origin
+        .or_else(|| Some(model.values().find_map(Value::origin)?.to_owned()))
+        .unwrap_or_else(|| entry.clone());
+    for key in MODELS.keys {
+        if model.contains_key(key.name) || is_mistaken(mistakes, &entry, key) {
+            continue;
+        }
+        let default = match key.default {
+            Fallback::FileStem => match model.get("path") {
+                Some(path) => file_stem(path),
+                // The path was refused, and nothing can be said about the id.
+                None => continue,
+            },
+            other => other.value().map(|value| Value::new(None, value)),
+        };
+        if let Some(value) = default {
+            model.insert(key.name.to_owned(), value);
+        } else {
+            mistakes.push(Mistake::Missing {
+                key: format!("{entry}.{}", key.name),
+                origin: origin.clone(),
+                expected: key.expected(),
+            });
+        }
+    }
+    model
+}
+
+/// The id that follows from a path, if it would be valid as one.
+fn file_stem(path: &Value) -> Option<Value> {
+    let ValueKind::String(text) = &path.kind else {
+        return None;
+    };
+    let stem = ValueKind::from(Path::new(text).file_stem()?.to_str()?);
+    let origin = path.origin().map(str::to_owned);
+    Kind::Name
+        .accepts(&stem)
+        .then(|| Value::new(origin.as_ref(), stem))
+}
+
+fn distinct_ids(models: &[Map<String, Value>], mistakes: &mut Vec<Mistake>) {
+    let mut firsts = BTreeMap::new();
+    for (index, model) in models.iter().enumerate() {
+        let Some(id) = model.get("id") else { continue };
+        let ValueKind::String(name) = &id.kind else {
+            continue;
+        };
+        let key = format!("{}.id", entry_name(index));
+        let origin = id.origin().unwrap_or_default().to_owned();
+        if let Some((first_key, first_origin)) = firsts.get(name) {
+            mistakes.push(Mistake::DuplicateId {
+                key,
+                origin,
+                id: name.clone(),
+                first_key: String::clone(first_key),
+                first_origin: String::clone(first_origin),
+            });
+        } else {
+            firsts.insert(name.clone(), (key, origin));
+        }
+    }
+}
+
+fn entry_name(index: usize) -> String {
+    format!("{}[{index}]", MODELS.name)
+}
+
+/// Whether a mistake about this key, or about the entry as a whole, has been noted already.
+fn is_mistaken(mistakes: &[Mistake], entry: &str, key: &Key) -> bool {
+    let full = format!("{entry}.{}", key.name);
+    mistakes
+        .iter()
+        .filter_map(Mistake::key)
+        .any(|mistaken| mistaken == full || mistaken == entry)
+}

@@ -1,0 +1,290 @@
+//! The table of every section and key: the only place for a name, a range, a default or an explanation.
+//!
+//! The structs of [`Settings`](super::Settings) repeat the names, because types must; loading the
+//! defaults fails if the two differ in either direction, and so does a unit test. The example file
+//! `config/edgellm.toml` is held against this table as well.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use ::config::ValueKind;
+
+/// A section of the configuration file.
+#[derive(Debug)]
+pub struct Section {
+    /// The name between the brackets.
+    pub name: &'static str,
+    /// Whether the section is a list, written `[[name]]` once for each entry.
+    pub repeated: bool,
+    /// Its keys, in the order in which they are printed.
+    pub keys: &'static [Key],
+}
+
+/// A key of a section.
+#[derive(Debug)]
+pub struct Key {
+    /// The name without its section.
+    pub name: &'static str,
+    /// The values that it takes.
+    pub kind: Kind,
+    /// The value that it has when no source sets it.
+    pub default: Fallback,
+    /// One line for the person who operates the gateway.
+    pub doc: &'static str,
+}
+
+/// The values that a key takes.
+///
+/// The first key that holds a secret brings the kind `Secret`, which printing then masks.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// A whole number, both bounds included.
+    Whole {
+        /// The smallest valid number.
+        min: i64,
+        /// The largest valid number.
+        max: i64,
+        /// What is counted, in the plural.
+        unit: &'static str,
+    },
+    /// `true` or `false`.
+    Flag,
+    /// An IP address with a port; host names are not looked up.
+    Address,
+    /// The path of a file, which need not exist yet.
+    Path,
+    /// A name that clients send back, not empty, without control characters or spaces around it.
+    Name,
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+}
+
+/// The value of a key that no source sets.
+#[derive(Debug, Clone, Copy)]
+pub enum Fallback {
+    /// A number.
+    Whole(i64),
+    /// `true` or `false`.
+    Flag(bool),
+    /// Text.
+    Text(&'static str),
+    /// The name of the model's file without its extension.
+    FileStem,
+    /// There is none; leaving the key out is a mistake.
+    Required,
+}
+
+/// Every section, in the order in which they are printed.
+pub const SECTIONS: &[Section] = &[SERVER, MODELS, SCHEDULER, ADMISSION, TELEMETRY];
+
+const SERVER: Section = Section {
+    name: "server",
+    repeated: false,
+    keys: &[
+        Key {
+            name: "listen",
+            kind: Kind::Address,
+            default: Fallback::Text("127.0.0.1:8080"),
+            doc: "IP address and port to serve on; 0.0.0.0:8080 serves the whole store network.",
+        },
+        Key::whole("max_connections", 1..=65_536, "connections", 1024)
+            .doc("Connections open at the same time; further clients wait until one closes."),
+        Key::whole("header_timeout_seconds", 1..=3600, "seconds", 10)
+            .doc("A client must have sent its request headers within this many seconds."),
+        Key::whole("body_timeout_seconds", 1..=3600, "seconds", 30)
+            .doc("A client must have sent its whole request within this many seconds."),
+        Key::whole("max_body_bytes", 1024..=1_073_741_824, "bytes", 4_194_304)
+            .doc("Largest request accepted, in bytes (4194304 is 4 MiB)."),
+        Key::whole("write_timeout_seconds", 1..=3600, "seconds", 60)
+            .doc("A client that reads nothing of its answer for this many seconds is cut off."),
+        Key::whole("shutdown_grace_seconds", 0..=3600, "seconds", 30)
+            .doc("On shutdown, running answers get this many seconds to finish; 0 is none."),
+    ],
+};
+
+/// The models, one entry each.
+pub const MODELS: Section = Section {
+    name: "models",
+    repeated: true,
+    keys: &[
+        Key {
+            name: "path",
+            kind: Kind::Path,
+            default: Fallback::Required,
+            doc: "The model's GGUF file; a relative path starts at this file's directory.",
+        },
+        Key {
+            name: "id",
+            kind: Kind::Name,
+            default: Fallback::FileStem,
+            doc: "The name that clients use; without it, the file's name without .gguf.",
+        },
+        Key::whole("context", 128..=16_777_216, "tokens", 8192)
+            .doc("Tokens of context that all running requests share; more takes more memory."),
+        Key::whole("max_running", 1..=256, "requests", 16)
+            .doc("Requests answered at the same time; the others wait their turn."),
+        Key::whole("threads", 0..=512, "threads", 0)
+            .doc("CPU threads; 0 uses one for each physical core."),
+    ],
+};
+
+const SCHEDULER: Section = Section {
+    name: "scheduler",
+    repeated: false,
+    keys: &[
+        Key::whole("target_inter_token_ms", 1..=10_000, "milliseconds", 150)
+            .doc("Running answers should get a token at least this often, in milliseconds."),
+        Key::whole("max_batch_tokens", 16..=8192, "tokens", 512)
+            .doc("Most tokens computed in one step; fewer react faster, more read prompts faster."),
+    ],
+};
+
+const ADMISSION: Section = Section {
+    name: "admission",
+    repeated: false,
+    keys: &[Key::whole("max_waiting", 0..=100_000, "requests", 64)
+        .doc("Requests that may wait for their turn; further ones are told to retry later.")],
+};
+
+const TELEMETRY: Section = Section {
+    name: "telemetry",
+    repeated: false,
+    keys: &[
+        Key {
+            name: "log_format",
+            kind: Kind::Choice(&["auto", "text", "json"]),
+            default: Fallback::Text("auto"),
+            doc: "text, json, or auto: readable on a terminal, JSON otherwise.",
+        },
+        Key {
+            name: "log_level",
+            kind: Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
+            default: Fallback::Text("info"),
+            doc: "How much is logged: off, error, warn, info, debug or trace.",
+        },
+        Key {
+            name: "log_prompts",
+            kind: Kind::Flag,
+            default: Fallback::Flag(false),
+            doc: "Whether prompts and answers appear in the log; they can hold personal data.",
+        },
+    ],
+};
+
+/// The section with this name.
+#[must_use]
+pub fn section(name: &str) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.name == name)
+}
+
+impl Section {
+    /// The key of this section with this name.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// The section's heading in a file.
+    #[must_use]
+    pub fn heading(&self) -> String {
+        if self.repeated {
+            format!("[[{}]]", self.name)
+        } else {
+            format!("[{}]", self.name)
+        }
+    }
+}
+
+impl Key {
+    const fn whole(
+        name: &'static str,
+        range: std::ops::RangeInclusive<i64>,
+        unit: &'static str,
+        default: i64,
+    ) -> Self {
+        Self {
+            name,
+            kind: Kind::Whole {
+                min: *range.start(),
+                max: *range.end(),
+                unit,
+            },
+            default: Fallback::Whole(default),
+            doc: "",
+        }
+    }
+
+    const fn doc(self, doc: &'static str) -> Self {
+        Self { doc, ..self }
+    }
+
+    /// The form that a value must have, with an example, to follow the words "must be".
+    #[must_use]
+    pub fn expected(&self) -> String {
+        match self.kind {
+            Kind::Whole { min, max, unit } => {
+                let example = match self.default {
+                    Fallback::Whole(number) if number != 0 => number,
+                    _ => max.min(min + 4),
+                };
+                format!("a whole number of {unit} from {min} to {max}, like {example}")
+            }
+            Kind::Flag => "true or false".to_owned(),
+            Kind::Address => "an IP address and a port, like \"127.0.0.1:8080\"".to_owned(),
+            Kind::Path => "the path of a file, like \"models/kiosk.gguf\"".to_owned(),
+            Kind::Name => {
+                "a name, not empty, without control characters or spaces around it, like \"kiosk\""
+                    .to_owned()
+            }
+            Kind::Choice(words) => {
+                let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+                format!("one of {}", quoted.join(", "))
+            }
+        }
+    }
+}
+
+impl Kind {
+    /// Whether a value has the right type and lies in the range.
+    pub(super) fn accepts(self, value: &ValueKind) -> bool {
+        match (self, value) {
+            (Self::Whole { min, max, .. }, ValueKind::I64(number)) => (min..=max).contains(number),
+            (Self::Flag, ValueKind::Boolean(_)) => true,
+            (Self::Address, ValueKind::String(text)) => text.parse::<SocketAddr>().is_ok(),
+            (Self::Path, ValueKind::String(text)) => {
+                Path::new(text).file_name().is_some() && !text.contains('\0')
+            }
+            (Self::Name, ValueKind::String(text)) => {
+                !text.is_empty() && text.trim() == text && !text.contains(char::is_control)
+            }
+            (Self::Choice(words), ValueKind::String(text)) => words.contains(&text.as_str()),
+            _ => false,
+        }
+    }
+
+    /// Reads the text of a variable or flag. Text that does not fit stays text, and is then refused
+    /// by [`Kind::accepts`].
+    pub(super) fn read(self, text: &str) -> ValueKind {
+        let trimmed = text.trim();
+        match self {
+            Self::Whole { .. } => trimmed.parse().map_or_else(|_| text.into(), ValueKind::I64),
+            Self::Flag => trimmed
+                .parse()
+                .map_or_else(|_| text.into(), ValueKind::Boolean),
+            Self::Address | Self::Choice(_) => trimmed.into(),
+            Self::Path | Self::Name => text.into(),
+        }
+    }
+}
+
+impl Fallback {
+    /// The value, where it is the same for every file.
+    pub(super) fn value(self) -> Option<ValueKind> {
+        match self {
+            Self::Whole(number) => Some(number.into()),
+            Self::Flag(flag) => Some(flag.into()),
+            Self::Text(text) => Some(text.into()),
+            Self::FileStem | Self::Required => None,
+        }
+    }
+}

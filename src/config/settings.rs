@@ -1,0 +1,182 @@
+//! The settings as the program uses them: every value is of the type that its use needs, and valid.
+//!
+//! Serde reads them from the merged and checked layers only; names and ranges are in
+//! [`schema`](super::schema).
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use super::{ConfigError, Mistake};
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The HTTP server.
+    pub server: Server,
+    /// The models, each with an id of its own; possibly none.
+    pub models: Vec<Model>,
+    /// How running requests share the processor.
+    pub scheduler: Scheduler,
+    /// Which requests are let in.
+    pub admission: Admission,
+    /// What is logged.
+    pub telemetry: Telemetry,
+}
+
+/// Section `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Address to serve on. Port 0 lets the operating system choose.
+    pub listen: SocketAddr,
+    /// Connections open at the same time.
+    pub max_connections: NonZeroU32,
+    /// Time for a client to send its request headers.
+    #[serde(rename = "header_timeout_seconds", deserialize_with = "seconds")]
+    pub header_timeout: Duration,
+    /// Time for a client to send its request body.
+    #[serde(rename = "body_timeout_seconds", deserialize_with = "seconds")]
+    pub body_timeout: Duration,
+    /// Largest request body accepted, in bytes.
+    pub max_body_bytes: usize,
+    /// A client that reads nothing for this long is cut off.
+    #[serde(rename = "write_timeout_seconds", deserialize_with = "seconds")]
+    pub write_timeout: Duration,
+    /// Time for running answers to finish on shutdown; zero is none.
+    #[serde(rename = "shutdown_grace_seconds", deserialize_with = "seconds")]
+    pub shutdown_grace: Duration,
+}
+
+/// An entry of `[[models]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The GGUF file. It has not been looked at yet.
+    pub path: PathBuf,
+    /// The name that clients use, unique among the models.
+    pub id: String,
+    /// KV cells (tokens) shared by all sequences, at least 128.
+    pub context: NonZeroU32,
+    /// Rows decoded together.
+    pub max_running: NonZeroU32,
+    /// Threads to compute with; `None` is as many as there are physical cores.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub threads: Option<NonZeroU32>,
+}
+
+/// Section `[scheduler]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scheduler {
+    /// The time between two tokens of a running answer that prefill must not exceed.
+    #[serde(rename = "target_inter_token_ms", deserialize_with = "milliseconds")]
+    pub target_inter_token: Duration,
+    /// Most tokens in one step.
+    pub max_batch_tokens: NonZeroU32,
+}
+
+/// Section `[admission]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admission {
+    /// Requests that may wait; 0 refuses whatever cannot start at once.
+    pub max_waiting: u32,
+}
+
+/// Section `[telemetry]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// The form of log lines.
+    pub log_format: LogFormat,
+    /// The least severe level that is logged.
+    pub log_level: LogLevel,
+    /// Whether prompts and answers may appear in the log.
+    pub log_prompts: bool,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least severe level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// Defects and failures.
+    Error,
+    /// Also what may become a failure.
+    Warn,
+    /// Also one line for each request.
+    Info,
+    /// Also decisions.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Settings {
+    /// Checks that there is a model, for commands that serve one.
+    ///
+    /// # Errors
+    /// Returns [`Mistake::NoModels`], whose text says how to name one.
+    pub fn require_models(&self) -> Result<(), ConfigError> {
+        if self.models.is_empty() {
+            return Err(Mistake::NoModels.into());
+        }
+        Ok(())
+    }
+}
+
+impl LogFormat {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl LogLevel {
+    /// The word in the configuration, which is also a `tracing` level filter.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    u64::deserialize(value).map(Duration::from_secs)
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    u64::deserialize(value).map(Duration::from_millis)
+}
+
+fn zero_is_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<NonZeroU32>, D::Error> {
+    u32::deserialize(value).map(NonZeroU32::new)
+}

@@ -1,0 +1,74 @@
+//! Behaviour of the whole room, through [`load`](super::load).
+
+mod drift;
+mod layers;
+mod mistakes;
+mod round_trip;
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::{ConfigError, Override, Settings, Sources, load};
+
+/// Files in a directory of their own, with variables and flags.
+struct Given {
+    directory: TempDir,
+    sources: Sources,
+}
+
+fn nothing() -> Given {
+    Given {
+        directory: TempDir::new().unwrap(),
+        sources: Sources::default(),
+    }
+}
+
+fn file(name: &str, text: &str) -> Given {
+    nothing().file(name, text)
+}
+
+impl Given {
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn file(mut self, name: &str, text: impl AsRef<[u8]>) -> Self {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        self.sources.files.push(path);
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.sources.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn flag(mut self, flag: &str, key: &str, value: &str) -> Self {
+        self.sources.overrides.push(Override {
+            key: key.to_owned(),
+            flag: flag.to_owned(),
+            value: value.to_owned(),
+        });
+        self
+    }
+
+    fn settings(&self) -> Settings {
+        load(&self.sources).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn error(&self) -> ConfigError {
+        load(&self.sources).unwrap_err()
+    }
+
+    /// What is said, with the directory of the files left out.
+    fn complaints(&self) -> Vec<String> {
+        let directory = format!("{}/", self.directory.path().display());
+        self.error()
+            .mistakes()
+            .iter()
+            .map(|mistake| mistake.to_string().replace(&directory, ""))
+            .collect()
+    }
+}
