@@ -1,0 +1,113 @@
+//! What a client asks: the messages and tools of a chat request, free of wire details.
+
+use serde_json::{Map, Value, json};
+
+/// A chat request as the templates need it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Conversation {
+    /// The turns, oldest first.
+    pub messages: Vec<Message>,
+    /// `OpenAI` tool objects, `{"type": "function", "function": {…}}`.
+    pub tools: Vec<Value>,
+}
+
+/// One turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// The text; an assistant that only calls tools may have none.
+    pub content: Option<String>,
+    /// The speaker's name, where a client tells several apart.
+    pub name: Option<String>,
+    /// The calls an assistant made in this turn.
+    pub tool_calls: Vec<ToolCall>,
+    /// For [`Role::Tool`]: the call that this message answers.
+    pub tool_call_id: Option<String>,
+}
+
+impl Message {
+    /// A turn that is only text.
+    #[must_use]
+    pub fn text(role: Role, content: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: Some(content.into()),
+            name: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+        }
+    }
+
+    /// The message as templates expect it: keys that do not apply are absent, because Llama's template
+    /// asks `'tool_calls' in message`. `absent` stands where there is no content.
+    pub(super) fn to_template(&self, absent: &Value) -> Value {
+        let mut object = Map::new();
+        object.insert("role".into(), self.role.as_str().into());
+        let content = self.content.as_deref();
+        object.insert(
+            "content".into(),
+            content.map_or(absent.clone(), Value::from),
+        );
+        if let Some(name) = &self.name {
+            object.insert("name".into(), name.as_str().into());
+        }
+        if !self.tool_calls.is_empty() {
+            let calls = self.tool_calls.iter().map(ToolCall::to_template);
+            object.insert("tool_calls".into(), calls.collect());
+        }
+        if let Some(id) = &self.tool_call_id {
+            object.insert("tool_call_id".into(), id.as_str().into());
+        }
+        Value::Object(object)
+    }
+}
+
+/// Who speaks in a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The operator's instructions.
+    System,
+    /// `OpenAI`'s newer name for the same; templates see `system`.
+    Developer,
+    /// The person or device that asks.
+    User,
+    /// The model.
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+impl Role {
+    /// The name by which templates know the role.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System | Self::Developer => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+}
+
+/// A call that the assistant made earlier in the conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    /// What a tool message answers to. Some templates insist on a form: Mistral's wants nine alphanumerics.
+    pub id: String,
+    /// The function.
+    pub name: String,
+    /// Its arguments, parsed: templates expect an object, not `OpenAI`'s string of JSON.
+    pub arguments: Value,
+}
+
+impl ToolCall {
+    fn to_template(&self) -> Value {
+        json!({
+            "id": self.id,
+            "type": "function",
+            "function": { "name": self.name, "arguments": self.arguments },
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! A conversation's prompt as tokens, in which text from clients never becomes a control token.
+//!
+//! The rendered prompt is read once: a special token's text without marks (see [`super::guard`]) is the
+//! template's and becomes its token; the text between is encoded as plain text, cut so that not even a
+//! user-defined token comes of a client's words.
+
+use super::conversation::Conversation;
+use super::guard::Guard;
+use super::markup::Markup;
+use super::template::{ChatTemplate, TemplateError};
+use crate::engine::{Token, Vocabulary};
+
+/// Makes prompts for one model.
+#[derive(Debug)]
+pub struct Prompter {
+    template: Option<ChatTemplate>,
+}
+
+/// Why a conversation has no prompt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PromptError {
+    /// The model cannot chat.
+    #[error(
+        "this model has no chat template: use an instruct or chat GGUF whose metadata has \
+         tokenizer.chat_template, or ask /v1/completions, which needs none"
+    )]
+    NoTemplate,
+    /// The request holds all 66 Unicode noncharacters, so that none is left to mark its text with.
+    #[error("the messages contain every Unicode noncharacter (U+FDD0 and so on): leave one out")]
+    NoMark,
+    /// The template refuses or fails.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+}
+
+impl Prompter {
+    /// For a model with this chat template, if it has one; the texts are those of its bos and eos tokens,
+    /// empty where it has none.
+    ///
+    /// # Errors
+    /// [`TemplateError::Broken`] when the template cannot be compiled.
+    pub fn new(
+        template: Option<&str>,
+        bos_text: &str,
+        eos_text: &str,
+    ) -> Result<Self, TemplateError> {
+        let template = template
+            .map(|source| ChatTemplate::compile(source, bos_text, eos_text))
+            .transpose()?;
+        Ok(Self { template })
+    }
+
+    /// The prompt, up to and including the opening of the assistant's answer.
+    ///
+    /// # Errors
+    /// [`PromptError::NoTemplate`] when the model has none, and whatever the template finds.
+    pub fn tokens(
+        &self,
+        conversation: &Conversation,
+        vocab: &dyn Vocabulary,
+    ) -> Result<Vec<Token>, PromptError> {
+        let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
+        let markup = Markup::new(vocab.specials());
+        let mut guard = Guard::new(&markup, conversation).ok_or(PromptError::NoMark)?;
+        let text = template
+            .render(&guard.mark(conversation))
+            .map_err(|error| match error {
+                TemplateError::Refused(reason) => TemplateError::Refused(guard.unmark(&reason)),
+                TemplateError::Broken(reason) => TemplateError::Broken(guard.unmark(&reason)),
+            })?;
+
+        let mut tokens = Vec::new();
+        let mut plain = 0;
+        let mut at = 0;
+        while let Some(char) = text[at..].chars().next() {
+            let Some(special) = markup.at_start(&text[at..]) else {
+                at += char.len_utf8();
+                continue;
+            };
+            encode_plain(&guard.unmark(&text[plain..at]), &markup, vocab, &mut tokens);
+            tokens.push(special.token);
+            at += special.text.len();
+            plain = at;
+        }
+        encode_plain(&guard.unmark(&text[plain..]), &markup, vocab, &mut tokens);
+
+        if let Some(bos) = vocab.bos()
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+}
+
+fn encode_plain(text: &str, markup: &Markup, vocab: &dyn Vocabulary, tokens: &mut Vec<Token>) {
+    for piece in markup.pieces(text) {
+        tokens.extend(vocab.encode(piece));
+    }
+}

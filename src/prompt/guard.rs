@@ -1,0 +1,292 @@
+//! Marks what clients wrote, so that the rendered prompt shows which special tokens the template wrote.
+//!
+//! Templates join, trim, split and escape text, so a special token's text in a prompt may be the work of a
+//! client, of the template or of both. Before rendering, every client string gets a mark (a Unicode
+//! noncharacter that the request does not hold) around each character with which a special begins or ends,
+//! and before a string that stands wholly inside a special. A special of which any part is a client's then
+//! has a mark inside; one without marks is the template's. Marks never reach a token.
+//!
+//! Two cases remain, both of templates that write a special's brackets around whatever word they find: an
+//! inner piece cut out of a client's string, and the few schema words that must stay recognisable.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value};
+
+use super::conversation::{Conversation, Message, Role, ToolCall};
+use super::markup::Markup;
+use crate::engine::SpecialKind;
+
+/// Words of tool definitions that templates look up or compare, and that must stay recognisable.
+const SCHEMA_WORDS: [&str; 26] = [
+    "additionalProperties",
+    "anyOf",
+    "array",
+    "boolean",
+    "default",
+    "description",
+    "enum",
+    "format",
+    "function",
+    "integer",
+    "items",
+    "name",
+    "null",
+    "nullable",
+    "number",
+    "object",
+    "oneOf",
+    "parameters",
+    "properties",
+    "required",
+    "response",
+    "return",
+    "strict",
+    "string",
+    "title",
+    "type",
+];
+
+/// Longest `<tag>` in an assistant's text that is taken for the model's own markup, in bytes.
+const MAX_TAG: usize = 32;
+
+/// Where a string of the request stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// An assistant's earlier answer: the model's own markup in it stays whole, for templates look for it.
+    Answer,
+    /// A key or a value in tool definitions and arguments.
+    Json,
+    /// Everything else.
+    Plain,
+}
+
+/// The marks for one request.
+pub(super) struct Guard<'v> {
+    markup: &'v Markup<'v>,
+    mark: char,
+    all: Reach,
+    control: Reach,
+    /// The simple tags that stand in control tokens, folded.
+    control_tags: HashSet<String>,
+    /// User-defined tokens met in answers, and whether they may stay whole.
+    met: HashMap<&'v str, bool>,
+}
+
+/// What a set of special tokens can begin, end and hold.
+struct Reach {
+    /// First and last characters, folded.
+    edges: HashSet<char>,
+    /// All texts, folded, with a mark between them.
+    texts: String,
+}
+
+impl<'v> Guard<'v> {
+    /// None when the request uses up every noncharacter.
+    pub(super) fn new(markup: &'v Markup<'v>, conversation: &Conversation) -> Option<Self> {
+        let mut used: HashSet<char> = HashSet::new();
+        let mut note = |text: &str| used.extend(text.chars().filter(|&char| is_nonchar(char)));
+        markup.iter().for_each(|special| note(&special.text));
+        rewrite(conversation, &mut |text, _| {
+            note(text);
+            String::new()
+        });
+        let mark = nonchars().find(|char| !used.contains(char))?;
+        let all = markup.iter().map(|special| special.text.as_str());
+        let control = markup
+            .iter()
+            .filter(|special| special.kind == SpecialKind::Control)
+            .map(|special| special.text.as_str());
+        let control_tags = control.clone().flat_map(|text| {
+            let starts = text.match_indices('<');
+            starts.filter_map(|(at, _)| simple_tag(&text[at..]).map(fold_text))
+        });
+        Some(Self {
+            markup,
+            mark,
+            control_tags: control_tags.collect(),
+            all: Reach::of(all, mark),
+            control: Reach::of(control, mark),
+            met: HashMap::new(),
+        })
+    }
+
+    /// The conversation with marks in every string that the client chose.
+    pub(super) fn mark(&mut self, conversation: &Conversation) -> Conversation {
+        rewrite(conversation, &mut |text, place| self.mark_text(text, place))
+    }
+
+    /// `text` as it was before marking.
+    pub(super) fn unmark(&self, text: &str) -> String {
+        text.replace(self.mark, "")
+    }
+
+    fn mark_text(&mut self, text: &str, place: Place) -> String {
+        let known = place == Place::Json && SCHEMA_WORDS.contains(&text);
+        if known && self.markup.pieces(text).len() == 1 {
+            return text.into();
+        }
+        let mut out = String::with_capacity(text.len() + 8);
+        let mut rest = text;
+        let inner = text.trim();
+        if !inner.is_empty() && self.reach(place).texts.contains(&fold_text(inner)) {
+            // Behind leading white space, which templates trim.
+            rest = text.trim_start();
+            out.push_str(&text[..text.len() - rest.len()]);
+            out.push(self.mark);
+        }
+        while let Some(char) = rest.chars().next() {
+            if place == Place::Answer
+                && let Some(length) = self.own_markup(rest)
+            {
+                let (tag, after) = rest.split_at(length);
+                out.push_str(tag);
+                rest = after;
+                continue;
+            }
+            if self.reach(place).edges.contains(&fold(char)) {
+                out.extend([self.mark, char, self.mark]);
+            } else {
+                out.push(char);
+            }
+            rest = &rest[char.len_utf8()..];
+        }
+        out
+    }
+
+    fn reach(&self, place: Place) -> &Reach {
+        match place {
+            Place::Answer => &self.control,
+            Place::Json | Place::Plain => &self.all,
+        }
+    }
+
+    /// The length of the model's own markup at the start of an answer's `text`: a user-defined token, or a
+    /// tag that is none (many models' `<think>` is ordinary text), as long as no control token can come of it.
+    fn own_markup(&mut self, text: &str) -> Option<usize> {
+        let control = &self.control;
+        let (tag, harmless) = if let Some(special) = self.markup.at_start(text) {
+            let tag = special.text.as_str();
+            let harmless = self.met.entry(tag).or_insert_with(|| {
+                !control.texts.contains(&fold_text(tag)) && !control.begins_or_ends_within(tag)
+            });
+            (tag, *harmless)
+        } else {
+            let tag = simple_tag(text)?;
+            let inside = self.control_tags.contains(&fold_text(tag));
+            (tag, !inside && !control.begins_or_ends_within(tag))
+        };
+        harmless.then_some(tag.len())
+    }
+}
+
+impl Reach {
+    fn of<'a>(texts: impl Iterator<Item = &'a str>, mark: char) -> Self {
+        let mut edges = HashSet::new();
+        let mut all = String::new();
+        for text in texts {
+            edges.extend(text.chars().next().map(fold));
+            edges.extend(text.chars().next_back().map(fold));
+            all.push_str(&fold_text(text));
+            all.push(mark);
+        }
+        Self { edges, texts: all }
+    }
+
+    /// Whether one of the texts could begin or end inside `tag` and not at its borders.
+    fn begins_or_ends_within(&self, tag: &str) -> bool {
+        let closing = tag.chars().next_back().map(fold);
+        tag.chars()
+            .skip(1)
+            .map(fold)
+            .any(|char| Some(char) != closing && self.edges.contains(&char))
+    }
+}
+
+/// Templates may change case, so comparisons ignore it.
+fn fold(char: char) -> char {
+    char.to_lowercase().next().unwrap_or(char)
+}
+
+fn fold_text(text: &str) -> String {
+    text.chars().map(fold).collect()
+}
+
+/// `<word>` or `</word>` at the start of `text`.
+fn simple_tag(text: &str) -> Option<&str> {
+    let name = text.strip_prefix('<')?;
+    let name = name.strip_prefix('/').unwrap_or(name);
+    let end = name.find(|char: char| !char.is_ascii_alphabetic() && char != '_')?;
+    let length = text.len() - name.len() + end + 1;
+    (end > 0 && name[end..].starts_with('>') && length <= MAX_TAG).then(|| &text[..length])
+}
+
+/// The code points that Unicode reserves for internal use: no text for interchange holds them.
+fn nonchars() -> impl Iterator<Item = char> {
+    let planes = (0..=16_u32).flat_map(|plane| [plane << 16 | 0xFFFE, plane << 16 | 0xFFFF]);
+    (0xFDD0..=0xFDEF).chain(planes).filter_map(char::from_u32)
+}
+
+fn is_nonchar(char: char) -> bool {
+    let code = u32::from(char);
+    (0xFDD0..=0xFDEF).contains(&code) || code & 0xFFFE == 0xFFFE
+}
+
+/// The conversation with every string that a client chose passed through `change`.
+fn rewrite(
+    conversation: &Conversation,
+    change: &mut impl FnMut(&str, Place) -> String,
+) -> Conversation {
+    let mut messages = Vec::with_capacity(conversation.messages.len());
+    for message in &conversation.messages {
+        let place = match message.role {
+            Role::Assistant => Place::Answer,
+            Role::System | Role::Developer | Role::User | Role::Tool => Place::Plain,
+        };
+        let mut tool_calls = Vec::with_capacity(message.tool_calls.len());
+        for call in &message.tool_calls {
+            tool_calls.push(ToolCall {
+                id: change(&call.id, Place::Plain),
+                name: change(&call.name, Place::Plain),
+                arguments: rewrite_json(&call.arguments, change),
+            });
+        }
+        messages.push(Message {
+            role: message.role,
+            content: message.content.as_deref().map(|text| change(text, place)),
+            name: message
+                .name
+                .as_deref()
+                .map(|text| change(text, Place::Plain)),
+            tool_calls,
+            tool_call_id: message
+                .tool_call_id
+                .as_deref()
+                .map(|text| change(text, Place::Plain)),
+        });
+    }
+    let tools = conversation.tools.iter();
+    Conversation {
+        messages,
+        tools: tools.map(|tool| rewrite_json(tool, change)).collect(),
+    }
+}
+
+fn rewrite_json(value: &Value, change: &mut impl FnMut(&str, Place) -> String) -> Value {
+    match value {
+        Value::String(text) => Value::String(change(text, Place::Json)),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| rewrite_json(item, change))
+            .collect(),
+        Value::Object(object) => {
+            let mut out = Map::with_capacity(object.len());
+            for (key, value) in object {
+                let key = change(key, Place::Json);
+                out.insert(key, rewrite_json(value, change));
+            }
+            Value::Object(out)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}

@@ -1,0 +1,210 @@
+//! Chat templates, rendered as Hugging Face transformers renders them.
+//!
+//! transformers uses Jinja's immutable sandbox with `trim_blocks`, `lstrip_blocks`, loop controls, a
+//! `generation` tag, `raise_exception`, `strftime_now` and its own `tojson`
+//! (`utils/chat_template_utils.py`); a trailing newline of the template is dropped, Jinja's default.
+//! A template comes from a model file, so it is given fuel and a recursion limit.
+
+use std::error::Error as _;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use serde_json::{Value as Json, json};
+
+use super::conversation::{Conversation, Message, Role, ToolCall};
+use super::{clock, json};
+
+/// Instructions a rendering may take: a turn needs about 70, and this many pass in half a second.
+const FUEL: u64 = 5_000_000;
+/// Nesting that a rendering may reach; real templates stay below ten.
+const RECURSION: usize = 100;
+/// The template's name in error messages.
+const NAME: &str = "chat template";
+
+/// A model's chat template, ready to render.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos_text: String,
+    eos_text: String,
+    /// What the template sees where a message has no content.
+    absent: Json,
+}
+
+/// Why a conversation could not be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// The template itself turned the conversation down; the client can mend it.
+    #[error("the model's chat template refuses this conversation: {0}")]
+    Refused(String),
+    /// The template fails, runs without end or uses what we do not know; the client cannot help it.
+    #[error("the model's chat template does not work: {0}")]
+    Broken(String),
+}
+
+/// What `raise_exception` carries through the template engine.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Raised(String);
+
+impl ChatTemplate {
+    /// Compiles `source`, a GGUF's `tokenizer.chat_template`. The texts are what the template reads as
+    /// `bos_token` and `eos_token`; empty where the model has none.
+    ///
+    /// # Errors
+    /// [`TemplateError::Broken`] when the source is not a template.
+    pub fn compile(source: &str, bos_text: &str, eos_text: &str) -> Result<Self, TemplateError> {
+        let mut environment = Environment::new();
+        environment.set_debug(false);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION);
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.add_filter("tojson", json::tojson);
+        environment.add_test("iterable", is_iterable);
+        environment.add_test("sequence", is_sequence);
+        environment.add_function("strftime_now", |format: &str| clock::strftime_now(format));
+        environment.add_function("raise_exception", raise_exception);
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()
+            .map_err(|error| explain(&error))?;
+        environment.set_syntax(syntax);
+        environment
+            .add_template_owned(NAME, without_generation_tags(source))
+            .map_err(|error| explain(&error))?;
+
+        let mut template = Self {
+            environment,
+            bos_text: bos_text.into(),
+            eos_text: eos_text.into(),
+            absent: "".into(),
+        };
+        template.absent = template.absent_content();
+        Ok(template)
+    }
+
+    /// The prompt as text, up to and including the opening of the assistant's answer.
+    ///
+    /// # Errors
+    /// [`TemplateError::Refused`] when the template raises, [`TemplateError::Broken`] when it fails.
+    pub fn render(&self, conversation: &Conversation) -> Result<String, TemplateError> {
+        self.render_with(conversation, &self.absent)
+    }
+
+    fn render_with(
+        &self,
+        conversation: &Conversation,
+        absent: &Json,
+    ) -> Result<String, TemplateError> {
+        let messages: Vec<Json> = conversation
+            .messages
+            .iter()
+            .map(|message| message.to_template(absent))
+            .collect();
+        // transformers passes None, and templates test for that.
+        let tools = match conversation.tools.as_slice() {
+            [] => Value::from(()),
+            tools => Value::from(Serde(tools)),
+        };
+        let template = self
+            .environment
+            .get_template(NAME)
+            .map_err(|error| explain(&error))?;
+        template
+            .render(context! {
+                messages => Value::from(Serde(&messages)),
+                tools => tools,
+                add_generation_prompt => true,
+                bos_token => &self.bos_text,
+                eos_token => &self.eos_text,
+            })
+            .map_err(|error| explain(&error))
+    }
+
+    /// Templates disagree on a message without content: most join it to other text and fail on none,
+    /// `DeepSeek`'s writes tool calls only where content `is none`. So: the empty string, unless only none
+    /// makes a call appear.
+    fn absent_content(&self) -> Json {
+        let name = "probe_function";
+        let mut call = Message::text(Role::Assistant, "");
+        call.content = None;
+        call.tool_calls = vec![ToolCall {
+            // Nine alphanumerics, which Mistral's template insists on.
+            id: "probe0001".into(),
+            name: name.into(),
+            arguments: json!({}),
+        }];
+        let mut answer = Message::text(Role::Tool, "ok");
+        answer.tool_call_id = Some("probe0001".into());
+        let probe = Conversation {
+            messages: vec![Message::text(Role::User, "ok"), call, answer],
+            tools: Vec::new(),
+        };
+        let shows = |absent: &Json| {
+            self.render_with(&probe, absent)
+                .is_ok_and(|text| text.contains(name))
+        };
+        let empty = Json::from("");
+        if !shows(&empty) && shows(&Json::Null) {
+            Json::Null
+        } else {
+            empty
+        }
+    }
+}
+
+/// As in Jinja, where none cannot be iterated: `tools is iterable` is how Qwen3-Coder's template asks.
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+/// As in Jinja: whatever has a length and items, strings and maps too.
+fn is_sequence(value: &Value) -> bool {
+    use ValueKind::{Map, Seq, String};
+    matches!(value.kind(), Map | Seq | String)
+}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    let error = Error::new(ErrorKind::InvalidOperation, "raise_exception");
+    Err(error.with_source(Raised(message)))
+}
+
+/// Tells a template's own refusal from its failure, and keeps the causes of a failure.
+fn explain(error: &Error) -> TemplateError {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(Raised(reason)) = inner.downcast_ref() {
+            return TemplateError::Refused(reason.clone());
+        }
+        message = format!("{message}: {inner}");
+        cause = inner.source();
+    }
+    TemplateError::Broken(message)
+}
+
+/// `{% generation %}…{% endgeneration %}` marks what a trainer learns from and prints its body unchanged;
+/// an `if` that is always true does the same, white space control included.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let body = rest[at + 2..].trim_start_matches(['-', '+']).trim_start();
+        let (head, tail) = rest.split_at(rest.len() - body.len());
+        out.push_str(head);
+        rest = tail;
+        for (tag, stand_in) in [("generation", "if true"), ("endgeneration", "endif")] {
+            if let Some(after) = tail.strip_prefix(tag)
+                && after.trim_start().trim_start_matches('-').starts_with("%}")
+            {
+                out.push_str(stand_in);
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}

@@ -1,0 +1,264 @@
+//! The chat templates of the models people run, in their published structure (Hugging Face,
+//! `tokenizer_config.json` of each), against the prompts their makers document.
+
+use serde_json::json;
+
+use super::{ChatTemplate, Conversation, Message, Role, TemplateError, ToolCall};
+
+const CHATML: &str = include_str!("fixtures/chatml.jinja");
+const QWEN25: &str = include_str!("fixtures/qwen2.5.jinja");
+const QWEN3: &str = include_str!("fixtures/qwen3.jinja");
+const LLAMA32: &str = include_str!("fixtures/llama3.2.jinja");
+const MISTRAL: &str = include_str!("fixtures/mistral-v3.jinja");
+const GEMMA2: &str = include_str!("fixtures/gemma2.jinja");
+const PHI3: &str = include_str!("fixtures/phi3.jinja");
+
+fn render(source: &str, conversation: &Conversation) -> Result<String, TemplateError> {
+    ChatTemplate::compile(source, "<s>", "</s>")?.render(conversation)
+}
+
+fn talk(turns: &[(Role, &str)]) -> Conversation {
+    let turns = turns.iter().map(|&(role, text)| Message::text(role, text));
+    Conversation {
+        messages: turns.collect(),
+        tools: Vec::new(),
+    }
+}
+
+/// A question, the call it led to and the result, with the tool's definition.
+fn with_tools() -> Conversation {
+    let mut asked = talk(&[(Role::User, "Milk?"), (Role::Assistant, "")]);
+    asked.messages[1].content = None;
+    asked.messages[1].tool_calls = vec![ToolCall {
+        id: "abcdef123".into(),
+        name: "price".into(),
+        arguments: json!({"article": "milk <3%>"}),
+    }];
+    let mut result = Message::text(Role::Tool, "1.20");
+    result.tool_call_id = Some("abcdef123".into());
+    asked.messages.push(result);
+    asked.tools = vec![json!({
+        "type": "function",
+        "function": {"name": "price", "parameters": {"type": "object", "properties": {}}},
+    })];
+    asked
+}
+
+#[test]
+fn chatml_renders_turns_and_developer_speaks_as_system() {
+    let conversation = talk(&[
+        (Role::Developer, "Be brief."),
+        (Role::User, " Hi "),
+        (Role::Assistant, "Hello!"),
+        (Role::User, "Bye"),
+    ]);
+    let expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hi <|im_end|>\n\
+                    <|im_start|>assistant\nHello!<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n\
+                    <|im_start|>assistant\n";
+    assert_eq!(render(CHATML, &conversation).as_deref(), Ok(expected));
+}
+
+#[test]
+fn qwen2_5_adds_its_own_system_message() {
+    let expected = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.\
+                    <|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(
+        render(QWEN25, &talk(&[(Role::User, "Hi")])).as_deref(),
+        Ok(expected)
+    );
+}
+
+#[test]
+fn qwen2_5_writes_tools_calls_and_results() {
+    let text = render(QWEN25, &with_tools()).expect("renders");
+    let expected = [
+        "<tools>\n{\"type\": \"function\", \"function\": {\"name\": \"price\", \"parameters\": \
+         {\"type\": \"object\", \"properties\": {}}}}\n</tools>",
+        "<|im_start|>assistant\n<tool_call>\n{\"name\": \"price\", \"arguments\": \
+         {\"article\": \"milk <3%>\"}}\n</tool_call><|im_end|>\n",
+        "<|im_start|>user\n<tool_response>\n1.20\n</tool_response><|im_end|>\n<|im_start|>assistant\n",
+    ];
+    for part in expected {
+        assert!(text.contains(part), "{part:?} is missing in {text:?}");
+    }
+}
+
+#[test]
+fn qwen3_drops_the_reasoning_of_older_turns_and_keeps_that_since_the_last_question() {
+    let thought = "<think>\nhm\n</think>\n\nHello";
+    let older = talk(&[
+        (Role::User, "Hi"),
+        (Role::Assistant, thought),
+        (Role::User, "Bye"),
+    ]);
+    let expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n\
+                    <|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(render(QWEN3, &older).as_deref(), Ok(expected));
+
+    let recent = talk(&[(Role::User, "Hi"), (Role::Assistant, thought)]);
+    let expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\nhm\n</think>\n\nHello\
+                    <|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(render(QWEN3, &recent).as_deref(), Ok(expected));
+}
+
+#[test]
+fn llama_3_2_states_the_date_and_trims() {
+    let conversation = talk(&[(Role::System, " Be brief. "), (Role::User, " Hi\n")]);
+    let text = render(LLAMA32, &conversation).expect("renders");
+    let (head, tail) = text.split_once("Today Date: ").expect("a date");
+    assert_eq!(
+        head,
+        "<s><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+    );
+    let (date, tail) = tail.split_once("\n\n").expect("a line end");
+    assert_eq!(date.len(), "26 Jul 2024".len());
+    assert_eq!(
+        tail,
+        "Be brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>\
+         <|start_header_id|>assistant<|end_header_id|>\n\n"
+    );
+}
+
+#[test]
+fn llama_3_2_indents_tools_and_writes_calls_as_parameters() {
+    let text = render(LLAMA32, &with_tools()).expect("renders");
+    let tail = text
+        .split_once("user<|end_header_id|>\n\n")
+        .expect("a user")
+        .1;
+    assert_eq!(
+        tail,
+        "{\n    \"type\": \"function\",\n    \"function\": {\n        \"name\": \"price\",\n        \
+         \"parameters\": {\n            \"type\": \"object\",\n            \"properties\": {}\n        }\n    }\n}\n\n\
+         Milk?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n\
+         {\"name\": \"price\", \"parameters\": {\"article\": \"milk <3%>\"}}<|eot_id|>\
+         <|start_header_id|>ipython<|end_header_id|>\n\n1.20<|eot_id|>\
+         <|start_header_id|>assistant<|end_header_id|>\n\n"
+    );
+}
+
+#[test]
+fn mistral_v3_puts_the_system_message_into_the_last_question() {
+    let conversation = talk(&[
+        (Role::System, "Be brief."),
+        (Role::User, "Hi"),
+        (Role::Assistant, " Hello "),
+        (Role::User, "Bye"),
+    ]);
+    assert_eq!(
+        render(MISTRAL, &conversation).as_deref(),
+        Ok("<s>[INST] Hi[/INST] Hello</s>[INST] Be brief.\n\nBye[/INST]")
+    );
+}
+
+#[test]
+fn mistral_v3_writes_tools_calls_and_results() {
+    assert_eq!(
+        render(MISTRAL, &with_tools()).as_deref(),
+        Ok(
+            "<s>[AVAILABLE_TOOLS] [{\"type\": \"function\", \"function\": {\"name\": \"price\", \
+            \"parameters\": {\"type\": \"object\", \"properties\": {}}}}][/AVAILABLE_TOOLS][INST] Milk?[/INST]\
+            [TOOL_CALLS] [{\"name\": \"price\", \"arguments\": {\"article\": \"milk <3%>\"}, \
+            \"id\": \"abcdef123\"}]</s>[TOOL_RESULTS] {\"content\": 1.20, \"call_id\": \"abcdef123\"}[/TOOL_RESULTS]"
+        )
+    );
+}
+
+#[test]
+fn a_template_that_raises_names_its_reason_as_the_clients_mistake() {
+    let twice = talk(&[(Role::User, "Hi"), (Role::User, "Hi?")]);
+    let reason = "Conversation roles must alternate user/assistant/user/assistant/...";
+    assert_eq!(
+        render(GEMMA2, &twice),
+        Err(TemplateError::Refused(reason.into()))
+    );
+    let mut wrong_id = with_tools();
+    wrong_id.messages[1].tool_calls[0].id = "call_1".into();
+    assert!(matches!(
+        render(MISTRAL, &wrong_id),
+        Err(TemplateError::Refused(_))
+    ));
+}
+
+#[test]
+fn gemma_2_calls_the_assistant_model() {
+    let conversation = talk(&[
+        (Role::User, "Hi"),
+        (Role::Assistant, "Hello\n"),
+        (Role::User, "Bye"),
+    ]);
+    let expected = "<s><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n\
+                    <start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n";
+    assert_eq!(render(GEMMA2, &conversation).as_deref(), Ok(expected));
+}
+
+#[test]
+fn phi_3_renders_its_turns() {
+    let conversation = talk(&[(Role::System, "Be brief."), (Role::User, "Hi")]);
+    let expected = "<|system|>\nBe brief.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\n";
+    assert_eq!(render(PHI3, &conversation).as_deref(), Ok(expected));
+}
+
+#[test]
+fn absent_content_is_none_only_for_templates_that_need_it() {
+    let deepseek = "{% for message in messages %}{% if message['content'] is none %}\
+                    {{ message['tool_calls'][0]['function']['name'] }}{% else %}\
+                    {{ message['content'] + ';' }}{% endif %}{% endfor %}";
+    assert_eq!(
+        render(deepseek, &with_tools()).as_deref(),
+        Ok("Milk?;price1.20;")
+    );
+    let mut silent = talk(&[(Role::User, "Hi"), (Role::Assistant, "")]);
+    silent.messages[1].content = None;
+    assert!(render(CHATML, &silent).is_ok_and(|text| !text.contains("None")));
+}
+
+#[test]
+fn generation_tags_are_tolerated_with_their_white_space_control() {
+    let source = "a {%- generation -%} b {%- endgeneration %} {% generation %}c{%endgeneration%}";
+    assert_eq!(render(source, &talk(&[])).as_deref(), Ok("ab c"));
+}
+
+#[test]
+fn loop_controls_blocks_and_trailing_newlines_follow_transformers() {
+    let source = "{% for m in messages %}\n    {% if loop.index0 == 1 %}{% continue %}{% endif %}\n\
+                  {% if loop.index0 == 3 %}\n        {% break %}\n    {% endif %}\n{{ m.content }}\n{% endfor %}\n";
+    let turns = ["a", "b", "c", "d"].map(|text| (Role::User, text));
+    assert_eq!(render(source, &talk(&turns)).as_deref(), Ok("a\nc\n"));
+}
+
+#[test]
+fn undefined_prints_nothing_and_its_attributes_are_an_error() {
+    let one = talk(&[(Role::User, "Hi")]);
+    let lenient =
+        "{{ nothing }}{{ messages[0].nothing }}{{ tools is none }}{{ documents is defined }}";
+    assert_eq!(render(lenient, &one).as_deref(), Ok("TrueFalse"));
+    assert!(matches!(
+        render("{{ nothing.more }}", &one),
+        Err(TemplateError::Broken(_))
+    ));
+}
+
+#[test]
+fn tests_for_kinds_answer_as_in_jinja() {
+    let one = talk(&[(Role::User, "Hi")]);
+    let source = "{{ tools is iterable }}{{ 'a' is iterable }}{{ {} is iterable }};\
+                  {{ none is sequence }}{{ 'a' is sequence }}{{ [] is sequence }}{{ {} is sequence }}";
+    assert_eq!(
+        render(source, &one).as_deref(),
+        Ok("FalseTrueTrue;FalseTrueTrueTrue")
+    );
+}
+
+#[test]
+fn a_hostile_template_runs_out_of_fuel_or_depth() {
+    let one = talk(&[(Role::User, "Hi")]);
+    let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+    let deep = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
+    for source in [endless, deep, "{% if %}"] {
+        assert!(matches!(
+            render(source, &one),
+            Err(TemplateError::Broken(_))
+        ));
+    }
+}
