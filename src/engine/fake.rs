@@ -1,0 +1,132 @@
+//! A deterministic stand-in for llama.cpp, for tests of the scheduler's logic.
+//!
+//! The next token is a fixed function of the whole history of a sequence, so
+//! that a lost, doubled or misplaced cell changes the text; rows that do not
+//! continue their sequence are a bug of the caller and panic.
+
+use std::collections::BTreeMap;
+
+use super::{DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct FakeEngine {
+    shape: Shape,
+    histories: BTreeMap<SeqId, Vec<Token>>,
+    outputs: BTreeMap<usize, Vec<f32>>,
+    /// Decodes so far that were computed.
+    pub decodes: usize,
+}
+
+impl FakeEngine {
+    /// An engine with nothing in its cache.
+    #[must_use]
+    pub fn new(shape: Shape) -> Self {
+        Self {
+            shape,
+            histories: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            decodes: 0,
+        }
+    }
+
+    /// Cells in use.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.histories.values().map(Vec::len).sum()
+    }
+
+    /// What a lone greedy run over `prompt` generates: `count` tokens.
+    #[must_use]
+    pub fn continuation(&self, prompt: &[Token], count: usize) -> Vec<Token> {
+        let mut history = prompt.to_vec();
+        for _ in 0..count {
+            history.push(next(&history, self.shape.vocabulary));
+        }
+        history.split_off(prompt.len())
+    }
+}
+
+/// FNV-1a over the history, reduced to the vocabulary; never the last token, which ends answers.
+fn next(history: &[Token], vocabulary: usize) -> Token {
+    let hash = history
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, token| {
+            (hash ^ u64::from(token.0.unsigned_abs())).wrapping_mul(0x0100_0000_01b3)
+        });
+    let choices = u64::try_from(vocabulary - 1).unwrap_or(1);
+    Token(i32::try_from((hash >> 20) % choices).unwrap_or(0))
+}
+
+impl Engine for FakeEngine {
+    fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        assert!(!rows.is_empty(), "an empty batch");
+        assert!(rows.len() <= self.shape.batch_rows, "too many rows");
+        if self.used() + rows.len() > self.shape.cells {
+            return Err(DecodeError::NoCells);
+        }
+        self.outputs.clear();
+        self.decodes += 1;
+        for (index, row) in rows.iter().enumerate() {
+            assert!(row.sequence.0 < self.shape.sequences, "no such sequence");
+            let history = self.histories.entry(row.sequence).or_default();
+            assert_eq!(
+                history.len(),
+                row.position as usize,
+                "row does not continue its sequence"
+            );
+            history.push(row.token);
+            if row.logits {
+                let mut logits = vec![0.0; self.shape.vocabulary];
+                let likely = next(history, self.shape.vocabulary);
+                logits[usize::try_from(likely.0).unwrap_or(0)] = 10.0;
+                self.outputs.insert(index, logits);
+            }
+        }
+        Ok(())
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        self.outputs.get(&row).expect("logits were not asked for")
+    }
+
+    fn truncate(&mut self, sequence: SeqId, from: u32) {
+        if let Some(history) = self.histories.get_mut(&sequence) {
+            history.truncate(from as usize);
+            if history.is_empty() {
+                self.histories.remove(&sequence);
+            }
+        }
+    }
+}
+
+/// Tokens `0..=254` are the bytes of the same value, `255` ends an answer.
+#[derive(Debug)]
+pub struct BytePieces {
+    bytes: Vec<u8>,
+}
+
+impl Default for BytePieces {
+    fn default() -> Self {
+        Self {
+            bytes: (0..=254).collect(),
+        }
+    }
+}
+
+impl Pieces for BytePieces {
+    fn piece(&self, token: Token) -> &[u8] {
+        usize::try_from(token.0)
+            .ok()
+            .and_then(|index| self.bytes.get(index..=index))
+            .unwrap_or_default()
+    }
+
+    fn is_end(&self, token: Token) -> bool {
+        token.0 == 255
+    }
+}

@@ -1,0 +1,111 @@
+//! The real engine: one llama.cpp context.
+
+use std::num::NonZeroU32;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::token::LlamaToken;
+
+use super::model::{LoadError, Model, backend};
+use super::{DecodeError, Engine, Row, SeqId, Shape};
+
+/// How a context is laid out.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineOptions {
+    /// KV cells shared by all sequences.
+    pub cells: u32,
+    /// Sequences that can exist at once (llama.cpp allows 256).
+    pub sequences: u32,
+    /// Rows of one decode at most.
+    pub batch_rows: u32,
+    /// Threads that compute.
+    pub threads: u32,
+}
+
+/// A llama.cpp context with a unified KV cache; it borrows its model and
+/// belongs to one thread.
+#[derive(Debug)]
+pub struct LlamaEngine<'model> {
+    context: LlamaContext<'model>,
+    batch: LlamaBatch<'static>,
+    shape: Shape,
+}
+
+impl<'model> LlamaEngine<'model> {
+    /// Allocates cache and compute buffers.
+    ///
+    /// # Errors
+    /// [`LoadError::Context`] when llama.cpp refuses, most often for want of memory.
+    pub fn new(model: &'model Model, options: EngineOptions) -> Result<Self, LoadError> {
+        let threads = i32::try_from(options.threads).unwrap_or(i32::MAX);
+        let params = LlamaContextParams::default()
+            .with_n_ctx(NonZeroU32::new(options.cells))
+            // One micro-batch a batch: a decode either happened or it did not.
+            .with_n_batch(options.batch_rows)
+            .with_n_ubatch(options.batch_rows)
+            .with_n_seq_max(options.sequences)
+            .with_n_threads(threads)
+            .with_n_threads_batch(threads)
+            .with_kv_unified(true)
+            .with_no_perf(true);
+        let context = model
+            .weights()
+            .new_context(backend(), params)
+            .map_err(|_| LoadError::Context(super::logs::last_error()))?;
+        let shape = Shape {
+            cells: context.n_ctx() as usize,
+            sequences: options.sequences,
+            batch_rows: options.batch_rows as usize,
+            vocabulary: model.info().vocabulary,
+        };
+        Ok(Self {
+            context,
+            batch: LlamaBatch::new(shape.batch_rows, 1),
+            shape,
+        })
+    }
+}
+
+fn index(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+impl Engine for LlamaEngine<'_> {
+    fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        self.batch.clear();
+        for row in rows {
+            self.batch
+                .add(
+                    LlamaToken::new(row.token.0),
+                    index(row.position),
+                    &[index(row.sequence.0)],
+                    row.logits,
+                )
+                .map_err(|_| DecodeError::Failed(0))?;
+        }
+        self.context
+            .decode(&mut self.batch)
+            .map_err(|error| match error {
+                llama_cpp_2::DecodeError::NoKvCacheSlot => DecodeError::NoCells,
+                llama_cpp_2::DecodeError::NTokensZero => DecodeError::Failed(-1),
+                llama_cpp_2::DecodeError::Unknown(code) => DecodeError::Failed(code),
+            })
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        self.context
+            .get_logits_ith(i32::try_from(row).unwrap_or(i32::MAX))
+    }
+
+    fn truncate(&mut self, sequence: SeqId, from: u32) {
+        // The only error is a position beyond i32, which no cache reaches.
+        let _ = self
+            .context
+            .clear_kv_cache_seq(Some(sequence.0), Some(from), None);
+    }
+}

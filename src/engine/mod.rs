@@ -1,0 +1,121 @@
+//! The sole user of llama.cpp and of `unsafe`.
+//!
+//! [`Model`] is a loaded file: weights, vocabulary, metadata; it may be shared
+//! between threads. [`Engine`] is what the scheduler drives: rows in, logits
+//! out, sequences copied and removed. [`LlamaEngine`] is the real one;
+//! [`fake::FakeEngine`] beside it is deterministic and needs no file.
+#![allow(unsafe_code)]
+
+pub mod cpu;
+pub mod fake;
+mod llama;
+mod logs;
+mod model;
+
+pub use llama::{EngineOptions, LlamaEngine};
+pub use logs::route_logs;
+pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
+
+/// One entry of a model's vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub i32);
+
+/// One sequence of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeqId(pub u32);
+
+/// What a special token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialKind {
+    /// Never text: borders of turns and the like.
+    Control,
+    /// The model's own markup, e.g. `<tool_call>`.
+    UserDefined,
+}
+
+/// A token that stands for a fixed text as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecialToken {
+    /// How templates write it.
+    pub text: String,
+    /// Its id.
+    pub token: Token,
+    /// What it is for.
+    pub kind: SpecialKind,
+}
+
+/// What the prompt room needs of a model's vocabulary.
+pub trait Vocabulary: Send + Sync {
+    /// Tokens of plain text. Control tokens are never produced; user-defined
+    /// ones may be, where their text stands in full.
+    fn encode(&self, text: &str) -> Vec<Token>;
+
+    /// Every control and user-defined token that has a text.
+    fn specials(&self) -> &[SpecialToken];
+
+    /// Token to put first, when the model wants one and the template has not
+    /// rendered it already.
+    fn bos(&self) -> Option<Token>;
+}
+
+/// How generated tokens become bytes, and which of them end a generation.
+pub trait Pieces: Send + Sync {
+    /// The bytes that `token` adds to the text; empty for control tokens.
+    /// A character may be spread over several tokens.
+    fn piece(&self, token: Token) -> &[u8];
+
+    /// Whether the model means "I am done" by `token`.
+    fn is_end(&self, token: Token) -> bool;
+}
+
+/// The fixed measures of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// KV cells, shared by all sequences.
+    pub cells: usize,
+    /// Sequences that can exist at once; ids are `0..sequences`.
+    pub sequences: u32,
+    /// Rows that one decode takes at most.
+    pub batch_rows: usize,
+    /// Tokens in the vocabulary: the length of a row of logits.
+    pub vocabulary: usize,
+}
+
+/// One token to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// What stands there.
+    pub token: Token,
+    /// Its position in the sequence, from 0.
+    pub position: u32,
+    /// The sequence whose cells it attends to and joins.
+    pub sequence: SeqId,
+    /// Whether logits are wanted for it.
+    pub logits: bool,
+}
+
+/// Why a batch was not computed. In each case no row of it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The KV cache has no cell left for some row.
+    #[error("the KV cache is full")]
+    NoCells,
+    /// llama.cpp failed with this code.
+    #[error("llama.cpp could not compute the batch (code {0})")]
+    Failed(i32),
+}
+
+/// A transformer with a KV cache, driven batch by batch from one thread.
+pub trait Engine {
+    /// The fixed measures.
+    fn shape(&self) -> Shape;
+
+    /// Computes `rows` (at most [`Shape::batch_rows`]) and stores their cells.
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError>;
+
+    /// Logits of row `row` of the last batch, which must have asked for them.
+    fn logits(&self, row: usize) -> &[f32];
+
+    /// Frees the sequence's cells from position `from` on.
+    fn truncate(&mut self, sequence: SeqId, from: u32);
+}

@@ -1,0 +1,365 @@
+//! A loaded GGUF file: weights, vocabulary and what its metadata says.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use llama_cpp_2::LlamaModelLoadError;
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token_type::LlamaTokenAttr;
+use sha2::{Digest, Sha256};
+
+use super::{Pieces, SpecialKind, SpecialToken, Token, Vocabulary, logs};
+
+/// Why a model cannot be served. Every message names a remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be opened.
+    #[error("cannot read model {}: {source}; check the path and its permissions", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is something else.
+    #[error("{} is not a GGUF file (it does not start with the letters GGUF); pass a model in llama.cpp's GGUF format", .0.display())]
+    NotGguf(PathBuf),
+    /// llama.cpp refused it.
+    #[error("cannot load model {}: {reason}; if the file was copied or downloaded, compare its size and checksum with the original, and check that this version of llama.cpp knows its architecture", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// llama.cpp's own words.
+        reason: String,
+    },
+    /// Weights were loaded, but no context could be made.
+    #[error("cannot set up the model's KV cache: {}; a smaller models.context or models.max_running needs less memory", .0.as_deref().unwrap_or("llama.cpp gave no reason"))]
+    Context(Option<String>),
+}
+
+/// Sampling that the model's makers recommend (`general.sampling.*` in the
+/// GGUF), used where a request says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SamplingDefaults {
+    /// `general.sampling.temp`
+    pub temperature: Option<f32>,
+    /// `general.sampling.top_p`
+    pub top_p: Option<f32>,
+    /// `general.sampling.top_k`
+    pub top_k: Option<u32>,
+    /// `general.sampling.min_p`
+    pub min_p: Option<f32>,
+}
+
+/// What is known of a model without running it.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    /// `general.architecture`, e.g. `qwen3`.
+    pub architecture: String,
+    /// e.g. `Q8_0`; `unknown` when the file does not say.
+    pub quantization: String,
+    /// Parameters.
+    pub parameters: u64,
+    /// Bytes of all tensors.
+    pub size_bytes: u64,
+    /// Longest sequence that the model was trained on, in tokens.
+    pub trained_context: u32,
+    /// Tokens in the vocabulary.
+    pub vocabulary: usize,
+    /// SHA-256 of the file, hexadecimal.
+    pub digest: String,
+    /// `tokenizer.chat_template`.
+    pub chat_template: Option<String>,
+    /// Text of the token that begins a sequence; empty when there is none.
+    pub bos_text: String,
+    /// Text of the token that ends a sequence; empty when there is none.
+    pub eos_text: String,
+    /// Recommended sampling.
+    pub sampling: SamplingDefaults,
+}
+
+/// A loaded model. Cheap to share behind an `Arc`; immutable.
+#[derive(Debug)]
+pub struct Model {
+    weights: LlamaModel,
+    info: ModelInfo,
+    specials: Vec<SpecialToken>,
+    pieces: PieceTable,
+    ends: Vec<Token>,
+}
+
+impl Model {
+    /// Maps the file into memory and reads its vocabulary.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let digest = check_and_digest(path)?;
+        logs::clear_last_error();
+        let refused = |reason| LoadError::Refused {
+            path: path.to_owned(),
+            reason,
+        };
+        let weights = LlamaModel::load_from_file(backend(), path, &LlamaModelParams::default())
+            .map_err(|error| match error {
+                LlamaModelLoadError::NullResult => refused(
+                    logs::last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned()),
+                ),
+                other => refused(other.to_string()),
+            })?;
+        let pieces = PieceTable::read(&weights);
+        let specials = read_specials(&weights);
+        let vocab = weights.vocab();
+        let ends = vocab
+            .tokens()
+            .filter(|token| vocab.is_eog(*token))
+            .map(|token| Token(token.0))
+            .collect();
+        let info = read_info(&weights, digest);
+        Ok(Self {
+            weights,
+            info,
+            specials,
+            pieces,
+            ends,
+        })
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    pub(super) fn weights(&self) -> &LlamaModel {
+        &self.weights
+    }
+}
+
+impl Vocabulary for Model {
+    fn encode(&self, text: &str) -> Vec<Token> {
+        let tokens = self.weights.vocab().tokenize(text.as_bytes(), false, false);
+        tokens.into_iter().map(|token| Token(token.0)).collect()
+    }
+
+    fn specials(&self) -> &[SpecialToken] {
+        &self.specials
+    }
+
+    fn bos(&self) -> Option<Token> {
+        let vocab = self.weights.vocab();
+        let bos = vocab.bos();
+        (vocab.should_add_bos() && bos.0 >= 0).then_some(Token(bos.0))
+    }
+}
+
+impl Pieces for Model {
+    fn piece(&self, token: Token) -> &[u8] {
+        self.pieces.get(token)
+    }
+
+    fn is_end(&self, token: Token) -> bool {
+        self.ends.contains(&token)
+    }
+}
+
+/// llama.cpp's process-wide state. It is never torn down: models may outlive any scope we could tie it to.
+pub(super) fn backend() -> &'static LlamaBackend {
+    static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
+    BACKEND.get_or_init(|| {
+        super::cpu::load_kernels();
+        match LlamaBackend::init() {
+            Ok(backend) => backend,
+            // `init` refuses a second call only, and this is the only one.
+            Err(error) => unreachable!("{error}"),
+        }
+    })
+}
+
+/// Every token's bytes in one allocation: 150,000 small vectors would cost ten times the memory.
+#[derive(Debug)]
+struct PieceTable {
+    bytes: Vec<u8>,
+    /// Piece `i` is `bytes[bounds[i]..bounds[i + 1]]`.
+    bounds: Vec<u32>,
+}
+
+impl PieceTable {
+    fn read(weights: &LlamaModel) -> Self {
+        let vocab = weights.vocab();
+        let mut bytes = Vec::new();
+        let mut bounds = vec![0];
+        for token in vocab.tokens() {
+            bytes.extend(vocab.token_to_piece(token, false, None));
+            bounds.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        }
+        Self { bytes, bounds }
+    }
+
+    fn get(&self, token: Token) -> &[u8] {
+        let bounds = usize::try_from(token.0)
+            .ok()
+            .and_then(|i| Some((*self.bounds.get(i)?, *self.bounds.get(i + 1)?)));
+        match bounds {
+            Some((start, end)) => &self.bytes[start as usize..end as usize],
+            None => &[],
+        }
+    }
+}
+
+fn read_specials(weights: &LlamaModel) -> Vec<SpecialToken> {
+    let vocab = weights.vocab();
+    vocab
+        .tokens()
+        .filter_map(|token| {
+            let kind = if vocab.is_control(token) {
+                SpecialKind::Control
+            } else if vocab.attr(token).contains(LlamaTokenAttr::UserDefined) {
+                SpecialKind::UserDefined
+            } else {
+                return None;
+            };
+            let text = String::from_utf8(vocab.token_to_piece(token, true, None)).ok()?;
+            (!text.is_empty()).then_some(SpecialToken {
+                text,
+                token: Token(token.0),
+                kind,
+            })
+        })
+        .collect()
+}
+
+fn read_info(weights: &LlamaModel, digest: String) -> ModelInfo {
+    let vocab = weights.vocab();
+    let text_of = |token: LlamaToken| {
+        if token.0 < 0 {
+            return String::new();
+        }
+        String::from_utf8_lossy(&vocab.token_to_piece(token, true, None)).into_owned()
+    };
+    ModelInfo {
+        architecture: metadata(weights, "general.architecture")
+            .unwrap_or_else(|| "unknown".to_owned()),
+        quantization: metadata(weights, "general.file_type")
+            .map_or("unknown", quantization_name)
+            .to_owned(),
+        parameters: weights.n_params(),
+        size_bytes: weights.size(),
+        trained_context: weights.n_ctx_train(),
+        vocabulary: usize::try_from(weights.n_vocab()).unwrap_or(0),
+        digest,
+        chat_template: weights
+            .chat_template(None)
+            .ok()
+            .and_then(|template| template.to_string().ok()),
+        bos_text: text_of(vocab.bos()),
+        eos_text: text_of(vocab.eos()),
+        sampling: SamplingDefaults {
+            temperature: metadata(weights, "general.sampling.temp"),
+            top_p: metadata(weights, "general.sampling.top_p"),
+            top_k: metadata(weights, "general.sampling.top_k"),
+            min_p: metadata(weights, "general.sampling.min_p"),
+        },
+    }
+}
+
+fn metadata<T: FromStr>(weights: &LlamaModel, key: &str) -> Option<T> {
+    weights.meta_val_str(key).ok()?.trim().parse().ok()
+}
+
+/// Names of llama.cpp's `llama_ftype` (llama.h).
+fn quantization_name(file_type: u32) -> &'static str {
+    match file_type {
+        0 => "F32",
+        1 => "F16",
+        2 => "Q4_0",
+        3 => "Q4_1",
+        7 => "Q8_0",
+        8 => "Q5_0",
+        9 => "Q5_1",
+        10 => "Q2_K",
+        11 => "Q3_K_S",
+        12 => "Q3_K_M",
+        13 => "Q3_K_L",
+        14 => "Q4_K_S",
+        15 => "Q4_K_M",
+        16 => "Q5_K_S",
+        17 => "Q5_K_M",
+        18 => "Q6_K",
+        19 => "IQ2_XXS",
+        20 => "IQ2_XS",
+        21 => "Q2_K_S",
+        22 => "IQ3_XS",
+        23 => "IQ3_XXS",
+        24 => "IQ1_S",
+        25 => "IQ4_NL",
+        26 => "IQ3_S",
+        27 => "IQ3_M",
+        28 => "IQ2_S",
+        29 => "IQ2_M",
+        30 => "IQ4_XS",
+        31 => "IQ1_M",
+        32 => "BF16",
+        36 => "TQ1_0",
+        37 => "TQ2_0",
+        38 => "MXFP4",
+        _ => "unknown",
+    }
+}
+
+/// Reads the file once: is it a GGUF, and what is its SHA-256.
+fn check_and_digest(path: &Path) -> Result<String, LoadError> {
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut first = true;
+    loop {
+        let read = file.read(&mut buffer).map_err(unreadable)?;
+        if first && !buffer[..read].starts_with(b"GGUF") {
+            return Err(LoadError::NotGguf(path.to_owned()));
+        }
+        first = false;
+        if read == 0 {
+            break;
+        }
+        hash.update(&buffer[..read]);
+    }
+    Ok(hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_named_with_the_remedy() {
+        let error = Model::load(Path::new("/nowhere/model.gguf")).expect_err("no such file");
+        let text = error.to_string();
+        assert!(text.contains("/nowhere/model.gguf") && text.contains("check the path"));
+    }
+
+    #[test]
+    fn a_text_file_is_not_taken_for_a_model() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        std::fs::write(file.path(), "hello").expect("written");
+        let error = Model::load(file.path()).expect_err("not a GGUF");
+        assert!(matches!(error, LoadError::NotGguf(_)));
+    }
+}
