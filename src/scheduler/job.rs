@@ -1,0 +1,96 @@
+//! What goes into the scheduler and what comes out of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use crate::engine::Token;
+use crate::sampling::SamplingParams;
+
+/// One request, ready to compute: no JSON, no template, no HTTP.
+#[derive(Debug)]
+pub struct Job {
+    /// Tokens to answer to; never empty.
+    pub prompt: Arc<[Token]>,
+    /// Tokens to generate at most; at least 1.
+    pub max_tokens: u32,
+    /// How tokens are picked.
+    pub sampling: SamplingParams,
+    /// Texts that end the answer; they are not part of it.
+    pub stops: Vec<String>,
+    /// Tokens that end the answer, beside the model's own.
+    pub stop_tokens: Vec<Token>,
+    /// Go on past the model's own end tokens.
+    pub ignore_end: bool,
+    /// When it came in.
+    pub arrived: Instant,
+    /// Where log lines about it belong.
+    pub span: tracing::Span,
+    /// Where the answer goes; from [`channel`].
+    pub events: mpsc::Sender<Event>,
+}
+
+/// A part of an answer. An answer without [`Event::Finished`] or
+/// [`Event::Failed`] at its end was broken off by a defect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// More text.
+    Text(String),
+    /// The end, as asked for.
+    Finished(Finished),
+    /// The end, by a failure of this request alone.
+    Failed(JobError),
+}
+
+/// How an answer ended and what it took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens generated, the one that ended it included.
+    pub generated_tokens: u32,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Seconds of a request's life.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Timings {
+    /// From arrival to the engine.
+    pub queue: f64,
+    /// From the engine to the first token.
+    pub prefill: f64,
+    /// From the first token to the last.
+    pub decode: f64,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model was done, or a stop string or token came.
+    Stop,
+    /// `max_tokens` or the model's context was reached.
+    Length,
+}
+
+/// Why a request could not be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// The engine failed on a batch that held it.
+    #[error("the engine could not compute this request")]
+    Engine,
+    /// It was still running when the grace time of a shutdown ended.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+/// A channel that holds a whole answer of `max_tokens`, so that the scheduler
+/// never waits for a client and a client that reads slowly holds no KV cells.
+#[must_use]
+pub fn channel(max_tokens: u32) -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
+    // One event a token at most, what was held back at the end, and the end itself.
+    mpsc::channel(max_tokens as usize + 2)
+}

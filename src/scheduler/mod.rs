@@ -1,0 +1,310 @@
+//! Continuous batching: requests join and leave at any step.
+//!
+//! [`Scheduler`] owns an engine and the sequences in it and is driven one step
+//! at a time; [`drive`](drive()) is the loop around it that a model's thread
+//! runs. Deciding is apart from acting: `plan` and `pace` are plain functions,
+//! this file carries out what they say.
+//!
+//! Sharing prefixes between sequences will live here, between taking a request
+//! up and planning its first step: it makes `computed` start above zero.
+
+mod drive;
+mod job;
+mod pace;
+mod plan;
+mod sequence;
+mod text;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::engine::{DecodeError, Engine, Pieces, Row, SeqId};
+use crate::telemetry::ModelMetrics;
+
+pub use drive::{Heartbeat, drive};
+pub use job::{Event, FinishReason, Finished, Job, JobError, Timings, channel};
+
+use pace::Pace;
+use plan::{Budget, Need, Plan};
+use sequence::{Progress, Running, Sequence};
+
+/// How a scheduler divides its engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sequences computed together.
+    pub max_running: usize,
+    /// What a step should take while answers are under way.
+    pub target_inter_token: Duration,
+}
+
+/// See the module's text.
+pub struct Scheduler<E> {
+    engine: E,
+    pieces: Arc<dyn Pieces>,
+    limits: Limits,
+    metrics: ModelMetrics,
+    /// Oldest first; what was preempted stands in front.
+    waiting: VecDeque<Sequence>,
+    /// Oldest first.
+    running: Vec<Running>,
+    free_ids: Vec<SeqId>,
+    pace: Pace,
+    rows: Vec<Row>,
+}
+
+impl<E: Engine> Scheduler<E> {
+    /// A scheduler with nothing to do.
+    pub fn new(engine: E, pieces: Arc<dyn Pieces>, limits: Limits, metrics: ModelMetrics) -> Self {
+        let ids = engine.shape().sequences;
+        Self {
+            free_ids: (0..ids).rev().map(SeqId).collect(),
+            limits: Limits {
+                max_running: limits.max_running.min(ids as usize),
+                ..limits
+            },
+            engine,
+            pieces,
+            metrics,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            pace: Pace::default(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Queues a request.
+    pub fn submit(&mut self, job: Job) {
+        self.waiting.push_back(Sequence::new(job));
+    }
+
+    /// Whether there is nothing to compute.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Frees what belongs to clients that left, takes up waiting requests,
+    /// computes one batch and delivers what came of it. `clock` is asked before
+    /// and after the batch.
+    pub fn step(&mut self, clock: &dyn Fn() -> Instant) {
+        self.drop_cancelled();
+        self.take_up(clock());
+        if let Some(shares) = self.compose() {
+            self.compute(&shares, clock);
+        }
+        self.publish();
+    }
+
+    /// Ends every request with `error`.
+    pub fn fail_all(&mut self, error: JobError) {
+        for mut running in std::mem::take(&mut self.running) {
+            running.sequence.fail(error);
+            self.release(running.id);
+        }
+        for mut sequence in std::mem::take(&mut self.waiting) {
+            sequence.fail(error);
+        }
+        self.publish();
+    }
+
+    fn drop_cancelled(&mut self) {
+        let metrics = &self.metrics;
+        self.waiting.retain(|sequence| {
+            let left = sequence.client_left();
+            if left {
+                sequence.cancelled(metrics);
+            }
+            !left
+        });
+        let gone: Vec<_> = self
+            .running
+            .extract_if(.., |running| running.sequence.client_left())
+            .collect();
+        for running in gone {
+            running.sequence.cancelled(&self.metrics);
+            self.release(running.id);
+        }
+    }
+
+    fn take_up(&mut self, now: Instant) {
+        let cells = self.engine.shape().cells;
+        while self.running.len() < self.limits.max_running {
+            let lengths: Vec<usize> = self.running.iter().map(|r| r.sequence.len()).collect();
+            let next_fits = self
+                .waiting
+                .front()
+                .is_some_and(|next| plan::fits(next.len(), &lengths, cells));
+            if !next_fits {
+                break;
+            }
+            let (Some(id), Some(mut sequence)) = (self.free_ids.pop(), self.waiting.pop_front())
+            else {
+                break;
+            };
+            sequence.take_up(now, &self.metrics);
+            self.running.push(Running { id, sequence });
+        }
+    }
+
+    /// Decides what to compute; makes room first where a plan needs it.
+    fn compose(&mut self) -> Option<Vec<usize>> {
+        let shape = self.engine.shape();
+        loop {
+            if self.running.is_empty() {
+                return None;
+            }
+            let needs: Vec<Need> = self
+                .running
+                .iter()
+                .map(|running| Need {
+                    missing: running.sequence.missing(),
+                    decoding: running.sequence.is_decoding(),
+                })
+                .collect();
+            let budget = Budget {
+                cells: shape.cells - self.used_cells().min(shape.cells),
+                rows: shape.batch_rows,
+                prefill_rows: self
+                    .pace
+                    .prefill_rows(self.limits.target_inter_token, shape.batch_rows),
+            };
+            match plan::compose(&needs, budget) {
+                Plan::Compute(shares) => return Some(shares),
+                Plan::Preempt => self.preempt_latest(),
+            }
+        }
+    }
+
+    fn compute(&mut self, shares: &[usize], clock: &dyn Fn() -> Instant) {
+        self.rows.clear();
+        // The batch's row with the logits of each sequence that reaches its end.
+        let mut ends = Vec::with_capacity(shares.len());
+        let mut decode_rows = 0;
+        for (running, &share) in self.running.iter().zip(shares) {
+            let complete = share > 0 && share == running.sequence.missing();
+            decode_rows += usize::from(running.sequence.is_decoding() && share > 0);
+            for (position, token) in running.sequence.next_rows(share) {
+                let last = position + 1 == running.sequence.len();
+                self.rows.push(Row {
+                    token,
+                    position: u32::try_from(position).unwrap_or(u32::MAX),
+                    sequence: running.id,
+                    logits: last,
+                });
+            }
+            ends.push(complete.then(|| self.rows.len() - 1));
+        }
+
+        let started = clock();
+        match self.engine.decode(&self.rows) {
+            Ok(()) => {}
+            Err(DecodeError::NoCells) => {
+                // Our count of cells and llama.cpp's differ; give it room and try again.
+                self.preempt_latest();
+                return;
+            }
+            Err(error @ DecodeError::Failed(_)) => {
+                tracing::error!(%error, rows = self.rows.len(), "batch lost");
+                self.fail_shares(shares);
+                return;
+            }
+        }
+        let now = clock();
+        self.pace.observe(
+            decode_rows,
+            self.rows.len() - decode_rows,
+            now.duration_since(started),
+        );
+        self.metrics.steps.inc();
+        #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
+        self.metrics.batch_tokens.observe(self.rows.len() as f64);
+        self.deliver(shares, &ends, now);
+    }
+
+    fn deliver(&mut self, shares: &[usize], ends: &[Option<usize>], now: Instant) {
+        let mut ended = Vec::new();
+        for ((index, running), (&share, end)) in self
+            .running
+            .iter_mut()
+            .enumerate()
+            .zip(shares.iter().zip(ends))
+        {
+            running.sequence.computed_more(share);
+            if let Some(row) = *end {
+                let progress = running.sequence.advance(
+                    self.engine.logits(row),
+                    &*self.pieces,
+                    now,
+                    &self.metrics,
+                );
+                if progress == Progress::Ended {
+                    ended.push(index);
+                }
+            }
+        }
+        for index in ended.into_iter().rev() {
+            let running = self.running.remove(index);
+            if running.sequence.client_left() && !running.sequence.is_finished() {
+                running.sequence.cancelled(&self.metrics);
+            }
+            self.release(running.id);
+        }
+    }
+
+    /// Puts the latest sequence back at the head of the queue, to be computed
+    /// again when there is room. One that fills the cache alone cannot go on.
+    fn preempt_latest(&mut self) {
+        let alone = self.running.len() == 1;
+        let Some(mut latest) = self.running.pop() else {
+            return;
+        };
+        self.release(latest.id);
+        if alone {
+            latest.sequence.fail(JobError::Engine);
+            return;
+        }
+        self.metrics.preemptions.inc();
+        latest.sequence.lost_its_cells();
+        self.waiting.push_front(latest.sequence);
+    }
+
+    fn fail_shares(&mut self, shares: &[usize]) {
+        let mut in_batch = shares.iter().map(|share| *share > 0);
+        let failed: Vec<_> = self
+            .running
+            .extract_if(.., |_| in_batch.next().unwrap_or(false))
+            .collect();
+        for mut running in failed {
+            running.sequence.fail(JobError::Engine);
+            self.release(running.id);
+        }
+    }
+
+    fn release(&mut self, id: SeqId) {
+        self.engine.truncate(id, 0);
+        self.free_ids.push(id);
+    }
+
+    fn used_cells(&self) -> usize {
+        self.running
+            .iter()
+            .map(|running| running.sequence.computed())
+            .sum()
+    }
+
+    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
+    fn publish(&self) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let used = self.used_cells();
+        let cells = self.engine.shape().cells;
+        self.metrics.waiting.set(gauge(self.waiting.len()));
+        self.metrics.running.set(gauge(self.running.len()));
+        self.metrics.kv_used.set(gauge(used));
+        self.metrics.kv_free.set(gauge(cells.saturating_sub(used)));
+        self.metrics.kv_usage.set(used as f64 / cells.max(1) as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! One request in the scheduler: how far it is, and its way out.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::engine::{Pieces, SeqId, Token};
+use crate::sampling::Sampler;
+use crate::telemetry::ModelMetrics;
+
+use super::job::{Event, FinishReason, Finished, Job, JobError, Timings};
+use super::text::{Pushed, TextAssembler};
+
+/// Whether a sequence goes on after a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Continues,
+    Ended,
+}
+
+/// There are no phases beyond this: *computed* catches up with *tokens*,
+/// many at a time in a prompt and one at a time in an answer. A sequence that
+/// lost its cells starts over from `computed == 0` with the same tokens.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    job: Job,
+    /// Prompt and answer.
+    tokens: Vec<Token>,
+    /// How many of `tokens` have their cell.
+    computed: usize,
+    sampler: Sampler,
+    text: TextAssembler,
+    taken_up: Option<Instant>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+    finished: bool,
+}
+
+impl Sequence {
+    pub(super) fn new(mut job: Job) -> Self {
+        let tokens = job.prompt.to_vec();
+        let sampler = Sampler::new(std::mem::take(&mut job.sampling), &tokens);
+        let text = TextAssembler::new(&job.stops);
+        Self {
+            job,
+            tokens,
+            computed: 0,
+            sampler,
+            text,
+            taken_up: None,
+            first_token: None,
+            last_token: None,
+            finished: false,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(super) fn computed(&self) -> usize {
+        self.computed
+    }
+
+    pub(super) fn missing(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Whether an answer is under way that a reader waits on.
+    pub(super) fn is_decoding(&self) -> bool {
+        self.first_token.is_some() && self.missing() == 1
+    }
+
+    /// Whether its last token was generated, heard or not.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    pub(super) fn client_left(&self) -> bool {
+        self.job.events.is_closed()
+    }
+
+    /// The next `count` tokens to compute with their positions.
+    pub(super) fn next_rows(&self, count: usize) -> impl Iterator<Item = (usize, Token)> + '_ {
+        self.tokens
+            .iter()
+            .copied()
+            .enumerate()
+            .skip(self.computed)
+            .take(count)
+    }
+
+    pub(super) fn take_up(&mut self, now: Instant, metrics: &ModelMetrics) {
+        if self.taken_up.replace(now).is_none() {
+            let waited = now.duration_since(self.job.arrived).as_secs_f64();
+            metrics.queue_duration.observe(waited);
+            metrics.prompt_tokens.inc_by(self.job.prompt.len() as u64);
+        }
+    }
+
+    pub(super) fn computed_more(&mut self, rows: usize) {
+        self.computed += rows;
+        debug_assert!(self.computed <= self.tokens.len());
+    }
+
+    /// Its cells are gone; they will be computed again.
+    pub(super) fn lost_its_cells(&mut self) {
+        self.computed = 0;
+    }
+
+    /// Picks the next token from `logits` and sends what became text.
+    pub(super) fn advance(
+        &mut self,
+        logits: &[f32],
+        pieces: &dyn Pieces,
+        now: Instant,
+        metrics: &ModelMetrics,
+    ) -> Progress {
+        let index = self.generated();
+        let token = self.sampler.sample(logits, index);
+        self.sampler.accept(token);
+        self.tokens.push(token);
+        self.clock_token(now, metrics);
+
+        let ends =
+            (pieces.is_end(token) && !self.job.ignore_end) || self.job.stop_tokens.contains(&token);
+        let reason = if ends {
+            Some(FinishReason::Stop)
+        } else {
+            match self.text.push(pieces.piece(token)) {
+                Pushed::Text(text) => {
+                    if !text.is_empty() && !self.send(Event::Text(text)) {
+                        return Progress::Ended;
+                    }
+                    (self.generated() >= self.job.max_tokens).then_some(FinishReason::Length)
+                }
+                Pushed::Stopped(text) => {
+                    if !text.is_empty() {
+                        self.send(Event::Text(text));
+                    }
+                    Some(FinishReason::Stop)
+                }
+            }
+        };
+        match reason {
+            Some(reason) => {
+                self.finish(reason, now, metrics);
+                Progress::Ended
+            }
+            None => Progress::Continues,
+        }
+    }
+
+    /// Tells the client that nothing more comes.
+    pub(super) fn fail(&mut self, error: JobError) {
+        self.job
+            .span
+            .in_scope(|| tracing::warn!(%error, "request failed"));
+        self.send(Event::Failed(error));
+    }
+
+    /// The client is gone.
+    pub(super) fn cancelled(&self, metrics: &ModelMetrics) {
+        metrics.cancelled.inc();
+        let generated = self.generated();
+        self.job
+            .span
+            .in_scope(|| tracing::info!(generated_tokens = generated, "client left"));
+    }
+
+    fn generated(&self) -> u32 {
+        u32::try_from(self.tokens.len() - self.job.prompt.len()).unwrap_or(u32::MAX)
+    }
+
+    fn clock_token(&mut self, now: Instant, metrics: &ModelMetrics) {
+        metrics.generation_tokens.inc();
+        match self.last_token.replace(now) {
+            Some(last) => metrics
+                .inter_token_latency
+                .observe(now.duration_since(last).as_secs_f64()),
+            None => {
+                self.first_token = Some(now);
+                metrics
+                    .time_to_first_token
+                    .observe(now.duration_since(self.job.arrived).as_secs_f64());
+            }
+        }
+    }
+
+    fn finish(&mut self, reason: FinishReason, now: Instant, metrics: &ModelMetrics) {
+        let assembler = std::mem::replace(&mut self.text, TextAssembler::new(&[]));
+        let rest = assembler.finish();
+        if !rest.is_empty() {
+            self.send(Event::Text(rest));
+        }
+        let taken_up = self.taken_up.unwrap_or(self.job.arrived);
+        let first = self.first_token.unwrap_or(now);
+        let seconds = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64();
+        let timings = Timings {
+            queue: seconds(self.job.arrived, taken_up),
+            prefill: seconds(taken_up, first),
+            decode: seconds(first, now),
+        };
+        metrics.prefill_duration.observe(timings.prefill);
+        metrics.decode_duration.observe(timings.decode);
+        metrics
+            .request_duration
+            .observe(seconds(self.job.arrived, now));
+        let finished = Finished {
+            reason,
+            prompt_tokens: u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX),
+            generated_tokens: self.generated(),
+            timings,
+        };
+        self.send(Event::Finished(finished));
+        self.finished = true;
+    }
+
+    /// False when the client is gone. The channel holds a whole answer, so it is never full.
+    fn send(&self, event: Event) -> bool {
+        match self.job.events.try_send(event) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(_)) => {
+                debug_assert!(false, "an answer outgrew its channel");
+                false
+            }
+        }
+    }
+}
+
+/// A sequence with cells.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) id: SeqId,
+    pub(super) sequence: Sequence,
+}

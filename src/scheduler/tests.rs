@@ -1,0 +1,267 @@
+//! The scheduler's logic against the fake engine, one step at a time.
+
+use proptest::prelude::*;
+use tokio::sync::mpsc::Receiver;
+
+use super::*;
+use crate::engine::fake::{BytePieces, FakeEngine};
+use crate::engine::{Shape, Token};
+use crate::sampling::SamplingParams;
+use crate::telemetry::Metrics;
+
+const SHAPE: Shape = Shape {
+    cells: 512,
+    sequences: 4,
+    batch_rows: 32,
+    vocabulary: 256,
+};
+
+fn scheduler(shape: Shape) -> Scheduler<FakeEngine> {
+    let metrics = Metrics::new().expect("metrics").for_model("fake");
+    let limits = Limits {
+        max_running: shape.sequences as usize,
+        target_inter_token: Duration::from_millis(150),
+    };
+    Scheduler::new(
+        FakeEngine::new(shape),
+        Arc::new(BytePieces::default()),
+        limits,
+        metrics,
+    )
+}
+
+fn prompt(seed: usize, length: usize) -> Vec<Token> {
+    (0..length)
+        .map(|i| Token(i32::try_from((seed * 31 + i * 7) % 200).expect("small")))
+        .collect()
+}
+
+fn job(prompt: &[Token], max_tokens: u32) -> (Job, Receiver<Event>) {
+    let (events, receiver) = channel(max_tokens);
+    let job = Job {
+        prompt: prompt.into(),
+        max_tokens,
+        sampling: SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        },
+        stops: Vec::new(),
+        stop_tokens: Vec::new(),
+        ignore_end: false,
+        arrived: Instant::now(),
+        span: tracing::Span::none(),
+        events,
+    };
+    (job, receiver)
+}
+
+/// The answer that a lone run gives.
+fn expected(prompt: &[Token], max_tokens: u32) -> String {
+    let tokens = FakeEngine::new(SHAPE).continuation(prompt, max_tokens as usize);
+    let bytes: Vec<u8> = tokens
+        .iter()
+        .map(|token| u8::try_from(token.0).expect("a byte"))
+        .collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn received(receiver: &mut Receiver<Event>) -> (String, Option<Event>) {
+    let mut text = String::new();
+    while let Ok(event) = receiver.try_recv() {
+        match event {
+            Event::Text(more) => text.push_str(&more),
+            end => return (text, Some(end)),
+        }
+    }
+    (text, None)
+}
+
+fn check_integrity(scheduler: &Scheduler<FakeEngine>) {
+    assert_eq!(scheduler.engine.used(), scheduler.used_cells());
+    assert!(scheduler.used_cells() <= scheduler.engine.shape().cells);
+    let ids = scheduler.free_ids.len() + scheduler.running.len();
+    assert_eq!(ids, scheduler.engine.shape().sequences as usize);
+}
+
+fn step(scheduler: &mut Scheduler<FakeEngine>) {
+    scheduler.step(&Instant::now);
+    check_integrity(scheduler);
+}
+
+fn run_dry(scheduler: &mut Scheduler<FakeEngine>) {
+    for _ in 0..100_000 {
+        if scheduler.is_idle() {
+            return;
+        }
+        step(scheduler);
+    }
+    panic!("the scheduler does not come to an end");
+}
+
+#[test]
+fn an_answer_is_what_the_engine_says_and_ends_at_max_tokens() {
+    let mut scheduler = scheduler(SHAPE);
+    let prompt = prompt(1, 100);
+    let (job, mut events) = job(&prompt, 20);
+    scheduler.submit(job);
+    run_dry(&mut scheduler);
+    let (text, end) = received(&mut events);
+    assert_eq!(text, expected(&prompt, 20));
+    let Some(Event::Finished(finished)) = end else {
+        panic!("no end: {end:?}");
+    };
+    assert_eq!(finished.reason, FinishReason::Length);
+    assert_eq!(
+        (finished.prompt_tokens, finished.generated_tokens),
+        (100, 20)
+    );
+    assert_eq!(scheduler.engine.used(), 0);
+}
+
+#[test]
+fn requests_that_join_late_decode_together_with_those_running() {
+    let mut scheduler = scheduler(SHAPE);
+    let prompts: Vec<_> = (0..4).map(|seed| prompt(seed, 10 + seed)).collect();
+    let mut receivers = Vec::new();
+    for prompt in &prompts {
+        let (job, receiver) = job(prompt, 50);
+        scheduler.submit(job);
+        receivers.push(receiver);
+        step(&mut scheduler);
+        step(&mut scheduler);
+    }
+    let before = scheduler.engine.decodes;
+    run_dry(&mut scheduler);
+    // One at a time would take about 200 batches.
+    assert!(scheduler.engine.decodes - before < 60);
+    for (prompt, receiver) in prompts.iter().zip(&mut receivers) {
+        assert_eq!(received(receiver).0, expected(prompt, 50));
+    }
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_cells_at_the_next_step() {
+    let mut scheduler = scheduler(SHAPE);
+    let (stays, mut events) = job(&prompt(1, 20), 30);
+    let (leaves, gone) = job(&prompt(2, 20), 30);
+    scheduler.submit(stays);
+    scheduler.submit(leaves);
+    for _ in 0..5 {
+        step(&mut scheduler);
+    }
+    drop(gone);
+    step(&mut scheduler);
+    assert_eq!(scheduler.running.len(), 1);
+    assert_eq!(scheduler.metrics.cancelled.get(), 1);
+    run_dry(&mut scheduler);
+    assert_eq!(received(&mut events).0, expected(&prompt(1, 20), 30));
+}
+
+#[test]
+fn a_full_cache_puts_the_latest_back_and_nobody_notices() {
+    let mut scheduler = scheduler(Shape {
+        cells: 128,
+        ..SHAPE
+    });
+    let prompts: Vec<_> = (0..3).map(|seed| prompt(seed, 20)).collect();
+    let mut receivers = Vec::new();
+    for prompt in &prompts {
+        let (job, receiver) = job(prompt, 60);
+        scheduler.submit(job);
+        receivers.push(receiver);
+    }
+    run_dry(&mut scheduler);
+    assert!(
+        scheduler.metrics.preemptions.get() > 0,
+        "the case is not hit"
+    );
+    for (prompt, receiver) in prompts.iter().zip(&mut receivers) {
+        assert_eq!(received(receiver).0, expected(prompt, 60));
+    }
+}
+
+#[test]
+fn a_stop_token_ends_an_answer_without_its_text() {
+    let mut scheduler = scheduler(SHAPE);
+    let prompt = prompt(3, 12);
+    let answer = FakeEngine::new(SHAPE).continuation(&prompt, 6);
+    let (mut job, mut events) = job(&prompt, 50);
+    job.stop_tokens = vec![answer[5]];
+    scheduler.submit(job);
+    run_dry(&mut scheduler);
+    let (text, end) = received(&mut events);
+    assert!(expected(&prompt, 5).starts_with(&text));
+    assert!(matches!(
+        end,
+        Some(Event::Finished(Finished {
+            reason: FinishReason::Stop,
+            ..
+        }))
+    ));
+}
+
+#[test]
+fn when_the_grace_time_ends_everyone_is_told() {
+    let mut scheduler = scheduler(SHAPE);
+    let (job, mut events) = job(&prompt(1, 20), 300);
+    scheduler.submit(job);
+    step(&mut scheduler);
+    scheduler.fail_all(JobError::ShuttingDown);
+    check_integrity(&scheduler);
+    let (_, end) = received(&mut events);
+    assert_eq!(end, Some(Event::Failed(JobError::ShuttingDown)));
+}
+
+#[derive(Debug, Clone)]
+struct Arrival {
+    after_steps: usize,
+    prompt: usize,
+    max_tokens: u32,
+    leaves_after: Option<usize>,
+}
+
+fn arrival() -> impl Strategy<Value = Arrival> {
+    let leaves = prop::option::weighted(0.3, 0_usize..40);
+    (0_usize..6, 1_usize..60, 1_u32..60, leaves).prop_map(
+        |(after_steps, prompt, max_tokens, leaves_after)| Arrival {
+            after_steps,
+            prompt,
+            max_tokens,
+            leaves_after,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_arrives_and_leaves_no_cell_is_lost_and_every_answer_is_right(
+        arrivals in prop::collection::vec(arrival(), 1..20),
+        cells in 128_usize..300,
+    ) {
+        let mut scheduler = scheduler(Shape { cells, ..SHAPE });
+        let mut clients = Vec::new();
+        for (seed, arrival) in arrivals.iter().enumerate() {
+            for _ in 0..arrival.after_steps {
+                step(&mut scheduler);
+                clients.retain_mut(|(_, _, _, left): &mut (_, _, _, Option<usize>)| {
+                    if let Some(steps) = left.as_mut() {
+                        *steps = steps.saturating_sub(1);
+                    }
+                    *left != Some(0)
+                });
+            }
+            let prompt = prompt(seed, arrival.prompt);
+            let (job, receiver) = job(&prompt, arrival.max_tokens);
+            scheduler.submit(job);
+            clients.push((prompt, arrival.max_tokens, receiver, arrival.leaves_after));
+        }
+        run_dry(&mut scheduler);
+        prop_assert_eq!(scheduler.engine.used(), 0);
+        for (prompt, max_tokens, mut receiver, _) in clients {
+            let (text, end) = received(&mut receiver);
+            prop_assert_eq!(text, expected(&prompt, max_tokens));
+            prop_assert!(matches!(end, Some(Event::Finished(_))));
+        }
+    }
+}

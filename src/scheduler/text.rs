@@ -1,0 +1,196 @@
+//! From token bytes to text that may be sent: whole characters only, nothing
+//! of a stop string, not even its beginning.
+
+/// What a piece of output led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// Text that can be sent now; may be empty.
+    Text(String),
+    /// A stop string stands in the output; this came before it and is the last text.
+    Stopped(String),
+}
+
+/// Holds back what might still become a stop string or a character.
+#[derive(Debug)]
+pub(super) struct TextAssembler {
+    stops: Vec<Vec<u8>>,
+    held: Vec<u8>,
+}
+
+impl TextAssembler {
+    /// Empty stop strings are ignored.
+    #[must_use]
+    pub(super) fn new(stops: &[String]) -> Self {
+        Self {
+            stops: stops
+                .iter()
+                .filter(|stop| !stop.is_empty())
+                .map(|stop| stop.as_bytes().to_vec())
+                .collect(),
+            held: Vec::new(),
+        }
+    }
+
+    /// Adds the bytes of one token.
+    pub(super) fn push(&mut self, piece: &[u8]) -> Pushed {
+        self.held.extend_from_slice(piece);
+        if let Some(at) = self.first_stop() {
+            self.held.truncate(at);
+            let text = String::from_utf8_lossy(&self.held).into_owned();
+            self.held.clear();
+            return Pushed::Stopped(text);
+        }
+        let free = self.held.len() - self.possible_stop();
+        let ready = whole_characters(&self.held[..free]);
+        let text = String::from_utf8_lossy(&self.held[..ready]).into_owned();
+        self.held.drain(..ready);
+        Pushed::Text(text)
+    }
+
+    /// What was held back, when no more output comes.
+    #[must_use]
+    pub(super) fn finish(self) -> String {
+        String::from_utf8_lossy(&self.held).into_owned()
+    }
+
+    fn first_stop(&self) -> Option<usize> {
+        self.stops
+            .iter()
+            .filter_map(|stop| {
+                self.held
+                    .windows(stop.len())
+                    .position(|window| window == stop)
+            })
+            .min()
+    }
+
+    /// Length of the longest end of the held bytes with which a stop string begins.
+    fn possible_stop(&self) -> usize {
+        self.stops
+            .iter()
+            .flat_map(|stop| (1..stop.len()).rev().map(move |length| &stop[..length]))
+            .filter(|beginning| self.held.ends_with(beginning))
+            .map(<[u8]>::len)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// Length of `bytes` without a character at its end that is still incomplete.
+/// Bytes that can never become one are not waited for.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let longest = bytes.len().min(3);
+    for tail in 1..=longest {
+        let byte = bytes[bytes.len() - tail];
+        let needs = match byte {
+            0x80..=0xBF => continue,
+            0xC2..=0xDF => 2,
+            0xE0..=0xEF => 3,
+            0xF0..=0xF4 => 4,
+            _ => 1,
+        };
+        let incomplete = needs > tail
+            && std::str::from_utf8(&bytes[bytes.len() - tail..])
+                .is_err_and(|error| error.error_len().is_none());
+        return if incomplete {
+            bytes.len() - tail
+        } else {
+            bytes.len()
+        };
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// All the text that comes out, and whether a stop string ended it.
+    fn run(pieces: &[&[u8]], stops: &[&str]) -> (String, bool) {
+        let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
+        let mut assembler = TextAssembler::new(&stops);
+        let mut all = String::new();
+        for piece in pieces {
+            match assembler.push(piece) {
+                Pushed::Text(text) => all.push_str(&text),
+                Pushed::Stopped(text) => return (all + &text, true),
+            }
+        }
+        (all + &assembler.finish(), false)
+    }
+
+    #[test]
+    fn a_character_spread_over_tokens_comes_out_whole() {
+        let mut assembler = TextAssembler::new(&[]);
+        let euro = "€".as_bytes();
+        assert_eq!(assembler.push(&euro[..1]), Pushed::Text(String::new()));
+        assert_eq!(assembler.push(&euro[1..2]), Pushed::Text(String::new()));
+        assert_eq!(assembler.push(&euro[2..]), Pushed::Text("€".to_owned()));
+    }
+
+    #[test]
+    fn a_stop_string_across_tokens_is_never_leaked_in_part() {
+        let mut assembler = TextAssembler::new(&["END".to_owned()]);
+        assert_eq!(assembler.push(b"x E"), Pushed::Text("x ".to_owned()));
+        assert_eq!(assembler.push(b"N"), Pushed::Text(String::new()));
+        assert_eq!(assembler.push(b"D y"), Pushed::Stopped(String::new()));
+    }
+
+    #[test]
+    fn what_only_looked_like_a_stop_string_is_sent_after_all() {
+        assert_eq!(
+            run(&[b"EN", b"EN", b"x"], &["END"]),
+            ("ENENx".to_owned(), false)
+        );
+        assert_eq!(run(&[b"EN"], &["END"]), ("EN".to_owned(), false));
+    }
+
+    #[test]
+    fn the_earliest_of_several_stop_strings_wins() {
+        assert_eq!(
+            run(&[b"a\n\nb. c"], &[". ", "\n\n"]),
+            ("a".to_owned(), true)
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_become_replacement_characters_at_once() {
+        let mut assembler = TextAssembler::new(&[]);
+        assert_eq!(assembler.push(&[0xFF]), Pushed::Text("\u{FFFD}".to_owned()));
+        assert_eq!(
+            assembler.push(&[0xE2, 0x28]),
+            Pushed::Text("\u{FFFD}(".to_owned())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn how_text_is_cut_into_tokens_does_not_matter(
+            text in "[abc €😀]{0,40}",
+            stops in prop::collection::vec("[abc €]{1,4}", 0..3),
+            cuts in prop::collection::vec(1_usize..5, 0..80),
+        ) {
+            let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
+            let mut rest = text.as_bytes();
+            let mut pieces = Vec::new();
+            for cut in cuts {
+                let (piece, tail) = rest.split_at(cut.min(rest.len()));
+                pieces.push(piece);
+                rest = tail;
+            }
+            pieces.push(rest);
+            // Within one token the earliest stop string wins; across tokens the one that is
+            // complete first. Either way the text ends where a stop string begins.
+            let (got, stopped) = run(&pieces, &stops);
+            if stopped {
+                prop_assert!(text.starts_with(&got));
+                prop_assert!(stops.iter().any(|stop| text[got.len()..].starts_with(stop)));
+                prop_assert!(!stops.iter().any(|stop| got.contains(stop)));
+            } else {
+                prop_assert_eq!(&got, &text);
+                prop_assert!(!stops.iter().any(|stop| text.contains(stop)));
+            }
+        }
+    }
+}
