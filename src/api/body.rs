@@ -1,0 +1,142 @@
+//! Reading a JSON body: its declared type, its size, the time it may take, and
+//! errors that name the field.
+
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+use super::state::AppState;
+
+/// A body of type `T`.
+#[derive(Debug)]
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        if !declares_json(request.headers()) {
+            return Err(ApiError::NotJson);
+        }
+        let bytes = read(request, state.body_limit, state.body_timeout).await?;
+        parse(&bytes).map(Self)
+    }
+}
+
+fn declares_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json")
+        || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+}
+
+/// The whole body within one time limit: a client that sends a byte now and then does not extend it.
+async fn read(request: Request, limit: usize, timeout: Duration) -> Result<bytes::Bytes, ApiError> {
+    let body = Limited::new(request.into_body(), limit);
+    match tokio::time::timeout(timeout, body.collect()).await {
+        Err(_) => Err(ApiError::BodyTimeout(timeout)),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge { limit }),
+        Ok(Err(error)) => Err(ApiError::Invalid {
+            message: format!("the request body could not be read: {error}"),
+            param: None,
+        }),
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        // A missing field is reported at its parent; name the field itself.
+        if inner.is_data() {
+            let param = match missing_field(&inner.to_string()) {
+                Some(field) if path == "." => field,
+                Some(field) => format!("{path}.{field}"),
+                None => path,
+            };
+            let param = (param != ".").then_some(param);
+            ApiError::Invalid {
+                message: match &param {
+                    Some(param) => format!("`{param}`: {inner}"),
+                    None => inner.to_string(),
+                },
+                param,
+            }
+        } else {
+            ApiError::Invalid {
+                message: format!("the request body is not valid JSON: {inner}"),
+                param: None,
+            }
+        }
+    })?;
+    json.end().map_err(|error| ApiError::Invalid {
+        message: format!("the request body is not valid JSON: {error}"),
+        param: None,
+    })?;
+    Ok(value)
+}
+
+fn missing_field(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("missing field `")?;
+    Some(rest.split('`').next()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    struct Inner {
+        #[serde(rename = "role")]
+        _role: String,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Outer {
+        #[serde(rename = "messages")]
+        _messages: Vec<Inner>,
+    }
+
+    fn param(json: &str) -> Option<String> {
+        match parse::<Outer>(json.as_bytes()).expect_err("bad input") {
+            ApiError::Invalid { param, .. } => param,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        assert_eq!(param("{}").as_deref(), Some("messages"));
+        assert_eq!(
+            param(r#"{"messages":[{"role":1}]}"#).as_deref(),
+            Some("messages[0].role")
+        );
+        assert_eq!(
+            param(r#"{"messages":[{}]}"#).as_deref(),
+            Some("messages[0].role")
+        );
+        assert_eq!(param("{"), None);
+        assert_eq!(param(r#"{"messages":[]} x"#), None);
+    }
+
+    #[test]
+    fn json_may_be_declared_with_a_charset() {
+        let mut headers = HeaderMap::new();
+        assert!(!declares_json(&headers));
+        let value = "Application/JSON; charset=utf-8".parse().expect("a header");
+        headers.insert(header::CONTENT_TYPE, value);
+        assert!(declares_json(&headers));
+    }
+}

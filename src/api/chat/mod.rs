@@ -1,0 +1,202 @@
+//! `POST /v1/chat/completions`, top to bottom.
+
+mod answer;
+mod validate;
+mod wire;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
+use futures_util::stream;
+use tracing::Span;
+
+use crate::engine::Token;
+use crate::pool::Loaded;
+use crate::scheduler::{Event, Finished, Job, channel};
+
+use super::body::JsonBody;
+use super::error::ApiError;
+use super::generation::{Generation, Record};
+use super::models::ready_model;
+use super::state::AppState;
+use answer::{Answer, Header};
+use validate::Chat;
+
+/// A comment every so often keeps proxies and clients from giving a silent stream up.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+pub(super) async fn completions(
+    State(state): State<AppState>,
+    body: Result<JsonBody<wire::ChatRequest>, ApiError>,
+) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    let JsonBody(request) = body?;
+    let chat = Chat::try_from(request)?;
+    let (entry, loaded) = ready_model(&state, chat.model.as_deref())?;
+    let permit = entry.gate.admit()?;
+
+    let log_prompts = state.log_prompts;
+    let (chat, prompt) = render(chat, Arc::clone(&loaded), log_prompts).await?;
+    let max_tokens = answer_room(&chat, prompt.len(), loaded.context())?;
+    let header = Header::new(&entry.id, &loaded.model.info().digest);
+    let (sender, events) = channel(max_tokens);
+    let job = Job {
+        prompt: prompt.into(),
+        max_tokens,
+        sampling: chat
+            .sampling
+            .resolve(&loaded.model.info().sampling, random_seed()),
+        stops: chat.stops,
+        stop_tokens: chat.stop_tokens,
+        ignore_end: chat.ignore_end,
+        arrived,
+        span: Span::current(),
+        events: sender,
+    };
+    loaded
+        .submit(job)
+        .map_err(|_| ApiError::ModelUnavailable(entry.id.clone()))?;
+
+    let record = Record::new(&state.metrics, &entry.id, "/v1/chat/completions");
+    let generation = Generation::new(events, permit, record);
+    let answer = Answer::new(header, chat.output);
+    let mut response = if chat.output.stream {
+        Sse::new(chunks(generation, answer))
+            .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("waiting"))
+            .into_response()
+    } else {
+        Json(whole(generation, answer).await?).into_response()
+    };
+    response.extensions_mut().insert(super::access::Recorded);
+    Ok(response)
+}
+
+/// Templates and tokenizers may take a while over a long prompt: off the runtime's threads.
+async fn render(
+    chat: Chat,
+    loaded: Arc<Loaded>,
+    log_prompts: bool,
+) -> Result<(Chat, Vec<Token>), ApiError> {
+    let span = Span::current();
+    let rendered = tokio::task::spawn_blocking(move || {
+        let _entered = span.enter();
+        if log_prompts {
+            tracing::info!(messages = ?chat.conversation.messages, "prompt");
+        }
+        let prompter = loaded
+            .prompter
+            .as_ref()
+            .map_err(|error| ApiError::invalid("model", error.to_string()))?;
+        let tokens = prompter
+            .tokens(&chat.conversation, &*loaded.model)
+            .map_err(|error| ApiError::from(&error))?;
+        Ok((chat, tokens))
+    });
+    rendered.await.map_err(|_| ApiError::Internal)?
+}
+
+/// How many tokens the answer may have: what was asked for, as far as the context allows.
+fn answer_room(chat: &Chat, prompt: usize, context: usize) -> Result<u32, ApiError> {
+    if prompt >= context {
+        return Err(ApiError::ContextLength(format!(
+            "the messages have {prompt} tokens; the model's context is {context} tokens, \
+             and at least one must be left for the answer: shorten the messages"
+        )));
+    }
+    let room = u32::try_from(context - prompt).unwrap_or(u32::MAX);
+    Ok(chat.max_tokens.map_or(room, |wanted| wanted.min(room)))
+}
+
+fn random_seed() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}
+
+/// The whole answer as one object.
+async fn whole(
+    mut generation: Generation,
+    mut answer: Answer,
+) -> Result<serde_json::Value, ApiError> {
+    loop {
+        match generation.next().await {
+            Ok(Event::Text(text)) => answer.collect(&text),
+            Ok(Event::Finished(finished)) => {
+                let body = answer.complete(&finished);
+                generation.finished(body.finish_reason, &finished);
+                return Ok(body.json);
+            }
+            Ok(Event::Failed(error)) => {
+                let error = ApiError::Job(error);
+                generation.failed(&error);
+                return Err(error);
+            }
+            Err(error) => {
+                generation.failed(&error);
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// The answer as server-sent events. Dropping the stream cancels the request.
+fn chunks(
+    generation: Generation,
+    answer: Answer,
+) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+    let first = answer.first_chunk();
+    let state = Streaming {
+        generation,
+        answer,
+        pending: vec![first].into(),
+        ended: false,
+    };
+    stream::unfold(state, |mut state| async move {
+        loop {
+            if let Some(data) = state.pending.pop_front() {
+                return Some((Ok(sse::Event::default().data(data)), state));
+            }
+            if state.ended {
+                return None;
+            }
+            state.advance().await;
+        }
+    })
+}
+
+struct Streaming {
+    generation: Generation,
+    answer: Answer,
+    /// Chunks ready to be sent.
+    pending: std::collections::VecDeque<String>,
+    ended: bool,
+}
+
+impl Streaming {
+    async fn advance(&mut self) {
+        match self.generation.next().await {
+            Ok(Event::Text(text)) => self.pending.extend(self.answer.chunks(&text)),
+            Ok(Event::Finished(finished)) => self.finish(&finished),
+            Ok(Event::Failed(error)) => self.fail(&ApiError::Job(error)),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn finish(&mut self, finished: &Finished) {
+        let end = self.answer.last_chunks(finished);
+        self.pending.extend(end.chunks);
+        self.pending.push_back("[DONE]".to_owned());
+        self.generation.finished(end.finish_reason, finished);
+        self.ended = true;
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        self.pending.push_back(error.body().to_string());
+        self.generation.failed(error);
+        self.ended = true;
+    }
+}

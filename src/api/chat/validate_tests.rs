@@ -1,0 +1,151 @@
+//! What a client may write, and what it is told otherwise.
+
+use serde_json::json;
+
+use super::*;
+
+fn chat(body: Value) -> Result<Chat, ApiError> {
+    Chat::try_from(serde_json::from_value::<wire::ChatRequest>(body).expect("of the right types"))
+}
+
+fn with(extra: Value) -> Result<Chat, ApiError> {
+    let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
+    let (Some(body_map), Value::Object(extra)) = (body.as_object_mut(), extra) else {
+        panic!("objects");
+    };
+    body_map.extend(extra);
+    chat(body)
+}
+
+fn refused(extra: Value) -> (String, Option<&'static str>) {
+    let error = with(extra).expect_err("refused");
+    let body = error.body();
+    let code = matches!(error, ApiError::Unsupported { .. }).then_some("unsupported_parameter");
+    (
+        body["error"]["param"].as_str().unwrap_or("").to_owned(),
+        code,
+    )
+}
+
+#[test]
+fn numbers_out_of_range_are_refused_by_name() {
+    for (param, value) in [
+        ("temperature", json!(2.1)),
+        ("temperature", json!(-0.1)),
+        ("top_p", json!(1.5)),
+        ("top_k", json!(-1)),
+        ("min_p", json!(-1)),
+        ("presence_penalty", json!(3)),
+        ("frequency_penalty", json!(-3)),
+        ("repeat_penalty", json!(0)),
+        ("max_tokens", json!(0)),
+        ("max_completion_tokens", json!(-5)),
+        ("n", json!(0)),
+        ("stop", json!("")),
+        ("stop", json!(["a", "b", "c", "d", "e"])),
+        ("messages", json!([])),
+    ] {
+        let mut extra = Map::new();
+        extra.insert(param.to_owned(), value);
+        assert_eq!(refused(Value::Object(extra)), (param.to_owned(), None));
+    }
+}
+
+#[test]
+fn what_is_known_and_not_built_is_refused_by_name() {
+    for (param, value) in [
+        ("n", json!(2)),
+        ("logprobs", json!(true)),
+        ("top_logprobs", json!(3)),
+        ("response_format", json!({"type": "json_object"})),
+        ("service_tier", json!("flex")),
+        ("prediction", json!({"type": "content", "content": "x"})),
+        ("tool_choice", json!("required")),
+        (
+            "tool_choice",
+            json!({"type": "function", "function": {"name": "x"}}),
+        ),
+        ("store", json!(true)),
+        ("functions", json!([])),
+    ] {
+        let mut extra = Map::new();
+        extra.insert(param.to_owned(), value);
+        let code = Some("unsupported_parameter");
+        assert_eq!(refused(Value::Object(extra)), (param.to_owned(), code));
+    }
+}
+
+#[test]
+fn harmless_values_and_unknown_keys_pass() {
+    let chat = with(json!({
+        "n": 1, "logprobs": false, "store": false, "service_tier": "auto",
+        "response_format": {"type": "text"}, "user": "till 3", "metadata": {"a": "b"},
+        "prompt_cache_key": "x", "temperature": null, "something_new": [1, 2],
+    }))
+    .expect("accepted");
+    assert_eq!(chat.output.tool_calls, ToolCalls::None);
+}
+
+#[test]
+fn text_parts_are_joined_and_other_parts_refused() {
+    let message = |parts: Value| json!({"messages": [{"role": "user", "content": parts}]});
+    let chat = chat(message(json!([
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "b"},
+    ])))
+    .expect("text");
+    assert_eq!(chat.conversation.messages[0].content.as_deref(), Some("ab"));
+    let error = self::chat(message(
+        json!([{"type": "image_url", "image_url": {"url": "x"}}]),
+    ));
+    let body = error.expect_err("an image").body();
+    assert_eq!(body["error"]["param"], "messages[0].content[0].type");
+}
+
+#[test]
+fn tools_keep_the_order_of_their_keys_and_none_hides_them() {
+    let tool = json!({"type": "function", "function": {
+        "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}},
+    }});
+    let offered = with(json!({"tools": [tool]})).expect("accepted");
+    assert_eq!(offered.output.tool_calls, ToolCalls::Any);
+    assert_eq!(offered.conversation.tools[0].to_string(), tool.to_string());
+    let hidden = with(json!({"tools": [tool], "tool_choice": "none"})).expect("accepted");
+    assert!(hidden.conversation.tools.is_empty());
+}
+
+#[test]
+fn the_arguments_of_an_earlier_call_must_be_an_object() {
+    let body = |arguments: &str| {
+        json!({"messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}},
+            ]},
+            {"role": "tool", "tool_call_id": "1", "content": "3"},
+        ]})
+    };
+    assert!(chat(body("{\"a\": 1}")).is_ok());
+    let error = chat(body("nonsense")).expect_err("not JSON").body();
+    assert_eq!(
+        error["error"]["param"],
+        "messages[1].tool_calls[0].function.arguments"
+    );
+}
+
+#[test]
+fn a_request_overrides_the_model_and_the_model_overrides_openai() {
+    let model = SamplingDefaults {
+        temperature: Some(0.0),
+        top_p: Some(0.5),
+        ..SamplingDefaults::default()
+    };
+    let params = with(json!({"top_p": 0.9}))
+        .expect("accepted")
+        .sampling
+        .resolve(&model, 7);
+    assert_eq!(
+        (params.temperature, params.top_p, params.seed),
+        (0.0, 0.9, 7)
+    );
+}

@@ -1,0 +1,115 @@
+//! The body of `POST /v1/chat/completions`, as `OpenAI` documents it, and the
+//! parameters of ours beside it. `null` means absent, unknown keys are ignored.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The request. Numbers are wide here, so that a value out of range is refused
+/// in words rather than by type.
+#[derive(Debug, Deserialize)]
+pub(in crate::api) struct ChatRequest {
+    pub(super) model: Option<String>,
+    pub(super) messages: Vec<Message>,
+    pub(super) stream: Option<bool>,
+    pub(super) stream_options: Option<StreamOptions>,
+
+    pub(super) max_tokens: Option<i64>,
+    pub(super) max_completion_tokens: Option<i64>,
+    pub(super) temperature: Option<f64>,
+    pub(super) top_p: Option<f64>,
+    pub(super) presence_penalty: Option<f64>,
+    pub(super) frequency_penalty: Option<f64>,
+    pub(super) logit_bias: Option<Map<String, Value>>,
+    pub(super) seed: Option<i64>,
+    pub(super) stop: Option<Stop>,
+
+    pub(super) tools: Option<Vec<Tool>>,
+    pub(super) tool_choice: Option<Value>,
+    pub(super) parallel_tool_calls: Option<bool>,
+
+    // Ours.
+    pub(super) top_k: Option<i64>,
+    pub(super) min_p: Option<f64>,
+    pub(super) repeat_penalty: Option<f64>,
+    pub(super) ignore_eos: Option<bool>,
+    pub(super) stop_token_ids: Option<Vec<i64>>,
+
+    /// Known, and refused where they ask for what is not built.
+    #[serde(flatten)]
+    pub(super) rest: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamOptions {
+    pub(super) include_usage: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a string or an array of strings")]
+pub(super) enum Stop {
+    One(String),
+    Several(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Message {
+    pub(super) role: Role,
+    pub(super) content: Option<Content>,
+    pub(super) name: Option<String>,
+    pub(super) tool_calls: Option<Vec<ToolCall>>,
+    pub(super) tool_call_id: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Role {
+    System,
+    Developer,
+    User,
+    Assistant,
+    Tool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a string or an array of content parts")]
+pub(super) enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Part {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) text: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ToolCall {
+    pub(super) id: String,
+    pub(super) function: CalledFunction,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct CalledFunction {
+    pub(super) name: String,
+    /// JSON in a string.
+    pub(super) arguments: String,
+}
+
+/// A tool on offer. What the model reads is the whole object, so unknown keys stay.
+#[derive(Debug, Deserialize)]
+pub(super) struct Tool {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) function: Option<Function>,
+    #[serde(flatten)]
+    pub(super) rest: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Function {
+    pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) rest: Map<String, Value>,
+}

@@ -1,0 +1,259 @@
+//! The one place where failures become HTTP: status, type, code and words.
+//!
+//! Details that a client cannot act on (paths, llama.cpp's messages, panics)
+//! are logged and never sent.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::admission::{Reason, Refusal};
+use crate::prompt::{PromptError, TemplateError};
+use crate::scheduler::JobError;
+
+/// Whatever a request can end in instead of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// A parameter is missing, of the wrong type or out of range.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong and what is expected.
+        message: String,
+        /// The parameter, as a path such as `messages[0].role`.
+        param: Option<String>,
+    },
+    /// A parameter that is known and cannot be honoured.
+    #[error("`{param}` {why}")]
+    Unsupported {
+        /// The parameter.
+        param: String,
+        /// What is not supported, and what to do instead.
+        why: String,
+    },
+    /// Prompt and answer do not fit into the model's context.
+    #[error("{0}")]
+    ContextLength(String),
+    /// No such model.
+    #[error("the model `{name}` does not exist; this server has: {available}")]
+    ModelNotFound {
+        /// As asked for.
+        name: String,
+        /// The ids that exist.
+        available: String,
+    },
+    /// No such route.
+    #[error("there is nothing at {0}; see GET /v1/models and POST /v1/chat/completions")]
+    NotFound(String),
+    /// The route exists for other methods.
+    #[error("{method} is not allowed here")]
+    MethodNotAllowed {
+        /// As asked for.
+        method: String,
+    },
+    /// The body is larger than `server.max_body_bytes`.
+    #[error("the request body is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The body is not declared as JSON.
+    #[error("send the body as JSON with the header `content-type: application/json`")]
+    NotJson,
+    /// The client did not send its body in time.
+    #[error("the request body did not arrive within {0:?}")]
+    BodyTimeout(Duration),
+    /// Not admitted.
+    #[error("{}", refusal_text(.0))]
+    Refused(Refusal),
+    /// The model could not be loaded or its thread has ended.
+    #[error("the model `{0}` is not available; the server's log says why")]
+    ModelUnavailable(String),
+    /// A request failed while it was computed.
+    #[error("{0}")]
+    Job(JobError),
+    /// A defect.
+    #[error("an internal error; the server's log has the details under this request's id")]
+    Internal,
+}
+
+fn refusal_text(refusal: &Refusal) -> &'static str {
+    match refusal.reason {
+        Reason::QueueFull => "too many requests are waiting; retry after the time in `retry-after`",
+        Reason::Draining => "the server is shutting down",
+        Reason::Loading => "the model is being loaded; retry after the time in `retry-after`",
+    }
+}
+
+/// Columns of the table in the documentation.
+struct Row {
+    status: StatusCode,
+    kind: &'static str,
+    code: Option<&'static str>,
+}
+
+impl ApiError {
+    /// A parameter that is not as it should be.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            message: message.into(),
+            param: Some(param.into()),
+        }
+    }
+
+    /// A parameter that is known and cannot be honoured.
+    pub fn unsupported(param: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Unsupported {
+            param: param.into(),
+            why: why.into(),
+        }
+    }
+
+    /// The status that this becomes.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.row().status
+    }
+
+    fn row(&self) -> Row {
+        let row = |status, kind, code| Row { status, kind, code };
+        let invalid = "invalid_request_error";
+        match self {
+            Self::Invalid { .. } => row(StatusCode::BAD_REQUEST, invalid, None),
+            Self::Unsupported { .. } => row(
+                StatusCode::BAD_REQUEST,
+                invalid,
+                Some("unsupported_parameter"),
+            ),
+            Self::ContextLength(_) => row(
+                StatusCode::BAD_REQUEST,
+                invalid,
+                Some("context_length_exceeded"),
+            ),
+            Self::ModelNotFound { .. } => {
+                row(StatusCode::NOT_FOUND, invalid, Some("model_not_found"))
+            }
+            Self::NotFound(_) => row(StatusCode::NOT_FOUND, invalid, Some("not_found")),
+            Self::MethodNotAllowed { .. } => row(
+                StatusCode::METHOD_NOT_ALLOWED,
+                invalid,
+                Some("method_not_allowed"),
+            ),
+            Self::TooLarge { .. } => row(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                invalid,
+                Some("request_too_large"),
+            ),
+            Self::NotJson => row(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                invalid,
+                Some("unsupported_media_type"),
+            ),
+            Self::BodyTimeout(_) => row(StatusCode::REQUEST_TIMEOUT, "timeout_error", None),
+            Self::Refused(refusal) => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded_error",
+                Some(refusal.reason.as_str()),
+            ),
+            Self::Job(JobError::ShuttingDown) => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded_error",
+                Some(Reason::Draining.as_str()),
+            ),
+            Self::ModelUnavailable(_) | Self::Job(JobError::Engine) | Self::Internal => {
+                row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None)
+            }
+        }
+    }
+
+    /// The body, also for a stream that breaks off.
+    #[must_use]
+    pub fn body(&self) -> Value {
+        let row = self.row();
+        let param = match self {
+            Self::Invalid { param, .. } => param.as_deref(),
+            Self::Unsupported { param, .. } => Some(param.as_str()),
+            Self::ContextLength(_) => Some("messages"),
+            Self::ModelNotFound { .. } => Some("model"),
+            _ => None,
+        };
+        json!({
+            "error": {
+                "message": self.to_string(),
+                "type": row.kind,
+                "param": param,
+                "code": row.code,
+            }
+        })
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<&PromptError> for ApiError {
+    fn from(error: &PromptError) -> Self {
+        let param = match error {
+            PromptError::NoTemplate | PromptError::Template(TemplateError::Broken(_)) => "model",
+            PromptError::NoMark | PromptError::Template(TemplateError::Refused(_)) => "messages",
+        };
+        Self::invalid(param, error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let mut response = (status, Json(self.body())).into_response();
+        if let Self::Refused(refusal) = &self {
+            let seconds = refusal.retry_after.as_secs_f64().ceil().max(1.0);
+            if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
+                response.headers_mut().insert(header::RETRY_AFTER, value);
+            }
+        }
+        if status.is_server_error() && !matches!(self, Self::Refused(_)) {
+            tracing::error!(error = %self, "request failed");
+        }
+        // The access log and metrics read it back.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_when_to_come_back_in_whole_seconds() {
+        let error = ApiError::Refused(Refusal {
+            reason: Reason::QueueFull,
+            retry_after: Duration::from_millis(2300),
+        });
+        assert_eq!(error.body()["error"]["code"], "queue_full");
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
+    }
+
+    #[test]
+    fn every_body_has_the_four_fields() {
+        for error in [
+            ApiError::Internal,
+            ApiError::NotJson,
+            ApiError::invalid("n", "no"),
+        ] {
+            let body = error.body();
+            let fields = body["error"].as_object().expect("an object");
+            assert_eq!(
+                fields.keys().collect::<Vec<_>>(),
+                ["message", "type", "param", "code"]
+            );
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The accept loop. `axum::serve` gives hyper no timer, so slow headers would
+//! hold a connection for ever; here every stage of a connection is bounded:
+//! their number, the time for headers, the time that a client may read nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
+
+/// Bounds of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerOptions {
+    /// Connections open at once; more wait in the system's backlog.
+    pub max_connections: usize,
+    /// Time for the headers of a request.
+    pub header_timeout: Duration,
+    /// Time for which a client may read nothing while there is something to send.
+    pub write_timeout: Duration,
+}
+
+/// A bound socket, not yet accepting.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// Binds `address`.
+    ///
+    /// # Errors
+    /// Such as the address being in use.
+    pub async fn bind(address: SocketAddr, options: ServerOptions) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self { listener, options })
+    }
+
+    /// Where it listens; the port that was chosen when 0 was asked for.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Accepts until `stop` resolves, then lets open connections finish the
+    /// request that they are in, for `farewell` at most.
+    pub async fn serve(self, router: Router, stop: impl Future<Output = ()>, farewell: Duration) {
+        let graceful = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(self.options.max_connections));
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let accept = async {
+                // The semaphore is never closed.
+                let place = Arc::clone(&places).acquire_owned().await.ok();
+                (place, self.listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                () = &mut stop => break,
+                accepted = accept => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _peer)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most likely: others must close first.
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let connection = connection(stream, router.clone(), self.options);
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                // A client that breaks off or breaks the protocol concerns only itself.
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "connection ended");
+                }
+                drop(place);
+            });
+        }
+        drop(self.listener);
+        let _ = tokio::time::timeout(farewell, graceful.shutdown()).await;
+    }
+}
+
+type Io = TokioIo<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>;
+
+fn connection(
+    stream: TcpStream,
+    router: Router,
+    options: ServerOptions,
+) -> http1::Connection<Io, TowerToHyperService<Router>> {
+    // Tokens are small and must not wait for more.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(options.write_timeout));
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .serve_connection(
+            TokioIo::new(Box::pin(stream)),
+            TowerToHyperService::new(router),
+        )
+}

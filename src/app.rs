@@ -1,0 +1,170 @@
+//! The composition root: the only file that sees all rooms. It wires them,
+//! waits for a signal, and takes them down in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::admission::Drain;
+use crate::api::{AppState, Server, ServerOptions, router};
+use crate::config::Settings;
+use crate::engine::{self, cpu};
+use crate::pool::{ModelSpec, Pool, State};
+use crate::telemetry::Metrics;
+
+/// Time for connections to say good-bye when all answers are out.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Why the server did not start or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The kernels do not fit the processor.
+    #[error(transparent)]
+    Cpu(#[from] cpu::UnsupportedCpu),
+    /// The address cannot be had.
+    #[error("cannot listen on {address}: {source}{}", listen_remedy(.source))]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A model cannot be served; the message has the remedy.
+    #[error("model `{id}`: {message}")]
+    Model {
+        /// Its id.
+        id: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// The system refused a thread, a signal handler or the like.
+    #[error("the system refused: {0}")]
+    System(#[from] io::Error),
+    /// A defect in the table of metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] crate::telemetry::metrics::MetricsError),
+}
+
+fn listen_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program uses this port: stop it, or choose one with --listen or server.listen"
+        }
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need rights: choose a higher one",
+        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        _ => "",
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, then drains and returns.
+///
+/// # Errors
+/// See [`AppError`].
+pub async fn serve(settings: Settings) -> Result<(), AppError> {
+    cpu::check()?;
+    engine::route_logs();
+    let metrics = Metrics::new()?;
+    let drain = Drain::default();
+    let address = settings.server.listen;
+    let options = ServerOptions {
+        max_connections: settings.server.max_connections.get() as usize,
+        header_timeout: settings.server.header_timeout,
+        write_timeout: settings.server.write_timeout,
+    };
+    let server = Server::bind(address, options)
+        .await
+        .map_err(|source| AppError::Listen { address, source })?;
+    let mut signals = Signals::new()?;
+
+    let cores = cpu::physical_cores();
+    let specs = settings
+        .models
+        .iter()
+        .map(|model| ModelSpec::new(model, &settings, cores))
+        .collect();
+    let pool = Arc::new(Pool::start(specs, &metrics, &drain)?);
+    let state = AppState::new(&settings, Arc::clone(&pool), metrics);
+    tracing::info!("listening on http://{}", server.local_addr()?);
+
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(
+        router(state),
+        async {
+            let _ = stopped.await;
+        },
+        FAREWELL,
+    ));
+
+    let outcome = tokio::select! {
+        failed = first_failure(&pool) => Err(failed),
+        name = signals.next() => {
+            tracing::info!(signal = name, running = drain.inside(), "draining: no new requests");
+            Ok(())
+        }
+    };
+    drain.begin();
+    if outcome.is_ok() {
+        wait_for_answers(&drain, settings.server.shutdown_grace, &mut signals).await;
+    }
+    // Threads are joined off the runtime; answers that still run are told why they end.
+    let stopping = Arc::clone(&pool);
+    let _ = tokio::task::spawn_blocking(move || stopping.stop()).await;
+    let _ = stop.send(());
+    let _ = serving.await;
+    if outcome.is_ok() {
+        tracing::info!("stopped");
+    }
+    outcome
+}
+
+/// Resolves when a model turns out not to be servable; while all are well, never.
+async fn first_failure(pool: &Pool) -> AppError {
+    for entry in pool.entries() {
+        if let State::Unloadable(error) = entry.settled().await {
+            return AppError::Model {
+                id: entry.id.clone(),
+                message: error.to_string(),
+            };
+        }
+    }
+    if let [_, ..] = pool.entries() {
+        tracing::info!("ready");
+    }
+    std::future::pending().await
+}
+
+async fn wait_for_answers(drain: &Drain, grace: Duration, signals: &mut Signals) {
+    tokio::select! {
+        () = drain.empty() => {}
+        () = tokio::time::sleep(grace) => {
+            tracing::warn!(running = drain.inside(), "grace time over, ending what still runs");
+        }
+        name = signals.next() => {
+            tracing::warn!(signal = name, running = drain.inside(), "asked again, ending what still runs");
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

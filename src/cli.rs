@@ -1,0 +1,176 @@
+//! The command line. Exit codes: 0 done, 1 failed, 2 the configuration or the
+//! command line is wrong.
+
+mod health;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, ConfigError, Override, Settings, Sources};
+use crate::{app, telemetry};
+
+/// Name of the program's configuration variables, as in `EDGELLM__SERVER__LISTEN`.
+const ENV_PREFIX: &str = "EDGELLM__";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "edgellm",
+    version,
+    about = "OpenAI-compatible inference server for edge gateways"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve models over HTTP until SIGTERM or Ctrl-C
+    Serve(Serve),
+    /// Validate the configuration and print what is in effect
+    CheckConfig(Files),
+    /// Ask a server whether it is ready; exit code 0 if so
+    Health {
+        /// The server
+        #[arg(default_value = "http://127.0.0.1:8080")]
+        url: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Files {
+    /// TOML file; may be given several times, later ones win
+    #[arg(long = "config", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    files: Files,
+    /// GGUF file to serve instead of the configured one; its id is the file's name
+    #[arg(long, value_name = "PATH")]
+    model: Option<String>,
+    /// Address and port, e.g. 0.0.0.0:8080
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// KV cells (tokens) shared by all sequences of the model
+    #[arg(long, value_name = "N")]
+    context: Option<String>,
+    /// Requests decoded together
+    #[arg(long, value_name = "N")]
+    max_running: Option<String>,
+    /// Threads that compute; 0 is one for each physical core
+    #[arg(long, value_name = "N")]
+    threads: Option<String>,
+}
+
+impl Serve {
+    fn sources(self) -> Sources {
+        let mut overrides = Vec::new();
+        let mut set = |key: &str, flag: &str, value: Option<String>| {
+            if let Some(value) = value {
+                overrides.push(Override {
+                    key: key.to_owned(),
+                    flag: flag.to_owned(),
+                    value,
+                });
+            }
+        };
+        // A file given here must not be served under the name of the one in the configuration.
+        let id = self.model.as_deref().and_then(file_stem);
+        set("models[0].path", "--model", self.model);
+        set("models[0].id", "--model", id);
+        set("server.listen", "--listen", self.listen);
+        set("models[0].context", "--context", self.context);
+        set("models[0].max_running", "--max-running", self.max_running);
+        set("models[0].threads", "--threads", self.threads);
+        Sources {
+            files: self.files.files,
+            env: environment(),
+            overrides,
+        }
+    }
+}
+
+fn file_stem(path: &str) -> Option<String> {
+    let stem = std::path::Path::new(path).file_stem()?;
+    Some(stem.to_string_lossy().into_owned())
+}
+
+/// Our variables; text that is no Unicode is kept as far as it can be read, and then refused by name.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
+        .filter(|(name, _)| name.starts_with(ENV_PREFIX))
+        .collect()
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(arguments) => serve(arguments),
+        Command::CheckConfig(files) => check_config(files),
+        Command::Health { url } => health::ask(&url),
+    }
+}
+
+fn serve(arguments: Serve) -> ExitCode {
+    let loaded = config::load(&arguments.sources()).and_then(|settings| {
+        settings.require_models()?;
+        Ok(settings)
+    });
+    let settings = match loaded {
+        Ok(settings) => settings,
+        Err(error) => return wrong_config(&error),
+    };
+    telemetry::logs::start(&settings.telemetry);
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The runtime only moves bytes and renders templates: two threads are plenty, and the
+/// cores belong to the engine.
+fn run(settings: Settings) -> Result<(), app::AppError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()?;
+    runtime.block_on(app::serve(settings))
+}
+
+#[allow(clippy::print_stdout)] // this is what the command is for
+fn check_config(files: Files) -> ExitCode {
+    let sources = Sources {
+        files: files.files,
+        env: environment(),
+        overrides: Vec::new(),
+    };
+    match config::load(&sources) {
+        Ok(settings) => {
+            print!("{}", settings.to_toml());
+            ExitCode::SUCCESS
+        }
+        Err(error) => wrong_config(&error),
+    }
+}
+
+#[allow(clippy::print_stderr)] // logging is configured by what is wrong here
+fn wrong_config(error: &ConfigError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(2)
+}

@@ -1,0 +1,18 @@
+//! edgellm: an OpenAI-compatible inference server for edge gateways, on llama.cpp.
+//!
+//! The path of a request is the path through the modules:
+//! [`api`] → [`admission`] → [`prompt`] → [`pool`] → [`scheduler`] → [`engine`]
+//! and back through [`scheduler`]'s events to [`api`]. [`config`] and
+//! [`telemetry`] stand at the side; [`app`] wires everything.
+
+pub mod admission;
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod pool;
+pub mod prompt;
+pub mod sampling;
+pub mod scheduler;
+pub mod telemetry;

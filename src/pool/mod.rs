@@ -1,0 +1,254 @@
+//! Which models there are and what state each is in.
+//!
+//! Every model has one OS thread that loads it, makes its context and runs its
+//! scheduler; all of that lives in the thread's locals, so unloading a model is
+//! returning from the thread.
+
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use crate::admission::{Drain, Gate};
+use crate::config;
+use crate::engine::{EngineOptions, LoadError, Model};
+use crate::prompt::{Prompter, TemplateError};
+use crate::scheduler::{Heartbeat, Job, Limits};
+use crate::telemetry::Metrics;
+
+/// A step that takes longer than this is taken for a hang.
+const STUCK_AFTER: Duration = Duration::from_secs(120);
+
+/// What a model's thread needs to know.
+#[derive(Debug, Clone)]
+pub struct ModelSpec {
+    /// The name that clients use.
+    pub id: String,
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// How its context is laid out.
+    pub engine: EngineOptions,
+    /// How its scheduler works.
+    pub limits: Limits,
+    /// Requests that may wait.
+    pub max_waiting: usize,
+}
+
+impl ModelSpec {
+    /// From the configuration; `cores` where it leaves the threads open.
+    #[must_use]
+    pub fn new(model: &config::Model, settings: &config::Settings, cores: u32) -> Self {
+        let max_running = model.max_running.get();
+        Self {
+            id: model.id.clone(),
+            path: model.path.clone(),
+            engine: EngineOptions {
+                cells: model.context.get(),
+                sequences: max_running,
+                // Every running answer must fit into a batch, with room for a prompt.
+                batch_rows: settings
+                    .scheduler
+                    .max_batch_tokens
+                    .get()
+                    .max(max_running + 16),
+                threads: model.threads.map_or(cores, std::num::NonZeroU32::get),
+            },
+            limits: Limits {
+                max_running: max_running as usize,
+                target_inter_token: settings.scheduler.target_inter_token,
+            },
+            max_waiting: settings.admission.max_waiting as usize,
+        }
+    }
+}
+
+/// Where a model is in its life.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// Its file is being read.
+    Loading,
+    /// It answers.
+    Ready(Arc<Loaded>),
+    /// It could not be loaded.
+    Unloadable(Arc<LoadError>),
+    /// Its thread died of a defect.
+    Crashed,
+    /// Its thread has ended, as asked.
+    Stopped,
+}
+
+impl State {
+    /// One word for people and machines.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Ready(_) => "ready",
+            Self::Unloadable(_) | Self::Crashed => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A model that answers.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Weights, vocabulary and metadata.
+    pub model: Arc<Model>,
+    /// Its chat template.
+    pub prompter: Result<Prompter, TemplateError>,
+    /// KV cells, shared by all requests.
+    pub cells: usize,
+    jobs: SyncSender<Job>,
+}
+
+impl Loaded {
+    /// Tokens that prompt and answer of one request may have together.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.cells.min(self.model.info().trained_context as usize)
+    }
+
+    /// Hands a request to the scheduler; gives it back when the scheduler is gone.
+    pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
+        use std::sync::mpsc::TrySendError;
+        // The channel holds as many jobs as the gate admits, so it is never full.
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
+        })
+    }
+}
+
+/// One model of the pool.
+#[derive(Debug)]
+pub struct Entry {
+    /// The name that clients use.
+    pub id: String,
+    /// When it was added, seconds since 1970.
+    pub created: u64,
+    /// Its door.
+    pub gate: Gate,
+    heartbeat: Heartbeat,
+    state: watch::Sender<State>,
+}
+
+impl Entry {
+    /// Its state now.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Whether its loop gets on: `Err` says what is wrong.
+    pub fn health(&self) -> Result<(), &'static str> {
+        if matches!(*self.state.borrow(), State::Crashed) {
+            return Err("crashed");
+        }
+        match self.heartbeat.busy_for() {
+            Some(busy) if busy > STUCK_AFTER => Err("stuck"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until it is loaded, or cannot be.
+    pub async fn settled(&self) -> State {
+        let mut state = self.state.subscribe();
+        match state.wait_for(|s| !matches!(s, State::Loading)).await {
+            Ok(settled) => settled.clone(),
+            Err(_) => State::Crashed,
+        }
+    }
+}
+
+/// All models.
+#[derive(Debug)]
+pub struct Pool {
+    entries: Vec<Arc<Entry>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Makes the loops fail what still runs.
+    abort: Arc<AtomicBool>,
+}
+
+impl Pool {
+    /// Starts a thread for every model; they load side by side.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(specs: Vec<ModelSpec>, metrics: &Metrics, drain: &Drain) -> std::io::Result<Self> {
+        let abort = Arc::new(AtomicBool::new(false));
+        let mut entries = Vec::new();
+        let mut threads = Vec::new();
+        for spec in specs {
+            let state = watch::Sender::new(State::Loading);
+            let gate = Gate::new(spec.limits.max_running, spec.max_waiting, drain.clone());
+            let heartbeat = Heartbeat::default();
+            let id = spec.id.clone();
+            let worker = worker::Worker {
+                queue: gate.capacity(),
+                spec,
+                state: state.clone(),
+                heartbeat: heartbeat.clone(),
+                metrics: metrics.clone(),
+                abort: Arc::clone(&abort),
+            };
+            threads.push(worker.spawn()?);
+            entries.push(Arc::new(Entry {
+                id,
+                created: unix_now(),
+                gate,
+                heartbeat,
+                state,
+            }));
+        }
+        Ok(Self {
+            entries,
+            threads: Mutex::new(threads),
+            abort,
+        })
+    }
+
+    /// The models in the order of the configuration.
+    #[must_use]
+    pub fn entries(&self) -> &[Arc<Entry>] {
+        &self.entries
+    }
+
+    /// The model of this name.
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<&Arc<Entry>> {
+        self.entries.iter().find(|entry| entry.id == id)
+    }
+
+    /// Ends all threads and waits for them. Requests still running are told so.
+    pub fn stop(&self) {
+        self.abort.store(true, Ordering::SeqCst);
+        for entry in &self.entries {
+            // Drops the last way into the thread's channel, which ends its loop.
+            entry.state.send_if_modified(|state| {
+                let ready = matches!(state, State::Ready(_));
+                if ready {
+                    *state = State::Stopped;
+                }
+                ready
+            });
+        }
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A panic in it was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

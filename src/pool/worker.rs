@@ -1,0 +1,99 @@
+//! The thread of one model.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use crate::engine::{Engine, LlamaEngine, LoadError, Model, Pieces};
+use crate::prompt::Prompter;
+use crate::scheduler::{Heartbeat, Scheduler, drive};
+use crate::telemetry::Metrics;
+
+use super::{Loaded, ModelSpec, State};
+
+pub(super) struct Worker {
+    pub(super) spec: ModelSpec,
+    /// Jobs that can be on their way to the scheduler at once.
+    pub(super) queue: usize,
+    pub(super) state: watch::Sender<State>,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) metrics: Metrics,
+    pub(super) abort: Arc<AtomicBool>,
+}
+
+impl Worker {
+    pub(super) fn spawn(self) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new()
+            .name(format!("model-{}", self.spec.id))
+            .spawn(move || {
+                let end = match catch_unwind(AssertUnwindSafe(|| self.run())) {
+                    Ok(Ok(())) => State::Stopped,
+                    Ok(Err(error)) => {
+                        tracing::error!(model = self.spec.id, "{error}");
+                        State::Unloadable(Arc::new(error))
+                    }
+                    Err(_) => {
+                        tracing::error!(model = self.spec.id, "the model's thread crashed");
+                        State::Crashed
+                    }
+                };
+                self.state.send_replace(end);
+            })
+    }
+
+    fn run(&self) -> Result<(), LoadError> {
+        let spec = &self.spec;
+        let started = Instant::now();
+        tracing::info!(model = spec.id, file = %spec.path.display(), "loading");
+        let model = Arc::new(Model::load(&spec.path)?);
+        let engine = LlamaEngine::new(&model, spec.engine)?;
+        let info = model.info();
+        let prompter = Prompter::new(
+            info.chat_template.as_deref(),
+            &info.bos_text,
+            &info.eos_text,
+        );
+        if let Err(error) = &prompter {
+            tracing::warn!(model = spec.id, "no chat with this model: {error}");
+        }
+        self.metrics
+            .model_loaded(&spec.id, &info.quantization, &info.digest);
+        let cells = engine.shape().cells;
+        tracing::info!(
+            model = spec.id,
+            architecture = info.architecture,
+            quantization = info.quantization,
+            parameters = info.parameters,
+            context = cells,
+            trained_context = info.trained_context,
+            max_running = spec.limits.max_running,
+            threads = spec.engine.threads,
+            seconds = started.elapsed().as_secs_f64(),
+            "ready"
+        );
+
+        let (jobs, queue) = sync_channel(self.queue);
+        let pieces: Arc<dyn Pieces> = Arc::clone(&model) as _;
+        let scheduler = Scheduler::new(
+            engine,
+            pieces,
+            spec.limits,
+            self.metrics.for_model(&spec.id),
+        );
+        self.state.send_replace(State::Ready(Arc::new(Loaded {
+            model: Arc::clone(&model),
+            prompter,
+            cells,
+            jobs,
+        })));
+        drive(scheduler, &queue, &self.heartbeat, &|| {
+            self.abort.load(Ordering::SeqCst)
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,333 @@
+//! Every metric that is exported, with its help text, labels and buckets. The
+//! names are a promise to dashboards.
+
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Why the registry refused a metric: two of one name, or a malformed name. A defect of ours.
+pub type MetricsError = prometheus::Error;
+
+const TTFT: [f64; 12] = [
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0,
+];
+const INTER_TOKEN: [f64; 12] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5,
+];
+const DURATION: [f64; 12] = [
+    0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0,
+];
+const QUEUE: [f64; 11] = [
+    0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+const BATCH: [f64; 12] = [
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0,
+];
+
+/// All metrics of the process.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    rejected: IntCounterVec,
+    model_info: IntGaugeVec,
+    waiting: IntGaugeVec,
+    running: IntGaugeVec,
+    cancelled: IntCounterVec,
+    preemptions: IntCounterVec,
+    prompt_tokens: IntCounterVec,
+    generation_tokens: IntCounterVec,
+    time_to_first_token: HistogramVec,
+    inter_token_latency: HistogramVec,
+    request_duration: HistogramVec,
+    queue_duration: HistogramVec,
+    prefill_duration: HistogramVec,
+    decode_duration: HistogramVec,
+    steps: IntCounterVec,
+    batch_tokens: HistogramVec,
+    kv_usage: GaugeVec,
+    kv_tokens: IntGaugeVec,
+}
+
+/// The series of one model, resolved once: the scheduler touches them every step.
+#[derive(Debug, Clone)]
+pub struct ModelMetrics {
+    /// Requests admitted and not yet given to the engine.
+    pub waiting: IntGauge,
+    /// Requests that the engine works on.
+    pub running: IntGauge,
+    /// Requests whose client left before the end.
+    pub cancelled: IntCounter,
+    /// Requests put back because the KV cache was full.
+    pub preemptions: IntCounter,
+    /// Tokens of prompts.
+    pub prompt_tokens: IntCounter,
+    /// Tokens generated.
+    pub generation_tokens: IntCounter,
+    /// Seconds from arrival to the first token.
+    pub time_to_first_token: Histogram,
+    /// Seconds between two tokens of an answer.
+    pub inter_token_latency: Histogram,
+    /// Seconds from arrival to the last token.
+    pub request_duration: Histogram,
+    /// Seconds from arrival to the engine.
+    pub queue_duration: Histogram,
+    /// Seconds from the engine to the first token.
+    pub prefill_duration: Histogram,
+    /// Seconds from the first token to the last.
+    pub decode_duration: Histogram,
+    /// Decodes of the engine.
+    pub steps: IntCounter,
+    /// Rows of a decode.
+    pub batch_tokens: Histogram,
+    /// Share of KV cells in use, 0 to 1.
+    pub kv_usage: Gauge,
+    /// KV cells that hold tokens of running requests.
+    pub kv_used: IntGauge,
+    /// KV cells that hold nothing.
+    pub kv_free: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// [`MetricsError`] on a defect of the table below.
+    pub fn new() -> Result<Self, MetricsError> {
+        let registry = Registry::new();
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        let table = Table {
+            registry: &registry,
+        };
+        let build_info = table.int_gauges(
+            "build_info",
+            "Always 1; the version and target of this build.",
+            &["version", "target"],
+        )?;
+        build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), env!("EDGELLM_TARGET")])
+            .set(1);
+        Ok(Self {
+            requests: table.counters(
+                "requests_total",
+                "Requests answered, by endpoint, HTTP status and why the answer ended.",
+                &["model", "endpoint", "status", "finish_reason"],
+            )?,
+            rejected: table.counters(
+                "requests_rejected_total",
+                "Requests refused before any work, by reason.",
+                &["model", "reason"],
+            )?,
+            model_info: table.int_gauges(
+                "model_info",
+                "Always 1; what a loaded model is.",
+                &["model", "quantization", "digest"],
+            )?,
+            waiting: table.int_gauges(
+                "requests_waiting",
+                "Requests admitted and not yet given to the engine.",
+                &["model"],
+            )?,
+            running: table.int_gauges(
+                "requests_running",
+                "Requests that the engine works on.",
+                &["model"],
+            )?,
+            cancelled: table.counters(
+                "requests_cancelled_total",
+                "Requests whose client left before the end.",
+                &["model"],
+            )?,
+            preemptions: table.counters(
+                "preemptions_total",
+                "Requests put back because the KV cache was full; they are computed again later.",
+                &["model"],
+            )?,
+            prompt_tokens: table.counters(
+                "prompt_tokens_total",
+                "Tokens of the prompts of requests that the engine took up.",
+                &["model"],
+            )?,
+            generation_tokens: table.counters(
+                "generation_tokens_total",
+                "Tokens generated.",
+                &["model"],
+            )?,
+            time_to_first_token: table.histograms(
+                "time_to_first_token_seconds",
+                "Seconds from a request's arrival to its first token.",
+                &TTFT,
+            )?,
+            inter_token_latency: table.histograms(
+                "inter_token_latency_seconds",
+                "Seconds between two tokens of an answer.",
+                &INTER_TOKEN,
+            )?,
+            request_duration: table.histograms(
+                "request_duration_seconds",
+                "Seconds from a request's arrival to its last token.",
+                &DURATION,
+            )?,
+            queue_duration: table.histograms(
+                "request_queue_duration_seconds",
+                "Seconds from a request's arrival until the engine takes it up.",
+                &QUEUE,
+            )?,
+            prefill_duration: table.histograms(
+                "request_prefill_duration_seconds",
+                "Seconds from the engine taking a request up to its first token.",
+                &DURATION,
+            )?,
+            decode_duration: table.histograms(
+                "request_decode_duration_seconds",
+                "Seconds from a request's first token to its last.",
+                &DURATION,
+            )?,
+            steps: table.counters("engine_steps_total", "Batches decoded.", &["model"])?,
+            batch_tokens: table.histograms(
+                "engine_batch_tokens",
+                "Rows (tokens) of a batch.",
+                &BATCH,
+            )?,
+            kv_usage: table.gauges(
+                "kv_cache_usage_ratio",
+                "Share of the KV cache's cells in use.",
+                &["model"],
+            )?,
+            kv_tokens: table.int_gauges(
+                "kv_cache_tokens",
+                "Cells of the KV cache by state.",
+                &["model", "state"],
+            )?,
+            registry,
+        })
+    }
+
+    /// The series of one model.
+    #[must_use]
+    pub fn for_model(&self, model: &str) -> ModelMetrics {
+        let label = &[model];
+        ModelMetrics {
+            waiting: self.waiting.with_label_values(label),
+            running: self.running.with_label_values(label),
+            cancelled: self.cancelled.with_label_values(label),
+            preemptions: self.preemptions.with_label_values(label),
+            prompt_tokens: self.prompt_tokens.with_label_values(label),
+            generation_tokens: self.generation_tokens.with_label_values(label),
+            time_to_first_token: self.time_to_first_token.with_label_values(label),
+            inter_token_latency: self.inter_token_latency.with_label_values(label),
+            request_duration: self.request_duration.with_label_values(label),
+            queue_duration: self.queue_duration.with_label_values(label),
+            prefill_duration: self.prefill_duration.with_label_values(label),
+            decode_duration: self.decode_duration.with_label_values(label),
+            steps: self.steps.with_label_values(label),
+            batch_tokens: self.batch_tokens.with_label_values(label),
+            kv_usage: self.kv_usage.with_label_values(label),
+            kv_used: self.kv_tokens.with_label_values(&[model, "used"]),
+            kv_free: self.kv_tokens.with_label_values(&[model, "free"]),
+        }
+    }
+
+    /// Says what a loaded model is.
+    pub fn model_loaded(&self, model: &str, quantization: &str, digest: &str) {
+        self.model_info
+            .with_label_values(&[model, quantization, digest])
+            .set(1);
+    }
+
+    /// Counts an answer. `model` is empty when the request named none that exists.
+    pub fn request_answered(&self, model: &str, endpoint: &str, status: u16, finish_reason: &str) {
+        self.requests
+            .with_label_values(&[model, endpoint, &status.to_string(), finish_reason])
+            .inc();
+    }
+
+    /// Counts a refusal.
+    pub fn request_rejected(&self, model: &str, reason: &str) {
+        self.rejected.with_label_values(&[model, reason]).inc();
+    }
+
+    /// Everything in Prometheus's text format, and its content type.
+    ///
+    /// # Errors
+    /// [`MetricsError`] when a metric cannot be written; a defect of ours.
+    pub fn encode(&self) -> Result<(Vec<u8>, &'static str), MetricsError> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok((text, prometheus::TEXT_FORMAT))
+    }
+}
+
+/// Creates and registers in one go.
+struct Table<'a> {
+    registry: &'a Registry,
+}
+
+impl Table<'_> {
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, MetricsError> {
+        let metric = IntCounterVec::new(options(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn int_gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, MetricsError> {
+        let metric = IntGaugeVec::new(options(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricsError> {
+        let metric = GaugeVec::new(options(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<HistogramVec, MetricsError> {
+        let options = HistogramOpts::from(options(name, help)).buckets(buckets.to_vec());
+        let metric = HistogramVec::new(options, &["model"])?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("edgellm")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_the_prefix_and_a_help_text() {
+        let metrics = Metrics::new().expect("a sound table");
+        metrics.for_model("kiosk").steps.inc();
+        metrics.request_answered("kiosk", "/v1/chat/completions", 200, "stop");
+        let (text, _) = metrics.encode().expect("encodable");
+        let text = String::from_utf8(text).expect("text");
+        assert!(text.contains("edgellm_engine_steps_total{model=\"kiosk\"} 1"));
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            assert!(
+                line.starts_with("edgellm_") || line.starts_with("process_"),
+                "{line}"
+            );
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What operators see: log lines and Prometheus metrics. Both are made by the
+//! composition root and handed in at construction; there are no globals of ours.
+
+pub mod logs;
+pub mod metrics;
+
+pub use metrics::{Metrics, ModelMetrics};
