@@ -1,4 +1,4 @@
-//! HTTP: `OpenAI`'s wire types, status codes and server-sent events.
+//! HTTP: OpenAI's wire types, status codes and server-sent events.
 //!
 //! It knows neither sequences nor llama.cpp: handlers admit a request, have its
 //! prompt made, hand a job to the model's scheduler and send what comes back.

@@ -1,5 +1,6 @@
 //! A loaded GGUF file: weights, vocabulary and what its metadata says.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -340,8 +341,11 @@ fn check_and_digest(path: &Path) -> Result<String, LoadError> {
     Ok(hash
         .finalize()
         .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+        .fold(String::new(), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        }))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 pub struct Conversation {
     /// The turns, oldest first.
     pub messages: Vec<Message>,
-    /// `OpenAI` tool objects, `{"type": "function", "function": {…}}`.
+    /// OpenAI tool objects, `{"type": "function", "function": {…}}`.
     pub tools: Vec<Value>,
 }
 
@@ -68,7 +68,7 @@ impl Message {
 pub enum Role {
     /// The operator's instructions.
     System,
-    /// `OpenAI`'s newer name for the same; templates see `system`.
+    /// OpenAI's newer name for the same; templates see `system`.
     Developer,
     /// The person or device that asks.
     User,
@@ -98,7 +98,7 @@ pub struct ToolCall {
     pub id: String,
     /// The function.
     pub name: String,
-    /// Its arguments, parsed: templates expect an object, not `OpenAI`'s string of JSON.
+    /// Its arguments, parsed: templates expect an object, not OpenAI's string of JSON.
     pub arguments: Value,
 }
 

@@ -56,10 +56,14 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
+    fn penalizes_repeats(&self) -> bool {
+        (self.repeat_penalty - 1.0).abs() > f32::EPSILON
+    }
+
     fn adjusts_logits(&self) -> bool {
         self.presence_penalty != 0.0
             || self.frequency_penalty != 0.0
-            || self.repeat_penalty != 1.0
+            || self.penalizes_repeats()
             || !self.logit_bias.is_empty()
     }
 }
@@ -85,7 +89,7 @@ impl Sampler {
     #[must_use]
     pub fn new(params: SamplingParams, prompt: &[Token]) -> Self {
         let mut seen = HashMap::new();
-        if params.repeat_penalty != 1.0 {
+        if params.penalizes_repeats() {
             for token in prompt {
                 seen.entry(*token).or_insert(Seen {
                     in_prompt: true,

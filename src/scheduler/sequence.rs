@@ -174,16 +174,15 @@ impl Sequence {
 
     fn clock_token(&mut self, now: Instant, metrics: &ModelMetrics) {
         metrics.generation_tokens.inc();
-        match self.last_token.replace(now) {
-            Some(last) => metrics
+        if let Some(last) = self.last_token.replace(now) {
+            metrics
                 .inter_token_latency
-                .observe(now.duration_since(last).as_secs_f64()),
-            None => {
-                self.first_token = Some(now);
-                metrics
-                    .time_to_first_token
-                    .observe(now.duration_since(self.job.arrived).as_secs_f64());
-            }
+                .observe(now.duration_since(last).as_secs_f64());
+        } else {
+            self.first_token = Some(now);
+            metrics
+                .time_to_first_token
+                .observe(now.duration_since(self.job.arrived).as_secs_f64());
         }
     }
 

@@ -95,6 +95,7 @@ impl Metrics {
     ///
     /// # Errors
     /// [`MetricsError`] on a defect of the table below.
+    #[allow(clippy::too_many_lines)] // a table reads best in one piece
     pub fn new() -> Result<Self, MetricsError> {
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;

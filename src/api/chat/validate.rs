@@ -39,7 +39,7 @@ pub(super) enum ToolCalls {
     Any,
 }
 
-/// What the request says of sampling; the rest is the model's recommendation or `OpenAI`'s default.
+/// What the request says of sampling; the rest is the model's recommendation or OpenAI's default.
 #[derive(Debug, Default)]
 pub(super) struct Sampling {
     temperature: Option<f32>,
@@ -129,7 +129,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
     }
 }
 
-/// Parameters of `OpenAI`'s that are known and not built, each with the values that ask for nothing.
+/// Parameters of OpenAI's that are known and not built, each with the values that ask for nothing.
 fn refuse_what_is_not_built(rest: &Map<String, Value>) -> Result<(), ApiError> {
     const ONE_ANSWER: &str = "is not supported above 1; send the request several times";
     const NOT_YET: &str = "is not supported by this version; leave it out";

@@ -1,4 +1,4 @@
-//! The body of `POST /v1/chat/completions`, as `OpenAI` documents it, and the
+//! The body of `POST /v1/chat/completions`, as OpenAI documents it, and the
 //! parameters of ours beside it. `null` means absent, unknown keys are ignored.
 
 use serde::Deserialize;
