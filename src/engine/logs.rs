@@ -73,9 +73,14 @@ impl Lines {
                 }
                 tracing::error!(target: "llama", "{reason}");
             }
-            sys::GGML_LOG_LEVEL_WARN => tracing::warn!(target: "llama", "{line}"),
+            // The cache is shared by many sequences: more cells than one may have is the rule.
+            sys::GGML_LOG_LEVEL_WARN if !line.contains("n_ctx_train") => {
+                tracing::warn!(target: "llama", "{line}");
+            }
             // What llama.cpp calls information is detail to an operator of this server.
-            sys::GGML_LOG_LEVEL_INFO => tracing::debug!(target: "llama", "{line}"),
+            sys::GGML_LOG_LEVEL_INFO | sys::GGML_LOG_LEVEL_WARN => {
+                tracing::debug!(target: "llama", "{line}")
+            }
             _ => tracing::trace!(target: "llama", "{line}"),
         }
     }

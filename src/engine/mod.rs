@@ -11,6 +11,7 @@ pub mod fake;
 mod llama;
 mod logs;
 mod model;
+pub mod openmp;
 
 pub use llama::{EngineOptions, LlamaEngine};
 pub use logs::route_logs;

@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs all of them. One line a stage; the output of a stage is shown if it fails.
+#   ./test.sh                 everything
+#   ./test.sh clippy clients  only the stages whose names hold one of these words
+set -euo pipefail
+set -m # every stage is a process group of its own, so that whatever it starts can be ended with it
+source "$(dirname "${BASH_SOURCE[0]}")/deploy/setup-lib.sh"
+
+CARGO_DENY_VERSION=0.20.2
+CANNOT_RUN=75 # a stage ends with this where the network lacks what it needs: said, but no failure
+# What the shipped model must reach: the targets in models/kiosk/evaluate.py, on so many questions a row and length.
+MODEL_GATE=(--limit 20 --require)
+
+base_environment
+tools=$target/tools
+logs=$target/test-logs
+venv=$tools/python
+stage_pid=
+passed=0
+failed=0
+
+install_test_packages() {
+    install_build_packages
+    local missing=()
+    have_any shellcheck || missing+=(shellcheck)
+    have_any curl || missing+=(curl)
+    have_any python3 || missing+=(python3)
+    # Debian keeps the part of Python that makes virtual environments in a package of its own.
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+    have_any node || missing+=(nodejs)
+    have_any npm || missing+=(npm)
+    install_packages "${missing[@]}"
+}
+
+end_stage_processes() {
+    [[ -z $stage_pid ]] || kill -TERM -- "-$stage_pid" 2>/dev/null || true
+}
+
+# stage NAME COMMAND...: runs the command unless the names given to test.sh leave it out.
+stage() {
+    local name=$1 began=$SECONDS log=$logs/${1// /-}.log
+    shift
+    [[ ${#only[@]} -eq 0 ]] || wanted "$name" || return 0
+    printf '  %-34s' "$name"
+    "$@" </dev/null >"$log" 2>&1 &
+    stage_pid=$!
+    local status=0
+    wait "$stage_pid" || status=$?
+    case $status in
+        0)
+            passed=$((passed + 1))
+            printf 'ok %5d s\n' "$((SECONDS - began))"
+            ;;
+        "$CANNOT_RUN") echo "NOT RUN: $(tail -n 1 "$log")" ;;
+        *)
+            failed=$((failed + 1))
+            printf 'FAILED %d s\n' "$((SECONDS - began))"
+            tail -n 80 "$log" | sed 's/^/    /'
+            echo "    (all of it: $log)"
+            ;;
+    esac
+    end_stage_processes
+    stage_pid=
+}
+
+wanted() {
+    local word
+    for word in "${only[@]}"; do [[ $1 == *"$word"* ]] && return; done
+    return 1
+}
+
+in_root() { cd "$root" && "$@"; }
+
+scripts() { in_root shellcheck -x run.sh test.sh .ci/run deploy/*.sh tests/scripts/*.sh; }
+
+docs() { RUSTDOCFLAGS="-D warnings" in_root cargo doc --no-deps --release --locked; }
+
+install_cargo_deny() {
+    [[ $("$tools/bin/cargo-deny" --version 2>/dev/null) == "cargo-deny $CARGO_DENY_VERSION" ]] && return
+    # Unoptimised, because compiling it takes longer than all its runs.
+    CARGO_TARGET_DIR=$tools/cargo-deny-build cargo install --debug --locked --version "$CARGO_DENY_VERSION" --root "$tools" cargo-deny
+    rm -rf "$tools/cargo-deny-build"
+}
+
+dependencies() {
+    install_cargo_deny
+    in_root "$tools/bin/cargo-deny" --locked check licenses bans sources
+}
+
+advisories() {
+    install_cargo_deny
+    in_root timeout 120 "$tools/bin/cargo-deny" fetch db || {
+        echo "the database of known vulnerabilities could not be fetched"
+        return "$CANNOT_RUN"
+    }
+    in_root "$tools/bin/cargo-deny" --locked check --disable-fetch advisories
+}
+
+build_server() { in_root build; }
+
+clients_setup() {
+    [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/clients/python/requirements.txt"
+    (cd "$root/tests/clients/node" && npm ci --no-audit --no-fund)
+    # Only promtool out of the package: installing all of it would start a Prometheus server.
+    have_any promtool || [[ -x $tools/prometheus/usr/bin/promtool ]] || (
+        cd "$tools"
+        apt-get -q download prometheus
+        dpkg -x prometheus_*.deb prometheus
+        rm prometheus_*.deb
+    )
+}
+
+python_clients() { PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider "tests/clients/python"; }
+
+node_clients() { cd "$root/tests/clients/node" && npm test; }
+
+# The model that ships is asked about stores that training never saw, through the running server.
+model_gate() { in_root "$venv/bin/python" tests/clients/python/while_serving.py models/kiosk/evaluate.py URL "${MODEL_GATE[@]}"; }
+
+only=("$@")
+install_test_packages
+leave_sudo "$root/test.sh" "$@"
+find_rust
+mkdir -p "$logs" "$tools"
+export EDGELLM_BINARY=$binary
+"$root/deploy/cpu-kernels.sh"
+trap end_stage_processes EXIT
+trap 'exit 130' INT TERM
+
+say "running all tests; the first time takes about half an hour on 2 cores, most of it compiling"
+stage "shell scripts" scripts
+stage "cpu kernel choice" "$root/tests/scripts/cpu-kernels.sh"
+stage "format" in_root cargo fmt --check
+stage "clippy" in_root cargo clippy --release --all-targets --locked -- -D warnings
+stage "rust tests" in_root cargo test --release --locked
+stage "rust docs" docs
+stage "dependencies" dependencies
+stage "advisories" advisories
+stage "server build" build_server
+stage "clients setup" clients_setup
+stage "clients python" python_clients
+stage "clients node" node_clients
+stage "model gate" model_gate
+
+echo "$passed passed, $failed failed"
+[[ $failed -eq 0 ]]

@@ -1,0 +1,126 @@
+//! What comes back, alone and in company.
+
+use serde_json::{Value, json};
+
+use crate::gateway::{Gateway, long_answer, question, read, stream_events, streamed_text};
+
+#[test]
+fn a_stream_is_the_plain_answer_in_pieces() {
+    let gateway = Gateway::start();
+    let mut body = question("How much is the oat milk?");
+    let plain = gateway.answer(&body);
+    assert!(!plain.is_empty());
+    body["stream"] = json!(true);
+    body["stream_options"] = json!({"include_usage": true});
+    let response = gateway.chat(&body);
+    assert!(response.head.contains("text/event-stream"));
+    assert_eq!(streamed_text(&response.body), plain);
+    let events = stream_events(&response.body);
+    let usage = &events.last().expect("events")["usage"];
+    assert!(usage["completion_tokens"].as_u64().is_some_and(|n| n > 0));
+}
+
+#[test]
+fn sixteen_streams_at_once_are_whole_and_say_what_each_says_alone() {
+    let gateway = Gateway::start();
+    let bodies: Vec<Value> = (0..16_u32)
+        .map(|i| {
+            let mut body = long_answer(40 + i);
+            body["messages"][1]["content"] = json!(format!("Where is item {i}?"));
+            body["stream"] = json!(true);
+            body
+        })
+        .collect();
+    let alone: Vec<String> = bodies
+        .iter()
+        .map(|body| streamed_text(&gateway.chat(body).body))
+        .collect();
+    let streams: Vec<_> = bodies
+        .iter()
+        .map(|body| gateway.send("POST", "/v1/chat/completions", &body.to_string()))
+        .collect();
+    for (index, stream) in streams.into_iter().enumerate() {
+        let response = read(stream);
+        let end = stream_events(&response.body).pop().expect("events");
+        assert_eq!(end["choices"][0]["finish_reason"], "length");
+        assert_eq!(
+            streamed_text(&response.body),
+            alone[index],
+            "request {index}"
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_answer_alone_and_in_company() {
+    let gateway = Gateway::start();
+    let mut body = question("hello");
+    body["temperature"] = json!(1.0);
+    body["max_tokens"] = json!(30);
+    body["seed"] = json!(7);
+    let alone = gateway.answer(&body);
+    assert_eq!(gateway.answer(&body), alone);
+    let company: Vec<_> = (0..7)
+        .map(|_| {
+            gateway.send(
+                "POST",
+                "/v1/chat/completions",
+                &long_answer(100).to_string(),
+            )
+        })
+        .collect();
+    assert_eq!(gateway.answer(&body), alone);
+    for stream in company {
+        assert_eq!(read(stream).status, 200);
+    }
+    let others = (8..24).map(|seed| {
+        body["seed"] = json!(seed);
+        gateway.answer(&body)
+    });
+    assert!(others.into_iter().any(|other| other != alone));
+}
+
+#[test]
+fn a_stop_string_is_not_part_of_the_answer() {
+    let gateway = Gateway::start();
+    let whole = gateway.answer(&question("How much is the oat milk?"));
+    let (before, _) = whole.split_once(' ').expect("more than one word");
+    let mut body = question("How much is the oat milk?");
+    body["stop"] = json!([" "]);
+    let response = gateway.chat(&body).json();
+    assert_eq!(response["choices"][0]["message"]["content"], before);
+    assert_eq!(response["choices"][0]["finish_reason"], "stop");
+}
+
+#[test]
+fn an_answer_ends_at_the_models_context_with_reason_length() {
+    let gateway = Gateway::start();
+    let response = gateway.chat(&long_answer(1_000_000)).json();
+    assert_eq!(response["choices"][0]["finish_reason"], "length");
+    let context = gateway.get("/v1/models/kiosk").json()["edgellm"]["context"].clone();
+    assert_eq!(response["usage"]["total_tokens"], context);
+}
+
+#[test]
+fn a_full_cache_delays_answers_and_fails_none() {
+    // Room for one whole answer, or for few at a time.
+    let gateway = Gateway::with_env(&[("EDGELLM__MODELS__CONTEXT", "512")]);
+    let streams: Vec<_> = (0..8)
+        .map(|_| {
+            gateway.send(
+                "POST",
+                "/v1/chat/completions",
+                &long_answer(200).to_string(),
+            )
+        })
+        .collect();
+    for stream in streams {
+        let response = read(stream);
+        assert_eq!(response.status, 200, "{}", response.body);
+        assert_eq!(response.json()["usage"]["completion_tokens"], 200);
+    }
+    assert!(
+        gateway.metric("edgellm_preemptions_total") > 0.0,
+        "the case is not hit"
+    );
+}

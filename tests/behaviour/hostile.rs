@@ -1,0 +1,147 @@
+//! Clients that break off, stall or flood. None of them may cost the others anything.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::gateway::{Gateway, eventually, long_answer, question, read};
+
+#[test]
+fn a_client_that_leaves_in_mid_stream_frees_its_place() {
+    let gateway = Gateway::start();
+    let mut body = long_answer(1900);
+    body["stream"] = json!(true);
+    let mut stream = gateway.send("POST", "/v1/chat/completions", &body.to_string());
+    let mut some = [0; 64];
+    stream.read_exact(&mut some).expect("it has begun");
+    drop(stream);
+    eventually("cancelled", || {
+        gateway.metric("edgellm_requests_cancelled_total") == 1.0
+    });
+    assert_eq!(gateway.metric("edgellm_requests_running"), 0.0);
+    assert_eq!(gateway.metric("edgellm_kv_cache_usage_ratio"), 0.0);
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_for_a_plain_answer_frees_its_place() {
+    let gateway = Gateway::start();
+    let stream = gateway.send(
+        "POST",
+        "/v1/chat/completions",
+        &long_answer(1900).to_string(),
+    );
+    eventually("running", || {
+        gateway.metric("edgellm_requests_running") == 1.0
+    });
+    drop(stream);
+    eventually("cancelled", || {
+        gateway.metric("edgellm_requests_cancelled_total") == 1.0
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_is_cut_off() {
+    let gateway = Gateway::with_env(&[
+        ("EDGELLM__SERVER__WRITE_TIMEOUT_SECONDS", "1"),
+        ("EDGELLM__TELEMETRY__LOG_LEVEL", "debug"),
+    ]);
+    let mut stream = gateway.connect();
+    // Answers of some 10 KB each: more than the sockets' buffers hold.
+    let requests = b"GET /metrics HTTP/1.1\r\nhost: edgellm\r\n\r\n".repeat(3000);
+    // The server may have given up before all of it is written.
+    let _ = stream.write_all(&requests);
+    gateway.log_line("connection ended");
+    assert_eq!(gateway.get("/health").status, 200);
+}
+
+#[test]
+fn headers_that_never_end_are_cut_off() {
+    let gateway = Gateway::with_env(&[("EDGELLM__SERVER__HEADER_TIMEOUT_SECONDS", "1")]);
+    let mut stream = gateway.connect();
+    stream.write_all(b"POST /v1/chat/compl").expect("sent");
+    let began = Instant::now();
+    let mut rest = Vec::new();
+    let ended = stream.read_to_end(&mut rest);
+    assert!(ended.is_ok() || ended.is_err_and(|e| e.kind() == ErrorKind::ConnectionReset));
+    assert!(began.elapsed() < Duration::from_secs(60));
+    assert_eq!(gateway.get("/health").status, 200);
+}
+
+#[test]
+fn a_body_that_never_ends_is_a_408() {
+    let gateway = Gateway::with_env(&[("EDGELLM__SERVER__BODY_TIMEOUT_SECONDS", "1")]);
+    let mut stream = gateway.connect();
+    stream
+        .write_all(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: edgellm\r\nconnection: close\r\n\
+              content-type: application/json\r\ncontent-length: 1000\r\n\r\n{\"mess",
+        )
+        .expect("sent");
+    let response = read(stream);
+    assert_eq!(response.status, 408);
+    assert_eq!(response.json()["error"]["type"], "timeout_error");
+}
+
+#[test]
+fn more_connections_than_allowed_wait_for_their_turn() {
+    let gateway = Gateway::with_env(&[("EDGELLM__SERVER__MAX_CONNECTIONS", "2")]);
+    let idle = [gateway.connect(), gateway.connect()];
+    let waiting = gateway.send("GET", "/health", "");
+    drop(idle);
+    assert_eq!(read(waiting).status, 200);
+}
+
+#[test]
+fn a_full_queue_is_a_503_that_says_when_to_come_back() {
+    let gateway = Gateway::with_env(&[
+        ("EDGELLM__MODELS__MAX_RUNNING", "1"),
+        ("EDGELLM__ADMISSION__MAX_WAITING", "0"),
+    ]);
+    let first = gateway.send(
+        "POST",
+        "/v1/chat/completions",
+        &long_answer(1900).to_string(),
+    );
+    eventually("running", || {
+        gateway.metric("edgellm_requests_running") == 1.0
+    });
+    let refused = gateway.chat(&question("hello"));
+    assert_eq!(refused.status, 503);
+    let error = &refused.json()["error"];
+    assert_eq!(
+        (&error["type"], &error["code"]),
+        (&json!("overloaded_error"), &json!("queue_full"))
+    );
+    assert!(refused.head.contains("retry-after: "));
+    assert_eq!(gateway.get("/ready").status, 503);
+    assert_eq!(read(first).status, 200);
+    assert_eq!(gateway.get("/ready").status, 200);
+}
+
+#[test]
+fn hostile_bodies_are_refused_and_the_server_goes_on() {
+    let gateway = Gateway::start();
+    let deep = format!(
+        "{{\"messages\":{}{}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    let large = format!("{{\"messages\":\"{}\"}}", "x".repeat(5 << 20));
+    for (body, status) in [
+        ("", 400),
+        ("null", 400),
+        ("[]", 400),
+        (
+            "{\"messages\":[{\"role\":\"user\",\"content\":\"\\ud800\"}]}",
+            400,
+        ),
+        (deep.as_str(), 400),
+        (large.as_str(), 413),
+    ] {
+        let response = read(gateway.send("POST", "/v1/chat/completions", body));
+        assert_eq!(response.status, status, "{}", response.body);
+        assert!(response.json()["error"]["message"].is_string());
+    }
+    assert_eq!(gateway.chat(&question("hello")).status, 200);
+}

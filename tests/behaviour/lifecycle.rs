@@ -1,0 +1,57 @@
+//! Starting and stopping.
+
+use std::io::Read;
+
+use serde_json::json;
+
+use crate::gateway::{Gateway, eventually, long_answer, question, read, stream_events};
+
+#[test]
+fn sigterm_lets_a_stream_end_whole_and_refuses_new_requests() {
+    let mut gateway = Gateway::start();
+    let mut body = long_answer(1500);
+    body["stream"] = json!(true);
+    let running = gateway.send("POST", "/v1/chat/completions", &body.to_string());
+    eventually("running", || {
+        gateway.metric("edgellm_requests_running") == 1.0
+    });
+    gateway.signal("TERM");
+    eventually("draining", || gateway.get("/ready").status == 503);
+    let refused = gateway.chat(&question("hello"));
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.json()["error"]["code"], "draining");
+    let end = stream_events(&read(running).body).pop().expect("events");
+    assert_eq!(end["choices"][0]["finish_reason"], "length");
+    assert_eq!(gateway.exit_code(), Some(0));
+}
+
+#[test]
+fn when_the_grace_time_is_over_streams_end_with_an_error() {
+    let mut gateway = Gateway::with_env(&[("EDGELLM__SERVER__SHUTDOWN_GRACE_SECONDS", "0")]);
+    let mut body = long_answer(1900);
+    body["stream"] = json!(true);
+    let mut running = gateway.send("POST", "/v1/chat/completions", &body.to_string());
+    running.read_exact(&mut [0; 64]).expect("it has begun");
+    gateway.signal("TERM");
+    let mut rest = String::new();
+    running.read_to_string(&mut rest).expect("the end");
+    assert!(rest.contains("\"code\":\"draining\""), "{rest}");
+    assert_eq!(gateway.exit_code(), Some(0));
+}
+
+#[test]
+fn every_log_line_of_a_request_carries_its_id_and_none_its_words() {
+    let gateway = Gateway::start();
+    let mut body = question("Where is the purple umbrella?");
+    body["max_tokens"] = json!(3);
+    let response = gateway.chat(&body);
+    let id = response
+        .head
+        .lines()
+        .find_map(|line| line.strip_prefix("x-request-id: "))
+        .expect("an id")
+        .to_owned();
+    let line = gateway.log_line("answered");
+    assert!(line.contains(&id), "{line}");
+    assert!(!line.contains("umbrella"));
+}

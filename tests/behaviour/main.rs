@@ -1,0 +1,9 @@
+//! The real binary with the model that ships, spoken to over bare sockets:
+//! what a well-behaved SDK never does belongs here, the SDKs themselves are in
+//! `tests/clients`.
+
+mod answers;
+mod gateway;
+mod hostile;
+mod lifecycle;
+mod prompts;

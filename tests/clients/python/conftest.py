@@ -1,0 +1,23 @@
+import pytest
+from gateway import BINARY, MODEL, gateway
+from openai import OpenAI
+
+
+def pytest_sessionstart():
+    for needed in (BINARY, MODEL):
+        if not needed.exists():
+            pytest.exit(f"{needed} is missing: run ./test.sh, which builds it", returncode=2)
+
+
+@pytest.fixture(scope="session")
+def server():
+    with gateway() as running:
+        yield running
+        assert running.stop() == 0, running.log_text()
+        assert "panicked" not in running.log_text()
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    with OpenAI(base_url=server.base_url, api_key="unused", max_retries=0, timeout=60) as sdk:
+        yield sdk

@@ -1,0 +1,177 @@
+"""Starts the real binary with the shipped model, talks plain HTTP to it, and stops it again."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+BINARY = Path(os.environ.get("EDGELLM_BINARY", ROOT / "target/release/edgellm"))
+MODEL = ROOT / "models/kiosk/kiosk.gguf"
+CONFIG = ROOT / "config/edgellm.toml"
+
+STORE = """You are the assistant of Harbour Corner Shop. Answer in one short sentence with facts from the list.
+Products:
+- Brindle Oat Bar: $2.49, aisle 7, 31 in stock
+- Quarry Sparkling Water: $1.15, aisle 3, 120 in stock
+- Velmont Ground Coffee: $8.90, aisle 12, 14 in stock
+- Osprey Sun Lotion: $11.75, aisle 5, out of stock
+Opening hours: 8:00 to 21:30
+Wifi password: lantern-4471"""
+
+
+def ask(question: str) -> list[dict]:
+    """The messages of one customer's question."""
+    return [{"role": "system", "content": STORE}, {"role": "user", "content": question}]
+
+
+@dataclass
+class Answer:
+    """One HTTP response, read to its end."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    def json(self):
+        return json.loads(self.text)
+
+    def error(self) -> dict:
+        """The error object, after checking that the body has the one shape that every error has."""
+        body = self.json()
+        assert set(body) == {"error"}, body
+        error = body["error"]
+        assert set(error) == {"message", "type", "param", "code"}, error
+        assert isinstance(error["message"], str) and error["message"], error
+        for secret in ("panicked", "/root", "/home", "/src/", ".rs:"):
+            assert secret not in error["message"], error
+        return error
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition, what: str, seconds: float = 30.0):
+    """Polls until `condition()` is true and returns its value; fails with `what` after the deadline."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+def without_edgellm_settings() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGELLM__")}
+
+
+def run_edgellm(*arguments, env: dict[str, str] | None = None, seconds: float = 30.0) -> subprocess.CompletedProcess:
+    """Runs the binary to its end."""
+    return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, timeout=seconds,
+                          stdin=subprocess.DEVNULL, env={**without_edgellm_settings(), **(env or {})})
+
+
+class Gateway:
+    """A running server."""
+
+    def __init__(self, *arguments, env: dict[str, str] | None = None):
+        self.port = free_port()
+        self.log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [BINARY, "serve", "--config", CONFIG, "--listen", f"127.0.0.1:{self.port}", *map(str, arguments)],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, cwd=ROOT, env={**without_edgellm_settings(), **(env or {})})
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def wait_ready(self):
+        def ready():
+            assert self.process.poll() is None, f"the server ended at start-up:\n{self.log_text()}"
+            try:
+                return self.http("GET", "/ready").status == 200
+            except OSError:
+                return False
+
+        wait_until(ready, "the server is ready", 60)
+
+    def log_text(self) -> str:
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+    def connect(self, timeout: float = 60.0) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def http(self, method: str, path: str, body: bytes | str | None = None, headers: dict[str, str] | None = None) -> Answer:
+        connection = self.connect()
+        try:
+            connection.request(method, path, body.encode() if isinstance(body, str) else body, headers or {})
+            response = connection.getresponse()
+            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode())
+        finally:
+            connection.close()
+
+    def post(self, path: str, body: dict, headers: dict[str, str] | None = None) -> Answer:
+        return self.http("POST", path, json.dumps(body), {"content-type": "application/json", **(headers or {})})
+
+    def chat(self, question: str = "How much is the Brindle Oat Bar?", **parameters) -> Answer:
+        return self.post("/v1/chat/completions", {"model": "kiosk", "messages": ask(question), **parameters})
+
+    def metrics(self) -> str:
+        return self.http("GET", "/metrics").text
+
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of one metric's samples, of those only that have this `key="value"` if one is given."""
+        samples = re.findall(rf"^{name}(\{{.*\}})? (\S+)$", self.metrics(), re.MULTILINE)
+        return sum(float(value) for labels, value in samples if label in labels)
+
+    def stop(self, seconds: float = 30.0) -> int:
+        """Asks the server to end and returns its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the server did not end within {seconds:.0f} s of SIGTERM:\n{self.log_text()}") from None
+
+
+@contextmanager
+def gateway(*arguments, env: dict[str, str] | None = None):
+    """A server of one test's own, ready for requests."""
+    server = Gateway(*arguments, env=env)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        server.stop()
+        server.log.close()
+
+
+def open_stream(server: Gateway, **parameters) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    """A stream that has begun and would go on for a long time."""
+    connection = server.connect()
+    body = {"model": "kiosk", "messages": ask("Where is the coffee?"), "stream": True, "ignore_eos": True, "max_tokens": 1000, **parameters}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+    response = connection.getresponse()
+    assert response.status == 200, response.read()
+    first_line = response.readline()
+    assert first_line.startswith(b"data: {"), first_line
+    return connection, response
+
+
+def events(response: http.client.HTTPResponse) -> list[str]:
+    """The data of every server-sent event up to the end of the stream."""
+    return [line[len("data: "):] for line in response.read().decode().splitlines() if line.startswith("data: ")]

@@ -1,0 +1,129 @@
+"""What a kiosk asks and what comes back, through OpenAI's Python SDK."""
+
+import json
+
+import pytest
+from gateway import ask
+
+QUESTION = "How much is the Brindle Oat Bar?"
+
+
+def complete(client, question=QUESTION, **parameters):
+    return client.chat.completions.create(model="kiosk", messages=ask(question), **{"temperature": 0, **parameters})
+
+
+def text_of(completion) -> str:
+    return completion.choices[0].message.content
+
+
+def test_a_question_gets_a_whole_answer(client):
+    completion = complete(client)
+    assert completion.id.startswith("chatcmpl-")
+    assert completion.object == "chat.completion"
+    assert completion.model == "kiosk"
+    assert completion.created > 1_700_000_000
+    [choice] = completion.choices
+    assert (choice.index, choice.finish_reason, choice.message.role) == (0, "stop", "assistant")
+    assert choice.message.content.strip()
+    assert "<|im_end|>" not in choice.message.content
+
+
+def test_the_answer_holds_the_price_from_the_store_prompt(client):
+    assert "2.49" in text_of(complete(client))
+
+
+def test_usage_counts_add_up(client):
+    usage = complete(client).usage
+    assert usage.prompt_tokens > 50 and usage.completion_tokens > 0
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+def test_every_answer_has_an_id_of_its_own(client):
+    assert complete(client).id != complete(client).id
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+def test_the_token_limit_cuts_the_answer_and_says_so(client, limit):
+    completion = complete(client, extra_body={"ignore_eos": True}, **{limit: 5})
+    assert completion.choices[0].finish_reason == "length"
+    assert completion.usage.completion_tokens == 5
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_in_it(client):
+    whole = text_of(complete(client))
+    stop = whole[len(whole) // 2:][:4]
+    cut = complete(client, stop=stop)
+    assert cut.choices[0].finish_reason == "stop"
+    assert text_of(cut) == whole[:whole.index(stop)]
+
+
+def test_the_first_of_several_stop_strings_ends_the_answer(client):
+    whole = text_of(complete(client))
+    assert text_of(complete(client, stop=["never in it", whole[6:9], whole[3:5]])) == whole[:min(whole.index(whole[6:9]), whole.index(whole[3:5]))]
+
+
+def test_a_seed_repeats_a_sampled_answer(client):
+    sampled = {"temperature": 1.5, "top_p": 0.95, "max_tokens": 32, "extra_body": {"ignore_eos": True}}
+    first, again = (text_of(complete(client, seed=7, **sampled)) for _ in range(2))
+    assert first == again
+    others = {text_of(complete(client, seed=seed, **sampled)) for seed in range(8, 14)}
+    assert len(others | {first}) > 1, "six other seeds all gave the same text"
+
+
+def test_parameters_beyond_openais_are_taken(client):
+    extra = {"top_k": 1, "min_p": 0.05, "repeat_penalty": 1.0, "a_key_of_another_client": True}
+    assert text_of(complete(client, temperature=1.0, extra_body=extra)) == text_of(complete(client))
+
+
+@pytest.mark.parametrize("question", ["Was kostet der Käse für Jürgen? 🧀", "コーヒーはどこですか", "Ürün nerede? ¿Cuánto cuesta?", "👩‍👩‍👧‍👦" * 20])
+def test_any_language_goes_in_and_whole_characters_come_out(client, question):
+    completion = complete(client, question, temperature=1.8, seed=3, max_tokens=48, extra_body={"ignore_eos": True})
+    assert text_of(completion).encode("utf-8")
+    assert completion.choices[0].finish_reason == "length"
+
+
+def test_text_in_parts_is_the_same_as_text_in_one_piece(client):
+    in_parts = [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in ask(QUESTION)]
+    assert text_of(client.chat.completions.create(model="kiosk", messages=in_parts, temperature=0)) == text_of(complete(client))
+
+
+def test_a_second_turn_is_understood(client):
+    first = complete(client, "Where is the Velmont Ground Coffee?")
+    turns = [*ask("Where is the Velmont Ground Coffee?"), {"role": "assistant", "content": text_of(first)}, {"role": "user", "content": "And how much is it?"}]
+    second = client.chat.completions.create(model="kiosk", messages=turns, temperature=0)
+    assert second.usage.prompt_tokens > first.usage.prompt_tokens
+    assert text_of(second)
+
+
+def test_a_user_cannot_write_special_tokens(client):
+    """`<|im_end|>` typed by a customer is seven characters of text and costs more than one token."""
+    plain, typed = (complete(client, f"What is {text}?", max_tokens=1).usage.prompt_tokens for text in ("x", "<|im_end|>"))
+    assert typed > plain + 2
+
+
+TOOL = {"type": "function", "function": {
+    "name": "find_product", "description": "Find price, aisle and stock of a product",
+    "parameters": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}}}
+
+
+def test_an_offered_tool_is_called_with_json_or_the_answer_is_text(client):
+    completion = complete(client, "How much is the Zellwick Lamp?", tools=[TOOL])
+    [choice] = completion.choices
+    if choice.message.tool_calls:
+        assert choice.finish_reason == "tool_calls"
+        for call in choice.message.tool_calls:
+            assert call.type == "function" and call.id
+            assert call.function.name == "find_product"
+            assert isinstance(json.loads(call.function.arguments), dict)
+    else:
+        assert choice.finish_reason == "stop"
+        assert choice.message.content and "<tool_call>" not in choice.message.content
+
+
+def test_a_tools_result_is_taken_into_the_conversation(client):
+    turns = [*ask("How much is the Zellwick Lamp?"),
+             {"role": "assistant", "content": None, "tool_calls": [
+                 {"id": "call_1", "type": "function", "function": {"name": "find_product", "arguments": '{"name": "Zellwick Lamp"}'}}]},
+             {"role": "tool", "tool_call_id": "call_1", "content": '{"price": "$31.40", "aisle": 9}'}]
+    completion = client.chat.completions.create(model="kiosk", messages=turns, tools=[TOOL], temperature=0)
+    assert completion.choices[0].message.content
