@@ -43,26 +43,15 @@ pub(super) async fn log_and_count(
 
 fn count(state: &AppState, endpoint: &str, response: &Response) {
     let status = response.status();
-    let error = response.extensions().get::<ApiError>();
     let finish_reason = if status.is_success() { "" } else { "error" };
     state
         .metrics
         .request_answered("", endpoint, status.as_u16(), finish_reason);
-    match error {
-        Some(ApiError::Refused(refusal)) => {
-            state.metrics.request_rejected("", refusal.reason.as_str());
-            tracing::warn!(
-                endpoint,
-                status = status.as_u16(),
-                reason = refusal.reason.as_str(),
-                "refused"
-            );
-        }
-        Some(error) => {
-            tracing::info!(endpoint, status = status.as_u16(), %error, "answered");
-        }
+    if let Some(error) = response.extensions().get::<ApiError>() {
+        tracing::info!(endpoint, status = status.as_u16(), %error, "answered");
+    } else {
         // Probes and scrapes come every few seconds.
-        None => tracing::debug!(endpoint, status = status.as_u16(), "answered"),
+        tracing::debug!(endpoint, status = status.as_u16(), "answered");
     }
 }
 

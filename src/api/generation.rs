@@ -45,8 +45,7 @@ impl Generation {
     }
 
     pub(super) fn failed(&mut self, error: &ApiError) {
-        self.record.finish_reason = "error";
-        self.record.status = error.status().as_u16();
+        self.record.failed(error);
     }
 }
 
@@ -61,6 +60,7 @@ pub(super) struct Record {
     status: u16,
     finish_reason: &'static str,
     finished: Option<Finished>,
+    error: Option<String>,
 }
 
 impl Record {
@@ -76,7 +76,18 @@ impl Record {
             status: 499,
             finish_reason: "cancelled",
             finished: None,
+            error: None,
         }
+    }
+
+    pub(super) fn failed(&mut self, error: &ApiError) {
+        self.finish_reason = "error";
+        self.status = error.status().as_u16();
+        if let ApiError::Refused(refusal) = error {
+            self.metrics
+                .request_rejected(&self.model, refusal.reason.as_str());
+        }
+        self.error = Some(error.to_string());
     }
 }
 
@@ -90,6 +101,7 @@ impl Drop for Record {
                 model = self.model,
                 status = self.status,
                 finish_reason = self.finish_reason,
+                error = self.error,
                 prompt_tokens = finished.as_ref().map(|f| f.prompt_tokens),
                 generated_tokens = finished.as_ref().map(|f| f.generated_tokens),
                 queue_seconds = finished.as_ref().map(|f| round(f.timings.queue)),

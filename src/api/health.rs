@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::models::ready_model;
+use super::models;
 use super::state::AppState;
 
 pub(super) async fn health(Shared(state): Shared<AppState>) -> Response {
@@ -30,10 +30,7 @@ pub(super) async fn health(Shared(state): Shared<AppState>) -> Response {
 pub(super) async fn ready(Shared(state): Shared<AppState>) -> Response {
     let mut not_ready = Vec::new();
     for entry in state.pool.entries() {
-        let reason = match (
-            entry.gate.would_admit(),
-            ready_model(&state, Some(&entry.id)),
-        ) {
+        let reason = match (entry.gate.would_admit(), models::ready(entry)) {
             (Err(refusal), _) => refusal.reason.as_str(),
             (_, Err(_)) => entry.state().as_str(),
             (Ok(()), Ok(_)) => continue,

@@ -22,7 +22,7 @@ pub(super) async fn show(
     Shared(state): Shared<AppState>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    find(&state, &id).map(|entry| Json(describe(entry)))
+    find_model(&state, Some(&id)).map(|entry| Json(describe(entry)))
 }
 
 fn describe(entry: &Entry) -> Value {
@@ -46,36 +46,38 @@ fn describe(entry: &Entry) -> Value {
     })
 }
 
-fn find<'a>(state: &'a AppState, id: &str) -> Result<&'a Arc<Entry>, ApiError> {
-    state.pool.find(id).ok_or_else(|| {
-        let ids: Vec<_> = state.pool.entries().iter().map(|e| e.id.as_str()).collect();
+/// The model of this name, or the first when a request names none.
+pub(super) fn find_model<'a>(
+    state: &'a AppState,
+    id: Option<&str>,
+) -> Result<&'a Arc<Entry>, ApiError> {
+    let entries = state.pool.entries();
+    let found = match id {
+        Some(id) => state.pool.find(id),
+        None => entries.first(),
+    };
+    found.ok_or_else(|| {
+        let ids: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
         ApiError::ModelNotFound {
             // Long enough to recognize, short enough to send back.
-            name: id.chars().take(100).collect(),
+            name: id.unwrap_or_default().chars().take(100).collect(),
             available: ids.join(", "),
         }
     })
 }
 
-/// The model that a request names, or the first when it names none, if it can answer.
-pub(super) fn ready_model(
-    state: &AppState,
-    id: Option<&str>,
-) -> Result<(Arc<Entry>, Arc<Loaded>), ApiError> {
-    let entry = match id {
-        Some(id) => find(state, id)?,
-        None => state.pool.entries().first().ok_or(ApiError::Internal)?,
+/// The model's inside, if it can answer.
+pub(super) fn ready(entry: &Entry) -> Result<Arc<Loaded>, ApiError> {
+    let refused = |reason, seconds| {
+        Err(ApiError::Refused(Refusal {
+            reason,
+            retry_after: Duration::from_secs(seconds),
+        }))
     };
     match entry.state() {
-        State::Ready(loaded) => Ok((Arc::clone(entry), loaded)),
-        State::Loading => Err(ApiError::Refused(Refusal {
-            reason: Reason::Loading,
-            retry_after: Duration::from_secs(2),
-        })),
-        State::Stopped => Err(ApiError::Refused(Refusal {
-            reason: Reason::Draining,
-            retry_after: Duration::from_secs(5),
-        })),
+        State::Ready(loaded) => Ok(loaded),
+        State::Loading => refused(Reason::Loading, 2),
+        State::Stopped => refused(Reason::Draining, 5),
         State::Unloadable(_) | State::Crashed => Err(ApiError::ModelUnavailable(entry.id.clone())),
     }
 }

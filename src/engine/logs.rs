@@ -79,7 +79,7 @@ impl Lines {
             }
             // What llama.cpp calls information is detail to an operator of this server.
             sys::GGML_LOG_LEVEL_INFO | sys::GGML_LOG_LEVEL_WARN => {
-                tracing::debug!(target: "llama", "{line}")
+                tracing::debug!(target: "llama", "{line}");
             }
             _ => tracing::trace!(target: "llama", "{line}"),
         }

@@ -120,7 +120,7 @@ fn a_full_cache_delays_answers_and_fails_none() {
         assert_eq!(response.json()["usage"]["completion_tokens"], 200);
     }
     assert!(
-        gateway.metric("edgellm_preemptions_total") > 0.0,
+        gateway.metric("edgellm_preemptions_total") != "0",
         "the case is not hit"
     );
 }

@@ -122,16 +122,17 @@ impl Gateway {
         content.as_str().expect("text").to_owned()
     }
 
-    /// The value of a metric's first series, 0 when there is none yet.
-    pub fn metric(&self, name: &str) -> f64 {
+    /// The value of a metric's first series as it is written, `0` when there is none yet.
+    pub fn metric(&self, name: &str) -> String {
         let text = self.get("/metrics").body;
         text.lines()
             .filter(|line| {
                 line.strip_prefix(name)
                     .is_some_and(|rest| rest.starts_with(['{', ' ']))
             })
-            .find_map(|line| line.rsplit(' ').next()?.parse().ok())
-            .unwrap_or(0.0)
+            .find_map(|line| line.rsplit(' ').next())
+            .unwrap_or("0")
+            .to_owned()
     }
 
     pub fn signal(&self, name: &str) {

@@ -2,6 +2,9 @@
 //! what a well-behaved SDK never does belongs here, the SDKs themselves are in
 //! `tests/clients`.
 
+// A test binary has no outside for `pub` to reach.
+#![allow(unreachable_pub)]
+
 mod answers;
 mod gateway;
 mod hostile;

@@ -14,22 +14,26 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use futures_util::stream;
+use tokio::sync::mpsc::Receiver;
 use tracing::Span;
 
+use crate::admission::Permit;
 use crate::engine::Token;
-use crate::pool::Loaded;
+use crate::pool::{Entry, Loaded};
 use crate::scheduler::{Event, Finished, Job, channel};
 
 use super::body::JsonBody;
 use super::error::ApiError;
 use super::generation::{Generation, Record};
-use super::models::ready_model;
+use super::models::{find_model, ready};
 use super::state::AppState;
 use answer::{Answer, Header};
 use validate::Chat;
 
 /// A comment every so often keeps proxies and clients from giving a silent stream up.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+const ENDPOINT: &str = "/v1/chat/completions";
 
 pub(super) async fn completions(
     State(state): State<AppState>,
@@ -38,20 +42,56 @@ pub(super) async fn completions(
     let arrived = Instant::now();
     let JsonBody(request) = body?;
     let chat = Chat::try_from(request)?;
-    let (entry, loaded) = ready_model(&state, chat.model.as_deref())?;
-    let permit = entry.gate.admit()?;
+    let entry = Arc::clone(find_model(&state, chat.model.as_deref())?);
 
-    let log_prompts = state.log_prompts;
-    let (chat, prompt) = render(chat, Arc::clone(&loaded), log_prompts).await?;
+    // From here on the request counts as one of this model's, however it ends.
+    let mut record = Record::new(&state.metrics, &entry.id, ENDPOINT);
+    let output = chat.output;
+    let mut response = match begin(&state, &entry, chat, arrived).await {
+        Err(error) => {
+            record.failed(&error);
+            error.into_response()
+        }
+        Ok(started) => {
+            let generation = Generation::new(started.events, started.permit, record);
+            let answer = Answer::new(started.header, output);
+            if output.stream {
+                Sse::new(chunks(generation, answer))
+                    .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("waiting"))
+                    .into_response()
+            } else {
+                whole(generation, answer).await.map(Json).into_response()
+            }
+        }
+    };
+    response.extensions_mut().insert(super::access::Recorded);
+    Ok(response)
+}
+
+/// An admitted request on its way.
+struct Started {
+    events: Receiver<Event>,
+    permit: Permit,
+    header: Header,
+}
+
+/// Admission, prompt, and into the model's queue.
+async fn begin(
+    state: &AppState,
+    entry: &Entry,
+    chat: Chat,
+    arrived: Instant,
+) -> Result<Started, ApiError> {
+    let loaded = ready(entry)?;
+    let permit = entry.gate.admit()?;
+    let (chat, prompt) = render(chat, Arc::clone(&loaded), state.log_prompts).await?;
     let max_tokens = answer_room(&chat, prompt.len(), loaded.context())?;
-    let header = Header::new(&entry.id, &loaded.model.info().digest);
+    let info = loaded.model.info();
     let (sender, events) = channel(max_tokens);
     let job = Job {
         prompt: prompt.into(),
         max_tokens,
-        sampling: chat
-            .sampling
-            .resolve(&loaded.model.info().sampling, random_seed()),
+        sampling: chat.sampling.resolve(&info.sampling, random_seed()),
         stops: chat.stops,
         stop_tokens: chat.stop_tokens,
         ignore_end: chat.ignore_end,
@@ -62,19 +102,11 @@ pub(super) async fn completions(
     loaded
         .submit(job)
         .map_err(|_| ApiError::ModelUnavailable(entry.id.clone()))?;
-
-    let record = Record::new(&state.metrics, &entry.id, "/v1/chat/completions");
-    let generation = Generation::new(events, permit, record);
-    let answer = Answer::new(header, chat.output);
-    let mut response = if chat.output.stream {
-        Sse::new(chunks(generation, answer))
-            .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("waiting"))
-            .into_response()
-    } else {
-        Json(whole(generation, answer).await?).into_response()
-    };
-    response.extensions_mut().insert(super::access::Recorded);
-    Ok(response)
+    Ok(Started {
+        events,
+        permit,
+        header: Header::new(&entry.id, &info.digest),
+    })
 }
 
 /// Templates and tokenizers may take a while over a long prompt: off the runtime's threads.
