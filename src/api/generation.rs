@@ -103,6 +103,7 @@ impl Drop for Record {
                 finish_reason = self.finish_reason,
                 error = self.error,
                 prompt_tokens = finished.as_ref().map(|f| f.prompt_tokens),
+                cached_tokens = finished.as_ref().map(|f| f.cached_tokens),
                 generated_tokens = finished.as_ref().map(|f| f.generated_tokens),
                 queue_seconds = finished.as_ref().map(|f| round(f.timings.queue)),
                 prefill_seconds = finished.as_ref().map(|f| round(f.timings.prefill)),

@@ -4,7 +4,7 @@
 //! that a lost, doubled or misplaced cell changes the text; rows that do not
 //! continue their sequence are a bug of the caller and panic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
 
@@ -12,10 +12,14 @@ use super::{DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
 #[derive(Debug)]
 pub struct FakeEngine {
     shape: Shape,
-    histories: BTreeMap<SeqId, Vec<Token>>,
+    /// What each sequence holds: tokens and the cells they lie in, which may be shared.
+    histories: BTreeMap<SeqId, Vec<(Token, u64)>>,
+    next_cell: u64,
     outputs: BTreeMap<usize, Vec<f32>>,
     /// Decodes so far that were computed.
     pub decodes: usize,
+    /// Rows of all of them.
+    pub rows: usize,
 }
 
 impl FakeEngine {
@@ -25,15 +29,22 @@ impl FakeEngine {
         Self {
             shape,
             histories: BTreeMap::new(),
+            next_cell: 0,
             outputs: BTreeMap::new(),
             decodes: 0,
+            rows: 0,
         }
     }
 
-    /// Cells in use.
+    /// Cells in use, each counted once.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.histories.values().map(Vec::len).sum()
+        let cells: BTreeSet<u64> = self
+            .histories
+            .values()
+            .flat_map(|history| history.iter().map(|(_, cell)| *cell))
+            .collect();
+        cells.len()
     }
 
     /// What a lone greedy run over `prompt` generates: `count` tokens.
@@ -71,6 +82,7 @@ impl Engine for FakeEngine {
         }
         self.outputs.clear();
         self.decodes += 1;
+        self.rows += rows.len();
         for (index, row) in rows.iter().enumerate() {
             assert!(row.sequence.0 < self.shape.sequences, "no such sequence");
             let history = self.histories.entry(row.sequence).or_default();
@@ -79,10 +91,12 @@ impl Engine for FakeEngine {
                 row.position as usize,
                 "row does not continue its sequence"
             );
-            history.push(row.token);
+            history.push((row.token, self.next_cell));
+            self.next_cell += 1;
             if row.logits {
                 let mut logits = vec![0.0; self.shape.vocabulary];
-                let likely = next(history, self.shape.vocabulary);
+                let tokens: Vec<Token> = history.iter().map(|(token, _)| *token).collect();
+                let likely = next(&tokens, self.shape.vocabulary);
                 logits[usize::try_from(likely.0).unwrap_or(0)] = 10.0;
                 self.outputs.insert(index, logits);
             }
@@ -92,6 +106,12 @@ impl Engine for FakeEngine {
 
     fn logits(&self, row: usize) -> &[f32] {
         self.outputs.get(&row).expect("logits were not asked for")
+    }
+
+    fn share(&mut self, from: SeqId, to: SeqId, length: usize) {
+        assert!(!self.histories.contains_key(&to), "the target has cells");
+        let beginning = self.histories[&from][..length].to_vec();
+        self.histories.insert(to, beginning);
     }
 
     fn truncate(&mut self, sequence: SeqId, from: u32) {

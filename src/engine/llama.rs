@@ -62,6 +62,7 @@ impl<'model> LlamaEngine<'model> {
             sequences: options.sequences,
             batch_rows: options.batch_rows as usize,
             vocabulary: model.info().vocabulary,
+            shares_prefixes: model.info().shares_prefixes,
         };
         Ok(Self {
             context,
@@ -104,6 +105,16 @@ impl Engine for LlamaEngine<'_> {
     fn logits(&self, row: usize) -> &[f32] {
         self.context
             .get_logits_ith(i32::try_from(row).unwrap_or(i32::MAX))
+    }
+
+    fn share(&mut self, from: SeqId, to: SeqId, length: usize) {
+        // In a unified cache this marks cells and copies nothing. The only error is a position beyond i32.
+        let _ = self.context.copy_kv_cache_seq(
+            index(from.0),
+            index(to.0),
+            Some(0),
+            Some(u32::try_from(length).unwrap_or(u32::MAX)),
+        );
     }
 
     fn truncate(&mut self, sequence: SeqId, from: u32) {

@@ -80,6 +80,9 @@ pub struct Shape {
     pub batch_rows: usize,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub vocabulary: usize,
+    /// Whether a sequence may share the beginning of another: not so for
+    /// recurrent, hybrid and sliding-window models.
+    pub shares_prefixes: bool,
 }
 
 /// One token to compute.
@@ -117,6 +120,9 @@ pub trait Engine {
     /// Logits of row `row` of the last batch, which must have asked for them.
     fn logits(&self, row: usize) -> &[f32];
 
-    /// Frees the sequence's cells from position `from` on.
+    /// Lets sequence `to`, which has no cells, share the first `length` cells of `from`.
+    fn share(&mut self, from: SeqId, to: SeqId, length: usize);
+
+    /// Frees the sequence's cells from position `from` on, those that it shares for itself only.
     fn truncate(&mut self, sequence: SeqId, from: u32);
 }

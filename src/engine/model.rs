@@ -73,6 +73,8 @@ pub struct ModelInfo {
     pub trained_context: u32,
     /// Tokens in the vocabulary.
     pub vocabulary: usize,
+    /// Whether sequences may share the cells of a common beginning.
+    pub shares_prefixes: bool,
     /// SHA-256 of the file, hexadecimal.
     pub digest: String,
     /// `tokenizer.chat_template`.
@@ -244,9 +246,16 @@ fn read_info(weights: &LlamaModel, digest: String) -> ModelInfo {
         }
         String::from_utf8_lossy(&vocab.token_to_piece(token, true, None)).into_owned()
     };
+    let architecture: String =
+        metadata(weights, "general.architecture").unwrap_or_else(|| "unknown".to_owned());
+    let sliding_window: Option<u32> =
+        metadata(weights, &format!("{architecture}.attention.sliding_window"));
     ModelInfo {
-        architecture: metadata(weights, "general.architecture")
-            .unwrap_or_else(|| "unknown".to_owned()),
+        // What such models keep of the past is not one cell a token.
+        shares_prefixes: !weights.is_recurrent()
+            && !weights.is_hybrid()
+            && sliding_window.is_none_or(|cells| cells == 0),
+        architecture,
         quantization: metadata(weights, "general.file_type")
             .map_or("unknown", quantization_name)
             .to_owned(),

@@ -25,6 +25,11 @@ use crate::telemetry::Metrics;
 /// A step that takes longer than this is taken for a hang.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 
+/// Sequences beyond twice the running ones; each costs a row of logits in memory.
+const PARKED: u32 = 8;
+/// llama.cpp allows no more in a context.
+const MOST_SEQUENCES: u32 = 256;
+
 /// What a model's thread needs to know.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
@@ -50,7 +55,8 @@ impl ModelSpec {
             path: model.path.clone(),
             engine: EngineOptions {
                 cells: model.context.get(),
-                sequences: max_running,
+                // As many again for the beginnings that ended requests leave behind.
+                sequences: (2 * max_running + PARKED).min(MOST_SEQUENCES),
                 // Every running answer must fit into a batch, with room for a prompt.
                 batch_rows: settings
                     .scheduler

@@ -50,6 +50,8 @@ pub struct Finished {
     pub reason: FinishReason,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// Those of them that were in the KV cache already.
+    pub cached_tokens: u32,
     /// Tokens generated, the one that ended it included.
     pub generated_tokens: u32,
     /// Where the time went.

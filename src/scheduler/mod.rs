@@ -5,13 +5,16 @@
 //! runs. Deciding is apart from acting: `plan` and `pace` are plain functions,
 //! this file carries out what they say.
 //!
-//! Sharing prefixes between sequences will live here, between taking a request
-//! up and planning its first step: it makes `computed` start above zero.
+//! Sequences share the cells of a common beginning (`prefix`, `cache`): a request
+//! starts from the longest one that is in the cache, and waits while another is
+//! just computing a longer one, instead of computing it a second time.
 
+mod cache;
 mod drive;
 mod job;
 mod pace;
 mod plan;
+mod prefix;
 mod sequence;
 mod text;
 
@@ -19,14 +22,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{DecodeError, Engine, Pieces, Row, SeqId};
+use crate::engine::{DecodeError, Engine, Pieces, Row, Token};
 use crate::telemetry::ModelMetrics;
 
 pub use drive::{Heartbeat, drive};
 pub use job::{Event, FinishReason, Finished, Job, JobError, Timings, channel};
 
+use cache::Cache;
 use pace::Pace;
 use plan::{Budget, Need, Plan};
+use prefix::common_length;
 use sequence::{Progress, Running, Sequence};
 
 /// How a scheduler divides its engine.
@@ -40,7 +45,7 @@ pub struct Limits {
 
 /// See the module's text.
 pub struct Scheduler<E> {
-    engine: E,
+    cache: Cache<E>,
     pieces: Arc<dyn Pieces>,
     limits: Limits,
     metrics: ModelMetrics,
@@ -48,7 +53,6 @@ pub struct Scheduler<E> {
     waiting: VecDeque<Sequence>,
     /// Oldest first.
     running: Vec<Running>,
-    free_ids: Vec<SeqId>,
     pace: Pace,
     rows: Vec<Row>,
 }
@@ -58,12 +62,11 @@ impl<E: Engine> Scheduler<E> {
     pub fn new(engine: E, pieces: Arc<dyn Pieces>, limits: Limits, metrics: ModelMetrics) -> Self {
         let ids = engine.shape().sequences;
         Self {
-            free_ids: (0..ids).rev().map(SeqId).collect(),
             limits: Limits {
                 max_running: limits.max_running.min(ids as usize),
                 ..limits
             },
-            engine,
+            cache: Cache::new(engine),
             pieces,
             metrics,
             waiting: VecDeque::new(),
@@ -100,7 +103,7 @@ impl<E: Engine> Scheduler<E> {
     pub fn fail_all(&mut self, error: JobError) {
         for mut running in std::mem::take(&mut self.running) {
             running.sequence.fail(error);
-            self.release(running.id);
+            self.cache.release(running.id);
         }
         for mut sequence in std::mem::take(&mut self.waiting) {
             sequence.fail(error);
@@ -123,47 +126,112 @@ impl<E: Engine> Scheduler<E> {
             .collect();
         for running in gone {
             running.sequence.cancelled(&self.metrics);
-            self.release(running.id);
+            self.cache.park(running.id);
         }
     }
 
     fn take_up(&mut self, now: Instant) {
-        let cells = self.engine.shape().cells;
+        let cells = self.cache.shape().cells;
         while self.running.len() < self.limits.max_running {
-            let lengths: Vec<usize> = self.running.iter().map(|r| r.sequence.len()).collect();
-            let next_fits = self
-                .waiting
-                .front()
-                .is_some_and(|next| plan::fits(next.len(), &lengths, cells));
-            if !next_fits {
+            let Some(next) = self.waiting.front() else {
+                break;
+            };
+            let novel = next.len() - self.shareable(next.tokens(), self.running.len());
+            if !plan::fits(novel, self.committed(), self.running.len(), cells) {
                 break;
             }
-            let (Some(id), Some(mut sequence)) = (self.free_ids.pop(), self.waiting.pop_front())
+            let (Some(id), Some(mut sequence)) = (self.cache.acquire(), self.waiting.pop_front())
             else {
                 break;
             };
             sequence.take_up(now, &self.metrics);
-            self.running.push(Running { id, sequence });
+            self.running.push(Running {
+                id,
+                sequence,
+                begun: false,
+            });
+        }
+    }
+
+    /// Cells that running requests have or still need for what is known of them.
+    fn committed(&self) -> usize {
+        let needed = self.running.iter().enumerate().map(|(index, running)| {
+            let sequence = &running.sequence;
+            if running.begun {
+                sequence.missing()
+            } else {
+                sequence.len() - self.shareable(sequence.tokens(), index)
+            }
+        });
+        self.cache.live() + needed.sum::<usize>()
+    }
+
+    /// How much of a beginning is in the cache, or will be when the first `older` running
+    /// sequences have computed what they are to.
+    fn shareable(&self, tokens: &[Token], older: usize) -> usize {
+        let now = self.cache.match_length(tokens);
+        self.running[..older]
+            .iter()
+            .map(|running| self.common(tokens, running))
+            .fold(now, usize::max)
+    }
+
+    /// How much of `tokens` a running sequence has or will have; the last one is always computed.
+    fn common(&self, tokens: &[Token], running: &Running) -> usize {
+        if !self.cache.shape().shares_prefixes {
+            return 0;
+        }
+        common_length(&tokens[..tokens.len() - 1], running.sequence.tokens())
+    }
+
+    /// Starts sequences from the longest beginning in the cache, but for those that an older
+    /// one will soon give a longer one. That one is computed first in any case, so waiting
+    /// never takes longer than computing it again would.
+    fn begin(&mut self) {
+        for index in 0..self.running.len() {
+            let running = &self.running[index];
+            if running.begun {
+                continue;
+            }
+            let tokens = running.sequence.tokens();
+            let now = self.cache.match_length(tokens);
+            let waits = self.running[..index].iter().any(|older| {
+                // What an answer will say is not waited for: that would be token by token.
+                let common = self.common(tokens, older);
+                !older.sequence.is_decoding() && older.sequence.computed() < common && now < common
+            });
+            if waits {
+                continue;
+            }
+            let shared = self.cache.share(running.id, tokens);
+            let running = &mut self.running[index];
+            running.begun = true;
+            running.sequence.begin(shared, &self.metrics);
         }
     }
 
     /// Decides what to compute; makes room first where a plan needs it.
     fn compose(&mut self) -> Option<Vec<usize>> {
-        let shape = self.engine.shape();
+        let shape = self.cache.shape();
         loop {
             if self.running.is_empty() {
                 return None;
             }
+            self.begin();
             let needs: Vec<Need> = self
                 .running
                 .iter()
                 .map(|running| Need {
-                    missing: running.sequence.missing(),
+                    missing: if running.begun {
+                        running.sequence.missing()
+                    } else {
+                        0
+                    },
                     decoding: running.sequence.is_decoding(),
                 })
                 .collect();
             let budget = Budget {
-                cells: shape.cells - self.used_cells().min(shape.cells),
+                cells: shape.cells - self.cache.live(),
                 rows: shape.batch_rows,
                 prefill_rows: self
                     .pace
@@ -197,10 +265,9 @@ impl<E: Engine> Scheduler<E> {
         }
 
         let started = clock();
-        match self.engine.decode(&self.rows) {
+        match self.cache.decode(&self.rows) {
             Ok(()) => {}
             Err(DecodeError::NoCells) => {
-                // Our count of cells and llama.cpp's differ; give it room and try again.
                 self.preempt_latest();
                 return;
             }
@@ -230,10 +297,13 @@ impl<E: Engine> Scheduler<E> {
             .enumerate()
             .zip(shares.iter().zip(ends))
         {
+            let before = running.sequence.computed();
+            let tokens = &running.sequence.tokens()[before..before + share];
+            self.cache.computed(running.id, tokens);
             running.sequence.computed_more(share);
             if let Some(row) = *end {
                 let progress = running.sequence.advance(
-                    self.engine.logits(row),
+                    self.cache.logits(row),
                     &*self.pieces,
                     now,
                     &self.metrics,
@@ -248,7 +318,7 @@ impl<E: Engine> Scheduler<E> {
             if running.sequence.client_left() && !running.sequence.is_finished() {
                 running.sequence.cancelled(&self.metrics);
             }
-            self.release(running.id);
+            self.cache.park(running.id);
         }
     }
 
@@ -259,7 +329,7 @@ impl<E: Engine> Scheduler<E> {
         let Some(mut latest) = self.running.pop() else {
             return;
         };
-        self.release(latest.id);
+        self.cache.release(latest.id);
         if alone {
             latest.sequence.fail(JobError::Engine);
             return;
@@ -277,31 +347,20 @@ impl<E: Engine> Scheduler<E> {
             .collect();
         for mut running in failed {
             running.sequence.fail(JobError::Engine);
-            self.release(running.id);
+            self.cache.release(running.id);
         }
-    }
-
-    fn release(&mut self, id: SeqId) {
-        self.engine.truncate(id, 0);
-        self.free_ids.push(id);
-    }
-
-    fn used_cells(&self) -> usize {
-        self.running
-            .iter()
-            .map(|running| running.sequence.computed())
-            .sum()
     }
 
     #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
     fn publish(&self) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let used = self.used_cells();
-        let cells = self.engine.shape().cells;
+        let (used, parked) = (self.cache.live(), self.cache.parked_cells());
+        let cells = self.cache.shape().cells;
         self.metrics.waiting.set(gauge(self.waiting.len()));
         self.metrics.running.set(gauge(self.running.len()));
         self.metrics.kv_used.set(gauge(used));
-        self.metrics.kv_free.set(gauge(cells.saturating_sub(used)));
+        self.metrics.kv_parked.set(gauge(parked));
+        self.metrics.kv_free.set(gauge(cells - used - parked));
         self.metrics.kv_usage.set(used as f64 / cells.max(1) as f64);
     }
 }

@@ -64,16 +64,13 @@ pub(super) fn compose(needs: &[Need], budget: Budget) -> Plan {
     }
 }
 
-/// Whether a waiting sequence of `length` tokens may join: its prompt, and some
-/// room for every answer to grow, must fit beside what the others will need.
-pub(super) fn fits(length: usize, running: &[usize], cells: usize) -> bool {
+/// Whether a waiting sequence may join that needs `novel` cells of its own:
+/// they, and some room for every answer to grow, must fit beside the
+/// `committed` cells that the `running` ones have or still need.
+pub(super) fn fits(novel: usize, committed: usize, running: usize, cells: usize) -> bool {
     const GROWTH: usize = 16;
-    if running.is_empty() {
-        // Alone it may use everything; that it fits was checked at the door.
-        return true;
-    }
-    let committed: usize = running.iter().map(|tokens| tokens + GROWTH).sum();
-    committed + length + GROWTH <= cells
+    // Alone it may use everything; that it fits was checked at the door.
+    running == 0 || committed + novel + GROWTH * (running + 1) <= cells
 }
 
 #[cfg(test)]
@@ -127,9 +124,9 @@ mod tests {
 
     #[test]
     fn a_lone_sequence_always_fits_and_others_leave_room_to_grow() {
-        assert!(fits(100, &[], 100));
-        assert!(fits(68, &[0], 100));
-        assert!(!fits(69, &[0], 100));
+        assert!(fits(100, 0, 0, 100));
+        assert!(fits(58, 10, 1, 100));
+        assert!(!fits(59, 10, 1, 100));
     }
 
     proptest! {

@@ -30,6 +30,8 @@ pub(super) struct Sequence {
     computed: usize,
     sampler: Sampler,
     text: TextAssembler,
+    /// Tokens of the prompt that were there already when it first began.
+    cached: Option<usize>,
     taken_up: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
@@ -47,11 +49,16 @@ impl Sequence {
             computed: 0,
             sampler,
             text,
+            cached: None,
             taken_up: None,
             first_token: None,
             last_token: None,
             finished: false,
         }
+    }
+
+    pub(super) fn tokens(&self) -> &[Token] {
+        &self.tokens
     }
 
     pub(super) fn len(&self) -> usize {
@@ -78,6 +85,17 @@ impl Sequence {
 
     pub(super) fn client_left(&self) -> bool {
         self.job.events.is_closed()
+    }
+
+    /// It begins with `shared` tokens computed; the rest is its own work.
+    pub(super) fn begin(&mut self, shared: usize, metrics: &ModelMetrics) {
+        self.computed = shared;
+        if self.cached.is_none() {
+            self.cached = Some(shared);
+            metrics.prefix_queries.inc();
+            metrics.prefix_hits.inc_by(u64::from(shared > 0));
+            metrics.prompt_tokens_cached.inc_by(shared as u64);
+        }
     }
 
     /// The next `count` tokens to compute with their positions.
@@ -208,6 +226,7 @@ impl Sequence {
         let finished = Finished {
             reason,
             prompt_tokens: u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX),
+            cached_tokens: u32::try_from(self.cached.unwrap_or(0)).unwrap_or(u32::MAX),
             generated_tokens: self.generated(),
             timings,
         };
@@ -228,9 +247,11 @@ impl Sequence {
     }
 }
 
-/// A sequence with cells.
+/// A sequence that has an id in the engine.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) id: SeqId,
     pub(super) sequence: Sequence,
+    /// False while it waits for another to compute a beginning that both have.
+    pub(super) begun: bool,
 }

@@ -11,15 +11,16 @@ use crate::telemetry::Metrics;
 
 const SHAPE: Shape = Shape {
     cells: 512,
-    sequences: 4,
+    sequences: 8,
     batch_rows: 32,
     vocabulary: 256,
+    shares_prefixes: true,
 };
 
 fn scheduler(shape: Shape) -> Scheduler<FakeEngine> {
     let metrics = Metrics::new().expect("metrics").for_model("fake");
     let limits = Limits {
-        max_running: shape.sequences as usize,
+        max_running: 4,
         target_inter_token: Duration::from_millis(150),
     };
     Scheduler::new(
@@ -77,10 +78,17 @@ fn received(receiver: &mut Receiver<Event>) -> (String, Option<Event>) {
 }
 
 fn check_integrity(scheduler: &Scheduler<FakeEngine>) {
-    assert_eq!(scheduler.engine.used(), scheduler.used_cells());
-    assert!(scheduler.used_cells() <= scheduler.engine.shape().cells);
-    let ids = scheduler.free_ids.len() + scheduler.running.len();
-    assert_eq!(ids, scheduler.engine.shape().sequences as usize);
+    let running: Vec<_> = scheduler
+        .running
+        .iter()
+        .map(|running| {
+            let sequence = &running.sequence;
+            let computed = sequence.tokens()[..sequence.computed()].to_vec();
+            (running.id, computed)
+        })
+        .collect();
+    scheduler.cache.check_integrity(&running);
+    assert_eq!(scheduler.cache.engine().used(), scheduler.cache.cells());
 }
 
 fn step(scheduler: &mut Scheduler<FakeEngine>) {
@@ -115,7 +123,7 @@ fn an_answer_is_what_the_engine_says_and_ends_at_max_tokens() {
         (finished.prompt_tokens, finished.generated_tokens),
         (100, 20)
     );
-    assert_eq!(scheduler.engine.used(), 0);
+    assert_eq!(scheduler.cache.live(), 0);
 }
 
 #[test]
@@ -130,10 +138,10 @@ fn requests_that_join_late_decode_together_with_those_running() {
         step(&mut scheduler);
         step(&mut scheduler);
     }
-    let before = scheduler.engine.decodes;
+    let before = scheduler.cache.engine().decodes;
     run_dry(&mut scheduler);
     // One at a time would take about 200 batches.
-    assert!(scheduler.engine.decodes - before < 60);
+    assert!(scheduler.cache.engine().decodes - before < 60);
     for (prompt, receiver) in prompts.iter().zip(&mut receivers) {
         assert_eq!(received(receiver).0, expected(prompt, 50));
     }
@@ -212,6 +220,98 @@ fn when_the_grace_time_ends_everyone_is_told() {
     assert_eq!(end, Some(Event::Failed(JobError::ShuttingDown)));
 }
 
+/// A store prompt of 300 tokens and a question of its own.
+fn kiosk(question: usize) -> Vec<Token> {
+    let mut tokens = prompt(1, 300);
+    tokens.extend(prompt(100 + question, 10));
+    tokens
+}
+
+#[test]
+fn kiosks_at_once_compute_their_common_prompt_once() {
+    let mut scheduler = scheduler(SHAPE);
+    let mut receivers = Vec::new();
+    for question in 0..4 {
+        let (job, receiver) = job(&kiosk(question), 5);
+        scheduler.submit(job);
+        receivers.push(receiver);
+    }
+    run_dry(&mut scheduler);
+    // The prompt once, four questions, four answers but for their last token.
+    assert_eq!(scheduler.cache.engine().rows, 300 + 4 * 10 + 4 * 4);
+    for (question, receiver) in receivers.iter_mut().enumerate() {
+        let (text, end) = received(receiver);
+        assert_eq!(text, expected(&kiosk(question), 5));
+        let Some(Event::Finished(finished)) = end else {
+            panic!("no end: {end:?}");
+        };
+        assert_eq!(finished.cached_tokens, if question == 0 { 0 } else { 300 });
+    }
+}
+
+#[test]
+fn a_later_kiosk_finds_the_prompt_of_an_ended_one() {
+    let mut scheduler = scheduler(SHAPE);
+    for question in 0..3 {
+        let (job, mut events) = job(&kiosk(question), 5);
+        scheduler.submit(job);
+        run_dry(&mut scheduler);
+        assert_eq!(received(&mut events).0, expected(&kiosk(question), 5));
+    }
+    assert_eq!(scheduler.metrics.prompt_tokens_cached.get(), 600);
+    assert_eq!(scheduler.metrics.prefix_hits.get(), 2);
+}
+
+#[test]
+fn the_next_turn_of_a_conversation_starts_where_the_last_ended() {
+    let mut scheduler = scheduler(SHAPE);
+    let first = kiosk(0);
+    let (opening, _events) = job(&first, 5);
+    scheduler.submit(opening);
+    run_dry(&mut scheduler);
+    let mut second = first.clone();
+    second.extend(FakeEngine::new(SHAPE).continuation(&first, 5));
+    second.extend(prompt(9, 7));
+    let (job, mut events) = job(&second, 5);
+    scheduler.submit(job);
+    run_dry(&mut scheduler);
+    let (text, end) = received(&mut events);
+    assert_eq!(text, expected(&second, 5));
+    // All of the first turn but its last token, which was never computed.
+    assert!(matches!(end, Some(Event::Finished(finished)) if finished.cached_tokens == 314));
+}
+
+#[test]
+fn a_model_that_cannot_share_is_served_without() {
+    let mut scheduler = scheduler(Shape {
+        shares_prefixes: false,
+        ..SHAPE
+    });
+    for question in 0..2 {
+        let (job, mut events) = job(&kiosk(question), 5);
+        scheduler.submit(job);
+        run_dry(&mut scheduler);
+        assert_eq!(received(&mut events).0, expected(&kiosk(question), 5));
+        assert_eq!(scheduler.cache.cells(), 0);
+    }
+}
+
+#[test]
+fn parked_beginnings_give_way_to_running_requests() {
+    let mut scheduler = scheduler(Shape {
+        cells: 400,
+        ..SHAPE
+    });
+    for seed in 0..20 {
+        let prompt = prompt(seed, 150 + seed);
+        let (job, mut events) = job(&prompt, 20);
+        scheduler.submit(job);
+        run_dry(&mut scheduler);
+        assert_eq!(received(&mut events).0, expected(&prompt, 20));
+    }
+    assert_eq!(scheduler.metrics.preemptions.get(), 0);
+}
+
 #[derive(Debug, Clone)]
 struct Arrival {
     after_steps: usize,
@@ -251,13 +351,21 @@ proptest! {
                     *left != Some(0)
                 });
             }
-            let prompt = prompt(seed, arrival.prompt);
+            // Half of them begin like others, and some are the same throughout.
+            let prompt = if seed % 2 == 0 {
+                let mut shared = prompt(7, 40);
+                shared.truncate(arrival.prompt);
+                shared.extend(prompt(seed % 4, arrival.prompt % 9));
+                shared
+            } else {
+                prompt(seed, arrival.prompt)
+            };
             let (job, receiver) = job(&prompt, arrival.max_tokens);
             scheduler.submit(job);
             clients.push((prompt, arrival.max_tokens, receiver, arrival.leaves_after));
         }
         run_dry(&mut scheduler);
-        prop_assert_eq!(scheduler.engine.used(), 0);
+        prop_assert_eq!(scheduler.cache.live(), 0);
         for (prompt, max_tokens, mut receiver, _) in clients {
             let (text, end) = received(&mut receiver);
             prop_assert_eq!(text, expected(&prompt, max_tokens));

@@ -38,6 +38,9 @@ pub struct Metrics {
     cancelled: IntCounterVec,
     preemptions: IntCounterVec,
     prompt_tokens: IntCounterVec,
+    prompt_tokens_cached: IntCounterVec,
+    prefix_queries: IntCounterVec,
+    prefix_hits: IntCounterVec,
     generation_tokens: IntCounterVec,
     time_to_first_token: HistogramVec,
     inter_token_latency: HistogramVec,
@@ -64,6 +67,12 @@ pub struct ModelMetrics {
     pub preemptions: IntCounter,
     /// Tokens of prompts.
     pub prompt_tokens: IntCounter,
+    /// Tokens of prompts that were in the KV cache already.
+    pub prompt_tokens_cached: IntCounter,
+    /// Requests that looked for a shared beginning.
+    pub prefix_queries: IntCounter,
+    /// Those that found one.
+    pub prefix_hits: IntCounter,
     /// Tokens generated.
     pub generation_tokens: IntCounter,
     /// Seconds from arrival to the first token.
@@ -86,6 +95,8 @@ pub struct ModelMetrics {
     pub kv_usage: Gauge,
     /// KV cells that hold tokens of running requests.
     pub kv_used: IntGauge,
+    /// KV cells that hold beginnings which only ended requests used.
+    pub kv_parked: IntGauge,
     /// KV cells that hold nothing.
     pub kv_free: IntGauge,
 }
@@ -151,6 +162,21 @@ impl Metrics {
                 "Tokens of the prompts of requests that the engine took up.",
                 &["model"],
             )?,
+            prompt_tokens_cached: table.counters(
+                "prompt_tokens_cached_total",
+                "Tokens of prompts that were in the KV cache already, computed for another request.",
+                &["model"],
+            )?,
+            prefix_queries: table.counters(
+                "prefix_cache_queries_total",
+                "Requests that looked for a beginning shared with another.",
+                &["model"],
+            )?,
+            prefix_hits: table.counters(
+                "prefix_cache_hits_total",
+                "Requests that found a beginning shared with another.",
+                &["model"],
+            )?,
             generation_tokens: table.counters(
                 "generation_tokens_total",
                 "Tokens generated.",
@@ -194,7 +220,7 @@ impl Metrics {
             )?,
             kv_usage: table.gauges(
                 "kv_cache_usage_ratio",
-                "Share of the KV cache's cells in use.",
+                "Share of the KV cache's cells that running requests use.",
                 &["model"],
             )?,
             kv_tokens: table.int_gauges(
@@ -216,6 +242,9 @@ impl Metrics {
             cancelled: self.cancelled.with_label_values(label),
             preemptions: self.preemptions.with_label_values(label),
             prompt_tokens: self.prompt_tokens.with_label_values(label),
+            prompt_tokens_cached: self.prompt_tokens_cached.with_label_values(label),
+            prefix_queries: self.prefix_queries.with_label_values(label),
+            prefix_hits: self.prefix_hits.with_label_values(label),
             generation_tokens: self.generation_tokens.with_label_values(label),
             time_to_first_token: self.time_to_first_token.with_label_values(label),
             inter_token_latency: self.inter_token_latency.with_label_values(label),
@@ -227,6 +256,7 @@ impl Metrics {
             batch_tokens: self.batch_tokens.with_label_values(label),
             kv_usage: self.kv_usage.with_label_values(label),
             kv_used: self.kv_tokens.with_label_values(&[model, "used"]),
+            kv_parked: self.kv_tokens.with_label_values(&[model, "parked"]),
             kv_free: self.kv_tokens.with_label_values(&[model, "free"]),
         }
     }

@@ -124,3 +124,31 @@ fn a_full_cache_delays_answers_and_fails_none() {
         "the case is not hit"
     );
 }
+
+#[test]
+fn kiosks_with_one_store_prompt_share_it_and_say_what_each_says_alone() {
+    let shelf: String = (0..30)
+        .map(|i| format!("- Item number {i}: ${i}.49, aisle {i}\n"))
+        .collect();
+    let body = |i: usize| {
+        let mut body = question(&format!("How much is item number {i}?"));
+        body["messages"][0]["content"] = json!(format!("Products:\n{shelf}"));
+        body
+    };
+    // A fresh server for each: nobody's prompt is there before.
+    let alone: Vec<String> = (0..8).map(|i| Gateway::start().answer(&body(i))).collect();
+    let gateway = Gateway::start();
+    let streams: Vec<_> = (0..8)
+        .map(|i| gateway.send("POST", "/v1/chat/completions", &body(i).to_string()))
+        .collect();
+    let mut cached = 0;
+    for (index, stream) in streams.into_iter().enumerate() {
+        let response = read(stream).json();
+        assert_eq!(response["choices"][0]["message"]["content"], alone[index]);
+        cached += response["usage"]["prompt_tokens_details"]["cached_tokens"]
+            .as_u64()
+            .expect("a number");
+    }
+    // Seven of eight find all but their question.
+    assert!(cached > 7 * 400, "only {cached} tokens were shared");
+}

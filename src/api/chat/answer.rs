@@ -219,6 +219,7 @@ fn usage(finished: &Finished) -> Value {
         "prompt_tokens": finished.prompt_tokens,
         "completion_tokens": finished.generated_tokens,
         "total_tokens": finished.prompt_tokens + finished.generated_tokens,
+        "prompt_tokens_details": {"cached_tokens": finished.cached_tokens},
     })
 }
 
@@ -242,6 +243,7 @@ mod tests {
         Finished {
             reason: FinishReason::Stop,
             prompt_tokens: 10,
+            cached_tokens: 8,
             generated_tokens: 5,
             timings: Timings::default(),
         }
@@ -257,6 +259,7 @@ mod tests {
         assert_eq!(choice["message"]["content"], "Oat milk costs $3.49.");
         assert_eq!(choice["finish_reason"], "stop");
         assert_eq!(body["usage"]["total_tokens"], 15);
+        assert_eq!(body["usage"]["prompt_tokens_details"]["cached_tokens"], 8);
     }
 
     #[test]

@@ -1,0 +1,167 @@
+//! The KV cache as the scheduler sees it: the engine's sequences, what each
+//! holds, and the parked ones, whose request has ended and whose cells wait for
+//! another with the same beginning.
+
+use std::collections::VecDeque;
+
+use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token};
+
+use super::prefix::PrefixTree;
+
+/// Keeps the engine's cells and the tree's in step: every change goes through here.
+#[derive(Debug)]
+pub(super) struct Cache<E> {
+    engine: E,
+    tree: PrefixTree,
+    free_ids: Vec<SeqId>,
+    /// Least recently used first.
+    parked: VecDeque<SeqId>,
+    /// By sequence, whether it is parked.
+    is_parked: Vec<bool>,
+}
+
+impl<E: Engine> Cache<E> {
+    pub(super) fn new(engine: E) -> Self {
+        Self {
+            free_ids: (0..engine.shape().sequences).rev().map(SeqId).collect(),
+            is_parked: vec![false; engine.shape().sequences as usize],
+            engine,
+            tree: PrefixTree::default(),
+            parked: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.engine.shape()
+    }
+
+    /// Cells of requests under way; the rest is free or can be freed at once.
+    pub(super) fn live(&self) -> usize {
+        self.tree.cells_held_by(|id| !self.is_parked[id.0 as usize])
+    }
+
+    /// Cells that only parked sequences hold.
+    pub(super) fn parked_cells(&self) -> usize {
+        self.tree.cells() - self.live()
+    }
+
+    /// How much of `tokens` could be shared now. The last token is always
+    /// computed: its logits are what is wanted.
+    pub(super) fn match_length(&self, tokens: &[Token]) -> usize {
+        match self.shareable(tokens) {
+            Some(tokens) => self.tree.match_length(tokens),
+            None => 0,
+        }
+    }
+
+    /// A sequence without cells; a parked one gives way for it if need be.
+    pub(super) fn acquire(&mut self) -> Option<SeqId> {
+        if self.free_ids.is_empty() {
+            self.evict();
+        }
+        self.free_ids.pop()
+    }
+
+    /// Lets `id` share the longest beginning of `tokens` that is in the cache; returns its length.
+    pub(super) fn share(&mut self, id: SeqId, tokens: &[Token]) -> usize {
+        let Some(tokens) = self.shareable(tokens) else {
+            return 0;
+        };
+        let Some((length, sources)) = self.tree.share(id, tokens) else {
+            return 0;
+        };
+        if let Some(source) = sources.first() {
+            self.engine.share(*source, id, length);
+        }
+        for source in sources {
+            self.touch(source);
+        }
+        length
+    }
+
+    /// Computes a batch; what each sequence has then is told by [`Cache::computed`].
+    pub(super) fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        self.make_room(rows.len());
+        loop {
+            match self.engine.decode(rows) {
+                // Our count of cells and llama.cpp's differ: give it more room.
+                Err(DecodeError::NoCells) if self.evict() => {}
+                result => return result,
+            }
+        }
+    }
+
+    pub(super) fn logits(&self, row: usize) -> &[f32] {
+        self.engine.logits(row)
+    }
+
+    /// `id` has computed `tokens` behind what it had.
+    pub(super) fn computed(&mut self, id: SeqId, tokens: &[Token]) {
+        self.tree.extend(id, tokens);
+    }
+
+    /// The request of `id` has ended; its cells stay for the next with the same beginning.
+    pub(super) fn park(&mut self, id: SeqId) {
+        if !self.shape().shares_prefixes || self.tree.is_redundant(id) {
+            self.release(id);
+        } else {
+            self.is_parked[id.0 as usize] = true;
+            self.parked.push_back(id);
+        }
+    }
+
+    /// `id` and the cells that it alone holds are free.
+    pub(super) fn release(&mut self, id: SeqId) {
+        self.tree.release(id);
+        self.engine.truncate(id, 0);
+        self.free_ids.push(id);
+    }
+
+    fn shareable<'a>(&self, tokens: &'a [Token]) -> Option<&'a [Token]> {
+        let (_, all_but_last) = tokens.split_last()?;
+        self.shape().shares_prefixes.then_some(all_but_last)
+    }
+
+    fn make_room(&mut self, rows: usize) {
+        while self.tree.cells() + rows > self.shape().cells && self.evict() {}
+    }
+
+    /// Frees the least recently used parked sequence; false when there is none.
+    fn evict(&mut self) -> bool {
+        let Some(id) = self.parked.pop_front() else {
+            return false;
+        };
+        self.is_parked[id.0 as usize] = false;
+        self.release(id);
+        true
+    }
+
+    fn touch(&mut self, id: SeqId) {
+        if let Some(place) = self.parked.iter().position(|parked| *parked == id) {
+            self.parked.remove(place);
+            self.parked.push_back(id);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// Panics unless tree, ids and parked sequences agree; `running` are the ids in use.
+    #[cfg(test)]
+    pub(super) fn check_integrity(&self, running: &[(SeqId, Vec<Token>)]) {
+        self.tree.check_integrity();
+        assert!(self.tree.cells() <= self.shape().cells);
+        let ids = self.free_ids.len() + self.parked.len() + running.len();
+        assert_eq!(ids, self.shape().sequences as usize);
+        for (id, tokens) in running {
+            assert_eq!(&self.tree.tokens_of(*id), tokens);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn cells(&self) -> usize {
+        self.tree.cells()
+    }
+}

@@ -1,0 +1,360 @@
+//! Which sequences hold which tokens: a tree in which sequences with a common
+//! beginning share the nodes of it, as they share its cells in the KV cache.
+//!
+//! A node is a run of tokens, one cell each, and the sequences that hold those
+//! cells. The holders of a node hold its ancestors too, so any holder of the
+//! last node of a match can be copied from. Sequences that computed the same
+//! tokens side by side have cells of their own each: such nodes stand beside
+//! each other as twins.
+
+use std::collections::HashMap;
+
+use slab::Slab;
+
+use crate::engine::{SeqId, Token};
+
+type NodeId = usize;
+
+#[derive(Debug)]
+struct Node {
+    parent: Option<NodeId>,
+    tokens: Vec<Token>,
+    holders: Vec<SeqId>,
+    children: Vec<NodeId>,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct PrefixTree {
+    nodes: Slab<Node>,
+    roots: Vec<NodeId>,
+    /// Where each sequence ends; those without cells are absent.
+    leaves: HashMap<SeqId, NodeId>,
+    cells: usize,
+}
+
+/// The longest beginning that some sequence holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Match {
+    /// In tokens, all of them.
+    length: usize,
+    /// Where it ends, and how far into that node.
+    end: Option<(NodeId, usize)>,
+}
+
+impl PrefixTree {
+    /// Cells in use, each counted once however many hold it.
+    pub(super) fn cells(&self) -> usize {
+        self.cells
+    }
+
+    /// Cells that `counts` says at least one holder of.
+    pub(super) fn cells_held_by(&self, counts: impl Fn(SeqId) -> bool) -> usize {
+        self.nodes
+            .iter()
+            .filter(|(_, node)| node.holders.iter().any(|holder| counts(*holder)))
+            .map(|(_, node)| node.tokens.len())
+            .sum()
+    }
+
+    /// How many of `tokens`, from the first on, some sequence holds.
+    pub(super) fn match_length(&self, tokens: &[Token]) -> usize {
+        self.longest(&self.roots, tokens).length
+    }
+
+    /// Whether other sequences hold every cell of this one.
+    pub(super) fn is_redundant(&self, sequence: SeqId) -> bool {
+        self.leaves
+            .get(&sequence)
+            .is_none_or(|leaf| self.nodes[*leaf].holders.len() > 1)
+    }
+
+    /// Lets `sequence`, which holds nothing yet, hold the longest match of
+    /// `tokens`; tells how long it is and who holds all of it already.
+    pub(super) fn share(
+        &mut self,
+        sequence: SeqId,
+        tokens: &[Token],
+    ) -> Option<(usize, Vec<SeqId>)> {
+        debug_assert!(!self.leaves.contains_key(&sequence));
+        let found = self.longest(&self.roots, tokens);
+        let (node, within) = found.end?;
+        let node = self.split(node, within);
+        let sources = self.nodes[node].holders.clone();
+        let mut next = Some(node);
+        while let Some(id) = next {
+            self.nodes[id].holders.push(sequence);
+            next = self.nodes[id].parent;
+        }
+        self.leaves.insert(sequence, node);
+        Some((found.length, sources))
+    }
+
+    /// `sequence` has computed `tokens` behind what it held.
+    pub(super) fn extend(&mut self, sequence: SeqId, tokens: &[Token]) {
+        if tokens.is_empty() {
+            return;
+        }
+        self.cells += tokens.len();
+        let leaf = self.leaves.get(&sequence).copied();
+        if let Some(leaf) = leaf {
+            let node = &mut self.nodes[leaf];
+            if node.children.is_empty() && node.holders.len() == 1 {
+                node.tokens.extend_from_slice(tokens);
+                return;
+            }
+        }
+        let child = self.nodes.insert(Node {
+            parent: leaf,
+            tokens: tokens.to_vec(),
+            holders: vec![sequence],
+            children: Vec::new(),
+        });
+        match leaf {
+            Some(leaf) => self.nodes[leaf].children.push(child),
+            None => self.roots.push(child),
+        }
+        self.leaves.insert(sequence, child);
+    }
+
+    /// `sequence` holds nothing any more; cells that nobody else holds are free.
+    pub(super) fn release(&mut self, sequence: SeqId) {
+        let mut next = self.leaves.remove(&sequence);
+        while let Some(id) = next {
+            let node = &mut self.nodes[id];
+            node.holders.retain(|holder| *holder != sequence);
+            next = node.parent;
+            if node.holders.is_empty() {
+                self.remove(id);
+            }
+        }
+    }
+
+    /// Cuts a node after `at` tokens and returns the part before; everyone who
+    /// ended in it ends in the part behind.
+    fn split(&mut self, id: NodeId, at: usize) -> NodeId {
+        if at == self.nodes[id].tokens.len() {
+            return id;
+        }
+        let node = &mut self.nodes[id];
+        let behind = node.tokens.split_off(at);
+        let front = Node {
+            parent: node.parent,
+            tokens: std::mem::replace(&mut node.tokens, behind),
+            holders: node.holders.clone(),
+            children: vec![id],
+        };
+        let front = self.nodes.insert(front);
+        let grandparent = self.nodes[id].parent.replace(front);
+        let siblings = self.children_of(grandparent);
+        if let Some(place) = siblings.iter_mut().find(|sibling| **sibling == id) {
+            *place = front;
+        }
+        front
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        let node = self.nodes.remove(id);
+        debug_assert!(
+            node.children.is_empty(),
+            "a holder of a child holds its parent"
+        );
+        self.cells -= node.tokens.len();
+        self.children_of(node.parent).retain(|child| *child != id);
+    }
+
+    fn children_of(&mut self, parent: Option<NodeId>) -> &mut Vec<NodeId> {
+        match parent {
+            Some(parent) => &mut self.nodes[parent].children,
+            None => &mut self.roots,
+        }
+    }
+
+    fn longest(&self, children: &[NodeId], tokens: &[Token]) -> Match {
+        let mut best = Match::default();
+        for &id in children {
+            let node = &self.nodes[id];
+            let within = common_length(&node.tokens, tokens);
+            if within == 0 {
+                continue;
+            }
+            let mut found = Match {
+                length: within,
+                end: Some((id, within)),
+            };
+            if within == node.tokens.len() {
+                let deeper = self.longest(&node.children, &tokens[within..]);
+                if deeper.length > 0 {
+                    found.length += deeper.length;
+                    found.end = deeper.end;
+                }
+            }
+            if found.length > best.length {
+                best = found;
+            }
+        }
+        best
+    }
+
+    /// Panics unless everything above holds.
+    #[cfg(test)]
+    pub(super) fn check_integrity(&self) {
+        let mut cells = 0;
+        for (id, node) in &self.nodes {
+            cells += node.tokens.len();
+            assert!(!node.tokens.is_empty() && !node.holders.is_empty());
+            let siblings = match node.parent {
+                Some(parent) => {
+                    let above = &self.nodes[parent];
+                    assert!(node.holders.iter().all(|h| above.holders.contains(h)));
+                    &above.children
+                }
+                None => &self.roots,
+            };
+            assert_eq!(siblings.iter().filter(|child| **child == id).count(), 1);
+            for holder in &node.holders {
+                assert_eq!(node.holders.iter().filter(|h| *h == holder).count(), 1);
+                assert!(self.path(*holder).contains(&id));
+            }
+        }
+        assert_eq!(cells, self.cells);
+    }
+
+    #[cfg(test)]
+    fn path(&self, sequence: SeqId) -> Vec<NodeId> {
+        let mut path: Vec<NodeId> =
+            std::iter::successors(self.leaves.get(&sequence).copied(), |id| {
+                self.nodes[*id].parent
+            })
+            .collect();
+        path.reverse();
+        path
+    }
+
+    /// The tokens that `sequence` holds.
+    #[cfg(test)]
+    pub(super) fn tokens_of(&self, sequence: SeqId) -> Vec<Token> {
+        self.path(sequence)
+            .into_iter()
+            .flat_map(|id| self.nodes[id].tokens.clone())
+            .collect()
+    }
+}
+
+/// Length of the longest common beginning.
+pub(super) fn common_length(a: &[Token], b: &[Token]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const A: SeqId = SeqId(0);
+    const B: SeqId = SeqId(1);
+    const C: SeqId = SeqId(2);
+
+    fn tokens(text: &str) -> Vec<Token> {
+        text.bytes().map(|byte| Token(i32::from(byte))).collect()
+    }
+
+    #[test]
+    fn a_common_beginning_is_held_once() {
+        let mut tree = PrefixTree::default();
+        tree.extend(A, &tokens("store prompt, question one"));
+        let shared = tree.share(B, &tokens("store prompt, question two"));
+        assert_eq!(shared, Some(("store prompt, question ".len(), vec![A])));
+        tree.extend(B, &tokens("two"));
+        tree.check_integrity();
+        assert_eq!(tree.cells(), "store prompt, question one".len() + 3);
+        assert_eq!(tree.tokens_of(B), tokens("store prompt, question two"));
+        assert_eq!(tree.cells_held_by(|id| id == B), tree.cells() - 3);
+    }
+
+    #[test]
+    fn a_beginning_outlives_the_sequence_that_computed_it() {
+        let mut tree = PrefixTree::default();
+        tree.extend(A, &tokens("abcdef"));
+        tree.share(B, &tokens("abcx"));
+        tree.extend(B, &tokens("x"));
+        tree.release(A);
+        tree.check_integrity();
+        assert_eq!(tree.cells(), 4);
+        assert_eq!(tree.share(C, &tokens("abcdef")), Some((3, vec![B])));
+        assert!(tree.is_redundant(C) && !tree.is_redundant(B));
+    }
+
+    #[test]
+    fn twins_are_told_apart_and_the_longer_one_is_found() {
+        let mut tree = PrefixTree::default();
+        tree.extend(A, &tokens("abc"));
+        tree.extend(B, &tokens("abcd"));
+        assert_eq!(tree.cells(), 7);
+        assert_eq!(tree.share(C, &tokens("abcde")), Some((4, vec![B])));
+        tree.release(B);
+        tree.check_integrity();
+        assert_eq!(tree.tokens_of(C), tokens("abcd"));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Action {
+        Start(String),
+        Grow(usize, String),
+        End(usize),
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            "[ab]{1,12}".prop_map(Action::Start),
+            (0_usize..8, "[ab]{1,4}").prop_map(|(who, what)| Action::Grow(who, what)),
+            (0_usize..8).prop_map(Action::End),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_and_goes_everyone_holds_what_it_computed(
+            actions in prop::collection::vec(action(), 1..60),
+        ) {
+            let mut tree = PrefixTree::default();
+            let mut held: HashMap<SeqId, Vec<Token>> = HashMap::new();
+            let mut next = 0;
+            for action in actions {
+                let mut ids: Vec<SeqId> = held.keys().copied().collect();
+                ids.sort();
+                match action {
+                    Action::Start(text) => {
+                        let id = SeqId(next);
+                        next += 1;
+                        let all = tokens(&text);
+                        let expected = held.values().map(|h| common_length(h, &all)).max();
+                        let shared = tree.share(id, &all).map_or(0, |(length, _)| length);
+                        prop_assert_eq!(shared, expected.unwrap_or(0));
+                        tree.extend(id, &all[shared..]);
+                        held.insert(id, all);
+                    }
+                    Action::Grow(who, text) if !ids.is_empty() => {
+                        let id = ids[who % ids.len()];
+                        tree.extend(id, &tokens(&text));
+                        held.entry(id).or_default().extend(tokens(&text));
+                    }
+                    Action::End(who) if !ids.is_empty() => {
+                        let id = ids[who % ids.len()];
+                        tree.release(id);
+                        held.remove(&id);
+                    }
+                    _ => {}
+                }
+                tree.check_integrity();
+                for (id, tokens) in &held {
+                    prop_assert_eq!(&tree.tokens_of(*id), tokens);
+                }
+            }
+            for id in held.keys() {
+                tree.release(*id);
+            }
+            prop_assert_eq!(tree.cells(), 0);
+        }
+    }
+}
