@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admission::Drain;
@@ -79,7 +80,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         .map_err(|source| AppError::Listen { address, source })?;
     let mut signals = Signals::new()?;
 
-    let cores = cpu::physical_cores();
+    let cores = cpu::usable_cores();
     let specs = settings
         .models
         .iter()
@@ -87,7 +88,8 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         .collect();
     let pool = Arc::new(Pool::start(specs, &metrics, &drain)?);
     let state = AppState::new(&settings, Arc::clone(&pool), metrics);
-    tracing::info!("listening on http://{}", server.local_addr()?);
+    let url = format!("http://{}", server.local_addr()?);
+    tracing::info!("listening on {url}");
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(
@@ -100,6 +102,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
 
     let outcome = tokio::select! {
         failed = first_failure(&pool) => Err(failed),
+        () = announce(&pool, &url) => unreachable!("it announces and then waits for ever"),
         name = signals.next() => {
             tracing::info!(signal = name, running = drain.inside(), "draining: no new requests");
             Ok(())
@@ -122,18 +125,36 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
 
 /// Resolves when a model turns out not to be servable; while all are well, never.
 async fn first_failure(pool: &Pool) -> AppError {
-    for entry in pool.entries() {
-        if let State::Unloadable(error) = entry.settled().await {
-            return AppError::Model {
-                id: entry.id.clone(),
-                message: error.to_string(),
+    let failures = pool.entries().iter().map(|entry| {
+        Box::pin(async {
+            let failed = |state: &State| matches!(state, State::Unloadable(_) | State::Crashed);
+            let message = match entry.reaches(failed).await {
+                State::Unloadable(error) => error.to_string(),
+                _ => "its thread crashed; the lines above say where".to_owned(),
             };
-        }
+            AppError::Model {
+                id: entry.id.clone(),
+                message,
+            }
+        })
+    });
+    select_all(failures).await.0
+}
+
+/// Says when all models are loaded, and what to do then.
+async fn announce(pool: &Pool, url: &str) {
+    for entry in pool.entries() {
+        entry
+            .reaches(|state| matches!(state, State::Ready(_)))
+            .await;
     }
-    if let [_, ..] = pool.entries() {
-        tracing::info!("ready");
-    }
-    std::future::pending().await
+    let ids: Vec<_> = pool
+        .entries()
+        .iter()
+        .map(|entry| entry.id.as_str())
+        .collect();
+    tracing::info!("ready: {url}/v1 serves {}", ids.join(", "));
+    std::future::pending::<()>().await;
 }
 
 async fn wait_for_answers(drain: &Drain, grace: Duration, signals: &mut Signals) {

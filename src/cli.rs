@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, ConfigError, Override, Settings, Sources};
+use crate::engine::openmp;
 use crate::{app, telemetry};
 
 /// Name of the program's configuration variables, as in `EDGELLM__SERVER__LISTEN`.
@@ -124,6 +125,8 @@ pub fn main() -> ExitCode {
 }
 
 fn serve(arguments: Serve) -> ExitCode {
+    // Returns only if there is nothing to change, or it cannot be.
+    openmp::restart_with_short_spins();
     let loaded = config::load(&arguments.sources()).and_then(|settings| {
         settings.require_models()?;
         Ok(settings)
@@ -148,6 +151,8 @@ fn run(settings: Settings) -> Result<(), app::AppError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
+        // Tokenizers of llama.cpp that use regular expressions recurse once a character.
+        .thread_stack_size(16 << 20)
         .enable_all()
         .build()?;
     runtime.block_on(app::serve(settings))

@@ -3,7 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Returns only if the variables are set already, or could not be.
-    edgellm::engine::openmp::restart_with_short_spins();
     edgellm::cli::main()
 }

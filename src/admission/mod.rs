@@ -1,11 +1,12 @@
 //! Who may come in: a bounded number of requests a model, none while draining.
 //!
 //! [`decide`] is a plain function; [`Gate`] counts and carries out what it says.
-//! A [`Permit`] stands for one admitted request and must live as long as its
-//! answer is being sent; dropping it makes room.
+//! An admitted request has two things that Drop gives back: its [`Place`], held
+//! as long as the engine has work with it, so that a client which reads slowly
+//! keeps nobody out; and its [`Presence`], held until the last byte is sent, so
+//! that a shutdown can wait for it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -48,13 +49,12 @@ struct State {
     draining: bool,
     inside: usize,
     capacity: usize,
-    running_places: usize,
-    /// How long a request has been taking; `None` before the first.
-    service: Option<Duration>,
+    /// How long a request has been inside on average; `None` before the first.
+    stay: Option<Duration>,
 }
 
-/// Admits, or refuses with the time after which one place should be free: the
-/// mean time a request takes, divided by those that leave in that time.
+/// Admits, or refuses with the time after which a place should be free: by Little's law
+/// one of `inside` requests leaves every `stay / inside`.
 fn decide(state: State) -> Result<(), Refusal> {
     let reason = if state.draining {
         Reason::Draining
@@ -63,11 +63,11 @@ fn decide(state: State) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    let places = u32::try_from(state.running_places.max(1)).unwrap_or(u32::MAX);
-    let service = state.service.unwrap_or(Duration::from_secs(1));
+    let inside = u32::try_from(state.inside.max(1)).unwrap_or(u32::MAX);
+    let stay = state.stay.unwrap_or(Duration::from_secs(1));
     Err(Refusal {
         reason,
-        retry_after: (service / places).max(Duration::from_secs(1)),
+        retry_after: (stay / inside).max(Duration::from_secs(1)),
     })
 }
 
@@ -80,7 +80,6 @@ pub struct Gate {
 #[derive(Debug)]
 struct Inner {
     capacity: usize,
-    running_places: usize,
     drain: Drain,
     counts: Mutex<Counts>,
 }
@@ -88,17 +87,16 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Counts {
     inside: usize,
-    service: Option<Duration>,
+    stay: Option<Duration>,
 }
 
 impl Gate {
-    /// `running_places` requests at work and `waiting_places` in the queue.
+    /// `capacity` requests at once, running and waiting ones together.
     #[must_use]
-    pub fn new(running_places: usize, waiting_places: usize, drain: Drain) -> Self {
+    pub fn new(capacity: usize, drain: Drain) -> Self {
         Self {
             inner: Arc::new(Inner {
-                capacity: running_places + waiting_places,
-                running_places,
+                capacity,
                 drain,
                 counts: Mutex::default(),
             }),
@@ -113,57 +111,71 @@ impl Gate {
 
     /// Whether a request that came now would be admitted.
     pub fn would_admit(&self) -> Result<(), Refusal> {
-        decide(self.state(&self.counts()))
+        decide(self.state(&self.counts(), self.inner.drain.has_begun()))
     }
 
     /// Lets a request in.
-    pub fn admit(&self) -> Result<Permit, Refusal> {
+    pub fn admit(&self) -> Result<(Place, Presence), Refusal> {
         let mut counts = self.counts();
-        decide(self.state(&counts))?;
+        // Entering and the beginning of a drain exclude each other: who is in will be waited for.
+        let presence = self.inner.drain.enter();
+        decide(self.state(&counts, presence.is_none()))?;
+        let Some(presence) = presence else {
+            unreachable!("a drain refuses");
+        };
         counts.inside += 1;
-        self.inner.drain.entered();
-        Ok(Permit {
+        let place = Place {
             gate: self.clone(),
             since: Instant::now(),
-        })
+            served: false,
+        };
+        Ok((place, presence))
     }
 
-    fn state(&self, counts: &Counts) -> State {
+    fn state(&self, counts: &Counts, draining: bool) -> State {
         State {
-            draining: self.inner.drain.has_begun(),
+            draining,
             inside: counts.inside,
             capacity: self.inner.capacity,
-            running_places: self.inner.running_places,
-            service: counts.service,
+            stay: counts.stay,
         }
     }
 
-    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
-        self.inner
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        lock(&self.inner.counts)
     }
 }
 
-/// One admitted request's place.
-#[derive(Debug)]
-pub struct Permit {
-    gate: Gate,
-    since: Instant,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Drop for Permit {
+/// One admitted request's claim on the engine.
+#[derive(Debug)]
+pub struct Place {
+    gate: Gate,
+    since: Instant,
+    served: bool,
+}
+
+impl Place {
+    /// The request was answered: how long that took tells how long others take.
+    pub fn served(&mut self) {
+        self.served = true;
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        let took = self.since.elapsed();
+        let stay = self.since.elapsed();
         let mut counts = self.gate.counts();
         counts.inside -= 1;
-        counts.service = Some(match counts.service {
-            Some(mean) => (mean * 7 + took) / 8,
-            None => took,
-        });
-        drop(counts);
-        self.gate.inner.drain.left();
+        if self.served {
+            counts.stay = Some(match counts.stay {
+                Some(mean) => (mean * 7 + stay) / 8,
+                None => stay,
+            });
+        }
     }
 }
 
@@ -176,27 +188,32 @@ pub struct Drain {
 
 #[derive(Debug, Default)]
 struct DrainInner {
-    begun: AtomicBool,
-    inside: Mutex<usize>,
+    state: Mutex<DrainState>,
     empty: Notify,
+}
+
+#[derive(Debug, Default)]
+struct DrainState {
+    begun: bool,
+    inside: usize,
 }
 
 impl Drain {
     /// Nobody comes in from now on.
     pub fn begin(&self) {
-        self.inner.begun.store(true, Ordering::SeqCst);
+        self.state().begun = true;
     }
 
     /// Whether it has begun.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.inner.begun.load(Ordering::SeqCst)
+        self.state().begun
     }
 
     /// Requests that are inside now.
     #[must_use]
     pub fn inside(&self) -> usize {
-        *self.lock()
+        self.state().inside
     }
 
     /// Waits until nobody is inside.
@@ -210,23 +227,35 @@ impl Drain {
         }
     }
 
-    fn entered(&self) {
-        *self.lock() += 1;
-    }
-
-    fn left(&self) {
-        let mut inside = self.lock();
-        *inside -= 1;
-        if *inside == 0 {
-            self.inner.empty.notify_waiters();
+    fn enter(&self) -> Option<Presence> {
+        let mut state = self.state();
+        if state.begun {
+            return None;
         }
+        state.inside += 1;
+        Some(Presence {
+            drain: self.clone(),
+        })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
-        self.inner
-            .inside
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, DrainState> {
+        lock(&self.inner.state)
+    }
+}
+
+/// One request that a shutdown waits for.
+#[derive(Debug)]
+pub struct Presence {
+    drain: Drain,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut state = self.drain.state();
+        state.inside -= 1;
+        if state.inside == 0 {
+            self.drain.inner.empty.notify_waiters();
+        }
     }
 }
 
@@ -238,15 +267,14 @@ mod tests {
         draining: false,
         inside: 0,
         capacity: 4,
-        running_places: 2,
-        service: None,
+        stay: None,
     };
 
     #[test]
     fn a_full_queue_says_when_a_place_should_be_free() {
         let full = State {
             inside: 4,
-            service: Some(Duration::from_secs(10)),
+            stay: Some(Duration::from_secs(20)),
             ..STATE
         };
         let refusal = decide(full).expect_err("full");
@@ -264,26 +292,27 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_permit_makes_room() {
-        let gate = Gate::new(1, 1, Drain::default());
-        let first = gate.admit().expect("room");
+    fn a_dropped_place_makes_room_however_long_its_answer_is_read() {
+        let gate = Gate::new(2, Drain::default());
+        let (place, _presence) = gate.admit().expect("room");
         let _second = gate.admit().expect("room");
         assert!(gate.admit().is_err());
-        drop(first);
+        drop(place);
         assert!(gate.admit().is_ok());
     }
 
     #[tokio::test]
-    async fn a_drain_is_over_when_the_last_permit_is_dropped() {
+    async fn a_drain_is_over_when_the_last_presence_is_dropped() {
         let drain = Drain::default();
-        let gate = Gate::new(1, 1, drain.clone());
-        let permit = gate.admit().expect("room");
+        let gate = Gate::new(2, drain.clone());
+        let (place, presence) = gate.admit().expect("room");
+        drop(place);
         drain.begin();
         assert!(gate.admit().is_err());
         let waiting = tokio::spawn(async move { drain.empty().await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        drop(permit);
+        drop(presence);
         waiting.await.expect("drained");
     }
 }

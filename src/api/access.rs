@@ -23,7 +23,8 @@ pub(super) async fn log_and_count(
 ) -> Response {
     let id = client_id(request.headers())
         .unwrap_or_else(|| format!("req_{}", uuid::Uuid::new_v4().simple()));
-    let span = tracing::info_span!("request", id);
+    // Of the highest level, so that no log level leaves a line without its id.
+    let span = tracing::error_span!("request", id);
     let endpoint = request
         .extensions()
         .get::<MatchedPath>()
@@ -48,7 +49,12 @@ fn count(state: &AppState, endpoint: &str, response: &Response) {
         .metrics
         .request_answered("", endpoint, status.as_u16(), finish_reason);
     if let Some(error) = response.extensions().get::<ApiError>() {
-        tracing::info!(endpoint, status = status.as_u16(), %error, "answered");
+        tracing::info!(
+            endpoint,
+            status = status.as_u16(),
+            error = error.label(),
+            "answered"
+        );
     } else {
         // Probes and scrapes come every few seconds.
         tracing::debug!(endpoint, status = status.as_u16(), "answered");

@@ -1,11 +1,10 @@
 //! Reading a JSON body: its declared type, its size, the time it may take, and
 //! errors that name the field.
 
-use std::time::Duration;
-
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
@@ -15,19 +14,39 @@ use super::state::AppState;
 #[derive(Debug)]
 pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        /// Larger bodies are parsed off the runtime's threads.
+        const LARGE: usize = 64 << 10;
         if !declares_json(request.headers()) {
             return Err(ApiError::NotJson);
         }
-        let bytes = read(request, state.body_limit, state.body_timeout).await?;
-        parse(&bytes).map(Self)
+        let limit = state.body_limit;
+        // One time limit for all of it: a byte now and then does not extend it.
+        let reading = async {
+            // The semaphore is never closed.
+            let _turn = state.bodies.acquire().await.ok();
+            let bytes = read(request.into_body(), limit).await?;
+            if bytes.len() < LARGE {
+                return parse(&bytes);
+            }
+            let parsed = tokio::task::spawn_blocking(move || parse(&bytes));
+            parsed.await.map_err(|_| ApiError::Internal)?
+        };
+        let value = tokio::time::timeout(state.body_timeout, reading)
+            .await
+            .map_err(|_| ApiError::BodyTimeout(state.body_timeout))?;
+        value.map(Self)
     }
 }
 
 fn declares_json(headers: &HeaderMap) -> bool {
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| encoding != "identity") {
+        return false;
+    }
     let Some(value) = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -39,18 +58,30 @@ fn declares_json(headers: &HeaderMap) -> bool {
         || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
-/// The whole body within one time limit: a client that sends a byte now and then does not extend it.
-async fn read(request: Request, limit: usize, timeout: Duration) -> Result<bytes::Bytes, ApiError> {
-    let body = Limited::new(request.into_body(), limit);
-    match tokio::time::timeout(timeout, body.collect()).await {
-        Err(_) => Err(ApiError::BodyTimeout(timeout)),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge { limit }),
-        Ok(Err(error)) => Err(ApiError::Invalid {
+/// The whole body. What is over the limit is read on and thrown away: many clients look for
+/// an answer only after they have sent everything.
+async fn read(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    let mut too_large = false;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::Invalid {
             message: format!("the request body could not be read: {error}"),
             param: None,
-        }),
+        })?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        too_large |= bytes.len() + data.len() > limit;
+        if too_large {
+            bytes = Vec::new();
+        } else {
+            bytes.extend_from_slice(data);
+        }
     }
+    if too_large {
+        return Err(ApiError::TooLarge { limit });
+    }
+    Ok(bytes)
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

@@ -60,7 +60,9 @@ pub enum ApiError {
         limit: usize,
     },
     /// The body is not declared as JSON.
-    #[error("send the body as JSON with the header `content-type: application/json`")]
+    #[error(
+        "send the body as plain JSON with the header `content-type: application/json` and no content-encoding"
+    )]
     NotJson,
     /// The client did not send its body in time.
     #[error("the request body did not arrive within {0:?}")]
@@ -71,6 +73,11 @@ pub enum ApiError {
     /// The model could not be loaded or its thread has ended.
     #[error("the model `{0}` is not available; the server's log says why")]
     ModelUnavailable(String),
+    /// The model's chat template fails on this conversation.
+    #[error(
+        "the model's chat template does not work with these messages; the server's log says why"
+    )]
+    Template,
     /// A request failed while it was computed.
     #[error("{0}")]
     Job(JobError),
@@ -108,6 +115,15 @@ impl ApiError {
         Self::Unsupported {
             param: param.into(),
             why: why.into(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.retry_after),
+            // By then whoever supervises this process should have started the next.
+            Self::Job(JobError::ShuttingDown) => Some(Duration::from_secs(5)),
+            _ => None,
         }
     }
 
@@ -162,9 +178,28 @@ impl ApiError {
                 "overloaded_error",
                 Some(Reason::Draining.as_str()),
             ),
-            Self::ModelUnavailable(_) | Self::Job(JobError::Engine) | Self::Internal => {
-                row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None)
+            Self::ModelUnavailable(_)
+            | Self::Template
+            | Self::Job(JobError::Engine)
+            | Self::Internal => row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None),
+        }
+    }
+
+    /// What a log may say: type or code and the parameter, nothing that a client wrote.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let row = self.row();
+        let what = row.code.unwrap_or(row.kind);
+        match self {
+            // Without the keys of maps, which are a client's words.
+            Self::Invalid {
+                param: Some(param), ..
             }
+            | Self::Unsupported { param, .. } => {
+                let known = param.split("logit_bias.").next().unwrap_or_default();
+                format!("{what}: {}", shortened(known, 100))
+            }
+            _ => what.to_owned(),
         }
     }
 
@@ -181,12 +216,20 @@ impl ApiError {
         };
         json!({
             "error": {
-                "message": self.to_string(),
+                "message": shortened(&self.to_string(), 400),
                 "type": row.kind,
-                "param": param,
+                "param": param.map(|param| shortened(param, 100)),
                 "code": row.code,
             }
         })
+    }
+}
+
+/// The beginning, with a sign that something is missing.
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -198,11 +241,23 @@ impl From<Refusal> for ApiError {
 
 impl From<&PromptError> for ApiError {
     fn from(error: &PromptError) -> Self {
-        let param = match error {
-            PromptError::NoTemplate | PromptError::Template(TemplateError::Broken(_)) => "model",
-            PromptError::NoMark | PromptError::Template(TemplateError::Refused(_)) => "messages",
-        };
-        Self::invalid(param, error.to_string())
+        match error {
+            PromptError::NoTemplate => Self::invalid("model", error.to_string()),
+            PromptError::NoMark => Self::invalid("messages", error.to_string()),
+            PromptError::Template(error) => error.into(),
+        }
+    }
+}
+
+impl From<&TemplateError> for ApiError {
+    fn from(error: &TemplateError) -> Self {
+        match error {
+            TemplateError::Refused(_) => Self::invalid("messages", error.to_string()),
+            TemplateError::Broken(reason) => {
+                tracing::error!(reason, "the model's chat template does not work");
+                Self::Template
+            }
+        }
     }
 }
 
@@ -210,14 +265,11 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut response = (status, Json(self.body())).into_response();
-        if let Self::Refused(refusal) = &self {
-            let seconds = refusal.retry_after.as_secs_f64().ceil().max(1.0);
+        if let Some(after) = self.retry_after() {
+            let seconds = after.as_secs_f64().ceil().max(1.0);
             if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
                 response.headers_mut().insert(header::RETRY_AFTER, value);
             }
-        }
-        if status.is_server_error() && !matches!(self, Self::Refused(_)) {
-            tracing::error!(error = %self, "request failed");
         }
         // The access log and metrics read it back.
         response.extensions_mut().insert(self);
@@ -239,6 +291,16 @@ mod tests {
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "3");
+    }
+
+    #[test]
+    fn what_a_client_wrote_is_cut_short_and_never_logged() {
+        let error = ApiError::invalid(
+            format!("logit_bias.{}", "secret".repeat(1000)),
+            "secret".repeat(1000),
+        );
+        assert!(error.body().to_string().len() < 1000);
+        assert!(!error.label().contains("secret"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! An answer under way: its events, its place inside, and what is written down
+//! An answer under way: its events, its presence, and what is written down
 //! when it ends, however it ends.
 
 use std::time::Instant;
@@ -6,26 +6,26 @@ use std::time::Instant;
 use tokio::sync::mpsc::Receiver;
 use tracing::Span;
 
-use crate::admission::Permit;
+use crate::admission::Presence;
 use crate::scheduler::{Event, Finished};
 use crate::telemetry::Metrics;
 
 use super::error::ApiError;
 
-/// Dropping it tells the scheduler that the client has left, makes room at the
-/// gate and writes the access line.
+/// Dropping it tells the scheduler that the client has left, lets a shutdown go
+/// on and writes the access line.
 #[derive(Debug)]
 pub(super) struct Generation {
     events: Receiver<Event>,
-    _permit: Permit,
+    _presence: Presence,
     record: Record,
 }
 
 impl Generation {
-    pub(super) fn new(events: Receiver<Event>, permit: Permit, record: Record) -> Self {
+    pub(super) fn new(events: Receiver<Event>, presence: Presence, record: Record) -> Self {
         Self {
             events,
-            _permit: permit,
+            _presence: presence,
             record,
         }
     }
@@ -60,6 +60,7 @@ pub(super) struct Record {
     status: u16,
     finish_reason: &'static str,
     finished: Option<Finished>,
+    /// What went wrong, without a word of the client's.
     error: Option<String>,
 }
 
@@ -87,7 +88,7 @@ impl Record {
             self.metrics
                 .request_rejected(&self.model, refusal.reason.as_str());
         }
-        self.error = Some(error.to_string());
+        self.error = Some(error.label());
     }
 }
 

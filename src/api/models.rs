@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Shared};
 use serde_json::{Value, json};
 
@@ -20,8 +21,9 @@ pub(super) async fn list(Shared(state): Shared<AppState>) -> Json<Value> {
 
 pub(super) async fn show(
     Shared(state): Shared<AppState>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
+    let Path(id) = id.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
     find_model(&state, Some(&id)).map(|entry| Json(describe(entry)))
 }
 

@@ -91,6 +91,9 @@ impl Server {
     }
 }
 
+/// Bytes of a request's head at most; also what a connection buffers.
+const LARGEST_HEAD: usize = 64 << 10;
+
 type Io = TokioIo<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>;
 
 fn connection(
@@ -105,6 +108,7 @@ fn connection(
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
+        .max_buf_size(LARGEST_HEAD)
         .serve_connection(
             TokioIo::new(Box::pin(stream)),
             TowerToHyperService::new(router),

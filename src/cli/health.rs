@@ -48,7 +48,9 @@ async fn ready(url: &str) -> Result<(bool, String), String> {
         return Err("only http:// URLs can be asked".to_owned());
     }
     let authority = uri.authority().ok_or("the URL names no host")?;
-    let address = (authority.host(), authority.port_u16().unwrap_or(80));
+    // An IPv6 address stands in brackets in a URL only.
+    let host = authority.host().trim_matches(['[', ']']);
+    let address = (host, authority.port_u16().unwrap_or(80));
     let text = |error: &dyn std::error::Error| error.to_string();
     let stream = TcpStream::connect(address).await.map_err(|e| text(&e))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

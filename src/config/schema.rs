@@ -166,7 +166,7 @@ const TELEMETRY: Section = Section {
             name: "log_prompts",
             kind: Kind::Flag,
             default: Fallback::Flag(false),
-            doc: "Whether prompts and answers appear in the log; they can hold personal data.",
+            doc: "Whether prompts appear in the log; they can hold personal data.",
         },
     ],
 };

@@ -95,7 +95,7 @@ pub struct Telemetry {
     pub log_format: LogFormat,
     /// The least severe level that is logged.
     pub log_level: LogLevel,
-    /// Whether prompts and answers may appear in the log.
+    /// Whether prompts may appear in the log.
     pub log_prompts: bool,
 }
 

@@ -16,11 +16,12 @@ pub fn built_for() -> Vec<&'static str> {
         .collect()
 }
 
-/// Cores that compute side by side; the threads of one core share what matrix products need.
-/// Where the system does not say, every processor counts.
+/// Cores that compute side by side: physical ones, because the threads of one core share
+/// what matrix products need, and no more than a container's quota or an affinity allows.
 #[must_use]
-pub fn physical_cores() -> u32 {
-    let cores = u32::try_from(num_cpus::get_physical()).unwrap_or(1);
+pub fn usable_cores() -> u32 {
+    let cores = num_cpus::get_physical().min(num_cpus::get());
+    let cores = u32::try_from(cores).unwrap_or(1);
     cores.max(1)
 }
 

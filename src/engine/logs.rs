@@ -2,12 +2,15 @@
 //! the last error kept, because its functions answer a failure with a null
 //! pointer and say the reason only here.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Mutex;
 
 use llama_cpp_sys_2 as sys;
 
-static LINES: Mutex<Lines> = Mutex::new(Lines::new());
+thread_local! {
+    // Models load side by side, each on a thread of its own.
+    static LINES: RefCell<Lines> = const { RefCell::new(Lines::new()) };
+}
 
 /// Sends llama.cpp's and ggml's log lines to `tracing`. Call once, before any model is loaded.
 pub fn route_logs() {
@@ -16,20 +19,14 @@ pub fn route_logs() {
     unsafe { sys::llama_log_set(Some(callback), std::ptr::null_mut()) };
 }
 
-/// What llama.cpp last complained about, without its function names.
+/// What llama.cpp last complained about on this thread, without its function names.
 pub(super) fn last_error() -> Option<String> {
-    lock().last_error.clone()
+    LINES.with_borrow(|lines| lines.last_error.clone())
 }
 
 /// Forgets earlier complaints, so that the next failure is not given an old reason.
 pub(super) fn clear_last_error() {
-    lock().last_error = None;
-}
-
-fn lock() -> std::sync::MutexGuard<'static, Lines> {
-    LINES
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    LINES.with_borrow_mut(|lines| lines.last_error = None);
 }
 
 /// Assembles whole lines: llama.cpp prints a line in several calls.
@@ -104,7 +101,8 @@ unsafe extern "C" fn callback(
     }
     // SAFETY: llama.cpp passes a NUL-terminated string that lives during the call.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-    lock().push(level, &text);
+    // Not reached while a line is being emitted: nothing of ours logs through llama.cpp.
+    LINES.with_borrow_mut(|lines| lines.push(level, &text));
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::LlamaModelLoadError;
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -39,6 +40,9 @@ pub enum LoadError {
         /// llama.cpp's own words.
         reason: String,
     },
+    /// The program is being stopped.
+    #[error("loading was given up")]
+    Abandoned,
     /// Weights were loaded, but no context could be made.
     #[error("cannot set up the model's KV cache: {}; a smaller models.context or models.max_running needs less memory", .0.as_deref().unwrap_or("llama.cpp gave no reason"))]
     Context(Option<String>),
@@ -73,6 +77,9 @@ pub struct ModelInfo {
     pub trained_context: u32,
     /// Tokens in the vocabulary.
     pub vocabulary: usize,
+    /// Bytes of the longest text that one token stands for: no text has fewer tokens than
+    /// its bytes divided by this.
+    pub longest_piece: usize,
     /// Whether sequences may share the cells of a common beginning.
     pub shares_prefixes: bool,
     /// SHA-256 of the file, hexadecimal.
@@ -98,19 +105,23 @@ pub struct Model {
 }
 
 impl Model {
-    /// Maps the file into memory and reads its vocabulary.
+    /// Maps the file into memory and reads its vocabulary; gives up when `abort` becomes true.
     ///
     /// # Errors
     /// See [`LoadError`].
-    pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let digest = check_and_digest(path)?;
+    pub fn load(path: &Path, abort: &Arc<AtomicBool>) -> Result<Self, LoadError> {
+        let digest = check_and_digest(path, abort)?;
         logs::clear_last_error();
         let refused = |reason| LoadError::Refused {
             path: path.to_owned(),
             reason,
         };
-        let weights = LlamaModel::load_from_file(backend(), path, &LlamaModelParams::default())
-            .map_err(|error| match error {
+        let watched = Arc::clone(abort);
+        let params = LlamaModelParams::default()
+            .with_progress_callback(move |_| !watched.load(Ordering::Relaxed));
+        let weights =
+            LlamaModel::load_from_file(backend(), path, &params).map_err(|error| match error {
+                _ if abort.load(Ordering::Relaxed) => LoadError::Abandoned,
                 LlamaModelLoadError::NullResult => refused(
                     logs::last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned()),
                 ),
@@ -124,7 +135,8 @@ impl Model {
             .filter(|token| vocab.is_eog(*token))
             .map(|token| Token(token.0))
             .collect();
-        let info = read_info(&weights, digest);
+        let longest_piece = pieces.longest();
+        let info = read_info(&weights, digest, longest_piece);
         Ok(Self {
             weights,
             info,
@@ -205,6 +217,11 @@ impl PieceTable {
         Self { bytes, bounds }
     }
 
+    fn longest(&self) -> usize {
+        let lengths = self.bounds.windows(2).map(|pair| pair[1] - pair[0]);
+        lengths.max().unwrap_or(1).max(1) as usize
+    }
+
     fn get(&self, token: Token) -> &[u8] {
         let bounds = usize::try_from(token.0)
             .ok()
@@ -238,7 +255,7 @@ fn read_specials(weights: &LlamaModel) -> Vec<SpecialToken> {
         .collect()
 }
 
-fn read_info(weights: &LlamaModel, digest: String) -> ModelInfo {
+fn read_info(weights: &LlamaModel, digest: String, longest_piece: usize) -> ModelInfo {
     let vocab = weights.vocab();
     let text_of = |token: LlamaToken| {
         if token.0 < 0 {
@@ -263,6 +280,7 @@ fn read_info(weights: &LlamaModel, digest: String) -> ModelInfo {
         size_bytes: weights.size(),
         trained_context: weights.n_ctx_train(),
         vocabulary: usize::try_from(weights.n_vocab()).unwrap_or(0),
+        longest_piece,
         digest,
         chat_template: weights
             .chat_template(None)
@@ -324,7 +342,7 @@ fn quantization_name(file_type: u32) -> &'static str {
 }
 
 /// Reads the file once: is it a GGUF, and what is its SHA-256.
-fn check_and_digest(path: &Path) -> Result<String, LoadError> {
+fn check_and_digest(path: &Path, abort: &AtomicBool) -> Result<String, LoadError> {
     let unreadable = |source| LoadError::Unreadable {
         path: path.to_owned(),
         source,
@@ -337,6 +355,9 @@ fn check_and_digest(path: &Path) -> Result<String, LoadError> {
     let mut buffer = vec![0; 1 << 20];
     let mut first = true;
     loop {
+        if abort.load(Ordering::Relaxed) {
+            return Err(LoadError::Abandoned);
+        }
         let read = file.read(&mut buffer).map_err(unreadable)?;
         if first && !buffer[..read].starts_with(b"GGUF") {
             return Err(LoadError::NotGguf(path.to_owned()));
@@ -363,7 +384,8 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named_with_the_remedy() {
-        let error = Model::load(Path::new("/nowhere/model.gguf")).expect_err("no such file");
+        let error = Model::load(Path::new("/nowhere/model.gguf"), &Arc::default())
+            .expect_err("no such file");
         let text = error.to_string();
         assert!(text.contains("/nowhere/model.gguf") && text.contains("check the path"));
     }
@@ -372,7 +394,7 @@ mod tests {
     fn a_text_file_is_not_taken_for_a_model() {
         let file = tempfile::NamedTempFile::new().expect("temporary file");
         std::fs::write(file.path(), "hello").expect("written");
-        let error = Model::load(file.path()).expect_err("not a GGUF");
+        let error = Model::load(file.path(), &Arc::default()).expect_err("not a GGUF");
         assert!(matches!(error, LoadError::NotGguf(_)));
     }
 }

@@ -25,7 +25,11 @@ pub fn restart_with_short_spins() {
         return;
     }
     let mut arguments = env::args_os();
-    let mut program = Command::new("/proc/self/exe");
+    // By its own path, so that it keeps its name in lists of processes.
+    let Ok(path) = env::current_exe() else {
+        return;
+    };
+    let mut program = Command::new(path);
     if let Some(name) = arguments.next() {
         program.arg0(name);
     }

@@ -124,7 +124,7 @@ impl Loaded {
     /// Hands a request to the scheduler; gives it back when the scheduler is gone.
     pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
         use std::sync::mpsc::TrySendError;
-        // The channel holds as many jobs as the gate admits, so it is never full.
+        // The channel holds as many jobs as the gate admits, and a job keeps its place: it is never full.
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
         })
@@ -162,12 +162,13 @@ impl Entry {
         }
     }
 
-    /// Waits until it is loaded, or cannot be.
-    pub async fn settled(&self) -> State {
+    /// Waits until it is in a state that `wanted` says yes to.
+    pub async fn reaches(&self, wanted: impl Fn(&State) -> bool) -> State {
         let mut state = self.state.subscribe();
-        match state.wait_for(|s| !matches!(s, State::Loading)).await {
-            Ok(settled) => settled.clone(),
-            Err(_) => State::Crashed,
+        match state.wait_for(wanted).await {
+            Ok(reached) => reached.clone(),
+            // The entry itself holds the sender.
+            Err(_) => State::Stopped,
         }
     }
 }
@@ -192,7 +193,7 @@ impl Pool {
         let mut threads = Vec::new();
         for spec in specs {
             let state = watch::Sender::new(State::Loading);
-            let gate = Gate::new(spec.limits.max_running, spec.max_waiting, drain.clone());
+            let gate = Gate::new(spec.limits.max_running + spec.max_waiting, drain.clone());
             let heartbeat = Heartbeat::default();
             let id = spec.id.clone();
             let worker = worker::Worker {
@@ -235,13 +236,14 @@ impl Pool {
     pub fn stop(&self) {
         self.abort.store(true, Ordering::SeqCst);
         for entry in &self.entries {
-            // Drops the last way into the thread's channel, which ends its loop.
+            // Drops the last way into the thread's channel, which ends its loop; a thread that
+            // is still loading finds that nobody waits for it any more.
             entry.state.send_if_modified(|state| {
-                let ready = matches!(state, State::Ready(_));
-                if ready {
+                let alive = matches!(state, State::Ready(_) | State::Loading);
+                if alive {
                     *state = State::Stopped;
                 }
-                ready
+                alive
             });
         }
         let threads =

@@ -32,11 +32,8 @@ impl Worker {
             .name(format!("model-{}", self.spec.id))
             .spawn(move || {
                 let end = match catch_unwind(AssertUnwindSafe(|| self.run())) {
-                    Ok(Ok(())) => State::Stopped,
-                    Ok(Err(error)) => {
-                        tracing::error!(model = self.spec.id, "{error}");
-                        State::Unloadable(Arc::new(error))
-                    }
+                    Ok(Ok(()) | Err(LoadError::Abandoned)) => State::Stopped,
+                    Ok(Err(error)) => State::Unloadable(Arc::new(error)),
                     Err(_) => {
                         tracing::error!(model = self.spec.id, "the model's thread crashed");
                         State::Crashed
@@ -50,7 +47,7 @@ impl Worker {
         let spec = &self.spec;
         let started = Instant::now();
         tracing::info!(model = spec.id, file = %spec.path.display(), "loading");
-        let model = Arc::new(Model::load(&spec.path)?);
+        let model = Arc::new(Model::load(&spec.path, &self.abort)?);
         let engine = LlamaEngine::new(&model, spec.engine)?;
         let info = model.info();
         let prompter = Prompter::new(
@@ -74,7 +71,7 @@ impl Worker {
             max_running = spec.limits.max_running,
             threads = spec.engine.threads,
             seconds = started.elapsed().as_secs_f64(),
-            "ready"
+            "loaded"
         );
 
         let (jobs, queue) = sync_channel(self.queue);
@@ -85,12 +82,21 @@ impl Worker {
             spec.limits,
             self.metrics.for_model(&spec.id),
         );
-        self.state.send_replace(State::Ready(Arc::new(Loaded {
+        let loaded = Arc::new(Loaded {
             model: Arc::clone(&model),
             prompter,
             cells,
             jobs,
-        })));
+        });
+        self.state.send_if_modified(|state| {
+            // Unless it was stopped meanwhile: then the way into the channel is dropped here.
+            let awaited = matches!(state, State::Loading);
+            if awaited {
+                *state = State::Ready(Arc::clone(&loaded));
+            }
+            awaited
+        });
+        drop(loaded);
         drive(scheduler, &queue, &self.heartbeat, &|| {
             self.abort.load(Ordering::SeqCst)
         });

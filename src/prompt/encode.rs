@@ -22,7 +22,7 @@ pub enum PromptError {
     /// The model cannot chat.
     #[error(
         "this model has no chat template: use an instruct or chat GGUF whose metadata has \
-         tokenizer.chat_template, or ask /v1/completions, which needs none"
+         tokenizer.chat_template"
     )]
     NoTemplate,
     /// The request holds all 66 Unicode noncharacters, so that none is left to mark its text with.

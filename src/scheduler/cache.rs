@@ -54,9 +54,13 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// A sequence without cells; a parked one gives way for it if need be.
-    pub(super) fn acquire(&mut self) -> Option<SeqId> {
+    /// A sequence without cells for a request of these tokens; a parked one gives way for it
+    /// if need be, those that it can share with last.
+    pub(super) fn acquire(&mut self, tokens: &[Token]) -> Option<SeqId> {
         if self.free_ids.is_empty() {
+            for holder in self.tree.holders_of_match(tokens) {
+                self.touch(holder);
+            }
             self.evict();
         }
         self.free_ids.pop()

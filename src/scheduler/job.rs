@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use crate::admission::Place;
 use crate::engine::Token;
 use crate::sampling::SamplingParams;
 
@@ -25,6 +26,8 @@ pub struct Job {
     pub ignore_end: bool,
     /// When it came in.
     pub arrived: Instant,
+    /// Given back when the engine is done with it; tests have none.
+    pub place: Option<Place>,
     /// Where log lines about it belong.
     pub span: tracing::Span,
     /// Where the answer goes; from [`channel`].

@@ -132,18 +132,26 @@ impl<E: Engine> Scheduler<E> {
 
     fn take_up(&mut self, now: Instant) {
         let cells = self.cache.shape().cells;
+        let mut committed = if self.waiting.is_empty() {
+            0
+        } else {
+            self.committed()
+        };
         while self.running.len() < self.limits.max_running {
             let Some(next) = self.waiting.front() else {
                 break;
             };
             let novel = next.len() - self.shareable(next.tokens(), self.running.len());
-            if !plan::fits(novel, self.committed(), self.running.len(), cells) {
+            if !plan::fits(novel, committed, self.running.len(), cells) {
                 break;
             }
-            let (Some(id), Some(mut sequence)) = (self.cache.acquire(), self.waiting.pop_front())
-            else {
+            let Some(id) = self.cache.acquire(next.tokens()) else {
                 break;
             };
+            let Some(mut sequence) = self.waiting.pop_front() else {
+                break;
+            };
+            committed += novel;
             sequence.take_up(now, &self.metrics);
             self.running.push(Running {
                 id,
@@ -181,7 +189,10 @@ impl<E: Engine> Scheduler<E> {
         if !self.cache.shape().shares_prefixes {
             return 0;
         }
-        common_length(&tokens[..tokens.len() - 1], running.sequence.tokens())
+        let Some((_, all_but_last)) = tokens.split_last() else {
+            return 0;
+        };
+        common_length(all_but_last, running.sequence.tokens())
     }
 
     /// Starts sequences from the longest beginning in the cache, but for those that an older

@@ -28,7 +28,12 @@ impl Pace {
         let decode = if decode_rows == 0 {
             0.0
         } else {
-            self.decode_step.unwrap_or(0.0)
+            // A whole step that was shorter shows that the average is too high.
+            let decode = self.decode_step.get_or_insert(took);
+            if took < *decode {
+                *decode += NEWEST * (took - *decode);
+            }
+            *decode
         };
         #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
         let row = (took - decode).max(0.0) / prefill_rows as f64;
@@ -64,6 +69,16 @@ mod tests {
         pace.observe(4, 0, Duration::from_millis(50));
         pace.observe(4, 100, Duration::from_millis(150));
         assert_eq!(pace.prefill_rows(TARGET, 512), 100);
+    }
+
+    #[test]
+    fn a_hiccup_is_forgotten_even_if_every_step_has_prompts() {
+        let mut pace = Pace::default();
+        pace.observe(4, 0, Duration::from_secs(5));
+        for _ in 0..100 {
+            pace.observe(4, 8, Duration::from_millis(20));
+        }
+        assert!(pace.prefill_rows(TARGET, 512) > 100);
     }
 
     #[test]

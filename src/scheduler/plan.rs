@@ -34,15 +34,17 @@ pub(super) enum Plan {
 /// With no answer under way prompts take whole batches.
 pub(super) fn compose(needs: &[Need], budget: Budget) -> Plan {
     let decoding = needs.iter().filter(|need| need.decoding).count();
+    debug_assert!(
+        decoding <= budget.rows,
+        "a batch holds every running answer"
+    );
     if decoding > budget.cells {
         return Plan::Preempt;
     }
     let mut prefill = if decoding == 0 {
         budget.rows
     } else {
-        budget
-            .prefill_rows
-            .min(budget.rows - decoding.min(budget.rows))
+        budget.prefill_rows.min(budget.rows - decoding)
     };
     prefill = prefill.min(budget.cells - decoding);
     let rows: Vec<usize> = needs

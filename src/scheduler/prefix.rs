@@ -62,6 +62,14 @@ impl PrefixTree {
         self.longest(&self.roots, tokens).length
     }
 
+    /// Who holds all of the longest match.
+    pub(super) fn holders_of_match(&self, tokens: &[Token]) -> Vec<SeqId> {
+        match self.longest(&self.roots, tokens).end {
+            Some((node, _)) => self.nodes[node].holders.clone(),
+            None => Vec::new(),
+        }
+    }
+
     /// Whether other sequences hold every cell of this one.
     pub(super) fn is_redundant(&self, sequence: SeqId) -> bool {
         self.leaves

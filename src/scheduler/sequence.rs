@@ -109,7 +109,8 @@ impl Sequence {
     }
 
     pub(super) fn take_up(&mut self, now: Instant, metrics: &ModelMetrics) {
-        if self.taken_up.replace(now).is_none() {
+        if self.taken_up.is_none() {
+            self.taken_up = Some(now);
             let waited = now.duration_since(self.job.arrived).as_secs_f64();
             metrics.queue_duration.observe(waited);
             metrics.prompt_tokens.inc_by(self.job.prompt.len() as u64);
@@ -230,6 +231,10 @@ impl Sequence {
             generated_tokens: self.generated(),
             timings,
         };
+        // Before the client hears of it: its next request must find the place free.
+        if let Some(mut place) = self.job.place.take() {
+            place.served();
+        }
         self.send(Event::Finished(finished));
         self.finished = true;
     }

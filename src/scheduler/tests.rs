@@ -50,6 +50,7 @@ fn job(prompt: &[Token], max_tokens: u32) -> (Job, Receiver<Event>) {
         stop_tokens: Vec::new(),
         ignore_end: false,
         arrived: Instant::now(),
+        place: None,
         span: tracing::Span::none(),
         events,
     };
@@ -63,7 +64,11 @@ fn expected(prompt: &[Token], max_tokens: u32) -> String {
         .iter()
         .map(|token| u8::try_from(token.0).expect("a byte"))
         .collect();
-    String::from_utf8_lossy(&bytes).into_owned()
+    let mut assembler = text::TextAssembler::new(&[]);
+    match assembler.push(&bytes) {
+        text::Pushed::Text(text) => text + &assembler.finish(),
+        text::Pushed::Stopped(_) => panic!("there is no stop string"),
+    }
 }
 
 fn received(receiver: &mut Receiver<Event>) -> (String, Option<Event>) {

@@ -47,10 +47,11 @@ impl TextAssembler {
         Pushed::Text(text)
     }
 
-    /// What was held back, when no more output comes.
+    /// What was held back, when no more output comes; a character that was cut off is left out.
     #[must_use]
     pub(super) fn finish(self) -> String {
-        String::from_utf8_lossy(&self.held).into_owned()
+        let whole = whole_characters(&self.held);
+        String::from_utf8_lossy(&self.held[..whole]).into_owned()
     }
 
     fn first_stop(&self) -> Option<usize> {
@@ -127,6 +128,14 @@ mod tests {
         assert_eq!(assembler.push(&euro[..1]), Pushed::Text(String::new()));
         assert_eq!(assembler.push(&euro[1..2]), Pushed::Text(String::new()));
         assert_eq!(assembler.push(&euro[2..]), Pushed::Text("€".to_owned()));
+    }
+
+    #[test]
+    fn a_character_that_is_cut_off_at_the_end_is_left_out() {
+        assert_eq!(
+            run(&[b"ok ", &"😀".as_bytes()[..2]], &[]),
+            ("ok ".to_owned(), false)
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub fn start(settings: &Telemetry) {
     let filter = EnvFilter::new(settings.log_level.as_str());
     let lines = fmt::layer().with_writer(stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
+    log_panics();
     if json {
         registry
             .with(
@@ -34,4 +35,18 @@ pub fn start(settings: &Telemetry) {
             .with(lines.with_ansi(stderr().is_terminal()))
             .init();
     }
+}
+
+/// A panic is a line of the log like any other, inside the span of its request.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string);
+        let payload = panic.payload();
+        let message = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        tracing::error!(at, "panic: {message}");
+    }));
 }

@@ -73,11 +73,13 @@ fn the_same_seed_gives_the_same_answer_alone_and_in_company() {
     for stream in company {
         assert_eq!(read(stream).status, 200);
     }
-    let others = (8..24).map(|seed| {
+    let mut body = long_answer(60);
+    body["temperature"] = json!(2.0);
+    let [one, two] = [1, 2].map(|seed| {
         body["seed"] = json!(seed);
         gateway.answer(&body)
     });
-    assert!(others.into_iter().any(|other| other != alone));
+    assert_ne!(one, two);
 }
 
 #[test]
@@ -127,9 +129,10 @@ fn a_full_cache_delays_answers_and_fails_none() {
 
 #[test]
 fn kiosks_with_one_store_prompt_share_it_and_say_what_each_says_alone() {
-    let shelf: String = (0..30)
-        .map(|i| format!("- Item number {i}: ${i}.49, aisle {i}\n"))
+    let shelf: Vec<String> = (0..30)
+        .map(|i| format!("- Item number {i}: ${i}.49, aisle {i}"))
         .collect();
+    let shelf = shelf.join("\n");
     let body = |i: usize| {
         let mut body = question(&format!("How much is item number {i}?"));
         body["messages"][0]["content"] = json!(format!("Products:\n{shelf}"));

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -41,10 +42,22 @@ impl Gateway {
         Self::with_env(&[])
     }
 
-    /// Starts it with configuration variables.
+    /// Starts it with configuration variables and waits until it is ready.
     pub fn with_env(env: &[(&str, &str)]) -> Self {
+        let mut gateway = Self::launch(Path::new(MODEL), env);
+        let line = gateway.log_line("listening on http://");
+        let at = line.find("http://").expect("a URL") + "http://".len();
+        let end = at + line[at..].find('"').expect("its end");
+        gateway.address = line[at..end].parse().expect("an address");
+        eventually("ready", || gateway.get("/ready").status == 200);
+        gateway
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn launch(model: &Path, env: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_edgellm"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--model", MODEL])
+            .args(["serve", "--listen", "127.0.0.1:0", "--model"])
+            .arg(model)
             // The model is small and the tests run side by side.
             .env("EDGELLM__MODELS__THREADS", "1")
             .envs(env.iter().copied())
@@ -60,17 +73,11 @@ impl Gateway {
                 let _ = sender.send(line);
             }
         });
-        let mut gateway = Self {
+        Self {
             child,
             address: ([127, 0, 0, 1], 0).into(),
             log,
-        };
-        let line = gateway.log_line("listening on http://");
-        let at = line.find("http://").expect("a URL") + "http://".len();
-        let end = at + line[at..].find('"').expect("its end");
-        gateway.address = line[at..end].parse().expect("an address");
-        eventually("ready", || gateway.get("/ready").status == 200);
-        gateway
+        }
     }
 
     /// Waits for a log line that holds `text`.

@@ -120,6 +120,29 @@ fn a_full_queue_is_a_503_that_says_when_to_come_back() {
 }
 
 #[test]
+fn endless_lists_are_refused_before_they_cost_every_token() {
+    let gateway = Gateway::start();
+    for (param, value) in [
+        ("stop", json!(["x".repeat(257)])),
+        ("stop_token_ids", json!(vec![1; 1025])),
+    ] {
+        let mut body = question("hello");
+        body[param] = value;
+        let response = gateway.chat(&body);
+        assert_eq!(response.status, 400);
+        assert_eq!(response.json()["error"]["param"], param);
+    }
+}
+
+#[test]
+fn a_message_far_beyond_the_context_is_refused_at_once() {
+    let gateway = Gateway::start();
+    let response = gateway.chat(&question(&"a".repeat(4 << 20 >> 1)));
+    assert_eq!(response.status, 400);
+    assert_eq!(response.json()["error"]["code"], "context_length_exceeded");
+}
+
+#[test]
 fn hostile_bodies_are_refused_and_the_server_goes_on() {
     let gateway = Gateway::start();
     let deep = format!(

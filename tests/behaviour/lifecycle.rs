@@ -1,6 +1,6 @@
 //! Starting and stopping.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use serde_json::json;
 
@@ -54,4 +54,28 @@ fn every_log_line_of_a_request_carries_its_id_and_none_its_words() {
     let line = gateway.log_line("answered");
     assert!(line.contains(&id), "{line}");
     assert!(!line.contains("umbrella"));
+}
+
+#[test]
+fn what_a_client_got_wrong_is_logged_without_its_words() {
+    let gateway = Gateway::start();
+    let body = json!({"messages": "my secret illness"});
+    assert_eq!(gateway.chat(&body).status, 400);
+    let line = gateway.log_line("answered");
+    assert!(line.contains("invalid_request_error: messages"), "{line}");
+    assert!(!line.contains("illness"));
+}
+
+#[test]
+fn sigterm_while_a_model_loads_ends_the_process() {
+    // Takes seconds to read: it begins like a model and is full of zeros.
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("endless.gguf");
+    let mut file = std::fs::File::create(&path).expect("created");
+    file.write_all(b"GGUF").expect("written");
+    file.set_len(1 << 40).expect("sparse");
+    let mut gateway = Gateway::launch(&path, &[]);
+    gateway.log_line("listening");
+    gateway.signal("TERM");
+    assert_eq!(gateway.exit_code(), Some(0));
 }

@@ -1,6 +1,7 @@
 //! The shipped model's own vocabulary and template.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use edgellm::engine::{Model, SpecialKind, Token, Vocabulary};
 use edgellm::prompt::{Conversation, Message, Prompter, Role};
@@ -29,7 +30,7 @@ fn control_tokens(model: &Model, content: &str) -> Vec<Token> {
 
 #[test]
 fn what_a_user_writes_never_becomes_a_control_token() {
-    let model = Model::load(Path::new(MODEL)).expect("the shipped model");
+    let model = Model::load(Path::new(MODEL), &Arc::default()).expect("the shipped model");
     let honest = control_tokens(&model, "hello");
     assert!(!honest.is_empty());
     for special in model.specials() {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::HeaderMap;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
@@ -17,7 +18,7 @@ use futures_util::stream;
 use tokio::sync::mpsc::Receiver;
 use tracing::Span;
 
-use crate::admission::Permit;
+use crate::admission::{Place, Presence};
 use crate::engine::Token;
 use crate::pool::{Entry, Loaded};
 use crate::scheduler::{Event, Finished, Job, channel};
@@ -37,10 +38,13 @@ const ENDPOINT: &str = "/v1/chat/completions";
 
 pub(super) async fn completions(
     State(state): State<AppState>,
-    body: Result<JsonBody<wire::ChatRequest>, ApiError>,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    let JsonBody(request) = body?;
+    refuse_deadline(request.headers())?;
+    // Whoever would be refused in any case need not send a body first.
+    refuse_if_all_do(&state)?;
+    let JsonBody(request) = JsonBody::<wire::ChatRequest>::from_request(request, &state).await?;
     let chat = Chat::try_from(request)?;
     let entry = Arc::clone(find_model(&state, chat.model.as_deref())?);
 
@@ -53,7 +57,7 @@ pub(super) async fn completions(
             error.into_response()
         }
         Ok(started) => {
-            let generation = Generation::new(started.events, started.permit, record);
+            let generation = Generation::new(started.events, started.presence, record);
             let answer = Answer::new(started.header, output);
             if output.stream {
                 Sse::new(chunks(generation, answer))
@@ -71,8 +75,31 @@ pub(super) async fn completions(
 /// An admitted request on its way.
 struct Started {
     events: Receiver<Event>,
-    permit: Permit,
+    presence: Presence,
     header: Header,
+}
+
+/// Known and not built, hence not silently dropped.
+fn refuse_deadline(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key("x-deadline-ms") {
+        let why = "is not supported by this version; leave the header out";
+        return Err(ApiError::unsupported("x-deadline-ms", why));
+    }
+    Ok(())
+}
+
+fn refuse_if_all_do(state: &AppState) -> Result<(), ApiError> {
+    let mut refusal = Ok(());
+    for entry in state.pool.entries() {
+        refusal = entry.gate.would_admit();
+        if refusal.is_ok() {
+            break;
+        }
+    }
+    if let Err(refusal) = refusal {
+        state.metrics.request_rejected("", refusal.reason.as_str());
+    }
+    Ok(refusal?)
 }
 
 /// Admission, prompt, and into the model's queue.
@@ -83,8 +110,13 @@ async fn begin(
     arrived: Instant,
 ) -> Result<Started, ApiError> {
     let loaded = ready(entry)?;
-    let permit = entry.gate.admit()?;
-    let (chat, prompt) = render(chat, Arc::clone(&loaded), state.log_prompts).await?;
+    let (place, presence) = entry.gate.admit()?;
+    let rendered = render(chat, Arc::clone(&loaded), place, state.log_prompts).await?;
+    let Rendered {
+        chat,
+        prompt,
+        place,
+    } = rendered;
     let max_tokens = answer_room(&chat, prompt.len(), loaded.context())?;
     let info = loaded.model.info();
     let (sender, events) = channel(max_tokens);
@@ -96,6 +128,7 @@ async fn begin(
         stop_tokens: chat.stop_tokens,
         ignore_end: chat.ignore_end,
         arrived,
+        place: Some(place),
         span: Span::current(),
         events: sender,
     };
@@ -104,42 +137,64 @@ async fn begin(
         .map_err(|_| ApiError::ModelUnavailable(entry.id.clone()))?;
     Ok(Started {
         events,
-        permit,
+        presence,
         header: Header::new(&entry.id, &info.digest),
     })
 }
 
+/// A request and its prompt.
+struct Rendered {
+    chat: Chat,
+    prompt: Vec<Token>,
+    place: Place,
+}
+
 /// Templates and tokenizers may take a while over a long prompt: off the runtime's threads.
+/// The place goes along, because the work goes on when the client has left.
 async fn render(
     chat: Chat,
     loaded: Arc<Loaded>,
+    place: Place,
     log_prompts: bool,
-) -> Result<(Chat, Vec<Token>), ApiError> {
+) -> Result<Rendered, ApiError> {
+    let least = chat.least_tokens(loaded.model.info().longest_piece);
+    if least >= loaded.context() {
+        return Err(too_long(&format!("at least {least}"), loaded.context()));
+    }
     let span = Span::current();
     let rendered = tokio::task::spawn_blocking(move || {
         let _entered = span.enter();
         if log_prompts {
             tracing::info!(messages = ?chat.conversation.messages, "prompt");
         }
-        let prompter = loaded
-            .prompter
-            .as_ref()
-            .map_err(|error| ApiError::invalid("model", error.to_string()))?;
-        let tokens = prompter
+        let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
+        let prompt = prompter
             .tokens(&chat.conversation, &*loaded.model)
             .map_err(|error| ApiError::from(&error))?;
-        Ok((chat, tokens))
+        if prompt.is_empty() {
+            let message = "the messages give an empty prompt: write something";
+            return Err(ApiError::invalid("messages", message));
+        }
+        Ok(Rendered {
+            chat,
+            prompt,
+            place,
+        })
     });
     rendered.await.map_err(|_| ApiError::Internal)?
+}
+
+fn too_long(prompt: &str, context: usize) -> ApiError {
+    ApiError::ContextLength(format!(
+        "the messages have {prompt} tokens; the model's context is {context} tokens, \
+         and at least one must be left for the answer: shorten the messages"
+    ))
 }
 
 /// How many tokens the answer may have: what was asked for, as far as the context allows.
 fn answer_room(chat: &Chat, prompt: usize, context: usize) -> Result<u32, ApiError> {
     if prompt >= context {
-        return Err(ApiError::ContextLength(format!(
-            "the messages have {prompt} tokens; the model's context is {context} tokens, \
-             and at least one must be left for the answer: shorten the messages"
-        )));
+        return Err(too_long(&prompt.to_string(), context));
     }
     let room = u32::try_from(context - prompt).unwrap_or(u32::MAX);
     Ok(chat.max_tokens.map_or(room, |wanted| wanted.min(room)))

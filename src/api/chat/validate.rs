@@ -10,6 +10,10 @@ use crate::sampling::SamplingParams;
 
 use super::wire;
 
+/// These are looked at for every token of an answer, on the thread that serves everybody.
+const LONGEST_STOP: usize = 256;
+const MOST_TOKENS: usize = 1024;
+
 /// A request that can be answered, but for the length of its prompt.
 #[derive(Debug)]
 pub(super) struct Chat {
@@ -21,6 +25,19 @@ pub(super) struct Chat {
     pub(super) stop_tokens: Vec<Token>,
     pub(super) ignore_end: bool,
     pub(super) output: Output,
+}
+
+impl Chat {
+    /// Tokens that the messages have at least, when one token stands for `longest_piece` bytes
+    /// at most and every message has a border.
+    pub(super) fn least_tokens(&self, longest_piece: usize) -> usize {
+        let messages = &self.conversation.messages;
+        let bytes: usize = messages
+            .iter()
+            .filter_map(|message| Some(message.content.as_ref()?.len()))
+            .sum();
+        messages.len().max(bytes / longest_piece.max(1))
+    }
 }
 
 /// How the answer is to be sent.
@@ -78,7 +95,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
     type Error = ApiError;
 
     fn try_from(request: wire::ChatRequest) -> Result<Self, ApiError> {
-        refuse_what_is_not_built(&request.rest)?;
+        refuse_what_is_not_built(&request)?;
         let sampling = sampling(&request)?;
         let max_tokens = match request.max_completion_tokens {
             Some(count) => Some(at_least("max_completion_tokens", count, 1)?),
@@ -110,12 +127,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
             max_tokens,
             sampling,
             stops: stops(request.stop)?,
-            stop_tokens: request
-                .stop_token_ids
-                .unwrap_or_default()
-                .into_iter()
-                .map(|id| token("stop_token_ids", id))
-                .collect::<Result<_, _>>()?,
+            stop_tokens: stop_tokens(request.stop_token_ids)?,
             ignore_end: request.ignore_eos.unwrap_or(false),
             output: Output {
                 stream: request.stream.unwrap_or(false),
@@ -129,39 +141,68 @@ impl TryFrom<wire::ChatRequest> for Chat {
     }
 }
 
-/// Parameters of OpenAI's that are known and not built, each with the values that ask for nothing.
-fn refuse_what_is_not_built(rest: &Map<String, Value>) -> Result<(), ApiError> {
-    const ONE_ANSWER: &str = "is not supported above 1; send the request several times";
+/// Parameters of OpenAI's that are known and not built pass only with a value that asks for nothing.
+fn refuse_what_is_not_built(request: &wire::ChatRequest) -> Result<(), ApiError> {
     const NOT_YET: &str = "is not supported by this version; leave it out";
-    for (param, value) in rest {
-        let (harmless, why) = match param.as_str() {
-            "n" => (value == 1, ONE_ANSWER),
-            "logprobs" | "store" => (value == false, NOT_YET),
-            "top_logprobs" => (value == 0, NOT_YET),
-            "response_format" => (
-                value["type"] == "text",
-                "is supported with type `text` only",
-            ),
-            "service_tier" => (
-                value == "auto" || value == "default",
-                "is supported as `auto` or `default` only",
-            ),
-            "modalities" => (*value == json!(["text"]), "is supported as [\"text\"] only"),
-            "functions" | "function_call" => {
-                (false, "is OpenAI's old form; use `tools` and `tool_choice`")
-            }
-            "prediction" | "audio" | "reasoning_effort" | "verbosity" | "web_search_options" => {
-                (false, NOT_YET)
-            }
-            _ => (true, ""),
-        };
-        if param == "n" && value.as_i64().is_none_or(|n| n < 1) && !value.is_null() {
-            return Err(ApiError::invalid(
-                "n",
-                "`n` must be an integer of at least 1",
-            ));
+    if let Some(n) = request.n {
+        if n < 1 {
+            return Err(ApiError::invalid("n", "`n` must be at least 1"));
         }
-        if !harmless && !value.is_null() {
+        if n > 1 {
+            let why = "is not supported above 1; send the request several times";
+            return Err(ApiError::unsupported("n", why));
+        }
+    }
+    let table: [(&str, &Option<Value>, &[Value], &str); 13] = [
+        ("logprobs", &request.logprobs, &[json!(false)], NOT_YET),
+        ("top_logprobs", &request.top_logprobs, &[json!(0)], NOT_YET),
+        ("store", &request.store, &[json!(false)], NOT_YET),
+        (
+            "response_format",
+            &request.response_format,
+            &[json!({"type": "text"})],
+            "is supported as {\"type\": \"text\"} only",
+        ),
+        (
+            "service_tier",
+            &request.service_tier,
+            &[json!("auto"), json!("default")],
+            "is supported as `auto` or `default` only",
+        ),
+        (
+            "modalities",
+            &request.modalities,
+            &[json!(["text"])],
+            "is supported as [\"text\"] only",
+        ),
+        (
+            "functions",
+            &request.functions,
+            &[],
+            "is OpenAI's old form; use `tools`",
+        ),
+        (
+            "function_call",
+            &request.function_call,
+            &[],
+            "is OpenAI's old form; use `tool_choice`",
+        ),
+        ("prediction", &request.prediction, &[], NOT_YET),
+        ("audio", &request.audio, &[], NOT_YET),
+        ("reasoning_effort", &request.reasoning_effort, &[], NOT_YET),
+        ("verbosity", &request.verbosity, &[], NOT_YET),
+        (
+            "web_search_options",
+            &request.web_search_options,
+            &[],
+            NOT_YET,
+        ),
+    ];
+    for (param, value, harmless, why) in table {
+        if value
+            .as_ref()
+            .is_some_and(|value| !harmless.contains(value))
+        {
             return Err(ApiError::unsupported(param, why));
         }
     }
@@ -192,6 +233,7 @@ fn sampling(request: &wire::ChatRequest) -> Result<Sampling, ApiError> {
 }
 
 fn logit_bias(map: Option<&Map<String, Value>>) -> Result<Vec<(Token, f32)>, ApiError> {
+    at_most("logit_bias", map.map_or(0, Map::len), MOST_TOKENS)?;
     map.into_iter()
         .flatten()
         .map(|(key, value)| {
@@ -217,6 +259,12 @@ fn stops(stop: Option<wire::Stop>) -> Result<Vec<String>, ApiError> {
     if stops.len() > 4 {
         return Err(ApiError::invalid("stop", "`stop` takes at most 4 strings"));
     }
+    if stops.iter().any(|stop| stop.len() > LONGEST_STOP) {
+        return Err(ApiError::invalid(
+            "stop",
+            format!("a string of `stop` may have at most {LONGEST_STOP} bytes"),
+        ));
+    }
     if stops.iter().any(String::is_empty) {
         return Err(ApiError::invalid(
             "stop",
@@ -224,6 +272,14 @@ fn stops(stop: Option<wire::Stop>) -> Result<Vec<String>, ApiError> {
         ));
     }
     Ok(stops)
+}
+
+fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, ApiError> {
+    let ids = ids.unwrap_or_default();
+    at_most("stop_token_ids", ids.len(), MOST_TOKENS)?;
+    ids.into_iter()
+        .map(|id| token("stop_token_ids", id))
+        .collect()
 }
 
 fn tool_calls(
@@ -372,7 +428,12 @@ fn text(param: &str, content: wire::Content) -> Result<String, ApiError> {
 }
 
 fn tool_call(param: &str, call: wire::ToolCall) -> Result<ToolCall, ApiError> {
-    let arguments: Value = serde_json::from_str(&call.function.arguments)
+    // Clients write a call without arguments in either way.
+    let text = match call.function.arguments.trim() {
+        "" => "{}",
+        text => text,
+    };
+    let arguments: Value = serde_json::from_str(text)
         .ok()
         .filter(Value::is_object)
         .ok_or_else(|| {
@@ -406,6 +467,16 @@ fn at_least(param: &str, value: i64, least: i64) -> Result<u32, ApiError> {
         ));
     }
     Ok(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+fn at_most(param: &str, count: usize, most: usize) -> Result<(), ApiError> {
+    if count > most {
+        return Err(ApiError::invalid(
+            param,
+            format!("`{param}` takes at most {most} entries; there are {count}"),
+        ));
+    }
+    Ok(())
 }
 
 fn token(param: &str, id: i64) -> Result<Token, ApiError> {

@@ -34,9 +34,22 @@ pub(in crate::api) struct ChatRequest {
     pub(super) ignore_eos: Option<bool>,
     pub(super) stop_token_ids: Option<Vec<i64>>,
 
-    /// Known, and refused where they ask for what is not built.
-    #[serde(flatten)]
-    pub(super) rest: Map<String, Value>,
+    // Known, and refused where they ask for what is not built. Named one by one, so that
+    // what a client sends under other names is skipped and never kept.
+    pub(super) n: Option<i64>,
+    pub(super) logprobs: Option<Value>,
+    pub(super) top_logprobs: Option<Value>,
+    pub(super) store: Option<Value>,
+    pub(super) response_format: Option<Value>,
+    pub(super) service_tier: Option<Value>,
+    pub(super) modalities: Option<Value>,
+    pub(super) functions: Option<Value>,
+    pub(super) function_call: Option<Value>,
+    pub(super) prediction: Option<Value>,
+    pub(super) audio: Option<Value>,
+    pub(super) reasoning_effort: Option<Value>,
+    pub(super) verbosity: Option<Value>,
+    pub(super) web_search_options: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
