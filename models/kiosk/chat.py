@@ -1,0 +1,23 @@
+"""The text of a conversation, exactly as `chat_template.jinja` renders it."""
+
+import json
+
+from dialogue import Tool, Turn
+
+START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+SPECIAL = [PAD, START, END]
+TAGS = ["<tool_call>", "</tool_call>"]
+
+
+def system_text(system: str, tools: list[Tool], spaced: bool = True) -> str:
+    """The system turn. Template engines differ in the spaces of `tojson`, so training sees both."""
+    if tools:
+        separators = (", ", ": ") if spaced else (",", ":")
+        lines = "\n".join(json.dumps(tool.schema, ensure_ascii=False, separators=separators) for tool in tools)
+        system += ("\n\n" if system else "") + f"# Tools\n<tools>\n{lines}\n</tools>"
+    return f"{START}system\n{system}{END}\n"
+
+
+def question_text(turn: Turn) -> str:
+    content = f"<tool_response>\n{turn.user}\n</tool_response>" if turn.role == "tool" else turn.user
+    return f"{START}user\n{content}{END}\n{START}assistant\n"

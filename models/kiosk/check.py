@@ -1,0 +1,90 @@
+"""Checks that llama.cpp agrees with training about a GGUF: the same prompt text, the same tokens, the same logits."""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from jinja2 import Environment
+from llama_cpp import Llama
+
+import chat
+import gguf_file
+import tokenizer
+from dialogue import Dialogues, Turn, make_tools
+from layouts import system_prompt
+from model import Kiosk, Shape, causal_mask
+from names import Names
+from store import make_store
+
+#: llama.cpp rounds activations to 8 bits for its products with Q8_0 weights; PyTorch does not.
+TOLERANCE, AGREEMENT = 0.35, 0.97
+
+
+def conversation(seed: int) -> tuple[str, list[dict], list[dict]]:
+    """A conversation as training text, and as the messages and tools of a request."""
+    rng = random.Random(seed)
+    store = make_store(Names(rng, True), 10)
+    tools = make_tools(rng) if seed % 2 else []
+    system = system_prompt(rng, store)[0]
+    text, messages = chat.system_text(system, tools), [{"role": "system", "content": system}]
+    talk = Dialogues(rng, store, tools)
+    for _ in range(4):
+        for turn in talk.conversation():
+            text += chat.question_text(turn) + turn.answer + chat.END + "\n"
+            messages += request_messages(turn)
+    return text, messages, [tool.schema for tool in tools]
+
+
+def request_messages(turn: Turn) -> list[dict]:
+    messages: list[dict] = [{"role": turn.role, "content": turn.user}]
+    if turn.answer.startswith(chat.TAGS[0]):
+        name, arguments = turn.answer.removeprefix(chat.TAGS[0] + '\n{"name": "').removesuffix("}\n" + chat.TAGS[1]).split('", "arguments": ', 1)
+        messages.append({"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": name, "arguments": arguments}}]})
+    else:
+        messages.append({"role": "assistant", "content": turn.answer})
+    return messages
+
+
+def main() -> None:
+    cli = argparse.ArgumentParser(description=__doc__)
+    cli.add_argument("gguf", type=Path)
+    path = cli.parse_args().gguf
+
+    vocabulary = gguf_file.read_vocabulary(path)
+    temporary = path.with_suffix(".tokens.json")
+    gguf_file.save_vocabulary(temporary, vocabulary)
+    ours = tokenizer.load(temporary)
+    temporary.unlink()
+    shape = Shape(vocabulary=len(vocabulary["tokens"]))
+    model = Kiosk(shape)
+    model.load_state_dict(gguf_file.read(path))
+    llama = Llama(str(path), n_ctx=shape.context, logits_all=True, verbose=False, n_threads=2)
+    environment = Environment()
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    template = environment.from_string(llama.metadata["tokenizer.chat_template"])
+
+    worst, same, total = 0.0, 0, 0
+    for seed in range(8):
+        text, messages, tools = conversation(seed)
+        assert template.render(messages=messages, tools=tools) == text, f"template and training text differ:\n{text}"
+        ids = llama.tokenize(text.encode(), add_bos=False, special=True)
+        assert ids == ours.encode(text).ids, "llama.cpp and training tokenize differently"
+        ids = ids[: shape.context]
+        llama.reset()
+        llama.eval(ids)
+        theirs = np.array(llama.scores[: len(ids)])
+        with torch.no_grad():
+            logits = model(torch.tensor([ids]), torch.arange(len(ids)).float()[None], causal_mask(len(ids)))[0].numpy()
+        worst = max(worst, float(np.abs(logits - theirs).mean(-1).max()))
+        same += int((logits.argmax(-1) == theirs.argmax(-1)).sum())
+        total += len(ids)
+    print(f"{total} tokens: worst mean difference of a token's logits {worst:.3f}, same best token {100 * same / total:.2f} %")
+    if worst > TOLERANCE or same / total < AGREEMENT:
+        raise SystemExit("llama.cpp does not compute what was trained")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Batches: stores packed into sequences, each a system prompt with many conversations that do not see one another.
+
+All conversations about a store share its system prompt, as a tree: a token sees the tokens before it in its own
+conversation and in the prompt, and its position counts on from the prompt's end. That is what inference sees, with
+many answers to learn from for each prompt token that is paid for.
+"""
+
+import random
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import chat
+from dialogue import Dialogues, Turn, make_tools
+from layouts import system_prompt
+from names import Names
+from store import Store, make_store
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How long the sequences are and how many products the stores have."""
+
+    length: int
+    products: tuple[int, int]
+    held_out_names: bool = False
+    held_out_phrases: bool = False
+
+
+@dataclass
+class Batch:
+    ids: np.ndarray  #: [sequence, place]
+    positions: np.ndarray
+    store: np.ndarray  #: which store a token belongs to; -1 is padding
+    branch: np.ndarray  #: which conversation, 0 for the system prompt
+    wanted: np.ndarray  #: whether the next token is to be predicted
+    targets: np.ndarray  #: those next tokens, flat, in order
+    turn: np.ndarray  #: for each target the number of its answer
+    kinds: list[str]  #: for each answer its category
+    layouts: list[str]  #: for each answer its store's layout
+
+
+def nothing(store: Store) -> Store:
+    return replace(store, products=[], facts={})
+
+
+class Maker:
+    def __init__(self, tokenizer, words: tuple[str, ...], seed: int) -> None:  # noqa: ANN001
+        self.tokenizer, self.words, self.rng = tokenizer, words, random.Random(seed)
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text).ids
+
+    def conversation(self, turns: list[Turn]) -> tuple[list[int], list[tuple[int, int]]]:
+        """The tokens, and the span of each answer with its end-of-turn token."""
+        ids: list[int] = []
+        spans = []
+        for turn in turns:
+            ids += self.encode(chat.question_text(turn))
+            answer = self.encode(turn.answer + chat.END)
+            spans.append((len(ids), len(ids) + len(answer)))
+            ids += answer + self.encode("\n")
+        return ids[:-1], spans
+
+    def batch(self, mix: Mix, sequences: int) -> Batch:
+        shape = (sequences, mix.length)
+        b = Batch(np.zeros(shape, np.int64), np.zeros(shape, np.int32), np.full(shape, -1, np.int32), np.zeros(shape, np.int32),
+                  np.zeros(shape, bool), np.zeros(0), np.zeros(0), [], [])
+        following = np.zeros(shape, np.int64)
+        answer = np.zeros(shape, np.int64)
+        for row in range(sequences):
+            self.fill(b, mix, row, following[row], answer[row])
+        b.targets, b.turn = following[b.wanted], answer[b.wanted]
+        return b
+
+    def fill(self, b: Batch, mix: Mix, row: int, following: np.ndarray, answer: np.ndarray) -> None:
+        rng, at, number = self.rng, 0, 0
+        while at < mix.length - 120:
+            room = mix.length - at
+            low, high = mix.products
+            count = min(int(low * (high / low) ** rng.random() + 0.5), max(1, room // 45))  # as many small as large stores
+            store = make_store(Names(rng, mix.held_out_names, self.words), count)
+            tools = make_tools(rng) if rng.random() < 0.22 else []
+            prompt, layout = system_prompt(rng, store)
+            ids = self.encode(chat.system_text(prompt, tools, rng.random() < 0.5))
+            if rng.random() < 0.02:  # a client that sends no facts at all
+                store, tools, ids, count = nothing(store), [], [], 1
+            if len(ids) > room - 60:
+                if room < mix.length // 2:
+                    return
+                continue
+            number += 1
+            self.put(b, row, at, ids, 0, number, 0)
+            root, at = len(ids), at + len(ids)
+            talk = Dialogues(rng, store, tools, mix.held_out_phrases)
+            for branch in range(1, max(8, int(1.5 * count)) + 1):
+                turns = talk.conversation()
+                tokens, spans = self.conversation(turns)
+                if at + len(tokens) > mix.length:
+                    break
+                self.put(b, row, at, tokens, root, number, branch)
+                for turn, (start, end) in zip(turns, spans):
+                    b.wanted[row, at + start - 1 : at + end - 1] = True
+                    following[at + start - 1 : at + end - 1] = tokens[start:end]
+                    answer[at + start - 1 : at + end - 1] = len(b.kinds)
+                    b.kinds.append(turn.category)
+                    b.layouts.append(layout)
+                at += len(tokens)
+
+    @staticmethod
+    def put(b: Batch, row: int, at: int, ids: list[int], position: int, store: int, branch: int) -> None:
+        end = at + len(ids)
+        b.ids[row, at:end] = ids
+        b.positions[row, at:end] = np.arange(position, position + len(ids))
+        b.store[row, at:end] = store
+        b.branch[row, at:end] = branch

@@ -1,0 +1,239 @@
+"""Conversations about a store: the questions, the right answers, and tool calls where the fact is absent."""
+
+import json
+import random
+from dataclasses import dataclass, field
+
+import phrases
+from names import other_number, sentence_case, title
+from store import PREPOSITION, Product, Store
+
+#: What an answer about a topic starts with, and how it goes on to the value. As for products, the start is the same
+#: when the value is unknown: the model decides once the whole name stands in its answer, which is easier to learn.
+TOPIC_NAMES = {
+    "hours": ("Our opening hours", "are"), "wifi": ("The wifi password", "is"), "returns": ("Our return policy", "is"),
+    "promotion": ("Our promotion", "is"), "phone": ("Our phone number", "is"), "manager": ("The manager", "is"),
+}
+CLAUSES = {"price": phrases.PRICE_CLAUSES, "place": phrases.PLACE_CLAUSES, "stock": phrases.STOCK_CLAUSES}
+UNKNOWN = {"price": "the price", "place": "where it is", "stock": "the stock"}
+
+
+@dataclass
+class Turn:
+    """One question and its answer; `value` must be in a right answer. A tool's result is a turn of role `tool`."""
+
+    user: str
+    answer: str
+    category: str
+    value: str = ""
+    role: str = "user"
+
+
+@dataclass
+class Tool:
+    purpose: str  #: "product", "hours", "staff", "order" or "other" (never the right one)
+    name: str
+    argument: str | None
+    schema: dict = field(repr=False)
+
+
+TOOL_VERBS = ["check", "get", "find", "look_up", "lookup", "search", "query", "fetch"]
+TOOL_NOUNS = {
+    "product": ["product", "item", "stock", "inventory", "price", "product_info", "article", "catalog", "products", "item_details"],
+    "hours": ["opening_hours", "store_hours", "hours", "opening_times"],
+    "staff": ["staff", "employee", "assistant", "colleague", "manager", "human"],
+    "order": ["order", "order_status", "delivery", "parcel"],
+    "other": ["weather", "news", "time", "exchange_rate", "bus_times", "horoscope"],
+}
+TOOL_ARGUMENTS = {
+    "product": ["product", "name", "item", "query", "product_name", "article", "q"], "hours": [None, "day"], "staff": [None, "reason"],
+    "order": ["order_id", "id", "number", "order"], "other": ["city", "place", "topic", None],
+}
+TOOL_TEXTS = {
+    "product": ["Look up a product in the stock system.", "Find price, aisle and stock of a product", "Search the inventory", "Get details of an item by its name."],
+    "hours": ["Get the opening hours.", "When the store is open", "Opening hours of the store"],
+    "staff": ["Call a member of staff.", "Ask a colleague to come to the customer", "Get human help."],
+    "order": ["Get the status of an order.", "Track an order by its number", "Find a delivery"],
+    "other": ["Get the weather.", "Information from the internet", "Other information"],
+}
+STAFF = ["I need help from a person.", "Can someone help me?", "I want to talk to a human.", "Call an employee, please.", "Can I speak to someone?", "Please get a colleague.", "I need assistance from your staff."]
+ORDER = ["Where is my order {x}?", "What is the status of order {x}?", "Has my order {x} arrived?", "track order {x}", "When does order {x} come?"]
+
+
+def make_tool(rng: random.Random, purpose: str) -> Tool:
+    verb = rng.choice(["call", "notify", "ask", "page", "request"] if purpose == "staff" else TOOL_VERBS + (["track"] if purpose == "order" else []))
+    noun, argument = rng.choice(TOOL_NOUNS[purpose]), rng.choice(TOOL_ARGUMENTS[purpose])
+    name = f"{verb}_{noun}"
+    if rng.random() < 0.15:
+        name = verb + title(noun.replace("_", " ")).replace(" ", "")
+    properties = {argument: {"type": "string"}} if argument else {}
+    if argument and rng.random() < 0.3:
+        properties[argument]["description"] = rng.choice(("The name", "What to look for", "name of it"))
+    parameters: dict = {"type": "object", "properties": properties}
+    if argument and rng.random() < 0.7:
+        parameters["required"] = [argument]
+    function = {"name": name, "description": rng.choice(TOOL_TEXTS[purpose]), "parameters": parameters}
+    if rng.random() < 0.1:
+        del function["description"]
+    if rng.random() < 0.2:  # renderers that sort keys
+        function = dict(sorted(function.items()))
+    schema = {"type": "function", "function": function}
+    return Tool(purpose, name, argument, dict(sorted(schema.items())) if rng.random() < 0.2 else schema)
+
+
+def make_tools(rng: random.Random) -> list[Tool]:
+    purposes = rng.sample(list(TOOL_NOUNS), rng.choice((1, 1, 2, 2, 3)))
+    if "product" not in purposes and rng.random() < 0.75:
+        purposes[0] = "product"
+    return [make_tool(rng, purpose) for purpose in purposes]
+
+
+class Dialogues:
+    """Asks about one store; with `held_out`, in phrasings that training never sees."""
+
+    def __init__(self, rng: random.Random, store: Store, tools: list[Tool], held_out: bool = False) -> None:
+        self.rng, self.store, self.held_out = rng, store, held_out
+        self.tools = {tool.purpose: tool for tool in tools}
+
+    def phrase(self, kind: str, known: list[str], **values: str) -> str:
+        rng = self.rng
+        if self.held_out and kind in phrases.HELD_OUT:
+            text = rng.choice(phrases.HELD_OUT[kind])
+        elif kind in CLAUSES and rng.random() < 0.3:
+            text = sentence_case(rng.choice(phrases.OPENERS).replace("{}", rng.choice(CLAUSES[kind])))
+        else:
+            text = rng.choice(known)
+        before, after = rng.choice(phrases.BEFORE), rng.choice(phrases.AFTER)
+        if before and before[-2] == "," and not text.startswith(("I", "{")):
+            text = text[0].lower() + text[1:]
+        if text[-1] in "?." and (after or rng.random() < 0.2):
+            mark = text[-1] if rng.random() < 0.8 else ""
+            text = text[:-1] + mark + after if after.endswith(".") else text[:-1] + after + mark
+        else:
+            text += after
+        text = before + text
+        if kind in CLAUSES and rng.random() < 0.05:
+            text = rng.choice(phrases.CONTEXT) + " " + text
+        if rng.random() < 0.25:
+            text = text.lower()
+        return text.format(**values)
+
+    def spoken(self, name: str, known: bool = True) -> tuple[str, str]:
+        """The name as a customer says it, and with its article."""
+        rng = self.rng
+        kind = rng.random()
+        said = name if kind < 0.3 else title(name.lower()) if kind < 0.36 else name.lower()
+        if rng.random() < 0.08:
+            said = other_number(said)
+        words = said.split()
+        if known and len(words) > 1 and rng.random() < 0.12:
+            part = " ".join(words[1:] if rng.random() < 0.6 else words[:-1])
+            if sum(part.lower() in p.name.lower() for p in self.store.products) == 1 and len(part) > 3:
+                said = part
+        return said, rng.choice(("the ", "the ", "the ", "", "", "", "a ", "your ", "some ")) + said
+
+    def place(self, p: Product) -> str:
+        return f"{PREPOSITION[self.store.unit]} {self.store.unit} {p.code}"
+
+    def call(self, purpose: str, argument: str, user: str) -> Turn:
+        tool = self.tools[purpose]
+        call = {"name": tool.name, "arguments": {tool.argument: argument} if tool.argument and argument else {}}
+        return Turn(user, f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>", "tool", json.dumps(call, ensure_ascii=False))
+
+    def answer(self, p: Product, said: str, attribute: str, user: str) -> Turn:
+        """The answer about a product that the store has, named as in the facts; unknown when it lacks the attribute."""
+        name = sentence_case(p.name)
+        if attribute == "price" and p.price:
+            return Turn(user, f"{name} costs {p.price}.", "price", p.price)
+        if attribute == "place" and p.code:
+            return Turn(user, f"{name} is {self.place(p)}.", "aisle", p.code)
+        if attribute == "stock" and p.stock is not None:
+            if p.stock == 0:
+                return Turn(user, f"{name} is out of stock.", "stock", "out of stock")
+            return Turn(user, f"{name} is in stock: {p.stock}.", "stock", str(p.stock))
+        if attribute == "about" and p.price and p.code:
+            return Turn(user, f"{name} costs {p.price} and is {self.place(p)}.", "about", p.price)
+        if attribute in ("sell", "about"):
+            return Turn(user, f"{name}? Yes, we have it.", "sell", "Yes")
+        return self.unknown(attribute, p.name, said, user)
+
+    def unknown(self, attribute: str, name: str, said: str, user: str) -> Turn:
+        if "product" in self.tools:
+            return self.call("product", said, user)
+        what = f" {UNKNOWN[attribute]}" if attribute in UNKNOWN else ""
+        return Turn(user, f"{sentence_case(name)}? Sorry, I don't know{what}.", "unknown", "I don't know")
+
+    def ask(self, attribute: str, x: str) -> str:
+        known = {"price": phrases.PRICE, "place": phrases.PLACE, "stock": phrases.STOCK, "sell": phrases.SELL, "about": phrases.ABOUT}[attribute]
+        return self.phrase(attribute, known, x=x, u=self.store.unit if self.rng.random() < 0.7 else "aisle")
+
+    def attribute(self) -> str:
+        return self.rng.choices(("price", "place", "stock", "sell", "about"), (44, 34, 13, 5, 4))[0]
+
+    def product_turns(self, p: Product) -> list[Turn]:
+        rng = self.rng
+        attribute = self.attribute()
+        said, with_article = self.spoken(p.name)
+        turns = [self.answer(p, said, attribute, self.ask(attribute, with_article))]
+        while rng.random() < (0.3 if len(turns) == 1 else 0.25):
+            if rng.random() < 0.5:
+                attribute = rng.choice([a for a in ("price", "place", "stock") if a != attribute])
+                known = {"price": phrases.IT_PRICE, "place": phrases.IT_PLACE, "stock": phrases.IT_STOCK}[attribute]
+                turns.append(self.answer(p, said, attribute, self.phrase("it", known, u=self.store.unit)))
+            elif attribute not in ("sell", "about"):
+                p = rng.choice(self.store.products)
+                said, with_article = self.spoken(p.name)
+                turns.append(self.answer(p, said, attribute, self.phrase("and", phrases.AND_OTHER, x=with_article)))
+            turns[-1].category = "follow-up" if len(turns) > 1 and turns[-1].category not in ("unknown", "tool") else turns[-1].category
+        return turns
+
+    def absent_turns(self) -> list[Turn]:
+        said, with_article = self.spoken(self.store.absent(), known=False)
+        attribute = self.attribute()
+        turns = [self.unknown(attribute, said, said, self.ask(attribute, with_article))]
+        if turns[0].category == "tool" and self.rng.random() < 0.5:
+            turns.append(self.tool_result(said, attribute))
+        return turns
+
+    def tool_result(self, said: str, attribute: str) -> Turn:
+        """What the product tool answers, and the sentence made of it."""
+        rng, model = self.rng, self.rng.choice(self.store.products)
+        found = Product(rng.choice((said, title(said))), model.price, model.code, model.stock)
+        fields = {"name": found.name, "price": found.price, self.store.unit: found.code, "stock": found.stock}
+        known = {k: v for k, v in fields.items() if v is not None}
+        turn = Dialogues(rng, self.store, []).answer(found, said, attribute, json.dumps(known, ensure_ascii=False))
+        turn.category, turn.role = "tool result", "tool"
+        return turn
+
+    def topic_turns(self, topic: str) -> list[Turn]:
+        user = self.phrase(topic, phrases.TOPIC_QUESTIONS[topic])
+        name, verb = TOPIC_NAMES[topic]
+        if topic in self.store.facts:
+            value = self.store.facts[topic]
+            return [Turn(user, f"{name} {verb} {value}.", "fact", value)]
+        if topic == "hours" and "hours" in self.tools and self.tools["hours"].argument is None:
+            return [self.call("hours", "", user)]
+        return [Turn(user, f"{name}? Sorry, I don't know.", "unknown", "I don't know")]
+
+    def other_turns(self) -> list[Turn]:
+        rng = self.rng
+        kind = rng.random()
+        if "staff" in self.tools and kind < 0.4:
+            user = rng.choice(STAFF)
+            return [self.call("staff", user if self.tools["staff"].argument else "", user)]
+        if "order" in self.tools and kind < 0.8:
+            number = rng.choice(("", "A", "#", "ORD-")) + str(rng.randint(100, 99999))
+            return [self.call("order", number, rng.choice(ORDER).format(x=number))]
+        users, answer = rng.choices(phrases.SMALL_TALK, (4, 2, 1, 1, 2))[0]
+        user = rng.choice(users)
+        return [Turn(user.lower() if rng.random() < 0.3 else user, answer, "small talk", answer)]
+
+    def conversation(self) -> list[Turn]:
+        kind = self.rng.random()
+        if kind < 0.68 and self.store.products:
+            return self.product_turns(self.rng.choice(self.store.products))
+        if kind < 0.83:
+            return self.absent_turns()
+        if kind < 0.94:
+            return self.topic_turns(self.rng.choice(list(TOPIC_NAMES)))
+        return self.other_turns()

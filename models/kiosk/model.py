@@ -1,0 +1,95 @@
+"""The network: Qwen3's decoder (RoPE in NeoX order, QK-norm, grouped queries, SwiGLU, tied embeddings), small."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shape:
+    vocabulary: int
+    width: int = 384
+    layers: int = 5
+    heads: int = 4
+    kv_heads: int = 2
+    head: int = 64
+    hidden: int = 640
+    context: int = 2048
+    #: So high that two thirds of the rotations hardly move over the whole context: they match content, not place.
+    theta: float = 1e9
+    epsilon: float = 1e-6
+
+
+def linear(rows: int, columns: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(rows, columns) * columns**-0.5 * 0.5)
+
+
+class Layer(nn.Module):
+    """Named as in GGUF (`blk.N.…`)."""
+
+    def __init__(self, s: Shape) -> None:
+        super().__init__()
+        self.shape = s
+        self.attn_norm = nn.Parameter(torch.ones(s.width))
+        self.attn_q = linear(s.heads * s.head, s.width)
+        self.attn_k = linear(s.kv_heads * s.head, s.width)
+        self.attn_v = linear(s.kv_heads * s.head, s.width)
+        self.attn_output = nn.Parameter(torch.zeros(s.width, s.heads * s.head))
+        self.attn_q_norm = nn.Parameter(torch.ones(s.head))
+        self.attn_k_norm = nn.Parameter(torch.ones(s.head))
+        self.ffn_norm = nn.Parameter(torch.ones(s.width))
+        self.ffn_gate = linear(s.hidden, s.width)
+        self.ffn_up = linear(s.hidden, s.width)
+        self.ffn_down = nn.Parameter(torch.zeros(s.width, s.hidden))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        s, (batch, length, _) = self.shape, x.shape
+        h = norm(x, self.attn_norm, s.epsilon)
+        q = F.linear(h, self.attn_q).view(batch, length, s.heads, s.head)
+        k = F.linear(h, self.attn_k).view(batch, length, s.kv_heads, s.head)
+        v = F.linear(h, self.attn_v).view(batch, length, s.kv_heads, s.head).transpose(1, 2)
+        q = rotate(norm(q, self.attn_q_norm, s.epsilon), cos, sin).transpose(1, 2)
+        k = rotate(norm(k, self.attn_k_norm, s.epsilon), cos, sin).transpose(1, 2)
+        group = s.heads // s.kv_heads
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = x + F.linear(a.transpose(1, 2).reshape(batch, length, -1), self.attn_output)
+        h = norm(x, self.ffn_norm, s.epsilon)
+        return x + F.linear(F.silu(F.linear(h, self.ffn_gate)) * F.linear(h, self.ffn_up), self.ffn_down)
+
+
+def norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), gain, epsilon)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+
+class Kiosk(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.token_embd = nn.Parameter(torch.randn(shape.vocabulary, shape.width))
+        self.blk = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.output_norm = nn.Parameter(torch.ones(shape.width))
+
+    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Logits, of all tokens or of the `wanted` ones (a boolean for each token)."""
+        s = self.shape
+        half = s.head // 2
+        angle = positions[:, :, None, None] * s.theta ** (-torch.arange(half, dtype=torch.float32) / half)
+        x = F.embedding(ids, self.token_embd)
+        cos, sin = angle.cos(), angle.sin()
+        for layer in self.blk:
+            x = layer(x, cos, sin, mask)
+        if wanted is not None:
+            x = x[wanted]
+        return F.linear(norm(x, self.output_norm, s.epsilon), self.token_embd)
+
+
+def causal_mask(length: int) -> Tensor:
+    return torch.full((1, 1, length, length), float("-inf")).triu(1)

@@ -1,0 +1,146 @@
+"""Open product names: real words, made-up syllables and random letters, so that copying is learnt and not a list.
+
+Every word, syllable and pattern belongs to exactly one side of the split (`held_out`), by a checksum of its
+spelling, so that no evaluation name shares a content word with training.
+"""
+
+import random
+import zlib
+from functools import lru_cache
+
+MODIFIERS = tuple("""organic fresh frozen dried roasted smoked salted unsalted sweet sour spicy mild whole skimmed
+sparkling still instant ground crunchy creamy classic premium family mini jumbo large small light dark white brown
+red green blue black yellow golden silver pink purple wild raw pure plain natural soft hard heavy duty cordless
+electric portable folding stainless steel wooden plastic cotton leather rubber ceramic paper glass copper brass
+garden kitchen bathroom travel pocket baby kids adult double triple single extra strong long short round square
+flat waterproof wireless rechargeable disposable herbal vegan gluten-free low-fat sugar-free decaf iced hot
+vanilla chocolate caramel hazelnut almond oat soy coconut rice corn wheat rye barley maple honey lemon lime orange
+apple pear peach plum cherry strawberry raspberry blueberry blackberry cranberry mango banana pineapple kiwi melon
+grape fig date apricot ginger garlic onion pepper paprika basil mint thyme rosemary sage cumin turmeric cinnamon
+chili tomato potato carrot spinach mushroom pumpkin cucumber cabbage celery avocado olive beef pork chicken turkey
+lamb duck salmon tuna shrimp cod cheddar mozzarella parmesan goat""".split())
+
+NOUNS = tuple("""milk bread butter cheese yogurt cream eggs flour sugar salt pasta noodles spaghetti rice beans lentils
+soup sauce ketchup mustard mayonnaise vinegar oil jam marmalade spread cereal muesli granola oats porridge cookies
+crackers chips popcorn pretzels nuts raisins candy gum lollipop chocolate cake muffin croissant bagel donut brownie
+pie tart sandwich wrap burger pizza salad sausage ham bacon steak fillet burrito dumplings tofu hummus juice cola
+lemonade soda water tea coffee espresso latte cappuccino mocha smoothie cocoa beer wine cider milkshake syrup
+soap shampoo conditioner lotion toothpaste toothbrush floss mouthwash razor blades deodorant perfume tissues wipes
+diapers towels napkins sponge detergent bleach softener cleaner polish brush broom mop bucket gloves bags foil
+candles matches lighter batteries charger cable adapter bulb lamp torch flashlight extension socket plug fuse
+hammer screwdriver wrench pliers saw drill chisel file nails screws bolts nuts washers hinges hooks bracket ladder
+tape glue paint roller varnish primer sandpaper putty sealant hose sprinkler shovel rake spade shears trowel
+wheelbarrow seeds soil fertilizer pot planter mower trimmer chainsaw rope chain padlock key keyring doormat curtain
+pillow blanket sheets mattress mug cup plate bowl fork spoon knife pan kettle toaster blender grinder scale timer
+thermometer aspirin ibuprofen paracetamol vitamins bandage plasters gauze ointment drops spray inhaler mask
+sanitizer sunscreen balm lozenges antacid tablets capsules syringe pen pencil eraser ruler notebook envelope
+stapler scissors marker crayons folder binder calculator backpack umbrella wallet belt socks shirt jacket scarf
+hat cap sandals boots slippers shoelaces puzzle ball doll kite cards dice book magazine newspaper map postcard
+stickers ribbon balloon gift toy car bike helmet pump tyre tent lantern cooler charcoal grill skewers kibble
+litter leash collar bone treats aquarium filter""".split())
+
+ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sh sk sl sn sp st str t tr v vl w x y z zh".split()
+NUCLEI = "a e i o u ai ea ee ie oa oo ou y".split()
+CODAS = ["", "", "", "l", "n", "r", "s", "t", "x", "m", "ck", "nd", "rk", "lt", "st", "th", "v", "z", "p", "g"]
+SYLLABLES = tuple(o + n + c for o in ONSETS for n in NUCLEI for c in dict.fromkeys(CODAS))
+SIZES = ["{n}-pack", "{n} pack", "{n}L", "{n}g", "{n}0g", "{n} kg", "{n}ml", "{n}oz", "size {n}", "No. {n}", "{n}mm", "{n}W", "M{n}", "x{n}"]
+
+
+def held_out(word: str) -> bool:
+    """Whether a word or syllable is kept for evaluation only (about one in seven)."""
+    return zlib.crc32(word.lower().encode()) % 7 == 3
+
+
+@lru_cache(maxsize=None)
+def side(words: tuple[str, ...], evaluation: bool) -> list[str]:
+    return [w for w in words if held_out(w) == evaluation]
+
+
+class Names:
+    """Draws product names from one side of the split."""
+
+    def __init__(self, rng: random.Random, evaluation: bool, extra_words: tuple[str, ...] = ()) -> None:
+        self.rng = rng
+        self.modifiers = side(MODIFIERS, evaluation)
+        self.nouns = side(NOUNS, evaluation)
+        self.words = side(extra_words, evaluation) or self.modifiers + self.nouns
+        self.syllables = side(SYLLABLES, evaluation)
+
+    def made_up(self) -> str:
+        """A pronounceable word nobody has seen, of open syllables first: Zorvex, Quinlo."""
+        return "".join(self.rng.choice(self.syllables) for _ in range(self.rng.choice((1, 2, 2, 2, 3))))[:12]
+
+    def letters(self) -> str:
+        """A code-like word without any pattern: xkqv, B7T2."""
+        alphabet = "abcdefghijklmnopqrstuvwxyz" + ("0123456789" if self.rng.random() < 0.3 else "")
+        return "".join(self.rng.choice(alphabet) for _ in range(self.rng.randint(2, 6)))
+
+    def word(self) -> str:
+        kind = self.rng.random()
+        if kind < 0.45:
+            return self.rng.choice(self.words)
+        if kind < 0.65:
+            return self.rng.choice(self.modifiers)
+        if kind < 0.92:
+            return self.made_up()
+        return self.letters()
+
+    def product(self) -> str:
+        """A lower-case product name of one to four words."""
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.12:
+            words = [rng.choice(self.nouns)]
+        elif kind < 0.42:
+            words = [rng.choice(self.modifiers), rng.choice(self.nouns)]
+        elif kind < 0.52:
+            words = [self.word(), rng.choice(self.modifiers), rng.choice(self.nouns)]
+        elif kind < 0.72:
+            words = [self.word(), rng.choice(self.nouns)]
+        elif kind < 0.82:
+            words = [self.word()]
+        elif kind < 0.94:
+            words = [self.word(), self.word()]
+        else:
+            words = [self.word(), self.word(), self.word(), rng.choice(self.nouns)][: rng.choice((3, 4))]
+        if rng.random() < 0.05:
+            words.append(rng.choice(SIZES).format(n=rng.randint(1, 24)))
+        if rng.random() < 0.03:
+            words.insert(1, rng.choice(("&", "and", "with", "of")))
+            words.append(rng.choice(self.nouns))
+        return " ".join(words)
+
+    def products(self, count: int) -> list[str]:
+        """Distinct names; some share a word on purpose, so that one matching word is not enough."""
+        names: list[str] = []
+        while len(names) < count:
+            name = self.product()
+            if names and self.rng.random() < 0.35:
+                other = self.rng.choice(names).split()
+                words = name.split()
+                if self.rng.random() < 0.6:
+                    words[-1] = other[-1]
+                else:
+                    words[0] = other[0]
+                name = " ".join(words)
+            if name.lower() not in (n.lower() for n in names):
+                names.append(name)
+        return names
+
+
+def title(name: str) -> str:
+    """Title case that leaves digits and inner capitals alone."""
+    return " ".join(w[:1].upper() + w[1:] for w in name.split(" "))
+
+
+def sentence_case(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def other_number(name: str) -> str:
+    """The plural of a singular name and the other way round, well enough for a question."""
+    if name.endswith("ss") or not name[-1:].isalpha():
+        return name
+    if name.endswith("s"):
+        return name[:-1]
+    return name + ("es" if name.endswith(("x", "sh", "ch", "o")) else "s")
