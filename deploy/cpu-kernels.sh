@@ -45,7 +45,7 @@ x86_env() {
             ;;
     esac
 
-    # on NAME FLAG...: prints NAME = "ON" if every flag is there; the answer is also the exit status.
+    # on NAME FLAG...: prints NAME = "ON" if every flag is there.
     on() {
         local name=$1 flag
         shift
@@ -71,8 +71,7 @@ x86_env() {
     on GGML_AVX512_BF16 "${avx512[@]}" avx512_bf16
 }
 
-# llama.cpp's crate pins plain armv8-a after it has read the environment, so the choice travels
-# through a CMake file that is included after that.
+# llama.cpp's crate pins plain armv8-a after it has read the environment: llama.cmake takes it from here.
 arm_env() {
     local have=$1 arch=armv8-a
     if [[ $kernels == detect && $have == *" asimddp "* ]]; then
@@ -81,7 +80,6 @@ arm_env() {
         [[ $have == *" i8mm "* ]] && arch+=+i8mm
     fi
     echo "EDGELLM_ARM_ARCH = \"$arch\""
-    echo 'CMAKE_PROJECT_INCLUDE = { value = "deploy/arm-arch.cmake", relative = true }'
 }
 
 content() {
@@ -89,6 +87,9 @@ content() {
     echo "$marker"
     echo "# CPU kernels: $kernels"
     echo "[env]"
+    echo 'CMAKE_PROJECT_INCLUDE = { value = "deploy/llama.cmake", relative = true }'
+    # Optimised fully although our own code carries line tables for backtraces.
+    echo 'LLAMA_LIB_PROFILE = "Release"'
     if have=$(flags_line Features); then
         [[ $kernels == detect || $kernels == baseline ]] || die "EDGELLM_KERNELS=$kernels is for x86-64"
         arm_env "$have"

@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 the configuration or the
 //! command line is wrong.
 
+mod bench;
 mod health;
 
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ enum Command {
     Serve(Serve),
     /// Validate the configuration and print what is in effect
     CheckConfig(Files),
+    /// Put the load of a shop's kiosks on a server and measure it
+    Bench(bench::Bench),
     /// Ask a server whether it is ready; exit code 0 if so
     Health {
         /// The server
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(arguments) => serve(arguments),
         Command::CheckConfig(files) => check_config(files),
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Health { url } => health::ask(&url),
     }
 }

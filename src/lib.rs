@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod api;
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod engine;

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub)]
 
 mod answers;
+mod bench;
 mod gateway;
 mod hostile;
 mod lifecycle;
