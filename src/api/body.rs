@@ -1,14 +1,20 @@
 //! Reading a JSON body: its declared type, its size, the time it may take, and
 //! errors that name the field.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use super::state::AppState;
+
+/// Larger bodies are parsed off the runtime's threads and take their memory from a common store.
+const LARGE: usize = 64 << 10;
 
 /// A body of type `T`.
 #[derive(Debug)]
@@ -18,17 +24,14 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        /// Larger bodies are parsed off the runtime's threads.
-        const LARGE: usize = 64 << 10;
         if !declares_json(request.headers()) {
             return Err(ApiError::NotJson);
         }
         let limit = state.body_limit;
         // One time limit for all of it: a byte now and then does not extend it.
         let reading = async {
-            // The semaphore is never closed.
-            let _turn = state.bodies.acquire().await.ok();
-            let bytes = read(request.into_body(), limit).await?;
+            refuse_before_it_is_sent(request.headers(), limit)?;
+            let (bytes, _memory) = read(request.into_body(), limit, &state.large_bodies).await?;
             if bytes.len() < LARGE {
                 return parse(&bytes);
             }
@@ -58,10 +61,27 @@ fn declares_json(headers: &HeaderMap) -> bool {
         || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
-/// The whole body. What is over the limit is read on and thrown away: many clients look for
-/// an answer only after they have sent everything.
-async fn read(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
-    let mut bytes = Vec::new();
+/// A client that asks first (curl does for large bodies) is told before it sends anything.
+fn refuse_before_it_is_sent(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let asks = headers.contains_key(header::EXPECT);
+    if asks && announced.is_some_and(|length| length > limit) {
+        return Err(ApiError::TooLarge { limit });
+    }
+    Ok(())
+}
+
+/// The whole body, and the memory that it may take. What is over the limit is read on and
+/// thrown away: many clients look for an answer only after they have sent everything. A small
+/// body needs no permit, so that large ones that never end keep no kiosk waiting.
+async fn read(
+    mut body: Body,
+    limit: usize,
+    memory: &Arc<Semaphore>,
+) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), ApiError> {
+    let (mut bytes, mut permits) = (Vec::new(), Vec::new());
     let mut too_large = false;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ApiError::Invalid {
@@ -73,15 +93,22 @@ async fn read(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
         };
         too_large |= bytes.len() + data.len() > limit;
         if too_large {
-            bytes = Vec::new();
-        } else {
-            bytes.extend_from_slice(data);
+            (bytes, permits) = (Vec::new(), Vec::new());
+            continue;
+        }
+        bytes.extend_from_slice(data);
+        let wanted = bytes.len().saturating_sub(LARGE).div_ceil(1 << 10);
+        let held: usize = permits.iter().map(OwnedSemaphorePermit::num_permits).sum();
+        if wanted > held {
+            let more = u32::try_from(wanted - held).unwrap_or(u32::MAX);
+            // The semaphore is never closed.
+            permits.extend(Arc::clone(memory).acquire_many_owned(more).await.ok());
         }
     }
     if too_large {
         return Err(ApiError::TooLarge { limit });
     }
-    Ok(bytes)
+    Ok((bytes, permits))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

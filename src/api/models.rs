@@ -35,7 +35,7 @@ fn describe(entry: &Entry) -> Value {
         edgellm["architecture"] = json!(info.architecture);
         edgellm["quantization"] = json!(info.quantization);
         edgellm["parameters"] = json!(info.parameters);
-        edgellm["size_bytes"] = json!(info.size_bytes);
+        edgellm["size"] = json!(info.size_bytes);
         edgellm["context"] = json!(loaded.context());
         edgellm["digest"] = json!(format!("sha256:{}", info.digest));
     }

@@ -9,8 +9,9 @@ use crate::config::Settings;
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
 
-/// Bodies that are read at once; others wait, within the time that a body may take.
-const BODIES: usize = 32;
+/// Memory for large bodies on their way in; who finds it taken waits, within the time that a
+/// body may take.
+const LARGE_BODIES_KIB: usize = 128 << 10;
 
 /// Cheap to clone; one clone goes into every request.
 #[derive(Debug, Clone)]
@@ -19,8 +20,8 @@ pub struct AppState {
     pub(super) metrics: Metrics,
     /// Largest body in bytes.
     pub(super) body_limit: usize,
-    /// How many bodies may be in memory on their way in.
-    pub(super) bodies: Arc<Semaphore>,
+    /// Memory for large bodies, a permit a KiB.
+    pub(super) large_bodies: Arc<Semaphore>,
     /// Time for a whole body.
     pub(super) body_timeout: Duration,
     /// Whether prompts may be logged.
@@ -34,7 +35,7 @@ impl AppState {
         Self {
             pool,
             metrics,
-            bodies: Arc::new(Semaphore::new(BODIES)),
+            large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_KIB)),
             body_limit: settings.server.max_body_bytes,
             body_timeout: settings.server.body_timeout,
             log_prompts: settings.telemetry.log_prompts,

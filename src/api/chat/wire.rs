@@ -73,14 +73,30 @@ pub(super) struct Message {
     pub(super) tool_call_id: Option<String>,
 }
 
+/// Through a string, because of a number `serde_json` says only "expected value".
 #[derive(Debug, Deserialize, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub(super) enum Role {
     System,
     Developer,
     User,
     Assistant,
     Tool,
+}
+
+impl TryFrom<String> for Role {
+    type Error = &'static str;
+
+    fn try_from(role: String) -> Result<Self, Self::Error> {
+        Ok(match role.as_str() {
+            "system" => Self::System,
+            "developer" => Self::Developer,
+            "user" => Self::User,
+            "assistant" => Self::Assistant,
+            "tool" => Self::Tool,
+            _ => return Err("unknown role; use system, developer, user, assistant or tool"),
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
