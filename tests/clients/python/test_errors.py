@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from contextlib import ExitStack
 
 import openai
 import pytest
@@ -163,6 +164,17 @@ def test_a_client_that_sends_its_body_too_slowly_is_timed_out():
         assert time.monotonic() - began < 20
     assert status == 408
     assert json.loads(body)["error"]["type"] == "timeout_error"
+
+
+def test_clients_that_never_finish_their_bodies_hold_up_nobody(server):
+    with ExitStack() as kiosks:
+        for _ in range(64):
+            kiosk = kiosks.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            kiosk.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{")
+        for _ in range(3):
+            began = time.monotonic()
+            assert server.chat(max_tokens=1).status == 200
+            assert time.monotonic() - began < 15, "half of server.body_timeout_seconds"
 
 
 def read_response(connection: socket.socket) -> tuple[int, bytes]:
