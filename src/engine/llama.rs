@@ -38,6 +38,7 @@ impl<'model> LlamaEngine<'model> {
     /// # Errors
     /// [`LoadError::Context`] when llama.cpp refuses, most often for want of memory.
     pub fn new(model: &'model Model, options: EngineOptions) -> Result<Self, LoadError> {
+        let heads = model.weights().n_head();
         let threads = i32::try_from(options.threads).unwrap_or(i32::MAX);
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(options.cells))
@@ -48,10 +49,11 @@ impl<'model> LlamaEngine<'model> {
             .with_n_threads(threads)
             .with_n_threads_batch(threads)
             .with_kv_unified(true)
-            // Flash attention on a CPU walks cell by cell and adds up in 16 bits; the plain path
-            // is one matrix product over all rows and adds up in 32, so that who else is in
-            // the batch disturbs an answer less.
-            .with_flash_attention_policy(llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED)
+            .with_flash_attention_policy(if plain_attention_pays(options, heads) {
+                llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED
+            } else {
+                llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_ENABLED
+            })
             .with_no_perf(true);
         let context = model
             .weights()
@@ -70,6 +72,16 @@ impl<'model> LlamaEngine<'model> {
             shape,
         })
     }
+}
+
+/// Flash attention on a CPU walks cell by cell and adds up in 16 bits. The plain path is one
+/// matrix product over all rows, much faster where rows share cells, and adds up in 32 bits, so
+/// that who else is in the batch disturbs an answer less. But it needs a number for every
+/// head, row and cell, which a large context or model cannot afford.
+fn plain_attention_pays(options: EngineOptions, heads: u32) -> bool {
+    const MOST_BYTES: u64 = 512 << 20;
+    let numbers = u64::from(options.cells) * u64::from(options.batch_rows) * u64::from(heads);
+    numbers * 4 <= MOST_BYTES
 }
 
 fn index(value: u32) -> i32 {
@@ -122,5 +134,27 @@ impl Engine for LlamaEngine<'_> {
         let _ = self
             .context
             .clear_kv_cache_seq(Some(sequence.0), Some(from), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_is_plain_until_it_costs_too_much_memory() {
+        let options = EngineOptions {
+            cells: 8192,
+            sequences: 16,
+            batch_rows: 512,
+            threads: 1,
+        };
+        assert!(plain_attention_pays(options, 14));
+        let large = EngineOptions {
+            cells: 24_576,
+            ..options
+        };
+        assert!(!plain_attention_pays(large, 14));
+        assert!(plain_attention_pays(large, 4));
     }
 }
