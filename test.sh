@@ -32,6 +32,12 @@ install_test_packages() {
     install_packages "${missing[@]}"
 }
 
+# A minimal Rust toolchain comes without them.
+install_rust_components() {
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
+    rustup component add rustfmt clippy || die "rustfmt or clippy is missing; by hand: rustup component add rustfmt clippy"
+}
+
 end_stage_processes() {
     [[ -z $stage_pid ]] || kill -TERM -- "-$stage_pid" 2>/dev/null || true
 }
@@ -101,7 +107,7 @@ build_server() { in_root build; }
 clients_setup() {
     [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/clients/python/requirements.txt"
-    (cd "$root/tests/clients/node" && npm ci --no-audit --no-fund)
+    (cd "$root/tests/clients/node" && npm ci --prefer-offline --no-audit --no-fund)
     # Only promtool out of the package: installing all of it would start a Prometheus server.
     have_any promtool || [[ -x $tools/prometheus/usr/bin/promtool ]] || (
         cd "$tools"
@@ -122,13 +128,14 @@ only=("$@")
 install_test_packages
 leave_sudo "$root/test.sh" "$@"
 find_rust
+install_rust_components
 mkdir -p "$logs" "$tools"
 export EDGELLM_BINARY=$binary
 "$root/deploy/cpu-kernels.sh"
 trap end_stage_processes EXIT
 trap 'exit 130' INT TERM
 
-say "running all tests; the first time takes about half an hour on 2 cores, most of it compiling"
+say "running all tests; the first time takes up to half an hour on 2 cores, most of it compiling"
 stage "shell scripts" scripts
 stage "cpu kernel choice" "$root/tests/scripts/cpu-kernels.sh"
 stage "format" in_root cargo fmt --check

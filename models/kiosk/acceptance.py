@@ -16,10 +16,12 @@ Opening hours: Mon-Sat 8:00-20:00
 Wifi password: corner2024
 Returns: within 14 days with receipt"""
 
-HARDWARE = """This is the kiosk of Hinton Hardware. The garden hose costs $18.99 and is in aisle 12. The claw hammer costs $14.50 and is in aisle 3. \
-Wood screws cost $6.25 and are in aisle 3. The paint roller set is $11.40, aisle 8. White wall paint costs $32.00 and is in aisle 8. \
-A stepladder costs $54.90 and is in aisle 15. LED bulbs are $9.75 in aisle 6. The extension cord costs $13.30, aisle 6. \
-Work gloves cost $7.80 and are in aisle 2. Duct tape is $4.60 and in aisle 5. We are open daily from 7am to 9pm."""
+HARDWARE = """\
+This is the kiosk of Hinton Hardware. The garden hose costs $18.99 and is in aisle 12. The claw hammer costs \
+$14.50 and is in aisle 3. Wood screws cost $6.25 and are in aisle 3. The paint roller set is $11.40, aisle 8. \
+White wall paint costs $32.00 and is in aisle 8. A stepladder costs $54.90 and is in aisle 15. LED bulbs are \
+$9.75 in aisle 6. The extension cord costs $13.30, aisle 6. Work gloves cost $7.80 and are in aisle 2. Duct tape \
+is $4.60 and in aisle 5. We are open daily from 7am to 9pm."""
 
 CAFE = """Product | Price | Aisle
 Blueberry Muffin | 2.25 | 7

@@ -40,9 +40,16 @@ def conversation(seed: int) -> tuple[str, list[dict], list[dict]]:
 
 def request_messages(turn: Turn) -> list[dict]:
     messages: list[dict] = [{"role": turn.role, "content": turn.user}]
-    if turn.answer.startswith(chat.TAGS[0]):
-        name, arguments = turn.answer.removeprefix(chat.TAGS[0] + '\n{"name": "').removesuffix("}\n" + chat.TAGS[1]).split('", "arguments": ', 1)
-        messages.append({"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": name, "arguments": arguments}}]})
+    before, tag, call = turn.answer.partition(chat.TAGS[0] + '\n{"name": "')
+    if tag:
+        name, arguments = call.removesuffix("}\n" + chat.TAGS[1]).split('", "arguments": ', 1)
+        messages.append(
+            {
+                "role": "assistant",
+                "content": before.rstrip("\n"),
+                "tool_calls": [{"type": "function", "function": {"name": name, "arguments": arguments}}],
+            }
+        )
     else:
         messages.append({"role": "assistant", "content": turn.answer})
     return messages
@@ -81,8 +88,9 @@ def main() -> None:
         worst = max(worst, float(np.abs(logits - theirs).mean(-1).max()))
         same += int((logits.argmax(-1) == theirs.argmax(-1)).sum())
         total += len(ids)
-    print(f"{total} tokens: worst mean difference of a token's logits {worst:.3f}, same best token {100 * same / total:.2f} %")
-    if worst > TOLERANCE or same / total < AGREEMENT:
+    agreement = same / total
+    print(f"{total} tokens: logits differ by {worst:.3f} in the worst mean, same best token {100 * agreement:.2f} %")
+    if worst > TOLERANCE or agreement < AGREEMENT:
         raise SystemExit("llama.cpp does not compute what was trained")
 
 

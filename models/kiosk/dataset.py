@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass, replace
 
 import numpy as np
+from tokenizers import Tokenizer
 
 import chat
 from dialogue import Dialogues, Turn, make_tools
@@ -45,7 +46,7 @@ def nothing(store: Store) -> Store:
 
 
 class Maker:
-    def __init__(self, tokenizer, words: tuple[str, ...], seed: int) -> None:  # noqa: ANN001
+    def __init__(self, tokenizer: Tokenizer, words: tuple[str, ...], seed: int) -> None:
         self.tokenizer, self.words, self.rng = tokenizer, words, random.Random(seed)
 
     def encode(self, text: str) -> list[int]:
@@ -64,8 +65,17 @@ class Maker:
 
     def batch(self, mix: Mix, sequences: int) -> Batch:
         shape = (sequences, mix.length)
-        b = Batch(np.zeros(shape, np.int64), np.zeros(shape, np.int32), np.full(shape, -1, np.int32), np.zeros(shape, np.int32),
-                  np.zeros(shape, bool), np.zeros(0), np.zeros(0), [], [])
+        b = Batch(
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.int32),
+            np.full(shape, -1, np.int32),
+            np.zeros(shape, np.int32),
+            np.zeros(shape, bool),
+            np.zeros(0),
+            np.zeros(0),
+            [],
+            [],
+        )
         following = np.zeros(shape, np.int64)
         answer = np.zeros(shape, np.int64)
         for row in range(sequences):
@@ -78,7 +88,9 @@ class Maker:
         while at < mix.length - 120:
             room = mix.length - at
             low, high = mix.products
-            count = min(int(low * (high / low) ** rng.random() + 0.5), max(1, room // 45))  # as many small as large stores
+            count = min(
+                int(low * (high / low) ** rng.random() + 0.5), max(1, room // 45)
+            )  # as many small as large stores
             store = make_store(Names(rng, mix.held_out_names, self.words), count)
             tools = make_tools(rng) if rng.random() < 0.22 else []
             prompt, layout = system_prompt(rng, store)

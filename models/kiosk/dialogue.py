@@ -11,8 +11,12 @@ from store import PREPOSITION, Product, Store
 #: What an answer about a topic starts with, and how it goes on to the value. As for products, the start is the same
 #: when the value is unknown: the model decides once the whole name stands in its answer, which is easier to learn.
 TOPIC_NAMES = {
-    "hours": ("Our opening hours", "are"), "wifi": ("The wifi password", "is"), "returns": ("Our return policy", "is"),
-    "promotion": ("Our promotion", "is"), "phone": ("Our phone number", "is"), "manager": ("The manager", "is"),
+    "hours": ("Our opening hours", "are"),
+    "wifi": ("The wifi password", "is"),
+    "returns": ("Our return policy", "is"),
+    "promotion": ("Our promotion", "is"),
+    "phone": ("Our phone number", "is"),
+    "manager": ("The manager", "is"),
 }
 CLAUSES = {"price": phrases.PRICE_CLAUSES, "place": phrases.PLACE_CLAUSES, "stock": phrases.STOCK_CLAUSES}
 UNKNOWN = {"price": "the price", "place": "where it is", "stock": "the stock"}
@@ -39,29 +43,66 @@ class Tool:
 
 TOOL_VERBS = ["check", "get", "find", "look_up", "lookup", "search", "query", "fetch"]
 TOOL_NOUNS = {
-    "product": ["product", "item", "stock", "inventory", "price", "product_info", "article", "catalog", "products", "item_details"],
+    "product": [
+        "product",
+        "item",
+        "stock",
+        "inventory",
+        "price",
+        "product_info",
+        "article",
+        "catalog",
+        "products",
+        "item_details",
+    ],
     "hours": ["opening_hours", "store_hours", "hours", "opening_times"],
     "staff": ["staff", "employee", "assistant", "colleague", "manager", "human"],
     "order": ["order", "order_status", "delivery", "parcel"],
     "other": ["weather", "news", "time", "exchange_rate", "bus_times", "horoscope"],
 }
 TOOL_ARGUMENTS = {
-    "product": ["product", "name", "item", "query", "product_name", "article", "q"], "hours": [None, "day"], "staff": [None, "reason"],
-    "order": ["order_id", "id", "number", "order"], "other": ["city", "place", "topic", None],
+    "product": ["product", "name", "item", "query", "product_name", "article", "q"],
+    "hours": [None, "day"],
+    "staff": [None, "reason"],
+    "order": ["order_id", "id", "number", "order"],
+    "other": ["city", "place", "topic", None],
 }
 TOOL_TEXTS = {
-    "product": ["Look up a product in the stock system.", "Find price, aisle and stock of a product", "Search the inventory", "Get details of an item by its name."],
+    "product": [
+        "Look up a product in the stock system.",
+        "Find price, aisle and stock of a product",
+        "Search the inventory",
+        "Get details of an item by its name.",
+    ],
     "hours": ["Get the opening hours.", "When the store is open", "Opening hours of the store"],
     "staff": ["Call a member of staff.", "Ask a colleague to come to the customer", "Get human help."],
     "order": ["Get the status of an order.", "Track an order by its number", "Find a delivery"],
     "other": ["Get the weather.", "Information from the internet", "Other information"],
 }
-STAFF = ["I need help from a person.", "Can someone help me?", "I want to talk to a human.", "Call an employee, please.", "Can I speak to someone?", "Please get a colleague.", "I need assistance from your staff."]
-ORDER = ["Where is my order {x}?", "What is the status of order {x}?", "Has my order {x} arrived?", "track order {x}", "When does order {x} come?"]
+STAFF = [
+    "I need help from a person.",
+    "Can someone help me?",
+    "I want to talk to a human.",
+    "Call an employee, please.",
+    "Can I speak to someone?",
+    "Please get a colleague.",
+    "I need assistance from your staff.",
+]
+ORDER = [
+    "Where is my order {x}?",
+    "What is the status of order {x}?",
+    "Has my order {x} arrived?",
+    "track order {x}",
+    "When does order {x} come?",
+]
 
 
 def make_tool(rng: random.Random, purpose: str) -> Tool:
-    verb = rng.choice(["call", "notify", "ask", "page", "request"] if purpose == "staff" else TOOL_VERBS + (["track"] if purpose == "order" else []))
+    verb = rng.choice(
+        ["call", "notify", "ask", "page", "request"]
+        if purpose == "staff"
+        else TOOL_VERBS + (["track"] if purpose == "order" else [])
+    )
     noun, argument = rng.choice(TOOL_NOUNS[purpose]), rng.choice(TOOL_ARGUMENTS[purpose])
     name = f"{verb}_{noun}"
     if rng.random() < 0.15:
@@ -135,12 +176,16 @@ class Dialogues:
     def place(self, p: Product) -> str:
         return f"{PREPOSITION[self.store.unit]} {self.store.unit} {p.code}"
 
-    def call(self, purpose: str, argument: str, user: str) -> Turn:
+    def call(self, purpose: str, argument: str, user: str, subject: str = "") -> Turn:
+        """A tool call; about a subject it names that first, as every answer does."""
         tool = self.tools[purpose]
-        call = {"name": tool.name, "arguments": {tool.argument: argument} if tool.argument and argument else {}}
-        return Turn(user, f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>", "tool", json.dumps(call, ensure_ascii=False))
+        call = json.dumps(
+            {"name": tool.name, "arguments": {tool.argument: argument} if tool.argument else {}}, ensure_ascii=False
+        )
+        before = f"{subject}? Let me check.\n" if subject else ""
+        return Turn(user, f"{before}<tool_call>\n{call}\n</tool_call>", "tool", call)
 
-    def answer(self, p: Product, said: str, attribute: str, user: str) -> Turn:
+    def answer(self, p: Product, attribute: str, user: str) -> Turn:
         """The answer about a product that the store has, named as in the facts; unknown when it lacks the attribute."""
         name = sentence_case(p.name)
         if attribute == "price" and p.price:
@@ -155,16 +200,23 @@ class Dialogues:
             return Turn(user, f"{name} costs {p.price} and is {self.place(p)}.", "about", p.price)
         if attribute in ("sell", "about"):
             return Turn(user, f"{name}? Yes, we have it.", "sell", "Yes")
-        return self.unknown(attribute, p.name, said, user)
+        return self.unknown(attribute, p.name, user)
 
-    def unknown(self, attribute: str, name: str, said: str, user: str) -> Turn:
+    def unknown(self, attribute: str, name: str, user: str) -> Turn:
+        name = sentence_case(name)
         if "product" in self.tools:
-            return self.call("product", said, user)
+            return self.call("product", name, user, name)
         what = f" {UNKNOWN[attribute]}" if attribute in UNKNOWN else ""
-        return Turn(user, f"{sentence_case(name)}? Sorry, I don't know{what}.", "unknown", "I don't know")
+        return Turn(user, f"{name}? Sorry, I don't know{what}.", "unknown", "I don't know")
 
     def ask(self, attribute: str, x: str) -> str:
-        known = {"price": phrases.PRICE, "place": phrases.PLACE, "stock": phrases.STOCK, "sell": phrases.SELL, "about": phrases.ABOUT}[attribute]
+        known = {
+            "price": phrases.PRICE,
+            "place": phrases.PLACE,
+            "stock": phrases.STOCK,
+            "sell": phrases.SELL,
+            "about": phrases.ABOUT,
+        }[attribute]
         return self.phrase(attribute, known, x=x, u=self.store.unit if self.rng.random() < 0.7 else "aisle")
 
     def attribute(self) -> str:
@@ -173,24 +225,26 @@ class Dialogues:
     def product_turns(self, p: Product) -> list[Turn]:
         rng = self.rng
         attribute = self.attribute()
-        said, with_article = self.spoken(p.name)
-        turns = [self.answer(p, said, attribute, self.ask(attribute, with_article))]
+        with_article = self.spoken(p.name)[1]
+        turns = [self.answer(p, attribute, self.ask(attribute, with_article))]
         while rng.random() < (0.3 if len(turns) == 1 else 0.25):
             if rng.random() < 0.5:
                 attribute = rng.choice([a for a in ("price", "place", "stock") if a != attribute])
                 known = {"price": phrases.IT_PRICE, "place": phrases.IT_PLACE, "stock": phrases.IT_STOCK}[attribute]
-                turns.append(self.answer(p, said, attribute, self.phrase("it", known, u=self.store.unit)))
+                turns.append(self.answer(p, attribute, self.phrase("it", known, u=self.store.unit)))
             elif attribute not in ("sell", "about"):
                 p = rng.choice(self.store.products)
-                said, with_article = self.spoken(p.name)
-                turns.append(self.answer(p, said, attribute, self.phrase("and", phrases.AND_OTHER, x=with_article)))
-            turns[-1].category = "follow-up" if len(turns) > 1 and turns[-1].category not in ("unknown", "tool") else turns[-1].category
+                with_article = self.spoken(p.name)[1]
+                turns.append(self.answer(p, attribute, self.phrase("and", phrases.AND_OTHER, x=with_article)))
+            turns[-1].category = (
+                "follow-up" if len(turns) > 1 and turns[-1].category not in ("unknown", "tool") else turns[-1].category
+            )
         return turns
 
     def absent_turns(self) -> list[Turn]:
         said, with_article = self.spoken(self.store.absent(), known=False)
         attribute = self.attribute()
-        turns = [self.unknown(attribute, said, said, self.ask(attribute, with_article))]
+        turns = [self.unknown(attribute, said, self.ask(attribute, with_article))]
         if turns[0].category == "tool" and self.rng.random() < 0.5:
             turns.append(self.tool_result(said, attribute))
         return turns
@@ -201,7 +255,7 @@ class Dialogues:
         found = Product(rng.choice((said, title(said))), model.price, model.code, model.stock)
         fields = {"name": found.name, "price": found.price, self.store.unit: found.code, "stock": found.stock}
         known = {k: v for k, v in fields.items() if v is not None}
-        turn = Dialogues(rng, self.store, []).answer(found, said, attribute, json.dumps(known, ensure_ascii=False))
+        turn = Dialogues(rng, self.store, []).answer(found, attribute, json.dumps(known, ensure_ascii=False))
         turn.category, turn.role = "tool result", "tool"
         return turn
 
@@ -212,7 +266,7 @@ class Dialogues:
             value = self.store.facts[topic]
             return [Turn(user, f"{name} {verb} {value}.", "fact", value)]
         if topic == "hours" and "hours" in self.tools and self.tools["hours"].argument is None:
-            return [self.call("hours", "", user)]
+            return [self.call("hours", "", user, name)]
         return [Turn(user, f"{name}? Sorry, I don't know.", "unknown", "I don't know")]
 
     def other_turns(self) -> list[Turn]:

@@ -25,8 +25,13 @@ LENGTHS = (200, 500, 1000, 1500)  #: tokens of the whole prompt, at most
 TARGETS = {"value": 95.0, "value, new phrasing": 85.0, "do not know": 90.0, "tool call": 90.0, "by hand": 80.0}
 VALUES = ("price", "aisle", "stock", "fact")
 ROWS: dict[str, tuple[str, ...]] = {
-    "value": VALUES, "value, new phrasing": VALUES, "follow-up": ("follow-up",), "do not know": ("unknown",),
-    "tool call": ("tool",), "tool result": ("tool result",), "small talk": ("small talk",),
+    "value": VALUES,
+    "value, new phrasing": VALUES,
+    "follow-up": ("follow-up",),
+    "do not know": ("unknown",),
+    "tool call": ("tool",),
+    "tool result": ("tool result",),
+    "small talk": ("small talk",),
 }
 
 
@@ -80,7 +85,10 @@ def make_case(row: str, length: int, number: int) -> Case:
 
 
 def by_hand() -> list[Case]:
-    return [Case("by hand", 500, system, [], [Turn(question, "", "price", value)]) for system, question, value in acceptance.QUESTIONS]
+    return [
+        Case("by hand", 500, system, [], [Turn(question, "", "price", value)])
+        for system, question, value in acceptance.QUESTIONS
+    ]
 
 
 def contains(answer: str, value: str) -> bool:
@@ -107,7 +115,8 @@ def tool_call(message: dict) -> dict | None:
 
 def right(turn: Turn, message: dict) -> bool:
     if turn.category == "tool":
-        return tool_call(message) == json.loads(turn.value)
+        call = tool_call(message)
+        return call is not None and json.dumps(call).lower() == json.dumps(json.loads(turn.value)).lower()
     return contains(message.get("content") or "", turn.value or turn.answer)
 
 
@@ -128,7 +137,9 @@ class Client:
         for turn in case.turns:
             call = messages[-1].get("tool_calls")
             if turn.role == "tool" and not call:
-                return Result(case, False, False, "(no call) " + messages[-1]["content"], reply["usage"]["prompt_tokens"])
+                return Result(
+                    case, False, False, "(no call) " + messages[-1]["content"], reply["usage"]["prompt_tokens"]
+                )
             extra = {"tool_call_id": call[0]["id"]} if call else {}
             messages.append({"role": turn.role, "content": turn.user, **extra})
             body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 80}
@@ -136,9 +147,18 @@ class Client:
                 body["tools"] = [tool.schema for tool in case.tools]
             reply = self.send("/chat/completions", body)
             message = reply["choices"][0]["message"]
-            messages.append({k: message[k] for k in ("role", "content", "tool_calls") if message.get(k) is not None} | {"content": message.get("content") or ""})
+            messages.append(
+                {k: message[k] for k in ("role", "content", "tool_calls") if message.get(k) is not None}
+                | {"content": message.get("content") or ""}
+            )
         turn, content = case.turns[-1], message.get("content") or ""
-        return Result(case, right(turn, message), content == turn.answer, content or json.dumps(message.get("tool_calls")), reply["usage"]["prompt_tokens"])
+        return Result(
+            case,
+            right(turn, message),
+            content == turn.answer,
+            content or json.dumps(message.get("tool_calls")),
+            reply["usage"]["prompt_tokens"],
+        )
 
 
 def report(results: list[Result]) -> dict:
@@ -147,10 +167,17 @@ def report(results: list[Result]) -> dict:
         cells[r.case.row][f"<= {r.case.length}"].append(r)
         cells[r.case.row]["all"].append(r)
         if r.case.row in ("value", "value, new phrasing"):
-            cells["  " + r.case.turns[-1].category + (", new phrasing" if "new" in r.case.row else "")][f"<= {r.case.length}"].append(r)
+            cells["  " + r.case.turns[-1].category + (", new phrasing" if "new" in r.case.row else "")][
+                f"<= {r.case.length}"
+            ].append(r)
             cells["  " + r.case.turns[-1].category + (", new phrasing" if "new" in r.case.row else "")]["all"].append(r)
-    return {row: {length: {"right": 100 * sum(r.right for r in rs) / len(rs), "asked": len(rs)} for length, rs in lengths.items()}
-            for row, lengths in cells.items()}
+    return {
+        row: {
+            length: {"right": 100 * sum(r.right for r in rs) / len(rs), "asked": len(rs)}
+            for length, rs in lengths.items()
+        }
+        for row, lengths in cells.items()
+    }
 
 
 def table(figures: dict) -> str:
@@ -158,7 +185,9 @@ def table(figures: dict) -> str:
     lines = [f"{'% right':<22}" + "".join(f"{n:>9}" for n in lengths) + "    asked   target"]
     for row, cells in figures.items():
         shares = "".join(f"{cells[n]['right']:9.1f}" if n in cells else f"{'':>9}" for n in lengths)
-        lines.append(f"{row:<22}{shares}{cells['all']['asked']:>9}" + (f"{TARGETS[row]:9.0f}" if row in TARGETS else ""))
+        lines.append(
+            f"{row:<22}{shares}{cells['all']['asked']:>9}" + (f"{TARGETS[row]:9.0f}" if row in TARGETS else "")
+        )
     return "\n".join(lines)
 
 
@@ -167,11 +196,15 @@ def main() -> None:
     cli.add_argument("url", help="for example http://127.0.0.1:8080")
     cli.add_argument("--model", help="default: the first that the server lists")
     cli.add_argument("--key", default="none", help="API key")
-    cli.add_argument("--limit", type=int, default=50, metavar="N", help="questions for each row and length (default 50)")
+    cli.add_argument(
+        "--limit", type=int, default=50, metavar="N", help="questions for each row and length (default 50)"
+    )
     cli.add_argument("--clients", type=int, default=8, help="requests at once")
     cli.add_argument("--json", action="store_true", help="print the figures as JSON")
     cli.add_argument("--wrong", action="store_true", help="print the questions that went wrong")
-    cli.add_argument("--require", nargs="?", const="", metavar="ROW=PERCENT,…", help="exit 1 below these, or below the targets")
+    cli.add_argument(
+        "--require", nargs="?", const="", metavar="ROW=PERCENT,…", help="exit 1 below these, or below the targets"
+    )
     args = cli.parse_args()
 
     client = Client(args.url, args.model, args.key)
@@ -183,10 +216,15 @@ def main() -> None:
     for r in results:
         if args.wrong and not r.right:
             turn = r.case.turns[-1]
-            print(f"{r.case.row} <= {r.case.length} ({r.prompt_tokens}): {turn.user!r} wants {turn.value or turn.answer!r}, got {r.answer!r}", file=sys.stderr)
+            place, wanted = f"{r.case.row} <= {r.case.length} ({r.prompt_tokens})", turn.value or turn.answer
+            print(f"{place}: {turn.user!r} wants {wanted!r}, got {r.answer!r}", file=sys.stderr)
     if args.require is not None:
         required = {k: float(v) for k, v in (p.rsplit("=", 1) for p in args.require.split(",") if p)} or TARGETS
-        missed = [f"{row} {figures[row]['all']['right']:.1f} < {least:g}" for row, least in required.items() if figures[row]["all"]["right"] < least]
+        missed = [
+            f"{row} {figures[row]['all']['right']:.1f} < {least:g}"
+            for row, least in required.items()
+            if figures[row]["all"]["right"] < least
+        ]
         if missed:
             sys.exit("below target: " + "; ".join(missed))
 

@@ -25,7 +25,9 @@ def token_types(tokens: list[str]) -> list[TokenType]:
 
 def metadata(writer: gguf.GGUFWriter, shape: Shape, vocabulary: dict) -> None:
     writer.add_name(NAME)
-    writer.add_description("Store assistant that looks facts up in its system prompt; trained from nothing on generated text")
+    writer.add_description(
+        "Store assistant that looks facts up in its system prompt; trained from nothing on generated text"
+    )
     writer.add_license("MIT OR Apache-2.0")
     writer.add_languages(["en"])
     writer.add_float32("general.sampling.temp", 0.0)  # facts are looked up, not invented

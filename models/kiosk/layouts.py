@@ -2,21 +2,51 @@
 
 import json
 import random
-from typing import Callable
+from collections.abc import Callable
 
 from store import PREPOSITION, TOPICS, Product, Store
 
 OPENINGS = [
-    "You are the assistant of {s}.", "You are the store assistant of {s}. Answer briefly.",
-    "You are a helpful shop assistant for {s}. Use only the facts below.", "{s}", "Store: {s}", "# {s}",
-    "You answer customers' questions in one short sentence.", "You are a kiosk in {s}.", "You are a helpful assistant.",
-    "You are the voice of {s}. If you do not know something, say so.", "Welcome to {s}!", "", "",
-    "You help customers of {s} find products.", "Answer questions about {s}.", "You work at {s}.",
-    "You are a store assistant. Answer in one sentence with facts from the list.", "Information about {s}:",
-    "You're the friendly in-store assistant at {s}; be short and exact.", "Act as the assistant of a shop called {s}.",
+    "You are the assistant of {s}.",
+    "You are the store assistant of {s}. Answer briefly.",
+    "You are a helpful shop assistant for {s}. Use only the facts below.",
+    "{s}",
+    "Store: {s}",
+    "# {s}",
+    "You answer customers' questions in one short sentence.",
+    "You are a kiosk in {s}.",
+    "You are a helpful assistant.",
+    "You are the voice of {s}. If you do not know something, say so.",
+    "Welcome to {s}!",
+    "",
+    "",
+    "You help customers of {s} find products.",
+    "Answer questions about {s}.",
+    "You work at {s}.",
+    "You are a store assistant. Answer in one sentence with facts from the list.",
+    "Information about {s}:",
+    "You're the friendly in-store assistant at {s}; be short and exact.",
+    "Act as the assistant of a shop called {s}.",
 ]
-LIST_TITLES = ["Products:", "Our products:", "Price list", "Inventory:", "Items:", "## Products", "Products and prices:", "Stock list:",
-               "Here is what we sell:", "Catalog:", "Facts:", "", "", "Menu:", "Assortment:", "Store facts:", "[products]"]
+LIST_TITLES = [
+    "Products:",
+    "Our products:",
+    "Price list",
+    "Inventory:",
+    "Items:",
+    "## Products",
+    "Products and prices:",
+    "Stock list:",
+    "Here is what we sell:",
+    "Catalog:",
+    "Facts:",
+    "",
+    "",
+    "Menu:",
+    "Assortment:",
+    "Store facts:",
+    "[products]",
+]
 FACT_TITLES = ["Store info:", "Information:", "About us:", "## Info", "General:", "", "", "", "Good to know:"]
 
 
@@ -24,9 +54,25 @@ def bullet_style(rng: random.Random, unit: str) -> Callable[[Product], str]:
     """One line a product, its fields in one order with one set of labels and separators for the whole store."""
     after_name = rng.choice((": ", ": ", ": ", " - ", ", ", " – ", " | ", " ", "; ", " = ", " — "))
     separator = rng.choice((", ", ", ", ", ", " | ", " - ", "; ", " / ", ". "))
-    price = rng.choice(("{v}", "{v}", "{v}", "price {v}", "price: {v}", "costs {v}", "at {v}", "Price {v}", "{v} each", "price={v}"))
-    code = rng.choice(("{u} {v}", "{u} {v}", "{u} {v}", "{U} {v}", "in {u} {v}", "{u}: {v}", "{U}: {v}", "({u} {v})", "{u}={v}"))
-    stock = rng.choice(("{v} in stock", "{v} in stock", "stock {v}", "stock: {v}", "qty {v}", "{v} left", "in stock: {v}", "{v} available", "Stock: {v}"))
+    price = rng.choice(
+        ("{v}", "{v}", "{v}", "price {v}", "price: {v}", "costs {v}", "at {v}", "Price {v}", "{v} each", "price={v}")
+    )
+    code = rng.choice(
+        ("{u} {v}", "{u} {v}", "{u} {v}", "{U} {v}", "in {u} {v}", "{u}: {v}", "{U}: {v}", "({u} {v})", "{u}={v}")
+    )
+    stock = rng.choice(
+        (
+            "{v} in stock",
+            "{v} in stock",
+            "stock {v}",
+            "stock: {v}",
+            "qty {v}",
+            "{v} left",
+            "in stock: {v}",
+            "{v} available",
+            "Stock: {v}",
+        )
+    )
     sold_out = rng.choice((None, "out of stock", "sold out", "none left"))
     order = rng.choice(("pcs", "pcs", "pcs", "cps", "psc", "spc", "csp"))
     if rng.random() < 0.1:
@@ -62,22 +108,50 @@ def inline(rng: random.Random, store: Store) -> str:
 def sentence(rng: random.Random, store: Store, p: Product) -> str:
     place = f"{PREPOSITION[store.unit]} {store.unit} {p.code}"
     the = rng.choice(("The ", "The ", "", "Our "))
-    stock = rng.choice((f"We have {p.stock} in stock.", f"There are {p.stock} left.", f"{p.stock} in stock.", f"Stock: {p.stock}."))
+    stock = rng.choice(
+        (f"We have {p.stock} in stock.", f"There are {p.stock} left.", f"{p.stock} in stock.", f"Stock: {p.stock}.")
+    )
     if p.stock == 0:
         stock = rng.choice(("It is out of stock.", "It is sold out.", "We have 0 in stock."))
     tail = "" if p.stock is None else " " + stock
     if p.price and p.code:
-        text = rng.choice((
-            f"{the}{p.name} costs {p.price} and is {place}.", f"{the}{p.name} costs {p.price} and is {place}.",
-            f"{the}{p.name} is {place} and costs {p.price}.", f"{p.name} sells for {p.price}; find it {place}.",
-            f"You find {p.name} {place} for {p.price}.", f"{store.unit.capitalize()} {p.code} has {p.name} for {p.price}.",
-            f"The price of {p.name} is {p.price}. It is {place}.", f"{p.name} ({p.price}) is {place}.", f"{the}{p.name} cost {p.price} and are {place}.", f"{the}{p.name} is {p.price}, {place}.",
-            f"{p.name} are {p.price} {place}.", f"{the}{p.name} is {p.price} and {place}.", f"{p.name} cost {p.price}, {place}.", f"Buy {p.name} for {p.price}, {place}.", f"We sell {p.name} for {p.price} {place}.",
-        ))
+        text = rng.choice(
+            (
+                f"{the}{p.name} costs {p.price} and is {place}.",
+                f"{the}{p.name} costs {p.price} and is {place}.",
+                f"{the}{p.name} is {place} and costs {p.price}.",
+                f"{p.name} sells for {p.price}; find it {place}.",
+                f"You find {p.name} {place} for {p.price}.",
+                f"{store.unit.capitalize()} {p.code} has {p.name} for {p.price}.",
+                f"The price of {p.name} is {p.price}. It is {place}.",
+                f"{p.name} ({p.price}) is {place}.",
+                f"{the}{p.name} cost {p.price} and are {place}.",
+                f"{the}{p.name} is {p.price}, {place}.",
+                f"{p.name} are {p.price} {place}.",
+                f"{the}{p.name} is {p.price} and {place}.",
+                f"{p.name} cost {p.price}, {place}.",
+                f"Buy {p.name} for {p.price}, {place}.",
+                f"We sell {p.name} for {p.price} {place}.",
+            )
+        )
     elif p.price:
-        text = rng.choice((f"{the}{p.name} costs {p.price}.", f"{p.name} is {p.price}.", f"{p.name} cost {p.price}.", f"The price of {p.name} is {p.price}.", f"We sell {p.name} for {p.price}."))
+        text = rng.choice(
+            (
+                f"{the}{p.name} costs {p.price}.",
+                f"{p.name} is {p.price}.",
+                f"{p.name} cost {p.price}.",
+                f"The price of {p.name} is {p.price}.",
+                f"We sell {p.name} for {p.price}.",
+            )
+        )
     elif p.code:
-        text = rng.choice((f"{the}{p.name} is {place}.", f"You find {p.name} {place}.", f"{store.unit.capitalize()} {p.code} has {p.name}."))
+        text = rng.choice(
+            (
+                f"{the}{p.name} is {place}.",
+                f"You find {p.name} {place}.",
+                f"{store.unit.capitalize()} {p.code} has {p.name}.",
+            )
+        )
     else:
         return f"We have {p.stock} {p.name} in stock." if p.stock else f"{the}{p.name} is out of stock."
     return text + tail
@@ -103,7 +177,12 @@ def columns(rng: random.Random, store: Store) -> list[tuple[str, Callable[[Produ
     if any(p.code for p in store.products):
         fields.append((header, lambda p: empty if not p.code else f"{store.unit} {p.code}" if unit_in_cell else p.code))
     if any(p.stock is not None for p in store.products):
-        fields.append((rng.choice(("stock", "stock", "in stock", "qty", "quantity")), lambda p: empty if p.stock is None else str(p.stock)))
+        fields.append(
+            (
+                rng.choice(("stock", "stock", "in stock", "qty", "quantity")),
+                lambda p: empty if p.stock is None else str(p.stock),
+            )
+        )
     if rng.random() < 0.35:
         rng.shuffle(fields)
     return [(rng.choice(("product", "name", "item", "article")), lambda p: p.name), *fields]
@@ -131,7 +210,10 @@ def csv(rng: random.Random, store: Store) -> str:
     comma = any("," in cell(p) for _, cell in cols for p in store.products)
     separator = rng.choice((";", "\t", "; ")) if comma else rng.choice((",", ",", ", ", ";", "\t"))
     style = rng.choice((str, str.capitalize))
-    return "\n".join([separator.join(style(h) for h, _ in cols)] + [separator.join(cell(p) for _, cell in cols) for p in store.products])
+    return "\n".join(
+        [separator.join(style(h) for h, _ in cols)]
+        + [separator.join(cell(p) for _, cell in cols) for p in store.products]
+    )
 
 
 def json_text(rng: random.Random, store: Store) -> str:
@@ -139,9 +221,18 @@ def json_text(rng: random.Random, store: Store) -> str:
     bare = rng.random() < 0.3
 
     def value(text: str) -> object:
-        return int(text) if text.isdigit() else float(text) if bare and text.replace(".", "", 1).isdigit() and not text.endswith("0") else text
+        return (
+            int(text)
+            if text.isdigit()
+            else float(text)
+            if bare and text.replace(".", "", 1).isdigit() and not text.endswith("0")
+            else text
+        )
 
-    objects = [{h.replace(" ", "_"): value(cell(p)) for h, cell in cols if cell(p) not in ("", "-", "n/a")} for p in store.products]
+    objects = [
+        {h.replace(" ", "_"): value(cell(p)) for h, cell in cols if cell(p) not in ("", "-", "n/a")}
+        for p in store.products
+    ]
     separators = rng.choice(((", ", ": "), (", ", ": "), (",", ":")))
     kind = rng.random()
     if kind < 0.4:
@@ -191,7 +282,10 @@ def by_attribute(rng: random.Random, store: Store) -> str:
     parts = []
     for heading, cells in (
         (rng.choice(("Prices:", "Price list:", "Our prices:")), [(p.name, p.price) for p in store.products if p.price]),
-        (f"{store.unit.capitalize()}s:", [(p.name, p.code if bind == ": " else f"{store.unit} {p.code}") for p in store.products if p.code]),
+        (
+            f"{store.unit.capitalize()}s:",
+            [(p.name, p.code if bind == ": " else f"{store.unit} {p.code}") for p in store.products if p.code],
+        ),
         (rng.choice(("Stock:", "In stock:")), [(p.name, str(p.stock)) for p in store.products if p.stock is not None]),
     ):
         if cells:
@@ -200,8 +294,15 @@ def by_attribute(rng: random.Random, store: Store) -> str:
 
 
 LAYOUTS: list[tuple[int, str, Callable[[random.Random, Store], str]]] = [
-    (10, "bullets", bullets), (3, "inline", inline), (6, "sentences", sentences), (6, "table", table),
-    (3, "csv", csv), (3, "json", json_text), (3, "key-value", key_value), (2, "by aisle", by_aisle), (1, "by attribute", by_attribute),
+    (10, "bullets", bullets),
+    (3, "inline", inline),
+    (6, "sentences", sentences),
+    (6, "table", table),
+    (3, "csv", csv),
+    (3, "json", json_text),
+    (3, "key-value", key_value),
+    (2, "by aisle", by_aisle),
+    (1, "by attribute", by_attribute),
 ]
 
 

@@ -6,9 +6,10 @@ spelling, so that no evaluation name shares a content word with training.
 
 import random
 import zlib
-from functools import lru_cache
+from functools import cache
 
-MODIFIERS = tuple("""organic fresh frozen dried roasted smoked salted unsalted sweet sour spicy mild whole skimmed
+MODIFIERS = tuple(
+    """organic fresh frozen dried roasted smoked salted unsalted sweet sour spicy mild whole skimmed
 sparkling still instant ground crunchy creamy classic premium family mini jumbo large small light dark white brown
 red green blue black yellow golden silver pink purple wild raw pure plain natural soft hard heavy duty cordless
 electric portable folding stainless steel wooden plastic cotton leather rubber ceramic paper glass copper brass
@@ -18,9 +19,11 @@ vanilla chocolate caramel hazelnut almond oat soy coconut rice corn wheat rye ba
 apple pear peach plum cherry strawberry raspberry blueberry blackberry cranberry mango banana pineapple kiwi melon
 grape fig date apricot ginger garlic onion pepper paprika basil mint thyme rosemary sage cumin turmeric cinnamon
 chili tomato potato carrot spinach mushroom pumpkin cucumber cabbage celery avocado olive beef pork chicken turkey
-lamb duck salmon tuna shrimp cod cheddar mozzarella parmesan goat""".split())
+lamb duck salmon tuna shrimp cod cheddar mozzarella parmesan goat""".split()
+)
 
-NOUNS = tuple("""milk bread butter cheese yogurt cream eggs flour sugar salt pasta noodles spaghetti rice beans lentils
+NOUNS = tuple(
+    """milk bread butter cheese yogurt cream eggs flour sugar salt pasta noodles spaghetti rice beans lentils
 soup sauce ketchup mustard mayonnaise vinegar oil jam marmalade spread cereal muesli granola oats porridge cookies
 crackers chips popcorn pretzels nuts raisins candy gum lollipop chocolate cake muffin croissant bagel donut brownie
 pie tart sandwich wrap burger pizza salad sausage ham bacon steak fillet burrito dumplings tofu hummus juice cola
@@ -37,13 +40,50 @@ sanitizer sunscreen balm lozenges antacid tablets capsules syringe pen pencil er
 stapler scissors marker crayons folder binder calculator backpack umbrella wallet belt socks shirt jacket scarf
 hat cap sandals boots slippers shoelaces puzzle ball doll kite cards dice book magazine newspaper map postcard
 stickers ribbon balloon gift toy car bike helmet pump tyre tent lantern cooler charcoal grill skewers kibble
-litter leash collar bone treats aquarium filter""".split())
+litter leash collar bone treats aquarium filter""".split()
+)
 
-ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sh sk sl sn sp st str t tr v vl w x y z zh".split()
+#: For evaluation only: words of EFF's long list (CC BY 3.0) on that side of the split.
+EVALUATION_WORDS = tuple(
+    """acquire acre agile aids amplify anger announcer anything askew astride attention backstage bacteria blinked
+boastful brewery budding buffer bunny cause charbroil childlike colonize coming composure conductor correct
+cried cruelly crunching curator curliness cusp cytoplast deflator delicate delirious delouse democracy
+deploy depravity diameter dilation diligent dirtiness disagree dismount donated dotted dove dreadlock droop
+dugout duller duplicate earthy effective electable embassy entrench enunciate envy evade evasive exfoliate
+exporter expulsion ferment filling finale flop fossil freefall frolic garment gauze gentleman gently giant
+gleeful glider glitter glorifier goes grazing grievous guidable gusto guzzler hangout headache heave hedge
+humongous hypnotic iron judicial justness kettle kindle legwork lifter limb linoleum margin mauve modify
+modular moonscape mousy mutable national nullify obscure ocelot octagon oncoming oops outbreak outmatch
+oxidizing paramedic patchy paycheck plausible plod plural preppy progress prompter puzzling railcar ramble
+ranting rejoicing reputable resample revolt ripening salt scabbed scaling scared scorer seizing shiny shock
+shower silver slogan slurp snaking snap snore snowiness snowplow spent spirits squeeze squiggly starlit
+steerable stipend stoop strike stubborn stunned stylus subarctic suds supervise surfer symphony synopses
+tackiness tactics talisman tall tanned tannery tantrum tapered tartly thesis thong thumb tighten tilt timid
+trickster umpire unaudited uncapped uncorrupt undivided unfounded unlinked unlit unneeded unquote unreal
+unselect unstamped unweave upright vanish varying versus violator volumes walk wannabe wiry yarn yearning""".split()
+)
+
+ONSETS = """b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sh sk sl sn sp st str t tr
+v vl w x y z zh""".split()
 NUCLEI = "a e i o u ai ea ee ie oa oo ou y".split()
-CODAS = ["", "", "", "l", "n", "r", "s", "t", "x", "m", "ck", "nd", "rk", "lt", "st", "th", "v", "z", "p", "g"]
-SYLLABLES = tuple(o + n + c for o in ONSETS for n in NUCLEI for c in dict.fromkeys(CODAS))
-SIZES = ["{n}-pack", "{n} pack", "{n}L", "{n}g", "{n}0g", "{n} kg", "{n}ml", "{n}oz", "size {n}", "No. {n}", "{n}mm", "{n}W", "M{n}", "x{n}"]
+CODAS = ["", "l", "n", "r", "s", "t", "x", "m", "ck", "nd", "rk", "lt", "st", "th", "v", "z", "p", "g"]
+SYLLABLES = tuple(o + n + c for o in ONSETS for n in NUCLEI for c in CODAS)
+SIZES = [
+    "{n}-pack",
+    "{n} pack",
+    "{n}L",
+    "{n}g",
+    "{n}0g",
+    "{n} kg",
+    "{n}ml",
+    "{n}oz",
+    "size {n}",
+    "No. {n}",
+    "{n}mm",
+    "{n}W",
+    "M{n}",
+    "x{n}",
+]
 
 
 def held_out(word: str) -> bool:
@@ -51,7 +91,7 @@ def held_out(word: str) -> bool:
     return zlib.crc32(word.lower().encode()) % 7 == 3
 
 
-@lru_cache(maxsize=None)
+@cache
 def side(words: tuple[str, ...], evaluation: bool) -> list[str]:
     return [w for w in words if held_out(w) == evaluation]
 
@@ -63,7 +103,7 @@ class Names:
         self.rng = rng
         self.modifiers = side(MODIFIERS, evaluation)
         self.nouns = side(NOUNS, evaluation)
-        self.words = side(extra_words, evaluation) or self.modifiers + self.nouns
+        self.words = side(extra_words or EVALUATION_WORDS, evaluation) or self.modifiers + self.nouns
         self.syllables = side(SYLLABLES, evaluation)
 
     def made_up(self) -> str:

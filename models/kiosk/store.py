@@ -1,9 +1,8 @@
 """Stores: products and other facts with their values, and the system prompts that state them in many layouts."""
 
-import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 
 from names import Names, sentence_case, title
 
@@ -60,7 +59,7 @@ def amount(rng: random.Random, digits: int = 2, point: str = ".") -> str:
     whole = rng.choice((rng.randint(0, 9), rng.randint(1, 30), rng.randint(1, 99), rng.randint(100, 1499)))
     if digits == 0:
         return str(max(whole, 1) * rng.choice((1, 1, 10)))
-    cents = rng.choice(("99", "49", "50", "00", "95", "25", "75", *(["%02d" % rng.randint(0, 99)] * 9)))
+    cents = rng.choice(("99", "49", "50", "00", "95", "25", "75", *([f"{rng.randint(0, 99):02d}"] * 9)))
     return f"{whole}{point}{cents}"
 
 
@@ -126,39 +125,64 @@ def hours(rng: random.Random) -> str:
 
 def password(names: Names) -> str:
     rng = names.rng
-    word = rng.choice((names.made_up(), names.letters(), names.word(), names.made_up() + rng.choice("-_.") + names.word()))
-    return rng.choice((word, title(word), word.upper())) + rng.choice(("", str(rng.randint(1, 9999)), str(rng.randint(1, 99)) + "!"))
+    word = rng.choice(
+        (names.made_up(), names.letters(), names.word(), names.made_up() + rng.choice("-_.") + names.word())
+    )
+    return rng.choice((word, title(word), word.upper())) + rng.choice(
+        ("", str(rng.randint(1, 9999)), str(rng.randint(1, 99)) + "!")
+    )
 
 
 def returns(rng: random.Random) -> str:
     span = f"{rng.choice((3, 5, 7, 10, 14, 15, 20, 21, 28, 30, 45, 60, 90, rng.randint(2, 120)))} days"
-    return rng.choice((
-        f"within {span} with receipt", f"within {span}", f"{span} with the receipt", f"{span}",
-        f"within {span}, unopened only", f"{span}, store credit only", f"up to {span} after purchase",
-    ))
+    return rng.choice(
+        (
+            f"within {span} with receipt",
+            f"within {span}",
+            f"{span} with the receipt",
+            f"{span}",
+            f"within {span}, unopened only",
+            f"{span}, store credit only",
+            f"up to {span} after purchase",
+        )
+    )
 
 
 def promotion(names: Names) -> str:
     rng = names.rng
     thing = names.product()
-    return rng.choice((
-        f"{rng.choice((5, 10, 15, 20, 25, 30, 40, 50, rng.randint(2, 80)))}% off {thing}",
-        f"buy {rng.randint(1, 4)} get {rng.randint(1, 3)} free on {thing}",
-        f"free {thing} with every {names.product()}",
-        f"{rng.randint(2, 6)} {thing} for the price of {rng.randint(1, 3)}",
-    ))
+    return rng.choice(
+        (
+            f"{rng.choice((5, 10, 15, 20, 25, 30, 40, 50, rng.randint(2, 80)))}% off {thing}",
+            f"buy {rng.randint(1, 4)} get {rng.randint(1, 3)} free on {thing}",
+            f"free {thing} with every {names.product()}",
+            f"{rng.randint(2, 6)} {thing} for the price of {rng.randint(1, 3)}",
+        )
+    )
 
 
 #: topic: (labels in the prompt, sentences in the prompt)
 TOPICS: dict[str, tuple[list[str], list[str]]] = {
-    "hours": (["Opening hours", "Hours", "Open", "Store hours", "Business hours", "opening times"],
-              ["We are open {v}.", "The store is open {v}.", "Opening hours are {v}.", "Our hours: {v}."]),
-    "wifi": (["Wifi password", "WiFi password", "Wi-Fi password", "Guest wifi", "wifi", "Wi-Fi"],
-             ["The wifi password is {v}.", "Guest Wi-Fi password: {v}.", "Customers can use the wifi with the password {v}."]),
-    "returns": (["Returns", "Return policy", "Refunds", "returns policy", "Returns accepted"],
-                ["Returns are accepted {v}.", "Return policy: {v}.", "Refunds: {v}.", "Customers can return items {v}."]),
-    "promotion": (["Promotion", "Offer", "Today's offer", "Special offer", "Promotion today", "Deal of the day"],
-                  ["Today's promotion: {v}.", "This week: {v}.", "We have an offer: {v}.", "Special offer: {v}."]),
+    "hours": (
+        ["Opening hours", "Hours", "Open", "Store hours", "Business hours", "opening times"],
+        ["We are open {v}.", "The store is open {v}.", "Opening hours are {v}.", "Our hours: {v}."],
+    ),
+    "wifi": (
+        ["Wifi password", "WiFi password", "Wi-Fi password", "Guest wifi", "wifi", "Wi-Fi"],
+        [
+            "The wifi password is {v}.",
+            "Guest Wi-Fi password: {v}.",
+            "Customers can use the wifi with the password {v}.",
+        ],
+    ),
+    "returns": (
+        ["Returns", "Return policy", "Refunds", "returns policy", "Returns accepted"],
+        ["Returns are accepted {v}.", "Return policy: {v}.", "Refunds: {v}.", "Customers can return items {v}."],
+    ),
+    "promotion": (
+        ["Promotion", "Offer", "Today's offer", "Special offer", "Promotion today", "Deal of the day"],
+        ["Today's promotion: {v}.", "This week: {v}.", "We have an offer: {v}.", "Special offer: {v}."],
+    ),
     "phone": (["Phone", "Telephone", "Tel", "Call us"], ["Our phone number is {v}.", "Call us at {v}.", "Phone: {v}."]),
     "manager": (["Manager", "Store manager"], ["The manager is {v}.", "The store manager is called {v}."]),
 }
@@ -171,14 +195,18 @@ def make_facts(names: Names) -> dict[str, str]:
         "wifi": lambda: password(names),
         "returns": lambda: returns(rng),
         "promotion": lambda: promotion(names),
-        "phone": lambda: rng.choice(("", "+", "0")) + "-".join(str(rng.randint(10, 9999)) for _ in range(rng.randint(2, 4))),
+        "phone": lambda: (
+            rng.choice(("", "+", "0")) + "-".join(str(rng.randint(10, 9999)) for _ in range(rng.randint(2, 4)))
+        ),
         "manager": lambda: title(names.made_up() + rng.choice(("", " " + names.made_up()))),
     }
     topics = rng.sample(list(values), rng.choice((0, 1, 2, 3, 4, 5, 6)))
     return {topic: values[topic]() for topic in topics}
 
 
-def weighted(rng: random.Random, choices: list[tuple[int, Callable[[random.Random], str]]]) -> Callable[[random.Random], str]:
+def weighted(
+    rng: random.Random, choices: list[tuple[int, Callable[[random.Random], str]]]
+) -> Callable[[random.Random], str]:
     return rng.choices([c for _, c in choices], [w for w, _ in choices])[0]
 
 
@@ -186,26 +214,28 @@ def make_store(names: Names, count: int) -> Store:
     rng = names.rng
     money, code = weighted(rng, MONEY), weighted(rng, CODES)
     unit = rng.choices(list(PREPOSITION), (16, 2, 1, 1, 1, 1, 1))[0]
-    case = rng.choice((title, title, sentence_case, sentence_case, str, str, str.upper if rng.random() < 0.15 else title, None))
+    case = rng.choice(
+        (title, title, sentence_case, sentence_case, str, str, str.upper if rng.random() < 0.15 else title, None)
+    )
     present = {f: rng.random() < p for f, p in (("price", 0.95), ("code", 0.8), ("stock", 0.55))}
     if not any(present.values()):
         present["price"] = True
     hole = rng.choice((0.0, 0.0, 0.1))
+
+    def has(attribute: str) -> bool:
+        return present[attribute] and rng.random() >= hole
+
     products = []
     for name in names.products(count):
         style = case or rng.choice((title, sentence_case, str))
-
-        def value(attribute: str, make: Callable[[], object]) -> object:
-            return make() if present[attribute] and rng.random() >= hole else None
-
-        products.append(Product(
-            style(name),
-            value("price", lambda: money(rng)),  # type: ignore[arg-type]
-            value("code", lambda: code(rng)),  # type: ignore[arg-type]
-            value("stock", lambda: rng.choice((0, rng.randint(1, 30), rng.randint(1, 30), rng.randint(1, 500)))),  # type: ignore[arg-type]
-        ))
+        price = money(rng) if has("price") else None
+        place = code(rng) if has("code") else None
+        stock = rng.choice((0, rng.randint(1, 30), rng.randint(1, 30), rng.randint(1, 500))) if has("stock") else None
+        products.append(Product(style(name), price, place, stock))
     for p in products:  # a product without any fact would not be in the prompt
         if not p.price and not p.code and p.stock is None:
             p.price = money(rng)
-    store_name = title(" ".join(names.word() for _ in range(rng.randint(1, 2)))) + rng.choice(("", " Market", " Store", " Shop", " Café", " Mart", " Hardware", " Pharmacy"))
+    store_name = title(" ".join(names.word() for _ in range(rng.randint(1, 2)))) + rng.choice(
+        ("", " Market", " Store", " Shop", " Café", " Mart", " Hardware", " Pharmacy")
+    )
     return Store(store_name, unit, products, make_facts(names), names)

@@ -12,13 +12,18 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import xkcdpass
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
 import chat
 from dialogue import Dialogues, make_tools
 from layouts import system_prompt
 from names import MODIFIERS, NOUNS, Names
 from store import make_store
 
-PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 PIECES, CAPITALS, PLAIN_SPACED, CAPITAL_SPACED = 640, 330, 440, 300
 VOCABULARY = 2048
 SPACE = "Ġ"
@@ -112,7 +117,11 @@ def build(text: str, words: tuple[str, ...]) -> dict:
         if a + b in chosen:
             merges.append((a[0].upper() + a[1:], b))
     spaced = [p for p, _ in sorted(starts["spaced"].items(), key=lambda kv: (-kv[1], kv[0]))][:PLAIN_SPACED]
-    capital = [p[0].upper() + p[1:] for p, _ in sorted(starts["capital spaced"].items(), key=lambda kv: (-kv[1], kv[0])) if len(p) == 1 or p in chosen]
+    capital = [
+        p[0].upper() + p[1:]
+        for p, _ in sorted(starts["capital spaced"].items(), key=lambda kv: (-kv[1], kv[0]))
+        if len(p) == 1 or p in chosen
+    ]
     merges += [(SPACE, p) for p in spaced + capital[:CAPITAL_SPACED]]
     marks = Counter(m.lstrip(" ") if m[0] != " " else SPACE + m[1:] for m in re.findall(r" ?[^\sA-Za-z0-9]+\n*", text))
     for symbol in ("€", "£", "¥", "₹", "–", "—", "•", "é"):
@@ -133,17 +142,17 @@ def build(text: str, words: tuple[str, ...]) -> dict:
     return {"tokens": vocabulary + chat.SPECIAL + chat.TAGS, "merges": [f"{a} {b}" for a, b in merges]}
 
 
-def load(path: Path):  # noqa: ANN201  (the library is only there for training)
+def load(path: Path) -> Tokenizer:
     """The Hugging Face tokenizer of a saved vocabulary."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-
     data = json.loads(path.read_text())
     merges = [tuple(m.split(" ")) for m in data["merges"]]
     tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(data["tokens"])}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(PATTERN), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in chat.SPECIAL])
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in chat.TAGS])
@@ -152,8 +161,6 @@ def load(path: Path):  # noqa: ANN201  (the library is only there for training)
 
 def english_words() -> tuple[str, ...]:
     """The EFF's long word list (CC BY 3.0), from the package `xkcdpass`; for training only."""
-    import xkcdpass
-
     text = (Path(xkcdpass.__file__).parent / "static" / "eff-long").read_text()
     return tuple(sorted({w for w in text.split() if w.isalpha() and w.islower() and 3 <= len(w) <= 10}))
 

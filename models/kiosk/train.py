@@ -1,12 +1,16 @@
 """Trains the model: resumes from its checkpoint, starts over, or continues from a GGUF; prints progress.
 
+Interrupted (SIGINT, SIGTERM), it saves and stops.
+
 The schedule is by wall clock: a constant rate, then a linear cooldown that ends at the deadline. Sequences grow in
 stages, each entered when the answers of the last one come out right (or its time is up).
 """
 
 import argparse
 import os
+import signal
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -16,13 +20,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor
 
-import tokenizer as tokenizers
+import gguf_file
+import tokenizer
 from dataset import Batch, Maker, Mix
 from model import Kiosk, Shape
 from muon import Muon
 from plant import plant
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -58,7 +65,9 @@ def visible(b: Batch) -> Tensor:
 
 def run(model: Kiosk, b: Batch) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and which of its answers are right from the first token to the last."""
-    logits = model(torch.from_numpy(b.ids), torch.from_numpy(b.positions).float(), visible(b), torch.from_numpy(b.wanted))
+    logits = model(
+        torch.from_numpy(b.ids), torch.from_numpy(b.positions).float(), visible(b), torch.from_numpy(b.wanted)
+    )
     targets = torch.from_numpy(b.targets)
     wrong = torch.zeros(len(b.kinds)).index_add_(0, torch.from_numpy(b.turn), (logits.argmax(-1) != targets).float())
     return F.cross_entropy(logits, targets), wrong == 0
@@ -80,14 +89,16 @@ class Tally:
         return sum(self.right[x] for x in labels) / max(1, sum(self.total[x] for x in labels))
 
     def __str__(self) -> str:
-        return ", ".join(f"{x} {100 * self.right[x] / self.total[x]:.0f}" for x in sorted(self.total, key=lambda x: -self.total[x]))
+        return ", ".join(
+            f"{x} {100 * self.right[x] / self.total[x]:.0f}" for x in sorted(self.total, key=lambda x: -self.total[x])
+        )
 
 
 def check(model: Kiosk, vocabulary: Path, stage: int, tokens: int) -> None:
     """Right answers on names (and phrasings) that training never sees, at the stage's longest mix."""
     mix = max((m for m, _ in STAGES[stage].mixes), key=lambda m: m.length)
     for name, held_out in CHECKS:
-        maker, tally = Maker(tokenizers.load(vocabulary), (), 99), Tally()
+        maker, tally = Maker(tokenizer.load(vocabulary), (), 99), Tally()
         for _ in range(4):  # shaped as in training, for which the layers are already compiled
             b = maker.batch(replace(mix, held_out_names=True, held_out_phrases=held_out), tokens // mix.length)
             tally.add(b.kinds, run(model, b)[1])
@@ -99,8 +110,12 @@ def optimizers(model: Kiosk, rate: float) -> list[torch.optim.Optimizer]:
     vectors = [p for p in model.parameters() if p.ndim == 1]
     return [
         Muon(matrices, lr=rate),
-        torch.optim.AdamW([{"params": [model.token_embd], "lr": 0.25 * rate}, {"params": vectors, "lr": 0.1 * rate}],
-                          betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.AdamW(
+            [{"params": [model.token_embd], "lr": 0.25 * rate}, {"params": vectors, "lr": 0.1 * rate}],
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            fused=True,
+        ),
     ]
 
 
@@ -140,22 +155,41 @@ def options() -> argparse.Namespace:
     return cli.parse_args()
 
 
-def work(worker: int, args: argparse.Namespace, rendezvous: str) -> None:
-    """One worker: its own batches, gradients averaged with the others'; the first one prints and saves."""
-    torch.set_num_threads(1)
-    torch.manual_seed(args.seed)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=worker, world_size=args.workers)
-    vocabulary, checkpoint = args.build / "tokenizer.json", args.build / "checkpoint.pt"
-    words = tokenizers.load(vocabulary)
-    model = Kiosk(Shape(vocabulary=words.get_vocab_size()))
-    parameters = list(model.parameters())
-    tuners = optimizers(model, args.rate)
-    rates = [[group["lr"] for group in tuner.param_groups] for tuner in tuners]
-    state: dict = {"step": 0, "seen": 0, "stage": 0}
-    if args.start:
-        from gguf_file import read
+class Progress:
+    """Counts since the last line that was printed."""
 
-        model.load_state_dict(read(args.start))
+    def __init__(self, seen: int) -> None:
+        self.layouts = Tally()
+        self.clear(seen)
+
+    def clear(self, seen: int) -> None:
+        self.kinds, self.losses, self.since, self.seen = Tally(), [], time.time(), seen
+
+    def add(self, b: Batch, loss: float, right: Tensor) -> None:
+        self.losses.append(loss)
+        self.kinds.add(b.kinds, right)
+        self.layouts.add(b.layouts, right)
+
+    def print(self, state: dict[str, int], factor: float) -> None:
+        speed = (state["seen"] - self.seen) / (time.time() - self.since)
+        clock, millions = time.strftime("%H:%M:%S"), state["seen"] / 1e6
+        where = f"{clock} step {state['step']} stage {state['stage']} {millions:.2f} M tokens"
+        loss = sum(self.losses) / len(self.losses)
+        print(f"{where} {speed:.0f}/s rate x{factor:.2f} loss {loss:.3f} right: {self.kinds}", flush=True)
+        if state["step"] % 200 == 0:
+            print(f"  by layout: {self.layouts}", flush=True)
+            self.layouts = Tally()
+        self.clear(state["seen"])
+
+
+def initial(
+    model: Kiosk, tuners: list[torch.optim.Optimizer], args: argparse.Namespace, words: Tokenizer
+) -> dict[str, int]:
+    """Weights from a GGUF, the checkpoint or the planted start; returns step, tokens seen and stage."""
+    state, checkpoint = {"step": 0, "seen": 0, "stage": 0}, args.build / "checkpoint.pt"
+    if args.start:
+        model.load_state_dict(gguf_file.read(args.start))
+        state["stage"] = len(STAGES) - 1
     elif checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
@@ -166,20 +200,38 @@ def work(worker: int, args: argparse.Namespace, rendezvous: str) -> None:
         plant(model, [words.id_to_token(i) for i in range(words.get_vocab_size())])
     if args.stage is not None:
         state["stage"] = args.stage
+    return state
+
+
+def work(worker: int, args: argparse.Namespace, rendezvous: str) -> None:
+    """One worker: its own batches, gradients averaged with the others'; the first one prints and saves."""
+    stopped = threading.Event()
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: stopped.set())
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=worker, world_size=args.workers)
+
+    vocabulary, checkpoint = args.build / "tokenizer.json", args.build / "checkpoint.pt"
+    words = tokenizer.load(vocabulary)
+    model = Kiosk(Shape(vocabulary=words.get_vocab_size()))
+    parameters, tuners = list(model.parameters()), optimizers(model, args.rate)
+    rates = [[group["lr"] for group in tuner.param_groups] for tuner in tuners]
+    state = initial(model, tuners, args, words)
     for layer in model.blk:
         layer.compile(dynamic=False)
-    chief = worker == 0
+    maker = Maker(words, tokenizer.english_words(), args.seed * args.workers + worker)
+    chief, tokens = worker == 0, args.tokens // args.workers
     if chief:
         print(f"{sum(p.numel() for p in parameters) / 1e6:.2f} M parameters, {state}", flush=True)
 
-    maker = Maker(words, tokenizers.english_words(), args.seed * args.workers + worker)
-    tokens = args.tokens // args.workers
-    start = saved_at = checked_at = begun = time.time()
+    start = saved_at = checked_at = time.time()
     end = start + (seconds_until(args.deadline) if args.deadline else args.hours * 3600)
-    kinds, layouts, losses, first = Tally(), Tally(), [], state["seen"]
+    progress = Progress(state["seen"])
     while True:
-        now = time.time()
-        shared = torch.tensor([state["stage"], min(1.0, (end - now) / (60 * args.cooldown), 0.1 + (now - start) / 60)])
+        now = end if stopped.is_set() else time.time()
+        factor = min(1.0, (end - now) / (60 * args.cooldown), 0.1 + (now - start) / 60)
+        shared = torch.tensor([state["stage"], factor])
         dist.broadcast(shared, 0)
         state["stage"], factor = int(shared[0]), float(shared[1])
         if factor <= 0:
@@ -198,20 +250,13 @@ def work(worker: int, args: argparse.Namespace, rendezvous: str) -> None:
         state["seen"] += args.workers * b.ids.size
         if not chief:
             continue
-        losses.append(loss.item())
-        kinds.add(b.kinds, right)
-        layouts.add(b.layouts, right)
+        progress.add(b, loss.item(), right)
         if state["step"] % 50 == 0:
-            speed = (state["seen"] - first) / (time.time() - begun)
-            print(f"{time.strftime('%H:%M:%S')} step {state['step']} stage {state['stage']} {state['seen'] / 1e6:.2f} M tokens {speed:.0f}/s"
-                  f" rate x{factor:.2f} loss {sum(losses) / len(losses):.3f} right: {kinds}", flush=True)
             stage = STAGES[state["stage"]]
-            if kinds.share("price", "aisle", "follow-up", "stock") > stage.enough or now - start > stage.latest * (end - start):
+            share = progress.kinds.share("price", "aisle", "follow-up", "stock")
+            progress.print(state, factor)
+            if share > stage.enough or now - start > stage.latest * (end - start):
                 state["stage"] += 1
-            if state["step"] % 200 == 0:
-                print(f"  by layout: {layouts}", flush=True)
-                layouts = Tally()
-            kinds, losses, begun, first = Tally(), [], time.time(), state["seen"]
         if time.time() - saved_at > 240:
             save(checkpoint, model, tuners, **state)
             saved_at = time.time()
@@ -225,6 +270,8 @@ def work(worker: int, args: argparse.Namespace, rendezvous: str) -> None:
 
 def main() -> None:
     args = options()
+    for stop in (signal.SIGINT, signal.SIGTERM):  # the first worker ends the run and saves
+        signal.signal(stop, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(work, (args, f"{folder}/rendezvous"), nprocs=args.workers)
 
