@@ -1,6 +1,6 @@
 //! Who may come in: a bounded number of requests a model, none while draining.
 //!
-//! [`decide`] is a plain function; [`Gate`] counts and carries out what it says.
+//! `decide` is a plain function; [`Gate`] counts and carries out what it says.
 //! An admitted request has two things that Drop gives back: its [`Place`], held
 //! as long as the engine has work with it, so that a client which reads slowly
 //! keeps nobody out; and its [`Presence`], held until the last byte is sent, so
