@@ -8,6 +8,10 @@ use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token};
 
 use super::prefix::PrefixTree;
 
+/// llama.cpp attends over every used cell and masks those of others, so what is kept for later
+/// costs every request now: of all cells at most one in this many, but for the latest beginning.
+const PARKED_SHARE: usize = 8;
+
 /// Keeps the engine's cells and the tree's in step: every change goes through here.
 #[derive(Debug)]
 pub(super) struct Cache<E> {
@@ -111,6 +115,10 @@ impl<E: Engine> Cache<E> {
         } else {
             self.is_parked[id.0 as usize] = true;
             self.parked.push_back(id);
+            let most = self.shape().cells / PARKED_SHARE;
+            while self.parked.len() > 1 && self.parked_cells() > most {
+                self.evict();
+            }
         }
     }
 
