@@ -37,8 +37,10 @@ pub struct ModelSpec {
     pub id: String,
     /// The GGUF file.
     pub path: PathBuf,
-    /// How its context is laid out.
+    /// How its context is laid out, but for the threads.
     pub engine: EngineOptions,
+    /// Threads that compute, where the configuration says.
+    pub threads: Option<u32>,
     /// How its scheduler works.
     pub limits: Limits,
     /// Requests that may wait.
@@ -63,8 +65,9 @@ impl ModelSpec {
                     .max_batch_tokens
                     .get()
                     .max(max_running + 16),
-                threads: model.threads.map_or(cores, std::num::NonZeroU32::get),
+                threads: cores,
             },
+            threads: model.threads.map(std::num::NonZeroU32::get),
             limits: Limits {
                 max_running: max_running as usize,
                 target_inter_token: settings.scheduler.target_inter_token,

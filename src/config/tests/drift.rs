@@ -112,7 +112,7 @@ fn the_example_serves_the_model_that_ships() {
     let model = &settings.models[0];
     assert_eq!(model.path, root.join("config/../models/kiosk/kiosk.gguf"));
     assert_eq!(model.id, "kiosk");
-    assert_eq!(model.context.get(), 32_768);
+    assert_eq!(model.context.get(), 16_384);
     assert_eq!(model.max_running.get(), 16);
 
     let without_model = crate::config::Settings {
