@@ -28,7 +28,7 @@ pub fn usable_cores() -> u32 {
 /// This build cannot run here.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this edgellm was built for processors with {}, which this one lacks; build it here with ./run.sh, or use the portable package",
+    "this edgellm was built for processors with {}, which this one lacks; build it on this machine with ./run.sh, or anywhere with EDGELLM_KERNELS=baseline",
     .missing.join(", ")
 )]
 pub struct UnsupportedCpu {
