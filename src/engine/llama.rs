@@ -21,6 +21,17 @@ pub struct EngineOptions {
     pub batch_rows: u32,
     /// Threads that compute.
     pub threads: u32,
+    /// How attention is computed; `None` is what suits the model.
+    pub attention: Option<Attention>,
+}
+
+/// Two ways to the same numbers, but for rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attention {
+    /// One matrix product over all rows and cells, summed in 32 bits.
+    Plain,
+    /// Cell by cell for each row, summed in 16 bits.
+    Flash,
 }
 
 /// A llama.cpp context with a unified KV cache; it borrows its model and
@@ -49,10 +60,9 @@ impl<'model> LlamaEngine<'model> {
             .with_n_threads(threads)
             .with_n_threads_batch(threads)
             .with_kv_unified(true)
-            .with_flash_attention_policy(if plain_attention_pays(options, heads) {
-                llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED
-            } else {
-                llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_ENABLED
+            .with_flash_attention_policy(match attention(options, heads) {
+                Attention::Plain => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+                Attention::Flash => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_ENABLED,
             })
             .with_no_perf(true);
         let context = model
@@ -78,10 +88,14 @@ impl<'model> LlamaEngine<'model> {
 /// matrix product over all rows, much faster where rows share cells, and adds up in 32 bits, so
 /// that who else is in the batch disturbs an answer less. But it needs a number for every
 /// head, row and cell, which a large context or model cannot afford.
-fn plain_attention_pays(options: EngineOptions, heads: u32) -> bool {
+fn attention(options: EngineOptions, heads: u32) -> Attention {
     const MOST_BYTES: u64 = 512 << 20;
     let numbers = u64::from(options.cells) * u64::from(options.batch_rows) * u64::from(heads);
-    numbers * 4 <= MOST_BYTES
+    options.attention.unwrap_or(if numbers * 4 <= MOST_BYTES {
+        Attention::Plain
+    } else {
+        Attention::Flash
+    })
 }
 
 fn index(value: u32) -> i32 {
@@ -148,13 +162,19 @@ mod tests {
             sequences: 16,
             batch_rows: 512,
             threads: 1,
+            attention: None,
         };
-        assert!(plain_attention_pays(options, 14));
+        assert_eq!(attention(options, 14), Attention::Plain);
         let large = EngineOptions {
             cells: 24_576,
             ..options
         };
-        assert!(!plain_attention_pays(large, 14));
-        assert!(plain_attention_pays(large, 4));
+        assert_eq!(attention(large, 14), Attention::Flash);
+        assert_eq!(attention(large, 4), Attention::Plain);
+        let chosen = EngineOptions {
+            attention: Some(Attention::Plain),
+            ..large
+        };
+        assert_eq!(attention(chosen, 14), Attention::Plain);
     }
 }

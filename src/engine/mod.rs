@@ -13,7 +13,7 @@ mod logs;
 mod model;
 pub mod openmp;
 
-pub use llama::{EngineOptions, LlamaEngine};
+pub use llama::{Attention, EngineOptions, LlamaEngine};
 pub use logs::route_logs;
 pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
 

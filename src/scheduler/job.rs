@@ -22,6 +22,8 @@ pub struct Job {
     pub stops: Vec<String>,
     /// Tokens that end the answer, beside the model's own.
     pub stop_tokens: Vec<Token>,
+    /// What the client expects the answer to be; makes it faster, never different.
+    pub prediction: Option<Vec<Token>>,
     /// Go on past the model's own end tokens.
     pub ignore_end: bool,
     /// When it came in.
@@ -57,8 +59,19 @@ pub struct Finished {
     pub cached_tokens: u32,
     /// Tokens generated, the one that ended it included.
     pub generated_tokens: u32,
+    /// What came of the request's prediction, if it had one.
+    pub predicted_tokens: Option<Predicted>,
     /// Where the time went.
     pub timings: Timings,
+}
+
+/// Tokens of a prediction (OpenAI's `completion_tokens_details`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Predicted {
+    /// Those that the answer had where the prediction had them.
+    pub accepted: u32,
+    /// The others.
+    pub rejected: u32,
 }
 
 /// Seconds of a request's life.

@@ -8,6 +8,9 @@
 //! Sequences share the cells of a common beginning (`prefix`, `cache`): a request
 //! starts from the longest one that is in the cache, and waits while another is
 //! just computing a longer one, instead of computing it a second time.
+//!
+//! Answers draft tokens that they may well go on with (`speculate`) where that pays: rows that
+//! are computed along with the next token and kept as far as the sampler then agrees.
 
 mod cache;
 mod drive;
@@ -16,6 +19,7 @@ mod pace;
 mod plan;
 mod prefix;
 mod sequence;
+mod speculate;
 mod text;
 
 use std::collections::VecDeque;
@@ -26,13 +30,14 @@ use crate::engine::{DecodeError, Engine, Pieces, Row, Token};
 use crate::telemetry::ModelMetrics;
 
 pub use drive::{Heartbeat, drive};
-pub use job::{Event, FinishReason, Finished, Job, JobError, Timings, channel};
+pub use job::{Event, FinishReason, Finished, Job, JobError, Predicted, Timings, channel};
 
 use cache::Cache;
 use pace::Pace;
 use plan::{Budget, Need, Plan};
 use prefix::common_length;
 use sequence::{Progress, Running, Sequence};
+use speculate::{Acceptance, Offer};
 
 /// How a scheduler divides its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub struct Limits {
     pub max_running: usize,
     /// What a step should take while answers are under way.
     pub target_inter_token: Duration,
+    /// Whether answers may draft.
+    pub speculation: bool,
 }
 
 /// See the module's text.
@@ -54,6 +61,7 @@ pub struct Scheduler<E> {
     /// Oldest first.
     running: Vec<Running>,
     pace: Pace,
+    acceptance: Acceptance,
     rows: Vec<Row>,
 }
 
@@ -64,6 +72,8 @@ impl<E: Engine> Scheduler<E> {
         Self {
             limits: Limits {
                 max_running: limits.max_running.min(ids as usize),
+                // What was wrong has to be taken back out of the cache.
+                speculation: limits.speculation && engine.shape().shares_prefixes,
                 ..limits
             },
             cache: Cache::new(engine),
@@ -72,6 +82,7 @@ impl<E: Engine> Scheduler<E> {
             waiting: VecDeque::new(),
             running: Vec::new(),
             pace: Pace::default(),
+            acceptance: Acceptance::default(),
             rows: Vec::new(),
         }
     }
@@ -153,11 +164,7 @@ impl<E: Engine> Scheduler<E> {
             };
             committed += novel;
             sequence.take_up(now, &self.metrics);
-            self.running.push(Running {
-                id,
-                sequence,
-                begun: false,
-            });
+            self.running.push(Running::new(id, sequence));
         }
     }
 
@@ -229,6 +236,8 @@ impl<E: Engine> Scheduler<E> {
                 return None;
             }
             self.begin();
+            let answers = self.answers();
+            let drafted = self.draft(answers);
             let needs: Vec<Need> = self
                 .running
                 .iter()
@@ -242,11 +251,13 @@ impl<E: Engine> Scheduler<E> {
                 })
                 .collect();
             let budget = Budget {
-                cells: shape.cells - self.cache.live(),
-                rows: shape.batch_rows,
-                prefill_rows: self
-                    .pace
-                    .prefill_rows(self.limits.target_inter_token, shape.batch_rows),
+                cells: shape.cells - self.cache.live() - drafted,
+                rows: shape.batch_rows - drafted,
+                prefill_rows: self.pace.prefill_rows(
+                    answers + drafted,
+                    self.limits.target_inter_token,
+                    shape.batch_rows,
+                ),
             };
             match plan::compose(&needs, budget) {
                 Plan::Compute(shares) => return Some(shares),
@@ -255,24 +266,81 @@ impl<E: Engine> Scheduler<E> {
         }
     }
 
+    /// Answers under way.
+    fn answers(&self) -> usize {
+        let decoding = |running: &&Running| running.sequence.is_decoding();
+        self.running.iter().filter(decoding).count()
+    }
+
+    /// Lets answers draft where that pays; returns the rows it takes. Drafts only use cells
+    /// that nobody wants: nothing is evicted for them.
+    fn draft(&mut self, answers: usize) -> usize {
+        for running in &mut self.running {
+            running.draft.clear();
+        }
+        let Some(undrafted) = self.pace.outputs(answers) else {
+            return 0;
+        };
+        if !self.limits.speculation || answers == 0 {
+            return 0;
+        }
+        let shape = self.cache.shape();
+        let room =
+            (shape.batch_rows - answers).min(self.cache.free_cells().saturating_sub(answers));
+        let mut offers = Vec::with_capacity(answers);
+        for (index, running) in self.running.iter().enumerate() {
+            if let Some(guess) = running.sequence.guess() {
+                let offer = Offer {
+                    chance: self
+                        .acceptance
+                        .chance(guess.kind, running.sequence.record()),
+                    most: guess.tokens.len(),
+                };
+                offers.push((index, guess.kind, offer));
+            }
+        }
+        if offers.is_empty() {
+            return 0;
+        }
+        let longest = self.limits.target_inter_token.as_secs_f64().max(undrafted);
+        let chances: Vec<Offer> = offers.iter().map(|(_, _, offer)| *offer).collect();
+        let lengths = speculate::allot(&chances, answers, room, |rows| {
+            let seconds = self.pace.outputs(rows).unwrap_or(f64::INFINITY);
+            if seconds > longest {
+                f64::INFINITY
+            } else {
+                seconds
+            }
+        });
+        for ((index, kind, _), length) in offers.iter().zip(&lengths) {
+            let running = &mut self.running[*index];
+            if *length == 0 {
+                self.acceptance.skip(*kind, running.sequence.record_mut());
+            } else {
+                running.take_draft(*length);
+            }
+        }
+        lengths.iter().sum()
+    }
+
     fn compute(&mut self, shares: &[usize], clock: &dyn Fn() -> Instant) {
         self.rows.clear();
-        // The batch's row with the logits of each sequence that reaches its end.
+        // The batch's first row with logits of each sequence that reaches its end.
         let mut ends = Vec::with_capacity(shares.len());
-        let mut decode_rows = 0;
         for (running, &share) in self.running.iter().zip(shares) {
             let complete = share > 0 && share == running.sequence.missing();
-            decode_rows += usize::from(running.sequence.is_decoding() && share > 0);
-            for (position, token) in running.sequence.next_rows(share) {
-                let last = position + 1 == running.sequence.len();
+            let known = running.sequence.next_rows(share);
+            let drafted = (running.sequence.len()..).zip(running.draft.tokens());
+            let end = self.rows.len() + share;
+            for (position, token) in known.chain(drafted) {
                 self.rows.push(Row {
                     token,
                     position: u32::try_from(position).unwrap_or(u32::MAX),
                     sequence: running.id,
-                    logits: last,
+                    logits: position + 1 >= running.sequence.len(),
                 });
             }
-            ends.push(complete.then(|| self.rows.len() - 1));
+            ends.push(complete.then(|| end - 1));
         }
 
         let started = clock();
@@ -289,11 +357,9 @@ impl<E: Engine> Scheduler<E> {
             }
         }
         let now = clock();
-        self.pace.observe(
-            decode_rows,
-            self.rows.len() - decode_rows,
-            now.duration_since(started),
-        );
+        let outputs = self.rows.iter().filter(|row| row.logits).count();
+        let took = now.duration_since(started);
+        self.pace.observe(outputs, self.rows.len() - outputs, took);
         self.metrics.steps.inc();
         #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
         self.metrics.batch_tokens.observe(self.rows.len() as f64);
@@ -309,19 +375,25 @@ impl<E: Engine> Scheduler<E> {
             .zip(shares.iter().zip(ends))
         {
             let before = running.sequence.computed();
-            let tokens = &running.sequence.tokens()[before..before + share];
-            self.cache.computed(running.id, tokens);
             running.sequence.computed_more(share);
             if let Some(row) = *end {
-                let progress = running.sequence.advance(
-                    self.cache.logits(row),
-                    &*self.pieces,
-                    now,
-                    &self.metrics,
-                );
+                let logits = |row: usize| self.cache.logits(row);
+                let progress = running.advance(row, &logits, &*self.pieces, now, &self.metrics);
+                if let Some((kind, outcome)) = running.draft_outcome(progress) {
+                    self.metrics.drafted_tokens.inc_by(outcome.drafted as u64);
+                    self.metrics.accepted_tokens.inc_by(outcome.accepted as u64);
+                    let record = running.sequence.record_mut();
+                    self.acceptance.learn(kind, record, outcome);
+                }
                 if progress == Progress::Ended {
                     ended.push(index);
                 }
+            }
+            let computed = running.sequence.computed();
+            let tokens = &running.sequence.tokens()[before..computed];
+            self.cache.computed(running.id, tokens);
+            if running.draft.has_rejected() {
+                self.cache.forget_drafts(running.id, computed);
             }
         }
         for index in ended.into_iter().rev() {

@@ -1,8 +1,8 @@
 //! What the client gets: one completion object, or its chunks.
 
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::clock::unix_seconds;
 use crate::prompt::{Part, ToolCallParser};
 use crate::scheduler::{FinishReason, Finished};
 
@@ -22,9 +22,7 @@ impl Header {
     pub(super) fn new(model: &str, digest: &str) -> Self {
         Self {
             id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
-            created: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
+            created: unix_seconds(),
             model: model.to_owned(),
             fingerprint: format!("fp_{}", digest.get(..10).unwrap_or(digest)),
         }
@@ -215,12 +213,19 @@ impl Answer {
 }
 
 fn usage(finished: &Finished) -> Value {
-    json!({
+    let mut usage = json!({
         "prompt_tokens": finished.prompt_tokens,
         "completion_tokens": finished.generated_tokens,
         "total_tokens": finished.prompt_tokens + finished.generated_tokens,
         "prompt_tokens_details": {"cached_tokens": finished.cached_tokens},
-    })
+    });
+    if let Some(predicted) = finished.predicted_tokens {
+        usage["completion_tokens_details"] = json!({
+            "accepted_prediction_tokens": predicted.accepted,
+            "rejected_prediction_tokens": predicted.rejected,
+        });
+    }
+    usage
 }
 
 #[cfg(test)]
@@ -245,6 +250,7 @@ mod tests {
             prompt_tokens: 10,
             cached_tokens: 8,
             generated_tokens: 5,
+            predicted_tokens: None,
             timings: Timings::default(),
         }
     }

@@ -59,7 +59,6 @@ fn what_is_known_and_not_built_is_refused_by_name() {
         ("top_logprobs", json!(3)),
         ("response_format", json!({"type": "json_object"})),
         ("service_tier", json!("flex")),
-        ("prediction", json!({"type": "content", "content": "x"})),
         ("tool_choice", json!("required")),
         (
             "tool_choice",
@@ -73,6 +72,20 @@ fn what_is_known_and_not_built_is_refused_by_name() {
         let code = Some("unsupported_parameter");
         assert_eq!(refused(Value::Object(extra)), (param.to_owned(), code));
     }
+}
+
+#[test]
+fn a_prediction_is_text_in_either_form() {
+    for content in [
+        json!("a b"),
+        json!([{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]),
+    ] {
+        let chat = with(json!({"prediction": {"type": "content", "content": content}}));
+        assert_eq!(chat.expect("valid").prediction.as_deref(), Some("a b"));
+    }
+    let other = json!({"prediction": {"type": "tool", "content": "x"}});
+    let code = Some("unsupported_parameter");
+    assert_eq!(refused(other), ("prediction.type".to_owned(), code));
 }
 
 #[test]
