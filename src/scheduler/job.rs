@@ -26,6 +26,8 @@ pub struct Job {
     pub prediction: Option<Vec<Token>>,
     /// Go on past the model's own end tokens.
     pub ignore_end: bool,
+    /// Whom it goes before.
+    pub class: Class,
     /// When it came in.
     pub arrived: Instant,
     /// Given back when the engine is done with it; tests have none.
@@ -34,6 +36,30 @@ pub struct Job {
     pub span: tracing::Span,
     /// Where the answer goes; from [`channel`].
     pub events: mpsc::Sender<Event>,
+}
+
+/// OpenAI's service tiers, least urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Class {
+    /// Whenever there is nothing else to do.
+    Flex,
+    /// Everybody's.
+    #[default]
+    Default,
+    /// Somebody stands in front of it.
+    Priority,
+}
+
+impl Class {
+    /// OpenAI's name of it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Flex => "flex",
+            Self::Default => "default",
+            Self::Priority => "priority",
+        }
+    }
 }
 
 /// A part of an answer. An answer without [`Event::Finished`] or

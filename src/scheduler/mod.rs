@@ -22,7 +22,6 @@ mod sequence;
 mod speculate;
 mod text;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,11 +29,11 @@ use crate::engine::{DecodeError, Engine, Pieces, Row, Token};
 use crate::telemetry::ModelMetrics;
 
 pub use drive::{Heartbeat, drive};
-pub use job::{Event, FinishReason, Finished, Job, JobError, Predicted, Timings, channel};
+pub use job::{Class, Event, FinishReason, Finished, Job, JobError, Predicted, Timings, channel};
 
 use cache::Cache;
 use pace::Pace;
-use plan::{Budget, Need, Plan};
+use plan::{Budget, Need, Plan, Urgency};
 use prefix::common_length;
 use sequence::{Progress, Running, Sequence};
 use speculate::{Acceptance, Offer};
@@ -56,8 +55,8 @@ pub struct Scheduler<E> {
     pieces: Arc<dyn Pieces>,
     limits: Limits,
     metrics: ModelMetrics,
-    /// Oldest first; what was preempted stands in front.
-    waiting: VecDeque<Sequence>,
+    /// In no order that matters.
+    waiting: Vec<Sequence>,
     /// Oldest first.
     running: Vec<Running>,
     pace: Pace,
@@ -79,7 +78,7 @@ impl<E: Engine> Scheduler<E> {
             cache: Cache::new(engine),
             pieces,
             metrics,
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
             running: Vec::new(),
             pace: Pace::default(),
             acceptance: Acceptance::default(),
@@ -89,7 +88,7 @@ impl<E: Engine> Scheduler<E> {
 
     /// Queues a request.
     pub fn submit(&mut self, job: Job) {
-        self.waiting.push_back(Sequence::new(job));
+        self.waiting.push(Sequence::new(job));
     }
 
     /// Whether there is nothing to compute.
@@ -149,9 +148,11 @@ impl<E: Engine> Scheduler<E> {
             self.committed()
         };
         while self.running.len() < self.limits.max_running {
-            let Some(next) = self.waiting.front() else {
+            let waiting = self.waiting.iter().map(Sequence::rank);
+            let Some(index) = plan::next(waiting) else {
                 break;
             };
+            let next = &self.waiting[index];
             let novel = next.len() - self.shareable(next.tokens(), self.running.len());
             if !plan::fits(novel, committed, self.running.len(), cells) {
                 break;
@@ -159,9 +160,7 @@ impl<E: Engine> Scheduler<E> {
             let Some(id) = self.cache.acquire(next.tokens()) else {
                 break;
             };
-            let Some(mut sequence) = self.waiting.pop_front() else {
-                break;
-            };
+            let mut sequence = self.waiting.swap_remove(index);
             committed += novel;
             sequence.take_up(now, &self.metrics);
             self.running.push(Running::new(id, sequence));
@@ -203,9 +202,15 @@ impl<E: Engine> Scheduler<E> {
     }
 
     /// Starts sequences from the longest beginning in the cache, but for those that an older
-    /// one will soon give a longer one. That one is computed first in any case, so waiting
-    /// never takes longer than computing it again would.
-    fn begin(&mut self) {
+    /// one will soon give a longer one: that one is as urgent then as the most urgent that
+    /// waits for it, so waiting never takes longer than computing it again would.
+    ///
+    fn begin(&mut self) -> Vec<Urgency> {
+        let urgency = |running: &Running| Urgency {
+            class: running.sequence.class(),
+            left: running.sequence.missing(),
+        };
+        let mut urgencies: Vec<Urgency> = self.running.iter().map(urgency).collect();
         for index in 0..self.running.len() {
             let running = &self.running[index];
             if running.begun {
@@ -213,19 +218,27 @@ impl<E: Engine> Scheduler<E> {
             }
             let tokens = running.sequence.tokens();
             let now = self.cache.match_length(tokens);
-            let waits = self.running[..index].iter().any(|older| {
-                // What an answer will say is not waited for: that would be token by token.
-                let common = self.common(tokens, older);
-                !older.sequence.is_decoding() && older.sequence.computed() < common && now < common
-            });
-            if waits {
+            let waits_for = self.running[..index]
+                .iter()
+                .enumerate()
+                .find_map(|(at, older)| {
+                    // What an answer will say is not waited for: that would be token by token.
+                    let common = self.common(tokens, older);
+                    let left = common.saturating_sub(older.sequence.computed());
+                    (!older.sequence.is_decoding() && left > 0 && now < common)
+                        .then_some((at, left))
+                });
+            if let Some((older, left)) = waits_for {
+                urgencies[older].wanted_by(running.sequence.class(), left);
                 continue;
             }
             let shared = self.cache.share(running.id, tokens);
             let running = &mut self.running[index];
             running.begun = true;
             running.sequence.begin(shared, &self.metrics);
+            urgencies[index] = urgency(running);
         }
+        urgencies
     }
 
     /// Decides what to compute; makes room first where a plan needs it.
@@ -235,13 +248,15 @@ impl<E: Engine> Scheduler<E> {
             if self.running.is_empty() {
                 return None;
             }
-            self.begin();
+            let urgencies = self.begin();
             let answers = self.answers();
             let drafted = self.draft(answers);
             let needs: Vec<Need> = self
                 .running
                 .iter()
-                .map(|running| Need {
+                .zip(urgencies)
+                .map(|(running, urgency)| Need {
+                    urgency,
                     missing: if running.begun {
                         running.sequence.missing()
                     } else {
@@ -261,7 +276,7 @@ impl<E: Engine> Scheduler<E> {
             };
             match plan::compose(&needs, budget) {
                 Plan::Compute(shares) => return Some(shares),
-                Plan::Preempt => self.preempt_latest(),
+                Plan::Preempt => self.preempt(),
             }
         }
     }
@@ -347,7 +362,7 @@ impl<E: Engine> Scheduler<E> {
         match self.cache.decode(&self.rows) {
             Ok(()) => {}
             Err(DecodeError::NoCells) => {
-                self.preempt_latest();
+                self.preempt();
                 return;
             }
             Err(error @ DecodeError::Failed(_)) => {
@@ -405,21 +420,23 @@ impl<E: Engine> Scheduler<E> {
         }
     }
 
-    /// Puts the latest sequence back at the head of the queue, to be computed
-    /// again when there is room. One that fills the cache alone cannot go on.
-    fn preempt_latest(&mut self) {
+    /// Puts a sequence back into the queue, to be computed again when there is room. One that
+    /// fills the cache alone cannot go on.
+    fn preempt(&mut self) {
         let alone = self.running.len() == 1;
-        let Some(mut latest) = self.running.pop() else {
+        let classes = self.running.iter().map(|running| running.sequence.class());
+        let Some(victim) = plan::victim(classes) else {
             return;
         };
-        self.cache.release(latest.id);
+        let mut victim = self.running.remove(victim);
+        self.cache.release(victim.id);
         if alone {
-            latest.sequence.fail(JobError::Engine);
+            victim.sequence.fail(JobError::Engine);
             return;
         }
         self.metrics.preemptions.inc();
-        latest.sequence.lost_its_cells();
-        self.waiting.push_front(latest.sequence);
+        victim.sequence.lost_its_cells();
+        self.waiting.push(victim.sequence);
     }
 
     fn fail_shares(&mut self, shares: &[usize]) {

@@ -7,8 +7,11 @@
 
 use std::time::Duration;
 
-/// Weight of the newest measurement.
-const NEWEST: f64 = 0.2;
+/// Weight of the newest measurement once there are enough: single ones vary by half and more.
+const NEWEST: f64 = 0.05;
+/// A step during which another program had the processor says little: it counts as this much of
+/// what was expected at most, and one that was shorter than half as half.
+const PLAUSIBLE: (f64, f64) = (0.5, 2.0);
 /// How far a measurement at one size moves the others: a deeper cache or a slower clock meets all.
 const DRIFT: f64 = 0.05;
 /// A prompt always gets on, however slow the machine.
@@ -86,19 +89,21 @@ impl Pace {
     }
 }
 
-/// Seconds by a number of rows: moving averages at a few sizes, straight lines between them.
+/// Seconds by a number of rows: moving averages at a few sizes, straight lines between them, never
+/// less for more rows.
 #[derive(Debug)]
 struct Curve {
-    /// What a row beyond the sizes known costs, in shares of a row within them.
+    /// What a row beyond the only size known costs, in shares of a row within it.
     guess: f64,
     /// Sizes 1 to 4 each for itself, then two an octave.
     points: Vec<Option<Point>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Point {
     rows: f64,
     seconds: f64,
+    measured: f64,
 }
 
 impl Curve {
@@ -114,45 +119,51 @@ impl Curve {
     }
 
     #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
-    fn learn(&mut self, rows: usize, seconds: f64) {
+    fn learn(&mut self, rows: usize, mut seconds: f64) {
         if rows == 0 {
             return;
         }
         if let Some(expected) = self.seconds(rows).filter(|expected| *expected > 0.0) {
-            let drift = 1.0 + DRIFT * ((seconds / expected).clamp(0.5, 2.0) - 1.0);
+            let ratio = (seconds / expected).clamp(PLAUSIBLE.0, PLAUSIBLE.1);
+            seconds = ratio * expected;
             for point in self.points.iter_mut().flatten() {
-                point.seconds *= drift;
+                point.seconds *= 1.0 + DRIFT * (ratio - 1.0);
             }
         }
         let index = index(rows);
         if index >= self.points.len() {
             self.points.resize(index + 1, None);
         }
-        let new = Point {
-            rows: rows as f64,
-            seconds,
-        };
-        let point = self.points[index].get_or_insert(new);
-        point.rows += NEWEST * (new.rows - point.rows);
-        point.seconds += NEWEST * (new.seconds - point.seconds);
+        let point = self.points[index].get_or_insert_default();
+        point.measured += 1.0;
+        let weight = point.measured.recip().max(NEWEST);
+        point.rows += weight * (rows as f64 - point.rows);
+        point.seconds += weight * (seconds - point.seconds);
     }
 
     #[allow(clippy::cast_precision_loss)] // as above
     fn seconds(&self, rows: usize) -> Option<f64> {
         let rows = rows as f64;
-        let known = || self.points.iter().flatten();
-        let below = known().rfind(|point| point.rows <= rows);
-        let above = known().find(|point| point.rows >= rows);
-        match (below, above) {
-            (Some(a), Some(b)) if b.rows > a.rows => {
-                let share = (rows - a.rows) / (b.rows - a.rows);
-                Some(a.seconds + share * (b.seconds - a.seconds))
-            }
-            (Some(nearest), _) | (None, Some(nearest)) => {
-                Some(nearest.seconds * (1.0 + self.guess * (rows / nearest.rows - 1.0)))
-            }
-            (None, None) => None,
+        let mut known = self.points.iter().flatten().copied();
+        let first = known.next()?;
+        if rows <= first.rows {
+            return Some(first.seconds * (1.0 + self.guess * (rows / first.rows - 1.0)));
         }
+        let mut below = first;
+        for mut point in known {
+            point.seconds = point.seconds.max(below.seconds);
+            if rows <= point.rows {
+                let share = (rows - below.rows) / (point.rows - below.rows);
+                return Some(below.seconds + share * (point.seconds - below.seconds));
+            }
+            below = point;
+        }
+        let slope = if below.rows > first.rows {
+            (below.seconds - first.seconds) / (below.rows - first.rows)
+        } else {
+            self.guess * first.seconds / first.rows
+        };
+        Some(below.seconds + slope * (rows - below.rows))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::engine::{Pieces, SeqId, Token};
 use crate::sampling::Sampler;
 use crate::telemetry::ModelMetrics;
 
-use super::job::{Event, FinishReason, Finished, Job, JobError, Timings};
+use super::job::{Class, Event, FinishReason, Finished, Job, JobError, Timings};
 use super::speculate::{self, Guess, Kind, Outcome, Prediction, Record};
 use super::text::{Pushed, TextAssembler};
 
@@ -105,6 +105,15 @@ impl Sequence {
         let guess = predicted.or_else(|| speculate::lookup(&self.tokens))?;
         let tokens = &guess.tokens[..guess.tokens.len().min(most)];
         (!tokens.is_empty()).then_some(Guess { tokens, ..guess })
+    }
+
+    pub(super) fn class(&self) -> Class {
+        self.job.class
+    }
+
+    /// What decides when it is its turn.
+    pub(super) fn rank(&self) -> (Class, Instant) {
+        (self.job.class, self.job.arrived)
     }
 
     pub(super) fn record(&self) -> &Record {

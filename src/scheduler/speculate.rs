@@ -15,7 +15,7 @@ const LONGEST_MATCH: usize = 8;
 /// Tokens that one answer drafts at most in a step.
 pub(super) const LONGEST_DRAFT: usize = 16;
 /// Drafting has to promise this much more than not drafting.
-const WORTH: f64 = 1.05;
+const WORTH: f64 = 1.1;
 /// Weight of the newest token in a kind's mean.
 const NEWEST: f64 = 0.05;
 /// How fast the mean of a kind that is never tried returns to its first guess, to be tried again.
@@ -191,8 +191,8 @@ fn first_guess(kind: usize) -> f64 {
         0 => 0.0,
         1 => 0.2,
         2 => 0.5,
-        3 => 0.65,
-        _ => 0.8,
+        3 => 0.6,
+        _ => 0.7,
     }
 }
 

@@ -52,6 +52,7 @@ fn job(prompt: &[Token], max_tokens: u32) -> (Job, Receiver<Event>) {
         stops: Vec::new(),
         stop_tokens: Vec::new(),
         prediction: None,
+        class: Class::Default,
         ignore_end: false,
         arrived: Instant::now(),
         place: None,
@@ -329,6 +330,43 @@ fn parked_beginnings_give_way_to_running_requests() {
         assert!(scheduler.cache.parked_cells() < 200);
     }
     assert_eq!(scheduler.metrics.preemptions.get(), 0);
+}
+
+#[test]
+fn a_question_does_not_wait_for_a_long_document() {
+    let mut scheduler = scheduler(SHAPE);
+    let (document, _unread) = job(&prompt(1, 400), 5);
+    let (question, mut events) = job(&prompt(2, 20), 5);
+    scheduler.submit(document);
+    scheduler.submit(question);
+    for _ in 0..3 {
+        step(&mut scheduler);
+    }
+    assert!(!received(&mut events).0.is_empty(), "32 rows a step");
+    run_dry(&mut scheduler);
+}
+
+#[test]
+fn whoever_has_priority_is_taken_up_first() {
+    let mut scheduler = scheduler(SHAPE);
+    scheduler.limits.max_running = 1;
+    let mut receivers = Vec::new();
+    for class in [Class::Flex, Class::Default, Class::Priority] {
+        let (mut job, receiver) = job(&prompt(1, 20), 3);
+        job.class = class;
+        scheduler.submit(job);
+        receivers.push(receiver);
+    }
+    let mut order = Vec::new();
+    while !scheduler.is_idle() {
+        step(&mut scheduler);
+        for (index, receiver) in receivers.iter_mut().enumerate() {
+            if received(receiver).1.is_some() {
+                order.push(index);
+            }
+        }
+    }
+    assert_eq!(order, [2, 1, 0]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::clock::unix_seconds;
 use crate::prompt::{Part, ToolCallParser};
-use crate::scheduler::{FinishReason, Finished};
+use crate::scheduler::{Class, FinishReason, Finished};
 
 use super::validate::{Output, ToolCalls};
 
@@ -15,16 +15,19 @@ pub(super) struct Header {
     created: u64,
     model: String,
     fingerprint: String,
+    /// Echoed to requests that name one.
+    tier: Option<Class>,
 }
 
 impl Header {
     /// A new id; the fingerprint says which model file answers.
-    pub(super) fn new(model: &str, digest: &str) -> Self {
+    pub(super) fn new(model: &str, digest: &str, tier: Option<Class>) -> Self {
         Self {
             id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
             created: unix_seconds(),
             model: model.to_owned(),
             fingerprint: format!("fp_{}", digest.get(..10).unwrap_or(digest)),
+            tier,
         }
     }
 }
@@ -202,13 +205,17 @@ impl Answer {
     }
 
     fn envelope(&self, object: &str) -> Value {
-        json!({
+        let mut json = json!({
             "id": self.header.id,
             "object": object,
             "created": self.header.created,
             "model": self.header.model,
             "system_fingerprint": self.header.fingerprint,
-        })
+        });
+        if let Some(tier) = self.header.tier {
+            json["service_tier"] = tier.as_str().into();
+        }
+        json
     }
 }
 
@@ -241,7 +248,10 @@ mod tests {
             usage_chunk: true,
             tool_calls,
         };
-        Answer::new(Header::new("kiosk", "0123456789abcdef"), output)
+        Answer::new(
+            Header::new("kiosk", "0123456789abcdef", Some(Class::Flex)),
+            output,
+        )
     }
 
     fn finished() -> Finished {
@@ -265,6 +275,7 @@ mod tests {
         assert_eq!(choice["message"]["content"], "Oat milk costs $3.49.");
         assert_eq!(choice["finish_reason"], "stop");
         assert_eq!(body["usage"]["total_tokens"], 15);
+        assert_eq!(body["service_tier"], "flex");
         assert_eq!(body["usage"]["prompt_tokens_details"]["cached_tokens"], 8);
     }
 

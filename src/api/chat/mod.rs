@@ -130,6 +130,7 @@ async fn begin(
         stops: chat.stops,
         stop_tokens: chat.stop_tokens,
         prediction,
+        class: chat.class.unwrap_or_default(),
         ignore_end: chat.ignore_end,
         arrived,
         place: Some(place),
@@ -142,7 +143,7 @@ async fn begin(
     Ok(Started {
         events,
         presence,
-        header: Header::new(&entry.id, &info.digest),
+        header: Header::new(&entry.id, &info.digest, chat.class),
     })
 }
 

@@ -18,7 +18,7 @@ pub(super) fn refuse(request: &wire::ChatRequest) -> Result<(), ApiError> {
             return Err(ApiError::unsupported("n", why));
         }
     }
-    let table: [(&str, &Option<Value>, &[Value], &str); 12] = [
+    let table: [(&str, &Option<Value>, &[Value], &str); 11] = [
         ("logprobs", &request.logprobs, &[json!(false)], NOT_YET),
         ("top_logprobs", &request.top_logprobs, &[json!(0)], NOT_YET),
         ("store", &request.store, &[json!(false)], NOT_YET),
@@ -27,12 +27,6 @@ pub(super) fn refuse(request: &wire::ChatRequest) -> Result<(), ApiError> {
             &request.response_format,
             &[json!({"type": "text"})],
             "is supported as {\"type\": \"text\"} only",
-        ),
-        (
-            "service_tier",
-            &request.service_tier,
-            &[json!("auto"), json!("default")],
-            "is supported as `auto` or `default` only",
         ),
         (
             "modalities",

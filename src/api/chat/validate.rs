@@ -7,6 +7,7 @@ use crate::api::error::ApiError;
 use crate::engine::{SamplingDefaults, Token};
 use crate::prompt::Conversation;
 use crate::sampling::SamplingParams;
+use crate::scheduler::Class;
 
 use super::messages::{messages, prediction, tools};
 use super::{not_built, wire};
@@ -25,6 +26,8 @@ pub(super) struct Chat {
     pub(super) stops: Vec<String>,
     pub(super) stop_tokens: Vec<Token>,
     pub(super) ignore_end: bool,
+    /// The service tier, if the request names one.
+    pub(super) class: Option<Class>,
     /// The text that the answer is expected to be.
     pub(super) prediction: Option<String>,
     pub(super) output: Output,
@@ -132,6 +135,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
             stops: stops(request.stop)?,
             stop_tokens: stop_tokens(request.stop_token_ids)?,
             ignore_end: request.ignore_eos.unwrap_or(false),
+            class: request.service_tier.as_deref().map(class).transpose()?,
             prediction: request.prediction.map(prediction).transpose()?,
             output: Output {
                 stream: request.stream.unwrap_or(false),
@@ -208,6 +212,18 @@ fn stops(stop: Option<wire::Stop>) -> Result<Vec<String>, ApiError> {
         ));
     }
     Ok(stops)
+}
+
+fn class(tier: &str) -> Result<Class, ApiError> {
+    match tier {
+        "auto" | "default" => Ok(Class::Default),
+        "flex" => Ok(Class::Flex),
+        "priority" => Ok(Class::Priority),
+        _ => Err(ApiError::invalid(
+            "service_tier",
+            "`service_tier` must be `auto`, `default`, `flex` or `priority`",
+        )),
+    }
 }
 
 fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, ApiError> {

@@ -42,6 +42,7 @@ fn numbers_out_of_range_are_refused_by_name() {
         ("max_completion_tokens", json!(-5)),
         ("n", json!(0)),
         ("stop", json!("")),
+        ("service_tier", json!("scale")),
         ("stop", json!(["a", "b", "c", "d", "e"])),
         ("messages", json!([])),
     ] {
@@ -58,7 +59,6 @@ fn what_is_known_and_not_built_is_refused_by_name() {
         ("logprobs", json!(true)),
         ("top_logprobs", json!(3)),
         ("response_format", json!({"type": "json_object"})),
-        ("service_tier", json!("flex")),
         ("tool_choice", json!("required")),
         (
             "tool_choice",

@@ -28,6 +28,7 @@ pub(in crate::api) struct ChatRequest {
     pub(super) parallel_tool_calls: Option<bool>,
 
     pub(super) prediction: Option<Prediction>,
+    pub(super) service_tier: Option<String>,
 
     // Ours.
     pub(super) top_k: Option<i64>,
@@ -43,7 +44,6 @@ pub(in crate::api) struct ChatRequest {
     pub(super) top_logprobs: Option<Value>,
     pub(super) store: Option<Value>,
     pub(super) response_format: Option<Value>,
-    pub(super) service_tier: Option<Value>,
     pub(super) modalities: Option<Value>,
     pub(super) functions: Option<Value>,
     pub(super) function_call: Option<Value>,
