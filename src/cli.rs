@@ -117,6 +117,13 @@ fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
+/// For commands that wait for a server most of the time.
+fn small_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
