@@ -3,6 +3,7 @@
 
 mod bench;
 mod health;
+mod models;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,9 @@ enum Command {
         #[arg(default_value = "http://127.0.0.1:8080")]
         url: String,
     },
+    /// Work on model files
+    #[command(subcommand)]
+    Models(models::Models),
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(files) => check_config(files),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Health { url } => health::ask(&url),
+        Command::Models(command) => models::run(command),
     }
 }
 
