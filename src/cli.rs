@@ -3,6 +3,7 @@
 
 mod bench;
 mod health;
+mod models;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,9 @@ enum Command {
         #[arg(default_value = "http://127.0.0.1:8080")]
         url: String,
     },
+    /// Work on model files
+    #[command(subcommand)]
+    Models(models::Models),
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +121,13 @@ fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
+/// For commands that wait for a server most of the time.
+fn small_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -125,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(files) => check_config(files),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Health { url } => health::ask(&url),
+        Command::Models(command) => models::run(command),
     }
 }
 

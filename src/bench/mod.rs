@@ -1,30 +1,42 @@
 //! `edgellm bench`: the load of a shop's kiosks against any OpenAI-compatible
-//! server. Every kiosk sends the same long store prompt and a question of its
-//! own, all at once; first with a prompt that the server has never seen (cold),
-//! then again with the same prompt (warm).
+//! server, or against two in turn.
+//!
+//! [`Load`] decides who asks what and when, as plain data; `drive` carries that
+//! out; [`Figures`] are what came of it. A round is the whole load once, with
+//! prompts that no server has seen. Two servers get the same rounds, one after
+//! the other, and which is first changes with every round, so that whatever else
+//! goes on in the machine hits both.
 
-mod client;
-mod stats;
+mod chat;
+mod drive;
+mod figures;
+pub mod http;
+mod load;
+mod store;
+#[cfg(test)]
+mod tests;
 
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use serde::Serialize;
-use tokio::task::JoinSet;
+use serde::{Deserialize, Serialize};
 
-use client::{Reply, Target};
-pub use stats::{Percentiles, Round};
+use drive::{Outcome, Target, play};
+pub use figures::{Advantage, Figures, Percentiles};
+use http::{HttpError, Server};
+pub use load::{Answers, Load, Part};
 
-/// What to send.
+/// What to measure.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Kiosks that ask at the same time.
-    pub clients: usize,
-    /// Warm rounds after the cold one.
+    /// What the server has to do in a round.
+    pub load: Load,
+    /// What holds for every answer.
+    pub answers: Answers,
+    /// How often.
     pub rounds: usize,
-    /// Products in the store prompt; each is some 20 tokens.
-    pub products: usize,
-    /// Tokens of each answer at most.
-    pub max_tokens: u32,
+    /// Where chance begins.
+    pub seed: u64,
     /// The model to ask; the server's first when absent.
     pub model: Option<String>,
     /// Time for one answer.
@@ -34,165 +46,172 @@ pub struct Plan {
 /// The figures of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// What was asked.
+    pub load: Load,
+    /// What held for every answer.
+    pub answers: Answers,
+    /// How often the load was run; figures are medians of so many.
+    pub rounds: usize,
+    /// In the order of the command line.
+    pub servers: Vec<ServerReport>,
+    /// How much better the first server is than the second; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advantage: Option<BTreeMap<Part, Advantage>>,
+}
+
+/// The figures of one server.
+#[derive(Debug, Serialize)]
+pub struct ServerReport {
     /// Where the load went.
     pub url: String,
     /// The model that answered.
     pub model: String,
-    /// Kiosks at once.
-    pub clients: usize,
-    /// Tokens of a prompt, as the server counts them; absent if it does not say.
+    /// Tokens of the longest prompt, as the server counts them; absent if it does not say.
     pub prompt_tokens: Option<u64>,
-    /// The first round: nobody has sent this prompt before.
-    pub cold: Round,
-    /// All later rounds together.
-    pub warm: Round,
+    /// Medians over the rounds.
+    pub parts: BTreeMap<Part, Figures>,
+    /// Every round by itself.
+    pub rounds: Vec<BTreeMap<Part, Figures>>,
 }
 
 /// Why there is nothing to report.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The URL cannot be used.
-    #[error("{0}; give the server's address, e.g. http://127.0.0.1:8080")]
-    Url(String),
-    /// The server cannot be asked at all.
-    #[error("{0}")]
-    Server(String),
+    /// A server cannot be asked at all.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// It does not say what it serves.
+    #[error("{url} does not list its models ({fault}); is it an OpenAI-compatible server?")]
+    Models {
+        /// The server.
+        url: String,
+        /// What it did instead.
+        fault: String,
+    },
 }
 
-/// Runs `plan` against `url`; `progress` hears of every answer that is complete.
+impl Plan {
+    /// How many requests each server will be sent in all.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        let script = self.load.script("", self.answers, self.seed);
+        let lanes = script.iter().flatten();
+        let in_round: usize = lanes.map(|lane| lane.questions.len()).sum();
+        in_round * self.rounds
+    }
+}
+
+/// Runs `plan` against every server of `urls`; `progress` hears of every request that has ended.
 ///
 /// # Errors
 /// [`BenchError`] when not even the list of models can be read. Answers that fail are counted.
-pub async fn run(
-    url: &str,
-    plan: &Plan,
-    progress: &(dyn Fn() + Sync),
-) -> Result<Report, BenchError> {
-    let target = Target::parse(url).map_err(BenchError::Url)?;
-    let model = match &plan.model {
-        Some(model) => model.clone(),
-        None => target.first_model().await.map_err(BenchError::Server)?,
-    };
-    let store = store_prompt(plan.products);
-    let mut rounds = Vec::new();
-    for round in 0..=plan.rounds {
-        rounds.push(burst(&target, plan, &model, &store, round, progress).await);
+pub async fn run(urls: &[String], plan: &Plan, progress: &dyn Fn()) -> Result<Report, BenchError> {
+    let mut targets = Vec::new();
+    for url in urls {
+        targets.push(target(url, plan).await?);
     }
-    let prompt_tokens = rounds
+    let run_name = uuid::Uuid::new_v4().simple().to_string();
+    let mut observed: Vec<Vec<Vec<Outcome>>> = targets.iter().map(|_| Vec::new()).collect();
+    for round in 0..plan.rounds {
+        let seed = plan.seed.wrapping_add(round as u64);
+        let name = format!("{run_name}-{round}");
+        let script = plan.load.script(&name, plan.answers, seed);
+        for server in order(round, targets.len()) {
+            observed[server].push(play(&targets[server], &script, progress).await);
+        }
+    }
+    let servers: Vec<_> = urls
         .iter()
-        .flat_map(|round| &round.replies)
-        .find_map(|reply| reply.as_ref().ok()?.prompt_tokens);
-    let cold = rounds.remove(0);
+        .zip(targets)
+        .zip(&observed)
+        .map(|((url, target), rounds)| ServerReport::new(url.clone(), target.model, rounds))
+        .collect();
     Ok(Report {
-        url: url.to_owned(),
-        model,
-        clients: plan.clients,
-        prompt_tokens,
-        cold: Round::new(&[cold]),
-        warm: Round::new(&rounds),
+        load: plan.load,
+        answers: plan.answers,
+        rounds: plan.rounds,
+        advantage: advantage(&servers),
+        servers,
     })
 }
 
-/// What one round gave.
-#[derive(Debug)]
-struct Burst {
-    took: Duration,
-    replies: Vec<Result<Reply, String>>,
+/// Who goes first changes with every round.
+fn order(round: usize, servers: usize) -> impl Iterator<Item = usize> {
+    (0..servers).map(move |place| (place + round) % servers)
 }
 
-async fn burst(
-    target: &Target,
-    plan: &Plan,
-    model: &str,
-    store: &str,
-    round: usize,
-    progress: &(dyn Fn() + Sync),
-) -> Burst {
-    let started = Instant::now();
-    let mut kiosks = JoinSet::new();
-    for kiosk in 0..plan.clients {
-        let body = serde_json::json!({
-            "model": model,
-            "stream": true,
-            "stream_options": {"include_usage": true},
-            "temperature": 0,
-            "max_tokens": plan.max_tokens,
-            "messages": [
-                {"role": "system", "content": store},
-                {"role": "user", "content": question(round * plan.clients + kiosk, plan.products)},
-            ],
-        });
-        let (target, timeout) = (target.clone(), plan.timeout);
-        kiosks.spawn(async move {
-            match tokio::time::timeout(timeout, target.ask(&body.to_string())).await {
-                Ok(reply) => reply,
-                Err(_) => Err(format!("no whole answer within {timeout:?}")),
-            }
-        });
+async fn target(url: &str, plan: &Plan) -> Result<Target, BenchError> {
+    let server = Server::parse(url)?;
+    let model = match &plan.model {
+        Some(model) => model.clone(),
+        None => first_model(&server, url).await?,
+    };
+    Ok(Target {
+        server,
+        model,
+        timeout: plan.timeout,
+    })
+}
+
+async fn first_model(server: &Server, url: &str) -> Result<String, BenchError> {
+    #[derive(Deserialize)]
+    struct List {
+        data: Vec<Model>,
     }
-    let mut replies = Vec::new();
-    while let Some(reply) = kiosks.join_next().await {
-        progress();
-        replies.push(reply.unwrap_or_else(|error| Err(error.to_string())));
+    #[derive(Deserialize)]
+    struct Model {
+        id: String,
     }
-    Burst {
-        took: started.elapsed(),
-        replies,
+    let fault = |fault: String| BenchError::Models {
+        url: url.to_owned(),
+        fault,
+    };
+    let response = server.get("/v1/models").await?;
+    let status = response.status();
+    let body = http::text(response).await?;
+    if !status.is_success() {
+        return Err(fault(format!("GET /v1/models: {status}")));
     }
+    let list: List = serde_json::from_str(&body).map_err(|error| fault(error.to_string()))?;
+    let first = list.data.into_iter().next();
+    Ok(first.ok_or_else(|| fault("it has none".to_owned()))?.id)
 }
 
-/// A prompt that nobody has sent before: the name of the store is new every time.
-fn store_prompt(products: usize) -> String {
-    let mut prompt = format!(
-        "You are the assistant of store {}. Answer in one short sentence.\nProducts:",
-        uuid::Uuid::new_v4().simple()
-    );
-    for number in 0..products {
-        let (price, aisle) = (100 + number * 37 % 1900, 1 + number * 7 % 24);
-        let line = format!(
-            "\n- {}: ${}.{:02}, aisle {aisle}, {} in stock",
-            product(number),
-            price / 100,
-            price % 100,
-            number % 40
-        );
-        prompt.push_str(&line);
-    }
-    prompt
-}
-
-fn question(number: usize, products: usize) -> String {
-    format!(
-        "How much is the {}?",
-        product(number * 13 % products.max(1))
-    )
-}
-
-fn product(number: usize) -> String {
-    const KINDS: [&str; 7] = ["Tea", "Soap", "Bread", "Lamp", "Juice", "Rope", "Cheese"];
-    const MAKERS: [&str; 9] = [
-        "Alder", "Birch", "Cedar", "Dune", "Ember", "Fjord", "Grove", "Heath", "Isle",
-    ];
-    format!(
-        "{} {} {}",
-        MAKERS[number % MAKERS.len()],
-        KINDS[number % KINDS.len()],
-        1 + number / 63
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_prompt_is_new_and_every_question_is_about_it() {
-        assert_ne!(store_prompt(3), store_prompt(3));
-        let prompt = store_prompt(40);
-        for number in 0..100 {
-            let question = question(number, 40);
-            let name = &question["How much is the ".len()..question.len() - 1];
-            assert!(prompt.contains(&format!("- {name}: $")), "{name}");
+impl ServerReport {
+    fn new(url: String, model: String, observed: &[Vec<Outcome>]) -> Self {
+        let rounds: Vec<_> = observed.iter().map(|round| parts(round)).collect();
+        let names = rounds.first().into_iter().flat_map(BTreeMap::keys);
+        let median = |part: &Part| {
+            let all: Vec<_> = rounds
+                .iter()
+                .filter_map(|round| round.get(part).cloned())
+                .collect();
+            (*part, Figures::median(&all))
+        };
+        let outcomes = observed.iter().flatten();
+        Self {
+            url,
+            model,
+            prompt_tokens: outcomes.filter_map(|o| o.clock.prompt_tokens()).max(),
+            parts: names.map(median).collect(),
+            rounds,
         }
     }
+}
+
+fn parts(round: &[Outcome]) -> BTreeMap<Part, Figures> {
+    let names: BTreeSet<Part> = round.iter().map(|outcome| outcome.part).collect();
+    let figures = |part| (part, Figures::of(part, round));
+    names.into_iter().map(figures).collect()
+}
+
+fn advantage(servers: &[ServerReport]) -> Option<BTreeMap<Part, Advantage>> {
+    let [ours, theirs] = servers else {
+        return None;
+    };
+    let both = ours.parts.iter().filter_map(|(part, figures)| {
+        let other = theirs.parts.get(part)?;
+        Some((*part, figures.advantage_over(other)))
+    });
+    Some(both.collect())
 }

@@ -1,29 +1,38 @@
 //! `edgellm bench`: a progress bar while it runs, then a table or JSON.
 
+mod flags;
+mod table;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::bench::{self, Percentiles, Plan, Report, Round};
+use crate::bench::{self, Answers, Figures, Plan, Report};
+use flags::{Measures, Profile};
 
 #[derive(Debug, Args)]
 pub(super) struct Bench {
     /// Address of the server, beginning with http
     url: String,
-    /// Kiosks that ask at the same time
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    clients: u16,
-    /// Rounds with the warm prompt, after the cold one
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    rounds: u16,
-    /// Products in the store prompt, some 20 tokens each
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=2000))]
-    products: u16,
-    /// Tokens of each answer at most
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    max_tokens: u32,
+    /// A second server that gets the same load in turn, to compare with
+    #[arg(long, value_name = "URL")]
+    against: Option<String>,
+    /// The kind of load
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Profile::Kiosk)]
+    profile: Profile,
+    #[command(flatten)]
+    measures: Measures,
+    /// Times the whole load is run, each with new prompts; figures are medians [default: 1, 3 with --against]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Let the model go on past its own end of an answer, to --max-tokens
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Where chance begins: the same seed gives the same arrivals
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     /// The model to ask [default: the server's first]
     #[arg(long, value_name = "ID")]
     model: Option<String>,
@@ -35,87 +44,83 @@ pub(super) struct Bench {
     json: bool,
 }
 
-/// Exit code 1 when the server cannot be asked or an answer failed.
+/// Exit code 1 when a server cannot be asked, an answer failed or none came; 2 for flags that do
+/// not go together.
 #[allow(clippy::print_stdout, clippy::print_stderr)] // this is what the command is for
 pub(super) fn run(arguments: Bench) -> ExitCode {
-    let plan = Plan {
-        clients: arguments.clients.into(),
-        rounds: arguments.rounds.into(),
-        products: arguments.products.into(),
-        max_tokens: arguments.max_tokens,
-        model: arguments.model,
-        timeout: Duration::from_secs(arguments.timeout),
+    let json = arguments.json;
+    let (urls, plan) = match arguments.plan() {
+        Ok(plan) => plan,
+        Err(mistake) => {
+            eprintln!("{mistake}");
+            return ExitCode::from(2);
+        }
     };
-    let answers = plan.clients * (plan.rounds + 1);
+    let report = match measure(&urls, &plan) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if json {
+        println!("{}", serde_json::json!(report));
+    } else {
+        print!("{}", table::render(&report));
+    }
+    let mut parts = report
+        .servers
+        .iter()
+        .flat_map(|server| server.parts.values());
+    if parts.all(went_well) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// A refusal is a figure, not a failure, unless there is nothing else.
+fn went_well(figures: &Figures) -> bool {
+    figures.errors == 0 && figures.answers + figures.cut > 0
+}
+
+impl Bench {
+    fn plan(self) -> Result<(Vec<String>, Plan), String> {
+        let (load, max_tokens) = self.measures.load(self.profile)?;
+        let rounds = match (self.rounds, &self.against) {
+            (Some(rounds), _) => rounds,
+            (None, Some(_)) => 3,
+            (None, None) => 1,
+        };
+        let plan = Plan {
+            load,
+            answers: Answers {
+                max_tokens,
+                ignore_eos: self.ignore_eos,
+            },
+            rounds: rounds.into(),
+            seed: self.seed,
+            model: self.model,
+            timeout: Duration::from_secs(self.timeout),
+        };
+        Ok((
+            [Some(self.url), self.against]
+                .into_iter()
+                .flatten()
+                .collect(),
+            plan,
+        ))
+    }
+}
+
+fn measure(urls: &[String], plan: &Plan) -> Result<Report, String> {
+    let runtime = super::small_runtime().map_err(|error| error.to_string())?;
     // Drawn on a terminal only.
-    let bar = ProgressBar::new(answers as u64);
+    let bar = ProgressBar::new((plan.requests() * urls.len()) as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} answers, {elapsed}") {
         bar.set_style(style);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let report = match runtime {
-        Ok(runtime) => runtime
-            .block_on(bench::run(&arguments.url, &plan, &|| bar.inc(1)))
-            .map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
+    let report = runtime.block_on(bench::run(urls, plan, &|| bar.inc(1)));
     bar.finish_and_clear();
-    match report {
-        Ok(report) => {
-            if arguments.json {
-                println!("{}", serde_json::json!(report));
-            } else {
-                print!("{}", table(&report));
-            }
-            if report.cold.errors + report.warm.errors == 0 {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn table(report: &Report) -> String {
-    let prompt = report
-        .prompt_tokens
-        .map_or_else(|| "unknown".to_owned(), |tokens| tokens.to_string());
-    let mut text = format!(
-        "{} clients at once, model {}, prompts of {prompt} tokens with a common beginning\n\n\
-         {:28}{:>10}{:>10}{:>10}{:>10}\n",
-        report.clients, report.model, "", "p50", "p90", "p99", "max"
-    );
-    for (name, round) in [("cold", &report.cold), ("warm", &report.warm)] {
-        text.push_str(&rows(name, round));
-    }
-    text
-}
-
-fn rows(name: &str, round: &Round) -> String {
-    let mut text = String::new();
-    for (what, figures) in [
-        ("time to first token", round.time_to_first_token),
-        ("between tokens", round.inter_token),
-        ("whole answer", round.duration),
-    ] {
-        if let Some(Percentiles { p50, p90, p99, max }) = figures {
-            let what = format!("{name}: {what}");
-            let row = format!("{what:28}{p50:8.3} s{p90:8.3} s{p99:8.3} s{max:8.3} s\n");
-            text.push_str(&row);
-        }
-    }
-    let errors = match &round.first_error {
-        None => String::new(),
-        Some(first) => format!(", {} FAILED: {first}", round.errors),
-    };
-    text + &format!(
-        "{name}: {} answers, {:.1} tokens/s{errors}\n\n",
-        round.answers, round.tokens_per_second
-    )
+    report.map_err(|error| error.to_string())
 }

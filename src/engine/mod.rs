@@ -12,6 +12,7 @@ mod llama;
 mod logs;
 mod model;
 pub mod openmp;
+pub mod quantize;
 
 pub use llama::{Attention, EngineOptions, LlamaEngine};
 pub use logs::route_logs;

@@ -44,7 +44,12 @@ impl Gateway {
 
     /// Starts it with configuration variables and waits until it is ready.
     pub fn with_env(env: &[(&str, &str)]) -> Self {
-        let mut gateway = Self::launch(Path::new(MODEL), env);
+        Self::with_model(Path::new(MODEL), env)
+    }
+
+    /// Starts it with another model and waits until it is ready.
+    pub fn with_model(model: &Path, env: &[(&str, &str)]) -> Self {
+        let mut gateway = Self::launch(model, env);
         let line = gateway.log_line("listening on http://");
         let at = line.find("http://").expect("a URL") + "http://".len();
         let end = at + line[at..].find('"').expect("its end");

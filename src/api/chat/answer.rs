@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::clock::unix_seconds;
 use crate::prompt::{Part, ToolCallParser};
 use crate::scheduler::{Class, FinishReason, Finished};
 
@@ -21,10 +20,10 @@ pub(super) struct Header {
 
 impl Header {
     /// A new id; the fingerprint says which model file answers.
-    pub(super) fn new(model: &str, digest: &str, tier: Option<Class>) -> Self {
+    pub(super) fn new(model: &str, digest: &str, created: u64, tier: Option<Class>) -> Self {
         Self {
             id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
-            created: unix_seconds(),
+            created,
             model: model.to_owned(),
             fingerprint: format!("fp_{}", digest.get(..10).unwrap_or(digest)),
             tier,
@@ -249,7 +248,7 @@ mod tests {
             tool_calls,
         };
         Answer::new(
-            Header::new("kiosk", "0123456789abcdef", Some(Class::Flex)),
+            Header::new("kiosk", "0123456789abcdef", 1, Some(Class::Flex)),
             output,
         )
     }

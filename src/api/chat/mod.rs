@@ -21,6 +21,7 @@ use tokio::sync::mpsc::Receiver;
 use tracing::Span;
 
 use crate::admission::{Place, Presence};
+use crate::clock::unix_seconds;
 use crate::engine::{Token, Vocabulary};
 use crate::pool::{Entry, Loaded};
 use crate::scheduler::{Event, Finished, Job, channel};
@@ -143,7 +144,7 @@ async fn begin(
     Ok(Started {
         events,
         presence,
-        header: Header::new(&entry.id, &info.digest, chat.class),
+        header: Header::new(&entry.id, &info.digest, unix_seconds(), chat.class),
     })
 }
 

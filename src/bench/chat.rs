@@ -1,0 +1,243 @@
+//! One streamed chat completion, with its clock.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use eventsource_stream::Eventsource;
+use futures_util::StreamExt;
+use http_body_util::BodyExt;
+use serde::Deserialize;
+
+use super::http::{self, HttpError, Server};
+
+/// Texts that arrive closer together than this arrived at once. A server that sends the tokens
+/// of one step one by one would otherwise seem to have no gaps where another has few.
+const AT_ONCE: Duration = Duration::from_micros(500);
+
+/// When what of an answer came.
+#[derive(Debug, Clone)]
+pub(super) struct Clock {
+    pub(super) sent: Instant,
+    /// When text came, `AT_ONCE` apart at least.
+    pub(super) arrivals: Vec<Instant>,
+    /// Pieces of text, however they arrived.
+    pieces: u64,
+    usage: Option<Usage>,
+    pub(super) ended: Instant,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Usage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+}
+
+/// Why there is no whole answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The server says that it has enough to do: 429 or 503.
+    #[error("refused with {status}: {body}")]
+    Refused { status: u16, body: String },
+    /// Another status.
+    #[error("{status}: {body}")]
+    Status { status: u16, body: String },
+    /// An error in the midst of the stream.
+    #[error("the answer ended with an error: {0}")]
+    Reported(String),
+    #[error("not a chunk of a chat completion: {0}")]
+    NotAChunk(#[from] serde_json::Error),
+    #[error("the answer broke off: {0}")]
+    Broken(String),
+    #[error("the answer had no text")]
+    Empty,
+    #[error("no whole answer within {0:?}")]
+    TimedOut(Duration),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        let now = Instant::now();
+        Self {
+            sent: now,
+            arrivals: Vec::new(),
+            pieces: 0,
+            usage: None,
+            ended: now,
+        }
+    }
+
+    pub(super) fn text_came(&mut self, now: Instant) {
+        self.pieces += 1;
+        let later = |last: &Instant| now.duration_since(*last) >= AT_ONCE;
+        if self.arrivals.last().is_none_or(later) {
+            self.arrivals.push(now);
+        }
+    }
+
+    pub(super) fn time_to_first_token(&self) -> Option<Duration> {
+        Some(self.arrivals.first()?.duration_since(self.sent))
+    }
+
+    /// Begin and end of every silence between two texts.
+    pub(super) fn gaps(&self) -> impl Iterator<Item = (Instant, Instant)> {
+        self.arrivals.windows(2).map(|pair| (pair[0], pair[1]))
+    }
+
+    /// As the server counts them; a chunk may have several.
+    pub(super) fn generated_tokens(&self) -> u64 {
+        let counted = self.usage.and_then(|usage| usage.completion_tokens);
+        counted.unwrap_or(self.pieces)
+    }
+
+    pub(super) fn prompt_tokens(&self) -> Option<u64> {
+        self.usage?.prompt_tokens
+    }
+
+    /// From the first text to the last, for each token but the first.
+    pub(super) fn time_per_token(&self) -> Option<Duration> {
+        let took = self
+            .arrivals
+            .last()?
+            .duration_since(*self.arrivals.first()?);
+        let steps = u32::try_from(self.generated_tokens().checked_sub(1)?).ok()?;
+        took.checked_div(steps)
+    }
+}
+
+/// The part of a chunk that is read here.
+#[derive(Debug, Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow, default)]
+    choices: Vec<Choice<'a>>,
+    usage: Option<Usage>,
+    #[serde(borrow)]
+    error: Option<Reported<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow, default)]
+    delta: Delta<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Option<Cow<'a, str>>,
+    /// What models with a thinking phase say before they answer.
+    #[serde(borrow)]
+    reasoning_content: Option<Cow<'a, str>>,
+    tool_calls: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reported<'a> {
+    #[serde(borrow)]
+    message: Cow<'a, str>,
+}
+
+impl Delta<'_> {
+    fn has_text(&self) -> bool {
+        let any = |text: &Option<Cow<str>>| text.as_ref().is_some_and(|text| !text.is_empty());
+        any(&self.content) || any(&self.reasoning_content) || self.tool_calls.is_some()
+    }
+}
+
+/// Sends the request and notes in `clock` what comes; `spoke` hears of the first text.
+pub(super) async fn ask(
+    server: &Server,
+    body: String,
+    clock: &mut Clock,
+    spoke: impl FnOnce(),
+) -> Result<(), Failure> {
+    let mut spoke = Some(spoke);
+    let response = server.post("/v1/chat/completions", body).await?;
+    let status = response.status().as_u16();
+    if status != 200 {
+        let body = http::text(response).await?;
+        return Err(match status {
+            429 | 503 => Failure::Refused { status, body },
+            _ => Failure::Status { status, body },
+        });
+    }
+    let mut events = response.into_body().into_data_stream().eventsource();
+    while let Some(event) = events.next().await {
+        let data = event
+            .map_err(|error| Failure::Broken(error.to_string()))?
+            .data;
+        if data == "[DONE]" {
+            clock.ended = Instant::now();
+            return if clock.arrivals.is_empty() {
+                Err(Failure::Empty)
+            } else {
+                Ok(())
+            };
+        }
+        let now = Instant::now();
+        let chunk: Chunk = serde_json::from_str(&data)?;
+        if let Some(error) = chunk.error {
+            return Err(Failure::Reported(error.message.into_owned()));
+        }
+        if chunk.choices.iter().any(|choice| choice.delta.has_text()) {
+            clock.text_came(now);
+            if let Some(spoke) = spoke.take() {
+                spoke();
+            }
+        }
+        clock.usage = chunk.usage.or(clock.usage);
+    }
+    Err(Failure::Broken(
+        "the stream ended without [DONE]".to_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock(millis: &[u64], tokens: Option<u64>) -> Clock {
+        let mut clock = Clock::start();
+        for at in millis {
+            clock.text_came(clock.sent + Duration::from_millis(*at));
+        }
+        clock.usage = Some(Usage {
+            prompt_tokens: None,
+            completion_tokens: tokens,
+        });
+        clock
+    }
+
+    #[test]
+    fn texts_at_one_instant_are_one_arrival_and_tokens_are_counted_by_the_server() {
+        let bursts = clock(&[100, 100, 100, 200, 200, 200], Some(6));
+        assert_eq!(bursts.arrivals.len(), 2);
+        assert_eq!(bursts.time_per_token(), Some(Duration::from_millis(20)));
+        let silent = clock(&[100, 100, 100, 200, 200, 200], None);
+        assert_eq!(silent.generated_tokens(), 6);
+    }
+
+    #[test]
+    fn one_chunk_for_all_and_a_chunk_for_each_token_take_as_long_a_token() {
+        let single = clock(&[0, 10, 20, 30, 40], Some(5));
+        let pairs = clock(&[0, 20, 40], Some(5));
+        assert_eq!(single.time_per_token(), pairs.time_per_token());
+        assert_eq!(clock(&[7], Some(1)).time_per_token(), None);
+    }
+
+    #[test]
+    fn text_is_content_reasoning_or_a_tool_call_and_nothing_else() {
+        let has_text = |delta: &str| {
+            let json = format!(r#"{{"choices":[{{"delta":{delta}}}],"usage":null}}"#);
+            let chunk: Chunk = serde_json::from_str(&json).expect("a chunk");
+            chunk.choices[0].delta.has_text()
+        };
+        assert!(has_text(r#"{"content":"a\"b"}"#));
+        assert!(has_text(r#"{"reasoning_content":"hm"}"#));
+        assert!(has_text(r#"{"tool_calls":[{"index":0}]}"#));
+        assert!(!has_text(r#"{"role":"assistant","content":null}"#));
+        assert!(!has_text(r#"{"content":""}"#));
+        assert!(!has_text("{}"));
+    }
+}

@@ -1,0 +1,398 @@
+//! Who asks what, and when: decided here as plain data, carried out by `drive`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::store;
+
+/// The kind of load, with its measures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(tag = "profile", rename_all = "lowercase")]
+pub enum Load {
+    /// All kiosks of one store, with one long prompt, ask at once; then again with other questions.
+    Kiosk {
+        /// Kiosks that ask at once.
+        clients: usize,
+        /// Questions of each, the first of them cold.
+        questions: usize,
+        /// Products in the store's prompt, some 20 tokens each.
+        products: usize,
+    },
+    /// The same, but every client has a store, and so a long prompt, of its own.
+    Unrelated {
+        /// Clients that ask at once.
+        clients: usize,
+        /// Questions of each, the first of them cold.
+        questions: usize,
+        /// Products in each store's prompt.
+        products: usize,
+    },
+    /// Short prompts, one after the other: how fast answers are made.
+    Short {
+        /// Clients that ask at once.
+        clients: usize,
+        /// Questions of each.
+        questions: usize,
+    },
+    /// A long prompt arrives while long answers are running.
+    Intruder {
+        /// Answers that are running.
+        clients: usize,
+        /// Products in the prompt of the newcomer.
+        products: usize,
+    },
+    /// Kiosks of one store ask whenever they like.
+    Arrivals {
+        /// Requests a second on average; the gaps between them are exponential.
+        rate: f64,
+        /// Requests in all.
+        requests: usize,
+        /// Products in the store's prompt.
+        products: usize,
+    },
+    /// Questions whose answer stands word for word in the prompt.
+    Copy {
+        /// Clients that ask at once.
+        clients: usize,
+        /// Questions of each, the first of them cold.
+        questions: usize,
+        /// Products in the store's prompt.
+        products: usize,
+    },
+}
+
+/// A part of the load that has figures of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The first to send a prompt.
+    Cold,
+    /// Prompts that the server has seen the beginning of.
+    Warm,
+    /// Short prompts.
+    Short,
+    /// The newcomer's prompt on a quiet server.
+    Alone,
+    /// The newcomer's prompt while other answers are running.
+    Newcomer,
+    /// Those other answers, while the newcomer waits for its first token.
+    Running,
+    /// Kiosks that come whenever they like.
+    Arrivals,
+}
+
+/// When a lane begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Start {
+    /// So long after its step.
+    After(Duration),
+    /// When all background lanes of the step have their first text.
+    WhenBackgroundSpeaks,
+}
+
+/// One client: questions in turn.
+#[derive(Debug, Clone)]
+pub(super) struct Lane {
+    pub(super) part: Part,
+    pub(super) start: Start,
+    /// Cut off when all lanes that are not in the background have ended.
+    pub(super) background: bool,
+    pub(super) questions: Vec<Question>,
+}
+
+/// Lanes that run side by side. The next step begins when all have ended.
+pub(super) type Step = Vec<Lane>;
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    system: Option<Arc<str>>,
+    user: String,
+    max_tokens: u32,
+    ignore_eos: bool,
+}
+
+/// What holds for every answer.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Answers {
+    /// Tokens at most.
+    pub max_tokens: u32,
+    /// Whether the model is to go on past its own end of an answer.
+    pub ignore_eos: bool,
+}
+
+impl Question {
+    pub(super) fn to_json(&self, model: &str) -> Value {
+        let mut messages = Vec::new();
+        if let Some(system) = self.system.as_deref() {
+            messages.push(json!({"role": "system", "content": system}));
+        }
+        messages.push(json!({"role": "user", "content": self.user}));
+        let mut body = json!({
+            "model": model,
+            "stream": true,
+            "stream_options": {"include_usage": true},
+            "temperature": 0,
+            "max_tokens": self.max_tokens,
+            "messages": messages,
+        });
+        if self.ignore_eos {
+            body["ignore_eos"] = json!(true);
+        }
+        body
+    }
+}
+
+/// Tokens of the newcomer's answer at most: its first one is what it is there for.
+const NEWCOMER_TOKENS: u32 = 8;
+
+impl Load {
+    /// All of one round. The stores are called after `round`, so that no server has seen them
+    /// in another; `seed` decides when arrivals come.
+    pub(super) fn script(self, round: &str, answers: Answers, seed: u64) -> Vec<Step> {
+        let ask = |system: Option<&Arc<str>>, user: String| Question {
+            system: system.map(Arc::clone),
+            user,
+            max_tokens: answers.max_tokens,
+            ignore_eos: answers.ignore_eos,
+        };
+        let store = |name: usize, products: usize| -> Arc<str> {
+            store::prompt(&format!("{round}-{name}"), products).into()
+        };
+        match self {
+            Self::Kiosk {
+                clients,
+                questions,
+                products,
+            } => {
+                let prompt = store(0, products);
+                bursts(clients, questions, |_, number| {
+                    ask(Some(&prompt), store::question(number, products))
+                })
+            }
+            Self::Unrelated {
+                clients,
+                questions,
+                products,
+            } => {
+                let prompts: Vec<_> = (0..clients).map(|name| store(name, products)).collect();
+                bursts(clients, questions, |client, number| {
+                    ask(Some(&prompts[client]), store::question(number, products))
+                })
+            }
+            Self::Copy {
+                clients,
+                questions,
+                products,
+            } => {
+                let prompt = store(0, products);
+                bursts(clients, questions, |_, number| {
+                    ask(Some(&prompt), store::quotation(number, products))
+                })
+            }
+            Self::Short { clients, questions } => {
+                let lane = |client| {
+                    let numbers = (0..questions).map(|turn| turn * clients + client);
+                    let questions = numbers.map(|number| ask(None, store::small_talk(number)));
+                    at_once(Part::Short, questions.collect())
+                };
+                vec![(0..clients).map(lane).collect()]
+            }
+            Self::Arrivals {
+                rate,
+                requests,
+                products,
+            } => {
+                let prompt = store(0, products);
+                let question = |number| ask(Some(&prompt), store::question(number, products));
+                let first = at_once(Part::Cold, vec![question(0)]);
+                let lane = |(number, time)| Lane {
+                    start: Start::After(time),
+                    ..at_once(Part::Arrivals, vec![question(number + 1)])
+                };
+                let times = poisson(rate, requests, seed);
+                vec![
+                    vec![first],
+                    times.into_iter().enumerate().map(lane).collect(),
+                ]
+            }
+            Self::Intruder { clients, products } => {
+                let newcomer = |part, name| {
+                    let question = Question {
+                        max_tokens: answers.max_tokens.min(NEWCOMER_TOKENS),
+                        ..ask(Some(&store(name, products)), store::question(0, products))
+                    };
+                    at_once(part, vec![question])
+                };
+                let mut together = vec![Lane {
+                    start: Start::WhenBackgroundSpeaks,
+                    ..newcomer(Part::Newcomer, 1)
+                }];
+                together.extend((0..clients).map(|client| {
+                    let long = Question {
+                        ignore_eos: true,
+                        ..ask(None, store::small_talk(client))
+                    };
+                    Lane {
+                        background: true,
+                        ..at_once(Part::Running, vec![long])
+                    }
+                }));
+                vec![vec![newcomer(Part::Alone, 0)], together]
+            }
+        }
+    }
+}
+
+/// A lane of the foreground that begins with its step.
+fn at_once(part: Part, questions: Vec<Question>) -> Lane {
+    Lane {
+        part,
+        start: Start::After(Duration::ZERO),
+        background: false,
+        questions,
+    }
+}
+
+/// All clients ask at once, and again when all have their answers. `question` is given the client
+/// and the number of the question in the whole load.
+fn bursts(
+    clients: usize,
+    questions: usize,
+    question: impl Fn(usize, usize) -> Question,
+) -> Vec<Step> {
+    let burst = |turn: usize| {
+        let part = if turn == 0 { Part::Cold } else { Part::Warm };
+        (0..clients)
+            .map(|client| at_once(part, vec![question(client, turn * clients + client)]))
+            .collect()
+    };
+    (0..questions).map(burst).collect()
+}
+
+/// Times of a Poisson process: the gaps are exponential, by inversion.
+#[allow(clippy::cast_precision_loss)] // 53 bits are exactly what an f64 holds
+fn poisson(rate: f64, count: usize, seed: u64) -> Vec<Duration> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut seconds = 0.0;
+    let mut next = || {
+        let uniform = (random.next_u64() >> 11) as f64 * (-53_f64).exp2();
+        seconds += -(-uniform).ln_1p() / rate;
+        Duration::from_secs_f64(seconds)
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWERS: Answers = Answers {
+        max_tokens: 100,
+        ignore_eos: false,
+    };
+
+    fn systems(step: &Step) -> Vec<&str> {
+        let questions = step.iter().flat_map(|lane| &lane.questions);
+        questions.filter_map(|q| q.system.as_deref()).collect()
+    }
+
+    #[test]
+    fn kiosks_share_a_prompt_and_ask_their_own_questions() {
+        let load = Load::Kiosk {
+            clients: 3,
+            questions: 2,
+            products: 50,
+        };
+        let steps = load.script("r", ANSWERS, 0);
+        let parts: Vec<_> = steps.iter().map(|step| step[0].part).collect();
+        assert_eq!(parts, [Part::Cold, Part::Warm]);
+        let prompts: Vec<_> = steps.iter().flat_map(systems).collect();
+        assert_eq!(prompts.len(), 6);
+        assert!(prompts.iter().all(|prompt| *prompt == prompts[0]));
+        let lanes = steps.iter().flatten();
+        let mut questions: Vec<_> = lanes.map(|lane| &lane.questions[0].user).collect();
+        questions.sort();
+        questions.dedup();
+        assert_eq!(questions.len(), 6);
+        let other = load.script("s", ANSWERS, 0);
+        assert_ne!(
+            systems(&other[0])[0],
+            prompts[0],
+            "a round has its own store"
+        );
+    }
+
+    #[test]
+    fn unrelated_clients_keep_a_prompt_of_their_own() {
+        let load = Load::Unrelated {
+            clients: 3,
+            questions: 2,
+            products: 5,
+        };
+        let steps = load.script("r", ANSWERS, 0);
+        let (cold, warm) = (systems(&steps[0]), systems(&steps[1]));
+        assert_eq!(cold, warm);
+        assert!(cold[0] != cold[1] && cold[1] != cold[2] && cold[0] != cold[2]);
+    }
+
+    #[test]
+    fn an_intruder_comes_alone_first_and_then_when_all_others_speak() {
+        let load = Load::Intruder {
+            clients: 4,
+            products: 150,
+        };
+        let steps = load.script("r", ANSWERS, 0);
+        assert_eq!(steps[0].len(), 1);
+        let newcomer = &steps[1][0];
+        assert_eq!(newcomer.start, Start::WhenBackgroundSpeaks);
+        assert_ne!(systems(&steps[0]), systems(&steps[1]), "cold both times");
+        assert!(newcomer.questions[0].max_tokens < ANSWERS.max_tokens);
+        assert_eq!(steps[1][1..].len(), 4);
+        for lane in &steps[1][1..] {
+            assert!(lane.background && lane.questions[0].ignore_eos);
+        }
+    }
+
+    #[test]
+    fn arrivals_have_the_rate_asked_for_and_the_same_times_for_the_same_seed() {
+        let times = poisson(5.0, 20_000, 1);
+        assert!(times.is_sorted());
+        let took = times[times.len() - 1].as_secs_f64();
+        assert!((took - 4000.0).abs() < 120.0, "{took}");
+        // The gaps of a Poisson process vary as much as they last.
+        let gaps: Vec<f64> = times
+            .windows(2)
+            .map(|pair| pair[1].as_secs_f64() - pair[0].as_secs_f64())
+            .collect();
+        let variance = gaps.iter().map(|gap| (gap - 0.2).powi(2)).sum::<f64>() / 20_000.0;
+        assert!((variance.sqrt() - 0.2).abs() < 0.01, "{variance}");
+        assert_eq!(poisson(5.0, 10, 1), times[..10]);
+        assert_ne!(poisson(5.0, 10, 2), times[..10]);
+    }
+
+    #[test]
+    fn a_request_asks_for_its_usage_and_past_the_end_only_if_told_to() {
+        let load = Load::Short {
+            clients: 1,
+            questions: 1,
+        };
+        let body = |ignore_eos| {
+            let answers = Answers {
+                ignore_eos,
+                ..ANSWERS
+            };
+            load.script("r", answers, 0)[0][0].questions[0].to_json("m")
+        };
+        let plain = body(false);
+        assert_eq!(plain["model"], "m");
+        assert_eq!(plain["stream_options"]["include_usage"], true);
+        assert!(plain.get("ignore_eos").is_none());
+        assert_eq!(body(true)["ignore_eos"], true);
+    }
+}
