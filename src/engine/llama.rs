@@ -8,7 +8,7 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
 use super::model::{LoadError, Model, backend};
-use super::{DecodeError, Engine, Row, SeqId, Shape};
+use super::{DecodeError, Engine, Row, SeqId, Shape, Token};
 
 /// How a context is laid out.
 #[derive(Debug, Clone, Copy)]
@@ -77,12 +77,28 @@ impl<'model> LlamaEngine<'model> {
             vocabulary: model.info().vocabulary,
             shares_prefixes: model.info().shares_prefixes,
         };
-        Ok(Self {
+        let mut engine = Self {
             context,
             batch: LlamaBatch::new(shape.batch_rows, 1),
             shape,
             attention,
-        })
+        };
+        engine.warm_up()?;
+        Ok(engine)
+    }
+
+    /// Computes a token for nobody: the first one waits until the weights are read from the disk.
+    fn warm_up(&mut self) -> Result<(), LoadError> {
+        let row = Row {
+            token: Token(0),
+            position: 0,
+            sequence: SeqId(0),
+            logits: true,
+        };
+        self.decode(&[row])
+            .map_err(|error| LoadError::Context(Some(error.to_string())))?;
+        self.truncate(SeqId(0), 0);
+        Ok(())
     }
 
     /// How it computes attention.

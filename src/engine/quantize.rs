@@ -68,7 +68,7 @@ pub struct Quantization {
     pub output: PathBuf,
     /// What its weights are to be.
     pub file_type: FileType,
-    /// Threads that compute; absent is one a core.
+    /// Threads that compute; absent is one a physical core.
     pub threads: Option<u32>,
     /// Whether the output may replace a file.
     pub replace: bool,
@@ -149,7 +149,7 @@ pub enum QuantizeError {
 }
 
 /// Quantizes. The output appears under its name when it is whole and on the disk; until then it
-/// is called `….partial`. `progress` hears of every tensor.
+/// has another, which ends in `.partial`. `progress` hears of every tensor.
 ///
 /// # Errors
 /// See [`QuantizeError`]; there is then no output, and what bore its name before still does.
@@ -160,12 +160,12 @@ pub fn quantize(
     cpu::check()?;
     let input_bytes = check_input(&job.input)?;
     check_output(job)?;
-    let partial = Partial::beside(&job.output);
-    let said = run(job, &partial.path, progress)?;
     let failed = |source| QuantizeError::Output {
         path: job.output.clone(),
         source,
     };
+    let partial = Partial::beside(&job.output).map_err(failed)?;
+    let said = run(job, &partial.path, progress)?;
     let file = File::open(&partial.path).map_err(failed)?;
     let output_bytes = file.metadata().map_err(failed)?.len();
     if expected_bytes(&partial.path).is_none_or(|expected| output_bytes < expected) {
@@ -226,10 +226,13 @@ struct Partial {
 }
 
 impl Partial {
-    fn beside(output: &Path) -> Self {
+    /// Makes the file, under a name that nothing else bears.
+    fn beside(output: &Path) -> io::Result<Self> {
         let mut name = output.as_os_str().to_owned();
-        name.push(".partial");
-        Self { path: name.into() }
+        name.push(format!(".{}.partial", uuid::Uuid::new_v4().simple()));
+        let path = PathBuf::from(name);
+        File::create_new(&path)?;
+        Ok(Self { path })
     }
 }
 
@@ -249,14 +252,14 @@ fn run(
     output: &Path,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Said, QuantizeError> {
-    let writable = |source| QuantizeError::Output {
+    let input = c_path(&job.input).map_err(|source| QuantizeError::Input {
+        path: job.input.clone(),
+        source,
+    })?;
+    let output = c_path(output).map_err(|source| QuantizeError::Output {
         path: job.output.clone(),
         source,
-    };
-    // llama.cpp would say no more than that its stream has failed.
-    File::create(output).map_err(writable)?;
-    let (input, output) = (c_path(&job.input), c_path(output));
-    let (input, output) = (input.map_err(writable)?, output.map_err(writable)?);
+    })?;
     model::backend();
     // SAFETY: it only fills in a structure.
     let mut params = unsafe { sys::llama_model_quantize_default_params() };

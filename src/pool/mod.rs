@@ -53,19 +53,22 @@ impl ModelSpec {
     #[must_use]
     pub fn new(model: &config::Model, settings: &config::Settings, cores: u32) -> Self {
         let max_running = model.max_running.get();
+        let sequences = (2 * max_running + PARKED).min(MOST_SEQUENCES);
         Self {
             id: model.id.clone(),
             path: model.path.clone(),
             engine: EngineOptions {
                 cells: model.context.get(),
                 // As many again for the beginnings that ended requests leave behind.
-                sequences: (2 * max_running + PARKED).min(MOST_SEQUENCES),
-                // Every running answer must fit into a batch, with room for a prompt.
+                sequences,
+                // Every running answer must fit into a batch, with room for a prompt, and llama.cpp
+                // ends the process unless every sequence could.
                 batch_rows: settings
                     .scheduler
                     .max_batch_tokens
                     .get()
-                    .max(max_running + 16),
+                    .max(max_running + 16)
+                    .max(sequences),
                 threads: cores,
                 attention: match model.attention {
                     config::Attention::Auto => None,

@@ -20,7 +20,7 @@ const LANES: usize = 16;
 /// The first of the highest logits; NaN counts as lowest.
 pub(super) fn argmax(logits: &[f32]) -> Token {
     let best = highest(logits);
-    let first = logits.iter().position(|logit| *logit == best);
+    let first = logits.iter().position(|logit| *logit >= best);
     token(first.unwrap_or(0))
 }
 
@@ -60,7 +60,7 @@ fn exp(x: f32) -> f32 {
         + rest
             * (std::f32::consts::LN_2
                 + rest
-                    * (0.240_226_51
+                    * (0.240_226_5
                         + rest
                             * (0.055_504_11
                                 + rest
@@ -126,7 +126,8 @@ impl Candidates {
             best: highest(logits),
             inverse_temperature: params.temperature.recip(),
         };
-        if !scale.best.is_finite() {
+        // A temperature so near 0 that its inverse is infinite is 0.
+        if !scale.best.is_finite() || !scale.inverse_temperature.is_finite() {
             return argmax(logits);
         }
         let top_k = params.top_k as usize;
@@ -154,26 +155,24 @@ impl Candidates {
     /// Of all logits, in the order of their tokens: no list is made.
     fn draw_from_all(&mut self, logits: &[f32], scale: Scale, uniform: f64) -> Option<Token> {
         let mut left = uniform * self.sum(logits, scale);
-        let mut last = None;
+        let mut heaviest = None;
         for (block, (logits, sum)) in logits.chunks(BLOCK).zip(&self.sums).enumerate() {
             if left >= *sum {
                 left -= sum;
                 continue;
             }
             for (index, logit) in logits.iter().enumerate() {
-                let weight = f64::from(scale.weight(*logit));
-                if weight > 0.0 {
-                    last = Some(token(block * BLOCK + index));
-                }
-                left -= weight;
+                left -= f64::from(scale.weight(*logit));
                 if left < 0.0 {
-                    return last;
+                    return Some(token(block * BLOCK + index));
                 }
             }
-            // Rounded otherwise than the block's sum: the border between two blocks.
-            left = 0.0;
+            // The block's sum was rounded otherwise: whoever is drawn is in it.
+            let best = argmax(logits).0;
+            heaviest = Some(Token(best + token(block * BLOCK).0));
+            break;
         }
-        last
+        heaviest
     }
 
     fn sum(&mut self, logits: &[f32], scale: Scale) -> f64 {
@@ -204,10 +203,7 @@ impl Candidates {
         let least = scale.best + floor / scale.inverse_temperature;
         for (block, logits) in logits.chunks(LANES).enumerate() {
             // Mostly none of them is.
-            if !logits
-                .iter()
-                .fold(false, |any, logit| any | (*logit > least))
-            {
+            if highest(logits) <= least {
                 continue;
             }
             for (index, logit) in logits.iter().enumerate() {
@@ -369,6 +365,17 @@ mod tests {
             assert!((f64::from(exp(x)) - right).abs() <= 1e-5 * right, "{x}");
         }
         assert!(exp(f32::NEG_INFINITY) < 1e-34 && exp(f32::NAN) < 1e-34);
+    }
+
+    #[test]
+    fn a_temperature_next_to_nothing_is_greedy() {
+        for temperature in [1e-39, 1e-30, 1e-6] {
+            for top_p in [1.0, 0.9] {
+                let params = params(temperature, 0, top_p, 0.0);
+                let picked = Candidates::default().pick(&[1.0, 3.0, 2.0], &params, 0.99);
+                assert_eq!(picked, Token(1), "{temperature}");
+            }
+        }
     }
 
     #[test]

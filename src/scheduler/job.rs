@@ -41,12 +41,12 @@ pub struct Job {
 /// OpenAI's service tiers, least urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Class {
-    /// Whenever there is nothing else to do.
+    /// After the others; gives its place up to them.
     Flex,
     /// Everybody's.
     #[default]
     Default,
-    /// Somebody stands in front of it.
+    /// Before the others.
     Priority,
 }
 

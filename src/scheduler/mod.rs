@@ -36,7 +36,13 @@ use pace::Pace;
 use plan::{Budget, Need, Plan, Urgency};
 use prefix::common_length;
 use sequence::{Progress, Running, Sequence};
-use speculate::{Acceptance, Offer};
+use speculate::{Acceptance, Guess, Offer};
+
+/// Of the time that a step has left for others than answers, drafts get this much while prompts
+/// want to be read.
+const DRAFTS_BESIDE_PROMPTS: f64 = 0.25;
+/// Logits of answers and drafts take so much memory at most, however large the vocabulary.
+const DRAFT_LOGITS_BYTES: usize = 32 << 20;
 
 /// How a scheduler divides its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +63,7 @@ pub struct Scheduler<E> {
     metrics: ModelMetrics,
     /// In no order that matters.
     waiting: Vec<Sequence>,
-    /// Oldest first.
+    /// In the order in which they were taken up.
     running: Vec<Running>,
     pace: Pace,
     acceptance: Acceptance,
@@ -103,7 +109,7 @@ impl<E: Engine> Scheduler<E> {
     pub fn step(&mut self, clock: &dyn Fn() -> Instant) {
         self.drop_cancelled();
         self.take_up(clock());
-        if let Some(shares) = self.compose() {
+        if let Some(shares) = self.compose(clock()) {
             self.compute(&shares, clock);
         }
         self.publish();
@@ -141,30 +147,62 @@ impl<E: Engine> Scheduler<E> {
     }
 
     fn take_up(&mut self, now: Instant) {
-        let cells = self.cache.shape().cells;
-        let mut committed = if self.waiting.is_empty() {
-            0
-        } else {
-            self.committed()
-        };
-        while self.running.len() < self.limits.max_running {
-            let waiting = self.waiting.iter().map(Sequence::rank);
-            let Some(index) = plan::next(waiting) else {
-                break;
+        if self.waiting.is_empty() {
+            return;
+        }
+        let order = plan::order(self.waiting.iter().map(Sequence::rank));
+        let mut waiting: Vec<_> = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .map(Some)
+            .collect();
+        let mut committed = self.committed();
+        for index in order {
+            let Some(next) = waiting[index].take() else {
+                continue;
             };
-            let next = &self.waiting[index];
-            let novel = next.len() - self.shareable(next.tokens(), self.running.len());
-            if !plan::fits(novel, committed, self.running.len(), cells) {
+            if self.running.len() == self.limits.max_running && !self.make_way(next.class(), now) {
+                waiting[index] = Some(next);
                 break;
             }
-            let Some(id) = self.cache.acquire(next.tokens()) else {
-                break;
-            };
-            let mut sequence = self.waiting.swap_remove(index);
-            committed += novel;
-            sequence.take_up(now, &self.metrics);
-            self.running.push(Running::new(id, sequence));
+            let novel = next.len() - self.shareable(next.tokens(), self.running.len());
+            let cells = self.cache.shape().cells;
+            if plan::fits(novel, committed, self.running.len(), cells) {
+                let Some(id) = self.cache.acquire(next.tokens()) else {
+                    waiting[index] = Some(next);
+                    break;
+                };
+                committed += novel;
+                let mut sequence = next;
+                sequence.take_up(now, &self.metrics);
+                self.running.push(Running::new(id, sequence));
+            } else {
+                let waited = now.saturating_duration_since(next.queued());
+                waiting[index] = Some(next);
+                if waited > plan::PATIENCE {
+                    break;
+                }
+            }
         }
+        // What had to make way meanwhile is there already.
+        self.waiting.extend(waiting.into_iter().flatten());
+    }
+
+    /// Puts a request of a lower class than `class` back into the queue; its cells stay as long as
+    /// there is room, so that going on costs little. False if there is none.
+    fn make_way(&mut self, class: Class, now: Instant) -> bool {
+        let classes = self.running.iter().map(|running| running.sequence.class());
+        let Some(victim) = plan::victim(classes) else {
+            return false;
+        };
+        if self.running[victim].sequence.class() >= class {
+            return false;
+        }
+        let mut victim = self.running.remove(victim);
+        self.cache.park(victim.id);
+        self.metrics.preemptions.inc();
+        victim.sequence.put_back(now);
+        self.waiting.push(victim.sequence);
+        true
     }
 
     /// Cells that running requests have or still need for what is known of them.
@@ -242,29 +280,30 @@ impl<E: Engine> Scheduler<E> {
     }
 
     /// Decides what to compute; makes room first where a plan needs it.
-    fn compose(&mut self) -> Option<Vec<usize>> {
-        let shape = self.cache.shape();
+    fn compose(&mut self, now: Instant) -> Option<Vec<usize>> {
         loop {
             if self.running.is_empty() {
                 return None;
             }
             let urgencies = self.begin();
-            let answers = self.answers();
-            let drafted = self.draft(answers);
             let needs: Vec<Need> = self
                 .running
                 .iter()
                 .zip(urgencies)
                 .map(|(running, urgency)| Need {
-                    urgency,
                     missing: if running.begun {
                         running.sequence.missing()
                     } else {
                         0
                     },
                     decoding: running.sequence.is_decoding(),
+                    urgency,
                 })
                 .collect();
+            let answers = needs.iter().filter(|need| need.decoding).count();
+            let prompts = needs.iter().filter(|need| !need.decoding);
+            let drafted = self.draft(answers, prompts.map(|need| need.missing).sum());
+            let shape = self.cache.shape();
             let budget = Budget {
                 cells: shape.cells - self.cache.live() - drafted,
                 rows: shape.batch_rows - drafted,
@@ -276,66 +315,78 @@ impl<E: Engine> Scheduler<E> {
             };
             match plan::compose(&needs, budget) {
                 Plan::Compute(shares) => return Some(shares),
-                Plan::Preempt => self.preempt(),
+                Plan::Preempt => self.preempt(now),
             }
         }
     }
 
-    /// Answers under way.
-    fn answers(&self) -> usize {
-        let decoding = |running: &&Running| running.sequence.is_decoding();
-        self.running.iter().filter(decoding).count()
-    }
-
-    /// Lets answers draft where that pays; returns the rows it takes. Drafts only use cells
-    /// that nobody wants: nothing is evicted for them.
-    fn draft(&mut self, answers: usize) -> usize {
+    /// Lets answers draft where that pays; returns the rows it takes. Prompts, which miss
+    /// `unread` tokens, go first: drafts get the cells that nobody wants, for which nothing is
+    /// evicted, and a part of the time.
+    fn draft(&mut self, answers: usize, unread: usize) -> usize {
         for running in &mut self.running {
             running.draft.clear();
+        }
+        if answers == 0 || !self.limits.speculation {
+            return 0;
         }
         let Some(undrafted) = self.pace.outputs(answers) else {
             return 0;
         };
-        if !self.limits.speculation || answers == 0 {
-            return 0;
-        }
-        let shape = self.cache.shape();
-        let room =
-            (shape.batch_rows - answers).min(self.cache.free_cells().saturating_sub(answers));
-        let mut offers = Vec::with_capacity(answers);
-        for (index, running) in self.running.iter().enumerate() {
-            if let Some(guess) = running.sequence.guess() {
-                let offer = Offer {
-                    chance: self
-                        .acceptance
-                        .chance(guess.kind, running.sequence.record()),
-                    most: guess.tokens.len(),
-                };
-                offers.push((index, guess.kind, offer));
-            }
-        }
-        if offers.is_empty() {
-            return 0;
-        }
-        let longest = self.limits.target_inter_token.as_secs_f64().max(undrafted);
-        let chances: Vec<Offer> = offers.iter().map(|(_, _, offer)| *offer).collect();
-        let lengths = speculate::allot(&chances, answers, room, |rows| {
+        let target = self.limits.target_inter_token.as_secs_f64();
+        let longest = if unread == 0 {
+            target
+        } else {
+            undrafted + DRAFTS_BESIDE_PROMPTS * (target - undrafted).max(0.0)
+        };
+        let offers = self.offers();
+        let room = self.draft_room(answers, unread);
+        let lengths = speculate::allot(&offers, answers, room, |rows| {
             let seconds = self.pace.outputs(rows).unwrap_or(f64::INFINITY);
-            if seconds > longest {
+            if rows > answers && seconds > longest {
                 f64::INFINITY
             } else {
                 seconds
             }
         });
-        for ((index, kind, _), length) in offers.iter().zip(&lengths) {
-            let running = &mut self.running[*index];
-            if *length == 0 {
-                self.acceptance.skip(*kind, running.sequence.record_mut());
+        for (offer, &length) in offers.iter().zip(&lengths) {
+            let running = &mut self.running[offer.running];
+            if length == 0 {
+                let record = running.sequence.record_mut();
+                self.acceptance.skip(offer.guess.kind, record);
             } else {
-                running.take_draft(*length);
+                running.take_draft(Guess {
+                    length,
+                    ..offer.guess
+                });
             }
         }
         lengths.iter().sum()
+    }
+
+    /// What each answer could draft.
+    fn offers(&self) -> Vec<Offer> {
+        let offer = |(index, running): (usize, &Running)| {
+            let guess = running.sequence.guess()?;
+            Some(Offer {
+                running: index,
+                guess,
+                chance: self
+                    .acceptance
+                    .chance(guess.kind, running.sequence.record()),
+            })
+        };
+        self.running.iter().enumerate().filter_map(offer).collect()
+    }
+
+    /// Rows that drafts may take beside `answers`, and prompts that miss `unread` tokens.
+    fn draft_room(&self, answers: usize, unread: usize) -> usize {
+        let shape = self.cache.shape();
+        let rows = shape.batch_rows - unread.min(shape.batch_rows / 2);
+        // llama.cpp keeps room for as many rows of logits as there ever were.
+        let logits = DRAFT_LOGITS_BYTES / (shape.vocabulary * size_of::<f32>()).max(1);
+        let cells = self.cache.free_cells().saturating_sub(unread);
+        rows.min(logits).min(cells).saturating_sub(answers)
     }
 
     fn compute(&mut self, shares: &[usize], clock: &dyn Fn() -> Instant) {
@@ -362,7 +413,7 @@ impl<E: Engine> Scheduler<E> {
         match self.cache.decode(&self.rows) {
             Ok(()) => {}
             Err(DecodeError::NoCells) => {
-                self.preempt();
+                self.preempt(started);
                 return;
             }
             Err(error @ DecodeError::Failed(_)) => {
@@ -376,6 +427,7 @@ impl<E: Engine> Scheduler<E> {
         let took = now.duration_since(started);
         self.pace.observe(outputs, self.rows.len() - outputs, took);
         self.metrics.steps.inc();
+        self.metrics.busy_seconds.inc_by(took.as_secs_f64());
         #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
         self.metrics.batch_tokens.observe(self.rows.len() as f64);
         self.deliver(shares, &ends, now);
@@ -395,7 +447,8 @@ impl<E: Engine> Scheduler<E> {
                 let logits = |row: usize| self.cache.logits(row);
                 let progress = running.advance(row, &logits, &*self.pieces, now, &self.metrics);
                 if let Some((kind, outcome)) = running.draft_outcome(progress) {
-                    self.metrics.drafted_tokens.inc_by(outcome.drafted as u64);
+                    let drafted = running.draft.len() as u64;
+                    self.metrics.drafted_tokens.inc_by(drafted);
                     self.metrics.accepted_tokens.inc_by(outcome.accepted as u64);
                     let record = running.sequence.record_mut();
                     self.acceptance.learn(kind, record, outcome);
@@ -422,7 +475,7 @@ impl<E: Engine> Scheduler<E> {
 
     /// Puts a sequence back into the queue, to be computed again when there is room. One that
     /// fills the cache alone cannot go on.
-    fn preempt(&mut self) {
+    fn preempt(&mut self, now: Instant) {
         let alone = self.running.len() == 1;
         let classes = self.running.iter().map(|running| running.sequence.class());
         let Some(victim) = plan::victim(classes) else {
@@ -435,7 +488,7 @@ impl<E: Engine> Scheduler<E> {
             return;
         }
         self.metrics.preemptions.inc();
-        victim.sequence.lost_its_cells();
+        victim.sequence.put_back(now);
         self.waiting.push(victim.sequence);
     }
 

@@ -12,6 +12,8 @@ const NEWEST: f64 = 0.05;
 /// A step during which another program had the processor says little: it counts as this much of
 /// what was expected at most, and one that was shorter than half as half.
 const PLAUSIBLE: (f64, f64) = (0.5, 2.0);
+/// Of so many first measurements the shortest counts: the very first reads weights from the disk.
+const FIRST_FEW: f64 = 3.0;
 /// How far a measurement at one size moves the others: a deeper cache or a slower clock meets all.
 const DRIFT: f64 = 0.05;
 /// A prompt always gets on, however slow the machine.
@@ -52,6 +54,7 @@ impl Pace {
             _ => {
                 let share = prefill as f64 / (outputs + prefill) as f64;
                 self.prefill.learn(prefill, took * share);
+                self.outputs.learn(outputs, took * (1.0 - share));
             }
         }
     }
@@ -67,15 +70,12 @@ impl Pace {
 
     /// Rows of prompts, `most` at most, that keep a step with `outputs` rows within `target`.
     pub(super) fn prefill_rows(&self, outputs: usize, target: Duration, most: usize) -> usize {
-        let least = LEAST_ROWS.min(most);
-        let Some(decoding) = self.outputs(outputs) else {
-            return FIRST_ROWS.min(most);
-        };
-        let left = target.as_secs_f64() - decoding;
-        let fits = |rows: usize| self.prefill.seconds(rows).is_some_and(|s| s <= left);
         if !self.prefill.is_known() {
             return FIRST_ROWS.min(most);
         }
+        let left = target.as_secs_f64() - self.outputs(outputs).unwrap_or(0.0);
+        let fits = |rows: usize| self.prefill.seconds(rows).is_some_and(|s| s <= left);
+        let least = LEAST_ROWS.min(most);
         let (mut fitting, mut beyond) = (least, most + 1);
         while beyond - fitting > 1 {
             let middle = usize::midpoint(fitting, beyond);
@@ -123,20 +123,26 @@ impl Curve {
         if rows == 0 {
             return;
         }
-        if let Some(expected) = self.seconds(rows).filter(|expected| *expected > 0.0) {
+        let index = index(rows);
+        if index >= self.points.len() {
+            self.points.resize(index + 1, None);
+        }
+        let expected = self.seconds(rows).filter(|expected| *expected > 0.0);
+        let is_known = self.points[index].is_some_and(|point| point.measured >= FIRST_FEW);
+        if let Some(expected) = expected.filter(|_| is_known) {
             let ratio = (seconds / expected).clamp(PLAUSIBLE.0, PLAUSIBLE.1);
             seconds = ratio * expected;
             for point in self.points.iter_mut().flatten() {
                 point.seconds *= 1.0 + DRIFT * (ratio - 1.0);
             }
         }
-        let index = index(rows);
-        if index >= self.points.len() {
-            self.points.resize(index + 1, None);
-        }
         let point = self.points[index].get_or_insert_default();
         point.measured += 1.0;
-        let weight = point.measured.recip().max(NEWEST);
+        let weight = if point.measured <= FIRST_FEW && seconds < point.seconds {
+            1.0
+        } else {
+            point.measured.recip().max(NEWEST)
+        };
         point.rows += weight * (rows as f64 - point.rows);
         point.seconds += weight * (seconds - point.seconds);
     }
@@ -158,10 +164,13 @@ impl Curve {
             }
             below = point;
         }
+        let guessed = self.guess * first.seconds / first.rows;
         let slope = if below.rows > first.rows {
-            (below.seconds - first.seconds) / (below.rows - first.rows)
+            let known = (below.seconds - first.seconds) / (below.rows - first.rows);
+            // Two sizes that took the same say little about ten times as much.
+            known.max(guessed / 4.0)
         } else {
-            self.guess * first.seconds / first.rows
+            guessed
         };
         Some(below.seconds + slope * (rows - below.rows))
     }
@@ -219,6 +228,27 @@ mod tests {
         }
         let rows = pace.prefill_rows(1, TARGET, 512);
         assert!((50..130).contains(&rows), "{rows}");
+    }
+
+    #[test]
+    fn a_first_step_that_reads_the_weights_from_a_slow_disk_is_not_believed() {
+        let mut pace = Pace::default();
+        pace.observe(1, 0, Duration::from_secs(3));
+        for _ in 0..2 {
+            pace.observe(1, 0, millis(50));
+        }
+        pace.observe(8, 0, millis(60));
+        pace.observe(8, 32, millis(90));
+        assert!(pace.prefill_rows(8, TARGET, 512) >= 64);
+    }
+
+    #[test]
+    fn chunks_are_learnt_even_if_no_step_is_without_prompts() {
+        let mut pace = Pace::default();
+        for _ in 0..5 {
+            pace.observe(1, 64, Duration::from_secs(3));
+        }
+        assert_eq!(pace.prefill_rows(1, TARGET, 512), LEAST_ROWS);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::job::Class;
 /// for ever.
 const HEAD_START: Duration = Duration::from_secs(10);
 
-/// What the planner sees of a running sequence, oldest first.
+/// What the planner sees of a running sequence, in the order in which they were taken up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Need {
     /// Tokens without a cell.
@@ -47,12 +47,15 @@ pub(super) struct Budget {
     pub(super) prefill_rows: usize,
 }
 
+/// For so long others may go before a request that does not fit yet; then all wait for it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A step's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Plan {
     /// Rows for each sequence, in the order given.
     Compute(Vec<usize>),
-    /// No cell is left for an answer under way: put the latest sequence back first.
+    /// No cell is left for an answer under way: put the one that [`victim`] names back first.
     Preempt,
 }
 
@@ -111,8 +114,8 @@ fn prompt_rows(needs: &[Need], mut left: usize) -> Vec<usize> {
     rows
 }
 
-/// Which of the waiting requests, by class and arrival, is next.
-pub(super) fn next(waiting: impl Iterator<Item = (Class, Instant)>) -> Option<usize> {
+/// In which order the waiting requests are, by class and arrival.
+pub(super) fn order(waiting: impl Iterator<Item = (Class, Instant)>) -> Vec<usize> {
     let counts_as = |(class, arrived): (Class, Instant)| {
         let later = match class {
             Class::Priority => 0,
@@ -121,11 +124,9 @@ pub(super) fn next(waiting: impl Iterator<Item = (Class, Instant)>) -> Option<us
         };
         arrived + HEAD_START * later
     };
-    let (index, _) = waiting
-        .map(counts_as)
-        .enumerate()
-        .min_by_key(|(_, at)| *at)?;
-    Some(index)
+    let mut order: Vec<_> = waiting.map(counts_as).enumerate().collect();
+    order.sort_by_key(|(_, at)| *at);
+    order.into_iter().map(|(index, _)| index).collect()
 }
 
 /// Which of the running requests, oldest first, gives its cells up: the latest of the lowest class.
@@ -210,19 +211,18 @@ mod tests {
     fn a_class_is_a_head_start_and_no_more() {
         let start = Instant::now();
         let at = |class, seconds| (class, start + Duration::from_secs(seconds));
-        let next = |waiting: &[(Class, Instant)]| next(waiting.iter().copied());
-        assert_eq!(next(&[]), None);
+        let order = |waiting: &[(Class, Instant)]| order(waiting.iter().copied());
         assert_eq!(
-            next(&[at(Class::Default, 0), at(Class::Default, 1)]),
-            Some(0)
+            order(&[at(Class::Default, 1), at(Class::Default, 0)]),
+            [1, 0]
         );
         assert_eq!(
-            next(&[at(Class::Default, 0), at(Class::Priority, 5)]),
-            Some(1)
+            order(&[at(Class::Default, 0), at(Class::Priority, 5)]),
+            [1, 0]
         );
         assert_eq!(
-            next(&[at(Class::Flex, 0), at(Class::Priority, 25)]),
-            Some(0)
+            order(&[at(Class::Flex, 0), at(Class::Priority, 25)]),
+            [0, 1]
         );
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Sequence {
     prediction: Option<Prediction>,
     /// How its drafts have fared.
     record: Record,
+    /// When it last came into the queue.
+    queued: Instant,
     /// Tokens of the prompt that were there already when it first began.
     cached: Option<usize>,
     taken_up: Option<Instant>,
@@ -49,6 +51,7 @@ impl Sequence {
         let text = TextAssembler::new(&job.stops);
         let prediction = job.prediction.take().map(Prediction::new);
         Self {
+            queued: job.arrived,
             job,
             tokens,
             computed: 0,
@@ -95,7 +98,7 @@ impl Sequence {
     }
 
     /// How the answer may go on; never beyond the last token that it may have.
-    pub(super) fn guess(&self) -> Option<Guess<'_>> {
+    pub(super) fn guess(&self) -> Option<Guess> {
         if !self.is_decoding() {
             return None;
         }
@@ -103,17 +106,36 @@ impl Sequence {
         let most = (self.job.max_tokens - self.generated()).saturating_sub(1) as usize;
         let predicted = self.prediction.as_ref().and_then(Prediction::guess);
         let guess = predicted.or_else(|| speculate::lookup(&self.tokens))?;
-        let tokens = &guess.tokens[..guess.tokens.len().min(most)];
-        (!tokens.is_empty()).then_some(Guess { tokens, ..guess })
+        let length = guess.length.min(most);
+        (length > 0).then_some(Guess { length, ..guess })
+    }
+
+    /// The tokens of its guess.
+    fn guessed(&self, guess: Guess) -> &[Token] {
+        let text = match &self.prediction {
+            Some(prediction) if guess.kind == Kind::PREDICTION => prediction.tokens(),
+            _ => &self.tokens,
+        };
+        &text[guess.start..guess.start + guess.length]
     }
 
     pub(super) fn class(&self) -> Class {
         self.job.class
     }
 
-    /// What decides when it is its turn.
+    /// What decides when it is its turn. One that had to give way in mid-answer goes before those
+    /// that came later, but for the lowest class, which would only give way again.
     pub(super) fn rank(&self) -> (Class, Instant) {
-        (self.job.class, self.job.arrived)
+        let since = match self.job.class {
+            Class::Flex => self.queued,
+            Class::Default | Class::Priority => self.job.arrived,
+        };
+        (self.job.class, since)
+    }
+
+    /// Since when it waits.
+    pub(super) fn queued(&self) -> Instant {
+        self.queued
     }
 
     pub(super) fn record(&self) -> &Record {
@@ -159,9 +181,10 @@ impl Sequence {
         debug_assert!(self.computed <= self.tokens.len());
     }
 
-    /// Its cells are gone; they will be computed again.
-    pub(super) fn lost_its_cells(&mut self) {
+    /// It waits again, without cells of its own.
+    pub(super) fn put_back(&mut self, now: Instant) {
         self.computed = 0;
+        self.queued = now;
     }
 
     /// Picks the next token from `logits` and sends what became text.
@@ -234,9 +257,11 @@ impl Sequence {
     fn clock_token(&mut self, now: Instant, metrics: &ModelMetrics) {
         metrics.generation_tokens.inc();
         if let Some(last) = self.last_token.replace(now) {
-            metrics
-                .inter_token_latency
-                .observe(now.duration_since(last).as_secs_f64());
+            // Several tokens of one step come at one moment: what counts is the silence before.
+            if now > last {
+                let silence = now.duration_since(last).as_secs_f64();
+                metrics.inter_token_latency.observe(silence);
+            }
         } else {
             self.first_token = Some(now);
             metrics
@@ -314,12 +339,11 @@ impl Running {
         }
     }
 
-    /// Drafts the first `length` tokens of its guess.
-    pub(super) fn take_draft(&mut self, length: usize) {
-        if let Some(guess) = self.sequence.guess() {
-            self.draft.kind = Some(guess.kind);
-            self.draft.tokens.extend_from_slice(&guess.tokens[..length]);
-        }
+    /// Drafts what it guesses.
+    pub(super) fn take_draft(&mut self, guess: Guess) {
+        self.draft.kind = Some(guess.kind);
+        let tokens = self.sequence.guessed(guess);
+        self.draft.tokens.extend_from_slice(tokens);
     }
 
     /// Picks the next token from the logits of row `first`, and one more from each row behind it
@@ -374,6 +398,10 @@ impl Draft {
 
     pub(super) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
         self.tokens.iter().copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
     }
 
     /// Whether cells of it are in the cache that must not be.

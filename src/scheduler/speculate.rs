@@ -12,10 +12,10 @@ use super::job::Predicted;
 
 /// Longest run of tokens that a guess is compared by.
 const LONGEST_MATCH: usize = 8;
+/// How far back runs are looked for: further would cost more than it finds.
+const LOOK_BACK: usize = 8192;
 /// Tokens that one answer drafts at most in a step.
 pub(super) const LONGEST_DRAFT: usize = 16;
-/// Drafting has to promise this much more than not drafting.
-const WORTH: f64 = 1.1;
 /// Weight of the newest token in a kind's mean.
 const NEWEST: f64 = 0.05;
 /// How fast the mean of a kind that is never tried returns to its first guess, to be tried again.
@@ -29,7 +29,7 @@ pub(super) struct Kind(usize);
 
 impl Kind {
     /// What the client said the answer would be, as long as it is.
-    const PREDICTION: Self = Self(LONGEST_MATCH + 1);
+    pub(super) const PREDICTION: Self = Self(LONGEST_MATCH + 1);
     const COUNT: usize = LONGEST_MATCH + 2;
 
     /// The last `tokens` tokens stood there before.
@@ -38,19 +38,20 @@ impl Kind {
     }
 }
 
-/// How an answer may go on.
+/// How an answer may go on: a piece of its own text, or of its prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Guess<'a> {
-    pub(super) tokens: &'a [Token],
+pub(super) struct Guess {
     pub(super) kind: Kind,
+    pub(super) start: usize,
+    pub(super) length: usize,
 }
 
 /// What followed the last place where `text` had the tokens that it ends with, the longest run of
 /// them that it had before; nothing if not even the last one did.
-pub(super) fn lookup(text: &[Token]) -> Option<Guess<'_>> {
+pub(super) fn lookup(text: &[Token]) -> Option<Guess> {
     let (last, before) = text.split_last()?;
     let mut best = (0, 0);
-    for (place, token) in before.iter().enumerate().rev() {
+    for (place, token) in before.iter().enumerate().rev().take(LOOK_BACK) {
         if token != last {
             continue;
         }
@@ -70,8 +71,9 @@ pub(super) fn lookup(text: &[Token]) -> Option<Guess<'_>> {
     }
     let (run, place) = best;
     (run > 0).then(|| Guess {
-        tokens: &text[place + 1..(place + 1 + LONGEST_DRAFT).min(text.len())],
         kind: Kind::lookup(run),
+        start: place + 1,
+        length: LONGEST_DRAFT.min(text.len() - place - 1),
     })
 }
 
@@ -81,6 +83,8 @@ pub(super) struct Prediction {
     tokens: Vec<Token>,
     /// The next one expected; `None` where the answer has left it.
     at: Option<usize>,
+    /// Behind the last one that the answer had.
+    left: usize,
     accepted: usize,
 }
 
@@ -92,32 +96,43 @@ impl Prediction {
         Self {
             tokens,
             at: Some(0),
+            left: 0,
             accepted: 0,
         }
     }
 
+    pub(super) fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
     /// `answer` has got one more token.
     pub(super) fn follow(&mut self, answer: &[Token]) {
-        let expected = self.at.and_then(|at| self.tokens.get(at));
-        if expected.is_some() && expected == answer.last() {
+        if let Some(at) = self.at
+            && let Some(expected) = self.tokens.get(at)
+            && answer.last() == Some(expected)
+        {
             self.accepted += 1;
-            self.at = self.at.map(|at| at + 1);
+            self.left = at + 1;
+            self.at = Some(at + 1);
             return;
         }
         let from = answer.len().saturating_sub(Self::REJOIN);
-        let tail = &answer[from..];
-        self.at = self
-            .tokens
+        // Only ahead of where it left: none counts twice, and lists repeat themselves.
+        let ahead = self.left.saturating_sub(Self::REJOIN);
+        self.at = self.tokens[ahead..]
             .windows(Self::REJOIN)
-            .position(|window| window == tail)
-            .map(|place| place + Self::REJOIN);
+            .position(|window| window == &answer[from..])
+            .map(|place| ahead + place + Self::REJOIN)
+            .filter(|at| *at >= self.left);
     }
 
-    pub(super) fn guess(&self) -> Option<Guess<'_>> {
-        let tokens = self.tokens.get(self.at?..)?;
-        (!tokens.is_empty()).then(|| Guess {
-            tokens: &tokens[..tokens.len().min(LONGEST_DRAFT)],
+    pub(super) fn guess(&self) -> Option<Guess> {
+        let start = self.at?;
+        let length = LONGEST_DRAFT.min(self.tokens.len() - start);
+        (length > 0).then_some(Guess {
             kind: Kind::PREDICTION,
+            start,
+            length,
         })
     }
 
@@ -204,6 +219,10 @@ impl Acceptance {
 
     pub(super) fn learn(&mut self, kind: Kind, own: &mut Record, outcome: Outcome) {
         own.add(outcome);
+        // How good one client's predictions are says nothing about another's.
+        if kind == Kind::PREDICTION {
+            return;
+        }
         let mean = &mut self.means[kind.0];
         for token in 0..outcome.drafted.min(outcome.accepted + 1) {
             let right = f64::from(u8::from(token < outcome.accepted));
@@ -222,39 +241,55 @@ impl Acceptance {
 /// A running answer that could draft.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Offer {
+    /// Which one.
+    pub(super) running: usize,
+    pub(super) guess: Guess,
     /// How likely each next token is right, given that those before it are.
     pub(super) chance: f64,
-    /// Tokens there are.
-    pub(super) most: usize,
 }
 
-/// How many tokens each offer drafts, so that tokens come fastest: `answers` rows are computed in
-/// any case, at most `room` can be added, and `seconds` tells how long a step of so many rows is.
+/// How many tokens each offer drafts: `answers` rows are computed in any case, at most `room` can be
+/// added, and `seconds` tells how long a step of so many rows is.
+///
+/// What is made as large as can be is the product of the speeds of all answers: an answer that gets
+/// on twice as fast must not slow ten others down by a tenth each.
 pub(super) fn allot(
     offers: &[Offer],
     answers: usize,
     room: usize,
     seconds: impl Fn(usize) -> f64,
 ) -> Vec<usize> {
+    /// Each answer has to get faster by this much on the average, and one more by that: the times
+    /// are no surer.
+    const WORTH: f64 = 1.05;
     let mut lengths = vec![0; offers.len()];
-    // Of each offer the chance that its next token counts.
-    let mut gains: Vec<f64> = offers.iter().map(|offer| offer.chance).collect();
+    // Of each offer the tokens that it brings, and the chance that its next one counts.
+    let mut tokens = vec![1.0; offers.len()];
+    let mut chances: Vec<f64> = offers.iter().map(|offer| offer.chance).collect();
     #[allow(clippy::cast_precision_loss)] // a batch has hundreds of answers at most
-    let mut tokens = answers as f64;
-    let mut best_rate = WORTH * tokens / seconds(answers);
+    let everyone = answers as f64;
+    let undrafted = seconds(answers);
+    let mut gained = 0.0;
+    let mut best_gain = (everyone + 1.0) * f64::ln(WORTH);
     let mut best = lengths.clone();
     for extra in 1..=room {
-        let open = (0..offers.len()).filter(|i| lengths[*i] < offers[*i].most);
-        let Some(next) = open.max_by(|a, b| gains[*a].total_cmp(&gains[*b])) else {
+        let took = seconds(answers + extra);
+        let open = (0..offers.len()).filter(|i| lengths[*i] < offers[*i].guess.length);
+        let gain = |i: usize| (1.0 + chances[i] / tokens[i]).ln();
+        let Some(next) = open.max_by(|a, b| gain(*a).total_cmp(&gain(*b))) else {
             break;
         };
-        tokens += gains[next];
+        if !took.is_finite() {
+            break;
+        }
+        gained += gain(next);
+        tokens[next] += chances[next];
+        chances[next] *= offers[next].chance;
         lengths[next] += 1;
-        gains[next] *= offers[next].chance;
-        // A row more may cost nothing, or as much as four: so the last best counts, not the first.
-        let rate = tokens / seconds(answers + extra);
-        if rate > best_rate {
-            best_rate = rate;
+        // A row more may cost nothing, or as much as four: so the best counts, not the first.
+        let all = gained - everyone * (took / undrafted).ln();
+        if all > best_gain {
+            best_gain = all;
             best.clone_from(&lengths);
         }
     }
@@ -273,7 +308,8 @@ mod tests {
     fn found(text: &str) -> Option<(String, usize)> {
         let text = tokens(text);
         lookup(&text).map(|guess| {
-            let bytes = guess.tokens.iter().map(|token| token.0.unsigned_abs());
+            let guessed = &text[guess.start..guess.start + guess.length];
+            let bytes = guessed.iter().map(|token| token.0.unsigned_abs());
             let bytes = bytes.map(|byte| u8::try_from(byte).expect("a byte"));
             (
                 String::from_utf8(bytes.collect()).expect("ASCII"),
@@ -310,9 +346,25 @@ mod tests {
             prediction.follow(&answer);
         }
         let guess = prediction.guess().expect("joined again");
-        assert_eq!(guess.tokens, tokens("sle: 7"));
+        assert_eq!(prediction.tokens()[guess.start..], tokens("sle: 7"));
         // "price: ", and "i" after ", a" had brought it back.
         assert_eq!(prediction.usage(), predicted(8, 10));
+    }
+
+    #[test]
+    fn a_list_is_joined_again_where_it_was_left() {
+        let mut prediction =
+            Prediction::new(tokens("tea 4 in stock, soap 7 in stock, oil 9 in stock"));
+        let mut answer = Vec::new();
+        for token in tokens("tea 4 in stock, soap 8 in") {
+            answer.push(token);
+            prediction.follow(&answer);
+        }
+        let guess = prediction.guess().expect("joined again");
+        assert_eq!(
+            prediction.tokens()[guess.start..],
+            tokens(" stock, oil 9 in stock")
+        );
     }
 
     #[test]
@@ -331,9 +383,22 @@ mod tests {
         move |rows| 10.0 + row * (rows as f64 - 1.0)
     }
 
+    fn offer(chance: f64, length: usize) -> Offer {
+        let guess = Guess {
+            kind: Kind::lookup(3),
+            start: 0,
+            length,
+        };
+        Offer {
+            running: 0,
+            guess,
+            chance,
+        }
+    }
+
     #[test]
     fn drafts_are_longer_where_rows_are_cheaper_and_guesses_better() {
-        let length = |chance, row| allot(&[Offer { chance, most: 16 }], 1, 64, linear(row))[0];
+        let length = |chance, row| allot(&[offer(chance, 16)], 1, 64, linear(row))[0];
         assert_eq!(length(0.9, 10.0), 0, "a row costs what it brings");
         assert_eq!(length(0.05, 1.0), 0);
         assert!(length(0.5, 1.0) >= 1);
@@ -342,14 +407,20 @@ mod tests {
     }
 
     #[test]
+    fn one_that_copies_does_not_slow_the_others_down() {
+        let alone = allot(&[offer(0.97, 16)], 1, 64, linear(1.5))[0];
+        let in_company = allot(&[offer(0.97, 16)], 8, 64, linear(1.5))[0];
+        assert!(alone > 4, "{alone}");
+        assert!(in_company < 2, "{in_company}");
+        let all_copy = allot(&[offer(0.97, 16); 8], 8, 64, linear(0.2));
+        assert!(all_copy.iter().all(|length| *length > 2), "{all_copy:?}");
+    }
+
+    #[test]
     fn a_step_in_the_cost_is_seen_past() {
         // Rows 2 and 3 cost as much as 1 each, rows 4 to 8 nothing beyond that.
         let seconds = |rows: usize| [0.0, 1.0, 2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 9.0][rows.min(9)];
-        let offer = Offer {
-            chance: 0.95,
-            most: 16,
-        };
-        assert_eq!(allot(&[offer], 1, 8, seconds), [7]);
+        assert_eq!(allot(&[offer(0.95, 16)], 1, 8, seconds), [7]);
     }
 
     #[test]
@@ -360,7 +431,7 @@ mod tests {
             drafted: 4,
             accepted: 0,
         };
-        let drafts = |chance| allot(&[Offer { chance, most: 4 }], 1, 8, linear(2.0))[0];
+        let drafts = |chance| allot(&[offer(chance, 4)], 1, 8, linear(2.0))[0];
         assert!(drafts(acceptance.chance(kind, &own)) > 0);
         let mut tries = 0;
         while drafts(acceptance.chance(kind, &own)) > 0 {
@@ -378,19 +449,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn drafts_fit_and_never_promise_less(
+        fn drafts_fit_and_promise_more_than_none(
             offers in prop::collection::vec((0.0_f64..1.0, 0_usize..17), 0..20),
             room in 0_usize..40,
             row in 0.0_f64..10.0,
         ) {
             let offers: Vec<Offer> = offers
                 .into_iter()
-                .map(|(chance, most)| Offer { chance, most })
+                .map(|(chance, length)| offer(chance, length))
                 .collect();
             let answers = offers.len().max(1);
             let lengths = allot(&offers, answers, room, linear(row));
             prop_assert!(lengths.iter().sum::<usize>() <= room);
-            prop_assert!(lengths.iter().zip(&offers).all(|(length, offer)| *length <= offer.most));
+            let within = |(length, offer): (&usize, &Offer)| *length <= offer.guess.length;
+            prop_assert!(lengths.iter().zip(&offers).all(within));
+            let drafted: usize = lengths.iter().sum();
+            if drafted > 0 {
+                let brings = |(length, offer): (&usize, &Offer)| -> f64 {
+                    (0..=*length).map(|n| offer.chance.powi(i32::try_from(n).unwrap_or(0))).sum()
+                };
+                let gain: f64 = lengths.iter().zip(&offers).map(brings).map(f64::ln).sum();
+                #[allow(clippy::cast_precision_loss)]
+                let everyone = answers as f64;
+                let slower = linear(row)(answers + drafted) / linear(row)(answers);
+                prop_assert!(gain > everyone * slower.ln());
+            }
         }
 
         #[test]
@@ -399,7 +482,7 @@ mod tests {
             if let Some(guess) = lookup(&text) {
                 let run = &text[text.len() - guess.kind.0..];
                 let mut with_next = run.to_vec();
-                with_next.push(guess.tokens[0]);
+                with_next.push(text[guess.start]);
                 prop_assert!(text.windows(with_next.len()).any(|window| window == with_next));
             }
         }

@@ -370,6 +370,71 @@ fn whoever_has_priority_is_taken_up_first() {
 }
 
 #[test]
+fn a_question_goes_before_a_document_that_does_not_fit_yet() {
+    let mut scheduler = scheduler(SHAPE);
+    let (answer, _unread) = job(&prompt(1, 200), 100);
+    scheduler.submit(answer);
+    step(&mut scheduler);
+    let (document, mut late) = job(&prompt(2, 400), 5);
+    let (question, mut soon) = job(&prompt(3, 20), 5);
+    scheduler.submit(document);
+    scheduler.submit(question);
+    for _ in 0..20 {
+        step(&mut scheduler);
+    }
+    assert!(matches!(received(&mut soon).1, Some(Event::Finished(_))));
+    assert!(received(&mut late).0.is_empty());
+    run_dry(&mut scheduler);
+    assert!(matches!(received(&mut late).1, Some(Event::Finished(_))));
+}
+
+#[test]
+fn flex_makes_way_and_goes_on_where_it_was() {
+    let mut scheduler = scheduler(SHAPE);
+    scheduler.limits.max_running = 1;
+    let (mut patient, mut later) = job(&prompt(1, 60), 40);
+    patient.class = Class::Flex;
+    scheduler.submit(patient);
+    for _ in 0..10 {
+        step(&mut scheduler);
+    }
+    let (urgent, mut soon) = job(&prompt(2, 20), 5);
+    scheduler.submit(urgent);
+    for _ in 0..8 {
+        step(&mut scheduler);
+    }
+    assert!(matches!(received(&mut soon).1, Some(Event::Finished(_))));
+    let rows = scheduler.cache.engine().rows;
+    run_dry(&mut scheduler);
+    assert_eq!(received(&mut later).0, expected(&prompt(1, 60), 40));
+    // Its cells were kept: only what was missing was computed.
+    assert!(scheduler.cache.engine().rows - rows < 40);
+}
+
+#[test]
+fn a_prompt_is_read_however_much_others_draft() {
+    for cells in [512, 200] {
+        let mut scheduler = over(FakeEngine::forgetful(Shape { cells, ..SHAPE }));
+        let mut receivers = Vec::new();
+        for seed in 0..3 {
+            let (job, receiver) = job(&prompt(seed, 4), 25);
+            scheduler.submit(job);
+            receivers.push(receiver);
+        }
+        for _ in 0..8 {
+            step(&mut scheduler);
+        }
+        let (newcomer, mut events) = job(&prompt(9, 64), 1);
+        scheduler.submit(newcomer);
+        for _ in 0..5 {
+            step(&mut scheduler);
+        }
+        assert!(!received(&mut events).0.is_empty(), "{cells} cells");
+        run_dry(&mut scheduler);
+    }
+}
+
+#[test]
 fn an_answer_that_repeats_itself_takes_fewer_steps_and_stays_the_same() {
     let mut scheduler = over(FakeEngine::forgetful(SHAPE));
     let prompt = prompt(1, 20);
@@ -426,7 +491,8 @@ fn a_prediction_is_drafted_where_the_answer_follows_it_and_counted() {
     let predicted = finished.predicted_tokens.expect("there was a prediction");
     assert_eq!(predicted.accepted + predicted.rejected, 100);
     assert!((90..=99).contains(&predicted.accepted), "{predicted:?}");
-    assert!(scheduler.cache.engine().decodes < 40);
+    let decodes = scheduler.cache.engine().decodes;
+    assert!(decodes < 40, "{decodes}");
 }
 
 #[test]
@@ -446,16 +512,23 @@ struct Arrival {
     prompt: usize,
     max_tokens: u32,
     leaves_after: Option<usize>,
+    class: Class,
+    /// How much of its true answer is predicted before a wrong token.
+    predicted: Option<usize>,
 }
 
 fn arrival() -> impl Strategy<Value = Arrival> {
     let leaves = prop::option::weighted(0.3, 0_usize..40);
-    (0_usize..6, 1_usize..60, 1_u32..60, leaves).prop_map(
-        |(after_steps, prompt, max_tokens, leaves_after)| Arrival {
+    let class = prop::sample::select(vec![Class::Flex, Class::Default, Class::Priority]);
+    let predicted = prop::option::weighted(0.3, 0_usize..40);
+    (0_usize..6, 1_usize..60, 1_u32..60, leaves, class, predicted).prop_map(
+        |(after_steps, prompt, max_tokens, leaves_after, class, predicted)| Arrival {
             after_steps,
             prompt,
             max_tokens,
             leaves_after,
+            class,
+            predicted,
         },
     )
 }
@@ -493,7 +566,13 @@ proptest! {
             } else {
                 prompt(seed, arrival.prompt)
             };
-            let (job, receiver) = job(&prompt, arrival.max_tokens);
+            let (mut job, receiver) = job(&prompt, arrival.max_tokens);
+            job.class = arrival.class;
+            job.prediction = arrival.predicted.map(|right| {
+                let mut tokens = engine().continuation(&prompt, right);
+                tokens.extend([Token(1), Token(2), Token(3)]);
+                tokens
+            });
             scheduler.submit(job);
             clients.push((prompt, arrival.max_tokens, receiver, arrival.leaves_after));
         }

@@ -3,8 +3,8 @@
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec,
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Why the registry refused a metric: two of one name, or a malformed name. A defect of ours.
@@ -51,6 +51,7 @@ pub struct Metrics {
     prefill_duration: HistogramVec,
     decode_duration: HistogramVec,
     steps: IntCounterVec,
+    busy_seconds: CounterVec,
     batch_tokens: HistogramVec,
     kv_usage: GaugeVec,
     kv_tokens: IntGaugeVec,
@@ -95,6 +96,8 @@ pub struct ModelMetrics {
     pub decode_duration: Histogram,
     /// Decodes of the engine.
     pub steps: IntCounter,
+    /// Seconds inside them.
+    pub busy_seconds: Counter,
     /// Rows of a decode.
     pub batch_tokens: Histogram,
     /// Share of KV cells in use, 0 to 1.
@@ -205,7 +208,7 @@ impl Metrics {
             )?,
             inter_token_latency: table.histograms(
                 "inter_token_latency_seconds",
-                "Seconds between two tokens of an answer.",
+                "Seconds between two moments at which an answer got a token, or several at once.",
                 &INTER_TOKEN,
             )?,
             request_duration: table.histograms(
@@ -229,6 +232,11 @@ impl Metrics {
                 &DURATION,
             )?,
             steps: table.counters("engine_steps_total", "Batches decoded.", &["model"])?,
+            busy_seconds: table.seconds(
+                "engine_busy_seconds_total",
+                "Seconds that the engine spent decoding batches.",
+                &["model"],
+            )?,
             batch_tokens: table.histograms(
                 "engine_batch_tokens",
                 "Rows (tokens) of a batch.",
@@ -271,6 +279,7 @@ impl Metrics {
             prefill_duration: self.prefill_duration.with_label_values(label),
             decode_duration: self.decode_duration.with_label_values(label),
             steps: self.steps.with_label_values(label),
+            busy_seconds: self.busy_seconds.with_label_values(label),
             batch_tokens: self.batch_tokens.with_label_values(label),
             kv_usage: self.kv_usage.with_label_values(label),
             kv_used: self.kv_tokens.with_label_values(&[model, "used"]),
@@ -322,6 +331,12 @@ impl Table<'_> {
         labels: &[&str],
     ) -> Result<IntCounterVec, MetricsError> {
         let metric = IntCounterVec::new(options(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec, MetricsError> {
+        let metric = CounterVec::new(options(name, help), labels)?;
         self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

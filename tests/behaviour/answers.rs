@@ -155,3 +155,11 @@ fn kiosks_with_one_store_prompt_share_it_and_say_what_each_says_alone() {
     // Seven of eight find all but their question.
     assert!(cached > 7 * 400, "only {cached} tokens were shared");
 }
+
+#[test]
+fn the_smallest_batches_that_can_be_configured_answer_as_well() {
+    let small = Gateway::with_env(&[("EDGELLM__SCHEDULER__MAX_BATCH_TOKENS", "16")]);
+    let usual = Gateway::start();
+    let body = question("How much is the oat milk?");
+    assert_eq!(small.answer(&body), usual.answer(&body));
+}

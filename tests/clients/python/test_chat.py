@@ -38,6 +38,28 @@ def test_usage_counts_add_up(client):
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_a_prediction_changes_the_usage_and_nothing_else(client, in_parts):
+    whole = text_of(complete(client))
+    content = [{"type": "text", "text": whole}] if in_parts else whole
+    completion = complete(client, prediction={"type": "content", "content": content})
+    assert text_of(completion) == whole
+    details = completion.usage.completion_tokens_details
+    assert details.accepted_prediction_tokens > 0
+    assert details.rejected_prediction_tokens == 0
+
+
+def test_a_wrong_prediction_does_no_harm(client):
+    wrong = complete(client, prediction={"type": "content", "content": "Something else altogether."})
+    assert text_of(wrong) == text_of(complete(client))
+    assert wrong.usage.completion_tokens_details.rejected_prediction_tokens > 0
+
+
+@pytest.mark.parametrize(("asked", "echoed"), [("auto", "default"), ("default", "default"), ("flex", "flex"), ("priority", "priority")])
+def test_a_service_tier_is_taken_and_echoed(client, asked, echoed):
+    assert complete(client, service_tier=asked).service_tier == echoed
+
+
 def test_every_answer_has_an_id_of_its_own(client):
     assert complete(client).id != complete(client).id
 

@@ -70,6 +70,7 @@ def test_messages_that_are_wrong_are_named(server, messages, param):
     ("seed", "seven"), ("stream", "yes"), ("stop", 5), ("stop", [5]), ("stop", ["1", "2", "3", "4", "5"]),
     ("stop_token_ids", [-1]), ("stop_token_ids", "all"), ("n", 0), ("n", -1), ("model", 5), ("tools", "find_product"),
     ("tools", [{"type": "function"}]), ("stream_options", "usage"), ("logit_bias", "none"), ("ignore_eos", "yes"),
+    ("service_tier", "scale"), ("service_tier", 1), ("prediction", "text"), ("prediction", {"type": "content"}),
 ])
 def test_parameters_that_are_wrong_are_named(server, param, value):
     error = refused(server.chat(**{param: value}), 400)

@@ -9,10 +9,12 @@ from gateway import ask, run_edgellm, wait_until
 
 PROMISED = """
 requests_total requests_waiting requests_running requests_cancelled_total
-prompt_tokens_total generation_tokens_total
+prompt_tokens_total prompt_tokens_cached_total generation_tokens_total
+speculative_drafted_tokens_total speculative_accepted_tokens_total
 time_to_first_token_seconds inter_token_latency_seconds request_duration_seconds request_queue_duration_seconds
 request_prefill_duration_seconds request_decode_duration_seconds
-engine_steps_total engine_batch_tokens kv_cache_usage_ratio build_info model_info
+engine_steps_total engine_busy_seconds_total engine_batch_tokens kv_cache_usage_ratio kv_cache_tokens
+prefix_cache_queries_total prefix_cache_hits_total preemptions_total build_info model_info
 """.split()
 
 
