@@ -453,10 +453,7 @@ mod tests {
         };
         assert_eq!(*heard.lock().expect("no panic"), [expected]);
         let said = listener.said.into_inner().expect("no panic");
-        assert_eq!(
-            said.warnings,
-            ["x not divisible -> falling back to q5_0"]
-        );
+        assert_eq!(said.warnings, ["x not divisible -> falling back to q5_0"]);
     }
 
     #[test]
