@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use edgellm::engine::{DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
 use edgellm::sampling::SamplingParams;
-use edgellm::scheduler::{Event, Job, Limits, Scheduler, channel};
+use edgellm::scheduler::{Class, Event, Job, Limits, Scheduler, channel};
 use edgellm::telemetry::{Metrics, ModelMetrics};
 use tokio::sync::mpsc::Receiver;
 
@@ -82,6 +82,8 @@ fn job(number: usize) -> (Job, Receiver<Event>) {
         },
         stops: Vec::new(),
         stop_tokens: Vec::new(),
+        prediction: None,
+        class: Class::Default,
         ignore_end: true,
         arrived: Instant::now(),
         place: None,
@@ -96,6 +98,7 @@ fn busy(sequences: usize, metrics: &ModelMetrics) -> (Scheduler<IdleEngine>, Vec
     let limits = Limits {
         max_running: sequences,
         target_inter_token: Duration::from_millis(150),
+        speculation: true,
     };
     let ids = u32::try_from(sequences).unwrap_or(u32::MAX);
     let engine = IdleEngine::new(ids);

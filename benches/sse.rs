@@ -46,7 +46,10 @@ fn answer(tool_calls: ToolCalls) -> Answer {
         usage_chunk: true,
         tool_calls,
     };
-    Answer::new(Header::new("qwen2.5-0.5b", "0123456789abcdef"), output)
+    Answer::new(
+        Header::new("qwen2.5-0.5b", "0123456789abcdef", 0, None),
+        output,
+    )
 }
 
 fn benches(criterion: &mut Criterion) {

@@ -10,6 +10,7 @@ pub mod api;
 pub mod app;
 pub mod bench;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod engine;
 pub mod pool;

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import phrases
 from names import other_number, sentence_case, title
-from store import PREPOSITION, Product, Store
+from store import LONG_DAYS, PREPOSITION, Product, Store
 
 #: What an answer about a topic starts with, and how it goes on to the value. As for products, the start is the same
 #: when the value is unknown: the model decides once the whole name stands in its answer, which is easier to learn.
@@ -79,22 +79,10 @@ TOOL_TEXTS = {
     "order": ["Get the status of an order.", "Track an order by its number", "Find a delivery"],
     "other": ["Get the weather.", "Information from the internet", "Other information"],
 }
-STAFF = [
-    "I need help from a person.",
-    "Can someone help me?",
-    "I want to talk to a human.",
-    "Call an employee, please.",
-    "Can I speak to someone?",
-    "Please get a colleague.",
-    "I need assistance from your staff.",
-]
-ORDER = [
-    "Where is my order {x}?",
-    "What is the status of order {x}?",
-    "Has my order {x} arrived?",
-    "track order {x}",
-    "When does order {x} come?",
-]
+#: What a tool for opening hours is asked for, if the customer names no day: "today".
+ASKED_DAYS = [day.lower() for day in LONG_DAYS] + ["tomorrow"]
+#: What a product tool answers when it finds nothing.
+NOT_FOUND = ["not found", '{"error": "not found"}', "No results.", "[]", "null", "No {x}", '{"found": false}']
 
 
 def make_tool(rng: random.Random, purpose: str) -> Tool:
@@ -123,9 +111,9 @@ def make_tool(rng: random.Random, purpose: str) -> Tool:
 
 
 def make_tools(rng: random.Random) -> list[Tool]:
-    purposes = rng.sample(list(TOOL_NOUNS), rng.choice((1, 1, 2, 2, 3)))
+    purposes = rng.sample(list(TOOL_NOUNS), rng.choice((1, 1, 2, 2, 3, 3, 4)))
     if "product" not in purposes and rng.random() < 0.75:
-        purposes[0] = "product"
+        purposes[rng.randrange(len(purposes))] = "product"
     return [make_tool(rng, purpose) for purpose in purposes]
 
 
@@ -145,7 +133,7 @@ class Dialogues:
         else:
             text = rng.choice(known)
         before, after = rng.choice(phrases.BEFORE), rng.choice(phrases.AFTER)
-        if before and before[-2] == "," and not text.startswith(("I", "{")):
+        if before and before[-2] not in ".!" and not text.startswith(("I", "{")):
             text = text[0].lower() + text[1:]
         if text[-1] in "?." and (after or rng.random() < 0.2):
             mark = text[-1] if rng.random() < 0.8 else ""
@@ -220,14 +208,15 @@ class Dialogues:
         return self.phrase(attribute, known, x=x, u=self.store.unit if self.rng.random() < 0.7 else "aisle")
 
     def attribute(self) -> str:
-        return self.rng.choices(("price", "place", "stock", "sell", "about"), (44, 34, 13, 5, 4))[0]
+        return self.rng.choices(("price", "place", "stock", "sell", "about"), (32, 32, 26, 5, 5))[0]
 
-    def product_turns(self, p: Product) -> list[Turn]:
+    def product_turns(self) -> list[Turn]:
         rng = self.rng
+        p = rng.choice(self.store.products)
         attribute = self.attribute()
         with_article = self.spoken(p.name)[1]
         turns = [self.answer(p, attribute, self.ask(attribute, with_article))]
-        while rng.random() < (0.3 if len(turns) == 1 else 0.25):
+        while rng.random() < 0.36:
             if rng.random() < 0.5:
                 attribute = rng.choice([a for a in ("price", "place", "stock") if a != attribute])
                 known = {"price": phrases.IT_PRICE, "place": phrases.IT_PLACE, "stock": phrases.IT_STOCK}[attribute]
@@ -245,49 +234,65 @@ class Dialogues:
         said, with_article = self.spoken(self.store.absent(), known=False)
         attribute = self.attribute()
         turns = [self.unknown(attribute, said, self.ask(attribute, with_article))]
-        if turns[0].category == "tool" and self.rng.random() < 0.5:
+        if turns[0].category == "tool" and self.rng.random() < 0.65:
             turns.append(self.tool_result(said, attribute))
         return turns
+
+    def without_tools(self) -> "Dialogues":
+        return Dialogues(self.rng, self.store, [])
 
     def tool_result(self, said: str, attribute: str) -> Turn:
         """What the product tool answers, and the sentence made of it."""
         rng, model = self.rng, self.rng.choice(self.store.products)
         found = Product(rng.choice((said, title(said))), model.price, model.code, model.stock)
+        if rng.random() < 0.12:
+            turn = self.without_tools().unknown(attribute, said, rng.choice(NOT_FOUND).replace("{x}", said))
+            turn.role = "tool"
+            return turn
         fields = {"name": found.name, "price": found.price, self.store.unit: found.code, "stock": found.stock}
-        known = {k: v for k, v in fields.items() if v is not None}
-        turn = Dialogues(rng, self.store, []).answer(found, attribute, json.dumps(known, ensure_ascii=False))
+        fields = [(k, v) for k, v in fields.items() if v is not None and (k != "name" or rng.random() < 0.8)]
+        if rng.random() < 0.3:
+            rng.shuffle(fields)
+        turn = self.without_tools().answer(found, attribute, json.dumps(dict(fields), ensure_ascii=False))
         turn.category, turn.role = "tool result", "tool"
         return turn
 
-    def topic_turns(self, topic: str) -> list[Turn]:
-        user = self.phrase(topic, phrases.TOPIC_QUESTIONS[topic])
+    def topic_turns(self) -> list[Turn]:
+        rng = self.rng
+        topic = rng.choice([*TOPIC_NAMES, *(["hours"] * 3 if "hours" in self.tools else [])])
+        user = self.phrase(topic, phrases.TOPIC_QUESTIONS[topic], d=rng.choice(LONG_DAYS))
         name, verb = TOPIC_NAMES[topic]
         if topic in self.store.facts:
             value = self.store.facts[topic]
             return [Turn(user, f"{name} {verb} {value}.", "fact", value)]
-        if topic == "hours" and "hours" in self.tools and self.tools["hours"].argument is None:
-            return [self.call("hours", "", user, name)]
+        if topic == "hours" and "hours" in self.tools:
+            day = next((day for day in ASKED_DAYS if day in user.lower()), "today")
+            return [self.call("hours", day, user, name)]
         return [Turn(user, f"{name}? Sorry, I don't know.", "unknown", "I don't know")]
 
     def other_turns(self) -> list[Turn]:
         rng = self.rng
         kind = rng.random()
-        if "staff" in self.tools and kind < 0.4:
-            user = rng.choice(STAFF)
+        number = rng.choice(("", "", "A", "#", "ORD-", "B-")) + str(rng.randint(100, rng.choice((999, 99999, 9999999))))
+        if "staff" in self.tools and kind < 0.45:
+            user = self.phrase("staff", phrases.STAFF)
             return [self.call("staff", user if self.tools["staff"].argument else "", user)]
-        if "order" in self.tools and kind < 0.8:
-            number = rng.choice(("", "A", "#", "ORD-")) + str(rng.randint(100, 99999))
-            return [self.call("order", number, rng.choice(ORDER).format(x=number))]
+        if "order" in self.tools and kind < 0.9:
+            user = self.phrase("order", phrases.ORDER, x=number).replace(number.lower(), number)
+            return [self.call("order", number, user)]
+        if kind < (0.7 if self.tools else 0.15):  # no tool helps
+            if "staff" not in self.tools:
+                return [Turn(self.phrase("staff", phrases.STAFF), phrases.NO_STAFF, "small talk", phrases.NO_STAFF)]
+            user = self.phrase("order", phrases.ORDER, x=number)
+            return [Turn(user, "Sorry, I don't know that.", "small talk", "I don't know that")]
         users, answer = rng.choices(phrases.SMALL_TALK, (4, 2, 1, 1, 2))[0]
         user = rng.choice(users)
         return [Turn(user.lower() if rng.random() < 0.3 else user, answer, "small talk", answer)]
 
     def conversation(self) -> list[Turn]:
-        kind = self.rng.random()
-        if kind < 0.68 and self.store.products:
-            return self.product_turns(self.rng.choice(self.store.products))
-        if kind < 0.83:
-            return self.absent_turns()
-        if kind < 0.94:
-            return self.topic_turns(self.rng.choice(list(TOPIC_NAMES)))
-        return self.other_turns()
+        products, absent, topic, other = (48, 22, 14, 16) if self.tools else (68, 15, 11, 6)
+        turns = self.rng.choices(
+            (self.product_turns, self.absent_turns, self.topic_turns, self.other_turns),
+            (products if self.store.products else 0, absent, topic, other),
+        )[0]
+        return turns()

@@ -47,7 +47,7 @@ def metadata(writer: gguf.GGUFWriter, shape: Shape, vocabulary: dict) -> None:
 
     tokens = vocabulary["tokens"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
+    writer.add_tokenizer_pre("dbrx")
     writer.add_token_list(tokens)
     writer.add_token_types(token_types(tokens))
     writer.add_token_merges(vocabulary["merges"])

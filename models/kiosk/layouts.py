@@ -169,7 +169,8 @@ def sentences(rng: random.Random, store: Store) -> str:
 def columns(rng: random.Random, store: Store) -> list[tuple[str, Callable[[Product], str]]]:
     """The columns of a table: header and cell."""
     unit_in_cell = rng.random() < 0.3
-    header = store.unit if not unit_in_cell else rng.choice((store.unit, "location", "where", "place"))
+    plain = (store.unit, store.unit, store.unit, f"{store.unit} number", f"{store.unit} no")
+    header = rng.choice((store.unit, "location", "where", "place") if unit_in_cell else plain)
     empty = rng.choice(("", "-", "n/a"))
     fields: list[tuple[str, Callable[[Product], str]]] = []
     if any(p.price for p in store.products):
@@ -179,11 +180,16 @@ def columns(rng: random.Random, store: Store) -> list[tuple[str, Callable[[Produ
     if any(p.stock is not None for p in store.products):
         fields.append(
             (
-                rng.choice(("stock", "stock", "in stock", "qty", "quantity")),
+                rng.choice(("stock", "stock", "in stock", "qty", "quantity", "units", "on hand", "count", "available")),
                 lambda p: empty if p.stock is None else str(p.stock),
             )
         )
-    if rng.random() < 0.35:
+    if rng.random() < 0.15:  # a column that nobody asks for
+        low, high = rng.choice(((1, 99), (1, 20), (100, 99999)))
+        other = {p.name: str(rng.randint(low, high)) for p in store.products}
+        header = rng.choice(("id", "sku", "number", "rating", "minimum", "weight", "calories", "tax", "sold"))
+        fields.append((header, lambda p: other[p.name]))
+    if rng.random() < 0.6:
         rng.shuffle(fields)
     return [(rng.choice(("product", "name", "item", "article")), lambda p: p.name), *fields]
 
@@ -294,15 +300,15 @@ def by_attribute(rng: random.Random, store: Store) -> str:
 
 
 LAYOUTS: list[tuple[int, str, Callable[[random.Random, Store], str]]] = [
-    (10, "bullets", bullets),
+    (9, "bullets", bullets),
     (3, "inline", inline),
     (6, "sentences", sentences),
-    (6, "table", table),
-    (3, "csv", csv),
-    (3, "json", json_text),
-    (3, "key-value", key_value),
-    (2, "by aisle", by_aisle),
-    (1, "by attribute", by_attribute),
+    (7, "table", table),
+    (4, "csv", csv),
+    (4, "json", json_text),
+    (4, "key-value", key_value),
+    (3, "by aisle", by_aisle),
+    (3, "by attribute", by_attribute),
 ]
 
 

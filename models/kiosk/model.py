@@ -52,21 +52,38 @@ class Layer(nn.Module):
         v = F.linear(h, self.attn_v).view(batch, length, s.kv_heads, s.head).transpose(1, 2)
         q = rotate(norm(q, self.attn_q_norm, s.epsilon), cos, sin).transpose(1, 2)
         k = rotate(norm(k, self.attn_k_norm, s.epsilon), cos, sin).transpose(1, 2)
-        group = s.heads // s.kv_heads
-        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + F.linear(a.transpose(1, 2).reshape(batch, length, -1), self.attn_output)
+        x = x + F.linear(attend(q, k, v.to(k.dtype), mask).transpose(1, 2).reshape(batch, length, -1), self.attn_output)
         h = norm(x, self.ffn_norm, s.epsilon)
         return x + F.linear(F.silu(F.linear(h, self.ffn_gate)) * F.linear(h, self.ffn_up), self.ffn_down)
 
 
 def norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],), gain, epsilon)
+    return F.rms_norm(x.float(), (x.shape[-1],), gain, epsilon)  # as the gain: mixed types take a slow path
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     a, b = x.chunk(2, -1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Causal attention of [batch, head, place, channel] in plain products, a chunk of queries at a time.
+
+    Half the work of the whole square, the queries of a group against their keys at once: on a CPU two to three times
+    as fast as `scaled_dot_product_attention` with a mask.
+    """
+    (batch, heads, length, width), kv = q.shape, k.shape[1]
+    q = q.reshape(batch, kv, heads // kv, length, width)
+    chunk = 512 if length <= 512 else 256
+    parts = []
+    for start in range(0, length, chunk):
+        end = min(start + chunk, length)
+        rows = q[:, :, :, start:end].reshape(batch * kv, -1, width)
+        scores = torch.bmm(rows, k[:, :, :end].reshape(batch * kv, end, width).mT)
+        scores = scores.view(batch, kv, -1, end - start, end).float() * width**-0.5 + mask[:, None, :, start:end, :end]
+        shares = scores.softmax(-1).to(v.dtype).view(batch * kv, -1, end)
+        parts.append(torch.bmm(shares, v[:, :, :end].reshape(batch * kv, end, width)).view(batch, heads, -1, width))
+    return torch.cat(parts, 2)
 
 
 class Kiosk(nn.Module):

@@ -217,7 +217,7 @@ def make_store(names: Names, count: int) -> Store:
     case = rng.choice(
         (title, title, sentence_case, sentence_case, str, str, str.upper if rng.random() < 0.15 else title, None)
     )
-    present = {f: rng.random() < p for f, p in (("price", 0.95), ("code", 0.8), ("stock", 0.55))}
+    present = {f: rng.random() < p for f, p in (("price", 0.95), ("code", 0.88), ("stock", 0.72))}
     if not any(present.values()):
         present["price"] = True
     hole = rng.choice((0.0, 0.0, 0.1))

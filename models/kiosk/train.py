@@ -27,7 +27,7 @@ import gguf_file
 import tokenizer
 from dataset import Batch, Maker, Mix
 from model import Kiosk, Shape
-from muon import Muon
+from muon import Muon, fast_type
 from plant import plant
 
 
@@ -65,12 +65,13 @@ def visible(b: Batch) -> Tensor:
 
 def run(model: Kiosk, b: Batch) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and which of its answers are right from the first token to the last."""
-    logits = model(
-        torch.from_numpy(b.ids), torch.from_numpy(b.positions).float(), visible(b), torch.from_numpy(b.wanted)
-    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=fast_type() == torch.bfloat16):
+        logits = model(
+            torch.from_numpy(b.ids), torch.from_numpy(b.positions).float(), visible(b), torch.from_numpy(b.wanted)
+        )
     targets = torch.from_numpy(b.targets)
     wrong = torch.zeros(len(b.kinds)).index_add_(0, torch.from_numpy(b.turn), (logits.argmax(-1) != targets).float())
-    return F.cross_entropy(logits, targets), wrong == 0
+    return F.cross_entropy(logits.float(), targets), wrong == 0
 
 
 class Tally:
@@ -94,15 +95,17 @@ class Tally:
         )
 
 
+@torch.no_grad()
 def check(model: Kiosk, vocabulary: Path, stage: int, tokens: int) -> None:
-    """Right answers on names (and phrasings) that training never sees, at the stage's longest mix."""
-    mix = max((m for m, _ in STAGES[stage].mixes), key=lambda m: m.length)
+    """Right answers on names (and phrasings) that training never sees."""
     for name, held_out in CHECKS:
-        maker, tally = Maker(tokenizer.load(vocabulary), (), 99), Tally()
-        for _ in range(4):  # shaped as in training, for which the layers are already compiled
+        maker, kinds, layouts = Maker(tokenizer.load(vocabulary), (), 99), Tally(), Tally()
+        for mix, _ in 3 * STAGES[stage].mixes:  # shaped as in training, for which the layers are already compiled
             b = maker.batch(replace(mix, held_out_names=True, held_out_phrases=held_out), tokens // mix.length)
-            tally.add(b.kinds, run(model, b)[1])
-        print(f"  new names, {name}: {tally}", flush=True)
+            right = run(model, b)[1]
+            kinds.add(b.kinds, right)
+            layouts.add(b.layouts, right)
+        print(f"  new names, {name}: {kinds}; {layouts}", flush=True)
 
 
 def optimizers(model: Kiosk, rate: float) -> list[torch.optim.Optimizer]:
@@ -223,7 +226,7 @@ def work(worker: int, args: argparse.Namespace, rendezvous: str) -> None:
     maker = Maker(words, tokenizer.english_words(), args.seed * args.workers + worker)
     chief, tokens = worker == 0, args.tokens // args.workers
     if chief:
-        print(f"{sum(p.numel() for p in parameters) / 1e6:.2f} M parameters, {state}", flush=True)
+        print(f"{sum(p.numel() for p in parameters) / 1e6:.2f} M parameters, {fast_type()}, {state}", flush=True)
 
     start = saved_at = checked_at = time.time()
     end = start + (seconds_until(args.deadline) if args.deadline else args.hours * 3600)

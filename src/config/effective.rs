@@ -74,13 +74,14 @@ fn server(server: &Server) -> Lines<7> {
     ]
 }
 
-fn model(model: &Model) -> Lines<5> {
+fn model(model: &Model) -> Lines<6> {
     let Model {
         path,
         id,
         context,
         max_running,
         threads,
+        attention,
     } = model;
     [
         ("path", quoted(&absolute(path))),
@@ -88,13 +89,15 @@ fn model(model: &Model) -> Lines<5> {
         ("context", context.to_string()),
         ("max_running", max_running.to_string()),
         ("threads", threads.map_or(0, NonZeroU32::get).to_string()),
+        ("attention", quoted(attention.as_str())),
     ]
 }
 
-fn scheduler(scheduler: &Scheduler) -> Lines<2> {
+fn scheduler(scheduler: &Scheduler) -> Lines<3> {
     let Scheduler {
         target_inter_token,
         max_batch_tokens,
+        speculation,
     } = scheduler;
     [
         (
@@ -102,6 +105,7 @@ fn scheduler(scheduler: &Scheduler) -> Lines<2> {
             target_inter_token.as_millis().to_string(),
         ),
         ("max_batch_tokens", max_batch_tokens.to_string()),
+        ("speculation", speculation.to_string()),
     ]
 }
 

@@ -33,7 +33,9 @@ mod tests;
 use std::path::PathBuf;
 
 pub use mistake::{ConfigError, Mistake};
-pub use settings::{Admission, LogFormat, LogLevel, Model, Scheduler, Server, Settings, Telemetry};
+pub use settings::{
+    Admission, Attention, LogFormat, LogLevel, Model, Scheduler, Server, Settings, Telemetry,
+};
 
 /// Everything that [`load`] looks at; it reads nothing else of its surroundings.
 #[derive(Debug, Clone, Default)]

@@ -125,6 +125,12 @@ pub const MODELS: Section = Section {
             .doc("Requests answered at the same time; the others wait their turn."),
         Key::whole("threads", 0..=512, "threads", 0)
             .doc("CPU threads; 0 uses one for each physical core, and a single one for a very small model."),
+        Key {
+            name: "attention",
+            kind: Kind::Choice(&["auto", "plain", "flash"]),
+            default: Fallback::Text("auto"),
+            doc: "plain decodes shared prompts faster, flash reads prompts faster; auto chooses.",
+        },
     ],
 };
 
@@ -136,6 +142,12 @@ const SCHEDULER: Section = Section {
             .doc("Running answers should get a token at least this often, in milliseconds."),
         Key::whole("max_batch_tokens", 16..=8192, "tokens", 512)
             .doc("Most tokens computed in one step; fewer react faster, more read prompts faster."),
+        Key {
+            name: "speculation",
+            kind: Kind::Flag,
+            default: Fallback::Flag(true),
+            doc: "Guess what answers copy, where measured to be faster; it never changes a text.",
+        },
     ],
 };
 

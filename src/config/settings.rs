@@ -66,6 +66,20 @@ pub struct Model {
     /// Threads to compute with; `None` is as many as there are physical cores.
     #[serde(deserialize_with = "zero_is_none")]
     pub threads: Option<NonZeroU32>,
+    /// How attention is computed.
+    pub attention: Attention,
+}
+
+/// Two ways to the same numbers, but for rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attention {
+    /// Whichever suits the model.
+    Auto,
+    /// One matrix product over all rows and cells.
+    Plain,
+    /// Cell by cell, for each row those that it sees only.
+    Flash,
 }
 
 /// Section `[scheduler]`.
@@ -77,6 +91,8 @@ pub struct Scheduler {
     pub target_inter_token: Duration,
     /// Most tokens in one step.
     pub max_batch_tokens: NonZeroU32,
+    /// Whether answers may draft tokens that they seem to copy.
+    pub speculation: bool,
 }
 
 /// Section `[admission]`.
@@ -139,6 +155,18 @@ impl Settings {
             return Err(Mistake::NoModels.into());
         }
         Ok(())
+    }
+}
+
+impl Attention {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Plain => "plain",
+            Self::Flash => "flash",
+        }
     }
 }
 

@@ -12,6 +12,8 @@ use super::{DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
 #[derive(Debug)]
 pub struct FakeEngine {
     shape: Shape,
+    /// How many of the last tokens decide on the next one.
+    memory: usize,
     /// What each sequence holds: tokens and the cells they lie in, which may be shared.
     histories: BTreeMap<SeqId, Vec<(Token, u64)>>,
     next_cell: u64,
@@ -28,11 +30,21 @@ impl FakeEngine {
     pub fn new(shape: Shape) -> Self {
         Self {
             shape,
+            memory: usize::MAX,
             histories: BTreeMap::new(),
             next_cell: 0,
             outputs: BTreeMap::new(),
             decodes: 0,
             rows: 0,
+        }
+    }
+
+    /// One that decides by the last token alone, so that it soon repeats itself.
+    #[must_use]
+    pub fn forgetful(shape: Shape) -> Self {
+        Self {
+            memory: 1,
+            ..Self::new(shape)
         }
     }
 
@@ -52,21 +64,23 @@ impl FakeEngine {
     pub fn continuation(&self, prompt: &[Token], count: usize) -> Vec<Token> {
         let mut history = prompt.to_vec();
         for _ in 0..count {
-            history.push(next(&history, self.shape.vocabulary));
+            history.push(self.next(&history));
         }
         history.split_off(prompt.len())
     }
-}
 
-/// FNV-1a over the history, reduced to the vocabulary; never the last token, which ends answers.
-fn next(history: &[Token], vocabulary: usize) -> Token {
-    let hash = history
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, token| {
-            (hash ^ u64::from(token.0.unsigned_abs())).wrapping_mul(0x0100_0000_01b3)
-        });
-    let choices = u64::try_from(vocabulary - 1).unwrap_or(1);
-    Token(i32::try_from((hash >> 20) % choices).unwrap_or(0))
+    /// FNV-1a over what is remembered, reduced to the vocabulary; never the last token, which
+    /// ends answers.
+    fn next(&self, history: &[Token]) -> Token {
+        let remembered = &history[history.len().saturating_sub(self.memory)..];
+        let hash = remembered
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, token| {
+                (hash ^ u64::from(token.0.unsigned_abs())).wrapping_mul(0x0100_0000_01b3)
+            });
+        let choices = u64::try_from(self.shape.vocabulary - 1).unwrap_or(1);
+        Token(i32::try_from((hash >> 20) % choices).unwrap_or(0))
+    }
 }
 
 impl Engine for FakeEngine {
@@ -96,7 +110,7 @@ impl Engine for FakeEngine {
             if row.logits {
                 let mut logits = vec![0.0; self.shape.vocabulary];
                 let tokens: Vec<Token> = history.iter().map(|(token, _)| *token).collect();
-                let likely = next(&tokens, self.shape.vocabulary);
+                let likely = self.next(&tokens);
                 logits[usize::try_from(likely.0).unwrap_or(0)] = 10.0;
                 self.outputs.insert(index, logits);
             }

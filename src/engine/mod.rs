@@ -14,7 +14,7 @@ mod model;
 pub mod openmp;
 pub mod quantize;
 
-pub use llama::{EngineOptions, LlamaEngine};
+pub use llama::{Attention, EngineOptions, LlamaEngine};
 pub use logs::route_logs;
 pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
 

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::admission::{Drain, Gate};
+use crate::clock::unix_seconds;
 use crate::config;
-use crate::engine::{EngineOptions, LoadError, Model};
+use crate::engine::{Attention, EngineOptions, LoadError, Model};
 use crate::prompt::{Prompter, TemplateError};
 use crate::scheduler::{Heartbeat, Job, Limits};
 use crate::telemetry::Metrics;
@@ -66,11 +67,17 @@ impl ModelSpec {
                     .get()
                     .max(max_running + 16),
                 threads: cores,
+                attention: match model.attention {
+                    config::Attention::Auto => None,
+                    config::Attention::Plain => Some(Attention::Plain),
+                    config::Attention::Flash => Some(Attention::Flash),
+                },
             },
             threads: model.threads.map(std::num::NonZeroU32::get),
             limits: Limits {
                 max_running: max_running as usize,
                 target_inter_token: settings.scheduler.target_inter_token,
+                speculation: settings.scheduler.speculation,
             },
             max_waiting: settings.admission.max_waiting as usize,
         }
@@ -210,7 +217,7 @@ impl Pool {
             threads.push(worker.spawn()?);
             entries.push(Arc::new(Entry {
                 id,
-                created: unix_now(),
+                created: unix_seconds(),
                 gate,
                 heartbeat,
                 state,
@@ -256,10 +263,4 @@ impl Pool {
             let _ = thread.join();
         }
     }
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

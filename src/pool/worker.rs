@@ -77,6 +77,7 @@ impl Worker {
             trained_context = info.trained_context,
             max_running = spec.limits.max_running,
             threads,
+            attention = ?engine.attention(),
             seconds = started.elapsed().as_secs_f64(),
             "loaded"
         );

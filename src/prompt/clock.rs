@@ -2,8 +2,8 @@
 //!
 //! Python's directives, in UTC: a gateway's prompts should not change with where it happens to hang.
 
+use crate::clock::unix_seconds;
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const DAYS: [&str; 7] = [
     "Sunday",
@@ -31,8 +31,7 @@ const MONTHS: [&str; 12] = [
 
 /// The present time by `format`.
 pub(super) fn strftime_now(format: &str) -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    strftime(format, since.map_or(0, |elapsed| elapsed.as_secs()))
+    strftime(format, unix_seconds())
 }
 
 /// `seconds` after 1970-01-01 UTC by `format`; a directive that is not known stands as it is.

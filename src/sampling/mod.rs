@@ -109,10 +109,8 @@ impl Sampler {
     /// the seed and the index alone, so a token that has to be sampled again
     /// comes out the same.
     pub fn sample(&mut self, logits: &[f32], index: u32) -> Token {
-        if self.params.adjusts_logits() {
-            self.adjust(logits);
-        }
         let logits = if self.params.adjusts_logits() {
+            self.adjust(logits);
             &self.adjusted
         } else {
             logits

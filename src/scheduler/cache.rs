@@ -44,6 +44,11 @@ impl<E: Engine> Cache<E> {
         self.tree.cells_held_by(|id| !self.is_parked[id.0 as usize])
     }
 
+    /// Cells that hold nothing at all.
+    pub(super) fn free_cells(&self) -> usize {
+        self.shape().cells.saturating_sub(self.tree.cells())
+    }
+
     /// Cells that only parked sequences hold.
     pub(super) fn parked_cells(&self) -> usize {
         self.tree.cells() - self.live()
@@ -106,6 +111,12 @@ impl<E: Engine> Cache<E> {
     /// `id` has computed `tokens` behind what it had.
     pub(super) fn computed(&mut self, id: SeqId, tokens: &[Token]) {
         self.tree.extend(id, tokens);
+    }
+
+    /// What `id` computed beyond its first `kept` tokens was not to be.
+    pub(super) fn forget_drafts(&mut self, id: SeqId, kept: usize) {
+        self.engine
+            .truncate(id, u32::try_from(kept).unwrap_or(u32::MAX));
     }
 
     /// The request of `id` has ended; its cells stay for the next with the same beginning.

@@ -22,8 +22,12 @@ pub struct Job {
     pub stops: Vec<String>,
     /// Tokens that end the answer, beside the model's own.
     pub stop_tokens: Vec<Token>,
+    /// What the client expects the answer to be; makes it faster, never different.
+    pub prediction: Option<Vec<Token>>,
     /// Go on past the model's own end tokens.
     pub ignore_end: bool,
+    /// Whom it goes before.
+    pub class: Class,
     /// When it came in.
     pub arrived: Instant,
     /// Given back when the engine is done with it; tests have none.
@@ -32,6 +36,30 @@ pub struct Job {
     pub span: tracing::Span,
     /// Where the answer goes; from [`channel`].
     pub events: mpsc::Sender<Event>,
+}
+
+/// OpenAI's service tiers, least urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Class {
+    /// Whenever there is nothing else to do.
+    Flex,
+    /// Everybody's.
+    #[default]
+    Default,
+    /// Somebody stands in front of it.
+    Priority,
+}
+
+impl Class {
+    /// OpenAI's name of it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Flex => "flex",
+            Self::Default => "default",
+            Self::Priority => "priority",
+        }
+    }
 }
 
 /// A part of an answer. An answer without [`Event::Finished`] or
@@ -57,8 +85,19 @@ pub struct Finished {
     pub cached_tokens: u32,
     /// Tokens generated, the one that ended it included.
     pub generated_tokens: u32,
+    /// What came of the request's prediction, if it had one.
+    pub predicted_tokens: Option<Predicted>,
     /// Where the time went.
     pub timings: Timings,
+}
+
+/// Tokens of a prediction (OpenAI's `completion_tokens_details`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Predicted {
+    /// Those that the answer had where the prediction had them.
+    pub accepted: u32,
+    /// The others.
+    pub rejected: u32,
 }
 
 /// Seconds of a request's life.

@@ -8,6 +8,9 @@
 //! Sequences share the cells of a common beginning (`prefix`, `cache`): a request
 //! starts from the longest one that is in the cache, and waits while another is
 //! just computing a longer one, instead of computing it a second time.
+//!
+//! Answers draft tokens that they may well go on with (`speculate`) where that pays: rows that
+//! are computed along with the next token and kept as far as the sampler then agrees.
 
 mod cache;
 mod drive;
@@ -16,9 +19,9 @@ mod pace;
 mod plan;
 mod prefix;
 mod sequence;
+mod speculate;
 mod text;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,13 +29,14 @@ use crate::engine::{DecodeError, Engine, Pieces, Row, Token};
 use crate::telemetry::ModelMetrics;
 
 pub use drive::{Heartbeat, drive};
-pub use job::{Event, FinishReason, Finished, Job, JobError, Timings, channel};
+pub use job::{Class, Event, FinishReason, Finished, Job, JobError, Predicted, Timings, channel};
 
 use cache::Cache;
 use pace::Pace;
-use plan::{Budget, Need, Plan};
+use plan::{Budget, Need, Plan, Urgency};
 use prefix::common_length;
 use sequence::{Progress, Running, Sequence};
+use speculate::{Acceptance, Offer};
 
 /// How a scheduler divides its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct Limits {
     pub max_running: usize,
     /// What a step should take while answers are under way.
     pub target_inter_token: Duration,
+    /// Whether answers may draft.
+    pub speculation: bool,
 }
 
 /// See the module's text.
@@ -49,11 +55,12 @@ pub struct Scheduler<E> {
     pieces: Arc<dyn Pieces>,
     limits: Limits,
     metrics: ModelMetrics,
-    /// Oldest first; what was preempted stands in front.
-    waiting: VecDeque<Sequence>,
+    /// In no order that matters.
+    waiting: Vec<Sequence>,
     /// Oldest first.
     running: Vec<Running>,
     pace: Pace,
+    acceptance: Acceptance,
     rows: Vec<Row>,
 }
 
@@ -64,21 +71,24 @@ impl<E: Engine> Scheduler<E> {
         Self {
             limits: Limits {
                 max_running: limits.max_running.min(ids as usize),
+                // What was wrong has to be taken back out of the cache.
+                speculation: limits.speculation && engine.shape().shares_prefixes,
                 ..limits
             },
             cache: Cache::new(engine),
             pieces,
             metrics,
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
             running: Vec::new(),
             pace: Pace::default(),
+            acceptance: Acceptance::default(),
             rows: Vec::new(),
         }
     }
 
     /// Queues a request.
     pub fn submit(&mut self, job: Job) {
-        self.waiting.push_back(Sequence::new(job));
+        self.waiting.push(Sequence::new(job));
     }
 
     /// Whether there is nothing to compute.
@@ -138,9 +148,11 @@ impl<E: Engine> Scheduler<E> {
             self.committed()
         };
         while self.running.len() < self.limits.max_running {
-            let Some(next) = self.waiting.front() else {
+            let waiting = self.waiting.iter().map(Sequence::rank);
+            let Some(index) = plan::next(waiting) else {
                 break;
             };
+            let next = &self.waiting[index];
             let novel = next.len() - self.shareable(next.tokens(), self.running.len());
             if !plan::fits(novel, committed, self.running.len(), cells) {
                 break;
@@ -148,16 +160,10 @@ impl<E: Engine> Scheduler<E> {
             let Some(id) = self.cache.acquire(next.tokens()) else {
                 break;
             };
-            let Some(mut sequence) = self.waiting.pop_front() else {
-                break;
-            };
+            let mut sequence = self.waiting.swap_remove(index);
             committed += novel;
             sequence.take_up(now, &self.metrics);
-            self.running.push(Running {
-                id,
-                sequence,
-                begun: false,
-            });
+            self.running.push(Running::new(id, sequence));
         }
     }
 
@@ -196,9 +202,15 @@ impl<E: Engine> Scheduler<E> {
     }
 
     /// Starts sequences from the longest beginning in the cache, but for those that an older
-    /// one will soon give a longer one. That one is computed first in any case, so waiting
-    /// never takes longer than computing it again would.
-    fn begin(&mut self) {
+    /// one will soon give a longer one: that one is as urgent then as the most urgent that
+    /// waits for it, so waiting never takes longer than computing it again would.
+    ///
+    fn begin(&mut self) -> Vec<Urgency> {
+        let urgency = |running: &Running| Urgency {
+            class: running.sequence.class(),
+            left: running.sequence.missing(),
+        };
+        let mut urgencies: Vec<Urgency> = self.running.iter().map(urgency).collect();
         for index in 0..self.running.len() {
             let running = &self.running[index];
             if running.begun {
@@ -206,19 +218,27 @@ impl<E: Engine> Scheduler<E> {
             }
             let tokens = running.sequence.tokens();
             let now = self.cache.match_length(tokens);
-            let waits = self.running[..index].iter().any(|older| {
-                // What an answer will say is not waited for: that would be token by token.
-                let common = self.common(tokens, older);
-                !older.sequence.is_decoding() && older.sequence.computed() < common && now < common
-            });
-            if waits {
+            let waits_for = self.running[..index]
+                .iter()
+                .enumerate()
+                .find_map(|(at, older)| {
+                    // What an answer will say is not waited for: that would be token by token.
+                    let common = self.common(tokens, older);
+                    let left = common.saturating_sub(older.sequence.computed());
+                    (!older.sequence.is_decoding() && left > 0 && now < common)
+                        .then_some((at, left))
+                });
+            if let Some((older, left)) = waits_for {
+                urgencies[older].wanted_by(running.sequence.class(), left);
                 continue;
             }
             let shared = self.cache.share(running.id, tokens);
             let running = &mut self.running[index];
             running.begun = true;
             running.sequence.begin(shared, &self.metrics);
+            urgencies[index] = urgency(running);
         }
+        urgencies
     }
 
     /// Decides what to compute; makes room first where a plan needs it.
@@ -228,11 +248,15 @@ impl<E: Engine> Scheduler<E> {
             if self.running.is_empty() {
                 return None;
             }
-            self.begin();
+            let urgencies = self.begin();
+            let answers = self.answers();
+            let drafted = self.draft(answers);
             let needs: Vec<Need> = self
                 .running
                 .iter()
-                .map(|running| Need {
+                .zip(urgencies)
+                .map(|(running, urgency)| Need {
+                    urgency,
                     missing: if running.begun {
                         running.sequence.missing()
                     } else {
@@ -242,44 +266,103 @@ impl<E: Engine> Scheduler<E> {
                 })
                 .collect();
             let budget = Budget {
-                cells: shape.cells - self.cache.live(),
-                rows: shape.batch_rows,
-                prefill_rows: self
-                    .pace
-                    .prefill_rows(self.limits.target_inter_token, shape.batch_rows),
+                cells: shape.cells - self.cache.live() - drafted,
+                rows: shape.batch_rows - drafted,
+                prefill_rows: self.pace.prefill_rows(
+                    answers + drafted,
+                    self.limits.target_inter_token,
+                    shape.batch_rows,
+                ),
             };
             match plan::compose(&needs, budget) {
                 Plan::Compute(shares) => return Some(shares),
-                Plan::Preempt => self.preempt_latest(),
+                Plan::Preempt => self.preempt(),
             }
         }
     }
 
+    /// Answers under way.
+    fn answers(&self) -> usize {
+        let decoding = |running: &&Running| running.sequence.is_decoding();
+        self.running.iter().filter(decoding).count()
+    }
+
+    /// Lets answers draft where that pays; returns the rows it takes. Drafts only use cells
+    /// that nobody wants: nothing is evicted for them.
+    fn draft(&mut self, answers: usize) -> usize {
+        for running in &mut self.running {
+            running.draft.clear();
+        }
+        let Some(undrafted) = self.pace.outputs(answers) else {
+            return 0;
+        };
+        if !self.limits.speculation || answers == 0 {
+            return 0;
+        }
+        let shape = self.cache.shape();
+        let room =
+            (shape.batch_rows - answers).min(self.cache.free_cells().saturating_sub(answers));
+        let mut offers = Vec::with_capacity(answers);
+        for (index, running) in self.running.iter().enumerate() {
+            if let Some(guess) = running.sequence.guess() {
+                let offer = Offer {
+                    chance: self
+                        .acceptance
+                        .chance(guess.kind, running.sequence.record()),
+                    most: guess.tokens.len(),
+                };
+                offers.push((index, guess.kind, offer));
+            }
+        }
+        if offers.is_empty() {
+            return 0;
+        }
+        let longest = self.limits.target_inter_token.as_secs_f64().max(undrafted);
+        let chances: Vec<Offer> = offers.iter().map(|(_, _, offer)| *offer).collect();
+        let lengths = speculate::allot(&chances, answers, room, |rows| {
+            let seconds = self.pace.outputs(rows).unwrap_or(f64::INFINITY);
+            if seconds > longest {
+                f64::INFINITY
+            } else {
+                seconds
+            }
+        });
+        for ((index, kind, _), length) in offers.iter().zip(&lengths) {
+            let running = &mut self.running[*index];
+            if *length == 0 {
+                self.acceptance.skip(*kind, running.sequence.record_mut());
+            } else {
+                running.take_draft(*length);
+            }
+        }
+        lengths.iter().sum()
+    }
+
     fn compute(&mut self, shares: &[usize], clock: &dyn Fn() -> Instant) {
         self.rows.clear();
-        // The batch's row with the logits of each sequence that reaches its end.
+        // The batch's first row with logits of each sequence that reaches its end.
         let mut ends = Vec::with_capacity(shares.len());
-        let mut decode_rows = 0;
         for (running, &share) in self.running.iter().zip(shares) {
             let complete = share > 0 && share == running.sequence.missing();
-            decode_rows += usize::from(running.sequence.is_decoding() && share > 0);
-            for (position, token) in running.sequence.next_rows(share) {
-                let last = position + 1 == running.sequence.len();
+            let known = running.sequence.next_rows(share);
+            let drafted = (running.sequence.len()..).zip(running.draft.tokens());
+            let end = self.rows.len() + share;
+            for (position, token) in known.chain(drafted) {
                 self.rows.push(Row {
                     token,
                     position: u32::try_from(position).unwrap_or(u32::MAX),
                     sequence: running.id,
-                    logits: last,
+                    logits: position + 1 >= running.sequence.len(),
                 });
             }
-            ends.push(complete.then(|| self.rows.len() - 1));
+            ends.push(complete.then(|| end - 1));
         }
 
         let started = clock();
         match self.cache.decode(&self.rows) {
             Ok(()) => {}
             Err(DecodeError::NoCells) => {
-                self.preempt_latest();
+                self.preempt();
                 return;
             }
             Err(error @ DecodeError::Failed(_)) => {
@@ -289,11 +372,9 @@ impl<E: Engine> Scheduler<E> {
             }
         }
         let now = clock();
-        self.pace.observe(
-            decode_rows,
-            self.rows.len() - decode_rows,
-            now.duration_since(started),
-        );
+        let outputs = self.rows.iter().filter(|row| row.logits).count();
+        let took = now.duration_since(started);
+        self.pace.observe(outputs, self.rows.len() - outputs, took);
         self.metrics.steps.inc();
         #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
         self.metrics.batch_tokens.observe(self.rows.len() as f64);
@@ -309,19 +390,25 @@ impl<E: Engine> Scheduler<E> {
             .zip(shares.iter().zip(ends))
         {
             let before = running.sequence.computed();
-            let tokens = &running.sequence.tokens()[before..before + share];
-            self.cache.computed(running.id, tokens);
             running.sequence.computed_more(share);
             if let Some(row) = *end {
-                let progress = running.sequence.advance(
-                    self.cache.logits(row),
-                    &*self.pieces,
-                    now,
-                    &self.metrics,
-                );
+                let logits = |row: usize| self.cache.logits(row);
+                let progress = running.advance(row, &logits, &*self.pieces, now, &self.metrics);
+                if let Some((kind, outcome)) = running.draft_outcome(progress) {
+                    self.metrics.drafted_tokens.inc_by(outcome.drafted as u64);
+                    self.metrics.accepted_tokens.inc_by(outcome.accepted as u64);
+                    let record = running.sequence.record_mut();
+                    self.acceptance.learn(kind, record, outcome);
+                }
                 if progress == Progress::Ended {
                     ended.push(index);
                 }
+            }
+            let computed = running.sequence.computed();
+            let tokens = &running.sequence.tokens()[before..computed];
+            self.cache.computed(running.id, tokens);
+            if running.draft.has_rejected() {
+                self.cache.forget_drafts(running.id, computed);
             }
         }
         for index in ended.into_iter().rev() {
@@ -333,21 +420,23 @@ impl<E: Engine> Scheduler<E> {
         }
     }
 
-    /// Puts the latest sequence back at the head of the queue, to be computed
-    /// again when there is room. One that fills the cache alone cannot go on.
-    fn preempt_latest(&mut self) {
+    /// Puts a sequence back into the queue, to be computed again when there is room. One that
+    /// fills the cache alone cannot go on.
+    fn preempt(&mut self) {
         let alone = self.running.len() == 1;
-        let Some(mut latest) = self.running.pop() else {
+        let classes = self.running.iter().map(|running| running.sequence.class());
+        let Some(victim) = plan::victim(classes) else {
             return;
         };
-        self.cache.release(latest.id);
+        let mut victim = self.running.remove(victim);
+        self.cache.release(victim.id);
         if alone {
-            latest.sequence.fail(JobError::Engine);
+            victim.sequence.fail(JobError::Engine);
             return;
         }
         self.metrics.preemptions.inc();
-        latest.sequence.lost_its_cells();
-        self.waiting.push_front(latest.sequence);
+        victim.sequence.lost_its_cells();
+        self.waiting.push(victim.sequence);
     }
 
     fn fail_shares(&mut self, shares: &[usize]) {

@@ -1,60 +1,179 @@
-//! How long steps take, learnt from those that were, and how many rows of a
-//! prompt fit into one without keeping running answers waiting.
+//! How long steps take, learnt from those that were: how many rows of a prompt fit into one
+//! without keeping running answers waiting, and what rows of a draft would cost.
+//!
+//! A step is taken to last `outputs(n) + prefill(m)`, with n rows whose logits are wanted and m
+//! rows of prompts. Both are curves, learnt by batch size: a matrix product over four rows may
+//! cost no more than one over three, and 500 rows less than ten times 50.
 
 use std::time::Duration;
 
-/// Weight of the newest measurement.
-const NEWEST: f64 = 0.2;
+/// Weight of the newest measurement once there are enough: single ones vary by half and more.
+const NEWEST: f64 = 0.05;
+/// A step during which another program had the processor says little: it counts as this much of
+/// what was expected at most, and one that was shorter than half as half.
+const PLAUSIBLE: (f64, f64) = (0.5, 2.0);
+/// How far a measurement at one size moves the others: a deeper cache or a slower clock meets all.
+const DRIFT: f64 = 0.05;
 /// A prompt always gets on, however slow the machine.
 const LEAST_ROWS: usize = 8;
+/// The first chunk of a prompt beside answers, while nothing is known.
+const FIRST_ROWS: usize = 64;
 
-/// Moving averages in seconds.
-#[derive(Debug, Default)]
+/// Seconds of steps by their rows.
+#[derive(Debug)]
 pub(super) struct Pace {
-    /// A step of decoding rows only.
-    decode_step: Option<f64>,
-    /// One row of a prompt.
-    prefill_row: Option<f64>,
+    outputs: Curve,
+    prefill: Curve,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            // Decoding reads all weights for its first row: more rows cost little, as a first guess.
+            outputs: Curve::new(0.15),
+            prefill: Curve::new(1.0),
+        }
+    }
 }
 
 impl Pace {
     /// Learns from a step that took `took`.
-    pub(super) fn observe(&mut self, decode_rows: usize, prefill_rows: usize, took: Duration) {
+    pub(super) fn observe(&mut self, outputs: usize, prefill: usize, took: Duration) {
         let took = took.as_secs_f64();
-        if prefill_rows == 0 {
-            average(&mut self.decode_step, took);
+        if prefill == 0 {
+            self.outputs.learn(outputs, took);
             return;
         }
-        let decode = if decode_rows == 0 {
-            0.0
-        } else {
-            // A whole step that was shorter shows that the average is too high.
-            let decode = self.decode_step.get_or_insert(took);
-            if took < *decode {
-                *decode += NEWEST * (took - *decode);
+        match self.outputs(outputs) {
+            Some(known) if known <= took => self.prefill.learn(prefill, took - known),
+            // A whole step that was shorter shows that the curve is too high; nothing else.
+            Some(_) if self.prefill.is_known() => self.outputs.learn(outputs, took),
+            #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
+            _ => {
+                let share = prefill as f64 / (outputs + prefill) as f64;
+                self.prefill.learn(prefill, took * share);
             }
-            *decode
-        };
-        #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
-        let row = (took - decode).max(0.0) / prefill_rows as f64;
-        average(&mut self.prefill_row, row);
+        }
     }
 
-    /// Rows of prompts that keep a step within `target`.
-    pub(super) fn prefill_rows(&self, target: Duration, most: usize) -> usize {
-        let (Some(decode), Some(row)) = (self.decode_step, self.prefill_row) else {
-            // Nothing is known yet: begin small and learn.
-            return most.min(LEAST_ROWS * 8);
+    /// Seconds of a step with this many rows whose logits are wanted and no other; none for no row.
+    pub(super) fn outputs(&self, rows: usize) -> Option<f64> {
+        if rows == 0 {
+            Some(0.0)
+        } else {
+            self.outputs.seconds(rows)
+        }
+    }
+
+    /// Rows of prompts, `most` at most, that keep a step with `outputs` rows within `target`.
+    pub(super) fn prefill_rows(&self, outputs: usize, target: Duration, most: usize) -> usize {
+        let least = LEAST_ROWS.min(most);
+        let Some(decoding) = self.outputs(outputs) else {
+            return FIRST_ROWS.min(most);
         };
-        let left = (target.as_secs_f64() - decode).max(0.0);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded just below
-        let rows = (left / row.max(1e-9)).round() as usize;
-        rows.clamp(LEAST_ROWS.min(most), most)
+        let left = target.as_secs_f64() - decoding;
+        let fits = |rows: usize| self.prefill.seconds(rows).is_some_and(|s| s <= left);
+        if !self.prefill.is_known() {
+            return FIRST_ROWS.min(most);
+        }
+        let (mut fitting, mut beyond) = (least, most + 1);
+        while beyond - fitting > 1 {
+            let middle = usize::midpoint(fitting, beyond);
+            if fits(middle) {
+                fitting = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+        fitting
     }
 }
 
-fn average(mean: &mut Option<f64>, value: f64) {
-    *mean = Some(mean.map_or(value, |mean| mean + NEWEST * (value - mean)));
+/// Seconds by a number of rows: moving averages at a few sizes, straight lines between them, never
+/// less for more rows.
+#[derive(Debug)]
+struct Curve {
+    /// What a row beyond the only size known costs, in shares of a row within it.
+    guess: f64,
+    /// Sizes 1 to 4 each for itself, then two an octave.
+    points: Vec<Option<Point>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Point {
+    rows: f64,
+    seconds: f64,
+    measured: f64,
+}
+
+impl Curve {
+    fn new(guess: f64) -> Self {
+        Self {
+            guess,
+            points: Vec::new(),
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        !self.points.is_empty()
+    }
+
+    #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
+    fn learn(&mut self, rows: usize, mut seconds: f64) {
+        if rows == 0 {
+            return;
+        }
+        if let Some(expected) = self.seconds(rows).filter(|expected| *expected > 0.0) {
+            let ratio = (seconds / expected).clamp(PLAUSIBLE.0, PLAUSIBLE.1);
+            seconds = ratio * expected;
+            for point in self.points.iter_mut().flatten() {
+                point.seconds *= 1.0 + DRIFT * (ratio - 1.0);
+            }
+        }
+        let index = index(rows);
+        if index >= self.points.len() {
+            self.points.resize(index + 1, None);
+        }
+        let point = self.points[index].get_or_insert_default();
+        point.measured += 1.0;
+        let weight = point.measured.recip().max(NEWEST);
+        point.rows += weight * (rows as f64 - point.rows);
+        point.seconds += weight * (seconds - point.seconds);
+    }
+
+    #[allow(clippy::cast_precision_loss)] // as above
+    fn seconds(&self, rows: usize) -> Option<f64> {
+        let rows = rows as f64;
+        let mut known = self.points.iter().flatten().copied();
+        let first = known.next()?;
+        if rows <= first.rows {
+            return Some(first.seconds * (1.0 + self.guess * (rows / first.rows - 1.0)));
+        }
+        let mut below = first;
+        for mut point in known {
+            point.seconds = point.seconds.max(below.seconds);
+            if rows <= point.rows {
+                let share = (rows - below.rows) / (point.rows - below.rows);
+                return Some(below.seconds + share * (point.seconds - below.seconds));
+            }
+            below = point;
+        }
+        let slope = if below.rows > first.rows {
+            (below.seconds - first.seconds) / (below.rows - first.rows)
+        } else {
+            self.guess * first.seconds / first.rows
+        };
+        Some(below.seconds + slope * (rows - below.rows))
+    }
+}
+
+fn index(rows: usize) -> usize {
+    if rows <= 4 {
+        return rows - 1;
+    }
+    let octave = (rows - 1).ilog2() as usize;
+    let upper_half = (rows - 1) >> (octave - 1) & 1;
+    2 * octave + upper_half
 }
 
 #[cfg(test)]
@@ -63,12 +182,43 @@ mod tests {
 
     const TARGET: Duration = Duration::from_millis(150);
 
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
     #[test]
     fn chunks_fill_what_decoding_leaves_of_the_target() {
         let mut pace = Pace::default();
-        pace.observe(4, 0, Duration::from_millis(50));
-        pace.observe(4, 100, Duration::from_millis(150));
-        assert_eq!(pace.prefill_rows(TARGET, 512), 100);
+        pace.observe(4, 0, millis(50));
+        pace.observe(4, 100, millis(150));
+        assert_eq!(pace.prefill_rows(4, TARGET, 512), 100);
+    }
+
+    #[test]
+    fn each_batch_size_has_its_own_time() {
+        let mut pace = Pace::default();
+        for _ in 0..50 {
+            pace.observe(1, 0, millis(30));
+            pace.observe(16, 0, millis(100));
+            pace.observe(0, 100, millis(300));
+        }
+        let seconds = |rows| pace.outputs(rows).expect("known");
+        assert!((seconds(1) - 0.030).abs() < 0.003);
+        assert!((seconds(16) - 0.100).abs() < 0.010);
+        assert!(seconds(4) > seconds(1) && seconds(4) < seconds(16));
+        assert!(pace.prefill_rows(1, TARGET, 512) > 2 * pace.prefill_rows(16, TARGET, 512));
+    }
+
+    #[test]
+    fn large_chunks_that_are_cheaper_by_the_row_are_known_to_be() {
+        let mut pace = Pace::default();
+        for _ in 0..50 {
+            pace.observe(1, 0, millis(10));
+            pace.observe(1, 16, millis(10 + 80));
+            pace.observe(0, 256, millis(300));
+        }
+        let rows = pace.prefill_rows(1, TARGET, 512);
+        assert!((50..130).contains(&rows), "{rows}");
     }
 
     #[test]
@@ -76,22 +226,29 @@ mod tests {
         let mut pace = Pace::default();
         pace.observe(4, 0, Duration::from_secs(5));
         for _ in 0..100 {
-            pace.observe(4, 8, Duration::from_millis(20));
+            pace.observe(4, 8, millis(20));
         }
-        assert!(pace.prefill_rows(TARGET, 512) > 100);
+        assert!(pace.prefill_rows(4, TARGET, 512) > 30);
     }
 
     #[test]
     fn a_slow_machine_still_gets_on() {
         let mut pace = Pace::default();
-        pace.observe(4, 0, Duration::from_millis(900));
+        pace.observe(4, 0, millis(900));
         pace.observe(0, 10, Duration::from_secs(1));
-        assert_eq!(pace.prefill_rows(TARGET, 512), LEAST_ROWS);
-        assert_eq!(pace.prefill_rows(TARGET, 4), 4);
+        assert_eq!(pace.prefill_rows(4, TARGET, 512), LEAST_ROWS);
+        assert_eq!(pace.prefill_rows(4, TARGET, 4), 4);
     }
 
     #[test]
     fn an_unknown_machine_starts_with_a_modest_chunk() {
-        assert_eq!(Pace::default().prefill_rows(TARGET, 512), 64);
+        assert_eq!(Pace::default().prefill_rows(4, TARGET, 512), 64);
+    }
+
+    #[test]
+    fn sizes_fall_into_their_own_points_without_gaps() {
+        let indices: Vec<usize> = (1..=2048).map(index).collect();
+        assert_eq!(indices[..8], [0, 1, 2, 3, 4, 4, 5, 5]);
+        assert!(indices.windows(2).all(|w| w[1] == w[0] || w[1] == w[0] + 1));
     }
 }

@@ -1,4 +1,13 @@
-//! What one step computes: a pure function of how far each sequence is.
+//! What one step computes, and who is next: pure functions of how far each sequence is.
+
+use std::cmp::Reverse;
+use std::time::{Duration, Instant};
+
+use super::job::Class;
+
+/// So much earlier does a request of one class count than one of the class below: nobody waits
+/// for ever.
+const HEAD_START: Duration = Duration::from_secs(10);
 
 /// What the planner sees of a running sequence, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,6 +16,24 @@ pub(super) struct Need {
     pub(super) missing: usize,
     /// Whether an answer is under way.
     pub(super) decoding: bool,
+    /// How soon a prompt is wanted.
+    pub(super) urgency: Urgency,
+}
+
+/// How soon a prompt is wanted: by itself, or by another that waits for a part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Urgency {
+    /// The highest class of these.
+    pub(super) class: Class,
+    /// The fewest tokens after which one of them gets on.
+    pub(super) left: usize,
+}
+
+impl Urgency {
+    pub(super) fn wanted_by(&mut self, class: Class, left: usize) {
+        self.class = self.class.max(class);
+        self.left = self.left.min(left);
+    }
 }
 
 /// What a step may use.
@@ -30,8 +57,8 @@ pub(super) enum Plan {
 }
 
 /// Every decoding row first, so that no arriving prompt stalls an answer; what
-/// is left goes to prompts, oldest first, in chunks that keep the step short.
-/// With no answer under way prompts take whole batches.
+/// is left goes to prompts, in chunks that keep the step short. With no answer
+/// under way prompts take whole batches.
 pub(super) fn compose(needs: &[Need], budget: Budget) -> Plan {
     let decoding = needs.iter().filter(|need| need.decoding).count();
     debug_assert!(
@@ -47,23 +74,66 @@ pub(super) fn compose(needs: &[Need], budget: Budget) -> Plan {
         budget.prefill_rows.min(budget.rows - decoding)
     };
     prefill = prefill.min(budget.cells - decoding);
-    let rows: Vec<usize> = needs
-        .iter()
-        .map(|need| {
-            if need.decoding {
-                return 1;
-            }
-            let rows = need.missing.min(prefill);
-            prefill -= rows;
-            rows
-        })
-        .collect();
+    let mut rows = prompt_rows(needs, prefill);
+    for (rows, need) in rows.iter_mut().zip(needs) {
+        if need.decoding {
+            *rows = 1;
+        }
+    }
     let stuck = rows.iter().sum::<usize>() == 0 && !needs.is_empty();
     if stuck {
         Plan::Preempt
     } else {
         Plan::Compute(rows)
     }
+}
+
+/// Half for the oldest prompt, so that it always gets on; the rest for those that need least, so
+/// that a kiosk's question does not wait until somebody's long document is read.
+fn prompt_rows(needs: &[Need], mut left: usize) -> Vec<usize> {
+    let mut rows = vec![0; needs.len()];
+    let mut prompts: Vec<usize> = (0..needs.len())
+        .filter(|index| !needs[*index].decoding && needs[*index].missing > 0)
+        .collect();
+    if let Some(&oldest) = prompts.first() {
+        rows[oldest] = needs[oldest].missing.min(left.div_ceil(2));
+        left -= rows[oldest];
+    }
+    prompts.sort_by_key(|index| {
+        let Urgency { class, left } = needs[*index].urgency;
+        (Reverse(class), left)
+    });
+    for index in prompts {
+        let more = (needs[index].missing - rows[index]).min(left);
+        rows[index] += more;
+        left -= more;
+    }
+    rows
+}
+
+/// Which of the waiting requests, by class and arrival, is next.
+pub(super) fn next(waiting: impl Iterator<Item = (Class, Instant)>) -> Option<usize> {
+    let counts_as = |(class, arrived): (Class, Instant)| {
+        let later = match class {
+            Class::Priority => 0,
+            Class::Default => 1,
+            Class::Flex => 2,
+        };
+        arrived + HEAD_START * later
+    };
+    let (index, _) = waiting
+        .map(counts_as)
+        .enumerate()
+        .min_by_key(|(_, at)| *at)?;
+    Some(index)
+}
+
+/// Which of the running requests, oldest first, gives its cells up: the latest of the lowest class.
+pub(super) fn victim(
+    running: impl DoubleEndedIterator<Item = Class> + ExactSizeIterator,
+) -> Option<usize> {
+    let (index, _) = running.enumerate().rev().min_by_key(|(_, class)| *class)?;
+    Some(index)
 }
 
 /// Whether a waiting sequence may join that needs `novel` cells of its own:
@@ -90,18 +160,26 @@ mod tests {
         Need {
             missing,
             decoding: false,
+            urgency: Urgency {
+                class: Class::Default,
+                left: missing,
+            },
         }
     }
 
     const ANSWER: Need = Need {
         missing: 1,
         decoding: true,
+        urgency: Urgency {
+            class: Class::Default,
+            left: 1,
+        },
     };
 
     #[test]
     fn with_no_answer_under_way_a_prompt_takes_whole_batches() {
-        let plan = compose(&[prompt(500), prompt(10)], BUDGET);
-        assert_eq!(plan, Plan::Compute(vec![64, 0]));
+        let plan = compose(&[prompt(500)], BUDGET);
+        assert_eq!(plan, Plan::Compute(vec![64]));
     }
 
     #[test]
@@ -111,9 +189,50 @@ mod tests {
     }
 
     #[test]
-    fn what_the_oldest_prompt_leaves_goes_to_the_next() {
+    fn the_oldest_prompt_gets_half_and_the_shortest_go_before_the_rest_of_it() {
+        let plan = compose(&[prompt(500), prompt(300), prompt(10)], BUDGET);
+        assert_eq!(plan, Plan::Compute(vec![32, 22, 10]));
+        let plan = compose(&[prompt(500), ANSWER, prompt(3)], BUDGET);
+        assert_eq!(plan, Plan::Compute(vec![13, 1, 3]));
         let plan = compose(&[ANSWER, prompt(10), prompt(10)], BUDGET);
         assert_eq!(plan, Plan::Compute(vec![1, 10, 6]));
+    }
+
+    #[test]
+    fn a_higher_class_reads_its_prompt_before_others_but_for_the_half_of_the_oldest() {
+        let mut urgent = prompt(400);
+        urgent.urgency.wanted_by(Class::Priority, 900);
+        let plan = compose(&[prompt(500), prompt(10), urgent], BUDGET);
+        assert_eq!(plan, Plan::Compute(vec![32, 0, 32]));
+    }
+
+    #[test]
+    fn a_class_is_a_head_start_and_no_more() {
+        let start = Instant::now();
+        let at = |class, seconds| (class, start + Duration::from_secs(seconds));
+        let next = |waiting: &[(Class, Instant)]| next(waiting.iter().copied());
+        assert_eq!(next(&[]), None);
+        assert_eq!(
+            next(&[at(Class::Default, 0), at(Class::Default, 1)]),
+            Some(0)
+        );
+        assert_eq!(
+            next(&[at(Class::Default, 0), at(Class::Priority, 5)]),
+            Some(1)
+        );
+        assert_eq!(
+            next(&[at(Class::Flex, 0), at(Class::Priority, 25)]),
+            Some(0)
+        );
+    }
+
+    #[test]
+    fn the_latest_of_the_lowest_class_gives_way() {
+        use Class::{Default, Flex, Priority};
+        let victim = |classes: &[Class]| victim(classes.iter().copied());
+        assert_eq!(victim(&[Default, Default]), Some(1));
+        assert_eq!(victim(&[Flex, Default, Flex, Priority]), Some(2));
+        assert_eq!(victim(&[]), None);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use crate::engine::{Pieces, SeqId, Token};
 use crate::sampling::Sampler;
 use crate::telemetry::ModelMetrics;
 
-use super::job::{Event, FinishReason, Finished, Job, JobError, Timings};
+use super::job::{Class, Event, FinishReason, Finished, Job, JobError, Timings};
+use super::speculate::{self, Guess, Kind, Outcome, Prediction, Record};
 use super::text::{Pushed, TextAssembler};
 
 /// Whether a sequence goes on after a token.
@@ -30,6 +31,9 @@ pub(super) struct Sequence {
     computed: usize,
     sampler: Sampler,
     text: TextAssembler,
+    prediction: Option<Prediction>,
+    /// How its drafts have fared.
+    record: Record,
     /// Tokens of the prompt that were there already when it first began.
     cached: Option<usize>,
     taken_up: Option<Instant>,
@@ -43,12 +47,15 @@ impl Sequence {
         let tokens = job.prompt.to_vec();
         let sampler = Sampler::new(std::mem::take(&mut job.sampling), &tokens);
         let text = TextAssembler::new(&job.stops);
+        let prediction = job.prediction.take().map(Prediction::new);
         Self {
             job,
             tokens,
             computed: 0,
             sampler,
             text,
+            prediction,
+            record: Record::default(),
             cached: None,
             taken_up: None,
             first_token: None,
@@ -85,6 +92,36 @@ impl Sequence {
 
     pub(super) fn client_left(&self) -> bool {
         self.job.events.is_closed()
+    }
+
+    /// How the answer may go on; never beyond the last token that it may have.
+    pub(super) fn guess(&self) -> Option<Guess<'_>> {
+        if !self.is_decoding() {
+            return None;
+        }
+        // The step brings one token in any case.
+        let most = (self.job.max_tokens - self.generated()).saturating_sub(1) as usize;
+        let predicted = self.prediction.as_ref().and_then(Prediction::guess);
+        let guess = predicted.or_else(|| speculate::lookup(&self.tokens))?;
+        let tokens = &guess.tokens[..guess.tokens.len().min(most)];
+        (!tokens.is_empty()).then_some(Guess { tokens, ..guess })
+    }
+
+    pub(super) fn class(&self) -> Class {
+        self.job.class
+    }
+
+    /// What decides when it is its turn.
+    pub(super) fn rank(&self) -> (Class, Instant) {
+        (self.job.class, self.job.arrived)
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(super) fn record_mut(&mut self) -> &mut Record {
+        &mut self.record
     }
 
     /// It begins with `shared` tokens computed; the rest is its own work.
@@ -139,6 +176,9 @@ impl Sequence {
         let token = self.sampler.sample(logits, index);
         self.sampler.accept(token);
         self.tokens.push(token);
+        if let Some(prediction) = &mut self.prediction {
+            prediction.follow(&self.tokens[self.job.prompt.len()..]);
+        }
         self.clock_token(now, metrics);
 
         let ends =
@@ -229,6 +269,7 @@ impl Sequence {
             prompt_tokens: u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX),
             cached_tokens: u32::try_from(self.cached.unwrap_or(0)).unwrap_or(u32::MAX),
             generated_tokens: self.generated(),
+            predicted_tokens: self.prediction.as_ref().map(Prediction::usage),
             timings,
         };
         // Before the client hears of it: its next request must find the place free.
@@ -259,4 +300,84 @@ pub(super) struct Running {
     pub(super) sequence: Sequence,
     /// False while it waits for another to compute a beginning that both have.
     pub(super) begun: bool,
+    /// What it computes in this step beyond what it knows.
+    pub(super) draft: Draft,
+}
+
+impl Running {
+    pub(super) fn new(id: SeqId, sequence: Sequence) -> Self {
+        Self {
+            id,
+            sequence,
+            begun: false,
+            draft: Draft::default(),
+        }
+    }
+
+    /// Drafts the first `length` tokens of its guess.
+    pub(super) fn take_draft(&mut self, length: usize) {
+        if let Some(guess) = self.sequence.guess() {
+            self.draft.kind = Some(guess.kind);
+            self.draft.tokens.extend_from_slice(&guess.tokens[..length]);
+        }
+    }
+
+    /// Picks the next token from the logits of row `first`, and one more from each row behind it
+    /// as long as the draft had what was picked.
+    pub(super) fn advance<'a>(
+        &mut self,
+        first: usize,
+        logits: &dyn Fn(usize) -> &'a [f32],
+        pieces: &dyn Pieces,
+        now: Instant,
+        metrics: &ModelMetrics,
+    ) -> Progress {
+        loop {
+            let row = first + self.draft.accepted;
+            let progress = self.sequence.advance(logits(row), pieces, now, metrics);
+            let drafted = self.draft.tokens.get(self.draft.accepted);
+            if progress == Progress::Ended || drafted != self.sequence.tokens.last() {
+                return progress;
+            }
+            self.draft.accepted += 1;
+            self.sequence.computed_more(1);
+        }
+    }
+
+    /// What its guess was worth, if it drafted: what an answer that ended left over was not wrong.
+    pub(super) fn draft_outcome(&self, progress: Progress) -> Option<(Kind, Outcome)> {
+        let accepted = self.draft.accepted;
+        let drafted = match progress {
+            Progress::Continues => self.draft.tokens.len(),
+            Progress::Ended => accepted,
+        };
+        self.draft
+            .kind
+            .map(|kind| (kind, Outcome { drafted, accepted }))
+    }
+}
+
+/// Tokens that a sequence guesses it will go on with.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    tokens: Vec<Token>,
+    kind: Option<Kind>,
+    accepted: usize,
+}
+
+impl Draft {
+    pub(super) fn clear(&mut self) {
+        self.tokens.clear();
+        self.kind = None;
+        self.accepted = 0;
+    }
+
+    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
+        self.tokens.iter().copied()
+    }
+
+    /// Whether cells of it are in the cache that must not be.
+    pub(super) fn has_rejected(&self) -> bool {
+        self.accepted < self.tokens.len()
+    }
 }

@@ -42,6 +42,8 @@ pub struct Metrics {
     prefix_queries: IntCounterVec,
     prefix_hits: IntCounterVec,
     generation_tokens: IntCounterVec,
+    drafted_tokens: IntCounterVec,
+    accepted_tokens: IntCounterVec,
     time_to_first_token: HistogramVec,
     inter_token_latency: HistogramVec,
     request_duration: HistogramVec,
@@ -75,6 +77,10 @@ pub struct ModelMetrics {
     pub prefix_hits: IntCounter,
     /// Tokens generated.
     pub generation_tokens: IntCounter,
+    /// Tokens computed on speculation.
+    pub drafted_tokens: IntCounter,
+    /// Those of them that became part of an answer.
+    pub accepted_tokens: IntCounter,
     /// Seconds from arrival to the first token.
     pub time_to_first_token: Histogram,
     /// Seconds between two tokens of an answer.
@@ -182,6 +188,16 @@ impl Metrics {
                 "Tokens generated.",
                 &["model"],
             )?,
+            drafted_tokens: table.counters(
+                "speculative_drafted_tokens_total",
+                "Tokens computed on speculation that an answer would go on with them.",
+                &["model"],
+            )?,
+            accepted_tokens: table.counters(
+                "speculative_accepted_tokens_total",
+                "Drafted tokens that became part of an answer.",
+                &["model"],
+            )?,
             time_to_first_token: table.histograms(
                 "time_to_first_token_seconds",
                 "Seconds from a request's arrival to its first token.",
@@ -246,6 +262,8 @@ impl Metrics {
             prefix_queries: self.prefix_queries.with_label_values(label),
             prefix_hits: self.prefix_hits.with_label_values(label),
             generation_tokens: self.generation_tokens.with_label_values(label),
+            drafted_tokens: self.drafted_tokens.with_label_values(label),
+            accepted_tokens: self.accepted_tokens.with_label_values(label),
             time_to_first_token: self.time_to_first_token.with_label_values(label),
             inter_token_latency: self.inter_token_latency.with_label_values(label),
             request_duration: self.request_duration.with_label_values(label),

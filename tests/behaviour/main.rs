@@ -11,4 +11,6 @@ mod gateway;
 mod hostile;
 mod lifecycle;
 mod prompts;
+
 mod quantize;
+mod speculation;

@@ -1,10 +1,9 @@
 //! What the client gets: one completion object, or its chunks.
 
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::prompt::{Part, ToolCallParser};
-use crate::scheduler::{FinishReason, Finished};
+use crate::scheduler::{Class, FinishReason, Finished};
 
 use super::validate::{Output, ToolCalls};
 
@@ -15,18 +14,19 @@ pub(super) struct Header {
     created: u64,
     model: String,
     fingerprint: String,
+    /// Echoed to requests that name one.
+    tier: Option<Class>,
 }
 
 impl Header {
     /// A new id; the fingerprint says which model file answers.
-    pub(super) fn new(model: &str, digest: &str) -> Self {
+    pub(super) fn new(model: &str, digest: &str, created: u64, tier: Option<Class>) -> Self {
         Self {
             id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
-            created: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
+            created,
             model: model.to_owned(),
             fingerprint: format!("fp_{}", digest.get(..10).unwrap_or(digest)),
+            tier,
         }
     }
 }
@@ -204,23 +204,34 @@ impl Answer {
     }
 
     fn envelope(&self, object: &str) -> Value {
-        json!({
+        let mut json = json!({
             "id": self.header.id,
             "object": object,
             "created": self.header.created,
             "model": self.header.model,
             "system_fingerprint": self.header.fingerprint,
-        })
+        });
+        if let Some(tier) = self.header.tier {
+            json["service_tier"] = tier.as_str().into();
+        }
+        json
     }
 }
 
 fn usage(finished: &Finished) -> Value {
-    json!({
+    let mut usage = json!({
         "prompt_tokens": finished.prompt_tokens,
         "completion_tokens": finished.generated_tokens,
         "total_tokens": finished.prompt_tokens + finished.generated_tokens,
         "prompt_tokens_details": {"cached_tokens": finished.cached_tokens},
-    })
+    });
+    if let Some(predicted) = finished.predicted_tokens {
+        usage["completion_tokens_details"] = json!({
+            "accepted_prediction_tokens": predicted.accepted,
+            "rejected_prediction_tokens": predicted.rejected,
+        });
+    }
+    usage
 }
 
 #[cfg(test)]
@@ -236,7 +247,10 @@ mod tests {
             usage_chunk: true,
             tool_calls,
         };
-        Answer::new(Header::new("kiosk", "0123456789abcdef"), output)
+        Answer::new(
+            Header::new("kiosk", "0123456789abcdef", 1, Some(Class::Flex)),
+            output,
+        )
     }
 
     fn finished() -> Finished {
@@ -245,6 +259,7 @@ mod tests {
             prompt_tokens: 10,
             cached_tokens: 8,
             generated_tokens: 5,
+            predicted_tokens: None,
             timings: Timings::default(),
         }
     }
@@ -259,6 +274,7 @@ mod tests {
         assert_eq!(choice["message"]["content"], "Oat milk costs $3.49.");
         assert_eq!(choice["finish_reason"], "stop");
         assert_eq!(body["usage"]["total_tokens"], 15);
+        assert_eq!(body["service_tier"], "flex");
         assert_eq!(body["usage"]["prompt_tokens_details"]["cached_tokens"], 8);
     }
 

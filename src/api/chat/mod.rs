@@ -1,6 +1,8 @@
 //! `POST /v1/chat/completions`, top to bottom.
 
 mod answer;
+mod messages;
+mod not_built;
 mod validate;
 mod wire;
 
@@ -19,7 +21,8 @@ use tokio::sync::mpsc::Receiver;
 use tracing::Span;
 
 use crate::admission::{Place, Presence};
-use crate::engine::Token;
+use crate::clock::unix_seconds;
+use crate::engine::{Token, Vocabulary};
 use crate::pool::{Entry, Loaded};
 use crate::scheduler::{Event, Finished, Job, channel};
 
@@ -115,6 +118,7 @@ async fn begin(
     let Rendered {
         chat,
         prompt,
+        prediction,
         place,
     } = rendered;
     let max_tokens = answer_room(&chat, prompt.len(), loaded.context())?;
@@ -126,6 +130,8 @@ async fn begin(
         sampling: chat.sampling.resolve(&info.sampling, random_seed()),
         stops: chat.stops,
         stop_tokens: chat.stop_tokens,
+        prediction,
+        class: chat.class.unwrap_or_default(),
         ignore_end: chat.ignore_end,
         arrived,
         place: Some(place),
@@ -138,7 +144,7 @@ async fn begin(
     Ok(Started {
         events,
         presence,
-        header: Header::new(&entry.id, &info.digest),
+        header: Header::new(&entry.id, &info.digest, unix_seconds(), chat.class),
     })
 }
 
@@ -146,6 +152,7 @@ async fn begin(
 struct Rendered {
     chat: Chat,
     prompt: Vec<Token>,
+    prediction: Option<Vec<Token>>,
     place: Place,
 }
 
@@ -157,9 +164,14 @@ async fn render(
     place: Place,
     log_prompts: bool,
 ) -> Result<Rendered, ApiError> {
-    let least = chat.least_tokens(loaded.model.info().longest_piece);
+    let longest_piece = loaded.model.info().longest_piece;
+    let least = chat.least_tokens(longest_piece);
     if least >= loaded.context() {
         return Err(too_long(&format!("at least {least}"), loaded.context()));
+    }
+    let predicted = chat.prediction.as_ref().map_or(0, String::len);
+    if predicted / longest_piece.max(1) >= loaded.context() {
+        return Err(prediction_too_long(loaded.context()));
     }
     let span = Span::current();
     let rendered = tokio::task::spawn_blocking(move || {
@@ -175,13 +187,32 @@ async fn render(
             let message = "the messages give an empty prompt: write something";
             return Err(ApiError::invalid("messages", message));
         }
+        let prediction = chat.prediction.as_ref();
+        let prediction = prediction.map(|text| loaded.model.encode(text));
+        if prediction
+            .as_ref()
+            .is_some_and(|tokens| tokens.len() >= loaded.context())
+        {
+            return Err(prediction_too_long(loaded.context()));
+        }
         Ok(Rendered {
             chat,
             prompt,
+            prediction,
             place,
         })
     });
     rendered.await.map_err(|_| ApiError::Internal)?
+}
+
+fn prediction_too_long(context: usize) -> ApiError {
+    ApiError::invalid(
+        "prediction.content",
+        format!(
+            "`prediction.content` is longer than the model's context of {context} tokens, \
+             hence than any answer: shorten it"
+        ),
+    )
 }
 
 fn too_long(prompt: &str, context: usize) -> ApiError {

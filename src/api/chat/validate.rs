@@ -1,14 +1,16 @@
 //! From what a client wrote to what the other rooms work with: every range
 //! checked, every parameter that cannot be honoured refused by name.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::api::error::ApiError;
 use crate::engine::{SamplingDefaults, Token};
-use crate::prompt::{Conversation, Message, Role, ToolCall};
+use crate::prompt::Conversation;
 use crate::sampling::SamplingParams;
+use crate::scheduler::Class;
 
-use super::wire;
+use super::messages::{messages, prediction, tools};
+use super::{not_built, wire};
 
 /// These are looked at for every token of an answer, on the thread that serves everybody.
 const LONGEST_STOP: usize = 256;
@@ -24,6 +26,10 @@ pub(super) struct Chat {
     pub(super) stops: Vec<String>,
     pub(super) stop_tokens: Vec<Token>,
     pub(super) ignore_end: bool,
+    /// The service tier, if the request names one.
+    pub(super) class: Option<Class>,
+    /// The text that the answer is expected to be.
+    pub(super) prediction: Option<String>,
     pub(super) output: Output,
 }
 
@@ -95,7 +101,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
     type Error = ApiError;
 
     fn try_from(request: wire::ChatRequest) -> Result<Self, ApiError> {
-        refuse_what_is_not_built(&request)?;
+        not_built::refuse(&request)?;
         let sampling = sampling(&request)?;
         let max_tokens = match request.max_completion_tokens {
             Some(count) => Some(at_least("max_completion_tokens", count, 1)?),
@@ -129,6 +135,8 @@ impl TryFrom<wire::ChatRequest> for Chat {
             stops: stops(request.stop)?,
             stop_tokens: stop_tokens(request.stop_token_ids)?,
             ignore_end: request.ignore_eos.unwrap_or(false),
+            class: request.service_tier.as_deref().map(class).transpose()?,
+            prediction: request.prediction.map(prediction).transpose()?,
             output: Output {
                 stream: request.stream.unwrap_or(false),
                 usage_chunk: request
@@ -139,74 +147,6 @@ impl TryFrom<wire::ChatRequest> for Chat {
             },
         })
     }
-}
-
-/// Parameters of OpenAI's that are known and not built pass only with a value that asks for nothing.
-fn refuse_what_is_not_built(request: &wire::ChatRequest) -> Result<(), ApiError> {
-    const NOT_YET: &str = "is not supported by this version; leave it out";
-    if let Some(n) = request.n {
-        if n < 1 {
-            return Err(ApiError::invalid("n", "`n` must be at least 1"));
-        }
-        if n > 1 {
-            let why = "is not supported above 1; send the request several times";
-            return Err(ApiError::unsupported("n", why));
-        }
-    }
-    let table: [(&str, &Option<Value>, &[Value], &str); 13] = [
-        ("logprobs", &request.logprobs, &[json!(false)], NOT_YET),
-        ("top_logprobs", &request.top_logprobs, &[json!(0)], NOT_YET),
-        ("store", &request.store, &[json!(false)], NOT_YET),
-        (
-            "response_format",
-            &request.response_format,
-            &[json!({"type": "text"})],
-            "is supported as {\"type\": \"text\"} only",
-        ),
-        (
-            "service_tier",
-            &request.service_tier,
-            &[json!("auto"), json!("default")],
-            "is supported as `auto` or `default` only",
-        ),
-        (
-            "modalities",
-            &request.modalities,
-            &[json!(["text"])],
-            "is supported as [\"text\"] only",
-        ),
-        (
-            "functions",
-            &request.functions,
-            &[],
-            "is OpenAI's old form; use `tools`",
-        ),
-        (
-            "function_call",
-            &request.function_call,
-            &[],
-            "is OpenAI's old form; use `tool_choice`",
-        ),
-        ("prediction", &request.prediction, &[], NOT_YET),
-        ("audio", &request.audio, &[], NOT_YET),
-        ("reasoning_effort", &request.reasoning_effort, &[], NOT_YET),
-        ("verbosity", &request.verbosity, &[], NOT_YET),
-        (
-            "web_search_options",
-            &request.web_search_options,
-            &[],
-            NOT_YET,
-        ),
-    ];
-    for (param, value, harmless, why) in table {
-        if value
-            .as_ref()
-            .is_some_and(|value| !harmless.contains(value))
-        {
-            return Err(ApiError::unsupported(param, why));
-        }
-    }
-    Ok(())
 }
 
 fn sampling(request: &wire::ChatRequest) -> Result<Sampling, ApiError> {
@@ -274,6 +214,18 @@ fn stops(stop: Option<wire::Stop>) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
+fn class(tier: &str) -> Result<Class, ApiError> {
+    match tier {
+        "auto" | "default" => Ok(Class::Default),
+        "flex" => Ok(Class::Flex),
+        "priority" => Ok(Class::Priority),
+        _ => Err(ApiError::invalid(
+            "service_tier",
+            "`service_tier` must be `auto`, `default`, `flex` or `priority`",
+        )),
+    }
+}
+
 fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, ApiError> {
     let ids = ids.unwrap_or_default();
     at_most("stop_token_ids", ids.len(), MOST_TOKENS)?;
@@ -314,137 +266,6 @@ fn tool_calls(
         (false, _) => ToolCalls::None,
         (true, Some(false)) => ToolCalls::One,
         (true, _) => ToolCalls::Any,
-    })
-}
-
-fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Value>, ApiError> {
-    tools
-        .into_iter()
-        .enumerate()
-        .map(|(index, tool)| {
-            let param = format!("tools[{index}]");
-            if tool.kind != "function" {
-                return Err(ApiError::unsupported(
-                    format!("{param}.type"),
-                    format!("`{}` is not supported; use `function`", tool.kind),
-                ));
-            }
-            let function = tool.function.ok_or_else(|| {
-                ApiError::invalid(format!("{param}.function"), "a tool needs a `function`")
-            })?;
-            let mut body = Map::new();
-            body.insert("name".to_owned(), Value::String(function.name));
-            body.extend(function.rest);
-            let mut object = Map::new();
-            object.insert("type".to_owned(), Value::String(tool.kind));
-            object.insert("function".to_owned(), Value::Object(body));
-            object.extend(tool.rest);
-            Ok(Value::Object(object))
-        })
-        .collect()
-}
-
-fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, ApiError> {
-    if messages.is_empty() {
-        return Err(ApiError::invalid(
-            "messages",
-            "`messages` must hold at least one message",
-        ));
-    }
-    messages
-        .into_iter()
-        .enumerate()
-        .map(|(index, message)| self::message(&format!("messages[{index}]"), message))
-        .collect()
-}
-
-fn message(param: &str, message: wire::Message) -> Result<Message, ApiError> {
-    let tool_calls = message
-        .tool_calls
-        .unwrap_or_default()
-        .into_iter()
-        .enumerate()
-        .map(|(index, call)| tool_call(&format!("{param}.tool_calls[{index}]"), call))
-        .collect::<Result<Vec<_>, _>>()?;
-    let content = message
-        .content
-        .map(|content| text(param, content))
-        .transpose()?;
-    let may_be_empty = message.role == wire::Role::Assistant && !tool_calls.is_empty();
-    if content.is_none() && !may_be_empty {
-        return Err(ApiError::invalid(
-            format!("{param}.content"),
-            format!("`{param}.content` is missing"),
-        ));
-    }
-    if message.role == wire::Role::Tool && message.tool_call_id.is_none() {
-        return Err(ApiError::invalid(
-            format!("{param}.tool_call_id"),
-            format!("`{param}.tool_call_id` is missing: a tool message answers a call"),
-        ));
-    }
-    Ok(Message {
-        role: match message.role {
-            wire::Role::System => Role::System,
-            wire::Role::Developer => Role::Developer,
-            wire::Role::User => Role::User,
-            wire::Role::Assistant => Role::Assistant,
-            wire::Role::Tool => Role::Tool,
-        },
-        content,
-        name: message.name,
-        tool_calls,
-        tool_call_id: message.tool_call_id,
-    })
-}
-
-/// Text parts follow each other with nothing between them.
-fn text(param: &str, content: wire::Content) -> Result<String, ApiError> {
-    let parts = match content {
-        wire::Content::Text(text) => return Ok(text),
-        wire::Content::Parts(parts) => parts,
-    };
-    let mut all = String::new();
-    for (index, part) in parts.into_iter().enumerate() {
-        let param = format!("{param}.content[{index}]");
-        if part.kind != "text" {
-            return Err(ApiError::unsupported(
-                format!("{param}.type"),
-                format!(
-                    "`{}` is not supported: this model reads text only",
-                    part.kind
-                ),
-            ));
-        }
-        let text = part.text.ok_or_else(|| {
-            ApiError::invalid(
-                format!("{param}.text"),
-                format!("`{param}.text` is missing"),
-            )
-        })?;
-        all.push_str(&text);
-    }
-    Ok(all)
-}
-
-fn tool_call(param: &str, call: wire::ToolCall) -> Result<ToolCall, ApiError> {
-    // Clients write a call without arguments in either way.
-    let text = match call.function.arguments.trim() {
-        "" => "{}",
-        text => text,
-    };
-    let arguments: Value = serde_json::from_str(text)
-        .ok()
-        .filter(Value::is_object)
-        .ok_or_else(|| {
-            let param = format!("{param}.function.arguments");
-            let message = format!("`{param}` must be a JSON object in a string");
-            ApiError::invalid(param, message)
-        })?;
-    Ok(ToolCall {
-        id: call.id,
-        name: call.function.name,
-        arguments,
     })
 }
 

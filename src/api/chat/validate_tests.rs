@@ -42,6 +42,7 @@ fn numbers_out_of_range_are_refused_by_name() {
         ("max_completion_tokens", json!(-5)),
         ("n", json!(0)),
         ("stop", json!("")),
+        ("service_tier", json!("scale")),
         ("stop", json!(["a", "b", "c", "d", "e"])),
         ("messages", json!([])),
     ] {
@@ -58,8 +59,6 @@ fn what_is_known_and_not_built_is_refused_by_name() {
         ("logprobs", json!(true)),
         ("top_logprobs", json!(3)),
         ("response_format", json!({"type": "json_object"})),
-        ("service_tier", json!("flex")),
-        ("prediction", json!({"type": "content", "content": "x"})),
         ("tool_choice", json!("required")),
         (
             "tool_choice",
@@ -73,6 +72,20 @@ fn what_is_known_and_not_built_is_refused_by_name() {
         let code = Some("unsupported_parameter");
         assert_eq!(refused(Value::Object(extra)), (param.to_owned(), code));
     }
+}
+
+#[test]
+fn a_prediction_is_text_in_either_form() {
+    for content in [
+        json!("a b"),
+        json!([{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]),
+    ] {
+        let chat = with(json!({"prediction": {"type": "content", "content": content}}));
+        assert_eq!(chat.expect("valid").prediction.as_deref(), Some("a b"));
+    }
+    let other = json!({"prediction": {"type": "tool", "content": "x"}});
+    let code = Some("unsupported_parameter");
+    assert_eq!(refused(other), ("prediction.type".to_owned(), code));
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub(in crate::api) struct ChatRequest {
     pub(super) tool_choice: Option<Value>,
     pub(super) parallel_tool_calls: Option<bool>,
 
+    pub(super) prediction: Option<Prediction>,
+    pub(super) service_tier: Option<String>,
+
     // Ours.
     pub(super) top_k: Option<i64>,
     pub(super) min_p: Option<f64>,
@@ -41,11 +44,9 @@ pub(in crate::api) struct ChatRequest {
     pub(super) top_logprobs: Option<Value>,
     pub(super) store: Option<Value>,
     pub(super) response_format: Option<Value>,
-    pub(super) service_tier: Option<Value>,
     pub(super) modalities: Option<Value>,
     pub(super) functions: Option<Value>,
     pub(super) function_call: Option<Value>,
-    pub(super) prediction: Option<Value>,
     pub(super) audio: Option<Value>,
     pub(super) reasoning_effort: Option<Value>,
     pub(super) verbosity: Option<Value>,
@@ -111,6 +112,13 @@ pub(super) struct Part {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) text: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Prediction {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) content: Content,
 }
 
 #[derive(Debug, Deserialize)]

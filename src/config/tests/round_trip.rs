@@ -20,7 +20,8 @@ fn every_word_of_every_choice_survives_printing() {
             };
             for word in words {
                 let full = format!("{}.{}", section.name, key.name);
-                let printed = nothing().flag("--flag", &full, word).settings().to_toml();
+                let model = nothing().flag("--model", "models.path", "m.gguf");
+                let printed = model.flag("--flag", &full, word).settings().to_toml();
                 assert!(printed.contains(&format!("\n{} = \"{word}\"\n", key.name)));
             }
         }

@@ -1,0 +1,150 @@
+//! Messages, tools and predictions: from what a client wrote to what the prompt is made of.
+
+use serde_json::{Map, Value};
+
+use crate::api::error::ApiError;
+use crate::prompt::{Message, Role, ToolCall};
+
+use super::wire;
+
+pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Value>, ApiError> {
+    tools
+        .into_iter()
+        .enumerate()
+        .map(|(index, tool)| {
+            let param = format!("tools[{index}]");
+            if tool.kind != "function" {
+                return Err(ApiError::unsupported(
+                    format!("{param}.type"),
+                    format!("`{}` is not supported; use `function`", tool.kind),
+                ));
+            }
+            let function = tool.function.ok_or_else(|| {
+                ApiError::invalid(format!("{param}.function"), "a tool needs a `function`")
+            })?;
+            let mut body = Map::new();
+            body.insert("name".to_owned(), Value::String(function.name));
+            body.extend(function.rest);
+            let mut object = Map::new();
+            object.insert("type".to_owned(), Value::String(tool.kind));
+            object.insert("function".to_owned(), Value::Object(body));
+            object.extend(tool.rest);
+            Ok(Value::Object(object))
+        })
+        .collect()
+}
+
+pub(super) fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::invalid(
+            "messages",
+            "`messages` must hold at least one message",
+        ));
+    }
+    messages
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| self::message(&format!("messages[{index}]"), message))
+        .collect()
+}
+
+fn message(param: &str, message: wire::Message) -> Result<Message, ApiError> {
+    let tool_calls = message
+        .tool_calls
+        .unwrap_or_default()
+        .into_iter()
+        .enumerate()
+        .map(|(index, call)| tool_call(&format!("{param}.tool_calls[{index}]"), call))
+        .collect::<Result<Vec<_>, _>>()?;
+    let content = message
+        .content
+        .map(|content| text(param, content))
+        .transpose()?;
+    let may_be_empty = message.role == wire::Role::Assistant && !tool_calls.is_empty();
+    if content.is_none() && !may_be_empty {
+        return Err(ApiError::invalid(
+            format!("{param}.content"),
+            format!("`{param}.content` is missing"),
+        ));
+    }
+    if message.role == wire::Role::Tool && message.tool_call_id.is_none() {
+        return Err(ApiError::invalid(
+            format!("{param}.tool_call_id"),
+            format!("`{param}.tool_call_id` is missing: a tool message answers a call"),
+        ));
+    }
+    Ok(Message {
+        role: match message.role {
+            wire::Role::System => Role::System,
+            wire::Role::Developer => Role::Developer,
+            wire::Role::User => Role::User,
+            wire::Role::Assistant => Role::Assistant,
+            wire::Role::Tool => Role::Tool,
+        },
+        content,
+        name: message.name,
+        tool_calls,
+        tool_call_id: message.tool_call_id,
+    })
+}
+
+/// OpenAI's `prediction`: the text that the answer is expected to be.
+pub(super) fn prediction(prediction: wire::Prediction) -> Result<String, ApiError> {
+    if prediction.kind != "content" {
+        return Err(ApiError::unsupported(
+            "prediction.type",
+            format!("`{}` is not supported; use `content`", prediction.kind),
+        ));
+    }
+    text("prediction", prediction.content)
+}
+
+/// Text parts follow each other with nothing between them.
+fn text(param: &str, content: wire::Content) -> Result<String, ApiError> {
+    let parts = match content {
+        wire::Content::Text(text) => return Ok(text),
+        wire::Content::Parts(parts) => parts,
+    };
+    let mut all = String::new();
+    for (index, part) in parts.into_iter().enumerate() {
+        let param = format!("{param}.content[{index}]");
+        if part.kind != "text" {
+            return Err(ApiError::unsupported(
+                format!("{param}.type"),
+                format!(
+                    "`{}` is not supported: this model reads text only",
+                    part.kind
+                ),
+            ));
+        }
+        let text = part.text.ok_or_else(|| {
+            ApiError::invalid(
+                format!("{param}.text"),
+                format!("`{param}.text` is missing"),
+            )
+        })?;
+        all.push_str(&text);
+    }
+    Ok(all)
+}
+
+fn tool_call(param: &str, call: wire::ToolCall) -> Result<ToolCall, ApiError> {
+    // Clients write a call without arguments in either way.
+    let text = match call.function.arguments.trim() {
+        "" => "{}",
+        text => text,
+    };
+    let arguments: Value = serde_json::from_str(text)
+        .ok()
+        .filter(Value::is_object)
+        .ok_or_else(|| {
+            let param = format!("{param}.function.arguments");
+            let message = format!("`{param}` must be a JSON object in a string");
+            ApiError::invalid(param, message)
+        })?;
+    Ok(ToolCall {
+        id: call.id,
+        name: call.function.name,
+        arguments,
+    })
+}
