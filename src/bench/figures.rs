@@ -121,7 +121,8 @@ impl Figures {
     }
 
     /// How much better these are than those of `other`.
-    pub(super) fn advantage_over(&self, other: &Self) -> Advantage {
+    #[must_use]
+    pub fn advantage_over(&self, other: &Self) -> Advantage {
         let times = |of: fn(&Self) -> Option<Percentiles>| {
             let (ours, theirs) = (of(self)?, of(other)?);
             Percentiles::by(|which| ratio(which(&theirs), which(&ours)))

@@ -9,15 +9,17 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::bench::http::{HttpError, Server};
 use crate::bench::{self, Answers, Figures, Plan, Report};
 use flags::{Measures, Profile};
 
 #[derive(Debug, Args)]
 pub(super) struct Bench {
     /// Address of the server, beginning with http
+    #[arg(value_parser = address)]
     url: String,
     /// A second server that gets the same load in turn, to compare with
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = address)]
     against: Option<String>,
     /// The kind of load
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Profile::Kiosk)]
@@ -42,6 +44,10 @@ pub(super) struct Bench {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+}
+
+fn address(url: &str) -> Result<String, HttpError> {
+    Server::parse(url).map(|_| url.to_owned())
 }
 
 /// Exit code 1 when a server cannot be asked, an answer failed or none came; 2 for flags that do

@@ -53,6 +53,16 @@ fn a_long_prompt_among_running_answers_is_measured_for_two_servers() {
 }
 
 #[test]
+fn an_address_that_is_none_is_a_mistake_of_the_command_line() {
+    let output = Command::new(env!("CARGO_BIN_EXE_edgellm"))
+        .args(["bench", "localhost:8080"])
+        .output()
+        .expect("the binary starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("e.g. http://127.0.0.1:8080"));
+}
+
+#[test]
 fn a_flag_that_means_nothing_to_the_profile_is_refused() {
     let output = Command::new(env!("CARGO_BIN_EXE_edgellm"))
         .args(["bench", "http://127.0.0.1:1", "--rate", "2"])

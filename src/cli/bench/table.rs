@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::bench::{Advantage, Figures, Load, Part, Percentiles, Report};
 
 /// Width of the first column.
-const NAME: usize = 28;
+const NAME: usize = 36;
 
 /// The whole report. With two servers, each figure has a row for A, one for B, and how many times
 /// A is better.
@@ -55,27 +55,44 @@ fn describe(load: Load) -> String {
     match load {
         Load::Kiosk {
             clients, questions, ..
-        } => {
-            format!("{clients} kiosks at once with one store's prompt, {questions} questions each")
-        }
+        } => format!(
+            "{} at once with one store's prompt, {} each",
+            count(clients, "kiosk"),
+            count(questions, "question")
+        ),
         Load::Unrelated {
             clients, questions, ..
         } => format!(
-            "{clients} clients at once, each with a prompt of its own, {questions} questions each"
+            "{} at once, each with a prompt of its own, {} each",
+            count(clients, "client"),
+            count(questions, "question")
         ),
-        Load::Short { clients, questions } => {
-            format!("{clients} clients at once with short prompts, {questions} questions each")
-        }
-        Load::Intruder { clients, .. } => {
-            format!("{clients} long answers running when a long prompt arrives")
-        }
-        Load::Arrivals { rate, requests, .. } => {
-            format!("{requests} kiosks of one store, {rate} a second on average")
-        }
+        Load::Short { clients, questions } => format!(
+            "{} at once with short prompts, {} each",
+            count(clients, "client"),
+            count(questions, "question")
+        ),
+        Load::Intruder { clients, .. } => format!(
+            "{} running when a long prompt arrives",
+            count(clients, "long answer")
+        ),
+        Load::Arrivals { rate, requests, .. } => format!(
+            "{} to one store's kiosks, {rate} a second on average",
+            count(requests, "question")
+        ),
         Load::Copy {
             clients, questions, ..
-        } => format!("{clients} clients at once that ask for quotations, {questions} each"),
+        } => format!(
+            "{} at once, {} for a quotation each",
+            count(clients, "client"),
+            count(questions, "request")
+        ),
     }
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 fn title(part: Part) -> &'static str {
@@ -138,7 +155,7 @@ fn section(part: Part, servers: &[&Figures], advantage: Option<&Advantage>) -> S
         }
     }
     for (letter, figures) in LETTERS.iter().zip(servers) {
-        text.push_str(&summary(letter, figures, servers.len()));
+        text.push_str(&summary(part, letter, figures, servers.len()));
     }
     if let Some(better) = advantage.and_then(|advantage| advantage.tokens_per_second) {
         let _ = writeln!(text, "    A better by{:>10}", factor(better).trim_start());
@@ -169,13 +186,16 @@ fn factor(value: f64) -> String {
 }
 
 /// What there is one of.
-fn summary(letter: &str, figures: &Figures, servers: usize) -> String {
+fn summary(part: Part, letter: &str, figures: &Figures, servers: usize) -> String {
     let mut parts = Vec::new();
-    if figures.cut > 0 {
-        parts.push(format!("{} cut off on purpose", figures.cut));
-    }
-    if figures.answers > 0 || figures.cut == 0 {
-        parts.push(format!("{} answers", figures.answers));
+    if part == Part::Running {
+        parts.push(format!("{} cut off when it was served", figures.cut));
+        if figures.answers > 0 {
+            let early = count(figures.answers, "answer");
+            parts.push(format!("{early} too short for it: raise --max-tokens"));
+        }
+    } else {
+        parts.push(count(figures.answers, "answer"));
     }
     if let Some(rate) = figures.tokens_per_second {
         parts.push(format!("{rate:.1} tokens/s"));
@@ -193,4 +213,72 @@ fn summary(letter: &str, figures: &Figures, servers: usize) -> String {
         "  ".to_owned()
     };
     format!("{name}{}\n", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(seconds: f64) -> Figures {
+        Figures {
+            answers: 3,
+            time_to_first_token: Some(Percentiles {
+                p50: seconds,
+                p90: seconds,
+                p99: seconds,
+                max: 2.0 * seconds,
+            }),
+            tokens_per_second: Some(seconds * 100.0),
+            ..Figures::default()
+        }
+    }
+
+    #[test]
+    fn one_server_has_a_row_a_figure() {
+        let table = section(Part::Warm, &[&figures(0.5)], None);
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows[1], ["warm", "p50", "p90", "p99", "max"]);
+        let [.., p50, _, _, _, _, _, max, _] = rows[2].as_slice() else {
+            panic!("{table}");
+        };
+        assert_eq!((*p50, *max), ("0.500", "1.000"));
+        assert_eq!(rows[3].join(" "), "3 answers, 50.0 tokens/s");
+    }
+
+    #[test]
+    fn two_servers_have_a_row_each_and_one_for_the_comparison() {
+        let (ours, theirs) = (figures(0.5), figures(2.0));
+        let advantage = ours.advantage_over(&theirs);
+        let table = section(Part::Cold, &[&ours, &theirs], Some(&advantage));
+        let factors: Vec<_> = table
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("A better by"))
+            .map(|factors| factors.split('×').next().unwrap_or_default().trim())
+            .collect();
+        assert_eq!(factors, ["4.00", "0.25"]);
+        let widths: Vec<_> = table
+            .lines()
+            .filter(|line| line.ends_with(['s', '×']) && line.contains("   "))
+            .take(3)
+            .map(|line| line.chars().count())
+            .collect();
+        assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+    }
+
+    #[test]
+    fn what_went_wrong_stands_in_the_table() {
+        let figures = Figures {
+            refused: 2,
+            errors: 1,
+            first_error: Some("out of paper".to_owned()),
+            ..figures(1.0)
+        };
+        let text = summary(Part::Arrivals, "A", &figures, 1);
+        assert!(text.contains("2 refused") && text.contains("1 FAILED: out of paper"));
+        let short = summary(Part::Running, "A", &figures, 1);
+        assert!(short.contains("raise --max-tokens"), "{short}");
+    }
 }
