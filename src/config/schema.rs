@@ -146,7 +146,7 @@ const SCHEDULER: Section = Section {
             name: "speculation",
             kind: Kind::Flag,
             default: Fallback::Flag(true),
-            doc: "Guess what answers copy, where measured to be faster; it never changes a text.",
+            doc: "Guess what answers copy where that is measured to be faster; texts stay the same.",
         },
     ],
 };
