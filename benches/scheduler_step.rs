@@ -40,6 +40,7 @@ impl Engine for IdleEngine {
             batch_rows: 512,
             vocabulary: VOCABULARY,
             shares_prefixes: true,
+            pays_for_all_cells: false,
         }
     }
 

@@ -76,6 +76,7 @@ impl<'model> LlamaEngine<'model> {
             batch_rows: options.batch_rows as usize,
             vocabulary: model.info().vocabulary,
             shares_prefixes: model.info().shares_prefixes,
+            pays_for_all_cells: attention == Attention::Plain,
         };
         let mut engine = Self {
             context,

@@ -84,6 +84,9 @@ pub struct Shape {
     /// Whether a sequence may share the beginning of another: not so for
     /// recurrent, hybrid and sliding-window models.
     pub shares_prefixes: bool,
+    /// Whether cells that a row does not attend to cost it as much as others: what is kept for
+    /// later then slows down what is now.
+    pub pays_for_all_cells: bool,
 }
 
 /// One token to compute.

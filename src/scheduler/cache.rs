@@ -8,8 +8,8 @@ use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token};
 
 use super::prefix::PrefixTree;
 
-/// llama.cpp attends over every used cell and masks those of others, so what is kept for later
-/// costs every request now: of all cells at most one in this many, but for the latest beginning.
+/// Where every row pays for all used cells, what is kept for later gets one in this many of all
+/// cells at most, but for the latest beginning.
 const PARKED_SHARE: usize = 8;
 
 /// Keeps the engine's cells and the tree's in step: every change goes through here.
@@ -126,7 +126,12 @@ impl<E: Engine> Cache<E> {
         } else {
             self.is_parked[id.0 as usize] = true;
             self.parked.push_back(id);
-            let most = self.shape().cells / PARKED_SHARE;
+            let shape = self.shape();
+            let most = if shape.pays_for_all_cells {
+                shape.cells / PARKED_SHARE
+            } else {
+                shape.cells
+            };
             while self.parked.len() > 1 && self.parked_cells() > most {
                 self.evict();
             }

@@ -18,6 +18,7 @@ const SHAPE: Shape = Shape {
     batch_rows: 32,
     vocabulary: 256,
     shares_prefixes: true,
+    pays_for_all_cells: true,
 };
 
 fn scheduler(shape: Shape) -> Scheduler<FakeEngine> {
@@ -504,6 +505,28 @@ fn nothing_is_drafted_when_speculation_is_off() {
     run_dry(&mut scheduler);
     assert_eq!(scheduler.metrics.drafted_tokens.get(), 0);
     assert_eq!(scheduler.cache.engine().decodes, 100);
+}
+
+#[test]
+fn conversations_without_anything_in_common_stay_where_keeping_them_costs_nothing() {
+    for (pays_for_all_cells, cached) in [(false, 100), (true, 0)] {
+        let mut scheduler = scheduler(Shape {
+            pays_for_all_cells,
+            ..SHAPE
+        });
+        for turn in 0..2 {
+            for seed in 0..4 {
+                let (job, mut events) = job(&prompt(seed, 101), 2);
+                scheduler.submit(job);
+                run_dry(&mut scheduler);
+                let Some(Event::Finished(finished)) = received(&mut events).1 else {
+                    panic!("no end");
+                };
+                let expected = if turn == 0 { 0 } else { cached };
+                assert_eq!(finished.cached_tokens, expected, "{seed}");
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
