@@ -26,7 +26,8 @@ pub(super) fn prompt(name: &str, products: usize) -> String {
 
 /// The `number`-th question about a store of so many products.
 pub(super) fn question(number: usize, products: usize) -> String {
-    let asked = number * 13 % products.max(1);
+    // Prime and above the largest store: as many questions as products.
+    let asked = number * 2003 % products.max(1);
     format!("How much is the {}?", product(asked))
 }
 

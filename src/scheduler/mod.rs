@@ -44,6 +44,9 @@ const DRAFTS_BESIDE_PROMPTS: f64 = 0.25;
 /// Logits of answers and drafts take so much memory at most, however large the vocabulary.
 const DRAFT_LOGITS_BYTES: usize = 32 << 20;
 
+/// Waiting requests that are looked at in a step though they do not fit.
+const MOST_MISFITS: usize = 8;
+
 /// How a scheduler divides its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -155,54 +158,57 @@ impl<E: Engine> Scheduler<E> {
             .into_iter()
             .map(Some)
             .collect();
+        let cells = self.cache.shape().cells;
         let mut committed = self.committed();
+        let mut misfits = 0;
         for index in order {
-            let Some(next) = waiting[index].take() else {
+            let is_full = self.running.len() == self.limits.max_running;
+            let Some(next) = waiting[index].take_if(|next| !is_full || self.outranks(next)) else {
                 continue;
             };
-            if self.running.len() == self.limits.max_running && !self.make_way(next.class(), now) {
-                waiting[index] = Some(next);
-                break;
-            }
             let novel = next.len() - self.shareable(next.tokens(), self.running.len());
-            let cells = self.cache.shape().cells;
-            if plan::fits(novel, committed, self.running.len(), cells) {
-                let Some(id) = self.cache.acquire(next.tokens()) else {
-                    waiting[index] = Some(next);
-                    break;
-                };
-                committed += novel;
-                let mut sequence = next;
-                sequence.take_up(now, &self.metrics);
-                self.running.push(Running::new(id, sequence));
-            } else {
+            if !plan::fits(novel, committed, self.running.len(), cells) {
+                misfits += 1;
                 let waited = now.saturating_duration_since(next.queued());
                 waiting[index] = Some(next);
-                if waited > plan::PATIENCE {
+                if waited > plan::PATIENCE || misfits == MOST_MISFITS {
                     break;
                 }
+                continue;
             }
+            if is_full {
+                self.make_way(now);
+            }
+            let Some(id) = self.cache.acquire(next.tokens()) else {
+                waiting[index] = Some(next);
+                break;
+            };
+            committed += novel;
+            let mut sequence = next;
+            sequence.take_up(now, &self.metrics);
+            self.running.push(Running::new(id, sequence));
         }
-        // What had to make way meanwhile is there already.
+        // Those that made way are there already.
         self.waiting.extend(waiting.into_iter().flatten());
     }
 
-    /// Puts a request of a lower class than `class` back into the queue; its cells stay as long as
-    /// there is room, so that going on costs little. False if there is none.
-    fn make_way(&mut self, class: Class, now: Instant) -> bool {
+    /// Whether some running request is of a lower class.
+    fn outranks(&self, next: &Sequence) -> bool {
+        let lower = |running: &Running| running.sequence.class() < next.class();
+        self.running.iter().any(lower)
+    }
+
+    /// Puts a request of the lowest class back into the queue; its cells stay as long as there is
+    /// room, so that going on costs little.
+    fn make_way(&mut self, now: Instant) {
         let classes = self.running.iter().map(|running| running.sequence.class());
-        let Some(victim) = plan::victim(classes) else {
-            return false;
-        };
-        if self.running[victim].sequence.class() >= class {
-            return false;
+        if let Some(victim) = plan::victim(classes) {
+            let mut victim = self.running.remove(victim);
+            self.cache.park(victim.id);
+            self.metrics.preemptions.inc();
+            victim.sequence.put_back(now);
+            self.waiting.push(victim.sequence);
         }
-        let mut victim = self.running.remove(victim);
-        self.cache.park(victim.id);
-        self.metrics.preemptions.inc();
-        victim.sequence.put_back(now);
-        self.waiting.push(victim.sequence);
-        true
     }
 
     /// Cells that running requests have or still need for what is known of them.
@@ -241,8 +247,8 @@ impl<E: Engine> Scheduler<E> {
 
     /// Starts sequences from the longest beginning in the cache, but for those that an older
     /// one will soon give a longer one: that one is as urgent then as the most urgent that
-    /// waits for it, so waiting never takes longer than computing it again would.
-    ///
+    /// waits for it, so waiting never takes longer than computing it again would. Returns how
+    /// soon each running sequence is wanted.
     fn begin(&mut self) -> Vec<Urgency> {
         let urgency = |running: &Running| Urgency {
             class: running.sequence.class(),
