@@ -92,7 +92,7 @@ class Maker:
                 int(low * (high / low) ** rng.random() + 0.5), max(1, room // 45)
             )  # as many small as large stores
             store = make_store(Names(rng, mix.held_out_names, self.words), count)
-            tools = make_tools(rng) if rng.random() < 0.38 else []
+            tools = make_tools(rng) if rng.random() < 0.45 else []
             prompt, layout = system_prompt(rng, store)
             ids = self.encode(chat.system_text(prompt, tools, rng.random() < 0.5))
             if rng.random() < 0.02:  # a client that sends no facts at all
@@ -105,7 +105,7 @@ class Maker:
             self.put(b, row, at, ids, 0, number, 0)
             root, at = len(ids), at + len(ids)
             talk = Dialogues(rng, store, tools, mix.held_out_phrases)
-            branches = max(8, int(1.5 * count)) + 3 * len(tools)
+            branches = max(12, int(1.5 * count)) + 3 * len(tools)
             for branch in range(1, branches + 1):
                 turns = talk.conversation()
                 tokens, spans = self.conversation(turns)

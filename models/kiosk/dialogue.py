@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import phrases
 from names import other_number, sentence_case, title
@@ -147,18 +147,43 @@ class Dialogues:
             text = text.lower()
         return text.format(**values)
 
-    def spoken(self, name: str, known: bool = True) -> tuple[str, str]:
+    def garbled(self, text: str, kept: str) -> str:
+        """Strange words beside the name now and then: what belongs to a name that is in the facts, they tell."""
+        rng = self.rng
+        before, name, after = text.partition(kept)
+        if not name or rng.random() < 0.78:
+            return text
+        first, last = before.split(" "), after.split(" ")
+        for _ in range(rng.choice((1, 1, 2))):
+            word = rng.choice(self.store.names.words)
+            if rng.random() < 0.5:
+                first.insert(rng.randrange(len(first)), word)
+            else:
+                last.insert(rng.randint(1, len(last)), word)
+        return " ".join(first) + name + " ".join(last)
+
+    def asked(self) -> tuple[Product, str]:
+        """A product and how a customer calls it, sometimes by a part of its name.
+
+        The answer's name starts where the customer's does: to find a word before that is much harder to learn.
+        """
+        rng = self.rng
+        p = rng.choice(self.store.products)
+        words = p.name.split()
+        if len(words) > 1 and rng.random() < 0.12:
+            first = rng.random() < 0.6
+            part = " ".join(words[1:] if first else words[:-1])
+            if sum(part.lower() in other.name.lower() for other in self.store.products) == 1 and len(part) > 3:
+                return replace(p, name=part) if first else p, self.spoken(part)[1]
+        return p, self.spoken(p.name)[1]
+
+    def spoken(self, name: str) -> tuple[str, str]:
         """The name as a customer says it, and with its article."""
         rng = self.rng
         kind = rng.random()
         said = name if kind < 0.3 else title(name.lower()) if kind < 0.36 else name.lower()
         if rng.random() < 0.08:
             said = other_number(said)
-        words = said.split()
-        if known and len(words) > 1 and rng.random() < 0.12:
-            part = " ".join(words[1:] if rng.random() < 0.6 else words[:-1])
-            if sum(part.lower() in p.name.lower() for p in self.store.products) == 1 and len(part) > 3:
-                said = part
         return said, rng.choice(("the ", "the ", "the ", "", "", "", "a ", "your ", "some ")) + said
 
     def place(self, p: Product) -> str:
@@ -212,18 +237,16 @@ class Dialogues:
 
     def product_turns(self) -> list[Turn]:
         rng = self.rng
-        p = rng.choice(self.store.products)
         attribute = self.attribute()
-        with_article = self.spoken(p.name)[1]
-        turns = [self.answer(p, attribute, self.ask(attribute, with_article))]
+        p, with_article = self.asked()
+        turns = [self.answer(p, attribute, self.garbled(self.ask(attribute, with_article), with_article))]
         while rng.random() < 0.36:
             if rng.random() < 0.5:
                 attribute = rng.choice([a for a in ("price", "place", "stock") if a != attribute])
                 known = {"price": phrases.IT_PRICE, "place": phrases.IT_PLACE, "stock": phrases.IT_STOCK}[attribute]
                 turns.append(self.answer(p, attribute, self.phrase("it", known, u=self.store.unit)))
             elif attribute not in ("sell", "about"):
-                p = rng.choice(self.store.products)
-                with_article = self.spoken(p.name)[1]
+                p, with_article = self.asked()
                 turns.append(self.answer(p, attribute, self.phrase("and", phrases.AND_OTHER, x=with_article)))
             turns[-1].category = (
                 "follow-up" if len(turns) > 1 and turns[-1].category not in ("unknown", "tool") else turns[-1].category
@@ -231,7 +254,7 @@ class Dialogues:
         return turns
 
     def absent_turns(self) -> list[Turn]:
-        said, with_article = self.spoken(self.store.absent(), known=False)
+        said, with_article = self.spoken(self.store.absent())
         attribute = self.attribute()
         turns = [self.unknown(attribute, said, self.ask(attribute, with_article))]
         if turns[0].category == "tool" and self.rng.random() < 0.65:
@@ -290,7 +313,7 @@ class Dialogues:
         return [Turn(user.lower() if rng.random() < 0.3 else user, answer, "small talk", answer)]
 
     def conversation(self) -> list[Turn]:
-        products, absent, topic, other = (48, 22, 14, 16) if self.tools else (68, 15, 11, 6)
+        products, absent, topic, other = (42, 30, 12, 16) if self.tools else (68, 15, 11, 6)
         turns = self.rng.choices(
             (self.product_turns, self.absent_turns, self.topic_turns, self.other_turns),
             (products if self.store.products else 0, absent, topic, other),

@@ -43,7 +43,7 @@ STAGES = [
     Stage([(FIRST, 1.0)], 0.7, 0.25),
     Stage([(SHORT, 1.0)], 0.8, 0.4),
     Stage([(SHORT, 0.6), (MIDDLE, 0.4)], 0.9, 0.55),
-    Stage([(SHORT, 0.45), (MIDDLE, 0.35), (LONG, 0.2)], 1.0, 1.0),
+    Stage([(SHORT, 0.55), (MIDDLE, 0.3), (LONG, 0.15)], 1.0, 1.0),
 ]
 CHECKS = [("known phrasings", False), ("new phrasings", True)]
 
