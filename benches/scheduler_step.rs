@@ -38,6 +38,7 @@ impl Engine for IdleEngine {
             cells: 1 << 20,
             sequences: self.sequences,
             batch_rows: 512,
+            tile_rows: 0,
             vocabulary: VOCABULARY,
             shares_prefixes: true,
             pays_for_all_cells: false,

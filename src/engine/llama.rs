@@ -74,6 +74,11 @@ impl<'model> LlamaEngine<'model> {
             cells: context.n_ctx() as usize,
             sequences: options.sequences,
             batch_rows: options.batch_rows as usize,
+            // `ggml_fa_tile_config::Q`: below it flash attention walks cell by cell.
+            tile_rows: match attention {
+                Attention::Plain => 0,
+                Attention::Flash => 64,
+            },
             vocabulary: model.info().vocabulary,
             shares_prefixes: model.info().shares_prefixes,
             pays_for_all_cells: attention == Attention::Plain,

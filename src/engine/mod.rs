@@ -79,6 +79,9 @@ pub struct Shape {
     pub sequences: u32,
     /// Rows that one decode takes at most.
     pub batch_rows: usize,
+    /// Batches of at least so many rows are computed by a faster method: a chunk that comes near
+    /// is better as large.
+    pub tile_rows: usize,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub vocabulary: usize,
     /// Whether a sequence may share the beginning of another: not so for

@@ -8,9 +8,9 @@ use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token};
 
 use super::prefix::PrefixTree;
 
-/// Where every row pays for all used cells, what is kept for later gets one in this many of all
-/// cells at most, but for the latest beginning.
-const PARKED_SHARE: usize = 8;
+/// Where every row pays for all used cells, what is kept for later gets so many at most, but for
+/// the latest beginning: a store's prompt that many kiosks send is among them in any case.
+const PARKED_AT_A_PRICE: usize = 512;
 
 /// Keeps the engine's cells and the tree's in step: every change goes through here.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl<E: Engine> Cache<E> {
             self.parked.push_back(id);
             let shape = self.shape();
             let most = if shape.pays_for_all_cells {
-                shape.cells / PARKED_SHARE
+                PARKED_AT_A_PRICE.min(shape.cells / 8)
             } else {
                 shape.cells
             };

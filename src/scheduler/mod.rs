@@ -317,6 +317,7 @@ impl<E: Engine> Scheduler<E> {
                     answers + drafted,
                     self.limits.target_inter_token,
                     shape.batch_rows,
+                    shape.tile_rows,
                 ),
             };
             match plan::compose(&needs, budget) {

@@ -68,22 +68,34 @@ impl Pace {
         }
     }
 
-    /// Rows of prompts, `most` at most, that keep a step with `outputs` rows within `target`.
-    pub(super) fn prefill_rows(&self, outputs: usize, target: Duration, most: usize) -> usize {
+    /// Rows of prompts, `most` at most, that keep a step with `outputs` rows within `target`; or
+    /// within twice that, if they make the batch `tile` rows large, so that every row is cheaper.
+    pub(super) fn prefill_rows(
+        &self,
+        outputs: usize,
+        target: Duration,
+        most: usize,
+        tile: usize,
+    ) -> usize {
         if !self.prefill.is_known() {
             return FIRST_ROWS.min(most);
         }
-        let left = target.as_secs_f64() - self.outputs(outputs).unwrap_or(0.0);
-        let fits = |rows: usize| self.prefill.seconds(rows).is_some_and(|s| s <= left);
+        let target = target.as_secs_f64();
+        let left = target - self.outputs(outputs).unwrap_or(0.0);
+        let takes = |rows: usize| self.prefill.seconds(rows).unwrap_or(f64::INFINITY);
+        let to_tile = tile.saturating_sub(outputs);
         let least = LEAST_ROWS.min(most);
         let (mut fitting, mut beyond) = (least, most + 1);
         while beyond - fitting > 1 {
             let middle = usize::midpoint(fitting, beyond);
-            if fits(middle) {
+            if takes(middle) <= left {
                 fitting = middle;
             } else {
                 beyond = middle;
             }
+        }
+        if fitting < to_tile && to_tile <= most && takes(to_tile) <= left + target {
+            return to_tile;
         }
         fitting
     }
@@ -200,7 +212,7 @@ mod tests {
         let mut pace = Pace::default();
         pace.observe(4, 0, millis(50));
         pace.observe(4, 100, millis(150));
-        assert_eq!(pace.prefill_rows(4, TARGET, 512), 100);
+        assert_eq!(pace.prefill_rows(4, TARGET, 512, 0), 100);
     }
 
     #[test]
@@ -215,7 +227,7 @@ mod tests {
         assert!((seconds(1) - 0.030).abs() < 0.003);
         assert!((seconds(16) - 0.100).abs() < 0.010);
         assert!(seconds(4) > seconds(1) && seconds(4) < seconds(16));
-        assert!(pace.prefill_rows(1, TARGET, 512) > 2 * pace.prefill_rows(16, TARGET, 512));
+        assert!(pace.prefill_rows(1, TARGET, 512, 0) > 2 * pace.prefill_rows(16, TARGET, 512, 0));
     }
 
     #[test]
@@ -226,8 +238,24 @@ mod tests {
             pace.observe(1, 16, millis(10 + 80));
             pace.observe(0, 256, millis(300));
         }
-        let rows = pace.prefill_rows(1, TARGET, 512);
+        let rows = pace.prefill_rows(1, TARGET, 512, 0);
         assert!((50..130).contains(&rows), "{rows}");
+    }
+
+    #[test]
+    fn a_chunk_that_comes_near_a_tile_is_one() {
+        let mut pace = Pace::default();
+        pace.observe(4, 0, millis(40));
+        pace.observe(4, 60, millis(200));
+        assert_eq!(pace.prefill_rows(4, TARGET, 512, 64), 60);
+        assert!(pace.prefill_rows(4, TARGET, 512, 0) < 50);
+        for _ in 0..100 {
+            pace.observe(4, 60, millis(400));
+        }
+        assert!(
+            pace.prefill_rows(4, TARGET, 512, 64) < 30,
+            "too slow for that"
+        );
     }
 
     #[test]
@@ -239,7 +267,7 @@ mod tests {
         }
         pace.observe(8, 0, millis(60));
         pace.observe(8, 32, millis(90));
-        assert!(pace.prefill_rows(8, TARGET, 512) >= 64);
+        assert!(pace.prefill_rows(8, TARGET, 512, 0) >= 64);
     }
 
     #[test]
@@ -248,7 +276,7 @@ mod tests {
         for _ in 0..5 {
             pace.observe(1, 64, Duration::from_secs(3));
         }
-        assert_eq!(pace.prefill_rows(1, TARGET, 512), LEAST_ROWS);
+        assert_eq!(pace.prefill_rows(1, TARGET, 512, 0), LEAST_ROWS);
     }
 
     #[test]
@@ -258,7 +286,7 @@ mod tests {
         for _ in 0..100 {
             pace.observe(4, 8, millis(20));
         }
-        assert!(pace.prefill_rows(4, TARGET, 512) > 30);
+        assert!(pace.prefill_rows(4, TARGET, 512, 0) > 30);
     }
 
     #[test]
@@ -266,13 +294,13 @@ mod tests {
         let mut pace = Pace::default();
         pace.observe(4, 0, millis(900));
         pace.observe(0, 10, Duration::from_secs(1));
-        assert_eq!(pace.prefill_rows(4, TARGET, 512), LEAST_ROWS);
-        assert_eq!(pace.prefill_rows(4, TARGET, 4), 4);
+        assert_eq!(pace.prefill_rows(4, TARGET, 512, 0), LEAST_ROWS);
+        assert_eq!(pace.prefill_rows(4, TARGET, 4, 0), 4);
     }
 
     #[test]
     fn an_unknown_machine_starts_with_a_modest_chunk() {
-        assert_eq!(Pace::default().prefill_rows(4, TARGET, 512), 64);
+        assert_eq!(Pace::default().prefill_rows(4, TARGET, 512, 0), 64);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) const LONGEST_DRAFT: usize = 16;
 /// Weight of the newest token in a kind's mean.
 const NEWEST: f64 = 0.05;
 /// How fast the mean of a kind that is never tried returns to its first guess, to be tried again.
-const FORGETTING: f64 = 0.002;
+const FORGETTING: f64 = 0.0001;
 /// How many of its own tokens an answer needs to outweigh the mean of the kind.
 const OWN_WEIGHT: f64 = 8.0;
 
@@ -261,7 +261,7 @@ pub(super) fn allot(
 ) -> Vec<usize> {
     /// Each answer has to get faster by this much on the average, and one more by that: the times
     /// are no surer.
-    const WORTH: f64 = 1.05;
+    const WORTH: f64 = 1.08;
     let mut lengths = vec![0; offers.len()];
     // Of each offer the tokens that it brings, and the chance that its next one counts.
     let mut tokens = vec![1.0; offers.len()];

@@ -16,6 +16,7 @@ const SHAPE: Shape = Shape {
     cells: 512,
     sequences: 8,
     batch_rows: 32,
+    tile_rows: 0,
     vocabulary: 256,
     shares_prefixes: true,
     pays_for_all_cells: true,
