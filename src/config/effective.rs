@@ -105,7 +105,7 @@ fn scheduler(scheduler: &Scheduler) -> Lines<3> {
             target_inter_token.as_millis().to_string(),
         ),
         ("max_batch_tokens", max_batch_tokens.to_string()),
-        ("speculation", speculation.to_string()),
+        ("speculation", quoted(speculation.as_str())),
     ]
 }
 

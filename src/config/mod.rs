@@ -34,7 +34,8 @@ use std::path::PathBuf;
 
 pub use mistake::{ConfigError, Mistake};
 pub use settings::{
-    Admission, Attention, LogFormat, LogLevel, Model, Scheduler, Server, Settings, Telemetry,
+    Admission, Attention, LogFormat, LogLevel, Model, Scheduler, Server, Settings, Speculation,
+    Telemetry,
 };
 
 /// Everything that [`load`] looks at; it reads nothing else of its surroundings.

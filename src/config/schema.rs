@@ -144,9 +144,9 @@ const SCHEDULER: Section = Section {
             .doc("Most tokens computed in one step; fewer react faster, more read prompts faster."),
         Key {
             name: "speculation",
-            kind: Kind::Flag,
-            default: Fallback::Flag(true),
-            doc: "Guess what answers copy where that is measured to be faster; texts stay the same.",
+            kind: Kind::Choice(&["auto", "on", "off"]),
+            default: Fallback::Text("auto"),
+            doc: "Guess what answers copy, where measured to be faster: on, off, or auto, which is off for very small models.",
         },
     ],
 };

@@ -82,6 +82,18 @@ pub enum Attention {
     Flash,
 }
 
+/// Whether answers may draft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Speculation {
+    /// Unless the model is very small.
+    Auto,
+    /// Where it is measured to be faster.
+    On,
+    /// Never.
+    Off,
+}
+
 /// Section `[scheduler]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,7 +104,7 @@ pub struct Scheduler {
     /// Most tokens in one step.
     pub max_batch_tokens: NonZeroU32,
     /// Whether answers may draft tokens that they seem to copy.
-    pub speculation: bool,
+    pub speculation: Speculation,
 }
 
 /// Section `[admission]`.
@@ -166,6 +178,18 @@ impl Attention {
             Self::Auto => "auto",
             Self::Plain => "plain",
             Self::Flash => "flash",
+        }
+    }
+}
+
+impl Speculation {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct ModelSpec {
     pub id: String,
     /// The GGUF file.
     pub path: PathBuf,
+    /// Whether it drafts unless it is very small; [`Limits::speculation`] is for any size.
+    pub large_models_speculate: bool,
     /// How its context is laid out, but for the threads.
     pub engine: EngineOptions,
     /// Threads that compute, where the configuration says.
@@ -76,11 +78,12 @@ impl ModelSpec {
                     config::Attention::Flash => Some(Attention::Flash),
                 },
             },
+            large_models_speculate: settings.scheduler.speculation == config::Speculation::Auto,
             threads: model.threads.map(std::num::NonZeroU32::get),
             limits: Limits {
                 max_running: max_running as usize,
                 target_inter_token: settings.scheduler.target_inter_token,
-                speculation: settings.scheduler.speculation,
+                speculation: settings.scheduler.speculation == config::Speculation::On,
             },
             max_waiting: settings.admission.max_waiting as usize,
         }

@@ -3,6 +3,7 @@
 //! another with the same beginning.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token};
 
@@ -11,6 +12,10 @@ use super::prefix::PrefixTree;
 /// Where every row pays for all used cells, what is kept for later gets so many at most, but for
 /// the latest beginning: a store's prompt that many kiosks send is among them in any case.
 const PARKED_AT_A_PRICE: usize = 512;
+/// Elsewhere a row only looks at the masks of what is kept. That is little, but for thousands of
+/// cells no longer nothing: beyond so many they go when nobody asked for them for a while.
+const PARKED_FOR_GOOD: usize = 1024;
+const A_WHILE: Duration = Duration::from_secs(30);
 
 /// Keeps the engine's cells and the tree's in step: every change goes through here.
 #[derive(Debug)]
@@ -18,8 +23,8 @@ pub(super) struct Cache<E> {
     engine: E,
     tree: PrefixTree,
     free_ids: Vec<SeqId>,
-    /// Least recently used first.
-    parked: VecDeque<SeqId>,
+    /// Least recently used first, with the time of that.
+    parked: VecDeque<(SeqId, Instant)>,
     /// By sequence, whether it is parked.
     is_parked: Vec<bool>,
 }
@@ -65,10 +70,10 @@ impl<E: Engine> Cache<E> {
 
     /// A sequence without cells for a request of these tokens; a parked one gives way for it
     /// if need be, those that it can share with last.
-    pub(super) fn acquire(&mut self, tokens: &[Token]) -> Option<SeqId> {
+    pub(super) fn acquire(&mut self, tokens: &[Token], now: Instant) -> Option<SeqId> {
         if self.free_ids.is_empty() {
             for holder in self.tree.holders_of_match(tokens) {
-                self.touch(holder);
+                self.touch(holder, now);
             }
             self.evict();
         }
@@ -76,7 +81,7 @@ impl<E: Engine> Cache<E> {
     }
 
     /// Lets `id` share the longest beginning of `tokens` that is in the cache; returns its length.
-    pub(super) fn share(&mut self, id: SeqId, tokens: &[Token]) -> usize {
+    pub(super) fn share(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
         let Some(tokens) = self.shareable(tokens) else {
             return 0;
         };
@@ -87,7 +92,7 @@ impl<E: Engine> Cache<E> {
             self.engine.share(*source, id, length);
         }
         for source in sources {
-            self.touch(source);
+            self.touch(source, now);
         }
         length
     }
@@ -120,21 +125,28 @@ impl<E: Engine> Cache<E> {
     }
 
     /// The request of `id` has ended; its cells stay for the next with the same beginning.
-    pub(super) fn park(&mut self, id: SeqId) {
+    pub(super) fn park(&mut self, id: SeqId, now: Instant) {
         if !self.shape().shares_prefixes || self.tree.is_redundant(id) {
             self.release(id);
         } else {
             self.is_parked[id.0 as usize] = true;
-            self.parked.push_back(id);
+            self.parked.push_back((id, now));
             let shape = self.shape();
-            let most = if shape.pays_for_all_cells {
-                PARKED_AT_A_PRICE.min(shape.cells / 8)
-            } else {
-                shape.cells
-            };
-            while self.parked.len() > 1 && self.parked_cells() > most {
+            let most = PARKED_AT_A_PRICE.min(shape.cells / 8);
+            while shape.pays_for_all_cells && self.parked.len() > 1 && self.parked_cells() > most {
                 self.evict();
             }
+        }
+    }
+
+    /// Frees what nobody has asked for in a while, where there is much of it.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while self.parked.len() > 1
+            && let Some((_, used)) = self.parked.front()
+            && now.saturating_duration_since(*used) > A_WHILE
+            && self.parked_cells() > PARKED_FOR_GOOD
+        {
+            self.evict();
         }
     }
 
@@ -156,7 +168,7 @@ impl<E: Engine> Cache<E> {
 
     /// Frees the least recently used parked sequence; false when there is none.
     fn evict(&mut self) -> bool {
-        let Some(id) = self.parked.pop_front() else {
+        let Some((id, _)) = self.parked.pop_front() else {
             return false;
         };
         self.is_parked[id.0 as usize] = false;
@@ -164,10 +176,10 @@ impl<E: Engine> Cache<E> {
         true
     }
 
-    fn touch(&mut self, id: SeqId) {
-        if let Some(place) = self.parked.iter().position(|parked| *parked == id) {
+    fn touch(&mut self, id: SeqId, now: Instant) {
+        if let Some(place) = self.parked.iter().position(|(parked, _)| *parked == id) {
             self.parked.remove(place);
-            self.parked.push_back(id);
+            self.parked.push_back((id, now));
         }
     }
 
@@ -191,5 +203,39 @@ impl<E: Engine> Cache<E> {
     #[cfg(test)]
     pub(super) fn cells(&self) -> usize {
         self.tree.cells()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fake::FakeEngine;
+
+    #[test]
+    fn what_nobody_asks_for_goes_after_a_while_but_for_the_latest() {
+        let shape = Shape {
+            cells: 10_000,
+            sequences: 8,
+            batch_rows: 512,
+            tile_rows: 0,
+            vocabulary: 256,
+            shares_prefixes: true,
+            pays_for_all_cells: false,
+        };
+        let mut cache = Cache::new(FakeEngine::new(shape));
+        let start = Instant::now();
+        for number in 0..4 {
+            let tokens = vec![Token(number); 1000];
+            let id = cache.acquire(&tokens, start).expect("a sequence");
+            cache.computed(id, &tokens);
+            cache.park(id, start + Duration::from_secs(10) * number.unsigned_abs());
+        }
+        let mut after = |seconds| {
+            cache.expire(start + Duration::from_secs(seconds));
+            cache.parked_cells()
+        };
+        assert_eq!(after(30), 4000);
+        assert_eq!(after(45), 2000);
+        assert_eq!(after(1000), 1000);
     }
 }

@@ -110,9 +110,11 @@ impl<E: Engine> Scheduler<E> {
     /// computes one batch and delivers what came of it. `clock` is asked before
     /// and after the batch.
     pub fn step(&mut self, clock: &dyn Fn() -> Instant) {
-        self.drop_cancelled();
-        self.take_up(clock());
-        if let Some(shares) = self.compose(clock()) {
+        let now = clock();
+        self.drop_cancelled(now);
+        self.cache.expire(now);
+        self.take_up(now);
+        if let Some(shares) = self.compose(now) {
             self.compute(&shares, clock);
         }
         self.publish();
@@ -130,7 +132,7 @@ impl<E: Engine> Scheduler<E> {
         self.publish();
     }
 
-    fn drop_cancelled(&mut self) {
+    fn drop_cancelled(&mut self, now: Instant) {
         let metrics = &self.metrics;
         self.waiting.retain(|sequence| {
             let left = sequence.client_left();
@@ -145,7 +147,7 @@ impl<E: Engine> Scheduler<E> {
             .collect();
         for running in gone {
             running.sequence.cancelled(&self.metrics);
-            self.cache.park(running.id);
+            self.cache.park(running.id, now);
         }
     }
 
@@ -179,7 +181,7 @@ impl<E: Engine> Scheduler<E> {
             if is_full {
                 self.make_way(now);
             }
-            let Some(id) = self.cache.acquire(next.tokens()) else {
+            let Some(id) = self.cache.acquire(next.tokens(), now) else {
                 waiting[index] = Some(next);
                 break;
             };
@@ -204,7 +206,7 @@ impl<E: Engine> Scheduler<E> {
         let classes = self.running.iter().map(|running| running.sequence.class());
         if let Some(victim) = plan::victim(classes) {
             let mut victim = self.running.remove(victim);
-            self.cache.park(victim.id);
+            self.cache.park(victim.id, now);
             self.metrics.preemptions.inc();
             victim.sequence.put_back(now);
             self.waiting.push(victim.sequence);
@@ -249,7 +251,7 @@ impl<E: Engine> Scheduler<E> {
     /// one will soon give a longer one: that one is as urgent then as the most urgent that
     /// waits for it, so waiting never takes longer than computing it again would. Returns how
     /// soon each running sequence is wanted.
-    fn begin(&mut self) -> Vec<Urgency> {
+    fn begin(&mut self, at: Instant) -> Vec<Urgency> {
         let urgency = |running: &Running| Urgency {
             class: running.sequence.class(),
             left: running.sequence.missing(),
@@ -276,7 +278,7 @@ impl<E: Engine> Scheduler<E> {
                 urgencies[older].wanted_by(running.sequence.class(), left);
                 continue;
             }
-            let shared = self.cache.share(running.id, tokens);
+            let shared = self.cache.share(running.id, tokens, at);
             let running = &mut self.running[index];
             running.begun = true;
             running.sequence.begin(shared, &self.metrics);
@@ -291,7 +293,7 @@ impl<E: Engine> Scheduler<E> {
             if self.running.is_empty() {
                 return None;
             }
-            let urgencies = self.begin();
+            let urgencies = self.begin(now);
             let needs: Vec<Need> = self
                 .running
                 .iter()
@@ -349,7 +351,8 @@ impl<E: Engine> Scheduler<E> {
         let offers = self.offers();
         let room = self.draft_room(answers, unread);
         let lengths = speculate::allot(&offers, answers, room, |rows| {
-            let seconds = self.pace.outputs(rows).unwrap_or(f64::INFINITY);
+            let seconds = self.pace.decoding(answers, rows);
+            let seconds = seconds.unwrap_or(f64::INFINITY);
             if rows > answers && seconds > longest {
                 f64::INFINITY
             } else {
@@ -359,8 +362,7 @@ impl<E: Engine> Scheduler<E> {
         for (offer, &length) in offers.iter().zip(&lengths) {
             let running = &mut self.running[offer.running];
             if length == 0 {
-                let record = running.sequence.record_mut();
-                self.acceptance.skip(offer.guess.kind, record);
+                running.watch(offer.guess);
             } else {
                 running.take_draft(Guess {
                     length,
@@ -453,10 +455,10 @@ impl<E: Engine> Scheduler<E> {
             if let Some(row) = *end {
                 let logits = |row: usize| self.cache.logits(row);
                 let progress = running.advance(row, &logits, &*self.pieces, now, &self.metrics);
-                if let Some((kind, outcome)) = running.draft_outcome(progress) {
-                    let drafted = running.draft.len() as u64;
-                    self.metrics.drafted_tokens.inc_by(drafted);
-                    self.metrics.accepted_tokens.inc_by(outcome.accepted as u64);
+                let (drafted, accepted) = (running.draft.len(), running.draft.accepted());
+                self.metrics.drafted_tokens.inc_by(drafted as u64);
+                self.metrics.accepted_tokens.inc_by(accepted as u64);
+                if let Some((kind, outcome)) = running.guess_outcome(progress) {
                     let record = running.sequence.record_mut();
                     self.acceptance.learn(kind, record, outcome);
                 }
@@ -476,7 +478,7 @@ impl<E: Engine> Scheduler<E> {
             if running.sequence.client_left() && !running.sequence.is_finished() {
                 running.sequence.cancelled(&self.metrics);
             }
-            self.cache.park(running.id);
+            self.cache.park(running.id, now);
         }
     }
 

@@ -26,6 +26,11 @@ const FIRST_ROWS: usize = 64;
 pub(super) struct Pace {
     outputs: Curve,
     prefill: Curve,
+    /// What a step takes longer whose batch has another shape than the one before: llama.cpp makes
+    /// its graph anew. Much for a small model, nothing for a large one.
+    switching: f64,
+    /// Rows of the last step, if none were of prompts.
+    last: Option<usize>,
 }
 
 impl Default for Pace {
@@ -34,6 +39,8 @@ impl Default for Pace {
             // Decoding reads all weights for its first row: more rows cost little, as a first guess.
             outputs: Curve::new(0.15),
             prefill: Curve::new(1.0),
+            switching: 0.0,
+            last: None,
         }
     }
 }
@@ -42,8 +49,15 @@ impl Pace {
     /// Learns from a step that took `took`.
     pub(super) fn observe(&mut self, outputs: usize, prefill: usize, took: Duration) {
         let took = took.as_secs_f64();
+        let last = std::mem::replace(&mut self.last, (prefill == 0).then_some(outputs));
         if prefill == 0 {
-            self.outputs.learn(outputs, took);
+            match self.outputs.known(outputs) {
+                Some(known) if last != Some(outputs) => {
+                    let longer = (took - known).clamp(0.0, known);
+                    self.switching += NEWEST * (longer - self.switching);
+                }
+                _ => self.outputs.learn(outputs, took),
+            }
             return;
         }
         match self.outputs(outputs) {
@@ -66,6 +80,17 @@ impl Pace {
         } else {
             self.outputs.seconds(rows)
         }
+    }
+
+    /// Seconds that an answering step of `rows` costs, `answers` of them wanted in any case, with
+    /// what changing the shape of the batch costs now and, beside a usual step, later.
+    pub(super) fn decoding(&self, answers: usize, rows: usize) -> Option<f64> {
+        let switches = match self.last {
+            Some(last) if last == rows => 0.0,
+            Some(last) if last == answers => 2.0,
+            _ => 1.0,
+        };
+        Some(self.outputs(rows)? + switches * self.switching)
     }
 
     /// Rows of prompts, `most` at most, that keep a step with `outputs` rows within `target`; or
@@ -124,6 +149,13 @@ impl Curve {
             guess,
             points: Vec::new(),
         }
+    }
+
+    /// Seconds at a size that was measured itself.
+    fn known(&self, rows: usize) -> Option<f64> {
+        let point = self.points.get(index(rows)).copied().flatten()?;
+        let is_sure = point.measured >= FIRST_FEW;
+        if is_sure { self.seconds(rows) } else { None }
     }
 
     fn is_known(&self) -> bool {
@@ -240,6 +272,25 @@ mod tests {
         }
         let rows = pace.prefill_rows(1, TARGET, 512, 0);
         assert!((50..130).contains(&rows), "{rows}");
+    }
+
+    #[test]
+    fn changing_the_shape_of_the_batch_has_its_own_price() {
+        let mut pace = Pace::default();
+        for _ in 0..10 {
+            pace.observe(1, 0, millis(10));
+        }
+        for _ in 0..10 {
+            pace.observe(4, 0, millis(12));
+        }
+        for _ in 0..60 {
+            pace.observe(4, 0, millis(20));
+            pace.observe(1, 0, millis(18));
+        }
+        let seconds = |rows| pace.decoding(1, rows).expect("known");
+        assert!((pace.outputs(1).expect("known") - 0.010).abs() < 0.001);
+        assert!((seconds(1) - 0.010).abs() < 0.001, "as the last");
+        assert!(seconds(4) > 0.012 + 0.012, "there and back");
     }
 
     #[test]

@@ -368,16 +368,23 @@ impl Running {
         }
     }
 
-    /// What its guess was worth, if it drafted: what an answer that ended left over was not wrong.
-    pub(super) fn draft_outcome(&self, progress: Progress) -> Option<(Kind, Outcome)> {
+    /// Drafts nothing, but remembers what it would have.
+    pub(super) fn watch(&mut self, guess: Guess) {
+        self.draft.kind = Some(guess.kind);
+        self.draft.expected = self.sequence.guessed(guess).first().copied();
+    }
+
+    /// What its guess was worth, if it had one. What an answer that ended left over was not wrong,
+    /// and a guess that was only watched tells by its first token.
+    pub(super) fn guess_outcome(&self, progress: Progress) -> Option<(Kind, Outcome)> {
+        let kind = self.draft.kind?;
         let accepted = self.draft.accepted;
-        let drafted = match progress {
-            Progress::Continues => self.draft.tokens.len(),
-            Progress::Ended => accepted,
+        let (drafted, accepted) = match (self.draft.expected, progress) {
+            (Some(token), _) => (1, usize::from(self.sequence.tokens.last() == Some(&token))),
+            (None, Progress::Continues) => (self.draft.tokens.len(), accepted),
+            (None, Progress::Ended) => (accepted, accepted),
         };
-        self.draft
-            .kind
-            .map(|kind| (kind, Outcome { drafted, accepted }))
+        Some((kind, Outcome { drafted, accepted }))
     }
 }
 
@@ -386,6 +393,8 @@ impl Running {
 pub(super) struct Draft {
     tokens: Vec<Token>,
     kind: Option<Kind>,
+    /// The first token of a guess that was not worth drafting.
+    expected: Option<Token>,
     accepted: usize,
 }
 
@@ -393,6 +402,7 @@ impl Draft {
     pub(super) fn clear(&mut self) {
         self.tokens.clear();
         self.kind = None;
+        self.expected = None;
         self.accepted = 0;
     }
 
@@ -402,6 +412,11 @@ impl Draft {
 
     pub(super) fn len(&self) -> usize {
         self.tokens.len()
+    }
+
+    /// How many of its tokens were right.
+    pub(super) fn accepted(&self) -> usize {
+        self.accepted
     }
 
     /// Whether cells of it are in the cache that must not be.

@@ -24,8 +24,8 @@ fn question(text: &str, temperature: f64) -> serde_json::Value {
 
 #[test]
 fn answers_are_the_same_with_and_without_drafts_greedy_and_seeded() {
-    let drafts = Gateway::start();
-    let plain = Gateway::with_env(&[("EDGELLM__SCHEDULER__SPECULATION", "false")]);
+    let drafts = Gateway::with_env(&[("EDGELLM__SCHEDULER__SPECULATION", "on")]);
+    let plain = Gateway::with_env(&[("EDGELLM__SCHEDULER__SPECULATION", "off")]);
     for text in [
         "How much is the Zorvex Quinlo Tea?",
         "Where are the Kalamata olives?",
