@@ -23,7 +23,14 @@ pub enum Load {
         /// Products in the store's prompt, some 20 tokens each.
         products: usize,
     },
-    /// The same, but every client has a store, and so a long prompt, of its own.
+    /// One kiosk has asked already when all others of its store ask at once.
+    Rush {
+        /// Kiosks that ask at once.
+        clients: usize,
+        /// Products in the store's prompt.
+        products: usize,
+    },
+    /// As the kiosks of one store, but every client has a store, and so a long prompt, of its own.
     Unrelated {
         /// Clients that ask at once.
         clients: usize,
@@ -174,6 +181,17 @@ impl Load {
                 bursts(clients, questions, |_, number| {
                     ask(Some(&prompt), store::question(number, products))
                 })
+            }
+            Self::Rush { clients, products } => {
+                let prompt = store(0, products);
+                let lane = |part, number| {
+                    at_once(
+                        part,
+                        vec![ask(Some(&prompt), store::question(number, products))],
+                    )
+                };
+                let rush = (1..=clients).map(|number| lane(Part::Warm, number));
+                vec![vec![lane(Part::Cold, 0)], rush.collect()]
             }
             Self::Unrelated {
                 clients,

@@ -9,6 +9,8 @@ use crate::bench::Load;
 pub(super) enum Profile {
     /// One store: all clients share a long prompt and ask at once, cold and then warm
     Kiosk,
+    /// One kiosk has asked already when all others of its store ask at once
+    Rush,
     /// Every client has a long prompt of its own; cold and then warm
     Unrelated,
     /// Short prompts: how fast answers are made
@@ -64,6 +66,13 @@ impl Measures {
                 let load = Load::Kiosk {
                     clients: take(&mut self.clients, 8),
                     questions: take(&mut self.questions, 4),
+                    products: take(&mut self.products, 30),
+                };
+                (load, 32)
+            }
+            Profile::Rush => {
+                let load = Load::Rush {
+                    clients: take(&mut self.clients, 8),
                     products: take(&mut self.products, 30),
                 };
                 (load, 32)

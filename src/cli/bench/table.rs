@@ -60,6 +60,10 @@ fn describe(load: Load) -> String {
             count(clients, "kiosk"),
             count(questions, "question")
         ),
+        Load::Rush { clients, .. } => format!(
+            "{} at once with a store's prompt that one has sent before",
+            count(clients, "kiosk")
+        ),
         Load::Unrelated {
             clients, questions, ..
         } => format!(
