@@ -184,14 +184,9 @@ impl Load {
             }
             Self::Rush { clients, products } => {
                 let prompt = store(0, products);
-                let lane = |part, number| {
-                    at_once(
-                        part,
-                        vec![ask(Some(&prompt), store::question(number, products))],
-                    )
-                };
-                let rush = (1..=clients).map(|number| lane(Part::Warm, number));
-                vec![vec![lane(Part::Cold, 0)], rush.collect()]
+                rush(clients, |number| {
+                    ask(Some(&prompt), store::question(number, products))
+                })
             }
             Self::Unrelated {
                 clients,
@@ -265,6 +260,13 @@ impl Load {
             }
         }
     }
+}
+
+/// One client alone, then all others at once.
+fn rush(clients: usize, question: impl Fn(usize) -> Question) -> Vec<Step> {
+    let lane = |part, number| at_once(part, vec![question(number)]);
+    let others = (1..=clients).map(|number| lane(Part::Warm, number));
+    vec![vec![lane(Part::Cold, 0)], others.collect()]
 }
 
 /// A lane of the foreground that begins with its step.
