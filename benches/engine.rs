@@ -53,7 +53,7 @@ impl<'model> Loop<'model> {
         Self {
             engine,
             samplers: (0..SEQUENCES)
-                .map(|_| Sampler::new(greedy.clone(), &[]))
+                .map(|_| Sampler::new(greedy.clone(), &[], None))
                 .collect(),
             last: vec![Token(300); SEQUENCES as usize],
             depth: PROMPT,
@@ -78,7 +78,9 @@ impl<'model> Loop<'model> {
             .collect();
         self.engine.decode(&rows).expect("a step");
         for (row, (sampler, last)) in self.samplers.iter_mut().zip(&mut self.last).enumerate() {
-            *last = sampler.sample(self.engine.logits(row), 0);
+            *last = sampler
+                .sample(self.engine.logits(row), 0, 1)
+                .expect("no grammar");
         }
         self.depth += 1;
     }

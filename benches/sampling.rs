@@ -94,14 +94,14 @@ fn benches(criterion: &mut Criterion) {
         let rows = if name == UNSURE { &unsure } else { &sure };
         let mut samplers: Vec<_> = rows
             .iter()
-            .map(|_| Sampler::new(params.clone(), &prompt))
+            .map(|_| Sampler::new(params.clone(), &prompt, None))
             .collect();
         let mut index = 0;
         group.bench_function(name, |bench| {
             bench.iter(|| {
                 index += 1;
                 for (sampler, logits) in samplers.iter_mut().zip(rows) {
-                    black_box(sampler.sample(black_box(logits), index));
+                    black_box(sampler.sample(black_box(logits), index, u32::MAX));
                 }
             });
         });

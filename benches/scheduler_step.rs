@@ -72,25 +72,12 @@ impl Pieces for Words {
 
 fn job(number: usize) -> (Job, Receiver<Event>) {
     let max_tokens = 4 * u32::try_from(STEPS).unwrap_or(u32::MAX);
-    let (events, receiver) = channel(max_tokens);
     let question = i32::try_from(1000 + number).unwrap_or(i32::MAX);
     let prompt: Vec<_> = (0..760).chain([question]).map(Token).collect();
+    let (job, receiver) = Job::greedy(prompt, max_tokens);
     let job = Job {
-        prompt: prompt.into(),
-        max_tokens,
-        sampling: SamplingParams {
-            temperature: 0.0,
-            ..SamplingParams::default()
-        },
-        stops: Vec::new(),
-        stop_tokens: Vec::new(),
-        prediction: None,
-        class: Class::Default,
         ignore_end: true,
-        arrived: Instant::now(),
-        place: None,
-        span: tracing::Span::none(),
-        events,
+        ..job
     };
     (job, receiver)
 }

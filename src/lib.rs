@@ -13,6 +13,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod engine;
+pub mod grammar;
 pub mod pool;
 pub mod prompt;
 pub mod sampling;

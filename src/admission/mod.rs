@@ -48,6 +48,8 @@ pub struct Refusal {
 struct State {
     draining: bool,
     inside: usize,
+    /// How many want to come in together.
+    wanted: usize,
     capacity: usize,
     /// How long a request has been inside on average; `None` before the first.
     stay: Option<Duration>,
@@ -58,7 +60,7 @@ struct State {
 fn decide(state: State) -> Result<(), Refusal> {
     let reason = if state.draining {
         Reason::Draining
-    } else if state.inside >= state.capacity {
+    } else if state.inside + state.wanted > state.capacity {
         Reason::QueueFull
     } else {
         return Ok(());
@@ -111,31 +113,42 @@ impl Gate {
 
     /// Whether a request that came now would be admitted.
     pub fn would_admit(&self) -> Result<(), Refusal> {
-        decide(self.state(&self.counts(), self.inner.drain.has_begun()))
+        decide(self.state(&self.counts(), 1, self.inner.drain.has_begun()))
     }
 
     /// Lets a request in.
     pub fn admit(&self) -> Result<(Place, Presence), Refusal> {
-        let mut counts = self.counts();
-        // Entering and the beginning of a drain exclude each other: who is in will be waited for.
-        let presence = self.inner.drain.enter();
-        decide(self.state(&counts, presence.is_none()))?;
-        let Some(presence) = presence else {
-            unreachable!("a drain refuses");
-        };
-        counts.inside += 1;
-        let place = Place {
-            gate: self.clone(),
-            since: Instant::now(),
-            served: false,
+        let (mut places, presence) = self.admit_together(1)?;
+        let Some(place) = places.pop() else {
+            unreachable!("one was asked for");
         };
         Ok((place, presence))
     }
 
-    fn state(&self, counts: &Counts, draining: bool) -> State {
+    /// Lets a request in that is `count` requests to the engine: all of them or none.
+    pub fn admit_together(&self, count: usize) -> Result<(Vec<Place>, Presence), Refusal> {
+        let mut counts = self.counts();
+        // Entering and the beginning of a drain exclude each other: who is in will be waited for.
+        let presence = self.inner.drain.enter();
+        decide(self.state(&counts, count, presence.is_none()))?;
+        let Some(presence) = presence else {
+            unreachable!("a drain refuses");
+        };
+        counts.inside += count;
+        let since = Instant::now();
+        let place = |_| Place {
+            gate: self.clone(),
+            since,
+            served: false,
+        };
+        Ok(((0..count).map(place).collect(), presence))
+    }
+
+    fn state(&self, counts: &Counts, wanted: usize, draining: bool) -> State {
         State {
             draining,
             inside: counts.inside,
+            wanted,
             capacity: self.inner.capacity,
             stay: counts.stay,
         }
@@ -266,6 +279,7 @@ mod tests {
     const STATE: State = State {
         draining: false,
         inside: 0,
+        wanted: 1,
         capacity: 4,
         stay: None,
     };
@@ -299,6 +313,16 @@ mod tests {
         assert!(gate.admit().is_err());
         drop(place);
         assert!(gate.admit().is_ok());
+    }
+
+    #[test]
+    fn several_come_in_together_or_not_at_all() {
+        let gate = Gate::new(3, Drain::default());
+        let _one = gate.admit().expect("room");
+        assert!(gate.admit_together(3).is_err());
+        let (places, _presence) = gate.admit_together(2).expect("room");
+        assert_eq!(places.len(), 2);
+        assert!(gate.admit().is_err());
     }
 
     #[tokio::test]

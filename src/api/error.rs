@@ -173,6 +173,7 @@ impl ApiError {
                 "overloaded_error",
                 Some(refusal.reason.as_str()),
             ),
+            Self::Job(JobError::Grammar) => row(StatusCode::BAD_REQUEST, invalid, None),
             Self::Job(JobError::ShuttingDown) => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded_error",

@@ -1,52 +1,139 @@
 //! An answer under way: its events, its presence, and what is written down
 //! when it ends, however it ends.
 
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::sync::mpsc::Receiver;
 use tracing::Span;
 
 use crate::admission::Presence;
-use crate::scheduler::{Event, Finished};
+use crate::scheduler::{Event, Finished, Predicted, QueueProgress, Timings};
 use crate::telemetry::Metrics;
 
 use super::error::ApiError;
 
-/// Dropping it tells the scheduler that the client has left, lets a shutdown go
-/// on and writes the access line.
+/// The answers to one request. Dropping it tells the scheduler that the client has left, lets a
+/// shutdown go on and writes the access line.
 #[derive(Debug)]
 pub(super) struct Generation {
-    events: Receiver<Event>,
+    /// One an answer; `None` behind its end.
+    answers: Vec<Option<Underway>>,
+    /// Answers to each input.
+    choices: usize,
+    /// Whose turn it is to be asked first.
+    turn: usize,
     _presence: Presence,
     record: Record,
 }
 
 impl Generation {
-    pub(super) fn new(events: Receiver<Event>, presence: Presence, record: Record) -> Self {
+    pub(super) fn new(
+        answers: Vec<Underway>,
+        choices: usize,
+        presence: Presence,
+        record: Record,
+    ) -> Self {
         Self {
-            events,
+            answers: answers.into_iter().map(Some).collect(),
+            choices,
+            turn: 0,
             _presence: presence,
             record,
         }
     }
 
-    /// The next event.
+    /// What a client may like to know that has not heard anything for a while.
+    pub(super) fn whereabouts(&self) -> String {
+        let mut ahead = self.answers.iter().flatten().map(|a| a.progress.ahead());
+        match ahead.next().flatten() {
+            Some(ahead) => format!("waiting, {ahead} ahead"),
+            None => "working".to_owned(),
+        }
+    }
+
+    /// The next event and the answer that it is of; `None` when all have ended. May be dropped
+    /// before it is ready without losing an event.
     ///
     /// # Errors
-    /// [`ApiError::Internal`] when the scheduler is gone in mid-answer.
-    pub(super) async fn next(&mut self) -> Result<Event, ApiError> {
-        self.events.recv().await.ok_or(ApiError::Internal)
+    /// Whatever ends an answer before its end ends all of them.
+    pub(super) async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
+        let next = poll_fn(|context| self.poll(context)).await?;
+        let error = match next {
+            (_, Some(Event::Failed(error))) => ApiError::Job(error),
+            // The scheduler is gone in mid-answer.
+            (_, None) => ApiError::Internal,
+            (answer, Some(event)) => {
+                if let Event::Finished(finished) = &event {
+                    self.answers[answer] = None;
+                    // The choices of an input share its prompt, which counts once.
+                    self.record.add(finished, answer % self.choices == 0);
+                }
+                return Some(Ok((answer, event)));
+            }
+        };
+        self.record.failed(&error);
+        self.answers.clear();
+        Some(Err(error))
     }
 
-    pub(super) fn finished(&mut self, reason: &'static str, finished: &Finished) {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<(usize, Option<Event>)>> {
+        let count = self.answers.len();
+        let mut all_ended = true;
+        for answer in (0..count).map(|offset| (self.turn + offset) % count) {
+            let Some(underway) = &mut self.answers[answer] else {
+                continue;
+            };
+            all_ended = false;
+            if let Poll::Ready(event) = underway.events.poll_recv(context) {
+                self.turn = answer + 1;
+                return Poll::Ready(Some((answer, event)));
+            }
+        }
+        if all_ended {
+            Poll::Ready(None)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// All answers ended as they should; `reason` is the first one's.
+    pub(super) fn finished(&mut self, reason: &'static str) {
         self.record.finish_reason = reason;
         self.record.status = 200;
-        self.record.finished = Some(finished.clone());
     }
 
-    pub(super) fn failed(&mut self, error: &ApiError) {
-        self.record.failed(error);
+    /// What all answers that ended took together.
+    pub(super) fn spent(&self) -> Spent {
+        self.record.spent.unwrap_or_default()
     }
+}
+
+/// One answer that the scheduler works on.
+#[derive(Debug)]
+pub(super) struct Underway {
+    events: Receiver<Event>,
+    progress: Arc<QueueProgress>,
+}
+
+impl Underway {
+    pub(super) fn new(events: Receiver<Event>, progress: Arc<QueueProgress>) -> Self {
+        Self { events, progress }
+    }
+}
+
+/// What the answers to one request took.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Spent {
+    /// Of each input once.
+    pub(super) prompt_tokens: u32,
+    pub(super) cached_tokens: u32,
+    pub(super) generated_tokens: u32,
+    pub(super) predicted_tokens: Option<Predicted>,
+    /// The longest of each.
+    pub(super) timings: Timings,
 }
 
 /// What is counted and logged about one answer.
@@ -59,7 +146,7 @@ pub(super) struct Record {
     started: Instant,
     status: u16,
     finish_reason: &'static str,
-    finished: Option<Finished>,
+    spent: Option<Spent>,
     /// What went wrong, without a word of the client's.
     error: Option<String>,
 }
@@ -76,9 +163,27 @@ impl Record {
             started: Instant::now(),
             status: 499,
             finish_reason: "cancelled",
-            finished: None,
+            spent: None,
             error: None,
         }
+    }
+
+    fn add(&mut self, finished: &Finished, with_prompt: bool) {
+        let spent = self.spent.get_or_insert_default();
+        if with_prompt {
+            spent.prompt_tokens += finished.prompt_tokens;
+            spent.cached_tokens += finished.cached_tokens;
+        }
+        spent.generated_tokens += finished.generated_tokens;
+        if let Some(predicted) = finished.predicted_tokens {
+            let all = spent.predicted_tokens.get_or_insert_default();
+            all.accepted += predicted.accepted;
+            all.rejected += predicted.rejected;
+        }
+        let timings = finished.timings;
+        spent.timings.queue = spent.timings.queue.max(timings.queue);
+        spent.timings.prefill = spent.timings.prefill.max(timings.prefill);
+        spent.timings.decode = spent.timings.decode.max(timings.decode);
     }
 
     pub(super) fn failed(&mut self, error: &ApiError) {
@@ -96,19 +201,19 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.metrics
             .request_answered(&self.model, self.endpoint, self.status, self.finish_reason);
-        let finished = self.finished.take();
+        let spent = self.spent;
         self.span.in_scope(|| {
             tracing::info!(
                 model = self.model,
                 status = self.status,
                 finish_reason = self.finish_reason,
                 error = self.error,
-                prompt_tokens = finished.as_ref().map(|f| f.prompt_tokens),
-                cached_tokens = finished.as_ref().map(|f| f.cached_tokens),
-                generated_tokens = finished.as_ref().map(|f| f.generated_tokens),
-                queue_seconds = finished.as_ref().map(|f| round(f.timings.queue)),
-                prefill_seconds = finished.as_ref().map(|f| round(f.timings.prefill)),
-                decode_seconds = finished.as_ref().map(|f| round(f.timings.decode)),
+                prompt_tokens = spent.map(|s| s.prompt_tokens),
+                cached_tokens = spent.map(|s| s.cached_tokens),
+                generated_tokens = spent.map(|s| s.generated_tokens),
+                queue_seconds = spent.map(|s| round(s.timings.queue)),
+                prefill_seconds = spent.map(|s| round(s.timings.prefill)),
+                decode_seconds = spent.map(|s| round(s.timings.decode)),
                 seconds = round(self.started.elapsed().as_secs_f64()),
                 "answered"
             );

@@ -6,14 +6,21 @@
 mod access;
 mod body;
 mod chat;
+mod decoding;
+mod delivery;
 mod error;
+mod generate;
 mod generation;
 mod health;
 mod models;
 mod router;
 mod server;
 mod state;
+mod tools;
+mod usage;
 
+#[doc(hidden)]
+pub use chat::measured_chunks;
 pub use error::ApiError;
 pub use router::router;
 pub use server::{Server, ServerOptions};

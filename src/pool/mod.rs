@@ -19,6 +19,7 @@ use crate::admission::{Drain, Gate};
 use crate::clock::unix_seconds;
 use crate::config;
 use crate::engine::{Attention, EngineOptions, LoadError, Model};
+use crate::grammar::Grammars;
 use crate::prompt::{Prompter, TemplateError};
 use crate::scheduler::{Heartbeat, Job, Limits};
 use crate::telemetry::Metrics;
@@ -125,6 +126,8 @@ pub struct Loaded {
     pub model: Arc<Model>,
     /// Its chat template.
     pub prompter: Result<Prompter, TemplateError>,
+    /// What answers can be held to.
+    pub grammars: Grammars,
     /// KV cells, shared by all requests.
     pub cells: usize,
     jobs: SyncSender<Job>,

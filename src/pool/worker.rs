@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::engine::{Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces};
+use crate::grammar::Grammars;
 use crate::prompt::Prompter;
 use crate::scheduler::{Heartbeat, Limits, Scheduler, drive};
 use crate::telemetry::Metrics;
@@ -98,6 +99,7 @@ impl Worker {
         let loaded = Arc::new(Loaded {
             model: Arc::clone(&model),
             prompter,
+            grammars: Grammars::new(Arc::clone(&model)),
             cells,
             jobs,
         });

@@ -9,6 +9,56 @@ pub struct Conversation {
     pub messages: Vec<Message>,
     /// OpenAI tool objects, `{"type": "function", "function": {…}}`.
     pub tools: Vec<Value>,
+    /// How much a reasoning model should think, for templates that know it.
+    pub effort: Option<Effort>,
+}
+
+/// OpenAI's `reasoning_effort`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// Not at all.
+    None,
+    /// As little as possible.
+    Minimal,
+    /// A little.
+    Low,
+    /// As usual.
+    Medium,
+    /// A lot.
+    High,
+    /// As much as possible.
+    XHigh,
+}
+
+impl Effort {
+    /// Whether not to think is asked for, which a model that does not think does anyway.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::None
+    }
+
+    /// All of them, least first.
+    pub const ALL: [Self; 6] = [
+        Self::None,
+        Self::Minimal,
+        Self::Low,
+        Self::Medium,
+        Self::High,
+        Self::XHigh,
+    ];
+
+    /// OpenAI's name of it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Minimal => "minimal",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::XHigh => "xhigh",
+        }
+    }
 }
 
 /// One turn.

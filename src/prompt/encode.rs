@@ -8,12 +8,26 @@ use super::conversation::Conversation;
 use super::guard::Guard;
 use super::markup::Markup;
 use super::template::{ChatTemplate, TemplateError};
+use super::thinking::ThoughtTags;
+use super::tools::ToolFormat;
 use crate::engine::{Token, Vocabulary};
 
 /// Makes prompts for one model.
 #[derive(Debug)]
 pub struct Prompter {
     template: Option<ChatTemplate>,
+    thoughts: Option<ThoughtTags>,
+    tool_format: ToolFormat,
+    efforts: bool,
+}
+
+/// What a model answers to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// Up to and including the opening of the assistant's answer.
+    pub tokens: Vec<Token>,
+    /// Whether the answer begins in the middle of thoughts.
+    pub opens_thoughts: bool,
 }
 
 /// Why a conversation has no prompt.
@@ -44,13 +58,39 @@ impl Prompter {
         bos_text: &str,
         eos_text: &str,
     ) -> Result<Self, TemplateError> {
+        let source = template.unwrap_or_default();
         let template = template
             .map(|source| ChatTemplate::compile(source, bos_text, eos_text))
             .transpose()?;
-        Ok(Self { template })
+        Ok(Self {
+            template,
+            thoughts: ThoughtTags::of(source),
+            tool_format: ToolFormat::of(source),
+            efforts: ["reasoning_effort", "enable_thinking"]
+                .iter()
+                .any(|name| source.contains(name)),
+        })
     }
 
-    /// The prompt, up to and including the opening of the assistant's answer.
+    /// How the model marks its thoughts, if it thinks.
+    #[must_use]
+    pub fn thoughts(&self) -> Option<ThoughtTags> {
+        self.thoughts
+    }
+
+    /// How the model writes tool calls.
+    #[must_use]
+    pub fn tool_format(&self) -> ToolFormat {
+        self.tool_format
+    }
+
+    /// Whether the template can be told how much to think.
+    #[must_use]
+    pub fn knows_efforts(&self) -> bool {
+        self.efforts
+    }
+
+    /// The prompt of a conversation.
     ///
     /// # Errors
     /// [`PromptError::NoTemplate`] when the model has none, and whatever the template finds.
@@ -58,7 +98,7 @@ impl Prompter {
         &self,
         conversation: &Conversation,
         vocab: &dyn Vocabulary,
-    ) -> Result<Vec<Token>, PromptError> {
+    ) -> Result<Prompt, PromptError> {
         let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
         let markup = Markup::new(vocab.specials());
         let mut guard = Guard::new(&markup, conversation).ok_or(PromptError::NoMark)?;
@@ -89,7 +129,10 @@ impl Prompter {
         {
             tokens.insert(0, bos);
         }
-        Ok(tokens)
+        Ok(Prompt {
+            tokens,
+            opens_thoughts: self.thoughts.is_some_and(|tags| tags.opened_by(&text)),
+        })
     }
 }
 

@@ -126,13 +126,14 @@ fn tokens(template: &str, conversation: &Conversation) -> Vec<Token> {
     prompter(template)
         .tokens(conversation, &Bytes::new())
         .expect("renders")
+        .tokens
 }
 
 fn talk(turns: &[(Role, &str)]) -> Conversation {
     let turns = turns.iter().map(|&(role, text)| Message::text(role, text));
     Conversation {
         messages: turns.collect(),
-        tools: Vec::new(),
+        ..Conversation::default()
     }
 }
 
@@ -177,7 +178,7 @@ fn tags_that_are_no_tokens_stay_whole_in_answers_too() {
     let conversation = talk(&[(Role::Assistant, "<reason>a</reason>b")]);
     let vocab = Bytes::with(&["<|im_start|>", "</s>"], &[]);
     let tokens = prompter(template).tokens(&conversation, &vocab);
-    assert_eq!(vocab.decode(&tokens.expect("renders")), "b");
+    assert_eq!(vocab.decode(&tokens.expect("renders").tokens), "b");
 }
 
 #[test]
@@ -197,7 +198,10 @@ fn bos_comes_first_once() {
         "{{ messages[0].content }}",
     ] {
         vocab.bos = Some(bos);
-        let tokens = prompter(template).tokens(&talk, &vocab).expect("renders");
+        let tokens = prompter(template)
+            .tokens(&talk, &vocab)
+            .expect("renders")
+            .tokens;
         assert_eq!(tokens[0], bos);
         assert_eq!(tokens.iter().filter(|&&token| token == bos).count(), 1);
         assert_eq!(vocab.decode(&tokens), "<s><s>");
@@ -277,7 +281,7 @@ fn a_template_that_brackets_or_changes_a_clients_words_makes_no_special_of_them(
         let mut conversation = talk(&[(role, text)]);
         conversation.tools = vec![json!({"function": {"s": 1, "|im_start|": 2}})];
         let tokens = prompter(template).tokens(&conversation, &vocab);
-        let control = vocab.count(&tokens.expect("renders"), SpecialKind::Control);
+        let control = vocab.count(&tokens.expect("renders").tokens, SpecialKind::Control);
         assert_eq!(control, [0, 0], "{template} with {text:?}");
     }
 }
@@ -345,6 +349,7 @@ fn conversation(texts: &[String; 8]) -> Conversation {
             Message::text(Role::User, value),
         ],
         tools: vec![tool],
+        ..Conversation::default()
     }
 }
 
@@ -412,11 +417,12 @@ fn a_tool_definition_keeps_the_words_that_templates_look_up() {
     let vocab = Bytes::with(&["<|function_name_type|>"], &["name"]);
     let tool: Value = json!({"type": "function", "function": {"parameters": {"type": "object"}}});
     let conversation = Conversation {
-        messages: Vec::new(),
         tools: vec![tool],
+        ..Conversation::default()
     };
     let tokens = prompter(template)
         .tokens(&conversation, &vocab)
-        .expect("renders");
+        .expect("renders")
+        .tokens;
     assert_eq!(vocab.decode(&tokens), "object");
 }

@@ -269,6 +269,7 @@ fn rewrite(
     Conversation {
         messages,
         tools: tools.map(|tool| rewrite_json(tool, change)).collect(),
+        effort: conversation.effort,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A chat model was trained on one exact layout of turns, which its GGUF carries as a Jinja template.
 //! [`ChatTemplate`] renders it as Hugging Face transformers does, [`Prompter`] turns the result into tokens
-//! so that nothing a client wrote can pose as a turn border, and [`ToolCallParser`] reads the way back.
+//! so that nothing a client wrote can pose as a turn border, and [`OutputParser`] reads the way back.
 //!
 //! This room knows neither queues nor SSE, and of the engine only its [`Vocabulary`](crate::engine::Vocabulary).
 
@@ -12,7 +12,9 @@ mod encode;
 mod guard;
 mod json;
 mod markup;
+mod output;
 mod template;
+mod thinking;
 mod tools;
 
 #[cfg(test)]
@@ -20,7 +22,9 @@ mod encode_tests;
 #[cfg(test)]
 mod template_tests;
 
-pub use conversation::{Conversation, Message, Role, ToolCall};
-pub use encode::{PromptError, Prompter};
+pub use conversation::{Conversation, Effort, Message, Role, ToolCall};
+pub use encode::{Prompt, PromptError, Prompter};
+pub use output::{OutputParser, Piece};
 pub use template::{ChatTemplate, TemplateError};
-pub use tools::{Part, ToolCallParser};
+pub use thinking::ThoughtTags;
+pub use tools::{Callable, Part, ToolFormat, calls};

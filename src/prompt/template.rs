@@ -13,7 +13,7 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::{Value as Json, json};
 
-use super::conversation::{Conversation, Message, Role, ToolCall};
+use super::conversation::{Conversation, Effort, Message, Role, ToolCall};
 use super::{clock, json};
 
 /// Instructions a rendering may take: a turn needs about 70, and this many pass in half a second.
@@ -121,6 +121,7 @@ impl ChatTemplate {
                 add_generation_prompt => true,
                 bos_token => &self.bos_text,
                 eos_token => &self.eos_text,
+                ..thinking(conversation.effort)
             })
             .map_err(|error| explain(&error))
     }
@@ -142,7 +143,7 @@ impl ChatTemplate {
         answer.tool_call_id = Some("probe0001".into());
         let probe = Conversation {
             messages: vec![Message::text(Role::User, "ok"), call, answer],
-            tools: Vec::new(),
+            ..Conversation::default()
         };
         let shows = |absent: &Json| {
             self.render_with(&probe, absent)
@@ -154,6 +155,18 @@ impl ChatTemplate {
         } else {
             empty
         }
+    }
+}
+
+/// Two names for how much to think: `OpenAI`'s, and the switch of Qwen3 and others. Left out where the
+/// request says nothing, so that the template's own default holds.
+fn thinking(effort: Option<Effort>) -> Value {
+    match effort {
+        None => context! {},
+        Some(effort) => context! {
+            reasoning_effort => effort.as_str(),
+            enable_thinking => effort != Effort::None,
+        },
     }
 }
 

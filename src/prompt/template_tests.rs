@@ -21,7 +21,7 @@ fn talk(turns: &[(Role, &str)]) -> Conversation {
     let turns = turns.iter().map(|&(role, text)| Message::text(role, text));
     Conversation {
         messages: turns.collect(),
-        tools: Vec::new(),
+        ..Conversation::default()
     }
 }
 

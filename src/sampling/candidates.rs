@@ -3,10 +3,16 @@
 //! A row has 150,000 logits and a step has many rows, so every pass over all of them is a plain
 //! loop that compilers turn into vector instructions, and there are as few as the request needs:
 //! one to find the best, one to add up the probabilities, one to pick out those that count.
+//!
+//! A draw is an exponential race: of all candidates the one with the highest weight divided by an
+//! exponentially distributed number of its own, which depends on seed, index and token alone. So the
+//! last digits of the logits, which change with what else is in a batch, change a draw only where two
+//! candidates come in almost together.
 
 use crate::engine::Token;
 
 use super::SamplingParams;
+use super::noise::Noise;
 
 /// Scaled logits this far below the best are never picked out: all 150,000 of them together weigh
 /// less than 10⁻⁸.
@@ -105,6 +111,40 @@ impl Scale {
     }
 }
 
+/// The natural logarithm of the sum of e to the power of each logit, to 10⁻⁵.
+pub(super) fn log_sum_exp(logits: &[f32]) -> f32 {
+    let best = highest(logits);
+    if !best.is_finite() {
+        return best;
+    }
+    let scale = Scale {
+        best,
+        inverse_temperature: 1.0,
+    };
+    let sum: f64 = logits.chunks(BLOCK).map(|block| scale.sum(block)).sum();
+    #[allow(clippy::cast_possible_truncation)] // a logarithm of at most 150,000
+    let log = sum.ln() as f32;
+    best + log
+}
+
+/// The `count` highest logits, highest first; the lower token among equals.
+pub(super) fn highest_logits(logits: &[f32], count: usize) -> Vec<(Token, f32)> {
+    let mut top: Vec<(Token, f32)> = Vec::with_capacity(count + 1);
+    for (index, logit) in logits.iter().enumerate() {
+        let enters = match top.last() {
+            _ if logit.is_nan() => false,
+            Some(lowest) if top.len() == count => *logit > lowest.1,
+            _ => top.len() < count,
+        };
+        if enters {
+            let at = top.partition_point(|(_, other)| other >= logit);
+            top.insert(at, (token(index), *logit));
+            top.truncate(count);
+        }
+    }
+    top
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     token: Token,
@@ -115,13 +155,11 @@ struct Candidate {
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     list: Vec<Candidate>,
-    /// Sums of weights, block by block.
-    sums: Vec<f64>,
 }
 
 impl Candidates {
-    /// Draws a token; `uniform` is in [0, 1), the temperature above 0.
-    pub(super) fn pick(&mut self, logits: &[f32], params: &SamplingParams, uniform: f64) -> Token {
+    /// Draws a token; the temperature is above 0.
+    pub(super) fn pick(&mut self, logits: &[f32], params: &SamplingParams, noise: Noise) -> Token {
         let scale = Scale {
             best: highest(logits),
             inverse_temperature: params.temperature.recip(),
@@ -136,50 +174,20 @@ impl Candidates {
             self.keep_top_k(top_k);
             let total = total(&self.list);
             self.keep_top_p(params.top_p, total);
-            self.draw(params.min_p, uniform)
+            self.draw(params.min_p, noise)
         } else if params.top_p < 1.0 {
-            let all = self.sum(logits, scale);
+            let all = logits.chunks(BLOCK).map(|block| scale.sum(block)).sum();
             let wanted = f64::from(params.top_p) * all;
             self.list_at_least(logits, scale, |list| total(list) >= wanted);
             self.keep_top_p(params.top_p, all);
-            self.draw(params.min_p, uniform)
+            self.draw(params.min_p, noise)
         } else if params.min_p > 0.0 {
             self.list_above(logits, scale, params.min_p.ln() - 0.001);
-            self.draw(params.min_p, uniform)
+            self.draw(params.min_p, noise)
         } else {
-            self.draw_from_all(logits, scale, uniform)
+            draw_from_all(logits, scale, noise)
         };
         picked.unwrap_or_else(|| argmax(logits))
-    }
-
-    /// Of all logits, in the order of their tokens: no list is made.
-    fn draw_from_all(&mut self, logits: &[f32], scale: Scale, uniform: f64) -> Option<Token> {
-        let mut left = uniform * self.sum(logits, scale);
-        let mut heaviest = None;
-        for (block, (logits, sum)) in logits.chunks(BLOCK).zip(&self.sums).enumerate() {
-            if left >= *sum {
-                left -= sum;
-                continue;
-            }
-            for (index, logit) in logits.iter().enumerate() {
-                left -= f64::from(scale.weight(*logit));
-                if left < 0.0 {
-                    return Some(token(block * BLOCK + index));
-                }
-            }
-            // The block's sum was rounded otherwise: whoever is drawn is in it.
-            let best = argmax(logits).0;
-            heaviest = Some(Token(best + token(block * BLOCK).0));
-            break;
-        }
-        heaviest
-    }
-
-    fn sum(&mut self, logits: &[f32], scale: Scale) -> f64 {
-        self.sums.clear();
-        self.sums
-            .extend(logits.chunks(BLOCK).map(|block| scale.sum(block)));
-        self.sums.iter().sum()
     }
 
     /// Lists the best ones until there are `enough`, or none is left that counts.
@@ -253,19 +261,42 @@ impl Candidates {
         self.list.truncate(from.max(1));
     }
 
-    /// Walks the candidates in the order of their tokens, so that the draw does not depend on how
-    /// the selection happened to leave them. The best candidate weighs 1.
-    fn draw(&mut self, min_p: f32, uniform: f64) -> Option<Token> {
-        self.list.retain(|candidate| candidate.weight >= min_p);
-        self.list.sort_unstable_by_key(|candidate| candidate.token);
-        let mut left = uniform * total(&self.list);
-        for candidate in &self.list {
-            left -= f64::from(candidate.weight);
-            if left < 0.0 {
-                return Some(candidate.token);
-            }
+    /// The winner among those that weigh enough. The best candidate weighs 1.
+    fn draw(&mut self, min_p: f32, noise: Noise) -> Option<Token> {
+        let runs = |candidate: &Candidate| {
+            let id = u32::try_from(candidate.token.0).unwrap_or(0);
+            (candidate.weight / noise.exponential(id), candidate.token)
+        };
+        let fit = self.list.iter().filter(|c| c.weight >= min_p);
+        fit.map(runs)
+            .max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(&a.1)))
+            .map(|(_, token)| token)
+    }
+}
+
+/// The winner among all: no list is made.
+fn draw_from_all(logits: &[f32], scale: Scale, noise: Noise) -> Option<Token> {
+    let mut best = (f32::NEG_INFINITY, 0, 0);
+    let mut speeds = [0.0; BLOCK];
+    for (block, logits) in logits.chunks(BLOCK).enumerate() {
+        let speeds = &mut speeds[..logits.len()];
+        race(logits, scale, noise, block * BLOCK, speeds);
+        let fastest = highest(speeds);
+        if fastest > best.0 {
+            let at = speeds.iter().position(|speed| *speed >= fastest)?;
+            best = (fastest, block, at);
         }
-        self.list.last().map(|candidate| candidate.token)
+    }
+    Some(token(best.1 * BLOCK + best.2))
+}
+
+/// By itself, since the compiler sees the loop for what it is only where little stands around it.
+#[inline(never)]
+fn race(logits: &[f32], scale: Scale, noise: Noise, first: usize, speeds: &mut [f32]) {
+    let mut id = u32::try_from(first).unwrap_or(u32::MAX);
+    for (speed, logit) in speeds.iter_mut().zip(logits) {
+        *speed = scale.weight(*logit) / noise.exponential(id);
+        id = id.wrapping_add(1);
     }
 }
 
@@ -331,10 +362,10 @@ mod tests {
             top_k in 0_u32..40,
             top_p in 0.05_f32..1.0,
             min_p in 0.0_f32..0.5,
-            uniform in 0.0_f64..1.0,
+            index in any::<u32>(),
         ) {
             let params = params(temperature, top_k, top_p, min_p);
-            let picked = Candidates::default().pick(&logits, &params, uniform);
+            let picked = Candidates::default().pick(&logits, &params, Noise::new(7, index));
             prop_assert!(allowed(&logits, &params).contains(&picked));
         }
     }
@@ -347,14 +378,37 @@ mod tests {
         let total: f64 = weights.iter().sum();
         let mut counts = [0_u32; 3];
         let mut candidates = Candidates::default();
-        for i in 0..10_000 {
-            let drawn = candidates.pick(&logits, &params, f64::from(i) / 10_000.0);
+        const DRAWS: u32 = 20_000;
+        for index in 0..DRAWS {
+            let drawn = candidates.pick(&logits, &params, Noise::new(1, index));
             counts[usize::try_from(drawn.0).expect("a token of three")] += 1;
         }
         for (count, weight) in counts.iter().zip(weights) {
-            let expected = weight / total * 10_000.0;
-            assert!((f64::from(*count) - expected).abs() < 2.0);
+            let share = weight / total;
+            let expected = share * f64::from(DRAWS);
+            let deviation = (expected * (1.0 - share)).sqrt();
+            assert!(
+                (f64::from(*count) - expected).abs() < 4.0 * deviation,
+                "{counts:?}"
+            );
         }
+    }
+
+    #[test]
+    fn the_last_digits_of_logits_hardly_ever_change_a_draw() {
+        let logits: Vec<f32> = (0..2000_u16).map(|i| f32::from(i % 97) / 12.0).collect();
+        let other: Vec<f32> = logits
+            .iter()
+            .enumerate()
+            .map(|(i, logit)| logit + if i % 2 == 0 { 1e-3 } else { -1e-3 })
+            .collect();
+        let params = params(1.0, 0, 1.0, 0.0);
+        let mut candidates = Candidates::default();
+        let changed = (0..1000).filter(|index| {
+            let noise = Noise::new(42, *index);
+            candidates.pick(&logits, &params, noise) != candidates.pick(&other, &params, noise)
+        });
+        assert!(changed.count() < 10);
     }
 
     #[test]
@@ -372,7 +426,8 @@ mod tests {
         for temperature in [1e-39, 1e-30, 1e-6] {
             for top_p in [1.0, 0.9] {
                 let params = params(temperature, 0, top_p, 0.0);
-                let picked = Candidates::default().pick(&[1.0, 3.0, 2.0], &params, 0.99);
+                let picked =
+                    Candidates::default().pick(&[1.0, 3.0, 2.0], &params, Noise::new(5, 9));
                 assert_eq!(picked, Token(1), "{temperature}");
             }
         }
@@ -383,16 +438,22 @@ mod tests {
         let logits = vec![1.0; 10_000];
         let mut candidates = Candidates::default();
         let params = params(1.0, 0, 1.0, 0.0);
-        for i in 0..1000_i32 {
-            let drawn = candidates.pick(&logits, &params, f64::from(i) / 1000.0);
-            assert!((drawn.0 - 10 * i).abs() <= 1, "{i}: {drawn:?}");
+        let mut tenths = [0_u32; 10];
+        for index in 0..5000 {
+            let drawn = candidates.pick(&logits, &params, Noise::new(3, index));
+            tenths[usize::try_from(drawn.0 / 1000).expect("a tenth")] += 1;
         }
+        assert!(
+            tenths.iter().all(|count| (410..590).contains(count)),
+            "{tenths:?}"
+        );
     }
 
     #[test]
     fn hopeless_logits_still_give_a_token() {
         let logits = [f32::NEG_INFINITY, f32::NAN];
-        let picked = Candidates::default().pick(&logits, &params(1.0, 0, 0.9, 0.1), 0.5);
+        let picked =
+            Candidates::default().pick(&logits, &params(1.0, 0, 0.9, 0.1), Noise::new(0, 0));
         assert_eq!(picked, Token(0));
     }
 }

@@ -5,14 +5,18 @@
 //! argmax, and only candidates that can still matter are ever sorted.
 
 mod candidates;
+mod logprobs;
+mod noise;
 
 use std::collections::HashMap;
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
-
 use crate::engine::Token;
+use crate::grammar::Guide;
 use candidates::Candidates;
+use noise::Noise;
+
+pub use crate::grammar::TooComplex;
+pub use logprobs::{Logprobs, logprobs};
 
 /// What one request asks of sampling; already within range.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,12 +86,13 @@ pub struct Sampler {
     seen: HashMap<Token, Seen>,
     adjusted: Vec<f32>,
     candidates: Candidates,
+    guide: Option<Guide>,
 }
 
 impl Sampler {
-    /// `prompt` matters to `repeat_penalty` only.
+    /// `prompt` matters to `repeat_penalty` only; only what `guide` allows is ever picked.
     #[must_use]
-    pub fn new(params: SamplingParams, prompt: &[Token]) -> Self {
+    pub fn new(params: SamplingParams, prompt: &[Token], guide: Option<Guide>) -> Self {
         let mut seen = HashMap::new();
         if params.penalizes_repeats() {
             for token in prompt {
@@ -102,37 +107,53 @@ impl Sampler {
             seen,
             adjusted: Vec::new(),
             candidates: Candidates::default(),
+            guide,
         }
     }
 
-    /// Picks the `index`-th token of the answer (from 0). The draw depends on
-    /// the seed and the index alone, so a token that has to be sampled again
-    /// comes out the same.
-    pub fn sample(&mut self, logits: &[f32], index: u32) -> Token {
-        let logits = if self.params.adjusts_logits() {
-            self.adjust(logits);
+    /// Picks the `index`-th token of the answer (from 0), which is to have `most` at most, and takes
+    /// note of it. The draw depends on the seed and the index alone.
+    ///
+    /// # Errors
+    /// [`TooComplex`] when the guide cannot follow its grammar any more.
+    pub fn sample(&mut self, logits: &[f32], index: u32, most: u32) -> Result<Token, TooComplex> {
+        let adjusts = self.params.adjusts_logits();
+        let logits = if adjusts || self.guide.is_some() {
+            self.adjusted.clear();
+            self.adjusted.extend_from_slice(logits);
+            if adjusts {
+                self.adjust();
+            }
+            if let Some(guide) = &mut self.guide {
+                guide.mask(&mut self.adjusted, most.saturating_sub(index))?;
+            }
             &self.adjusted
         } else {
             logits
         };
-        if self.params.temperature <= 0.0 {
-            return candidates::argmax(logits);
-        }
-        self.candidates
-            .pick(logits, &self.params, uniform(self.params.seed, index))
-    }
-
-    /// Takes note of a generated token.
-    pub fn accept(&mut self, token: Token) {
-        if self.params.adjusts_logits() {
+        let token = if self.params.temperature <= 0.0 {
+            candidates::argmax(logits)
+        } else {
+            let noise = Noise::new(self.params.seed, index);
+            self.candidates.pick(logits, &self.params, noise)
+        };
+        if adjusts {
             self.seen.entry(token).or_default().generated += 1;
         }
+        if let Some(guide) = &mut self.guide {
+            guide.accept(token)?;
+        }
+        Ok(token)
+    }
+
+    /// Whether the grammar lets nothing follow what was picked so far.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.guide.as_ref().is_some_and(Guide::is_complete)
     }
 
     #[allow(clippy::cast_precision_loss)] // counts stay far below 2^24
-    fn adjust(&mut self, logits: &[f32]) {
-        self.adjusted.clear();
-        self.adjusted.extend_from_slice(logits);
+    fn adjust(&mut self) {
         let params = &self.params;
         let mut change = |token: Token, by: &dyn Fn(f32) -> f32| {
             let slot = usize::try_from(token.0)
@@ -164,14 +185,6 @@ impl Sampler {
     }
 }
 
-/// A number in [0, 1) from seed and index: `ChaCha8`'s stream at place `index`.
-#[allow(clippy::cast_precision_loss)] // 53 bits are exactly what an f64 holds
-fn uniform(seed: u64, index: u32) -> f64 {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_word_pos(u128::from(index) * 2);
-    (random.next_u64() >> 11) as f64 * (-53_f64).exp2()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,7 +192,7 @@ mod tests {
     const LOGITS: [f32; 5] = [0.0, 3.0, 2.9, -1.0, f32::NAN];
 
     fn sampler(params: SamplingParams) -> Sampler {
-        Sampler::new(params, &[])
+        Sampler::new(params, &[], None)
     }
 
     #[test]
@@ -188,7 +201,7 @@ mod tests {
             temperature: 0.0,
             ..SamplingParams::default()
         };
-        assert_eq!(sampler(params).sample(&LOGITS, 0), Token(1));
+        assert_eq!(sampler(params).sample(&LOGITS, 0, 64), Ok(Token(1)));
     }
 
     #[test]
@@ -198,7 +211,7 @@ mod tests {
                 seed,
                 ..SamplingParams::default()
             };
-            sampler(params).sample(&LOGITS, index)
+            sampler(params).sample(&LOGITS, index, 64)
         };
         for index in 0..50 {
             assert_eq!(draw(7, index), draw(7, index));
@@ -216,9 +229,8 @@ mod tests {
             ..SamplingParams::default()
         };
         let mut sampler = sampler(params);
-        assert_eq!(sampler.sample(&LOGITS, 0), Token(1));
-        sampler.accept(Token(1));
-        assert_eq!(sampler.sample(&LOGITS, 1), Token(2));
+        assert_eq!(sampler.sample(&LOGITS, 0, 64), Ok(Token(1)));
+        assert_eq!(sampler.sample(&LOGITS, 1, 64), Ok(Token(2)));
     }
 
     #[test]
@@ -228,8 +240,8 @@ mod tests {
             repeat_penalty: 1.5,
             ..SamplingParams::default()
         };
-        let mut sampler = Sampler::new(params, &[Token(1)]);
-        assert_eq!(sampler.sample(&LOGITS, 0), Token(2));
+        let mut sampler = Sampler::new(params, &[Token(1)], None);
+        assert_eq!(sampler.sample(&LOGITS, 0, 64), Ok(Token(2)));
     }
 
     #[test]
@@ -240,7 +252,8 @@ mod tests {
         };
         let mut sampler = sampler(params);
         for index in 0..100 {
-            assert!(![Token(1), Token(2)].contains(&sampler.sample(&LOGITS, index)));
+            let drawn = sampler.sample(&LOGITS, index, 64).expect("no grammar");
+            assert!(![Token(1), Token(2)].contains(&drawn));
         }
     }
 }

@@ -1,13 +1,15 @@
 //! What goes into the scheduler and what comes out of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use crate::admission::Place;
 use crate::engine::Token;
-use crate::sampling::SamplingParams;
+use crate::grammar::Guide;
+use crate::sampling::{Logprobs, SamplingParams};
 
 /// One request, ready to compute: no JSON, no template, no HTTP.
 #[derive(Debug)]
@@ -18,6 +20,10 @@ pub struct Job {
     pub max_tokens: u32,
     /// How tokens are picked.
     pub sampling: SamplingParams,
+    /// What the answer must be, if it is not free.
+    pub guide: Option<Guide>,
+    /// Whether to tell how likely each token was, with so many rivals.
+    pub logprobs: Option<usize>,
     /// Texts that end the answer; they are not part of it.
     pub stops: Vec<String>,
     /// Tokens that end the answer, beside the model's own.
@@ -30,12 +36,73 @@ pub struct Job {
     pub class: Class,
     /// When it came in.
     pub arrived: Instant,
+    /// Where it is, for its client to look at.
+    pub progress: Arc<QueueProgress>,
     /// Given back when the engine is done with it; tests have none.
     pub place: Option<Place>,
     /// Where log lines about it belong.
     pub span: tracing::Span,
     /// Where the answer goes; from [`channel`].
     pub events: mpsc::Sender<Event>,
+}
+
+impl Job {
+    /// A greedy answer of at most `max_tokens` to `prompt`, with nothing else asked for, and the way
+    /// out of the scheduler.
+    #[must_use]
+    pub fn greedy(
+        prompt: impl Into<Arc<[Token]>>,
+        max_tokens: u32,
+    ) -> (Self, mpsc::Receiver<Event>) {
+        let (events, receiver) = channel(max_tokens);
+        let job = Self {
+            prompt: prompt.into(),
+            max_tokens,
+            sampling: SamplingParams {
+                temperature: 0.0,
+                ..SamplingParams::default()
+            },
+            guide: None,
+            logprobs: None,
+            stops: Vec::new(),
+            stop_tokens: Vec::new(),
+            prediction: None,
+            ignore_end: false,
+            class: Class::default(),
+            arrived: Instant::now(),
+            progress: Arc::default(),
+            place: None,
+            span: tracing::Span::none(),
+            events,
+        };
+        (job, receiver)
+    }
+}
+
+/// How far a request is that has not said anything yet.
+#[derive(Debug, Default)]
+pub struct QueueProgress {
+    /// Requests that go before it, plus one; 0 once it is its turn.
+    place: AtomicU32,
+}
+
+impl QueueProgress {
+    /// It waits, and `ahead` others go before it.
+    pub(super) fn waits(&self, ahead: usize) {
+        let place = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    /// It waits no more.
+    pub(super) fn runs(&self) {
+        self.place.store(0, Ordering::Relaxed);
+    }
+
+    /// How many go before it while it waits.
+    #[must_use]
+    pub fn ahead(&self) -> Option<u32> {
+        self.place.load(Ordering::Relaxed).checked_sub(1)
+    }
 }
 
 /// OpenAI's service tiers, least urgent first.
@@ -67,11 +134,22 @@ impl Class {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// More text.
-    Text(String),
+    Text(Text),
     /// The end, as asked for.
     Finished(Finished),
     /// The end, by a failure of this request alone.
     Failed(JobError),
+}
+
+/// A stretch of an answer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Text {
+    /// Whole characters; may be empty where tokens have none.
+    pub text: String,
+    /// Tokens that begin in it.
+    pub tokens: u32,
+    /// How likely each of them was, where the job asks for that.
+    pub logprobs: Vec<Logprobs>,
 }
 
 /// How an answer ended and what it took.
@@ -92,7 +170,7 @@ pub struct Finished {
 }
 
 /// Tokens of a prediction (OpenAI's `completion_tokens_details`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Predicted {
     /// Those that the answer had where the prediction had them.
     pub accepted: u32,
@@ -126,6 +204,9 @@ pub enum JobError {
     /// The engine failed on a batch that held it.
     #[error("the engine could not compute this request")]
     Engine,
+    /// Its grammar took more work than an answer may.
+    #[error("the answer's grammar is too complex to be followed: simplify the schema")]
+    Grammar,
     /// It was still running when the grace time of a shutdown ended.
     #[error("the server is shutting down")]
     ShuttingDown,

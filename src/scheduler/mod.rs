@@ -29,7 +29,10 @@ use crate::engine::{DecodeError, Engine, Pieces, Row, Token};
 use crate::telemetry::ModelMetrics;
 
 pub use drive::{Heartbeat, drive};
-pub use job::{Class, Event, FinishReason, Finished, Job, JobError, Predicted, Timings, channel};
+pub use job::{
+    Class, Event, FinishReason, Finished, Job, JobError, Predicted, QueueProgress, Text, Timings,
+    channel,
+};
 
 use cache::Cache;
 use pace::Pace;
@@ -163,7 +166,7 @@ impl<E: Engine> Scheduler<E> {
         let cells = self.cache.shape().cells;
         let mut committed = self.committed();
         let mut misfits = 0;
-        for index in order {
+        for &index in &order {
             let is_full = self.running.len() == self.limits.max_running;
             let Some(next) = waiting[index].take_if(|next| !is_full || self.outranks(next)) else {
                 continue;
@@ -189,6 +192,10 @@ impl<E: Engine> Scheduler<E> {
             let mut sequence = next;
             sequence.take_up(now, &self.metrics);
             self.running.push(Running::new(id, sequence));
+        }
+        let left = order.iter().filter_map(|&index| waiting[index].as_ref());
+        for (ahead, sequence) in left.enumerate() {
+            sequence.waits(ahead);
         }
         // Those that made way are there already.
         self.waiting.extend(waiting.into_iter().flatten());

@@ -5,10 +5,10 @@ use std::time::Instant;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::engine::{Pieces, SeqId, Token};
-use crate::sampling::Sampler;
+use crate::sampling::{self, Sampler};
 use crate::telemetry::ModelMetrics;
 
-use super::job::{Class, Event, FinishReason, Finished, Job, JobError, Timings};
+use super::job::{Class, Event, FinishReason, Finished, Job, JobError, Text, Timings};
 use super::speculate::{self, Guess, Kind, Outcome, Prediction, Record};
 use super::text::{Pushed, TextAssembler};
 
@@ -47,7 +47,8 @@ pub(super) struct Sequence {
 impl Sequence {
     pub(super) fn new(mut job: Job) -> Self {
         let tokens = job.prompt.to_vec();
-        let sampler = Sampler::new(std::mem::take(&mut job.sampling), &tokens);
+        let params = std::mem::take(&mut job.sampling);
+        let sampler = Sampler::new(params, &tokens, job.guide.take());
         let text = TextAssembler::new(&job.stops);
         let prediction = job.prediction.take().map(Prediction::new);
         Self {
@@ -88,7 +89,7 @@ impl Sequence {
         self.first_token.is_some() && self.missing() == 1
     }
 
-    /// Whether its last token was generated, heard or not.
+    /// Whether it ended by itself, heard or not.
     pub(super) fn is_finished(&self) -> bool {
         self.finished
     }
@@ -167,7 +168,13 @@ impl Sequence {
             .take(count)
     }
 
+    /// Tells the client that `ahead` others go before it.
+    pub(super) fn waits(&self, ahead: usize) {
+        self.job.progress.waits(ahead);
+    }
+
     pub(super) fn take_up(&mut self, now: Instant, metrics: &ModelMetrics) {
+        self.job.progress.runs();
         if self.taken_up.is_none() {
             self.taken_up = Some(now);
             let waited = now.duration_since(self.job.arrived).as_secs_f64();
@@ -195,9 +202,16 @@ impl Sequence {
         now: Instant,
         metrics: &ModelMetrics,
     ) -> Progress {
-        let index = self.generated();
-        let token = self.sampler.sample(logits, index);
-        self.sampler.accept(token);
+        let token = match self
+            .sampler
+            .sample(logits, self.generated(), self.job.max_tokens)
+        {
+            Ok(token) => token,
+            Err(sampling::TooComplex) => {
+                self.fail(JobError::Grammar);
+                return Progress::Ended;
+            }
+        };
         self.tokens.push(token);
         if let Some(prediction) = &mut self.prediction {
             prediction.follow(&self.tokens[self.job.prompt.len()..]);
@@ -209,19 +223,19 @@ impl Sequence {
         let reason = if ends {
             Some(FinishReason::Stop)
         } else {
-            match self.text.push(pieces.piece(token)) {
-                Pushed::Text(text) => {
-                    if !text.is_empty() && !self.send(Event::Text(text)) {
-                        return Progress::Ended;
-                    }
-                    (self.generated() >= self.job.max_tokens).then_some(FinishReason::Length)
-                }
-                Pushed::Stopped(text) => {
-                    if !text.is_empty() {
-                        self.send(Event::Text(text));
-                    }
-                    Some(FinishReason::Stop)
-                }
+            let top = self.job.logprobs;
+            let logprobs = top.map(|top| sampling::logprobs(logits, token, top));
+            let (text, stopped) = match self.text.push(pieces.piece(token), logprobs) {
+                Pushed::Text(text) => (text, self.sampler.is_complete()),
+                Pushed::Stopped(text) => (text, true),
+            };
+            if !self.send_text(text) {
+                return Progress::Ended;
+            }
+            if stopped {
+                Some(FinishReason::Stop)
+            } else {
+                (self.generated() >= self.job.max_tokens).then_some(FinishReason::Length)
             }
         };
         match reason {
@@ -239,6 +253,7 @@ impl Sequence {
             .span
             .in_scope(|| tracing::warn!(%error, "request failed"));
         self.send(Event::Failed(error));
+        self.finished = true;
     }
 
     /// The client is gone.
@@ -272,10 +287,7 @@ impl Sequence {
 
     fn finish(&mut self, reason: FinishReason, now: Instant, metrics: &ModelMetrics) {
         let assembler = std::mem::replace(&mut self.text, TextAssembler::new(&[]));
-        let rest = assembler.finish();
-        if !rest.is_empty() {
-            self.send(Event::Text(rest));
-        }
+        self.send_text(assembler.finish());
         let taken_up = self.taken_up.unwrap_or(self.job.arrived);
         let first = self.first_token.unwrap_or(now);
         let seconds = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64();
@@ -303,6 +315,10 @@ impl Sequence {
         }
         self.send(Event::Finished(finished));
         self.finished = true;
+    }
+
+    fn send_text(&self, text: Text) -> bool {
+        text.text.is_empty() && text.tokens == 0 || self.send(Event::Text(text))
     }
 
     /// False when the client is gone. The channel holds a whole answer, so it is never full.

@@ -9,7 +9,6 @@ use tokio::sync::mpsc::Receiver;
 use super::*;
 use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, Token};
-use crate::sampling::SamplingParams;
 use crate::telemetry::Metrics;
 
 const SHAPE: Shape = Shape {
@@ -43,25 +42,7 @@ fn prompt(seed: usize, length: usize) -> Vec<Token> {
 }
 
 fn job(prompt: &[Token], max_tokens: u32) -> (Job, Receiver<Event>) {
-    let (events, receiver) = channel(max_tokens);
-    let job = Job {
-        prompt: prompt.into(),
-        max_tokens,
-        sampling: SamplingParams {
-            temperature: 0.0,
-            ..SamplingParams::default()
-        },
-        stops: Vec::new(),
-        stop_tokens: Vec::new(),
-        prediction: None,
-        class: Class::Default,
-        ignore_end: false,
-        arrived: Instant::now(),
-        place: None,
-        span: tracing::Span::none(),
-        events,
-    };
-    (job, receiver)
+    Job::greedy(prompt, max_tokens)
 }
 
 /// The answer that a lone run gives.
@@ -76,8 +57,8 @@ fn expected_of(engine: &FakeEngine, prompt: &[Token], max_tokens: u32) -> String
         .map(|token| u8::try_from(token.0).expect("a byte"))
         .collect();
     let mut assembler = text::TextAssembler::new(&[]);
-    match assembler.push(&bytes) {
-        text::Pushed::Text(text) => text + &assembler.finish(),
+    match assembler.push(&bytes, None) {
+        text::Pushed::Text(text) => text.text + &assembler.finish().text,
         text::Pushed::Stopped(_) => panic!("there is no stop string"),
     }
 }
@@ -86,7 +67,7 @@ fn received(receiver: &mut Receiver<Event>) -> (String, Option<Event>) {
     let mut text = String::new();
     while let Ok(event) = receiver.try_recv() {
         match event {
-            Event::Text(more) => text.push_str(&more),
+            Event::Text(more) => text.push_str(&more.text),
             end => return (text, Some(end)),
         }
     }

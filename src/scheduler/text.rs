@@ -1,13 +1,27 @@
 //! From token bytes to text that may be sent: whole characters only, nothing
 //! of a stop string, not even its beginning.
 
+use std::collections::VecDeque;
+
+use crate::sampling::Logprobs;
+
+use super::job::Text;
+
 /// What a piece of output led to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Pushed {
     /// Text that can be sent now; may be empty.
-    Text(String),
+    Text(Text),
     /// A stop string stands in the output; this came before it and is the last text.
-    Stopped(String),
+    Stopped(Text),
+}
+
+/// A token whose text was not sent yet.
+#[derive(Debug)]
+struct Held {
+    /// Where its bytes begin among those that are held.
+    start: usize,
+    logprobs: Option<Logprobs>,
 }
 
 /// Holds back what might still become a stop string or a character.
@@ -15,6 +29,7 @@ pub(super) enum Pushed {
 pub(super) struct TextAssembler {
     stops: Vec<Vec<u8>>,
     held: Vec<u8>,
+    tokens: VecDeque<Held>,
 }
 
 impl TextAssembler {
@@ -28,30 +43,56 @@ impl TextAssembler {
                 .map(|stop| stop.as_bytes().to_vec())
                 .collect(),
             held: Vec::new(),
+            tokens: VecDeque::new(),
         }
     }
 
     /// Adds the bytes of one token.
-    pub(super) fn push(&mut self, piece: &[u8]) -> Pushed {
+    pub(super) fn push(&mut self, piece: &[u8], logprobs: Option<Logprobs>) -> Pushed {
+        let start = self.held.len();
+        self.tokens.push_back(Held { start, logprobs });
         self.held.extend_from_slice(piece);
         if let Some(at) = self.first_stop() {
-            self.held.truncate(at);
-            let text = String::from_utf8_lossy(&self.held).into_owned();
+            let last = self.take(at);
             self.held.clear();
-            return Pushed::Stopped(text);
+            self.tokens.clear();
+            return Pushed::Stopped(last);
         }
         let free = self.held.len() - self.possible_stop();
         let ready = whole_characters(&self.held[..free]);
-        let text = String::from_utf8_lossy(&self.held[..ready]).into_owned();
-        self.held.drain(..ready);
-        Pushed::Text(text)
+        Pushed::Text(self.take(ready))
     }
 
     /// What was held back, when no more output comes; a character that was cut off is left out.
     #[must_use]
-    pub(super) fn finish(self) -> String {
+    pub(super) fn finish(mut self) -> Text {
         let whole = whole_characters(&self.held);
-        String::from_utf8_lossy(&self.held[..whole]).into_owned()
+        let mut last = self.take(whole);
+        last.tokens += u32::try_from(self.tokens.len()).unwrap_or(u32::MAX);
+        let rest = self.tokens.into_iter();
+        last.logprobs
+            .extend(rest.filter_map(|token| token.logprobs));
+        last
+    }
+
+    /// The first `length` bytes and the tokens that begin in them.
+    fn take(&mut self, length: usize) -> Text {
+        let text = String::from_utf8_lossy(&self.held[..length]).into_owned();
+        self.held.drain(..length);
+        let begun = self.tokens.partition_point(|token| token.start < length);
+        let mut taken = Text {
+            text,
+            tokens: u32::try_from(begun).unwrap_or(u32::MAX),
+            logprobs: Vec::new(),
+        };
+        let tokens = self.tokens.drain(..begun);
+        taken
+            .logprobs
+            .extend(tokens.filter_map(|token| token.logprobs));
+        for token in &mut self.tokens {
+            token.start -= length;
+        }
+        taken
     }
 
     fn first_stop(&self) -> Option<usize> {
@@ -113,21 +154,32 @@ mod tests {
         let mut assembler = TextAssembler::new(&stops);
         let mut all = String::new();
         for piece in pieces {
-            match assembler.push(piece) {
-                Pushed::Text(text) => all.push_str(&text),
-                Pushed::Stopped(text) => return (all + &text, true),
+            match assembler.push(piece, None) {
+                Pushed::Text(text) => all.push_str(&text.text),
+                // Nothing may be left for the end.
+                Pushed::Stopped(text) => {
+                    return (all + &text.text + &assembler.finish().text, true);
+                }
             }
         }
-        (all + &assembler.finish(), false)
+        (all + &assembler.finish().text, false)
+    }
+
+    /// The text that comes out after one more token, and whether it is the last.
+    fn push(assembler: &mut TextAssembler, piece: &[u8]) -> (String, bool) {
+        match assembler.push(piece, None) {
+            Pushed::Text(text) => (text.text, false),
+            Pushed::Stopped(text) => (text.text, true),
+        }
     }
 
     #[test]
     fn a_character_spread_over_tokens_comes_out_whole() {
         let mut assembler = TextAssembler::new(&[]);
         let euro = "€".as_bytes();
-        assert_eq!(assembler.push(&euro[..1]), Pushed::Text(String::new()));
-        assert_eq!(assembler.push(&euro[1..2]), Pushed::Text(String::new()));
-        assert_eq!(assembler.push(&euro[2..]), Pushed::Text("€".to_owned()));
+        assert_eq!(push(&mut assembler, &euro[..1]).0, "");
+        assert_eq!(push(&mut assembler, &euro[1..2]).0, "");
+        assert_eq!(push(&mut assembler, &euro[2..]), ("€".to_owned(), false));
     }
 
     #[test]
@@ -141,9 +193,9 @@ mod tests {
     #[test]
     fn a_stop_string_across_tokens_is_never_leaked_in_part() {
         let mut assembler = TextAssembler::new(&["END".to_owned()]);
-        assert_eq!(assembler.push(b"x E"), Pushed::Text("x ".to_owned()));
-        assert_eq!(assembler.push(b"N"), Pushed::Text(String::new()));
-        assert_eq!(assembler.push(b"D y"), Pushed::Stopped(String::new()));
+        assert_eq!(push(&mut assembler, b"x E"), ("x ".to_owned(), false));
+        assert_eq!(push(&mut assembler, b"N"), (String::new(), false));
+        assert_eq!(push(&mut assembler, b"D y"), (String::new(), true));
     }
 
     #[test]
@@ -166,10 +218,21 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_become_replacement_characters_at_once() {
         let mut assembler = TextAssembler::new(&[]);
-        assert_eq!(assembler.push(&[0xFF]), Pushed::Text("\u{FFFD}".to_owned()));
+        assert_eq!(push(&mut assembler, &[0xFF]).0, "\u{FFFD}");
+        assert_eq!(push(&mut assembler, &[0xE2, 0x28]).0, "\u{FFFD}(");
+    }
+
+    #[test]
+    fn tokens_come_with_the_text_in_which_they_begin() {
+        let mut assembler = TextAssembler::new(&["END".to_owned()]);
+        let counts = [&b"a "[..], b"", b"E", b"x", b" EN", b"D"].map(|piece| {
+            let (Pushed::Text(text) | Pushed::Stopped(text)) = assembler.push(piece, None);
+            (text.text, text.tokens)
+        });
+        let expected = [("a ", 1), ("", 0), ("", 0), ("Ex", 3), (" ", 1), ("", 0)];
         assert_eq!(
-            assembler.push(&[0xE2, 0x28]),
-            Pushed::Text("\u{FFFD}(".to_owned())
+            counts,
+            expected.map(|(text, count)| (text.to_owned(), count))
         );
     }
 

@@ -14,3 +14,4 @@ mod prompts;
 
 mod quantize;
 mod speculation;
+mod structured;

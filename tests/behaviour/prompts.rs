@@ -18,13 +18,16 @@ fn control_tokens(model: &Model, content: &str) -> Vec<Token> {
     .expect("a sound template");
     let conversation = Conversation {
         messages: vec![Message::text(Role::User, content)],
-        tools: Vec::new(),
+        ..Conversation::default()
     };
     let is_special = |token: &Token| {
         let mut specials = model.specials().iter();
         specials.any(|special| special.token == *token && special.kind == SpecialKind::Control)
     };
-    let tokens = prompter.tokens(&conversation, model).expect("a prompt");
+    let tokens = prompter
+        .tokens(&conversation, model)
+        .expect("a prompt")
+        .tokens;
     tokens.into_iter().filter(is_special).collect()
 }
 

@@ -3,11 +3,12 @@
 use serde_json::{Map, Value};
 
 use crate::api::error::ApiError;
+use crate::api::tools::{Choice, Offered};
 use crate::prompt::{Message, Role, ToolCall};
 
 use super::wire;
 
-pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Value>, ApiError> {
+pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
     tools
         .into_iter()
         .enumerate()
@@ -22,16 +23,68 @@ pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Value>, ApiError> {
             let function = tool.function.ok_or_else(|| {
                 ApiError::invalid(format!("{param}.function"), "a tool needs a `function`")
             })?;
+            let strict = match function.rest.get("strict") {
+                None | Some(Value::Null) => false,
+                Some(Value::Bool(strict)) => *strict,
+                Some(_) => {
+                    let param = format!("{param}.function.strict");
+                    let message = format!("`{param}` must be true or false");
+                    return Err(ApiError::invalid(param, message));
+                }
+            };
+            let parameters = function.rest.get("parameters").cloned();
             let mut body = Map::new();
-            body.insert("name".to_owned(), Value::String(function.name));
+            body.insert("name".to_owned(), Value::String(function.name.clone()));
             body.extend(function.rest);
             let mut object = Map::new();
             object.insert("type".to_owned(), Value::String(tool.kind));
             object.insert("function".to_owned(), Value::Object(body));
             object.extend(tool.rest);
-            Ok(Value::Object(object))
+            Ok(Offered {
+                param: format!("{param}.function"),
+                name: function.name,
+                parameters,
+                strict,
+                shown: Value::Object(object),
+            })
         })
         .collect()
+}
+
+/// OpenAI's `tool_choice`.
+pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
+    let chosen = match choice {
+        wire::ToolChoice::Mode(mode) => return Choice::mode("tool_choice", &mode),
+        wire::ToolChoice::Some(chosen) => chosen,
+    };
+    let missing = |key: &str| {
+        let param = format!("tool_choice.{key}");
+        let message = format!("`{param}` is missing");
+        ApiError::invalid(param, message)
+    };
+    match chosen.kind.as_str() {
+        "function" => {
+            let function = chosen.function.ok_or_else(|| missing("function"))?;
+            Ok(Choice::Named(function.name))
+        }
+        "allowed_tools" => {
+            let allowed = chosen
+                .allowed_tools
+                .ok_or_else(|| missing("allowed_tools"))?;
+            let names = allowed.tools.into_iter().enumerate().map(|(index, tool)| {
+                let function = tool.function;
+                function
+                    .map(|function| function.name)
+                    .ok_or_else(|| missing(&format!("allowed_tools.tools[{index}].function")))
+            });
+            let names = names.collect::<Result<_, _>>()?;
+            Choice::allowed("tool_choice.allowed_tools.mode", &allowed.mode, names)
+        }
+        kind => Err(ApiError::unsupported(
+            "tool_choice.type",
+            format!("`{kind}` is not supported; use `function` or `allowed_tools`"),
+        )),
+    }
 }
 
 pub(super) fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, ApiError> {

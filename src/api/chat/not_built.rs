@@ -1,7 +1,5 @@
 //! What OpenAI documents and this version cannot do: refused by name, never silently dropped.
 
-use serde_json::{Value, json};
-
 use crate::api::error::ApiError;
 
 use super::wire;
@@ -9,60 +7,42 @@ use super::wire;
 /// Parameters of OpenAI's that are known and not built pass only with a value that asks for nothing.
 pub(super) fn refuse(request: &wire::ChatRequest) -> Result<(), ApiError> {
     const NOT_YET: &str = "is not supported by this version; leave it out";
-    if let Some(n) = request.n {
-        if n < 1 {
-            return Err(ApiError::invalid("n", "`n` must be at least 1"));
-        }
-        if n > 1 {
-            let why = "is not supported above 1; send the request several times";
-            return Err(ApiError::unsupported("n", why));
-        }
-    }
-    let table: [(&str, &Option<Value>, &[Value], &str); 11] = [
-        ("logprobs", &request.logprobs, &[json!(false)], NOT_YET),
-        ("top_logprobs", &request.top_logprobs, &[json!(0)], NOT_YET),
-        ("store", &request.store, &[json!(false)], NOT_YET),
+    let speaks = |modalities: &Vec<String>| modalities.iter().any(|kind| kind != "text");
+    let table = [
         (
-            "response_format",
-            &request.response_format,
-            &[json!({"type": "text"})],
-            "is supported as {\"type\": \"text\"} only",
+            "store",
+            request.store == Some(true),
+            "is not supported as true: chat completions are not kept",
         ),
         (
             "modalities",
-            &request.modalities,
-            &[json!(["text"])],
+            request.modalities.as_ref().is_some_and(speaks),
             "is supported as [\"text\"] only",
         ),
         (
             "functions",
-            &request.functions,
-            &[],
+            request.functions.is_some(),
             "is OpenAI's old form; use `tools`",
         ),
         (
             "function_call",
-            &request.function_call,
-            &[],
+            request.function_call.is_some(),
             "is OpenAI's old form; use `tool_choice`",
         ),
-        ("audio", &request.audio, &[], NOT_YET),
-        ("reasoning_effort", &request.reasoning_effort, &[], NOT_YET),
-        ("verbosity", &request.verbosity, &[], NOT_YET),
+        ("audio", request.audio.is_some(), NOT_YET),
+        (
+            "verbosity",
+            request.verbosity.as_ref().is_some_and(|v| v != "medium"),
+            "is supported as \"medium\" only",
+        ),
         (
             "web_search_options",
-            &request.web_search_options,
-            &[],
+            request.web_search_options.is_some(),
             NOT_YET,
         ),
     ];
-    for (param, value, harmless, why) in table {
-        if value
-            .as_ref()
-            .is_some_and(|value| !harmless.contains(value))
-        {
-            return Err(ApiError::unsupported(param, why));
-        }
+    match table.into_iter().find(|(_, asks, _)| *asks) {
+        Some((param, _, why)) => Err(ApiError::unsupported(param, why)),
+        None => Ok(()),
     }
-    Ok(())
 }

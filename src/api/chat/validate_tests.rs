@@ -1,8 +1,10 @@
 //! What a client may write, and what it is told otherwise.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::api::decoding::Form;
+use crate::engine::SamplingDefaults;
 
 fn chat(body: Value) -> Result<Chat, ApiError> {
     Chat::try_from(serde_json::from_value::<wire::ChatRequest>(body).expect("of the right types"))
@@ -41,6 +43,12 @@ fn numbers_out_of_range_are_refused_by_name() {
         ("max_tokens", json!(0)),
         ("max_completion_tokens", json!(-5)),
         ("n", json!(0)),
+        ("n", json!(129)),
+        ("top_logprobs", json!(3)),
+        ("tool_choice", json!("required")),
+        ("stream_options", json!({"include_usage": true})),
+        ("reasoning_effort", json!("extreme")),
+        ("metadata", json!({"a": 1})),
         ("stop", json!("")),
         ("service_tier", json!("scale")),
         ("stop", json!(["a", "b", "c", "d", "e"])),
@@ -55,17 +63,10 @@ fn numbers_out_of_range_are_refused_by_name() {
 #[test]
 fn what_is_known_and_not_built_is_refused_by_name() {
     for (param, value) in [
-        ("n", json!(2)),
-        ("logprobs", json!(true)),
-        ("top_logprobs", json!(3)),
-        ("response_format", json!({"type": "json_object"})),
-        ("tool_choice", json!("required")),
-        (
-            "tool_choice",
-            json!({"type": "function", "function": {"name": "x"}}),
-        ),
         ("store", json!(true)),
         ("functions", json!([])),
+        ("modalities", json!(["text", "audio"])),
+        ("verbosity", json!("high")),
     ] {
         let mut extra = Map::new();
         extra.insert(param.to_owned(), value);
@@ -81,7 +82,10 @@ fn a_prediction_is_text_in_either_form() {
         json!([{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]),
     ] {
         let chat = with(json!({"prediction": {"type": "content", "content": content}}));
-        assert_eq!(chat.expect("valid").prediction.as_deref(), Some("a b"));
+        assert_eq!(
+            chat.expect("valid").decoding.prediction.as_deref(),
+            Some("a b")
+        );
     }
     let other = json!({"prediction": {"type": "tool", "content": "x"}});
     let code = Some("unsupported_parameter");
@@ -96,7 +100,7 @@ fn harmless_values_and_unknown_keys_pass() {
         "prompt_cache_key": "x", "temperature": null, "something_new": [1, 2],
     }))
     .expect("accepted");
-    assert_eq!(chat.output.tool_calls, ToolCalls::None);
+    assert_eq!(chat.output.calls, Calls::None);
 }
 
 #[test]
@@ -121,7 +125,7 @@ fn tools_keep_the_order_of_their_keys_and_none_hides_them() {
         "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}},
     }});
     let offered = with(json!({"tools": [tool]})).expect("accepted");
-    assert_eq!(offered.output.tool_calls, ToolCalls::Any);
+    assert_eq!(offered.output.calls, Calls::Any);
     assert_eq!(offered.conversation.tools[0].to_string(), tool.to_string());
     let hidden = with(json!({"tools": [tool], "tool_choice": "none"})).expect("accepted");
     assert!(hidden.conversation.tools.is_empty());
@@ -155,10 +159,50 @@ fn a_request_overrides_the_model_and_the_model_overrides_openai() {
     };
     let params = with(json!({"top_p": 0.9}))
         .expect("accepted")
+        .decoding
         .sampling
-        .resolve(&model, 7);
+        .resolve(&model, 7, 0);
     assert_eq!(
         (params.temperature, params.top_p, params.seed),
         (0.0, 0.9, 7)
     );
+}
+
+#[test]
+fn a_schema_is_refused_at_its_place() {
+    let format = |schema: Value| {
+        json!({"response_format": {"type": "json_schema", "json_schema": {
+            "name": "answer", "strict": true, "schema": schema,
+        }}})
+    };
+    let (param, _) = refused(format(json!({"type": "object", "properties": {}})));
+    assert_eq!(
+        param,
+        "response_format.json_schema.schema.additionalProperties"
+    );
+    let closed = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    let chat = with(format(closed)).expect("strict");
+    assert!(matches!(chat.decoding.form, Form::Json(_)));
+}
+
+#[test]
+fn a_tool_can_be_named_and_its_schema_is_checked() {
+    let tool = |strict: bool| {
+        json!({"type": "function", "function": {
+            "name": "f", "strict": strict, "parameters": {"type": "object", "properties": {}},
+        }})
+    };
+    let named = json!({"type": "function", "function": {"name": "f"}});
+    let chat = with(json!({"tools": [tool(false)], "tool_choice": named})).expect("valid");
+    assert!(matches!(chat.decoding.form, Form::Calls { .. }));
+    let (param, _) = refused(json!({"tools": [tool(true)]}));
+    assert_eq!(param, "tools[0].function.parameters.additionalProperties");
+    let other = json!({"type": "function", "function": {"name": "g"}});
+    let (param, _) = refused(json!({"tools": [tool(false)], "tool_choice": other}));
+    assert_eq!(param, "tool_choice");
+    let allowed = json!({"type": "allowed_tools", "allowed_tools": {
+        "mode": "required", "tools": [{"type": "function", "function": {"name": "f"}}],
+    }});
+    let chat = with(json!({"tools": [tool(false)], "tool_choice": allowed})).expect("valid");
+    assert!(matches!(chat.decoding.form, Form::Calls { .. }));
 }

@@ -4,6 +4,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::api::decoding::Stop;
+
 /// The request. Numbers are wide here, so that a value out of range is refused
 /// in words rather than by type.
 #[derive(Debug, Deserialize)]
@@ -22,13 +24,27 @@ pub(in crate::api) struct ChatRequest {
     pub(super) logit_bias: Option<Map<String, Value>>,
     pub(super) seed: Option<i64>,
     pub(super) stop: Option<Stop>,
+    pub(super) n: Option<i64>,
+    pub(super) logprobs: Option<bool>,
+    pub(super) top_logprobs: Option<i64>,
+    pub(super) response_format: Option<ResponseFormat>,
+    pub(super) reasoning_effort: Option<String>,
 
     pub(super) tools: Option<Vec<Tool>>,
-    pub(super) tool_choice: Option<Value>,
+    pub(super) tool_choice: Option<ToolChoice>,
     pub(super) parallel_tool_calls: Option<bool>,
 
     pub(super) prediction: Option<Prediction>,
     pub(super) service_tier: Option<String>,
+
+    // Of no consequence here, but of the right type.
+    pub(super) metadata: Option<Map<String, Value>>,
+    #[serde(rename = "user")]
+    pub(super) _user: Option<String>,
+    #[serde(rename = "prompt_cache_key")]
+    pub(super) _prompt_cache_key: Option<String>,
+    #[serde(rename = "safety_identifier")]
+    pub(super) _safety_identifier: Option<String>,
 
     // Ours.
     pub(super) top_k: Option<i64>,
@@ -39,17 +55,12 @@ pub(in crate::api) struct ChatRequest {
 
     // Known, and refused where they ask for what is not built. Named one by one, so that
     // what a client sends under other names is skipped and never kept.
-    pub(super) n: Option<i64>,
-    pub(super) logprobs: Option<Value>,
-    pub(super) top_logprobs: Option<Value>,
-    pub(super) store: Option<Value>,
-    pub(super) response_format: Option<Value>,
-    pub(super) modalities: Option<Value>,
+    pub(super) store: Option<bool>,
+    pub(super) modalities: Option<Vec<String>>,
     pub(super) functions: Option<Value>,
     pub(super) function_call: Option<Value>,
     pub(super) audio: Option<Value>,
-    pub(super) reasoning_effort: Option<Value>,
-    pub(super) verbosity: Option<Value>,
+    pub(super) verbosity: Option<String>,
     pub(super) web_search_options: Option<Value>,
 }
 
@@ -58,11 +69,54 @@ pub(super) struct StreamOptions {
     pub(super) include_usage: Option<bool>,
 }
 
+/// `type` is `text`, `json_object` or `json_schema`.
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a string or an array of strings")]
-pub(super) enum Stop {
-    One(String),
-    Several(Vec<String>),
+pub(super) struct ResponseFormat {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) json_schema: Option<JsonSchema>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct JsonSchema {
+    pub(super) name: String,
+    pub(super) schema: Option<Value>,
+    pub(super) strict: Option<bool>,
+}
+
+/// `none`, `auto`, `required`, one function, or some that are allowed.
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected `none`, `auto`, `required` or an object with a `type`"
+)]
+pub(super) enum ToolChoice {
+    Mode(String),
+    Some(Chosen),
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Chosen {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) function: Option<Named>,
+    pub(super) allowed_tools: Option<Allowed>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Allowed {
+    pub(super) mode: String,
+    pub(super) tools: Vec<AllowedTool>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct AllowedTool {
+    pub(super) function: Option<Named>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Named {
+    pub(super) name: String,
 }
 
 #[derive(Debug, Deserialize)]

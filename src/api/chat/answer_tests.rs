@@ -1,0 +1,207 @@
+//! What the objects of an answer hold.
+
+use serde_json::Value;
+
+use super::*;
+use crate::engine::Token;
+use crate::prompt::{ThoughtTags, ToolFormat};
+use crate::sampling::Logprobs as Found;
+use crate::scheduler::{Class, Timings};
+
+const CALL: &str = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+
+struct Letters;
+
+impl Pieces for Letters {
+    fn piece(&self, token: Token) -> &[u8] {
+        let at = usize::try_from(token.0).expect("a letter");
+        &b"abcdefgh"[at..=at]
+    }
+
+    fn is_end(&self, _token: Token) -> bool {
+        false
+    }
+}
+
+fn answer(stream: bool, calls: Calls) -> Answer {
+    let output = Output {
+        stream,
+        usage_chunk: true,
+        calls,
+        logprobs: false,
+    };
+    let format = (calls != Calls::None).then_some(ToolFormat::Hermes);
+    with(output, [OutputParser::new(None, format)])
+}
+
+fn with<const N: usize>(output: Output, parsers: [OutputParser; N]) -> Answer {
+    let header = Header::new("x", "kiosk", "0123456789abcdef", 1, Some(Class::Flex));
+    Answer::new(header, output, Arc::new(Letters), parsers)
+}
+
+fn say(text: &str) -> Text {
+    Text {
+        text: text.to_owned(),
+        tokens: 1,
+        logprobs: Vec::new(),
+    }
+}
+
+fn finished() -> Finished {
+    Finished {
+        reason: FinishReason::Stop,
+        prompt_tokens: 10,
+        cached_tokens: 8,
+        generated_tokens: 5,
+        predicted_tokens: None,
+        timings: Timings::default(),
+    }
+}
+
+fn spent() -> Spent {
+    Spent {
+        prompt_tokens: 10,
+        cached_tokens: 8,
+        generated_tokens: 5,
+        ..Spent::default()
+    }
+}
+
+/// The body of an answer of one choice.
+fn body(mut answer: Answer, texts: &[&str]) -> Value {
+    for text in texts {
+        answer.text(0, &say(text));
+    }
+    answer.end(0, &finished());
+    serde_json::from_str(&answer.whole(spent())).expect("JSON")
+}
+
+fn objects(frames: Vec<Frame>) -> Vec<Value> {
+    let object = |frame| match frame {
+        Frame::Data(data) => serde_json::from_str(&data).ok(),
+        _ => None,
+    };
+    frames.into_iter().filter_map(object).collect()
+}
+
+#[test]
+fn a_whole_answer_carries_text_usage_and_reason() {
+    let body = body(answer(false, Calls::None), &["Oat milk ", "costs $3.49."]);
+    let choice = &body["choices"][0];
+    assert_eq!(choice["message"]["content"], "Oat milk costs $3.49.");
+    assert_eq!(choice["finish_reason"], "stop");
+    assert_eq!(body["usage"]["total_tokens"], 15);
+    assert_eq!(body["service_tier"], "flex");
+    assert_eq!(body["usage"]["prompt_tokens_details"]["cached_tokens"], 8);
+}
+
+#[test]
+fn a_tool_call_is_no_content() {
+    let body = body(answer(false, Calls::Any), &[CALL]);
+    let message = &body["choices"][0]["message"];
+    assert_eq!(message["content"], Value::Null);
+    assert_eq!(message["tool_calls"][0]["function"]["name"], "f");
+    assert_eq!(
+        message["tool_calls"][0]["function"]["arguments"],
+        "{\"a\": 1}"
+    );
+    assert_eq!(body["choices"][0]["finish_reason"], "tool_calls");
+}
+
+#[test]
+fn only_one_call_where_parallel_calls_are_not_wanted() {
+    let two = format!("{CALL}\n{CALL}");
+    let body = body(answer(false, Calls::One), &[&two]);
+    let calls = body["choices"][0]["message"]["tool_calls"].as_array();
+    assert_eq!(calls.map(Vec::len), Some(1));
+}
+
+#[test]
+fn thoughts_are_told_apart_and_counted() {
+    let tags = ThoughtTags::of("</think>").map(|tags| (tags, true));
+    let output = Output {
+        stream: false,
+        usage_chunk: false,
+        calls: Calls::None,
+        logprobs: false,
+    };
+    let answer = with(output, [OutputParser::new(tags, None)]);
+    let body = body(answer, &["Hm,", " well", "</think>\n\n", "Yes."]);
+    let message = &body["choices"][0]["message"];
+    assert_eq!(message["reasoning_content"], "Hm, well");
+    assert_eq!(message["content"], "Yes.");
+    let details = &body["usage"]["completion_tokens_details"];
+    assert_eq!(details["reasoning_tokens"], 2);
+}
+
+#[test]
+fn a_stream_ends_with_reason_then_usage_without_choices() {
+    let mut answer = answer(true, Calls::Any);
+    let mut frames = answer.opening();
+    frames.extend(answer.text(0, &say("Hello")));
+    frames.extend(answer.text(0, &say(CALL)));
+    frames.extend(answer.end(0, &finished()));
+    frames.extend(answer.close(spent()));
+    assert_eq!(frames.last(), Some(&Frame::done()));
+    let chunks = objects(frames);
+    assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+    let [.., reason, usage] = chunks.as_slice() else {
+        panic!("too few chunks");
+    };
+    assert_eq!(reason["choices"][0]["finish_reason"], "tool_calls");
+    assert_eq!(usage["choices"], serde_json::json!([]));
+    assert_eq!(usage["usage"]["completion_tokens"], 5);
+    assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"]));
+    let call = |chunk: usize| &chunks[chunk]["choices"][0]["delta"]["tool_calls"][0];
+    assert_eq!(call(2)["function"]["name"], "f");
+    assert!(call(2)["id"].is_string() && call(3)["id"].is_null());
+    assert_eq!(
+        (&call(2)["index"], &call(3)["index"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!(call(3)["function"]["arguments"], "{\"a\": 1}");
+}
+
+#[test]
+fn likelihoods_come_with_the_text_that_they_are_of() {
+    let output = Output {
+        stream: true,
+        usage_chunk: false,
+        calls: Calls::None,
+        logprobs: true,
+    };
+    let mut answer = with(output, [OutputParser::new(None, None)]);
+    let text = Text {
+        text: "b".to_owned(),
+        tokens: 1,
+        logprobs: vec![Found {
+            token: Token(1),
+            logprob: -0.5,
+            top: vec![(Token(1), -0.5), (Token(0), f32::NEG_INFINITY)],
+        }],
+    };
+    let chunks = objects(answer.text(0, &text));
+    let content = &chunks[0]["choices"][0]["logprobs"]["content"][0];
+    assert_eq!(content["token"], "b");
+    assert_eq!(content["bytes"], serde_json::json!([98]));
+    assert_eq!(content["top_logprobs"][1]["logprob"], -9999.0);
+}
+
+#[test]
+fn choices_are_told_apart_by_their_index() {
+    let output = Output {
+        stream: false,
+        usage_chunk: false,
+        calls: Calls::None,
+        logprobs: false,
+    };
+    let parsers = [OutputParser::new(None, None), OutputParser::new(None, None)];
+    let mut answer = with(output, parsers);
+    answer.text(1, &say("two"));
+    answer.text(0, &say("one"));
+    answer.end(1, &finished());
+    answer.end(0, &finished());
+    let body: Value = serde_json::from_str(&answer.whole(spent())).expect("JSON");
+    assert_eq!(body["choices"][1]["index"], 1);
+    assert_eq!(body["choices"][1]["message"]["content"], "two");
+}

@@ -1,0 +1,174 @@
+//! The bodies of answers, as OpenAI documents them.
+
+use serde::Serialize;
+
+use crate::api::usage::Usage;
+use crate::engine::{Pieces, Token};
+use crate::scheduler::Class;
+
+/// What every object of an answer repeats.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Header {
+    pub(super) id: String,
+    pub(super) object: &'static str,
+    /// Seconds since 1970.
+    pub(super) created: u64,
+    pub(super) model: String,
+    /// Says which model file answers.
+    pub(super) system_fingerprint: String,
+    /// Echoed to requests that name one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service_tier: Option<&'static str>,
+}
+
+impl Header {
+    pub(super) fn new(
+        object: &'static str,
+        model: &str,
+        digest: &str,
+        created: u64,
+        tier: Option<Class>,
+    ) -> Self {
+        Self {
+            id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
+            object,
+            created,
+            model: model.to_owned(),
+            system_fingerprint: format!("fp_{}", digest.get(..10).unwrap_or(digest)),
+            service_tier: tier.map(Class::as_str),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Completion<'a> {
+    #[serde(flatten)]
+    pub(super) header: &'a Header,
+    pub(super) choices: Vec<WholeChoice>,
+    pub(super) usage: Usage,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct WholeChoice {
+    pub(super) index: usize,
+    pub(super) message: Message,
+    pub(super) logprobs: Option<Logprobs>,
+    pub(super) finish_reason: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Message {
+    pub(super) role: &'static str,
+    pub(super) content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_content: Option<String>,
+    pub(super) refusal: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<Call>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Call {
+    pub(super) id: String,
+    pub(super) r#type: &'static str,
+    pub(super) function: Function,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Function {
+    pub(super) name: String,
+    /// JSON in a string.
+    pub(super) arguments: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Chunk<'a> {
+    #[serde(flatten)]
+    pub(super) header: &'a Header,
+    pub(super) choices: Vec<ChunkChoice>,
+    /// Absent where no usage was asked for, null before the chunk that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) usage: Option<Option<Usage>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ChunkChoice {
+    pub(super) index: usize,
+    pub(super) delta: Delta,
+    pub(super) logprobs: Option<Logprobs>,
+    pub(super) finish_reason: Option<&'static str>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Delta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tool_calls: Option<[CallDelta; 1]>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct CallDelta {
+    pub(super) index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) r#type: Option<&'static str>,
+    pub(super) function: FunctionDelta,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FunctionDelta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    pub(super) arguments: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Logprobs {
+    pub(super) content: Vec<TokenLogprob>,
+    pub(super) refusal: Option<()>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TokenLogprob {
+    #[serde(flatten)]
+    pub(super) token: Likelihood,
+    pub(super) top_logprobs: Vec<Likelihood>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Likelihood {
+    /// With replacement characters where the token is no whole text.
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+}
+
+impl Likelihood {
+    /// JSON has no infinity: OpenAI writes -9999 for "never".
+    fn new(token: Token, logprob: f32, pieces: &dyn Pieces) -> Self {
+        let bytes = pieces.piece(token).to_vec();
+        Self {
+            token: String::from_utf8_lossy(&bytes).into_owned(),
+            logprob: logprob.max(-9999.0),
+            bytes,
+        }
+    }
+}
+
+impl TokenLogprob {
+    pub(super) fn new(found: &crate::sampling::Logprobs, pieces: &dyn Pieces) -> Self {
+        let rivals = found.top.iter();
+        Self {
+            token: Likelihood::new(found.token, found.logprob, pieces),
+            top_logprobs: rivals
+                .map(|(token, logprob)| Likelihood::new(*token, *logprob, pieces))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! How an answer is to be computed: what every endpoint that generates text has in common, checked.
+
+use serde_json::{Map, Value};
+
+use crate::engine::{SamplingDefaults, Token};
+use crate::grammar::Schema;
+use crate::prompt::Callable;
+use crate::sampling::SamplingParams;
+use crate::scheduler::Class;
+
+use super::error::ApiError;
+
+/// These are looked at for every token of an answer, on the thread that serves everybody.
+const LONGEST_STOP: usize = 256;
+const MOST_TOKENS: usize = 1024;
+/// OpenAI's.
+const MOST_CHOICES: i64 = 128;
+const MOST_LOGPROBS: i64 = 20;
+
+/// Everything about an answer but its prompt.
+#[derive(Debug, Default)]
+pub(super) struct Decoding {
+    /// Tokens of an answer; as many as the context allows where the request says nothing.
+    pub(super) max_tokens: Option<u32>,
+    pub(super) sampling: Sampling,
+    pub(super) stops: Vec<String>,
+    pub(super) stop_tokens: Vec<Token>,
+    pub(super) ignore_end: bool,
+    /// The service tier, if the request names one.
+    pub(super) class: Option<Class>,
+    /// The text that the answer is expected to be.
+    pub(super) prediction: Option<String>,
+    /// Answers to the same prompt.
+    pub(super) choices: Choices,
+    /// Whether to tell how likely tokens were, with so many rivals.
+    pub(super) logprobs: Option<usize>,
+    pub(super) form: Form,
+}
+
+/// What an answer must be.
+#[derive(Debug, Default)]
+pub(super) enum Form {
+    /// Whatever the model says.
+    #[default]
+    Free,
+    /// JSON.
+    Json(Schema),
+    /// Tool calls, or JSON where that is allowed as well.
+    Calls {
+        functions: Vec<Callable>,
+        several: bool,
+        otherwise: Option<Schema>,
+    },
+}
+
+/// How many answers; at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Choices(u32);
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl Choices {
+    pub(super) fn new(n: Option<i64>) -> Result<Self, ApiError> {
+        let Some(n) = n else {
+            return Ok(Self::default());
+        };
+        between("n", n, 1, MOST_CHOICES).map(Self)
+    }
+
+    pub(super) fn count(self) -> u32 {
+        self.0
+    }
+}
+
+/// What a request says of sampling; the rest is the model's recommendation or OpenAI's default.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sampling {
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<u32>,
+    min_p: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    repeat_penalty: Option<f32>,
+    logit_bias: Vec<(Token, f32)>,
+    seed: Option<u64>,
+}
+
+/// The same as clients write it.
+#[derive(Debug, Default)]
+pub(super) struct AskedSampling<'a> {
+    pub(super) temperature: Option<f64>,
+    pub(super) top_p: Option<f64>,
+    pub(super) top_k: Option<i64>,
+    pub(super) min_p: Option<f64>,
+    pub(super) presence_penalty: Option<f64>,
+    pub(super) frequency_penalty: Option<f64>,
+    pub(super) repeat_penalty: Option<f64>,
+    pub(super) logit_bias: Option<&'a Map<String, Value>>,
+    pub(super) seed: Option<i64>,
+}
+
+impl Sampling {
+    /// Whether the model has all tokens that are spoken of.
+    pub(super) fn check(&self, vocabulary: usize) -> Result<(), ApiError> {
+        let unknown = |token: &Token| usize::try_from(token.0).is_ok_and(|id| id >= vocabulary);
+        match self.logit_bias.iter().find(|(token, _)| unknown(token)) {
+            None => Ok(()),
+            Some((Token(id), _)) => Err(ApiError::invalid(
+                format!("logit_bias.{id}"),
+                format!(
+                    "`logit_bias`: the model has no token {id}, only 0 to {}",
+                    vocabulary - 1
+                ),
+            )),
+        }
+    }
+
+    /// Of choice `choice`, whose draws are its own; `seed` is used when the request has none.
+    pub(super) fn resolve(
+        &self,
+        model: &SamplingDefaults,
+        seed: u64,
+        choice: u32,
+    ) -> SamplingParams {
+        let base = SamplingParams::default();
+        let seed = self.seed.unwrap_or(seed);
+        SamplingParams {
+            temperature: self
+                .temperature
+                .or(model.temperature)
+                .unwrap_or(base.temperature),
+            top_p: self.top_p.or(model.top_p).unwrap_or(base.top_p),
+            top_k: self.top_k.or(model.top_k).unwrap_or(base.top_k),
+            min_p: self.min_p.or(model.min_p).unwrap_or(base.min_p),
+            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
+            repeat_penalty: self.repeat_penalty.unwrap_or(base.repeat_penalty),
+            logit_bias: self.logit_bias.clone(),
+            // The first choice is what the only one would be. The step is 2⁶⁴ divided by the golden
+            // ratio, so that neighbouring seeds do not share choices.
+            seed: seed.wrapping_add(u64::from(choice).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+        }
+    }
+}
+
+impl TryFrom<AskedSampling<'_>> for Sampling {
+    type Error = ApiError;
+
+    fn try_from(asked: AskedSampling<'_>) -> Result<Self, ApiError> {
+        let penalty = |name, value: Option<f64>| within(name, value, -2.0, 2.0);
+        let repeat_penalty = within("repeat_penalty", asked.repeat_penalty, 0.0, 10.0)?;
+        if repeat_penalty == Some(0.0) {
+            return Err(ApiError::invalid(
+                "repeat_penalty",
+                "`repeat_penalty` must be above 0; 1 is off",
+            ));
+        }
+        Ok(Self {
+            temperature: within("temperature", asked.temperature, 0.0, 2.0)?,
+            top_p: within("top_p", asked.top_p, 0.0, 1.0)?,
+            top_k: asked.top_k.map(|k| at_least("top_k", k, 0)).transpose()?,
+            min_p: within("min_p", asked.min_p, 0.0, 1.0)?,
+            presence_penalty: penalty("presence_penalty", asked.presence_penalty)?,
+            frequency_penalty: penalty("frequency_penalty", asked.frequency_penalty)?,
+            repeat_penalty,
+            logit_bias: logit_bias(asked.logit_bias)?,
+            seed: asked.seed.map(i64::cast_unsigned),
+        })
+    }
+}
+
+fn logit_bias(map: Option<&Map<String, Value>>) -> Result<Vec<(Token, f32)>, ApiError> {
+    at_most("logit_bias", map.map_or(0, Map::len), MOST_TOKENS)?;
+    map.into_iter()
+        .flatten()
+        .map(|(key, value)| {
+            let param = format!("logit_bias.{key}");
+            let id = key.parse().map_err(|_| {
+                ApiError::invalid(&param, format!("`logit_bias`: `{key}` is not a token id"))
+            })?;
+            let bias = value
+                .as_f64()
+                .ok_or_else(|| ApiError::invalid(&param, format!("`{param}` must be a number")))?;
+            let bias = within(&param, Some(bias), -100.0, 100.0)?.unwrap_or(0.0);
+            Ok((token(&param, id)?, bias))
+        })
+        .collect()
+}
+
+/// One string or several.
+#[derive(Debug, serde::Deserialize)]
+#[serde(untagged, expecting = "expected a string or an array of strings")]
+pub(super) enum Stop {
+    One(String),
+    Several(Vec<String>),
+}
+
+pub(super) fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
+    let stops = match stop {
+        None => Vec::new(),
+        Some(Stop::One(stop)) => vec![stop],
+        Some(Stop::Several(stops)) => stops,
+    };
+    if stops.len() > 4 {
+        return Err(ApiError::invalid("stop", "`stop` takes at most 4 strings"));
+    }
+    if stops.iter().any(|stop| stop.len() > LONGEST_STOP) {
+        return Err(ApiError::invalid(
+            "stop",
+            format!("a string of `stop` may have at most {LONGEST_STOP} bytes"),
+        ));
+    }
+    if stops.iter().any(String::is_empty) {
+        return Err(ApiError::invalid(
+            "stop",
+            "`stop` must not hold an empty string",
+        ));
+    }
+    Ok(stops)
+}
+
+pub(super) fn class(tier: &str) -> Result<Class, ApiError> {
+    match tier {
+        "auto" | "default" => Ok(Class::Default),
+        "flex" => Ok(Class::Flex),
+        "priority" => Ok(Class::Priority),
+        _ => Err(ApiError::invalid(
+            "service_tier",
+            "`service_tier` must be `auto`, `default`, `flex` or `priority`",
+        )),
+    }
+}
+
+pub(super) fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, ApiError> {
+    let ids = ids.unwrap_or_default();
+    at_most("stop_token_ids", ids.len(), MOST_TOKENS)?;
+    ids.into_iter()
+        .map(|id| token("stop_token_ids", id))
+        .collect()
+}
+
+/// How many rivals of each token are told.
+pub(super) fn rivals(param: &str, count: i64) -> Result<usize, ApiError> {
+    Ok(between(param, count, 0, MOST_LOGPROBS)? as usize)
+}
+
+/// OpenAI's limits on what clients attach for themselves.
+pub(super) fn check_metadata(metadata: Option<&Map<String, Value>>) -> Result<(), ApiError> {
+    at_most("metadata", metadata.map_or(0, Map::len), 16)?;
+    for (key, value) in metadata.into_iter().flatten() {
+        let fits = key.chars().count() <= 64
+            && value
+                .as_str()
+                .is_some_and(|value| value.chars().count() <= 512);
+        if !fits {
+            return Err(ApiError::invalid(
+                "metadata",
+                "`metadata` holds keys of at most 64 characters with strings of at most 512",
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::cast_possible_truncation)] // sampling needs no more than an f32
+fn within(param: &str, value: Option<f64>, least: f64, most: f64) -> Result<Option<f32>, ApiError> {
+    match value {
+        Some(value) if !(least..=most).contains(&value) => Err(ApiError::invalid(
+            param,
+            format!("`{param}` must be between {least} and {most}; it is {value}"),
+        )),
+        value => Ok(value.map(|value| value as f32)),
+    }
+}
+
+pub(super) fn between(param: &str, value: i64, least: i64, most: i64) -> Result<u32, ApiError> {
+    match u32::try_from(value) {
+        Ok(fits) if (least..=most).contains(&value) => Ok(fits),
+        _ => Err(ApiError::invalid(
+            param,
+            format!("`{param}` must be between {least} and {most}; it is {value}"),
+        )),
+    }
+}
+
+pub(super) fn at_least(param: &str, value: i64, least: i64) -> Result<u32, ApiError> {
+    if value < least {
+        return Err(ApiError::invalid(
+            param,
+            format!("`{param}` must be at least {least}; it is {value}"),
+        ));
+    }
+    Ok(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+pub(super) fn at_most(param: &str, count: usize, most: usize) -> Result<(), ApiError> {
+    if count > most {
+        return Err(ApiError::invalid(
+            param,
+            format!("`{param}` takes at most {most} entries; there are {count}"),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn token(param: &str, id: i64) -> Result<Token, ApiError> {
+    i32::try_from(id)
+        .ok()
+        .filter(|id| *id >= 0)
+        .map(Token)
+        .ok_or_else(|| ApiError::invalid(param, format!("`{param}`: {id} is not a token id")))
+}

@@ -1,0 +1,161 @@
+//! From a scheduler's events to a response, whole or as server-sent events.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::http::header;
+use axum::response::sse::{self, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, stream};
+
+use crate::scheduler::{Event, Finished, Text};
+
+use super::error::ApiError;
+use super::generation::{Generation, Spent};
+
+/// A comment every so often keeps proxies and clients from giving a silent stream up.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// How an endpoint tells its answers. A stream sends the frames; a whole answer is asked for at the
+/// end, and its frames are empty.
+pub(super) trait Telling: Send + Sized + 'static {
+    /// Before anything is known.
+    fn opening(&mut self) -> Vec<Frame>;
+    /// More of an answer.
+    fn text(&mut self, answer: usize, text: &Text) -> Vec<Frame>;
+    /// The end of an answer.
+    fn end(&mut self, answer: usize, finished: &Finished) -> Vec<Frame>;
+    /// The end of all of them.
+    fn close(&mut self, spent: Spent) -> Vec<Frame>;
+    /// What broke a stream off.
+    fn failure(&mut self, error: &ApiError) -> Frame;
+    /// Why the first answer ended.
+    fn finish_reason(&self) -> &'static str;
+    /// Everything as one body of JSON.
+    fn whole(self, spent: Spent) -> String;
+}
+
+/// One server-sent event, or a comment between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Frame {
+    /// Data that needs no name.
+    Data(String),
+    /// An event of this name.
+    Named(&'static str, String),
+    /// What clients skip.
+    Comment(String),
+}
+
+impl Frame {
+    /// The end of most of OpenAI's streams.
+    pub(super) fn done() -> Self {
+        Self::Data("[DONE]".to_owned())
+    }
+}
+
+/// Waits for the end of all answers.
+pub(super) async fn whole(mut generation: Generation, mut telling: impl Telling) -> Response {
+    while let Some(next) = generation.next().await {
+        match next {
+            Ok((answer, Event::Text(text))) => drop(telling.text(answer, &text)),
+            Ok((answer, Event::Finished(end))) => drop(telling.end(answer, &end)),
+            Ok((_, Event::Failed(_))) => {}
+            Err(error) => return error.into_response(),
+        }
+    }
+    generation.finished(telling.finish_reason());
+    let body = telling.whole(generation.spent());
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The answers as they come. Dropping the stream cancels the request.
+pub(super) fn frames(
+    generation: Generation,
+    mut telling: impl Telling,
+) -> impl Stream<Item = Frame> + Send + 'static {
+    let state = Streaming {
+        pending: telling.opening().into(),
+        generation,
+        telling,
+        ended: false,
+    };
+    stream::unfold(state, |mut state| async move {
+        loop {
+            if let Some(frame) = state.pending.pop_front() {
+                return Some((frame, state));
+            }
+            if state.ended {
+                return None;
+            }
+            state.advance().await;
+        }
+    })
+}
+
+struct Streaming<T> {
+    generation: Generation,
+    telling: T,
+    /// Ready to be sent.
+    pending: VecDeque<Frame>,
+    ended: bool,
+}
+
+impl<T: Telling> Streaming<T> {
+    async fn advance(&mut self) {
+        let next = tokio::select! {
+            next = self.generation.next() => next,
+            () = tokio::time::sleep(KEEP_ALIVE) => {
+                let comment = self.generation.whereabouts();
+                self.pending.push_back(Frame::Comment(comment));
+                return;
+            }
+        };
+        match next {
+            Some(Ok((answer, Event::Text(text)))) => {
+                self.pending.extend(self.telling.text(answer, &text));
+            }
+            Some(Ok((answer, Event::Finished(end)))) => {
+                self.pending.extend(self.telling.end(answer, &end));
+            }
+            Some(Ok((_, Event::Failed(_)))) => {}
+            Some(Err(error)) => {
+                self.pending.push_back(self.telling.failure(&error));
+                self.ended = true;
+            }
+            None => {
+                self.generation.finished(self.telling.finish_reason());
+                let spent = self.generation.spent();
+                self.pending.extend(self.telling.close(spent));
+                self.ended = true;
+            }
+        }
+    }
+}
+
+/// Frames as a response. Events are numbered behind `told`, the last one that the client has.
+pub(super) fn event_stream(
+    frames: impl Stream<Item = Frame> + Send + 'static,
+    told: u64,
+) -> Response {
+    let numbered = stream::unfold(
+        (Box::pin(frames), told),
+        |(mut frames, mut number)| async move {
+            let frame = std::future::poll_fn(|context| frames.as_mut().poll_next(context)).await?;
+            let event = sse::Event::default();
+            let event = match frame {
+                Frame::Comment(text) => event.comment(text),
+                Frame::Data(data) => {
+                    number += 1;
+                    event.id(number.to_string()).data(data)
+                }
+                Frame::Named(name, data) => {
+                    number += 1;
+                    event.id(number.to_string()).event(name).data(data)
+                }
+            };
+            Some((Ok::<_, Infallible>(event), (frames, number)))
+        },
+    );
+    Sse::new(numbered).into_response()
+}

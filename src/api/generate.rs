@@ -1,0 +1,365 @@
+//! From a checked request to answers under way: admission, prompt, and into the model's queue.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::Span;
+
+use crate::admission::{Place, Presence};
+use crate::engine::{Token, Vocabulary};
+use crate::grammar::{Grammar, GrammarError, Guide};
+use crate::pool::{Entry, Loaded};
+use crate::prompt::{Conversation, OutputParser, calls};
+use crate::scheduler::{Job, QueueProgress, channel};
+
+use super::decoding::{Decoding, Form};
+use super::error::ApiError;
+use super::generation::{Generation, Record, Underway};
+use super::models::ready;
+use super::state::AppState;
+
+/// What a client wants answers to.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// Messages, laid out by the model's chat template.
+    Conversation(Conversation),
+    /// Text as it is.
+    Text(String),
+    /// Tokens as they are.
+    Tokens(Vec<Token>),
+}
+
+/// A request for one or more answers to each of its inputs.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Not empty.
+    pub(super) inputs: Vec<Input>,
+    pub(super) decoding: Decoding,
+}
+
+/// Answers under way. They are numbered through: all choices of the first input, then of the next.
+pub(super) struct Started {
+    pub(super) generation: Generation,
+    pub(super) loaded: Arc<Loaded>,
+    /// In the order of the inputs.
+    pub(super) prompts: Vec<Prompt>,
+}
+
+/// An input as the model reads it.
+#[derive(Debug)]
+pub(super) struct Prompt {
+    pub(super) tokens: Arc<[Token]>,
+    /// Whether the answer begins in the middle of thoughts.
+    opens_thoughts: bool,
+}
+
+impl Started {
+    /// What takes the answers to input `input` apart; `calls` says whether calls are looked for.
+    pub(super) fn parser(&self, input: usize, calls: bool) -> OutputParser {
+        let Ok(prompter) = &self.loaded.prompter else {
+            return OutputParser::new(None, None);
+        };
+        let opened = self.prompts.get(input).is_some_and(|p| p.opens_thoughts);
+        OutputParser::new(
+            prompter.thoughts().map(|tags| (tags, opened)),
+            calls.then(|| prompter.tool_format()),
+        )
+    }
+}
+
+/// Whoever would be refused in any case need not send a body first.
+pub(super) fn refuse_if_all_do(state: &AppState) -> Result<(), ApiError> {
+    let mut refusal = Ok(());
+    for entry in state.pool.entries() {
+        refusal = entry.gate.would_admit();
+        if refusal.is_ok() {
+            break;
+        }
+    }
+    if let Err(refusal) = refusal {
+        state.metrics.request_rejected("", refusal.reason.as_str());
+    }
+    Ok(refusal?)
+}
+
+/// Starts computing. What goes wrong is written down, too.
+pub(super) async fn begin(
+    state: &AppState,
+    entry: &Entry,
+    order: Order,
+    arrived: Instant,
+    mut record: Record,
+) -> Result<Started, ApiError> {
+    match prepare(state, entry, order, arrived).await {
+        Ok(prepared) => {
+            let (sent, rest): (Vec<_>, Vec<_>) = prepared.jobs.into_iter().unzip();
+            for job in sent {
+                if prepared.loaded.submit(job).is_err() {
+                    let error = ApiError::ModelUnavailable(entry.id.clone());
+                    record.failed(&error);
+                    return Err(error);
+                }
+            }
+            Ok(Started {
+                generation: Generation::new(rest, prepared.choices, prepared.presence, record),
+                loaded: prepared.loaded,
+                prompts: prepared.prompts,
+            })
+        }
+        Err(error) => {
+            record.failed(&error);
+            Err(error)
+        }
+    }
+}
+
+/// Everything but the submission.
+struct Prepared {
+    jobs: Vec<(Job, Underway)>,
+    choices: usize,
+    presence: Presence,
+    loaded: Arc<Loaded>,
+    prompts: Vec<Prompt>,
+}
+
+async fn prepare(
+    state: &AppState,
+    entry: &Entry,
+    order: Order,
+    arrived: Instant,
+) -> Result<Prepared, ApiError> {
+    let loaded = ready(entry)?;
+    let choices = order.decoding.choices.count();
+    let count = order.inputs.len() * choices as usize;
+    if count > entry.gate.capacity() {
+        return Err(ApiError::invalid(
+            "n",
+            format!(
+                "these are {count} answers at once; this server takes at most {}: lower `n` or \
+                 send fewer prompts",
+                entry.gate.capacity()
+            ),
+        ));
+    }
+    let (places, presence) = entry.gate.admit_together(count)?;
+    let rendered = render(order, Arc::clone(&loaded), places, state.log_prompts).await?;
+    let Rendered {
+        decoding,
+        prompts,
+        prediction,
+        guide,
+        places,
+    } = rendered;
+    let info = loaded.model.info();
+    decoding.sampling.check(info.vocabulary)?;
+    let defaults = &info.sampling;
+    let seed = random_seed();
+    let mut places = places.into_iter();
+    let mut jobs = Vec::with_capacity(count);
+    for prompt in &prompts {
+        let max_tokens = answer_room(decoding.max_tokens, prompt.tokens.len(), loaded.context())?;
+        for choice in 0..choices {
+            let (sender, events) = channel(max_tokens);
+            let progress = Arc::new(QueueProgress::default());
+            let job = Job {
+                progress: Arc::clone(&progress),
+                prompt: Arc::clone(&prompt.tokens),
+                max_tokens,
+                sampling: decoding.sampling.resolve(defaults, seed, choice),
+                guide: guide.clone(),
+                logprobs: decoding.logprobs,
+                stops: decoding.stops.clone(),
+                stop_tokens: decoding.stop_tokens.clone(),
+                prediction: prediction.clone(),
+                class: decoding.class.unwrap_or_default(),
+                ignore_end: decoding.ignore_end,
+                arrived,
+                place: places.next(),
+                span: Span::current(),
+                events: sender,
+            };
+            jobs.push((job, Underway::new(events, progress)));
+        }
+    }
+    Ok(Prepared {
+        jobs,
+        choices: choices as usize,
+        presence,
+        loaded,
+        prompts,
+    })
+}
+
+/// A request with its prompts.
+struct Rendered {
+    decoding: Decoding,
+    prompts: Vec<Prompt>,
+    prediction: Option<Vec<Token>>,
+    guide: Option<Guide>,
+    places: Vec<Place>,
+}
+
+/// Templates, tokenizers and grammars may take a while: off the runtime's threads. The places go
+/// along, because the work goes on when the client has left.
+async fn render(
+    order: Order,
+    loaded: Arc<Loaded>,
+    places: Vec<Place>,
+    log_prompts: bool,
+) -> Result<Rendered, ApiError> {
+    let longest_piece = loaded.model.info().longest_piece.max(1);
+    for input in &order.inputs {
+        let least = input.least_tokens(longest_piece);
+        if least >= loaded.context() {
+            return Err(too_long(&format!("at least {least}"), loaded.context()));
+        }
+    }
+    let predicted = order.decoding.prediction.as_ref().map_or(0, String::len);
+    if predicted / longest_piece >= loaded.context() {
+        return Err(prediction_too_long(loaded.context()));
+    }
+    let span = Span::current();
+    let rendered = tokio::task::spawn_blocking(move || {
+        let _entered = span.enter();
+        let Order { inputs, decoding } = order;
+        if log_prompts {
+            tracing::info!(?inputs, "prompt");
+        }
+        let prompts: Result<Vec<Prompt>, ApiError> = inputs
+            .into_iter()
+            .map(|input| prompt(input, &loaded))
+            .collect();
+        let text = decoding.prediction.as_ref();
+        let prediction = text.map(|text| loaded.model.encode(text));
+        let length = prediction.as_ref().map_or(0, Vec::len);
+        if length >= loaded.context() {
+            return Err(prediction_too_long(loaded.context()));
+        }
+        Ok(Rendered {
+            prompts: prompts?,
+            prediction,
+            guide: guide(&decoding.form, &loaded)?,
+            decoding,
+            places,
+        })
+    });
+    rendered.await.map_err(|_| ApiError::Internal)?
+}
+
+impl Input {
+    /// Tokens that it has at least, when one token stands for `longest_piece` bytes at most and
+    /// every message has a border.
+    fn least_tokens(&self, longest_piece: usize) -> usize {
+        match self {
+            Self::Conversation(conversation) => {
+                let messages = &conversation.messages;
+                let contents = messages
+                    .iter()
+                    .filter_map(|message| message.content.as_ref());
+                let bytes: usize = contents.map(String::len).sum();
+                messages.len().max(bytes / longest_piece)
+            }
+            Self::Text(text) => text.len() / longest_piece,
+            Self::Tokens(tokens) => tokens.len(),
+        }
+    }
+}
+
+fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
+    let model = &*loaded.model;
+    let (tokens, opens_thoughts) = match input {
+        Input::Conversation(conversation) => {
+            let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
+            if conversation.effort.is_some_and(|effort| !effort.is_none())
+                && !prompter.knows_efforts()
+            {
+                let why = "is not known to this model's chat template; leave it out";
+                return Err(ApiError::unsupported("reasoning_effort", why));
+            }
+            let prompt = prompter
+                .tokens(&conversation, model)
+                .map_err(|error| ApiError::from(&error))?;
+            (prompt.tokens, prompt.opens_thoughts)
+        }
+        Input::Text(text) => {
+            let mut tokens: Vec<Token> = model.bos().into_iter().collect();
+            tokens.extend(model.encode(&text));
+            (tokens, false)
+        }
+        Input::Tokens(tokens) => {
+            let vocabulary = model.info().vocabulary;
+            let unknown =
+                |token: &&Token| usize::try_from(token.0).is_ok_and(|id| id >= vocabulary);
+            if let Some(token) = tokens.iter().find(unknown) {
+                let message = format!("`prompt`: the model has no token {}", token.0);
+                return Err(ApiError::invalid("prompt", message));
+            }
+            (tokens, false)
+        }
+    };
+    if tokens.is_empty() {
+        let message = "the prompt is empty: write something";
+        return Err(ApiError::invalid("prompt", message));
+    }
+    Ok(Prompt {
+        tokens: tokens.into(),
+        opens_thoughts,
+    })
+}
+
+fn guide(form: &Form, loaded: &Loaded) -> Result<Option<Guide>, ApiError> {
+    let (grammar, param) = match form {
+        Form::Free => return Ok(None),
+        Form::Json(schema) => (Grammar::schema(schema), "response_format"),
+        Form::Calls {
+            functions,
+            several,
+            otherwise,
+        } => {
+            let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
+            let format = prompter.tool_format();
+            let otherwise = otherwise.as_ref();
+            let grammar = calls(format, functions, *several, otherwise, &*loaded.model);
+            (grammar, "tools")
+        }
+    };
+    let guide = loaded
+        .grammars
+        .guide(&grammar)
+        .map_err(|error: GrammarError| {
+            ApiError::invalid(param, format!("`{param}` cannot be followed: {error}"))
+        })?;
+    Ok(Some(guide))
+}
+
+fn prediction_too_long(context: usize) -> ApiError {
+    ApiError::invalid(
+        "prediction.content",
+        format!(
+            "`prediction.content` is longer than the model's context of {context} tokens, \
+             hence than any answer: shorten it"
+        ),
+    )
+}
+
+fn too_long(prompt: &str, context: usize) -> ApiError {
+    // Clients know this failure by OpenAI's words.
+    ApiError::ContextLength(format!(
+        "This model's maximum context length is {context} tokens. However, your messages resulted \
+         in {prompt} tokens, and at least one must be left for the answer. Please reduce the \
+         length of the messages."
+    ))
+}
+
+/// How many tokens the answer may have: what was asked for, as far as the context allows.
+fn answer_room(wanted: Option<u32>, prompt: usize, context: usize) -> Result<u32, ApiError> {
+    if prompt >= context {
+        return Err(too_long(&prompt.to_string(), context));
+    }
+    let room = u32::try_from(context - prompt).unwrap_or(u32::MAX);
+    Ok(wanted.map_or(room, |wanted| wanted.min(room)))
+}
+
+fn random_seed() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}

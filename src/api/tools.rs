@@ -1,0 +1,317 @@
+//! Tools on offer and the choice among them, the same for every endpoint that has them.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use crate::grammar::{Misfit, Schema};
+use crate::prompt::Callable;
+
+use super::decoding::{Form, at_most};
+use super::error::ApiError;
+
+/// OpenAI's.
+const MOST_TOOLS: usize = 128;
+const LONGEST_NAME: usize = 64;
+
+/// A function on offer.
+#[derive(Debug)]
+pub(super) struct Offered {
+    /// Where it stands in the request, such as `tools[0].function`.
+    pub(super) param: String,
+    pub(super) name: String,
+    pub(super) parameters: Option<Value>,
+    pub(super) strict: bool,
+    /// What the model reads of it.
+    pub(super) shown: Value,
+}
+
+/// Which of them the model may or must call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    None,
+    Auto,
+    Required,
+    /// This one.
+    Named(String),
+    /// Some of these; `true` when it must.
+    Allowed(Vec<String>, bool),
+}
+
+/// What comes of both.
+#[derive(Debug, Default)]
+pub(super) struct Tools {
+    /// What the model is shown.
+    pub(super) shown: Vec<Value>,
+    /// Whether calls are looked for in the answer, and how many are wanted.
+    pub(super) calls: Calls,
+    /// What the answer must be, where it must be a call.
+    pub(super) form: Form,
+}
+
+/// How many calls are taken from an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Calls {
+    #[default]
+    None,
+    One,
+    Any,
+}
+
+impl Choice {
+    /// By its name.
+    pub(super) fn mode(param: &str, mode: &str) -> Result<Self, ApiError> {
+        match mode {
+            "none" => Ok(Self::None),
+            "auto" => Ok(Self::Auto),
+            "required" => Ok(Self::Required),
+            _ => Err(ApiError::invalid(
+                param,
+                format!("`{param}` must be `none`, `auto` or `required`, or name a function"),
+            )),
+        }
+    }
+
+    /// Some that are allowed, by `mode`.
+    pub(super) fn allowed(param: &str, mode: &str, names: Vec<String>) -> Result<Self, ApiError> {
+        match mode {
+            "auto" => Ok(Self::Allowed(names, false)),
+            "required" => Ok(Self::Allowed(names, true)),
+            _ => Err(ApiError::invalid(
+                param,
+                format!("`{param}` must be `auto` or `required`"),
+            )),
+        }
+    }
+}
+
+impl Tools {
+    /// Checks what is offered and what is chosen of it. `format` is what an answer must be that
+    /// calls nothing.
+    pub(super) fn new(
+        offered: Vec<Offered>,
+        choice: Option<Choice>,
+        parallel: Option<bool>,
+        format: Option<Schema>,
+    ) -> Result<Self, ApiError> {
+        let free = |format: Option<Schema>| format.map_or(Form::Free, Form::Json);
+        let callables = check(&offered)?;
+        let choice = choice.unwrap_or(Choice::Auto);
+        let several = parallel.unwrap_or(true);
+        let calls = if several { Calls::Any } else { Calls::One };
+        let chosen = |names: &[String]| -> Result<HashSet<String>, ApiError> {
+            let known = |name: &String| offered.iter().any(|tool| tool.name == *name);
+            match names.iter().find(|name| !known(name)) {
+                None => Ok(names.iter().cloned().collect()),
+                Some(name) => Err(ApiError::invalid(
+                    "tool_choice",
+                    format!("`tool_choice` names `{name}`, which is not one of `tools`"),
+                )),
+            }
+        };
+        let (names, must) = match choice {
+            // The model shall not call any: it is not shown them.
+            Choice::None => (HashSet::new(), false),
+            Choice::Auto => (
+                offered.iter().map(|tool| tool.name.clone()).collect(),
+                false,
+            ),
+            Choice::Required => (offered.iter().map(|tool| tool.name.clone()).collect(), true),
+            Choice::Named(name) => (chosen(&[name])?, true),
+            Choice::Allowed(names, must) => (chosen(&names)?, must),
+        };
+        if names.is_empty() {
+            if must {
+                let message = "`tool_choice` wants a call, but there are no `tools`";
+                return Err(ApiError::invalid("tool_choice", message));
+            }
+            return Ok(Self {
+                form: free(format),
+                ..Self::default()
+            });
+        }
+        let functions: Vec<Callable> = callables
+            .into_iter()
+            .filter(|callable| names.contains(&callable.name))
+            .collect();
+        let form = if must {
+            Form::Calls {
+                functions,
+                several,
+                otherwise: None,
+            }
+        } else if let Some(format) = format {
+            Form::Calls {
+                functions,
+                several,
+                otherwise: Some(format),
+            }
+        } else {
+            Form::Free
+        };
+        let shown = offered
+            .into_iter()
+            .filter(|tool| names.contains(&tool.name))
+            .map(|tool| tool.shown)
+            .collect();
+        Ok(Self { shown, calls, form })
+    }
+}
+
+fn check(offered: &[Offered]) -> Result<Vec<Callable>, ApiError> {
+    at_most("tools", offered.len(), MOST_TOOLS)?;
+    let mut names = HashSet::new();
+    offered
+        .iter()
+        .map(|tool| {
+            let param = &tool.param;
+            check_name(&format!("{param}.name"), &tool.name)?;
+            if !names.insert(&tool.name) {
+                return Err(ApiError::invalid(
+                    format!("{param}.name"),
+                    format!("`{param}.name`: there are two tools named `{}`", tool.name),
+                ));
+            }
+            let arguments = match &tool.parameters {
+                // A function that takes nothing.
+                None | Some(Value::Null) => Schema::nothing(),
+                Some(Value::Object(schema)) if schema.is_empty() => Schema::nothing(),
+                Some(Value::Object(schema)) => {
+                    let schema = schema.clone();
+                    let schema = if tool.strict {
+                        Value::Object(schema)
+                    } else {
+                        declared_only(schema)
+                    };
+                    Schema::new(schema, tool.strict)
+                        .map_err(|misfit| refuse(&format!("{param}.parameters"), &misfit))?
+                }
+                Some(_) => {
+                    let param = format!("{param}.parameters");
+                    let message = format!("`{param}` must be a JSON schema: an object");
+                    return Err(ApiError::invalid(param, message));
+                }
+            };
+            Ok(Callable {
+                name: tool.name.clone(),
+                arguments,
+            })
+        })
+        .collect()
+}
+
+/// Arguments that a function does not declare are of no use to it: unless the schema speaks of them,
+/// there are none.
+fn declared_only(mut schema: Map<String, Value>) -> Value {
+    if schema.contains_key("properties") && !schema.contains_key("additionalProperties") {
+        schema.insert("additionalProperties".to_owned(), Value::Bool(false));
+    }
+    Value::Object(schema)
+}
+
+/// OpenAI's rule for names of functions and schemas.
+pub(super) fn check_name(param: &str, name: &str) -> Result<(), ApiError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(plain) {
+        return Err(ApiError::invalid(
+            param,
+            format!(
+                "`{param}` must have 1 to {LONGEST_NAME} letters, digits, underscores or hyphens"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// A schema that stands at `param` and is not as it must be.
+pub(super) fn refuse(param: &str, misfit: &Misfit) -> ApiError {
+    let place = format!("{param}{}", misfit.path);
+    ApiError::invalid(&place, format!("`{place}` {}", misfit.why))
+}
+
+/// `response_format` and its twin in the Responses API: the schema that an answer must fit.
+pub(super) fn format(
+    param: &str,
+    kind: &str,
+    schema: Option<(&str, Option<Value>, bool)>,
+) -> Result<Option<Schema>, ApiError> {
+    match (kind, schema) {
+        ("text", _) => Ok(None),
+        ("json_object", _) => Ok(Some(Schema::object())),
+        ("json_schema", Some((name, schema, strict))) => {
+            check_name(&format!("{param}.name"), name)?;
+            let schema = schema.unwrap_or_else(|| Value::Object(Map::new()));
+            let at = format!("{param}.schema");
+            Schema::new(schema, strict)
+                .map(Some)
+                .map_err(|misfit| refuse(&at, &misfit))
+        }
+        ("json_schema", None) => {
+            let message = format!("`{param}` is missing: a `json_schema` format needs one");
+            Err(ApiError::invalid(param, message))
+        }
+        _ => Err(ApiError::invalid(
+            "response_format.type",
+            "the format must be `text`, `json_object` or `json_schema`",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn offered(name: &str) -> Offered {
+        Offered {
+            param: "tools[0].function".to_owned(),
+            name: name.to_owned(),
+            parameters: None,
+            strict: false,
+            shown: json!({"name": name}),
+        }
+    }
+
+    fn both(choice: Choice) -> Result<Tools, ApiError> {
+        Tools::new(vec![offered("f"), offered("g")], Some(choice), None, None)
+    }
+
+    #[test]
+    fn none_hides_them_and_auto_leaves_the_answer_free() {
+        let none = both(Choice::None).expect("valid");
+        assert!(none.shown.is_empty() && none.calls == Calls::None);
+        let auto = both(Choice::Auto).expect("valid");
+        assert!(auto.shown.len() == 2 && matches!(auto.form, Form::Free));
+    }
+
+    #[test]
+    fn a_named_one_and_allowed_ones_are_the_only_ones() {
+        let named = both(Choice::Named("g".to_owned())).expect("valid");
+        let Form::Calls { functions, .. } = named.form else {
+            panic!("it must call");
+        };
+        assert_eq!(functions.len(), 1);
+        let allowed = both(Choice::Allowed(vec!["f".to_owned()], false)).expect("valid");
+        assert_eq!(allowed.shown, [json!({"name": "f"})]);
+        let unknown = both(Choice::Named("h".to_owned())).expect_err("no such tool");
+        assert_eq!(unknown.body()["error"]["param"], "tool_choice");
+    }
+
+    #[test]
+    fn names_are_plain_and_unlike() {
+        for names in [["f", "f"], ["a b", "f"], ["", "f"]] {
+            let tools = names.map(offered).into();
+            assert!(Tools::new(tools, None, None, None).is_err(), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_needs_a_call_needs_tools() {
+        let error = Tools::new(Vec::new(), Some(Choice::Required), None, None);
+        assert_eq!(
+            error.expect_err("no tools").body()["error"]["param"],
+            "tool_choice"
+        );
+    }
+}

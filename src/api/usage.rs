@@ -1,0 +1,46 @@
+//! What an answer took, as OpenAI's chat and text completions tell it.
+
+use serde::Serialize;
+
+use super::generation::Spent;
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Usage {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    total_tokens: u32,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct PromptDetails {
+    cached_tokens: u32,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u32,
+    accepted_prediction_tokens: u32,
+    rejected_prediction_tokens: u32,
+}
+
+impl Usage {
+    /// `reasoning_tokens` of the generated ones were thoughts.
+    pub(super) fn new(spent: Spent, reasoning_tokens: u32) -> Self {
+        let predicted = spent.predicted_tokens.unwrap_or_default();
+        Self {
+            prompt_tokens: spent.prompt_tokens,
+            completion_tokens: spent.generated_tokens,
+            total_tokens: spent.prompt_tokens + spent.generated_tokens,
+            prompt_tokens_details: PromptDetails {
+                cached_tokens: spent.cached_tokens,
+            },
+            completion_tokens_details: CompletionDetails {
+                reasoning_tokens,
+                accepted_prediction_tokens: predicted.accepted,
+                rejected_prediction_tokens: predicted.rejected,
+            },
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Bringing a grammar to its end before the tokens run out.
+//!
+//! A model that loops in a string or a number would leave half a JSON document when `max_tokens` is
+//! reached, which no client can read. So a guide asks from time to time how many tokens the shortest
+//! way out takes, and takes it while that still fits.
+
+use std::collections::{HashMap, VecDeque};
+
+use llguidance::Matcher;
+use llguidance::toktrie::{SimpleVob, TokTrie, TokenId};
+
+/// Digits, sign, point and exponent of a double that is written out.
+const LONGEST_NUMBER: usize = 24;
+/// Bytes of a string that says so much with a period of at most so many is a loop.
+const LOOP: usize = 96;
+const LONGEST_PERIOD: usize = 16;
+/// A way out that is longer is not looked for.
+const LONGEST: u32 = 512;
+
+/// Bytes that end things come first, then values that are short. Inside of a string all but its end
+/// are part of it.
+const OUTSIDE: [&[u8]; 6] = [b"}", b"]", b",", b"n", b"\"", b"0123456789"];
+const INSIDE: [&[u8]; 1] = [b"\""];
+
+/// The tokens of a vocabulary by how they begin.
+#[derive(Debug)]
+pub(super) struct Beginnings(HashMap<&'static [u8], SimpleVob>);
+
+impl Beginnings {
+    pub(super) fn of(trie: &TokTrie) -> Self {
+        let count = u32::try_from(trie.vocab_size()).unwrap_or(u32::MAX);
+        let mut sets = HashMap::new();
+        for bytes in OUTSIDE.into_iter().chain(INSIDE) {
+            let mut set = trie.alloc_token_set();
+            for token in 0..count {
+                let first = trie.token(token).first();
+                if first.is_some_and(|first| bytes.contains(first)) {
+                    set.allow_token(token);
+                }
+            }
+            sets.insert(bytes, set);
+        }
+        Self(sets)
+    }
+
+    /// Of the tokens in `allowed` the one that ends soonest: of those that begin best one that only
+    /// ends things, else the shortest, which begins nothing new behind what it is wanted for. Text
+    /// that the grammar prescribes comes in long tokens.
+    pub(super) fn shortest(
+        &self,
+        allowed: &SimpleVob,
+        in_string: bool,
+        trie: &TokTrie,
+    ) -> Option<TokenId> {
+        let preferred: &[&[u8]] = if in_string { &INSIDE } else { &OUTSIDE };
+        let best = preferred
+            .iter()
+            .filter_map(|bytes| self.0.get(bytes))
+            .find(|set| !allowed.and_is_zero(set));
+        let Some(best) = best else {
+            let length = |token: &TokenId| trie.token_len(*token);
+            return if in_string {
+                allowed.iter().max_by_key(length)
+            } else {
+                allowed.iter().min_by_key(length)
+            };
+        };
+        let mut narrowed = allowed.clone();
+        narrowed.and(best);
+        narrowed.iter().max_by_key(|token| {
+            let bytes = trie.token(*token);
+            let ends = bytes[1..].iter().all(|byte| b"}]".contains(byte));
+            let is_null = b"null".starts_with(bytes);
+            let length = isize::try_from(bytes.len()).unwrap_or(isize::MAX);
+            let worth = if ends || is_null { length } else { -length };
+            // A lone opening quote ends nothing, but what follows it may.
+            (ends || is_null, worth)
+        })
+    }
+}
+
+/// Where JSON that comes in pieces is: within a string or not, and whether what stands there goes on
+/// without getting on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Quotes {
+    open: bool,
+    escaped: bool,
+    /// Of the string or number at the end, its last bytes.
+    scalar: VecDeque<u8>,
+}
+
+impl Quotes {
+    pub(super) fn read(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.open => self.escaped = true,
+                b'"' => {
+                    self.open = !self.open;
+                    self.scalar.clear();
+                    continue;
+                }
+                _ if self.open || b"+-.0123456789eE".contains(byte) => {}
+                _ => {
+                    self.scalar.clear();
+                    continue;
+                }
+            }
+            if self.scalar.len() == LOOP {
+                self.scalar.pop_front();
+            }
+            self.scalar.push_back(*byte);
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether a number has more digits than mean anything, or a string has long said the same again
+    /// and again.
+    pub(super) fn is_stuck(&self) -> bool {
+        if !self.open {
+            return self.scalar.len() > LONGEST_NUMBER;
+        }
+        let bytes = &self.scalar;
+        bytes.len() == LOOP
+            && (1..=LONGEST_PERIOD)
+                .any(|period| (period..LOOP).all(|at| bytes[at] == bytes[at - period]))
+    }
+}
+
+/// When to take the way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Descent {
+    /// Not before so few tokens are left; then look again. So many are kept in reserve, because the
+    /// next one may make the way out longer.
+    At(u32, u32),
+    /// Now, to the end.
+    Landing,
+}
+
+impl Descent {
+    /// Of a grammar whose shortest answer has `shortest` tokens. No part of an answer, an element of
+    /// a list for example, is expected to need more than all of it.
+    pub(super) fn begin(shortest: Option<u32>) -> Self {
+        match shortest {
+            Some(shortest) => Self::At(u32::MAX, shortest.max(8)),
+            None => Self::NEVER,
+        }
+    }
+
+    /// It could not be whole anyway: better a good beginning.
+    const NEVER: Self = Self::At(0, 0);
+
+    /// Decides with `left` tokens to go; `way_out` counts the tokens of the way out.
+    pub(super) fn go_on(self, left: u32, way_out: impl FnOnce() -> Option<u32>) -> Self {
+        match self {
+            Self::At(next, reserve) if left > 0 && left <= next => match way_out() {
+                Some(length) if length <= left => match left.saturating_sub(length + reserve) {
+                    0 => Self::Landing,
+                    spare => Self::At(left - spare.div_ceil(2), reserve),
+                },
+                Some(_) | None => Self::NEVER,
+            },
+            descent => descent,
+        }
+    }
+}
+
+/// Tokens from here to the end, ending everything as soon as the grammar allows.
+pub(super) fn way_out(
+    matcher: &Matcher,
+    quotes: &Quotes,
+    beginnings: &Beginnings,
+    trie: &TokTrie,
+) -> Option<u32> {
+    let mut matcher = matcher.clone();
+    let mut quotes = quotes.clone();
+    for length in 0..=LONGEST {
+        if matcher.is_stopped() || matcher.is_accepting().ok()? {
+            return Some(length);
+        }
+        let allowed = matcher.compute_mask().ok()?;
+        let token = beginnings.shortest(&allowed, quotes.is_open(), trie)?;
+        matcher.consume_token(token).ok()?;
+        quotes.read(trie.token(token));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_looks_more_often_the_nearer_the_end_and_lands_in_time() {
+        let mut descent = Descent::begin(Some(12));
+        let mut looks = 0;
+        for left in (1..=100).rev() {
+            descent = descent.go_on(left, || {
+                looks += 1;
+                Some(12)
+            });
+            if matches!(descent, Descent::Landing) {
+                assert!(left >= 12 + 12, "{left}");
+                assert!(looks < 12);
+                return;
+            }
+        }
+        panic!("it never landed");
+    }
+
+    #[test]
+    fn what_cannot_be_whole_is_left_alone() {
+        let descent = Descent::begin(Some(30)).go_on(10, || Some(30));
+        assert_eq!(descent.go_on(1, || Some(1)), Descent::NEVER);
+        let endless = Descent::begin(None);
+        assert_eq!(endless.go_on(1, || Some(1)), Descent::NEVER);
+    }
+
+    #[test]
+    fn loops_are_told_from_long_texts() {
+        let mut looping = Quotes::default();
+        looping.read(format!("{{\"a\": \"{}", "so. ".repeat(30)).as_bytes());
+        assert!(looping.is_stuck());
+        let mut long = Quotes::default();
+        let text: String = (0..100).map(|i| format!("{i} and ")).collect();
+        long.read(format!("{{\"a\": \"{text}").as_bytes());
+        assert!(!long.is_stuck());
+        let mut number = Quotes::default();
+        number.read(b"{\"price\": 3.137345901888888888");
+        assert!(!number.is_stuck());
+        number.read(b"8888888");
+        assert!(number.is_stuck());
+        number.read(b", ");
+        assert!(!number.is_stuck());
+    }
+
+    #[test]
+    fn quotes_open_and_close_strings() {
+        let mut quotes = Quotes::default();
+        quotes.read(b"{\"a\\\"");
+        assert!(quotes.is_open());
+        quotes.read(b"b\": ");
+        assert!(!quotes.is_open());
+    }
+}

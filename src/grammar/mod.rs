@@ -1,0 +1,290 @@
+//! Grammars that an answer must follow: JSON, JSON schemas, tool calls.
+//!
+//! llguidance turns a grammar into a parser that says for every prefix of an answer which tokens
+//! may come next. [`Grammars`] compiles and remembers grammars for one vocabulary, [`Guide`] leads
+//! one answer. Both work and memory are bounded, because schemas come from clients.
+
+mod landing;
+mod schema;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::{
+    ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie,
+};
+use llguidance::{Matcher, ParserFactory};
+use lru::LruCache;
+
+use crate::engine::{Model, Pieces, SpecialKind, Token, Vocabulary};
+
+use landing::{Beginnings, Descent, Quotes};
+
+pub use schema::{Misfit, Schema};
+
+/// Compiled grammars that are kept for the next request with the same one.
+const KEPT: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
+/// Longer ones are compiled for every request: what is kept is bounded.
+const LONGEST_KEPT: usize = 64 << 10;
+/// The byte with which llguidance marks the text of tokens that no text contains.
+const NO_TEXT: u8 = 0xFF;
+
+/// A grammar as text in llguidance's variant of Lark, in which `%json` embeds a JSON schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grammar(String);
+
+impl Grammar {
+    /// Rules, one of which is `start`.
+    #[must_use]
+    pub fn lark(rules: String) -> Self {
+        Self(rules)
+    }
+
+    /// An instance of a schema, and nothing around it.
+    #[must_use]
+    pub fn schema(schema: &Schema) -> Self {
+        Self(format!("start: %json {schema}"))
+    }
+}
+
+/// A grammar that cannot be followed; the message is about the client's own words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct GrammarError(String);
+
+/// The grammars of one model.
+pub struct Grammars {
+    model: Arc<Model>,
+    /// Made when first needed: it walks the whole vocabulary.
+    compiler: OnceLock<Result<Compiler, GrammarError>>,
+    compiled: Mutex<LruCache<String, Compiled>>,
+}
+
+/// A grammar at the beginning of an answer.
+#[derive(Clone)]
+struct Compiled {
+    matcher: Matcher,
+    /// Tokens of the shortest answer, if there is a short one.
+    shortest: Option<u32>,
+}
+
+struct Compiler {
+    factory: ParserFactory,
+    beginnings: Arc<Beginnings>,
+}
+
+impl fmt::Debug for Grammars {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Grammars").finish_non_exhaustive()
+    }
+}
+
+impl Grammars {
+    /// For the vocabulary of `model`.
+    #[must_use]
+    pub fn new(model: Arc<Model>) -> Self {
+        Self {
+            model,
+            compiler: OnceLock::new(),
+            compiled: Mutex::new(LruCache::new(KEPT)),
+        }
+    }
+
+    /// A guide at the beginning of an answer. Takes milliseconds where the grammar is new, and the
+    /// first time for a vocabulary up to a second: not for a thread that others wait on.
+    ///
+    /// # Errors
+    /// When the grammar is malformed, cannot be satisfied or is too large.
+    pub fn guide(&self, grammar: &Grammar) -> Result<Guide, GrammarError> {
+        let Grammar(text) = grammar;
+        let compiler = self.compiler.get_or_init(|| Compiler::new(&self.model));
+        let compiler = compiler.as_ref().map_err(Clone::clone)?;
+        let known = self.compiled().get(text).cloned();
+        let compiled = match known {
+            Some(compiled) => compiled,
+            None => self.compile(compiler, text)?,
+        };
+        Ok(Guide {
+            matcher: compiled.matcher,
+            vocabulary: compiler.factory.tok_env().clone(),
+            beginnings: Arc::clone(&compiler.beginnings),
+            quotes: Quotes::default(),
+            descent: Descent::begin(compiled.shortest),
+            complete: false,
+        })
+    }
+
+    fn compile(&self, compiler: &Compiler, text: &str) -> Result<Compiled, GrammarError> {
+        let grammar = TopLevelGrammar::from_lark(text.to_owned());
+        let matcher = Matcher::new(compiler.factory.create_parser(grammar));
+        if let Some(error) = matcher.get_error() {
+            return Err(GrammarError(first_line(&error)));
+        }
+        let trie = compiler.factory.tok_env().tok_trie();
+        let begun = &Quotes::default();
+        let shortest = landing::way_out(&matcher, begun, &compiler.beginnings, trie);
+        let compiled = Compiled { matcher, shortest };
+        if text.len() <= LONGEST_KEPT {
+            self.compiled().put(text.to_owned(), compiled.clone());
+        }
+        Ok(compiled)
+    }
+
+    fn compiled(&self) -> MutexGuard<'_, LruCache<String, Compiled>> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The rest of llguidance's messages is about its own insides.
+fn first_line(error: &str) -> String {
+    error.lines().next().unwrap_or_default().to_owned()
+}
+
+impl Compiler {
+    fn new(model: &Model) -> Result<Self, GrammarError> {
+        let vocabulary = token_trie(model);
+        let slices = SlicedBiasComputer::general_slices();
+        let capabilities = InferenceCapabilities::default();
+        let mut factory = ParserFactory::new(&vocabulary, capabilities, &slices)
+            .map_err(|error| GrammarError(first_line(&error.to_string())))?;
+        factory.quiet();
+        *factory.limits_mut() = limits();
+        let beginnings = Arc::new(Beginnings::of(vocabulary.tok_trie()));
+        Ok(Self {
+            factory,
+            beginnings,
+        })
+    }
+}
+
+/// A hostile schema may take so much: 20 ms to compile, 7 ms a token, 20 MB (by the speeds and
+/// sizes that llguidance documents for each limit).
+fn limits() -> ParserLimits {
+    ParserLimits {
+        initial_lexer_fuel: 1_000_000,
+        step_lexer_fuel: 100_000,
+        max_lexer_states: 10_000,
+        max_grammar_size: 100_000,
+        verbose_errors: false,
+        ..ParserLimits::default()
+    }
+}
+
+fn token_trie(model: &Model) -> TokEnv {
+    let count = u32::try_from(model.info().vocabulary).unwrap_or(u32::MAX);
+    let ids = || (0..count).filter_map(|id| Some((id, Token(i32::try_from(id).ok()?))));
+    let ends: Vec<u32> = ids()
+        .filter(|(_, token)| model.is_end(*token))
+        .map(|(id, _)| id)
+        .collect();
+    let mut words: Vec<Vec<u8>> = ids()
+        .map(|(_, token)| model.piece(token).to_vec())
+        .collect();
+    for special in model.specials() {
+        let word = usize::try_from(special.token.0)
+            .ok()
+            .and_then(|index| words.get_mut(index));
+        if let Some(word) = word
+            && special.kind == SpecialKind::Control
+        {
+            *word = [&[NO_TEXT], special.text.as_bytes()].concat();
+        }
+    }
+    let end = ends.first().copied().unwrap_or(count);
+    let info = TokRxInfo::new(count, end);
+    Arc::new(ApproximateTokEnv::new(
+        TokTrie::from(&info, &words).with_eos_tokens(&ends),
+    ))
+}
+
+/// Leads one answer along its grammar.
+#[derive(Clone)]
+pub struct Guide {
+    matcher: Matcher,
+    vocabulary: TokEnv,
+    beginnings: Arc<Beginnings>,
+    quotes: Quotes,
+    descent: Descent,
+    complete: bool,
+}
+
+impl fmt::Debug for Guide {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Guide")
+            .field("complete", &self.complete)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The grammar took more work or memory than an answer may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the grammar is too complex to be followed")]
+pub struct TooComplex;
+
+impl Guide {
+    /// Makes the logits of all tokens that may not come next infinitely low; the answer may have
+    /// `left` tokens more, and is brought to its end within them if that can be done.
+    ///
+    /// # Errors
+    /// [`TooComplex`], from then on for ever.
+    pub fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), TooComplex> {
+        self.descent = self.descent.go_on(left, || {
+            let trie = self.vocabulary.tok_trie();
+            landing::way_out(&self.matcher, &self.quotes, &self.beginnings, trie)
+        });
+        let mut mask = self.matcher.compute_mask_or_eos().map_err(|_| TooComplex)?;
+        let trie = self.vocabulary.tok_trie();
+        let landing = matches!(self.descent, Descent::Landing);
+        let ends = trie.eos_token_set();
+        if landing && !mask.and_is_zero(&ends) {
+            // Where the end may come, it comes.
+            mask.and(&ends);
+        } else if (landing || self.quotes.is_stuck())
+            && let Some(token) = self.beginnings.shortest(&mask, self.quotes.is_open(), trie)
+        {
+            mask.set_all(false);
+            mask.allow_token(token);
+        }
+        ban(&mask, logits);
+        Ok(())
+    }
+
+    /// Takes note of the token that was picked.
+    ///
+    /// # Errors
+    /// [`TooComplex`], also for a token that the mask does not allow.
+    pub fn accept(&mut self, token: Token) -> Result<(), TooComplex> {
+        let token = u32::try_from(token.0).map_err(|_| TooComplex)?;
+        self.quotes.read(self.vocabulary.tok_trie().token(token));
+        self.matcher.consume_token(token).map_err(|_| TooComplex)?;
+        self.complete = self.matcher.is_stopped();
+        Ok(())
+    }
+
+    /// Whether nothing may follow but the end.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+}
+
+fn ban(allowed: &SimpleVob, logits: &mut [f32]) {
+    let words = allowed.as_slice();
+    for (index, logits) in logits.chunks_mut(32).enumerate() {
+        match words.get(index).copied().unwrap_or(0) {
+            u32::MAX => {}
+            0 => logits.fill(f32::NEG_INFINITY),
+            word => {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The thoughts of reasoning models, told from the answer while both are generated.
+
+use super::tools::partial_tag;
+
+/// What opens and closes thoughts: Qwen3, `DeepSeek` R1 and most others; Magistral.
+const TAGS: [(&str, &str); 2] = [("<think>", "</think>"), ("[THINK]", "[/THINK]")];
+
+/// How a model's thoughts are marked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThoughtTags {
+    open: &'static str,
+    close: &'static str,
+}
+
+impl ThoughtTags {
+    /// Those of a model with this chat template; `None` where it does not think.
+    #[must_use]
+    pub fn of(template: &str) -> Option<Self> {
+        TAGS.into_iter()
+            .find(|(_, close)| template.contains(close))
+            .map(|(open, close)| Self { open, close })
+    }
+
+    /// Whether a prompt opens the thoughts, so that the answer begins with them.
+    #[must_use]
+    pub fn opened_by(self, prompt: &str) -> bool {
+        prompt.trim_end().ends_with(self.open)
+    }
+}
+
+/// A stretch of a generated answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Thought {
+    /// Of what the model thought; never shown as the answer.
+    Inside(String),
+    /// Of the answer.
+    Outside(String),
+}
+
+/// Splits thoughts from the answer. The white space around the tags belongs to neither.
+#[derive(Debug)]
+pub(super) struct ThoughtParser {
+    tags: ThoughtTags,
+    state: State,
+    /// White space, or the beginning of a tag.
+    pending: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing but white space yet.
+    Before,
+    /// True until the first word.
+    Inside(bool),
+    /// Behind the thoughts; true until the first word.
+    Outside(bool),
+}
+
+impl ThoughtParser {
+    pub(super) fn new(tags: ThoughtTags, opened: bool) -> Self {
+        Self {
+            tags,
+            state: if opened {
+                State::Inside(true)
+            } else {
+                State::Before
+            },
+            pending: String::new(),
+        }
+    }
+
+    /// What is certain after the next piece.
+    pub(super) fn push(&mut self, text: &str) -> Vec<Thought> {
+        self.pending.push_str(text);
+        let mut found = Vec::new();
+        while self.step(&mut found) {}
+        found
+    }
+
+    /// The rest.
+    pub(super) fn finish(self) -> Option<Thought> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        match self.state {
+            State::Inside(_) if self.pending.trim().is_empty() => None,
+            State::Inside(_) => Some(Thought::Inside(self.pending)),
+            State::Before | State::Outside(_) => Some(Thought::Outside(self.pending)),
+        }
+    }
+
+    fn step(&mut self, found: &mut Vec<Thought>) -> bool {
+        match self.state {
+            State::Before => {
+                let rest = self.pending.trim_start();
+                if rest.starts_with(self.tags.open) {
+                    let end = self.pending.len() - rest.len() + self.tags.open.len();
+                    self.pending.drain(..end);
+                    self.state = State::Inside(true);
+                    return true;
+                }
+                let undecided = self.tags.open.starts_with(rest);
+                if !undecided {
+                    // Without thoughts the answer keeps its white space.
+                    self.state = State::Outside(false);
+                }
+                !undecided
+            }
+            State::Inside(first) => {
+                if first {
+                    self.trim();
+                }
+                let close = self.tags.close;
+                let at = self.pending.find(close);
+                let end =
+                    at.unwrap_or_else(|| self.pending.len() - partial_tag(&self.pending, close));
+                // White space at the end may stand before the closing tag.
+                let said = self.pending[..end].trim_end().len();
+                if said > 0 {
+                    found.push(Thought::Inside(self.pending.drain(..said).collect()));
+                    self.state = State::Inside(false);
+                }
+                if at.is_some() {
+                    self.pending.drain(..end - said + close.len());
+                    self.state = State::Outside(true);
+                }
+                at.is_some()
+            }
+            State::Outside(first) => {
+                if first {
+                    self.trim();
+                }
+                if !self.pending.is_empty() {
+                    found.push(Thought::Outside(std::mem::take(&mut self.pending)));
+                    self.state = State::Outside(false);
+                }
+                false
+            }
+        }
+    }
+
+    fn trim(&mut self) {
+        let blank = self.pending.len() - self.pending.trim_start().len();
+        self.pending.drain(..blank);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TAGS: ThoughtTags = ThoughtTags {
+        open: "<think>",
+        close: "</think>",
+    };
+
+    /// Thoughts and answer.
+    fn split<'a>(opened: bool, pieces: impl IntoIterator<Item = &'a str>) -> (String, String) {
+        let mut parser = ThoughtParser::new(TAGS, opened);
+        let mut found = Vec::new();
+        for piece in pieces {
+            found.extend(parser.push(piece));
+        }
+        found.extend(parser.finish());
+        let mut both = (String::new(), String::new());
+        for thought in found {
+            match thought {
+                Thought::Inside(text) => both.0.push_str(&text),
+                Thought::Outside(text) => both.1.push_str(&text),
+            }
+        }
+        both
+    }
+
+    fn expect(opened: bool, text: &str, thoughts: &str, answer: &str) {
+        let found = split(opened, [text]);
+        assert_eq!(found, (thoughts.to_owned(), answer.to_owned()), "{text}");
+    }
+
+    #[test]
+    fn thoughts_are_never_part_of_the_answer() {
+        expect(false, "<think>\nHm.\n</think>\n\nYes.", "Hm.", "Yes.");
+        expect(
+            true,
+            "\nHm. So <b>.\n</think>\n\nYes.",
+            "Hm. So <b>.",
+            "Yes.",
+        );
+        expect(false, "<think>\n\n</think>\n\nYes. ", "", "Yes. ");
+        expect(true, "cut off in mid-", "cut off in mid-", "");
+    }
+
+    #[test]
+    fn an_answer_without_thoughts_stays_as_it_is() {
+        expect(false, " Yes. <think>", "", " Yes. <think>");
+        expect(false, "", "", "");
+        expect(false, "<thin", "", "<thin");
+        expect(false, "\n", "", "\n");
+    }
+
+    #[test]
+    fn tags_are_known_by_the_template() {
+        assert_eq!(ThoughtTags::of("{% if '</think>' in x %}"), Some(TAGS));
+        assert_eq!(ThoughtTags::of("nothing"), None);
+        assert!(TAGS.opened_by("<|im_start|>assistant\n<think>\n"));
+        assert!(!TAGS.opened_by("<think>\n\n</think>\n\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn how_the_answer_is_cut_does_not_matter(
+            text in "(<think>|</think>|[ab<t/ \n]){0,12}",
+            opened in any::<bool>(),
+        ) {
+            let pieces: Vec<String> = text.chars().map(String::from).collect();
+            prop_assert_eq!(split(opened, pieces.iter().map(String::as_str)), split(opened, [text.as_str()]));
+        }
+    }
+}

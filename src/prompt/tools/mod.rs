@@ -1,0 +1,61 @@
+//! Tool calls as models write them: which format a model has, how calls are found in what it
+//! generates, and the grammar that makes it write one.
+
+mod grammar;
+mod head;
+mod parser;
+#[cfg(test)]
+mod parser_tests;
+
+pub use grammar::{Callable, calls};
+pub use parser::Part;
+pub(super) use parser::ToolCallParser;
+pub(super) use parser::partial_tag;
+
+/// How a model writes its calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolFormat {
+    /// Hermes 2 Pro, Qwen2.5, Qwen3 (Qwen documentation, "Function Calling"): any number of
+    /// `<tool_call>\n{"name": "f", "arguments": {…}}\n</tool_call>`, text before or between.
+    Hermes,
+    /// Llama 3.1 and later (its model card, "JSON based tool calling"): an answer that is nothing
+    /// but `{"name": "f", "parameters": {…}}`, perhaps behind `<|python_tag|>`.
+    Llama,
+    /// Mistral (mistral-common): `[TOOL_CALLS][{"name": "f", "arguments": {…}}, …]`, or since its
+    /// tokenizer v11 `[TOOL_CALLS]f[ARGS]{…}` for each.
+    Mistral,
+}
+
+impl ToolFormat {
+    /// That of a model with this chat template: what templates write for the calls of earlier
+    /// turns is what the model was trained on.
+    #[must_use]
+    pub fn of(template: &str) -> Self {
+        if template.contains("[TOOL_CALLS]") {
+            Self::Mistral
+        } else if !template.contains("<tool_call>")
+            && (template.contains("<|python_tag|>") || template.contains("\"parameters\": "))
+        {
+            Self::Llama
+        } else {
+            Self::Hermes
+        }
+    }
+
+    /// What a call begins with; nothing where the whole answer is the call.
+    fn open(self) -> &'static str {
+        match self {
+            Self::Hermes => "<tool_call>",
+            Self::Llama => "",
+            Self::Mistral => "[TOOL_CALLS]",
+        }
+    }
+
+    /// The key of a call's arguments.
+    fn arguments(self) -> &'static str {
+        match self {
+            Self::Hermes | Self::Mistral => "arguments",
+            Self::Llama => "parameters",
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Tool calls in generated text, found while it is generated.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::ToolFormat;
+use super::head::{Head, ObjectEnd, head};
+
+/// What ends a call in Hermes' format.
+pub(super) const CLOSE: &str = "</tool_call>";
+/// The longest call whose beginning is not as expected; more is text.
+pub(super) const MAX_BLOCK: usize = 64 * 1024;
+/// The longest white space that is held back until it is known whether text follows.
+pub(super) const MAX_BLANK: usize = 4 * 1024;
+
+/// A piece of a parsed answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// What the client reads.
+    Text(String),
+    /// A call begins.
+    Call {
+        /// The function.
+        name: String,
+    },
+    /// More of the last call's arguments: together the JSON text of an object, as generated.
+    Arguments(String),
+}
+
+/// Splits a generated answer into text and tool calls as it comes in.
+///
+/// A call is certain once its name is known and its arguments have begun; what turns out to be none
+/// before that comes out as text, exactly as generated. White space that stands alone beside a call
+/// is dropped. The parts joined do not depend on how the answer was cut into pushes.
+#[derive(Debug)]
+pub(in crate::prompt) struct ToolCallParser {
+    format: ToolFormat,
+    state: State,
+    /// Not yet decided.
+    pending: String,
+    /// How much of `pending` was searched for a tag already.
+    searched: usize,
+    /// White space since the last call, held back while no text followed.
+    blank: String,
+    /// Whether text followed the last call.
+    spoke: bool,
+    called: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Outside of calls.
+    Text,
+    /// Behind an opening tag, which is text again if no call follows.
+    Head {
+        tag: &'static str,
+    },
+    /// In a block that does not begin as calls do, but may be one.
+    Opaque,
+    Arguments(ObjectEnd),
+    /// Behind the arguments; true when the call's own brace was seen.
+    Close(bool),
+}
+
+/// The object in a block.
+#[derive(Deserialize)]
+struct Call<'a> {
+    name: String,
+    #[serde(borrow)]
+    arguments: &'a RawValue,
+}
+
+impl ToolCallParser {
+    /// At the start of an answer.
+    #[must_use]
+    pub(in crate::prompt) fn new(format: ToolFormat) -> Self {
+        Self {
+            state: match format {
+                ToolFormat::Llama => State::Head { tag: "" },
+                ToolFormat::Hermes | ToolFormat::Mistral => State::Text,
+            },
+            format,
+            pending: String::new(),
+            searched: 0,
+            blank: String::new(),
+            spoke: false,
+            called: false,
+        }
+    }
+
+    /// Takes the next piece of the answer and gives what is now certain.
+    #[must_use]
+    pub(in crate::prompt) fn push(&mut self, text: &str) -> Vec<Part> {
+        self.pending.push_str(text);
+        let mut parts = Vec::new();
+        while self.step(&mut parts) {}
+        parts
+    }
+
+    /// Gives the rest. A call that was complete but for its closing tag counts.
+    #[must_use]
+    pub(in crate::prompt) fn finish(mut self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let rest = std::mem::take(&mut self.pending);
+        match self.state {
+            State::Head { tag } => {
+                self.text(tag, &mut parts);
+                self.text(&rest, &mut parts);
+            }
+            State::Opaque => self.block(&rest, "", &mut parts),
+            State::Text => self.text(&rest, &mut parts),
+            State::Arguments(_) | State::Close(_) => {}
+        }
+        if !self.called && !self.blank.is_empty() {
+            emit(&mut parts, &self.blank);
+        }
+        parts
+    }
+
+    /// Bytes that are held back.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.pending.len() + self.blank.len()
+    }
+
+    /// Decides one stretch of what is pending; false when more input is needed.
+    fn step(&mut self, parts: &mut Vec<Part>) -> bool {
+        match &mut self.state {
+            State::Text => self.search(parts),
+            State::Head { tag } => {
+                let tag = *tag;
+                self.begin(tag, parts)
+            }
+            State::Opaque => self.close_block(parts),
+            State::Arguments(end) => {
+                let (length, ended) = end.find(&self.pending);
+                if length > 0 {
+                    let more = self.pending.drain(..length).collect();
+                    parts.push(Part::Arguments(more));
+                }
+                if ended {
+                    self.state = State::Close(false);
+                }
+                ended
+            }
+            State::Close(braced) => {
+                let braced = *braced;
+                self.close(braced)
+            }
+        }
+    }
+
+    /// Looks for the tag that opens a call.
+    fn search(&mut self, parts: &mut Vec<Part>) -> bool {
+        let tag = self.format.open();
+        let found = if tag.is_empty() {
+            None
+        } else {
+            self.pending.find(tag)
+        };
+        let Some(at) = found else {
+            let certain = self.pending.len() - partial_tag(&self.pending, tag);
+            let text: String = self.pending.drain(..certain).collect();
+            self.text(&text, parts);
+            return false;
+        };
+        let text: String = self.pending.drain(..at + tag.len()).collect();
+        self.text(&text[..at], parts);
+        self.state = State::Head { tag };
+        true
+    }
+
+    fn begin(&mut self, tag: &'static str, parts: &mut Vec<Part>) -> bool {
+        match head(&self.pending, self.format) {
+            Head::Undecided if self.pending.len() < MAX_BLOCK => false,
+            Head::Call { name, arguments } if arguments < MAX_BLOCK => {
+                self.pending.drain(..arguments);
+                self.call(name, parts);
+                self.state = State::Arguments(ObjectEnd::default());
+                true
+            }
+            _ if self.format == ToolFormat::Hermes => {
+                self.state = State::Opaque;
+                true
+            }
+            _ => {
+                self.text(tag, parts);
+                self.state = State::Text;
+                true
+            }
+        }
+    }
+
+    /// Looks for the tag that closes an opaque block.
+    fn close_block(&mut self, parts: &mut Vec<Part>) -> bool {
+        // It must begin within the limit, however the input was cut.
+        let from = self.searched.saturating_sub(CLOSE.len() - 1);
+        let found = find(&self.pending, CLOSE, from).filter(|&at| at <= MAX_BLOCK);
+        self.searched = 0;
+        if let Some(at) = found {
+            let body: String = self.pending.drain(..at + CLOSE.len()).collect();
+            self.block(&body[..at], CLOSE, parts);
+            self.state = State::Text;
+            return true;
+        }
+        if self.pending.len() < MAX_BLOCK + CLOSE.len() {
+            self.searched = self.pending.len();
+            return false;
+        }
+        let mut end = MAX_BLOCK;
+        while !self.pending.is_char_boundary(end) {
+            end -= 1;
+        }
+        let text: String = self.pending.drain(..end).collect();
+        self.text(self.format.open(), parts);
+        self.text(&text, parts);
+        self.state = State::Text;
+        true
+    }
+
+    /// Goes past what stands behind the arguments of a call.
+    fn close(&mut self, braced: bool) -> bool {
+        let rest = self.pending.trim_start();
+        let drop = self.pending.len() - rest.len();
+        let (state, length) = match rest.chars().next() {
+            None => {
+                self.pending.clear();
+                return false;
+            }
+            Some('}') if !braced => (State::Close(true), 1),
+            Some(_) if self.format == ToolFormat::Hermes => {
+                if rest.len() < CLOSE.len() && CLOSE.starts_with(rest) {
+                    return false;
+                }
+                let closed = rest.starts_with(CLOSE);
+                (State::Text, if closed { CLOSE.len() } else { 0 })
+            }
+            Some(';' | ',') => (State::Head { tag: "" }, 1),
+            Some('{') if self.format == ToolFormat::Llama => (State::Head { tag: "" }, 0),
+            Some(']') => (State::Text, 1),
+            Some(_) => (State::Text, 0),
+        };
+        self.pending.drain(..drop + length);
+        self.state = state;
+        true
+    }
+
+    /// A block without its tags; `close` is the closing tag as generated.
+    fn block(&mut self, body: &str, close: &str, parts: &mut Vec<Part>) {
+        match serde_json::from_str(body) {
+            // Serde also takes a struct from an array, which is no call.
+            Ok(Call { name, arguments })
+                if body.trim_start().starts_with('{') && arguments.get().starts_with('{') =>
+            {
+                self.call(name, parts);
+                parts.push(Part::Arguments(arguments.get().into()));
+            }
+            _ => {
+                self.text(self.format.open(), parts);
+                self.text(body, parts);
+                self.text(close, parts);
+            }
+        }
+    }
+
+    fn call(&mut self, name: String, parts: &mut Vec<Part>) {
+        parts.push(Part::Call { name });
+        self.blank.clear();
+        self.spoke = false;
+        self.called = true;
+    }
+
+    fn text(&mut self, text: &str, parts: &mut Vec<Part>) {
+        if self.spoke {
+            return emit(parts, text);
+        }
+        self.blank.push_str(text);
+        if !text.trim().is_empty() || self.blank.len() > MAX_BLANK {
+            self.spoke = true;
+            emit(parts, &std::mem::take(&mut self.blank));
+        }
+    }
+}
+
+fn emit(parts: &mut Vec<Part>, text: &str) {
+    match parts.last_mut() {
+        _ if text.is_empty() => {}
+        Some(Part::Text(before)) => before.push_str(text),
+        _ => parts.push(Part::Text(text.into())),
+    }
+}
+
+/// Where `tag` first begins in `text` at or after the byte `from`, which need not begin a character.
+fn find(text: &str, tag: &str, from: usize) -> Option<usize> {
+    let mut windows = text.as_bytes().get(from..)?.windows(tag.len());
+    windows
+        .position(|window| window == tag.as_bytes())
+        .map(|at| from + at)
+}
+
+/// How many bytes at the end of `text` may be the start of `tag`.
+pub(in crate::prompt) fn partial_tag(text: &str, tag: &str) -> usize {
+    (1..tag.len())
+        .rev()
+        .find(|&length| text.ends_with(&tag[..length]))
+        .unwrap_or(0)
+}

@@ -1,0 +1,110 @@
+//! Answers that must have a form have it, however little the model understands of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use edgellm::engine::{Model, Pieces};
+use edgellm::grammar::{Grammar, Grammars, Schema};
+use edgellm::sampling::{Sampler, SamplingParams};
+use serde_json::{Value, json};
+
+use crate::gateway::MODEL;
+
+fn grammars() -> (Arc<Model>, Grammars) {
+    let model = Model::load(Path::new(MODEL), &Arc::default()).expect("the shipped model");
+    let model = Arc::new(model);
+    (Arc::clone(&model), Grammars::new(model))
+}
+
+/// Noise that is the same at every run: what a model says that understands nothing.
+fn noise(seed: u64, step: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        f32::from(u16::try_from(state >> 48).expect("16 bits")) / 4096.0
+    };
+    (0..count).map(next).collect()
+}
+
+/// What comes out of noise that is held to `schema`, in at most `most` tokens.
+fn answer(model: &Model, grammars: &Grammars, schema: &Schema, seed: u64, most: u32) -> String {
+    let guide = grammars
+        .guide(&Grammar::schema(schema))
+        .expect("a sound schema");
+    let params = SamplingParams {
+        seed,
+        ..SamplingParams::default()
+    };
+    let mut sampler = Sampler::new(params, &[], Some(guide));
+    let mut bytes = Vec::new();
+    for index in 0..most {
+        let logits = noise(seed, index.into(), model.info().vocabulary);
+        let token = sampler
+            .sample(&logits, index, most)
+            .expect("not too complex");
+        if model.is_end(token) {
+            break;
+        }
+        bytes.extend_from_slice(model.piece(token));
+        if sampler.is_complete() {
+            break;
+        }
+    }
+    String::from_utf8(bytes).expect("whole characters")
+}
+
+#[test]
+fn noise_becomes_json_that_fits_its_schema_and_its_tokens() {
+    let (model, grammars) = grammars();
+    let article = json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {
+            "name": {"type": "string"},
+            "kind": {"type": "string", "enum": ["food", "other"]},
+            "price": {"type": "number"},
+            "aisle": {"type": "integer", "minimum": 1, "maximum": 20},
+            "since": {"type": ["string", "null"], "format": "date"},
+            "parts": {"type": "array", "items": {"$ref": "#"}, "maxItems": 3},
+        },
+        "required": ["name", "kind", "price", "aisle", "since", "parts"],
+    });
+    let strict = Schema::new(article, true).expect("strict");
+    for seed in 0..20 {
+        for most in [120, 200, 400] {
+            let text = answer(&model, &grammars, &strict, seed, most);
+            let value: Value = serde_json::from_str(&text)
+                .unwrap_or_else(|error| panic!("{error} in {most} tokens of seed {seed}: {text}"));
+            assert!(["food", "other"].contains(&value["kind"].as_str().expect("a kind")));
+            let aisle = value["aisle"].as_i64().expect("an integer");
+            assert!((1..=20).contains(&aisle));
+            assert!(value["price"].as_f64().is_some_and(f64::is_finite));
+        }
+    }
+}
+
+#[test]
+fn any_object_is_whole_when_the_tokens_run_out() {
+    let (model, grammars) = grammars();
+    for seed in 0..20 {
+        let text = answer(&model, &grammars, &Schema::object(), seed, 60);
+        let value: Value = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{error} of seed {seed}: {text}"));
+        assert!(value.is_object());
+    }
+}
+
+#[test]
+fn a_schema_that_nothing_fits_is_refused_in_words() {
+    let (_, grammars) = grammars();
+    let impossible = json!({"type": "integer", "minimum": 3, "maximum": 2});
+    let schema = Schema::new(impossible, false).expect("well formed");
+    let error = grammars.guide(&Grammar::schema(&schema));
+    assert!(
+        error
+            .expect_err("nothing fits")
+            .to_string()
+            .contains("minimum")
+    );
+}
