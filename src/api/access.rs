@@ -62,7 +62,7 @@ fn count(state: &AppState, endpoint: &str, response: &Response) {
 }
 
 /// A client's own id, if it is one that can stand in a header and a log line.
-fn client_id(headers: &HeaderMap) -> Option<String> {
+pub(super) fn client_id(headers: &HeaderMap) -> Option<String> {
     const LONGEST: usize = 128;
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
     let sound = (1..=LONGEST).contains(&id.len()) && id.chars().all(|c| c.is_ascii_graphic());

@@ -8,6 +8,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
@@ -24,25 +25,41 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        if !declares_json(request.headers()) {
-            return Err(ApiError::NotJson);
-        }
-        let limit = state.body_limit;
-        // One time limit for all of it: a byte now and then does not extend it.
-        let reading = async {
-            refuse_before_it_is_sent(request.headers(), limit)?;
-            let (bytes, _memory) = read(request.into_body(), limit, &state.large_bodies).await?;
-            if bytes.len() < LARGE {
-                return parse(&bytes);
-            }
-            let parsed = tokio::task::spawn_blocking(move || parse(&bytes));
-            parsed.await.map_err(|_| ApiError::Internal)?
-        };
-        let value = tokio::time::timeout(state.body_timeout, reading)
-            .await
-            .map_err(|_| ApiError::BodyTimeout(state.body_timeout))?;
-        value.map(Self)
+        let (value, _) = read_json(request, state, false).await?;
+        Ok(Self(value))
     }
+}
+
+/// SHA-256 of a body.
+pub(super) type Digest = [u8; 32];
+
+/// A body of type `T`, and its digest where that is wanted.
+pub(super) async fn read_json<T: DeserializeOwned + Send + 'static>(
+    request: Request,
+    state: &AppState,
+    wants_digest: bool,
+) -> Result<(T, Option<Digest>), ApiError> {
+    if !declares_json(request.headers()) {
+        return Err(ApiError::NotJson);
+    }
+    let limit = state.body_limit;
+    let understand = move |bytes: &[u8]| -> Result<(T, Option<Digest>), ApiError> {
+        let digest = wants_digest.then(|| Sha256::digest(bytes).into());
+        Ok((parse(bytes)?, digest))
+    };
+    // One time limit for all of it: a byte now and then does not extend it.
+    let reading = async {
+        refuse_before_it_is_sent(request.headers(), limit)?;
+        let (bytes, _memory) = read(request.into_body(), limit, &state.large_bodies).await?;
+        if bytes.len() < LARGE {
+            return understand(&bytes);
+        }
+        let parsed = tokio::task::spawn_blocking(move || understand(&bytes));
+        parsed.await.map_err(|_| ApiError::Internal)?
+    };
+    tokio::time::timeout(state.body_timeout, reading)
+        .await
+        .map_err(|_| ApiError::BodyTimeout(state.body_timeout))?
 }
 
 fn declares_json(headers: &HeaderMap) -> bool {

@@ -13,9 +13,10 @@ use crate::scheduler::{Event, Finished, Text};
 
 use super::error::ApiError;
 use super::generation::{Generation, Spent};
+use super::resume::{self, Ticket};
 
 /// A comment every so often keeps proxies and clients from giving a silent stream up.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How an endpoint tells its answers. A stream sends the frames; a whole answer is asked for at the
 /// end, and its frames are empty.
@@ -48,14 +49,46 @@ pub(super) enum Frame {
 }
 
 impl Frame {
+    /// Bytes of its texts.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Data(text) | Self::Comment(text) => text.len(),
+            Self::Named(name, text) => name.len() + text.len(),
+        }
+    }
+
     /// The end of most of OpenAI's streams.
     pub(super) fn done() -> Self {
         Self::Data("[DONE]".to_owned())
     }
 }
 
+/// An object of an answer as text.
+pub(super) fn json_text(object: &impl serde::Serialize) -> String {
+    // Plain structs with string keys: the only way to fail is a defect.
+    serde_json::to_string(object).unwrap_or_else(|error| {
+        tracing::error!(%error, "an answer could not be written");
+        String::new()
+    })
+}
+
+/// Tells the answers as a stream, which its client may come back for with a ticket, or as a whole.
+pub(super) async fn respond(
+    generation: Generation,
+    telling: impl Telling,
+    stream: bool,
+    ticket: Option<Ticket>,
+) -> Response {
+    if stream {
+        resume::respond(frames(generation, telling), ticket)
+    } else {
+        whole(generation, telling).await
+    }
+}
+
 /// Waits for the end of all answers.
-pub(super) async fn whole(mut generation: Generation, mut telling: impl Telling) -> Response {
+async fn whole(mut generation: Generation, mut telling: impl Telling) -> Response {
+    drop(telling.opening());
     while let Some(next) = generation.next().await {
         match next {
             Ok((answer, Event::Text(text))) => drop(telling.text(answer, &text)),
@@ -70,7 +103,7 @@ pub(super) async fn whole(mut generation: Generation, mut telling: impl Telling)
 }
 
 /// The answers as they come. Dropping the stream cancels the request.
-pub(super) fn frames(
+fn frames(
     generation: Generation,
     mut telling: impl Telling,
 ) -> impl Stream<Item = Frame> + Send + 'static {

@@ -67,6 +67,12 @@ pub enum ApiError {
     /// The client did not send its body in time.
     #[error("the request body did not arrive within {0:?}")]
     BodyTimeout(Duration),
+    /// There is nothing to resume.
+    #[error(
+        "there is no stream under this `x-request-id` and body to go on with: it ended over a minute \
+         ago, or began without an id of the client's; ask again without `Last-Event-ID`"
+    )]
+    StreamGone,
     /// Not admitted.
     #[error("{}", refusal_text(.0))]
     Refused(Refusal),
@@ -137,7 +143,9 @@ impl ApiError {
         let row = |status, kind, code| Row { status, kind, code };
         let invalid = "invalid_request_error";
         match self {
-            Self::Invalid { .. } => row(StatusCode::BAD_REQUEST, invalid, None),
+            Self::Invalid { .. } | Self::Job(JobError::Grammar) => {
+                row(StatusCode::BAD_REQUEST, invalid, None)
+            }
             Self::Unsupported { .. } => row(
                 StatusCode::BAD_REQUEST,
                 invalid,
@@ -151,6 +159,7 @@ impl ApiError {
             Self::ModelNotFound { .. } => {
                 row(StatusCode::NOT_FOUND, invalid, Some("model_not_found"))
             }
+            Self::StreamGone => row(StatusCode::NOT_FOUND, invalid, Some("stream_not_found")),
             Self::NotFound(_) => row(StatusCode::NOT_FOUND, invalid, Some("not_found")),
             Self::MethodNotAllowed { .. } => row(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -173,7 +182,6 @@ impl ApiError {
                 "overloaded_error",
                 Some(refusal.reason.as_str()),
             ),
-            Self::Job(JobError::Grammar) => row(StatusCode::BAD_REQUEST, invalid, None),
             Self::Job(JobError::ShuttingDown) => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded_error",

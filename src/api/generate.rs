@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::http::HeaderMap;
 use tracing::Span;
 
 use crate::admission::{Place, Presence};
@@ -65,6 +66,15 @@ impl Started {
             calls.then(|| prompter.tool_format()),
         )
     }
+}
+
+/// Known and not built, hence not silently dropped.
+pub(super) fn refuse_deadline(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key("x-deadline-ms") {
+        let why = "is not supported by this version; leave the header out";
+        return Err(ApiError::unsupported("x-deadline-ms", why));
+    }
+    Ok(())
 }
 
 /// Whoever would be refused in any case need not send a body first.

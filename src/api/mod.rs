@@ -6,6 +6,7 @@
 mod access;
 mod body;
 mod chat;
+mod completions;
 mod decoding;
 mod delivery;
 mod error;
@@ -13,6 +14,7 @@ mod generate;
 mod generation;
 mod health;
 mod models;
+mod resume;
 mod router;
 mod server;
 mod state;

@@ -9,6 +9,8 @@ use crate::config::Settings;
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
 
+use super::resume::Streams;
+
 /// Memory for large bodies on their way in; who finds it taken waits, within the time that a
 /// body may take.
 const LARGE_BODIES_KIB: usize = 128 << 10;
@@ -24,6 +26,8 @@ pub struct AppState {
     pub(super) large_bodies: Arc<Semaphore>,
     /// Time for a whole body.
     pub(super) body_timeout: Duration,
+    /// Streams whose clients may come back.
+    pub(super) streams: Streams,
     /// Whether prompts may be logged.
     pub(super) log_prompts: bool,
 }
@@ -36,6 +40,7 @@ impl AppState {
             pool,
             metrics,
             large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_KIB)),
+            streams: Streams::default(),
             body_limit: settings.server.max_body_bytes,
             body_timeout: settings.server.body_timeout,
             log_prompts: settings.telemetry.log_prompts,

@@ -19,6 +19,7 @@ struct PromptDetails {
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
+#[allow(clippy::struct_field_names)] // OpenAI's
 struct CompletionDetails {
     reasoning_tokens: u32,
     accepted_prediction_tokens: u32,

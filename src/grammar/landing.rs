@@ -225,7 +225,8 @@ mod tests {
         looping.read(format!("{{\"a\": \"{}", "so. ".repeat(30)).as_bytes());
         assert!(looping.is_stuck());
         let mut long = Quotes::default();
-        let text: String = (0..100).map(|i| format!("{i} and ")).collect();
+        let text = (0..100).map(|i| i.to_string()).collect::<Vec<_>>();
+        let text = text.join(" and ");
         long.read(format!("{{\"a\": \"{text}").as_bytes());
         assert!(!long.is_stuck());
         let mut number = Quotes::default();

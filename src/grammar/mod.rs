@@ -60,12 +60,12 @@ pub struct Grammars {
     model: Arc<Model>,
     /// Made when first needed: it walks the whole vocabulary.
     compiler: OnceLock<Result<Compiler, GrammarError>>,
-    compiled: Mutex<LruCache<String, Compiled>>,
+    compiled: Mutex<LruCache<String, Begun>>,
 }
 
 /// A grammar at the beginning of an answer.
 #[derive(Clone)]
-struct Compiled {
+struct Begun {
     matcher: Matcher,
     /// Tokens of the shortest answer, if there is a short one.
     shortest: Option<u32>,
@@ -103,37 +103,37 @@ impl Grammars {
         let compiler = self.compiler.get_or_init(|| Compiler::new(&self.model));
         let compiler = compiler.as_ref().map_err(Clone::clone)?;
         let known = self.compiled().get(text).cloned();
-        let compiled = match known {
-            Some(compiled) => compiled,
+        let begun = match known {
+            Some(begun) => begun,
             None => self.compile(compiler, text)?,
         };
         Ok(Guide {
-            matcher: compiled.matcher,
+            matcher: begun.matcher,
             vocabulary: compiler.factory.tok_env().clone(),
             beginnings: Arc::clone(&compiler.beginnings),
             quotes: Quotes::default(),
-            descent: Descent::begin(compiled.shortest),
+            descent: Descent::begin(begun.shortest),
             complete: false,
         })
     }
 
-    fn compile(&self, compiler: &Compiler, text: &str) -> Result<Compiled, GrammarError> {
+    fn compile(&self, compiler: &Compiler, text: &str) -> Result<Begun, GrammarError> {
         let grammar = TopLevelGrammar::from_lark(text.to_owned());
         let matcher = Matcher::new(compiler.factory.create_parser(grammar));
         if let Some(error) = matcher.get_error() {
             return Err(GrammarError(first_line(&error)));
         }
         let trie = compiler.factory.tok_env().tok_trie();
-        let begun = &Quotes::default();
-        let shortest = landing::way_out(&matcher, begun, &compiler.beginnings, trie);
-        let compiled = Compiled { matcher, shortest };
+        let quotes = &Quotes::default();
+        let shortest = landing::way_out(&matcher, quotes, &compiler.beginnings, trie);
+        let begun = Begun { matcher, shortest };
         if text.len() <= LONGEST_KEPT {
-            self.compiled().put(text.to_owned(), compiled.clone());
+            self.compiled().put(text.to_owned(), begun.clone());
         }
-        Ok(compiled)
+        Ok(begun)
     }
 
-    fn compiled(&self) -> MutexGuard<'_, LruCache<String, Compiled>> {
+    fn compiled(&self) -> MutexGuard<'_, LruCache<String, Begun>> {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

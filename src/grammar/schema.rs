@@ -43,6 +43,8 @@ const NOT_STRICT: [&str; 22] = [
     "additionalItems",
     "$dynamicRef",
 ];
+/// One of these says what a strict schema is of.
+const SAYS_WHAT: [&str; 5] = ["type", "enum", "const", "anyOf", "$ref"];
 /// Keywords whose value is one schema.
 const ONE: [&str; 9] = [
     "items",
@@ -174,7 +176,7 @@ impl Check<'_> {
         let is_object = object.get("type") == Some(&json!("object"));
         let objects = objects + usize::from(is_object);
         if self.strict {
-            self.strict_keywords(object, path)?;
+            Self::strict_keywords(object, path)?;
             if objects > DEEPEST_STRICT {
                 let why = format!("is nested deeper than {DEEPEST_STRICT} objects");
                 return Err(misfit(path, why));
@@ -245,12 +247,11 @@ impl Check<'_> {
         ))
     }
 
-    fn strict_keywords(&self, object: &Map<String, Value>, path: &str) -> Result<(), Misfit> {
+    fn strict_keywords(object: &Map<String, Value>, path: &str) -> Result<(), Misfit> {
         if let Some(keyword) = NOT_STRICT.iter().find(|key| object.contains_key(**key)) {
             let why = format!("`{keyword}` is not permitted in a strict schema");
             return Err(misfit(&format!("{path}.{keyword}"), why));
         }
-        const SAYS_WHAT: [&str; 5] = ["type", "enum", "const", "anyOf", "$ref"];
         // An empty schema allows anything, which strict schemas never do.
         if !SAYS_WHAT.iter().any(|key| object.contains_key(*key)) {
             let why = "must have a `type`, or one of `enum`, `const`, `anyOf` and `$ref`";
@@ -393,6 +394,7 @@ mod tests {
         Schema::new(schema, true).expect_err("refused").path
     }
 
+    #[allow(clippy::needless_pass_by_value)] // reads better where it is called
     fn strict(properties: Value) -> Value {
         let required: Vec<_> = properties
             .as_object()

@@ -372,13 +372,13 @@ mod tests {
 
     #[test]
     fn draws_follow_the_probabilities() {
+        const DRAWS: u32 = 20_000;
         let logits = [0.0, 1.0_f32.exp().ln() + 1.0, -2.0];
         let params = params(1.0, 0, 1.0, 0.0);
         let weights: Vec<f64> = logits.iter().map(|l| f64::from(*l).exp()).collect();
         let total: f64 = weights.iter().sum();
         let mut counts = [0_u32; 3];
         let mut candidates = Candidates::default();
-        const DRAWS: u32 = 20_000;
         for index in 0..DRAWS {
             let drawn = candidates.pick(&logits, &params, Noise::new(1, index));
             counts[usize::try_from(drawn.0).expect("a token of three")] += 1;

@@ -202,15 +202,10 @@ impl Sequence {
         now: Instant,
         metrics: &ModelMetrics,
     ) -> Progress {
-        let token = match self
-            .sampler
-            .sample(logits, self.generated(), self.job.max_tokens)
-        {
-            Ok(token) => token,
-            Err(sampling::TooComplex) => {
-                self.fail(JobError::Grammar);
-                return Progress::Ended;
-            }
+        let (index, most) = (self.generated(), self.job.max_tokens);
+        let Ok(token) = self.sampler.sample(logits, index, most) else {
+            self.fail(JobError::Grammar);
+            return Progress::Ended;
         };
         self.tokens.push(token);
         if let Some(prediction) = &mut self.prediction {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::api::delivery::{Frame, Telling};
+use crate::api::delivery::{Frame, Telling, json_text};
 use crate::api::error::ApiError;
 use crate::api::generation::Spent;
 use crate::api::tools::Calls;
@@ -12,8 +12,8 @@ use crate::prompt::{OutputParser, Part, Piece};
 use crate::scheduler::{FinishReason, Finished, Text};
 
 use super::reply::{
-    Call, CallDelta, Chunk, ChunkChoice, Completion, Delta, Function, FunctionDelta, Header,
-    Logprobs, Message, TokenLogprob, WholeChoice,
+    Call, CallDelta, Chunk, ChunkChoice, ChunkUsage, Completion, Delta, Function, FunctionDelta,
+    Header, Logprobs, Message, TokenLogprob, WholeChoice,
 };
 use super::validate::Output;
 
@@ -100,7 +100,7 @@ impl Answer {
         logprobs: Option<Vec<TokenLogprob>>,
         finish_reason: Option<&'static str>,
     ) -> Frame {
-        Frame::Data(json(&Chunk {
+        Frame::Data(json_text(&Chunk {
             header: &self.header,
             choices: vec![ChunkChoice {
                 index,
@@ -111,7 +111,11 @@ impl Answer {
                 }),
                 finish_reason,
             }],
-            usage: self.output.usage_chunk.then_some(None),
+            usage: if self.output.usage_chunk {
+                ChunkUsage::Later(())
+            } else {
+                ChunkUsage::Absent
+            },
         }))
     }
 }
@@ -166,10 +170,10 @@ impl Telling for Answer {
 
     fn close(&mut self, spent: Spent) -> Vec<Frame> {
         let usage = self.output.usage_chunk.then(|| {
-            Frame::Data(json(&Chunk {
+            Frame::Data(json_text(&Chunk {
                 header: &self.header,
                 choices: Vec::new(),
-                usage: Some(Some(self.usage(spent))),
+                usage: ChunkUsage::Now(self.usage(spent)),
             }))
         });
         usage.into_iter().chain([Frame::done()]).collect()
@@ -206,7 +210,7 @@ impl Telling for Answer {
             },
         };
         let choices = std::mem::take(&mut self.choices);
-        json(&Completion {
+        json_text(&Completion {
             header: &self.header,
             choices: choices.into_iter().enumerate().map(whole).collect(),
             usage,
@@ -287,14 +291,6 @@ impl Choice {
             }
         }
     }
-}
-
-fn json(object: &impl serde::Serialize) -> String {
-    // Plain structs with string keys: the only way to fail is a defect.
-    serde_json::to_string(object).unwrap_or_else(|error| {
-        tracing::error!(%error, "an answer could not be written");
-        String::new()
-    })
 }
 
 #[cfg(test)]

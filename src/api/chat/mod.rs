@@ -10,8 +10,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{FromRequest, Request, State};
-use axum::http::HeaderMap;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 
 use crate::clock::unix_seconds;
@@ -19,12 +18,12 @@ use crate::engine::{Pieces, Token};
 use crate::prompt::{OutputParser, ToolFormat};
 use crate::scheduler::Text;
 
-use super::body::JsonBody;
-use super::delivery::{self, Frame, Telling, event_stream, frames};
+use super::delivery::{Frame, Telling, respond};
 use super::error::ApiError;
-use super::generate::{Input, Order, begin, refuse_if_all_do};
+use super::generate::{Input, Order, begin, refuse_deadline, refuse_if_all_do};
 use super::generation::Record;
 use super::models::find_model;
+use super::resume::{Entrance, enter};
 use super::state::AppState;
 use super::tools::Calls;
 use answer::Answer;
@@ -40,7 +39,10 @@ pub(super) async fn completions(
     let arrived = Instant::now();
     refuse_deadline(request.headers())?;
     refuse_if_all_do(&state)?;
-    let JsonBody(request) = JsonBody::<wire::ChatRequest>::from_request(request, &state).await?;
+    let (request, ticket) = match enter::<wire::ChatRequest>(request, &state).await? {
+        Entrance::New(request, ticket) => (request, ticket),
+        Entrance::Resumed(rest) => return Ok(rest),
+    };
     let chat = Chat::try_from(request)?;
     let entry = Arc::clone(find_model(&state, chat.model.as_deref())?);
 
@@ -66,11 +68,7 @@ pub(super) async fn completions(
             let parsers = (0..choices).map(|_| started.parser(0, output.calls != Calls::None));
             let pieces = Arc::clone(&started.loaded.model);
             let answer = Answer::new(header, output, pieces, parsers);
-            if output.stream {
-                event_stream(frames(started.generation, answer), 0)
-            } else {
-                delivery::whole(started.generation, answer).await
-            }
+            respond(started.generation, answer, output.stream, ticket).await
         }
     };
     response.extensions_mut().insert(super::access::Recorded);
@@ -119,13 +117,4 @@ pub fn measured_chunks(words: u32, tools: bool) -> Vec<String> {
             Frame::Named(..) | Frame::Comment(_) => None,
         })
         .collect()
-}
-
-/// Known and not built, hence not silently dropped.
-fn refuse_deadline(headers: &HeaderMap) -> Result<(), ApiError> {
-    if headers.contains_key("x-deadline-ms") {
-        let why = "is not supported by this version; leave the header out";
-        return Err(ApiError::unsupported("x-deadline-ms", why));
-    }
-    Ok(())
 }

@@ -86,9 +86,26 @@ pub(super) struct Chunk<'a> {
     #[serde(flatten)]
     pub(super) header: &'a Header,
     pub(super) choices: Vec<ChunkChoice>,
-    /// Absent where no usage was asked for, null before the chunk that has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) usage: Option<Option<Usage>>,
+    #[serde(skip_serializing_if = "ChunkUsage::is_absent")]
+    pub(super) usage: ChunkUsage,
+}
+
+/// The usage of a stream's chunk.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum ChunkUsage {
+    /// None was asked for.
+    Absent,
+    /// It comes with the last chunk: null.
+    Later(()),
+    /// Here it is.
+    Now(Usage),
+}
+
+impl ChunkUsage {
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -55,7 +55,8 @@ impl TryFrom<wire::ChatRequest> for Chat {
                 .map(|count| at_least("max_tokens", count, 1))
                 .transpose()?,
         };
-        let format = request.response_format.map(format).transpose()?.flatten();
+        let format = request.response_format.as_ref().map(format);
+        let format = format.transpose()?.flatten();
         let tools = Tools::new(
             offered(request.tools.unwrap_or_default())?,
             request.tool_choice.map(choice).transpose()?,
@@ -124,7 +125,7 @@ fn logprobs(wanted: Option<bool>, top: Option<i64>) -> Result<Option<usize>, Api
     }
 }
 
-fn format(format: wire::ResponseFormat) -> Result<Option<Schema>, ApiError> {
+fn format(format: &wire::ResponseFormat) -> Result<Option<Schema>, ApiError> {
     let schema = format.json_schema.as_ref().map(|schema| {
         let strict = schema.strict.unwrap_or(false);
         (schema.name.as_str(), schema.schema.clone(), strict)

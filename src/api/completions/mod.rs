@@ -1,0 +1,50 @@
+//! `POST /v1/completions`: text goes on, without a chat template.
+
+mod answer;
+mod validate;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+
+use super::delivery::respond;
+use super::error::ApiError;
+use super::generate::{begin, refuse_deadline, refuse_if_all_do};
+use super::generation::Record;
+use super::models::find_model;
+use super::resume::{Entrance, enter};
+use super::state::AppState;
+use answer::Answer;
+use validate::Completion;
+
+const ENDPOINT: &str = "/v1/completions";
+
+pub(super) async fn completions(
+    State(state): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    refuse_deadline(request.headers())?;
+    refuse_if_all_do(&state)?;
+    let (request, ticket) = match enter::<wire::CompletionRequest>(request, &state).await? {
+        Entrance::New(request, ticket) => (request, ticket),
+        Entrance::Resumed(rest) => return Ok(rest),
+    };
+    let completion = Completion::try_from(request)?;
+    let entry = Arc::clone(find_model(&state, completion.model.as_deref())?);
+
+    let record = Record::new(&state.metrics, &entry.id, ENDPOINT);
+    let output = completion.output;
+    let mut response = match begin(&state, &entry, completion.order, arrived, record).await {
+        Err(error) => error.into_response(),
+        Ok(started) => {
+            let answer = Answer::new(&entry.id, output, &started);
+            respond(started.generation, answer, output.stream, ticket).await
+        }
+    };
+    response.extensions_mut().insert(super::access::Recorded);
+    Ok(response)
+}

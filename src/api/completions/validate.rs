@@ -1,0 +1,183 @@
+//! From what a client wrote to what the other rooms work with.
+
+use crate::api::decoding::{
+    AskedSampling, Choices, Decoding, Form, Sampling, at_least, at_most, between, class,
+    stop_tokens, stops, token,
+};
+use crate::api::error::ApiError;
+use crate::api::generate::{Input, Order};
+use crate::engine::Token;
+
+use super::wire::{self, Prompt};
+
+/// OpenAI's.
+const DEFAULT_TOKENS: i64 = 16;
+const MOST_LOGPROBS: i64 = 5;
+const MOST_PROMPTS: usize = 128;
+
+/// A request that can be answered, but for the length of its prompts.
+#[derive(Debug)]
+pub(super) struct Completion {
+    pub(super) model: Option<String>,
+    pub(super) order: Order,
+    pub(super) output: Output,
+}
+
+/// How the answers are to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // what a client switches on and off
+pub(super) struct Output {
+    pub(super) stream: bool,
+    pub(super) usage_chunk: bool,
+    /// Whether the prompt comes before the answer.
+    pub(super) echo: bool,
+    /// Answers to each prompt.
+    pub(super) choices: usize,
+    pub(super) logprobs: bool,
+}
+
+impl TryFrom<wire::CompletionRequest> for Completion {
+    type Error = ApiError;
+
+    fn try_from(request: wire::CompletionRequest) -> Result<Self, ApiError> {
+        if request.suffix.as_ref().is_some_and(|text| !text.is_empty()) {
+            let why = "is not supported: models are asked to go on, not to fill in";
+            return Err(ApiError::unsupported("suffix", why));
+        }
+        let choices = Choices::new(request.n)?;
+        let best_of = request.best_of.map(|best| at_least("best_of", best, 1));
+        if best_of
+            .transpose()?
+            .is_some_and(|best| best != choices.count())
+        {
+            let why = "is supported only where it equals `n`";
+            return Err(ApiError::unsupported("best_of", why));
+        }
+        let logprobs = request
+            .logprobs
+            .map(|count| between("logprobs", count, 0, MOST_LOGPROBS))
+            .transpose()?
+            .map(|count| count as usize);
+        let echo = request.echo.unwrap_or(false);
+        if echo && logprobs.is_some() {
+            let why = "is not supported together with `logprobs`; leave one of them out";
+            return Err(ApiError::unsupported("echo", why));
+        }
+        let stream = request.stream.unwrap_or(false);
+        if request.stream_options.is_some() && !stream {
+            return Err(ApiError::invalid(
+                "stream_options",
+                "`stream_options` is for streams: set `stream` to true",
+            ));
+        }
+        let sampling = Sampling::try_from(AskedSampling {
+            temperature: request.temperature,
+            top_p: request.top_p,
+            top_k: request.top_k,
+            min_p: request.min_p,
+            presence_penalty: request.presence_penalty,
+            frequency_penalty: request.frequency_penalty,
+            repeat_penalty: request.repeat_penalty,
+            logit_bias: request.logit_bias.as_ref(),
+            seed: request.seed,
+        })?;
+        let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS);
+        Ok(Self {
+            model: request.model,
+            order: Order {
+                inputs: inputs(request.prompt)?,
+                decoding: Decoding {
+                    max_tokens: Some(at_least("max_tokens", max_tokens, 1)?),
+                    sampling,
+                    stops: stops(request.stop)?,
+                    stop_tokens: stop_tokens(request.stop_token_ids)?,
+                    ignore_end: request.ignore_eos.unwrap_or(false),
+                    class: request.service_tier.as_deref().map(class).transpose()?,
+                    prediction: None,
+                    choices,
+                    logprobs,
+                    form: Form::Free,
+                },
+            },
+            output: Output {
+                stream,
+                usage_chunk: request
+                    .stream_options
+                    .and_then(|options| options.include_usage)
+                    .unwrap_or(false),
+                echo,
+                choices: choices.count() as usize,
+                logprobs: logprobs.is_some(),
+            },
+        })
+    }
+}
+
+fn inputs(prompt: Prompt) -> Result<Vec<Input>, ApiError> {
+    let inputs: Vec<Input> = match prompt {
+        Prompt::Text(text) => vec![Input::Text(text)],
+        Prompt::Texts(texts) => texts.into_iter().map(Input::Text).collect(),
+        Prompt::Tokens(ids) if ids.is_empty() => Vec::new(),
+        Prompt::Tokens(ids) => vec![Input::Tokens(tokens(&ids)?)],
+        Prompt::TokenLists(lists) => lists
+            .iter()
+            .map(|ids| tokens(ids).map(Input::Tokens))
+            .collect::<Result<_, _>>()?,
+    };
+    if inputs.is_empty() {
+        let message = "`prompt` is empty: write something";
+        return Err(ApiError::invalid("prompt", message));
+    }
+    at_most("prompt", inputs.len(), MOST_PROMPTS)?;
+    Ok(inputs)
+}
+
+fn tokens(ids: &[i64]) -> Result<Vec<Token>, ApiError> {
+    ids.iter().map(|id| token("prompt", *id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(body: Value) -> Result<Completion, ApiError> {
+        Completion::try_from(
+            serde_json::from_value::<wire::CompletionRequest>(body).expect("types"),
+        )
+    }
+
+    #[test]
+    fn a_prompt_has_one_of_four_forms() {
+        for (prompt, count) in [
+            (json!("a"), 1),
+            (json!(["a", "b"]), 2),
+            (json!([1, 2, 3]), 1),
+            (json!([[1, 2], [3]]), 2),
+        ] {
+            let completion = read(json!({"prompt": prompt})).expect("valid");
+            assert_eq!(completion.order.inputs.len(), count);
+            assert_eq!(completion.order.decoding.max_tokens, Some(16));
+        }
+        assert!(read(json!({"prompt": []})).is_err());
+        assert!(read(json!({"prompt": [-1]})).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused_by_name() {
+        for (param, extra) in [
+            ("suffix", json!({"suffix": "end"})),
+            ("best_of", json!({"best_of": 3})),
+            ("echo", json!({"echo": true, "logprobs": 1})),
+            ("logprobs", json!({"logprobs": 6})),
+            ("n", json!({"n": 0})),
+        ] {
+            let mut body = json!({"prompt": "a"});
+            let extra = extra.as_object().expect("an object").clone();
+            body.as_object_mut().expect("an object").extend(extra);
+            let error = read(body).expect_err("refused").body();
+            assert_eq!(error["error"]["param"], param);
+        }
+    }
+}
