@@ -16,6 +16,7 @@ mod models;
 mod router;
 mod server;
 mod state;
+mod tokenize;
 mod tools;
 mod usage;
 

@@ -13,10 +13,12 @@ mod logs;
 mod model;
 pub mod openmp;
 pub mod quantize;
+mod text;
 
 pub use llama::{Attention, EngineOptions, LlamaEngine};
 pub use logs::route_logs;
 pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
+pub use text::Reading;
 
 /// One entry of a model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
