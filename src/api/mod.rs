@@ -8,6 +8,7 @@ mod body;
 mod chat;
 mod decoding;
 mod delivery;
+mod embeddings;
 mod error;
 mod generate;
 mod generation;

@@ -2,7 +2,8 @@
 //!
 //! A `prompt` is a whole text that its sender answers for, as vLLM's users expect of
 //! `/v1/completions`: the text of a control token in it stands for that token, and with
-//! `add_special_tokens` (the default) the model's begin and end tokens come around it.
+//! `add_special_tokens` (the default) the model's begin and end tokens come around it. For an
+//! embedding model the tokens are those that `/v1/embeddings` makes of it, where text is only text.
 //! `messages` give the tokens that a chat request with them has: text in them never becomes a
 //! control token, and the begin token is there if the model wants one, whatever
 //! `add_special_tokens` says.
@@ -19,13 +20,13 @@ use tracing::Span;
 
 use crate::admission::{Gate, Place, Presence, Reason, Refusal};
 use crate::engine::{Reading, Token};
-use crate::pool::Loaded;
+use crate::pool::Serving;
 use crate::prompt::{Conversation, End};
 
 use super::body::JsonBody;
 use super::chat;
 use super::error::ApiError;
-use super::models::{find_model, ready};
+use super::models::{find_model, serving};
 use super::state::AppState;
 
 /// Longer texts, in bytes, take more than some 50 ms; 4 MiB take up to 5 s.
@@ -75,12 +76,14 @@ pub(super) async fn tokenize(
     let with_texts = request.return_token_strs.unwrap_or(false);
     let model = request.model.clone();
     let source = Source::try_from(request)?;
-    let answer = on_model(&state, model.as_deref(), source.bytes(), move |loaded| {
-        let tokens = source.tokens(&loaded)?;
-        let texts = tokens.iter().map(|token| loaded.model.token_text(*token));
+    let answer = on_model(&state, model.as_deref(), source.bytes(), move |serving| {
+        let tokens = source.tokens(&serving)?;
+        let texts = tokens
+            .iter()
+            .map(|token| serving.model().token_text(*token));
         Ok(Tokenized {
             count: tokens.len(),
-            max_model_len: loaded.context(),
+            max_model_len: serving.context(),
             token_strs: with_texts.then(|| texts.collect()),
             tokens: tokens.into_iter().map(|token| token.0).collect(),
         })
@@ -106,10 +109,11 @@ pub(super) async fn detokenize(
     JsonBody(request): JsonBody<DetokenizeRequest>,
 ) -> Result<Json<Detokenized>, ApiError> {
     let DetokenizeRequest { model, tokens: ids } = request;
-    let answer = on_model(&state, model.as_deref(), ids.len(), move |loaded| {
-        let tokens = known_tokens("tokens", &ids, loaded.model.info().vocabulary)?;
+    let answer = on_model(&state, model.as_deref(), ids.len(), move |serving| {
+        let model = serving.model();
+        let tokens = known_tokens("tokens", &ids, model.info().vocabulary)?;
         Ok(Detokenized {
-            prompt: loaded.model.detokenize(&tokens),
+            prompt: model.detokenize(&tokens),
         })
     });
     answer.await.map(Json)
@@ -144,10 +148,10 @@ async fn on_model<T: Send + 'static>(
     state: &AppState,
     model: Option<&str>,
     length: usize,
-    work: impl FnOnce(Arc<Loaded>) -> Result<T, ApiError> + Send + 'static,
+    work: impl FnOnce(Serving) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let entry = find_model(state, model)?;
-    let loaded = ready(entry)?;
+    let serving = serving(entry)?;
     let held = hold(state, &entry.gate, length).inspect_err(|refusal| {
         let reason = refusal.reason.as_str();
         state.metrics.request_rejected(&entry.id, reason);
@@ -155,7 +159,7 @@ async fn on_model<T: Send + 'static>(
     let span = Span::current();
     let done = tokio::task::spawn_blocking(move || {
         let _held = held;
-        span.in_scope(|| work(loaded))
+        span.in_scope(|| work(serving))
     });
     done.await.map_err(|_| ApiError::Internal)?
 }
@@ -248,22 +252,26 @@ impl Source {
         }
     }
 
-    fn tokens(&self, loaded: &Loaded) -> Result<Vec<Token>, ApiError> {
-        match self {
-            Self::Prompt { text, bounds } => Ok(loaded.model.tokenize(
-                text,
-                Reading {
+    fn tokens(&self, serving: &Serving) -> Result<Vec<Token>, ApiError> {
+        match (self, serving) {
+            (Self::Prompt { text, bounds }, _) => {
+                let reading = Reading {
                     bounds: *bounds,
-                    markup: true,
-                },
-            )),
-            Self::Messages { turns, end } => {
+                    markup: matches!(serving, Serving::Generation(_)),
+                };
+                Ok(serving.model().tokenize(text, reading))
+            }
+            (Self::Messages { turns, end }, Serving::Generation(loaded)) => {
                 let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
                 prompter
                     .tokens_to(*end, turns, &*loaded.model)
                     .map(|prompt| prompt.tokens)
                     .map_err(|error| ApiError::from(&error))
             }
+            (Self::Messages { .. }, Serving::Embedding(_)) => Err(ApiError::invalid(
+                "messages",
+                "an embedding model does not chat: send the text as `prompt`",
+            )),
         }
     }
 }

@@ -136,7 +136,7 @@ pub(super) fn conversation(
 }
 
 /// Known and not built, hence not silently dropped.
-fn refuse_deadline(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(super) fn refuse_deadline(headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.contains_key("x-deadline-ms") {
         let why = "is not supported by this version; leave the header out";
         return Err(ApiError::unsupported("x-deadline-ms", why));
