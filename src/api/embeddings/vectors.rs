@@ -51,7 +51,11 @@ mod tests {
         assert_eq!(unit(vec![3.0, 4.0, 12.0], 2), Some(vec![0.6, 0.8]));
         assert_eq!(unit(vec![-7.0, 4.0], 1), Some(vec![-1.0]));
         // Squares beyond f32.
-        assert_eq!(unit(vec![3e30, 4e30], 2), Some(vec![0.6, 0.8]));
+        let large = 2_f32.powi(100);
+        assert_eq!(
+            unit(vec![3.0 * large, 4.0 * large], 2),
+            Some(vec![0.6, 0.8])
+        );
     }
 
     #[test]
