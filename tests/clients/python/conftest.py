@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 from gateway import BINARY, MODEL, gateway
 from openai import OpenAI
@@ -7,6 +10,15 @@ def pytest_sessionstart():
     for needed in (BINARY, MODEL):
         if not needed.exists():
             pytest.exit(f"{needed} is missing: run ./test.sh, which builds it", returncode=2)
+
+
+@pytest.fixture(scope="session")
+def both_models(tmp_path_factory) -> Path:
+    """A configuration with the shipped model and all-MiniLM-L6-v2, which ./test.sh converts."""
+    embedder = Path(os.environ["EDGELLM_EMBEDDING_MODEL"])
+    config = tmp_path_factory.mktemp("config") / "both.toml"
+    config.write_text(f'[[models]]\npath = "{MODEL}"\n\n[[models]]\npath = "{embedder}"\nid = "minilm"\n')
+    return config
 
 
 @pytest.fixture(scope="session")
