@@ -1,13 +1,12 @@
-import os
 from pathlib import Path
 
 import pytest
-from gateway import BINARY, MODEL, gateway
+from gateway import BINARY, EMBEDDER, MODEL, gateway
 from openai import OpenAI
 
 
 def pytest_sessionstart():
-    for needed in (BINARY, MODEL):
+    for needed in (BINARY, MODEL, EMBEDDER):
         if not needed.exists():
             pytest.exit(f"{needed} is missing: run ./test.sh, which builds it", returncode=2)
 
@@ -15,9 +14,8 @@ def pytest_sessionstart():
 @pytest.fixture(scope="session")
 def both_models(tmp_path_factory) -> Path:
     """A configuration with the shipped model and all-MiniLM-L6-v2, which ./test.sh converts."""
-    embedder = Path(os.environ["EDGELLM_EMBEDDING_MODEL"])
     config = tmp_path_factory.mktemp("config") / "both.toml"
-    config.write_text(f'[[models]]\npath = "{MODEL}"\n\n[[models]]\npath = "{embedder}"\nid = "minilm"\n')
+    config.write_text(f'[[models]]\npath = "{MODEL}"\n\n[[models]]\npath = "{EMBEDDER}"\nid = "minilm"\n')
     return config
 
 
