@@ -6,7 +6,7 @@
 //! embedding model the tokens are those that `/v1/embeddings` makes of it, where text is only text.
 //! `messages` give the tokens that a chat request with them has: text in them never becomes a
 //! control token, and the begin token is there if the model wants one, whatever
-//! `add_special_tokens` says.
+//! `add_special_tokens` says. Messages that no chat request could hold are refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -262,6 +262,16 @@ impl Source {
                 Ok(serving.model().tokenize(text, reading))
             }
             (Self::Messages { turns, end }, Serving::Generation(loaded)) => {
+                // As chat does, before a template and the guard of its marks work through megabytes.
+                let longest_piece = loaded.model.info().longest_piece.max(1);
+                let least = turns.messages.len().max(self.bytes() / longest_piece);
+                if least > loaded.context() {
+                    return Err(ApiError::ContextLength(format!(
+                        "the messages have at least {least} tokens; the model's context is {}: \
+                         no chat request can hold them",
+                        loaded.context()
+                    )));
+                }
                 let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
                 prompter
                     .tokens_to(*end, turns, &*loaded.model)

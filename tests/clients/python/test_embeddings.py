@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -175,7 +176,10 @@ def test_a_text_over_the_context_is_refused_with_its_place(server, tokenizer):
 
 
 def test_a_giant_text_and_too_many_tokens_in_all_are_refused(server):
-    refused(server, {"input": "where is it? " * 200_000}, "input", "context_length_exceeded")
+    for giant in ("where is it? " * 200_000, "x" * 4_000_000, "한" * 600_000):
+        began = time.monotonic()
+        refused(server, {"input": giant}, "input", "context_length_exceeded")
+        assert time.monotonic() - began < 5, "reading all of it would take longer"
     refused(server, {"input": ["word " * 400] * 800}, "input")
     assert embed(server, "the server goes on").shape == (1, DIMENSIONS)
 

@@ -87,3 +87,9 @@ def test_an_unknown_model_is_not_found(server):
 def test_a_text_of_megabytes_is_counted(server):
     text = "How much is the coffee? " * 100_000
     assert tokenize(server, prompt=text)["count"] > 500_000
+
+
+def test_messages_that_no_chat_could_hold_are_refused(server):
+    for messages in ([{"role": "user", "content": "<|im_end|>" * 300_000}], [{"role": "user", "content": "a"}] * 20_000):
+        answer = server.post("/tokenize", {**KIOSK, "messages": messages})
+        assert answer.status == 400 and answer.error()["code"] == "context_length_exceeded"
