@@ -9,7 +9,7 @@ use crate::embedding::{Batcher, Job, Limits};
 use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Model};
 use crate::scheduler::drive;
 
-use super::worker::Worker;
+use super::worker::{Worker, threads_for};
 use super::{ModelSpec, Serving, State};
 
 /// Texts of one batch: more would make short texts no faster, and each takes a vector's memory.
@@ -52,8 +52,10 @@ impl Worker {
         let spec = &self.spec;
         let info = model.info();
         let (shape, context) = shape(spec, info.trained_context);
-        // Batches are large enough for all cores, also where the model is small.
-        let threads = spec.threads.unwrap_or(spec.engine.threads);
+        // One for a small model here as well: a chat model often computes beside it, and two
+        // threads that wait for a core answer later than one.
+        let threads =
+            (spec.threads).unwrap_or_else(|| threads_for(info.parameters, spec.engine.threads));
         let options = EmbedderOptions {
             shape,
             threads,

@@ -122,7 +122,7 @@ impl Worker {
 /// All cores, but one for a model so small that its threads would wait for each other longer
 /// than they compute: the 6 M one that ships answers 8 kiosks faster so, and another program on
 /// the cores does not hold it up (`edgellm bench`, with `--threads 1` and `2`).
-fn threads_for(parameters: u64, cores: u32) -> u32 {
+pub(super) fn threads_for(parameters: u64, cores: u32) -> u32 {
     if parameters < SMALL { 1 } else { cores }
 }
 
