@@ -22,6 +22,7 @@ use super::access::Recorded;
 use super::body::JsonBody;
 use super::chat::refuse_deadline;
 use super::error::ApiError;
+use super::generate::refuse_if_all_do;
 use super::generation::Record;
 use super::models::{embeds, find_embedder, serving};
 use super::state::AppState;
@@ -39,6 +40,7 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     refuse_deadline(request.headers())?;
+    refuse_if_all_do(&state)?;
     let JsonBody(request) = JsonBody::<EmbeddingRequest>::from_request(request, &state).await?;
     let form = Form::try_from(&request)?;
     let entry = Arc::clone(find_embedder(&state, request.model.as_deref())?);
