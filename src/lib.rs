@@ -12,6 +12,7 @@ pub mod bench;
 pub mod cli;
 mod clock;
 pub mod config;
+pub mod embedding;
 pub mod engine;
 pub mod grammar;
 pub mod pool;

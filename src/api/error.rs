@@ -36,6 +36,14 @@ pub enum ApiError {
     /// Prompt and answer do not fit into the model's context.
     #[error("{0}")]
     ContextLength(String),
+    /// One of the texts to embed does not fit into the model's context.
+    #[error("{message}")]
+    InputTooLong {
+        /// Which, as `input[3]`.
+        param: String,
+        /// How long it is and how long it may be.
+        message: String,
+    },
     /// No such model.
     #[error("the model `{name}` does not exist; this server has: {available}")]
     ModelNotFound {
@@ -151,7 +159,7 @@ impl ApiError {
                 invalid,
                 Some("unsupported_parameter"),
             ),
-            Self::ContextLength(_) => row(
+            Self::ContextLength(_) | Self::InputTooLong { .. } => row(
                 StatusCode::BAD_REQUEST,
                 invalid,
                 Some("context_length_exceeded"),
@@ -218,7 +226,9 @@ impl ApiError {
         let row = self.row();
         let param = match self {
             Self::Invalid { param, .. } => param.as_deref(),
-            Self::Unsupported { param, .. } => Some(param.as_str()),
+            Self::Unsupported { param, .. } | Self::InputTooLong { param, .. } => {
+                Some(param.as_str())
+            }
             Self::ContextLength(_) => Some("messages"),
             Self::ModelNotFound { .. } => Some("model"),
             _ => None,

@@ -186,6 +186,21 @@ impl Record {
         spent.timings.decode = spent.timings.decode.max(timings.decode);
     }
 
+    /// Vectors were made of texts with so many tokens; seconds in the queue and from then on.
+    pub(super) fn embedded(&mut self, prompt_tokens: u32, queue: f64, compute: f64) {
+        self.finish_reason = "";
+        self.status = 200;
+        self.spent = Some(Spent {
+            prompt_tokens,
+            timings: Timings {
+                queue,
+                prefill: compute,
+                decode: 0.0,
+            },
+            ..Spent::default()
+        });
+    }
+
     pub(super) fn failed(&mut self, error: &ApiError) {
         self.finish_reason = "error";
         self.status = error.status().as_u16();

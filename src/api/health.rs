@@ -30,7 +30,7 @@ pub(super) async fn health(Shared(state): Shared<AppState>) -> Response {
 pub(super) async fn ready(Shared(state): Shared<AppState>) -> Response {
     let mut not_ready = Vec::new();
     for entry in state.pool.entries() {
-        let reason = match (entry.gate.would_admit(), models::ready(entry)) {
+        let reason = match (entry.gate.would_admit(), models::serving(entry)) {
             (Err(refusal), _) => refusal.reason.as_str(),
             (_, Err(_)) => entry.state().as_str(),
             (Ok(()), Ok(_)) => continue,

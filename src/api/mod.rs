@@ -9,6 +9,7 @@ mod chat;
 mod completions;
 mod decoding;
 mod delivery;
+mod embeddings;
 mod error;
 mod generate;
 mod generation;
@@ -18,6 +19,7 @@ mod resume;
 mod router;
 mod server;
 mod state;
+mod tokenize;
 mod tools;
 mod usage;
 

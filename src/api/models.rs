@@ -9,7 +9,7 @@ use axum::extract::{Path, State as Shared};
 use serde_json::{Value, json};
 
 use crate::admission::{Reason, Refusal};
-use crate::pool::{Entry, Loaded, State};
+use crate::pool::{Entry, Loaded, Serving, State};
 
 use super::error::ApiError;
 use super::state::AppState;
@@ -30,13 +30,20 @@ pub(super) async fn show(
 fn describe(entry: &Entry) -> Value {
     let state = entry.state();
     let mut edgellm = json!({"state": state.as_str()});
-    if let State::Ready(loaded) = &state {
-        let info = loaded.model.info();
+    if let State::Ready(serving) = &state {
+        let info = serving.model().info();
+        match serving {
+            Serving::Generation(_) => edgellm["kind"] = json!("chat"),
+            Serving::Embedding(_) => {
+                edgellm["kind"] = json!("embedding");
+                edgellm["dimensions"] = json!(info.dimensions);
+            }
+        }
         edgellm["architecture"] = json!(info.architecture);
         edgellm["quantization"] = json!(info.quantization);
         edgellm["parameters"] = json!(info.parameters);
         edgellm["size"] = json!(info.size_bytes);
-        edgellm["context"] = json!(loaded.context());
+        edgellm["context"] = json!(serving.context());
         edgellm["digest"] = json!(format!("sha256:{}", info.digest));
     }
     json!({
@@ -48,15 +55,38 @@ fn describe(entry: &Entry) -> Value {
     })
 }
 
-/// The model of this name, or the first when a request names none.
+/// The model of this name, or the first that chats when a request names none.
 pub(super) fn find_model<'a>(
     state: &'a AppState,
     id: Option<&str>,
 ) -> Result<&'a Arc<Entry>, ApiError> {
+    find(state, id, |entry| !embeds(entry))
+}
+
+/// The model of this name, or the first that embeds when a request names none.
+pub(super) fn find_embedder<'a>(
+    state: &'a AppState,
+    id: Option<&str>,
+) -> Result<&'a Arc<Entry>, ApiError> {
+    find(state, id, embeds)
+}
+
+/// Whether it is an embedding model, as far as that is known by now.
+pub(super) fn embeds(entry: &Entry) -> bool {
+    matches!(entry.state(), State::Ready(Serving::Embedding(_)))
+}
+
+fn find<'a>(
+    state: &'a AppState,
+    id: Option<&str>,
+    suits: impl Fn(&Entry) -> bool,
+) -> Result<&'a Arc<Entry>, ApiError> {
     let entries = state.pool.entries();
-    let found = match id {
-        Some(id) => state.pool.find(id),
-        None => entries.first(),
+    let found = if let Some(id) = id {
+        state.pool.find(id)
+    } else {
+        let suited = entries.iter().find(|entry| suits(entry));
+        suited.or(entries.first())
     };
     found.ok_or_else(|| {
         let ids: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
@@ -68,8 +98,23 @@ pub(super) fn find_model<'a>(
     })
 }
 
-/// The model's inside, if it can answer.
+/// The inside of a model that generates, if it can answer.
 pub(super) fn ready(entry: &Entry) -> Result<Arc<Loaded>, ApiError> {
+    match serving(entry)? {
+        Serving::Generation(loaded) => Ok(loaded),
+        Serving::Embedding(_) => Err(ApiError::invalid(
+            "model",
+            format!(
+                "`{}` is an embedding model, for POST /v1/embeddings; GET /v1/models shows which \
+                 models chat",
+                entry.id
+            ),
+        )),
+    }
+}
+
+/// The model's inside, if it can answer.
+pub(super) fn serving(entry: &Entry) -> Result<Serving, ApiError> {
     let refused = |reason, seconds| {
         Err(ApiError::Refused(Refusal {
             reason,
@@ -77,7 +122,7 @@ pub(super) fn ready(entry: &Entry) -> Result<Arc<Loaded>, ApiError> {
         }))
     };
     match entry.state() {
-        State::Ready(loaded) => Ok(loaded),
+        State::Ready(serving) => Ok(serving),
         State::Loading => refused(Reason::Loading, 2),
         State::Stopped => refused(Reason::Draining, 5),
         State::Unloadable(_) | State::Crashed => Err(ApiError::ModelUnavailable(entry.id.clone())),

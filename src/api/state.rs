@@ -24,6 +24,9 @@ pub struct AppState {
     pub(super) body_limit: usize,
     /// Memory for large bodies, a permit a KiB.
     pub(super) large_bodies: Arc<Semaphore>,
+    /// For long texts that only become tokens: one at a time, so that they keep one core at most
+    /// from the answers under way.
+    pub(super) long_texts: Arc<Semaphore>,
     /// Time for a whole body.
     pub(super) body_timeout: Duration,
     /// Streams whose clients may come back.
@@ -41,6 +44,7 @@ impl AppState {
             metrics,
             large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_KIB)),
             streams: Streams::default(),
+            long_texts: Arc::new(Semaphore::new(1)),
             body_limit: settings.server.max_body_bytes,
             body_timeout: settings.server.body_timeout,
             log_prompts: settings.telemetry.log_prompts,

@@ -61,10 +61,7 @@ impl<'model> LlamaEngine<'model> {
             .with_n_threads(threads)
             .with_n_threads_batch(threads)
             .with_kv_unified(true)
-            .with_flash_attention_policy(match attention {
-                Attention::Plain => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED,
-                Attention::Flash => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_ENABLED,
-            })
+            .with_flash_attention_policy(flash_policy(attention))
             .with_no_perf(true);
         let context = model
             .weights()
@@ -162,8 +159,25 @@ fn attention(options: EngineOptions, weight: Weight) -> Attention {
     options.attention.unwrap_or(suits)
 }
 
-fn index(value: u32) -> i32 {
+pub(super) fn flash_policy(attention: Attention) -> llama_cpp_sys_2::llama_flash_attn_type {
+    match attention {
+        Attention::Plain => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        Attention::Flash => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    }
+}
+
+pub(super) fn index(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+impl From<llama_cpp_2::DecodeError> for DecodeError {
+    fn from(error: llama_cpp_2::DecodeError) -> Self {
+        match error {
+            llama_cpp_2::DecodeError::NoKvCacheSlot => Self::NoCells,
+            llama_cpp_2::DecodeError::NTokensZero => Self::Failed(-1),
+            llama_cpp_2::DecodeError::Unknown(code) => Self::Failed(code),
+        }
+    }
 }
 
 impl Engine for LlamaEngine<'_> {
@@ -185,11 +199,7 @@ impl Engine for LlamaEngine<'_> {
         }
         self.context
             .decode(&mut self.batch)
-            .map_err(|error| match error {
-                llama_cpp_2::DecodeError::NoKvCacheSlot => DecodeError::NoCells,
-                llama_cpp_2::DecodeError::NTokensZero => DecodeError::Failed(-1),
-                llama_cpp_2::DecodeError::Unknown(code) => DecodeError::Failed(code),
-            })
+            .map_err(DecodeError::from)
     }
 
     fn logits(&self, row: usize) -> &[f32] {

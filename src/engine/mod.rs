@@ -4,19 +4,24 @@
 //! between threads. [`Engine`] is what the scheduler drives: rows in, logits
 //! out, sequences copied and removed. [`LlamaEngine`] is the real one;
 //! [`fake::FakeEngine`] beside it is deterministic and needs no file.
+//! [`Embedder`] is what makes vectors of texts, and [`LlamaEmbedder`] the real one.
 #![allow(unsafe_code)]
 
 pub mod cpu;
+mod embed;
 pub mod fake;
 mod llama;
 mod logs;
 mod model;
 pub mod openmp;
 pub mod quantize;
+mod text;
 
+pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
 pub use llama::{Attention, EngineOptions, LlamaEngine};
 pub use logs::route_logs;
 pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
+pub use text::Reading;
 
 /// One entry of a model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -16,6 +16,7 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 use sha2::{Digest, Sha256};
 
+use super::embed::{Outputs, Purpose};
 use super::{Pieces, SpecialKind, SpecialToken, Token, Vocabulary, logs};
 
 /// Why a model cannot be served. Every message names a remedy.
@@ -39,6 +40,14 @@ pub enum LoadError {
         path: PathBuf,
         /// llama.cpp's own words.
         reason: String,
+    },
+    /// There is no use for it here.
+    #[error("cannot serve model {}: {reason}", path.display())]
+    Unservable {
+        /// The file.
+        path: PathBuf,
+        /// Why, with what to do.
+        reason: &'static str,
     },
     /// The program is being stopped.
     #[error("loading was given up")]
@@ -65,6 +74,10 @@ pub struct SamplingDefaults {
 /// What is known of a model without running it.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
+    /// Whether it generates or embeds.
+    pub purpose: Purpose,
+    /// Numbers in a vector that it makes of a text.
+    pub dimensions: usize,
     /// `general.architecture`, e.g. `qwen3`.
     pub architecture: String,
     /// e.g. `Q8_0`; `unknown` when the file does not say.
@@ -136,7 +149,11 @@ impl Model {
             .map(|token| Token(token.0))
             .collect();
         let longest_piece = pieces.longest();
-        let info = read_info(&weights, digest, longest_piece);
+        let info =
+            read_info(&weights, digest, longest_piece).map_err(|reason| LoadError::Unservable {
+                path: path.to_owned(),
+                reason,
+            })?;
         Ok(Self {
             weights,
             info,
@@ -255,7 +272,11 @@ fn read_specials(weights: &LlamaModel) -> Vec<SpecialToken> {
         .collect()
 }
 
-fn read_info(weights: &LlamaModel, digest: String, longest_piece: usize) -> ModelInfo {
+fn read_info(
+    weights: &LlamaModel,
+    digest: String,
+    longest_piece: usize,
+) -> Result<ModelInfo, &'static str> {
     let vocab = weights.vocab();
     let text_of = |token: LlamaToken| {
         if token.0 < 0 {
@@ -267,7 +288,13 @@ fn read_info(weights: &LlamaModel, digest: String, longest_piece: usize) -> Mode
         metadata(weights, "general.architecture").unwrap_or_else(|| "unknown".to_owned());
     let sliding_window: Option<u32> =
         metadata(weights, &format!("{architecture}.attention.sliding_window"));
-    ModelInfo {
+    let outputs = Outputs {
+        pooling: metadata(weights, &format!("{architecture}.pooling_type")),
+        causal: metadata(weights, &format!("{architecture}.attention.causal")),
+    };
+    Ok(ModelInfo {
+        purpose: outputs.purpose()?,
+        dimensions: usize::try_from(weights.n_embd_out()).unwrap_or(0),
         // What such models keep of the past is not one cell a token.
         shares_prefixes: !weights.is_recurrent()
             && !weights.is_hybrid()
@@ -294,7 +321,7 @@ fn read_info(weights: &LlamaModel, digest: String, longest_piece: usize) -> Mode
             top_k: metadata(weights, "general.sampling.top_k"),
             min_p: metadata(weights, "general.sampling.min_p"),
         },
-    }
+    })
 }
 
 fn metadata<T: FromStr>(weights: &LlamaModel, key: &str) -> Option<T> {

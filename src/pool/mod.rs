@@ -4,6 +4,7 @@
 //! scheduler; all of that lives in the thread's locals, so unloading a model is
 //! returning from the thread.
 
+mod embed;
 mod worker;
 
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ use crate::grammar::Grammars;
 use crate::prompt::{Prompter, TemplateError};
 use crate::scheduler::{Heartbeat, Job, Limits};
 use crate::telemetry::Metrics;
+
+pub use embed::LoadedEmbedder;
 
 /// A step that takes longer than this is taken for a hang.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
@@ -97,7 +100,7 @@ pub enum State {
     /// Its file is being read.
     Loading,
     /// It answers.
-    Ready(Arc<Loaded>),
+    Ready(Serving),
     /// It could not be loaded.
     Unloadable(Arc<LoadError>),
     /// Its thread died of a defect.
@@ -119,7 +122,36 @@ impl State {
     }
 }
 
-/// A model that answers.
+/// What a model that answers does.
+#[derive(Debug, Clone)]
+pub enum Serving {
+    /// It generates text.
+    Generation(Arc<Loaded>),
+    /// It makes vectors of texts.
+    Embedding(Arc<LoadedEmbedder>),
+}
+
+impl Serving {
+    /// Weights, vocabulary and metadata.
+    #[must_use]
+    pub fn model(&self) -> &Arc<Model> {
+        match self {
+            Self::Generation(loaded) => &loaded.model,
+            Self::Embedding(loaded) => &loaded.model,
+        }
+    }
+
+    /// Tokens that one request, or one text to embed, may have.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        match self {
+            Self::Generation(loaded) => loaded.context(),
+            Self::Embedding(loaded) => loaded.context,
+        }
+    }
+}
+
+/// A model that generates.
 #[derive(Debug)]
 pub struct Loaded {
     /// Weights, vocabulary and metadata.

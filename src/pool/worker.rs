@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::engine::{Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces};
+use crate::engine::{Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces, Purpose};
 use crate::grammar::Grammars;
 use crate::prompt::Prompter;
 use crate::scheduler::{Heartbeat, Limits, Scheduler, drive};
 use crate::telemetry::Metrics;
 
-use super::{Loaded, ModelSpec, State};
+use super::{Loaded, ModelSpec, Serving, State};
 
 /// Parameters below which a model spends its time around its matrix products.
 const SMALL: u64 = 30_000_000;
@@ -52,6 +52,14 @@ impl Worker {
         let started = Instant::now();
         tracing::info!(model = spec.id, file = %spec.path.display(), "loading");
         let model = Arc::new(Model::load(&spec.path, &self.abort)?);
+        match model.info().purpose {
+            Purpose::Generation => self.generate(&model, started),
+            Purpose::Embedding => self.embed(&model, started),
+        }
+    }
+
+    fn generate(&self, model: &Arc<Model>, started: Instant) -> Result<(), LoadError> {
+        let spec = &self.spec;
         let info = model.info();
         let threads = spec
             .threads
@@ -60,7 +68,7 @@ impl Worker {
             threads,
             ..spec.engine
         };
-        let engine = LlamaEngine::new(&model, options)?;
+        let engine = LlamaEngine::new(model, options)?;
         let prompter = Prompter::new(
             info.chat_template.as_deref(),
             &info.bos_text,
@@ -94,24 +102,16 @@ impl Worker {
             ..spec.limits
         };
         let (jobs, queue) = sync_channel(self.queue);
-        let pieces: Arc<dyn Pieces> = Arc::clone(&model) as _;
+        let pieces: Arc<dyn Pieces> = Arc::clone(model) as _;
         let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id));
         let loaded = Arc::new(Loaded {
-            model: Arc::clone(&model),
+            model: Arc::clone(model),
             prompter,
-            grammars: Grammars::new(Arc::clone(&model)),
+            grammars: Grammars::new(Arc::clone(model)),
             cells,
             jobs,
         });
-        self.state.send_if_modified(|state| {
-            // Unless it was stopped meanwhile: then the way into the channel is dropped here.
-            let awaited = matches!(state, State::Loading);
-            if awaited {
-                *state = State::Ready(Arc::clone(&loaded));
-            }
-            awaited
-        });
-        drop(loaded);
+        self.serve(Serving::Generation(loaded));
         drive(scheduler, &queue, &self.heartbeat, &|| {
             self.abort.load(Ordering::SeqCst)
         });
@@ -122,7 +122,7 @@ impl Worker {
 /// All cores, but one for a model so small that its threads would wait for each other longer
 /// than they compute: the 6 M one that ships answers 8 kiosks faster so, and another program on
 /// the cores does not hold it up (`edgellm bench`, with `--threads 1` and `2`).
-fn threads_for(parameters: u64, cores: u32) -> u32 {
+pub(super) fn threads_for(parameters: u64, cores: u32) -> u32 {
     if parameters < SMALL { 1 } else { cores }
 }
 

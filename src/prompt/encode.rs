@@ -7,7 +7,7 @@
 use super::conversation::Conversation;
 use super::guard::Guard;
 use super::markup::Markup;
-use super::template::{ChatTemplate, TemplateError};
+use super::template::{ChatTemplate, End, TemplateError};
 use super::thinking::ThoughtTags;
 use super::tools::ToolFormat;
 use crate::engine::{Token, Vocabulary};
@@ -99,15 +99,29 @@ impl Prompter {
         conversation: &Conversation,
         vocab: &dyn Vocabulary,
     ) -> Result<Prompt, PromptError> {
+        self.tokens_to(End::OpenAnswer, conversation, vocab)
+    }
+
+    /// The prompt up to `end`.
+    ///
+    /// # Errors
+    /// As [`tokens`](Self::tokens).
+    pub fn tokens_to(
+        &self,
+        end: End,
+        conversation: &Conversation,
+        vocab: &dyn Vocabulary,
+    ) -> Result<Prompt, PromptError> {
         let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
         let markup = Markup::new(vocab.specials());
         let mut guard = Guard::new(&markup, conversation).ok_or(PromptError::NoMark)?;
-        let text = template
-            .render(&guard.mark(conversation))
-            .map_err(|error| match error {
-                TemplateError::Refused(reason) => TemplateError::Refused(guard.unmark(&reason)),
-                TemplateError::Broken(reason) => TemplateError::Broken(guard.unmark(&reason)),
-            })?;
+        let text =
+            template
+                .render_to(end, &guard.mark(conversation))
+                .map_err(|error| match error {
+                    TemplateError::Refused(reason) => TemplateError::Refused(guard.unmark(&reason)),
+                    TemplateError::Broken(reason) => TemplateError::Broken(guard.unmark(&reason)),
+                })?;
 
         let mut tokens = Vec::new();
         let mut plain = 0;

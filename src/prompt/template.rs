@@ -33,6 +33,15 @@ pub struct ChatTemplate {
     absent: Json,
 }
 
+/// Where a prompt ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With the opening of the assistant's answer.
+    OpenAnswer,
+    /// With the last message.
+    LastMessage,
+}
+
 /// Why a conversation could not be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
@@ -92,12 +101,25 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Refused`] when the template raises, [`TemplateError::Broken`] when it fails.
     pub fn render(&self, conversation: &Conversation) -> Result<String, TemplateError> {
-        self.render_with(conversation, &self.absent)
+        self.render_to(End::OpenAnswer, conversation)
+    }
+
+    /// The prompt as text, up to `end`.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_to(
+        &self,
+        end: End,
+        conversation: &Conversation,
+    ) -> Result<String, TemplateError> {
+        self.render_with(conversation, end, &self.absent)
     }
 
     fn render_with(
         &self,
         conversation: &Conversation,
+        end: End,
         absent: &Json,
     ) -> Result<String, TemplateError> {
         let messages: Vec<Json> = conversation
@@ -118,7 +140,7 @@ impl ChatTemplate {
             .render(context! {
                 messages => Value::from(Serde(&messages)),
                 tools => tools,
-                add_generation_prompt => true,
+                add_generation_prompt => end == End::OpenAnswer,
                 bos_token => &self.bos_text,
                 eos_token => &self.eos_text,
                 ..thinking(conversation.effort)
@@ -146,7 +168,7 @@ impl ChatTemplate {
             ..Conversation::default()
         };
         let shows = |absent: &Json| {
-            self.render_with(&probe, absent)
+            self.render_with(&probe, End::OpenAnswer, absent)
                 .is_ok_and(|text| text.contains(name))
         };
         let empty = Json::from("");

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{ChatTemplate, Conversation, Message, Role, TemplateError, ToolCall};
+use super::{ChatTemplate, Conversation, End, Message, Role, TemplateError, ToolCall};
 
 const CHATML: &str = include_str!("fixtures/chatml.jinja");
 const QWEN25: &str = include_str!("fixtures/qwen2.5.jinja");
@@ -42,6 +42,13 @@ fn with_tools() -> Conversation {
         "function": {"name": "price", "parameters": {"type": "object", "properties": {}}},
     })];
     asked
+}
+
+#[test]
+fn a_prompt_may_end_with_its_last_message() {
+    let template = ChatTemplate::compile(CHATML, "<s>", "</s>").expect("a template");
+    let prompt = template.render_to(End::LastMessage, &talk(&[(Role::User, "Hi")]));
+    assert_eq!(prompt.as_deref(), Ok("<|im_start|>user\nHi<|im_end|>\n"));
 }
 
 #[test]

@@ -10,35 +10,73 @@ use crate::engine::Engine;
 use super::Scheduler;
 use super::job::{Job, JobError};
 
+/// What a model's thread runs: work comes in, and every step does a part of it.
+pub trait Work {
+    /// A request.
+    type Job;
+
+    /// Takes a request up.
+    fn submit(&mut self, job: Self::Job);
+
+    /// Whether there is nothing to do.
+    fn is_idle(&self) -> bool;
+
+    /// One batch.
+    fn step(&mut self, clock: &dyn Fn() -> Instant);
+
+    /// Ends all requests with `error`.
+    fn fail_all(&mut self, error: JobError);
+}
+
+impl<E: Engine> Work for Scheduler<E> {
+    type Job = Job;
+
+    fn submit(&mut self, job: Job) {
+        self.submit(job);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_idle()
+    }
+
+    fn step(&mut self, clock: &dyn Fn() -> Instant) {
+        self.step(clock);
+    }
+
+    fn fail_all(&mut self, error: JobError) {
+        self.fail_all(error);
+    }
+}
+
 /// Steps until every sender of `jobs` is gone, sleeping while there is nothing
 /// to do. What runs then is finished first; `abort` cuts that short.
-pub fn drive<E: Engine>(
-    mut scheduler: Scheduler<E>,
-    jobs: &Receiver<Job>,
+pub fn drive<W: Work>(
+    mut work: W,
+    jobs: &Receiver<W::Job>,
     heartbeat: &Heartbeat,
     abort: &dyn Fn() -> bool,
 ) {
     let mut open = true;
-    while open || !scheduler.is_idle() {
-        if open && scheduler.is_idle() {
+    while open || !work.is_idle() {
+        if open && work.is_idle() {
             heartbeat.rest();
             match jobs.recv() {
-                Ok(job) => scheduler.submit(job),
+                Ok(job) => work.submit(job),
                 Err(RecvError) => break,
             }
         }
         heartbeat.beat();
         while open {
             match jobs.try_recv() {
-                Ok(job) => scheduler.submit(job),
+                Ok(job) => work.submit(job),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => open = false,
             }
         }
         if abort() {
-            scheduler.fail_all(JobError::ShuttingDown);
+            work.fail_all(JobError::ShuttingDown);
         } else {
-            scheduler.step(&Instant::now);
+            work.step(&Instant::now);
         }
     }
     heartbeat.rest();

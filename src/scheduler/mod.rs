@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{DecodeError, Engine, Pieces, Row, Token};
 use crate::telemetry::ModelMetrics;
 
-pub use drive::{Heartbeat, drive};
+pub use drive::{Heartbeat, Work, drive};
 pub use job::{
     Class, Event, FinishReason, Finished, Job, JobError, Predicted, QueueProgress, Text, Timings,
     channel,

@@ -1,11 +1,15 @@
 //! Every metric that is exported, with its help text, labels and buckets. The
 //! names are a promise to dashboards.
 
+mod embedding;
+
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec,
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+pub use embedding::EmbeddingMetrics;
 
 /// Why the registry refused a metric: two of one name, or a malformed name. A defect of ours.
 pub type MetricsError = prometheus::Error;

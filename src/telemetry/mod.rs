@@ -4,4 +4,4 @@
 pub mod logs;
 pub mod metrics;
 
-pub use metrics::{Metrics, ModelMetrics};
+pub use metrics::{EmbeddingMetrics, Metrics, ModelMetrics};

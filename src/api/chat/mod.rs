@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::clock::unix_seconds;
 use crate::engine::{Pieces, Token};
-use crate::prompt::{OutputParser, ToolFormat};
+use crate::prompt::{Conversation, OutputParser, ToolFormat};
 use crate::scheduler::Text;
 
 use super::delivery::{Frame, Telling, respond};
@@ -29,6 +29,7 @@ use super::tools::Calls;
 use answer::Answer;
 use reply::Header;
 use validate::{Chat, Output};
+pub(super) use wire::{Message, Tool};
 
 const ENDPOINT: &str = "/v1/chat/completions";
 
@@ -117,4 +118,17 @@ pub fn measured_chunks(words: u32, tools: bool) -> Vec<String> {
             Frame::Named(..) | Frame::Comment(_) => None,
         })
         .collect()
+}
+
+/// Messages and tools of a request to any endpoint, checked as chat's are.
+pub(super) fn conversation(
+    messages: Vec<Message>,
+    tools: Vec<Tool>,
+) -> Result<Conversation, ApiError> {
+    let tools = messages::tools(tools)?.into_iter();
+    Ok(Conversation {
+        messages: messages::messages(messages)?,
+        tools: tools.map(|tool| tool.shown).collect(),
+        ..Conversation::default()
+    })
 }

@@ -120,7 +120,7 @@ pub(super) struct Named {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Message {
+pub(in crate::api) struct Message {
     pub(super) role: Role,
     pub(super) content: Option<Content>,
     pub(super) name: Option<String>,
@@ -190,7 +190,7 @@ pub(super) struct CalledFunction {
 
 /// A tool on offer. What the model reads is the whole object, so unknown keys stay.
 #[derive(Debug, Deserialize)]
-pub(super) struct Tool {
+pub(in crate::api) struct Tool {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) function: Option<Function>,

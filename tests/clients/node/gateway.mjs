@@ -7,6 +7,8 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 const binary = process.env.EDGELLM_BINARY ?? `${root}target/release/edgellm`;
 
+export const embedder = process.env.EDGELLM_EMBEDDING_MODEL ?? `${root}target/tools/all-MiniLM-L6-v2.gguf`;
+
 const store = `You are the assistant of Harbour Corner Shop. Answer in one short sentence with facts from the list.
 Products:
 - Brindle Oat Bar: $2.49, aisle 7, 31 in stock
@@ -37,9 +39,9 @@ export async function waitUntil(condition, what, seconds = 30) {
   }
 }
 
-export async function startGateway() {
+export async function startGateway(...more) {
   const url = `http://127.0.0.1:${await freePort()}`;
-  const server = spawn(binary, ["serve", "--config", `${root}config/edgellm.toml`, "--listen", url.slice("http://".length)], {
+  const server = spawn(binary, ["serve", "--config", `${root}config/edgellm.toml`, "--listen", url.slice("http://".length), ...more], {
     cwd: root,
     stdio: ["ignore", "pipe", "pipe"],
   });

@@ -1,12 +1,22 @@
+from pathlib import Path
+
 import pytest
-from gateway import BINARY, MODEL, gateway
+from gateway import BINARY, EMBEDDER, MODEL, gateway
 from openai import OpenAI
 
 
 def pytest_sessionstart():
-    for needed in (BINARY, MODEL):
+    for needed in (BINARY, MODEL, EMBEDDER):
         if not needed.exists():
             pytest.exit(f"{needed} is missing: run ./test.sh, which builds it", returncode=2)
+
+
+@pytest.fixture(scope="session")
+def both_models(tmp_path_factory) -> Path:
+    """A configuration with the shipped model and all-MiniLM-L6-v2, which ./test.sh converts."""
+    config = tmp_path_factory.mktemp("config") / "both.toml"
+    config.write_text(f'[[models]]\npath = "{MODEL}"\n\n[[models]]\npath = "{EMBEDDER}"\nid = "minilm"\n')
+    return config
 
 
 @pytest.fixture(scope="session")

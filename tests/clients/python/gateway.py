@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 BINARY = Path(os.environ.get("EDGELLM_BINARY", ROOT / "target/release/edgellm"))
 MODEL = ROOT / "models/kiosk/kiosk.gguf"
+EMBEDDER = Path(os.environ.get("EDGELLM_EMBEDDING_MODEL", ROOT / "target/tools/all-MiniLM-L6-v2.gguf"))
 CONFIG = ROOT / "config/edgellm.toml"
 
 STORE = """You are the assistant of Harbour Corner Shop. Answer in one short sentence with facts from the list.

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from gateway import CONFIG, ROOT
+from gateway import CONFIG, ROOT, gateway
 
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -27,9 +27,17 @@ def test_the_curl_examples_answer(server, example):
     assert run(server, ["bash", "-euo", "pipefail", "-c"], example).strip()
 
 
-@pytest.mark.parametrize("example", examples("python", "openai"))
+@pytest.mark.parametrize("example", examples("python", "chat.completions"))
 def test_the_python_example_answers(server, example):
     assert run(server, [sys.executable, "-c"], example).strip()
+
+
+def test_the_embedding_example_finds_what_is_meant(both_models):
+    [example] = examples("python", "embeddings")
+    with gateway("--config", both_models) as server:
+        coffee, moon = run(server, [sys.executable, "-c"], example).splitlines()
+    assert "coffee" in coffee and "moon" in moon
+    assert float(coffee.split()[0]) > float(moon.split()[0]) + 0.3
 
 
 @pytest.mark.parametrize("example", examples("javascript", "openai"))

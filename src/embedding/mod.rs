@@ -1,0 +1,241 @@
+//! Vectors of texts, many texts a batch.
+//!
+//! [`Batcher`] owns an embedder and the requests that wait for it; [`drive`](crate::scheduler::drive())
+//! runs it on the model's thread as it runs the scheduler. There is nothing to remember between two
+//! batches, so all there is to decide is which texts go into the next one: [`compose`], a plain
+//! function.
+
+mod compose;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::admission::Place;
+use crate::engine::{DecodeError, Embedder, Token};
+use crate::scheduler::{JobError, Work};
+use crate::telemetry::EmbeddingMetrics;
+
+pub use compose::compose;
+
+/// One request: texts as tokens, no JSON, no HTTP.
+#[derive(Debug)]
+pub struct Job {
+    /// None of them empty or longer than a batch, and at least one.
+    pub texts: Vec<Vec<Token>>,
+    /// When it came in.
+    pub arrived: Instant,
+    /// Given back when the engine is done with it; tests have none.
+    pub place: Option<Place>,
+    /// Where log lines about it belong.
+    pub span: tracing::Span,
+    /// Where the vectors go. Whoever drops the other end is not computed any further.
+    pub answer: oneshot::Sender<Result<Embedded, JobError>>,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedded {
+    /// The vector of each text, in their order, as the model gives it.
+    pub vectors: Vec<Vec<f32>>,
+    /// Seconds from arrival to the first batch with a text of it.
+    pub queue: f64,
+    /// Seconds from then on.
+    pub compute: f64,
+}
+
+/// How a batcher divides its embedder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests that are computed in turns; the others wait, because results take memory.
+    pub max_running: usize,
+    /// Tokens after which a batch takes no further text, unless it is empty.
+    pub fill: usize,
+}
+
+/// A request that has its turns.
+#[derive(Debug)]
+struct Running {
+    job: Job,
+    since: Instant,
+    /// The texts before these are still to be computed.
+    vectors: Vec<Vec<f32>>,
+}
+
+impl Running {
+    fn todo(&self) -> &[Vec<Token>] {
+        &self.job.texts[self.vectors.len()..]
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Batcher<E> {
+    embedder: E,
+    limits: Limits,
+    metrics: EmbeddingMetrics,
+    /// By arrival.
+    waiting: VecDeque<Job>,
+    /// The first has the next turn.
+    running: VecDeque<Running>,
+}
+
+impl<E: Embedder> Batcher<E> {
+    /// A batcher with nothing to do.
+    pub fn new(embedder: E, limits: Limits, metrics: EmbeddingMetrics) -> Self {
+        Self {
+            embedder,
+            limits,
+            metrics,
+            waiting: VecDeque::new(),
+            running: VecDeque::new(),
+        }
+    }
+
+    fn drop_cancelled(&mut self) {
+        let before = self.waiting.len() + self.running.len();
+        self.waiting.retain(|job| !job.answer.is_closed());
+        self.running
+            .retain(|running| !running.job.answer.is_closed());
+        let left = before - self.waiting.len() - self.running.len();
+        self.metrics.cancelled.inc_by(left as u64);
+    }
+
+    fn take_up(&mut self, now: Instant) {
+        while self.running.len() < self.limits.max_running {
+            let Some(job) = self.waiting.pop_front() else {
+                break;
+            };
+            let tokens: usize = job.texts.iter().map(Vec::len).sum();
+            self.metrics.prompt_tokens.inc_by(tokens as u64);
+            let queue = now.duration_since(job.arrived).as_secs_f64();
+            self.metrics.queue_duration.observe(queue);
+            self.running.push_back(Running {
+                since: now,
+                vectors: Vec::with_capacity(job.texts.len()),
+                job,
+            });
+        }
+    }
+
+    /// One batch. Where it fails, each text is computed alone, so that only the request fails
+    /// whose text it was.
+    fn compute(&mut self, clock: &dyn Fn() -> Instant) {
+        let todo: Vec<_> = self.running.iter().map(Running::todo).collect();
+        let counts = compose(&todo, self.limits.fill, self.embedder.shape().sequences);
+        let texts: Vec<&[Token]> = todo
+            .iter()
+            .zip(&counts)
+            .flat_map(|(todo, count)| todo[..*count].iter().map(Vec::as_slice))
+            .collect();
+        let began = clock();
+        let mut vectors: Vec<Result<_, DecodeError>> = match self.embedder.embed(&texts) {
+            Ok(vectors) => vectors.into_iter().map(Ok).collect(),
+            Err(error) => {
+                tracing::error!(%error, texts = texts.len(), "a batch failed; its texts are computed one by one");
+                let alone = texts.iter().map(|text| self.embedder.embed(&[text]));
+                alone.map(|vectors| only(vectors?)).collect()
+            }
+        };
+        let now = clock();
+        self.metrics.steps.inc();
+        let seconds = now.duration_since(began).as_secs_f64();
+        self.metrics.busy_seconds.inc_by(seconds);
+        let tokens: usize = texts.iter().map(|text| text.len()).sum();
+        #[allow(clippy::cast_precision_loss)] // at most some thousands
+        self.metrics.batch_tokens.observe(tokens as f64);
+
+        let mut vectors = vectors.drain(..);
+        let running = std::mem::take(&mut self.running);
+        let mut first_goes_on = false;
+        for (place, (mut running, count)) in running.into_iter().zip(counts).enumerate() {
+            let own: Result<Vec<_>, _> = vectors.by_ref().take(count).collect();
+            match own {
+                Ok(own) => running.vectors.extend(own),
+                Err(error) => {
+                    running.job.span.in_scope(|| {
+                        tracing::error!(%error, "a text could not be computed");
+                    });
+                    // Whoever left meanwhile does not mind.
+                    let _ = running.job.answer.send(Err(JobError::Engine));
+                    continue;
+                }
+            }
+            if running.todo().is_empty() {
+                self.finish(running, now);
+            } else {
+                self.running.push_back(running);
+                first_goes_on |= place == 0;
+            }
+        }
+        // The first has had its turn: everybody moves up.
+        if first_goes_on {
+            self.running.rotate_left(1);
+        }
+    }
+
+    fn finish(&self, running: Running, now: Instant) {
+        let Running {
+            mut job,
+            since,
+            vectors,
+        } = running;
+        let whole = now.duration_since(job.arrived).as_secs_f64();
+        self.metrics.request_duration.observe(whole);
+        if let Some(place) = &mut job.place {
+            place.served();
+        }
+        // Free before the answer is out: a client may ask again at once.
+        drop(job.place);
+        let embedded = Embedded {
+            vectors,
+            queue: since.duration_since(job.arrived).as_secs_f64(),
+            compute: now.duration_since(since).as_secs_f64(),
+        };
+        let _ = job.answer.send(Ok(embedded));
+    }
+
+    fn publish(&self) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.waiting.set(gauge(self.waiting.len()));
+        self.metrics.running.set(gauge(self.running.len()));
+    }
+}
+
+/// The vector of a batch of one.
+fn only(vectors: Vec<Vec<f32>>) -> Result<Vec<f32>, DecodeError> {
+    vectors.into_iter().next().ok_or(DecodeError::Failed(0))
+}
+
+impl<E: Embedder> Work for Batcher<E> {
+    type Job = Job;
+
+    fn submit(&mut self, job: Job) {
+        self.waiting.push_back(job);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Frees what belongs to clients that left, takes up waiting requests and computes one batch.
+    fn step(&mut self, clock: &dyn Fn() -> Instant) {
+        self.drop_cancelled();
+        self.take_up(clock());
+        if !self.running.is_empty() {
+            self.compute(clock);
+        }
+        self.publish();
+    }
+
+    fn fail_all(&mut self, error: JobError) {
+        let running = self.running.drain(..).map(|running| running.job);
+        for job in running.chain(self.waiting.drain(..)) {
+            let _ = job.answer.send(Err(error));
+        }
+        self.publish();
+    }
+}
