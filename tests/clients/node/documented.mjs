@@ -4,6 +4,10 @@ import { readFileSync } from "node:fs";
 import Ajv2020 from "ajv/dist/2020.js";
 
 const extract = JSON.parse(readFileSync(new URL("../openai/extract.json", import.meta.url)));
+// OpenAI also sends vectors as base64, as its SDK asks for.
+const embedding = extract.$defs.Embedding.properties;
+embedding.embedding = { anyOf: [embedding.embedding, { type: "string" }] };
+
 const ajv = new Ajv2020({ strict: false, validateFormats: false });
 ajv.addSchema(extract, "openai");
 

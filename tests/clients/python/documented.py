@@ -17,7 +17,10 @@ from jsonschema.exceptions import best_match
 complaints: list[str] = []
 
 DEFINITIONS = json.loads((Path(__file__).parents[1] / "openai/extract.json").read_text())["$defs"]
-# What OpenAI itself sends beside its description: `null` until a stream of completions ends, and for an echoed first token.
+# What OpenAI itself sends beside its description: vectors as base64, `null` until a stream of completions ends, and for an
+# echoed first token.
+_embedding = DEFINITIONS["Embedding"]["properties"]
+_embedding["embedding"] = {"anyOf": [_embedding["embedding"], {"type": "string"}]}
 _choice = DEFINITIONS["CreateCompletionResponse"]["properties"]["choices"]["items"]["properties"]
 _choice["finish_reason"] = {"anyOf": [_choice["finish_reason"], {"type": "null"}]}
 _logprobs = _choice["logprobs"]["anyOf"][0]["properties"]

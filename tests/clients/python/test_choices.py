@@ -5,7 +5,7 @@ import json
 import pytest
 from gateway import ask
 
-QUESTION = "Tell me about the Brindle Oat Bar."
+QUESTION = "zzzz qqq hmm"  # the model has no answer ready, so that samples differ
 WILD = {"temperature": 1.8, "max_tokens": 12, "ignore_eos": True}
 
 
