@@ -84,10 +84,10 @@ def test_a_seed_gives_the_same_alone_and_among_eight_others(server):
     assert among == alone
 
 
-@pytest.mark.parametrize("seed", [1, 42])
+@pytest.mark.parametrize("seed", range(4))
 def test_a_seed_gives_the_same_whatever_was_cached(server, seed):
     """Nothing is cut off here, so the draw is among thousands of tokens that hardly differ in probability."""
-    sampled = {"temperature": 1.2, "max_tokens": 60, "ignore_eos": True, "seed": seed}
+    sampled = {"temperature": 1, "max_tokens": 60, "ignore_eos": True, "seed": seed}
     assert len({text(server.chat(QUESTION, **sampled)) for _ in range(8)}) == 1
 
 

@@ -99,6 +99,21 @@ def test_the_answer_is_of_the_schema_also_when_sampled_wildly(server, case):
             valid(BOUNDED[case], answer)
 
 
+class Plain(BaseModel):
+    name: str
+    price: float
+    aisle: int
+    in_stock: bool
+    tags: list[str]
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_schema_without_bounds_comes_to_an_end(client, temperature):
+    """A small model writes digits and words without end, but no client can use those."""
+    completion = client.chat.completions.parse(model="kiosk", messages=ask(QUESTION), temperature=temperature, seed=1, max_tokens=500, response_format=Plain)
+    assert isinstance(completion.choices[0].message.parsed, Plain)
+
+
 def test_properties_come_in_the_order_of_the_schema(server):
     names = ["zebra", "apple", "mango", "banana"]
     assert list(valid({}, ask_for(server, obj(**{name: {"enum": [1, 2]} for name in names})))) == names
