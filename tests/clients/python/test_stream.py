@@ -1,6 +1,8 @@
 """Server-sent events: the same text in pieces, many at once, and clients that leave."""
 
 import json
+import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
@@ -140,13 +142,16 @@ def test_the_sdk_raises_an_error_in_mid_stream():
 
 
 def test_who_waits_is_told_the_place_in_the_queue_in_a_comment_that_sdks_skip():
-    """One row and many long answers: the last two clients wait for seconds, and their connections are kept alive."""
+    """One row and long answers for a dozen seconds: the last two clients wait, and their connections are kept alive."""
     with gateway("--max-running", "1") as server, openai.OpenAI(base_url=server.base_url, api_key="unused", max_retries=0, timeout=60) as client:
         alone = plain(client, QUESTIONS[0])
-        with ThreadPoolExecutor(12) as others:
-            for number in range(9):
+        began = time.monotonic()
+        server.chat("Question", max_tokens=1_800, ignore_eos=True)
+        enough = math.ceil(12 / (time.monotonic() - began)) + 1
+        with ThreadPoolExecutor(enough + 2) as others:
+            for number in range(enough):
                 others.submit(server.chat, f"Question {number}", max_tokens=1_800, ignore_eos=True)
-            wait_until(lambda: server.metric("edgellm_requests_waiting") >= 8, "the others wait")
+            wait_until(lambda: server.metric("edgellm_requests_waiting") >= enough - 1, "the others wait")
             answer = others.submit(server.chat, QUESTIONS[0], stream=True, temperature=0)
             through_the_sdk = others.submit(streamed, client, QUESTIONS[0])
         reader = sse.read(answer.result().text)
