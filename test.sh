@@ -119,8 +119,7 @@ clients_setup() {
 
 python_clients() { PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider "tests/clients/python"; }
 
-# Hostile requests made from the server's own description, the same ones every time. For ten minutes of others:
-# SCHEMATHESIS_SECONDS=600 SCHEMATHESIS_SEED=2 ./test.sh schemathesis
+# Hostile requests made from the server's own description, the same ones every time.
 schemathesis() {
     cd "$logs" # it leaves a folder of notes where it runs
     "$venv/bin/python" "$root/tests/clients/python/while_serving.py" "$venv/bin/schemathesis" run URL/openapi.json --url URL \
