@@ -130,6 +130,14 @@ clients_setup() {
 
 python_clients() { PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider "tests/clients/python"; }
 
+# Hostile requests made from the server's own description, the same ones every time.
+schemathesis() {
+    cd "$logs" # it leaves a folder of notes where it runs
+    "$venv/bin/python" "$root/tests/clients/python/while_serving.py" "$venv/bin/schemathesis" run URL/openapi.json --url URL \
+        --seed "${SCHEMATHESIS_SEED:-1}" --max-time "${SCHEMATHESIS_SECONDS:-60}" --max-examples "$((10 * ${SCHEMATHESIS_SECONDS:-60}))" \
+        --phases coverage,fuzzing --request-timeout 30 --generation-database none --warnings off --no-color
+}
+
 node_clients() { cd "$root/tests/clients/node" && npm test; }
 
 # The model that ships is asked about stores that training never saw, through the running server.
@@ -159,6 +167,7 @@ stage "server build" build_server
 stage "clients setup" clients_setup
 stage "clients python" python_clients
 stage "clients node" node_clients
+stage "clients schemathesis" schemathesis
 stage "model gate" model_gate
 
 echo "$passed passed, $failed failed"

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import documented
 import pytest
 from gateway import BINARY, EMBEDDER, MODEL, gateway
 from openai import OpenAI
@@ -9,6 +10,16 @@ def pytest_sessionstart():
     for needed in (BINARY, MODEL, EMBEDDER):
         if not needed.exists():
             pytest.exit(f"{needed} is missing: run ./test.sh, which builds it", returncode=2)
+    documented.install()
+
+
+@pytest.fixture(autouse=True)
+def everything_is_as_openai_documents_it():
+    """Every request that was taken, every response, chunk and error of the test, whichever client received it."""
+    yield
+    wrong = documented.complaints[:]
+    documented.complaints.clear()
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.fixture(scope="session")

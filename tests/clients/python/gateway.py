@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import documented
+import sse
+
 ROOT = Path(__file__).resolve().parents[3]
 BINARY = Path(os.environ.get("EDGELLM_BINARY", ROOT / "target/release/edgellm"))
 MODEL = ROOT / "models/kiosk/kiosk.gguf"
@@ -44,6 +47,9 @@ class Answer:
 
     def json(self):
         return json.loads(self.text)
+
+    def events(self) -> list[sse.Event]:
+        return sse.read(self.text).events
 
     def error(self) -> dict:
         """The error object, after checking that the body has the one shape that every error has."""
@@ -119,9 +125,12 @@ class Gateway:
         try:
             connection.request(method, path, body.encode() if isinstance(body, str) else body, headers or {})
             response = connection.getresponse()
-            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode())
+            answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode())
         finally:
             connection.close()
+        sent = body.encode() if isinstance(body, str) else body or b""
+        documented.exchanged(method, path, sent, answer.status, answer.headers.get("content-type", ""), answer.text.encode())
+        return answer
 
     def post(self, path: str, body: dict, headers: dict[str, str] | None = None) -> Answer:
         return self.http("POST", path, json.dumps(body), {"content-type": "application/json", **(headers or {})})
@@ -168,11 +177,14 @@ def open_stream(server: Gateway, **parameters) -> tuple[http.client.HTTPConnecti
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
     response = connection.getresponse()
     assert response.status == 200, response.read()
-    first_line = response.readline()
-    assert first_line.startswith(b"data: {"), first_line
+    while not (line := response.readline()).startswith(b"data: {"):
+        assert line.startswith((b"id:", b":", b"\n")), line
     return connection, response
 
 
 def events(response: http.client.HTTPResponse) -> list[str]:
     """The data of every server-sent event up to the end of the stream."""
-    return [line[len("data: "):] for line in response.read().decode().splitlines() if line.startswith("data: ")]
+    received = sse.read(response.read().decode()).events
+    for event in received:
+        documented.check_event("CreateChatCompletionStreamResponse", event)
+    return [event.data for event in received]

@@ -1,9 +1,11 @@
 """What a kiosk asks and what comes back, through OpenAI's Python SDK."""
 
+import asyncio
 import json
 
 import pytest
 from gateway import ask
+from openai import AsyncOpenAI
 
 QUESTION = "How much is the Brindle Oat Bar?"
 
@@ -58,6 +60,24 @@ def test_a_wrong_prediction_does_no_harm(client):
 @pytest.mark.parametrize(("asked", "echoed"), [("auto", "default"), ("default", "default"), ("flex", "flex"), ("priority", "priority")])
 def test_a_service_tier_is_taken_and_echoed(client, asked, echoed):
     assert complete(client, service_tier=asked).service_tier == echoed
+
+
+def test_the_sdk_answers_asynchronously(server, client):
+    async def both() -> tuple[str, str]:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="unused", max_retries=0) as sdk:
+            asked = {"model": "kiosk", "messages": ask(QUESTION), "temperature": 0}
+            whole = sdk.chat.completions.create(**asked)
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in await sdk.chat.completions.create(**asked, stream=True)]
+            return text_of(await whole), "".join(pieces)
+
+    assert asyncio.run(both()) == (text_of(complete(client)),) * 2
+
+
+def test_the_headers_can_be_read_beside_the_answer(client):
+    raw = client.chat.completions.with_raw_response.create(model="kiosk", messages=ask(QUESTION), temperature=0, extra_headers={"x-request-id": "till-3"})
+    assert raw.headers["x-request-id"] == "till-3"
+    assert text_of(raw.parse()) == text_of(complete(client))
+    assert complete(client)._request_id
 
 
 def test_every_answer_has_an_id_of_its_own(client):

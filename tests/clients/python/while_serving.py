@@ -1,6 +1,6 @@
-"""Runs a command while a server is up and ends with its exit code.
+"""Runs a command while a server is up and ends with its exit code, or with 1 if the server did not end well.
 
-usage: while_serving.py COMMAND...   (the word URL in the command becomes the server's address)
+usage: while_serving.py COMMAND...   ("URL" in the command becomes the server's address)
 """
 
 import subprocess
@@ -10,5 +10,7 @@ from gateway import gateway
 
 if __name__ == "__main__":
     with gateway() as server:
-        command = [f"http://127.0.0.1:{server.port}" if word == "URL" else word for word in sys.argv[1:]]
-        sys.exit(subprocess.run(command, check=False).returncode)
+        command = [word.replace("URL", f"http://127.0.0.1:{server.port}") for word in sys.argv[1:]]
+        code = subprocess.run(command, check=False).returncode
+        assert server.stop() == 0 and "panicked" not in server.log_text(), server.log_text()
+        sys.exit(code)
