@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::header;
-use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, future, stream};
 
 use crate::scheduler::{Event, Finished, Text};
 
@@ -171,24 +171,50 @@ pub(super) fn event_stream(
     frames: impl Stream<Item = Frame> + Send + 'static,
     told: u64,
 ) -> Response {
-    let numbered = stream::unfold(
-        (Box::pin(frames), told),
-        |(mut frames, mut number)| async move {
-            let frame = std::future::poll_fn(|context| frames.as_mut().poll_next(context)).await?;
-            let event = sse::Event::default();
-            let event = match frame {
-                Frame::Comment(text) => event.comment(text),
-                Frame::Data(data) => {
-                    number += 1;
-                    event.id(number.to_string()).data(data)
-                }
-                Frame::Named(name, data) => {
-                    number += 1;
-                    event.id(number.to_string()).event(name).data(data)
-                }
-            };
-            Some((Ok::<_, Infallible>(event), (frames, number)))
-        },
-    );
-    Sse::new(numbered).into_response()
+    let written = frames.scan(told, |number, frame| {
+        if !matches!(frame, Frame::Comment(_)) {
+            *number += 1;
+        }
+        future::ready(Some(Ok::<_, Infallible>(written(&frame, *number))))
+    });
+    let head = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (head, Body::from_stream(written)).into_response()
+}
+
+/// As the [format] has it. Data is JSON, which has no line breaks of its own. No empty line ends
+/// a comment: OpenAI's Python SDK takes one behind an event with an id for another, empty event.
+///
+/// [format]: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+fn written(frame: &Frame, number: u64) -> String {
+    match frame {
+        Frame::Comment(text) => format!(": {text}\n"),
+        Frame::Data(data) => format!("id: {number}\ndata: {data}\n\n"),
+        Frame::Named(name, data) => format!("id: {number}\nevent: {name}\ndata: {data}\n\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_end_no_event() {
+        let frames = [
+            Frame::Comment("2 ahead".to_owned()),
+            Frame::Data("{}".to_owned()),
+            Frame::Named("error", "{}".to_owned()),
+        ];
+        let text: Vec<String> = frames.iter().map(|frame| written(frame, 7)).collect();
+        assert_eq!(
+            text,
+            [
+                ": 2 ahead\n",
+                "id: 7\ndata: {}\n\n",
+                "id: 7\nevent: error\ndata: {}\n\n"
+            ]
+        );
+    }
 }

@@ -24,7 +24,7 @@ mod tools;
 mod usage;
 
 #[doc(hidden)]
-pub use chat::measured_chunks;
+pub use chat::measured_stream;
 pub use error::ApiError;
 pub use router::router;
 pub use server::{Server, ServerOptions};

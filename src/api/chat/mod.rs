@@ -12,13 +12,14 @@ use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream;
 
 use crate::clock::unix_seconds;
 use crate::engine::{Pieces, Token};
 use crate::prompt::{Conversation, OutputParser, ToolFormat};
 use crate::scheduler::Text;
 
-use super::delivery::{Frame, Telling, respond};
+use super::delivery::{Frame, Telling, event_stream, respond};
 use super::error::ApiError;
 use super::generate::{Input, Order, begin, refuse_deadline, refuse_if_all_do};
 use super::generation::Record;
@@ -76,9 +77,9 @@ pub(super) async fn completions(
     Ok(response)
 }
 
-/// The chunks of a streamed answer of so many words, for `benches/sse.rs`.
+/// A streamed answer of so many words, for `benches/sse.rs`.
 #[must_use]
-pub fn measured_chunks(words: u32, tools: bool) -> Vec<String> {
+pub fn measured_stream(words: u32, tools: bool) -> Response {
     struct NoPieces;
 
     impl Pieces for NoPieces {
@@ -111,13 +112,8 @@ pub fn measured_chunks(words: u32, tools: bool) -> Vec<String> {
         tokens: 1,
         logprobs: Vec::new(),
     };
-    let frames = (0..words).flat_map(|_| answer.text(0, &word));
-    frames
-        .filter_map(|frame| match frame {
-            Frame::Data(data) => Some(data),
-            Frame::Named(..) | Frame::Comment(_) => None,
-        })
-        .collect()
+    let frames: Vec<Frame> = (0..words).flat_map(|_| answer.text(0, &word)).collect();
+    event_stream(stream::iter(frames), 0)
 }
 
 /// Messages and tools of a request to any endpoint, checked as chat's are.
