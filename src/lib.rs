@@ -13,6 +13,8 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod engine;
+pub mod governor;
+pub mod headroom;
 pub mod pool;
 pub mod prompt;
 pub mod sampling;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::engine::{Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces};
+use crate::governor::Governed;
 use crate::prompt::Prompter;
 use crate::scheduler::{Heartbeat, Limits, Scheduler, drive};
 use crate::telemetry::Metrics;
@@ -26,6 +27,7 @@ pub(super) struct Worker {
     pub(super) state: watch::Sender<State>,
     pub(super) heartbeat: Heartbeat,
     pub(super) metrics: Metrics,
+    pub(super) governed: Governed,
     pub(super) abort: Arc<AtomicBool>,
 }
 
@@ -94,7 +96,8 @@ impl Worker {
         };
         let (jobs, queue) = sync_channel(self.queue);
         let pieces: Arc<dyn Pieces> = Arc::clone(&model) as _;
-        let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id));
+        let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
+            .governed_by(self.governed.clone());
         let loaded = Arc::new(Loaded {
             model: Arc::clone(&model),
             prompter,

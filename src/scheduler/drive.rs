@@ -10,6 +10,9 @@ use crate::engine::Engine;
 use super::Scheduler;
 use super::job::{Job, JobError};
 
+/// A rest is looked at again so often.
+const NOTICE: Duration = Duration::from_millis(50);
+
 /// Steps until every sender of `jobs` is gone, sleeping while there is nothing
 /// to do. What runs then is finished first; `abort` cuts that short.
 pub fn drive<E: Engine>(
@@ -38,10 +41,26 @@ pub fn drive<E: Engine>(
         if abort() {
             scheduler.fail_all(JobError::ShuttingDown);
         } else {
+            let began = Instant::now();
             scheduler.step(&Instant::now);
+            let worked = began.elapsed();
+            scheduler.worked(worked);
+            rest(&scheduler, worked, abort);
         }
     }
     heartbeat.rest();
+}
+
+/// Rests as long as the governor wants after so much work; a change of mind is noticed soon.
+fn rest<E: Engine>(scheduler: &Scheduler<E>, worked: Duration, abort: &dyn Fn() -> bool) {
+    let began = Instant::now();
+    loop {
+        let left = scheduler.rest(worked).saturating_sub(began.elapsed());
+        if left.is_zero() || abort() {
+            return;
+        }
+        std::thread::sleep(left.min(NOTICE));
+    }
 }
 
 /// Shows from outside whether the loop gets on: it beats before every step

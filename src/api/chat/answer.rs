@@ -260,6 +260,7 @@ mod tests {
             cached_tokens: 8,
             generated_tokens: 5,
             predicted_tokens: None,
+            energy_joules: None,
             timings: Timings::default(),
         }
     }

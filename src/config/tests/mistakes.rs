@@ -44,7 +44,7 @@ fn an_unknown_section_is_one_mistake_whatever_it_holds() {
     assert_eq!(
         given.complaints(),
         [
-            "unknown section `auth` in a.toml; the sections are [server], [[models]], [scheduler], [admission], [telemetry]",
+            "unknown section `auth` in a.toml; the sections are [server], [[models]], [scheduler], [admission], [governor], [telemetry]",
             "unknown section `model` in a.toml; did you mean `[[models]]`?",
             "unknown section `sever` in a.toml; did you mean `[server]`?",
         ]
