@@ -156,6 +156,20 @@ impl Governed {
         published.tariff.filter(|_| !is_old)
     }
 
+    /// What a test says holds.
+    #[cfg(test)]
+    pub(crate) fn fixed(measures: Measures, tariff: Option<Tariff>) -> Self {
+        let (_, published) = channel(Published {
+            measures,
+            tariff,
+            until: None,
+        });
+        Self {
+            published,
+            busy: Arc::default(),
+        }
+    }
+
     /// An engine has computed.
     pub fn worked(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);

@@ -95,20 +95,23 @@ impl Tariff {
     }
 }
 
-/// Below this share of the time the engine counts as idle, above the next one as at work.
+/// Below the first share of the time the engine counts as idle, above the second as at work.
 const IDLE_SHARE: f64 = 0.02;
-const WORK_SHARE: f64 = 0.15;
+const WORK_SHARE: f64 = 0.05;
 /// Weight of the newest interval.
 const NEWEST: f64 = 0.15;
 /// An interval with another program's burst in it may say double or half, and counts as that.
 const PLAUSIBLE: f64 = 2.0;
 
 /// Learns from intervals what a source draws at rest and how much more for each second of the
-/// engine.
+/// engine: a straight line through rest by least squares, since an interval with little work in it
+/// says little about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct PowerModel {
     idle: Option<f64>,
-    work: Option<f64>,
+    /// Sums of work squared, and of work times draw above rest, that fade.
+    squares: f64,
+    products: f64,
     /// While nothing is known of rest: all that is drawn at work.
     whole: Option<f64>,
 }
@@ -133,16 +136,21 @@ impl PowerModel {
             let known = self.whole.unwrap_or(whole);
             self.whole = Some(known + NEWEST * (whole - known));
             if let Some(idle) = self.idle {
-                let work = ((watts - idle) / busy).max(0.02 * watts);
-                let known = self.work.unwrap_or(work);
-                let work = work.clamp(known / PLAUSIBLE, known * PLAUSIBLE);
-                self.work = Some(known + NEWEST * (work - known));
+                let seen = ((watts - idle) / busy).max(0.02 * watts);
+                let known = self.work().unwrap_or(seen);
+                let seen = seen.clamp(known / PLAUSIBLE, known * PLAUSIBLE);
+                self.squares = (1.0 - NEWEST) * self.squares + busy * busy;
+                self.products = (1.0 - NEWEST) * self.products + busy * busy * seen;
             }
         }
     }
 
+    fn work(&self) -> Option<f64> {
+        (self.squares > 0.0).then(|| self.products / self.squares)
+    }
+
     pub(crate) fn tariff(&self) -> Option<Tariff> {
-        match (self.idle, self.work) {
+        match (self.idle, self.work()) {
             (Some(_), Some(work)) => Some(Tariff {
                 idle: self.idle,
                 work,

@@ -12,6 +12,8 @@ use crate::engine::{Shape, Token};
 use crate::sampling::SamplingParams;
 use crate::telemetry::Metrics;
 
+mod governed;
+
 const SHAPE: Shape = Shape {
     cells: 512,
     sequences: 8,
