@@ -30,8 +30,7 @@ mod words;
 #[cfg(test)]
 mod simulation;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch::{Receiver, channel};
@@ -118,8 +117,7 @@ struct Published {
 #[derive(Debug, Clone)]
 pub struct Governed {
     published: Receiver<Published>,
-    /// Microseconds that engines computed, all of them together.
-    busy: Arc<AtomicU64>,
+    work: Arc<Mutex<Work>>,
 }
 
 impl Default for Governed {
@@ -132,7 +130,7 @@ impl Default for Governed {
         });
         Self {
             published,
-            busy: Arc::default(),
+            work: Arc::default(),
         }
     }
 }
@@ -166,14 +164,57 @@ impl Governed {
         });
         Self {
             published,
-            busy: Arc::default(),
+            work: Arc::default(),
         }
     }
 
-    /// An engine has computed.
-    pub fn worked(&self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.busy.fetch_add(micros, Ordering::Relaxed);
+    /// An engine computes until the guard is dropped.
+    #[must_use]
+    pub fn work(&self) -> Working {
+        let since = Instant::now();
+        lock(&self.work).under_way.push(since);
+        Working {
+            work: Arc::clone(&self.work),
+            since,
+        }
+    }
+}
+
+/// What engines have computed, all of them together.
+#[derive(Debug, Default)]
+struct Work {
+    done: Duration,
+    /// When the steps under way began; as many as there are models.
+    under_way: Vec<Instant>,
+}
+
+impl Work {
+    /// All of it until `now`. A long step counts while it runs: what is drawn is drawn then.
+    fn done(&self, now: Instant) -> Duration {
+        let under_way = self.under_way.iter();
+        let so_far = under_way.map(|since| now.saturating_duration_since(*since));
+        self.done + so_far.sum::<Duration>()
+    }
+}
+
+fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A step of an engine under way.
+#[derive(Debug)]
+pub struct Working {
+    work: Arc<Mutex<Work>>,
+    since: Instant,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        let mut work = lock(&self.work);
+        if let Some(place) = work.under_way.iter().position(|since| *since == self.since) {
+            work.under_way.swap_remove(place);
+            work.done += self.since.elapsed();
+        }
     }
 }
 
@@ -218,12 +259,25 @@ mod tests {
         });
         let governed = Governed {
             published,
-            busy: Arc::default(),
+            work: Arc::default(),
         };
         assert_eq!(governed.measures(), strict);
         sender.send_modify(|published| {
             published.until = now.checked_sub(Duration::from_secs(1));
         });
         assert_eq!(governed.measures(), Measures::NONE);
+    }
+    #[test]
+    fn a_step_counts_while_it_is_under_way_and_once() {
+        let governed = Governed::default();
+        let start = Instant::now();
+        let later = start + Duration::from_secs(60);
+        let (one, other) = (governed.work(), governed.work());
+        let under_way = lock(&governed.work).done(later);
+        assert!(under_way > Duration::from_secs(119));
+        drop(one);
+        drop(other);
+        assert!(lock(&governed.work).done(later) < Duration::from_secs(1));
+        assert!(lock(&governed.work).under_way.is_empty());
     }
 }

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use super::pacer::{Interval, Pacer};
 use super::policy::Policy;
 use super::rehearsal::Rehearsal;
 use super::words::sentence;
-use super::{Governed, Measures, Published};
+use super::{Governed, Measures, Published, Work, lock};
 
 /// Without a word for so long, the governor is taken for dead.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -45,9 +44,9 @@ impl Governor {
         });
         let governed = Governed {
             published,
-            busy: Arc::default(),
+            work: Arc::default(),
         };
-        let mut round = Round::new(settings, series, Arc::clone(&governed.busy));
+        let mut round = Round::new(settings, series, Arc::clone(&governed.work));
         publish.send_replace(round.go(Instant::now()));
         let (stop, stopped) = channel::<()>();
         let interval = settings.sample_interval;
@@ -88,20 +87,19 @@ struct Round {
     series: Series,
     policy: Policy,
     enabled: bool,
-    board_idle: Option<f64>,
     rehearsal: Option<Rehearsal>,
     state: State,
     pacer: Pacer,
     /// What each source of power draws at rest and at work.
     models: BTreeMap<String, PowerModel>,
-    busy: Arc<AtomicU64>,
-    /// Time and microseconds of work at the last look.
-    last: Option<(Instant, u64)>,
+    work: Arc<Mutex<Work>>,
+    /// When the last look was, and what engines had computed by then.
+    last: Option<(Instant, Duration)>,
     silence: Duration,
 }
 
 impl Round {
-    fn new(settings: &Settings, series: Series, busy: Arc<AtomicU64>) -> Self {
+    fn new(settings: &Settings, series: Series, work: Arc<Mutex<Work>>) -> Self {
         let mut policy = Policy::new(settings);
         if !settings.enabled {
             policy.rungs.clear();
@@ -113,13 +111,12 @@ impl Round {
             monitor: Monitor::new(settings),
             series,
             enabled: settings.enabled,
-            board_idle: settings.board_idle.map(crate::config::Watts::get),
             rehearsal: settings.rehearsal_dir.as_deref().map(Rehearsal::new),
             state: State::new(&policy),
             policy,
             pacer: Pacer::default(),
             models: BTreeMap::new(),
-            busy,
+            work,
             last: None,
             silence: SILENCE.max(5 * settings.sample_interval),
         }
@@ -166,24 +163,20 @@ impl Round {
         }
     }
 
-    /// The share of the time since the last look that engines computed.
-    #[allow(clippy::cast_precision_loss)] // microseconds of an interval
+    /// The share of the time since the last look that engines computed, steps under way included.
     fn busy_share(&mut self, now: Instant) -> Option<f64> {
-        let busy = self.busy.load(Ordering::Relaxed);
-        let (at, before) = self.last.replace((now, busy))?;
-        let passed = now.saturating_duration_since(at).as_micros() as f64;
-        (passed > 0.0).then(|| busy.saturating_sub(before) as f64 / passed)
+        let done = lock(&self.work).done(now);
+        let (at, before) = self.last.replace((now, done))?;
+        let passed = now.saturating_duration_since(at).as_secs_f64();
+        (passed > 0.0).then(|| done.saturating_sub(before).as_secs_f64() / passed)
     }
 
     fn learn(&mut self, outlook: &Outlook, busy: Option<f64>) {
         let Some(busy) = busy else { return };
         for draw in &outlook.draws {
             if let Some(watts) = outlook.latest.get(&draw.source) {
-                let idle = self.board_idle.filter(|_| draw.is_of_board());
                 let model = self.models.entry(draw.source.clone());
-                model
-                    .or_insert_with(|| PowerModel::with_idle(idle))
-                    .observe(*watts, busy);
+                model.or_default().observe(*watts, busy);
             }
         }
     }

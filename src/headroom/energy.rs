@@ -95,70 +95,84 @@ impl Tariff {
     }
 }
 
-/// Below the first share of the time the engine counts as idle, above the second as at work.
-const IDLE_SHARE: f64 = 0.02;
-const WORK_SHARE: f64 = 0.05;
-/// Weight of the newest interval.
+/// What an interval weighs less than the next, in the line and in its place.
+const FADES: f64 = 0.97;
 const NEWEST: f64 = 0.15;
-/// An interval with another program's burst in it may say double or half, and counts as that.
+/// The slope is believed only of intervals that differ: in their share of work by so much
+/// (variance), and by so much of its mean.
+const LEAST_VARIANCE: f64 = 0.0005;
+const LEAST_VARIATION: f64 = 0.15;
+/// Weight of a new slope.
+const TURNS: f64 = 0.2;
+/// Bursts of other programs may make it look double or half, and count as that.
 const PLAUSIBLE: f64 = 2.0;
+/// An engine that works for more of the time than this leaves nothing to be seen of rest.
+const ALWAYS: f64 = 0.9;
 
-/// Learns from intervals what a source draws at rest and how much more for each second of the
-/// engine: a straight line through rest by least squares, since an interval with little work in it
-/// says little about it.
+/// The draw as a straight line over the share of the time that engines compute, learnt from
+/// intervals. Its slope is what work costs, and comes from intervals that differ; its start is what
+/// is drawn in any case, and follows every interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct PowerModel {
-    idle: Option<f64>,
-    /// Sums of work squared, and of work times draw above rest, that fade.
+    /// Sums that fade: of intervals, their busy shares and watts, squares and products.
+    weight: f64,
+    busy: f64,
+    watts: f64,
     squares: f64,
     products: f64,
-    /// While nothing is known of rest: all that is drawn at work.
-    whole: Option<f64>,
+    /// Short averages of watts and busy shares.
+    now: Option<(f64, f64)>,
+    slope: Option<f64>,
 }
 
 impl PowerModel {
-    /// For a source whose draw at rest is declared.
-    pub(crate) fn with_idle(idle: Option<f64>) -> Self {
-        Self {
-            idle,
-            ..Self::default()
-        }
-    }
-
-    /// Learns from an interval in which `watts` were drawn and the engine was busy for the share
-    /// `busy` of the time (more than 1 where several are).
+    /// Learns from an interval in which `watts` were drawn and engines were busy for the share
+    /// `busy` of the time (more than 1 where there are several).
     pub(crate) fn observe(&mut self, watts: f64, busy: f64) {
-        if busy < IDLE_SHARE {
-            let known = self.idle.unwrap_or(watts);
-            self.idle = Some(known + NEWEST * (watts - known));
-        } else if busy >= WORK_SHARE {
-            let whole = watts / busy.max(1.0);
-            let known = self.whole.unwrap_or(whole);
-            self.whole = Some(known + NEWEST * (whole - known));
-            if let Some(idle) = self.idle {
-                let seen = ((watts - idle) / busy).max(0.02 * watts);
-                let known = self.work().unwrap_or(seen);
-                let seen = seen.clamp(known / PLAUSIBLE, known * PLAUSIBLE);
-                self.squares = (1.0 - NEWEST) * self.squares + busy * busy;
-                self.products = (1.0 - NEWEST) * self.products + busy * busy * seen;
-            }
+        let (mean_watts, mean_busy) = self.now.unwrap_or((watts, busy));
+        self.now = Some((
+            mean_watts + NEWEST * (watts - mean_watts),
+            mean_busy + NEWEST * (busy - mean_busy),
+        ));
+        let fade = |sum: &mut f64, more: f64| *sum = FADES * *sum + more;
+        fade(&mut self.weight, 1.0);
+        fade(&mut self.busy, busy);
+        fade(&mut self.watts, watts);
+        fade(&mut self.squares, busy * busy);
+        fade(&mut self.products, busy * watts);
+        if let Some(seen) = self.seen_slope() {
+            let known = self.slope.unwrap_or(seen);
+            let seen = seen.clamp(known / PLAUSIBLE, known * PLAUSIBLE);
+            self.slope = Some(known + TURNS * (seen - known));
         }
     }
 
-    fn work(&self) -> Option<f64> {
-        (self.squares > 0.0).then(|| self.products / self.squares)
+    /// The slope by least squares, where the intervals tell it.
+    fn seen_slope(&self) -> Option<f64> {
+        let (busy, watts) = (self.busy / self.weight, self.watts / self.weight);
+        let variance = self.squares / self.weight - busy * busy;
+        let least = LEAST_VARIANCE.max((LEAST_VARIATION * busy).powi(2));
+        if variance < least {
+            return None;
+        }
+        let slope = (self.products / self.weight - busy * watts) / variance;
+        // Work that costs nothing, or more than all there is, was another program's doing.
+        let most = watts / busy;
+        (slope > 0.0).then(|| slope.clamp(0.02 * watts, most))
     }
 
     pub(crate) fn tariff(&self) -> Option<Tariff> {
-        match (self.idle, self.work()) {
-            (Some(_), Some(work)) => Some(Tariff {
-                idle: self.idle,
+        let (watts, busy) = self.now?;
+        match self.slope {
+            Some(work) => Some(Tariff {
+                idle: Some((watts - work * busy).max(0.0)),
                 work,
             }),
-            _ => Some(Tariff {
+            None if busy >= ALWAYS => Some(Tariff {
                 idle: None,
-                work: self.whole?,
+                work: watts / busy.max(1.0),
             }),
+            None => None,
         }
     }
 }
@@ -211,23 +225,51 @@ mod tests {
     }
 
     #[test]
-    fn rest_and_work_are_told_apart_and_without_rest_work_is_all() {
+    fn rest_and_work_are_told_apart_by_intervals_that_differ() {
         let mut model = PowerModel::default();
         assert_eq!(model.tariff(), None);
-        model.observe(20.0, 1.0);
+        for _ in 0..5 {
+            model.observe(20.0, 1.0);
+        }
         let all = Tariff {
             idle: None,
             work: 20.0,
         };
-        assert_eq!(model.tariff(), Some(all));
+        assert_eq!(model.tariff(), Some(all), "no rest was ever seen");
+        let mut paced = PowerModel::default();
         for _ in 0..50 {
-            model.observe(8.0, 0.0);
-            model.observe(14.0, 0.5);
+            paced.observe(12.0, 1.0 / 3.0);
+        }
+        assert_eq!(paced.tariff(), None, "it may be anything");
+        for busy in [0.0, 0.5, 0.0, 0.05, 0.0, 0.0, 0.3] {
+            model.observe(8.0 + 12.0 * busy, busy);
+        }
+        for _ in 0..200 {
+            model.observe(8.0 + 12.0 * 0.3, 0.3);
         }
         let tariff = model.tariff().expect("known");
-        assert!((tariff.idle.expect("known") - 8.0).abs() < 0.01);
-        assert!((tariff.work - 12.0).abs() < 0.01);
-        assert!((tariff.gross(2.0) - 40.0).abs() < 0.1);
+        assert!(
+            (tariff.idle.expect("known") - 8.0).abs() < 0.05,
+            "{tariff:?}"
+        );
+        assert!((tariff.work - 12.0).abs() < 0.1, "{tariff:?}");
+        assert!((tariff.gross(2.0) - 40.0).abs() < 0.3);
+    }
+
+    #[test]
+    fn short_requests_now_and_then_are_enough() {
+        let mut model = PowerModel::default();
+        for second in 0..60 {
+            let busy = if second % 7 == 0 { 0.08 } else { 0.0 };
+            let noise = 0.1 * f64::from(second % 5 - 2);
+            model.observe(8.0 + 12.0 * busy + noise, busy);
+        }
+        let tariff = model.tariff().expect("known");
+        assert!(
+            (tariff.idle.expect("known") - 8.0).abs() < 0.3,
+            "{tariff:?}"
+        );
+        assert!((tariff.work - 12.0).abs() < 6.0, "{tariff:?}");
     }
 
     proptest! {

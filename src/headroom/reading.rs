@@ -93,12 +93,6 @@ pub(crate) struct Draw {
     pub(crate) joules: Option<f64>,
 }
 
-impl Draw {
-    pub(crate) fn is_of_board(&self) -> bool {
-        self.scope == Scope::Board
-    }
-}
-
 /// A limit of power.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Budget {

@@ -42,7 +42,9 @@ pub fn drive<E: Engine>(
             scheduler.fail_all(JobError::ShuttingDown);
         } else {
             let began = Instant::now();
+            let working = scheduler.working();
             scheduler.step(&Instant::now);
+            drop(working);
             let worked = began.elapsed();
             scheduler.worked(worked);
             rest(&scheduler, worked, abort);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
-use crate::governor::Governed;
+use crate::governor::{Governed, Working};
 
 use super::Scheduler;
 use super::job::Class;
@@ -48,9 +48,13 @@ impl<E: Engine> Scheduler<E> {
         self.measures.rows_of(self.limits.max_running)
     }
 
+    /// Held while a step is computed.
+    pub(super) fn working(&self) -> Working {
+        self.governed.work()
+    }
+
     /// A step took `whole`, with all that is around its batch.
     pub(super) fn worked(&mut self, whole: Duration) {
-        self.governed.worked(whole);
         self.unbilled += whole.saturating_sub(self.billed);
         self.billed = Duration::ZERO;
     }
