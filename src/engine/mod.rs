@@ -10,12 +10,14 @@ pub mod cpu;
 pub mod fake;
 mod llama;
 mod logs;
+mod memory;
 mod model;
 pub mod openmp;
 pub mod quantize;
 
 pub use llama::{Attention, EngineOptions, LlamaEngine};
 pub use logs::route_logs;
+pub use memory::kv_cache_bytes;
 pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
 
 /// One entry of a model's vocabulary.

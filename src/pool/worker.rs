@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::engine::{Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces};
+use crate::engine::{Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces, kv_cache_bytes};
 use crate::governor::Governed;
 use crate::prompt::Prompter;
 use crate::scheduler::{Heartbeat, Limits, Scheduler, drive};
@@ -73,6 +73,9 @@ impl Worker {
         self.metrics
             .model_loaded(&spec.id, &info.quantization, &info.digest);
         let cells = engine.shape().cells;
+        let kv_cache = kv_cache_bytes(&model, cells);
+        self.metrics
+            .model_memory(&spec.id, info.size_bytes, kv_cache);
         tracing::info!(
             model = spec.id,
             architecture = info.architecture,

@@ -39,6 +39,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     rejected: IntCounterVec,
     model_info: IntGaugeVec,
+    model_memory: IntGaugeVec,
     waiting: IntGaugeVec,
     running: IntGaugeVec,
     cancelled: IntCounterVec,
@@ -187,6 +188,11 @@ impl Metrics {
                 "model_info",
                 "Always 1; what a loaded model is.",
                 &["model", "quantization", "digest"],
+            )?,
+            model_memory: table.int_gauges(
+                "model_memory_bytes",
+                "Memory of a loaded model: its weights, and its KV cache where that can be told.",
+                &["model", "kind"],
             )?,
             waiting: table.int_gauges(
                 "requests_waiting",
@@ -361,6 +367,20 @@ impl Metrics {
         self.model_info
             .with_label_values(&[model, quantization, digest])
             .set(1);
+    }
+
+    /// Says what a loaded model takes of memory, in bytes.
+    pub fn model_memory(&self, model: &str, weights: u64, kv_cache: Option<u64>) {
+        let show = |kind: &str, bytes: u64| {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.model_memory
+                .with_label_values(&[model, kind])
+                .set(bytes);
+        };
+        show("weights", weights);
+        if let Some(bytes) = kv_cache {
+            show("kv_cache", bytes);
+        }
     }
 
     /// Counts an answer. `model` is empty when the request named none that exists.
