@@ -223,6 +223,25 @@ fn a_budget_that_only_refusal_can_hold_ends_in_refusal_and_comes_back() {
     assert!((deciding.measures.rows - 1.0).abs() < 1e-9 && deciding.measures.flex);
 }
 
+#[test]
+fn what_other_programs_draw_now_and_then_is_made_room_for() {
+    let mut deciding = Deciding::new();
+    let mut engine = Engine::default();
+    let mut sum = 0.0;
+    for second in 0..600 {
+        let others = if second / 40 % 2 == 0 { 0.0 } else { 3.0 };
+        let busy = engine.second(0.03, deciding.measures.duty);
+        let watts = 8.0 + 12.0 * busy + others;
+        if second >= 360 {
+            sum += watts / 240.0;
+        }
+        deciding.second(watts, busy, 15.0, None);
+        assert!(deciding.measures.refusal.is_none());
+    }
+    assert!((sum / 15.0 - 1.0).abs() < 0.05, "{sum} W");
+    assert!((deciding.measures.rows - 1.0).abs() < 1e-9);
+}
+
 /// A body that warms towards what the power makes of it, and the noise of its sensor.
 struct Body {
     celsius: f64,

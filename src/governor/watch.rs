@@ -1,11 +1,10 @@
 //! The thread that looks, decides and publishes. Reading a sensor may block in its driver, so it
-//! is a thread of its own and no task.
+//! is a thread of its own and no task, and nobody waits for it.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -23,16 +22,18 @@ use super::{Governed, Measures, Published, Work, lock};
 /// Without a word for so long, the governor is taken for dead.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// Looks in which a sensor should have shown itself.
+const PATIENCE: u32 = 5;
+
 /// The running governor; dropping it ends its thread after the look that is under way.
 #[derive(Debug)]
 pub struct Governor {
     governed: Governed,
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _stop: Sender<()>,
 }
 
 impl Governor {
-    /// Starts it. It has looked once when this returns.
+    /// Starts it.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -47,20 +48,21 @@ impl Governor {
             work: Arc::default(),
         };
         let mut round = Round::new(settings, series, Arc::clone(&governed.work));
-        publish.send_replace(round.go(Instant::now()));
         let (stop, stopped) = channel::<()>();
         let interval = settings.sample_interval;
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("governor".to_owned())
             .spawn(move || {
-                while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                loop {
                     publish.send_replace(round.go(Instant::now()));
+                    if stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
+                        return;
+                    }
                 }
             })?;
         Ok(Self {
             governed,
-            stop: Some(stop),
-            thread: Some(thread),
+            _stop: stop,
         })
     }
 
@@ -68,16 +70,6 @@ impl Governor {
     #[must_use]
     pub fn governed(&self) -> Governed {
         self.governed.clone()
-    }
-}
-
-impl Drop for Governor {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic in it was reported when it happened.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -96,6 +88,10 @@ struct Round {
     /// When the last look was, and what engines had computed by then.
     last: Option<(Instant, Duration)>,
     silence: Duration,
+    /// Looks that a budget has waited for somebody who sees its draw; none once that is said.
+    unseen: Option<u32>,
+    /// Who sees the draw and who sets the budget, as the log has it.
+    told: Option<(String, &'static str)>,
 }
 
 impl Round {
@@ -119,11 +115,14 @@ impl Round {
             work,
             last: None,
             silence: SILENCE.max(5 * settings.sample_interval),
+            unseen: settings.power_budget.map(|_| 0),
+            told: None,
         }
     }
 
     fn go(&mut self, now: Instant) -> Published {
         let outlook = self.monitor.look(now);
+        self.tell(&outlook);
         let busy = self.busy_share(now);
         self.learn(&outlook, busy);
         let rehearsed = self.rehearsal.as_mut().map(Rehearsal::read);
@@ -160,6 +159,33 @@ impl Round {
             measures,
             tariff: self.tariff(&outlook),
             until: Some(now + self.silence),
+        }
+    }
+
+    /// Says which draw is held against which budget when that changes, and when there is none.
+    fn tell(&mut self, outlook: &Outlook) {
+        if let Some(power) = &outlook.power {
+            self.unseen = None;
+            let told = (power.drawn_by.clone(), power.budget_by);
+            if self.told.as_ref() != Some(&told) {
+                tracing::info!(
+                    drawn_by = power.drawn_by,
+                    budget_by = power.budget_by,
+                    watts = power.budget,
+                    "a power budget holds"
+                );
+                self.told = Some(told);
+            }
+        } else if let Some(looks) = &mut self.unseen {
+            *looks += 1;
+            if *looks > PATIENCE {
+                self.unseen = None;
+                tracing::warn!(
+                    "governor.power_budget_watts has no effect: no sensor sees what it is for; \
+                     name one in governor.board_power_sensor, or declare governor.board_idle_watts \
+                     and governor.board_full_watts"
+                );
+            }
         }
     }
 

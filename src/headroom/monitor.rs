@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use crate::config::{BudgetScope, Governor};
 
 use super::outlook::{self, PowerHeadroom};
-use super::reading::{Budget, Draw, Memory, Quality, Reading, Resource, Scope, Sensor};
+use super::reading::{Budget, Draw, Memory, Quality, Reading, Report, Resource, Scope, Sensor};
 use super::roots::Roots;
 use super::sensors::{self, BATTERY};
 
+/// A sensor that comes and goes is in the log no more often.
+const NO_NEWS: Duration = Duration::from_secs(600);
 /// Draws are averaged over so long: a single interval holds a burst or a pause.
 const WINDOW: Duration = Duration::from_secs(5);
 
@@ -102,7 +104,7 @@ pub struct Monitor {
     widest: Option<Scope>,
     averages: BTreeMap<String, Average>,
     sources: BTreeMap<String, bool>,
-    known: BTreeMap<&'static str, bool>,
+    states: States,
     last: Option<Instant>,
     /// Longer intervals are gaps of which nothing is known.
     longest: Duration,
@@ -128,7 +130,7 @@ impl Monitor {
             widest: None,
             averages: BTreeMap::new(),
             sources: BTreeMap::new(),
-            known: BTreeMap::new(),
+            states: States::default(),
             last: None,
             longest: 5 * settings.sample_interval,
         }
@@ -149,8 +151,7 @@ impl Monitor {
         }
         for sensor in &mut self.sensors {
             let report = sensor.read(&self.roots, now);
-            let is_there = !report.readings.is_empty() || !report.sources.is_empty();
-            note_state(&mut self.known, sensor.name(), is_there, &report.problems);
+            self.states.note(sensor.name(), &report, now);
             if !report.problems.is_empty() {
                 let count = report.problems.len() as u64;
                 outlook.failures.push((sensor.name(), count));
@@ -172,7 +173,7 @@ impl Monitor {
         outlook.power = outlook::power(&outlook.draws, &outlook.budgets);
         outlook.memory = outlook::tightest(&memories);
         outlook.sources.clone_from(&self.sources);
-        outlook.sensors.clone_from(&self.known);
+        outlook.sensors = self.states.up();
         outlook
     }
 
@@ -269,27 +270,53 @@ impl Outlook {
     }
 }
 
-/// Keeps whether a sensor can be read, and says so when that changes.
-fn note_state(
-    known: &mut BTreeMap<&'static str, bool>,
-    name: &'static str,
-    is_there: bool,
-    problems: &[super::roots::Problem],
-) {
-    if !is_there && problems.is_empty() && !known.contains_key(name) {
-        return; // There is no such hardware.
-    }
-    let is_up = is_there && problems.is_empty();
-    let before = known.insert(name, is_up);
-    match (before, is_up) {
-        (Some(false), true) => tracing::info!(sensor = name, "sensor can be read again"),
-        (None | Some(true), false) => {
-            let reason = problems
-                .first()
-                .map_or_else(|| "it is gone".to_owned(), ToString::to_string);
+/// Which sensors there are or were, and what of them is in the log.
+#[derive(Debug, Default)]
+struct States(BTreeMap<&'static str, SensorState>);
+
+#[derive(Debug)]
+struct SensorState {
+    is_up: bool,
+    /// What the log says, and since when.
+    logged: (bool, Option<Instant>),
+}
+
+impl States {
+    /// Keeps whether anything of a sensor can be read, and says so when that changes.
+    fn note(&mut self, name: &'static str, report: &Report, now: Instant) {
+        let is_up = if report.sources.is_empty() {
+            !report.readings.is_empty()
+        } else {
+            report.sources.iter().any(|(_, is_up)| *is_up)
+        };
+        let has_problems = !report.problems.is_empty();
+        if !is_up && !has_problems && !self.0.contains_key(name) {
+            return; // There is no such hardware.
+        }
+        let state = self.0.entry(name).or_insert(SensorState {
+            is_up,
+            logged: (true, None),
+        });
+        state.is_up = is_up;
+        let is_whole = is_up && !has_problems;
+        let (said, at) = state.logged;
+        let is_news = at.is_none_or(|at| now.saturating_duration_since(at) > NO_NEWS);
+        if said == is_whole || !is_news {
+            return;
+        }
+        state.logged = (is_whole, Some(now));
+        if is_whole {
+            tracing::info!(sensor = name, "sensor can be read again");
+        } else {
+            let problem = report.problems.first();
+            let reason = problem.map_or_else(|| "it is gone".to_owned(), ToString::to_string);
             tracing::warn!(sensor = name, reason, "sensor cannot be read");
         }
-        _ => {}
+    }
+
+    fn up(&self) -> BTreeMap<&'static str, bool> {
+        let states = self.0.iter();
+        states.map(|(name, state)| (*name, state.is_up)).collect()
     }
 }
 

@@ -184,7 +184,7 @@ const TABLE: [(Gauge, &str, &str, &[&str]); 17] = [
     (
         Gauge::SensorUp,
         "sensor_up",
-        "Whether everything of a kind of sensor can be read.",
+        "Whether anything of a kind of sensor can be read.",
         &["sensor"],
     ),
     (
