@@ -109,6 +109,7 @@ impl Drop for Record {
                 queue_seconds = finished.as_ref().map(|f| round(f.timings.queue)),
                 prefill_seconds = finished.as_ref().map(|f| round(f.timings.prefill)),
                 decode_seconds = finished.as_ref().map(|f| round(f.timings.decode)),
+                energy_joules = finished.as_ref().and_then(|f| f.energy_joules).map(round),
                 seconds = round(self.started.elapsed().as_secs_f64()),
                 "answered"
             );

@@ -35,6 +35,8 @@ pub struct Outlook {
     pub(crate) joules: Vec<(String, Scope, f64)>,
     /// Throttling by reason since the last time.
     pub(crate) throttled: Vec<(&'static str, u64)>,
+    /// The share of the time in which the processor slowed itself down.
+    pub(crate) slowed_down: Option<f64>,
     /// What the hardware says is short at this moment.
     pub(crate) live: Vec<Resource>,
     /// Sources of power and sensors that there are or were, and whether they can be read.
@@ -68,8 +70,10 @@ impl Outlook {
         match resource {
             Resource::Power => self.power.as_ref().map(PowerHeadroom::pressure),
             Resource::Thermal => {
-                let headroom = self.hottest()?.headroom()?;
-                Some(outlook::thermal_pressure(headroom))
+                let headroom = self.hottest().and_then(Temperature::headroom);
+                let by_zone = headroom.map(outlook::thermal_pressure);
+                let by_clock = self.slowed_down.map(|ratio| ratio * outlook::ALWAYS_SLOWED);
+                by_zone.into_iter().chain(by_clock).reduce(f64::max)
             }
             Resource::Memory => self.memory.map(|memory| 1.0 - memory.ratio()),
             Resource::Cpu => self.other_programs,
@@ -257,6 +261,7 @@ impl Outlook {
                 self.throttled.push((reason, events));
                 self.live.extend(live);
             }
+            Reading::SlowedDown { ratio } => self.slowed_down = Some(ratio),
             Reading::Frequency { hertz } => self.hertz = Some(hertz),
             Reading::OtherPrograms { ratio } => self.other_programs = Some(ratio),
             Reading::Memory(memory) => memories.push(memory),

@@ -132,6 +132,23 @@ fn a_gap_in_time_is_not_filled_with_energy() {
 }
 
 #[test]
+fn a_processor_that_slows_itself_down_presses_even_where_no_zone_has_a_limit() {
+    let tree = Tree::new();
+    let mut monitor = Monitor::new(&settings(&tree, 0.0));
+    let count = "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count";
+    let start = Instant::now();
+    let mut pressure = None;
+    for second in 0..100 {
+        tree.write(&[(count, &(500 + second).to_string())]);
+        pressure = monitor.look(at(start, second)).pressure(Resource::Thermal);
+    }
+    assert!(
+        (0.8..0.89).contains(&pressure.expect("known")),
+        "{pressure:?}"
+    );
+}
+
+#[test]
 fn the_hottest_zone_is_the_one_nearest_to_its_limit() {
     let tree = Tree::new();
     let mut monitor = Monitor::new(&settings(&tree, 0.0));

@@ -4,6 +4,9 @@ use super::reading::{Budget, Draw, Memory, Scope};
 
 /// The pressure of a draw that is just the budget. What is above it is for overdrawing.
 const AT_BUDGET: f64 = 0.85;
+/// Thermal pressure of a processor that slows itself down all the time: it is paced for that, and
+/// nobody is refused.
+pub(super) const ALWAYS_SLOWED: f64 = 0.88;
 /// Degrees below its limit at which a zone makes no pressure.
 const THERMAL_SPAN: f64 = 25.0;
 

@@ -66,6 +66,8 @@ pub(crate) enum Reading {
         /// What is short at this moment.
         live: Option<Resource>,
     },
+    /// The share of the last time in which the processor slowed itself down, 0 to 1.
+    SlowedDown { ratio: f64 },
     /// The mean clock of the cores.
     Frequency { hertz: f64 },
     /// What others took of the processor since the last time, 0 to 1.

@@ -1,4 +1,7 @@
 //! Whether the processor was slowed down: x86's counters, and what a Raspberry Pi's firmware says.
+//!
+//! A processor that slows itself down is safe, and a fanless box may do so for hours at full load:
+//! what counts there is how much of the time it does. A firmware's bit says that something is wrong.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,14 +15,19 @@ use super::super::roots::{self, Problem, Roots};
 #[derive(Debug, Default)]
 pub(crate) struct CoreCounters {
     last: BTreeMap<PathBuf, u64>,
+    /// When it was looked last, and the share of the time before that with an event.
+    slowed: Option<(Instant, f64)>,
 }
+
+/// The share of the time is about so many seconds.
+const LOOKS_BACK: f64 = 20.0;
 
 impl Sensor for CoreCounters {
     fn name(&self) -> &'static str {
         "throttle_counters"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
+    fn read(&mut self, roots: &Roots, at: Instant) -> Report {
         let mut report = Report::default();
         let mut now = BTreeMap::new();
         let mut by_core = None;
@@ -50,11 +58,28 @@ impl Sensor for CoreCounters {
                 report.push(Reading::Throttled {
                     reason,
                     events,
-                    live: (events > 0).then_some(Resource::Thermal),
+                    live: None,
                 });
             }
         }
+        if by_core.is_some() || by_package.is_some() {
+            let slowed = by_core.unwrap_or(0) + by_package.unwrap_or(0) > 0;
+            let ratio = self.slowed(slowed, at);
+            report.push(Reading::SlowedDown { ratio });
+        }
         report
+    }
+}
+
+impl CoreCounters {
+    /// The share of the time, after an interval that ends at `at`.
+    fn slowed(&mut self, slowed: bool, at: Instant) -> f64 {
+        let (before, known) = self.slowed.unwrap_or((at, 0.0));
+        let passed = at.saturating_duration_since(before).as_secs_f64();
+        let weight = (passed / LOOKS_BACK).min(1.0);
+        let ratio = known + weight * (f64::from(u8::from(slowed)) - known);
+        self.slowed = Some((at, ratio));
+        ratio
     }
 }
 
@@ -173,21 +198,41 @@ mod tests {
             event("core_thermal", 0, None),
             event("package_thermal", 0, None),
         ];
-        assert_eq!(tree.readings(&mut sensor, 0.0), quiet);
+        let events = |readings: Vec<Reading>| readings[..2].to_vec();
+        assert_eq!(events(tree.readings(&mut sensor, 0.0)), quiet);
         core(0, "103", "507");
         core(1, "201", "507");
-        let hot = Some(Resource::Thermal);
-        let events = [
-            event("core_thermal", 4, hot),
-            event("package_thermal", 7, hot),
+        let moved = [
+            event("core_thermal", 4, None),
+            event("package_thermal", 7, None),
         ];
-        assert_eq!(tree.readings(&mut sensor, 1.0), events);
-        assert_eq!(tree.readings(&mut sensor, 2.0), quiet);
+        assert_eq!(events(tree.readings(&mut sensor, 1.0)), moved);
+        assert_eq!(events(tree.readings(&mut sensor, 2.0)), quiet);
         // A core that is taken off and put back counts anew.
         tree.remove("sys/devices/system/cpu/cpu1");
-        assert_eq!(tree.readings(&mut sensor, 3.0), quiet);
+        assert_eq!(events(tree.readings(&mut sensor, 3.0)), quiet);
         core(1, "900", "507");
-        assert_eq!(tree.readings(&mut sensor, 4.0), quiet);
+        assert_eq!(events(tree.readings(&mut sensor, 4.0)), quiet);
+    }
+
+    #[test]
+    fn slowing_down_counts_by_how_much_of_the_time() {
+        let start = Instant::now();
+        let mut counters = CoreCounters::default();
+        let mut look = |second, slowed| {
+            counters.slowed(slowed, start + std::time::Duration::from_secs(second))
+        };
+        look(0, false);
+        assert!(look(1, true) < 0.1, "one event is little");
+        for second in 2..200 {
+            look(second, second % 2 == 0);
+        }
+        let half = look(200, true);
+        assert!((half - 0.5).abs() < 0.1, "{half}");
+        for second in 201..300 {
+            look(second, true);
+        }
+        assert!(look(300, true) > 0.95);
     }
 
     #[test]
