@@ -42,7 +42,7 @@ pub(super) struct Input {
 }
 
 impl Input {
-    fn of(&self, resource: Resource) -> Option<Pressure> {
+    pub(super) fn of(&self, resource: Resource) -> Option<Pressure> {
         let mut pressures = self.pressures.iter();
         pressures
             .find(|pressure| pressure.resource == resource)

@@ -141,7 +141,8 @@ impl Round {
         }
         let level = self.state.level(&self.policy);
         if level != before.level(&self.policy) {
-            let text = sentence(self.state.hardest(&self.policy), &measures, &outlook);
+            let hardest = self.state.hardest(&self.policy);
+            let text = sentence(hardest, &measures, &input, &outlook);
             let duty = measures.duty;
             if level > 0 {
                 tracing::warn!(level, duty, "{text}");
