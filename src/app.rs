@@ -13,6 +13,8 @@ use crate::admission::Drain;
 use crate::api::{AppState, Server, ServerOptions, router};
 use crate::config::Settings;
 use crate::engine::{self, cpu};
+use crate::governor::Governor;
+use crate::headroom::Series;
 use crate::pool::{ModelSpec, Pool, State};
 use crate::telemetry::Metrics;
 
@@ -86,7 +88,9 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         .iter()
         .map(|model| ModelSpec::new(model, &settings, cores))
         .collect();
-    let pool = Arc::new(Pool::start(specs, &metrics, &drain)?);
+    let governor = Governor::start(&settings.governor, Series::new(&metrics)?)?;
+    let pool = Pool::start(specs, &metrics, &drain, &governor.governed())?;
+    let pool = Arc::new(pool);
     let state = AppState::new(&settings, Arc::clone(&pool), metrics);
     let url = format!("http://{}", server.local_addr()?);
     tracing::info!("listening on {url}");

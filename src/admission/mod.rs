@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::governor::{Governed, Refusal as Shedding};
+use crate::headroom::Resource;
+
 /// Why a request is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -20,6 +23,12 @@ pub enum Reason {
     Draining,
     /// The model is not loaded yet.
     Loading,
+    /// More power is drawn than may be.
+    Power,
+    /// The gateway is too hot.
+    Thermal,
+    /// Memory is short.
+    Memory,
 }
 
 impl Reason {
@@ -30,6 +39,9 @@ impl Reason {
             Self::QueueFull => "queue_full",
             Self::Draining => "draining",
             Self::Loading => "loading",
+            Self::Power => "power",
+            Self::Thermal => "thermal",
+            Self::Memory => "memory",
         }
     }
 }
@@ -53,13 +65,20 @@ struct State {
     capacity: usize,
     /// How long a request has been inside on average; `None` before the first.
     stay: Option<Duration>,
+    /// What the governor says.
+    shedding: Option<Shedding>,
 }
 
 /// Admits, or refuses with the time after which a place should be free: by Little's law
-/// one of `inside` requests leaves every `stay / inside`.
+/// one of `inside` requests leaves every `stay / inside`. While the governor sheds, it knows better.
 fn decide(state: State) -> Result<(), Refusal> {
     let reason = if state.draining {
         Reason::Draining
+    } else if let Some((reason, retry_after)) = state.shedding.and_then(reason_to_shed) {
+        return Err(Refusal {
+            reason,
+            retry_after,
+        });
     } else if state.inside + state.wanted > state.capacity {
         Reason::QueueFull
     } else {
@@ -73,6 +92,17 @@ fn decide(state: State) -> Result<(), Refusal> {
     })
 }
 
+fn reason_to_shed(shedding: Shedding) -> Option<(Reason, Duration)> {
+    let reason = match shedding.resource {
+        Resource::Power => Reason::Power,
+        Resource::Thermal => Reason::Thermal,
+        Resource::Memory => Reason::Memory,
+        // Other programs on the processor make answers slower, and nothing else.
+        Resource::Cpu => return None,
+    };
+    Some((reason, shedding.retry_after))
+}
+
 /// The door of one model.
 #[derive(Debug, Clone)]
 pub struct Gate {
@@ -83,6 +113,7 @@ pub struct Gate {
 struct Inner {
     capacity: usize,
     drain: Drain,
+    governed: Governed,
     counts: Mutex<Counts>,
 }
 
@@ -95,11 +126,12 @@ struct Counts {
 impl Gate {
     /// `capacity` requests at once, running and waiting ones together.
     #[must_use]
-    pub fn new(capacity: usize, drain: Drain) -> Self {
+    pub fn new(capacity: usize, drain: Drain, governed: Governed) -> Self {
         Self {
             inner: Arc::new(Inner {
                 capacity,
                 drain,
+                governed,
                 counts: Mutex::default(),
             }),
         }
@@ -151,6 +183,7 @@ impl Gate {
             wanted,
             capacity: self.inner.capacity,
             stay: counts.stay,
+            shedding: self.inner.governed.measures().refusal,
         }
     }
 
@@ -282,6 +315,7 @@ mod tests {
         wanted: 1,
         capacity: 4,
         stay: None,
+        shedding: None,
     };
 
     #[test]
@@ -306,8 +340,29 @@ mod tests {
     }
 
     #[test]
+    fn what_the_governor_sheds_is_refused_with_its_reason_and_time() {
+        let shedding = |resource| State {
+            inside: 4,
+            shedding: Some(Shedding {
+                resource,
+                retry_after: Duration::from_secs(17),
+            }),
+            ..STATE
+        };
+        for (resource, reason) in [
+            (Resource::Power, Reason::Power),
+            (Resource::Thermal, Reason::Thermal),
+            (Resource::Memory, Reason::Memory),
+        ] {
+            let refusal = decide(shedding(resource)).expect_err("shed");
+            assert_eq!(refusal.reason, reason);
+            assert_eq!(refusal.retry_after, Duration::from_secs(17));
+        }
+    }
+
+    #[test]
     fn a_dropped_place_makes_room_however_long_its_answer_is_read() {
-        let gate = Gate::new(2, Drain::default());
+        let gate = Gate::new(2, Drain::default(), Governed::default());
         let (place, _presence) = gate.admit().expect("room");
         let _second = gate.admit().expect("room");
         assert!(gate.admit().is_err());
@@ -317,7 +372,7 @@ mod tests {
 
     #[test]
     fn several_come_in_together_or_not_at_all() {
-        let gate = Gate::new(3, Drain::default());
+        let gate = Gate::new(3, Drain::default(), Governed::default());
         let _one = gate.admit().expect("room");
         assert!(gate.admit_together(3).is_err());
         let (places, _presence) = gate.admit_together(2).expect("room");
@@ -328,7 +383,7 @@ mod tests {
     #[tokio::test]
     async fn a_drain_is_over_when_the_last_presence_is_dropped() {
         let drain = Drain::default();
-        let gate = Gate::new(2, drain.clone());
+        let gate = Gate::new(2, drain.clone(), Governed::default());
         let (place, presence) = gate.admit().expect("room");
         drop(place);
         drain.begin();

@@ -105,6 +105,9 @@ fn refusal_text(refusal: &Refusal) -> &'static str {
         Reason::QueueFull => "too many requests are waiting; retry after the time in `retry-after`",
         Reason::Draining => "the server is shutting down",
         Reason::Loading => "the model is being loaded; retry after the time in `retry-after`",
+        Reason::Power => "the gateway is short of power; retry after the time in `retry-after`",
+        Reason::Thermal => "the gateway is too hot; retry after the time in `retry-after`",
+        Reason::Memory => "the gateway is short of memory; retry after the time in `retry-after`",
     }
 }
 

@@ -132,6 +132,8 @@ pub(super) struct Spent {
     pub(super) cached_tokens: u32,
     pub(super) generated_tokens: u32,
     pub(super) predicted_tokens: Option<Predicted>,
+    /// In joules, where all of it could be told.
+    pub(super) energy_joules: Option<f64>,
     /// The longest of each.
     pub(super) timings: Timings,
 }
@@ -169,7 +171,15 @@ impl Record {
     }
 
     fn add(&mut self, finished: &Finished, with_prompt: bool) {
+        let energy = match &self.spent {
+            None => finished.energy_joules,
+            Some(spent) => spent
+                .energy_joules
+                .zip(finished.energy_joules)
+                .map(|(all, more)| all + more),
+        };
         let spent = self.spent.get_or_insert_default();
+        spent.energy_joules = energy;
         if with_prompt {
             spent.prompt_tokens += finished.prompt_tokens;
             spent.cached_tokens += finished.cached_tokens;
@@ -186,19 +196,11 @@ impl Record {
         spent.timings.decode = spent.timings.decode.max(timings.decode);
     }
 
-    /// Vectors were made of texts with so many tokens; seconds in the queue and from then on.
-    pub(super) fn embedded(&mut self, prompt_tokens: u32, queue: f64, compute: f64) {
+    /// Vectors were made of texts.
+    pub(super) fn embedded(&mut self, spent: Spent) {
         self.finish_reason = "";
         self.status = 200;
-        self.spent = Some(Spent {
-            prompt_tokens,
-            timings: Timings {
-                queue,
-                prefill: compute,
-                decode: 0.0,
-            },
-            ..Spent::default()
-        });
+        self.spent = Some(spent);
     }
 
     pub(super) fn failed(&mut self, error: &ApiError) {
@@ -229,6 +231,7 @@ impl Drop for Record {
                 queue_seconds = spent.map(|s| round(s.timings.queue)),
                 prefill_seconds = spent.map(|s| round(s.timings.prefill)),
                 decode_seconds = spent.map(|s| round(s.timings.decode)),
+                energy_joules = spent.and_then(|s| s.energy_joules).map(round),
                 seconds = round(self.started.elapsed().as_secs_f64()),
                 "answered"
             );

@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::path::Path;
 
+use super::governor;
 use super::{Admission, Model, Scheduler, Server, Settings, Telemetry};
 
 /// Names with their values, already in TOML's notation.
-type Lines<const N: usize> = [(&'static str, String); N];
+pub(super) type Lines<const N: usize> = [(&'static str, String); N];
 
 impl Settings {
     /// The effective configuration as TOML, every key included.
@@ -24,6 +25,7 @@ impl Settings {
             models,
             scheduler: scheduler_settings,
             admission: admission_settings,
+            governor: governor_settings,
             telemetry: telemetry_settings,
         } = self;
         let mut out = String::new();
@@ -33,6 +35,7 @@ impl Settings {
         }
         section(&mut out, "[scheduler]", scheduler(scheduler_settings));
         section(&mut out, "[admission]", admission(admission_settings));
+        section(&mut out, "[governor]", governor::lines(governor_settings));
         section(&mut out, "[telemetry]", telemetry(telemetry_settings));
         out
     }
@@ -127,14 +130,14 @@ fn telemetry(telemetry: &Telemetry) -> Lines<3> {
     ]
 }
 
-fn absolute(path: &Path) -> String {
+pub(super) fn absolute(path: &Path) -> String {
     // Fails only where there is no working directory; then the path as it is says most.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.display().to_string()
 }
 
 /// A basic string of TOML 1.0.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for char in text.chars() {
         match char {

@@ -266,7 +266,8 @@ impl Reader {
             return None;
         }
         let value = match (key.kind, value) {
-            (Kind::Path, ValueKind::String(path)) => {
+            (Kind::OptionalPath, ValueKind::String(path)) if path.is_empty() => path.into(),
+            (Kind::Path | Kind::OptionalPath, ValueKind::String(path)) => {
                 let Some(path) = scope.directory.join(&path).to_str().map(str::to_owned) else {
                     let expected = "absolute: the name of the file's directory is not Unicode";
                     self.wrong(full, &scope.origin, expected.to_owned(), &path.into());

@@ -114,6 +114,16 @@ pub enum Mistake {
         /// Where the earlier id, or the path that it follows from, was written.
         first_origin: String,
     },
+    /// A value that is valid by itself and not beside another.
+    #[error("`{key}` is {found}; it must be {expected}")]
+    Contradiction {
+        /// The key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What would fit, with the other key.
+        expected: String,
+    },
     /// A model is needed and none is configured.
     #[error("no model to serve: pass --model FILE.gguf, or set models.path in a file")]
     NoModels,
@@ -135,7 +145,8 @@ impl Mistake {
             | Self::Missing { key, .. }
             | Self::Gap { key, .. }
             | Self::SetTwice { key, .. }
-            | Self::DuplicateId { key, .. } => Some(key),
+            | Self::DuplicateId { key, .. }
+            | Self::Contradiction { key, .. } => Some(key),
             Self::Unreadable { .. }
             | Self::Syntax { .. }
             | Self::UnknownSection { .. }

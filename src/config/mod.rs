@@ -16,9 +16,11 @@
 //! | `layer`, `keys` | one source, checked against the table; how variables and flags spell a key |
 //! | `resolve` | the merged layers, made into [`Settings`], with the checks across keys |
 //! | `settings`, `effective` | the typed structs, and their way back to TOML |
+//! | `governor` | all of these for the longest section |
 //! | `mistake`, `nearest` | what is said when something is wrong |
 
 mod effective;
+mod governor;
 mod keys;
 mod layer;
 mod mistake;
@@ -32,6 +34,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub use governor::{BudgetScope, Governor, Watts};
 pub use mistake::{ConfigError, Mistake};
 pub use settings::{
     Admission, Attention, LogFormat, LogLevel, Model, Scheduler, Server, Settings, Speculation,

@@ -10,7 +10,7 @@ use ::config::{Config, ConfigBuilder, Map, Value, ValueKind};
 
 use super::layer::{Layer, Reader};
 use super::schema::{Fallback, Key, Kind, MODELS};
-use super::{ConfigError, Mistake, Settings};
+use super::{ConfigError, Mistake, Settings, governor};
 
 /// Merges what the reader has read.
 pub(super) fn settings(reader: Reader) -> Result<Settings, ConfigError> {
@@ -41,6 +41,8 @@ fn assemble(
         .map(|(index, value)| complete(index, value, mistakes))
         .collect();
     distinct_ids(&models, mistakes);
+    let governor = merged.get("governor")?;
+    governor::check(&governor, mistakes);
     Ok(Settings {
         server: merged.get("server")?,
         models: models
@@ -49,6 +51,7 @@ fn assemble(
             .collect::<Result<_, _>>()?,
         scheduler: merged.get("scheduler")?,
         admission: merged.get("admission")?,
+        governor,
         telemetry: merged.get("telemetry")?,
     })
 }

@@ -47,12 +47,23 @@ pub enum Kind {
         /// What is counted, in the plural.
         unit: &'static str,
     },
+    /// A number that may have a fraction, from 0 on.
+    Decimal {
+        /// The largest valid number.
+        max: i64,
+        /// What is counted, in the plural.
+        unit: &'static str,
+    },
     /// `true` or `false`.
     Flag,
     /// An IP address with a port; host names are not looked up.
     Address,
     /// The path of a file, which need not exist yet.
     Path,
+    /// The same, or empty for none.
+    OptionalPath,
+    /// Text without control characters or spaces around it, or empty for none.
+    OptionalName,
     /// A name that clients send back, not empty, without control characters or spaces around it.
     Name,
     /// One of a few words.
@@ -75,7 +86,14 @@ pub enum Fallback {
 }
 
 /// Every section, in the order in which they are printed.
-pub const SECTIONS: &[Section] = &[SERVER, MODELS, SCHEDULER, ADMISSION, TELEMETRY];
+pub const SECTIONS: &[Section] = &[
+    SERVER,
+    MODELS,
+    SCHEDULER,
+    ADMISSION,
+    super::governor::SECTION,
+    TELEMETRY,
+];
 
 const SERVER: Section = Section {
     name: "server",
@@ -208,7 +226,7 @@ impl Section {
 }
 
 impl Key {
-    const fn whole(
+    pub(super) const fn whole(
         name: &'static str,
         range: std::ops::RangeInclusive<i64>,
         unit: &'static str,
@@ -226,7 +244,21 @@ impl Key {
         }
     }
 
-    const fn doc(self, doc: &'static str) -> Self {
+    /// From 0, its default, to `max`.
+    pub(super) const fn decimal(name: &'static str, max: i64, unit: &'static str) -> Self {
+        Self {
+            name,
+            kind: Kind::Decimal { max, unit },
+            default: Fallback::Whole(0),
+            doc: "",
+        }
+    }
+
+    pub(super) const fn percent(name: &'static str, default: i64) -> Self {
+        Self::whole(name, 0..=100, "percent", default)
+    }
+
+    pub(super) const fn doc(self, doc: &'static str) -> Self {
         Self { doc, ..self }
     }
 
@@ -241,9 +273,17 @@ impl Key {
                 };
                 format!("a whole number of {unit} from {min} to {max}, like {example}")
             }
+            Kind::Decimal { max, unit } => {
+                format!("a number of {unit} from 0 to {max}, like 12.5")
+            }
             Kind::Flag => "true or false".to_owned(),
             Kind::Address => "an IP address and a port, like \"127.0.0.1:8080\"".to_owned(),
             Kind::Path => "the path of a file, like \"models/kiosk.gguf\"".to_owned(),
+            Kind::OptionalPath => "a path, or empty for none".to_owned(),
+            Kind::OptionalName => {
+                "a name without control characters or spaces around it, or empty for none"
+                    .to_owned()
+            }
             Kind::Name => {
                 "a name, not empty, without control characters or spaces around it, like \"kiosk\""
                     .to_owned()
@@ -261,10 +301,19 @@ impl Kind {
     pub(super) fn accepts(self, value: &ValueKind) -> bool {
         match (self, value) {
             (Self::Whole { min, max, .. }, ValueKind::I64(number)) => (min..=max).contains(number),
+            (Self::Decimal { max, .. }, ValueKind::I64(number)) => (0..=max).contains(number),
+            #[allow(clippy::cast_precision_loss)] // bounds are small
+            (Self::Decimal { max, .. }, ValueKind::Float(number)) => {
+                (0.0..=max as f64).contains(number)
+            }
             (Self::Flag, ValueKind::Boolean(_)) => true,
             (Self::Address, ValueKind::String(text)) => text.parse::<SocketAddr>().is_ok(),
             (Self::Path, ValueKind::String(text)) => {
                 Path::new(text).file_name().is_some() && !text.contains('\0')
+            }
+            (Self::OptionalPath, ValueKind::String(text)) => !text.contains('\0'),
+            (Self::OptionalName, ValueKind::String(text)) => {
+                text.trim() == text && !text.contains(char::is_control)
             }
             (Self::Name, ValueKind::String(text)) => {
                 !text.is_empty() && text.trim() == text && !text.contains(char::is_control)
@@ -280,11 +329,16 @@ impl Kind {
         let trimmed = text.trim();
         match self {
             Self::Whole { .. } => trimmed.parse().map_or_else(|_| text.into(), ValueKind::I64),
+            Self::Decimal { .. } => match (trimmed.parse(), trimmed.parse()) {
+                (Ok(number), _) => ValueKind::I64(number),
+                (_, Ok(number)) => ValueKind::Float(number),
+                _ => text.into(),
+            },
             Self::Flag => trimmed
                 .parse()
                 .map_or_else(|_| text.into(), ValueKind::Boolean),
             Self::Address | Self::Choice(_) => trimmed.into(),
-            Self::Path | Self::Name => text.into(),
+            Self::Path | Self::OptionalPath | Self::Name | Self::OptionalName => text.into(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{ConfigError, Mistake};
+use super::{ConfigError, Governor, Mistake};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Settings {
     pub scheduler: Scheduler,
     /// Which requests are let in.
     pub admission: Admission,
+    /// What is done about power, heat and memory.
+    pub governor: Governor,
     /// What is logged.
     pub telemetry: Telemetry,
 }

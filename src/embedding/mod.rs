@@ -10,12 +10,13 @@ mod compose;
 mod tests;
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use crate::admission::Place;
 use crate::engine::{DecodeError, Embedder, Token};
+use crate::governor::Governed;
 use crate::scheduler::{JobError, Work};
 use crate::telemetry::EmbeddingMetrics;
 
@@ -45,6 +46,8 @@ pub struct Embedded {
     pub queue: f64,
     /// Seconds from then on.
     pub compute: f64,
+    /// What it took of the gateway's energy, in joules, where all of it could be told.
+    pub energy_joules: Option<f64>,
 }
 
 /// How a batcher divides its embedder.
@@ -61,6 +64,8 @@ pub struct Limits {
 struct Running {
     job: Job,
     since: Instant,
+    /// Joules so far, unless some of them are not known.
+    joules: Option<f64>,
     /// The texts before these are still to be computed.
     vectors: Vec<Vec<f32>>,
 }
@@ -77,6 +82,7 @@ pub struct Batcher<E> {
     embedder: E,
     limits: Limits,
     metrics: EmbeddingMetrics,
+    governed: Governed,
     /// By arrival.
     waiting: VecDeque<Job>,
     /// The first has the next turn.
@@ -90,9 +96,17 @@ impl<E: Embedder> Batcher<E> {
             embedder,
             limits,
             metrics,
+            governed: Governed::default(),
             waiting: VecDeque::new(),
             running: VecDeque::new(),
         }
+    }
+
+    /// Makes it obey.
+    #[must_use]
+    pub fn governed_by(mut self, governed: Governed) -> Self {
+        self.governed = governed;
+        self
     }
 
     fn drop_cancelled(&mut self) {
@@ -115,6 +129,7 @@ impl<E: Embedder> Batcher<E> {
             self.metrics.queue_duration.observe(queue);
             self.running.push_back(Running {
                 since: now,
+                joules: Some(0.0),
                 vectors: Vec::with_capacity(job.texts.len()),
                 job,
             });
@@ -147,6 +162,7 @@ impl<E: Embedder> Batcher<E> {
         let tokens: usize = texts.iter().map(|text| text.len()).sum();
         #[allow(clippy::cast_precision_loss)] // at most some thousands
         self.metrics.batch_tokens.observe(tokens as f64);
+        self.charge(&counts, seconds);
 
         let mut vectors = vectors.drain(..);
         let running = std::mem::take(&mut self.running);
@@ -177,14 +193,39 @@ impl<E: Embedder> Batcher<E> {
         }
     }
 
+    /// Gives every request its share of a batch's energy, by tokens.
+    #[allow(clippy::cast_precision_loss)] // at most some thousands
+    fn charge(&mut self, counts: &[usize], seconds: f64) {
+        let tariff = self.governed.tariff();
+        if let Some(tariff) = tariff {
+            self.metrics.energy.computed("prompt", &tariff, seconds);
+        }
+        let tokens = |running: &Running, count: usize| -> usize {
+            running.todo()[..count].iter().map(Vec::len).sum()
+        };
+        let shares = self.running.iter().zip(counts);
+        let shares: Vec<_> = shares
+            .map(|(running, count)| tokens(running, *count))
+            .collect();
+        let all = shares.iter().sum::<usize>().max(1) as f64;
+        for (running, share) in self.running.iter_mut().zip(shares) {
+            let joules = tariff.map(|tariff| tariff.gross(seconds * share as f64 / all));
+            running.joules = running.joules.zip(joules).map(|(all, more)| all + more);
+        }
+    }
+
     fn finish(&self, running: Running, now: Instant) {
         let Running {
             mut job,
             since,
+            joules,
             vectors,
         } = running;
         let whole = now.duration_since(job.arrived).as_secs_f64();
         self.metrics.request_duration.observe(whole);
+        if let Some(joules) = joules {
+            self.metrics.energy.request(joules);
+        }
         if let Some(place) = &mut job.place {
             place.served();
         }
@@ -194,6 +235,7 @@ impl<E: Embedder> Batcher<E> {
             vectors,
             queue: since.duration_since(job.arrived).as_secs_f64(),
             compute: now.duration_since(since).as_secs_f64(),
+            energy_joules: joules,
         };
         let _ = job.answer.send(Ok(embedded));
     }
@@ -226,9 +268,14 @@ impl<E: Embedder> Work for Batcher<E> {
         self.drop_cancelled();
         self.take_up(clock());
         if !self.running.is_empty() {
+            let _working = self.governed.work();
             self.compute(clock);
         }
         self.publish();
+    }
+
+    fn rest(&self, worked: Duration) -> Duration {
+        self.governed.measures().rest(worked)
     }
 
     fn fail_all(&mut self, error: JobError) {

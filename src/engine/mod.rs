@@ -12,6 +12,7 @@ mod embed;
 pub mod fake;
 mod llama;
 mod logs;
+mod memory;
 mod model;
 pub mod openmp;
 pub mod quantize;
@@ -20,6 +21,7 @@ mod text;
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
 pub use llama::{Attention, EngineOptions, LlamaEngine};
 pub use logs::route_logs;
+pub use memory::kv_cache_bytes;
 pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
 pub use text::Reading;
 

@@ -80,7 +80,7 @@ impl Worker {
             fill: spec.engine.batch_rows as usize,
         };
         let metrics = self.metrics.for_embedding_model(&spec.id);
-        let batcher = Batcher::new(embedder, limits, metrics);
+        let batcher = Batcher::new(embedder, limits, metrics).governed_by(self.governed.clone());
         let (jobs, queue) = sync_channel(self.queue);
         let loaded = LoadedEmbedder {
             model: Arc::clone(model),

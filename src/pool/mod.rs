@@ -20,6 +20,7 @@ use crate::admission::{Drain, Gate};
 use crate::clock::unix_seconds;
 use crate::config;
 use crate::engine::{Attention, EngineOptions, LoadError, Model};
+use crate::governor::Governed;
 use crate::grammar::Grammars;
 use crate::prompt::{Prompter, TemplateError};
 use crate::scheduler::{Heartbeat, Job, Limits};
@@ -238,13 +239,19 @@ impl Pool {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(specs: Vec<ModelSpec>, metrics: &Metrics, drain: &Drain) -> std::io::Result<Self> {
+    pub fn start(
+        specs: Vec<ModelSpec>,
+        metrics: &Metrics,
+        drain: &Drain,
+        governed: &Governed,
+    ) -> std::io::Result<Self> {
         let abort = Arc::new(AtomicBool::new(false));
         let mut entries = Vec::new();
         let mut threads = Vec::new();
         for spec in specs {
             let state = watch::Sender::new(State::Loading);
-            let gate = Gate::new(spec.limits.max_running + spec.max_waiting, drain.clone());
+            let capacity = spec.limits.max_running + spec.max_waiting;
+            let gate = Gate::new(capacity, drain.clone(), governed.clone());
             let heartbeat = Heartbeat::default();
             let id = spec.id.clone();
             let worker = worker::Worker {
@@ -253,6 +260,7 @@ impl Pool {
                 state: state.clone(),
                 heartbeat: heartbeat.clone(),
                 metrics: metrics.clone(),
+                governed: governed.clone(),
                 abort: Arc::clone(&abort),
             };
             threads.push(worker.spawn()?);

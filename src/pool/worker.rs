@@ -9,7 +9,10 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::engine::{Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces, Purpose};
+use crate::engine::{
+    Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces, Purpose, kv_cache_bytes,
+};
+use crate::governor::Governed;
 use crate::grammar::Grammars;
 use crate::prompt::Prompter;
 use crate::scheduler::{Heartbeat, Limits, Scheduler, drive};
@@ -27,6 +30,7 @@ pub(super) struct Worker {
     pub(super) state: watch::Sender<State>,
     pub(super) heartbeat: Heartbeat,
     pub(super) metrics: Metrics,
+    pub(super) governed: Governed,
     pub(super) abort: Arc<AtomicBool>,
 }
 
@@ -80,6 +84,9 @@ impl Worker {
         self.metrics
             .model_loaded(&spec.id, &info.quantization, &info.digest);
         let cells = engine.shape().cells;
+        let kv_cache = kv_cache_bytes(model, cells);
+        self.metrics
+            .model_memory(&spec.id, info.size_bytes, kv_cache);
         tracing::info!(
             model = spec.id,
             architecture = info.architecture,
@@ -103,7 +110,8 @@ impl Worker {
         };
         let (jobs, queue) = sync_channel(self.queue);
         let pieces: Arc<dyn Pieces> = Arc::clone(model) as _;
-        let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id));
+        let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
+            .governed_by(self.governed.clone());
         let loaded = Arc::new(Loaded {
             model: Arc::clone(model),
             prompter,

@@ -150,6 +150,11 @@ impl<E: Engine> Cache<E> {
         }
     }
 
+    /// Frees what is kept beyond `most` cells, but for the latest unless there is to be none.
+    pub(super) fn shrink(&mut self, most: usize) {
+        while (self.parked.len() > 1 || most == 0) && self.parked_cells() > most && self.evict() {}
+    }
+
     /// `id` and the cells that it alone holds are free.
     pub(super) fn release(&mut self, id: SeqId) {
         self.tree.release(id);

@@ -10,6 +10,9 @@ use crate::engine::Engine;
 use super::Scheduler;
 use super::job::{Job, JobError};
 
+/// A rest is looked at again so often.
+const NOTICE: Duration = Duration::from_millis(50);
+
 /// What a model's thread runs: work comes in, and every step does a part of it.
 pub trait Work {
     /// A request.
@@ -23,6 +26,9 @@ pub trait Work {
 
     /// One batch.
     fn step(&mut self, clock: &dyn Fn() -> Instant);
+
+    /// How long to rest after a step that took `worked`.
+    fn rest(&self, worked: Duration) -> Duration;
 
     /// Ends all requests with `error`.
     fn fail_all(&mut self, error: JobError);
@@ -40,7 +46,15 @@ impl<E: Engine> Work for Scheduler<E> {
     }
 
     fn step(&mut self, clock: &dyn Fn() -> Instant) {
+        let began = Instant::now();
+        let working = self.working();
         self.step(clock);
+        drop(working);
+        self.worked(began.elapsed());
+    }
+
+    fn rest(&self, worked: Duration) -> Duration {
+        self.rest(worked)
     }
 
     fn fail_all(&mut self, error: JobError) {
@@ -76,10 +90,24 @@ pub fn drive<W: Work>(
         if abort() {
             work.fail_all(JobError::ShuttingDown);
         } else {
+            let began = Instant::now();
             work.step(&Instant::now);
+            rest(&work, began.elapsed(), abort);
         }
     }
     heartbeat.rest();
+}
+
+/// Rests as long as the governor wants after so much work; a change of mind is noticed soon.
+fn rest(work: &impl Work, worked: Duration, abort: &dyn Fn() -> bool) {
+    let began = Instant::now();
+    loop {
+        let left = work.rest(worked).saturating_sub(began.elapsed());
+        if left.is_zero() || abort() {
+            return;
+        }
+        std::thread::sleep(left.min(NOTICE));
+    }
 }
 
 /// Shows from outside whether the loop gets on: it beats before every step

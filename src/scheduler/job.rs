@@ -165,6 +165,8 @@ pub struct Finished {
     pub generated_tokens: u32,
     /// What came of the request's prediction, if it had one.
     pub predicted_tokens: Option<Predicted>,
+    /// What it took of the gateway's energy, in joules, where all of it could be told.
+    pub energy_joules: Option<f64>,
     /// Where the time went.
     pub timings: Timings,
 }

@@ -14,6 +14,7 @@
 
 mod cache;
 mod drive;
+mod governed;
 mod job;
 mod pace;
 mod plan;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::{DecodeError, Engine, Pieces, Row, Token};
+use crate::governor::{Governed, Measures};
 use crate::telemetry::ModelMetrics;
 
 pub use drive::{Heartbeat, Work, drive};
@@ -74,6 +76,12 @@ pub struct Scheduler<E> {
     pace: Pace,
     acceptance: Acceptance,
     rows: Vec<Row>,
+    governed: Governed,
+    /// What the governor asked for when the step began.
+    measures: Measures,
+    /// Time of the last batch that requests were charged for, and what came around batches since.
+    billed: Duration,
+    unbilled: Duration,
 }
 
 impl<E: Engine> Scheduler<E> {
@@ -95,6 +103,10 @@ impl<E: Engine> Scheduler<E> {
             pace: Pace::default(),
             acceptance: Acceptance::default(),
             rows: Vec::new(),
+            governed: Governed::default(),
+            measures: Measures::NONE,
+            billed: Duration::ZERO,
+            unbilled: Duration::ZERO,
         }
     }
 
@@ -116,6 +128,7 @@ impl<E: Engine> Scheduler<E> {
         let now = clock();
         self.drop_cancelled(now);
         self.cache.expire(now);
+        self.obey(now);
         self.take_up(now);
         if let Some(shares) = self.compose(now) {
             self.compute(&shares, clock);
@@ -167,8 +180,11 @@ impl<E: Engine> Scheduler<E> {
         let mut committed = self.committed();
         let mut misfits = 0;
         for &index in &order {
-            let is_full = self.running.len() == self.limits.max_running;
-            let Some(next) = waiting[index].take_if(|next| !is_full || self.outranks(next)) else {
+            let is_full = self.running.len() >= self.rows();
+            let may_start = |next: &mut Sequence| {
+                self.serves(next.class()) && (!is_full || self.outranks(next))
+            };
+            let Some(next) = waiting[index].take_if(may_start) else {
                 continue;
             };
             let novel = next.len() - self.shareable(next.tokens(), self.running.len());
@@ -442,6 +458,7 @@ impl<E: Engine> Scheduler<E> {
         let outputs = self.rows.iter().filter(|row| row.logits).count();
         let took = now.duration_since(started);
         self.pace.observe(outputs, self.rows.len() - outputs, took);
+        self.charge(shares, outputs, self.rows.len(), took);
         self.metrics.steps.inc();
         self.metrics.busy_seconds.inc_by(took.as_secs_f64());
         #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most

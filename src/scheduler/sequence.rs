@@ -38,6 +38,8 @@ pub(super) struct Sequence {
     queued: Instant,
     /// Tokens of the prompt that were there already when it first began.
     cached: Option<usize>,
+    /// Joules so far, unless some of them are not known.
+    joules: Option<f64>,
     taken_up: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
@@ -61,6 +63,7 @@ impl Sequence {
             prediction,
             record: Record::default(),
             cached: None,
+            joules: Some(0.0),
             taken_up: None,
             first_token: None,
             last_token: None,
@@ -188,6 +191,11 @@ impl Sequence {
         debug_assert!(self.computed <= self.tokens.len());
     }
 
+    /// A step cost so many joules; none if nobody knows.
+    pub(super) fn spent(&mut self, joules: Option<f64>) {
+        self.joules = self.joules.zip(joules).map(|(all, more)| all + more);
+    }
+
     /// It waits again, without cells of its own.
     pub(super) fn put_back(&mut self, now: Instant) {
         self.computed = 0;
@@ -302,8 +310,12 @@ impl Sequence {
             cached_tokens: u32::try_from(self.cached.unwrap_or(0)).unwrap_or(u32::MAX),
             generated_tokens: self.generated(),
             predicted_tokens: self.prediction.as_ref().map(Prediction::usage),
+            energy_joules: self.joules,
             timings,
         };
+        if let Some(joules) = self.joules {
+            metrics.energy.request(joules);
+        }
         // Before the client hears of it: its next request must find the place free.
         if let Some(mut place) = self.job.place.take() {
             place.served();

@@ -1,7 +1,7 @@
 //! The scheduler's logic against the fake engine, one step at a time.
 
+use std::cell::Cell;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use tokio::sync::mpsc::Receiver;
@@ -10,6 +10,8 @@ use super::*;
 use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, Token};
 use crate::telemetry::Metrics;
+
+mod governed;
 
 const SHAPE: Shape = Shape {
     cells: 512,
@@ -88,11 +90,14 @@ fn check_integrity(scheduler: &Scheduler<FakeEngine>) {
     assert_eq!(scheduler.cache.engine().used(), scheduler.cache.cells());
 }
 
-/// Every step takes a millisecond, however many rows it has.
+/// Every step takes a millisecond, however many rows it has and whatever other tests run.
 fn step(scheduler: &mut Scheduler<FakeEngine>) {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    static ASKED: AtomicU64 = AtomicU64::new(0);
-    let clock = || *START + Duration::from_millis(ASKED.fetch_add(1, Ordering::Relaxed));
+    thread_local! { static ASKED: Cell<u64> = const { Cell::new(0) }; }
+    let clock = || {
+        ASKED.set(ASKED.get() + 1);
+        *START + Duration::from_millis(ASKED.get())
+    };
     scheduler.step(&clock);
     check_integrity(scheduler);
 }

@@ -9,6 +9,7 @@ use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::headroom::Tariff;
 pub use embedding::EmbeddingMetrics;
 
 /// Why the registry refused a metric: two of one name, or a malformed name. A defect of ours.
@@ -26,6 +27,10 @@ const DURATION: [f64; 12] = [
 const QUEUE: [f64; 11] = [
     0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
+/// Joules: a kiosk's answer by a small model, to a long one by a large one.
+const ENERGY: [f64; 12] = [
+    0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0,
+];
 const BATCH: [f64; 12] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0,
 ];
@@ -37,6 +42,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     rejected: IntCounterVec,
     model_info: IntGaugeVec,
+    model_memory: IntGaugeVec,
     waiting: IntGaugeVec,
     running: IntGaugeVec,
     cancelled: IntCounterVec,
@@ -59,6 +65,8 @@ pub struct Metrics {
     batch_tokens: HistogramVec,
     kv_usage: GaugeVec,
     kv_tokens: IntGaugeVec,
+    request_energy: HistogramVec,
+    engine_energy: CounterVec,
 }
 
 /// The series of one model, resolved once: the scheduler touches them every step.
@@ -112,6 +120,40 @@ pub struct ModelMetrics {
     pub kv_parked: IntGauge,
     /// KV cells that hold nothing.
     pub kv_free: IntGauge,
+    /// What the energy went into.
+    pub energy: EnergyMetrics,
+}
+
+/// The energy of one model. While it is not known there is no series, rather than one at 0.
+#[derive(Debug, Clone)]
+pub struct EnergyMetrics {
+    model: String,
+    requests: HistogramVec,
+    engine: CounterVec,
+}
+
+impl EnergyMetrics {
+    /// A request took so much, all in all.
+    pub fn request(&self, joules: f64) {
+        let model = self.model.as_str();
+        self.requests.with_label_values(&[model]).observe(joules);
+    }
+
+    /// The engine worked for `seconds` on a `phase` of a request.
+    pub fn computed(&self, phase: &str, tariff: &Tariff, seconds: f64) {
+        let add = |part: &str, watts: f64| {
+            let labels = &[self.model.as_str(), phase, part];
+            self.engine
+                .with_label_values(labels)
+                .inc_by((watts * seconds).max(0.0));
+        };
+        if let Some(idle) = tariff.idle {
+            add("idle", idle);
+            add("work", tariff.work);
+        } else {
+            add("whole", tariff.work);
+        }
+    }
 }
 
 impl Metrics {
@@ -149,6 +191,11 @@ impl Metrics {
                 "model_info",
                 "Always 1; what a loaded model is.",
                 &["model", "quantization", "digest"],
+            )?,
+            model_memory: table.int_gauges(
+                "model_memory_bytes",
+                "Memory of a loaded model: its weights, and its KV cache where that can be told.",
+                &["model", "kind"],
             )?,
             waiting: table.int_gauges(
                 "requests_waiting",
@@ -251,6 +298,16 @@ impl Metrics {
                 "Share of the KV cache's cells that running requests use.",
                 &["model"],
             )?,
+            request_energy: table.histograms(
+                "request_energy_joules",
+                "Energy of a request: its share of the engine's time, times what is drawn meanwhile.",
+                &ENERGY,
+            )?,
+            engine_energy: table.seconds(
+                "engine_energy_joules_total",
+                "Energy of the engine's time by phase of a request: drawn in any case (idle), by the work, or both where they cannot be told apart (whole).",
+                &["model", "phase", "part"],
+            )?,
             kv_tokens: table.int_gauges(
                 "kv_cache_tokens",
                 "Cells of the KV cache by state.",
@@ -289,7 +346,27 @@ impl Metrics {
             kv_used: self.kv_tokens.with_label_values(&[model, "used"]),
             kv_parked: self.kv_tokens.with_label_values(&[model, "parked"]),
             kv_free: self.kv_tokens.with_label_values(&[model, "free"]),
+            energy: self.energy_of(model),
         }
+    }
+
+    fn energy_of(&self, model: &str) -> EnergyMetrics {
+        EnergyMetrics {
+            model: model.to_owned(),
+            requests: self.request_energy.clone(),
+            engine: self.engine_energy.clone(),
+        }
+    }
+
+    /// Adds what another room shows.
+    ///
+    /// # Errors
+    /// [`MetricsError`] when there is one of that name already.
+    pub fn register(
+        &self,
+        collector: Box<dyn prometheus::core::Collector>,
+    ) -> Result<(), MetricsError> {
+        self.registry.register(collector)
     }
 
     /// Says what a loaded model is.
@@ -297,6 +374,20 @@ impl Metrics {
         self.model_info
             .with_label_values(&[model, quantization, digest])
             .set(1);
+    }
+
+    /// Says what a loaded model takes of memory, in bytes.
+    pub fn model_memory(&self, model: &str, weights: u64, kv_cache: Option<u64>) {
+        let show = |kind: &str, bytes: u64| {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.model_memory
+                .with_label_values(&[model, kind])
+                .set(bytes);
+        };
+        show("weights", weights);
+        if let Some(bytes) = kv_cache {
+            show("kv_cache", bytes);
+        }
     }
 
     /// Counts an answer. `model` is empty when the request named none that exists.

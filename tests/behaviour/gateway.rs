@@ -100,22 +100,12 @@ impl Gateway {
     }
 
     pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).expect("accepted");
-        stream.set_read_timeout(Some(PATIENCE)).expect("set");
-        stream
+        connect(self.address)
     }
 
     /// Sends a request with `connection: close` and leaves the answer unread.
     pub fn send(&self, method: &str, path: &str, body: &str) -> TcpStream {
-        let mut stream = self.connect();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: edgellm\r\nconnection: close\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .expect("sent");
-        stream
+        send(self.address, method, path, body)
     }
 
     pub fn get(&self, path: &str) -> Response {
@@ -172,6 +162,25 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("accepted");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    stream
+}
+
+/// [`Gateway::send`] for threads that have the address only.
+pub fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> TcpStream {
+    let mut stream = connect(address);
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: edgellm\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("sent");
+    stream
 }
 
 /// Reads to the end of the connection.

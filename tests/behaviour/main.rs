@@ -8,6 +8,7 @@
 mod answers;
 mod bench;
 mod gateway;
+mod headroom;
 mod hostile;
 mod lifecycle;
 mod prompts;

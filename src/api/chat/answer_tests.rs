@@ -54,6 +54,7 @@ fn finished() -> Finished {
         cached_tokens: 8,
         generated_tokens: 5,
         predicted_tokens: None,
+        energy_joules: None,
         timings: Timings::default(),
     }
 }

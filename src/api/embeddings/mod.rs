@@ -16,13 +16,13 @@ use crate::admission::{Place, Presence};
 use crate::embedding::{Embedded, Job};
 use crate::engine::{Reading, Token};
 use crate::pool::{Entry, LoadedEmbedder, Serving};
-use crate::scheduler::JobError;
+use crate::scheduler::{JobError, Timings};
 
 use super::access::Recorded;
 use super::body::JsonBody;
 use super::error::ApiError;
 use super::generate::{refuse_deadline, refuse_if_all_do};
-use super::generation::Record;
+use super::generation::{Record, Spent};
 use super::models::{embeds, find_embedder, serving};
 use super::state::AppState;
 use super::tokenize::{LONG_TEXT, known_tokens};
@@ -48,8 +48,8 @@ pub(super) async fn create(
     let mut record = Record::new(&state.metrics, &entry.id, ENDPOINT);
     let answer = answer(&state, &entry, request.input, form, arrived).await;
     let mut response = match answer {
-        Ok((body, took)) => {
-            record.embedded(took.tokens, took.queue, took.compute);
+        Ok((body, spent)) => {
+            record.embedded(spent);
             ([(CONTENT_TYPE, "application/json")], body).into_response()
         }
         Err(error) => {
@@ -95,13 +95,6 @@ impl TryFrom<&EmbeddingRequest> for Form {
     }
 }
 
-/// Tokens of an answer's texts and the seconds that it took.
-struct Took {
-    tokens: u32,
-    queue: f64,
-    compute: f64,
-}
-
 /// The body of the answer, and what it took. Dropping the future cancels the request.
 async fn answer(
     state: &AppState,
@@ -109,7 +102,7 @@ async fn answer(
     input: Input,
     form: Form,
     arrived: Instant,
-) -> Result<(Vec<u8>, Took), ApiError> {
+) -> Result<(Vec<u8>, Spent), ApiError> {
     let loaded = embedder(state, entry)?;
     let dimensions = dimensions(form, loaded.model.info().dimensions)?;
     let (place, _presence): (Place, Presence) = entry.gate.admit()?;
@@ -129,17 +122,22 @@ async fn answer(
     // The channel to the model's thread may end with the thread only: by a defect.
     let embedded = embedded.await.map_err(|_| ApiError::Internal)?;
     let embedded = embedded.map_err(ApiError::Job)?;
-    let took = Took {
-        tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-        queue: embedded.queue,
-        compute: embedded.compute,
+    let spent = Spent {
+        prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+        energy_joules: embedded.energy_joules,
+        timings: Timings {
+            queue: embedded.queue,
+            prefill: embedded.compute,
+            decode: 0.0,
+        },
+        ..Spent::default()
     };
     let model = entry.id.clone();
     let written = tokio::task::spawn_blocking(move || {
         write(embedded, dimensions, form.encoding, &model, tokens)
     });
     let body = written.await.map_err(|_| ApiError::Internal)??;
-    Ok((body, took))
+    Ok((body, spent))
 }
 
 /// The model's inside, if it embeds.

@@ -117,6 +117,16 @@ fn a_relative_path_starts_at_the_directory_of_its_file() {
 }
 
 #[test]
+fn a_path_that_may_be_left_out_is_none_when_empty_and_relative_to_its_file_otherwise() {
+    assert_eq!(nothing().settings().governor.rehearsal_dir, None);
+    let given = file("a.toml", "[governor]\nrehearsal_dir = ''");
+    assert_eq!(given.settings().governor.rehearsal_dir, None);
+    let given = file("a.toml", "[governor]\nrehearsal_dir = 'drill'");
+    let folder = given.settings().governor.rehearsal_dir;
+    assert_eq!(folder, Some(given.path("drill")));
+}
+
+#[test]
 fn variables_without_the_prefix_are_passed_over() {
     let given = nothing()
         .env("EDGELLM_PORT", "tcp://10.0.0.1:80")

@@ -44,7 +44,7 @@ fn an_unknown_section_is_one_mistake_whatever_it_holds() {
     assert_eq!(
         given.complaints(),
         [
-            "unknown section `auth` in a.toml; the sections are [server], [[models]], [scheduler], [admission], [telemetry]",
+            "unknown section `auth` in a.toml; the sections are [server], [[models]], [scheduler], [admission], [governor], [telemetry]",
             "unknown section `model` in a.toml; did you mean `[[models]]`?",
             "unknown section `sever` in a.toml; did you mean `[server]`?",
         ]
@@ -307,4 +307,36 @@ fn a_relative_path_is_refused_where_its_directory_has_no_unicode_name() {
     let complaints = given.complaints();
     assert_eq!(complaints.len(), 1);
     assert!(complaints[0].contains("must be absolute"), "{complaints:?}");
+}
+
+#[test]
+fn a_measure_that_would_never_begin_is_a_mistake_and_so_is_a_board_that_rests_at_work() {
+    let given = file(
+        "a.toml",
+        "[governor]\nthermal_pace_percent = 95\nmemory_refuse_percent = 0\nmemory_cache_percent = 100\n\
+         board_idle_watts = 12.5\nboard_full_watts = 10",
+    );
+    assert_eq!(
+        given.complaints(),
+        [
+            "`governor.thermal_pace_percent` is 95; it must be below governor.thermal_refuse_percent, which is 90, or 0 for never",
+            "`governor.board_full_watts` is 10; it must be above governor.board_idle_watts, which is 12.5, or both 0",
+        ]
+    );
+}
+
+#[test]
+fn watts_may_have_a_fraction_and_must_be_possible() {
+    let with = |watts: &str| nothing().env("EDGELLM__GOVERNOR__POWER_BUDGET_WATTS", watts);
+    for (watts, budget) in [("20", Some(20.0)), ("7.25", Some(7.25)), ("0", None)] {
+        let governor = with(watts).settings().governor;
+        assert_eq!(governor.power_budget.map(crate::config::Watts::get), budget);
+    }
+    for watts in ["-1", "NaN", "inf", "10001", "20 W", ""] {
+        let complaints = with(watts).complaints();
+        assert!(
+            complaints[0].contains("must be a number of watts from 0 to 10000, like 12.5"),
+            "{complaints:?}"
+        );
+    }
 }

@@ -2,7 +2,7 @@
 
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
-use super::Metrics;
+use super::{EnergyMetrics, Metrics};
 
 /// The series of one embedding model, resolved once. It has no others: no first token, no KV cells.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct EmbeddingMetrics {
     pub busy_seconds: Counter,
     /// Rows of a batch.
     pub batch_tokens: Histogram,
+    /// What the energy went into.
+    pub energy: EnergyMetrics,
 }
 
 impl Metrics {
@@ -42,6 +44,7 @@ impl Metrics {
             steps: self.steps.with_label_values(label),
             busy_seconds: self.busy_seconds.with_label_values(label),
             batch_tokens: self.batch_tokens.with_label_values(label),
+            energy: self.energy_of(model),
         }
     }
 }

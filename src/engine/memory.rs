@@ -1,0 +1,30 @@
+//! What a context's KV cache takes of memory.
+
+use super::Model;
+
+/// llama.cpp keeps keys and values in 16 bits unless told otherwise, and nobody does.
+const BYTES: u64 = 2;
+
+/// Bytes of a KV cache of so many cells, which are taken as a whole when the context is made. None
+/// for models that keep something else, or not the same in every layer.
+#[must_use]
+pub fn kv_cache_bytes(model: &Model, cells: usize) -> Option<u64> {
+    let weights = model.weights();
+    let info = model.info();
+    let number = |key: &str| -> Option<u64> {
+        let key = format!("{}.attention.{key}", info.architecture);
+        weights.meta_val_str(&key).ok()?.trim().parse().ok()
+    };
+    let is_plain = info.shares_prefixes && number("kv_lora_rank").is_none();
+    if !is_plain {
+        return None;
+    }
+    let heads = u64::from(weights.n_head());
+    // A list, where layers differ, is no number.
+    let kv_heads = number("head_count_kv")?;
+    let width = u64::try_from(weights.n_embd()).ok()?.checked_div(heads)?;
+    let key = number("key_length").unwrap_or(width);
+    let value = number("value_length").unwrap_or(width);
+    let per_cell = u64::from(weights.n_layer()) * kv_heads * (key + value) * BYTES;
+    Some(per_cell * cells as u64)
+}

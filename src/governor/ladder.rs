@@ -1,0 +1,332 @@
+//! Which measures hold: a function of the state before, the pressures and the time.
+//!
+//! A measure begins when pressure has been above its threshold for a while, and ends when it has
+//! been clearly below for longer; one that begins again soon after it ended is held for twice as
+//! long each time, so that what ends the pressure does not bring it straight back. What can be
+//! taken more or less far moves slowly, and faster up than down.
+
+use std::time::{Duration, Instant};
+
+use crate::headroom::Resource;
+
+use super::pacer::Pacer;
+use super::policy::{Action, Policy, Rung};
+use super::{Measures, Refusal};
+
+/// Strength a second, up and down.
+const UP: f64 = 0.5;
+const DOWN: f64 = 0.1;
+/// So much less must be wanted before a measure is eased.
+const DEAD_BAND: f64 = 0.1;
+/// Relapses that still make it last longer: eight times as long at most.
+const MOST_RELAPSES: u32 = 3;
+/// A measure that began again within so many recovery times has relapsed.
+const RELAPSE: u32 = 4;
+
+/// How short a resource is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Pressure {
+    pub(super) resource: Resource,
+    pub(super) value: f64,
+    /// Not by a measured draw, but by a rehearsal or the firmware: pacing cannot be seen to help.
+    pub(super) is_given: bool,
+}
+
+/// What a decision depends on beside the state. A resource of which nothing is known makes no
+/// pressure.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Input {
+    pub(super) pressures: Vec<Pressure>,
+    /// Where power is paced by its controller.
+    pub(super) pacer: Option<Pacer>,
+}
+
+impl Input {
+    pub(super) fn of(&self, resource: Resource) -> Option<Pressure> {
+        let mut pressures = self.pressures.iter();
+        pressures
+            .find(|pressure| pressure.resource == resource)
+            .copied()
+    }
+
+    /// The controller, if it is what decides on power.
+    fn controller(&self) -> Option<Pacer> {
+        let is_given = self.of(Resource::Power).is_some_and(|power| power.is_given);
+        self.pacer.filter(|_| !is_given)
+    }
+}
+
+/// One measure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    Off {
+        /// Since when pressure has been above the threshold.
+        over: Option<Instant>,
+    },
+    On {
+        /// How far it is taken, 0 to 1.
+        strength: f64,
+        /// Since when pressure has been clearly below the threshold.
+        below: Option<Instant>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Stage {
+    phase: Phase,
+    /// When it last ended.
+    ended: Option<Instant>,
+    relapses: u32,
+}
+
+impl Stage {
+    const NEW: Self = Self {
+        phase: Phase::Off { over: None },
+        ended: None,
+        relapses: 0,
+    };
+
+    fn strength(&self) -> Option<f64> {
+        match self.phase {
+            Phase::Off { .. } => None,
+            Phase::On { strength, .. } => Some(strength),
+        }
+    }
+
+    /// How long pressure must be gone before it ends.
+    fn hold(&self, policy: &Policy) -> Duration {
+        policy.recover * (1 << self.relapses)
+    }
+}
+
+/// All measures, in the order of the policy's rungs.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    stages: Vec<Stage>,
+    at: Option<Instant>,
+}
+
+impl State {
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self {
+            stages: vec![Stage::NEW; policy.rungs.len()],
+            at: None,
+        }
+    }
+
+    /// The state after `now`.
+    pub(super) fn next(&self, policy: &Policy, input: &Input, now: Instant) -> Self {
+        let passed = self
+            .at
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let stages = policy
+            .rungs
+            .iter()
+            .zip(&self.stages)
+            .map(|(rung, stage)| {
+                let wanted = self.wanted(policy, rung, input);
+                advance(*stage, wanted, rung, policy, now, passed.as_secs_f64())
+            })
+            .collect();
+        Self {
+            stages,
+            at: Some(now),
+        }
+    }
+
+    /// What pressure asks of a rung.
+    fn wanted(&self, policy: &Policy, rung: &Rung, input: &Input) -> Wanted {
+        let value = input
+            .of(rung.resource)
+            .map_or(0.0, |pressure| pressure.value);
+        let mut wanted = Wanted {
+            begin: value >= rung.from,
+            end: value < rung.from - policy.hysteresis,
+            strength: ((value - rung.from) / (rung.full - rung.from).max(0.01)).clamp(0.0, 1.0),
+        };
+        if !rung.action.is_graded() {
+            wanted.strength = 1.0;
+        }
+        if rung.resource == Resource::Power
+            && let Some(pacer) = input.controller()
+        {
+            match rung.action {
+                Action::Pace => {
+                    wanted = Wanted {
+                        begin: pacer.is_biting,
+                        end: !pacer.is_biting,
+                        // The controller decides on that.
+                        strength: 0.0,
+                    };
+                }
+                Action::Rows | Action::Refuse => wanted.begin &= pacer.is_exhausted,
+                Action::Cache | Action::Flex => {}
+            }
+        } else if rung.action == Action::Refuse {
+            // Only when all that does less harm is done.
+            let mut milder =
+                policy.rungs.iter().zip(&self.stages).filter(|(other, _)| {
+                    other.resource == rung.resource && other.action.is_graded()
+                });
+            wanted.begin &= milder.all(|(_, stage)| stage.strength() >= Some(1.0));
+        }
+        wanted
+    }
+
+    /// The hardest measure that holds.
+    pub(super) fn level(&self, policy: &Policy) -> u8 {
+        self.held(policy)
+            .map(|(rung, _)| rung.action.level())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The hardest measure that holds, and for what.
+    pub(super) fn hardest(&self, policy: &Policy) -> Option<(Action, Resource)> {
+        let held = self
+            .held(policy)
+            .map(|(rung, _)| (rung.action, rung.resource));
+        held.max_by_key(|(action, _)| *action)
+    }
+
+    /// Measures that hold now and did not in `before`.
+    pub(super) fn begun<'a>(
+        &'a self,
+        before: &'a Self,
+        policy: &'a Policy,
+    ) -> impl Iterator<Item = (Action, Resource)> + 'a {
+        policy
+            .rungs
+            .iter()
+            .zip(self.stages.iter().zip(&before.stages))
+            .filter(|(_, (now, before))| now.strength().is_some() && before.strength().is_none())
+            .map(|(rung, _)| (rung.action, rung.resource))
+    }
+
+    /// What is to be done.
+    pub(super) fn measures(&self, policy: &Policy, input: &Input, now: Instant) -> Measures {
+        let strongest = |action: Action| {
+            self.held(policy)
+                .filter(|(rung, _)| rung.action == action)
+                .filter_map(|(_, stage)| stage.strength())
+                .fold(0.0, f64::max)
+        };
+        let between = |strength: f64, least: f64| strength * least + (1.0 - strength);
+        let paced = between(strongest(Action::Pace), policy.least_duty);
+        let controlled = input
+            .controller()
+            .filter(|_| policy.paces_power())
+            .map_or(1.0, |pacer| pacer.duty());
+        let refusing = self
+            .held(policy)
+            .find(|(rung, _)| rung.action == Action::Refuse);
+        Measures {
+            parked: between(strongest(Action::Cache), 0.0),
+            flex: !self
+                .held(policy)
+                .any(|(rung, _)| rung.action == Action::Flex),
+            rows: between(strongest(Action::Rows), policy.least_rows),
+            duty: paced.min(controlled),
+            refusal: refusing.map(|(rung, stage)| {
+                let calm = match stage.phase {
+                    Phase::On {
+                        below: Some(below), ..
+                    } => now.saturating_duration_since(below),
+                    _ => Duration::ZERO,
+                };
+                Refusal {
+                    resource: rung.resource,
+                    retry_after: stage
+                        .hold(policy)
+                        .saturating_sub(calm)
+                        .max(Duration::from_secs(1)),
+                }
+            }),
+        }
+    }
+
+    fn held<'a>(&'a self, policy: &'a Policy) -> impl Iterator<Item = (&'a Rung, &'a Stage)> {
+        let rungs = policy.rungs.iter().zip(&self.stages);
+        rungs.filter(|(_, stage)| stage.strength().is_some())
+    }
+}
+
+/// What pressure asks of a measure.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    begin: bool,
+    end: bool,
+    strength: f64,
+}
+
+fn advance(
+    stage: Stage,
+    wanted: Wanted,
+    rung: &Rung,
+    policy: &Policy,
+    now: Instant,
+    seconds: f64,
+) -> Stage {
+    let lasted = |since: Instant| now.saturating_duration_since(since);
+    match stage.phase {
+        Phase::Off { .. } if !wanted.begin => Stage {
+            phase: Phase::Off { over: None },
+            ..stage
+        },
+        Phase::Off { over } => {
+            let over = over.unwrap_or(now);
+            if lasted(over) < policy.patience(rung.resource) {
+                return Stage {
+                    phase: Phase::Off { over: Some(over) },
+                    ..stage
+                };
+            }
+            let soon = stage.hold(policy) * RELAPSE;
+            let relapsed = stage.ended.is_some_and(|ended| lasted(ended) < soon);
+            Stage {
+                phase: Phase::On {
+                    strength: if rung.action.is_graded() { 0.0 } else { 1.0 },
+                    below: None,
+                },
+                relapses: if relapsed {
+                    (stage.relapses + 1).min(MOST_RELAPSES)
+                } else {
+                    0
+                },
+                ..stage
+            }
+        }
+        Phase::On { strength, below } => {
+            let below = wanted.end.then(|| below.unwrap_or(now));
+            if below.is_some_and(|below| lasted(below) >= stage.hold(policy)) {
+                return Stage {
+                    phase: Phase::Off { over: None },
+                    ended: Some(now),
+                    ..stage
+                };
+            }
+            Stage {
+                phase: Phase::On {
+                    strength: moved(strength, wanted.strength, seconds),
+                    below,
+                },
+                ..stage
+            }
+        }
+    }
+}
+
+/// Towards what is wanted, as far as `seconds` allow.
+fn moved(strength: f64, wanted: f64, seconds: f64) -> f64 {
+    if wanted > strength {
+        (strength + UP * seconds).min(wanted)
+    } else if wanted < strength - DEAD_BAND || wanted <= 0.0 {
+        (strength - DOWN * seconds).max(wanted)
+    } else {
+        strength
+    }
+}
+
+#[cfg(test)]
+#[path = "ladder_tests.rs"]
+mod tests;

@@ -1,0 +1,283 @@
+//! Acts on what is short: power, heat, memory, and the processor's time.
+//!
+//! The governor decides how much harm is needed and publishes it as [`Measures`]; it knows nobody
+//! who obeys. Models' schedulers and the door read [`Governed`] and do their part.
+//!
+//! Every resource has a ladder of measures, each with the pressure at which it begins, in the
+//! order of the harm that they do: fewer beginnings of prompts are kept, flex requests are parked,
+//! fewer requests run at once, steps are paced, requests are refused. Between its threshold and the
+//! last one of its ladder a measure grows. Power has a second way to be paced: by a controller that
+//! holds the average draw just within the budget, so that all of it can be used; for power the
+//! other two hard measures wait until that is not enough, because fewer rows make every token
+//! dearer.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `policy` | the ladders, from the configuration |
+//! | `ladder` | which measures hold: a function of state, pressures and time |
+//! | `pacer` | the share of the time that fits a power budget: a function of state and interval |
+//! | `rehearsal` | pressure out of files, to try all of this |
+//! | `words` | what the log says |
+//! | `watch` | the thread that looks, decides and publishes |
+
+mod ladder;
+mod pacer;
+mod policy;
+mod rehearsal;
+mod watch;
+mod words;
+
+#[cfg(test)]
+mod simulation;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch::{Receiver, channel};
+
+use crate::headroom::{Resource, Tariff};
+
+pub use watch::Governor;
+
+/// What is to be done, all of it in shares of what could be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measures {
+    /// Cells of the KV cache that may hold what no running request uses.
+    pub parked: f64,
+    /// Whether flex requests run.
+    pub flex: bool,
+    /// Requests that run at once.
+    pub rows: f64,
+    /// The time that the engine may compute.
+    pub duty: f64,
+    /// Why nobody is let in.
+    pub refusal: Option<Refusal>,
+}
+
+/// Nobody is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is short.
+    pub resource: Resource,
+    /// When that may be over.
+    pub retry_after: Duration,
+}
+
+impl Measures {
+    /// Everything as if nobody governed.
+    pub const NONE: Self = Self {
+        parked: 1.0,
+        flex: true,
+        rows: 1.0,
+        duty: 1.0,
+        refusal: None,
+    };
+
+    /// Of `most` requests, those that may run.
+    #[must_use]
+    pub fn rows_of(&self, most: usize) -> usize {
+        share_of(self.rows, most).max(1)
+    }
+
+    /// Of `cells`, those that may hold what no running request uses; none for all of them.
+    #[must_use]
+    pub fn parked_of(&self, cells: usize) -> Option<usize> {
+        (self.parked < 1.0).then(|| share_of(self.parked, cells))
+    }
+
+    /// How long to rest after having computed for `busy`.
+    #[must_use]
+    pub fn rest(&self, busy: Duration) -> Duration {
+        if self.duty >= 1.0 {
+            return Duration::ZERO;
+        }
+        busy.mul_f64(self.duty.max(0.01).recip() - 1.0)
+    }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)] // of a share between 0 and 1
+fn share_of(share: f64, whole: usize) -> usize {
+    (share * whole as f64).round() as usize
+}
+
+/// What is published.
+#[derive(Debug, Clone, Copy)]
+struct Published {
+    measures: Measures,
+    tariff: Option<Tariff>,
+    /// When the governor is taken for dead: what it said then no longer holds.
+    until: Option<Instant>,
+}
+
+/// What those who obey see. Cheap to clone and to ask.
+#[derive(Debug, Clone)]
+pub struct Governed {
+    published: Receiver<Published>,
+    work: Arc<Mutex<Work>>,
+}
+
+impl Default for Governed {
+    /// Nobody governs.
+    fn default() -> Self {
+        let (_, published) = channel(Published {
+            measures: Measures::NONE,
+            tariff: None,
+            until: None,
+        });
+        Self {
+            published,
+            work: Arc::default(),
+        }
+    }
+}
+
+impl Governed {
+    /// What is to be done now.
+    #[must_use]
+    pub fn measures(&self) -> Measures {
+        let published = *self.published.borrow();
+        match published.until {
+            Some(until) if Instant::now() > until => Measures::NONE,
+            _ => published.measures,
+        }
+    }
+
+    /// What a second of the engine costs now, if that is known.
+    #[must_use]
+    pub fn tariff(&self) -> Option<Tariff> {
+        let published = *self.published.borrow();
+        let is_old = published.until.is_some_and(|until| Instant::now() > until);
+        published.tariff.filter(|_| !is_old)
+    }
+
+    /// What a test says holds.
+    #[cfg(test)]
+    pub(crate) fn fixed(measures: Measures, tariff: Option<Tariff>) -> Self {
+        let (_, published) = channel(Published {
+            measures,
+            tariff,
+            until: None,
+        });
+        Self {
+            published,
+            work: Arc::default(),
+        }
+    }
+
+    /// An engine computes until the guard is dropped.
+    #[must_use]
+    pub fn work(&self) -> Working {
+        let since = Instant::now();
+        lock(&self.work).under_way.push(since);
+        Working {
+            work: Arc::clone(&self.work),
+            since,
+        }
+    }
+}
+
+/// What engines have computed, all of them together.
+#[derive(Debug, Default)]
+struct Work {
+    done: Duration,
+    /// When the steps under way began; as many as there are models.
+    under_way: Vec<Instant>,
+}
+
+impl Work {
+    /// All of it until `now`. A long step counts while it runs: what is drawn is drawn then.
+    fn done(&self, now: Instant) -> Duration {
+        let under_way = self.under_way.iter();
+        let so_far = under_way.map(|since| now.saturating_duration_since(*since));
+        self.done + so_far.sum::<Duration>()
+    }
+}
+
+fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A step of an engine under way.
+#[derive(Debug)]
+pub struct Working {
+    work: Arc<Mutex<Work>>,
+    since: Instant,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        let mut work = lock(&self.work);
+        if let Some(place) = work.under_way.iter().position(|since| *since == self.since) {
+            work.under_way.swap_remove(place);
+            work.done += self.since.elapsed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_become_numbers_and_somebody_always_runs() {
+        let half = Measures {
+            parked: 0.5,
+            rows: 0.5,
+            duty: 0.25,
+            ..Measures::NONE
+        };
+        assert_eq!((half.rows_of(16), half.rows_of(1)), (8, 1));
+        assert_eq!(half.parked_of(1000), Some(500));
+        assert_eq!(
+            half.rest(Duration::from_millis(10)),
+            Duration::from_millis(30)
+        );
+        let none = Measures {
+            rows: 0.0,
+            ..Measures::NONE
+        };
+        assert_eq!(none.rows_of(16), 1);
+        assert_eq!(Measures::NONE.parked_of(1000), None);
+        assert_eq!(Measures::NONE.rest(Duration::from_secs(1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_a_dead_governor_said_no_longer_holds() {
+        let strict = Measures {
+            flex: false,
+            ..Measures::NONE
+        };
+        let now = Instant::now();
+        let (sender, published) = channel(Published {
+            measures: strict,
+            tariff: None,
+            until: Some(now + Duration::from_mins(1)),
+        });
+        let governed = Governed {
+            published,
+            work: Arc::default(),
+        };
+        assert_eq!(governed.measures(), strict);
+        sender.send_modify(|published| {
+            published.until = now.checked_sub(Duration::from_secs(1));
+        });
+        assert_eq!(governed.measures(), Measures::NONE);
+    }
+    #[test]
+    fn a_step_counts_while_it_is_under_way_and_once() {
+        let governed = Governed::default();
+        let start = Instant::now();
+        let later = start + Duration::from_secs(60);
+        let (one, other) = (governed.work(), governed.work());
+        let under_way = lock(&governed.work).done(later);
+        assert!(under_way > Duration::from_secs(119));
+        drop(one);
+        drop(other);
+        assert!(lock(&governed.work).done(later) < Duration::from_secs(1));
+        assert!(lock(&governed.work).under_way.is_empty());
+    }
+}

@@ -1,0 +1,251 @@
+//! The thread that looks, decides and publishes. Reading a sensor may block in its driver, so it
+//! is a thread of its own and no task, and nobody waits for it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::config::Governor as Settings;
+use crate::headroom::{Monitor, Outlook, PowerModel, Resource, Series, Tariff};
+
+use super::ladder::{Input, Pressure, State};
+use super::pacer::{Interval, Pacer};
+use super::policy::Policy;
+use super::rehearsal::Rehearsal;
+use super::words::sentence;
+use super::{Governed, Measures, Published, Work, lock};
+
+/// Without a word for so long, the governor is taken for dead.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Looks in which a sensor should have shown itself.
+const PATIENCE: u32 = 5;
+
+/// The running governor; dropping it ends its thread after the look that is under way.
+#[derive(Debug)]
+pub struct Governor {
+    governed: Governed,
+    _stop: Sender<()>,
+}
+
+impl Governor {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(settings: &Settings, series: Series) -> io::Result<Self> {
+        let (publish, published) = watch::channel(Published {
+            measures: Measures::NONE,
+            tariff: None,
+            until: None,
+        });
+        let governed = Governed {
+            published,
+            work: Arc::default(),
+        };
+        let mut round = Round::new(settings, series, Arc::clone(&governed.work));
+        let (stop, stopped) = channel::<()>();
+        let interval = settings.sample_interval;
+        std::thread::Builder::new()
+            .name("governor".to_owned())
+            .spawn(move || {
+                loop {
+                    publish.send_replace(round.go(Instant::now()));
+                    if stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self {
+            governed,
+            _stop: stop,
+        })
+    }
+
+    /// What it says, for those who obey.
+    #[must_use]
+    pub fn governed(&self) -> Governed {
+        self.governed.clone()
+    }
+}
+
+/// What is kept between two looks.
+struct Round {
+    monitor: Monitor,
+    series: Series,
+    policy: Policy,
+    enabled: bool,
+    rehearsal: Option<Rehearsal>,
+    state: State,
+    pacer: Pacer,
+    /// What each source of power draws at rest and at work.
+    models: BTreeMap<String, PowerModel>,
+    work: Arc<Mutex<Work>>,
+    /// When the last look was, and what engines had computed by then.
+    last: Option<(Instant, Duration)>,
+    silence: Duration,
+    /// Looks that a budget has waited for somebody who sees its draw; none once that is said.
+    unseen: Option<u32>,
+    /// Who sees the draw and who sets the budget, as the log has it.
+    told: Option<(String, &'static str)>,
+}
+
+impl Round {
+    fn new(settings: &Settings, series: Series, work: Arc<Mutex<Work>>) -> Self {
+        let mut policy = Policy::new(settings);
+        if !settings.enabled {
+            policy.rungs.clear();
+        }
+        for rung in &policy.rungs {
+            series.announce(rung.action.as_str(), rung.resource);
+        }
+        Self {
+            monitor: Monitor::new(settings),
+            series,
+            enabled: settings.enabled,
+            rehearsal: settings.rehearsal_dir.as_deref().map(Rehearsal::new),
+            state: State::new(&policy),
+            policy,
+            pacer: Pacer::default(),
+            models: BTreeMap::new(),
+            work,
+            last: None,
+            silence: SILENCE.max(5 * settings.sample_interval),
+            unseen: settings.power_budget.map(|_| 0),
+            told: None,
+        }
+    }
+
+    fn go(&mut self, now: Instant) -> Published {
+        let outlook = self.monitor.look(now);
+        self.tell(&outlook);
+        let busy = self.busy_share(now);
+        self.learn(&outlook, busy);
+        let rehearsed = self.rehearsal.as_mut().map(Rehearsal::read);
+        let pressures = pressures(&outlook, &rehearsed.unwrap_or_default());
+        self.pace(&outlook, busy);
+        let has_controller = self.enabled && outlook.power.is_some() && self.policy.paces_power();
+        let input = Input {
+            pressures,
+            pacer: has_controller.then_some(self.pacer),
+        };
+        let before = std::mem::replace(&mut self.state, State::new(&self.policy));
+        self.state = before.next(&self.policy, &input, now);
+        let measures = self.state.measures(&self.policy, &input, now);
+        for (action, resource) in self.state.begun(&before, &self.policy) {
+            self.series.began(action.as_str(), resource);
+        }
+        let level = self.state.level(&self.policy);
+        if level != before.level(&self.policy) {
+            let hardest = self.state.hardest(&self.policy);
+            let text = sentence(hardest, &measures, &input, &outlook);
+            let duty = measures.duty;
+            if level > 0 {
+                tracing::warn!(level, duty, "{text}");
+            } else {
+                tracing::info!(level, "{text}");
+            }
+        }
+        let shown: Vec<_> = input
+            .pressures
+            .iter()
+            .map(|pressure| (pressure.resource, pressure.value))
+            .collect();
+        self.series.show(&outlook, &shown, level, now);
+        Published {
+            measures,
+            tariff: self.tariff(&outlook),
+            until: Some(now + self.silence),
+        }
+    }
+
+    /// Says which draw is held against which budget when that changes, and when there is none.
+    fn tell(&mut self, outlook: &Outlook) {
+        if let Some(power) = &outlook.power {
+            self.unseen = None;
+            let told = (power.drawn_by.clone(), power.budget_by);
+            if self.told.as_ref() != Some(&told) {
+                tracing::info!(
+                    drawn_by = power.drawn_by,
+                    budget_by = power.budget_by,
+                    watts = power.budget,
+                    "a power budget holds"
+                );
+                self.told = Some(told);
+            }
+        } else if let Some(looks) = &mut self.unseen {
+            *looks += 1;
+            if *looks > PATIENCE {
+                self.unseen = None;
+                tracing::warn!(
+                    "governor.power_budget_watts has no effect: no sensor sees what it is for; \
+                     name one in governor.board_power_sensor, or declare governor.board_idle_watts \
+                     and governor.board_full_watts"
+                );
+            }
+        }
+    }
+
+    /// The share of the time since the last look that engines computed, steps under way included.
+    fn busy_share(&mut self, now: Instant) -> Option<f64> {
+        let done = lock(&self.work).done(now);
+        let (at, before) = self.last.replace((now, done))?;
+        let passed = now.saturating_duration_since(at).as_secs_f64();
+        (passed > 0.0).then(|| done.saturating_sub(before).as_secs_f64() / passed)
+    }
+
+    fn learn(&mut self, outlook: &Outlook, busy: Option<f64>) {
+        let Some(busy) = busy else { return };
+        for draw in &outlook.draws {
+            if let Some(watts) = outlook.latest.get(&draw.source) {
+                let model = self.models.entry(draw.source.clone());
+                model.or_default().observe(*watts, busy);
+            }
+        }
+    }
+
+    fn pace(&mut self, outlook: &Outlook, busy: Option<f64>) {
+        let Some(power) = &outlook.power else {
+            self.pacer = Pacer::default();
+            return;
+        };
+        let latest = outlook.latest.get(&power.drawn_by);
+        if let (Some(busy), Some(watts)) = (busy, latest) {
+            let interval = Interval {
+                watts: *watts,
+                budget: power.budget,
+                busy,
+            };
+            let model = self.models.get(&power.drawn_by);
+            let tariff = model.and_then(PowerModel::tariff);
+            self.pacer = self.pacer.next(interval, tariff, self.policy.least_duty);
+        }
+    }
+
+    fn tariff(&self, outlook: &Outlook) -> Option<Tariff> {
+        self.models.get(&outlook.attributed()?.source)?.tariff()
+    }
+}
+
+/// What is measured, and what is rehearsed where that is more.
+fn pressures(outlook: &Outlook, rehearsed: &[(Resource, f64)]) -> Vec<Pressure> {
+    Resource::ALL
+        .into_iter()
+        .filter_map(|resource| {
+            let measured = outlook.pressure(resource);
+            let given = rehearsed.iter().find(|(found, _)| *found == resource);
+            let given = given.map(|(_, pressure)| *pressure);
+            let by_firmware = outlook.live.contains(&resource);
+            let value = measured.into_iter().chain(given).reduce(f64::max)?;
+            Some(Pressure {
+                resource,
+                value,
+                is_given: by_firmware || given.is_some_and(|given| measured < Some(given)),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,29 @@
+//! What the gateway has left: watts, degrees, bytes, and the processor's time.
+//!
+//! [`Monitor`] looks at the sensors and says what is known as an [`Outlook`]; it decides nothing.
+//! What is not known is left out, never 0: a wrong number is worse than none.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `roots` | where the kernel's files are, and reading one without trusting it |
+//! | `reading` | the trait of sensors, and all that they can say |
+//! | `sensors` | one file for each kind |
+//! | `energy` | counters that wrap; what a second of the engine costs |
+//! | `outlook` | headroom and pressure: plain functions of readings |
+//! | `monitor` | asks all sensors, keeps averages, counts what fails |
+//! | `series` | the metrics |
+
+mod energy;
+mod monitor;
+mod outlook;
+mod reading;
+mod roots;
+mod sensors;
+mod series;
+
+pub(crate) use energy::PowerModel;
+pub use energy::Tariff;
+pub use monitor::{Monitor, Outlook};
+pub use outlook::PowerHeadroom;
+pub use reading::Resource;
+pub use series::Series;

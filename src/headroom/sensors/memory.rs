@@ -1,0 +1,339 @@
+//! Memory: of the system, of the tightest control group above this process, and its own.
+//!
+//! What counts as used in a control group is what kubelet counts: all of it, less the file cache
+//! that nothing has touched for a while. An mmapped model is file memory that is touched at every
+//! step, so it counts.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Instant;
+
+use super::super::reading::{Memory, Reading, Report, Sensor};
+use super::super::roots::{self, Problem, Roots};
+
+/// What the kernel thinks can be had without swapping.
+#[derive(Debug)]
+pub(crate) struct System;
+
+impl Sensor for System {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
+        let mut report = Report::default();
+        if let Some((limit, available)) = report.note(system(roots)) {
+            report.push(Reading::Memory(Memory {
+                limit,
+                usage: limit - available,
+                available,
+            }));
+        }
+        report
+    }
+}
+
+/// `MemTotal` and `MemAvailable` in bytes; kernels before 3.14 do not have the latter.
+fn system(roots: &Roots) -> Result<Option<(f64, f64)>, Problem> {
+    let path = roots.procfs.join("meminfo");
+    let Some(text) = roots::text(&path)? else {
+        return Ok(None);
+    };
+    match (
+        kibibytes(&text, "MemTotal"),
+        kibibytes(&text, "MemAvailable"),
+    ) {
+        (Some(total), Some(available)) if total > 0.0 && available <= total => {
+            Ok(Some((total, available)))
+        }
+        _ => Err(Problem::garbage(&path, &text)),
+    }
+}
+
+/// A line `Name:  12 kB` in bytes. The procfs crate would refuse the whole file for one of its
+/// other lines.
+fn kibibytes(text: &str, name: &str) -> Option<f64> {
+    let value = text.lines().find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        (found == name).then(|| value.trim().strip_suffix(" kB"))?
+    })?;
+    #[allow(clippy::cast_precision_loss)] // memories are below 2^52 bytes
+    value.parse::<u64>().ok().map(|value| value as f64 * 1024.0)
+}
+
+/// The control groups of this process, versions 1 and 2.
+#[derive(Debug)]
+pub(crate) struct ControlGroup;
+
+impl Sensor for ControlGroup {
+    fn name(&self) -> &'static str {
+        "control_group"
+    }
+
+    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
+        let mut report = Report::default();
+        let Some(text) = report.note(roots::text(&roots.procfs.join("self/cgroup"))) else {
+            return report;
+        };
+        // A limit beyond the memory that there is limits nothing.
+        let most = system(roots)
+            .ok()
+            .flatten()
+            .map_or(f64::INFINITY, |(total, _)| total);
+        let tightest = places(&text, &roots.cgroup)
+            .into_iter()
+            .filter_map(|place| report.note(place.memory(most)))
+            .min_by(|one, other| one.ratio().total_cmp(&other.ratio()));
+        if let Some(memory) = tightest {
+            report.push(Reading::Memory(memory));
+        }
+        report
+    }
+}
+
+/// A control group, and how its version calls its files.
+#[derive(Debug, PartialEq)]
+struct Place {
+    folder: PathBuf,
+    files: &'static Files,
+}
+
+#[derive(Debug, PartialEq)]
+struct Files {
+    limits: &'static [&'static str],
+    usage: &'static str,
+    idle_cache: &'static str,
+}
+
+const VERSION_1: Files = Files {
+    limits: &["memory.limit_in_bytes"],
+    usage: "memory.usage_in_bytes",
+    idle_cache: "total_inactive_file",
+};
+
+const VERSION_2: Files = Files {
+    // Above `high` it is slowed down until it stands still.
+    limits: &["memory.max", "memory.high"],
+    usage: "memory.current",
+    idle_cache: "inactive_file",
+};
+
+/// Every group from the process's own up to the root, of each hierarchy that has memory in it.
+fn places(text: &str, root: &Path) -> Vec<Place> {
+    let mut places = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let (mounts, files) = if controllers.is_empty() {
+            (vec![root.to_owned(), root.join("unified")], &VERSION_2)
+        } else if controllers.split(',').any(|name| name == "memory") {
+            (vec![root.join("memory")], &VERSION_1)
+        } else {
+            continue;
+        };
+        for mount in mounts {
+            let mut below = relative(path);
+            // In a container the path may be that of the host, while the mount begins at the group.
+            if !mount.join(&below).is_dir() {
+                below = PathBuf::new();
+            }
+            for folder in below.ancestors() {
+                places.push(Place {
+                    folder: mount.join(folder),
+                    files,
+                });
+            }
+        }
+    }
+    places
+}
+
+/// Without its leading slash; empty for one that leads out of the mount.
+fn relative(path: &str) -> PathBuf {
+    let path = Path::new(path.trim_start_matches('/'));
+    let stays = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if stays {
+        path.to_owned()
+    } else {
+        PathBuf::new()
+    }
+}
+
+impl Place {
+    /// None where there is no limit below `most`.
+    fn memory(&self, most: f64) -> Result<Option<Memory>, Problem> {
+        let mut limit = None;
+        for file in self.files.limits {
+            let path = self.folder.join(file);
+            let bytes = match roots::text(&path)? {
+                None => continue,
+                Some(text) if text == "max" => continue,
+                Some(text) => text
+                    .parse::<f64>()
+                    .map_err(|_| Problem::garbage(&path, &text))?,
+            };
+            if bytes > 0.0 && bytes < most {
+                limit = Some(limit.map_or(bytes, |limit: f64| limit.min(bytes)));
+            }
+        }
+        let Some(limit) = limit else {
+            return Ok(None);
+        };
+        #[allow(clippy::cast_precision_loss)] // memories are below 2^52 bytes
+        let bytes = |bytes: u64| bytes as f64;
+        let Some(used) = roots::number::<u64>(&self.folder.join(self.files.usage))? else {
+            return Ok(None);
+        };
+        let stat = roots::text(&self.folder.join("memory.stat"))?.unwrap_or_default();
+        let idle_cache = stat.lines().find_map(|line| {
+            let (name, value) = line.split_once(' ')?;
+            (name == self.files.idle_cache).then(|| value.parse::<u64>().ok())?
+        });
+        let usage = bytes(used.saturating_sub(idle_cache.unwrap_or(0)));
+        Ok(Some(Memory {
+            limit,
+            usage,
+            available: (limit - usage).max(0.0),
+        }))
+    }
+}
+
+/// Memory of this process: what is its own, and what is a file's, such as a model's.
+#[derive(Debug)]
+pub(crate) struct Own;
+
+impl Sensor for Own {
+    fn name(&self) -> &'static str {
+        "own_memory"
+    }
+
+    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
+        let mut report = Report::default();
+        let path = roots.procfs.join("self/status");
+        let Some(text) = report.note(roots::text(&path)) else {
+            return report;
+        };
+        for (kind, name) in [("anonymous", "RssAnon"), ("file", "RssFile")] {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // never negative
+            match kibibytes(&text, name) {
+                Some(bytes) => report.push(Reading::OwnMemory {
+                    kind,
+                    bytes: bytes as u64,
+                }),
+                None => report.problems.push(Problem::garbage(&path, &name)),
+            }
+        }
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Tree;
+    use super::*;
+
+    const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+
+    fn memory(readings: &[Reading]) -> Option<Memory> {
+        readings.iter().find_map(|reading| match reading {
+            Reading::Memory(memory) => Some(*memory),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn the_system_has_what_is_available_and_not_what_is_free() {
+        let (tree, mut sensor) = (Tree::new(), System);
+        let text = "MemTotal:  4194304 kB\nMemFree:  1 kB\nMemAvailable:  1048576 kB\n";
+        tree.write(&[("proc/meminfo", text)]);
+        let seen = memory(&tree.readings(&mut sensor, 0.0)).expect("known");
+        assert_eq!(
+            (seen.limit, seen.usage, seen.ratio()),
+            (4.0 * GIB, 3.0 * GIB, 0.25)
+        );
+        for garbage in ["", "MemTotal: 5 kB", "MemTotal: 5 kB\nMemAvailable: 6 kB"] {
+            tree.write(&[("proc/meminfo", garbage)]);
+            assert_eq!(tree.read(&mut sensor, 0.0).problems.len(), 1, "{garbage}");
+        }
+    }
+
+    #[test]
+    fn the_tightest_group_above_counts_without_its_idle_cache() {
+        let (tree, mut sensor) = (Tree::new(), ControlGroup);
+        tree.write(&[
+            ("proc/self/cgroup", "0::/store/edgellm.service\n"),
+            ("cgroup/store/memory.max", "1000"),
+            ("cgroup/store/memory.current", "900"),
+            ("cgroup/store/memory.stat", "anon 1\ninactive_file 300\n"),
+            ("cgroup/store/edgellm.service/memory.max", "max"),
+            ("cgroup/store/edgellm.service/memory.high", "4000"),
+            ("cgroup/store/edgellm.service/memory.current", "500"),
+        ]);
+        let seen = memory(&tree.readings(&mut sensor, 0.0));
+        let store = Memory {
+            limit: 1000.0,
+            usage: 600.0,
+            available: 400.0,
+        };
+        assert_eq!(seen, Some(store));
+        tree.write(&[("cgroup/store/memory.max", "nonsense")]);
+        let report = tree.read(&mut sensor, 0.0);
+        assert_eq!(
+            memory(&report.readings).map(|memory| memory.limit),
+            Some(4000.0)
+        );
+        assert_eq!(report.problems.len(), 1);
+    }
+
+    #[test]
+    fn version_1_counts_as_well_and_its_largest_number_is_no_limit() {
+        let (tree, mut sensor) = (Tree::new(), ControlGroup);
+        tree.write(&[
+            (
+                "proc/meminfo",
+                "MemTotal: 4194304 kB\nMemAvailable: 4194304 kB\n",
+            ),
+            (
+                "proc/self/cgroup",
+                "4:memory:/docker/abc\n2:cpu:/docker/abc\n0::/\n",
+            ),
+            ("cgroup/memory/memory.limit_in_bytes", "9223372036854771712"),
+            ("cgroup/memory/memory.usage_in_bytes", "800"),
+        ]);
+        assert_eq!(memory(&tree.readings(&mut sensor, 0.0)), None);
+        // The host's path does not exist in the container: the mount is the group.
+        tree.write(&[("cgroup/memory/memory.limit_in_bytes", "1000")]);
+        let seen = memory(&tree.readings(&mut sensor, 0.0)).expect("a limit");
+        assert_eq!((seen.limit, seen.available), (1000.0, 200.0));
+    }
+
+    #[test]
+    fn a_path_that_leads_out_of_the_mount_is_not_followed() {
+        assert_eq!(relative("/../../etc"), Path::new(""));
+        assert_eq!(relative("/a/b"), Path::new("a/b"));
+        assert_eq!(relative("/"), Path::new(""));
+        let places = places("garbage\n0::/../x\n", Path::new("/nowhere"));
+        let folders: Vec<_> = places.iter().map(|place| place.folder.clone()).collect();
+        assert_eq!(
+            folders,
+            [Path::new("/nowhere/"), Path::new("/nowhere/unified/")]
+        );
+    }
+
+    #[test]
+    fn own_memory_is_told_apart() {
+        let (tree, mut sensor) = (Tree::new(), Own);
+        tree.write(&[(
+            "proc/self/status",
+            "Name:\tx\nRssAnon:\t 2 kB\nRssFile:\t 3 kB\n",
+        )]);
+        let own = |kind, bytes| Reading::OwnMemory { kind, bytes };
+        let readings = tree.readings(&mut sensor, 0.0);
+        assert_eq!(readings, [own("anonymous", 2048), own("file", 3072)]);
+    }
+}

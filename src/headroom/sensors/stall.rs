@@ -1,0 +1,80 @@
+//! Pressure stall information: how long tasks waited for processor, memory or disk
+//! (Documentation/accounting/psi in the kernel's sources).
+
+use std::time::Instant;
+
+use super::super::reading::{Reading, Report, Sensor};
+use super::super::roots::{self, Problem, Roots};
+
+#[derive(Debug)]
+pub(crate) struct PressureStall;
+
+impl Sensor for PressureStall {
+    fn name(&self) -> &'static str {
+        "pressure_stall"
+    }
+
+    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
+        let mut report = Report::default();
+        for resource in ["cpu", "memory", "io"] {
+            let path = roots.procfs.join("pressure").join(resource);
+            let Some(text) = report.note(roots::text(&path)) else {
+                continue;
+            };
+            for kind in ["some", "full"] {
+                match total(&text, kind) {
+                    // For the whole system nothing is ever stalled in full by the processor.
+                    _ if resource == "cpu" && kind == "full" => {}
+                    Some(microseconds) => report.push(Reading::Stalled {
+                        resource,
+                        kind,
+                        seconds: microseconds / 1e6,
+                    }),
+                    None => report.problems.push(Problem::garbage(&path, &text)),
+                }
+            }
+        }
+        report
+    }
+}
+
+fn total(text: &str, kind: &str) -> Option<f64> {
+    let line = text.lines().find(|line| line.starts_with(kind))?;
+    let total = line
+        .split_whitespace()
+        .find_map(|field| field.strip_prefix("total="))?;
+    #[allow(clippy::cast_precision_loss)] // microseconds of a machine's life
+    total.parse::<u64>().ok().map(|total| total as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Tree;
+    use super::*;
+
+    #[test]
+    fn totals_are_seconds_and_what_is_garbled_is_left_out() {
+        let (tree, mut sensor) = (Tree::new(), PressureStall);
+        assert!(tree.readings(&mut sensor, 0.0).is_empty());
+        let some = "some avg10=51.82 avg60=52.24 avg300=40.17 total=2500000\n";
+        let text = format!("{some}full avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n");
+        tree.write(&[("proc/pressure/cpu", some), ("proc/pressure/memory", &text)]);
+        let stalled = |resource, kind, seconds| Reading::Stalled {
+            resource,
+            kind,
+            seconds,
+        };
+        assert_eq!(
+            tree.readings(&mut sensor, 0.0),
+            [
+                stalled("cpu", "some", 2.5),
+                stalled("memory", "some", 2.5),
+                stalled("memory", "full", 0.5)
+            ]
+        );
+        tree.write(&[("proc/pressure/io", "some avg10=1 total=-3\n")]);
+        let report = tree.read(&mut sensor, 0.0);
+        assert_eq!(report.readings.len(), 3);
+        assert_eq!(report.problems.len(), 2);
+    }
+}
