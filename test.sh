@@ -29,6 +29,8 @@ install_test_packages() {
     python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     have_any node || missing+=(nodejs)
     have_any npm || missing+=(npm)
+    # Ubuntu's package of that name is a snap; playwright's own is tried there.
+    have_any chromium google-chrome || ! grep -q '^ID=debian' /etc/os-release || missing+=(chromium)
     install_packages "${missing[@]}"
 }
 
@@ -117,6 +119,20 @@ clients_setup() {
     )
 }
 
+observability_setup() {
+    [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/observability/requirements.txt"
+    (cd "$root/tests/observability" && npm ci --prefer-offline --no-audit --no-fund)
+}
+
+operator_page() {
+    have_any chromium google-chrome || "$venv/bin/playwright" install chromium-headless-shell || {
+        echo "there is no Chromium here, and none could be fetched"
+        return "$CANNOT_RUN"
+    }
+    in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/observability/test_page.py
+}
+
 python_clients() { PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider "tests/clients/python"; }
 
 node_clients() { cd "$root/tests/clients/node" && npm test; }
@@ -148,6 +164,8 @@ stage "server build" build_server
 stage "clients setup" clients_setup
 stage "clients python" python_clients
 stage "clients node" node_clients
+stage "observability setup" observability_setup
+stage "operator page" operator_page
 stage "model gate" model_gate
 
 echo "$passed passed, $failed failed"

@@ -10,6 +10,7 @@ mod error;
 mod generation;
 mod health;
 mod models;
+mod page;
 mod router;
 mod server;
 mod state;
