@@ -137,7 +137,7 @@ def headroom() -> dict:
         series("Watts against budget", "What each source measures, and what may be drawn, by who says so. Sources of different scope (package, board) are not to be compared.", {
             "{{instance}} {{source}} ({{scope}}, {{quality}})": f"edgellm_power_draw_watts{{{ON}}}", "{{instance}} budget: {{source}}": f"edgellm_power_budget_watts{{{ON}}}"}, "watt",
             limits=(".*budget.*",)),
-        series("Power left", "Budget less draw; negative when overdrawn.", {"{{instance}}": f"edgellm_power_headroom_watts{{{ON}}}"}, "watt"),
+        series("Power left by box", "Budget less draw; negative when overdrawn.", {"{{instance}}": f"edgellm_power_headroom_watts{{{ON}}}"}, "watt"),
         series("Power left, share of the budget", "The same, to compare boxes of different size.", by_box(f"edgellm_power_headroom_ratio{{{ON}}}"), "percentunit"),
         series("Energy drawn", "Watts by each energy counter over the interval; a check on the averaged draw above.", {"{{instance}} {{source}} ({{scope}})": f"rate(edgellm_energy_joules_total{{{ON}}}[{RATE}])"}, "watt"),
         series("Joules a token", "Energy of the engine's time a token: of prompts and of answers.", {
@@ -150,7 +150,7 @@ def headroom() -> dict:
         series("Temperature", "Each thermal zone, and where its first trip point is.", {
             "{{instance}} {{zone}}": f"edgellm_temperature_celsius{{{ON}}}",
             "{{instance}} {{zone}} trip point": f"edgellm_temperature_celsius{{{ON}}} + on (job, instance, zone) edgellm_thermal_headroom_celsius{{{ON}}}"}, "celsius", limits=(".*trip point.*",)),
-        series("Below the trip point", "Degrees that each zone has left.", {"{{instance}} {{zone}}": f"edgellm_thermal_headroom_celsius{{{ON}}}"}, "celsius"),
+        series("Below the trip point by zone", "Degrees that each zone has left.", {"{{instance}} {{zone}}": f"edgellm_thermal_headroom_celsius{{{ON}}}"}, "celsius"),
         series("Slowed down by the hardware", "How often the processor was throttled, by reason.", {
             "{{instance}} {{reason}}": f"sum by (instance, reason) (increase(edgellm_throttle_events_total{{{ON}}}[{RATE}]))"}, "short"),
         series("Processor clock", "Mean clock of the cores.", by_box(f"edgellm_cpu_frequency_hertz{{{ON}}}"), "hertz"),
@@ -160,7 +160,7 @@ def headroom() -> dict:
         series("Memory against the limit", "Used and available under the tightest limit: the system's or a control group's.", {
             "{{instance}} used": f"edgellm_memory_usage_bytes{{{ON}}}", "{{instance}} available": f"edgellm_memory_available_bytes{{{ON}}}",
             "{{instance}} limit": f"edgellm_memory_limit_bytes{{{ON}}}"}, "bytes", limits=(".*limit",)),
-        series("Memory left", "Share of the tightest limit.", by_box(f"edgellm_memory_headroom_ratio{{{ON}}}"), "percentunit", min=0, max=1),
+        series("Memory left by box", "Share of the tightest limit.", by_box(f"edgellm_memory_headroom_ratio{{{ON}}}"), "percentunit", min=0, max=1),
         series("Memory of models", "What each model takes, by kind.", {"{{instance}} {{model}} {{kind}}": f"edgellm_model_memory_bytes{{{OF_MODEL}}}"}, "bytes", stack=True),
         series("Memory of the server", "Its own, and of files such as a model's, which the system can take back.", {"{{instance}} {{kind}}": f"edgellm_process_memory_bytes{{{ON}}}"}, "bytes", stack=True),
         series("Stalled", "Share of time that some or all tasks of the system waited for a resource.", {
@@ -201,7 +201,7 @@ def fleet() -> dict:
             "Up": [{"type": "value", "options": {"0": {"text": "down", "color": BAD, "index": 0}, "1": {"text": "up", "color": GOOD, "index": 1}}}],
         }, links={"Instance": "/d/edgellm-headroom?var-job=$job&var-instance=${__value.raw}&var-datasource=${datasource}"}),
 
-        bars("Least headroom", "Share left of what is shortest, the ten boxes with the least.", {"{{instance}}": f"sort(bottomk(10, {least}))"}, "percentunit", falling(0.1, 0.25), min=0, max=1),
+        bars("Boxes with the least headroom", "Share left of what is shortest, the ten boxes with the least.", {"{{instance}}": f"sort(bottomk(10, {least}))"}, "percentunit", falling(0.1, 0.25), min=0, max=1),
         bars("Slowest first tokens", "95 of 100 answers began within this time, the ten slowest boxes.", {
             "{{instance}}": f"sort_desc(topk(10, {quantile(0.95, TTFT, ON, 'instance')} > 0))"}, "s", thresholds((None, GOOD), (1, WARN), (5, BAD)), min=0),
         timeline("Governor by box", "The hardest measure in force, over time.", by_box(f"max by (instance) (edgellm_governor_level{{{ON}}})"), level_names(), height=7),
