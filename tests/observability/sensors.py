@@ -1,20 +1,22 @@
 """A box with sensors, laid out as files: what `governor.sysfs_root` and `governor.procfs_root` point at."""
 
 import threading
+import time
 from pathlib import Path
 
 WATTS = 8
+BUDGET_WATTS = 20
 MAX_ENERGY_UJ = 262_143_328_850
 
 
 class Sensors:
-    """A processor package that draws 8 W, a thermal zone, a fan and clocks; procfs as on a box with 2 GiB."""
+    """A processor package that draws 8 W, two thermal zones, a fan and clocks; procfs as on a box with 2 GiB."""
 
     def __init__(self, folder: Path):
         self.sysfs, self.procfs, self.cgroup = folder / "sys", folder / "proc", folder / "cgroup"
         # So that the counter wraps around within the first seconds.
         self.energy_uj = MAX_ENERGY_UJ - 40_000_000
-        self.throttled = 0
+        self.beats = 0
         self._write_fixed()
         self._step()
         self._ended = threading.Event()
@@ -31,19 +33,23 @@ class Sensors:
     def settings(self) -> dict[str, str]:
         """Environment for a server that looks here."""
         return {"EDGELLM__GOVERNOR__SYSFS_ROOT": str(self.sysfs), "EDGELLM__GOVERNOR__PROCFS_ROOT": str(self.procfs),
-                "EDGELLM__GOVERNOR__POWER_BUDGET_WATTS": "20"}
+                "EDGELLM__GOVERNOR__POWER_BUDGET_WATTS": str(BUDGET_WATTS)}
 
     def _run(self):
-        beat = 0.1
-        while not self._ended.wait(beat):
-            self.energy_uj = (self.energy_uj + int(WATTS * beat * 1e6)) % MAX_ENERGY_UJ
-            self.throttled += 1
+        began, at_first = time.monotonic(), self.energy_uj
+        while not self._ended.wait(0.05):
+            drawn = WATTS * (time.monotonic() - began)
+            self.energy_uj = (at_first + int(drawn * 1e6)) % MAX_ENERGY_UJ
+            self.beats += 1
             self._step()
 
     def _step(self):
         self._put(self.sysfs / "class/powercap/intel-rapl:0/energy_uj", self.energy_uj)
         for cpu in ("cpu0", "cpu1"):
-            self._put(self.sysfs / f"devices/system/cpu/{cpu}/thermal_throttle/core_throttle_count", self.throttled // 20)
+            self._put(self.sysfs / f"devices/system/cpu/{cpu}/thermal_throttle/core_throttle_count", self.beats // 20)
+
+        # A sensor of the kind that fails now and then.
+        self._put(self.sysfs / "class/thermal/thermal_zone1/temp", "garbage" if self.beats % 60 < 24 else 41_000)
 
     def _write_fixed(self):
         package, zone, fan = (self.sysfs / "class" / place for place in ("powercap/intel-rapl:0", "thermal/thermal_zone0", "thermal/cooling_device0"))
@@ -53,6 +59,7 @@ class Sensors:
         self._put(zone / "temp", 61_000)
         self._put(zone / "trip_point_0_type", "passive")
         self._put(zone / "trip_point_0_temp", 85_000)
+        self._put(self.sysfs / "class/thermal/thermal_zone1/type", "acpitz")
         self._put(fan / "type", "Fan")
         self._put(fan / "cur_state", 1)
         self._put(fan / "max_state", 4)

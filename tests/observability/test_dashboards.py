@@ -8,7 +8,7 @@ import pytest
 import yaml
 from gateway import ROOT, gateway
 from monitoring import DASHBOARDS, HERE, dashboards, exported, filled_in, knows_sensors, listed, load, metrics_in, panels, prometheus
-from sensors import Sensors
+from sensors import BUDGET_WATTS, WATTS, Sensors
 
 GRAFANA = ROOT / "grafana"
 ABSENT, UNSHOWN = listed("absent.txt"), listed("unshown.txt")
@@ -113,6 +113,16 @@ def test_every_panel_shows_data(scraped, fillings, board, title, target):
         expr = filled_in(target["expr"], values)
         shown = store.values(expr, end, 0 if target.get("instant") else 10)
         assert shown or missing, f"{title} is empty: {expr}"
+
+
+def test_the_laid_out_box_draws_8_of_20_watts_across_the_counters_wrap(scraped):
+    if "edgellm_power_draw_watts" in ABSENT:
+        pytest.skip(ABSENT["edgellm_power_draw_watts"])
+    store, _, end = scraped
+    [drawn] = store.values("avg_over_time(edgellm_power_draw_watts[10s])", end, 0)
+    [left] = store.values("avg_over_time(edgellm_power_headroom_watts[10s])", end, 0)
+    assert float(drawn) == pytest.approx(WATTS, rel=0.1)
+    assert float(left) == pytest.approx(BUDGET_WATTS - WATTS, rel=0.1)
 
 
 def test_annotations_can_be_asked_for(scraped, fillings):

@@ -190,8 +190,8 @@ def test_a_box_with_sensors_shows_watts_degrees_and_the_governor(chromium, serve
         expect(card(page, "Temperature").locator(".number")).to_have_text("65 °C")
         expect(card(page, "Temperature").locator(".detail")).to_have_text("21 °C below its limit · x86_pkg_temp")
         expect(card(page, "Memory").locator(".detail")).to_have_text("of 2 GiB")
-        expect(page.locator("#governor-level")).to_have_text("Level 2")
-        expect(page.locator("#governor-why")).to_have_text("because of the pressure on power, 95 %")
+        expect(page.locator("#governor-level")).to_have_text("Flex requests parked")
+        expect(page.locator("#governor-why")).to_have_text("Level 2, because of the pressure on power, 95 %")
 
 
 @pytest.mark.parametrize(("reason", "title"), [("loading", "Loading"), ("draining", "Draining"), ("power", "Shedding"), ("thermal", "Shedding"),

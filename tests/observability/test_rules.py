@@ -32,15 +32,14 @@ def test_every_alert_is_tested_where_it_fires_and_where_it_does_not(alert):
     assert True in fires and False in fires
 
 
-@pytest.mark.parametrize("alert", ALERTS)
-def test_a_test_notices_an_alert_that_never_fires(alert, tmp_path):
+def test_the_tests_notice_alerts_that_never_fire(tmp_path):
     for name in ("edgellm.recording.yml", "edgellm.tests.yml"):
         (tmp_path / name).write_text((RULES / name).read_text())
     rules = yaml.safe_load((RULES / "edgellm.alerts.yml").read_text())
     for group in rules["groups"]:
         for rule in group["rules"]:
-            if rule["alert"] == alert:
-                rule["expr"] = "vector(0) > 1"
+            rule["expr"] = "vector(0) > 1"
     (tmp_path / "edgellm.alerts.yml").write_text(yaml.safe_dump(rules))
-    done = subprocess.run(["promtool", "test", "rules", "edgellm.tests.yml"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode != 0 and alert in done.stdout + done.stderr
+    done = run("promtool", "test", "rules", str(tmp_path / "edgellm.tests.yml"))
+    assert done.returncode != 0
+    assert [alert for alert in ALERTS if f"alertname: {alert}," not in done.stdout + done.stderr] == []

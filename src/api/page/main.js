@@ -4,7 +4,7 @@
 import { Chart } from "./chart.js";
 import { Chat } from "./chat.js";
 import { Readings } from "./metrics.js";
-import { PANELS, bytes, governor, newActions, number, words } from "./panels.js";
+import { PANELS, bytes, governor, levelName, newActions, number, words } from "./panels.js";
 import { look } from "./server.js";
 
 const EVERY_MS = 2000;
@@ -86,12 +86,12 @@ function showGovernor(reading) {
     return;
   }
   const most = now.pressures[0];
-    setText(byId("governor-level"), now.level > 0 ? `Level ${number(now.level)}` : "Nothing held back");
-  setText(byId("governor-why"), most ? `${now.level > 0 ? "because of the pressure on" : "Highest pressure:"} ${words(most.resource)}, ${percent(most.value)}` : "");
+    setText(byId("governor-level"), levelName(now.level));
+  setText(byId("governor-why"), most ? `${now.level > 0 ? `Level ${number(now.level)}, because of the pressure on` : "Highest pressure:"} ${words(most.resource)}, ${percent(most.value)}` : "");
   byId("pressures").replaceChildren(...now.pressures.map(({ resource, value }) => meter(words(resource), value)));
   byId("actions-title").hidden = actions.length === 0;
   byId("actions").replaceChildren(...actions.slice(0, ACTIONS_SHOWN).map(({ action, resource, at }) => {
-    const item = make("li", "", `${action} for ${resource} `);
+    const item = make("li", "", `${action}, for ${resource} `);
     item.append(make("span", "quiet", new Date(at * 1000).toLocaleTimeString()));
     return item;
   }));

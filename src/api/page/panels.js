@@ -86,6 +86,21 @@ function mainDraw(reading) {
   return reading.all("edgellm_power_draw_watts").reduce((best, sample) => (best && rank(best) <= rank(sample) ? best : sample), undefined);
 }
 
+// The governor's measures in the order of their levels, which begin at 1.
+const MEASURES = {
+  cache: "Fewer prompts kept ready",
+  flex: "Flex requests parked",
+  rows: "Fewer answers at once",
+  pace: "Answers slowed down",
+  sibling: "A smaller model answers",
+  refuse: "New requests refused",
+};
+
+/** A level in words. */
+export function levelName(level) {
+  return level > 0 ? Object.values(MEASURES)[level - 1] ?? "Held back" : "Full service";
+}
+
 /** The governor's level and the resource that presses most. `undefined` where the server has none. */
 export function governor(reading) {
   const level = reading.sum("edgellm_governor_level");
@@ -102,7 +117,7 @@ export function newActions(before, after) {
   return after
     .all(name)
     .filter(({ labels, value }) => value > (before.sum(name, labels) ?? 0))
-    .map(({ labels }) => ({ action: words(labels.action), resource: words(labels.resource) }));
+    .map(({ labels }) => ({ action: MEASURES[labels.action] ?? words(labels.action), resource: words(labels.resource) }));
 }
 
 /** A metric's label as words. */
