@@ -13,9 +13,9 @@ class Sensors:
     """A processor package that draws 8 W, two thermal zones, a fan and clocks; procfs as on a box with 2 GiB."""
 
     def __init__(self, folder: Path):
-        self.sysfs, self.procfs, self.cgroup = folder / "sys", folder / "proc", folder / "cgroup"
-        # So that the counter wraps around within the first seconds.
-        self.energy_uj = MAX_ENERGY_UJ - 40_000_000
+        self.sysfs, self.procfs = folder / "sys", folder / "proc"
+        # So that the counter wraps around after ten seconds.
+        self.energy_uj = MAX_ENERGY_UJ - 80_000_000
         self.beats = 0
         self._write_fixed()
         self._step()
@@ -45,10 +45,7 @@ class Sensors:
 
     def _step(self):
         self._put(self.sysfs / "class/powercap/intel-rapl:0/energy_uj", self.energy_uj)
-        for cpu in ("cpu0", "cpu1"):
-            self._put(self.sysfs / f"devices/system/cpu/{cpu}/thermal_throttle/core_throttle_count", self.beats // 20)
-
-        # A sensor of the kind that fails now and then.
+        # A sensor that fails now and then.
         self._put(self.sysfs / "class/thermal/thermal_zone1/temp", "garbage" if self.beats % 60 < 24 else 41_000)
 
     def _write_fixed(self):
@@ -65,6 +62,8 @@ class Sensors:
         self._put(fan / "max_state", 4)
         for cpu in ("cpu0", "cpu1"):
             self._put(self.sysfs / f"devices/system/cpu/{cpu}/cpufreq/scaling_cur_freq", 2_400_000)
+            # Were it to grow, the governor would refuse requests, and rightly so.
+            self._put(self.sysfs / f"devices/system/cpu/{cpu}/thermal_throttle/core_throttle_count", 3)
         self._put(self.procfs / "meminfo", "MemTotal: 2097152 kB\nMemFree: 1048576 kB\nMemAvailable: 1468006 kB\n")
         self._put(self.procfs / "self/cgroup", "0::/\n")
         self._put(self.procfs / "self/status", "Name: edgellm\nVmRSS: 81920 kB\nRssAnon: 40960 kB\nRssFile: 40960 kB\nRssShmem: 0 kB\n")

@@ -55,16 +55,18 @@ def url_of(server) -> str:
     return f"http://127.0.0.1:{server.port}/"
 
 
-def with_sensors(route):
-    answer = route.fetch()
-    kept = "".join(line for line in answer.text().splitlines(keepends=True) if not re.match(r"(# \w+ )?edgellm_(power|temperature|thermal|memory|governor)_", line))
-    route.fulfill(response=answer, body=kept + SENSORS)
+def measuring(added: str, *removed: str):
+    """The server's metrics, without those whose names begin so, and with others in their place."""
+    def reply(route):
+        answer = route.fetch()
+        kept = [line for line in answer.text().splitlines(keepends=True) if not re.match(rf"(# \w+ )?edgellm_({'|'.join(removed)})_", line)]
+        route.fulfill(response=answer, body="".join(kept) + added)
+
+    return reply
 
 
-def without_sensors(route):
-    answer = route.fetch()
-    route.fulfill(response=answer, body="".join(line for line in answer.text().splitlines(keepends=True)
-                                                if not re.match(r"(# \w+ )?edgellm_(power|temperature|thermal|governor)_", line)))
+with_sensors = measuring(SENSORS, "power", "temperature", "thermal", "memory", "governor")
+without_sensors = measuring("", "power", "temperature", "thermal", "governor")
 
 
 def replying(status: int, body: dict):
@@ -128,19 +130,18 @@ def test_an_answer_is_shown_as_it_comes_and_says_what_it_cost(chromium, server):
 @pytest.mark.parametrize("told", ["usage", "meter"])
 def test_the_energy_of_an_answer_is_shown_where_it_is_known(chromium, server, told):
     def metrics(route):
-        answer = route.fetch()
-        energy = "".join(f'edgellm_request_energy_joules_{part}{{model="kiosk"}} {value}\n' for part, value in (("sum", state["joules"]), ("count", state["count"])))
-        route.fulfill(response=answer, body=answer.text() + energy)
+        energy = "".join(f'edgellm_request_energy_joules_{part}{{model="kiosk"}} {value}\n' for part, value in state.items())
+        measuring(energy, "request_energy")(route)
 
     def chat(route):
         answer = route.fetch()
-        state.update(joules=state["joules"] + 1.9, count=state["count"] + 1)
+        state.update(sum=state["sum"] + 1.9, count=state["count"] + 1)
         body = answer.text()
         if told == "usage":
             body = body.replace('"prompt_tokens_details"', '"edgellm":{"energy_joules":3.25},"prompt_tokens_details"')
         route.fulfill(response=answer, body=body)
 
-    state = {"joules": 10.0, "count": 4}
+    state = {"sum": 10.0, "count": 4}
     with opened(chromium, url_of(server), {"metrics": metrics, "v1/chat/completions": chat}) as page:
         ask(page)
         expect(page.locator(".cost")).to_contain_text({"usage": "3.3 J", "meter": "1.9 J"}[told])
@@ -245,11 +246,7 @@ def test_hostile_text_stays_text(chromium, server):
     events = [{"choices": [{"index": 0, "delta": {"content": HOSTILE}}]}, {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}]
     stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
 
-    def metrics(route):
-        answer = route.fetch()
-        zone = HOSTILE.replace('"', '\\"')
-        route.fulfill(response=answer, body=f'{answer.text()}edgellm_temperature_celsius{{zone="{zone}"}} 30\n')
-
+    metrics = measuring(f'edgellm_temperature_celsius{{zone="{HOSTILE}"}} 30\n', "temperature", "thermal")
     replies = {"v1/models": models, "metrics": metrics, "v1/chat/completions": lambda route: route.fulfill(content_type="text/event-stream", body=stream)}
     with opened(chromium, url_of(server), replies) as page:
         expect(page.locator("#models")).to_contain_text(HOSTILE)
