@@ -30,6 +30,8 @@ install_test_packages() {
     python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     have_any node || missing+=(nodejs)
     have_any npm || missing+=(npm)
+    # Ubuntu's package of that name is a snap; playwright's own is tried there.
+    have_any chromium google-chrome || ! grep -q '^ID=debian' /etc/os-release || missing+=(chromium)
     install_packages "${missing[@]}"
 }
 
@@ -114,18 +116,46 @@ embedding_model() {
 
 build_server() { in_root build; }
 
+# Only the programs out of the packages: installing them would start servers.
+fetch_prometheus() {
+    local package
+    for package in prometheus prometheus-alertmanager; do
+        [[ ! -e $tools/prometheus/usr/share/doc/$package ]] || continue
+        (
+            cd "$tools"
+            apt-get -q download "$package"
+            dpkg -x "$package"_*.deb prometheus
+            rm "$package"_*.deb
+        )
+    done
+}
+
 clients_setup() {
     [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/clients/python/requirements.txt"
     embedding_model
     (cd "$root/tests/clients/node" && npm ci --prefer-offline --no-audit --no-fund)
-    # Only promtool out of the package: installing all of it would start a Prometheus server.
-    have_any promtool || [[ -x $tools/prometheus/usr/bin/promtool ]] || (
-        cd "$tools"
-        apt-get -q download prometheus
-        dpkg -x prometheus_*.deb prometheus
-        rm prometheus_*.deb
-    )
+    fetch_prometheus
+}
+
+observability_setup() {
+    [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/observability/requirements.txt"
+    (cd "$root/tests/observability" && npm ci --prefer-offline --no-audit --no-fund)
+    fetch_prometheus
+}
+
+operator_page() {
+    have_any chromium google-chrome || "$venv/bin/playwright" install chromium-headless-shell || {
+        echo "there is no Chromium here, and none could be fetched"
+        return "$CANNOT_RUN"
+    }
+    in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/observability/test_page.py
+}
+
+dashboards() {
+    PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider \
+        tests/observability/test_dashboards.py tests/observability/test_rules.py
 }
 
 python_clients() { PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider "tests/clients/python"; }
@@ -168,6 +198,9 @@ stage "clients setup" clients_setup
 stage "clients python" python_clients
 stage "clients node" node_clients
 stage "clients schemathesis" schemathesis
+stage "observability setup" observability_setup
+stage "operator page" operator_page
+stage "dashboards and alerts" dashboards
 stage "model gate" model_gate
 
 echo "$passed passed, $failed failed"

@@ -15,6 +15,7 @@ mod generate;
 mod generation;
 mod health;
 mod models;
+mod page;
 mod resume;
 mod router;
 mod server;

@@ -13,7 +13,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
 use super::state::AppState;
-use super::{access, chat, completions, embeddings, health, models, tokenize};
+use super::{access, chat, completions, embeddings, health, models, page, tokenize};
 
 /// The whole HTTP surface.
 pub fn router(state: AppState) -> Router {
@@ -28,6 +28,8 @@ pub fn router(state: AppState) -> Router {
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(metrics))
+        .route("/", get(page::index))
+        .route("/page/{file}", get(page::part))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(

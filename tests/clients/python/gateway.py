@@ -92,8 +92,8 @@ def run_edgellm(*arguments, env: dict[str, str] | None = None, seconds: float = 
 class Gateway:
     """A running server."""
 
-    def __init__(self, *arguments, env: dict[str, str] | None = None):
-        self.port = free_port()
+    def __init__(self, *arguments, env: dict[str, str] | None = None, port: int | None = None):
+        self.port = port or free_port()
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [BINARY, "serve", "--config", CONFIG, "--listen", f"127.0.0.1:{self.port}", *map(str, arguments)],
@@ -159,9 +159,9 @@ class Gateway:
 
 
 @contextmanager
-def gateway(*arguments, env: dict[str, str] | None = None):
+def gateway(*arguments, env: dict[str, str] | None = None, port: int | None = None):
     """A server of one test's own, ready for requests."""
-    server = Gateway(*arguments, env=env)
+    server = Gateway(*arguments, env=env, port=port)
     try:
         server.wait_ready()
         yield server

@@ -1,0 +1,156 @@
+// Asks the server every two seconds and shows what it says. Text from the server or its clients goes into the
+// page as text, never as HTML.
+
+import { Chart } from "./chart.js";
+import { Chat } from "./chat.js";
+import { Readings } from "./metrics.js";
+import { PANELS, bytes, governor, levelName, newActions, number, words } from "./panels.js";
+import { look } from "./server.js";
+
+const EVERY_MS = 2000;
+const SHOWN_SECONDS = 300;
+const ACTIONS_SHOWN = 5;
+
+const byId = (id) => document.getElementById(id);
+
+const readings = new Readings();
+const chat = new Chat();
+const charts = PANELS.map((panel) => {
+  const chart = new Chart(byId("chart"), { ...panel, seconds: SHOWN_SECONDS, gap: (EVERY_MS / 1000) * 4 });
+  byId("charts").append(chart.root);
+  return chart;
+});
+const actions = []; // { at, action, resource }, newest first
+let lastSeen; // when the server answered last, in ms
+
+async function step() {
+  const seen = await look();
+  if (seen.standing.state !== "unreachable") lastSeen = Date.now();
+  showStanding(seen.standing);
+  if (seen.models) showModels(seen.models, seen.reading);
+  if (seen.reading) take(seen.reading);
+  document.body.classList.toggle("stale", !seen.reading);
+}
+
+function take(reading) {
+  const before = readings.latest;
+  const restarted = readings.add(reading);
+  if (before && !restarted) actions.unshift(...newActions(before, reading).map((action) => ({ ...action, at: reading.at })));
+  PANELS.forEach((panel, index) => {
+    const { values, number: shown, detail } = panel.read(readings);
+    charts[index].add(reading.at, values);
+    charts[index].say(shown, detail);
+    charts[index].draw();
+  });
+  showGovernor(reading);
+  showFacts(reading);
+}
+
+function showStanding({ state, title, why }) {
+  const status = byId("status");
+  const ago = state === "unreachable" && lastSeen ? ` It answered last at ${new Date(lastSeen).toLocaleTimeString()}.` : "";
+  // Said anew only when it changes, so that a screen reader is not told every two seconds.
+  setText(byId("status-title"), title);
+  setText(byId("status-why"), why + ago);
+  status.dataset.state = state;
+  document.title = state === "ready" ? "edgellm" : `${title} · edgellm`;
+}
+
+function showModels(models, reading) {
+  chat.offer(models.map((model) => model.id));
+  byId("models").replaceChildren(...models.map((model) => {
+    const about = model.edgellm ?? {};
+    const item = make("li", "model");
+    const head = make("div", "model-head");
+    head.append(make("strong", "", model.id), make("span", `tag ${about.state === "ready" ? "good" : "bad"}`, about.state ?? "unknown"));
+    const facts = [
+      about.architecture,
+      about.quantization,
+      about.parameters && `${compact(about.parameters)} parameters`,
+      about.size && bytes(about.size),
+      about.context && `context of ${number(about.context)} tokens`,
+    ];
+    item.append(head, make("p", "quiet", facts.filter(Boolean).join(" · ")));
+    const used = reading?.sum("edgellm_kv_cache_usage_ratio", { model: model.id });
+    if (used !== undefined) item.append(meter("context in use", used));
+    return item;
+  }));
+}
+
+function showGovernor(reading) {
+  const now = governor(reading);
+  if (!now) {
+    setText(byId("governor-level"), "Not at work");
+    setText(byId("governor-why"), "Nothing on this box is measured that it could act upon.");
+    byId("pressures").replaceChildren();
+    return;
+  }
+  const most = now.pressures[0];
+    setText(byId("governor-level"), levelName(now.level));
+  setText(byId("governor-why"), most ? `${now.level > 0 ? `Level ${number(now.level)}, because of the pressure on` : "Highest pressure:"} ${words(most.resource)}, ${percent(most.value)}` : "");
+  byId("pressures").replaceChildren(...now.pressures.map(({ resource, value }) => meter(words(resource), value)));
+  byId("actions-title").hidden = actions.length === 0;
+  byId("actions").replaceChildren(...actions.slice(0, ACTIONS_SHOWN).map(({ action, resource, at }) => {
+    const item = make("li", "", `${action}, for ${resource} `);
+    item.append(make("span", "quiet", new Date(at * 1000).toLocaleTimeString()));
+    return item;
+  }));
+}
+
+function showFacts(reading) {
+  const version = reading.all("edgellm_build_info")[0]?.labels.version;
+  const started = reading.sum("process_start_time_seconds");
+  const parts = [];
+  if (version) parts.push(`version ${version}`);
+  if (started) parts.push(`up ${duration(reading.at - started)}`);
+  setText(byId("server-facts"), parts.join(" · "));
+}
+
+/** A share of a whole, as a bar and in words. */
+function meter(name, value) {
+  const row = make("div", "meter");
+  const bar = make("div", `bar ${value >= 0.9 ? "high" : value >= 0.6 ? "raised" : ""}`);
+  const filled = make("span");
+  filled.style.width = `${Math.min(Math.max(value, 0), 1) * 100}%`;
+  bar.append(filled);
+  row.append(make("span", "name", name), bar, make("span", "share", percent(value)));
+  return row;
+}
+
+function make(tag, className = "", text = "") {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function percent(value) {
+  return `${Math.round(value * 100)} %`;
+}
+
+function compact(value) {
+  return value.toLocaleString("en", { notation: "compact", maximumSignificantDigits: 2 });
+}
+
+function duration(seconds) {
+  const units = [[86400, "d"], [3600, "h"], [60, "min"]];
+  const [size, unit] = units.find(([size]) => seconds >= size) ?? [1, "s"];
+  return `${Math.floor(Math.max(seconds, 0) / size)} ${unit}`;
+}
+
+/** One step after the other, and none while nobody looks. */
+async function watch() {
+  for (;;) {
+    if (document.hidden) await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true }));
+    else {
+      await step();
+      await new Promise((passed) => setTimeout(passed, EVERY_MS));
+    }
+  }
+}
+
+watch();

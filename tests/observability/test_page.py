@@ -1,0 +1,303 @@
+"""The operator page at `/`, in a real Chromium against the real server."""
+
+import json
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from gateway import ROOT, gateway
+from playwright.sync_api import Browser, Page, expect
+
+AXE = (Path(__file__).parent / "node_modules/axe-core/axe.min.js").read_text()
+SCREENSHOTS = os.environ.get("EDGELLM_SCREENSHOTS")
+PHONE = {"width": 360, "height": 740}
+TABLET = {"width": 1024, "height": 768}
+DESKTOP = {"width": 1440, "height": 900}
+SOON = 15_000
+
+# What a box with sensors exports beside the rest, in the names of the metrics' promise.
+SENSORS = """
+edgellm_power_draw_watts{source="rapl",scope="package",quality="measured"} 8
+edgellm_power_budget_watts{source="configured"} 20
+edgellm_power_headroom_watts 12
+edgellm_temperature_celsius{zone="acpitz"} 70
+edgellm_temperature_celsius{zone="x86_pkg_temp"} 64.5
+edgellm_thermal_headroom_celsius{zone="x86_pkg_temp"} 20.5
+edgellm_memory_usage_bytes 536870912
+edgellm_memory_limit_bytes 2147483648
+edgellm_governor_level 2
+edgellm_governor_pressure_ratio{resource="power"} 0.95
+edgellm_governor_pressure_ratio{resource="thermal"} 0.4
+"""
+
+
+@contextmanager
+def opened(chromium: Browser, url: str, replies: dict | None = None, **context):
+    """The page at `url`. `replies` changes the text of a path's answer. At the end the page must have stayed within
+    its policy and within this server, and no script may have failed."""
+    with chromium.new_context(viewport=context.pop("viewport", DESKTOP), **context) as session:
+        page = session.new_page()
+        failures: list[str] = []
+        page.on("pageerror", lambda error: failures.append(f"script: {error}"))
+        page.on("request", lambda request: failures.append(f"left the server: {request.url}") if not request.url.startswith(url) else None)
+        page.add_init_script("addEventListener('securitypolicyviolation', (event) => { (window.violations ??= []).push(`${event.violatedDirective} ${event.blockedURI}`) })")
+        for path, change in (replies or {}).items():
+            page.route(url + path, change)
+        page.goto(url)
+        yield page
+        assert page.evaluate("window.violations ?? []") == []
+        assert failures == []
+
+
+def url_of(server) -> str:
+    return f"http://127.0.0.1:{server.port}/"
+
+
+def measuring(added: str, *removed: str):
+    """The server's metrics, without those whose names begin so, and with others in their place."""
+    def reply(route):
+        answer = route.fetch()
+        kept = [line for line in answer.text().splitlines(keepends=True) if not re.match(rf"(# \w+ )?edgellm_({'|'.join(removed)})_", line)]
+        route.fulfill(response=answer, body="".join(kept) + added)
+
+    return reply
+
+
+with_sensors = measuring(SENSORS, "power", "temperature", "thermal", "memory", "governor")
+without_sensors = measuring("", "power", "temperature", "thermal", "governor")
+
+
+def replying(status: int, body: dict):
+    return lambda route: route.fulfill(status=status, json=body)
+
+
+def card(page: Page, title: str):
+    return page.locator(".chart").filter(has=page.get_by_role("heading", name=title, exact=True))
+
+
+def ask(page: Page, question: str = "Where is the Velmont Ground Coffee?"):
+    page.get_by_label("Your question").fill(question)
+    page.get_by_role("button", name="Send").click()
+
+
+def test_it_comes_with_a_policy_and_is_fetched_again_only_when_it_changed(server):
+    first = server.http("GET", "/")
+    assert first.status == 200 and first.headers["content-type"] == "text/html; charset=utf-8"
+    policy = first.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert first.headers["x-content-type-options"] == "nosniff" and first.headers["cache-control"] == "no-cache"
+    for path in ("/", "/page/main.js", "/page/page.css"):
+        again = server.http("GET", path, headers={"if-none-match": first.headers["etag"]})
+        assert (again.status, again.text) == (304, "")
+    assert server.http("GET", "/page/nowhere.js").error()["message"]
+    assert server.http("GET", "/page/..%2fpage.rs").status == 404
+
+
+def test_it_says_that_the_server_is_ready_and_what_it_serves(chromium, server):
+    with opened(chromium, url_of(server)) as page:
+        expect(page.locator("#status")).to_contain_text("Ready")
+        expect(page.locator("#models")).to_contain_text("kiosk")
+        expect(page.locator("#models")).to_contain_text("Q8_0")
+        expect(page.locator("#server-facts")).to_contain_text("version")
+
+
+def test_an_answer_is_shown_as_it_comes_and_says_what_it_cost(chromium, server):
+    before = server.metric("edgellm_generation_tokens_total")
+    with opened(chromium, url_of(server)) as page:
+        page.evaluate("""() => {
+            window.grown = 0;
+            new MutationObserver((changes) => {
+                window.grown += changes.filter((change) => change.target.matches(".answer .text")).length;
+            }).observe(document.getElementById("chat-log"), { childList: true, subtree: true });
+        }""")
+        ask(page)
+        expect(page.locator(".answer .text")).to_contain_text("aisle 12")
+        cost = page.locator(".cost")
+        expect(cost).to_contain_text("tokens/s")
+        expect(cost).to_contain_text("first after")
+        tokens = int(re.match(r"(\d+) tokens", cost.text_content())[1])
+        assert tokens == server.metric("edgellm_generation_tokens_total") - before
+        assert page.evaluate("window.grown") >= 3
+        # The next question goes on with the conversation.
+        ask(page, "And how much is it?")
+        expect(page.locator(".answer .cost")).to_have_count(2)
+        expect(page.locator(".cost").nth(1)).to_contain_text("cached")
+        expect(page.locator(".failed")).to_have_count(0)
+
+
+@pytest.mark.parametrize("told", ["usage", "meter"])
+def test_the_energy_of_an_answer_is_shown_where_it_is_known(chromium, server, told):
+    def metrics(route):
+        energy = "".join(f'edgellm_request_energy_joules_{part}{{model="kiosk"}} {value}\n' for part, value in state.items())
+        measuring(energy, "request_energy")(route)
+
+    def chat(route):
+        answer = route.fetch()
+        state.update(sum=state["sum"] + 1.9, count=state["count"] + 1)
+        body = answer.text()
+        if told == "usage":
+            body = body.replace('"prompt_tokens_details"', '"edgellm":{"energy_joules":3.25},"prompt_tokens_details"')
+        route.fulfill(response=answer, body=body)
+
+    state = {"sum": 10.0, "count": 4}
+    with opened(chromium, url_of(server), {"metrics": metrics, "v1/chat/completions": chat}) as page:
+        ask(page)
+        expect(page.locator(".cost")).to_contain_text({"usage": "3.3 J", "meter": "1.9 J"}[told])
+
+
+def test_the_charts_show_what_is_going_on(chromium, server):
+    with opened(chromium, url_of(server)) as page:
+        expect(page.locator("#status")).to_contain_text("Ready")
+        ask(page)
+        expect(card(page, "Time to first token").locator(".number")).to_contain_text(re.compile(r"\d m?s"), timeout=SOON)
+        expect(card(page, "Speed").locator(".number")).to_have_text(re.compile(r"[\d.]+"), timeout=SOON)
+        expect(card(page, "Speed").locator("path.line")).to_have_count(1, timeout=SOON)
+        expect(card(page, "Requests").locator(".detail")).to_contain_text("waiting")
+        expect(card(page, "Memory").locator(".number")).to_contain_text("iB")
+        assert re.search(r"Speed: [\d.]+ tokens", card(page, "Speed").locator(".plot").get_attribute("aria-label"))
+
+
+def test_a_chart_tells_the_value_at_a_moment_to_mouse_and_keyboard(chromium, server):
+    with opened(chromium, url_of(server)) as page:
+        requests = card(page, "Requests")
+        expect(requests.locator("path.line").first).to_be_attached(timeout=SOON)
+        requests.locator(".plot").hover()
+        expect(requests.locator(".legend")).to_contain_text("s ago")
+        page.mouse.move(0, 0)
+        expect(requests.locator(".legend")).not_to_contain_text("s ago")
+        requests.locator(".plot").focus()
+        page.keyboard.press("ArrowLeft")
+        expect(requests.locator(".legend")).to_contain_text("s ago")
+
+
+def test_a_box_without_sensors_says_so_and_shows_no_zeros(chromium, server):
+    with opened(chromium, url_of(server), {"metrics": without_sensors}) as page:
+        for title in ("Power", "Temperature"):
+            expect(card(page, title).locator(".detail")).to_contain_text("no ")
+            expect(card(page, title).locator(".number")).to_have_text("–")
+            expect(card(page, title).locator("svg")).to_have_count(0)
+        expect(page.locator("#governor-level")).to_have_text("Not at work")
+
+
+def test_a_box_with_sensors_shows_watts_degrees_and_the_governor(chromium, server):
+    with opened(chromium, url_of(server), {"metrics": with_sensors}) as page:
+        power = card(page, "Power")
+        expect(power.locator(".number")).to_have_text("8 W")
+        expect(power.locator(".detail")).to_have_text("of 20 W, 12 W left · package")
+        expect(power.locator("path.limit")).to_have_count(1, timeout=SOON)
+        # Not the hottest zone but the one that is nearest to its limit.
+        expect(card(page, "Temperature").locator(".number")).to_have_text("65 °C")
+        expect(card(page, "Temperature").locator(".detail")).to_have_text("21 °C below its limit · x86_pkg_temp")
+        expect(card(page, "Memory").locator(".detail")).to_have_text("of 2 GiB")
+        expect(page.locator("#governor-level")).to_have_text("Flex requests parked")
+        expect(page.locator("#governor-why")).to_have_text("Level 2, because of the pressure on power, 95 %")
+
+
+@pytest.mark.parametrize(("reason", "title"), [("loading", "Loading"), ("draining", "Draining"), ("power", "Shedding"), ("thermal", "Shedding"),
+                                               ("memory", "Shedding"), ("queue_full", "Shedding"), ("failed", "Failed"), ("something_new", "Shedding")])
+def test_it_says_why_requests_are_refused(chromium, server, reason, title):
+    answer = replying(503, {"status": reason, "models": [{"model": "kiosk", "reason": reason}]})
+    with opened(chromium, url_of(server), {"ready": answer}) as page:
+        expect(page.locator("#status-title")).to_have_text(title)
+        expect(page.locator("#status-why")).not_to_be_empty()
+
+
+def test_a_refusal_is_told_in_the_chat_with_when_to_come_back(chromium, server):
+    def refuse(route):
+        route.fulfill(status=503, headers={"retry-after": "7"}, json={"error": {"message": "over the power budget", "type": "overloaded_error", "param": None, "code": "power"}})
+
+    with opened(chromium, url_of(server), {"v1/chat/completions": refuse}) as page:
+        ask(page)
+        expect(page.locator(".failed .cost")).to_have_text("over the power budget Come back in 7 s.")
+        expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_an_answer_can_be_stopped(chromium, server):
+    with opened(chromium, url_of(server), {"v1/chat/completions": lambda route: None}) as page:
+        ask(page)
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator(".cost")).to_have_text("Stopped.")
+        expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_it_notices_a_stopped_server_and_goes_on_when_it_is_back(chromium):
+    with gateway() as server:
+        with opened(chromium, url_of(server)) as page:
+            expect(page.locator("#status-title")).to_have_text("Ready")
+            assert server.stop() == 0
+            expect(page.locator("#status-title")).to_have_text("Not reachable", timeout=SOON)
+            ask(page)
+            expect(page.locator(".failed .cost")).to_have_text("The server cannot be reached.")
+            with gateway(port=server.port):
+                expect(page.locator("#status-title")).to_have_text("Ready", timeout=SOON)
+                ask(page)
+                expect(page.locator(".answer .text").nth(1)).to_contain_text("aisle 12", timeout=SOON)
+                # Counters began again at 0; no rate may be negative.
+                expect(card(page, "Speed").locator(".number")).to_have_text(re.compile(r"^[\d.]+$"), timeout=SOON)
+
+
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+def test_hostile_text_stays_text(chromium, server):
+    models = replying(200, {"object": "list", "data": [{"id": HOSTILE, "edgellm": {"state": HOSTILE, "architecture": HOSTILE}}, {"id": "kiosk", "edgellm": {"state": "ready"}}]})
+    events = [{"choices": [{"index": 0, "delta": {"content": HOSTILE}}]}, {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}]
+    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
+    metrics = measuring(f'edgellm_temperature_celsius{{zone="{HOSTILE}"}} 30\n', "temperature", "thermal")
+    replies = {"v1/models": models, "metrics": metrics, "v1/chat/completions": lambda route: route.fulfill(content_type="text/event-stream", body=stream)}
+    with opened(chromium, url_of(server), replies) as page:
+        expect(page.locator("#models")).to_contain_text(HOSTILE)
+        expect(card(page, "Temperature").locator(".detail")).to_contain_text(HOSTILE)
+        ask(page, HOSTILE)
+        expect(page.locator(".question .text")).to_have_text(HOSTILE)
+        expect(page.locator(".answer .text")).to_have_text(HOSTILE)
+        assert page.locator("main img, main script, header img[src='x']").count() == 0
+
+
+def test_the_keyboard_is_enough(chromium, server):
+    with opened(chromium, url_of(server)) as page:
+        expect(page.locator("#status-title")).to_have_text("Ready")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the chat")).to_be_focused()
+        page.keyboard.press("Enter")
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.id") == "chat-question":
+                break
+        page.keyboard.type("When do you close?")
+        page.keyboard.press("Enter")
+        expect(page.locator(".answer .text")).to_contain_text("21:30")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("device", "viewport"), [("phone", PHONE), ("tablet", TABLET), ("desktop", DESKTOP)])
+def test_it_is_accessible_and_fits_the_screen(chromium, server, device, viewport, scheme):
+    with opened(chromium, url_of(server), {"metrics": with_sensors}, viewport=viewport, color_scheme=scheme) as page:
+        expect(card(page, "Power").locator("path.limit")).to_have_count(1, timeout=SOON)
+        ask(page)
+        expect(page.locator(".cost")).not_to_be_empty()
+        page.evaluate(AXE)
+        found = page.evaluate("axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] })")
+        assert len(found["passes"]) > 20, "axe ran"
+        assert [(fault["id"], fault["help"], [node["target"] for node in fault["nodes"]]) for fault in found["violations"]] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        if SCREENSHOTS:
+            page.screenshot(path=Path(SCREENSHOTS) / f"{device}-{scheme}.png", full_page=True)
+
+
+def test_nothing_moves_for_those_who_do_not_want_it(chromium, server):
+    with opened(chromium, url_of(server), reduced_motion="reduce") as page:
+        expect(page.locator("#status-title")).to_have_text("Ready")
+        assert page.evaluate("document.getAnimations().length") == 0
+    with opened(chromium, url_of(server)) as page:
+        expect(page.locator("#status-title")).to_have_text("Ready")
+        assert page.evaluate("document.getAnimations().length") > 0
+
+
+def test_no_file_of_the_page_turns_text_into_html():
+    for script in (ROOT / "src/api/page").glob("*.js"):
+        for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert sink not in script.read_text(), f"{script.name} uses {sink}"
