@@ -14,6 +14,7 @@ use crate::scheduler::{Event, Finished, Predicted, QueueProgress, Timings};
 use crate::telemetry::Metrics;
 
 use super::error::ApiError;
+use super::state::AppState;
 
 /// The answers to one request. Dropping it tells the scheduler that the client has left, lets a
 /// shutdown go on and writes the access line.
@@ -105,9 +106,14 @@ impl Generation {
         self.record.status = 200;
     }
 
-    /// What all answers that ended took together.
+    /// What all answers that ended took together, as far as the client may know.
     pub(super) fn spent(&self) -> Spent {
-        self.record.spent.unwrap_or_default()
+        let spent = self.record.spent.unwrap_or_default();
+        let energy_joules = spent.energy_joules.filter(|_| self.record.energy_in_usage);
+        Spent {
+            energy_joules,
+            ..spent
+        }
     }
 }
 
@@ -142,6 +148,8 @@ pub(super) struct Spent {
 #[derive(Debug)]
 pub(super) struct Record {
     metrics: Metrics,
+    /// Whether the client is told what it cost.
+    energy_in_usage: bool,
     model: String,
     endpoint: &'static str,
     span: Span,
@@ -156,9 +164,10 @@ pub(super) struct Record {
 impl Record {
     /// Until it is told otherwise the answer counts as cancelled by its client
     /// (499, as nginx has it).
-    pub(super) fn new(metrics: &Metrics, model: &str, endpoint: &'static str) -> Self {
+    pub(super) fn new(state: &AppState, model: &str, endpoint: &'static str) -> Self {
         Self {
-            metrics: metrics.clone(),
+            metrics: state.metrics.clone(),
+            energy_in_usage: state.energy_in_usage,
             model: model.to_owned(),
             endpoint,
             span: Span::current(),

@@ -33,6 +33,8 @@ pub struct AppState {
     pub(super) streams: Streams,
     /// Whether prompts may be logged.
     pub(super) log_prompts: bool,
+    /// Whether clients are told what their answer cost.
+    pub(super) energy_in_usage: bool,
 }
 
 impl AppState {
@@ -48,6 +50,7 @@ impl AppState {
             body_limit: settings.server.max_body_bytes,
             body_timeout: settings.server.body_timeout,
             log_prompts: settings.telemetry.log_prompts,
+            energy_in_usage: settings.telemetry.energy_in_usage,
         }
     }
 }

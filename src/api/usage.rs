@@ -11,6 +11,14 @@ pub(super) struct Usage {
     total_tokens: u32,
     prompt_tokens_details: PromptDetails,
     completion_tokens_details: CompletionDetails,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edgellm: Option<Cost>,
+}
+
+/// What OpenAI's usage has no word for.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Cost {
+    energy_joules: f64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -42,6 +50,9 @@ impl Usage {
                 accepted_prediction_tokens: predicted.accepted,
                 rejected_prediction_tokens: predicted.rejected,
             },
+            edgellm: spent
+                .energy_joules
+                .map(|energy_joules| Cost { energy_joules }),
         }
     }
 }

@@ -117,16 +117,18 @@ fn admission(admission: &Admission) -> Lines<1> {
     [("max_waiting", max_waiting.to_string())]
 }
 
-fn telemetry(telemetry: &Telemetry) -> Lines<3> {
+fn telemetry(telemetry: &Telemetry) -> Lines<4> {
     let Telemetry {
         log_format,
         log_level,
         log_prompts,
+        energy_in_usage,
     } = telemetry;
     [
         ("log_format", quoted(log_format.as_str())),
         ("log_level", quoted(log_level.as_str())),
         ("log_prompts", log_prompts.to_string()),
+        ("energy_in_usage", energy_in_usage.to_string()),
     ]
 }
 

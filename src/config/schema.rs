@@ -198,6 +198,12 @@ const TELEMETRY: Section = Section {
             default: Fallback::Flag(false),
             doc: "Whether prompts appear in the log; they can hold personal data.",
         },
+        Key {
+            name: "energy_in_usage",
+            kind: Kind::Flag,
+            default: Fallback::Flag(false),
+            doc: "Whether usage tells clients what their answer cost: edgellm.energy_joules, where that is known.",
+        },
     ],
 };
 

@@ -127,6 +127,8 @@ pub struct Telemetry {
     pub log_level: LogLevel,
     /// Whether prompts may appear in the log.
     pub log_prompts: bool,
+    /// Whether usage tells clients what their answer cost.
+    pub energy_in_usage: bool,
 }
 
 /// The form of log lines.

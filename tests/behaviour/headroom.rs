@@ -317,6 +317,7 @@ fn a_budget_of_sixty_percent_is_held_and_used_by_the_real_engine() {
     });
     let gateway = tree.gateway(&[
         ("EDGELLM__GOVERNOR__POWER_BUDGET_WATTS", "12"),
+        ("EDGELLM__TELEMETRY__ENERGY_IN_USAGE", "true"),
         ("EDGELLM__GOVERNOR__SAMPLE_INTERVAL_MS", "1000"),
         ("EDGELLM__GOVERNOR__ESCALATE_SECONDS", "2"),
         ("EDGELLM__GOVERNOR__RECOVER_SECONDS", "15"),
@@ -351,6 +352,10 @@ fn a_budget_of_sixty_percent_is_held_and_used_by_the_real_engine() {
         assert!(tokens_now > tokens, "answers keep coming");
     });
     assert_eq!(gateway.metric("edgellm_governor_level"), "4");
+    let body = long_answer(20).to_string();
+    let answer = read(send(address, "POST", "/v1/chat/completions", &body)).json();
+    let cost = answer["usage"]["edgellm"]["energy_joules"].as_f64();
+    assert!(cost > Some(0.0), "{answer}");
     let answers = "edgellm_request_energy_joules_count{model=\"kiosk\"}";
     assert!(series(&gateway, answers) > Some(1.0));
     // What the work drew was charged to somebody, but for the beginning, when nothing was known.

@@ -49,7 +49,7 @@ pub(super) async fn completions(
     let entry = Arc::clone(find_model(&state, chat.model.as_deref())?);
 
     // From here on the request counts as one of this model's, however it ends.
-    let record = Record::new(&state.metrics, &entry.id, ENDPOINT);
+    let record = Record::new(&state, &entry.id, ENDPOINT);
     let output = chat.output;
     let class = chat.decoding.class;
     let choices = chat.decoding.choices.count();

@@ -36,7 +36,7 @@ pub(super) async fn completions(
     let completion = Completion::try_from(request)?;
     let entry = Arc::clone(find_model(&state, completion.model.as_deref())?);
 
-    let record = Record::new(&state.metrics, &entry.id, ENDPOINT);
+    let record = Record::new(&state, &entry.id, ENDPOINT);
     let output = completion.output;
     let mut response = match begin(&state, &entry, completion.order, arrived, record).await {
         Err(error) => error.into_response(),

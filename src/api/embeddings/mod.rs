@@ -45,7 +45,7 @@ pub(super) async fn create(
     let entry = Arc::clone(find_embedder(&state, request.model.as_deref())?);
 
     // From here on the request counts as one of this model's, however it ends.
-    let mut record = Record::new(&state.metrics, &entry.id, ENDPOINT);
+    let mut record = Record::new(&state, &entry.id, ENDPOINT);
     let answer = answer(&state, &entry, request.input, form, arrived).await;
     let mut response = match answer {
         Ok((body, spent)) => {
