@@ -78,6 +78,10 @@ where
             .streams
             .find(&key, &digest)
             .ok_or(ApiError::StreamGone)?;
+        if told > recording.progress.borrow().frames {
+            let message = format!("`Last-Event-ID` is {told}; the stream has not come so far");
+            return Err(ApiError::invalid(LAST_EVENT_ID, message));
+        }
         return Ok(Entrance::Resumed(listen(recording, told)));
     }
     let ticket = Ticket {

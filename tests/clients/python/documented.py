@@ -26,6 +26,10 @@ _choice["finish_reason"] = {"anyOf": [_choice["finish_reason"], {"type": "null"}
 _logprobs = _choice["logprobs"]["anyOf"][0]["properties"]
 _logprobs["token_logprobs"]["items"] = {"type": ["number", "null"]}
 _logprobs["top_logprobs"]["items"] = {"anyOf": [_logprobs["top_logprobs"]["items"], {"type": "null"}]}
+# What we take beyond it, everywhere: keys that nobody knows, and no model where there is one only.
+_request = DEFINITIONS["CreateEmbeddingRequest"]
+_request.pop("additionalProperties")
+_request["required"].remove("model")
 
 # path: what is sent, what comes back whole, what comes back as an event
 DOCUMENTED = {
