@@ -34,6 +34,8 @@ pub(super) struct Decoding {
     pub(super) choices: Choices,
     /// Whether to tell how likely tokens were, with so many rivals.
     pub(super) logprobs: Option<usize>,
+    /// The same for the prompt.
+    pub(super) prompt_logprobs: Option<usize>,
     pub(super) form: Form,
 }
 

@@ -9,6 +9,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, future, stream};
 
+use crate::sampling::Logprobs;
 use crate::scheduler::{Event, Finished, Text};
 
 use super::error::ApiError;
@@ -23,6 +24,10 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub(super) trait Telling: Send + Sized + 'static {
     /// Before anything is known.
     fn opening(&mut self) -> Vec<Frame>;
+    /// How likely the tokens of an answer's prompt were, but the first.
+    fn prompt(&mut self, _answer: usize, _logprobs: &[Logprobs]) -> Vec<Frame> {
+        Vec::new()
+    }
     /// More of an answer.
     fn text(&mut self, answer: usize, text: &Text) -> Vec<Frame>;
     /// The end of an answer.
@@ -91,6 +96,7 @@ async fn whole(mut generation: Generation, mut telling: impl Telling) -> Respons
     drop(telling.opening());
     while let Some(next) = generation.next().await {
         match next {
+            Ok((answer, Event::Prompt(logprobs))) => drop(telling.prompt(answer, &logprobs)),
             Ok((answer, Event::Text(text))) => drop(telling.text(answer, &text)),
             Ok((answer, Event::Finished(end))) => drop(telling.end(answer, &end)),
             Ok((_, Event::Failed(_))) => {}
@@ -145,6 +151,9 @@ impl<T: Telling> Streaming<T> {
             }
         };
         match next {
+            Some(Ok((answer, Event::Prompt(logprobs)))) => {
+                self.pending.extend(self.telling.prompt(answer, &logprobs));
+            }
             Some(Ok((answer, Event::Text(text)))) => {
                 self.pending.extend(self.telling.text(answer, &text));
             }

@@ -178,6 +178,7 @@ async fn prepare(
                 sampling: decoding.sampling.resolve(defaults, seed, choice),
                 guide: guide.clone(),
                 logprobs: decoding.logprobs,
+                prompt_logprobs: decoding.prompt_logprobs,
                 stops: decoding.stops.clone(),
                 stop_tokens: decoding.stop_tokens.clone(),
                 prediction: prediction.clone(),

@@ -16,7 +16,7 @@ use crate::sampling::{Logprobs, SamplingParams};
 pub struct Job {
     /// Tokens to answer to; never empty.
     pub prompt: Arc<[Token]>,
-    /// Tokens to generate at most; at least 1.
+    /// Tokens to generate at most; with 0 the prompt alone is computed.
     pub max_tokens: u32,
     /// How tokens are picked.
     pub sampling: SamplingParams,
@@ -24,6 +24,8 @@ pub struct Job {
     pub guide: Option<Guide>,
     /// Whether to tell how likely each token was, with so many rivals.
     pub logprobs: Option<usize>,
+    /// The same for the prompt, which then shares no computed beginning.
+    pub prompt_logprobs: Option<usize>,
     /// Texts that end the answer; they are not part of it.
     pub stops: Vec<String>,
     /// Tokens that end the answer, beside the model's own.
@@ -64,6 +66,7 @@ impl Job {
             },
             guide: None,
             logprobs: None,
+            prompt_logprobs: None,
             stops: Vec::new(),
             stop_tokens: Vec::new(),
             prediction: None,
@@ -133,6 +136,9 @@ impl Class {
 /// [`Event::Failed`] at its end was broken off by a defect.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// How likely each token of the prompt was but the first; once, before any text, where the job
+    /// asks for it.
+    Prompt(Vec<Logprobs>),
     /// More text.
     Text(Text),
     /// The end, as asked for.
@@ -218,6 +224,6 @@ pub enum JobError {
 /// never waits for a client and a client that reads slowly holds no KV cells.
 #[must_use]
 pub fn channel(max_tokens: u32) -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
-    // One event a token at most, what was held back at the end, and the end itself.
-    mpsc::channel(max_tokens as usize + 2)
+    // The prompt, one event a token at most, what was held back at the end, and the end itself.
+    mpsc::channel(max_tokens as usize + 3)
 }

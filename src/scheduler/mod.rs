@@ -46,8 +46,9 @@ use speculate::{Acceptance, Guess, Offer};
 /// Of the time that a step has left for others than answers, drafts get this much while prompts
 /// want to be read.
 const DRAFTS_BESIDE_PROMPTS: f64 = 0.25;
-/// Logits of answers and drafts take so much memory at most, however large the vocabulary.
-const DRAFT_LOGITS_BYTES: usize = 32 << 20;
+/// Logits of answers and drafts take so much memory at most, and those of scored prompts, however
+/// large the vocabulary.
+const LOGITS_BYTES: usize = 32 << 20;
 
 /// Waiting requests that are looked at in a step though they do not fit.
 const MOST_MISFITS: usize = 8;
@@ -187,7 +188,7 @@ impl<E: Engine> Scheduler<E> {
             let Some(next) = waiting[index].take_if(may_start) else {
                 continue;
             };
-            let novel = next.len() - self.shareable(next.tokens(), self.running.len());
+            let novel = next.len() - self.shareable(next.sharable(), self.running.len());
             if !plan::fits(novel, committed, self.running.len(), cells) {
                 misfits += 1;
                 let waited = now.saturating_duration_since(next.queued());
@@ -243,7 +244,7 @@ impl<E: Engine> Scheduler<E> {
             if running.begun {
                 sequence.missing()
             } else {
-                sequence.len() - self.shareable(sequence.tokens(), index)
+                sequence.len() - self.shareable(sequence.sharable(), index)
             }
         });
         self.cache.live() + needed.sum::<usize>()
@@ -285,7 +286,7 @@ impl<E: Engine> Scheduler<E> {
             if running.begun {
                 continue;
             }
-            let tokens = running.sequence.tokens();
+            let tokens = running.sequence.sharable();
             let now = self.cache.match_length(tokens);
             let waits_for = self.running[..index]
                 .iter()
@@ -317,16 +318,22 @@ impl<E: Engine> Scheduler<E> {
                 return None;
             }
             let urgencies = self.begin(now);
-            let needs: Vec<Need> = self
-                .running
-                .iter()
-                .zip(urgencies)
+            let mut logits = self.most_logits();
+            let mut missing = |running: &Running| {
+                if !running.begun {
+                    return 0;
+                }
+                let missing = running.sequence.missing();
+                if !running.sequence.is_scoring() {
+                    return missing;
+                }
+                let scored = missing.min(logits);
+                logits -= scored;
+                scored
+            };
+            let needs: Vec<Need> = (self.running.iter().zip(urgencies))
                 .map(|(running, urgency)| Need {
-                    missing: if running.begun {
-                        running.sequence.missing()
-                    } else {
-                        0
-                    },
+                    missing: missing(running),
                     decoding: running.sequence.is_decoding(),
                     urgency,
                 })
@@ -415,30 +422,34 @@ impl<E: Engine> Scheduler<E> {
     fn draft_room(&self, answers: usize, unread: usize) -> usize {
         let shape = self.cache.shape();
         let rows = shape.batch_rows - unread.min(shape.batch_rows / 2);
-        // llama.cpp keeps room for as many rows of logits as there ever were.
-        let logits = DRAFT_LOGITS_BYTES / (shape.vocabulary * size_of::<f32>()).max(1);
         let cells = self.cache.free_cells().saturating_sub(unread);
-        rows.min(logits).min(cells).saturating_sub(answers)
+        let most = rows.min(self.most_logits()).min(cells);
+        most.saturating_sub(answers)
+    }
+
+    /// Rows with logits that a batch should have at most: llama.cpp keeps room for as many as there
+    /// ever were.
+    fn most_logits(&self) -> usize {
+        let row = self.cache.shape().vocabulary * size_of::<f32>();
+        (LOGITS_BYTES / row.max(1)).max(1)
     }
 
     fn compute(&mut self, shares: &[usize], clock: &dyn Fn() -> Instant) {
         self.rows.clear();
-        // The batch's first row with logits of each sequence that reaches its end.
-        let mut ends = Vec::with_capacity(shares.len());
+        // Each sequence's first row in the batch.
+        let mut firsts = Vec::with_capacity(shares.len());
         for (running, &share) in self.running.iter().zip(shares) {
-            let complete = share > 0 && share == running.sequence.missing();
+            firsts.push(self.rows.len());
             let known = running.sequence.next_rows(share);
             let drafted = (running.sequence.len()..).zip(running.draft.tokens());
-            let end = self.rows.len() + share;
             for (position, token) in known.chain(drafted) {
                 self.rows.push(Row {
                     token,
                     position: u32::try_from(position).unwrap_or(u32::MAX),
                     sequence: running.id,
-                    logits: position + 1 >= running.sequence.len(),
+                    logits: running.sequence.needs_logits(position),
                 });
             }
-            ends.push(complete.then(|| end - 1));
         }
 
         let started = clock();
@@ -463,22 +474,25 @@ impl<E: Engine> Scheduler<E> {
         self.metrics.busy_seconds.inc_by(took.as_secs_f64());
         #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
         self.metrics.batch_tokens.observe(self.rows.len() as f64);
-        self.deliver(shares, &ends, now);
+        self.deliver(shares, &firsts, now);
     }
 
-    fn deliver(&mut self, shares: &[usize], ends: &[Option<usize>], now: Instant) {
+    fn deliver(&mut self, shares: &[usize], firsts: &[usize], now: Instant) {
         let mut ended = Vec::new();
-        for ((index, running), (&share, end)) in self
+        for ((index, running), (&share, &first)) in self
             .running
             .iter_mut()
             .enumerate()
-            .zip(shares.iter().zip(ends))
+            .zip(shares.iter().zip(firsts))
         {
+            let logits = |row: usize| self.cache.logits(row);
             let before = running.sequence.computed();
+            let complete = share > 0 && share == running.sequence.missing();
+            running.sequence.score(first, share, &logits);
             running.sequence.computed_more(share);
-            if let Some(row) = *end {
-                let logits = |row: usize| self.cache.logits(row);
-                let progress = running.advance(row, &logits, &*self.pieces, now, &self.metrics);
+            if complete {
+                let last = first + share - 1;
+                let progress = running.advance(last, &logits, &*self.pieces, now, &self.metrics);
                 let (drafted, accepted) = (running.draft.len(), running.draft.accepted());
                 self.metrics.drafted_tokens.inc_by(drafted as u64);
                 self.metrics.accepted_tokens.inc_by(accepted as u64);

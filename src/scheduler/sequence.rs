@@ -5,7 +5,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::engine::{Pieces, SeqId, Token};
-use crate::sampling::{self, Sampler};
+use crate::sampling::{self, Logprobs, Sampler};
 use crate::telemetry::ModelMetrics;
 
 use super::job::{Class, Event, FinishReason, Finished, Job, JobError, Text, Timings};
@@ -30,6 +30,9 @@ pub(super) struct Sequence {
     /// How many of `tokens` have their cell.
     computed: usize,
     sampler: Sampler,
+    /// How likely the prompt's tokens behind the first are, as far as is known; none where nobody
+    /// asks, and once it is told.
+    scores: Option<Vec<Logprobs>>,
     text: TextAssembler,
     prediction: Option<Prediction>,
     /// How its drafts have fared.
@@ -53,12 +56,14 @@ impl Sequence {
         let sampler = Sampler::new(params, &tokens, job.guide.take());
         let text = TextAssembler::new(&job.stops);
         let prediction = job.prediction.take().map(Prediction::new);
+        let scores = job.prompt_logprobs.map(|_| Vec::new());
         Self {
             queued: job.arrived,
             job,
             tokens,
             computed: 0,
             sampler,
+            scores,
             text,
             prediction,
             record: Record::default(),
@@ -73,6 +78,50 @@ impl Sequence {
 
     pub(super) fn tokens(&self) -> &[Token] {
         &self.tokens
+    }
+
+    /// Those whose cells may be another's: what is to be scored has to be computed.
+    pub(super) fn sharable(&self) -> &[Token] {
+        match &self.scores {
+            Some(scores) => &self.tokens[..scores.len()],
+            None => &self.tokens,
+        }
+    }
+
+    /// Whether tokens of its prompt are still to be scored.
+    pub(super) fn is_scoring(&self) -> bool {
+        self.scores.is_some()
+    }
+
+    /// Whether the logits behind `position` are needed.
+    pub(super) fn needs_logits(&self, position: usize) -> bool {
+        let scores = self.scores.as_ref();
+        position + 1 >= self.tokens.len() || scores.is_some_and(|scores| position >= scores.len())
+    }
+
+    /// Takes the scores out of the next `count` rows, the first of which is row `first` of the batch.
+    pub(super) fn score<'a>(
+        &mut self,
+        first: usize,
+        count: usize,
+        logits: &dyn Fn(usize) -> &'a [f32],
+    ) {
+        let (Some(scores), Some(top)) = (&mut self.scores, self.job.prompt_logprobs) else {
+            return;
+        };
+        let prompt = &self.job.prompt;
+        for (row, position) in (first..first + count).zip(self.computed..) {
+            if position == scores.len()
+                && let Some(token) = prompt.get(position + 1)
+            {
+                scores.push(sampling::logprobs(logits(row), *token, top));
+            }
+        }
+        if scores.len() + 1 >= prompt.len() {
+            let scores = std::mem::take(scores);
+            self.scores = None;
+            self.send(Event::Prompt(scores));
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -211,6 +260,10 @@ impl Sequence {
         metrics: &ModelMetrics,
     ) -> Progress {
         let (index, most) = (self.generated(), self.job.max_tokens);
+        if most == 0 {
+            self.finish(FinishReason::Length, now, metrics);
+            return Progress::Ended;
+        }
         let Ok(token) = self.sampler.sample(logits, index, most) else {
             self.fail(JobError::Grammar);
             return Progress::Ended;

@@ -12,6 +12,7 @@ use crate::engine::{Shape, Token};
 use crate::telemetry::Metrics;
 
 mod governed;
+mod scoring;
 
 const SHAPE: Shape = Shape {
     cells: 512,

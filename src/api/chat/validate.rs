@@ -84,6 +84,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
                 prediction: request.prediction.map(prediction).transpose()?,
                 choices: Choices::new(request.n)?,
                 logprobs,
+                prompt_logprobs: None,
                 form: tools.form,
             },
             output: Output {

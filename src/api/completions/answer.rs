@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::api::delivery::{Frame, Telling, json_text};
 use crate::api::error::ApiError;
@@ -11,6 +11,7 @@ use crate::api::generation::Spent;
 use crate::api::usage::Usage;
 use crate::clock::unix_seconds;
 use crate::engine::{Pieces, Token};
+use crate::sampling;
 use crate::scheduler::{FinishReason, Finished, Text};
 
 use super::validate::Output;
@@ -25,7 +26,7 @@ pub(super) struct Answer {
     output: Output,
     pieces: Arc<dyn Pieces>,
     /// Those that are echoed.
-    prompts: Vec<String>,
+    prompts: Vec<Arc<[Token]>>,
     choices: Vec<Choice>,
     /// Characters of each choice so far.
     lengths: Vec<usize>,
@@ -34,13 +35,6 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn new(model: &str, output: Output, started: &Started) -> Self {
         let loaded = &started.loaded;
-        let text = |tokens: &[Token]| {
-            let bytes: Vec<u8> = tokens
-                .iter()
-                .flat_map(|token| loaded.model.piece(*token).to_vec())
-                .collect();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
         let digest = &loaded.model.info().digest;
         let count = started.prompts.len() * output.choices;
         let choice = |index| Choice {
@@ -56,7 +50,7 @@ impl Answer {
             fingerprint: format!("fp_{}", digest.get(..10).unwrap_or(digest)),
             prompts: if output.echo {
                 let prompts = started.prompts.iter();
-                prompts.map(|prompt| text(&prompt.tokens)).collect()
+                prompts.map(|prompt| Arc::clone(&prompt.tokens)).collect()
             } else {
                 Vec::new()
             },
@@ -84,22 +78,30 @@ impl Answer {
         Vec::new()
     }
 
-    fn logprobs(&self, text: &Text, before: usize) -> Logprobs {
+    /// The prompt of choice `index`, where it is echoed.
+    fn echo(&self, index: usize) -> Option<Arc<[Token]>> {
+        self.prompts.get(index / self.output.choices).cloned()
+    }
+
+    fn written(&self, tokens: &[Token]) -> String {
+        let pieces = tokens.iter().map(|token| self.pieces.piece(*token));
+        String::from_utf8_lossy(&pieces.collect::<Vec<_>>().concat()).into_owned()
+    }
+
+    fn logprobs(&self, tokens: &[sampling::Logprobs], mut offset: usize) -> Logprobs {
         let mut found = Logprobs::default();
-        let mut offset = before;
-        let name = |token: Token| String::from_utf8_lossy(self.pieces.piece(token)).into_owned();
-        for token in &text.logprobs {
-            let text = name(token.token);
+        for token in tokens {
+            let text = self.written(&[token.token]);
             found.text_offset.push(offset);
             offset += text.chars().count();
             found.tokens.push(text);
             // JSON has no infinity.
-            found.token_logprobs.push(token.logprob.max(-9999.0));
+            let finite = |logprob: f32| logprob.max(-9999.0);
+            found.token_logprobs.push(Some(finite(token.logprob)));
             let top = token.top.iter();
-            let top: Map<String, Value> = top
-                .map(|(token, logprob)| (name(*token), json!(logprob.max(-9999.0))))
-                .collect();
-            found.top_logprobs.push(top);
+            let top =
+                top.map(|(token, logprob)| (self.written(&[*token]), json!(finite(*logprob))));
+            found.top_logprobs.push(Some(top.collect()));
         }
         found
     }
@@ -135,19 +137,38 @@ impl Answer {
 
 impl Telling for Answer {
     fn opening(&mut self) -> Vec<Frame> {
-        let prompts = std::mem::take(&mut self.prompts);
+        if self.output.logprobs {
+            return Vec::new(); // they come with the prompt
+        }
         (0..self.choices.len())
             .filter_map(|index| {
-                let prompt = prompts.get(index / self.output.choices)?;
-                Some(self.say(index, prompt, None))
+                let text = self.written(&self.echo(index)?);
+                Some(self.say(index, &text, None))
             })
             .flatten()
             .collect()
     }
 
+    fn prompt(&mut self, index: usize, logprobs: &[sampling::Logprobs]) -> Vec<Frame> {
+        let Some(prompt) = self.echo(index) else {
+            return Vec::new();
+        };
+        let first = self.written(&prompt[..1]);
+        let mut all = self.logprobs(logprobs, first.chars().count());
+        all.text_offset.insert(0, 0);
+        all.tokens.insert(0, first);
+        all.token_logprobs.insert(0, None);
+        all.top_logprobs.insert(0, None);
+        let text = self.written(&prompt);
+        self.say(index, &text, Some(all))
+    }
+
     fn text(&mut self, index: usize, text: &Text) -> Vec<Frame> {
         let before = self.lengths[index];
-        let logprobs = self.output.logprobs.then(|| self.logprobs(text, before));
+        let logprobs = self
+            .output
+            .logprobs
+            .then(|| self.logprobs(&text.logprobs, before));
         self.say(index, &text.text, logprobs)
     }
 

@@ -59,10 +59,6 @@ impl TryFrom<wire::CompletionRequest> for Completion {
             .transpose()?
             .map(|count| count as usize);
         let echo = request.echo.unwrap_or(false);
-        if echo && logprobs.is_some() {
-            let why = "is not supported together with `logprobs`; leave one of them out";
-            return Err(ApiError::unsupported("echo", why));
-        }
         let stream = request.stream.unwrap_or(false);
         if request.stream_options.is_some() && !stream {
             return Err(ApiError::invalid(
@@ -87,7 +83,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
             order: Order {
                 inputs: inputs(request.prompt)?,
                 decoding: Decoding {
-                    max_tokens: Some(at_least("max_tokens", max_tokens, 1)?),
+                    max_tokens: Some(at_least("max_tokens", max_tokens, 0)?),
                     sampling,
                     stops: stops(request.stop)?,
                     stop_tokens: stop_tokens(request.stop_token_ids)?,
@@ -96,6 +92,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
                     prediction: None,
                     choices,
                     logprobs,
+                    prompt_logprobs: logprobs.filter(|_| echo),
                     form: Form::Free,
                 },
             },
@@ -169,7 +166,6 @@ mod tests {
         for (param, extra) in [
             ("suffix", json!({"suffix": "end"})),
             ("best_of", json!({"best_of": 3})),
-            ("echo", json!({"echo": true, "logprobs": 1})),
             ("logprobs", json!({"logprobs": 6})),
             ("n", json!({"n": 0})),
         ] {

@@ -83,8 +83,9 @@ pub(super) struct Choice {
 #[allow(clippy::struct_field_names)] // OpenAI's
 pub(super) struct Logprobs {
     pub(super) tokens: Vec<String>,
-    pub(super) token_logprobs: Vec<f32>,
-    pub(super) top_logprobs: Vec<Map<String, Value>>,
+    /// None for a prompt's first token, before which there is nothing.
+    pub(super) token_logprobs: Vec<Option<f32>>,
+    pub(super) top_logprobs: Vec<Option<Map<String, Value>>>,
     /// Characters before the token.
     pub(super) text_offset: Vec<usize>,
 }
