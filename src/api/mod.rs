@@ -14,6 +14,7 @@ mod error;
 mod generate;
 mod generation;
 mod health;
+mod logprobs;
 mod models;
 mod page;
 mod resume;
