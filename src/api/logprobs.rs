@@ -22,6 +22,10 @@ struct Likelihood {
 }
 
 impl Likelihood {
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.token.len() + self.bytes.len()
+    }
+
     /// JSON has no infinity: OpenAI writes -9999 for "never".
     fn new(token: Token, logprob: f32, pieces: &dyn Pieces) -> Self {
         let bytes = pieces.piece(token).to_vec();
@@ -34,6 +38,12 @@ impl Likelihood {
 }
 
 impl TokenLogprob {
+    /// Bytes of memory that it takes, roughly.
+    pub(super) fn size(&self) -> usize {
+        let rivals = self.top_logprobs.iter();
+        size_of::<Self>() + self.token.size() + rivals.map(Likelihood::size).sum::<usize>()
+    }
+
     pub(super) fn new(found: &Logprobs, pieces: &dyn Pieces) -> Self {
         let rivals = found.top.iter();
         Self {

@@ -17,6 +17,7 @@ mod health;
 mod logprobs;
 mod models;
 mod page;
+mod responses;
 mod resume;
 mod router;
 mod server;
