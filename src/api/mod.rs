@@ -21,6 +21,7 @@ mod responses;
 mod resume;
 mod router;
 mod server;
+mod shorten;
 mod state;
 mod tokenize;
 mod tools;

@@ -98,6 +98,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
                     logprobs,
                     form: Form::Free,
                 },
+                may_shorten: false,
             },
             output: Output {
                 stream,

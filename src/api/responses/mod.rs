@@ -67,7 +67,7 @@ pub(super) async fn create(
     )?;
 
     // From here on the request counts as one of this model's, however it ends.
-    let record = Record::new(&state.metrics, &entry.id, ENDPOINT);
+    let record = Record::new(&state, &entry.id, ENDPOINT);
     let sampling = asked.decoding.sampling.clone();
     let order = Order {
         inputs: vec![Input::Conversation(Conversation {
@@ -76,6 +76,7 @@ pub(super) async fn create(
             effort: asked.effort,
         })],
         decoding: asked.decoding,
+        may_shorten: asked.may_shorten,
     };
     let mut response = match begin(&state, &entry, order, arrived, record).await {
         Err(error) => in_own_words(error).into_response(),
@@ -161,6 +162,10 @@ fn in_own_words(error: ApiError) -> ApiError {
                 ApiError::invalid(ours, message.replace(&chats, &format!("`{ours}`")))
             }
             None => ApiError::invalid(param, message),
+        },
+        ApiError::ContextLength(message) => ApiError::InputTooLong {
+            param: "input".to_owned(),
+            message,
         },
         other => other,
     }

@@ -29,11 +29,6 @@ pub(super) fn refuse(request: &wire::ResponseRequest) -> Result<(), ApiError> {
             "is not supported: no prompt templates are kept here; write `instructions` and `input`",
         ),
         (
-            "truncation",
-            request.truncation.as_ref().is_some_and(|v| v == "auto"),
-            "is supported as `disabled` only: send fewer items, or begin a new conversation",
-        ),
-        (
             "text.verbosity",
             verbosity.is_some_and(|v| v != "medium"),
             "is supported as `medium` only",
@@ -51,7 +46,7 @@ pub(super) fn refuse(request: &wire::ResponseRequest) -> Result<(), ApiError> {
         ),
         (
             "prompt_cache_retention",
-            retention.is_some_and(|v| v != "in_memory"),
+            retention.is_some_and(|v| v != "in_memory" && v != "in-memory"),
             "is supported as `in_memory` only",
         ),
         (
@@ -80,14 +75,8 @@ pub(super) fn refuse(request: &wire::ResponseRequest) -> Result<(), ApiError> {
             "is of chat completions; use `reasoning.effort`",
         ),
     ];
-    if let Some((param, _, why)) = table.into_iter().find(|(_, asks, _)| *asks) {
-        return Err(ApiError::unsupported(param, why));
-    }
-    match request.truncation.as_deref() {
-        None | Some("disabled") => Ok(()),
-        Some(_) => Err(ApiError::invalid(
-            "truncation",
-            "`truncation` must be `disabled`",
-        )),
+    match table.into_iter().find(|(_, asks, _)| *asks) {
+        Some((param, _, why)) => Err(ApiError::unsupported(param, why)),
+        None => Ok(()),
     }
 }

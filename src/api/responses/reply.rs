@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::api::generation::Spent;
+use crate::api::usage::Cost;
 use crate::clock::unix_seconds;
 use crate::sampling::SamplingParams;
 
@@ -113,6 +114,8 @@ struct Usage {
     output_tokens: u32,
     output_tokens_details: OutputDetails,
     total_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edgellm: Option<Cost>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -168,6 +171,7 @@ impl Response {
             output_tokens: spent.generated_tokens,
             output_tokens_details: OutputDetails { reasoning_tokens },
             total_tokens: spent.prompt_tokens + spent.generated_tokens,
+            edgellm: Cost::of(spent),
         });
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Asked {
     pub(super) tools: Vec<Value>,
     pub(super) effort: Option<Effort>,
     pub(super) decoding: Decoding,
+    /// Whether the oldest turns give way where all do not fit.
+    pub(super) may_shorten: bool,
     pub(super) output: Output,
     pub(super) echo: Echo,
 }
@@ -71,6 +73,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             .max_tool_calls
             .map(|count| at_least("max_tool_calls", count, 1))
             .transpose()?;
+        let truncation = truncation(request.truncation.as_deref())?;
         let class = request.service_tier.as_deref().map(class).transpose()?;
         let reasoning = reasoning(request.reasoning)?;
         let effort = reasoning
@@ -102,6 +105,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 logprobs,
                 form: tools.form,
             },
+            may_shorten: truncation == "auto",
             output: Output {
                 stream,
                 obfuscate: request
@@ -130,7 +134,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 tool_choice: request.tool_choice.unwrap_or_else(|| "auto".into()),
                 tools: told,
                 top_logprobs: logprobs.unwrap_or(0),
-                truncation: "disabled",
+                truncation,
                 user: request.user,
             },
         })
@@ -159,6 +163,17 @@ fn sampling(request: &wire::ResponseRequest) -> Result<Sampling, ApiError> {
         logit_bias: request.logit_bias.as_ref(),
         seed: request.seed,
     })
+}
+
+fn truncation(asked: Option<&str>) -> Result<&'static str, ApiError> {
+    match asked {
+        None | Some("disabled") => Ok("disabled"),
+        Some("auto") => Ok("auto"),
+        Some(_) => Err(ApiError::invalid(
+            "truncation",
+            "`truncation` must be `auto` or `disabled`",
+        )),
+    }
 }
 
 /// They are told to whoever includes them or asks for rivals.

@@ -157,7 +157,6 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"background": true}), "background"),
         (json!({"conversation": "conv_1"}), "conversation"),
         (json!({"prompt": {"id": "pmpt_1"}}), "prompt"),
-        (json!({"truncation": "auto"}), "truncation"),
         (json!({"truncation": "some"}), "truncation"),
         (json!({"text": {"verbosity": "low"}}), "text.verbosity"),
         (
