@@ -8,6 +8,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -43,7 +44,7 @@ pub(super) async fn read_json<T: DeserializeOwned + Send + 'static>(
         return Err(ApiError::NotJson);
     }
     let limit = state.body_limit;
-    let understand = move |bytes: &[u8]| -> Result<(T, Option<Digest>), ApiError> {
+    let read_in = move |bytes: &[u8]| -> Result<(T, Option<Digest>), ApiError> {
         let digest = wants_digest.then(|| Sha256::digest(bytes).into());
         Ok((parse(bytes)?, digest))
     };
@@ -52,9 +53,9 @@ pub(super) async fn read_json<T: DeserializeOwned + Send + 'static>(
         refuse_before_it_is_sent(request.headers(), limit)?;
         let (bytes, _memory) = read(request.into_body(), limit, &state.large_bodies).await?;
         if bytes.len() < LARGE {
-            return understand(&bytes);
+            return read_in(&bytes);
         }
-        let parsed = tokio::task::spawn_blocking(move || understand(&bytes));
+        let parsed = tokio::task::spawn_blocking(move || read_in(&bytes));
         parsed.await.map_err(|_| ApiError::Internal)?
     };
     tokio::time::timeout(state.body_timeout, reading)
@@ -130,36 +131,47 @@ async fn read(
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        // A missing field is reported at its parent; name the field itself.
-        if inner.is_data() {
-            let param = match missing_field(&inner.to_string()) {
-                Some(field) if path == "." => field,
-                Some(field) => format!("{path}.{field}"),
-                None => path,
-            };
-            let param = (param != ".").then_some(param);
-            ApiError::Invalid {
-                message: match &param {
-                    Some(param) => format!("`{param}`: {inner}"),
-                    None => inner.to_string(),
-                },
-                param,
-            }
-        } else {
-            ApiError::Invalid {
-                message: format!("the request body is not valid JSON: {inner}"),
-                param: None,
-            }
-        }
-    })?;
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| misfit("", error))?;
     json.end().map_err(|error| ApiError::Invalid {
         message: format!("the request body is not valid JSON: {error}"),
         param: None,
     })?;
     Ok(value)
+}
+
+/// A value that stands at `at` of a body as a `T`.
+pub(super) fn understand<T: DeserializeOwned>(at: &str, value: Value) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(|error| misfit(at, error))
+}
+
+/// What is wrong with what stands at `at`; empty is the whole body.
+fn misfit(at: &str, error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let path = error.path().to_string();
+    let inner = error.into_inner();
+    if !inner.is_data() {
+        return ApiError::Invalid {
+            message: format!("the request body is not valid JSON: {inner}"),
+            param: None,
+        };
+    }
+    // A missing field is reported at its parent; name the field itself.
+    let path = (path != ".").then_some(path);
+    let names = [Some(at.to_owned()), path, missing_field(&inner.to_string())];
+    let param = names
+        .into_iter()
+        .flatten()
+        .filter(|name| !name.is_empty())
+        .reduce(|place, name| {
+            let dot = if name.starts_with('[') { "" } else { "." };
+            place + dot + &name
+        });
+    ApiError::Invalid {
+        message: match &param {
+            Some(param) => format!("`{param}`: {inner}"),
+            None => inner.to_string(),
+        },
+        param,
+    }
 }
 
 fn missing_field(message: &str) -> Option<String> {

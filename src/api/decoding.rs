@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::engine::{SamplingDefaults, Token};
 use crate::grammar::Schema;
-use crate::prompt::Callable;
+use crate::prompt::{Callable, Effort};
 use crate::sampling::SamplingParams;
 use crate::scheduler::Class;
 
@@ -236,6 +236,17 @@ pub(super) fn class(tier: &str) -> Result<Class, ApiError> {
             "`service_tier` must be `auto`, `default`, `flex` or `priority`",
         )),
     }
+}
+
+/// How much a reasoning model is to think.
+pub(super) fn effort(param: &str, name: &str) -> Result<Effort, ApiError> {
+    let found = Effort::ALL
+        .into_iter()
+        .find(|effort| effort.as_str() == name);
+    found.ok_or_else(|| {
+        let names = Effort::ALL.map(Effort::as_str).join("`, `");
+        ApiError::invalid(param, format!("`{param}` must be one of `{names}`"))
+    })
 }
 
 pub(super) fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, ApiError> {

@@ -44,6 +44,15 @@ pub enum ApiError {
         /// How long it is and how long it may be.
         message: String,
     },
+    /// There is no stored response of this id.
+    #[error("Response with id '{0}' not found: it was not stored, was deleted, or has expired")]
+    ResponseNotFound(String),
+    /// There is no stored response of this id to go on from.
+    #[error(
+        "Previous response with id '{0}' not found: it was not stored, was deleted, or has expired; \
+         send the earlier items in `input`"
+    )]
+    PreviousResponseNotFound(String),
     /// No such model.
     #[error("the model `{name}` does not exist; this server has: {available}")]
     ModelNotFound {
@@ -170,6 +179,14 @@ impl ApiError {
             Self::ModelNotFound { .. } => {
                 row(StatusCode::NOT_FOUND, invalid, Some("model_not_found"))
             }
+            Self::ResponseNotFound(_) => {
+                row(StatusCode::NOT_FOUND, invalid, Some("response_not_found"))
+            }
+            Self::PreviousResponseNotFound(_) => row(
+                StatusCode::BAD_REQUEST,
+                invalid,
+                Some("previous_response_not_found"),
+            ),
             Self::StreamGone => row(StatusCode::NOT_FOUND, invalid, Some("stream_not_found")),
             Self::NotFound(_) => row(StatusCode::NOT_FOUND, invalid, Some("not_found")),
             Self::MethodNotAllowed { .. } => row(
@@ -234,6 +251,8 @@ impl ApiError {
             }
             Self::ContextLength(_) => Some("messages"),
             Self::ModelNotFound { .. } => Some("model"),
+            Self::ResponseNotFound(_) => Some("response_id"),
+            Self::PreviousResponseNotFound(_) => Some("previous_response_id"),
             _ => None,
         };
         json!({

@@ -17,6 +17,7 @@ use super::decoding::{Decoding, Form};
 use super::error::ApiError;
 use super::generation::{Generation, Record, Underway};
 use super::models::ready;
+use super::shorten;
 use super::state::AppState;
 
 /// What a client wants answers to.
@@ -36,6 +37,8 @@ pub(super) struct Order {
     /// Not empty.
     pub(super) inputs: Vec<Input>,
     pub(super) decoding: Decoding,
+    /// Whether the oldest turns of a conversation may be left out until the rest fits.
+    pub(super) may_shorten: bool,
 }
 
 /// Answers under way. They are numbered through: all choices of the first input, then of the next.
@@ -219,7 +222,7 @@ async fn render(
     log_prompts: bool,
 ) -> Result<Rendered, ApiError> {
     let longest_piece = loaded.model.info().longest_piece.max(1);
-    for input in &order.inputs {
+    for input in order.inputs.iter().filter(|_| !order.may_shorten) {
         let least = input.least_tokens(longest_piece);
         if least >= loaded.context() {
             return Err(too_long(&format!("at least {least}"), loaded.context()));
@@ -232,9 +235,18 @@ async fn render(
     let span = Span::current();
     let rendered = tokio::task::spawn_blocking(move || {
         let _entered = span.enter();
-        let Order { inputs, decoding } = order;
+        let Order {
+            mut inputs,
+            decoding,
+            may_shorten,
+        } = order;
         if log_prompts {
             tracing::info!(?inputs, "prompt");
+        }
+        if may_shorten {
+            for input in &mut inputs {
+                shorten(input, decoding.max_tokens, &loaded)?;
+            }
         }
         let prompts: Result<Vec<Prompt>, ApiError> = inputs
             .into_iter()
@@ -263,17 +275,29 @@ impl Input {
     fn least_tokens(&self, longest_piece: usize) -> usize {
         match self {
             Self::Conversation(conversation) => {
-                let messages = &conversation.messages;
-                let contents = messages
-                    .iter()
-                    .filter_map(|message| message.content.as_ref());
-                let bytes: usize = contents.map(String::len).sum();
-                messages.len().max(bytes / longest_piece)
+                shorten::least_tokens(&conversation.messages, longest_piece)
             }
             Self::Text(text) => text.len() / longest_piece,
             Self::Tokens(tokens) => tokens.len(),
         }
     }
+}
+
+/// Leaves the oldest turns of a conversation out, as far as that is needed for an answer of
+/// `wanted` tokens.
+fn shorten(input: &mut Input, wanted: Option<u32>, loaded: &Loaded) -> Result<(), ApiError> {
+    let Input::Conversation(conversation) = input else {
+        return Ok(());
+    };
+    let room = shorten::room(loaded.context(), wanted);
+    let longest_piece = loaded.model.info().longest_piece.max(1);
+    let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
+    let length = |conversation: &Conversation| {
+        let prompt = prompter.tokens(conversation, &*loaded.model);
+        prompt.map(|prompt| prompt.tokens.len())
+    };
+    shorten::shorten(conversation, room, longest_piece, length)
+        .map_err(|error| ApiError::from(&error))
 }
 
 fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {

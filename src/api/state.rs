@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
 
+use super::responses::{Limits, Store};
 use super::resume::Streams;
 
 /// Memory for large bodies on their way in; who finds it taken waits, within the time that a
@@ -31,6 +32,8 @@ pub struct AppState {
     pub(super) body_timeout: Duration,
     /// Streams whose clients may come back.
     pub(super) streams: Streams,
+    /// Responses whose clients may come back.
+    pub(super) responses: Store,
     /// Whether prompts may be logged.
     pub(super) log_prompts: bool,
     /// Whether clients are told what their answer cost.
@@ -46,6 +49,11 @@ impl AppState {
             metrics,
             large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_KIB)),
             streams: Streams::default(),
+            responses: Store::new(Limits {
+                responses: settings.server.store_max_responses,
+                bytes: settings.server.store_max_bytes,
+                age: settings.server.store_time,
+            }),
             long_texts: Arc::new(Semaphore::new(1)),
             body_limit: settings.server.max_body_bytes,
             body_timeout: settings.server.body_timeout,

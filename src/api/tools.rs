@@ -229,12 +229,14 @@ pub(super) fn refuse(param: &str, misfit: &Misfit) -> ApiError {
     ApiError::invalid(&place, format!("`{place}` {}", misfit.why))
 }
 
-/// `response_format` and its twin in the Responses API: the schema that an answer must fit.
+/// `response_format` and its twin in the Responses API: the schema that an answer must fit. The kind
+/// and what describes the schema stand at `at`.
 pub(super) fn format(
-    param: &str,
+    at: (&str, &str),
     kind: &str,
     schema: Option<(&str, Option<Value>, bool)>,
 ) -> Result<Option<Schema>, ApiError> {
+    let (kind_at, param) = at;
     match (kind, schema) {
         ("text", _) => Ok(None),
         ("json_object", _) => Ok(Some(Schema::object())),
@@ -251,8 +253,8 @@ pub(super) fn format(
             Err(ApiError::invalid(param, message))
         }
         _ => Err(ApiError::invalid(
-            "response_format.type",
-            "the format must be `text`, `json_object` or `json_schema`",
+            kind_at,
+            format!("`{kind_at}` must be `text`, `json_object` or `json_schema`"),
         )),
     }
 }

@@ -17,8 +17,16 @@ pub(super) struct Usage {
 
 /// What OpenAI's usage has no word for.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Cost {
+pub(super) struct Cost {
     energy_joules: f64,
+}
+
+impl Cost {
+    /// Unknown where nothing measures it or clients are not to know.
+    pub(super) fn of(spent: Spent) -> Option<Self> {
+        let energy_joules = spent.energy_joules?;
+        Some(Self { energy_joules })
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -50,9 +58,7 @@ impl Usage {
                 accepted_prediction_tokens: predicted.accepted,
                 rejected_prediction_tokens: predicted.rejected,
             },
-            edgellm: spent
-                .energy_joules
-                .map(|energy_joules| Cost { energy_joules }),
+            edgellm: Cost::of(spent),
         }
     }
 }

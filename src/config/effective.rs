@@ -50,7 +50,7 @@ fn section<const N: usize>(out: &mut String, heading: &str, lines: Lines<N>) {
     }
 }
 
-fn server(server: &Server) -> Lines<7> {
+fn server(server: &Server) -> Lines<10> {
     let Server {
         listen,
         max_connections,
@@ -59,6 +59,9 @@ fn server(server: &Server) -> Lines<7> {
         max_body_bytes,
         write_timeout,
         shutdown_grace,
+        store_max_responses,
+        store_max_bytes,
+        store_time,
     } = server;
     [
         ("listen", quoted(&listen.to_string())),
@@ -74,6 +77,9 @@ fn server(server: &Server) -> Lines<7> {
             "shutdown_grace_seconds",
             shutdown_grace.as_secs().to_string(),
         ),
+        ("store_max_responses", store_max_responses.to_string()),
+        ("store_max_bytes", store_max_bytes.to_string()),
+        ("store_seconds", store_time.as_secs().to_string()),
     ]
 }
 

@@ -51,6 +51,13 @@ pub struct Server {
     /// Time for running answers to finish on shutdown; zero is none.
     #[serde(rename = "shutdown_grace_seconds", deserialize_with = "seconds")]
     pub shutdown_grace: Duration,
+    /// Responses kept for clients that go on from them; 0 is none.
+    pub store_max_responses: usize,
+    /// Memory for them, in bytes.
+    pub store_max_bytes: usize,
+    /// How long each is kept.
+    #[serde(rename = "store_seconds", deserialize_with = "seconds")]
+    pub store_time: Duration,
 }
 
 /// An entry of `[[models]]`.

@@ -14,5 +14,6 @@ mod lifecycle;
 mod prompts;
 
 mod quantize;
+mod responses;
 mod speculation;
 mod structured;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::api::delivery::{Frame, Telling, json_text};
 use crate::api::error::ApiError;
 use crate::api::generation::Spent;
+use crate::api::logprobs::TokenLogprob;
 use crate::api::tools::Calls;
 use crate::api::usage::Usage;
 use crate::engine::Pieces;
@@ -13,7 +14,7 @@ use crate::scheduler::{FinishReason, Finished, Text};
 
 use super::reply::{
     Call, CallDelta, Chunk, ChunkChoice, ChunkUsage, Completion, Delta, Function, FunctionDelta,
-    Header, Logprobs, Message, TokenLogprob, WholeChoice,
+    Header, Logprobs, Message, WholeChoice,
 };
 use super::validate::Output;
 

@@ -56,6 +56,7 @@ pub(super) async fn completions(
     let order = Order {
         inputs: vec![Input::Conversation(chat.conversation)],
         decoding: chat.decoding,
+        may_shorten: false,
     };
     let mut response = match begin(&state, &entry, order, arrived, record).await {
         Err(error) => error.into_response(),

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use crate::api::logprobs::TokenLogprob;
 use crate::api::usage::Usage;
-use crate::engine::{Pieces, Token};
 use crate::scheduler::Class;
 
 /// What every object of an answer repeats.
@@ -149,43 +149,4 @@ pub(super) struct FunctionDelta {
 pub(super) struct Logprobs {
     pub(super) content: Vec<TokenLogprob>,
     pub(super) refusal: Option<()>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct TokenLogprob {
-    #[serde(flatten)]
-    pub(super) token: Likelihood,
-    pub(super) top_logprobs: Vec<Likelihood>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Likelihood {
-    /// With replacement characters where the token is no whole text.
-    token: String,
-    logprob: f32,
-    bytes: Vec<u8>,
-}
-
-impl Likelihood {
-    /// JSON has no infinity: OpenAI writes -9999 for "never".
-    fn new(token: Token, logprob: f32, pieces: &dyn Pieces) -> Self {
-        let bytes = pieces.piece(token).to_vec();
-        Self {
-            token: String::from_utf8_lossy(&bytes).into_owned(),
-            logprob: logprob.max(-9999.0),
-            bytes,
-        }
-    }
-}
-
-impl TokenLogprob {
-    pub(super) fn new(found: &crate::sampling::Logprobs, pieces: &dyn Pieces) -> Self {
-        let rivals = found.top.iter();
-        Self {
-            token: Likelihood::new(found.token, found.logprob, pieces),
-            top_logprobs: rivals
-                .map(|(token, logprob)| Likelihood::new(*token, *logprob, pieces))
-                .collect(),
-        }
-    }
 }

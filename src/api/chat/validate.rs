@@ -2,13 +2,13 @@
 //! checked, every parameter that cannot be honoured refused by name.
 
 use crate::api::decoding::{
-    AskedSampling, Choices, Decoding, Sampling, at_least, check_metadata, class, rivals,
+    AskedSampling, Choices, Decoding, Sampling, at_least, check_metadata, class, effort, rivals,
     stop_tokens, stops,
 };
 use crate::api::error::ApiError;
 use crate::api::tools::{self, Calls, Tools};
 use crate::grammar::Schema;
-use crate::prompt::{Conversation, Effort};
+use crate::prompt::Conversation;
 
 use super::messages::{choice, messages, prediction, tools as offered};
 use super::{not_built, wire};
@@ -131,17 +131,8 @@ fn format(format: &wire::ResponseFormat) -> Result<Option<Schema>, ApiError> {
         let strict = schema.strict.unwrap_or(false);
         (schema.name.as_str(), schema.schema.clone(), strict)
     });
-    tools::format("response_format.json_schema", &format.kind, schema)
-}
-
-pub(in crate::api) fn effort(param: &str, name: &str) -> Result<Effort, ApiError> {
-    let found = Effort::ALL
-        .into_iter()
-        .find(|effort| effort.as_str() == name);
-    found.ok_or_else(|| {
-        let names = Effort::ALL.map(Effort::as_str).join("`, `");
-        ApiError::invalid(param, format!("`{param}` must be one of `{names}`"))
-    })
+    let at = ("response_format.type", "response_format.json_schema");
+    tools::format(at, &format.kind, schema)
 }
 
 #[cfg(test)]

@@ -95,6 +95,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
                     prompt_logprobs: logprobs.filter(|_| echo),
                     form: Form::Free,
                 },
+                may_shorten: false,
             },
             output: Output {
                 stream,

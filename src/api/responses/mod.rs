@@ -1,0 +1,172 @@
+//! `POST /v1/responses`, top to bottom, and the stored ones.
+
+mod answer;
+mod events;
+mod items;
+mod not_built;
+mod reply;
+mod store;
+mod stored;
+mod tools;
+mod turns;
+mod validate;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+
+use crate::prompt::{Conversation, Message};
+
+use super::delivery::respond;
+use super::error::ApiError;
+use super::generate::{Input, Order, begin, refuse_deadline, refuse_if_all_do};
+use super::generation::Record;
+use super::models::find_model;
+use super::resume::{Entrance, enter};
+use super::state::AppState;
+use super::tools::Calls;
+use answer::{Answer, Keeping};
+use items::Given;
+use store::Source;
+use turns::Turns;
+use validate::Asked;
+
+pub(super) use store::{Limits, Store};
+pub(super) use stored::{cancel, delete, input_items, show};
+
+const ENDPOINT: &str = "/v1/responses";
+
+pub(super) async fn create(
+    State(state): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    refuse_deadline(request.headers())?;
+    refuse_if_all_do(&state)?;
+    let (request, ticket) = match enter::<wire::ResponseRequest>(request, &state).await? {
+        Entrance::New(request, ticket) => (request, ticket),
+        Entrance::Resumed(rest) => return Ok(rest),
+    };
+    let asks_to_store = request.store == Some(true);
+    let mut asked = Asked::try_from(request)?;
+    let store = &state.responses;
+    if asks_to_store && !store.is_open() {
+        let why = "is not supported as true: this server is configured to keep no responses";
+        return Err(ApiError::unsupported("store", why));
+    }
+    asked.echo.store &= store.is_open();
+    let entry = Arc::clone(find_model(&state, asked.model.as_deref())?);
+    let (messages, input) = conversation(
+        store,
+        asked.echo.instructions.as_deref(),
+        asked.previous,
+        asked.input,
+    )?;
+
+    // From here on the request counts as one of this model's, however it ends.
+    let record = Record::new(&state, &entry.id, ENDPOINT);
+    let sampling = asked.decoding.sampling.clone();
+    let order = Order {
+        inputs: vec![Input::Conversation(Conversation {
+            messages,
+            tools: asked.tools,
+            effort: asked.effort,
+        })],
+        decoding: asked.decoding,
+        may_shorten: asked.may_shorten,
+    };
+    let mut response = match begin(&state, &entry, order, arrived, record).await {
+        Err(error) => in_own_words(error).into_response(),
+        Ok(started) => {
+            let sampling = sampling.resolve(&started.loaded.model.info().sampling, 0, 0);
+            let keeping = asked.echo.store.then(|| Keeping {
+                store: store.clone(),
+                input,
+            });
+            let parser = started.parser(0, asked.output.calls != Calls::None);
+            let pieces = Arc::clone(&started.loaded.model);
+            let reply = reply::Response::new(&entry.id, &sampling, asked.echo);
+            let answer = Answer::new(reply, asked.output, pieces, parser, keeping);
+            respond(started.generation, answer, asked.output.stream, ticket).await
+        }
+    };
+    response.extensions_mut().insert(super::access::Recorded);
+    Ok(response)
+}
+
+/// The turns of a request, and the items that they are made of.
+fn conversation(
+    store: &Store,
+    instructions: Option<&str>,
+    previous: Option<String>,
+    given: Vec<Given>,
+) -> Result<(Vec<Message>, Vec<Source>), ApiError> {
+    let mut turns = Turns::new(instructions);
+    let mut input = Vec::new();
+    if let Some(id) = previous {
+        let Some(stored) = store.find(&id) else {
+            return Err(ApiError::PreviousResponseNotFound(id));
+        };
+        for kept in stored.conversation() {
+            turns.add(&kept.item, "previous_response_id")?;
+            input.push(Source::Kept(kept));
+        }
+    }
+    for (index, given) in given.into_iter().enumerate() {
+        let at = format!("input[{index}]");
+        match given {
+            Given::Item(item) => {
+                turns.add(&item, &at)?;
+                input.push(Source::New(item));
+            }
+            Given::Reference(id) => {
+                let Some(kept) = store.item(&id) else {
+                    let message = format!(
+                        "Item with id '{id}' not found: it was not stored, or has expired; send \
+                         the item itself"
+                    );
+                    return Err(ApiError::invalid(format!("{at}.id"), message));
+                };
+                turns.add(&kept.item, &at)?;
+                input.push(Source::Kept(kept));
+            }
+        }
+    }
+    Ok((turns.into_messages(), input))
+}
+
+/// Parameters by the names that they have here.
+fn in_own_words(error: ApiError) -> ApiError {
+    const NAMES: [(&str, &str); 3] = [
+        ("messages", "input"),
+        ("reasoning_effort", "reasoning.effort"),
+        ("response_format", "text.format"),
+    ];
+    let name = |param: &str| {
+        let found = NAMES.into_iter().find(|(chats, _)| *chats == param);
+        found.map(|(chats, ours)| (format!("`{chats}`"), ours))
+    };
+    match error {
+        ApiError::Unsupported { param, why } => match name(&param) {
+            Some((_, ours)) => ApiError::unsupported(ours, why),
+            None => ApiError::Unsupported { param, why },
+        },
+        ApiError::Invalid {
+            message,
+            param: Some(param),
+        } => match name(&param) {
+            Some((chats, ours)) => {
+                ApiError::invalid(ours, message.replace(&chats, &format!("`{ours}`")))
+            }
+            None => ApiError::invalid(param, message),
+        },
+        ApiError::ContextLength(message) => ApiError::InputTooLong {
+            param: "input".to_owned(),
+            message,
+        },
+        other => other,
+    }
+}

@@ -1,0 +1,121 @@
+//! From items to the turns that a chat template lays out.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::api::error::ApiError;
+use crate::prompt::{self, Message, ToolCall};
+
+use super::items::{Item, Output, Part, Role, Status};
+
+/// A conversation as far as it is read.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    messages: Vec<Message>,
+    /// Ids of the calls so far.
+    calls: HashSet<String>,
+}
+
+impl Turns {
+    /// Before anybody said anything.
+    pub(super) fn new(instructions: Option<&str>) -> Self {
+        let system = instructions.map(|text| Message::text(prompt::Role::System, text));
+        Self {
+            messages: system.into_iter().collect(),
+            calls: HashSet::new(),
+        }
+    }
+
+    /// What was said next; it stands at `at` of the request.
+    pub(super) fn add(&mut self, item: &Item, at: &str) -> Result<(), ApiError> {
+        match item {
+            Item::Message { role, content, .. } => {
+                let text = text(content);
+                let role = match role {
+                    Role::User => prompt::Role::User,
+                    Role::System => prompt::Role::System,
+                    Role::Developer => prompt::Role::Developer,
+                    Role::Assistant => prompt::Role::Assistant,
+                };
+                self.messages.push(Message::text(role, text));
+            }
+            Item::FunctionCall {
+                call_id,
+                name,
+                arguments,
+                status,
+                ..
+            } => match parsed(arguments) {
+                Some(arguments) => self.call(ToolCall {
+                    id: call_id.clone(),
+                    name: name.clone(),
+                    arguments,
+                }),
+                // Cut off before it was one.
+                None if *status == Status::Incomplete => {}
+                None => {
+                    let at = format!("{at}.arguments");
+                    let message = format!("`{at}` must be a JSON object in a string");
+                    return Err(ApiError::invalid(at, message));
+                }
+            },
+            Item::FunctionCallOutput {
+                call_id, output, ..
+            } => {
+                if !self.calls.contains(call_id) {
+                    let at = format!("{at}.call_id");
+                    let message = format!(
+                        "`{at}`: no function call with the `call_id` `{call_id}` comes before its \
+                         output: send the call as well, or name its response in \
+                         `previous_response_id`"
+                    );
+                    return Err(ApiError::invalid(at, message));
+                }
+                let output = match output {
+                    Output::Text(text) => text.clone(),
+                    Output::Parts(parts) => text(parts),
+                };
+                let mut message = Message::text(prompt::Role::Tool, output);
+                message.tool_call_id = Some(call_id.clone());
+                self.messages.push(message);
+            }
+            // Of no use to an answer: models are trained without the thoughts of earlier turns.
+            Item::Reasoning { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Belongs to the turn in which the model spoke just before.
+    fn call(&mut self, call: ToolCall) {
+        self.calls.insert(call.id.clone());
+        match self.messages.last_mut() {
+            Some(last) if last.role == prompt::Role::Assistant => last.tool_calls.push(call),
+            _ => self.messages.push(Message {
+                role: prompt::Role::Assistant,
+                content: None,
+                name: None,
+                tool_calls: vec![call],
+                tool_call_id: None,
+            }),
+        }
+    }
+
+    pub(super) fn into_messages(self) -> Vec<Message> {
+        self.messages
+    }
+}
+
+/// Parts follow each other with nothing between them.
+fn text(parts: &[Part]) -> String {
+    parts.iter().map(Part::text).collect()
+}
+
+/// Clients write a call without arguments in either way.
+fn parsed(arguments: &str) -> Option<Value> {
+    let text = match arguments.trim() {
+        "" => "{}",
+        text => text,
+    };
+    serde_json::from_str(text).ok().filter(Value::is_object)
+}

@@ -1,0 +1,149 @@
+//! OpenAI's `truncation: auto`: the oldest turns give way until a conversation fits.
+//!
+//! The instructions at its beginning stay, and so does the last question with all that followed it.
+//! What is left begins with a question, so that no call's result is without its call.
+
+use crate::prompt::{Conversation, Message, Role};
+
+/// Tokens of a context that a prompt may have when the answer is to have `wanted`: an eighth is left
+/// to an answer of any length, and never less than half to the prompt.
+pub(super) fn room(context: usize, wanted: Option<u32>) -> usize {
+    let wanted = wanted.map_or(context / 8, |wanted| wanted as usize);
+    context - wanted.clamp(1, (context / 2).max(1))
+}
+
+/// Tokens that messages have at least, when one stands for `longest_piece` bytes at most and every
+/// message has a border.
+pub(super) fn least_tokens(messages: &[Message], longest_piece: usize) -> usize {
+    let contents = messages.iter().filter_map(|m| m.content.as_ref());
+    let bytes: usize = contents.map(String::len).sum();
+    messages.len().max(bytes / longest_piece)
+}
+
+/// Leaves out as few of the oldest turns as make the conversation fit into `room` tokens, or as many
+/// as may be where nothing does. `length` is asked of no conversation that is sure not to fit.
+pub(super) fn shorten<E>(
+    conversation: &mut Conversation,
+    room: usize,
+    longest_piece: usize,
+    length: impl Fn(&Conversation) -> Result<usize, E>,
+) -> Result<(), E> {
+    let messages = &conversation.messages;
+    let head = head(messages);
+    let may_fit = |from: &usize| least_tokens(&messages[*from..], longest_piece) <= room;
+    let beginnings = beginnings(messages, head);
+    let last = *beginnings.last().unwrap_or(&head);
+    let fitting: Vec<usize> = beginnings.into_iter().filter(may_fit).collect();
+    // The later it begins, the shorter it is: find the first that fits.
+    let (mut low, mut high) = (0, fitting.len());
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if length(&without(conversation, head, fitting[middle]))? <= room {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    let from = fitting.get(low).copied().unwrap_or(last);
+    conversation.messages.drain(head..from);
+    Ok(())
+}
+
+/// How many instructions there are before anybody speaks.
+fn head(messages: &[Message]) -> usize {
+    let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
+    messages.iter().take_while(instructs).count()
+}
+
+/// Where behind the instructions a conversation may begin; the whole of it first.
+fn beginnings(messages: &[Message], head: usize) -> Vec<usize> {
+    let asks = |index: &usize| *index == head || messages[*index].role == Role::User;
+    (head..messages.len()).filter(asks).collect()
+}
+
+fn without(conversation: &Conversation, head: usize, from: usize) -> Conversation {
+    let messages = &conversation.messages;
+    Conversation {
+        messages: [&messages[..head], &messages[from..]].concat(),
+        tools: conversation.tools.clone(),
+        effort: conversation.effort,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    const ROLES: [(char, Role); 5] = [
+        ('s', Role::System),
+        ('d', Role::Developer),
+        ('u', Role::User),
+        ('a', Role::Assistant),
+        ('t', Role::Tool),
+    ];
+
+    /// Of turns by the first letters of their roles, ten tokens each.
+    fn conversation(turns: &str) -> Conversation {
+        let message = |turn| {
+            let found = ROLES.into_iter().find(|(letter, _)| *letter == turn);
+            Message::text(found.expect("a role").1, "0123456789")
+        };
+        Conversation {
+            messages: turns.chars().map(message).collect(),
+            ..Conversation::default()
+        }
+    }
+
+    fn shortened(turns: &str, room: usize) -> String {
+        let mut conversation = conversation(turns);
+        let length = |asked: &Conversation| {
+            let count = asked.messages.len();
+            // At most two of them are instructions, which do not count beforehand.
+            assert!(
+                5 * count.saturating_sub(2) <= room,
+                "it was sure not to fit"
+            );
+            Ok::<_, Infallible>(10 * count)
+        };
+        let Ok(()) = shorten(&mut conversation, room, 2, length);
+        let letter = |message: &Message| {
+            let found = ROLES.into_iter().find(|(_, role)| *role == message.role);
+            found.expect("a role").0
+        };
+        conversation.messages.iter().map(letter).collect()
+    }
+
+    #[test]
+    fn what_fits_stays_whole() {
+        assert_eq!(shortened("suau", 40), "suau");
+        assert_eq!(shortened("u", 10), "u");
+    }
+
+    #[test]
+    fn as_few_of_the_oldest_turns_go_as_must() {
+        assert_eq!(shortened("suauauau", 60), "suauau");
+        assert_eq!(shortened("suauauau", 59), "suau");
+        assert_eq!(shortened("sduauau", 50), "sduau");
+    }
+
+    #[test]
+    fn no_result_is_left_without_its_call() {
+        assert_eq!(shortened("uatauatau", 60), "uatau");
+    }
+
+    #[test]
+    fn the_last_question_stays_even_where_it_does_not_fit() {
+        assert_eq!(shortened("suauat", 20), "suat");
+        assert_eq!(shortened("s", 1), "s");
+    }
+
+    #[test]
+    fn an_answer_has_room() {
+        assert_eq!(room(2048, None), 2048 - 256);
+        assert_eq!(room(2048, Some(100)), 1948);
+        assert_eq!(room(2048, Some(5000)), 1024);
+        assert_eq!(room(1, Some(0)), 0);
+    }
+}
