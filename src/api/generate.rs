@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use tracing::Span;
 
 use crate::admission::{Place, Presence};
-use crate::engine::{Token, Vocabulary};
+use crate::engine::{SpecialToken, Token, Vocabulary};
 use crate::grammar::{Grammar, GrammarError, Guide};
 use crate::pool::{Entry, Loaded};
 use crate::prompt::{Conversation, OutputParser, calls};
@@ -52,6 +52,8 @@ pub(super) struct Prompt {
     pub(super) tokens: Arc<[Token]>,
     /// Whether the answer begins in the middle of thoughts.
     opens_thoughts: bool,
+    /// See [`crate::prompt::Prompt::tags`].
+    tags: Arc<[SpecialToken]>,
 }
 
 impl Started {
@@ -60,11 +62,13 @@ impl Started {
         let Ok(prompter) = &self.loaded.prompter else {
             return OutputParser::new(None, None);
         };
-        let opened = self.prompts.get(input).is_some_and(|p| p.opens_thoughts);
+        let prompt = self.prompts.get(input);
+        let opened = prompt.is_some_and(|prompt| prompt.opens_thoughts);
         OutputParser::new(
             prompter.thoughts().map(|tags| (tags, opened)),
             calls.then(|| prompter.tool_format()),
         )
+        .hiding(prompt.map_or(&[], |prompt| &prompt.tags))
     }
 }
 
@@ -180,6 +184,7 @@ async fn prepare(
                 logprobs: decoding.logprobs,
                 stops: decoding.stops.clone(),
                 stop_tokens: decoding.stop_tokens.clone(),
+                tags: Arc::clone(&prompt.tags),
                 prediction: prediction.clone(),
                 class: decoding.class.unwrap_or_default(),
                 ignore_end: decoding.ignore_end,
@@ -277,7 +282,7 @@ impl Input {
 
 fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
     let model = &*loaded.model;
-    let (tokens, opens_thoughts) = match input {
+    let (tokens, opens_thoughts, tags) = match input {
         Input::Conversation(conversation) => {
             let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
             if conversation.effort.is_some_and(|effort| !effort.is_none())
@@ -289,12 +294,12 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
             let prompt = prompter
                 .tokens(&conversation, model)
                 .map_err(|error| ApiError::from(&error))?;
-            (prompt.tokens, prompt.opens_thoughts)
+            (prompt.tokens, prompt.opens_thoughts, prompt.tags)
         }
         Input::Text(text) => {
             let mut tokens: Vec<Token> = model.bos().into_iter().collect();
             tokens.extend(model.encode(&text));
-            (tokens, false)
+            (tokens, false, Vec::new())
         }
         Input::Tokens(tokens) => {
             let vocabulary = model.info().vocabulary;
@@ -304,7 +309,7 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
                 let message = format!("`prompt`: the model has no token {}", token.0);
                 return Err(ApiError::invalid("prompt", message));
             }
-            (tokens, false)
+            (tokens, false, Vec::new())
         }
     };
     if tokens.is_empty() {
@@ -314,6 +319,7 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
     Ok(Prompt {
         tokens: tokens.into(),
         opens_thoughts,
+        tags: tags.into(),
     })
 }
 

@@ -10,7 +10,7 @@ use super::markup::Markup;
 use super::template::{ChatTemplate, TemplateError};
 use super::thinking::ThoughtTags;
 use super::tools::ToolFormat;
-use crate::engine::{Token, Vocabulary};
+use crate::engine::{SpecialKind, SpecialToken, Token, Vocabulary};
 
 /// Makes prompts for one model.
 #[derive(Debug)]
@@ -28,6 +28,9 @@ pub struct Prompt {
     pub tokens: Vec<Token>,
     /// Whether the answer begins in the middle of thoughts.
     pub opens_thoughts: bool,
+    /// Control tokens by which the answer is taken apart: their text belongs to it, though not to
+    /// what the client reads.
+    pub tags: Vec<SpecialToken>,
 }
 
 /// Why a conversation has no prompt.
@@ -132,7 +135,24 @@ impl Prompter {
         Ok(Prompt {
             tokens,
             opens_thoughts: self.thoughts.is_some_and(|tags| tags.opened_by(&text)),
+            tags: self.tags(!conversation.tools.is_empty(), vocab),
         })
+    }
+
+    /// The control tokens among the tags of thoughts, and of calls where some are expected. Others of
+    /// the vocabulary stay without a text, also those of other models' formats.
+    fn tags(&self, calls: bool, vocab: &dyn Vocabulary) -> Vec<SpecialToken> {
+        let thoughts = self.thoughts.into_iter().flat_map(ThoughtTags::both);
+        let calls = calls.then(|| self.tool_format.tags());
+        let texts: Vec<&str> = thoughts
+            .chain(calls.into_iter().flatten().copied())
+            .collect();
+        let specials = vocab.specials().iter();
+        specials
+            .filter(|special| special.kind == SpecialKind::Control)
+            .filter(|special| texts.contains(&special.text.as_str()))
+            .cloned()
+            .collect()
     }
 }
 

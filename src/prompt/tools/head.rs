@@ -2,9 +2,9 @@
 
 use super::ToolFormat;
 
-const PYTHON_TAG: &str = "<|python_tag|>";
-const ARGS: &str = "[ARGS]";
-const CALL_ID: &str = "[CALL_ID]";
+pub(super) const PYTHON_TAG: &str = "<|python_tag|>";
+pub(super) const ARGS: &str = "[ARGS]";
+pub(super) const CALL_ID: &str = "[CALL_ID]";
 
 /// What the text of a call begins with.
 #[derive(Debug, PartialEq, Eq)]

@@ -51,6 +51,15 @@ impl ToolFormat {
         }
     }
 
+    /// All that marks a call, as texts that may be tokens of their own.
+    pub(super) fn tags(self) -> &'static [&'static str] {
+        match self {
+            Self::Hermes => &["<tool_call>", parser::CLOSE],
+            Self::Llama => &[head::PYTHON_TAG],
+            Self::Mistral => &["[TOOL_CALLS]", head::ARGS, head::CALL_ID],
+        }
+    }
+
     /// The key of a call's arguments.
     fn arguments(self) -> &'static str {
         match self {
