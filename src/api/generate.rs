@@ -1,16 +1,16 @@
 //! From a checked request to answers under way: admission, prompt, and into the model's queue.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use tracing::Span;
 
 use crate::admission::{Place, Presence};
 use crate::engine::{SpecialToken, Token, Vocabulary};
-use crate::grammar::{Grammar, GrammarError, Guide};
+use crate::grammar::{Grammar, GrammarError, Grammars, Guide, Schema, Watch};
 use crate::pool::{Entry, Loaded};
-use crate::prompt::{Conversation, OutputParser, calls};
+use crate::prompt::{Conversation, OutputParser, calls, opened_calls};
 use crate::scheduler::{Job, QueueProgress, channel};
 
 use super::decoding::{Decoding, Form};
@@ -18,6 +18,9 @@ use super::error::ApiError;
 use super::generation::{Generation, Record, Underway};
 use super::models::ready;
 use super::state::AppState;
+
+/// How long to look for the schema that is to blame.
+const LONGEST_BLAME: Duration = Duration::from_millis(300);
 
 /// What a client wants answers to.
 #[derive(Debug)]
@@ -250,10 +253,12 @@ async fn render(
         if length >= loaded.context() {
             return Err(prediction_too_long(loaded.context()));
         }
+        let prompts = prompts?;
+        let opened = prompts.iter().any(|prompt| prompt.opens_thoughts);
         Ok(Rendered {
-            prompts: prompts?,
+            prompts,
             prediction,
-            guide: guide(&decoding.form, &loaded)?,
+            guide: guide(&decoding.form, opened, &loaded)?,
             decoding,
             places,
         })
@@ -323,10 +328,30 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
     })
 }
 
-fn guide(form: &Form, loaded: &Loaded) -> Result<Option<Guide>, ApiError> {
-    let (grammar, param) = match form {
+/// What holds an answer to its form; `in_thoughts` says that it begins in the middle of them.
+fn guide(form: &Form, in_thoughts: bool, loaded: &Loaded) -> Result<Option<Guide>, ApiError> {
+    let mut watch = None;
+    let mut schemas: Vec<&Schema> = Vec::new();
+    let grammar = match form {
         Form::Free => return Ok(None),
-        Form::Json(schema) => (Grammar::schema(schema), "response_format"),
+        Form::FreeWithCalls(functions) => {
+            let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
+            let format = prompter.tool_format();
+            let Some(opener) = format.opener() else {
+                return Ok(None);
+            };
+            let calls = Watch::new(opener);
+            watch = Some(match prompter.thoughts() {
+                Some(tags) => calls.behind_thoughts(tags.both(), in_thoughts),
+                None => calls,
+            });
+            schemas.extend(functions.iter().map(|function| &function.arguments));
+            opened_calls(format, functions, &*loaded.model)
+        }
+        Form::Json(schema) => {
+            schemas.push(schema);
+            Grammar::schema(schema)
+        }
         Form::Calls {
             functions,
             several,
@@ -335,17 +360,35 @@ fn guide(form: &Form, loaded: &Loaded) -> Result<Option<Guide>, ApiError> {
             let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
             let format = prompter.tool_format();
             let otherwise = otherwise.as_ref();
-            let grammar = calls(format, functions, *several, otherwise, &*loaded.model);
-            (grammar, "tools")
+            schemas.extend(functions.iter().map(|function| &function.arguments));
+            schemas.extend(otherwise);
+            calls(format, functions, *several, otherwise, &*loaded.model)
         }
     };
-    let guide = loaded
-        .grammars
-        .guide(&grammar)
-        .map_err(|error: GrammarError| {
-            ApiError::invalid(param, format!("`{param}` cannot be followed: {error}"))
-        })?;
-    Ok(Some(guide))
+    let guide = loaded.grammars.guide(&grammar);
+    let guide = guide.map_err(|error| cannot_be_followed(&error, &schemas, &loaded.grammars))?;
+    Ok(Some(match watch {
+        Some(watch) => guide.behind(watch),
+        None => guide,
+    }))
+}
+
+/// Names the schema that cannot be followed; the tools where none can be blamed alone, or none was
+/// found in time.
+fn cannot_be_followed(error: &GrammarError, schemas: &[&Schema], grammars: &Grammars) -> ApiError {
+    let until = Instant::now() + LONGEST_BLAME;
+    let blamed = match schemas {
+        [one] => Some((one.place(), error.clone())),
+        several => several
+            .iter()
+            .take_while(|_| Instant::now() < until)
+            .find_map(|schema| {
+                let error = grammars.guide(&Grammar::schema(schema)).err()?;
+                Some((schema.place(), error))
+            }),
+    };
+    let (place, error) = blamed.unwrap_or(("tools", error.clone()));
+    ApiError::invalid(place, format!("`{place}` cannot be followed: {error}"))
 }
 
 fn prediction_too_long(context: usize) -> ApiError {

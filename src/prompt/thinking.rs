@@ -22,7 +22,8 @@ impl ThoughtTags {
     }
 
     /// What opens and what closes thoughts.
-    pub(super) fn both(self) -> [&'static str; 2] {
+    #[must_use]
+    pub fn both(self) -> [&'static str; 2] {
         [self.open, self.close]
     }
 

@@ -15,3 +15,4 @@ mod prompts;
 mod quantize;
 mod speculation;
 mod structured;
+mod tools;
