@@ -4,6 +4,8 @@
 //! template's and becomes its token; the text between is encoded as plain text, cut so that not even a
 //! user-defined token comes of a client's words.
 
+use std::borrow::Cow;
+
 use super::conversation::Conversation;
 use super::guard::Guard;
 use super::markup::Markup;
@@ -103,6 +105,12 @@ impl Prompter {
         vocab: &dyn Vocabulary,
     ) -> Result<Prompt, PromptError> {
         let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
+        let conversation = &match self.tool_format {
+            ToolFormat::Mistral | ToolFormat::MistralNamed => {
+                Cow::Owned(conversation.with_short_ids())
+            }
+            ToolFormat::Hermes | ToolFormat::Llama => Cow::Borrowed(conversation),
+        };
         let markup = Markup::new(vocab.specials());
         let mut guard = Guard::new(&markup, conversation).ok_or(PromptError::NoMark)?;
         let text = template
