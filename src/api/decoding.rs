@@ -45,6 +45,8 @@ pub(super) enum Form {
     /// Whatever the model says.
     #[default]
     Free,
+    /// Whatever the model says; but what it calls must fit.
+    FreeWithCalls(Vec<Callable>),
     /// JSON.
     Json(Schema),
     /// Tool calls, or JSON where that is allowed as well.

@@ -1,16 +1,16 @@
 //! From a checked request to answers under way: admission, prompt, and into the model's queue.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use tracing::Span;
 
 use crate::admission::{Place, Presence};
-use crate::engine::{Token, Vocabulary};
-use crate::grammar::{Grammar, GrammarError, Guide};
+use crate::engine::{SpecialToken, Token, Vocabulary};
+use crate::grammar::{Grammar, GrammarError, Grammars, Guide, Schema, Watch};
 use crate::pool::{Entry, Loaded};
-use crate::prompt::{Conversation, OutputParser, calls};
+use crate::prompt::{Conversation, OutputParser, calls, opened_calls};
 use crate::scheduler::{Job, QueueProgress, channel};
 
 use super::decoding::{Decoding, Form};
@@ -19,6 +19,9 @@ use super::generation::{Generation, Record, Underway};
 use super::models::ready;
 use super::shorten;
 use super::state::AppState;
+
+/// How long to look for the schema that is to blame.
+const LONGEST_BLAME: Duration = Duration::from_millis(300);
 
 /// What a client wants answers to.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ pub(super) struct Prompt {
     pub(super) tokens: Arc<[Token]>,
     /// Whether the answer begins in the middle of thoughts.
     opens_thoughts: bool,
+    /// See [`crate::prompt::Prompt::tags`].
+    tags: Arc<[SpecialToken]>,
 }
 
 impl Started {
@@ -63,11 +68,13 @@ impl Started {
         let Ok(prompter) = &self.loaded.prompter else {
             return OutputParser::new(None, None);
         };
-        let opened = self.prompts.get(input).is_some_and(|p| p.opens_thoughts);
+        let prompt = self.prompts.get(input);
+        let opened = prompt.is_some_and(|prompt| prompt.opens_thoughts);
         OutputParser::new(
             prompter.thoughts().map(|tags| (tags, opened)),
             calls.then(|| prompter.tool_format()),
         )
+        .hiding(prompt.map_or(&[], |prompt| &prompt.tags))
     }
 }
 
@@ -184,6 +191,7 @@ async fn prepare(
                 prompt_logprobs: decoding.prompt_logprobs,
                 stops: decoding.stops.clone(),
                 stop_tokens: decoding.stop_tokens.clone(),
+                tags: Arc::clone(&prompt.tags),
                 prediction: prediction.clone(),
                 class: decoding.class.unwrap_or_default(),
                 ignore_end: decoding.ignore_end,
@@ -258,10 +266,12 @@ async fn render(
         if length >= loaded.context() {
             return Err(prediction_too_long(loaded.context()));
         }
+        let prompts = prompts?;
+        let opened = prompts.iter().any(|prompt| prompt.opens_thoughts);
         Ok(Rendered {
-            prompts: prompts?,
+            prompts,
             prediction,
-            guide: guide(&decoding.form, &loaded)?,
+            guide: guide(&decoding.form, opened, &loaded)?,
             decoding,
             places,
         })
@@ -302,7 +312,7 @@ fn shorten(input: &mut Input, wanted: Option<u32>, loaded: &Loaded) -> Result<()
 
 fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
     let model = &*loaded.model;
-    let (tokens, opens_thoughts) = match input {
+    let (tokens, opens_thoughts, tags) = match input {
         Input::Conversation(conversation) => {
             let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
             if conversation.effort.is_some_and(|effort| !effort.is_none())
@@ -314,12 +324,12 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
             let prompt = prompter
                 .tokens(&conversation, model)
                 .map_err(|error| ApiError::from(&error))?;
-            (prompt.tokens, prompt.opens_thoughts)
+            (prompt.tokens, prompt.opens_thoughts, prompt.tags)
         }
         Input::Text(text) => {
             let mut tokens: Vec<Token> = model.bos().into_iter().collect();
             tokens.extend(model.encode(&text));
-            (tokens, false)
+            (tokens, false, Vec::new())
         }
         Input::Tokens(tokens) => {
             let vocabulary = model.info().vocabulary;
@@ -329,7 +339,7 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
                 let message = format!("`prompt`: the model has no token {}", token.0);
                 return Err(ApiError::invalid("prompt", message));
             }
-            (tokens, false)
+            (tokens, false, Vec::new())
         }
     };
     if tokens.is_empty() {
@@ -339,13 +349,34 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
     Ok(Prompt {
         tokens: tokens.into(),
         opens_thoughts,
+        tags: tags.into(),
     })
 }
 
-fn guide(form: &Form, loaded: &Loaded) -> Result<Option<Guide>, ApiError> {
-    let (grammar, param) = match form {
+/// What holds an answer to its form; `in_thoughts` says that it begins in the middle of them.
+fn guide(form: &Form, in_thoughts: bool, loaded: &Loaded) -> Result<Option<Guide>, ApiError> {
+    let mut watch = None;
+    let mut schemas: Vec<&Schema> = Vec::new();
+    let grammar = match form {
         Form::Free => return Ok(None),
-        Form::Json(schema) => (Grammar::schema(schema), "response_format"),
+        Form::FreeWithCalls(functions) => {
+            let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
+            let format = prompter.tool_format();
+            let Some(opener) = format.opener() else {
+                return Ok(None);
+            };
+            let calls = Watch::new(opener);
+            watch = Some(match prompter.thoughts() {
+                Some(tags) => calls.behind_thoughts(tags.both(), in_thoughts),
+                None => calls,
+            });
+            schemas.extend(functions.iter().map(|function| &function.arguments));
+            opened_calls(format, functions, &*loaded.model)
+        }
+        Form::Json(schema) => {
+            schemas.push(schema);
+            Grammar::schema(schema)
+        }
         Form::Calls {
             functions,
             several,
@@ -354,17 +385,35 @@ fn guide(form: &Form, loaded: &Loaded) -> Result<Option<Guide>, ApiError> {
             let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
             let format = prompter.tool_format();
             let otherwise = otherwise.as_ref();
-            let grammar = calls(format, functions, *several, otherwise, &*loaded.model);
-            (grammar, "tools")
+            schemas.extend(functions.iter().map(|function| &function.arguments));
+            schemas.extend(otherwise);
+            calls(format, functions, *several, otherwise, &*loaded.model)
         }
     };
-    let guide = loaded
-        .grammars
-        .guide(&grammar)
-        .map_err(|error: GrammarError| {
-            ApiError::invalid(param, format!("`{param}` cannot be followed: {error}"))
-        })?;
-    Ok(Some(guide))
+    let guide = loaded.grammars.guide(&grammar);
+    let guide = guide.map_err(|error| cannot_be_followed(&error, &schemas, &loaded.grammars))?;
+    Ok(Some(match watch {
+        Some(watch) => guide.behind(watch),
+        None => guide,
+    }))
+}
+
+/// Names the schema that cannot be followed; the tools where none can be blamed alone, or none was
+/// found in time.
+fn cannot_be_followed(error: &GrammarError, schemas: &[&Schema], grammars: &Grammars) -> ApiError {
+    let until = Instant::now() + LONGEST_BLAME;
+    let blamed = match schemas {
+        [one] => Some((one.place(), error.clone())),
+        several => several
+            .iter()
+            .take_while(|_| Instant::now() < until)
+            .find_map(|schema| {
+                let error = grammars.guide(&Grammar::schema(schema)).err()?;
+                Some((schema.place(), error))
+            }),
+    };
+    let (place, error) = blamed.unwrap_or(("tools", error.clone()));
+    ApiError::invalid(place, format!("`{place}` cannot be followed: {error}"))
 }
 
 fn prediction_too_long(context: usize) -> ApiError {

@@ -134,6 +134,12 @@ impl Tools {
             .into_iter()
             .filter(|callable| names.contains(&callable.name))
             .collect();
+        let strict: HashSet<&str> = offered
+            .iter()
+            .filter(|tool| tool.strict)
+            .map(|tool| tool.name.as_str())
+            .collect();
+        let is_strict = |callable: &Callable| strict.contains(callable.name.as_str());
         let form = if must {
             Form::Calls {
                 functions,
@@ -146,6 +152,8 @@ impl Tools {
                 several,
                 otherwise: Some(format),
             }
+        } else if functions.iter().any(is_strict) {
+            Form::FreeWithCalls(loosened(functions, is_strict))
         } else {
             Form::Free
         };
@@ -156,6 +164,16 @@ impl Tools {
             .collect();
         Ok(Self { shown, calls, form })
     }
+}
+
+/// What the model calls of itself must fit where that is promised; elsewhere any object will do.
+fn loosened(mut functions: Vec<Callable>, is_strict: impl Fn(&Callable) -> bool) -> Vec<Callable> {
+    for function in &mut functions {
+        if !is_strict(function) {
+            function.arguments = Schema::object();
+        }
+    }
+    functions
 }
 
 fn check(offered: &[Offered]) -> Result<Vec<Callable>, ApiError> {
@@ -183,8 +201,10 @@ fn check(offered: &[Offered]) -> Result<Vec<Callable>, ApiError> {
                     } else {
                         declared_only(schema)
                     };
+                    let place = format!("{param}.parameters");
                     Schema::new(schema, tool.strict)
-                        .map_err(|misfit| refuse(&format!("{param}.parameters"), &misfit))?
+                        .map_err(|misfit| refuse(&place, &misfit))?
+                        .at(place)
                 }
                 Some(_) => {
                     let param = format!("{param}.parameters");
@@ -239,14 +259,13 @@ pub(super) fn format(
     let (kind_at, param) = at;
     match (kind, schema) {
         ("text", _) => Ok(None),
-        ("json_object", _) => Ok(Some(Schema::object())),
+        ("json_object", _) => Ok(Some(Schema::object().at(param))),
         ("json_schema", Some((name, schema, strict))) => {
             check_name(&format!("{param}.name"), name)?;
             let schema = schema.unwrap_or_else(|| Value::Object(Map::new()));
             let at = format!("{param}.schema");
-            Schema::new(schema, strict)
-                .map(Some)
-                .map_err(|misfit| refuse(&at, &misfit))
+            let schema = Schema::new(schema, strict).map_err(|misfit| refuse(&at, &misfit))?;
+            Ok(Some(schema.at(at)))
         }
         ("json_schema", None) => {
             let message = format!("`{param}` is missing: a `json_schema` format needs one");
@@ -285,6 +304,20 @@ mod tests {
         assert!(none.shown.is_empty() && none.calls == Calls::None);
         let auto = both(Choice::Auto).expect("valid");
         assert!(auto.shown.len() == 2 && matches!(auto.form, Form::Free));
+    }
+
+    #[test]
+    fn calls_of_the_models_own_fit_strict_schemas_and_others_any_object() {
+        let strict = Offered {
+            strict: true,
+            ..offered("f")
+        };
+        let tools = Tools::new(vec![strict, offered("g")], None, None, None).expect("valid");
+        let Form::FreeWithCalls(functions) = tools.form else {
+            panic!("some are strict");
+        };
+        assert_eq!(functions[0].arguments, Schema::nothing());
+        assert_eq!(functions[1].arguments, Schema::object());
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! may come next. [`Grammars`] compiles and remembers grammars for one vocabulary, [`Guide`] leads
 //! one answer. Both work and memory are bounded, because schemas come from clients.
 
+mod guide;
 mod landing;
 mod schema;
+mod watch;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -13,17 +15,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
-use llguidance::toktrie::{
-    ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie,
-};
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use lru::LruCache;
 
 use crate::engine::{Model, Pieces, SpecialKind, Token, Vocabulary};
 
-use landing::{Beginnings, Descent, Quotes};
+use guide::Follower;
+use landing::{Beginnings, Quotes};
 
+pub use guide::{Guide, TooComplex};
 pub use schema::{Misfit, Schema};
+pub use watch::Watch;
 
 /// Compiled grammars that are kept for the next request with the same one.
 const KEPT: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
@@ -107,14 +110,12 @@ impl Grammars {
             Some(begun) => begun,
             None => self.compile(compiler, text)?,
         };
-        Ok(Guide {
-            matcher: begun.matcher,
-            vocabulary: compiler.factory.tok_env().clone(),
-            beginnings: Arc::clone(&compiler.beginnings),
-            quotes: Quotes::default(),
-            descent: Descent::begin(begun.shortest),
-            complete: false,
-        })
+        Ok(Guide::new(Follower::new(
+            begun.matcher,
+            begun.shortest,
+            compiler.factory.tok_env().clone(),
+            Arc::clone(&compiler.beginnings),
+        )))
     }
 
     fn compile(&self, compiler: &Compiler, text: &str) -> Result<Begun, GrammarError> {
@@ -122,6 +123,10 @@ impl Grammars {
         let matcher = Matcher::new(compiler.factory.create_parser(grammar));
         if let Some(error) = matcher.get_error() {
             return Err(GrammarError(first_line(&error)));
+        }
+        // What cannot even begin would end an answer under way.
+        if let Err(error) = matcher.clone().compute_mask() {
+            return Err(GrammarError(first_line(&error.to_string())));
         }
         let trie = compiler.factory.tok_env().tok_trie();
         let quotes = &Quotes::default();
@@ -198,93 +203,4 @@ fn token_trie(model: &Model) -> TokEnv {
     Arc::new(ApproximateTokEnv::new(
         TokTrie::from(&info, &words).with_eos_tokens(&ends),
     ))
-}
-
-/// Leads one answer along its grammar.
-#[derive(Clone)]
-pub struct Guide {
-    matcher: Matcher,
-    vocabulary: TokEnv,
-    beginnings: Arc<Beginnings>,
-    quotes: Quotes,
-    descent: Descent,
-    complete: bool,
-}
-
-impl fmt::Debug for Guide {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Guide")
-            .field("complete", &self.complete)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The grammar took more work or memory than an answer may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the grammar is too complex to be followed")]
-pub struct TooComplex;
-
-impl Guide {
-    /// Makes the logits of all tokens that may not come next infinitely low; the answer may have
-    /// `left` tokens more, and is brought to its end within them if that can be done.
-    ///
-    /// # Errors
-    /// [`TooComplex`], from then on for ever.
-    pub fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), TooComplex> {
-        self.descent = self.descent.go_on(left, || {
-            let trie = self.vocabulary.tok_trie();
-            landing::way_out(&self.matcher, &self.quotes, &self.beginnings, trie)
-        });
-        let mut mask = self.matcher.compute_mask_or_eos().map_err(|_| TooComplex)?;
-        let trie = self.vocabulary.tok_trie();
-        let landing = matches!(self.descent, Descent::Landing);
-        let ends = trie.eos_token_set();
-        if landing && !mask.and_is_zero(&ends) {
-            // Where the end may come, it comes.
-            mask.and(&ends);
-        } else if (landing || self.quotes.is_stuck())
-            && let Some(token) = self.beginnings.shortest(&mask, self.quotes.is_open(), trie)
-        {
-            mask.set_all(false);
-            mask.allow_token(token);
-        }
-        ban(&mask, logits);
-        Ok(())
-    }
-
-    /// Takes note of the token that was picked.
-    ///
-    /// # Errors
-    /// [`TooComplex`], also for a token that the mask does not allow.
-    pub fn accept(&mut self, token: Token) -> Result<(), TooComplex> {
-        let token = u32::try_from(token.0).map_err(|_| TooComplex)?;
-        self.quotes.read(self.vocabulary.tok_trie().token(token));
-        self.matcher.consume_token(token).map_err(|_| TooComplex)?;
-        self.complete = self.matcher.is_stopped();
-        Ok(())
-    }
-
-    /// Whether nothing may follow but the end.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.complete
-    }
-}
-
-fn ban(allowed: &SimpleVob, logits: &mut [f32]) {
-    let words = allowed.as_slice();
-    for (index, logits) in logits.chunks_mut(32).enumerate() {
-        match words.get(index).copied().unwrap_or(0) {
-            u32::MAX => {}
-            0 => logits.fill(f32::NEG_INFINITY),
-            word => {
-                for (bit, logit) in logits.iter_mut().enumerate() {
-                    if word >> bit & 1 == 0 {
-                        *logit = f32::NEG_INFINITY;
-                    }
-                }
-            }
-        }
-    }
 }

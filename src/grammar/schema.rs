@@ -65,7 +65,10 @@ const COUNTS: [&str; 4] = ["minLength", "maxLength", "minItems", "maxItems"];
 
 /// A schema that may be compiled.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Schema(Value);
+pub struct Schema {
+    value: Value,
+    place: String,
+}
 
 /// What is wrong with a schema, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +81,19 @@ pub struct Misfit {
 }
 
 impl Schema {
+    /// The same, known to stand at `place` of a request, such as `tools[0].function.parameters`.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = place.into();
+        self
+    }
+
+    /// Where it stands in a request; empty where it is nobody's.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
     /// Any JSON object.
     #[must_use]
     pub fn object() -> Self {
@@ -135,17 +151,20 @@ impl Schema {
             "key_separator": ": ",
         });
         schema.insert("x-guidance".to_owned(), layout);
-        Self(Value::Object(schema))
+        Self {
+            value: Value::Object(schema),
+            place: String::new(),
+        }
     }
 
     fn options(&mut self) -> Option<&mut Map<String, Value>> {
-        self.0.get_mut("x-guidance")?.as_object_mut()
+        self.value.get_mut("x-guidance")?.as_object_mut()
     }
 }
 
 impl fmt::Display for Schema {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
+        self.value.fmt(formatter)
     }
 }
 

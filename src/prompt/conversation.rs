@@ -1,5 +1,7 @@
 //! What a client asks: the messages and tools of a chat request, free of wire details.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use serde_json::{Map, Value, json};
 
 /// A chat request as the templates need it.
@@ -11,6 +13,65 @@ pub struct Conversation {
     pub tools: Vec<Value>,
     /// How much a reasoning model should think, for templates that know it.
     pub effort: Option<Effort>,
+}
+
+impl Conversation {
+    /// The same with a message of its own for each call, and its answer right behind it.
+    pub(super) fn with_calls_in_turn(&self) -> Self {
+        let mut messages = Vec::with_capacity(self.messages.len());
+        let mut rest = self.messages.iter().peekable();
+        while let Some(message) = rest.next() {
+            if message.tool_calls.is_empty() {
+                messages.push(message.clone());
+                continue;
+            }
+            let answers = std::iter::from_fn(|| rest.next_if(|next| next.role == Role::Tool));
+            let mut answers: Vec<&Message> = answers.collect();
+            for (index, call) in message.tool_calls.iter().enumerate() {
+                messages.push(Message {
+                    content: message.content.clone().filter(|_| index == 0),
+                    tool_calls: vec![call.clone()],
+                    ..message.clone()
+                });
+                let own = |answer: &&Message| answer.tool_call_id.as_ref() == Some(&call.id);
+                messages.extend(answers.extract_if(.., |answer| own(answer)).cloned());
+            }
+            messages.extend(answers.into_iter().cloned());
+        }
+        Self {
+            messages,
+            tools: self.tools.clone(),
+            effort: self.effort,
+        }
+    }
+
+    /// The same with ids of calls as Mistral's models know them: nine letters and digits. Others
+    /// become such ones, equal ids equal ones.
+    pub(super) fn with_short_ids(&self) -> Self {
+        let mut conversation = self.clone();
+        for message in &mut conversation.messages {
+            for call in &mut message.tool_calls {
+                call.id = short_id(&call.id);
+            }
+            message.tool_call_id = message.tool_call_id.as_deref().map(short_id);
+        }
+        conversation
+    }
+}
+
+fn short_id(id: &str) -> String {
+    const LENGTH: usize = 9;
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    if id.len() == LENGTH && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return id.to_owned();
+    }
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    let hash = hasher.finish();
+    let digit = |place: u32| {
+        char::from(DIGITS[usize::try_from(hash / 36_u64.pow(place) % 36).unwrap_or(0)])
+    };
+    (0..9).map(digit).collect()
 }
 
 /// OpenAI's `reasoning_effort`.

@@ -4,13 +4,15 @@
 //! template's and becomes its token; the text between is encoded as plain text, cut so that not even a
 //! user-defined token comes of a client's words.
 
+use std::borrow::Cow;
+
 use super::conversation::Conversation;
 use super::guard::Guard;
 use super::markup::Markup;
 use super::template::{ChatTemplate, End, TemplateError};
 use super::thinking::ThoughtTags;
 use super::tools::ToolFormat;
-use crate::engine::{Token, Vocabulary};
+use crate::engine::{SpecialKind, SpecialToken, Token, Vocabulary};
 
 /// Makes prompts for one model.
 #[derive(Debug)]
@@ -28,6 +30,9 @@ pub struct Prompt {
     pub tokens: Vec<Token>,
     /// Whether the answer begins in the middle of thoughts.
     pub opens_thoughts: bool,
+    /// Control tokens by which the answer is taken apart: their text belongs to it, though not to
+    /// what the client reads.
+    pub tags: Vec<SpecialToken>,
 }
 
 /// Why a conversation has no prompt.
@@ -113,6 +118,12 @@ impl Prompter {
         vocab: &dyn Vocabulary,
     ) -> Result<Prompt, PromptError> {
         let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
+        let conversation = &match self.tool_format {
+            ToolFormat::Mistral | ToolFormat::MistralNamed => {
+                Cow::Owned(conversation.with_short_ids())
+            }
+            ToolFormat::Hermes | ToolFormat::Llama => Cow::Borrowed(conversation),
+        };
         let markup = Markup::new(vocab.specials());
         let mut guard = Guard::new(&markup, conversation).ok_or(PromptError::NoMark)?;
         let text =
@@ -146,7 +157,24 @@ impl Prompter {
         Ok(Prompt {
             tokens,
             opens_thoughts: self.thoughts.is_some_and(|tags| tags.opened_by(&text)),
+            tags: self.tags(!conversation.tools.is_empty(), vocab),
         })
+    }
+
+    /// The control tokens among the tags of thoughts, and of calls where some are expected. Others of
+    /// the vocabulary stay without a text, also those of other models' formats.
+    fn tags(&self, calls: bool, vocab: &dyn Vocabulary) -> Vec<SpecialToken> {
+        let thoughts = self.thoughts.into_iter().flat_map(ThoughtTags::both);
+        let calls = calls.then(|| self.tool_format.tags());
+        let texts: Vec<&str> = thoughts
+            .chain(calls.into_iter().flatten().copied())
+            .collect();
+        let specials = vocab.specials().iter();
+        specials
+            .filter(|special| special.kind == SpecialKind::Control)
+            .filter(|special| texts.contains(&special.text.as_str()))
+            .cloned()
+            .collect()
     }
 }
 

@@ -182,6 +182,34 @@ fn tags_that_are_no_tokens_stay_whole_in_answers_too() {
 }
 
 #[test]
+fn control_tokens_of_the_models_own_format_have_a_text_and_no_others() {
+    let vocab = Bytes::with(
+        &[
+            "[INST]",
+            "[TOOL_CALLS]",
+            "[ARGS]",
+            "<tool_call>",
+            "</think>",
+            "<|eom_id|>",
+        ],
+        &["[CALL_ID]", "<think>"],
+    );
+    let tags = |template: &str, tools: bool| -> Vec<String> {
+        let mut conversation = talk(&[(Role::User, "Hi")]);
+        conversation.tools = vec![json!({}); usize::from(tools)];
+        let prompt = prompter(template).tokens(&conversation, &vocab);
+        let tags = prompt.expect("renders").tags.into_iter();
+        tags.map(|tag| tag.text).collect()
+    };
+    let mistral = "{# [TOOL_CALLS] #}";
+    assert_eq!(tags(mistral, true), ["[TOOL_CALLS]", "[ARGS]"]);
+    assert!(tags(mistral, false).is_empty());
+    let thinking = "{# <tool_call></think> #}";
+    assert_eq!(tags(thinking, true), ["<tool_call>", "</think>"]);
+    assert_eq!(tags(thinking, false), ["</think>"]);
+}
+
+#[test]
 fn white_space_that_a_vocabulary_lists_is_encoded_as_text() {
     let vocab = Bytes::new();
     let tokens = tokens(CHATML, &talk(&[(Role::User, "a\n\nb")]));

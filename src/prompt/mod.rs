@@ -27,4 +27,4 @@ pub use encode::{Prompt, PromptError, Prompter};
 pub use output::{OutputParser, Piece};
 pub use template::{ChatTemplate, End, TemplateError};
 pub use thinking::ThoughtTags;
-pub use tools::{Callable, Part, ToolFormat, calls};
+pub use tools::{Callable, Part, ToolFormat, calls, opened_calls};

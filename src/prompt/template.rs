@@ -31,6 +31,8 @@ pub struct ChatTemplate {
     eos_text: String,
     /// What the template sees where a message has no content.
     absent: Json,
+    /// Whether it refuses messages with several calls, as Llama's does.
+    one_call_a_message: bool,
 }
 
 /// Where a prompt ends.
@@ -91,8 +93,10 @@ impl ChatTemplate {
             bos_text: bos_text.into(),
             eos_text: eos_text.into(),
             absent: "".into(),
+            one_call_a_message: false,
         };
         template.absent = template.absent_content();
+        template.one_call_a_message = template.renders_calls(1) && !template.renders_calls(2);
         Ok(template)
     }
 
@@ -113,6 +117,10 @@ impl ChatTemplate {
         end: End,
         conversation: &Conversation,
     ) -> Result<String, TemplateError> {
+        let parallel = |message: &Message| message.tool_calls.len() > 1;
+        if self.one_call_a_message && conversation.messages.iter().any(parallel) {
+            return self.render_with(&conversation.with_calls_in_turn(), end, &self.absent);
+        }
         self.render_with(conversation, end, &self.absent)
     }
 
@@ -152,24 +160,9 @@ impl ChatTemplate {
     /// `DeepSeek`'s writes tool calls only where content `is none`. So: the empty string, unless only none
     /// makes a call appear.
     fn absent_content(&self) -> Json {
-        let name = "probe_function";
-        let mut call = Message::text(Role::Assistant, "");
-        call.content = None;
-        call.tool_calls = vec![ToolCall {
-            // Nine alphanumerics, which Mistral's template insists on.
-            id: "probe0001".into(),
-            name: name.into(),
-            arguments: json!({}),
-        }];
-        let mut answer = Message::text(Role::Tool, "ok");
-        answer.tool_call_id = Some("probe0001".into());
-        let probe = Conversation {
-            messages: vec![Message::text(Role::User, "ok"), call, answer],
-            ..Conversation::default()
-        };
         let shows = |absent: &Json| {
-            self.render_with(&probe, End::OpenAnswer, absent)
-                .is_ok_and(|text| text.contains(name))
+            self.render_with(&probe(1), End::OpenAnswer, absent)
+                .is_ok_and(|text| text.contains(PROBED))
         };
         let empty = Json::from("");
         if !shows(&empty) && shows(&Json::Null) {
@@ -177,6 +170,40 @@ impl ChatTemplate {
         } else {
             empty
         }
+    }
+
+    fn renders_calls(&self, count: usize) -> bool {
+        self.render_with(&probe(count), End::OpenAnswer, &self.absent)
+            .is_ok()
+    }
+}
+
+/// The function that a [`probe`] calls.
+const PROBED: &str = "probe_function";
+
+/// A question, one message with so many calls, and their answers.
+fn probe(calls: usize) -> Conversation {
+    // Nine alphanumerics, which Mistral's template insists on.
+    let ids = || (0..calls).map(|number| format!("probe{number:04}"));
+    let call = |id| ToolCall {
+        id,
+        name: PROBED.into(),
+        arguments: json!({}),
+    };
+    let answer = |id| Message {
+        tool_call_id: Some(id),
+        ..Message::text(Role::Tool, "ok")
+    };
+    let asking = Message {
+        content: None,
+        tool_calls: ids().map(call).collect(),
+        ..Message::text(Role::Assistant, "")
+    };
+    let mut messages = vec![Message::text(Role::User, "ok"), asking];
+    messages.extend(ids().map(answer));
+    Conversation {
+        messages,
+        ..Conversation::default()
     }
 }
 

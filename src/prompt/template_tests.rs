@@ -10,6 +10,9 @@ const QWEN25: &str = include_str!("fixtures/qwen2.5.jinja");
 const QWEN3: &str = include_str!("fixtures/qwen3.jinja");
 const LLAMA32: &str = include_str!("fixtures/llama3.2.jinja");
 const MISTRAL: &str = include_str!("fixtures/mistral-v3.jinja");
+const MISTRAL_NAMED: &str = include_str!("fixtures/mistral-named.jinja");
+/// That of the model that ships.
+const KIOSK: &str = include_str!("../../models/kiosk/chat_template.jinja");
 const GEMMA2: &str = include_str!("fixtures/gemma2.jinja");
 const PHI3: &str = include_str!("fixtures/phi3.jinja");
 
@@ -42,6 +45,94 @@ fn with_tools() -> Conversation {
         "function": {"name": "price", "parameters": {"type": "object", "properties": {}}},
     })];
     asked
+}
+
+/// One message with two calls, and their answers in the other order.
+fn with_two_calls() -> Conversation {
+    let mut asked = with_tools();
+    let mut second = asked.messages[1].tool_calls[0].clone();
+    second.id = "abcdef124".into();
+    second.arguments = json!({"article": "rope", "number": 2});
+    asked.messages[1].tool_calls.push(second);
+    let mut result = Message::text(Role::Tool, "4.50");
+    result.tool_call_id = Some("abcdef124".into());
+    asked.messages.insert(2, result);
+    asked
+}
+
+#[test]
+fn every_format_writes_parallel_calls_and_their_answers() {
+    let (milk, rope) = (
+        r#"{"article": "milk <3%>"}"#,
+        r#"{"article": "rope", "number": 2}"#,
+    );
+    let hermes = |arguments: &str| {
+        format!("<tool_call>\n{{\"name\": \"price\", \"arguments\": {arguments}}}\n</tool_call>")
+    };
+    let response = |text: &str| format!("<tool_response>\n{text}\n</tool_response>");
+    let llama = |arguments: &str, result: &str| {
+        format!(
+            "assistant<|end_header_id|>\n\n{{\"name\": \"price\", \"parameters\": {arguments}}}<|eot_id|>\
+             <|start_header_id|>ipython<|end_header_id|>\n\n{result}<|eot_id|>"
+        )
+    };
+    let list = |arguments: &str, id: &str| {
+        format!("{{\"name\": \"price\", \"arguments\": {arguments}, \"id\": \"{id}\"}}")
+    };
+    let named =
+        |arguments: &str, id: &str| format!("[TOOL_CALLS]price[CALL_ID]{id}[ARGS]{arguments}");
+    let result =
+        |id: &str, text: &str| format!("[TOOL_RESULTS]{id}[TOOL_CONTENT]{text}[/TOOL_RESULTS]");
+    let hermes = [
+        format!("{}\n{}", hermes(milk), hermes(rope)),
+        format!("{}\n{}", response("4.50"), response("1.20")),
+    ];
+    let (first, second) = ("abcdef123", "abcdef124");
+    let formats: [(&str, &[String]); 5] = [
+        (KIOSK, &hermes),
+        (QWEN25, &hermes),
+        (LLAMA32, &[llama(milk, "1.20"), llama(rope, "4.50")]),
+        (
+            MISTRAL,
+            &[format!(
+                "[TOOL_CALLS] [{}, {}]",
+                list(milk, first),
+                list(rope, second)
+            )],
+        ),
+        (
+            MISTRAL_NAMED,
+            &[
+                format!("{}{}</s>", named(milk, first), named(rope, second)),
+                format!("{}{}", result(second, "4.50"), result(first, "1.20")),
+            ],
+        ),
+    ];
+    for (source, parts) in formats {
+        let text = render(source, &with_two_calls()).expect("renders");
+        for part in parts {
+            assert!(text.contains(part), "{part:?} is missing in {text:?}");
+        }
+        assert!(!text.contains("None") && !text.contains("null"), "{text:?}");
+    }
+}
+
+#[test]
+fn ids_become_such_as_mistral_knows_and_equal_ones_stay_equal() {
+    let mut asked = with_two_calls();
+    for (message, call) in [(3, 0), (2, 1)] {
+        let id = format!("call_{call}");
+        asked.messages[1].tool_calls[call].id.clone_from(&id);
+        asked.messages[message].tool_call_id = Some(id);
+    }
+    assert!(render(MISTRAL_NAMED, &asked).is_err());
+    let short = asked.with_short_ids();
+    let ids = short.messages[1].tool_calls.iter().map(|call| &call.id);
+    let ids: Vec<_> = ids.collect();
+    assert!(ids[0] != ids[1] && ids.iter().all(|id| id.len() == 9));
+    assert_eq!(short.messages[3].tool_call_id.as_ref(), Some(ids[0]));
+    assert!(render(MISTRAL_NAMED, &short).is_ok() && render(MISTRAL, &short).is_ok());
+    assert_eq!(with_two_calls().with_short_ids(), with_two_calls());
 }
 
 #[test]

@@ -21,6 +21,12 @@ impl ThoughtTags {
             .map(|(open, close)| Self { open, close })
     }
 
+    /// What opens and what closes thoughts.
+    #[must_use]
+    pub fn both(self) -> [&'static str; 2] {
+        [self.open, self.close]
+    }
+
     /// Whether a prompt opens the thoughts, so that the answer begins with them.
     #[must_use]
     pub fn opened_by(self, prompt: &str) -> bool {

@@ -114,29 +114,36 @@ impl Sampler {
     /// Picks the `index`-th token of the answer (from 0), which is to have `most` at most, and takes
     /// note of it. The draw depends on the seed and the index alone.
     ///
+    /// A guided answer gets the token that a free one would get where the grammar allows it. Only where
+    /// it does not the others are masked, and the draw is repeated with the same noise: greedily and by
+    /// temperature alone that is the same as masking at once.
+    ///
     /// # Errors
     /// [`TooComplex`] when the guide cannot follow its grammar any more.
     pub fn sample(&mut self, logits: &[f32], index: u32, most: u32) -> Result<Token, TooComplex> {
         let adjusts = self.params.adjusts_logits();
-        let logits = if adjusts || self.guide.is_some() {
+        if adjusts {
             self.adjusted.clear();
             self.adjusted.extend_from_slice(logits);
-            if adjusts {
-                self.adjust();
-            }
-            if let Some(guide) = &mut self.guide {
-                guide.mask(&mut self.adjusted, most.saturating_sub(index))?;
-            }
-            &self.adjusted
+            self.adjust();
+        }
+        let mut token = if adjusts {
+            pick(&mut self.candidates, &self.adjusted, &self.params, index)
         } else {
-            logits
+            pick(&mut self.candidates, logits, &self.params, index)
         };
-        let token = if self.params.temperature <= 0.0 {
-            candidates::argmax(logits)
-        } else {
-            let noise = Noise::new(self.params.seed, index);
-            self.candidates.pick(logits, &self.params, noise)
-        };
+        let left = most.saturating_sub(index);
+        // A mask is dear, and a model that knows what is wanted of it seldom picks what is not allowed.
+        if let Some(guide) = &mut self.guide
+            && !guide.allows(token, left)
+        {
+            if !adjusts {
+                self.adjusted.clear();
+                self.adjusted.extend_from_slice(logits);
+            }
+            guide.mask(&mut self.adjusted, left)?;
+            token = pick(&mut self.candidates, &self.adjusted, &self.params, index);
+        }
         if adjusts {
             self.seen.entry(token).or_default().generated += 1;
         }
@@ -182,6 +189,14 @@ impl Sampler {
         for (token, bias) in &params.logit_bias {
             change(*token, &|logit| logit + bias);
         }
+    }
+}
+
+fn pick(candidates: &mut Candidates, logits: &[f32], params: &SamplingParams, index: u32) -> Token {
+    if params.temperature <= 0.0 {
+        candidates::argmax(logits)
+    } else {
+        candidates.pick(logits, params, Noise::new(params.seed, index))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use crate::admission::Place;
-use crate::engine::Token;
+use crate::engine::{SpecialToken, Token};
 use crate::grammar::Guide;
 use crate::sampling::{Logprobs, SamplingParams};
 
@@ -30,6 +30,8 @@ pub struct Job {
     pub stops: Vec<String>,
     /// Tokens that end the answer, beside the model's own.
     pub stop_tokens: Vec<Token>,
+    /// Control tokens whose text belongs to the answer; those of others never does.
+    pub tags: Arc<[SpecialToken]>,
     /// What the client expects the answer to be; makes it faster, never different.
     pub prediction: Option<Vec<Token>>,
     /// Go on past the model's own end tokens.
@@ -69,6 +71,7 @@ impl Job {
             prompt_logprobs: None,
             stops: Vec::new(),
             stop_tokens: Vec::new(),
+            tags: Arc::default(),
             prediction: None,
             ignore_end: false,
             class: Class::default(),

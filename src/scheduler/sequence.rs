@@ -281,7 +281,12 @@ impl Sequence {
         } else {
             let top = self.job.logprobs;
             let logprobs = top.map(|top| sampling::logprobs(logits, token, top));
-            let (text, stopped) = match self.text.push(pieces.piece(token), logprobs) {
+            let mut tags = self.job.tags.iter();
+            let pushed = match tags.find(|tag| tag.token == token) {
+                Some(tag) => self.text.push_tag(&tag.text, logprobs),
+                None => self.text.push(pieces.piece(token), logprobs),
+            };
+            let (text, stopped) = match pushed {
                 Pushed::Text(text) => (text, self.sampler.is_complete()),
                 Pushed::Stopped(text) => (text, true),
             };

@@ -63,6 +63,15 @@ impl TextAssembler {
         Pushed::Text(self.take(ready))
     }
 
+    /// Adds a token that is no text for the client, but by which the answer is taken apart. No stop
+    /// string goes through it, so nothing is held back, and it comes out whole.
+    pub(super) fn push_tag(&mut self, tag: &str, logprobs: Option<Logprobs>) -> Pushed {
+        let start = self.held.len();
+        self.tokens.push_back(Held { start, logprobs });
+        self.held.extend_from_slice(tag.as_bytes());
+        Pushed::Text(self.take(self.held.len()))
+    }
+
     /// What was held back, when no more output comes; a character that was cut off is left out.
     #[must_use]
     pub(super) fn finish(mut self) -> Text {
@@ -196,6 +205,17 @@ mod tests {
         assert_eq!(push(&mut assembler, b"x E"), ("x ".to_owned(), false));
         assert_eq!(push(&mut assembler, b"N"), (String::new(), false));
         assert_eq!(push(&mut assembler, b"D y"), (String::new(), true));
+    }
+
+    #[test]
+    fn a_tag_comes_out_whole_whatever_is_held_and_stops_nothing() {
+        let mut assembler = TextAssembler::new(&["x[T".to_owned(), "T]".to_owned()]);
+        assert_eq!(push(&mut assembler, b"a x"), ("a ".to_owned(), false));
+        let Pushed::Text(text) = assembler.push_tag("[T]", None) else {
+            panic!("no stop string");
+        };
+        assert_eq!((text.text.as_str(), text.tokens), ("x[T]", 1));
+        assert_eq!(push(&mut assembler, b"b"), ("b".to_owned(), false));
     }
 
     #[test]

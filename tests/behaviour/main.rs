@@ -17,3 +17,4 @@ mod quantize;
 mod responses;
 mod speculation;
 mod structured;
+mod tools;

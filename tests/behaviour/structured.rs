@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use edgellm::engine::{Model, Pieces};
-use edgellm::grammar::{Grammar, Grammars, Schema};
+use edgellm::engine::{Model, Pieces, Token, Vocabulary};
+use edgellm::grammar::{Grammar, Grammars, Guide, Schema, Watch};
+use edgellm::prompt::{Callable, OutputParser, Part, Piece, ToolFormat, opened_calls};
 use edgellm::sampling::{Sampler, SamplingParams};
 use serde_json::{Value, json};
 
@@ -30,9 +31,13 @@ fn noise(seed: u64, step: u64, count: usize) -> Vec<f32> {
 
 /// What comes out of noise that is held to `schema`, in at most `most` tokens.
 fn answer(model: &Model, grammars: &Grammars, schema: &Schema, seed: u64, most: u32) -> String {
-    let guide = grammars
-        .guide(&Grammar::schema(schema))
-        .expect("a sound schema");
+    let guide = grammars.guide(&Grammar::schema(schema));
+    let bytes = guided(model, guide.expect("a sound schema"), None, seed, most);
+    String::from_utf8(bytes).expect("whole characters")
+}
+
+/// What comes out of noise that is led by `guide`; of noise and `opener` at the tenth token.
+fn guided(model: &Model, guide: Guide, opener: Option<Token>, seed: u64, most: u32) -> Vec<u8> {
     let params = SamplingParams {
         seed,
         ..SamplingParams::default()
@@ -40,7 +45,10 @@ fn answer(model: &Model, grammars: &Grammars, schema: &Schema, seed: u64, most: 
     let mut sampler = Sampler::new(params, &[], Some(guide));
     let mut bytes = Vec::new();
     for index in 0..most {
-        let logits = noise(seed, index.into(), model.info().vocabulary);
+        let mut logits = noise(seed, index.into(), model.info().vocabulary);
+        if let Some(Token(id)) = opener.filter(|_| index == 9) {
+            logits[usize::try_from(id).expect("positive")] = 100.0;
+        }
         let token = sampler
             .sample(&logits, index, most)
             .expect("not too complex");
@@ -52,7 +60,7 @@ fn answer(model: &Model, grammars: &Grammars, schema: &Schema, seed: u64, most: 
             break;
         }
     }
-    String::from_utf8(bytes).expect("whole characters")
+    bytes
 }
 
 #[test]
@@ -82,6 +90,64 @@ fn noise_becomes_json_that_fits_its_schema_and_its_tokens() {
             assert!(value["price"].as_f64().is_some_and(f64::is_finite));
         }
     }
+}
+
+#[test]
+fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
+    let (model, grammars) = grammars();
+    let price = json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {"article": {"enum": ["milk", "hose"]}, "number": {"type": "integer"}},
+        "required": ["article", "number"],
+    });
+    let functions = [
+        Callable {
+            name: "price".to_owned(),
+            arguments: Schema::new(price, true).expect("strict"),
+        },
+        Callable {
+            name: "help".to_owned(),
+            arguments: Schema::object(),
+        },
+    ];
+    let format = ToolFormat::Hermes;
+    let opener = format.opener().expect("a tag");
+    let special = |text| model.specials().iter().find(|special| special.text == text);
+    let token = special(opener).expect("a token").token;
+    let mut prices = 0;
+    for seed in 0..20 {
+        let grammar = opened_calls(format, &functions, &*model);
+        let guide = grammars.guide(&grammar).expect("sound");
+        let guide = guide.behind(Watch::new(opener));
+        let text = guided(&model, guide, Some(token), seed, 200);
+        let text = String::from_utf8_lossy(&text);
+        let mut parser = OutputParser::new(None, Some(format));
+        let mut pieces = parser.push(&text);
+        pieces.extend(parser.finish());
+        let named = pieces
+            .iter()
+            .position(|p| matches!(p, Piece::Part(Part::Call { .. })));
+        let named = named.unwrap_or_else(|| panic!("no call of seed {seed}: {text}"));
+        let Piece::Part(Part::Arguments(json)) = &pieces[named + 1] else {
+            panic!("no arguments: {pieces:?}");
+        };
+        let arguments: Value = serde_json::from_str(json).expect("JSON");
+        let is_price = pieces[named]
+            == Piece::Part(Part::Call {
+                name: "price".to_owned(),
+            });
+        if is_price {
+            assert!(
+                ["milk", "hose"].contains(&arguments["article"].as_str().expect("one of them"))
+            );
+            assert!(arguments["number"].is_i64());
+            prices += 1;
+        }
+        assert!(arguments.is_object());
+        // Before and behind it noise says what it likes.
+        assert!(named > 0, "{text}");
+    }
+    assert!(prices > 0);
 }
 
 #[test]

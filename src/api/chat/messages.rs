@@ -1,5 +1,7 @@
 //! Messages, tools and predictions: from what a client wrote to what the prompt is made of.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::api::error::ApiError;
@@ -94,11 +96,81 @@ pub(super) fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, Api
             "`messages` must hold at least one message",
         ));
     }
-    messages
+    let messages = messages
         .into_iter()
         .enumerate()
         .map(|(index, message)| self::message(&format!("messages[{index}]"), message))
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    calls_and_answers(&messages)?;
+    Ok(messages)
+}
+
+/// As OpenAI has it: behind calls come the messages that answer each of them, and nowhere else.
+fn calls_and_answers(messages: &[Message]) -> Result<(), ApiError> {
+    let mut calls = Calls::default();
+    for (index, message) in messages.iter().enumerate() {
+        if message.role != Role::Tool {
+            calls.end()?;
+            calls = Calls::of(index, message);
+            continue;
+        }
+        let Some(id) = &message.tool_call_id else {
+            continue;
+        };
+        if calls.all.is_empty() {
+            let param = format!("messages[{index}].role");
+            let message = format!(
+                "`{param}`: messages with role `tool` must be a response to a preceding message \
+                 with `tool_calls`"
+            );
+            return Err(ApiError::invalid(param, message));
+        }
+        if !calls.all.contains(id.as_str()) {
+            let param = format!("messages[{index}].tool_call_id");
+            let message = format!(
+                "`{param}`: no call in `messages[{}]` has the id `{id}`",
+                calls.at
+            );
+            return Err(ApiError::invalid(param, message));
+        }
+        calls.open.remove(id.as_str());
+    }
+    calls.end()
+}
+
+/// The calls of one message, by their ids.
+#[derive(Default)]
+struct Calls<'m> {
+    at: usize,
+    all: HashSet<&'m str>,
+    /// Those without an answer.
+    open: HashSet<&'m str>,
+}
+
+impl<'m> Calls<'m> {
+    fn of(at: usize, message: &'m Message) -> Self {
+        let ids = message.tool_calls.iter().map(|call| call.id.as_str());
+        let all: HashSet<_> = ids.collect();
+        Self {
+            at,
+            open: all.clone(),
+            all,
+        }
+    }
+
+    /// No further answer may come.
+    fn end(&self) -> Result<(), ApiError> {
+        // The same one each time.
+        let Some(id) = self.open.iter().min() else {
+            return Ok(());
+        };
+        let param = format!("messages[{}].tool_calls", self.at);
+        let message = format!(
+            "`{param}` must be followed by `tool` messages that respond to each `tool_call_id`; \
+             `{id}` has no response"
+        );
+        Err(ApiError::invalid(param, message))
+    }
 }
 
 fn message(param: &str, message: wire::Message) -> Result<Message, ApiError> {
@@ -158,6 +230,11 @@ fn text(param: &str, content: wire::Content) -> Result<String, ApiError> {
         wire::Content::Text(text) => return Ok(text),
         wire::Content::Parts(parts) => parts,
     };
+    if parts.is_empty() {
+        let param = format!("{param}.content");
+        let message = format!("`{param}` is an empty array; it must hold at least one part");
+        return Err(ApiError::invalid(param, message));
+    }
     let mut all = String::new();
     for (index, part) in parts.into_iter().enumerate() {
         let param = format!("{param}.content[{index}]");

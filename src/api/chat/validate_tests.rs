@@ -151,6 +151,51 @@ fn the_arguments_of_an_earlier_call_must_be_an_object() {
 }
 
 #[test]
+fn calls_and_their_answers_go_together() {
+    let user = json!({"role": "user", "content": "hi"});
+    let calls = |ids: &[&str]| {
+        let calls = ids.iter().map(|id| {
+            json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}})
+        });
+        json!({"role": "assistant", "content": null, "tool_calls": calls.collect::<Vec<_>>()})
+    };
+    let answer = |id: &str| json!({"role": "tool", "tool_call_id": id, "content": "3"});
+    let both = calls(&["a", "b"]);
+    for messages in [
+        json!([user, both, answer("b"), answer("a"), user]),
+        json!([user, calls(&["a"]), answer("a"), calls(&["a"]), answer("a")]),
+    ] {
+        assert!(chat(json!({"messages": messages})).is_ok(), "{messages}");
+    }
+    for (param, messages) in [
+        ("messages[1].role", json!([user, answer("a")])),
+        (
+            "messages[4].role",
+            json!([user, calls(&["a"]), answer("a"), user, answer("a")]),
+        ),
+        ("messages[2].tool_call_id", json!([user, both, answer("c")])),
+        (
+            "messages[1].tool_calls",
+            json!([user, both, answer("b"), user, answer("a")]),
+        ),
+        ("messages[1].tool_calls", json!([user, both, answer("b")])),
+        ("messages[1].tool_calls", json!([user, both])),
+    ] {
+        let error = chat(json!({"messages": messages})).expect_err("refused");
+        assert_eq!(error.body()["error"]["param"], param, "{messages}");
+    }
+}
+
+#[test]
+fn content_without_parts_is_refused() {
+    for role in ["user", "system", "assistant"] {
+        let message = json!({"role": role, "content": []});
+        let error = chat(json!({"messages": [message]})).expect_err("empty");
+        assert_eq!(error.body()["error"]["param"], "messages[0].content");
+    }
+}
+
+#[test]
 fn a_request_overrides_the_model_and_the_model_overrides_openai() {
     let model = SamplingDefaults {
         temperature: Some(0.0),

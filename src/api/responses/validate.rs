@@ -103,6 +103,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 prediction: None,
                 choices: Choices::default(),
                 logprobs,
+                prompt_logprobs: None,
                 form: tools.form,
             },
             may_shorten: truncation == "auto",

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::engine::Vocabulary;
+use crate::engine::{SpecialToken, Vocabulary};
 use crate::grammar::{Grammar, Schema};
 
 use super::ToolFormat;
+use super::head::{ARGS, CALL_ID};
 use super::parser::CLOSE;
 
 /// Calls of one answer; a model that never stops calling must end.
@@ -30,22 +31,23 @@ pub fn calls(
     otherwise: Option<&Schema>,
     vocab: &dyn Vocabulary,
 ) -> Grammar {
-    let more = |separator: &str| match (several, format) {
-        // Llama's template has no place for a second call.
-        (false, _) | (_, ToolFormat::Llama) => String::new(),
-        (true, _) => format!(" ({separator} call){{0,{}}}", MOST_CALLS - 1),
+    // Llama's template has no place for a second call.
+    let more = match format {
+        ToolFormat::Llama => 0,
+        _ if several => MOST_CALLS - 1,
+        _ => 0,
     };
-    let open = match format.open() {
-        "" => String::new(),
-        open => tag(open, vocab),
+    let open = match format.opener() {
+        Some(opener) => tag(opener, vocab),
+        None => String::new(),
     };
     let calls = match format {
-        ToolFormat::Hermes => format!("call{}", more(r#""\n""#)),
+        ToolFormat::Hermes => format!(r#"{open} call ("\n" {open} call){{0,{more}}}"#),
         ToolFormat::Llama => "call".to_owned(),
-        ToolFormat::Mistral => format!(r#"{open} "[" call{} "]""#, more(r#"", ""#)),
+        ToolFormat::Mistral => format!("{open} {}", list(more)),
+        ToolFormat::MistralNamed => format!("({open} call){{1,{}}}", more + 1),
     };
-    let names: Vec<String> = (0..functions.len()).map(|i| format!("call_{i}")).collect();
-    let mut rules = format!("calls: {calls}\ncall: {}\n", names.join(" | "));
+    let mut rules = format!("calls: {calls}\n");
     rules.push_str(match otherwise {
         None => "start: calls\n",
         Some(_) => "start: calls | answer\n",
@@ -54,27 +56,70 @@ pub fn calls(
         // Writing to a string cannot fail.
         let _ = writeln!(rules, "answer: %json {schema}");
     }
+    define_calls(&mut rules, format, functions, vocab);
+    Grammar::lark(rules)
+}
+
+/// What stands behind a format's [opener](ToolFormat::opener), to the end of the call, or of the list of
+/// calls that it opens.
+#[must_use]
+pub fn opened_calls(format: ToolFormat, functions: &[Callable], vocab: &dyn Vocabulary) -> Grammar {
+    let opened = match format {
+        ToolFormat::Mistral => list(MOST_CALLS - 1),
+        ToolFormat::Hermes | ToolFormat::Llama | ToolFormat::MistralNamed => "call".to_owned(),
+    };
+    let mut rules = format!("start: {opened}\n");
+    define_calls(&mut rules, format, functions, vocab);
+    Grammar::lark(rules)
+}
+
+/// One call, and so many more.
+fn list(more: usize) -> String {
+    format!(r#""[" call (", " call){{0,{more}}} "]""#)
+}
+
+/// The rule `call`: one of `functions`, without the opener.
+fn define_calls(
+    rules: &mut String,
+    format: ToolFormat,
+    functions: &[Callable],
+    vocab: &dyn Vocabulary,
+) {
+    let names: Vec<String> = (0..functions.len()).map(|i| format!("call_{i}")).collect();
+    let _ = writeln!(rules, "call: {}", names.join(" | "));
     for (index, function) in functions.iter().enumerate() {
+        let arguments = format!("arguments_{index}");
         let name = serde_json::Value::from(function.name.as_str());
         let head = quoted(&format!(r#"{{"name": {name}, "{}": "#, format.arguments()));
-        let body = format!(r#"{head} arguments_{index} "}}""#);
+        let object = format!(r#"{head} {arguments} "}}""#);
         let call = match format {
-            ToolFormat::Hermes => format!(r#"{open} "\n" {body} "\n" {}"#, tag(CLOSE, vocab)),
-            ToolFormat::Llama | ToolFormat::Mistral => body,
+            ToolFormat::Hermes => format!(r#""\n" {object} "\n" {}"#, tag(CLOSE, vocab)),
+            ToolFormat::Llama | ToolFormat::Mistral => object,
+            ToolFormat::MistralNamed => {
+                let name = quoted(&function.name);
+                let id = match find(CALL_ID, vocab) {
+                    Some(_) => format!("({} /[0-9A-Za-z]{{9}}/)?", tag(CALL_ID, vocab)),
+                    None => String::new(),
+                };
+                format!("{name} {id} {} {arguments}", tag(ARGS, vocab))
+            }
         };
         let _ = writeln!(rules, "call_{index}: {call}");
-        let _ = writeln!(rules, "arguments_{index}: %json {}", function.arguments);
+        let _ = writeln!(rules, "{arguments}: %json {}", function.arguments);
     }
-    Grammar::lark(rules)
 }
 
 /// A tag as the one token that it is, if it is one.
 fn tag(text: &str, vocab: &dyn Vocabulary) -> String {
-    let mut specials = vocab.specials().iter();
-    match specials.find(|special| special.text == text) {
+    match find(text, vocab) {
         Some(special) => format!("<[{}]>", special.token.0),
         None => quoted(text),
     }
+}
+
+fn find<'v>(text: &str, vocab: &'v dyn Vocabulary) -> Option<&'v SpecialToken> {
+    let mut specials = vocab.specials().iter();
+    specials.find(|special| special.text == text)
 }
 
 /// Lark's strings are JSON's.
@@ -85,7 +130,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{SpecialKind, SpecialToken, Token};
+    use crate::engine::{SpecialKind, Token};
 
     struct Tags(Vec<SpecialToken>);
 

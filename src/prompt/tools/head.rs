@@ -2,9 +2,9 @@
 
 use super::ToolFormat;
 
-const PYTHON_TAG: &str = "<|python_tag|>";
-const ARGS: &str = "[ARGS]";
-const CALL_ID: &str = "[CALL_ID]";
+pub(super) const PYTHON_TAG: &str = "<|python_tag|>";
+pub(super) const ARGS: &str = "[ARGS]";
+pub(super) const CALL_ID: &str = "[CALL_ID]";
 
 /// What the text of a call begins with.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) fn head(body: &str, format: ToolFormat) -> Head {
         ToolFormat::Llama => reader
             .maybe(PYTHON_TAG)
             .and_then(|_| reader.object("parameters")),
-        ToolFormat::Mistral => reader.mistral(),
+        ToolFormat::Mistral | ToolFormat::MistralNamed => reader.mistral(),
     };
     match read {
         Ok(name) => Head::Call {
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(head(list, ToolFormat::Mistral), call("f", list.len() - 1));
         let named = "get_it[CALL_ID]abc123def[ARGS]{";
         assert_eq!(
-            head(named, ToolFormat::Mistral),
+            head(named, ToolFormat::MistralNamed),
             call("get_it", named.len() - 1)
         );
     }

@@ -7,7 +7,7 @@ mod parser;
 #[cfg(test)]
 mod parser_tests;
 
-pub use grammar::{Callable, calls};
+pub use grammar::{Callable, calls, opened_calls};
 pub use parser::Part;
 pub(super) use parser::ToolCallParser;
 pub(super) use parser::partial_tag;
@@ -21,9 +21,11 @@ pub enum ToolFormat {
     /// Llama 3.1 and later (its model card, "JSON based tool calling"): an answer that is nothing
     /// but `{"name": "f", "parameters": {…}}`, perhaps behind `<|python_tag|>`.
     Llama,
-    /// Mistral (mistral-common): `[TOOL_CALLS][{"name": "f", "arguments": {…}}, …]`, or since its
-    /// tokenizer v11 `[TOOL_CALLS]f[ARGS]{…}` for each.
+    /// Mistral (mistral-common): `[TOOL_CALLS][{"name": "f", "arguments": {…}}, …]`.
     Mistral,
+    /// Mistral since its tokenizer v11: `[TOOL_CALLS]f[ARGS]{…}` for each call, between them
+    /// `[CALL_ID]` and an id in some versions.
+    MistralNamed,
 }
 
 impl ToolFormat {
@@ -32,7 +34,11 @@ impl ToolFormat {
     #[must_use]
     pub fn of(template: &str) -> Self {
         if template.contains("[TOOL_CALLS]") {
-            Self::Mistral
+            if template.contains(head::ARGS) {
+                Self::MistralNamed
+            } else {
+                Self::Mistral
+            }
         } else if !template.contains("<tool_call>")
             && (template.contains("<|python_tag|>") || template.contains("\"parameters\": "))
         {
@@ -47,14 +53,30 @@ impl ToolFormat {
         match self {
             Self::Hermes => "<tool_call>",
             Self::Llama => "",
-            Self::Mistral => "[TOOL_CALLS]",
+            Self::Mistral | Self::MistralNamed => "[TOOL_CALLS]",
+        }
+    }
+
+    /// The text behind which a call must follow, if this format has one: where a whole answer is the
+    /// call, as in Llama's, nothing tells it from JSON that is meant to be read.
+    #[must_use]
+    pub fn opener(self) -> Option<&'static str> {
+        Some(self.open()).filter(|open| !open.is_empty())
+    }
+
+    /// All that marks a call, as texts that may be tokens of their own.
+    pub(super) fn tags(self) -> &'static [&'static str] {
+        match self {
+            Self::Hermes => &["<tool_call>", parser::CLOSE],
+            Self::Llama => &[head::PYTHON_TAG],
+            Self::Mistral | Self::MistralNamed => &["[TOOL_CALLS]", head::ARGS, head::CALL_ID],
         }
     }
 
     /// The key of a call's arguments.
     fn arguments(self) -> &'static str {
         match self {
-            Self::Hermes | Self::Mistral => "arguments",
+            Self::Hermes | Self::Mistral | Self::MistralNamed => "arguments",
             Self::Llama => "parameters",
         }
     }

@@ -77,7 +77,7 @@ impl ToolCallParser {
         Self {
             state: match format {
                 ToolFormat::Llama => State::Head { tag: "" },
-                ToolFormat::Hermes | ToolFormat::Mistral => State::Text,
+                ToolFormat::Hermes | ToolFormat::Mistral | ToolFormat::MistralNamed => State::Text,
             },
             format,
             pending: String::new(),

@@ -135,7 +135,7 @@ fn mistral_calls_are_a_list_or_named() {
     let expected = [call("f"), arguments("{}"), call("g"), arguments("{}")];
     assert_eq!(parse_as(ToolFormat::Mistral, [list]), expected);
     let named = "[TOOL_CALLS]f[ARGS]{}[TOOL_CALLS]g[CALL_ID]123456789[ARGS]{}";
-    assert_eq!(parse_as(ToolFormat::Mistral, [named]), expected);
+    assert_eq!(parse_as(ToolFormat::MistralNamed, [named]), expected);
 }
 
 #[test]
@@ -148,6 +148,7 @@ fn a_format_is_known_by_what_the_template_writes() {
         ToolFormat::Llama
     );
     assert_eq!(of("[TOOL_CALLS] [AVAILABLE_TOOLS]"), ToolFormat::Mistral);
+    assert_eq!(of("[TOOL_CALLS]f[ARGS]"), ToolFormat::MistralNamed);
 }
 
 #[test]

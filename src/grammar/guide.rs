@@ -1,0 +1,218 @@
+//! Leading one answer along its grammar.
+
+use std::fmt;
+use std::sync::Arc;
+
+use llguidance::Matcher;
+use llguidance::toktrie::{SimpleVob, TokEnv};
+
+use crate::engine::Token;
+
+use super::NO_TEXT;
+use super::landing::{self, Beginnings, Descent, Quotes};
+use super::watch::Watch;
+
+/// Leads one answer along its grammar, all of it or the stretches that [`Watch`] finds.
+#[derive(Clone)]
+pub struct Guide {
+    /// Nothing while the answer is free.
+    follower: Option<Follower>,
+    /// Where answers are free but for some stretches: what finds them, and the beginning of each.
+    stretches: Option<Box<(Watch, Follower)>>,
+}
+
+impl fmt::Debug for Guide {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Guide")
+            .field("active", &self.is_active())
+            .field("complete", &self.is_complete())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The grammar took more work or memory than an answer may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the grammar is too complex to be followed")]
+pub struct TooComplex;
+
+impl Guide {
+    pub(super) fn new(follower: Follower) -> Self {
+        Self {
+            follower: Some(follower),
+            stretches: None,
+        }
+    }
+
+    /// The grammar holds behind each text that `watch` looks for, and until it is followed to its end;
+    /// the rest of the answer is free.
+    #[must_use]
+    pub fn behind(mut self, watch: Watch) -> Self {
+        let follower = self.follower.take();
+        self.stretches = follower.map(|follower| Box::new((watch, follower)));
+        self
+    }
+
+    /// Whether not every token may come next.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.follower.is_some()
+    }
+
+    /// Whether `token` is what may come next, with `left` tokens to go; much cheaper than a
+    /// [`mask`](Self::mask). False also where not all that may come shall come, because the answer has
+    /// to end.
+    pub fn allows(&mut self, token: Token, left: u32) -> bool {
+        let follower = self.follower.as_mut();
+        follower.is_none_or(|follower| follower.allows(token, left))
+    }
+
+    /// Makes the logits of all tokens that may not come next infinitely low; the answer may have
+    /// `left` tokens more, and is brought to its end within them if that can be done.
+    ///
+    /// # Errors
+    /// [`TooComplex`], from then on for ever.
+    pub fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), TooComplex> {
+        match &mut self.follower {
+            Some(follower) => follower.mask(logits, left),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note of the token that was picked.
+    ///
+    /// # Errors
+    /// [`TooComplex`], also for a token that the mask does not allow.
+    pub fn accept(&mut self, token: Token) -> Result<(), TooComplex> {
+        if let Some(follower) = &mut self.follower {
+            follower.accept(token)?;
+            if follower.complete && self.stretches.is_some() {
+                self.follower = None;
+            }
+        } else if let Some((watch, beginning)) = self.stretches.as_deref_mut()
+            && let Some(rest) = watch.read(beginning.text(token))
+        {
+            let mut follower = beginning.clone();
+            // What the same token says of the stretch may be what no token of the grammar says.
+            self.follower = follower.read(&rest).then_some(follower);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing may follow but the end.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let follower = self.follower.as_ref();
+        follower.is_some_and(|follower| follower.complete)
+    }
+}
+
+/// How far text has got in a grammar.
+#[derive(Clone)]
+pub(super) struct Follower {
+    matcher: Matcher,
+    vocabulary: TokEnv,
+    beginnings: Arc<Beginnings>,
+    quotes: Quotes,
+    descent: Descent,
+    complete: bool,
+}
+
+impl Follower {
+    /// At the beginning; the shortest whole text has `shortest` tokens, if there is a short one.
+    pub(super) fn new(
+        matcher: Matcher,
+        shortest: Option<u32>,
+        vocabulary: TokEnv,
+        beginnings: Arc<Beginnings>,
+    ) -> Self {
+        Self {
+            matcher,
+            vocabulary,
+            beginnings,
+            quotes: Quotes::default(),
+            descent: Descent::begin(shortest),
+            complete: false,
+        }
+    }
+
+    /// The text of a token, a control token's too.
+    fn text(&self, token: Token) -> &[u8] {
+        let trie = self.vocabulary.tok_trie();
+        match u32::try_from(token.0) {
+            Ok(token) => {
+                let text = trie.token(token);
+                text.strip_prefix(&[NO_TEXT]).unwrap_or(text)
+            }
+            Err(_) => &[],
+        }
+    }
+
+    fn descend(&mut self, left: u32) {
+        self.descent = self.descent.go_on(left, || {
+            let trie = self.vocabulary.tok_trie();
+            landing::way_out(&self.matcher, &self.quotes, &self.beginnings, trie)
+        });
+    }
+
+    fn allows(&mut self, token: Token, left: u32) -> bool {
+        self.descend(left);
+        let chooses = matches!(self.descent, Descent::Landing) || self.quotes.is_stuck();
+        !chooses
+            && u32::try_from(token.0)
+                .is_ok_and(|token| self.matcher.validate_tokens(&[token]).unwrap_or(0) == 1)
+    }
+
+    fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), TooComplex> {
+        self.descend(left);
+        let mut mask = self.matcher.compute_mask_or_eos().map_err(|_| TooComplex)?;
+        let trie = self.vocabulary.tok_trie();
+        let landing = matches!(self.descent, Descent::Landing);
+        let ends = trie.eos_token_set();
+        if landing && !mask.and_is_zero(&ends) {
+            // Where the end may come, it comes.
+            mask.and(&ends);
+        } else if (landing || self.quotes.is_stuck())
+            && let Some(token) = self.beginnings.shortest(&mask, self.quotes.is_open(), trie)
+        {
+            mask.set_all(false);
+            mask.allow_token(token);
+        }
+        ban(&mask, logits);
+        Ok(())
+    }
+
+    fn accept(&mut self, token: Token) -> Result<(), TooComplex> {
+        let token = u32::try_from(token.0).map_err(|_| TooComplex)?;
+        self.quotes.read(self.vocabulary.tok_trie().token(token));
+        self.matcher.consume_token(token).map_err(|_| TooComplex)?;
+        self.complete = self.matcher.is_stopped();
+        Ok(())
+    }
+
+    /// Goes on by `text`, whatever tokens it would be; false where the grammar has none of it.
+    fn read(&mut self, text: &[u8]) -> bool {
+        let tokens = self.vocabulary.tok_trie().greedy_tokenize(text);
+        let fits = self.matcher.try_consume_tokens(&tokens);
+        self.quotes.read(text);
+        self.complete = self.matcher.is_stopped();
+        fits.is_ok_and(|count| count == tokens.len()) && !self.complete
+    }
+}
+
+fn ban(allowed: &SimpleVob, logits: &mut [f32]) {
+    let words = allowed.as_slice();
+    for (index, logits) in logits.chunks_mut(32).enumerate() {
+        match words.get(index).copied().unwrap_or(0) {
+            u32::MAX => {}
+            0 => logits.fill(f32::NEG_INFINITY),
+            word => {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+    }
+}

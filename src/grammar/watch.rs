@@ -1,0 +1,116 @@
+//! Finding the stretches of a free answer that must follow a grammar.
+
+/// Looks in an answer for the text behind which a grammar holds.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    opener: &'static str,
+    /// What opens and what closes thoughts, in which the opener is only thought of.
+    thoughts: Option<[&'static str; 2]>,
+    place: Place,
+    /// What may be the beginning of what is looked for.
+    tail: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nothing but white space yet, or the beginning of the tag that opens thoughts.
+    Before,
+    Thoughts,
+    Answer,
+}
+
+impl Watch {
+    /// For `opener` anywhere in an answer.
+    #[must_use]
+    pub fn new(opener: &'static str) -> Self {
+        Self {
+            opener,
+            thoughts: None,
+            place: Place::Answer,
+            tail: Vec::new(),
+        }
+    }
+
+    /// Not in thoughts between these tags, which an answer may begin with; `opened` says that it begins
+    /// in the middle of them.
+    #[must_use]
+    pub fn behind_thoughts(mut self, tags: [&'static str; 2], opened: bool) -> Self {
+        self.thoughts = Some(tags);
+        self.place = if opened {
+            Place::Thoughts
+        } else {
+            Place::Before
+        };
+        self
+    }
+
+    /// Goes on by `text`. Where the opener came, what stands behind it; then it looks for the next one.
+    pub(super) fn read(&mut self, text: &[u8]) -> Option<Vec<u8>> {
+        self.tail.extend_from_slice(text);
+        let [open, close] = self.thoughts.unwrap_or_default();
+        if self.place == Place::Before {
+            let said = self.tail.trim_ascii_start();
+            if said.starts_with(open.as_bytes()) {
+                self.place = Place::Thoughts;
+            } else if open.as_bytes().starts_with(said) {
+                return None;
+            } else {
+                self.place = Place::Answer;
+            }
+        }
+        if self.place == Place::Thoughts {
+            self.tail = self.behind(close)?;
+            self.place = Place::Answer;
+        }
+        let rest = self.behind(self.opener)?;
+        self.tail.clear();
+        Some(rest)
+    }
+
+    /// What stands behind `tag`; without it only what may be its beginning is kept.
+    fn behind(&mut self, tag: &str) -> Option<Vec<u8>> {
+        let tag = tag.as_bytes();
+        let found = self.tail.windows(tag.len()).position(|text| text == tag);
+        if let Some(at) = found {
+            return Some(self.tail.split_off(at + tag.len()));
+        }
+        let told = (self.tail.len() + 1).saturating_sub(tag.len());
+        self.tail.drain(..told);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands behind the openers in `text`, to the end of the piece that each ends in.
+    fn find(mut watch: Watch, pieces: &[&str]) -> Vec<String> {
+        let found = pieces
+            .iter()
+            .filter_map(|piece| watch.read(piece.as_bytes()));
+        found
+            .map(|rest| String::from_utf8(rest).expect("text"))
+            .collect()
+    }
+
+    #[test]
+    fn an_opener_is_found_however_it_is_cut_and_again_behind_it() {
+        let watch = Watch::new("<call>");
+        assert_eq!(
+            find(watch.clone(), &["a <ca", "ll>\n{", "b<call>"]),
+            ["\n{", ""]
+        );
+        assert!(find(watch, &["<cal", "<call", "er>"]).is_empty());
+    }
+
+    #[test]
+    fn an_opener_in_thoughts_is_none() {
+        let watch = |opened| Watch::new("<call>").behind_thoughts(["<think>", "</think>"], opened);
+        let thought = ["<thi", "nk>", " <call> ", "</think>", "x<call>", "y"];
+        assert_eq!(find(watch(false), &thought), [""]);
+        assert_eq!(find(watch(true), &["<call></thi", "nk><call>z"]), ["z"]);
+        assert_eq!(find(watch(false), &["\n", "a <call>"]), [""]);
+        assert!(find(watch(true), &["a <call>"]).is_empty());
+    }
+}
