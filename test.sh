@@ -149,6 +149,7 @@ stage "clients setup" clients_setup
 stage "clients python" python_clients
 stage "clients node" node_clients
 stage "model gate" model_gate
+stage "package" "$root/deploy/package.sh"
 
 echo "$passed passed, $failed failed"
 [[ $failed -eq 0 ]]
