@@ -36,8 +36,9 @@ fn main() {
         env::var("TARGET").unwrap_or_default()
     );
     if portable {
-        // ggml's libraries lie beside the binary or in ../lib of an installed package.
-        println!("cargo:rustc-link-arg-bins=-Wl,-rpath,$ORIGIN:$ORIGIN/../lib/edgellm");
+        // The package's own libraries. RPATH and not RUNPATH, because it also holds for what those
+        // libraries need in turn: the package brings libgomp, which a bare box may lack.
+        println!("cargo:rustc-link-arg-bins=-Wl,--disable-new-dtags,-rpath,$ORIGIN/../lib/edgellm");
     }
 }
 

@@ -202,6 +202,7 @@ stage "observability setup" observability_setup
 stage "operator page" operator_page
 stage "dashboards and alerts" dashboards
 stage "model gate" model_gate
+stage "package" "$root/deploy/package.sh"
 
 echo "$passed passed, $failed failed"
 [[ $failed -eq 0 ]]

@@ -67,8 +67,8 @@ fn listen_remedy(error: &io::Error) -> &'static str {
 /// # Errors
 /// See [`AppError`].
 pub async fn serve(settings: Settings) -> Result<(), AppError> {
-    cpu::check()?;
     engine::route_logs();
+    cpu::prepare()?;
     let metrics = Metrics::new()?;
     let drain = Drain::default();
     let address = settings.server.listen;

@@ -37,11 +37,7 @@ enum Command {
     /// Put the load of a shop's kiosks on a server and measure it
     Bench(bench::Bench),
     /// Ask a server whether it is ready; exit code 0 if so
-    Health {
-        /// The server
-        #[arg(default_value = "http://127.0.0.1:8080")]
-        url: String,
-    },
+    Health(health::Health),
     /// Work on model files
     #[command(subcommand)]
     Models(models::Models),
@@ -52,6 +48,17 @@ struct Files {
     /// TOML file; may be given several times, later ones win
     #[arg(long = "config", value_name = "FILE")]
     files: Vec<PathBuf>,
+}
+
+impl Files {
+    /// What they and the environment say.
+    fn load(&self) -> Result<Settings, ConfigError> {
+        config::load(&Sources {
+            files: self.files.clone(),
+            env: environment(),
+            overrides: Vec::new(),
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -133,9 +140,9 @@ fn small_runtime() -> std::io::Result<tokio::runtime::Runtime> {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(arguments) => serve(arguments),
-        Command::CheckConfig(files) => check_config(files),
+        Command::CheckConfig(files) => check_config(&files),
         Command::Bench(arguments) => bench::run(arguments),
-        Command::Health { url } => health::ask(&url),
+        Command::Health(arguments) => health::run(arguments),
         Command::Models(command) => models::run(command),
     }
 }
@@ -175,13 +182,8 @@ fn run(settings: Settings) -> Result<(), app::AppError> {
 }
 
 #[allow(clippy::print_stdout)] // this is what the command is for
-fn check_config(files: Files) -> ExitCode {
-    let sources = Sources {
-        files: files.files,
-        env: environment(),
-        overrides: Vec::new(),
-    };
-    match config::load(&sources) {
+fn check_config(files: &Files) -> ExitCode {
+    match files.load() {
         Ok(settings) => {
             print!("{}", settings.to_toml());
             ExitCode::SUCCESS

@@ -65,7 +65,7 @@ impl<'model> LlamaEngine<'model> {
             .with_no_perf(true);
         let context = model
             .weights()
-            .new_context(backend(), params)
+            .new_context(backend()?, params)
             .map_err(|_| LoadError::Context(super::logs::last_error()))?;
         let shape = Shape {
             cells: context.n_ctx() as usize,

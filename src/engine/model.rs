@@ -16,6 +16,7 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 use sha2::{Digest, Sha256};
 
+use super::cpu::{self, UnsupportedCpu};
 use super::embed::{Outputs, Purpose};
 use super::{Pieces, SpecialKind, SpecialToken, Token, Vocabulary, logs};
 
@@ -49,6 +50,9 @@ pub enum LoadError {
         /// Why, with what to do.
         reason: &'static str,
     },
+    /// This build cannot run here.
+    #[error(transparent)]
+    Cpu(#[from] UnsupportedCpu),
     /// The program is being stopped.
     #[error("loading was given up")]
     Abandoned,
@@ -133,7 +137,7 @@ impl Model {
         let params = LlamaModelParams::default()
             .with_progress_callback(move |_| !watched.load(Ordering::Relaxed));
         let weights =
-            LlamaModel::load_from_file(backend(), path, &params).map_err(|error| match error {
+            LlamaModel::load_from_file(backend()?, path, &params).map_err(|error| match error {
                 _ if abort.load(Ordering::Relaxed) => LoadError::Abandoned,
                 LlamaModelLoadError::NullResult => refused(
                     logs::last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned()),
@@ -202,16 +206,14 @@ impl Pieces for Model {
 }
 
 /// llama.cpp's process-wide state. It is never torn down: models may outlive any scope we could tie it to.
-pub(super) fn backend() -> &'static LlamaBackend {
+pub(super) fn backend() -> Result<&'static LlamaBackend, UnsupportedCpu> {
     static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
-    BACKEND.get_or_init(|| {
-        super::cpu::load_kernels();
-        match LlamaBackend::init() {
-            Ok(backend) => backend,
-            // `init` refuses a second call only, and this is the only one.
-            Err(error) => unreachable!("{error}"),
-        }
-    })
+    cpu::prepare()?;
+    Ok(BACKEND.get_or_init(|| match LlamaBackend::init() {
+        Ok(backend) => backend,
+        // `init` refuses a second call only, and this is the only one.
+        Err(error) => unreachable!("{error}"),
+    }))
 }
 
 /// Every token's bytes in one allocation: 150,000 small vectors would cost ten times the memory.

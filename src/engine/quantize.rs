@@ -157,7 +157,7 @@ pub fn quantize(
     job: &Quantization,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Quantized, QuantizeError> {
-    cpu::check()?;
+    cpu::prepare()?;
     let input_bytes = check_input(&job.input)?;
     check_output(job)?;
     let failed = |source| QuantizeError::Output {
@@ -260,7 +260,7 @@ fn run(
         path: job.output.clone(),
         source,
     })?;
-    model::backend();
+    model::backend()?;
     // SAFETY: it only fills in a structure.
     let mut params = unsafe { sys::llama_model_quantize_default_params() };
     let threads = job.threads.unwrap_or_else(cpu::usable_cores);
