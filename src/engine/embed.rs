@@ -110,7 +110,7 @@ impl<'model> LlamaEmbedder<'model> {
             .with_no_perf(true);
         let context = model
             .weights()
-            .new_context(backend(), params)
+            .new_context(backend()?, params)
             .map_err(|_| LoadError::Context(super::logs::last_error()))?;
         let mut embedder = Self {
             context,
