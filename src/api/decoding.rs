@@ -1,5 +1,8 @@
 //! How an answer is to be computed: what every endpoint that generates text has in common, checked.
 
+use std::ops::RangeInclusive;
+
+use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
 use crate::engine::{SamplingDefaults, Token};
@@ -8,14 +11,12 @@ use crate::prompt::{Callable, Effort};
 use crate::sampling::SamplingParams;
 use crate::scheduler::Class;
 
+use super::bounds::{
+    BIAS, CHOICES, LEAST_TOP_K, LONGEST_METADATA, LONGEST_METADATA_KEY, LONGEST_STOP,
+    MOST_METADATA, MOST_STOPS, MOST_TOKENS, PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE,
+    TOP_LOGPROBS,
+};
 use super::error::ApiError;
-
-/// These are looked at for every token of an answer, on the thread that serves everybody.
-const LONGEST_STOP: usize = 256;
-const MOST_TOKENS: usize = 1024;
-/// OpenAI's.
-const MOST_CHOICES: i64 = 128;
-const MOST_LOGPROBS: i64 = 20;
 
 /// Everything about an answer but its prompt.
 #[derive(Debug, Default)]
@@ -72,7 +73,7 @@ impl Choices {
         let Some(n) = n else {
             return Ok(Self::default());
         };
-        between("n", n, 1, MOST_CHOICES).map(Self)
+        between("n", n, CHOICES).map(Self)
     }
 
     pub(super) fn count(self) -> u32 {
@@ -156,8 +157,8 @@ impl TryFrom<AskedSampling<'_>> for Sampling {
     type Error = ApiError;
 
     fn try_from(asked: AskedSampling<'_>) -> Result<Self, ApiError> {
-        let penalty = |name, value: Option<f64>| within(name, value, -2.0, 2.0);
-        let repeat_penalty = within("repeat_penalty", asked.repeat_penalty, 0.0, 10.0)?;
+        let penalty = |name, value: Option<f64>| within(name, value, PENALTY);
+        let repeat_penalty = within("repeat_penalty", asked.repeat_penalty, REPEAT_PENALTY)?;
         if repeat_penalty == Some(0.0) {
             return Err(ApiError::invalid(
                 "repeat_penalty",
@@ -165,10 +166,13 @@ impl TryFrom<AskedSampling<'_>> for Sampling {
             ));
         }
         Ok(Self {
-            temperature: within("temperature", asked.temperature, 0.0, 2.0)?,
-            top_p: within("top_p", asked.top_p, 0.0, 1.0)?,
-            top_k: asked.top_k.map(|k| at_least("top_k", k, 0)).transpose()?,
-            min_p: within("min_p", asked.min_p, 0.0, 1.0)?,
+            temperature: within("temperature", asked.temperature, TEMPERATURE)?,
+            top_p: within("top_p", asked.top_p, PROBABILITY)?,
+            top_k: asked
+                .top_k
+                .map(|k| at_least("top_k", k, LEAST_TOP_K))
+                .transpose()?,
+            min_p: within("min_p", asked.min_p, PROBABILITY)?,
             presence_penalty: penalty("presence_penalty", asked.presence_penalty)?,
             frequency_penalty: penalty("frequency_penalty", asked.frequency_penalty)?,
             repeat_penalty,
@@ -190,18 +194,25 @@ fn logit_bias(map: Option<&Map<String, Value>>) -> Result<Vec<(Token, f32)>, Api
             let bias = value
                 .as_f64()
                 .ok_or_else(|| ApiError::invalid(&param, format!("`{param}` must be a number")))?;
-            let bias = within(&param, Some(bias), -100.0, 100.0)?.unwrap_or(0.0);
+            let bias = within(&param, Some(bias), BIAS)?.unwrap_or(0.0);
             Ok((token(&param, id)?, bias))
         })
         .collect()
 }
 
 /// One string or several.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a string or an array of strings")]
+#[schemars(description = "Texts that end the answer; they are not part of it.")]
 pub(super) enum Stop {
-    One(String),
-    Several(Vec<String>),
+    One(#[schemars(length(min = 1, max = LONGEST_STOP))] String),
+    Several(
+        #[schemars(
+            length(max = MOST_STOPS),
+            inner(length(min = 1, max = LONGEST_STOP))
+        )]
+        Vec<String>,
+    ),
 }
 
 pub(super) fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
@@ -210,8 +221,9 @@ pub(super) fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
         Some(Stop::One(stop)) => vec![stop],
         Some(Stop::Several(stops)) => stops,
     };
-    if stops.len() > 4 {
-        return Err(ApiError::invalid("stop", "`stop` takes at most 4 strings"));
+    if stops.len() > MOST_STOPS {
+        let message = format!("`stop` takes at most {MOST_STOPS} strings");
+        return Err(ApiError::invalid("stop", message));
     }
     if stops.iter().any(|stop| stop.len() > LONGEST_STOP) {
         return Err(ApiError::invalid(
@@ -228,16 +240,22 @@ pub(super) fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
+/// OpenAI's names of service tiers.
+pub(super) const TIERS: [(&str, Class); 4] = [
+    ("auto", Class::Default),
+    ("default", Class::Default),
+    ("flex", Class::Flex),
+    ("priority", Class::Priority),
+];
+
 pub(super) fn class(tier: &str) -> Result<Class, ApiError> {
-    match tier {
-        "auto" | "default" => Ok(Class::Default),
-        "flex" => Ok(Class::Flex),
-        "priority" => Ok(Class::Priority),
-        _ => Err(ApiError::invalid(
+    let found = TIERS.into_iter().find(|(name, _)| *name == tier);
+    found.map(|(_, class)| class).ok_or_else(|| {
+        ApiError::invalid(
             "service_tier",
             "`service_tier` must be `auto`, `default`, `flex` or `priority`",
-        )),
-    }
+        )
+    })
 }
 
 /// How much a reasoning model is to think.
@@ -261,21 +279,24 @@ pub(super) fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, ApiError>
 
 /// How many rivals of each token are told.
 pub(super) fn rivals(param: &str, count: i64) -> Result<usize, ApiError> {
-    Ok(between(param, count, 0, MOST_LOGPROBS)? as usize)
+    Ok(between(param, count, TOP_LOGPROBS)? as usize)
 }
 
 /// OpenAI's limits on what clients attach for themselves.
 pub(super) fn check_metadata(metadata: Option<&Map<String, Value>>) -> Result<(), ApiError> {
-    at_most("metadata", metadata.map_or(0, Map::len), 16)?;
+    at_most("metadata", metadata.map_or(0, Map::len), MOST_METADATA)?;
     for (key, value) in metadata.into_iter().flatten() {
-        let fits = key.chars().count() <= 64
+        let fits = key.chars().count() <= LONGEST_METADATA_KEY
             && value
                 .as_str()
-                .is_some_and(|value| value.chars().count() <= 512);
+                .is_some_and(|value| value.chars().count() <= LONGEST_METADATA);
         if !fits {
             return Err(ApiError::invalid(
                 "metadata",
-                "`metadata` holds keys of at most 64 characters with strings of at most 512",
+                format!(
+                    "`metadata` holds keys of at most {LONGEST_METADATA_KEY} characters with \
+                     strings of at most {LONGEST_METADATA}"
+                ),
             ));
         }
     }
@@ -283,22 +304,38 @@ pub(super) fn check_metadata(metadata: Option<&Map<String, Value>>) -> Result<()
 }
 
 #[allow(clippy::cast_possible_truncation)] // sampling needs no more than an f32
-fn within(param: &str, value: Option<f64>, least: f64, most: f64) -> Result<Option<f32>, ApiError> {
+fn within(
+    param: &str,
+    value: Option<f64>,
+    range: RangeInclusive<f64>,
+) -> Result<Option<f32>, ApiError> {
     match value {
-        Some(value) if !(least..=most).contains(&value) => Err(ApiError::invalid(
+        Some(value) if !range.contains(&value) => Err(ApiError::invalid(
             param,
-            format!("`{param}` must be between {least} and {most}; it is {value}"),
+            format!(
+                "`{param}` must be between {} and {}; it is {value}",
+                range.start(),
+                range.end()
+            ),
         )),
         value => Ok(value.map(|value| value as f32)),
     }
 }
 
-pub(super) fn between(param: &str, value: i64, least: i64, most: i64) -> Result<u32, ApiError> {
+pub(super) fn between(
+    param: &str,
+    value: i64,
+    range: RangeInclusive<i64>,
+) -> Result<u32, ApiError> {
     match u32::try_from(value) {
-        Ok(fits) if (least..=most).contains(&value) => Ok(fits),
+        Ok(fits) if range.contains(&value) => Ok(fits),
         _ => Err(ApiError::invalid(
             param,
-            format!("`{param}` must be between {least} and {most}; it is {value}"),
+            format!(
+                "`{param}` must be between {} and {}; it is {value}",
+                range.start(),
+                range.end()
+            ),
         )),
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::admission::{Reason, Refusal};
@@ -255,15 +257,35 @@ impl ApiError {
             Self::PreviousResponseNotFound(_) => Some("previous_response_id"),
             _ => None,
         };
-        json!({
-            "error": {
-                "message": shortened(&self.to_string(), 400),
-                "type": row.kind,
-                "param": param.map(|param| shortened(param, 100)),
-                "code": row.code,
-            }
+        json!(ErrorBody {
+            error: ErrorObject {
+                message: shortened(&self.to_string(), 400),
+                kind: row.kind,
+                param: param.map(|param| shortened(param, 100)),
+                code: row.code,
+            },
         })
     }
+}
+
+/// What every failure is told with.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub(super) struct ErrorBody {
+    error: ErrorObject,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ErrorObject {
+    /// What is wrong, and what to do about it.
+    message: String,
+    /// Whose fault it is: `invalid_request_error`, `timeout_error`, `overloaded_error` or `server_error`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The parameter that is wrong, as a path such as `messages[0].role`.
+    param: Option<String>,
+    /// A name for programs, where there is one.
+    code: Option<&'static str>,
 }
 
 /// The beginning, with a sign that something is missing.

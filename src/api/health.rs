@@ -4,27 +4,78 @@ use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use super::description::{Operation, Schemas};
 use super::models;
 use super::state::AppState;
 
+/// The answer to both questions.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(description = "How the server is.")]
+struct Condition {
+    /// `ok`, `ready`, or what is wrong in one word.
+    status: &'static str,
+    /// Those that something is wrong with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    models: Vec<Trouble>,
+}
+
+/// What is wrong with a model.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(description = "What is wrong with a model.")]
+struct Trouble {
+    model: String,
+    reason: &'static str,
+}
+
+impl IntoResponse for Condition {
+    fn into_response(self) -> Response {
+        let status = if self.models.is_empty() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+pub(super) fn describe_health(schemas: &mut Schemas) -> Operation {
+    let condition = schemas.told::<Condition>();
+    Operation::new("health", "Whether every model gets on with its work.")
+        .tells("application/json", &condition)
+        .answers(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "A model hangs or has failed.",
+            "application/json",
+            &condition,
+        )
+}
+
 pub(super) async fn health(Shared(state): Shared<AppState>) -> Response {
-    let ill: Vec<_> = state
-        .pool
-        .entries()
-        .iter()
+    let entries = state.pool.entries().iter();
+    let models: Vec<_> = entries
         .filter_map(|entry| {
             let reason = entry.health().err()?;
-            Some(json!({"model": entry.id, "reason": reason}))
+            let model = entry.id.clone();
+            Some(Trouble { model, reason })
         })
         .collect();
-    if ill.is_empty() {
-        Json(json!({"status": "ok"})).into_response()
-    } else {
-        let body = json!({"status": "unhealthy", "models": ill});
-        (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
-    }
+    let status = if models.is_empty() { "ok" } else { "unhealthy" };
+    Condition { status, models }.into_response()
+}
+
+pub(super) fn describe_ready(schemas: &mut Schemas) -> Operation {
+    let condition = schemas.told::<Condition>();
+    Operation::new("ready", "Whether a request sent now would be admitted.")
+        .tells("application/json", &condition)
+        .answers(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "It would not: a model is being loaded, the server is short of something or shuts down.",
+            "application/json",
+            &condition,
+        )
 }
 
 pub(super) async fn ready(Shared(state): Shared<AppState>) -> Response {
@@ -35,12 +86,14 @@ pub(super) async fn ready(Shared(state): Shared<AppState>) -> Response {
             (_, Err(_)) => entry.state().as_str(),
             (Ok(()), Ok(_)) => continue,
         };
-        not_ready.push(json!({"model": entry.id, "reason": reason}));
+        not_ready.push(Trouble {
+            model: entry.id.clone(),
+            reason,
+        });
     }
-    if not_ready.is_empty() {
-        return Json(json!({"status": "ready"})).into_response();
+    Condition {
+        status: not_ready.first().map_or("ready", |first| first.reason),
+        models: not_ready,
     }
-    let status = not_ready[0]["reason"].clone();
-    let body = json!({"status": status, "models": not_ready});
-    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+    .into_response()
 }

@@ -5,10 +5,12 @@
 
 mod access;
 mod body;
+mod bounds;
 mod chat;
 mod completions;
 mod decoding;
 mod delivery;
+mod description;
 mod embeddings;
 mod error;
 mod generate;

@@ -6,53 +6,129 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Shared};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::admission::{Reason, Refusal};
 use crate::pool::{Entry, Loaded, Serving, State};
 
+use super::description::{AnyModel, Operation, Schemas, among};
 use super::error::ApiError;
 use super::state::AppState;
 
-pub(super) async fn list(Shared(state): Shared<AppState>) -> Json<Value> {
-    let data: Vec<Value> = state.pool.entries().iter().map(|e| describe(e)).collect();
-    Json(json!({"object": "list", "data": data}))
+/// OpenAI's list.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(description = "The models that this server has.")]
+pub(super) struct ModelList {
+    #[schemars(transform = among(["list"]))]
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+/// OpenAI's model.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(description = "A model.")]
+pub(super) struct Model {
+    id: String,
+    #[schemars(transform = among(["model"]))]
+    object: &'static str,
+    /// Seconds since 1970.
+    created: u64,
+    owned_by: &'static str,
+    edgellm: Details,
+}
+
+/// What OpenAI does not tell.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(
+    rename = "ModelDetails",
+    description = "What this server adds to OpenAI's model."
+)]
+struct Details {
+    /// `loading`, `ready`, `failed` or `stopped`.
+    state: &'static str,
+    #[serde(flatten)]
+    file: Option<FileDetails>,
+}
+
+/// What is known once the model's file was read.
+#[derive(Debug, Serialize, JsonSchema)]
+struct FileDetails {
+    #[schemars(transform = among(["chat", "embedding"]))]
+    kind: &'static str,
+    /// Numbers of an embedding model's vectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimensions: Option<usize>,
+    architecture: String,
+    quantization: String,
+    parameters: u64,
+    /// Bytes of the weights.
+    size: u64,
+    /// Tokens that prompt and answer may have together.
+    context: usize,
+    /// Of the model's file.
+    digest: String,
+}
+
+pub(super) fn describe_list(schemas: &mut Schemas) -> Operation {
+    Operation::new("listModels", "Which models there are.")
+        .tells("application/json", &schemas.told::<ModelList>())
+}
+
+pub(super) async fn list(Shared(state): Shared<AppState>) -> Json<ModelList> {
+    Json(ModelList {
+        object: "list",
+        data: state.pool.entries().iter().map(|e| model(e)).collect(),
+    })
+}
+
+pub(super) fn describe_show(schemas: &mut Schemas) -> Operation {
+    let id = schemas.sent::<AnyModel>();
+    Operation::new("showModel", "One model.")
+        .path("id", "The model's id; slashes in it need no escape.", &id)
+        .tells("application/json", &schemas.told::<Model>())
+        .fails(&[404])
 }
 
 pub(super) async fn show(
     Shared(state): Shared<AppState>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Model>, ApiError> {
     let Path(id) = id.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
-    find_model(&state, Some(&id)).map(|entry| Json(describe(entry)))
+    find_model(&state, Some(&id)).map(|entry| Json(model(entry)))
 }
 
-fn describe(entry: &Entry) -> Value {
+fn model(entry: &Entry) -> Model {
     let state = entry.state();
-    let mut edgellm = json!({"state": state.as_str()});
-    if let State::Ready(serving) = &state {
+    let file = if let State::Ready(serving) = &state {
         let info = serving.model().info();
-        match serving {
-            Serving::Generation(_) => edgellm["kind"] = json!("chat"),
-            Serving::Embedding(_) => {
-                edgellm["kind"] = json!("embedding");
-                edgellm["dimensions"] = json!(info.dimensions);
-            }
-        }
-        edgellm["architecture"] = json!(info.architecture);
-        edgellm["quantization"] = json!(info.quantization);
-        edgellm["parameters"] = json!(info.parameters);
-        edgellm["size"] = json!(info.size_bytes);
-        edgellm["context"] = json!(serving.context());
-        edgellm["digest"] = json!(format!("sha256:{}", info.digest));
+        let (kind, dimensions) = match serving {
+            Serving::Generation(_) => ("chat", None),
+            Serving::Embedding(_) => ("embedding", Some(info.dimensions)),
+        };
+        Some(FileDetails {
+            kind,
+            dimensions,
+            architecture: info.architecture.clone(),
+            quantization: info.quantization.clone(),
+            parameters: info.parameters,
+            size: info.size_bytes,
+            context: serving.context(),
+            digest: format!("sha256:{}", info.digest),
+        })
+    } else {
+        None
+    };
+    Model {
+        id: entry.id.clone(),
+        object: "model",
+        created: entry.created,
+        owned_by: "edgellm",
+        edgellm: Details {
+            state: state.as_str(),
+            file,
+        },
     }
-    json!({
-        "id": entry.id,
-        "object": "model",
-        "created": entry.created,
-        "owned_by": "edgellm",
-        "edgellm": edgellm,
-    })
 }
 
 /// The model of this name, or the first that chats when a request names none.

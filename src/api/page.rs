@@ -10,8 +10,10 @@ use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::description::{Operation, Schemas};
 use super::error::ApiError;
 
 /// What the browser may do: run and style with our files, ask this server, and nothing else. Trusted
@@ -65,8 +67,30 @@ static TAG: LazyLock<String> = LazyLock::new(|| {
     format!("\"{:.16}\"", format!("{:x}", hash.finalize()))
 });
 
+const CURRENT: &str = "The browser has the same already.";
+
+pub(super) fn describe_index(_: &mut Schemas) -> Operation {
+    Operation::new("page", "The page that operators look at.")
+        .tells(HTML, &json!({"type": "string"}))
+        .says(StatusCode::NOT_MODIFIED, CURRENT)
+}
+
 pub(super) async fn index(headers: HeaderMap) -> Response {
     answer(&INDEX, &headers)
+}
+
+pub(super) fn describe_part(_: &mut Schemas) -> Operation {
+    let names = PARTS.each_ref().map(|file| file.name);
+    let name = json!({"type": "string", "enum": names});
+    let operation = Operation::new("pagePart", "A file of that page.")
+        .path("file", "Its name.", &name)
+        .says(StatusCode::NOT_MODIFIED, CURRENT)
+        .fails(&[404]);
+    [CSS, SCRIPT, SVG]
+        .iter()
+        .fold(operation, |operation, kind| {
+            operation.tells(kind, &json!({"type": "string"}))
+        })
 }
 
 pub(super) async fn part(

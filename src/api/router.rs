@@ -7,39 +7,38 @@ use axum::extract::{Request, State};
 use axum::http::{Method, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use serde_json::json;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::description::{Operation, Routes, Schemas};
 use super::error::ApiError;
 use super::state::AppState;
-use super::{access, chat, completions, embeddings, health, models, page, responses, tokenize};
+use super::{access, chat, completions, description, embeddings, health, models, page, tokenize};
+
+/// Every route with its description.
+#[rustfmt::skip] // a table
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .post("/v1/chat/completions", chat::completions, chat::describe)
+        .post("/v1/completions", completions::completions, completions::describe)
+        .post("/v1/embeddings", embeddings::create, embeddings::describe)
+        .get("/v1/models", models::list, models::describe_list)
+        .get("/v1/models/{*id}", models::show, models::describe_show)
+        .post("/tokenize", tokenize::tokenize, tokenize::describe_tokenize)
+        .post("/detokenize", tokenize::detokenize, tokenize::describe_detokenize)
+        .get("/health", health::health, health::describe_health)
+        .get("/ready", health::ready, health::describe_ready)
+        .get("/metrics", metrics, describe_metrics)
+        .get("/openapi.json", description::show, description::describe)
+        .get("/", page::index, page::describe_index)
+        .get("/page/{file}", page::part, page::describe_part)
+}
 
 /// The whole HTTP surface.
 pub fn router(state: AppState) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(chat::completions))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/embeddings", post(embeddings::create))
-        .route("/v1/responses", post(responses::create))
-        .route(
-            "/v1/responses/{id}",
-            get(responses::show).delete(responses::delete),
-        )
-        .route(
-            "/v1/responses/{id}/input_items",
-            get(responses::input_items),
-        )
-        .route("/v1/responses/{id}/cancel", post(responses::cancel))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::show))
-        .route("/tokenize", post(tokenize::tokenize))
-        .route("/detokenize", post(tokenize::detokenize))
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready))
-        .route("/metrics", get(metrics))
-        .route("/", get(page::index))
-        .route("/page/{file}", get(page::part))
+    routes()
+        .into_router()
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(
@@ -52,6 +51,12 @@ pub fn router(state: AppState) -> Router {
                 .layer(CatchPanicLayer::custom(internal_error)),
         )
         .with_state(state)
+}
+
+fn describe_metrics(_: &mut Schemas) -> Operation {
+    Operation::new("metrics", "Everything that is measured, for Prometheus.")
+        .tells("text/plain; version=0.0.4", &json!({"type": "string"}))
+        .fails(&[500])
 }
 
 async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -24,7 +25,9 @@ use crate::pool::Serving;
 use crate::prompt::{Conversation, End};
 
 use super::body::JsonBody;
+use super::bounds::TOKEN;
 use super::chat;
+use super::description::{AnyModel, Operation, Refused, Schemas, among, each, within};
 use super::error::ApiError;
 use super::models::{find_model, serving};
 use super::state::AppState;
@@ -33,20 +36,42 @@ use super::state::AppState;
 pub(super) const LONG_TEXT: usize = 64 << 10;
 
 /// The body of `POST /tokenize`; `null` means absent.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(
+    description = "Either a text or messages.",
+    extend("oneOf" = [
+        {"properties": {"prompt": {"type": "string"}, "messages": {"type": "null"}}, "required": ["prompt"]},
+        {"properties": {"prompt": {"type": "null"}, "messages": {"type": "array"}}, "required": ["messages"]},
+    ])
+)]
 pub(super) struct TokenizeRequest {
+    #[schemars(with = "Option<AnyModel>")]
     model: Option<String>,
+    /// A text, in which the text of a control token stands for that token.
     prompt: Option<String>,
+    /// A conversation, as the chat template lays it out.
+    #[schemars(length(min = 1))]
     messages: Option<Vec<chat::Message>>,
     tools: Option<Vec<chat::Tool>>,
+    /// Whether the opening of an answer follows the messages; it does unless this is false.
     add_generation_prompt: Option<bool>,
+    /// Whether the model's begin and end tokens come around the text; they do unless this is false.
     add_special_tokens: Option<bool>,
+    /// Whether to tell each token as the vocabulary writes it.
     return_token_strs: Option<bool>,
 
     // Known to vLLM, refused where they ask for what is not built.
+    /// Refused as true; use `add_generation_prompt`.
+    #[schemars(transform = among([false]))]
     continue_final_message: Option<bool>,
+    /// Refused: the template of the model's file is used.
+    #[schemars(with = "Option<Refused>")]
     chat_template: Option<Value>,
+    /// Refused: the template of the model's file is used.
+    #[schemars(with = "Option<Refused>")]
     chat_template_kwargs: Option<Value>,
+    /// Refused: models here read text only.
+    #[schemars(with = "Option<Refused>")]
     mm_processor_kwargs: Option<Value>,
 }
 
@@ -58,7 +83,7 @@ enum Source {
 }
 
 /// The answer of `POST /tokenize`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Tokenized {
     count: usize,
     /// Tokens that prompt and answer may have together.
@@ -66,6 +91,16 @@ pub(super) struct Tokenized {
     tokens: Vec<i32>,
     /// Each token as the vocabulary writes it, if asked for.
     token_strs: Option<Vec<String>>,
+}
+
+pub(super) fn describe_tokenize(schemas: &mut Schemas) -> Operation {
+    Operation::new(
+        "tokenize",
+        "Makes tokens of a text or a conversation, as vLLM does.",
+    )
+    .takes(&schemas.sent::<TokenizeRequest>())
+    .fails(&[404])
+    .tells("application/json", &schemas.told::<Tokenized>())
 }
 
 pub(super) async fn tokenize(
@@ -92,16 +127,27 @@ pub(super) async fn tokenize(
 }
 
 /// The body of `POST /detokenize`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(description = "Tokens of a text.")]
 pub(super) struct DetokenizeRequest {
+    #[schemars(with = "Option<AnyModel>")]
     model: Option<String>,
+    /// Ids in the model's vocabulary.
+    #[schemars(transform = each(within(TOKEN)))]
     tokens: Vec<i64>,
 }
 
 /// The answer of `POST /detokenize`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Detokenized {
     prompt: String,
+}
+
+pub(super) fn describe_detokenize(schemas: &mut Schemas) -> Operation {
+    Operation::new("detokenize", "Makes a text of tokens, as vLLM does.")
+        .takes(&schemas.sent::<DetokenizeRequest>())
+        .fails(&[404])
+        .tells("application/json", &schemas.told::<Detokenized>())
 }
 
 pub(super) async fn detokenize(

@@ -7,12 +7,15 @@ use serde_json::{Map, Value};
 use crate::grammar::{Misfit, Schema};
 use crate::prompt::Callable;
 
+use super::bounds::{LONGEST_NAME, MOST_TOOLS};
 use super::decoding::{Form, at_most};
 use super::error::ApiError;
 
-/// OpenAI's.
-const MOST_TOOLS: usize = 128;
-const LONGEST_NAME: usize = 64;
+/// What names of functions and schemas look like; [`check_name`] checks it.
+pub(super) const NAME: &str = "^[a-zA-Z0-9_-]+$";
+/// What [`format`] knows, and [`Choice::mode`].
+pub(super) const FORMATS: [&str; 3] = ["text", "json_object", "json_schema"];
+pub(super) const MODES: [&str; 3] = ["none", "auto", "required"];
 
 /// A function on offer.
 #[derive(Debug)]

@@ -1,10 +1,11 @@
 //! What an answer took, as OpenAI's chat and text completions tell it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::generation::Spent;
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub(super) struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
@@ -29,14 +30,16 @@ impl Cost {
     }
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 struct PromptDetails {
+    /// Those that were computed before.
     cached_tokens: u32,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[allow(clippy::struct_field_names)] // OpenAI's
 struct CompletionDetails {
+    /// Those that were thoughts.
     reasoning_tokens: u32,
     accepted_prediction_tokens: u32,
     rejected_prediction_tokens: u32,

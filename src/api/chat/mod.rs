@@ -20,6 +20,7 @@ use crate::prompt::{Conversation, OutputParser, ToolFormat};
 use crate::scheduler::Text;
 
 use super::delivery::{Frame, Telling, event_stream, respond};
+use super::description::{Operation, Schemas};
 use super::error::ApiError;
 use super::generate::{Input, Order, begin, refuse_deadline, refuse_if_all_do};
 use super::generation::Record;
@@ -33,6 +34,17 @@ use validate::{Chat, Output};
 pub(super) use wire::{Message, Tool};
 
 const ENDPOINT: &str = "/v1/chat/completions";
+
+pub(super) fn describe(schemas: &mut Schemas) -> Operation {
+    Operation::new("chat", "Answers a conversation.")
+        .takes(&schemas.sent::<wire::ChatRequest>())
+        .resumable()
+        .tells("application/json", &schemas.told::<reply::Completion>())
+        .streams(
+            "Chunks of the answer, then `[DONE]`; an `Error` where it breaks off.",
+            &schemas.told::<reply::Chunk>(),
+        )
+}
 
 pub(super) async fn completions(
     State(state): State<AppState>,

@@ -1,15 +1,20 @@
 //! The bodies of answers, as OpenAI documents them.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::api::description::among;
 use crate::api::logprobs::TokenLogprob;
 use crate::api::usage::Usage;
 use crate::scheduler::Class;
 
+const FINISH_REASONS: [&str; 3] = ["stop", "length", "tool_calls"];
+
 /// What every object of an answer repeats.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct Header {
     pub(super) id: String,
+    #[schemars(transform = among(["chat.completion", "chat.completion.chunk"]))]
     pub(super) object: &'static str,
     /// Seconds since 1970.
     pub(super) created: u64,
@@ -40,7 +45,8 @@ impl Header {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletion")]
 pub(super) struct Completion<'a> {
     #[serde(flatten)]
     pub(super) header: &'a Header,
@@ -48,16 +54,20 @@ pub(super) struct Completion<'a> {
     pub(super) usage: Usage,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatChoice")]
 pub(super) struct WholeChoice {
     pub(super) index: usize,
     pub(super) message: Message,
     pub(super) logprobs: Option<Logprobs>,
+    #[schemars(transform = among(FINISH_REASONS))]
     pub(super) finish_reason: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatAnswer")]
 pub(super) struct Message {
+    #[schemars(transform = among(["assistant"]))]
     pub(super) role: &'static str,
     pub(super) content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,21 +77,25 @@ pub(super) struct Message {
     pub(super) tool_calls: Vec<Call>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "AnswerCall")]
 pub(super) struct Call {
     pub(super) id: String,
+    #[schemars(transform = among(["function"]))]
     pub(super) r#type: &'static str,
     pub(super) function: Function,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "AnswerFunction")]
 pub(super) struct Function {
     pub(super) name: String,
     /// JSON in a string.
     pub(super) arguments: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionChunk")]
 pub(super) struct Chunk<'a> {
     #[serde(flatten)]
     pub(super) header: &'a Header,
@@ -91,7 +105,7 @@ pub(super) struct Chunk<'a> {
 }
 
 /// The usage of a stream's chunk.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum ChunkUsage {
     /// None was asked for.
@@ -108,15 +122,16 @@ impl ChunkUsage {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ChunkChoice {
     pub(super) index: usize,
     pub(super) delta: Delta,
     pub(super) logprobs: Option<Logprobs>,
+    #[schemars(transform = among(FINISH_REASONS))]
     pub(super) finish_reason: Option<&'static str>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) role: Option<&'static str>,
@@ -128,7 +143,7 @@ pub(super) struct Delta {
     pub(super) tool_calls: Option<[CallDelta; 1]>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct CallDelta {
     pub(super) index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,14 +153,15 @@ pub(super) struct CallDelta {
     pub(super) function: FunctionDelta,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct FunctionDelta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<String>,
     pub(super) arguments: String,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "ChatLogprobs")]
 pub(super) struct Logprobs {
     pub(super) content: Vec<TokenLogprob>,
     pub(super) refusal: Option<()>,

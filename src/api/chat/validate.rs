@@ -1,6 +1,7 @@
 //! From what a client wrote to what the other rooms work with: every range
 //! checked, every parameter that cannot be honoured refused by name.
 
+use crate::api::bounds::LEAST_TOKENS;
 use crate::api::decoding::{
     AskedSampling, Choices, Decoding, Sampling, at_least, check_metadata, class, effort, rivals,
     stop_tokens, stops,
@@ -49,10 +50,10 @@ impl TryFrom<wire::ChatRequest> for Chat {
         let sampling = sampling(&request)?;
         let logprobs = logprobs(request.logprobs, request.top_logprobs)?;
         let max_tokens = match request.max_completion_tokens {
-            Some(count) => Some(at_least("max_completion_tokens", count, 1)?),
+            Some(count) => Some(at_least("max_completion_tokens", count, LEAST_TOKENS)?),
             None => request
                 .max_tokens
-                .map(|count| at_least("max_tokens", count, 1))
+                .map(|count| at_least("max_tokens", count, LEAST_TOKENS))
                 .transpose()?,
         };
         let format = request.response_format.as_ref().map(format);

@@ -1,43 +1,81 @@
 //! The body of `POST /v1/chat/completions`, as OpenAI documents it, and the
 //! parameters of ours beside it. `null` means absent, unknown keys are ignored.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::api::decoding::Stop;
+use crate::api::bounds::{
+    CHOICES, LEAST_TOKENS, LEAST_TOP_K, LONGEST_NAME, MOST_TOKENS, MOST_TOOLS, PENALTY,
+    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
+};
+use crate::api::decoding::{Stop, TIERS};
+use crate::api::description::{
+    ChatModel, LogitBias, Metadata, Refused, above, among, at_least, each, within,
+};
+use crate::api::tools::{FORMATS, MODES, NAME};
+use crate::prompt::Effort;
 
 /// The request. Numbers are wide here, so that a value out of range is refused
 /// in words rather than by type.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(
+    rename = "ChatCompletionRequest",
+    description = "A conversation, and how it is to be answered."
+)]
 pub(in crate::api) struct ChatRequest {
+    #[schemars(with = "Option<ChatModel>")]
     pub(super) model: Option<String>,
+    #[schemars(length(min = 1))]
     pub(super) messages: Vec<Message>,
+    /// Whether the answer comes as server-sent events.
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
 
+    /// OpenAI's old name of `max_completion_tokens`, which it gives way to.
+    #[schemars(transform = at_least(LEAST_TOKENS))]
     pub(super) max_tokens: Option<i64>,
+    /// Tokens of an answer at most, thoughts included.
+    #[schemars(transform = at_least(LEAST_TOKENS))]
     pub(super) max_completion_tokens: Option<i64>,
+    #[schemars(transform = within(TEMPERATURE))]
     pub(super) temperature: Option<f64>,
+    #[schemars(transform = within(PROBABILITY))]
     pub(super) top_p: Option<f64>,
+    #[schemars(transform = within(PENALTY))]
     pub(super) presence_penalty: Option<f64>,
+    #[schemars(transform = within(PENALTY))]
     pub(super) frequency_penalty: Option<f64>,
+    /// Token ids and what is added to their likelihood.
+    #[schemars(with = "Option<LogitBias>")]
     pub(super) logit_bias: Option<Map<String, Value>>,
+    /// The same seed gives the same answer, alone or beside others.
     pub(super) seed: Option<i64>,
     pub(super) stop: Option<Stop>,
+    /// How many answers.
+    #[schemars(transform = within(CHOICES))]
     pub(super) n: Option<i64>,
+    /// Whether to tell how likely each token was.
     pub(super) logprobs: Option<bool>,
+    /// Rivals to tell of each token; needs `logprobs`.
+    #[schemars(transform = within(TOP_LOGPROBS))]
     pub(super) top_logprobs: Option<i64>,
     pub(super) response_format: Option<ResponseFormat>,
+    /// How much to think, for models whose template knows it; others refuse all but `none`.
+    #[schemars(transform = among(Effort::ALL.map(Effort::as_str)))]
     pub(super) reasoning_effort: Option<String>,
 
+    #[schemars(length(max = MOST_TOOLS))]
     pub(super) tools: Option<Vec<Tool>>,
     pub(super) tool_choice: Option<ToolChoice>,
     pub(super) parallel_tool_calls: Option<bool>,
 
     pub(super) prediction: Option<Prediction>,
+    #[schemars(transform = among(TIERS.map(|(name, _)| name)))]
     pub(super) service_tier: Option<String>,
 
     // Of no consequence here, but of the right type.
+    #[schemars(with = "Option<Metadata>")]
     pub(super) metadata: Option<Map<String, Value>>,
     #[serde(rename = "user")]
     pub(super) _user: Option<String>,
@@ -47,90 +85,133 @@ pub(in crate::api) struct ChatRequest {
     pub(super) _safety_identifier: Option<String>,
 
     // Ours.
+    /// Draw from so many of the likeliest tokens; 0 means all. Not OpenAI's.
+    #[schemars(transform = at_least(LEAST_TOP_K))]
     pub(super) top_k: Option<i64>,
+    /// Leave tokens out that are less likely than the likeliest by this factor. Not OpenAI's.
+    #[schemars(transform = within(PROBABILITY))]
     pub(super) min_p: Option<f64>,
+    /// What likelihoods of tokens that were there already are divided by; 1 is off. Not OpenAI's.
+    #[schemars(transform = above(REPEAT_PENALTY))]
     pub(super) repeat_penalty: Option<f64>,
+    /// Whether to go on where the model would end. Not OpenAI's.
     pub(super) ignore_eos: Option<bool>,
+    /// Tokens that end the answer. Not OpenAI's.
+    #[schemars(length(max = MOST_TOKENS), transform = each(within(TOKEN)))]
     pub(super) stop_token_ids: Option<Vec<i64>>,
 
     // Known, and refused where they ask for what is not built. Named one by one, so that
     // what a client sends under other names is skipped and never kept.
+    /// Refused as true: chat completions are not kept.
+    #[schemars(transform = among([false]))]
     pub(super) store: Option<bool>,
+    /// Refused with anything but `text`.
+    #[schemars(transform = each(among(["text"])))]
     pub(super) modalities: Option<Vec<String>>,
+    /// Refused: OpenAI's old form of `tools`.
+    #[schemars(with = "Option<Refused>")]
     pub(super) functions: Option<Value>,
+    /// Refused: OpenAI's old form of `tool_choice`.
+    #[schemars(with = "Option<Refused>")]
     pub(super) function_call: Option<Value>,
+    /// Refused: models here write text only.
+    #[schemars(with = "Option<Refused>")]
     pub(super) audio: Option<Value>,
+    /// Refused with anything but `medium`.
+    #[schemars(transform = among(["medium"]))]
     pub(super) verbosity: Option<String>,
+    /// Refused: there is no web here.
+    #[schemars(with = "Option<Refused>")]
     pub(super) web_search_options: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(description = "Only together with `stream`.")]
 pub(super) struct StreamOptions {
+    /// Whether a chunk with the usage comes last.
     pub(super) include_usage: Option<bool>,
 }
 
 /// `type` is `text`, `json_object` or `json_schema`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(description = "What the answer must be.")]
 pub(super) struct ResponseFormat {
     #[serde(rename = "type")]
+    #[schemars(transform = among(FORMATS))]
     pub(super) kind: String,
-    pub(super) json_schema: Option<JsonSchema>,
+    /// Needed where the type says so.
+    pub(super) json_schema: Option<JsonSchemaFormat>,
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct JsonSchema {
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct JsonSchemaFormat {
+    #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
     pub(super) name: String,
+    /// The JSON schema; one that cannot be followed is refused.
+    #[schemars(with = "Option<Map<String, Value>>")]
     pub(super) schema: Option<Value>,
+    /// Whether the schema must keep to OpenAI's strict subset.
     pub(super) strict: Option<bool>,
 }
 
 /// `none`, `auto`, `required`, one function, or some that are allowed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected `none`, `auto`, `required` or an object with a `type`"
 )]
 pub(super) enum ToolChoice {
-    Mode(String),
+    Mode(#[schemars(transform = among(MODES))] String),
     Some(Chosen),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChosenTools")]
 pub(super) struct Chosen {
     #[serde(rename = "type")]
+    #[schemars(transform = among(["function", "allowed_tools"]))]
     pub(super) kind: String,
+    /// One of `tools`.
     pub(super) function: Option<Named>,
     pub(super) allowed_tools: Option<Allowed>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AllowedTools")]
 pub(super) struct Allowed {
+    #[schemars(transform = among(["auto", "required"]))]
     pub(super) mode: String,
     pub(super) tools: Vec<AllowedTool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct AllowedTool {
+    #[schemars(required)]
     pub(super) function: Option<Named>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "NamedFunction")]
 pub(super) struct Named {
     pub(super) name: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatMessage")]
 pub(in crate::api) struct Message {
     pub(super) role: Role,
+    /// Only an assistant that calls tools may do without.
     pub(super) content: Option<Content>,
     pub(super) name: Option<String>,
     pub(super) tool_calls: Option<Vec<ToolCall>>,
+    /// The call that a tool answers.
     pub(super) tool_call_id: Option<String>,
 }
 
 /// Through a string, because of a number `serde_json` says only "expected value".
-#[derive(Debug, Deserialize, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Deserialize, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(!try_from, rename_all = "lowercase", description = "Who speaks.")]
 pub(super) enum Role {
     System,
     Developer,
@@ -154,52 +235,69 @@ impl TryFrom<String> for Role {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a string or an array of content parts")]
+#[schemars(description = "A text, whole or in parts that follow each other with nothing between.")]
 pub(super) enum Content {
     Text(String),
     Parts(Vec<Part>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(
+    rename = "ContentPart",
+    description = "Images, sounds and files are refused: models here read text only."
+)]
 pub(super) struct Part {
     #[serde(rename = "type")]
+    #[schemars(transform = among(["text"]))]
     pub(super) kind: String,
+    #[schemars(required)]
     pub(super) text: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(description = "The text that the answer is expected to be, which makes it faster.")]
 pub(super) struct Prediction {
     #[serde(rename = "type")]
+    #[schemars(transform = among(["content"]))]
     pub(super) kind: String,
     pub(super) content: Content,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct ToolCall {
     pub(super) id: String,
     pub(super) function: CalledFunction,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct CalledFunction {
     pub(super) name: String,
-    /// JSON in a string.
+    /// A JSON object in a string.
     pub(super) arguments: String,
 }
 
 /// A tool on offer. What the model reads is the whole object, so unknown keys stay.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct Tool {
     #[serde(rename = "type")]
+    #[schemars(transform = among(["function"]))]
     pub(super) kind: String,
+    #[schemars(required)]
     pub(super) function: Option<Function>,
     #[serde(flatten)]
     pub(super) rest: Map<String, Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(
+    rename = "OfferedFunction",
+    description = "`parameters` is the JSON schema of its arguments, `strict` whether that keeps to \
+                   OpenAI's strict subset, `description` tells the model what it does."
+)]
 pub(super) struct Function {
+    #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
     pub(super) name: String,
     #[serde(flatten)]
     pub(super) rest: Map<String, Value>,

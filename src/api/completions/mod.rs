@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 
 use super::delivery::respond;
+use super::description::{Operation, Schemas};
 use super::error::ApiError;
 use super::generate::{begin, refuse_deadline, refuse_if_all_do};
 use super::generation::Record;
@@ -21,6 +22,17 @@ use answer::Answer;
 use validate::Completion;
 
 const ENDPOINT: &str = "/v1/completions";
+
+pub(super) fn describe(schemas: &mut Schemas) -> Operation {
+    Operation::new("complete", "Goes on with texts, without a chat template.")
+        .takes(&schemas.sent::<wire::CompletionRequest>())
+        .resumable()
+        .tells("application/json", &schemas.told::<wire::Body>())
+        .streams(
+            "Pieces of the answer, then `[DONE]`; an `Error` where it breaks off.",
+            &schemas.told::<wire::Body>(),
+        )
+}
 
 pub(super) async fn completions(
     State(state): State<AppState>,

@@ -1,5 +1,6 @@
 //! From what a client wrote to what the other rooms work with.
 
+use crate::api::bounds::{LEAST_TOKENS, LOGPROBS, MOST_PROMPTS};
 use crate::api::decoding::{
     AskedSampling, Choices, Decoding, Form, Sampling, at_least, at_most, between, class,
     stop_tokens, stops, token,
@@ -12,8 +13,6 @@ use super::wire::{self, Prompt};
 
 /// OpenAI's.
 const DEFAULT_TOKENS: i64 = 16;
-const MOST_LOGPROBS: i64 = 5;
-const MOST_PROMPTS: usize = 128;
 
 /// A request that can be answered, but for the length of its prompts.
 #[derive(Debug)]
@@ -55,7 +54,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
         }
         let logprobs = request
             .logprobs
-            .map(|count| between("logprobs", count, 0, MOST_LOGPROBS))
+            .map(|count| between("logprobs", count, LOGPROBS))
             .transpose()?
             .map(|count| count as usize);
         let echo = request.echo.unwrap_or(false);

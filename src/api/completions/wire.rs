@@ -1,65 +1,118 @@
 //! The bodies of text completions, as OpenAI documents them, and the parameters of ours beside them.
 //! `null` means absent, unknown keys are ignored.
 
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::api::decoding::Stop;
+use crate::api::bounds::{
+    CHOICES, LEAST_TOKENS, LEAST_TOP_K, LOGPROBS, MOST_PROMPTS, MOST_TOKENS, PENALTY, PROBABILITY,
+    REPEAT_PENALTY, TEMPERATURE, TOKEN,
+};
+use crate::api::decoding::{Stop, TIERS};
+use crate::api::description::{ChatModel, LogitBias, above, among, at_least, each, within};
 use crate::api::usage::Usage;
 
 /// Numbers are wide here, so that a value out of range is refused in words rather than by type.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(description = "A text, and how it is to go on.")]
 pub(in crate::api) struct CompletionRequest {
+    #[schemars(with = "Option<ChatModel>")]
     pub(super) model: Option<String>,
     pub(super) prompt: Prompt,
+    /// Whether the answer comes as server-sent events.
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
 
+    #[schemars(transform = at_least(LEAST_TOKENS))]
     pub(super) max_tokens: Option<i64>,
+    #[schemars(transform = within(TEMPERATURE))]
     pub(super) temperature: Option<f64>,
+    #[schemars(transform = within(PROBABILITY))]
     pub(super) top_p: Option<f64>,
+    #[schemars(transform = within(PENALTY))]
     pub(super) presence_penalty: Option<f64>,
+    #[schemars(transform = within(PENALTY))]
     pub(super) frequency_penalty: Option<f64>,
+    /// Token ids and what is added to their likelihood.
+    #[schemars(with = "Option<LogitBias>")]
     pub(super) logit_bias: Option<Map<String, Value>>,
+    /// The same seed gives the same answer, alone or beside others.
     pub(super) seed: Option<i64>,
     pub(super) stop: Option<Stop>,
+    /// How many answers to each prompt.
+    #[schemars(transform = within(CHOICES))]
     pub(super) n: Option<i64>,
+    /// Refused unless it equals `n`.
+    #[schemars(transform = within(CHOICES))]
     pub(super) best_of: Option<i64>,
+    /// Rivals to tell of each token; not together with `echo`.
+    #[schemars(transform = within(LOGPROBS))]
     pub(super) logprobs: Option<i64>,
+    /// Whether the prompt comes before the answer.
     pub(super) echo: Option<bool>,
+    /// Refused unless it is empty: models are asked to go on, not to fill in.
+    #[schemars(length(max = 0))]
     pub(super) suffix: Option<String>,
     #[serde(rename = "user")]
     pub(super) _user: Option<String>,
 
     // Ours.
+    /// Draw from so many of the likeliest tokens; 0 means all. Not OpenAI's.
+    #[schemars(transform = at_least(LEAST_TOP_K))]
     pub(super) top_k: Option<i64>,
+    /// Leave tokens out that are less likely than the likeliest by this factor. Not OpenAI's.
+    #[schemars(transform = within(PROBABILITY))]
     pub(super) min_p: Option<f64>,
+    /// What likelihoods of tokens that were there already are divided by; 1 is off. Not OpenAI's.
+    #[schemars(transform = above(REPEAT_PENALTY))]
     pub(super) repeat_penalty: Option<f64>,
+    /// Whether to go on where the model would end. Not OpenAI's.
     pub(super) ignore_eos: Option<bool>,
+    /// Tokens that end the answer. Not OpenAI's.
+    #[schemars(length(max = MOST_TOKENS), transform = each(within(TOKEN)))]
     pub(super) stop_token_ids: Option<Vec<i64>>,
+    #[schemars(transform = among(TIERS.map(|(name, _)| name)))]
     pub(super) service_tier: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(
+    rename = "CompletionStreamOptions",
+    description = "Only together with `stream`."
+)]
 pub(super) struct StreamOptions {
+    /// Whether a chunk with the usage comes last.
     pub(super) include_usage: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(description = "A text, several, the tokens of one, or those of several.")]
 #[serde(
     untagged,
     expecting = "expected a string, an array of strings, an array of token ids, or an array of such arrays"
 )]
 pub(super) enum Prompt {
     Text(String),
-    Texts(Vec<String>),
-    Tokens(Vec<i64>),
-    TokenLists(Vec<Vec<i64>>),
+    Texts(#[schemars(length(min = 1, max = MOST_PROMPTS))] Vec<String>),
+    Tokens(#[schemars(length(min = 1), transform = each(within(TOKEN)))] Vec<i64>),
+    TokenLists(
+        #[schemars(
+            length(min = 1, max = MOST_PROMPTS),
+            inner(length(min = 1)),
+            transform = each(each(within(TOKEN)))
+        )]
+        Vec<Vec<i64>>,
+    ),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Completion")]
 pub(super) struct Body<'a> {
     pub(super) id: &'a str,
+    #[schemars(transform = among(["text_completion"]))]
     pub(super) object: &'static str,
     /// Seconds since 1970.
     pub(super) created: u64,
@@ -70,21 +123,26 @@ pub(super) struct Body<'a> {
     pub(super) usage: Option<Usage>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CompletionChoice")]
 pub(super) struct Choice {
     pub(super) text: String,
     pub(super) index: usize,
     pub(super) logprobs: Option<Logprobs>,
+    /// `null` in a stream until the end.
+    #[schemars(transform = among(["stop", "length"]))]
     pub(super) finish_reason: Option<&'static str>,
 }
 
 /// One entry a token in each list.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "CompletionLogprobs")]
 #[allow(clippy::struct_field_names)] // OpenAI's
 pub(super) struct Logprobs {
     pub(super) tokens: Vec<String>,
     /// None for a prompt's first token, before which there is nothing.
     pub(super) token_logprobs: Vec<Option<f32>>,
+    #[schemars(with = "Vec<Option<HashMap<String, f32>>>")]
     pub(super) top_logprobs: Vec<Option<Map<String, Value>>>,
     /// Characters before the token.
     pub(super) text_offset: Vec<usize>,

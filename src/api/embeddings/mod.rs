@@ -20,6 +20,8 @@ use crate::scheduler::{JobError, Timings};
 
 use super::access::Recorded;
 use super::body::JsonBody;
+use super::decoding::at_least;
+use super::description::{Operation, Schemas};
 use super::error::ApiError;
 use super::generate::{refuse_deadline, refuse_if_all_do};
 use super::generation::{Record, Spent};
@@ -27,7 +29,10 @@ use super::models::{embeds, find_embedder, serving};
 use super::state::AppState;
 use super::tokenize::{LONG_TEXT, known_tokens};
 use vectors::{Encoding, unit};
-use wire::{Datum, EmbeddingRequest, EmbeddingResponse, Input, MOST_TOKENS, Usage};
+use wire::{
+    Datum, ENCODINGS, EmbeddingRequest, EmbeddingResponse, Input, LEAST_DIMENSIONS, MOST_TOKENS,
+    Usage,
+};
 
 const ENDPOINT: &str = "/v1/embeddings";
 /// Bytes of a token that is longer than most.
@@ -61,6 +66,13 @@ pub(super) async fn create(
     Ok(response)
 }
 
+pub(super) fn describe(schemas: &mut Schemas) -> Operation {
+    Operation::new("embed", "Makes vectors of texts.")
+        .takes(&schemas.sent::<EmbeddingRequest>())
+        .fails(&[404])
+        .tells("application/json", &schemas.told::<EmbeddingResponse>())
+}
+
 /// How vectors are wanted.
 #[derive(Debug, Clone, Copy)]
 struct Form {
@@ -74,20 +86,20 @@ impl TryFrom<&EmbeddingRequest> for Form {
 
     fn try_from(request: &EmbeddingRequest) -> Result<Self, ApiError> {
         let encoding = match request.encoding_format.as_deref() {
-            None | Some("float") => Encoding::Float,
-            Some("base64") => Encoding::Base64,
-            Some(_) => {
+            None => Encoding::Float,
+            Some(wanted) => {
+                let found = ENCODINGS.into_iter().find(|(name, _)| *name == wanted);
                 let message = "`encoding_format` must be `float` or `base64`";
-                return Err(ApiError::invalid("encoding_format", message));
+                let (_, encoding) =
+                    found.ok_or_else(|| ApiError::invalid("encoding_format", message))?;
+                encoding
             }
         };
-        let dimensions = match request.dimensions {
-            Some(count) if count < 1 => {
-                let message = format!("`dimensions` must be at least 1; it is {count}");
-                return Err(ApiError::invalid("dimensions", message));
-            }
-            count => count.map(|count| usize::try_from(count).unwrap_or(usize::MAX)),
-        };
+        let dimensions = request
+            .dimensions
+            .map(|count| at_least("dimensions", count, LEAST_DIMENSIONS))
+            .transpose()?
+            .map(|count| count as usize);
         Ok(Self {
             encoding,
             dimensions,

@@ -3,31 +3,55 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::{self, DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use super::vectors::Encoding;
+use crate::api::bounds::TOKEN;
+use crate::api::description::{EmbeddingModel, among, at_least, each, within};
 
 /// OpenAI's bounds.
 pub(super) const MOST_INPUTS: usize = 2048;
 pub(super) const MOST_TOKENS: usize = 300_000;
 
-#[derive(Debug, Deserialize)]
+pub(super) const LEAST_DIMENSIONS: i64 = 1;
+pub(super) const ENCODINGS: [(&str, Encoding); 2] =
+    [("float", Encoding::Float), ("base64", Encoding::Base64)];
+
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct EmbeddingRequest {
+    #[schemars(with = "Option<EmbeddingModel>")]
     pub(super) model: Option<String>,
     pub(super) input: Input,
+    /// How numbers are written; `base64` is little-endian 32-bit floats.
+    #[schemars(transform = among(ENCODINGS.map(|(name, _)| name)))]
     pub(super) encoding_format: Option<String>,
+    /// So many numbers of each vector, scaled to the length of 1; no more than the model's.
+    #[schemars(transform = at_least(LEAST_DIMENSIONS))]
     pub(super) dimensions: Option<i64>,
     /// For OpenAI's own records; of no use here, but of the type that they document.
     #[serde(rename = "user")]
     pub(super) _user: Option<String>,
 }
 
-/// What is to be embedded.
-#[derive(Debug, PartialEq, Eq)]
+/// What is to be embedded: a text, several, the tokens of one, or those of several.
+#[derive(Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(rename = "EmbeddingInput", untagged)]
 pub(super) enum Input {
-    Text(String),
-    Texts(Vec<String>),
-    Tokens(Vec<i64>),
-    TokenLists(Vec<Vec<i64>>),
+    Text(#[schemars(length(min = 1))] String),
+    Texts(#[schemars(length(min = 1, max = MOST_INPUTS), inner(length(min = 1)))] Vec<String>),
+    Tokens(
+        #[schemars(length(min = 1, max = MOST_TOKENS), transform = each(within(TOKEN)))] Vec<i64>,
+    ),
+    TokenLists(
+        #[schemars(
+            length(min = 1, max = MOST_INPUTS),
+            inner(length(min = 1, max = MOST_TOKENS)),
+            transform = each(each(within(TOKEN)))
+        )]
+        Vec<Vec<i64>>,
+    ),
 }
 
 /// Read by hand, so that an entry which does not belong is named with its place, and reading ends
@@ -203,22 +227,25 @@ impl<'de> Visitor<'de> for Entry {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct EmbeddingResponse<'a> {
+    #[schemars(transform = among(["list"]))]
     pub(super) object: &'static str,
     pub(super) data: Vec<Datum>,
     pub(super) model: &'a str,
     pub(super) usage: Usage,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Embedding")]
 pub(super) struct Datum {
+    #[schemars(transform = among(["embedding"]))]
     pub(super) object: &'static str,
     pub(super) index: usize,
     pub(super) embedding: Vector,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Vector {
     Float(Vec<f32>),
@@ -226,7 +253,8 @@ pub(super) enum Vector {
     Base64(String),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmbeddingUsage")]
 pub(super) struct Usage {
     pub(super) prompt_tokens: usize,
     pub(super) total_tokens: usize,

@@ -47,7 +47,7 @@ def test_every_described_route_is_there(server, description):
     for path, operations in description["paths"].items():
         for method in operations:
             if method in ("get", "post", "delete"):
-                answer = server.http(method.upper(), path.replace("{id}", "kiosk").replace("{model}", "kiosk"), "{}" if method == "post" else None, {"content-type": "application/json"})
+                answer = server.http(method.upper(), path.replace("{id}", "kiosk").replace("{file}", "page.css"), "{}" if method == "post" else None, {"content-type": "application/json"})
                 assert answer.status != 405 and not (answer.status == 404 and "there is nothing at" in answer.text), (method, path)
 
 

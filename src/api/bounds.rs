@@ -1,0 +1,33 @@
+//! What numbers, lists and texts of a request may be: for those who check them and for the
+//! description at `/openapi.json`.
+
+use std::ops::RangeInclusive;
+
+/// OpenAI's.
+pub(super) const TEMPERATURE: RangeInclusive<f64> = 0.0..=2.0;
+pub(super) const PROBABILITY: RangeInclusive<f64> = 0.0..=1.0;
+pub(super) const PENALTY: RangeInclusive<f64> = -2.0..=2.0;
+pub(super) const BIAS: RangeInclusive<f64> = -100.0..=100.0;
+pub(super) const CHOICES: RangeInclusive<i64> = 1..=128;
+pub(super) const TOP_LOGPROBS: RangeInclusive<i64> = 0..=20;
+/// Of text completions.
+pub(super) const LOGPROBS: RangeInclusive<i64> = 0..=5;
+pub(super) const MOST_STOPS: usize = 4;
+pub(super) const MOST_TOOLS: usize = 128;
+pub(super) const MOST_METADATA: usize = 16;
+/// In characters.
+pub(super) const LONGEST_METADATA_KEY: usize = 64;
+pub(super) const LONGEST_METADATA: usize = 512;
+/// Of functions and schemas.
+pub(super) const LONGEST_NAME: usize = 64;
+
+/// Ours. It is above 0, too.
+pub(super) const REPEAT_PENALTY: RangeInclusive<f64> = 0.0..=10.0;
+pub(super) const LEAST_TOP_K: i64 = 0;
+pub(super) const LEAST_TOKENS: i64 = 1;
+pub(super) const MOST_PROMPTS: usize = 128;
+pub(super) const TOKEN: RangeInclusive<i64> = 0..=i32::MAX as i64;
+
+/// These are looked at for every token of an answer, on the thread that serves everybody. In bytes.
+pub(super) const LONGEST_STOP: usize = 256;
+pub(super) const MOST_TOKENS: usize = 1024;
