@@ -14,6 +14,9 @@ mod clock;
 pub mod config;
 pub mod embedding;
 pub mod engine;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod governor;
 pub mod grammar;
 pub mod headroom;

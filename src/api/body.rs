@@ -129,7 +129,7 @@ async fn read(
     Ok((bytes, permits))
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| misfit("", error))?;
     json.end().map_err(|error| ApiError::Invalid {

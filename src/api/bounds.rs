@@ -21,8 +21,14 @@ pub(super) const LONGEST_METADATA: usize = 512;
 /// Of functions and schemas.
 pub(super) const LONGEST_NAME: usize = 64;
 
-/// Ours. It is above 0, too.
-pub(super) const REPEAT_PENALTY: RangeInclusive<f64> = 0.0..=10.0;
+/// Of `/v1/completions`, which may only echo.
+pub(super) const LEAST_COMPLETION_TOKENS: i64 = 0;
+/// Of a list of input items.
+pub(super) const PAGE: RangeInclusive<i64> = 1..=100;
+pub(super) const LONGEST_IDENTIFIER: usize = 64;
+
+/// Ours.
+pub(super) const REPEAT_PENALTY: RangeInclusive<f64> = 0.01..=10.0;
 pub(super) const LEAST_TOP_K: i64 = 0;
 pub(super) const LEAST_TOKENS: i64 = 1;
 pub(super) const MOST_PROMPTS: usize = 128;

@@ -158,13 +158,6 @@ impl TryFrom<AskedSampling<'_>> for Sampling {
 
     fn try_from(asked: AskedSampling<'_>) -> Result<Self, ApiError> {
         let penalty = |name, value: Option<f64>| within(name, value, PENALTY);
-        let repeat_penalty = within("repeat_penalty", asked.repeat_penalty, REPEAT_PENALTY)?;
-        if repeat_penalty == Some(0.0) {
-            return Err(ApiError::invalid(
-                "repeat_penalty",
-                "`repeat_penalty` must be above 0; 1 is off",
-            ));
-        }
         Ok(Self {
             temperature: within("temperature", asked.temperature, TEMPERATURE)?,
             top_p: within("top_p", asked.top_p, PROBABILITY)?,
@@ -175,7 +168,7 @@ impl TryFrom<AskedSampling<'_>> for Sampling {
             min_p: within("min_p", asked.min_p, PROBABILITY)?,
             presence_penalty: penalty("presence_penalty", asked.presence_penalty)?,
             frequency_penalty: penalty("frequency_penalty", asked.frequency_penalty)?,
-            repeat_penalty,
+            repeat_penalty: within("repeat_penalty", asked.repeat_penalty, REPEAT_PENALTY)?,
             logit_bias: logit_bias(asked.logit_bias)?,
             seed: asked.seed.map(i64::cast_unsigned),
         })

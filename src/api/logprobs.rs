@@ -1,19 +1,20 @@
 //! How likely the tokens of an answer were, as chat completions and responses tell it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::engine::{Pieces, Token};
 use crate::sampling::Logprobs;
 
 /// A token of an answer, and what could have stood in its place.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct TokenLogprob {
     #[serde(flatten)]
     token: Likelihood,
     top_logprobs: Vec<Likelihood>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct Likelihood {
     /// With replacement characters where the token is no whole text.
     token: String,

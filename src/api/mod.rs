@@ -13,6 +13,8 @@ mod delivery;
 mod description;
 mod embeddings;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod generate;
 mod generation;
 mod health;

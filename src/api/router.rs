@@ -14,7 +14,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::description::{Operation, Routes, Schemas};
 use super::error::ApiError;
 use super::state::AppState;
-use super::{access, chat, completions, description, embeddings, health, models, page, tokenize};
+use super::{
+    access, chat, completions, description, embeddings, health, models, page, responses, tokenize,
+};
 
 /// Every route with its description.
 #[rustfmt::skip] // a table
@@ -23,6 +25,11 @@ pub(super) fn routes() -> Routes {
         .post("/v1/chat/completions", chat::completions, chat::describe)
         .post("/v1/completions", completions::completions, completions::describe)
         .post("/v1/embeddings", embeddings::create, embeddings::describe)
+        .post("/v1/responses", responses::create, responses::describe)
+        .get("/v1/responses/{id}", responses::show, responses::describe_show)
+        .delete("/v1/responses/{id}", responses::delete, responses::describe_delete)
+        .get("/v1/responses/{id}/input_items", responses::input_items, responses::describe_input_items)
+        .post("/v1/responses/{id}/cancel", responses::cancel, responses::describe_cancel)
         .get("/v1/models", models::list, models::describe_list)
         .get("/v1/models/{*id}", models::show, models::describe_show)
         .post("/tokenize", tokenize::tokenize, tokenize::describe_tokenize)

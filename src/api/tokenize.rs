@@ -25,6 +25,8 @@ use crate::pool::Serving;
 use crate::prompt::{Conversation, End};
 
 use super::body::JsonBody;
+#[cfg(any(test, fuzzing))]
+use super::body::parse;
 use super::bounds::TOKEN;
 use super::chat;
 use super::description::{AnyModel, Operation, Refused, Schemas, among, each, within};
@@ -163,6 +165,20 @@ pub(super) async fn detokenize(
         })
     });
     answer.await.map(Json)
+}
+
+/// Reads a body of `/tokenize` as far as no model is needed for it.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
+    let request = parse::<TokenizeRequest>(body)?;
+    refuse_what_is_not_built(&request)?;
+    Source::try_from(request).map(drop)
+}
+
+/// Reads a body of `/detokenize` as far as no model is needed for it.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_tokens(body: &[u8]) -> Result<(), ApiError> {
+    parse::<DetokenizeRequest>(body).map(drop)
 }
 
 /// Token ids as tokens of a vocabulary of so many; llama.cpp ends the process over others.

@@ -17,8 +17,9 @@ pub(super) struct Usage {
 }
 
 /// What OpenAI's usage has no word for.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub(super) struct Cost {
+    /// Only where `telemetry.energy_in_usage` is on and the energy is known.
     energy_joules: f64,
 }
 

@@ -9,6 +9,8 @@
 mod clock;
 mod conversation;
 mod encode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guard;
 mod json;
 mod markup;

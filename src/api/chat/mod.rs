@@ -19,6 +19,8 @@ use crate::engine::{Pieces, Token};
 use crate::prompt::{Conversation, OutputParser, ToolFormat};
 use crate::scheduler::Text;
 
+#[cfg(any(test, fuzzing))]
+use super::body::parse;
 use super::delivery::{Frame, Telling, event_stream, respond};
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
@@ -88,6 +90,12 @@ pub(super) async fn completions(
     };
     response.extensions_mut().insert(super::access::Recorded);
     Ok(response)
+}
+
+/// Reads a body as far as no model is needed for it.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
+    Chat::try_from(parse::<wire::ChatRequest>(body)?).map(drop)
 }
 
 /// A streamed answer of so many words, for `benches/sse.rs`.

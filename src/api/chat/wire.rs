@@ -11,7 +11,7 @@ use crate::api::bounds::{
 };
 use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
-    ChatModel, LogitBias, Metadata, Refused, above, among, at_least, each, within,
+    ChatModel, LogitBias, Metadata, Refused, among, at_least, each, within,
 };
 use crate::api::tools::{FORMATS, MODES, NAME};
 use crate::prompt::Effort;
@@ -92,7 +92,7 @@ pub(in crate::api) struct ChatRequest {
     #[schemars(transform = within(PROBABILITY))]
     pub(super) min_p: Option<f64>,
     /// What likelihoods of tokens that were there already are divided by; 1 is off. Not OpenAI's.
-    #[schemars(transform = above(REPEAT_PENALTY))]
+    #[schemars(transform = within(REPEAT_PENALTY))]
     pub(super) repeat_penalty: Option<f64>,
     /// Whether to go on where the model would end. Not OpenAI's.
     pub(super) ignore_eos: Option<bool>,

@@ -10,6 +10,8 @@ use std::time::Instant;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 
+#[cfg(any(test, fuzzing))]
+use super::body::parse;
 use super::delivery::respond;
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
@@ -59,4 +61,10 @@ pub(super) async fn completions(
     };
     response.extensions_mut().insert(super::access::Recorded);
     Ok(response)
+}
+
+/// Reads a body as far as no model is needed for it.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
+    Completion::try_from(parse::<wire::CompletionRequest>(body)?).map(drop)
 }

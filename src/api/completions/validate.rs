@@ -1,6 +1,6 @@
 //! From what a client wrote to what the other rooms work with.
 
-use crate::api::bounds::{LEAST_TOKENS, LOGPROBS, MOST_PROMPTS};
+use crate::api::bounds::{LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS};
 use crate::api::decoding::{
     AskedSampling, Choices, Decoding, Form, Sampling, at_least, at_most, between, class,
     stop_tokens, stops, token,
@@ -82,7 +82,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
             order: Order {
                 inputs: inputs(request.prompt)?,
                 decoding: Decoding {
-                    max_tokens: Some(at_least("max_tokens", max_tokens, 0)?),
+                    max_tokens: Some(at_least("max_tokens", max_tokens, LEAST_COMPLETION_TOKENS)?),
                     sampling,
                     stops: stops(request.stop)?,
                     stop_tokens: stop_tokens(request.stop_token_ids)?,

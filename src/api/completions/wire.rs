@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::api::bounds::{
-    CHOICES, LEAST_TOKENS, LEAST_TOP_K, LOGPROBS, MOST_PROMPTS, MOST_TOKENS, PENALTY, PROBABILITY,
-    REPEAT_PENALTY, TEMPERATURE, TOKEN,
+    CHOICES, LEAST_COMPLETION_TOKENS, LEAST_TOP_K, LOGPROBS, MOST_PROMPTS, MOST_TOKENS, PENALTY,
+    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
 };
 use crate::api::decoding::{Stop, TIERS};
-use crate::api::description::{ChatModel, LogitBias, above, among, at_least, each, within};
+use crate::api::description::{ChatModel, LogitBias, among, at_least, each, within};
 use crate::api::usage::Usage;
 
 /// Numbers are wide here, so that a value out of range is refused in words rather than by type.
@@ -26,7 +26,7 @@ pub(in crate::api) struct CompletionRequest {
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
 
-    #[schemars(transform = at_least(LEAST_TOKENS))]
+    #[schemars(transform = at_least(LEAST_COMPLETION_TOKENS))]
     pub(super) max_tokens: Option<i64>,
     #[schemars(transform = within(TEMPERATURE))]
     pub(super) temperature: Option<f64>,
@@ -48,7 +48,7 @@ pub(in crate::api) struct CompletionRequest {
     /// Refused unless it equals `n`.
     #[schemars(transform = within(CHOICES))]
     pub(super) best_of: Option<i64>,
-    /// Rivals to tell of each token; not together with `echo`.
+    /// Rivals to tell of each token.
     #[schemars(transform = within(LOGPROBS))]
     pub(super) logprobs: Option<i64>,
     /// Whether the prompt comes before the answer.
@@ -67,7 +67,7 @@ pub(in crate::api) struct CompletionRequest {
     #[schemars(transform = within(PROBABILITY))]
     pub(super) min_p: Option<f64>,
     /// What likelihoods of tokens that were there already are divided by; 1 is off. Not OpenAI's.
-    #[schemars(transform = above(REPEAT_PENALTY))]
+    #[schemars(transform = within(REPEAT_PENALTY))]
     pub(super) repeat_penalty: Option<f64>,
     /// Whether to go on where the model would end. Not OpenAI's.
     pub(super) ignore_eos: Option<bool>,

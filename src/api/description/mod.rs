@@ -22,8 +22,8 @@ use super::state::AppState;
 pub(super) use operation::Operation;
 use operation::failures;
 pub(super) use schemas::{
-    AnyModel, ChatModel, EmbeddingModel, LogitBias, Metadata, Refused, Schemas, above, among,
-    at_least, each, within,
+    AnyModel, ChatModel, EmbeddingModel, LogitBias, Metadata, Refused, Schemas, among, at_least,
+    each, within,
 };
 
 /// Routes and what is said of them.
@@ -66,6 +66,19 @@ impl Routes {
         T: 'static,
     {
         self.add(path, "post", on(MethodFilter::POST, handler), describe)
+    }
+
+    pub(super) fn delete<H, T>(
+        self,
+        path: &str,
+        handler: H,
+        describe: fn(&mut Schemas) -> Operation,
+    ) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(path, "delete", on(MethodFilter::DELETE, handler), describe)
     }
 
     fn add(
@@ -134,6 +147,15 @@ pub(super) async fn show(State(state): State<AppState>) -> Json<Value> {
         }
     }
     Json(document)
+}
+
+/// The parameters in the body of a POST request.
+#[cfg(any(test, fuzzing))]
+pub(super) fn parameters(path: &str) -> Option<&'static Map<String, Value>> {
+    let operation = &DOCUMENT["paths"][path]["post"];
+    let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+    let pointer = schema["$ref"].as_str()?.strip_prefix('#')?;
+    DOCUMENT.pointer(pointer)?["properties"].as_object()
 }
 
 pub(super) fn describe(_: &mut Schemas) -> Operation {

@@ -24,7 +24,8 @@ const FAILURES: [(StatusCode, &str); 7] = [
     ),
     (
         StatusCode::NOT_FOUND,
-        "There is no such model (`model_not_found`), stream (`stream_not_found`) or path (`not_found`).",
+        "There is no such model (`model_not_found`), stream (`stream_not_found`), response or path \
+         (`not_found`).",
     ),
     (
         StatusCode::REQUEST_TIMEOUT,
@@ -109,6 +110,14 @@ impl Operation {
     pub(in crate::api) fn path(mut self, name: &str, about: &str, schema: &Value) -> Self {
         self.parameters.push(json!({
             "name": name, "in": "path", "required": true, "description": about, "schema": schema,
+        }));
+        self
+    }
+
+    /// A part of the query that a client may send.
+    pub(in crate::api) fn query(mut self, name: &str, about: &str, schema: &Value) -> Self {
+        self.parameters.push(json!({
+            "name": name, "in": "query", "description": about, "schema": schema,
         }));
         self
     }

@@ -73,14 +73,6 @@ pub(in crate::api) fn within<T: Into<Value> + Copy>(
     }
 }
 
-/// A number above the lower of these bounds.
-pub(in crate::api) fn above(range: RangeInclusive<f64>) -> impl FnMut(&mut Schema) {
-    move |schema| {
-        schema.insert("exclusiveMinimum".to_owned(), (*range.start()).into());
-        schema.insert("maximum".to_owned(), (*range.end()).into());
-    }
-}
-
 /// An integer that is no less.
 pub(in crate::api) fn at_least(least: i64) -> impl FnMut(&mut Schema) {
     move |schema| {

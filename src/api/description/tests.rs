@@ -59,7 +59,8 @@ fn operations_have_names_of_their_own_and_an_answer() {
     for (path, operations) in DOCUMENT["paths"].as_object().expect("an object") {
         for (method, operation) in operations.as_object().expect("an object") {
             assert!(ids.insert(&operation["operationId"]), "{method} {path}");
-            assert!(operation["responses"]["200"].is_object(), "{method} {path}");
+            let responses = operation["responses"].as_object().expect("an object");
+            assert!(!responses.is_empty(), "{method} {path}");
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::scheduler::{JobError, Timings};
 
 use super::access::Recorded;
 use super::body::JsonBody;
+#[cfg(any(test, fuzzing))]
+use super::body::parse;
 use super::decoding::at_least;
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
@@ -71,6 +73,12 @@ pub(super) fn describe(schemas: &mut Schemas) -> Operation {
         .takes(&schemas.sent::<EmbeddingRequest>())
         .fails(&[404])
         .tells("application/json", &schemas.told::<EmbeddingResponse>())
+}
+
+/// Reads a body as far as no model is needed for it.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
+    Form::try_from(&parse::<EmbeddingRequest>(body)?).map(drop)
 }
 
 /// How vectors are wanted.

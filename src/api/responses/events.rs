@@ -1,5 +1,6 @@
 //! The events of a streamed response, numbered as they are told.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::api::delivery::{Frame, json_text};
@@ -22,14 +23,14 @@ pub(super) struct Events {
 }
 
 /// Where in the output something is.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub(super) struct Place<'a> {
     pub(super) item_id: &'a str,
     pub(super) output_index: usize,
 }
 
 /// What an event tells beside its name and number.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Telling<'a> {
     Response {
@@ -84,8 +85,9 @@ pub(super) enum Telling<'a> {
     },
 }
 
-#[derive(Serialize)]
-struct Event<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ResponseEvent")]
+pub(super) struct Event<'a> {
     r#type: &'static str,
     sequence_number: u64,
     #[serde(flatten)]

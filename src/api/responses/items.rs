@@ -1,5 +1,6 @@
 //! Items: what the input and the output of a response consist of.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -11,8 +12,9 @@ use crate::api::logprobs::TokenLogprob;
 use super::wire::{self, TextOr};
 
 /// OpenAI's items, as far as a text model has them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "ResponseItem")]
 pub(super) enum Item {
     Message {
         id: String,
@@ -45,8 +47,9 @@ pub(super) enum Item {
 }
 
 /// How far an item is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ItemStatus")]
 pub(super) enum Status {
     InProgress,
     Completed,
@@ -54,8 +57,9 @@ pub(super) enum Status {
 }
 
 /// Who speaks in a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ItemRole")]
 pub(super) enum Role {
     User,
     System,
@@ -64,8 +68,9 @@ pub(super) enum Role {
 }
 
 /// Of a message's content or a model's thoughts.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "ItemPart")]
 pub(super) enum Part {
     InputText {
         text: String,
@@ -88,8 +93,9 @@ pub(super) enum Part {
 }
 
 /// What a function returned.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "FunctionOutput")]
 pub(super) enum Output {
     Text(String),
     Parts(Vec<Part>),

@@ -20,7 +20,10 @@ use axum::response::{IntoResponse, Response};
 
 use crate::prompt::{Conversation, Message};
 
+#[cfg(any(test, fuzzing))]
+use super::body::parse;
 use super::delivery::respond;
+use super::description::{Operation, Schemas};
 use super::error::ApiError;
 use super::generate::{Input, Order, begin, refuse_deadline, refuse_if_all_do};
 use super::generation::Record;
@@ -35,9 +38,42 @@ use turns::Turns;
 use validate::Asked;
 
 pub(super) use store::{Limits, Store};
-pub(super) use stored::{cancel, delete, input_items, show};
+pub(super) use stored::{
+    cancel, delete, describe_cancel, describe_delete, describe_input_items, describe_show,
+    input_items, show,
+};
 
 const ENDPOINT: &str = "/v1/responses";
+
+pub(super) fn describe(schemas: &mut Schemas) -> Operation {
+    Operation::new(
+        "respond",
+        "Responds to a question or to items of a conversation.",
+    )
+    .takes(&schemas.sent::<wire::ResponseRequest>())
+    .resumable()
+    .tells("application/json", &schemas.told::<reply::Response>())
+    .streams(
+        "OpenAI's events of a response; `error` where it breaks off.",
+        &schemas.told::<events::Event>(),
+    )
+}
+
+/// Reads a body as far as no model is needed for it.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
+    let asked = Asked::try_from(parse::<wire::ResponseRequest>(body)?)?;
+    let store = Store::new(Limits {
+        responses: 0,
+        bytes: 0,
+        age: std::time::Duration::ZERO,
+    });
+    let instructions = asked.echo.instructions.as_deref();
+    match conversation(&store, instructions, asked.previous, asked.input) {
+        Ok(_) | Err(ApiError::PreviousResponseNotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
 
 pub(super) async fn create(
     State(state): State<AppState>,

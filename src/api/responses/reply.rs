@@ -1,8 +1,10 @@
 //! The response object, as OpenAI documents it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::api::description::among;
 use crate::api::generation::Spent;
 use crate::api::usage::Cost;
 use crate::clock::unix_seconds;
@@ -12,9 +14,10 @@ use super::items::{Item, new_id};
 use super::tools::Tool;
 
 /// A response, finished or not.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Response {
     pub(super) id: String,
+    #[schemars(transform = among(["response"]))]
     object: &'static str,
     /// Seconds since 1970.
     created_at: u64,
@@ -36,8 +39,9 @@ pub(super) struct Response {
 }
 
 /// How far a response is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ResponseStatus")]
 pub(super) enum Stage {
     InProgress,
     Completed,
@@ -46,7 +50,7 @@ pub(super) enum Stage {
 }
 
 /// What the request said, told again.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Echo {
     pub(super) instructions: Option<String>,
     pub(super) max_output_tokens: Option<u32>,
@@ -68,20 +72,23 @@ pub(super) struct Echo {
     pub(super) user: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseReasoning")]
 pub(super) struct Reasoning {
     pub(super) effort: Option<String>,
     pub(super) summary: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseText")]
 pub(super) struct Text {
     pub(super) format: Format,
     pub(super) verbosity: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "ResponseTextFormat")]
 pub(super) enum Format {
     Text,
     JsonObject,
@@ -95,19 +102,22 @@ pub(super) enum Format {
 }
 
 /// Why a response failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseFailure")]
 pub(super) struct Failure {
     /// One of OpenAI's.
     pub(super) code: &'static str,
     pub(super) message: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "IncompleteDetails")]
 struct Incomplete {
     reason: &'static str,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseUsage")]
 struct Usage {
     input_tokens: u32,
     input_tokens_details: InputDetails,
@@ -118,14 +128,16 @@ struct Usage {
     edgellm: Option<Cost>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[schemars(rename = "InputTokenDetails")]
 struct InputDetails {
     cached_tokens: u32,
     /// All others stay for the next prompt with the same beginning.
     cache_write_tokens: u32,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[schemars(rename = "OutputTokenDetails")]
 struct OutputDetails {
     reasoning_tokens: u32,
 }

@@ -5,9 +5,13 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::api::bounds::PAGE;
 use crate::api::decoding::between;
+use crate::api::description::{Operation, Schemas, among};
 use crate::api::error::ApiError;
 use crate::api::state::AppState;
 
@@ -15,9 +19,77 @@ use super::items::Item;
 
 /// OpenAI's.
 const DEFAULT_LIMIT: usize = 20;
-const MOST_ITEMS: i64 = 100;
 
 type Id = Result<Path<String>, PathRejection>;
+
+/// A response that is no more.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DeletedResponse")]
+pub(in crate::api) struct Deleted {
+    id: String,
+    #[schemars(transform = among(["response"]))]
+    object: &'static str,
+    deleted: bool,
+}
+
+/// A part of what a response answers to.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseItemList")]
+struct ItemList<'a> {
+    #[schemars(transform = among(["list"]))]
+    object: &'static str,
+    data: &'a [&'a Item],
+    first_id: String,
+    last_id: String,
+    has_more: bool,
+}
+
+fn about_one(id: &str, summary: &str) -> Operation {
+    let any = json!({"type": "string"});
+    Operation::new(id, summary)
+        .path("id", "The response's id.", &any)
+        .fails(&[400, 404])
+}
+
+pub(in crate::api) fn describe_show(schemas: &mut Schemas) -> Operation {
+    let no = json!({"type": "string", "enum": ["false"]});
+    about_one("showResponse", "A stored response.")
+        .query("stream", "Refused as true.", &no)
+        .tells(
+            "application/json",
+            &schemas.told::<super::reply::Response>(),
+        )
+}
+
+pub(in crate::api) fn describe_delete(schemas: &mut Schemas) -> Operation {
+    about_one("deleteResponse", "Forgets a stored response.")
+        .tells("application/json", &schemas.told::<Deleted>())
+}
+
+pub(in crate::api) fn describe_cancel(_: &mut Schemas) -> Operation {
+    let summary = "Refused: only background responses can be cancelled, and there are none.";
+    about_one("cancelResponse", summary)
+}
+
+pub(in crate::api) fn describe_input_items(schemas: &mut Schemas) -> Operation {
+    let limit = json!({
+        "type": "integer", "minimum": PAGE.start(), "maximum": PAGE.end(), "default": DEFAULT_LIMIT,
+    });
+    let order = json!({"type": "string", "enum": ["asc", "desc"], "default": "desc"});
+    let any = json!({"type": "string"});
+    about_one(
+        "listInputItems",
+        "What a stored response answers to, earlier turns included.",
+    )
+    .query("limit", "Items at most.", &limit)
+    .query(
+        "order",
+        "Which come first: the oldest or the newest.",
+        &order,
+    )
+    .query("after", "Only those behind the item with this id.", &any)
+    .tells("application/json", &schemas.told::<ItemList>())
+}
 
 /// `GET /v1/responses/{id}`
 pub(in crate::api) async fn show(
@@ -45,14 +117,16 @@ pub(in crate::api) async fn show(
 pub(in crate::api) async fn delete(
     State(state): State<AppState>,
     id: Id,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Deleted>, ApiError> {
     let id = path(id)?;
     if !state.responses.forget(&id) {
         return Err(ApiError::ResponseNotFound(id));
     }
-    Ok(Json(
-        json!({"id": id, "object": "response", "deleted": true}),
-    ))
+    Ok(Json(Deleted {
+        id,
+        object: "response",
+        deleted: true,
+    }))
 }
 
 /// `POST /v1/responses/{id}/cancel`: only background responses can be, and there are none.
@@ -118,7 +192,7 @@ impl Page {
                     let number = value.parse().map_err(|_| {
                         ApiError::invalid("limit", "`limit` must be a whole number")
                     })?;
-                    page.limit = between("limit", number, 1, MOST_ITEMS)? as usize;
+                    page.limit = between("limit", number, PAGE)? as usize;
                 }
                 ("order", "asc") => page.oldest_first = true,
                 ("order", "desc") => page.oldest_first = false,
@@ -149,12 +223,12 @@ impl Page {
         let rest = &items[begin..];
         let data = &rest[..rest.len().min(self.limit)];
         let id = |item: Option<&&Item>| item.map_or("", |item| item.id()).to_owned();
-        Ok(json!({
-            "object": "list",
-            "data": data,
-            "first_id": id(data.first()),
-            "last_id": id(data.last()),
-            "has_more": data.len() < rest.len(),
+        Ok(json!(ItemList {
+            object: "list",
+            data,
+            first_id: id(data.first()),
+            last_id: id(data.last()),
+            has_more: data.len() < rest.len(),
         }))
     }
 }

@@ -1,9 +1,11 @@
 //! Function tools as the Responses API writes them: flat, and strict unless they say otherwise.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::body::understand;
+use crate::api::description::among;
 use crate::api::error::ApiError;
 use crate::api::tools::{Choice, Offered};
 use crate::grammar::Schema;
@@ -11,8 +13,10 @@ use crate::grammar::Schema;
 use super::wire;
 
 /// A tool as the response tells it again.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseTool")]
 pub(super) struct Tool {
+    #[schemars(transform = among(["function"]))]
     r#type: &'static str,
     name: String,
     description: Option<String>,

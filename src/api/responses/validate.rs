@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::api::body::understand;
+use crate::api::bounds::{LEAST_TOKENS, LONGEST_IDENTIFIER};
 use crate::api::decoding::{
     AskedSampling, Choices, Decoding, Sampling, at_least, check_metadata, class, effort, rivals,
     stop_tokens, stops,
@@ -17,8 +18,6 @@ use super::items::{Given, given};
 use super::reply::{Echo, Format, Reasoning, Text};
 use super::tools::{choice, offered};
 use super::{not_built, wire};
-
-const LONGEST_IDENTIFIER: usize = 64;
 
 /// A request that can be answered, but for what it refers to and the length of its prompt.
 #[derive(Debug)]
@@ -67,11 +66,11 @@ impl TryFrom<wire::ResponseRequest> for Asked {
         let logprobs = logprobs(&request)?;
         let max_output_tokens = request
             .max_output_tokens
-            .map(|count| at_least("max_output_tokens", count, 1))
+            .map(|count| at_least("max_output_tokens", count, LEAST_TOKENS))
             .transpose()?;
         let max_tool_calls = request
             .max_tool_calls
-            .map(|count| at_least("max_tool_calls", count, 1))
+            .map(|count| at_least("max_tool_calls", count, LEAST_TOKENS))
             .transpose()?;
         let truncation = truncation(request.truncation.as_deref())?;
         let class = request.service_tier.as_deref().map(class).transpose()?;

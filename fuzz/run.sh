@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Throws generated input at a target: body (of a request) or answer (of a model).
+#   fuzz/run.sh body -max_total_time=600    everything behind the target's name goes to libFuzzer
+# What fails is left beside this file as crash-…; `fuzz/run.sh body fuzz/crash-…` repeats it.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+target=$1
+shift
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$here/../target} RUSTC_WRAPPER=$here/rustc.sh
+# The server's versions, and whatever else the targets need.
+cp "$here/../Cargo.lock" "$here/Cargo.lock"
+(cd "$here" && ${CARGO:-cargo} build --release --bin "$target")
+for argument; do [[ $argument == -* ]] || exec "$CARGO_TARGET_DIR/release/$target" "$@"; done
+mkdir -p "$here/corpus/$target"
+exec "$CARGO_TARGET_DIR/release/$target" -artifact_prefix="$here/" -dict="$here/$target.dict" -timeout=5 \
+    -max_len=16384 "$@" "$here/corpus/$target" "$here/seeds/$target"
