@@ -9,6 +9,7 @@ use super::tools::{Part, ToolFormat};
 ///
 /// # Panics
 /// When it does not.
+#[cfg_attr(test, expect(unreachable_pub, reason = "fuzz/ calls it"))]
 pub fn cut_answer(bytes: &[u8]) {
     let [kind, cuts, text @ ..] = bytes else {
         return;

@@ -79,12 +79,13 @@ impl Reader<'_> {
                 self.object("arguments")
             }
             Some(_) => {
-                let Some(at) = self.rest().find(ARGS) else {
-                    let name = |c: char| c.is_ascii_alphanumeric() || "_-.[]".contains(c);
-                    let fits = self.rest().chars().all(name);
-                    return Err(if fits { Stop::End } else { Stop::Other });
-                };
-                let name = &self.rest()[..at];
+                let found = self.rest().find(ARGS);
+                let name = &self.rest()[..found.unwrap_or(self.rest().len())];
+                let fits = |c: char| c.is_ascii_alphanumeric() || "_-.[]".contains(c);
+                if !name.chars().all(fits) {
+                    return Err(Stop::Other);
+                }
+                let at = found.ok_or(Stop::End)?;
                 let name = name.split(CALL_ID).next().unwrap_or(name).to_owned();
                 self.at += at + ARGS.len();
                 self.before_brace()?;
@@ -241,6 +242,7 @@ mod tests {
         assert_eq!(head("{\"arg", ToolFormat::Hermes), Head::Other);
         assert_eq!(head("Hello", ToolFormat::Llama), Head::Other);
         assert_eq!(head("well, no", ToolFormat::Mistral), Head::Other);
+        assert_eq!(head("well, no[ARGS]{", ToolFormat::Mistral), Head::Other);
         assert_eq!(
             head("{\"name\": \"f\", \"arguments\": []", ToolFormat::Hermes),
             Head::Other
