@@ -7,10 +7,10 @@ use super::description::parameters;
 use super::error::ApiError;
 use super::{chat, completions, embeddings, responses, tokenize};
 
-type Read = fn(&[u8]) -> Result<(), ApiError>;
+pub(super) type Read = fn(&[u8]) -> Result<(), ApiError>;
 
 /// Everything that reads JSON.
-const READERS: [(&str, Read); 6] = [
+pub(super) const READERS: [(&str, Read); 6] = [
     ("/v1/chat/completions", chat::read_body),
     ("/v1/completions", completions::read_body),
     ("/v1/embeddings", embeddings::read_body),

@@ -3,6 +3,7 @@ from pathlib import Path
 import documented
 import pytest
 from gateway import BINARY, EMBEDDER, MODEL, gateway
+from gateway import both_models as gateway_both_models
 from openai import OpenAI
 
 
@@ -24,10 +25,7 @@ def everything_is_as_openai_documents_it():
 
 @pytest.fixture(scope="session")
 def both_models(tmp_path_factory) -> Path:
-    """A configuration with the shipped model and all-MiniLM-L6-v2, which ./test.sh converts."""
-    config = tmp_path_factory.mktemp("config") / "both.toml"
-    config.write_text(f'[[models]]\npath = "{MODEL}"\n\n[[models]]\npath = "{EMBEDDER}"\nid = "minilm"\n')
-    return config
+    return gateway_both_models(tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,13 @@ class Answer:
         return error
 
 
+def both_models(folder: Path) -> Path:
+    """A configuration with the shipped model and all-MiniLM-L6-v2, which ./test.sh converts."""
+    config = folder / "both.toml"
+    config.write_text(f'[[models]]\npath = "{MODEL}"\n\n[[models]]\npath = "{EMBEDDER}"\nid = "minilm"\n')
+    return config
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
