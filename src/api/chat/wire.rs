@@ -11,7 +11,7 @@ use crate::api::bounds::{
 };
 use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
-    ChatModel, LogitBias, Metadata, Refused, among, at_least, each, within,
+    ChatModel, LogitBias, Metadata, Refused, among, at_least, each, only_in_streams, within,
 };
 use crate::api::tools::{FORMATS, MODES, NAME};
 use crate::prompt::Effort;
@@ -21,6 +21,7 @@ use crate::prompt::Effort;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(
     rename = "ChatCompletionRequest",
+    transform = only_in_streams,
     description = "A conversation, and how it is to be answered."
 )]
 pub(in crate::api) struct ChatRequest {
@@ -197,7 +198,22 @@ pub(super) struct Named {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(rename = "ChatMessage")]
+#[schemars(
+    rename = "ChatMessage",
+    extend("allOf" = [
+        {
+            "if": {"properties": {"role": {"const": "tool"}}, "required": ["role"]},
+            "then": {"properties": {"tool_call_id": {"type": "string"}}, "required": ["tool_call_id"]},
+        },
+        {
+            "if": {
+                "properties": {"role": {"const": "assistant"}, "tool_calls": {"type": "array", "minItems": 1}},
+                "required": ["role", "tool_calls"],
+            },
+            "else": {"properties": {"content": {"type": ["string", "array"]}}, "required": ["content"]},
+        },
+    ])
+)]
 pub(in crate::api) struct Message {
     pub(super) role: Role,
     /// Only an assistant that calls tools may do without.
@@ -240,7 +256,7 @@ impl TryFrom<String> for Role {
 #[schemars(description = "A text, whole or in parts that follow each other with nothing between.")]
 pub(super) enum Content {
     Text(String),
-    Parts(Vec<Part>),
+    Parts(#[schemars(length(min = 1))] Vec<Part>),
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

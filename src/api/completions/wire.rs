@@ -12,12 +12,14 @@ use crate::api::bounds::{
     PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
 };
 use crate::api::decoding::{Stop, TIERS};
-use crate::api::description::{ChatModel, LogitBias, among, at_least, each, within};
+use crate::api::description::{
+    ChatModel, LogitBias, among, at_least, each, only_in_streams, within,
+};
 use crate::api::usage::Usage;
 
 /// Numbers are wide here, so that a value out of range is refused in words rather than by type.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(description = "A text, and how it is to go on.")]
+#[schemars(description = "A text, and how it is to go on.", transform = only_in_streams)]
 pub(in crate::api) struct CompletionRequest {
     #[schemars(with = "Option<ChatModel>")]
     pub(super) model: Option<String>,

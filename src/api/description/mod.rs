@@ -23,7 +23,7 @@ pub(super) use operation::Operation;
 use operation::failures;
 pub(super) use schemas::{
     AnyModel, ChatModel, EmbeddingModel, LogitBias, Metadata, Refused, Schemas, among, at_least,
-    each, within,
+    each, only_in_streams, within,
 };
 
 /// Routes and what is said of them.

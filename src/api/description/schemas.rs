@@ -104,6 +104,17 @@ pub(in crate::api) fn each(mut of: impl FnMut(&mut Schema)) -> impl FnMut(&mut S
     }
 }
 
+/// A request whose `stream_options` need its `stream`.
+pub(in crate::api) fn only_in_streams(schema: &mut Schema) {
+    let asked = json!({
+        "properties": {"stream_options": {"type": "object"}},
+        "required": ["stream_options"],
+    });
+    let streams = json!({"properties": {"stream": {"const": true}}, "required": ["stream"]});
+    schema.insert("if".to_owned(), asked);
+    schema.insert("then".to_owned(), streams);
+}
+
 /// A schema that no Rust type has by itself.
 macro_rules! schema {
     ($(#[$doc:meta])* $type:ident, $inline:literal, $schema:tt) => {

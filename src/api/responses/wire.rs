@@ -17,7 +17,7 @@ use crate::api::bounds::{
 };
 use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
-    ChatModel, LogitBias, Metadata, Refused, among, at_least, each, within,
+    ChatModel, LogitBias, Metadata, Refused, among, at_least, each, only_in_streams, within,
 };
 use crate::api::tools::{FORMATS, MODES, NAME};
 use crate::prompt::Effort;
@@ -25,7 +25,10 @@ use crate::prompt::Effort;
 /// The request. Numbers are wide here, so that a value out of range is refused in words rather than
 /// by type.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(description = "What the model is to respond to, and how.")]
+#[schemars(
+    description = "What the model is to respond to, and how.",
+    transform = only_in_streams
+)]
 pub(in crate::api) struct ResponseRequest {
     #[schemars(with = "Option<ChatModel>")]
     pub(super) model: Option<String>,
