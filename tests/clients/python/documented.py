@@ -72,6 +72,8 @@ def exchanged(method: str, path: str, sent: bytes, status: int, content_type: st
     request, response, chunk = DOCUMENTED.get(path, (None, None, None))
     if path.startswith("/v1/models/"):
         response = "Model"
+    if path.startswith("/v1/responses/") and method == "GET":
+        response = "ResponseItemList" if path.endswith("/input_items") else "Response"
     if method == "POST" and request:
         # `null` means absent.
         body = {key: value for key, value in json.loads(sent).items() if value is not None}
