@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use edgellm::engine::{Model, Pieces, Token, Vocabulary};
 use edgellm::grammar::{Grammar, Grammars, Guide, Schema, Watch};
-use edgellm::prompt::{Callable, OutputParser, Part, Piece, ToolFormat, opened_calls};
+use edgellm::prompt::{Callable, OutputParser, Part, Piece, ToolFormat, calls, opened_calls};
 use edgellm::sampling::{Sampler, SamplingParams};
 use serde_json::{Value, json};
 
@@ -173,4 +173,35 @@ fn a_schema_that_nothing_fits_is_refused_in_words() {
             .to_string()
             .contains("minimum")
     );
+}
+
+#[test]
+fn calls_can_be_followed_in_every_format_one_or_several_of_them() {
+    let (model, grammars) = grammars();
+    let function = Callable {
+        name: "f".to_owned(),
+        arguments: Schema::object(),
+    };
+    for format in [
+        ToolFormat::Hermes,
+        ToolFormat::Llama,
+        ToolFormat::Mistral,
+        ToolFormat::MistralNamed,
+    ] {
+        for several in [false, true] {
+            let grammar = calls(
+                format,
+                std::slice::from_ref(&function),
+                several,
+                None,
+                &*model,
+            );
+            let guide = grammars.guide(&grammar);
+            assert!(
+                guide.is_ok(),
+                "{format:?}, several: {several}: {:?}",
+                guide.err()
+            );
+        }
+    }
 }

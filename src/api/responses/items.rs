@@ -6,10 +6,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::api::body::understand;
+use crate::api::decoding::at_most;
 use crate::api::error::ApiError;
 use crate::api::logprobs::TokenLogprob;
 
 use super::wire::{self, TextOr};
+
+/// They are looked at one by one on a thread that serves others as well.
+const MOST_ITEMS: usize = 4096;
 
 /// OpenAI's items, as far as a text model has them.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -212,6 +216,7 @@ pub(super) fn given(input: Option<TextOr<Value>>) -> Result<Vec<Given>, ApiError
         let message = "`input` is empty: it must hold at least one item";
         return Err(ApiError::invalid("input", message));
     }
+    at_most("input", values.len(), MOST_ITEMS)?;
     let items = values.into_iter().enumerate();
     items
         .map(|(index, value)| item(&format!("input[{index}]"), value))

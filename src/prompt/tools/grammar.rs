@@ -42,7 +42,10 @@ pub fn calls(
         None => String::new(),
     };
     let calls = match format {
-        ToolFormat::Hermes => format!(r#"{open} call ("\n" {open} call){{0,{more}}}"#),
+        ToolFormat::Hermes => {
+            let next = format!(r#""\n" {open} call"#);
+            format!("{open} call {}", up_to(more, &next))
+        }
         ToolFormat::Llama => "call".to_owned(),
         ToolFormat::Mistral => format!("{open} {}", list(more)),
         ToolFormat::MistralNamed => format!("({open} call){{1,{}}}", more + 1),
@@ -75,7 +78,15 @@ pub fn opened_calls(format: ToolFormat, functions: &[Callable], vocab: &dyn Voca
 
 /// One call, and so many more.
 fn list(more: usize) -> String {
-    format!(r#""[" call (", " call){{0,{more}}} "]""#)
+    format!(r#""[" call {} "]""#, up_to(more, r#"", " call"#))
+}
+
+/// At most so many. Of none nothing is written, because a range must not end with 0.
+fn up_to(most: usize, what: &str) -> String {
+    match most {
+        0 => String::new(),
+        most => format!("({what}){{0,{most}}}"),
+    }
 }
 
 /// The rule `call`: one of `functions`, without the opener.

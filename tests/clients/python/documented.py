@@ -72,9 +72,14 @@ def exchanged(method: str, path: str, sent: bytes, status: int, content_type: st
     request, response, chunk = DOCUMENTED.get(path, (None, None, None))
     if path.startswith("/v1/models/"):
         response = "Model"
+    if path.startswith("/v1/responses/") and method == "GET":
+        response = "ResponseItemList" if path.endswith("/input_items") else "Response"
     if method == "POST" and request:
         # `null` means absent.
         body = {key: value for key, value in json.loads(sent).items() if value is not None}
+        if path == "/v1/responses":
+            # The description has one function tool for what is sent and what is told again; only there is all of it.
+            body["tools"] = [{"strict": None, "parameters": None, **tool} for tool in body.get("tools", [])]
         check(request, body, f"what was sent and taken, {what},")
     if content_type.startswith("text/event-stream"):
         events = sse.read(received.decode()).events

@@ -27,7 +27,7 @@ def test_the_curl_examples_answer(server, example):
     assert run(server, ["bash", "-euo", "pipefail", "-c"], example).strip()
 
 
-@pytest.mark.parametrize("example", examples("python", "chat.completions"))
+@pytest.mark.parametrize("example", examples("python", "chat.completions") + examples("python", "client.responses"))
 def test_the_python_example_answers(server, example):
     assert run(server, [sys.executable, "-c"], example).strip()
 

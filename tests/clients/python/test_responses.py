@@ -248,6 +248,63 @@ def test_what_is_wrong_is_named(server, parameters, param, stream):
     assert (answer.error()["param"] or "").startswith(param), answer.text
 
 
+def test_the_sdk_reads_lists_and_deletes_what_is_stored(client):
+    first = client.responses.create(model="kiosk", instructions=STORE, input=QUESTION, temperature=0, metadata={"till": "3"})
+    assert client.responses.retrieve(first.id) == first
+    [item] = client.responses.input_items.list(first.id).data
+    assert (item.role, item.content[0].text) == ("user", QUESTION)
+    second = client.responses.create(model="kiosk", input="Where is it?", previous_response_id=first.id, max_output_tokens=20)
+    pages = client.responses.input_items.list(second.id, order="asc", limit=1)
+    assert [item.role for item in pages] == ["user", "assistant", "user"]
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError) as error:
+        client.responses.retrieve(first.id)
+    assert error.value.code == "response_not_found"
+    assert client.responses.retrieve(second.id) == second
+
+
+def test_a_stored_item_may_be_referred_to(server):
+    first = body_of(respond(server, "Where is the Velmont Ground Coffee?"))
+    user, reference = {"role": "user", "content": "Where is the Velmont Ground Coffee?"}, {"type": "item_reference", "id": first["output"][0]["id"]}
+    ask_again = {"role": "user", "content": "How much is it?"}
+    assert text_of(respond(server, [user, reference, ask_again])) == text_of(respond(server, [user, *first["output"], ask_again]))
+
+
+@pytest.mark.parametrize("parameters", [{"include": ["message.output_text.logprobs"], "top_logprobs": 2}, {"include": ["message.output_text.logprobs"]}])
+def test_logprobs_are_included_where_wanted(server, parameters):
+    part = body_of(respond(server, **parameters))["output"][0]["content"][0]
+    assert "".join(token["token"] for token in part["logprobs"]) == part["text"]
+    assert all(len(token["top_logprobs"]) == parameters.get("top_logprobs", 0) for token in part["logprobs"])
+    events = events_of(respond(server, stream=True, **parameters))
+    streamed = [token for event in events if event["type"] == "response.output_text.delta" for token in event["logprobs"]]
+    assert [token["token"] for token in streamed] == [token["token"] for token in part["logprobs"]]
+
+
+def test_deltas_may_be_obfuscated(server):
+    events = events_of(respond(server, stream=True, stream_options={"include_obfuscation": True}))
+    deltas = [event for event in events if event["type"].endswith(".delta")]
+    assert deltas and all(event["obfuscation"] for event in deltas)
+
+
+def test_a_conversation_too_long_is_refused_or_truncated(server):
+    turns = [turn for number in range(200) for turn in ({"role": "user", "content": f"Is number {number} in stock?"}, {"role": "assistant", "content": "Yes."})]
+    turns.append({"role": "user", "content": QUESTION})
+    refused = respond(server, turns)
+    assert refused.status == 400 and (refused.error()["code"], refused.error()["param"]) == ("context_length_exceeded", "input")
+    assert "2.49" in text_of(respond(server, turns, truncation="auto"))
+
+
+def test_a_result_without_its_call_is_named(server):
+    answer = respond(server, [{"type": "function_call_output", "call_id": "call_9", "output": "{}"}])
+    assert answer.status == 400 and answer.error()["param"].startswith("input[0]") and "call_9" in answer.error()["message"]
+
+
+@pytest.mark.parametrize(("parameter", "instead"), [("messages", "input"), ("max_tokens", "max_output_tokens"), ("response_format", "text.format")])
+def test_what_chat_calls_differently_is_told_its_name_here(server, parameter, instead):
+    answer = respond(server, **{parameter: 5})
+    assert answer.status == 400 and answer.error()["param"] == parameter and instead in answer.error()["message"]
+
+
 def test_the_sdk_responds(client):
     response = client.responses.create(model="kiosk", instructions=STORE, input=QUESTION, temperature=0)
     assert "2.49" in response.output_text
