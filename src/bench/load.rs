@@ -71,6 +71,13 @@ pub enum Load {
         /// Products in the store's prompt.
         products: usize,
     },
+    /// Short prompts with free answers, then as many with answers that must fit a JSON schema.
+    Structured {
+        /// Clients that ask at once.
+        clients: usize,
+        /// Questions of each of either kind.
+        questions: usize,
+    },
 }
 
 /// A part of the load that has figures of its own.
@@ -91,6 +98,10 @@ pub enum Part {
     Running,
     /// Kiosks that come whenever they like.
     Arrivals,
+    /// Answers that may be whatever the model says.
+    Free,
+    /// Answers that must fit a schema.
+    Held,
 }
 
 /// When a lane begins.
@@ -122,6 +133,8 @@ pub(super) struct Question {
     user: String,
     max_tokens: u32,
     ignore_eos: bool,
+    /// Whether the answer must fit [`schema`].
+    held: bool,
 }
 
 /// What holds for every answer.
@@ -151,8 +164,33 @@ impl Question {
         if self.ignore_eos {
             body["ignore_eos"] = json!(true);
         }
+        if self.held {
+            body["response_format"] = json!({
+                "type": "json_schema",
+                "json_schema": {"name": "articles", "strict": true, "schema": schema()},
+            });
+        }
         body
     }
+}
+
+/// Of a list that is longer than any answer here.
+fn schema() -> Value {
+    let article = json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {
+            "name": {"type": "string", "maxLength": 40},
+            "price": {"type": "number", "minimum": 0, "maximum": 1000},
+            "aisle": {"type": "integer", "minimum": 1, "maximum": 24},
+            "kind": {"enum": ["food", "household", "other"]},
+        },
+        "required": ["name", "price", "aisle", "kind"],
+    });
+    json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {"articles": {"type": "array", "items": article, "minItems": 100}},
+        "required": ["articles"],
+    })
 }
 
 /// Tokens of the newcomer's answer at most: its first one is what it is there for.
@@ -167,6 +205,7 @@ impl Load {
             user,
             max_tokens: answers.max_tokens,
             ignore_eos: answers.ignore_eos,
+            held: false,
         };
         let store = |name: usize, products: usize| -> Arc<str> {
             store::prompt(&format!("{round}-{name}"), products).into()
@@ -215,6 +254,25 @@ impl Load {
                     at_once(Part::Short, questions.collect())
                 };
                 vec![(0..clients).map(lane).collect()]
+            }
+            Self::Structured { clients, questions } => {
+                // Both kinds are as long, and take turns.
+                let lane = |turn: usize, client: usize, held: bool| {
+                    let question = Question {
+                        ignore_eos: true,
+                        held,
+                        ..ask(None, store::small_talk(turn * clients + client))
+                    };
+                    at_once(if held { Part::Held } else { Part::Free }, vec![question])
+                };
+                let turns = (0..questions).flat_map(|turn| [(turn, false), (turn, true)]);
+                turns
+                    .map(|(turn, held)| {
+                        (0..clients)
+                            .map(|client| lane(turn, client, held))
+                            .collect()
+                    })
+                    .collect()
             }
             Self::Arrivals {
                 rate,
@@ -377,6 +435,25 @@ mod tests {
         for lane in &steps[1][1..] {
             assert!(lane.background && lane.questions[0].ignore_eos);
         }
+    }
+
+    #[test]
+    fn free_and_held_answers_take_turns_and_only_the_held_ones_have_a_schema() {
+        let load = Load::Structured {
+            clients: 2,
+            questions: 2,
+        };
+        let steps = load.script("r", ANSWERS, 0);
+        let parts: Vec<_> = steps.iter().map(|step| step[0].part).collect();
+        assert_eq!(parts, [Part::Free, Part::Held, Part::Free, Part::Held]);
+        let body = |step: usize| steps[step][1].questions[0].to_json("m");
+        assert_eq!(body(0)["messages"], body(1)["messages"]);
+        assert!(body(0).get("response_format").is_none());
+        assert_eq!(body(1)["response_format"]["type"], "json_schema");
+        assert_eq!(
+            (&body(0)["ignore_eos"], &body(1)["ignore_eos"]),
+            (&json!(true), &json!(true))
+        );
     }
 
     #[test]

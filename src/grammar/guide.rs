@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use llguidance::Matcher;
 use llguidance::toktrie::{SimpleVob, TokEnv};
@@ -9,7 +10,7 @@ use llguidance::toktrie::{SimpleVob, TokEnv};
 use crate::engine::Token;
 
 use super::NO_TEXT;
-use super::landing::{self, Beginnings, Descent, Quotes};
+use super::landing::{self, Descent, Exits, Quotes};
 use super::watch::Watch;
 
 /// Leads one answer along its grammar, all of it or the stretches that [`Watch`] finds.
@@ -112,7 +113,9 @@ impl Guide {
 pub(super) struct Follower {
     matcher: Matcher,
     vocabulary: TokEnv,
-    beginnings: Arc<Beginnings>,
+    exits: Arc<Exits>,
+    /// Set when what all answers with this grammar share is full.
+    worn: Arc<AtomicBool>,
     quotes: Quotes,
     descent: Descent,
     complete: bool,
@@ -124,12 +127,14 @@ impl Follower {
         matcher: Matcher,
         shortest: Option<u32>,
         vocabulary: TokEnv,
-        beginnings: Arc<Beginnings>,
+        exits: Arc<Exits>,
+        worn: Arc<AtomicBool>,
     ) -> Self {
         Self {
             matcher,
             vocabulary,
-            beginnings,
+            exits,
+            worn,
             quotes: Quotes::default(),
             descent: Descent::begin(shortest),
             complete: false,
@@ -151,7 +156,7 @@ impl Follower {
     fn descend(&mut self, left: u32) {
         self.descent = self.descent.go_on(left, || {
             let trie = self.vocabulary.tok_trie();
-            landing::way_out(&self.matcher, &self.quotes, &self.beginnings, trie)
+            landing::way_out(&self.matcher, &self.quotes, &self.exits, trie)
         });
     }
 
@@ -165,29 +170,44 @@ impl Follower {
 
     fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), TooComplex> {
         self.descend(left);
-        let mut mask = self.matcher.compute_mask_or_eos().map_err(|_| TooComplex)?;
-        let trie = self.vocabulary.tok_trie();
-        let landing = matches!(self.descent, Descent::Landing);
-        let ends = trie.eos_token_set();
-        if landing && !mask.and_is_zero(&ends) {
-            // Where the end may come, it comes.
-            mask.and(&ends);
-        } else if (landing || self.quotes.is_stuck())
-            && let Some(token) = self.beginnings.shortest(&mask, self.quotes.is_open(), trie)
-        {
-            mask.set_all(false);
-            mask.allow_token(token);
-        }
+        let mask = if let Some(mask) = self.shortcut() {
+            mask
+        } else {
+            let mask = self.matcher.compute_mask_or_eos();
+            mask.map_err(|_| self.give_up())?
+        };
         ban(&mask, logits);
         Ok(())
+    }
+
+    /// What comes where not all that may come shall come.
+    fn shortcut(&mut self) -> Option<SimpleVob> {
+        let landing = matches!(self.descent, Descent::Landing);
+        if self.matcher.is_stopped() || !landing && !self.quotes.is_stuck() {
+            return None;
+        }
+        let trie = self.vocabulary.tok_trie();
+        // Where the end may come, it comes.
+        if landing && self.matcher.is_accepting().unwrap_or(false) {
+            return Some(trie.eos_token_set());
+        }
+        let in_string = self.quotes.is_open();
+        let token = self.exits.next(&mut self.matcher, in_string, trie)?;
+        Some(trie.singleton_token_set(token))
     }
 
     fn accept(&mut self, token: Token) -> Result<(), TooComplex> {
         let token = u32::try_from(token.0).map_err(|_| TooComplex)?;
         self.quotes.read(self.vocabulary.tok_trie().token(token));
-        self.matcher.consume_token(token).map_err(|_| TooComplex)?;
+        let consumed = self.matcher.consume_token(token);
+        consumed.map_err(|_| self.give_up())?;
         self.complete = self.matcher.is_stopped();
         Ok(())
+    }
+
+    fn give_up(&self) -> TooComplex {
+        self.worn.store(true, Ordering::Relaxed);
+        TooComplex
     }
 
     /// Goes on by `text`, whatever tokens it would be; false where the grammar has none of it.

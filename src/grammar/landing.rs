@@ -4,10 +4,11 @@
 //! reached, which no client can read. So a guide asks from time to time how many tokens the shortest
 //! way out takes, and takes it while that still fits.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 use llguidance::Matcher;
-use llguidance::toktrie::{SimpleVob, TokTrie, TokenId};
+use llguidance::toktrie::{TokTrie, TokenId};
 
 /// Digits, sign, point and exponent of a double that is written out.
 const LONGEST_NUMBER: usize = 24;
@@ -17,65 +18,98 @@ const LONGEST_PERIOD: usize = 16;
 /// A way out that is longer is not looked for.
 const LONGEST: u32 = 512;
 
-/// Bytes that end things come first, then values that are short. Inside of a string all but its end
-/// are part of it.
-const OUTSIDE: [&[u8]; 6] = [b"}", b"]", b",", b"n", b"\"", b"0123456789"];
-const INSIDE: [&[u8]; 1] = [b"\""];
+/// Of so many tokens the longest is looked for, of more any one is good.
+const FEW: usize = 64;
+/// Tokens that end several things at once.
+const MOST_ENDS: usize = 24;
 
-/// The tokens of a vocabulary by how they begin.
+/// Tokens that a way out is made of.
 #[derive(Debug)]
-pub(super) struct Beginnings(HashMap<&'static [u8], SimpleVob>);
+pub(super) struct Exits {
+    /// What ends things comes first, then values that are short.
+    outside: Vec<Exit>,
+    /// Inside of a string all but its end are part of it.
+    inside: Vec<Exit>,
+    /// One for each byte that text has.
+    bytes: Vec<TokenId>,
+}
 
-impl Beginnings {
+/// Tokens with a common beginning.
+#[derive(Debug)]
+struct Exit {
+    /// The beginning alone: where it cannot come, none of them can.
+    shortest: TokenId,
+    /// The best first.
+    longer: Vec<TokenId>,
+}
+
+impl Exits {
     pub(super) fn of(trie: &TokTrie) -> Self {
-        let count = u32::try_from(trie.vocab_size()).unwrap_or(u32::MAX);
-        let mut sets = HashMap::new();
-        for bytes in OUTSIDE.into_iter().chain(INSIDE) {
-            let mut set = trie.alloc_token_set();
-            for token in 0..count {
-                let first = trie.token(token).first();
-                if first.is_some_and(|first| bytes.contains(first)) {
-                    set.allow_token(token);
-                }
-            }
-            sets.insert(bytes, set);
+        let exit = |beginning: &[u8], rest: &dyn Fn(&[u8]) -> bool| {
+            let shortest = trie.token_id_at_bytes(beginning)?;
+            let count = u32::try_from(trie.vocab_size()).unwrap_or(u32::MAX);
+            let mut longer: Vec<TokenId> = (0..count)
+                .filter(|token| {
+                    let rest_of = trie.token(*token).strip_prefix(beginning);
+                    rest_of.is_some_and(|bytes| !bytes.is_empty() && rest(bytes))
+                })
+                .collect();
+            longer.sort_by_key(|token| Reverse(trie.token_len(*token)));
+            longer.truncate(MOST_ENDS);
+            Some(Exit { shortest, longer })
+        };
+        let ends = |bytes: &[u8]| bytes.iter().all(|byte| b"}]".contains(byte));
+        let none = |_: &[u8]| false;
+        let mut outside = vec![
+            exit(b"}", &ends),
+            exit(b"]", &ends),
+            exit(b",", &none),
+            exit(b"n", &|bytes| b"ull".starts_with(bytes)),
+            exit(b"\"", &none),
+        ];
+        // Not -0.000 and so on.
+        outside.extend((b'0'..=b'9').rev().map(|digit| exit(&[digit], &none)));
+        let text = (b' '..=b'~').chain([b'\n']);
+        Self {
+            outside: outside.into_iter().flatten().collect(),
+            inside: exit(b"\"", &ends).into_iter().collect(),
+            bytes: text
+                .filter_map(|byte| trie.token_id_at_bytes(&[byte]))
+                .collect(),
         }
-        Self(sets)
     }
 
-    /// Of the tokens in `allowed` the one that ends soonest: of those that begin best one that only
-    /// ends things, else the shortest, which begins nothing new behind what it is wanted for. Text
-    /// that the grammar prescribes comes in long tokens.
-    pub(super) fn shortest(
+    /// The token that soonest leads to the end: of what ends things most at once, else of what the
+    /// grammar prescribes. Looks at each candidate by itself where it can: among all of
+    /// a large vocabulary that is much cheaper than to find out what may come.
+    pub(super) fn next(
         &self,
-        allowed: &SimpleVob,
+        matcher: &mut Matcher,
         in_string: bool,
         trie: &TokTrie,
     ) -> Option<TokenId> {
-        let preferred: &[&[u8]] = if in_string { &INSIDE } else { &OUTSIDE };
-        let best = preferred
-            .iter()
-            .filter_map(|bytes| self.0.get(bytes))
-            .find(|set| !allowed.and_is_zero(set));
-        let Some(best) = best else {
+        let mut fits = |token: TokenId| matcher.validate_tokens(&[token]).unwrap_or(0) == 1;
+        let exits = if in_string {
+            &self.inside
+        } else {
+            &self.outside
+        };
+        if let Some(exit) = exits.iter().find(|exit| fits(exit.shortest)) {
+            let longer = exit.longer.iter().copied().find(|token| fits(*token));
+            return Some(longer.unwrap_or(exit.shortest));
+        }
+        let allowed = matcher.compute_mask().ok()?;
+        if allowed.num_set() <= FEW {
+            // Text that is prescribed comes in long tokens; what is not begins nothing new in short ones.
             let length = |token: &TokenId| trie.token_len(*token);
             return if in_string {
                 allowed.iter().max_by_key(length)
             } else {
                 allowed.iter().min_by_key(length)
             };
-        };
-        let mut narrowed = allowed.clone();
-        narrowed.and(best);
-        narrowed.iter().max_by_key(|token| {
-            let bytes = trie.token(*token);
-            let ends = bytes[1..].iter().all(|byte| b"}]".contains(byte));
-            let is_null = b"null".starts_with(bytes);
-            let length = isize::try_from(bytes.len()).unwrap_or(isize::MAX);
-            let worth = if ends || is_null { length } else { -length };
-            // A lone opening quote ends nothing, but what follows it may.
-            (ends || is_null, worth)
-        })
+        }
+        let byte = self.bytes.iter().find(|token| allowed.is_allowed(**token));
+        byte.copied().or_else(|| allowed.iter().next())
     }
 }
 
@@ -172,7 +206,7 @@ impl Descent {
 pub(super) fn way_out(
     matcher: &Matcher,
     quotes: &Quotes,
-    beginnings: &Beginnings,
+    exits: &Exits,
     trie: &TokTrie,
 ) -> Option<u32> {
     let mut matcher = matcher.clone();
@@ -181,8 +215,7 @@ pub(super) fn way_out(
         if matcher.is_stopped() || matcher.is_accepting().ok()? {
             return Some(length);
         }
-        let allowed = matcher.compute_mask().ok()?;
-        let token = beginnings.shortest(&allowed, quotes.is_open(), trie)?;
+        let token = exits.next(&mut matcher, quotes.is_open(), trie)?;
         matcher.consume_token(token).ok()?;
         quotes.read(trie.token(token));
     }

@@ -11,6 +11,7 @@ mod watch;
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
@@ -22,7 +23,7 @@ use lru::LruCache;
 use crate::engine::{Model, Pieces, SpecialKind, Token, Vocabulary};
 
 use guide::Follower;
-use landing::{Beginnings, Quotes};
+use landing::{Exits, Quotes};
 
 pub use guide::{Guide, TooComplex};
 pub use schema::{Misfit, Schema};
@@ -72,11 +73,14 @@ struct Begun {
     matcher: Matcher,
     /// Tokens of the shortest answer, if there is a short one.
     shortest: Option<u32>,
+    /// Whether an answer was given up. Clones of a matcher share the states of their lexer, whose
+    /// number is bounded: what one answer cannot add, no other can.
+    worn: Arc<AtomicBool>,
 }
 
 struct Compiler {
     factory: ParserFactory,
-    beginnings: Arc<Beginnings>,
+    exits: Arc<Exits>,
 }
 
 impl fmt::Debug for Grammars {
@@ -106,6 +110,7 @@ impl Grammars {
         let compiler = self.compiler.get_or_init(|| Compiler::new(&self.model));
         let compiler = compiler.as_ref().map_err(Clone::clone)?;
         let known = self.compiled().get(text).cloned();
+        let known = known.filter(|begun| !begun.worn.load(Ordering::Relaxed));
         let begun = match known {
             Some(begun) => begun,
             None => self.compile(compiler, text)?,
@@ -114,7 +119,8 @@ impl Grammars {
             begun.matcher,
             begun.shortest,
             compiler.factory.tok_env().clone(),
-            Arc::clone(&compiler.beginnings),
+            Arc::clone(&compiler.exits),
+            begun.worn,
         )))
     }
 
@@ -125,13 +131,18 @@ impl Grammars {
             return Err(GrammarError(first_line(&error)));
         }
         // What cannot even begin would end an answer under way.
-        if let Err(error) = matcher.clone().compute_mask() {
-            return Err(GrammarError(first_line(&error.to_string())));
+        if matcher.clone().compute_mask().is_err() {
+            let why = "nothing can begin it: it refers to itself without end, or is too complex";
+            return Err(GrammarError(why.to_owned()));
         }
         let trie = compiler.factory.tok_env().tok_trie();
         let quotes = &Quotes::default();
-        let shortest = landing::way_out(&matcher, quotes, &compiler.beginnings, trie);
-        let begun = Begun { matcher, shortest };
+        let shortest = landing::way_out(&matcher, quotes, &compiler.exits, trie);
+        let begun = Begun {
+            matcher,
+            shortest,
+            worn: Arc::default(),
+        };
         if text.len() <= LONGEST_KEPT {
             self.compiled().put(text.to_owned(), begun.clone());
         }
@@ -143,9 +154,21 @@ impl Grammars {
     }
 }
 
-/// The rest of llguidance's messages is about its own insides.
+/// The rest of llguidance's messages is about its own insides, and so is where in our rules the schema
+/// stands.
 fn first_line(error: &str) -> String {
-    error.lines().next().unwrap_or_default().to_owned()
+    let line = error.lines().next().unwrap_or_default();
+    let (_, line) = line
+        .split_once("failed to compile JSON schema: ")
+        .unwrap_or(("", line));
+    // Of a pattern: a drawing of where the mistake is stands between.
+    let mut reasons = error
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("error: "));
+    match reasons.next() {
+        Some(reason) if line.ends_with(':') => format!("{line} {reason}"),
+        _ => line.to_owned(),
+    }
 }
 
 impl Compiler {
@@ -157,11 +180,8 @@ impl Compiler {
             .map_err(|error| GrammarError(first_line(&error.to_string())))?;
         factory.quiet();
         *factory.limits_mut() = limits();
-        let beginnings = Arc::new(Beginnings::of(vocabulary.tok_trie()));
-        Ok(Self {
-            factory,
-            beginnings,
-        })
+        let exits = Arc::new(Exits::of(vocabulary.tok_trie()));
+        Ok(Self { factory, exits })
     }
 }
 

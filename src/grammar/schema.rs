@@ -3,6 +3,7 @@
 //! The rules of `strict` are those of OpenAI's guide "Structured model outputs", section
 //! "Supported schemas", as of 2026; `minLength` and `maxLength` are honoured beyond them.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -15,6 +16,10 @@ const MOST_ENUM_VALUES: usize = 1000;
 const DEEPEST_STRICT: usize = 10;
 /// What a bound on lengths or counts may be: each unit costs the compiler memory.
 const HIGHEST_COUNT: u64 = 10_000;
+/// Properties of one object that need not be there: a mask looks at all that may come next.
+const MOST_OPTIONAL: usize = 500;
+/// What `multipleOf` may be, written without its point: each remainder is a state of the lexer.
+const HIGHEST_DIVISOR: u64 = 1000;
 
 const HIGHEST_NUMBER: i64 = 999_999_999_999_999;
 
@@ -206,6 +211,8 @@ impl Check<'_> {
         }
         self.reference(object, path)?;
         counts(object, path)?;
+        divisor(object, path)?;
+        optional(object, path)?;
         self.enums(object, path)?;
         for key in ONE {
             if let Some(inner) = object.get(key)
@@ -303,14 +310,17 @@ fn strict_object(object: &Map<String, Value>, path: &str) -> Result<(), Misfit> 
         return Err(misfit(&format!("{path}.additionalProperties"), why));
     }
     let at = format!("{path}.required");
-    let required: Vec<&str> = match object.get("required") {
-        None => Vec::new(),
-        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
-        Some(_) => return Err(misfit(&at, "must be an array of names")),
-    };
+    if object
+        .get("required")
+        .is_some_and(|required| !required.is_array())
+    {
+        return Err(misfit(&at, "must be an array of names"));
+    }
+    let required = names(object.get("required"));
     let properties = object.get("properties").and_then(Value::as_object);
     let known = |name: &str| properties.is_some_and(|map| map.contains_key(name));
-    if let Some(name) = required.iter().find(|name| !known(name)) {
+    // The same one each time.
+    if let Some(name) = required.iter().filter(|name| !known(name)).min() {
         return Err(misfit(
             &at,
             format!("`{name}` is not one of the properties"),
@@ -343,6 +353,53 @@ fn counts(object: &Map<String, Value>, path: &str) -> Result<(), Misfit> {
         }
     }
     Ok(())
+}
+
+/// A bound on what `multipleOf` costs.
+fn divisor(object: &Map<String, Value>, path: &str) -> Result<(), Misfit> {
+    let Some(value) = object.get("multipleOf") else {
+        return Ok(());
+    };
+    let fits = value.as_f64().is_some_and(|number| {
+        // As a double is written shortest, such as 0.25 or 1e-7.
+        let text = number.to_string();
+        let digits = text.chars().filter(char::is_ascii_digit);
+        let digits: String = digits.collect();
+        let divisor: Result<u64, _> = digits.parse();
+        number > 0.0 && divisor.is_ok_and(|divisor| divisor <= HIGHEST_DIVISOR)
+    });
+    if fits {
+        return Ok(());
+    }
+    let why = format!(
+        "must be a number above 0 and, written without its decimal point, at most {HIGHEST_DIVISOR}"
+    );
+    Err(misfit(&format!("{path}.multipleOf"), why))
+}
+
+/// A bound on what may come next in an object.
+fn optional(object: &Map<String, Value>, path: &str) -> Result<(), Misfit> {
+    let Some(properties) = object.get("properties").and_then(Value::as_object) else {
+        return Ok(());
+    };
+    let required = names(object.get("required"));
+    let needed = properties
+        .keys()
+        .filter(|name| required.contains(name.as_str()));
+    let optional = properties.len() - needed.count();
+    if optional > MOST_OPTIONAL {
+        let why = format!(
+            "has {optional} properties that are not `required`; at most {MOST_OPTIONAL} may be optional"
+        );
+        return Err(misfit(&format!("{path}.properties"), why));
+    }
+    Ok(())
+}
+
+/// The texts of an array.
+fn names(list: Option<&Value>) -> HashSet<&str> {
+    let list = list.and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(Value::as_str).collect()
 }
 
 /// Holds what could go on for ever: numbers without bounds get so many digits as a double keeps
@@ -470,8 +527,22 @@ mod tests {
         for _ in 0..100 {
             deep = json!({"items": deep});
         }
-        for schema in [many, long, deep] {
+        let optional: Map<_, _> = (0..600).map(|i| (format!("p{i}"), json!({}))).collect();
+        let optional = json!({"properties": optional});
+        let divisors = [json!(1_234_567), json!(0.12345), json!(1e300), json!(0)];
+        let divisors = divisors.map(|divisor| json!({"multipleOf": divisor}));
+        for schema in [many, long, deep, optional].into_iter().chain(divisors) {
             assert!(Schema::new(schema, false).is_err());
+        }
+    }
+
+    #[test]
+    fn divisors_that_people_use_are_taken() {
+        for divisor in [json!(0.01), json!(0.25), json!(5), json!(1000), json!(1e-7)] {
+            assert!(
+                Schema::new(json!({"multipleOf": divisor}), false).is_ok(),
+                "{divisor}"
+            );
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) enum Profile {
     Arrivals,
     /// Asks to quote passages of the prompt
     Copy,
+    /// Short prompts with free answers, and in turn with answers held to a JSON schema
+    Structured,
 }
 
 /// How much of it. What is absent has a default that depends on the profile.
@@ -41,7 +43,7 @@ pub(super) struct Measures {
     /// Requests in all, for --profile arrivals [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10000))]
     requests: Option<u16>,
-    /// Tokens of each answer at most [default: 32; short 128, intruder 512, copy 160]
+    /// Tokens of each answer at most [default: 32; short and structured 128, intruder 512, copy 160]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_tokens: Option<u32>,
 }
@@ -114,6 +116,13 @@ impl Measures {
                     products: take(&mut self.products, 30),
                 };
                 (load, 160)
+            }
+            Profile::Structured => {
+                let load = Load::Structured {
+                    clients: take(&mut self.clients, 8),
+                    questions: take(&mut self.questions, 4),
+                };
+                (load, 128)
             }
         };
         let max_tokens = self.max_tokens.take().unwrap_or(max_tokens);

@@ -91,6 +91,11 @@ fn describe(load: Load) -> String {
             count(clients, "client"),
             count(questions, "request")
         ),
+        Load::Structured { clients, questions } => format!(
+            "{} at once, {} each with a free answer and again with one that must fit a schema",
+            count(clients, "client"),
+            count(questions, "question")
+        ),
     }
 }
 
@@ -108,6 +113,8 @@ fn title(part: Part) -> &'static str {
         Part::Newcomer => "long prompt among running answers",
         Part::Running => "running answers while it waits",
         Part::Arrivals => "arrivals",
+        Part::Free => "free answers",
+        Part::Held => "answers that fit a schema",
     }
 }
 
