@@ -110,8 +110,10 @@ pub(super) fn load() -> Result<PathBuf, NoLibrary> {
     // Resolved by the system, so that a link to the program will do. It fails without /proc only.
     let program = std::env::current_exe().unwrap_or_default();
     let bin = program.parent().unwrap_or(Path::new("/"));
-    let built = llama_cpp_sys_2::BACKENDS_DIR.map(Path::new);
-    let folder = folder_for(bin, built)?;
+    // Without links as well, or the two could not be compared.
+    let built =
+        llama_cpp_sys_2::BACKENDS_DIR.and_then(|folder| Path::new(folder).canonicalize().ok());
+    let folder = folder_for(bin, built.as_deref())?;
     // What is refused is said in a log line only.
     crate::engine::route_logs();
     crate::engine::logs::clear_last_error();
