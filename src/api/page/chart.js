@@ -39,7 +39,7 @@ export class Chart {
   say(number, detail) {
     this.number.textContent = number;
     this.detail.textContent = detail;
-    this.plot.setAttribute("aria-label", `${this.options.title}: ${number} ${detail}. A chart of what it was before.`);
+    this.plot.setAttribute("aria-label", `${this.options.title}: ${number} ${detail.replace(/\.$/, "")}. A chart of what it was before.`);
   }
 
   /** Whether there is anything to draw; a card without says why in its detail. */

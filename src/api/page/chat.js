@@ -7,6 +7,7 @@ const byId = (id) => document.getElementById(id);
 
 export class Chat {
   #turns = []; // what was said so far, as the API wants it
+  #offered; // models to choose from
   #running; // the AbortController of the answer under way
 
   constructor() {
@@ -31,11 +32,13 @@ export class Chat {
 
   /** Offers these models; the choice is shown only where there is one. */
   offer(ids) {
-    const offered = [...this.model.options].map((option) => option.value);
-    if (ids.join("\n") === offered.join("\n")) return;
+    if (ids.join("\n") === this.#offered?.join("\n")) return;
+    this.#offered = ids;
     const chosen = this.model.value;
     this.model.replaceChildren(...ids.map((id) => new Option(id, id, false, id === chosen)));
     byId("chat-model-row").hidden = ids.length < 2;
+    byId("chat-none").hidden = ids.length > 0;
+    for (const control of document.querySelectorAll("#chat-send, #chat-question, #chat-suggestions button")) control.disabled = ids.length === 0;
   }
 
   async #ask(text) {
