@@ -174,8 +174,8 @@ def test_a_box_without_sensors_says_so_and_shows_no_zeros(chromium, tmp_path):
     nothing = {f"EDGELLM__GOVERNOR__{root}_ROOT": str(tmp_path) for root in ("SYSFS", "PROCFS")}
     with gateway(env=nothing) as server, opened(chromium, url_of(server)) as page:
         for title, what in (("Power", "power"), ("Temperature", "temperature")):
-            expect(card(page, title).locator(".detail")).to_have_text(f"Unknown: this box has no {what} sensor.")
-            expect(card(page, title).locator(".number")).to_have_text("–")
+            expect(card(page, title).locator(".detail")).to_have_text(f"This box has no {what} sensor.")
+            expect(card(page, title).locator(".number")).to_have_text("Unknown")
             expect(card(page, title).locator("svg")).to_have_count(0)
         expect(page.locator("#governor-why")).to_have_text("Nothing that it could act upon is measured on this box.")
         expect(page.locator("#pressures .unknown")).to_have_count(4)
@@ -187,8 +187,8 @@ def test_sensors_that_cannot_be_read_are_named(chromium, tmp_path):
     for broken in ("class/powercap/intel-rapl:0/energy_uj", "class/power_supply/BAT0/power_now", "class/hwmon/hwmon0/power1_input", "class/thermal/thermal_zone0/temp"):
         (sensors.sysfs / broken).write_text("garbage")
     with gateway(env=sensors.settings()) as server, opened(chromium, url_of(server)) as page:
-        expect(card(page, "Power").locator(".detail")).to_contain_text("rapl cannot be read. The server's log says why.")
-        expect(card(page, "Temperature").locator(".detail")).to_have_text("Unknown: thermal cannot be read. The server's log says why.")
+        expect(card(page, "Power").locator(".detail")).to_contain_text("rapl. The server's log says why.")
+        expect(card(page, "Temperature").locator(".detail")).to_have_text("Cannot be read: thermal. The server's log says why.")
         expect(page.locator("#silent")).to_contain_text("battery, ina226/1, rapl")
         expect(page.locator("#pressures .meter").filter(has_text="Power").locator(".unknown")).to_have_text("not measured")
         expect(page.locator("#pressures .meter").filter(has_text="Memory").locator(".share")).to_have_text("40 %")
@@ -209,7 +209,7 @@ def test_a_box_with_sensors_shows_watts_degrees_memory_and_the_governor(chromium
         expect(card(page, "Memory").locator(".number")).to_have_text("412 MiB")
         expect(card(page, "Memory").locator(".detail")).to_have_text("of 1 GiB, 612 MiB left")
         expect(page.locator("#governor-level")).to_have_text("Full service")
-        expect(page.locator("#governor-why")).to_have_text("Nothing is short.")
+        expect(page.locator("#governor-why")).to_have_text("Nothing that is measured is short.")
         expect(page.locator("#pressures .meter").filter(has_text="Power").locator(".share")).to_have_text("34 %")
 
 
@@ -227,13 +227,14 @@ def test_a_rehearsed_shortage_is_shown_with_its_reason_and_its_end(chromium, box
         expect(page.locator("#governor-level")).to_have_text("Full service", timeout=SOON)
         sensors.rehearse(resource, 0.95)
         try:
-            expect(page.locator("#status-title")).to_have_text("Shedding", timeout=SOON)
-            expect(page.locator("#status-why")).to_contain_text({"thermal": "Too hot", "power": "power budget", "memory": "memory"}[resource])
+            expect(page.locator("#status-title")).to_have_text("Refusing requests", timeout=SOON)
+            expect(page.locator("#status-why")).to_contain_text({"thermal": "Too hot", "power": "Short of power", "memory": "memory"}[resource])
+            expect(page.locator("#status-why")).to_contain_text("This is a rehearsal.")
             expect(page.locator("#governor-level")).to_have_text("New requests refused")
             expect(page.locator("#governor-why")).to_contain_text(f"Level 6 of 6, because of {name} (a rehearsal).")
             expect(page.locator("#pressures .note-tag")).to_have_text("rehearsed")
             ask(page)
-            expect(page.locator(".failed .cost")).to_contain_text(re.compile(r"Come back in \d+ s"))
+            expect(page.locator(".failed .cost")).to_contain_text(re.compile(r"Try again in \d+ s"))
             expect(page.locator("#actions li").first).to_contain_text(f"for {name}", timeout=SOON)
             picture(page, f"shedding-{resource}")
         finally:
@@ -260,8 +261,8 @@ def test_models_that_do_not_chat_are_listed_and_not_offered(chromium, server):
         expect(page.get_by_role("button", name="Send")).to_be_disabled()
 
 
-@pytest.mark.parametrize(("reason", "title"), [("loading", "Loading"), ("draining", "Draining"), ("power", "Shedding"), ("thermal", "Shedding"),
-                                               ("memory", "Shedding"), ("queue_full", "Shedding"), ("failed", "Failed"), ("something_new", "Shedding")])
+@pytest.mark.parametrize(("reason", "title"), [("loading", "Loading"), ("draining", "Draining"), ("power", "Refusing requests"), ("thermal", "Refusing requests"),
+                                               ("memory", "Refusing requests"), ("queue_full", "Refusing requests"), ("failed", "Failed"), ("something_new", "Refusing requests")])
 def test_it_says_why_requests_are_refused(chromium, server, reason, title):
     answer = replying(503, {"status": reason, "models": [{"model": "kiosk", "reason": reason}]})
     with opened(chromium, url_of(server), {"ready": answer}) as page:
@@ -276,7 +277,7 @@ def test_a_refusal_is_told_in_the_chat_with_when_to_come_back(chromium, server):
 
     with opened(chromium, url_of(server), {"v1/chat/completions": refuse}) as page:
         ask(page)
-        expect(page.locator(".failed .cost")).to_have_text("over the power budget Come back in 7 s.")
+        expect(page.locator(".failed .cost")).to_have_text("Short of power; new requests are refused until the draw falls. Try again in 7 s.")
         expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 

@@ -2,7 +2,7 @@
 // stays sharp at any size, and is a dozen elements that tests and screen readers can look into.
 
 const SVG = "http://www.w3.org/2000/svg";
-const MARGIN = { top: 8, right: 6, bottom: 20, left: 46 };
+const MARGIN = { top: 8, right: 6, bottom: 20, left: 56 };
 const LEAST_SECONDS = 60; // shown at first; it grows with what there is
 
 /**

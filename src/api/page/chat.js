@@ -1,7 +1,9 @@
 // The chat box: streams an answer, shows its tokens as they come, and says what it cost.
 
 import { number, seconds } from "./panels.js";
-import { askMetrics } from "./server.js";
+import { askMetrics, refusal } from "./server.js";
+
+const LEAST_SECONDS = 0.2; // shorter times are no measure of a speed
 
 const byId = (id) => document.getElementById(id);
 
@@ -104,9 +106,10 @@ export class Chat {
       throw new Error("The server cannot be reached.");
     }
     if (response.ok) return response;
-    const message = await response.json().then((answer) => answer.error?.message, () => undefined);
+    const failure = await response.json().then((answer) => answer.error, () => undefined);
     const later = response.headers.get("retry-after");
-    throw new Error(`${message ?? `The server answered with status ${response.status}.`}${later ? ` Come back in ${later} s.` : ""}`);
+    const said = refusal(failure?.code) ?? failure?.message ?? `The server answered with status ${response.status}.`;
+    throw new Error(later ? `${said} Try again in ${later} s.` : said);
   }
 
   #write(kind, text) {
@@ -188,7 +191,11 @@ function cost({ usage, first, whole }, joules) {
   if (tokens !== undefined) parts.push(`${tokens} ${tokens === 1 ? "token" : "tokens"}`);
   parts.push(`${seconds(whole)}`);
   if (first !== undefined) parts.push(`first after ${seconds(first)}`);
-  if (tokens > 1 && whole > first) parts.push(`${number((tokens - 1) / (whole - first))} tokens/s`);
+  if (tokens > 1) {
+    // Tokens that came at once, to a browser that was busy, say nothing about how fast they were made.
+    const since = whole - first >= LEAST_SECONDS ? first : 0;
+    parts.push(`${number((since ? tokens - 1 : tokens) / (whole - since))} tokens/s`);
+  }
   if (usage) {
     const cached = usage.prompt_tokens_details?.cached_tokens;
     parts.push(`prompt ${usage.prompt_tokens}${cached ? ` (${cached} cached)` : ""}`);

@@ -42,7 +42,7 @@ export const PANELS = [
     format: (value) => `${number(value)} W`,
     read({ latest }) {
       const { draw, budget } = power(latest);
-      if (!draw) return unknown(latest, "edgellm_power_source_up", "source", "Unknown: this box has no power sensor.");
+      if (!draw) return unknown(latest, "edgellm_power_source_up", "source", "This box has no power sensor.");
       const over = budget - draw.value < 0 ? `${number(draw.value - budget)} W too much` : `${number(budget - draw.value)} W left`;
       const left = budget === undefined ? "no budget for it" : `of ${number(budget)} W, ${over}`;
       const source = draw.labels.quality === "estimated" ? "estimated" : SCOPES[draw.labels.scope];
@@ -58,7 +58,7 @@ export const PANELS = [
       const nearest = latest.least("edgellm_thermal_headroom_celsius");
       const zones = latest.all("edgellm_temperature_celsius");
       const zone = zones.find((sample) => sample.labels.zone === nearest?.labels.zone) ?? latest.greatest("edgellm_temperature_celsius");
-      if (!zone) return unknown(latest, "edgellm_sensor_up", "sensor", "Unknown: this box has no temperature sensor.", "thermal");
+      if (!zone) return unknown(latest, "edgellm_sensor_up", "sensor", "This box has no temperature sensor.", "thermal");
       const limit = zone.labels.zone === nearest?.labels.zone ? zone.value + nearest.value : undefined;
       const left = limit === undefined ? "no limit known" : `${number(Math.abs(nearest.value))} °C ${nearest.value < 0 ? "above" : "below"} its limit`;
       return { values: [zone.value, limit], number: `${number(zone.value)} °C`, detail: [left, zone.labels.zone].filter(Boolean).join(" · ") };
@@ -74,7 +74,7 @@ export const PANELS = [
       if (used !== undefined && limit !== undefined) return { values: [used, limit], number: bytes(used), detail: `of ${bytes(limit)}, ${bytes(Math.max(limit - used, 0))} left` };
       const own = latest.sum("process_resident_memory_bytes");
       if (own !== undefined) return { values: [own, undefined], number: bytes(own), detail: "by the server itself; the limit is unknown" };
-      return { values: [undefined, undefined], number: "–", detail: "Unknown: it cannot be read here." };
+      return { values: [undefined, undefined], number: "Unknown", detail: "It cannot be read here." };
     },
   },
 ];
@@ -82,8 +82,8 @@ export const PANELS = [
 /** What a panel says whose sensors are silent: that they are, where there are any. */
 function unknown(reading, status, label, none, only) {
   const silent = reading.all(status).filter(({ labels, value }) => value === 0 && (only === undefined || labels[label] === only)).map(({ labels }) => words(labels[label]));
-  const detail = silent.length ? `Unknown: ${silent.join(", ")} cannot be read. The server's log says why.` : none;
-  return { values: [undefined, undefined], number: "–", detail };
+  const detail = silent.length ? `Cannot be read: ${silent.join(", ")}. The server's log says why.` : none;
+  return { values: [undefined, undefined], number: "Unknown", detail };
 }
 
 /**
@@ -147,7 +147,7 @@ function why(reading, level, pressures) {
   if (all.length === 0) return "It only watches: every measure is switched off in the configuration.";
   if (level === 0) {
     const known = pressures.filter(({ value }) => value !== undefined);
-    return known.length ? "Nothing is short." : "Nothing that it could act upon is measured on this box.";
+    return known.length ? "Nothing that is measured is short." : "Nothing that it could act upon is measured on this box.";
   }
   const name = Object.keys(MEASURES)[level - 1];
   const short = all.filter(({ labels, value }) => value === 1 && labels.action === name).map(({ labels }) => labels.resource);
@@ -159,7 +159,8 @@ function why(reading, level, pressures) {
 
 /** Sensors that are there and say nothing that can be true, by name. */
 export function silentSensors(reading) {
-  const silent = (status, label) => reading.all(status).filter(({ value }) => value === 0).map(({ labels }) => words(labels[label]));
+  // Chips tell of their channels, by name.
+  const silent = (status, label) => reading.all(status).filter(({ labels, value }) => value === 0 && labels[label] !== "hwmon").map(({ labels }) => words(labels[label]));
   return [...new Set([...silent("edgellm_power_source_up", "source"), ...silent("edgellm_sensor_up", "sensor")])];
 }
 
