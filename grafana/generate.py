@@ -130,7 +130,7 @@ def headroom() -> dict:
         timeline("Measures in force", "The hardest measure of each box, over time.", by_box(f"max by (instance) (edgellm_governor_level{{{ON}}})"), level_names()),
         timeline("What each is for", "Every measure and what may be short, on any of the boxes.", {
             "{{action}} for {{resource}}": f"max by (action, resource) (edgellm_governor_measure_active{{{ON}}})"},
-            [{"type": "value", "options": {"0": {"text": "no", "color": "transparent", "index": 0}, "1": {"text": "in force", "color": WARN, "index": 1}}}], height=10),
+            [{"type": "value", "options": {"0": {"text": "–", "color": "transparent", "index": 0}, "1": {"text": "in force", "color": WARN, "index": 1}}}], height=10),
         series("Pressure", "How short a resource is; 100 % is as short as can be. Measures begin at the thresholds of the configuration.", {
             "{{instance}} {{resource}}": f"edgellm_governor_pressure_ratio{{{ON}}}",
             "{{instance}} {{resource}}, rehearsed": f"edgellm_governor_rehearsed_pressure_ratio{{{ON}}}"}, "percentunit", min=0, max=1),
