@@ -148,7 +148,7 @@ def test_a_rehearsed_pressure_is_seen_everywhere_and_gone_with_its_file(scraped,
                  'edgellm_governor_measure_active{action="refuse",resource="power"} == 1', 'edgellm_requests_rejected_total{reason="power"} > 0', *annotations):
         wait_until(lambda: now(seen), seen)
     # It must last for two minutes before somebody is called.
-    wait_until(lambda: [alert for alert in store.ask("alerts")["alerts"] if alert["labels"]["alertname"] == "EdgellmRefusing" and alert["state"] == "pending"], "the alert is pending")
+    wait_until(lambda: [alert for alert in store.ask("alerts")["alerts"] if (alert["labels"]["alertname"], alert["labels"].get("resource"), alert["state"]) == ("EdgellmRefusing", "power", "pending")], "the alert is pending")
     sensors.rehearse("power", None)
     wait_until(lambda: server.http("GET", "/ready").status == 200, "ready again")
     wait_until(lambda: now("edgellm_governor_level == 0"), "full service")

@@ -168,7 +168,8 @@ fn nothing_that_cannot_be_is_ever_said_whatever_a_file_holds() {
     lay_out(&tree);
     let mut settings = load(&Sources::default()).expect("defaults").governor;
     settings.battery_runtime = Some(std::time::Duration::from_secs(3600));
-    let known = all(&settings)
+    let mut sensors = all(&settings);
+    let known = sensors
         .iter_mut()
         .map(|sensor| tree.read(sensor.as_mut(), 0.0).readings.len());
     assert!(known.sum::<usize>() > 20, "there is much to be said");
