@@ -55,7 +55,8 @@ export class Chat {
       const before = await askMetrics();
       const answer = await this.#stream(turn, entry.text);
       this.#turns.push(turn, { role: "assistant", content: answer.text });
-      entry.cost.textContent = cost(answer, energy(answer, this.model.value, before, await askMetrics()));
+      const parts = cost(answer, energy(answer, this.model.value, before, await askMetrics()));
+      entry.cost.replaceChildren(...parts.flatMap((part, index) => [index ? " · " : "", whole(part)]));
     } catch (error) {
       entry.cost.textContent = error.name === "AbortError" ? "Stopped." : error.message;
       entry.root.classList.toggle("failed", error.name !== "AbortError");
@@ -185,6 +186,7 @@ function energy({ usage }, model, before, after) {
   return before && grown("count") === 1 ? grown("sum") : undefined;
 }
 
+/** What an answer cost, in parts. */
 function cost({ usage, first, whole }, joules) {
   const tokens = usage?.completion_tokens;
   const parts = [];
@@ -201,5 +203,13 @@ function cost({ usage, first, whole }, joules) {
     parts.push(`prompt ${usage.prompt_tokens}${cached ? ` (${cached} cached)` : ""}`);
   }
   parts.push(joules === undefined ? "energy not measured" : `${joules.toLocaleString("en", { maximumSignificantDigits: 2 })} J`);
-  return parts.join(" · ");
+  return parts;
+}
+
+/** Words that stay on one line. */
+function whole(text) {
+  const made = document.createElement("span");
+  made.className = "whole";
+  made.textContent = text;
+  return made;
 }
