@@ -125,9 +125,10 @@ def test_the_laid_out_box_draws_8_of_20_watts_across_the_counters_wrap(scraped):
     store, _, _, at_rest, _ = scraped
     known = {'edgellm_power_draw_watts{source="rapl"}': WATTS, "edgellm_power_headroom_watts": BUDGET_WATTS - WATTS, "edgellm_power_headroom_ratio": 1 - WATTS / BUDGET_WATTS}
     for series, value in known.items():
-        for extreme in ("min", "max"):
-            [seen] = store.values(f"{extreme}_over_time({series}[10s])", at_rest, 0)
-            assert float(seen) == pytest.approx(value, rel=0.05), series
+        # The files are written ten times a second, or less often on a machine that is busy.
+        for summary, tolerance in (("avg", 0.05), ("min", 0.2), ("max", 0.2)):
+            [seen] = store.values(f"{summary}_over_time({series}[8s])", at_rest, 0)
+            assert float(seen) == pytest.approx(value, rel=tolerance), series
     [counted] = store.values('rate(edgellm_energy_joules_total{source="rapl"}[8s])', at_rest, 0)
     assert float(counted) == pytest.approx(WATTS, rel=0.2)
 

@@ -210,7 +210,7 @@ def test_a_box_with_sensors_shows_watts_degrees_memory_and_the_governor(chromium
         expect(card(page, "Memory").locator(".detail")).to_have_text("of 1 GiB, 612 MiB left")
         expect(page.locator("#governor-level")).to_have_text("Full service")
         expect(page.locator("#governor-why")).to_have_text("Nothing that is measured is short.")
-        expect(page.locator("#pressures .meter").filter(has_text="Power").locator(".share")).to_have_text("34 %")
+        expect(page.locator("#pressures .meter").filter(has_text="Power").locator(".share")).to_have_text(re.compile("^3[345] %$"))
 
 
 def test_what_an_answer_cost_is_measured(chromium, box):
