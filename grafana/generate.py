@@ -129,9 +129,13 @@ def headroom() -> dict:
         row("Governor"),
         timeline("Measures in force", "The hardest measure of each box, over time.", by_box(f"max by (instance) (edgellm_governor_level{{{ON}}})"), level_names()),
         series("Pressure", "How short a resource is; 100 % is as short as can be. Measures begin at the thresholds of the configuration.", {
-            "{{instance}} {{resource}}": f"edgellm_governor_pressure_ratio{{{ON}}}"}, "percentunit", min=0, max=1),
+            "{{instance}} {{resource}}": f"edgellm_governor_pressure_ratio{{{ON}}}",
+            "{{instance}} {{resource}}, rehearsed": f"edgellm_governor_rehearsed_pressure_ratio{{{ON}}}"}, "percentunit", min=0, max=1),
         series("Measures taken", "How often a measure began, and what for.", {
             "{{action}} for {{resource}}": f"sum by (action, resource) (increase(edgellm_governor_actions_total{{{ON}}}[{RATE}]))"}, "short"),
+        timeline("What each is for", "Every measure and what may be short, on any of the boxes.", {
+            "{{action}} for {{resource}}": f"max by (action, resource) (edgellm_governor_measure_active{{{ON}}})"},
+            [{"type": "value", "options": {"0": {"text": "–", "color": "transparent", "index": 0}, "1": {"text": "in force", "color": WARN, "index": 1}}}], height=9),
 
         row("Power"),
         series("Watts against budget", "What each source measures, and what may be drawn, by who says so. Sources of different scope (package, board) are not to be compared.", {
@@ -154,7 +158,7 @@ def headroom() -> dict:
         series("Slowed down by the hardware", "How often the processor was throttled, by reason.", {
             "{{instance}} {{reason}}": f"sum by (instance, reason) (increase(edgellm_throttle_events_total{{{ON}}}[{RATE}]))"}, "short"),
         series("Processor clock", "Mean clock of the cores.", by_box(f"edgellm_cpu_frequency_hertz{{{ON}}}"), "hertz"),
-        series("Cooling", "How hard fans run and how far devices are slowed down, of what they can.", {"{{instance}} {{device}}": f"edgellm_cooling_state_ratio{{{ON}}}"}, "percentunit", min=0, max=1),
+        series("Cooling", "How hard fans run and how far devices are slowed down, of what they can.", {"{{instance}} {{device}}": f"edgellm_cooling_state_ratio{{{ON}}}"}, "percentunit", width=24, height=7, min=0, max=1),
 
         row("Memory"),
         series("Memory against the limit", "Used and available under the tightest limit: the system's or a control group's.", {
@@ -164,13 +168,13 @@ def headroom() -> dict:
         series("Memory of models", "What each model takes, by kind.", {"{{instance}} {{model}} {{kind}}": f"edgellm_model_memory_bytes{{{OF_MODEL}}}"}, "bytes", stack=True),
         series("Memory of the server", "Its own, and of files such as a model's, which the system can take back.", {"{{instance}} {{kind}}": f"edgellm_process_memory_bytes{{{ON}}}"}, "bytes", stack=True),
         series("Stalled", "Share of time that some or all tasks of the system waited for a resource.", {
-            "{{instance}} {{resource}} ({{kind}})": f"rate(edgellm_pressure_stalled_seconds_total{{{ON}}}[{RATE}])"}, "percentunit", min=0),
+            "{{instance}} {{resource}} ({{kind}})": f"rate(edgellm_pressure_stalled_seconds_total{{{ON}}}[{RATE}])"}, "percentunit", width=24, height=7, min=0),
 
         row("Sensors"),
         timeline("Sensors that can be read", "Sources of power readings and kinds of sensors; red cannot be read, and the log says why.", {
             "{{instance}} {{source}}": f"edgellm_power_source_up{{{ON}}}", "{{instance}} {{sensor}}": f"edgellm_sensor_up{{{ON}}}"},
-            [{"type": "value", "options": {"0": {"text": "cannot be read", "color": BAD, "index": 0}, "1": {"text": "up", "color": GOOD, "index": 1}}}], width=12, height=8),
-        series("Bad readings", "Readings that failed or could not be true.", {"{{instance}} {{sensor}}": f"sum by (instance, sensor) (increase(edgellm_sensor_failures_total{{{ON}}}[{RATE}]))"}, "short"),
+            [{"type": "value", "options": {"0": {"text": "cannot be read", "color": BAD, "index": 0}, "1": {"text": "up", "color": GOOD, "index": 1}}}], height=12),
+        series("Bad readings", "Readings that failed or could not be true.", {"{{instance}} {{sensor}}": f"sum by (instance, sensor) (increase(edgellm_sensor_failures_total{{{ON}}}[{RATE}]))"}, "short", width=24, height=7),
     ])
 
 

@@ -245,6 +245,15 @@ impl State {
         }
     }
 
+    /// Every measure, and whether it holds.
+    pub(super) fn all<'a>(
+        &'a self,
+        policy: &'a Policy,
+    ) -> impl Iterator<Item = (Action, Resource, bool)> + 'a {
+        let rungs = policy.rungs.iter().zip(&self.stages);
+        rungs.map(|(rung, stage)| (rung.action, rung.resource, stage.strength().is_some()))
+    }
+
     fn held<'a>(&'a self, policy: &'a Policy) -> impl Iterator<Item = (&'a Rung, &'a Stage)> {
         let rungs = policy.rungs.iter().zip(&self.stages);
         rungs.filter(|(_, stage)| stage.strength().is_some())

@@ -4,10 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::headroom::Resource;
-
-/// A number is not longer.
-const MOST_BYTES: usize = 64;
+use crate::headroom::{Resource, roots};
 
 /// The files, and which of them were wrong the last time.
 #[derive(Debug)]
@@ -33,8 +30,8 @@ impl Rehearsal {
         for resource in Resource::ALL {
             let name = resource.as_str();
             let path = self.folder.join(name);
-            let text = std::fs::read(&path).ok();
-            let pressure = text.as_deref().map(parse);
+            let text = roots::text(&path);
+            let pressure = text.map_or(Some(None), |text| text.map(|text| parse(&text)));
             match pressure {
                 Some(Some(pressure)) => {
                     if self.running.insert(name) {
@@ -60,9 +57,8 @@ impl Rehearsal {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<f64> {
-    let text = std::str::from_utf8(bytes.get(..MOST_BYTES).unwrap_or(bytes)).ok()?;
-    let pressure: f64 = text.trim().parse().ok()?;
+fn parse(text: &str) -> Option<f64> {
+    let pressure: f64 = text.parse().ok()?;
     (0.0..=1.0).contains(&pressure).then_some(pressure)
 }
 

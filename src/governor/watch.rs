@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::config::Governor as Settings;
-use crate::headroom::{Monitor, Outlook, PowerModel, Resource, Series, Tariff};
+use crate::headroom::{Monitor, Outlook, PowerModel, Resource, Series, Tariff, Verdict};
 
 use super::ladder::{Input, Pressure, State};
 use super::pacer::{Interval, Pacer};
@@ -47,7 +47,7 @@ impl Governor {
             published,
             work: Arc::default(),
         };
-        let mut round = Round::new(settings, series, Arc::clone(&governed.work));
+        let mut round = Round::new(settings, series, Arc::clone(&governed.work))?;
         let (stop, stopped) = channel::<()>();
         let interval = settings.sample_interval;
         std::thread::Builder::new()
@@ -95,7 +95,7 @@ struct Round {
 }
 
 impl Round {
-    fn new(settings: &Settings, series: Series, work: Arc<Mutex<Work>>) -> Self {
+    fn new(settings: &Settings, series: Series, work: Arc<Mutex<Work>>) -> io::Result<Self> {
         let mut policy = Policy::new(settings);
         if !settings.enabled {
             policy.rungs.clear();
@@ -103,8 +103,8 @@ impl Round {
         for rung in &policy.rungs {
             series.announce(rung.action.as_str(), rung.resource);
         }
-        Self {
-            monitor: Monitor::new(settings),
+        Ok(Self {
+            monitor: Monitor::new(settings)?,
             series,
             enabled: settings.enabled,
             rehearsal: settings.rehearsal_dir.as_deref().map(Rehearsal::new),
@@ -117,7 +117,7 @@ impl Round {
             silence: SILENCE.max(5 * settings.sample_interval),
             unseen: settings.power_budget.map(|_| 0),
             told: None,
-        }
+        })
     }
 
     fn go(&mut self, now: Instant) -> Published {
@@ -125,8 +125,9 @@ impl Round {
         self.tell(&outlook);
         let busy = self.busy_share(now);
         self.learn(&outlook, busy);
-        let rehearsed = self.rehearsal.as_mut().map(Rehearsal::read);
-        let pressures = pressures(&outlook, &rehearsed.unwrap_or_default());
+        let rehearsal = self.rehearsal.as_mut();
+        let rehearsed = rehearsal.map(Rehearsal::read).unwrap_or_default();
+        let pressures = pressures(&outlook, &rehearsed);
         self.pace(&outlook, busy);
         let has_controller = self.enabled && outlook.power.is_some() && self.policy.paces_power();
         let input = Input {
@@ -150,12 +151,21 @@ impl Round {
                 tracing::info!(level, "{text}");
             }
         }
-        let shown: Vec<_> = input
-            .pressures
-            .iter()
-            .map(|pressure| (pressure.resource, pressure.value))
-            .collect();
-        self.series.show(&outlook, &shown, level, now);
+        let verdict = Verdict {
+            pressures: input
+                .pressures
+                .iter()
+                .map(|pressure| (pressure.resource, pressure.value))
+                .collect(),
+            rehearsed,
+            measures: self
+                .state
+                .all(&self.policy)
+                .map(|(action, resource, holds)| (action.as_str(), resource, holds))
+                .collect(),
+            level,
+        };
+        self.series.show(&outlook, &verdict, now);
         Published {
             measures,
             tariff: self.tariff(&outlook),

@@ -9,6 +9,11 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 /// A counter that has not moved for so long does not count.
 const STANDS_STILL: Duration = Duration::from_secs(10);
 
+/// Whether a number of watts is a limit: registers that are not set are 0 or as high as can be.
+pub(crate) fn is_limit(watts: f64) -> bool {
+    watts > 0.0 && watts <= MOST_WATTS
+}
+
 /// Microjoules from `before` to `now` of a counter that starts again at 0 after `range`. None if it
 /// went backwards and nobody knows where it wraps, or was beyond that.
 pub(crate) fn advance(before: u64, now: u64, range: Option<u64>) -> Option<u64> {
@@ -62,7 +67,7 @@ impl EnergyCounter {
             .iter()
             .zip(raw)
             .map(|(before, (now, range))| advance(*before, *now, *range))
-            .sum::<Option<u64>>();
+            .try_fold(0_u64, |sum, moved| sum.checked_add(moved?));
         let comparable = before.len() == values.len();
         self.last = Some((values, now));
         let Some(moved) = moved.filter(|_| comparable) else {

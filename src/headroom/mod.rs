@@ -10,6 +10,7 @@
 //! | `sensors` | one file for each kind |
 //! | `energy` | counters that wrap; what a second of the engine costs |
 //! | `outlook` | headroom and pressure: plain functions of readings |
+//! | `watched` | a sensor on a thread of its own |
 //! | `monitor` | asks all sensors, keeps averages, counts what fails |
 //! | `series` | the metrics |
 
@@ -17,13 +18,14 @@ mod energy;
 mod monitor;
 mod outlook;
 mod reading;
-mod roots;
+pub(crate) mod roots;
 mod sensors;
 mod series;
+mod watched;
 
 pub(crate) use energy::PowerModel;
 pub use energy::Tariff;
 pub use monitor::{Monitor, Outlook};
 pub use outlook::PowerHeadroom;
 pub use reading::Resource;
-pub use series::Series;
+pub use series::{Series, Verdict};

@@ -1,6 +1,7 @@
 //! Asks all sensors and puts together what is known.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::time::{Duration, Instant};
 
 use crate::config::{BudgetScope, Governor};
@@ -9,6 +10,7 @@ use super::outlook::{self, PowerHeadroom};
 use super::reading::{Budget, Draw, Memory, Quality, Reading, Report, Resource, Scope, Sensor};
 use super::roots::Roots;
 use super::sensors::{self, BATTERY};
+use super::watched::{self, Watched};
 
 /// A sensor that comes and goes is in the log no more often.
 const NO_NEWS: Duration = Duration::from_secs(600);
@@ -100,8 +102,7 @@ impl Outlook {
 
 /// All sensors, and what is kept of the last time.
 pub struct Monitor {
-    sensors: Vec<Box<dyn Sensor>>,
-    roots: Roots,
+    sensors: Vec<Watched>,
     configured: Option<(f64, BudgetScope)>,
     /// The widest scope that was ever measured: a budget does not become another's because a
     /// sensor is down. Batteries, which measure only now and then, do not count.
@@ -116,18 +117,27 @@ pub struct Monitor {
 
 impl Monitor {
     /// The sensors that `settings` asks for.
-    #[must_use]
-    pub fn new(settings: &Governor) -> Self {
-        Self {
-            sensors: sensors::all(settings),
-            roots: Roots {
-                sysfs: settings.sysfs_root.clone(),
-                procfs: settings.procfs_root.clone(),
-                cgroup: settings
-                    .cgroup_root
-                    .clone()
-                    .unwrap_or_else(|| settings.sysfs_root.join("fs/cgroup")),
-            },
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn new(settings: &Governor) -> io::Result<Self> {
+        Self::over(sensors::all(settings), settings)
+    }
+
+    fn over(sensors: Vec<Box<dyn Sensor>>, settings: &Governor) -> io::Result<Self> {
+        let roots = Roots {
+            sysfs: settings.sysfs_root.clone(),
+            procfs: settings.procfs_root.clone(),
+            cgroup: settings
+                .cgroup_root
+                .clone()
+                .unwrap_or_else(|| settings.sysfs_root.join("fs/cgroup")),
+        };
+        let watched = sensors
+            .into_iter()
+            .map(|sensor| Watched::start(sensor, roots.clone()));
+        Ok(Self {
+            sensors: watched.collect::<io::Result<_>>()?,
             configured: settings
                 .power_budget
                 .map(|watts| (watts.get(), settings.power_budget_scope)),
@@ -137,7 +147,7 @@ impl Monitor {
             states: States::default(),
             last: None,
             longest: 5 * settings.sample_interval,
-        }
+        })
     }
 
     /// Looks at everything.
@@ -153,8 +163,12 @@ impl Monitor {
         for source in self.sources.values_mut() {
             *source = false;
         }
+        for sensor in &self.sensors {
+            sensor.ask(now);
+        }
+        let deadline = Instant::now() + watched::PATIENCE;
         for sensor in &mut self.sensors {
-            let report = sensor.read(&self.roots, now);
+            let report = sensor.answer(deadline);
             self.states.note(sensor.name(), &report, now);
             if !report.problems.is_empty() {
                 let count = report.problems.len() as u64;

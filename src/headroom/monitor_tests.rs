@@ -33,7 +33,7 @@ fn at(start: Instant, seconds: u64) -> Instant {
 #[test]
 fn eight_watts_across_a_wrap_leave_twelve_of_twenty() {
     let tree = Tree::new();
-    let mut monitor = Monitor::new(&settings(&tree, 20.0));
+    let mut monitor = Monitor::new(&settings(&tree, 20.0)).expect("threads");
     let start = Instant::now();
     let mut joules = 0.0;
     for second in 0..6 {
@@ -57,7 +57,7 @@ fn eight_watts_across_a_wrap_leave_twelve_of_twenty() {
 #[test]
 fn nothing_there_is_nothing_known() {
     let tree = Tree::new();
-    let mut monitor = Monitor::new(&settings(&tree, 20.0));
+    let mut monitor = Monitor::new(&settings(&tree, 20.0)).expect("threads");
     let outlook = monitor.look(Instant::now());
     assert!(outlook.sensors.is_empty() && outlook.sources.is_empty());
     assert!(outlook.power.is_none() && outlook.memory.is_none());
@@ -69,7 +69,7 @@ fn nothing_there_is_nothing_known() {
 #[test]
 fn a_source_that_fails_is_down_and_its_draw_unknown_at_once() {
     let tree = Tree::new();
-    let mut monitor = Monitor::new(&settings(&tree, 20.0));
+    let mut monitor = Monitor::new(&settings(&tree, 20.0)).expect("threads");
     let start = Instant::now();
     for second in 0..3 {
         package(&tree, 1_000_000 + second * 8_000_000);
@@ -95,7 +95,7 @@ fn a_source_that_fails_is_down_and_its_draw_unknown_at_once() {
 #[test]
 fn a_budget_stays_the_boards_when_the_boards_sensor_is_down() {
     let tree = Tree::new();
-    let mut monitor = Monitor::new(&settings(&tree, 20.0));
+    let mut monitor = Monitor::new(&settings(&tree, 20.0)).expect("threads");
     let start = Instant::now();
     let input = "sys/class/hwmon/hwmon0/power1_input";
     tree.write(&[
@@ -119,7 +119,7 @@ fn a_budget_stays_the_boards_when_the_boards_sensor_is_down() {
 #[test]
 fn a_gap_in_time_is_not_filled_with_energy() {
     let tree = Tree::new();
-    let mut monitor = Monitor::new(&settings(&tree, 20.0));
+    let mut monitor = Monitor::new(&settings(&tree, 20.0)).expect("threads");
     let start = Instant::now();
     tree.write(&[
         ("sys/class/hwmon/hwmon0/name", "power_meter"),
@@ -134,7 +134,7 @@ fn a_gap_in_time_is_not_filled_with_energy() {
 #[test]
 fn a_processor_that_slows_itself_down_presses_even_where_no_zone_has_a_limit() {
     let tree = Tree::new();
-    let mut monitor = Monitor::new(&settings(&tree, 0.0));
+    let mut monitor = Monitor::new(&settings(&tree, 0.0)).expect("threads");
     let count = "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count";
     let start = Instant::now();
     let mut pressure = None;
@@ -151,7 +151,7 @@ fn a_processor_that_slows_itself_down_presses_even_where_no_zone_has_a_limit() {
 #[test]
 fn the_hottest_zone_is_the_one_nearest_to_its_limit() {
     let tree = Tree::new();
-    let mut monitor = Monitor::new(&settings(&tree, 0.0));
+    let mut monitor = Monitor::new(&settings(&tree, 0.0)).expect("threads");
     for (number, temp, trip) in [
         (0, "70000", "95000"),
         (1, "60000", "75000"),
@@ -169,4 +169,60 @@ fn the_hottest_zone_is_the_one_nearest_to_its_limit() {
     assert_eq!(outlook.hottest().expect("known").zone, "cpu#2");
     let pressure = outlook.pressure(Resource::Thermal).expect("known");
     assert!((pressure - 0.4).abs() < 1e-9);
+}
+
+/// Answers when it is told to.
+struct Slow(std::sync::mpsc::Receiver<Report>);
+
+impl Sensor for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn read(&mut self, _roots: &Roots, _now: Instant) -> Report {
+        self.0.recv().expect("told")
+    }
+}
+
+#[test]
+fn a_driver_that_hangs_or_dies_takes_no_other_sensor_with_it() {
+    let tree = Tree::new();
+    let zone = "sys/class/thermal/thermal_zone0";
+    tree.write(&[
+        (&format!("{zone}/type"), "cpu"),
+        (&format!("{zone}/temp"), "50000"),
+    ]);
+    let (tell, told) = std::sync::mpsc::channel();
+    let settings = settings(&tree, 20.0);
+    let mut sensors = sensors::all(&settings);
+    sensors.insert(0, Box::new(Slow(told)));
+    let mut monitor = Monitor::over(sensors, &settings).expect("threads");
+    let clock = || Report {
+        readings: vec![Reading::Frequency { hertz: 1e9 }],
+        ..Report::default()
+    };
+    let start = Instant::now();
+    let mut look = |second| {
+        let outlook = monitor.look(at(start, second));
+        assert_eq!(outlook.temperatures.len(), 1, "the other goes on");
+        let is_up = outlook.sensors.get("slow").copied();
+        (is_up, outlook.hertz, outlook.failures.len())
+    };
+    assert_eq!(look(0), (Some(false), None, 1), "it hangs");
+    let began = Instant::now();
+    assert_eq!(look(1), (Some(false), None, 1));
+    assert!(began.elapsed() < watched::PATIENCE, "waited for once only");
+    // Late, and the one after it: about a time that nobody knows.
+    tell.send(clock()).expect("there");
+    tell.send(clock()).expect("there");
+    tell.send(clock()).expect("there");
+    let mut second = 2;
+    while look(second) != (Some(true), Some(1e9), 0) {
+        second += 1;
+        assert!(second < 60, "it is believed again");
+        std::thread::yield_now();
+    }
+    assert!(second >= 4, "two answers were not believed");
+    drop(tell);
+    assert_eq!(look(second + 1), (Some(false), None, 1), "it died");
 }

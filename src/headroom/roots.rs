@@ -1,7 +1,7 @@
 //! Where the kernel's files are, and how a single one is read.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -29,6 +29,12 @@ pub(crate) enum Problem {
     /// The driver answers with an error, as many do now and then (EAGAIN, ENODATA, EIO).
     #[error("{}: {reason}", path.display())]
     Failed { path: PathBuf, reason: String },
+    /// The driver has not answered yet, or only just again.
+    #[error("its driver does not answer")]
+    Stuck,
+    /// A defect of ours.
+    #[error("its reader has ended")]
+    Ended,
     /// It answers with something that cannot be true.
     #[error("{} reads {found:?}, which cannot be", path.display())]
     Garbage { path: PathBuf, found: String },
@@ -45,13 +51,23 @@ impl Problem {
 
 /// The text of a file, without the space around it; none where there is no such file.
 pub(crate) fn text(path: &Path) -> Result<Option<String>, Problem> {
-    let bytes = File::open(path).and_then(|file| {
+    let bytes = bytes(path)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()))
+}
+
+/// What a file holds; none where there is no such file.
+pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>, Problem> {
+    let bytes = fs::metadata(path).and_then(|about| {
+        // To open a pipe waits for its other end, and a device may do anything.
+        if !about.is_file() {
+            return Err(io::Error::other("is not a file"));
+        }
         let mut bytes = Vec::new();
-        file.take(MOST_BYTES).read_to_end(&mut bytes)?;
+        File::open(path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
     });
     let error = match bytes {
-        Ok(bytes) => return Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned())),
+        Ok(bytes) => return Ok(Some(bytes)),
         Err(error) => error,
     };
     let code = error.raw_os_error().unwrap_or(0);

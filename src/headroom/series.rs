@@ -17,6 +17,19 @@ use super::reading::Resource;
 /// Gauges that are older are not shown.
 const STALE: Duration = Duration::from_secs(60);
 
+/// What the governor makes of an outlook.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// How short each resource is, 0 to 1, rehearsals included.
+    pub pressures: Vec<(Resource, f64)>,
+    /// What a rehearsal says of them.
+    pub rehearsed: Vec<(Resource, f64)>,
+    /// Every measure that there is, by what may be short, and whether it is in force.
+    pub measures: Vec<(&'static str, Resource, bool)>,
+    /// The hardest measure in force.
+    pub level: u8,
+}
+
 /// See the module's text.
 #[derive(Debug, Clone)]
 pub struct Series {
@@ -86,8 +99,8 @@ impl Series {
         })
     }
 
-    /// Shows what is known now, the pressures that are acted upon and the level of that.
-    pub fn show(&self, outlook: &Outlook, pressures: &[(Resource, f64)], level: u8, now: Instant) {
+    /// Shows what is known now, and what is made of it.
+    pub fn show(&self, outlook: &Outlook, verdict: &Verdict, now: Instant) {
         for (source, scope, joules) in &outlook.joules {
             let labels = &[source.as_str(), scope.as_str()];
             self.energy
@@ -104,7 +117,7 @@ impl Series {
         for (sensor, count) in &outlook.failures {
             self.failures.with_label_values(&[sensor]).inc_by(*count);
         }
-        self.gauges.show(outlook, pressures, level, now);
+        self.gauges.show(outlook, verdict, now);
     }
 
     /// A measure exists that can begin.
@@ -146,11 +159,13 @@ enum Gauge {
     MemoryHeadroomRatio,
     ProcessMemory,
     Pressure,
+    Rehearsed,
+    Measure,
     Level,
 }
 
 /// Names, help texts and labels.
-const TABLE: [(Gauge, &str, &str, &[&str]); 17] = [
+const TABLE: [(Gauge, &str, &str, &[&str]); 19] = [
     (
         Gauge::PowerDraw,
         "power_draw_watts",
@@ -248,6 +263,18 @@ const TABLE: [(Gauge, &str, &str, &[&str]); 17] = [
         &["resource"],
     ),
     (
+        Gauge::Rehearsed,
+        "governor_rehearsed_pressure_ratio",
+        "Pressure out of a rehearsal's file; none while nothing is rehearsed.",
+        &["resource"],
+    ),
+    (
+        Gauge::Measure,
+        "governor_measure_active",
+        "Whether a measure is in force (1) or not (0), and for what.",
+        &["action", "resource"],
+    ),
+    (
         Gauge::Level,
         "governor_level",
         "The hardest measure in force: 0 none, 1 smaller cache, 2 flex parked, 3 fewer rows, 4 paced, 6 refusing.",
@@ -269,7 +296,7 @@ impl Gauges {
         })
     }
 
-    fn show(&self, outlook: &Outlook, pressures: &[(Resource, f64)], level: u8, now: Instant) {
+    fn show(&self, outlook: &Outlook, verdict: &Verdict, now: Instant) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, gauge) in &self.table {
             gauge.reset();
@@ -330,10 +357,17 @@ impl Gauges {
             #[allow(clippy::cast_precision_loss)] // memories are below 2^52 bytes
             set(Gauge::ProcessMemory, &[kind], *bytes as f64);
         }
-        for (resource, pressure) in pressures {
+        for (resource, pressure) in &verdict.pressures {
             set(Gauge::Pressure, &[resource.as_str()], *pressure);
         }
-        set(Gauge::Level, &[], f64::from(level));
+        for (resource, pressure) in &verdict.rehearsed {
+            set(Gauge::Rehearsed, &[resource.as_str()], *pressure);
+        }
+        for (action, resource, holds) in &verdict.measures {
+            let labels = [*action, resource.as_str()];
+            set(Gauge::Measure, &labels, f64::from(u8::from(*holds)));
+        }
+        set(Gauge::Level, &[], f64::from(verdict.level));
         *shown = Some(now);
     }
 }
@@ -387,17 +421,34 @@ mod tests {
             }],
             ..Outlook::default()
         };
-        series.show(&known, &[(Resource::Power, 0.4)], 0, now);
+        let calm = Verdict {
+            pressures: vec![(Resource::Power, 0.4)],
+            measures: vec![("pace", Resource::Power, false)],
+            ..Verdict::default()
+        };
+        series.show(&known, &calm, now);
         let shown = text(&metrics);
         let draw =
             "edgellm_power_draw_watts{quality=\"measured\",scope=\"package\",source=\"rapl\"} 8\n";
         assert!(shown.contains(draw), "{shown}");
         assert!(shown.contains("edgellm_governor_pressure_ratio{resource=\"power\"} 0.4\n"));
-        series.show(&Outlook::default(), &[], 6, now);
+        let measure = "edgellm_governor_measure_active{action=\"pace\",resource=\"power\"}";
+        assert!(shown.contains(&format!("{measure} 0\n")));
+        assert!(!shown.contains("rehearsed"));
+        let refusing = Verdict {
+            rehearsed: vec![(Resource::Power, 0.95)],
+            measures: vec![("pace", Resource::Power, true)],
+            level: 6,
+            ..Verdict::default()
+        };
+        series.show(&Outlook::default(), &refusing, now);
         let shown = text(&metrics);
         assert!(!shown.contains("edgellm_power_draw_watts"));
         assert!(!shown.contains("edgellm_governor_pressure_ratio"));
         assert!(shown.contains("edgellm_governor_level 6\n"));
+        let rehearsed = "edgellm_governor_rehearsed_pressure_ratio{resource=\"power\"} 0.95\n";
+        assert!(shown.contains(rehearsed));
+        assert!(shown.contains(&format!("{measure} 1\n")));
     }
 
     #[test]
@@ -405,7 +456,11 @@ mod tests {
         let metrics = Metrics::new().expect("sound");
         let series = Series::new(&metrics).expect("sound");
         let long_ago = Instant::now().checked_sub(2 * STALE);
-        series.show(&Outlook::default(), &[], 6, long_ago.expect("a clock"));
+        series.show(
+            &Outlook::default(),
+            &Verdict::default(),
+            long_ago.expect("a clock"),
+        );
         assert!(!text(&metrics).contains("edgellm_governor_level"));
     }
 }

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, time
 
-from gateway import ROOT, Gateway, free_port, open_stream, run_edgellm, wait_until
+from gateway import ROOT, Gateway, free_port, open_stream, wait_until
 
 HERE = Path(__file__).parent
 DASHBOARDS = sorted((ROOT / "grafana/dashboards").glob("*.json"))
@@ -111,10 +111,6 @@ def prometheus(targets: list[str], folder: Path):
         process.terminate()
         process.wait(20)
         log.close()
-
-
-def knows_sensors() -> bool:
-    return "sysfs_root" in run_edgellm("check-config").stdout
 
 
 def load(server: Gateway, until) -> float:

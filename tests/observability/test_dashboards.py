@@ -3,17 +3,20 @@
 import itertools
 import subprocess
 import sys
+from time import time
 
 import pytest
 import yaml
-from gateway import ROOT, gateway
-from monitoring import DASHBOARDS, HERE, dashboards, exported, filled_in, knows_sensors, listed, load, metrics_in, panels, prometheus
+from gateway import ROOT, gateway, wait_until
+from monitoring import DASHBOARDS, HERE, dashboards, exported, filled_in, listed, load, metrics_in, panels, prometheus
 from sensors import BUDGET_WATTS, WATTS, Sensors
 
 GRAFANA = ROOT / "grafana"
-ABSENT, UNSHOWN = listed("absent.txt"), listed("unshown.txt")
+UNSHOWN = listed("unshown.txt")
 TARGETS = [(board["uid"], panel["title"], target) for board in dashboards() for panel in panels(board) for target in panel["targets"]]
 SCRAPES = 15
+# Before the load: ten seconds to the counter's wrap, five after it.
+AT_REST_JOULES = 15 * WATTS
 
 
 def checked(*files) -> subprocess.CompletedProcess:
@@ -77,20 +80,24 @@ def test_provisioning_finds_the_data_source_and_the_dashboards():
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory):
-    """Prometheus, the server, and the moment at which the load ended."""
+    """Prometheus, the server, its sensors, the moment after the counter's wrap at which the load began, and that at which it ended."""
     folder = tmp_path_factory.mktemp("proof")
     busy = {"EDGELLM__ADMISSION__MAX_WAITING": "2", "EDGELLM__SCHEDULER__SPECULATION": "on"}
     with Sensors(folder) as sensors:
-        env = {**busy, **(sensors.settings() if knows_sensors() else {})}
-        with gateway("--max-running", "2", env=env) as server, prometheus([f"127.0.0.1:{server.port}"], folder) as store:
+        # A rehearsal that does nobody harm.
+        sensors.rehearse("cpu", 0.5)
+        with gateway("--max-running", "2", env={**busy, **sensors.settings()}) as server, prometheus([f"127.0.0.1:{server.port}"], folder) as store:
+            wait_until(lambda: sensors.wraps and sensors.joules > AT_REST_JOULES, "the counter has wrapped around")
+            at_rest = time()
+            sensors.follow(server)
             end = load(server, lambda: [n for n in store.ask("query", query="count_over_time(up[5m])")["result"] if int(n["value"][1]) >= SCRAPES])
-            yield store, server, end
+            yield store, server, sensors, at_rest, end
 
 
 @pytest.fixture(scope="module")
 def fillings(scraped):
     """The variables' values: each as Grafana finds them, and all of them at once."""
-    store, _, _ = scraped
+    store, *_ = scraped
     found, everything = {}, {}
     for board in dashboards():
         for variable in board["templating"]["list"]:
@@ -107,57 +114,71 @@ def fillings(scraped):
 
 @pytest.mark.parametrize(("board", "title", "target"), TARGETS, ids=[f"{board}: {title}: {target['refId']}" for board, title, target in TARGETS])
 def test_every_panel_shows_data(scraped, fillings, board, title, target):
-    store, server, end = scraped
-    missing = metrics_in(target["expr"]) & set(ABSENT)
+    store, *_, end = scraped
     for values in fillings:
         expr = filled_in(target["expr"], values)
         shown = store.values(expr, end, 0 if target.get("instant") else 10)
-        assert shown or missing, f"{title} is empty: {expr}"
+        assert shown, f"{title} is empty: {expr}"
 
 
 def test_the_laid_out_box_draws_8_of_20_watts_across_the_counters_wrap(scraped):
-    if "edgellm_power_draw_watts" in ABSENT:
-        pytest.skip(ABSENT["edgellm_power_draw_watts"])
-    store, _, end = scraped
-    for extreme in ("min", "max"):
-        [drawn] = store.values(f"{extreme}_over_time(edgellm_power_draw_watts[5m])", end, 0)
-        [left] = store.values(f"{extreme}_over_time(edgellm_power_headroom_watts[5m])", end, 0)
-        assert float(drawn) == pytest.approx(WATTS, rel=0.1)
-        assert float(left) == pytest.approx(BUDGET_WATTS - WATTS, rel=0.1)
+    store, _, _, at_rest, _ = scraped
+    known = {'edgellm_power_draw_watts{source="rapl"}': WATTS, "edgellm_power_headroom_watts": BUDGET_WATTS - WATTS, "edgellm_power_headroom_ratio": 1 - WATTS / BUDGET_WATTS}
+    for series, value in known.items():
+        # The files are written ten times a second, or less often on a machine that is busy.
+        for summary, tolerance in (("avg", 0.05), ("min", 0.2), ("max", 0.2)):
+            [seen] = store.values(f"{summary}_over_time({series}[8s])", at_rest, 0)
+            assert float(seen) == pytest.approx(value, rel=tolerance), series
+    [counted] = store.values('rate(edgellm_energy_joules_total{source="rapl"}[8s])', at_rest, 0)
+    assert float(counted) == pytest.approx(WATTS, rel=0.2)
 
 
-def test_annotations_can_be_asked_for(scraped, fillings):
-    store, _, end = scraped
-    for board in dashboards():
-        for annotation in board["annotations"]["list"]:
-            store.values(filled_in(annotation["expr"], fillings[0]), end, 10)
+def test_a_rehearsed_pressure_is_seen_everywhere_and_gone_with_its_file(scraped, fillings):
+    store, server, sensors, *_ = scraped
+
+    def now(expr: str) -> list[str]:
+        return store.values(expr, time(), 0)
+
+    annotations = [filled_in(one["expr"], fillings[0]) for board in dashboards() for one in board["annotations"]["list"]]
+    assert annotations and [now(expr) for expr in annotations if now(expr)] == [], "full service"
+    sensors.rehearse("power", 0.95)
+    wait_until(lambda: server.http("GET", "/ready").status == 503, "shedding")
+    refused = server.chat()
+    assert (refused.status, refused.error()["code"]) == (503, "power") and int(refused.headers["retry-after"]) > 0
+    for seen in ("edgellm_governor_level == 6", 'edgellm_governor_pressure_ratio{resource="power"} == 0.95', 'edgellm_governor_rehearsed_pressure_ratio{resource="power"}',
+                 'edgellm_governor_measure_active{action="refuse",resource="power"} == 1', 'edgellm_requests_rejected_total{reason="power"} > 0', *annotations):
+        wait_until(lambda: now(seen), seen)
+    # It must last for two minutes before somebody is called.
+    wait_until(lambda: [alert for alert in store.ask("alerts")["alerts"] if (alert["labels"]["alertname"], alert["labels"].get("resource"), alert["state"]) == ("EdgellmRefusing", "power", "pending")], "the alert is pending")
+    sensors.rehearse("power", None)
+    wait_until(lambda: server.http("GET", "/ready").status == 200, "ready again")
+    wait_until(lambda: now("edgellm_governor_level == 0"), "full service")
+    wait_until(lambda: not any(now(expr) for expr in annotations), "no annotation")
+    wait_until(lambda: not [alert for alert in store.ask("alerts")["alerts"] if alert["labels"]["alertname"] == "EdgellmRefusing"], "no alert")
+    assert server.chat().status == 200
 
 
 def test_every_rule_can_be_evaluated_and_recording_rules_have_data(scraped):
-    store, _, end = scraped
+    store, *_, end = scraped
     groups = store.ask("rules")["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert rules and [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
     for rule in rules:
         if rule["type"] == "recording":
-            assert store.values(rule["name"], end, 10) or metrics_in(rule["query"]) & set(ABSENT), rule["name"]
+            assert store.values(rule["name"], end, 10), rule["name"]
 
 
 def test_every_series_is_on_a_panel_or_on_the_list_of_those_that_need_none(scraped):
-    _, server, _ = scraped
+    _, server, *_ = scraped
     shown = set().union(*(metrics_in(target["expr"]) for _, _, target in TARGETS))
     there = exported(server.metrics())
     assert there - shown - set(UNSHOWN) == set(), "put it on a panel, or on unshown.txt with a reason"
     assert set(UNSHOWN) - there == set() and set(UNSHOWN) & shown == set(), "unshown.txt has lines that are not true any more"
 
 
-def test_every_series_that_is_asked_for_exists_or_is_on_the_list_of_those_absent(scraped):
-    _, server, _ = scraped
+def test_every_series_that_is_asked_for_exists(scraped):
+    _, server, *_ = scraped
     there = exported(server.metrics())
     rules = "".join((ROOT / f"deploy/prometheus/edgellm.{kind}.yml").read_text() for kind in ("recording", "alerts"))
     asked = set().union(*(metrics_in(target["expr"]) for _, _, target in TARGETS), metrics_in("\n".join(line for line in rules.splitlines() if "#" not in line)))
-    assert asked - there - set(ABSENT) == set(), "misspelt, or for absent.txt with a reason"
-    assert set(ABSENT) & there == set(), "absent.txt has lines that are not true any more"
-    assert set(ABSENT) - asked == set(), "absent.txt has lines that nothing asks for"
-
-
+    assert asked - there == set(), "misspelt"

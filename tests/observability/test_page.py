@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from gateway import ROOT, gateway
+from monitoring import load
 from playwright.sync_api import Browser, Page, expect
+from sensors import Sensors
 
 AXE = (Path(__file__).parent / "node_modules/axe-core/axe.min.js").read_text()
 SCREENSHOTS = os.environ.get("EDGELLM_SCREENSHOTS")
@@ -16,22 +18,6 @@ PHONE = {"width": 360, "height": 740}
 TABLET = {"width": 1024, "height": 768}
 DESKTOP = {"width": 1440, "height": 900}
 SOON = 15_000
-
-# What a box with sensors exports beside the rest, in the names of the metrics' promise.
-SENSORS = """
-edgellm_power_draw_watts{source="rapl",scope="package",quality="measured"} 8
-edgellm_power_budget_watts{source="configured"} 20
-edgellm_power_headroom_watts 12
-edgellm_temperature_celsius{zone="acpitz"} 70
-edgellm_temperature_celsius{zone="x86_pkg_temp"} 64.5
-edgellm_thermal_headroom_celsius{zone="x86_pkg_temp"} 20.5
-edgellm_memory_usage_bytes 536870912
-edgellm_memory_limit_bytes 2147483648
-edgellm_governor_level 2
-edgellm_governor_pressure_ratio{resource="power"} 0.95
-edgellm_governor_pressure_ratio{resource="thermal"} 0.4
-"""
-
 
 @contextmanager
 def opened(chromium: Browser, url: str, replies: dict | None = None, **context):
@@ -51,6 +37,16 @@ def opened(chromium: Browser, url: str, replies: dict | None = None, **context):
         assert failures == []
 
 
+@pytest.fixture(scope="module")
+def box(tmp_path_factory):
+    """A server over laid-out sensors that has worked for long enough to know what work costs, and those sensors."""
+    settings = {"EDGELLM__TELEMETRY__ENERGY_IN_USAGE": "true"}
+    with Sensors(tmp_path_factory.mktemp("box")) as sensors, gateway(env={**settings, **sensors.settings()}) as server:
+        sensors.follow(server)
+        load(server, lambda: server.metric("edgellm_request_energy_joules_count") > 0)
+        yield server, sensors
+
+
 def url_of(server) -> str:
     return f"http://127.0.0.1:{server.port}/"
 
@@ -65,8 +61,10 @@ def measuring(added: str, *removed: str):
     return reply
 
 
-with_sensors = measuring(SENSORS, "power", "temperature", "thermal", "memory", "governor")
-without_sensors = measuring("", "power", "temperature", "thermal", "governor")
+def picture(page: Page, name: str):
+    """Kept where EDGELLM_SCREENSHOTS says."""
+    if SCREENSHOTS:
+        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
 
 
 def replying(status: int, body: dict):
@@ -172,36 +170,105 @@ def test_a_chart_tells_the_value_at_a_moment_to_mouse_and_keyboard(chromium, ser
         expect(requests.locator(".legend")).to_contain_text("s ago")
 
 
-def test_a_box_without_sensors_says_so_and_shows_no_zeros(chromium, server):
-    with opened(chromium, url_of(server), {"metrics": without_sensors}) as page:
-        for title in ("Power", "Temperature"):
-            expect(card(page, title).locator(".detail")).to_contain_text("no ")
-            expect(card(page, title).locator(".number")).to_have_text("–")
+def test_a_box_without_sensors_says_so_and_shows_no_zeros(chromium, tmp_path):
+    nothing = {f"EDGELLM__GOVERNOR__{root}_ROOT": str(tmp_path) for root in ("SYSFS", "PROCFS")}
+    with gateway(env=nothing) as server, opened(chromium, url_of(server)) as page:
+        for title, what in (("Power", "power"), ("Temperature", "temperature")):
+            expect(card(page, title).locator(".detail")).to_have_text(f"This box has no {what} sensor.")
+            expect(card(page, title).locator(".number")).to_have_text("Unknown")
             expect(card(page, title).locator("svg")).to_have_count(0)
-        expect(page.locator("#governor-level")).to_have_text("Not at work")
+        expect(page.locator("#governor-why")).to_have_text("Nothing that it could act upon is measured on this box.")
+        expect(page.locator("#pressures .unknown")).to_have_count(4)
+        picture(page, "no-sensors")
 
 
-def test_a_box_with_sensors_shows_watts_degrees_and_the_governor(chromium, server):
-    with opened(chromium, url_of(server), {"metrics": with_sensors}) as page:
+def test_sensors_that_cannot_be_read_are_named(chromium, tmp_path):
+    sensors = Sensors(tmp_path)  # not set going: the counter stands still
+    for broken in ("class/powercap/intel-rapl:0/energy_uj", "class/power_supply/BAT0/power_now", "class/hwmon/hwmon0/power1_input", "class/thermal/thermal_zone0/temp"):
+        (sensors.sysfs / broken).write_text("garbage")
+    with gateway(env=sensors.settings()) as server, opened(chromium, url_of(server)) as page:
+        expect(card(page, "Power").locator(".detail")).to_contain_text("rapl. The server's log says why.")
+        expect(card(page, "Temperature").locator(".detail")).to_have_text("Cannot be read: thermal. The server's log says why.")
+        expect(page.locator("#silent")).to_contain_text("battery, ina226/1, rapl")
+        expect(page.locator("#pressures .meter").filter(has_text="Power").locator(".unknown")).to_have_text("not measured")
+        expect(page.locator("#pressures .meter").filter(has_text="Memory").locator(".share")).to_have_text("40 %")
+        picture(page, "silent-sensors")
+
+
+def test_a_box_with_sensors_shows_watts_degrees_memory_and_the_governor(chromium, box):
+    server, _ = box
+    with opened(chromium, url_of(server)) as page:
         power = card(page, "Power")
-        expect(power.locator(".number")).to_have_text("8 W")
-        expect(power.locator(".detail")).to_have_text("of 20 W, 12 W left · package")
+        # The board's draw, of which the battery tells, has no budget.
+        expect(power.locator(".number")).to_have_text(re.compile(r"^(7\.9|8|8\.1) W$"), timeout=SOON)
+        expect(power.locator(".detail")).to_have_text("of 20 W, 12 W left · processor")
         expect(power.locator("path.limit")).to_have_count(1, timeout=SOON)
-        # Not the hottest zone but the one that is nearest to its limit.
-        expect(card(page, "Temperature").locator(".number")).to_have_text("65 °C")
-        expect(card(page, "Temperature").locator(".detail")).to_have_text("21 °C below its limit · x86_pkg_temp")
-        expect(card(page, "Memory").locator(".detail")).to_have_text("of 2 GiB")
-        expect(page.locator("#governor-level")).to_have_text("Flex requests parked")
-        expect(page.locator("#governor-why")).to_have_text("Level 2, because of the pressure on power, 95 %")
+        # The zone that is nearest to its limit.
+        expect(card(page, "Temperature").locator(".number")).to_have_text("61 °C")
+        expect(card(page, "Temperature").locator(".detail")).to_have_text("24 °C below its limit · x86_pkg_temp")
+        expect(card(page, "Memory").locator(".number")).to_have_text("412 MiB")
+        expect(card(page, "Memory").locator(".detail")).to_have_text("of 1 GiB, 612 MiB left")
+        expect(page.locator("#governor-level")).to_have_text("Full service")
+        expect(page.locator("#governor-why")).to_have_text("Nothing that is measured is short.")
+        expect(page.locator("#pressures .meter").filter(has_text="Power").locator(".share")).to_have_text(re.compile("^3[345] %$"))
 
 
-@pytest.mark.parametrize(("reason", "title"), [("loading", "Loading"), ("draining", "Draining"), ("power", "Shedding"), ("thermal", "Shedding"),
-                                               ("memory", "Shedding"), ("queue_full", "Shedding"), ("failed", "Failed"), ("something_new", "Shedding")])
+def test_what_an_answer_cost_is_measured(chromium, box):
+    server, _ = box
+    with opened(chromium, url_of(server)) as page:
+        ask(page)
+        expect(page.locator(".cost")).to_have_text(re.compile(r" · 0?[\d.]+ J$"))
+
+
+@pytest.mark.parametrize(("resource", "name"), [("thermal", "heat"), ("power", "power"), ("memory", "memory")])
+def test_a_rehearsed_shortage_is_shown_with_its_reason_and_its_end(chromium, box, resource, name):
+    server, sensors = box
+    with opened(chromium, url_of(server)) as page:
+        expect(page.locator("#governor-level")).to_have_text("Full service", timeout=SOON)
+        sensors.rehearse(resource, 0.95)
+        try:
+            expect(page.locator("#status-title")).to_have_text("Refusing requests", timeout=SOON)
+            expect(page.locator("#status-why")).to_contain_text({"thermal": "Too hot", "power": "Short of power", "memory": "memory"}[resource])
+            expect(page.locator("#status-why")).to_contain_text("This is a rehearsal.")
+            expect(page.locator("#governor-level")).to_have_text("New requests refused")
+            expect(page.locator("#governor-why")).to_contain_text(f"Level 6 of 6, because of {name} (a rehearsal).")
+            expect(page.locator("#pressures .note-tag")).to_have_text("rehearsed")
+            ask(page)
+            expect(page.locator(".failed .cost")).to_contain_text(re.compile(r"Try again in \d+ s"))
+            expect(page.locator("#actions li").first).to_contain_text(f"for {name}", timeout=SOON)
+            picture(page, f"shedding-{resource}")
+        finally:
+            sensors.rehearse(resource, None)
+        expect(page.locator("#status-title")).to_have_text("Ready", timeout=SOON)
+        expect(page.locator("#governor-level")).to_have_text("Full service", timeout=2 * SOON)
+        ask(page)
+        expect(page.locator(".answer .text").last).to_contain_text("aisle 12", timeout=SOON)
+
+
+def test_models_that_do_not_chat_are_listed_and_not_offered(chromium, server):
+    def models(*chatting):
+        embedder = {"id": "minilm", "edgellm": {"state": "ready", "kind": "embedding", "dimensions": 384, "architecture": "bert"}}
+        return replying(200, {"object": "list", "data": [embedder, *chatting]})
+
+    kiosk = {"id": "kiosk", "edgellm": {"state": "ready", "kind": "chat"}}
+    with opened(chromium, url_of(server), {"v1/models": models(kiosk)}) as page:
+        expect(page.locator("#models")).to_contain_text("embedding, 384 dimensions")
+        expect(page.locator("#chat-model-row")).to_be_hidden()
+        ask(page)
+        expect(page.locator(".answer .text")).to_contain_text("aisle 12")
+    with opened(chromium, url_of(server), {"v1/models": models()}) as page:
+        expect(page.get_by_text("None of the models here can chat.")).to_be_visible()
+        expect(page.get_by_role("button", name="Send")).to_be_disabled()
+
+
+@pytest.mark.parametrize(("reason", "title"), [("loading", "Loading"), ("draining", "Draining"), ("power", "Refusing requests"), ("thermal", "Refusing requests"),
+                                               ("memory", "Refusing requests"), ("queue_full", "Refusing requests"), ("failed", "Failed"), ("something_new", "Refusing requests")])
 def test_it_says_why_requests_are_refused(chromium, server, reason, title):
     answer = replying(503, {"status": reason, "models": [{"model": "kiosk", "reason": reason}]})
     with opened(chromium, url_of(server), {"ready": answer}) as page:
         expect(page.locator("#status-title")).to_have_text(title)
         expect(page.locator("#status-why")).not_to_be_empty()
+        picture(page, f"refusing-{reason}")
 
 
 def test_a_refusal_is_told_in_the_chat_with_when_to_come_back(chromium, server):
@@ -210,7 +277,7 @@ def test_a_refusal_is_told_in_the_chat_with_when_to_come_back(chromium, server):
 
     with opened(chromium, url_of(server), {"v1/chat/completions": refuse}) as page:
         ask(page)
-        expect(page.locator(".failed .cost")).to_have_text("over the power budget Come back in 7 s.")
+        expect(page.locator(".failed .cost")).to_have_text("Short of power; new requests are refused until the draw falls. Try again in 7 s.")
         expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
@@ -230,6 +297,7 @@ def test_it_notices_a_stopped_server_and_goes_on_when_it_is_back(chromium):
             expect(page.locator("#status-title")).to_have_text("Not reachable", timeout=SOON)
             ask(page)
             expect(page.locator(".failed .cost")).to_have_text("The server cannot be reached.")
+            picture(page, "unreachable")
             with gateway(port=server.port):
                 expect(page.locator("#status-title")).to_have_text("Ready", timeout=SOON)
                 ask(page)
@@ -274,8 +342,9 @@ def test_the_keyboard_is_enough(chromium, server):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("device", "viewport"), [("phone", PHONE), ("tablet", TABLET), ("desktop", DESKTOP)])
-def test_it_is_accessible_and_fits_the_screen(chromium, server, device, viewport, scheme):
-    with opened(chromium, url_of(server), {"metrics": with_sensors}, viewport=viewport, color_scheme=scheme) as page:
+def test_it_is_accessible_and_fits_the_screen(chromium, box, device, viewport, scheme):
+    server, _ = box
+    with opened(chromium, url_of(server), viewport=viewport, color_scheme=scheme) as page:
         expect(card(page, "Power").locator("path.limit")).to_have_count(1, timeout=SOON)
         ask(page)
         expect(page.locator(".cost")).not_to_be_empty()
@@ -284,8 +353,7 @@ def test_it_is_accessible_and_fits_the_screen(chromium, server, device, viewport
         assert len(found["passes"]) > 20, "axe ran"
         assert [(fault["id"], fault["help"], [node["target"] for node in fault["nodes"]]) for fault in found["violations"]] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
-        if SCREENSHOTS:
-            page.screenshot(path=Path(SCREENSHOTS) / f"{device}-{scheme}.png", full_page=True)
+        picture(page, f"{device}-{scheme}")
 
 
 def test_nothing_moves_for_those_who_do_not_want_it(chromium, server):

@@ -2,7 +2,7 @@
 // stays sharp at any size, and is a dozen elements that tests and screen readers can look into.
 
 const SVG = "http://www.w3.org/2000/svg";
-const MARGIN = { top: 8, right: 6, bottom: 20, left: 46 };
+const MARGIN = { top: 8, right: 6, bottom: 20, left: 56 };
 const LEAST_SECONDS = 60; // shown at first; it grows with what there is
 
 /**
@@ -39,7 +39,7 @@ export class Chart {
   say(number, detail) {
     this.number.textContent = number;
     this.detail.textContent = detail;
-    this.plot.setAttribute("aria-label", `${this.options.title}: ${number} ${detail}. A chart of what it was before.`);
+    this.plot.setAttribute("aria-label", `${this.options.title}: ${number} ${detail.replace(/\.$/, "")}. A chart of what it was before.`);
   }
 
   /** Whether there is anything to draw; a card without says why in its detail. */

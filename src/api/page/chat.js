@@ -1,12 +1,15 @@
 // The chat box: streams an answer, shows its tokens as they come, and says what it cost.
 
 import { number, seconds } from "./panels.js";
-import { askMetrics } from "./server.js";
+import { askMetrics, refusal } from "./server.js";
+
+const LEAST_SECONDS = 0.2; // shorter times are no measure of a speed
 
 const byId = (id) => document.getElementById(id);
 
 export class Chat {
   #turns = []; // what was said so far, as the API wants it
+  #offered; // models to choose from
   #running; // the AbortController of the answer under way
 
   constructor() {
@@ -31,11 +34,13 @@ export class Chat {
 
   /** Offers these models; the choice is shown only where there is one. */
   offer(ids) {
-    const offered = [...this.model.options].map((option) => option.value);
-    if (ids.join("\n") === offered.join("\n")) return;
+    if (ids.join("\n") === this.#offered?.join("\n")) return;
+    this.#offered = ids;
     const chosen = this.model.value;
     this.model.replaceChildren(...ids.map((id) => new Option(id, id, false, id === chosen)));
     byId("chat-model-row").hidden = ids.length < 2;
+    byId("chat-none").hidden = ids.length > 0;
+    for (const control of document.querySelectorAll("#chat-send, #chat-question, #chat-suggestions button")) control.disabled = ids.length === 0;
   }
 
   async #ask(text) {
@@ -50,7 +55,8 @@ export class Chat {
       const before = await askMetrics();
       const answer = await this.#stream(turn, entry.text);
       this.#turns.push(turn, { role: "assistant", content: answer.text });
-      entry.cost.textContent = cost(answer, energy(answer, this.model.value, before, await askMetrics()));
+      const parts = cost(answer, energy(answer, this.model.value, before, await askMetrics()));
+      entry.cost.replaceChildren(...parts.flatMap((part, index) => [index ? " · " : "", whole(part)]));
     } catch (error) {
       entry.cost.textContent = error.name === "AbortError" ? "Stopped." : error.message;
       entry.root.classList.toggle("failed", error.name !== "AbortError");
@@ -101,9 +107,10 @@ export class Chat {
       throw new Error("The server cannot be reached.");
     }
     if (response.ok) return response;
-    const message = await response.json().then((answer) => answer.error?.message, () => undefined);
+    const failure = await response.json().then((answer) => answer.error, () => undefined);
     const later = response.headers.get("retry-after");
-    throw new Error(`${message ?? `The server answered with status ${response.status}.`}${later ? ` Come back in ${later} s.` : ""}`);
+    const said = refusal(failure?.code) ?? failure?.message ?? `The server answered with status ${response.status}.`;
+    throw new Error(later ? `${said} Try again in ${later} s.` : said);
   }
 
   #write(kind, text) {
@@ -179,17 +186,30 @@ function energy({ usage }, model, before, after) {
   return before && grown("count") === 1 ? grown("sum") : undefined;
 }
 
+/** What an answer cost, in parts. */
 function cost({ usage, first, whole }, joules) {
   const tokens = usage?.completion_tokens;
   const parts = [];
   if (tokens !== undefined) parts.push(`${tokens} ${tokens === 1 ? "token" : "tokens"}`);
   parts.push(`${seconds(whole)}`);
   if (first !== undefined) parts.push(`first after ${seconds(first)}`);
-  if (tokens > 1 && whole > first) parts.push(`${number((tokens - 1) / (whole - first))} tokens/s`);
+  if (tokens > 1) {
+    // Tokens that came at once, to a browser that was busy, say nothing about how fast they were made.
+    const since = whole - first >= LEAST_SECONDS ? first : 0;
+    parts.push(`${number((since ? tokens - 1 : tokens) / (whole - since))} tokens/s`);
+  }
   if (usage) {
     const cached = usage.prompt_tokens_details?.cached_tokens;
     parts.push(`prompt ${usage.prompt_tokens}${cached ? ` (${cached} cached)` : ""}`);
   }
   parts.push(joules === undefined ? "energy not measured" : `${joules.toLocaleString("en", { maximumSignificantDigits: 2 })} J`);
-  return parts.join(" · ");
+  return parts;
+}
+
+/** Words that stay on one line. */
+function whole(text) {
+  const made = document.createElement("span");
+  made.className = "whole";
+  made.textContent = text;
+  return made;
 }

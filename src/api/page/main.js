@@ -4,7 +4,7 @@
 import { Chart } from "./chart.js";
 import { Chat } from "./chat.js";
 import { Readings } from "./metrics.js";
-import { PANELS, bytes, governor, levelName, newActions, number, words } from "./panels.js";
+import { PANELS, bytes, governor, levelName, newActions, number, resourceName, silentSensors } from "./panels.js";
 import { look } from "./server.js";
 
 const EVERY_MS = 2000;
@@ -57,13 +57,15 @@ function showStanding({ state, title, why }) {
 }
 
 function showModels(models, reading) {
-  chat.offer(models.map((model) => model.id));
+  // What a model that is not loaded can do is not known yet.
+  chat.offer(models.filter((model) => model.edgellm?.kind !== "embedding").map((model) => model.id));
   byId("models").replaceChildren(...models.map((model) => {
     const about = model.edgellm ?? {};
     const item = make("li", "model");
     const head = make("div", "model-head");
     head.append(make("strong", "", model.id), make("span", `tag ${about.state === "ready" ? "good" : "bad"}`, about.state ?? "unknown"));
     const facts = [
+      about.kind === "embedding" && `embedding${about.dimensions ? `, ${number(about.dimensions)} dimensions` : ""}`,
       about.architecture,
       about.quantization,
       about.parameters && `${compact(about.parameters)} parameters`,
@@ -81,14 +83,16 @@ function showGovernor(reading) {
   const now = governor(reading);
   if (!now) {
     setText(byId("governor-level"), "Not at work");
-    setText(byId("governor-why"), "Nothing on this box is measured that it could act upon.");
+    setText(byId("governor-why"), "It has not said anything for a minute; the server's log may say why.");
     byId("pressures").replaceChildren();
     return;
   }
-  const most = now.pressures[0];
-    setText(byId("governor-level"), levelName(now.level));
-  setText(byId("governor-why"), most ? `${now.level > 0 ? `Level ${number(now.level)}, because of the pressure on` : "Highest pressure:"} ${words(most.resource)}, ${percent(most.value)}` : "");
-  byId("pressures").replaceChildren(...now.pressures.map(({ resource, value }) => meter(words(resource), value)));
+  setText(byId("governor-level"), levelName(now.level));
+  byId("governor").dataset.level = now.level;
+  setText(byId("governor-why"), now.why);
+  byId("pressures").replaceChildren(...now.pressures.map(({ resource, value, rehearsed }) => meter(resourceName(resource), value, rehearsed ? "rehearsed" : "")));
+  const silent = silentSensors(reading);
+  setText(byId("silent"), silent.length ? `Cannot be read: ${silent.join(", ")}. The server's log says why and what to do.` : "");
   byId("actions-title").hidden = actions.length === 0;
   byId("actions").replaceChildren(...actions.slice(0, ACTIONS_SHOWN).map(({ action, resource, at }) => {
     const item = make("li", "", `${action}, for ${resource} `);
@@ -106,14 +110,20 @@ function showFacts(reading) {
   setText(byId("server-facts"), parts.join(" · "));
 }
 
-/** A share of a whole, as a bar and in words. */
-function meter(name, value) {
+/** A share of a whole, as a bar and in words; one that is not known has no bar. */
+function meter(name, value, note = "") {
   const row = make("div", "meter");
-  const bar = make("div", `bar ${value >= 0.9 ? "high" : value >= 0.6 ? "raised" : ""}`);
+  const label = make("span", "name", name);
+  if (note) label.append(" ", make("span", "note-tag", note));
+  if (value === undefined) {
+    row.append(label, make("span", "unknown", "not measured"));
+    return row;
+  }
+  const bar = make("div", `bar ${value >= 0.9 ? "high" : value >= 0.8 ? "raised" : ""}`);
   const filled = make("span");
   filled.style.width = `${Math.min(Math.max(value, 0), 1) * 100}%`;
   bar.append(filled);
-  row.append(make("span", "name", name), bar, make("span", "share", percent(value)));
+  row.append(label, bar, make("span", "share", percent(value)));
   return row;
 }
 

@@ -41,12 +41,11 @@ export const PANELS = [
     lines: [{ name: "draw", kind: "first" }, { name: "budget", kind: "limit" }],
     format: (value) => `${number(value)} W`,
     read({ latest }) {
-      const draw = mainDraw(latest);
-      const budget = latest.least("edgellm_power_budget_watts")?.value;
-      const headroom = latest.sum("edgellm_power_headroom_watts");
-      if (!draw) return { values: [undefined, undefined], number: "–", detail: "This box has no power sensor that can be read." };
-      const left = budget === undefined ? "no budget set" : `of ${number(budget)} W${headroom === undefined ? "" : `, ${number(headroom)} W left`}`;
-      const source = draw.labels.quality === "estimated" ? "estimated" : draw.labels.scope;
+      const { draw, budget } = power(latest);
+      if (!draw) return unknown(latest, "edgellm_power_source_up", "source", "This box has no power sensor.");
+      const over = budget - draw.value < 0 ? `${number(draw.value - budget)} W too much` : `${number(budget - draw.value)} W left`;
+      const left = budget === undefined ? "no budget for it" : `of ${number(budget)} W, ${over}`;
+      const source = draw.labels.quality === "estimated" ? "estimated" : SCOPES[draw.labels.scope];
       return { values: [draw.value, budget], number: `${number(draw.value)} W`, detail: [left, source].filter(Boolean).join(" · ") };
     },
   },
@@ -59,9 +58,9 @@ export const PANELS = [
       const nearest = latest.least("edgellm_thermal_headroom_celsius");
       const zones = latest.all("edgellm_temperature_celsius");
       const zone = zones.find((sample) => sample.labels.zone === nearest?.labels.zone) ?? latest.greatest("edgellm_temperature_celsius");
-      if (!zone) return { values: [undefined, undefined], number: "–", detail: "This box has no temperature sensor that can be read." };
+      if (!zone) return unknown(latest, "edgellm_sensor_up", "sensor", "This box has no temperature sensor.", "thermal");
       const limit = zone.labels.zone === nearest?.labels.zone ? zone.value + nearest.value : undefined;
-      const left = limit === undefined ? "" : `${number(limit - zone.value)} °C below its limit`;
+      const left = limit === undefined ? "no limit known" : `${number(Math.abs(nearest.value))} °C ${nearest.value < 0 ? "above" : "below"} its limit`;
       return { values: [zone.value, limit], number: `${number(zone.value)} °C`, detail: [left, zone.labels.zone].filter(Boolean).join(" · ") };
     },
   },
@@ -72,19 +71,38 @@ export const PANELS = [
     step: binaryStep,
     read({ latest }) {
       const [used, limit] = [latest.sum("edgellm_memory_usage_bytes"), latest.least("edgellm_memory_limit_bytes")?.value];
-      if (used !== undefined) return { values: [used, limit], number: bytes(used), detail: limit === undefined ? "in use" : `of ${bytes(limit)}` };
+      if (used !== undefined && limit !== undefined) return { values: [used, limit], number: bytes(used), detail: `of ${bytes(limit)}, ${bytes(Math.max(limit - used, 0))} left` };
       const own = latest.sum("process_resident_memory_bytes");
-      if (own !== undefined) return { values: [own, undefined], number: bytes(own), detail: "held by the server itself" };
-      return { values: [undefined, undefined], number: "–", detail: "Memory use cannot be read here." };
+      if (own !== undefined) return { values: [own, undefined], number: bytes(own), detail: "by the server itself; the limit is unknown" };
+      return { values: [undefined, undefined], number: "Unknown", detail: "It cannot be read here." };
     },
   },
 ];
 
-/** The draw that stands for the box: of the whole board where that is known, and measured rather than estimated. */
-function mainDraw(reading) {
-  const rank = ({ labels }) => (labels.scope === "board" ? 0 : 1) + (labels.quality === "estimated" ? 2 : 0);
-  return reading.all("edgellm_power_draw_watts").reduce((best, sample) => (best && rank(best) <= rank(sample) ? best : sample), undefined);
+/** What a panel says whose sensors are silent: that they are, where there are any. */
+function unknown(reading, status, label, none, only) {
+  const silent = reading.all(status).filter(({ labels, value }) => value === 0 && (only === undefined || labels[label] === only)).map(({ labels }) => words(labels[label]));
+  const detail = silent.length ? `Cannot be read: ${silent.join(", ")}. The server's log says why.` : none;
+  return { values: [undefined, undefined], number: "Unknown", detail };
 }
+
+/**
+ * The draw that is held against a budget, and that budget: the two that the headroom is between, for a draw has its own
+ * scope. Where there is no headroom, the draw that says most: of the whole board, and measured rather than estimated.
+ */
+function power(reading) {
+  const draws = reading.all("edgellm_power_draw_watts");
+  const headroom = reading.sum("edgellm_power_headroom_watts");
+  for (const draw of headroom === undefined ? [] : draws) {
+    for (const { value: budget } of reading.all("edgellm_power_budget_watts")) {
+      if (Math.abs(budget - draw.value - headroom) < 1e-6) return { draw, budget };
+    }
+  }
+  const rank = ({ labels }) => ["board", "package", "part"].indexOf(labels.scope) + (labels.quality === "estimated" ? 3 : 0);
+  return { draw: draws.reduce((best, sample) => (best && rank(best) <= rank(sample) ? best : sample), undefined) };
+}
+
+const SCOPES = { board: "whole board", package: "processor", part: "a part of the board" };
 
 // The governor's measures in the order of their levels, which begin at 1.
 const MEASURES = {
@@ -96,19 +114,54 @@ const MEASURES = {
   refuse: "New requests refused",
 };
 
+// What the box may be short of, in words.
+const RESOURCES = { power: "Power", thermal: "Heat", memory: "Memory", cpu: "Other programs" };
+
+/** A resource as a row or the beginning of a sentence has it. */
+export function resourceName(resource) {
+  return RESOURCES[resource] ?? words(resource);
+}
+
 /** A level in words. */
 export function levelName(level) {
   return level > 0 ? Object.values(MEASURES)[level - 1] ?? "Held back" : "Full service";
 }
 
-/** The governor's level and the resource that presses most. `undefined` where the server has none. */
+/**
+ * The governor's level, what presses how much (`value` is `undefined` where that is unknown), and why the level is what it is.
+ * `undefined` where the server has no governor.
+ */
 export function governor(reading) {
   const level = reading.sum("edgellm_governor_level");
-  const pressures = reading
-    .all("edgellm_governor_pressure_ratio")
-    .map(({ labels, value }) => ({ resource: labels.resource, value }))
-    .sort((a, b) => b.value - a.value);
-  return level === undefined ? undefined : { level, pressures };
+  if (level === undefined) return undefined;
+  const pressures = Object.keys(RESOURCES).map((resource) => ({
+    resource,
+    value: reading.sum("edgellm_governor_pressure_ratio", { resource }),
+    rehearsed: reading.sum("edgellm_governor_rehearsed_pressure_ratio", { resource }) !== undefined,
+  }));
+  return { level, pressures, why: why(reading, level, pressures) };
+}
+
+function why(reading, level, pressures) {
+  const all = reading.all("edgellm_governor_measure_active");
+  if (all.length === 0) return "It only watches: every measure is switched off in the configuration.";
+  if (level === 0) {
+    const known = pressures.filter(({ value }) => value !== undefined);
+    return known.length ? "Nothing that is measured is short." : "Nothing that it could act upon is measured on this box.";
+  }
+  const name = Object.keys(MEASURES)[level - 1];
+  const short = all.filter(({ labels, value }) => value === 1 && labels.action === name).map(({ labels }) => labels.resource);
+  const causes = short.map((resource) => `${resourceName(resource).toLowerCase()}${pressures.find((one) => one.resource === resource)?.rehearsed ? " (a rehearsal)" : ""}`);
+  const others = all.filter(({ labels, value }) => value === 1 && labels.action !== name).map(({ labels }) => MEASURES[labels.action] ?? words(labels.action));
+  const also = others.length ? ` In force as well: ${[...new Set(others)].join(", ").toLowerCase()}.` : "";
+  return `Level ${number(level)} of 6, because of ${causes.join(" and ") || "what was short a moment ago"}.${also}`;
+}
+
+/** Sensors that are there and say nothing that can be true, by name. */
+export function silentSensors(reading) {
+  // Chips tell of their channels, by name.
+  const silent = (status, label) => reading.all(status).filter(({ labels, value }) => value === 0 && labels[label] !== "hwmon").map(({ labels }) => words(labels[label]));
+  return [...new Set([...silent("edgellm_power_source_up", "source"), ...silent("edgellm_sensor_up", "sensor")])];
 }
 
 /** Measures of the governor that were counted between two readings, as `{ action, resource }`. */
@@ -117,7 +170,7 @@ export function newActions(before, after) {
   return after
     .all(name)
     .filter(({ labels, value }) => value > (before.sum(name, labels) ?? 0))
-    .map(({ labels }) => ({ action: MEASURES[labels.action] ?? words(labels.action), resource: words(labels.resource) }));
+    .map(({ labels }) => ({ action: MEASURES[labels.action] ?? words(labels.action), resource: resourceName(labels.resource).toLowerCase() }));
 }
 
 /** A metric's label as words. */

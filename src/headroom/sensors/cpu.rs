@@ -5,6 +5,9 @@ use std::time::Instant;
 use super::super::reading::{Reading, Report, Sensor};
 use super::super::roots::{self, Problem, Roots};
 
+/// No machine has counted more; so none of the sums below can overflow.
+const MOST_TICKS: u64 = 1 << 60;
+
 /// Ticks since the system started, of all cores together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CpuTimes {
@@ -27,7 +30,9 @@ impl CpuTimes {
             .strip_prefix("cpu ")
             .map(|rest| rest.split_whitespace().take(8).map(str::parse).collect())
             .and_then(Result::ok)
-            .filter(|ticks: &Vec<u64>| ticks.len() == 8);
+            .filter(|ticks: &Vec<u64>| {
+                ticks.len() == 8 && ticks.iter().all(|one| *one < MOST_TICKS)
+            });
         let Some(ticks) = ticks else {
             return Err(Problem::garbage(&path, &line));
         };
@@ -88,12 +93,15 @@ fn own_ticks(roots: &Roots) -> Result<Option<u64>, Problem> {
         let mut fields = rest.split_whitespace().skip(11);
         let user: u64 = fields.next()?.parse().ok()?;
         let system: u64 = fields.next()?.parse().ok()?;
-        Some(user + system)
+        user.checked_add(system).filter(|ticks| *ticks < MOST_TICKS)
     });
     ticks
         .map(Some)
         .ok_or_else(|| Problem::garbage(&path, &text))
 }
+
+/// Kilohertz that a core can mean.
+const PLAUSIBLE: std::ops::RangeInclusive<u32> = 1..=20_000_000;
 
 /// The mean clock of the cores that are on.
 #[derive(Debug)]
@@ -110,7 +118,7 @@ impl Sensor for Frequency {
         for (_, core) in roots::numbered(&roots.sysfs.join("devices/system/cpu"), "cpu") {
             let path = core.join("cpufreq/scaling_cur_freq");
             let clock = roots::number::<u32>(&path).and_then(|clock| match clock {
-                Some(0) => Err(Problem::garbage(&path, &0)),
+                Some(found) if !PLAUSIBLE.contains(&found) => Err(Problem::garbage(&path, &found)),
                 other => Ok(other),
             });
             kilohertz.extend(report.note(clock).map(f64::from));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::super::energy::{EnergyCounter, MOST_WATTS, Step};
+use super::super::energy::{EnergyCounter, MOST_WATTS, Step, is_limit};
 use super::super::reading::{Budget, Draw, Quality, Reading, Report, Scope, Sensor};
 use super::super::roots::{self, Problem, Roots};
 
@@ -127,12 +127,13 @@ impl Sensor for Hwmon {
                         let scope = self.scope(&chip.name, label.as_deref());
                         let cap = chip.path.join(format!("power{number}_cap"));
                         report.sources.push((source.clone(), true));
-                        let cap = roots::maybe::<f64>(&cap).filter(|cap| *cap > 0.0);
-                        if let Some(microwatts) = cap.filter(|_| scope == Scope::Board) {
+                        let cap = roots::maybe::<f64>(&cap).map(|microwatts| microwatts / 1e6);
+                        let cap = cap.filter(|watts| is_limit(*watts));
+                        if let Some(watts) = cap.filter(|_| scope == Scope::Board) {
                             report.push(Reading::Budget(Budget {
                                 source: "cap",
                                 scope,
-                                watts: microwatts / 1e6,
+                                watts,
                             }));
                         }
                         match measured {

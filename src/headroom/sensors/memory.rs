@@ -60,6 +60,9 @@ fn kibibytes(text: &str, name: &str) -> Option<f64> {
     value.parse::<u64>().ok().map(|value| value as f64 * 1024.0)
 }
 
+/// What version 1 writes for no limit is the highest number of whole pages below 2^63: twice this.
+const UNLIMITED: f64 = 4.6e18;
+
 /// The control groups of this process, versions 1 and 2.
 #[derive(Debug)]
 pub(crate) struct ControlGroup;
@@ -78,7 +81,7 @@ impl Sensor for ControlGroup {
         let most = system(roots)
             .ok()
             .flatten()
-            .map_or(f64::INFINITY, |(total, _)| total);
+            .map_or(UNLIMITED, |(total, _)| total);
         let tightest = places(&text, &roots.cgroup)
             .into_iter()
             .filter_map(|place| report.note(place.memory(most)))

@@ -2,6 +2,8 @@
 
 mod board_model;
 mod cpu;
+#[cfg(test)]
+mod hostile;
 mod hwmon;
 mod jetson;
 mod memory;

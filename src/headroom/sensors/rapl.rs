@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::super::energy::{EnergyCounter, Step};
+use super::super::energy::{EnergyCounter, Step, is_limit};
 use super::super::reading::{Budget, Draw, Quality, Reading, Report, Scope, Sensor};
 use super::super::roots::{self, Problem, Roots};
 
@@ -120,7 +120,7 @@ fn limit(zones: &[(String, PathBuf)]) -> Option<f64> {
         })?;
         let path = zone.join(format!("constraint_{long_term}_power_limit_uw"));
         let microwatts: f64 = roots::maybe(&path)?;
-        (microwatts > 0.0).then_some(microwatts / 1e6)
+        Some(microwatts / 1e6).filter(|watts| is_limit(*watts))
     };
     zones.iter().map(|(_, zone)| of_zone(zone)).sum()
 }

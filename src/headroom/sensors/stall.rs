@@ -6,6 +6,9 @@ use std::time::Instant;
 use super::super::reading::{Reading, Report, Sensor};
 use super::super::roots::{self, Problem, Roots};
 
+/// Thirty years.
+const MOST_MICROSECONDS: f64 = 1e15;
+
 #[derive(Debug)]
 pub(crate) struct PressureStall;
 
@@ -44,7 +47,9 @@ fn total(text: &str, kind: &str) -> Option<f64> {
         .split_whitespace()
         .find_map(|field| field.strip_prefix("total="))?;
     #[allow(clippy::cast_precision_loss)] // microseconds of a machine's life
-    total.parse::<u64>().ok().map(|total| total as f64)
+    let total = total.parse::<u64>().ok().map(|total| total as f64);
+    // A counter that was believed once too high would never be corrected.
+    total.filter(|total| *total < MOST_MICROSECONDS)
 }
 
 #[cfg(test)]

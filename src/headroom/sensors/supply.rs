@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::super::energy::MOST_WATTS;
+use super::super::energy::{MOST_WATTS, is_limit};
 use super::super::reading::{Budget, Draw, Quality, Reading, Report, Scope, Sensor};
 use super::super::roots::{self, Problem, Roots};
 
@@ -83,11 +83,15 @@ impl Sensor for Batteries {
                 .reduce(|all, one| all.zip(one).map(|((a, b), (c, d))| (a + c, b + d)))
                 .flatten()
         {
-            report.push(Reading::Budget(Budget {
-                source: BATTERY,
-                scope: Scope::Board,
-                watts: lasting(left, full, self.floor, runtime),
-            }));
+            let watts = lasting(left, full, self.floor, runtime);
+            // Nothing is left to spend, or so much that it limits nothing.
+            if watts <= MOST_WATTS {
+                report.push(Reading::Budget(Budget {
+                    source: BATTERY,
+                    scope: Scope::Board,
+                    watts,
+                }));
+            }
         }
         report
     }
@@ -153,7 +157,7 @@ impl Sensor for Supply {
                 continue;
             }
             let limit = micro(&path, "input_power_limit");
-            watts.extend(report.note(limit).filter(|watts| *watts > 0.0));
+            watts.extend(report.note(limit).filter(|watts| is_limit(*watts)));
         }
         watts.extend(raspberry_pi(roots));
         if let Some(watts) = watts.into_iter().reduce(f64::min) {
@@ -171,12 +175,10 @@ impl Sensor for Supply {
 /// in the device tree as a number of 32 bits, highest byte first.
 fn raspberry_pi(roots: &Roots) -> Option<f64> {
     let path = "firmware/devicetree/base/chosen/power/max_current";
-    let bytes: [u8; 4] = std::fs::read(roots.sysfs.join(path))
-        .ok()?
-        .try_into()
-        .ok()?;
+    let bytes = roots::bytes(&roots.sysfs.join(path)).ok().flatten()?;
+    let bytes: [u8; 4] = bytes.try_into().ok()?;
     let watts = f64::from(u32::from_be_bytes(bytes)) / 1e3 * 5.0;
-    (watts > 0.0 && watts <= MOST_WATTS).then_some(watts)
+    is_limit(watts).then_some(watts)
 }
 
 fn of_type(roots: &Roots, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {

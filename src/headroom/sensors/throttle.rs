@@ -19,6 +19,8 @@ pub(crate) struct CoreCounters {
     slowed: Option<(Instant, f64)>,
 }
 
+/// Between two looks; the kernel counts no more than one in a tick.
+const MOST_EVENTS: u64 = 1_000_000;
 /// The share of the time is about so many seconds.
 const LOOKS_BACK: f64 = 20.0;
 
@@ -38,9 +40,14 @@ impl Sensor for CoreCounters {
                 let path = folder.join(file);
                 let count = report.note(roots::number::<u64>(&path))?;
                 let before = self.last.get(&path).copied();
-                now.insert(path, count);
                 // A core that just came back has only begun to tell, or counts anew.
-                Some(before.map_or(0, |before| count.saturating_sub(before)))
+                let moved = before.map_or(0, |before| count.saturating_sub(before));
+                if moved > MOST_EVENTS {
+                    report.problems.push(Problem::garbage(&path, &count));
+                    return None;
+                }
+                now.insert(path, count);
+                Some(moved)
             };
             if let Some(events) = moved("core_throttle_count", &mut report) {
                 *by_core.get_or_insert(0) += events;
