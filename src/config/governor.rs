@@ -72,7 +72,7 @@ pub(super) const SECTION: Section = Section {
             .doc("Used memory from which fewer requests run at once; 0 is never."),
         Key::percent("memory_refuse_percent", 95)
             .doc("Used memory from which requests are refused; 0 is never."),
-        Key::percent("cpu_flex_percent", 85)
+        Key::percent("cpu_flex_percent", 0)
             .doc("Processor time that other programs take from which flex requests are parked; 0 is never."),
         Key::percent("cpu_rows_percent", 85)
             .doc("Processor time that other programs take from which fewer requests run at once; 0 is never."),

@@ -65,6 +65,8 @@ impl Gateway {
             .arg(model)
             // The model is small and the tests run side by side.
             .env("EDGELLM__MODELS__THREADS", "1")
+            // What else runs on the machine is not what tests are about.
+            .env("EDGELLM__GOVERNOR__ENABLED", "false")
             .envs(env.iter().copied())
             .env("EDGELLM__TELEMETRY__LOG_FORMAT", "json")
             .stderr(Stdio::piped())

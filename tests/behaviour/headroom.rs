@@ -45,6 +45,7 @@ impl Tree {
             ("EDGELLM__GOVERNOR__SYSFS_ROOT", sys.as_str()),
             ("EDGELLM__GOVERNOR__PROCFS_ROOT", proc.as_str()),
             ("EDGELLM__GOVERNOR__REHEARSAL_DIR", rehearsal.as_str()),
+            ("EDGELLM__GOVERNOR__ENABLED", "true"),
             ("EDGELLM__GOVERNOR__SAMPLE_INTERVAL_MS", "100"),
             ("EDGELLM__GOVERNOR__ESCALATE_SECONDS", "0"),
             ("EDGELLM__GOVERNOR__RECOVER_SECONDS", "1"),

@@ -39,7 +39,7 @@ class Sensors:
 
     def settings(self) -> dict[str, str]:
         """Environment for a server that looks here. A rehearsal takes effect at once and is soon over."""
-        settings = {"SYSFS_ROOT": self.sysfs, "PROCFS_ROOT": self.procfs, "REHEARSAL_DIR": self.rehearsal, "POWER_BUDGET_WATTS": BUDGET_WATTS,
+        settings = {"ENABLED": "true", "SYSFS_ROOT": self.sysfs, "PROCFS_ROOT": self.procfs, "REHEARSAL_DIR": self.rehearsal, "POWER_BUDGET_WATTS": BUDGET_WATTS,
                     "ESCALATE_SECONDS": 0, "RECOVER_SECONDS": 2}
         return {f"EDGELLM__GOVERNOR__{key}": str(value) for key, value in settings.items()}
 

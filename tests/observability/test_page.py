@@ -171,7 +171,7 @@ def test_a_chart_tells_the_value_at_a_moment_to_mouse_and_keyboard(chromium, ser
 
 
 def test_a_box_without_sensors_says_so_and_shows_no_zeros(chromium, tmp_path):
-    nothing = {f"EDGELLM__GOVERNOR__{root}_ROOT": str(tmp_path) for root in ("SYSFS", "PROCFS")}
+    nothing = {f"EDGELLM__GOVERNOR__{root}_ROOT": str(tmp_path) for root in ("SYSFS", "PROCFS")} | {"EDGELLM__GOVERNOR__ENABLED": "true"}
     with gateway(env=nothing) as server, opened(chromium, url_of(server)) as page:
         for title, what in (("Power", "power"), ("Temperature", "temperature")):
             expect(card(page, title).locator(".detail")).to_have_text(f"This box has no {what} sensor.")

@@ -43,6 +43,8 @@ export async function startGateway(...more) {
   const url = `http://127.0.0.1:${await freePort()}`;
   const server = spawn(binary, ["serve", "--config", `${root}config/edgellm.toml`, "--listen", url.slice("http://".length), ...more], {
     cwd: root,
+    // What else runs on the machine is not what tests are about.
+    env: { ...process.env, EDGELLM__GOVERNOR__ENABLED: "false" },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const exited = once(server, "exit");

@@ -86,14 +86,16 @@ def wait_until(condition, what: str, seconds: float = 30.0):
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 
-def without_edgellm_settings() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGELLM__")}
+def environment(env: dict[str, str] | None) -> dict[str, str]:
+    """Without settings of whoever runs the tests. What else runs on the machine is not what they are about."""
+    ours = {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGELLM__")}
+    return {**ours, "EDGELLM__GOVERNOR__ENABLED": "false", **(env or {})}
 
 
 def run_edgellm(*arguments, env: dict[str, str] | None = None, seconds: float = 30.0) -> subprocess.CompletedProcess:
     """Runs the binary to its end."""
     return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, timeout=seconds,
-                          stdin=subprocess.DEVNULL, env={**without_edgellm_settings(), **(env or {})})
+                          stdin=subprocess.DEVNULL, env=environment(env))
 
 
 class Gateway:
@@ -104,7 +106,7 @@ class Gateway:
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [BINARY, "serve", "--config", CONFIG, "--listen", f"127.0.0.1:{self.port}", *map(str, arguments)],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, cwd=ROOT, env={**without_edgellm_settings(), **(env or {})})
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, cwd=ROOT, env=environment(env))
 
     @property
     def base_url(self) -> str:
