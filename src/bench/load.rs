@@ -207,6 +207,7 @@ impl Load {
             ignore_eos: answers.ignore_eos,
             held: false,
         };
+        let talk = |number| ask(None, store::small_talk(number));
         let store = |name: usize, products: usize| -> Arc<str> {
             store::prompt(&format!("{round}-{name}"), products).into()
         };
@@ -250,30 +251,12 @@ impl Load {
             Self::Short { clients, questions } => {
                 let lane = |client| {
                     let numbers = (0..questions).map(|turn| turn * clients + client);
-                    let questions = numbers.map(|number| ask(None, store::small_talk(number)));
+                    let questions = numbers.map(talk);
                     at_once(Part::Short, questions.collect())
                 };
                 vec![(0..clients).map(lane).collect()]
             }
-            Self::Structured { clients, questions } => {
-                // Both kinds are as long, and take turns.
-                let lane = |turn: usize, client: usize, held: bool| {
-                    let question = Question {
-                        ignore_eos: true,
-                        held,
-                        ..ask(None, store::small_talk(turn * clients + client))
-                    };
-                    at_once(if held { Part::Held } else { Part::Free }, vec![question])
-                };
-                let turns = (0..questions).flat_map(|turn| [(turn, false), (turn, true)]);
-                turns
-                    .map(|(turn, held)| {
-                        (0..clients)
-                            .map(|client| lane(turn, client, held))
-                            .collect()
-                    })
-                    .collect()
-            }
+            Self::Structured { clients, questions } => structured(clients, questions, talk),
             Self::Arrivals {
                 rate,
                 requests,
@@ -325,6 +308,26 @@ fn rush(clients: usize, question: impl Fn(usize) -> Question) -> Vec<Step> {
     let lane = |part, number| at_once(part, vec![question(number)]);
     let others = (1..=clients).map(|number| lane(Part::Warm, number));
     vec![vec![lane(Part::Cold, 0)], others.collect()]
+}
+
+/// Each question twice in turn, with a free answer and with one that is held to a schema. Both go on to
+/// their last token.
+fn structured(clients: usize, questions: usize, question: impl Fn(usize) -> Question) -> Vec<Step> {
+    let lane = |number: usize, held: bool| {
+        let question = Question {
+            ignore_eos: true,
+            held,
+            ..question(number)
+        };
+        at_once(if held { Part::Held } else { Part::Free }, vec![question])
+    };
+    let step = |turn: usize, held: bool| {
+        let numbers = turn * clients..(turn + 1) * clients;
+        numbers.map(|number| lane(number, held)).collect()
+    };
+    (0..questions)
+        .flat_map(|turn| [step(turn, false), step(turn, true)])
+        .collect()
 }
 
 /// A lane of the foreground that begins with its step.
