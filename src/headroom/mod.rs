@@ -12,9 +12,10 @@
 //! | `outlook` | headroom and pressure: plain functions of readings |
 //! | `watched` | a sensor on a thread of its own |
 //! | `monitor` | asks all sensors, keeps averages, counts what fails |
-//! | `series` | the metrics |
+//! | `series`, `gauges` | the metrics |
 
 mod energy;
+mod gauges;
 mod monitor;
 mod outlook;
 mod reading;
