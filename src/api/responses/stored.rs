@@ -25,6 +25,7 @@ type Id = Result<Path<String>, PathRejection>;
 /// A response that is no more.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "DeletedResponse")]
+#[allow(clippy::struct_field_names)] // OpenAI's
 pub(in crate::api) struct Deleted {
     id: String,
     #[schemars(transform = among(["response"]))]
