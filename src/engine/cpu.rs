@@ -3,7 +3,7 @@
 //! The usual build compiles one set, for the machine that builds
 //! (`deploy/cpu-kernels.sh`); a processor without it would die of SIGILL in the
 //! first matrix product, so it is asked first. The `portable` build carries a
-//! library for each generation, of which [`portable`] takes one.
+//! library for each generation, of which `portable` takes one.
 
 use std::sync::OnceLock;
 
