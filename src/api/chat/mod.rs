@@ -29,7 +29,7 @@ use super::generation::Record;
 use super::models::find_model;
 use super::resume::{Entrance, enter};
 use super::state::AppState;
-use super::tools::Calls;
+use super::tools::{Calls, Tools};
 use answer::Answer;
 use reply::Header;
 use validate::{Chat, Output};
@@ -142,10 +142,9 @@ pub(super) fn conversation(
     messages: Vec<Message>,
     tools: Vec<Tool>,
 ) -> Result<Conversation, ApiError> {
-    let tools = messages::tools(tools)?.into_iter();
     Ok(Conversation {
+        tools: Tools::new(messages::tools(tools)?, None, None, None)?.shown,
         messages: messages::messages(messages)?,
-        tools: tools.map(|tool| tool.shown).collect(),
         ..Conversation::default()
     })
 }

@@ -168,10 +168,20 @@ impl Operation {
             .or_insert_with(|| json!({"description": about, "headers": headers()}))
     }
 
-    /// Server-sent events, the data of each a `schema`.
+    /// Server-sent events: the schema is that of one event, whose data is a `schema` as text.
     pub(in crate::api) fn streams(self, about: &str, schema: &Value) -> Self {
-        let schema = json!({"type": "string", "description": about, "x-event-schema": schema});
-        self.tells("text/event-stream", &schema)
+        let data = json!({
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": schema,
+        });
+        let event = json!({
+            "type": "object",
+            "description": about,
+            "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": data},
+            "required": ["id", "data"],
+        });
+        self.tells("text/event-stream", &event)
     }
 
     /// A stream of it goes on for a client that lost its connection.
