@@ -80,7 +80,7 @@ wanted() {
 
 in_root() { cd "$root" && "$@"; }
 
-scripts() { in_root shellcheck -x run.sh test.sh .ci/run deploy/*.sh tests/scripts/*.sh; }
+scripts() { in_root shellcheck -x run.sh test.sh .ci/run deploy/*.sh fuzz/*.sh tests/scripts/*.sh; }
 
 docs() { RUSTDOCFLAGS="-D warnings" in_root cargo doc --no-deps --release --locked; }
 
@@ -115,6 +115,12 @@ embedding_model() {
 }
 
 build_server() { in_root build; }
+
+# What made-up bodies and answers lead to.
+fuzz() {
+    "$root/fuzz/run.sh" body -max_total_time="${FUZZ_SECONDS:-30}"
+    "$root/fuzz/run.sh" answer -max_total_time="${FUZZ_SECONDS:-30}"
+}
 
 # Only the programs out of the packages: installing them would start servers.
 fetch_prometheus() {
@@ -193,6 +199,7 @@ stage "format" in_root cargo fmt --check
 stage "clippy" in_root cargo clippy --release --all-targets --locked -- -D warnings
 stage "rust tests" in_root cargo test --release --locked
 stage "rust docs" docs
+stage "fuzz" fuzz
 stage "dependencies" dependencies
 stage "advisories" advisories
 stage "server build" build_server

@@ -6,7 +6,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=$1
 shift
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$here/../target} RUSTC_WRAPPER=$here/rustc.sh
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-$(dirname "$here")/target}")
+export CARGO_TARGET_DIR RUSTC_WRAPPER=$here/rustc.sh
 # The server's versions, and whatever else the targets need.
 cp "$here/../Cargo.lock" "$here/Cargo.lock"
 (cd "$here" && ${CARGO:-cargo} build --release --bin "$target")

@@ -26,8 +26,12 @@ pub(super) const READERS: [(&str, Read); 6] = [
 #[cfg_attr(test, expect(unreachable_pub, reason = "fuzz/ calls it"))]
 pub fn read_body(body: &[u8]) {
     for (path, read) in READERS {
-        if let Err(error) = read(body) {
-            check(path, &error);
+        match read(body) {
+            Ok(()) => assert!(
+                body.trim_ascii_start().starts_with(b"{"),
+                "{path} takes no object"
+            ),
+            Err(error) => check(path, &error),
         }
     }
 }
@@ -66,6 +70,22 @@ mod tests {
             for end in 0..body.len() {
                 read_body(&body[..end]);
             }
+        }
+    }
+
+    #[test]
+    fn an_object_is_not_to_be_written_as_an_array() {
+        for message in [
+            r#"["user", "hi"]"#,
+            r#"{"role": "user", "content": [["text", "hi"]]}"#,
+        ] {
+            let body = format!(r#"{{"messages": [{message}]}}"#);
+            assert!(chat::read_body(body.as_bytes()).is_err(), "{body}");
+            let body = format!(
+                r#"{{"input": [{}]}}"#,
+                message.replace("text", "input_text")
+            );
+            assert!(responses::read_body(body.as_bytes()).is_err(), "{body}");
         }
     }
 

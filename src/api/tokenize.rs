@@ -25,6 +25,7 @@ use crate::pool::Serving;
 use crate::prompt::{Conversation, End};
 
 use super::body::JsonBody;
+use super::body::only_objects;
 #[cfg(any(test, fuzzing))]
 use super::body::parse;
 use super::bounds::TOKEN;
@@ -39,6 +40,8 @@ pub(super) const LONG_TEXT: usize = 64 << 10;
 
 /// The body of `POST /tokenize`; `null` means absent.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(
     description = "Either a text or messages.",
     extend("oneOf" = [
@@ -130,6 +133,8 @@ pub(super) async fn tokenize(
 
 /// The body of `POST /detokenize`.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(description = "Tokens of a text.")]
 pub(super) struct DetokenizeRequest {
     #[schemars(with = "Option<AnyModel>")]
@@ -347,6 +352,8 @@ impl Source {
         }
     }
 }
+
+only_objects!(TokenizeRequest, DetokenizeRequest,);
 
 #[cfg(test)]
 mod tests {

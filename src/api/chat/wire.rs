@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::api::body::only_objects;
 use crate::api::bounds::{
     CHOICES, LEAST_TOKENS, LEAST_TOP_K, LONGEST_NAME, MOST_TOKENS, MOST_TOOLS, PENALTY,
     PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
@@ -19,6 +20,8 @@ use crate::prompt::Effort;
 /// The request. Numbers are wide here, so that a value out of range is refused
 /// in words rather than by type.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(
     rename = "ChatCompletionRequest",
     transform = only_in_streams,
@@ -127,6 +130,8 @@ pub(in crate::api) struct ChatRequest {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(description = "Only together with `stream`.")]
 pub(super) struct StreamOptions {
     /// Whether a chunk with the usage comes last.
@@ -135,6 +140,8 @@ pub(super) struct StreamOptions {
 
 /// `type` is `text`, `json_object` or `json_schema`.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(description = "What the answer must be.")]
 pub(super) struct ResponseFormat {
     #[serde(rename = "type")]
@@ -145,6 +152,8 @@ pub(super) struct ResponseFormat {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 pub(super) struct JsonSchemaFormat {
     #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
     pub(super) name: String,
@@ -167,6 +176,8 @@ pub(super) enum ToolChoice {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "ChosenTools")]
 pub(super) struct Chosen {
     #[serde(rename = "type")]
@@ -178,6 +189,8 @@ pub(super) struct Chosen {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "AllowedTools")]
 pub(super) struct Allowed {
     #[schemars(transform = among(["auto", "required"]))]
@@ -186,18 +199,24 @@ pub(super) struct Allowed {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 pub(super) struct AllowedTool {
     #[schemars(required)]
     pub(super) function: Option<Named>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "NamedFunction")]
 pub(super) struct Named {
     pub(super) name: String,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(
     rename = "ChatMessage",
     extend("allOf" = [
@@ -260,6 +279,8 @@ pub(super) enum Content {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(
     rename = "ContentPart",
     description = "Images, sounds and files are refused: models here read text only."
@@ -273,6 +294,8 @@ pub(super) struct Part {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(description = "The text that the answer is expected to be, which makes it faster.")]
 pub(super) struct Prediction {
     #[serde(rename = "type")]
@@ -282,12 +305,16 @@ pub(super) struct Prediction {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 pub(super) struct ToolCall {
     pub(super) id: String,
     pub(super) function: CalledFunction,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 pub(super) struct CalledFunction {
     pub(super) name: String,
     /// A JSON object in a string.
@@ -318,3 +345,19 @@ pub(super) struct Function {
     #[serde(flatten)]
     pub(super) rest: Map<String, Value>,
 }
+
+only_objects!(
+    ChatRequest,
+    StreamOptions,
+    ResponseFormat,
+    JsonSchemaFormat,
+    Chosen,
+    Allowed,
+    AllowedTool,
+    Named,
+    Message,
+    Part,
+    Prediction,
+    ToolCall,
+    CalledFunction,
+);

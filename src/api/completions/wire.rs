@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::api::body::only_objects;
 use crate::api::bounds::{
     CHOICES, LEAST_COMPLETION_TOKENS, LEAST_TOP_K, LOGPROBS, MOST_PROMPTS, MOST_TOKENS, PENALTY,
     PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
@@ -19,6 +20,8 @@ use crate::api::usage::Usage;
 
 /// Numbers are wide here, so that a value out of range is refused in words rather than by type.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(description = "A text, and how it is to go on.", transform = only_in_streams)]
 pub(in crate::api) struct CompletionRequest {
     #[schemars(with = "Option<ChatModel>")]
@@ -81,6 +84,8 @@ pub(in crate::api) struct CompletionRequest {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(
     rename = "CompletionStreamOptions",
     description = "Only together with `stream`."
@@ -149,3 +154,5 @@ pub(super) struct Logprobs {
     /// Characters before the token.
     pub(super) text_offset: Vec<usize>,
 }
+
+only_objects!(CompletionRequest, StreamOptions,);

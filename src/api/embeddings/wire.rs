@@ -8,6 +8,7 @@ use serde::de::{self, DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::vectors::Encoding;
+use crate::api::body::only_objects;
 use crate::api::bounds::TOKEN;
 use crate::api::description::{EmbeddingModel, among, at_least, each, within};
 
@@ -20,6 +21,8 @@ pub(super) const ENCODINGS: [(&str, Encoding); 2] =
     [("float", Encoding::Float), ("base64", Encoding::Base64)];
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 pub(super) struct EmbeddingRequest {
     #[schemars(with = "Option<EmbeddingModel>")]
     pub(super) model: Option<String>,
@@ -259,6 +262,8 @@ pub(super) struct Usage {
     pub(super) prompt_tokens: usize,
     pub(super) total_tokens: usize,
 }
+
+only_objects!(EmbeddingRequest,);
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::api::body::only_objects;
 use crate::api::bounds::{
     LEAST_TOKENS, LEAST_TOP_K, LONGEST_IDENTIFIER, LONGEST_NAME, MOST_TOKENS, MOST_TOOLS, PENALTY,
     PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
@@ -25,6 +26,8 @@ use crate::prompt::Effort;
 /// The request. Numbers are wide here, so that a value out of range is refused in words rather than
 /// by type.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(
     description = "What the model is to respond to, and how.",
     transform = only_in_streams
@@ -143,6 +146,8 @@ pub(in crate::api) struct ResponseRequest {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(
     rename = "ResponseStreamOptions",
     description = "Only together with `stream`."
@@ -153,6 +158,8 @@ pub(super) struct StreamOptions {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "ReasoningOptions")]
 pub(super) struct Reasoning {
     /// How much to think, for models whose template knows it; others refuse all but `none`.
@@ -167,6 +174,8 @@ pub(super) struct Reasoning {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "TextOptions")]
 pub(super) struct Text {
     #[schemars(with = "Option<Format>")]
@@ -178,6 +187,8 @@ pub(super) struct Text {
 
 /// `type` is `text`, `json_object` or `json_schema`; the rest is for the last.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(
     rename = "TextFormat",
     description = "What the answer must be; name and schema are for `json_schema`."
@@ -196,6 +207,8 @@ pub(super) struct Format {
 
 /// A message among the input items.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "InputMessage")]
 pub(super) struct Message {
     pub(super) id: Option<String>,
@@ -207,6 +220,8 @@ pub(super) struct Message {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(
     rename = "InputPart",
     description = "A part with a text, or with a refusal of the model's. Images, sounds and files are refused."
@@ -220,6 +235,8 @@ pub(super) struct Part {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "InputFunctionCall")]
 pub(super) struct FunctionCall {
     pub(super) id: Option<String>,
@@ -232,6 +249,8 @@ pub(super) struct FunctionCall {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "InputFunctionCallOutput")]
 pub(super) struct FunctionCallOutput {
     pub(super) id: Option<String>,
@@ -242,6 +261,8 @@ pub(super) struct FunctionCallOutput {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "InputReasoning")]
 pub(super) struct ReasoningItem {
     pub(super) id: Option<String>,
@@ -253,12 +274,16 @@ pub(super) struct ReasoningItem {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 pub(super) struct ItemReference {
     pub(super) id: String,
 }
 
 /// A tool on offer.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "ResponseFunction")]
 pub(super) struct Function {
     #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
@@ -271,12 +296,16 @@ pub(super) struct Function {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "ChosenFunction")]
 pub(super) struct Named {
     pub(super) name: String,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
 #[schemars(rename = "AllowedFunctions")]
 pub(super) struct Allowed {
     #[schemars(transform = among(["auto", "required"]))]
@@ -407,3 +436,20 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
         deserializer.deserialize_any(Either(PhantomData))
     }
 }
+
+only_objects!(
+    ResponseRequest,
+    StreamOptions,
+    Reasoning,
+    Text,
+    Format,
+    Message,
+    Part,
+    FunctionCall,
+    FunctionCallOutput,
+    ReasoningItem,
+    ItemReference,
+    Function,
+    Named,
+    Allowed,
+);
