@@ -28,7 +28,7 @@ use super::body::JsonBody;
 use super::body::only_objects;
 #[cfg(any(test, fuzzing))]
 use super::body::parse;
-use super::bounds::TOKEN;
+use super::bounds::{MOST_TOOLS, TOKEN};
 use super::chat;
 use super::description::{AnyModel, Operation, Refused, Schemas, among, each, within};
 use super::error::ApiError;
@@ -57,6 +57,7 @@ pub(super) struct TokenizeRequest {
     /// A conversation, as the chat template lays it out.
     #[schemars(length(min = 1))]
     messages: Option<Vec<chat::Message>>,
+    #[schemars(length(max = MOST_TOOLS))]
     tools: Option<Vec<chat::Tool>>,
     /// Whether the opening of an answer follows the messages; it does unless this is false.
     add_generation_prompt: Option<bool>,
@@ -383,6 +384,14 @@ mod tests {
             let error = source(body).expect_err("refused").body();
             assert_eq!(error["error"]["param"], "prompt");
         }
+    }
+
+    #[test]
+    fn tools_that_no_chat_request_could_offer_are_refused() {
+        let turns = json!([{"role": "user", "content": "hi"}]);
+        let tools = json!([{"type": "function", "function": {"name": "no name"}}]);
+        let error = source(json!({"messages": turns, "tools": tools})).expect_err("refused");
+        assert_eq!(error.body()["error"]["param"], "tools[0].function.name");
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub(super) fn describe(schemas: &mut Schemas) -> Operation {
         .streams(
             "Chunks of the answer, then `[DONE]`; an `Error` where it breaks off.",
             &schemas.told::<reply::Chunk>(),
+            Some("[DONE]"),
         )
 }
 

@@ -33,6 +33,7 @@ pub(super) fn describe(schemas: &mut Schemas) -> Operation {
         .streams(
             "Pieces of the answer, then `[DONE]`; an `Error` where it breaks off.",
             &schemas.told::<wire::Body>(),
+            Some("[DONE]"),
         )
 }
 

@@ -168,17 +168,24 @@ impl Operation {
             .or_insert_with(|| json!({"description": about, "headers": headers()}))
     }
 
-    /// Server-sent events: the schema is that of one event, whose data is a `schema` as text.
-    pub(in crate::api) fn streams(self, about: &str, schema: &Value) -> Self {
-        let data = json!({
+    /// Server-sent events whose data is a `schema` or an error; `last` is the data of the last one
+    /// where that is neither. OpenAPI 3.1 has no word for a stream: what it is told is each event.
+    pub(in crate::api) fn streams(self, about: &str, schema: &Value, last: Option<&str>) -> Self {
+        let error = json!({"$ref": "#/components/schemas/Error"});
+        let mut data = vec![json!({
             "type": "string",
             "contentMediaType": "application/json",
-            "contentSchema": schema,
-        });
+            "contentSchema": {"anyOf": [schema, error]},
+        })];
+        data.extend(last.map(|last| json!({"const": last})));
         let event = json!({
             "type": "object",
             "description": about,
-            "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": data},
+            "properties": {
+                "id": {"type": "string", "description": "The number of the event."},
+                "event": {"type": "string"},
+                "data": {"anyOf": data},
+            },
             "required": ["id", "data"],
         });
         self.tells("text/event-stream", &event)

@@ -56,6 +56,7 @@ pub(super) fn describe(schemas: &mut Schemas) -> Operation {
     .streams(
         "OpenAI's events of a response; `error` where it breaks off.",
         &schemas.told::<events::Event>(),
+        None,
     )
 }
 
