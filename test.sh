@@ -172,7 +172,7 @@ schemathesis() {
     cd "$logs" # it leaves a folder of notes where it runs
     "$venv/bin/python" "$root/tests/clients/python/while_serving.py" --embeds "$venv/bin/schemathesis" run URL/openapi.json --url URL \
         --seed "${SCHEMATHESIS_SEED:-1}" --max-time "${SCHEMATHESIS_SECONDS:-60}" --max-examples "$((10 * ${SCHEMATHESIS_SECONDS:-60}))" \
-        --phases coverage,fuzzing --request-timeout 30 --generation-database none --warnings off --no-color \
+        --phases coverage,fuzzing --request-timeout 120 --generation-database none --warnings off --no-color \
         --exclude-checks positive_data_acceptance
 }
 
