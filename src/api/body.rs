@@ -15,7 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::ApiError;
 use super::state::AppState;
 
-/// Larger bodies are parsed off the runtime's threads and take their memory from a common store.
+/// Larger bodies are parsed and checked off the runtime's threads, and take their memory from a
+/// common store.
 const LARGE: usize = 64 << 10;
 
 /// A body of type `T`.
@@ -26,7 +27,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let (value, _) = read_json(request, state, false).await?;
+        let (value, _) = read_json(request, state, false, Ok).await?;
         Ok(Self(value))
     }
 }
@@ -34,11 +35,12 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
 /// SHA-256 of a body.
 pub(super) type Digest = [u8; 32];
 
-/// A body of type `T`, and its digest where that is wanted.
-pub(super) async fn read_json<T: DeserializeOwned + Send + 'static>(
+/// What `check` makes of a body, and its digest where that is wanted.
+pub(super) async fn read_json<W: DeserializeOwned, T: Send + 'static>(
     request: Request,
     state: &AppState,
     wants_digest: bool,
+    check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Option<Digest>), ApiError> {
     if !declares_json(request.headers()) {
         return Err(ApiError::NotJson);
@@ -46,7 +48,7 @@ pub(super) async fn read_json<T: DeserializeOwned + Send + 'static>(
     let limit = state.body_limit;
     let read_in = move |bytes: &[u8]| -> Result<(T, Option<Digest>), ApiError> {
         let digest = wants_digest.then(|| Sha256::digest(bytes).into());
-        Ok((parse(bytes)?, digest))
+        Ok((check(parse(bytes)?)?, digest))
     };
     // One time limit for all of it: a byte now and then does not extend it.
     let reading = async {
@@ -148,6 +150,7 @@ pub(super) fn understand<T: DeserializeOwned>(at: &str, value: Value) -> Result<
 fn misfit(at: &str, error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
     let path = error.path().to_string();
     let inner = error.into_inner();
+    let words = in_words(inner.to_string());
     if !inner.is_data() {
         return ApiError::Invalid {
             message: format!("the request body is not valid JSON: {inner}"),
@@ -167,11 +170,29 @@ fn misfit(at: &str, error: serde_path_to_error::Error<serde_json::Error>) -> Api
         });
     ApiError::Invalid {
         message: match &param {
-            Some(param) => format!("`{param}`: {inner}"),
-            None => inner.to_string(),
+            Some(param) => format!("`{param}`: {words}"),
+            None => words,
         },
         param,
     }
+}
+
+/// Without Rust's names of types.
+fn in_words(message: String) -> String {
+    const EXPECTED: &str = ", expected ";
+    let Some((found, expected)) = message.rsplit_once(EXPECTED) else {
+        return message;
+    };
+    let (kind, place) = expected
+        .find(" at line ")
+        .map_or((expected, ""), |at| expected.split_at(at));
+    let kind = match kind {
+        "i64" | "u32" | "u64" | "usize" => "an integer",
+        "f64" => "a number",
+        kind if kind.starts_with("struct ") => "an object",
+        kind => kind,
+    };
+    format!("{found}{EXPECTED}{kind}{place}")
 }
 
 fn missing_field(message: &str) -> Option<String> {
@@ -243,6 +264,27 @@ mod tests {
         );
         assert_eq!(param("{"), None);
         assert_eq!(param(r#"{"messages":[]} x"#), None);
+    }
+
+    #[test]
+    fn errors_do_not_speak_rust() {
+        let message = |json: &str| match parse::<Outer>(json.as_bytes()).expect_err("bad input") {
+            ApiError::Invalid { message, .. } => message,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            message("null"),
+            "invalid type: null, expected an object at line 1 column 4"
+        );
+        assert_eq!(
+            message(r#"{"messages":[", expected i64"]}"#),
+            "`messages[0]`: invalid type: string \", expected i64\", expected an object at line 1 column 29"
+        );
+        let number = serde_json::from_str::<i64>("1.5").expect_err("no integer");
+        assert_eq!(
+            in_words(number.to_string()),
+            "invalid type: floating point `1.5`, expected an integer at line 1 column 3"
+        );
     }
 
     #[test]

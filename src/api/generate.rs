@@ -166,6 +166,7 @@ async fn prepare(
     let Rendered {
         decoding,
         prompts,
+        rooms,
         prediction,
         guide,
         places,
@@ -176,8 +177,7 @@ async fn prepare(
     let seed = random_seed();
     let mut places = places.into_iter();
     let mut jobs = Vec::with_capacity(count);
-    for prompt in &prompts {
-        let max_tokens = answer_room(decoding.max_tokens, prompt.tokens.len(), loaded.context())?;
+    for (prompt, max_tokens) in prompts.iter().zip(rooms) {
         for choice in 0..choices {
             let (sender, events) = channel(max_tokens);
             let progress = Arc::new(QueueProgress::default());
@@ -216,6 +216,8 @@ async fn prepare(
 struct Rendered {
     decoding: Decoding,
     prompts: Vec<Prompt>,
+    /// Tokens that the answers to each prompt may have.
+    rooms: Vec<u32>,
     prediction: Option<Vec<Token>>,
     guide: Option<Guide>,
     places: Vec<Place>,
@@ -230,8 +232,8 @@ async fn render(
     log_prompts: bool,
 ) -> Result<Rendered, ApiError> {
     let longest_piece = loaded.model.info().longest_piece.max(1);
-    for input in order.inputs.iter().filter(|_| !order.may_shorten) {
-        let least = input.least_tokens(longest_piece);
+    for input in &order.inputs {
+        let least = input.least_tokens(longest_piece, order.may_shorten);
         if least >= loaded.context() {
             return Err(too_long(&format!("at least {least}"), loaded.context()));
         }
@@ -267,9 +269,15 @@ async fn render(
             return Err(prediction_too_long(loaded.context()));
         }
         let prompts = prompts?;
+        // Before its grammar, which is dearer: tools stand in the prompt as well.
+        let room = |prompt: &Prompt| {
+            answer_room(decoding.max_tokens, prompt.tokens.len(), loaded.context())
+        };
+        let rooms = prompts.iter().map(room).collect::<Result<_, _>>()?;
         let opened = prompts.iter().any(|prompt| prompt.opens_thoughts);
         Ok(Rendered {
             prompts,
+            rooms,
             prediction,
             guide: guide(&decoding.form, opened, &loaded)?,
             decoding,
@@ -281,11 +289,17 @@ async fn render(
 
 impl Input {
     /// Tokens that it has at least, when one token stands for `longest_piece` bytes at most and
-    /// every message has a border.
-    fn least_tokens(&self, longest_piece: usize) -> usize {
+    /// every message has a border; `may_shorten` says that messages may be left out.
+    fn least_tokens(&self, longest_piece: usize, may_shorten: bool) -> usize {
         match self {
             Self::Conversation(conversation) => {
-                shorten::least_tokens(&conversation.messages, longest_piece)
+                let messages = &conversation.messages;
+                let least = if may_shorten {
+                    shorten::least_tokens_kept(messages, longest_piece)
+                } else {
+                    shorten::least_tokens(messages, longest_piece)
+                };
+                least + shorten::least_tool_tokens(&conversation.tools, longest_piece)
             }
             Self::Text(text) => text.len() / longest_piece,
             Self::Tokens(tokens) => tokens.len(),

@@ -24,6 +24,7 @@ use super::access::client_id;
 use super::body::{Digest, read_json};
 use super::delivery::{Frame, KEEP_ALIVE, event_stream};
 use super::error::ApiError;
+use super::generate::refuse_if_all_do;
 use super::state::AppState;
 
 /// How long a client may stay away, and how long an answer is kept behind its end.
@@ -54,10 +55,16 @@ pub(super) enum Entrance<T> {
     Resumed(Response),
 }
 
-/// Reads a request, or finds the stream that it wants the rest of.
-pub(super) async fn enter<T>(request: Request, state: &AppState) -> Result<Entrance<T>, ApiError>
+/// Reads a request where any would be let in, of which `check` makes what is worked with, or finds the
+/// stream that it wants the rest of.
+pub(super) async fn enter<W, T>(
+    request: Request,
+    state: &AppState,
+    check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
+) -> Result<Entrance<T>, ApiError>
 where
-    T: DeserializeOwned + Send + 'static,
+    W: DeserializeOwned,
+    T: Send + 'static,
 {
     let path = request.uri().path().to_owned();
     let id = client_id(request.headers());
@@ -68,7 +75,11 @@ where
             "`Last-Event-ID` needs the `x-request-id` of the stream that was lost",
         ));
     }
-    let (body, digest) = read_json(request, state, id.is_some()).await?;
+    // What is left of a stream is no new work: who comes back is let in however full it is.
+    if told.is_none() {
+        refuse_if_all_do(state)?;
+    }
+    let (body, digest) = read_json(request, state, id.is_some(), check).await?;
     let (Some(id), Some(digest)) = (id, digest) else {
         return Ok(Entrance::New(body, None));
     };

@@ -3,6 +3,8 @@
 //! The instructions at its beginning stay, and so does the last question with all that followed it.
 //! What is left begins with a question, so that no call's result is without its call.
 
+use serde_json::Value;
+
 use crate::prompt::{Conversation, Message, Role};
 
 /// Tokens of a context that a prompt may have when the answer is to have `wanted`: an eighth is left
@@ -18,6 +20,28 @@ pub(super) fn least_tokens(messages: &[Message], longest_piece: usize) -> usize 
     let contents = messages.iter().filter_map(|m| m.content.as_ref());
     let bytes: usize = contents.map(String::len).sum();
     messages.len().max(bytes / longest_piece)
+}
+
+/// The same of those that are never left out.
+pub(super) fn least_tokens_kept(messages: &[Message], longest_piece: usize) -> usize {
+    let head = head(messages);
+    let last = beginnings(messages, head).last().copied().unwrap_or(head);
+    let tokens = |part| least_tokens(part, longest_piece);
+    tokens(&messages[..head]) + tokens(&messages[last..])
+}
+
+/// The same of tools. Templates lay them out as they like, but their texts are there.
+pub(super) fn least_tool_tokens(tools: &[Value], longest_piece: usize) -> usize {
+    tools.iter().map(text_bytes).sum::<usize>() / longest_piece
+}
+
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(text_bytes).sum(),
+        Value::Object(fields) => fields.values().map(text_bytes).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
 }
 
 /// Leaves out as few of the oldest turns as make the conversation fit into `room` tokens, or as many
@@ -137,6 +161,22 @@ mod tests {
     fn the_last_question_stays_even_where_it_does_not_fit() {
         assert_eq!(shortened("suauat", 20), "suat");
         assert_eq!(shortened("s", 1), "s");
+    }
+
+    #[test]
+    fn instructions_and_the_last_question_are_at_least_there() {
+        let least = |turns| least_tokens_kept(&conversation(turns).messages, 2);
+        assert_eq!(least("uauauau"), least("u"));
+        assert_eq!(least("suauat"), least("s") + least("uat"));
+        assert_eq!(least("s"), least_tokens(&conversation("s").messages, 2));
+    }
+
+    #[test]
+    fn tools_have_at_least_their_texts() {
+        let tool = serde_json::json!({"type": "function", "function": {
+            "name": "look", "parameters": {"enum": ["red", "blue", 7, null, {"a": "green"}]},
+        }});
+        assert_eq!(least_tool_tokens(&[tool.clone(), tool], 4), 2 * 24 / 4);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod guide;
 mod landing;
 mod schema;
 mod watch;
+mod workshop;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -24,6 +25,7 @@ use crate::engine::{Model, Pieces, SpecialKind, Token, Vocabulary};
 
 use guide::Follower;
 use landing::{Exits, Quotes};
+use workshop::Workshop;
 
 pub use guide::{Guide, TooComplex};
 pub use schema::{Misfit, Schema};
@@ -33,6 +35,8 @@ pub use watch::Watch;
 const KEPT: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 /// Longer ones are compiled for every request: what is kept is bounded.
 const LONGEST_KEPT: usize = 64 << 10;
+/// Longer ones are not compiled. In bytes: a hundred tools of a page each fit.
+const LONGEST: usize = 512 << 10;
 /// The byte with which llguidance marks the text of tokens that no text contains.
 const NO_TEXT: u8 = 0xFF;
 
@@ -61,6 +65,11 @@ pub struct GrammarError(String);
 
 /// The grammars of one model.
 pub struct Grammars {
+    shared: Arc<Shared>,
+    workshop: Workshop,
+}
+
+struct Shared {
     model: Arc<Model>,
     /// Made when first needed: it walks the whole vocabulary.
     compiler: OnceLock<Result<Compiler, GrammarError>>,
@@ -93,28 +102,39 @@ impl Grammars {
     /// For the vocabulary of `model`.
     #[must_use]
     pub fn new(model: Arc<Model>) -> Self {
-        Self {
+        let shared = Shared {
             model,
             compiler: OnceLock::new(),
             compiled: Mutex::new(LruCache::new(KEPT)),
+        };
+        Self {
+            shared: Arc::new(shared),
+            workshop: Workshop::default(),
         }
     }
 
-    /// A guide at the beginning of an answer. Takes milliseconds where the grammar is new, and the
-    /// first time for a vocabulary up to a second: not for a thread that others wait on.
+    /// A guide at the beginning of an answer. Takes milliseconds where the grammar is new, the
+    /// first time for a vocabulary up to a second, and longer where others wait for new ones as well:
+    /// not for a thread that others wait on.
     ///
     /// # Errors
     /// When the grammar is malformed, cannot be satisfied or is too large.
     pub fn guide(&self, grammar: &Grammar) -> Result<Guide, GrammarError> {
         let Grammar(text) = grammar;
-        let compiler = self.compiler.get_or_init(|| Compiler::new(&self.model));
-        let compiler = compiler.as_ref().map_err(Clone::clone)?;
-        let known = self.compiled().get(text).cloned();
-        let known = known.filter(|begun| !begun.worn.load(Ordering::Relaxed));
-        let begun = match known {
-            Some(begun) => begun,
-            None => self.compile(compiler, text)?,
+        if text.len() > LONGEST {
+            let length = text.len();
+            let why = format!("with {length} bytes it is too long, {LONGEST} are the most");
+            return Err(GrammarError(why));
+        }
+        let begun = if let Some(begun) = self.shared.known(text) {
+            begun
+        } else {
+            let (shared, text) = (Arc::clone(&self.shared), text.clone());
+            let begun = self.workshop.run(move || shared.begin(&text));
+            let crashed = || GrammarError("it is too complex".to_owned());
+            begun.ok_or_else(crashed)??
         };
+        let compiler = self.shared.compiler()?;
         Ok(Guide::new(Follower::new(
             begun.matcher,
             begun.shortest,
@@ -122,6 +142,26 @@ impl Grammars {
             Arc::clone(&compiler.exits),
             begun.worn,
         )))
+    }
+}
+
+impl Shared {
+    fn compiler(&self) -> Result<&Compiler, GrammarError> {
+        let compiler = self.compiler.get_or_init(|| Compiler::new(&self.model));
+        compiler.as_ref().map_err(Clone::clone)
+    }
+
+    fn known(&self, text: &str) -> Option<Begun> {
+        let known = self.compiled().get(text).cloned();
+        known.filter(|begun| !begun.worn.load(Ordering::Relaxed))
+    }
+
+    /// Another may have had it compiled in the meantime.
+    fn begin(&self, text: &str) -> Result<Begun, GrammarError> {
+        match self.known(text) {
+            Some(begun) => Ok(begun),
+            None => self.compile(self.compiler()?, text),
+        }
     }
 
     fn compile(&self, compiler: &Compiler, text: &str) -> Result<Begun, GrammarError> {

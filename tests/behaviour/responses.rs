@@ -174,15 +174,26 @@ fn a_conversation_that_outgrows_the_context_is_refused_or_loses_its_oldest_turns
     assert_eq!(gateway.responded(&next)["status"], "completed");
     next["truncation"] = json!("disabled");
     assert_eq!(gateway.respond(&next).status, 400);
+
+    // What cannot be left out is not even made into tokens where it is sure not to fit.
+    body["input"] = json!("why? ".repeat(20_000));
+    let refused = gateway.respond(&body).json()["error"].clone();
+    assert_eq!(refused["code"], "context_length_exceeded");
+    let message = refused["message"].as_str().expect("words");
+    assert!(message.contains("in at least"), "{message}");
 }
 
 #[test]
-fn a_stream_that_was_lost_goes_on_exactly_where_it_stopped() {
-    let gateway = Gateway::start();
+fn a_stream_that_was_lost_goes_on_exactly_where_it_stopped_however_full_it_is() {
+    let full = [
+        ("EDGELLM__MODELS__MAX_RUNNING", "1"),
+        ("EDGELLM__ADMISSION__MAX_WAITING", "0"),
+    ];
+    let gateway = Gateway::with_env(&full);
     let mut body = question("What do you sell?");
     body["stream"] = json!(true);
     body["ignore_eos"] = json!(true);
-    body["max_output_tokens"] = json!(100);
+    body["max_output_tokens"] = json!(1500);
     let body = body.to_string();
     let ask = |more: &str| {
         let mut stream = gateway.connect();
@@ -198,6 +209,8 @@ fn a_stream_that_was_lost_goes_on_exactly_where_it_stopped() {
     let mut lines = BufReader::new(ask("")).lines().map_while(Result::ok);
     assert!(lines.any(|line| line == "id: 5"), "it begins");
     drop(lines);
+    // It is still being made, and there is room for one.
+    assert_eq!(gateway.respond(&question("And you?")).status, 503);
     let rest = read(ask("last-event-id: 5\r\n"));
     let rest = events(&rest.body);
     let (id, _, first) = &rest[0];

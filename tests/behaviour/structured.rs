@@ -176,6 +176,16 @@ fn a_schema_that_nothing_fits_is_refused_in_words() {
 }
 
 #[test]
+fn a_schema_without_end_is_refused_before_it_is_compiled() {
+    let (_, grammars) = grammars();
+    let values: Vec<String> = (0..1000).map(|value| format!("{value:0600}")).collect();
+    let schema = Schema::new(json!({"enum": values}), false).expect("well formed");
+    let error = grammars.guide(&Grammar::schema(&schema));
+    let message = error.expect_err("600 KB").to_string();
+    assert!(message.contains("too long"), "{message}");
+}
+
+#[test]
 fn calls_can_be_followed_in_every_format_one_or_several_of_them() {
     let (model, grammars) = grammars();
     let function = Callable {

@@ -116,3 +116,25 @@ fn calls_that_the_model_makes_of_itself_fit_a_strict_schema() {
         assert_eq!(keys, ["name"]);
     }
 }
+
+#[test]
+fn tools_that_do_not_fit_into_the_context_are_refused_before_a_grammar_is_made_of_them() {
+    let gateway = Gateway::start();
+    let mut body = question("How much is the oat milk?");
+    body["tool_choice"] = json!("required");
+    let mut tool = lookup(false);
+    // Nothing can follow it.
+    tool["function"]["parameters"]["properties"]["name"] =
+        json!({"type": "integer", "minimum": 3, "maximum": 2});
+    body["tools"] = json!([tool]);
+    let error = gateway.chat(&body).json()["error"].clone();
+    assert_eq!(error["param"], "tools[0].function.parameters", "{error}");
+
+    for words in [3_000, 500_000] {
+        body["tools"][0]["function"]["description"] = json!("word ".repeat(words));
+        let answer = gateway.chat(&body);
+        assert_eq!(answer.status, 400);
+        let error = answer.json()["error"].clone();
+        assert_eq!(error["code"], "context_length_exceeded", "{error}");
+    }
+}

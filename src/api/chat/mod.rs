@@ -24,7 +24,7 @@ use super::body::parse;
 use super::delivery::{Frame, Telling, event_stream, respond};
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
-use super::generate::{Input, Order, begin, refuse_deadline, refuse_if_all_do};
+use super::generate::{Input, Order, begin, refuse_deadline};
 use super::generation::Record;
 use super::models::find_model;
 use super::resume::{Entrance, enter};
@@ -55,12 +55,11 @@ pub(super) async fn completions(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     refuse_deadline(request.headers())?;
-    refuse_if_all_do(&state)?;
-    let (request, ticket) = match enter::<wire::ChatRequest>(request, &state).await? {
-        Entrance::New(request, ticket) => (request, ticket),
+    let check = |asked: wire::ChatRequest| Chat::try_from(asked);
+    let (chat, ticket) = match enter(request, &state, check).await? {
+        Entrance::New(chat, ticket) => (chat, ticket),
         Entrance::Resumed(rest) => return Ok(rest),
     };
-    let chat = Chat::try_from(request)?;
     let entry = Arc::clone(find_model(&state, chat.model.as_deref())?);
 
     // From here on the request counts as one of this model's, however it ends.

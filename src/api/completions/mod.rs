@@ -15,7 +15,7 @@ use super::body::parse;
 use super::delivery::respond;
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
-use super::generate::{begin, refuse_deadline, refuse_if_all_do};
+use super::generate::{begin, refuse_deadline};
 use super::generation::Record;
 use super::models::find_model;
 use super::resume::{Entrance, enter};
@@ -43,12 +43,11 @@ pub(super) async fn completions(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     refuse_deadline(request.headers())?;
-    refuse_if_all_do(&state)?;
-    let (request, ticket) = match enter::<wire::CompletionRequest>(request, &state).await? {
-        Entrance::New(request, ticket) => (request, ticket),
+    let check = |asked: wire::CompletionRequest| Completion::try_from(asked);
+    let (completion, ticket) = match enter(request, &state, check).await? {
+        Entrance::New(completion, ticket) => (completion, ticket),
         Entrance::Resumed(rest) => return Ok(rest),
     };
-    let completion = Completion::try_from(request)?;
     let entry = Arc::clone(find_model(&state, completion.model.as_deref())?);
 
     let record = Record::new(&state, &entry.id, ENDPOINT);

@@ -25,7 +25,7 @@ use super::body::parse;
 use super::delivery::respond;
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
-use super::generate::{Input, Order, begin, refuse_deadline, refuse_if_all_do};
+use super::generate::{Input, Order, begin, refuse_deadline};
 use super::generation::Record;
 use super::models::find_model;
 use super::resume::{Entrance, enter};
@@ -82,13 +82,14 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     refuse_deadline(request.headers())?;
-    refuse_if_all_do(&state)?;
-    let (request, ticket) = match enter::<wire::ResponseRequest>(request, &state).await? {
-        Entrance::New(request, ticket) => (request, ticket),
+    let check = |asked: wire::ResponseRequest| {
+        let asks_to_store = asked.store == Some(true);
+        Ok((Asked::try_from(asked)?, asks_to_store))
+    };
+    let ((mut asked, asks_to_store), ticket) = match enter(request, &state, check).await? {
+        Entrance::New(asked, ticket) => (asked, ticket),
         Entrance::Resumed(rest) => return Ok(rest),
     };
-    let asks_to_store = request.store == Some(true);
-    let mut asked = Asked::try_from(request)?;
     let store = &state.responses;
     if asks_to_store && !store.is_open() {
         let why = "is not supported as true: this server is configured to keep no responses";
