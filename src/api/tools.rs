@@ -223,6 +223,18 @@ fn check(offered: &[Offered]) -> Result<Vec<Callable>, ApiError> {
         .collect()
 }
 
+/// The arguments of an earlier call. What is no JSON object is shown as it is: a model wrote it, and
+/// its client sends it back.
+pub(super) fn arguments_of_call(text: &str) -> Value {
+    // Clients write a call without arguments in either way.
+    let object = match text.trim() {
+        "" => "{}",
+        text => text,
+    };
+    let object = serde_json::from_str(object).ok().filter(Value::is_object);
+    object.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
 /// Arguments that a function does not declare are of no use to it: unless the schema speaks of them,
 /// there are none.
 fn declared_only(mut schema: Map<String, Value>) -> Value {

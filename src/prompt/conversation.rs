@@ -209,7 +209,8 @@ pub struct ToolCall {
     pub id: String,
     /// The function.
     pub name: String,
-    /// Its arguments, parsed: templates expect an object, not OpenAI's string of JSON.
+    /// Its arguments, parsed: templates expect an object, not OpenAI's string of JSON. A string where
+    /// they are no JSON.
     pub arguments: Value,
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use crate::api::error::ApiError;
-use crate::api::tools::{Choice, Offered};
+use crate::api::tools::{Choice, Offered, arguments_of_call};
 use crate::prompt::{Message, Role, ToolCall};
 
 use super::wire;
@@ -174,13 +174,8 @@ impl<'m> Calls<'m> {
 }
 
 fn message(param: &str, message: wire::Message) -> Result<Message, ApiError> {
-    let tool_calls = message
-        .tool_calls
-        .unwrap_or_default()
-        .into_iter()
-        .enumerate()
-        .map(|(index, call)| tool_call(&format!("{param}.tool_calls[{index}]"), call))
-        .collect::<Result<Vec<_>, _>>()?;
+    let calls = message.tool_calls.unwrap_or_default().into_iter();
+    let tool_calls: Vec<ToolCall> = calls.map(tool_call).collect();
     let content = message
         .content
         .map(|content| text(param, content))
@@ -258,23 +253,10 @@ fn text(param: &str, content: wire::Content) -> Result<String, ApiError> {
     Ok(all)
 }
 
-fn tool_call(param: &str, call: wire::ToolCall) -> Result<ToolCall, ApiError> {
-    // Clients write a call without arguments in either way.
-    let text = match call.function.arguments.trim() {
-        "" => "{}",
-        text => text,
-    };
-    let arguments: Value = serde_json::from_str(text)
-        .ok()
-        .filter(Value::is_object)
-        .ok_or_else(|| {
-            let param = format!("{param}.function.arguments");
-            let message = format!("`{param}` must be a JSON object in a string");
-            ApiError::invalid(param, message)
-        })?;
-    Ok(ToolCall {
+fn tool_call(call: wire::ToolCall) -> ToolCall {
+    ToolCall {
         id: call.id,
         name: call.function.name,
-        arguments,
-    })
+        arguments: arguments_of_call(&call.function.arguments),
+    }
 }

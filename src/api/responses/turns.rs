@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
-
 use crate::api::error::ApiError;
+use crate::api::tools::arguments_of_call;
 use crate::prompt::{self, Message, ToolCall};
 
 use super::items::{Item, Output, Part, Role, Status};
@@ -46,20 +45,18 @@ impl Turns {
                 arguments,
                 status,
                 ..
-            } => match parsed(arguments) {
-                Some(arguments) => self.call(ToolCall {
+            } => {
+                let arguments = arguments_of_call(arguments);
+                // One that was cut off before it was whole is none.
+                if *status == Status::Incomplete && !arguments.is_object() {
+                    return Ok(());
+                }
+                self.call(ToolCall {
                     id: call_id.clone(),
                     name: name.clone(),
                     arguments,
-                }),
-                // Cut off before it was one.
-                None if *status == Status::Incomplete => {}
-                None => {
-                    let at = format!("{at}.arguments");
-                    let message = format!("`{at}` must be a JSON object in a string");
-                    return Err(ApiError::invalid(at, message));
-                }
-            },
+                });
+            }
             Item::FunctionCallOutput {
                 call_id, output, ..
             } => {
@@ -109,13 +106,4 @@ impl Turns {
 /// Parts follow each other with nothing between them.
 fn text(parts: &[Part]) -> String {
     parts.iter().map(Part::text).collect()
-}
-
-/// Clients write a call without arguments in either way.
-fn parsed(arguments: &str) -> Option<Value> {
-    let text = match arguments.trim() {
-        "" => "{}",
-        text => text,
-    };
-    serde_json::from_str(text).ok().filter(Value::is_object)
 }
