@@ -53,16 +53,21 @@ pub(super) async fn read_json<W: DeserializeOwned, T: Send + 'static>(
     // One time limit for all of it: a byte now and then does not extend it.
     let reading = async {
         refuse_before_it_is_sent(request.headers(), limit)?;
-        let (bytes, _memory) = read(request.into_body(), limit, &state.large_bodies).await?;
-        if bytes.len() < LARGE {
-            return read_in(&bytes);
-        }
-        let parsed = tokio::task::spawn_blocking(move || read_in(&bytes));
-        parsed.await.map_err(|_| ApiError::Internal)?
+        read(request.into_body(), limit, &state.large_bodies).await
     };
-    tokio::time::timeout(state.body_timeout, reading)
+    let (bytes, memory) = tokio::time::timeout(state.body_timeout, reading)
         .await
-        .map_err(|_| ApiError::BodyTimeout(state.body_timeout))?
+        .map_err(|_| ApiError::BodyTimeout(state.body_timeout))??;
+    if bytes.len() < LARGE {
+        return read_in(&bytes);
+    }
+    // The semaphore is never closed.
+    let turn = Arc::clone(&state.large_values).acquire_owned().await.ok();
+    let parsed = tokio::task::spawn_blocking(move || {
+        let _held = (memory, turn);
+        read_in(&bytes)
+    });
+    parsed.await.map_err(|_| ApiError::Internal)?
 }
 
 fn declares_json(headers: &HeaderMap) -> bool {

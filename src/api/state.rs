@@ -16,6 +16,9 @@ use super::resume::Streams;
 /// body may take.
 const LARGE_BODIES_KIB: usize = 128 << 10;
 
+/// Large bodies that are parsed and checked at once.
+const LARGE_VALUES: usize = 2;
+
 /// Cheap to clone; one clone goes into every request.
 #[derive(Debug, Clone)]
 pub struct AppState {
@@ -25,6 +28,8 @@ pub struct AppState {
     pub(super) body_limit: usize,
     /// Memory for large bodies, a permit a KiB.
     pub(super) large_bodies: Arc<Semaphore>,
+    /// For large bodies on their way into values, which take many times their memory.
+    pub(super) large_values: Arc<Semaphore>,
     /// For long texts that only become tokens: one at a time, so that they keep one core at most
     /// from the answers under way.
     pub(super) long_texts: Arc<Semaphore>,
@@ -48,6 +53,7 @@ impl AppState {
             pool,
             metrics,
             large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_KIB)),
+            large_values: Arc::new(Semaphore::new(LARGE_VALUES)),
             streams: Streams::default(),
             responses: Store::new(Limits {
                 responses: settings.server.store_max_responses,
