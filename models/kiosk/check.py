@@ -13,11 +13,12 @@ from llama_cpp import Llama
 import chat
 import gguf_file
 import tokenizer
-from dialogue import Dialogues, Turn, make_tools
+from dialogue import Dialogues, Turn
 from layouts import system_prompt
 from model import Kiosk, Shape, causal_mask
 from names import Names
 from store import make_store
+from tools import make_tools
 
 #: llama.cpp rounds activations to 8 bits for its products with Q8_0 weights; PyTorch does not.
 TOLERANCE, AGREEMENT = 0.35, 0.97

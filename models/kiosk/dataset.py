@@ -12,10 +12,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 import chat
-from dialogue import Dialogues, Turn, make_tools
+from dialogue import Dialogues, Turn
 from layouts import system_prompt
 from names import Names
 from store import Store, make_store
+from tools import make_tools
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Mix:
     length: int
     products: tuple[int, int]
     held_out_names: bool = False
-    held_out_phrases: bool = False
+    held_out_phrases: dict[str, list[str]] | None = None
 
 
 @dataclass
