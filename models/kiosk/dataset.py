@@ -93,7 +93,7 @@ class Maker:
                 int(low * (high / low) ** rng.random() + 0.5), max(1, room // 45)
             )  # as many small as large stores
             store = make_store(Names(rng, mix.held_out_names, self.words), count)
-            tools = make_tools(rng) if rng.random() < 0.45 else []
+            tools = make_tools(rng) if rng.random() < 0.5 else []
             prompt, layout = system_prompt(rng, store)
             ids = self.encode(chat.system_text(prompt, tools, rng.random() < 0.5))
             if rng.random() < 0.02:  # a client that sends no facts at all

@@ -311,7 +311,7 @@ class Dialogues:
         return [Turn(user.lower() if rng.random() < 0.3 else user, answer, "small talk", answer)]
 
     def conversation(self) -> list[Turn]:
-        products, absent, topic, other = (40, 29, 16, 15) if self.tools else (65, 15, 15, 5)
+        products, absent, topic, other = (33, 38, 15, 14) if self.tools else (65, 15, 15, 5)
         turns = self.rng.choices(
             (self.product_turns, self.absent_turns, self.topic_turns, self.other_turns),
             (products if self.store.products else 0, absent, topic, other),
