@@ -10,6 +10,7 @@ import json
 import random
 import re
 import sys
+import urllib.error
 import urllib.request
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -158,7 +159,12 @@ class Client:
             body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 80}
             if case.tools:
                 body["tools"] = [tool.schema for tool in case.tools]
-            reply = self.send("/chat/completions", body)
+            try:
+                reply = self.send("/chat/completions", body)
+            except urllib.error.HTTPError as error:  # the model's own last answer may be what is refused
+                if error.code != 400:
+                    raise
+                return Result(case, False, False, error.read().decode(), 0)
             message = reply["choices"][0]["message"]
             messages.append(
                 {k: message[k] for k in ("role", "content", "tool_calls") if message.get(k) is not None}
