@@ -2,7 +2,8 @@
 
 import json
 
-from dialogue import Tool, Turn
+from dialogue import Turn
+from tools import Tool
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 SPECIAL = [PAD, START, END]

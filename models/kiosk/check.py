@@ -1,4 +1,5 @@
-"""Checks that llama.cpp agrees with training about a GGUF: the same prompt text, the same tokens, the same logits."""
+"""Checks that llama.cpp agrees with training about a GGUF (the same prompt text, the same tokens, the same logits), and
+that no phrasing kept for evaluation can be said in training."""
 
 import argparse
 import json
@@ -12,12 +13,16 @@ from llama_cpp import Llama
 
 import chat
 import gguf_file
+import phrases
 import tokenizer
-from dialogue import Dialogues, Turn, make_tools
+import topics
+import unseen
+from dialogue import CLAUSES, Dialogues, Turn
 from layouts import system_prompt
 from model import Kiosk, Shape, causal_mask
 from names import Names
 from store import make_store
+from tools import make_tools
 
 #: llama.cpp rounds activations to 8 bits for its products with Q8_0 weights; PyTorch does not.
 TOLERANCE, AGREEMENT = 0.35, 0.97
@@ -55,10 +60,24 @@ def request_messages(turn: Turn) -> list[dict]:
     return messages
 
 
+def plain(phrase: str) -> str:
+    return phrase.lower().rstrip("?.!")
+
+
+def leaked() -> set[str]:
+    """The phrasings for evaluation that training says too."""
+    spoken = {plain(p) for p in phrases.PRICE + phrases.PLACE + phrases.STOCK + phrases.SELL + phrases.ABOUT}
+    spoken |= {plain(p) for questions in topics.QUESTIONS.values() for p in questions}
+    spoken |= {plain(o.replace("{}", c)) for o in phrases.OPENERS for clauses in CLAUSES.values() for c in clauses}
+    return spoken & {plain(p) for side in (unseen.NEW, unseen.BLIND) for kept in side.values() for p in kept}
+
+
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__)
     cli.add_argument("gguf", type=Path)
     path = cli.parse_args().gguf
+    if both := leaked():
+        raise SystemExit(f"said in training and in evaluation: {sorted(both)}")
 
     vocabulary = gguf_file.read_vocabulary(path)
     temporary = path.with_suffix(".tokens.json")

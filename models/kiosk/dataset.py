@@ -12,10 +12,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 import chat
-from dialogue import Dialogues, Turn, make_tools
+from dialogue import Dialogues, Turn
 from layouts import system_prompt
 from names import Names
 from store import Store, make_store
+from tools import make_tools
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Mix:
     length: int
     products: tuple[int, int]
     held_out_names: bool = False
-    held_out_phrases: bool = False
+    held_out_phrases: dict[str, list[str]] | None = None
 
 
 @dataclass
@@ -92,7 +93,7 @@ class Maker:
                 int(low * (high / low) ** rng.random() + 0.5), max(1, room // 45)
             )  # as many small as large stores
             store = make_store(Names(rng, mix.held_out_names, self.words), count)
-            tools = make_tools(rng) if rng.random() < 0.45 else []
+            tools = make_tools(rng) if rng.random() < 0.5 else []
             prompt, layout = system_prompt(rng, store)
             ids = self.encode(chat.system_text(prompt, tools, rng.random() < 0.5))
             if rng.random() < 0.02:  # a client that sends no facts at all

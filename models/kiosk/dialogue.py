@@ -2,11 +2,13 @@
 
 import json
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import phrases
+import topics
 from names import other_number, sentence_case, title
-from store import LONG_DAYS, PREPOSITION, Product, Store
+from store import LONG_DAYS, PREPOSITION, Product, Store, hours, promotion
+from tools import PRODUCT_TOOLS, Tool
 
 #: What an answer about a topic starts with, and how it goes on to the value. As for products, the start is the same
 #: when the value is unknown: the model decides once the whole name stands in its answer, which is easier to learn.
@@ -17,8 +19,16 @@ TOPIC_NAMES = {
     "promotion": ("Our promotion", "is"),
     "phone": ("Our phone number", "is"),
     "manager": ("The manager", "is"),
+    "address": ("Our address", "is"),
+    "parking": ("Parking", "is"),
+    "restroom": ("The restroom", "is"),
 }
-CLAUSES = {"price": phrases.PRICE_CLAUSES, "place": phrases.PLACE_CLAUSES, "stock": phrases.STOCK_CLAUSES}
+CLAUSES = {
+    "price": phrases.PRICE_CLAUSES,
+    "place": phrases.PLACE_CLAUSES,
+    "stock": phrases.STOCK_CLAUSES,
+    **topics.CLAUSES,
+}
 UNKNOWN = {"price": "the price", "place": "where it is", "stock": "the stock"}
 
 
@@ -33,101 +43,65 @@ class Turn:
     role: str = "user"
 
 
-@dataclass
-class Tool:
-    purpose: str  #: "product", "hours", "staff", "order" or "other" (never the right one)
-    name: str
-    argument: str | None
-    schema: dict = field(repr=False)
-
-
-TOOL_VERBS = ["check", "get", "find", "look_up", "lookup", "search", "query", "fetch"]
-TOOL_NOUNS = {
-    "product": [
-        "product",
-        "item",
-        "stock",
-        "inventory",
-        "price",
-        "product_info",
-        "article",
-        "catalog",
-        "products",
-        "item_details",
-    ],
-    "hours": ["opening_hours", "store_hours", "hours", "opening_times"],
-    "staff": ["staff", "employee", "assistant", "colleague", "manager", "human"],
-    "order": ["order", "order_status", "delivery", "parcel"],
-    "other": ["weather", "news", "time", "exchange_rate", "bus_times", "horoscope"],
-}
-TOOL_ARGUMENTS = {
-    "product": ["product", "name", "item", "query", "product_name", "article", "q"],
-    "hours": [None, "day"],
-    "staff": [None, "reason"],
-    "order": ["order_id", "id", "number", "order"],
-    "other": ["city", "place", "topic", None],
-}
-TOOL_TEXTS = {
-    "product": [
-        "Look up a product in the stock system.",
-        "Find price, aisle and stock of a product",
-        "Search the inventory",
-        "Get details of an item by its name.",
-    ],
-    "hours": ["Get the opening hours.", "When the store is open", "Opening hours of the store"],
-    "staff": ["Call a member of staff.", "Ask a colleague to come to the customer", "Get human help."],
-    "order": ["Get the status of an order.", "Track an order by its number", "Find a delivery"],
-    "other": ["Get the weather.", "Information from the internet", "Other information"],
-}
 #: What a tool for opening hours is asked for, if the customer names no day: "today".
 ASKED_DAYS = [day.lower() for day in LONG_DAYS] + ["tomorrow"]
 #: What a product tool answers when it finds nothing.
-NOT_FOUND = ["not found", '{"error": "not found"}', "No results.", "[]", "null", "No {x}", '{"found": false}']
+NOT_FOUND = [
+    "not found",
+    '{"error": "not found"}',
+    "No results.",
+    "[]",
+    "null",
+    "No {x}",
+    '{"found": false}',
+    "{}",
+    '{"results": []}',
+]
+STAFF_RESULTS = ["called", "ok", "on the way", "notified", "success", "Somebody comes in 2 minutes"]
+ORDER_STATES = [
+    "shipped",
+    "delivered",
+    "in transit",
+    "ready for pickup",
+    "being packed",
+    "cancelled",
+    "delayed until Friday",
+    "arriving tomorrow",
+    "waiting for payment",
+    "returned",
+    "on the truck",
+    "unknown",
+]
 
 
-def make_tool(rng: random.Random, purpose: str) -> Tool:
-    verb = rng.choice(
-        ["call", "notify", "ask", "page", "request"]
-        if purpose == "staff"
-        else TOOL_VERBS + (["track"] if purpose == "order" else [])
-    )
-    noun, argument = rng.choice(TOOL_NOUNS[purpose]), rng.choice(TOOL_ARGUMENTS[purpose])
-    name = f"{verb}_{noun}"
-    if rng.random() < 0.15:
-        name = verb + title(noun.replace("_", " ")).replace(" ", "")
-    properties = {argument: {"type": "string"}} if argument else {}
-    if argument and rng.random() < 0.3:
-        properties[argument]["description"] = rng.choice(("The name", "What to look for", "name of it"))
-    parameters: dict = {"type": "object", "properties": properties}
-    if argument and rng.random() < 0.7:
-        parameters["required"] = [argument]
-    function = {"name": name, "description": rng.choice(TOOL_TEXTS[purpose]), "parameters": parameters}
-    if rng.random() < 0.1:
-        del function["description"]
-    if rng.random() < 0.2:  # renderers that sort keys
-        function = dict(sorted(function.items()))
-    schema = {"type": "function", "function": function}
-    return Tool(purpose, name, argument, dict(sorted(schema.items())) if rng.random() < 0.2 else schema)
-
-
-def make_tools(rng: random.Random) -> list[Tool]:
-    purposes = rng.sample(list(TOOL_NOUNS), rng.choice((1, 1, 2, 2, 3, 3, 4)))
-    if "product" not in purposes and rng.random() < 0.75:
-        purposes[rng.randrange(len(purposes))] = "product"
-    return [make_tool(rng, purpose) for purpose in purposes]
+def result_text(rng: random.Random, fields: dict[str, object]) -> str:
+    """A tool's result: mostly JSON, bare or wrapped, sometimes text."""
+    kind = rng.random()
+    if kind < 0.12 and fields:
+        return rng.choice((", ", "; ", "\n")).join(f"{k}: {v}" for k, v in fields.items())
+    wrapped: object = fields
+    if kind < 0.2:
+        wrapped = [fields]
+    elif kind < 0.28:
+        wrapped = {rng.choice(("result", "data", "product")): fields}
+    elif kind < 0.36:
+        wrapped = {rng.choice(("found", "ok", "success")): True, **fields}
+    return json.dumps(wrapped, ensure_ascii=False, separators=rng.choice(((", ", ": "), (", ", ": "), (",", ":"))))
 
 
 class Dialogues:
-    """Asks about one store; with `held_out`, in phrasings that training never sees."""
+    """Asks about one store; with `held_out` phrases, which training never sees, in these."""
 
-    def __init__(self, rng: random.Random, store: Store, tools: list[Tool], held_out: bool = False) -> None:
-        self.rng, self.store, self.held_out = rng, store, held_out
+    def __init__(
+        self, rng: random.Random, store: Store, tools: list[Tool], held_out: dict[str, list[str]] | None = None
+    ) -> None:
+        self.rng, self.store, self.held_out = rng, store, held_out or {}
         self.tools = {tool.purpose: tool for tool in tools}
 
     def phrase(self, kind: str, known: list[str], **values: str) -> str:
         rng = self.rng
-        if self.held_out and kind in phrases.HELD_OUT:
-            text = rng.choice(phrases.HELD_OUT[kind])
+        if kind in self.held_out:
+            text = rng.choice(self.held_out[kind])
         elif kind in CLAUSES and rng.random() < 0.3:
             text = sentence_case(rng.choice(phrases.OPENERS).replace("{}", rng.choice(CLAUSES[kind])))
         else:
@@ -141,7 +115,7 @@ class Dialogues:
         else:
             text += after
         text = before + text
-        if kind in CLAUSES and rng.random() < 0.05:
+        if kind in CLAUSES and rng.random() < 0.06:
             text = rng.choice(phrases.CONTEXT) + " " + text
         if rng.random() < 0.25:
             text = text.lower()
@@ -156,6 +130,8 @@ class Dialogues:
         first, last = before.split(" "), after.split(" ")
         for _ in range(rng.choice((1, 1, 2))):
             word = rng.choice(self.store.names.words)
+            if any(word in p.name.lower() for p in self.store.products):  # it could mean that one
+                continue
             if rng.random() < 0.5:
                 first.insert(rng.randrange(len(first)), word)
             else:
@@ -211,14 +187,17 @@ class Dialogues:
             return Turn(user, f"{name} is in stock: {p.stock}.", "stock", str(p.stock))
         if attribute == "about" and p.price and p.code:
             return Turn(user, f"{name} costs {p.price} and is {self.place(p)}.", "about", p.price)
+        if attribute == "sell" and p.stock == 0:
+            return Turn(user, f"{name} is out of stock.", "stock", "out of stock")
         if attribute in ("sell", "about"):
             return Turn(user, f"{name}? Yes, we have it.", "sell", "Yes")
         return self.unknown(attribute, p.name, user)
 
     def unknown(self, attribute: str, name: str, user: str) -> Turn:
         name = sentence_case(name)
-        if "product" in self.tools:
-            return self.call("product", name, user, name)
+        purpose = next((purpose for purpose in PRODUCT_TOOLS[attribute] if purpose in self.tools), None)
+        if purpose:
+            return self.call(purpose, name, user, name)
         what = f" {UNKNOWN[attribute]}" if attribute in UNKNOWN else ""
         return Turn(user, f"{name}? Sorry, I don't know{what}.", "unknown", "I don't know")
 
@@ -233,7 +212,7 @@ class Dialogues:
         return self.phrase(attribute, known, x=x, u=self.store.unit if self.rng.random() < 0.7 else "aisle")
 
     def attribute(self) -> str:
-        return self.rng.choices(("price", "place", "stock", "sell", "about"), (32, 32, 26, 5, 5))[0]
+        return self.rng.choices(("price", "place", "stock", "sell", "about"), (27, 32, 31, 6, 4))[0]
 
     def product_turns(self) -> list[Turn]:
         rng = self.rng
@@ -272,25 +251,35 @@ class Dialogues:
             turn = self.without_tools().unknown(attribute, said, rng.choice(NOT_FOUND).replace("{x}", said))
             turn.role = "tool"
             return turn
-        fields = {"name": found.name, "price": found.price, self.store.unit: found.code, "stock": found.stock}
-        fields = [(k, v) for k, v in fields.items() if v is not None and (k != "name" or rng.random() < 0.8)]
+        stock = rng.choice(("stock", "stock", "quantity", "in_stock", "units"))
+        unit = rng.choice((self.store.unit, self.store.unit, "location")) if found.code else self.store.unit
+        fields = {"name": found.name, "price": found.price, unit: found.code, stock: found.stock}
+        if attribute in ("price", "place", "stock") and rng.random() < 0.2:  # nothing but what was asked
+            key = {"price": "price", "place": unit, "stock": stock}[attribute]
+            fields = {"name": found.name, key: fields[key]}
+        kept = [(k, v) for k, v in fields.items() if v is not None and (k != "name" or rng.random() < 0.8)]
         if rng.random() < 0.3:
-            rng.shuffle(fields)
-        turn = self.without_tools().answer(found, attribute, json.dumps(dict(fields), ensure_ascii=False))
+            rng.shuffle(kept)
+        turn = self.without_tools().answer(found, attribute, result_text(rng, dict(kept)))
         turn.category, turn.role = "tool result", "tool"
         return turn
 
     def topic_turns(self) -> list[Turn]:
         rng = self.rng
-        topic = rng.choice([*TOPIC_NAMES, *(["hours"] * 3 if "hours" in self.tools else [])])
-        user = self.phrase(topic, phrases.TOPIC_QUESTIONS[topic], d=rng.choice(LONG_DAYS))
+        topic = rng.choice([*TOPIC_NAMES, *(t for t in TOPIC_NAMES if t in self.tools for _ in range(4))])
+        user = self.phrase(topic, topics.QUESTIONS[topic], d=rng.choice(LONG_DAYS))
         name, verb = TOPIC_NAMES[topic]
         if topic in self.store.facts:
             value = self.store.facts[topic]
             return [Turn(user, f"{name} {verb} {value}.", "fact", value)]
-        if topic == "hours" and "hours" in self.tools:
+        if topic in self.tools:
             day = next((day for day in ASKED_DAYS if day in user.lower()), "today")
-            return [self.call("hours", day, user, name)]
+            turns = [self.call(topic, day, user, name)]
+            if rng.random() < 0.5:
+                value = hours(rng) if topic == "hours" else promotion(self.store.names)
+                result = result_text(rng, {rng.choice((topic, "text", "value", "opening_hours", "info")): value})
+                turns.append(Turn(result, f"{name} {verb} {value}.", "tool result", value, "tool"))
+            return turns
         return [Turn(user, f"{name}? Sorry, I don't know.", "unknown", "I don't know")]
 
     def other_turns(self) -> list[Turn]:
@@ -299,10 +288,19 @@ class Dialogues:
         number = rng.choice(("", "", "A", "#", "ORD-", "B-")) + str(rng.randint(100, rng.choice((999, 99999, 9999999))))
         if "staff" in self.tools and kind < 0.45:
             user = self.phrase("staff", phrases.STAFF)
-            return [self.call("staff", user if self.tools["staff"].argument else "", user)]
+            turns = [self.call("staff", user if self.tools["staff"].argument else "", user)]
+            if rng.random() < 0.4:
+                result = result_text(rng, {rng.choice(("status", "result", "staff")): rng.choice(STAFF_RESULTS)})
+                turns.append(Turn(result, phrases.STAFF_COMES, "tool result", phrases.STAFF_COMES, "tool"))
+            return turns
         if "order" in self.tools and kind < 0.9:
             user = self.phrase("order", phrases.ORDER, x=number).replace(number.lower(), number)
-            return [self.call("order", number, user)]
+            turns = [self.call("order", number, user)]
+            if rng.random() < 0.4:
+                status = rng.choice(ORDER_STATES)
+                result = result_text(rng, {"order": number, rng.choice(("status", "state", "result")): status})
+                turns.append(Turn(result, f"The status of order {number} is: {status}.", "tool result", status, "tool"))
+            return turns
         if kind < (0.7 if self.tools else 0.15):  # no tool helps
             if "staff" not in self.tools:
                 return [Turn(self.phrase("staff", phrases.STAFF), phrases.NO_STAFF, "small talk", phrases.NO_STAFF)]
@@ -313,7 +311,7 @@ class Dialogues:
         return [Turn(user.lower() if rng.random() < 0.3 else user, answer, "small talk", answer)]
 
     def conversation(self) -> list[Turn]:
-        products, absent, topic, other = (42, 30, 12, 16) if self.tools else (68, 15, 11, 6)
+        products, absent, topic, other = (33, 38, 15, 14) if self.tools else (65, 15, 15, 5)
         turns = self.rng.choices(
             (self.product_turns, self.absent_turns, self.topic_turns, self.other_turns),
             (products if self.store.products else 0, absent, topic, other),

@@ -10,29 +10,43 @@ import json
 import random
 import re
 import sys
+import urllib.error
 import urllib.request
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import acceptance
-from dialogue import Dialogues, Tool, Turn, make_tools
+import unseen
+from dialogue import Dialogues, Turn
 from layouts import system_prompt
 from names import Names
 from store import Store, make_store
+from tools import Tool, make_tools
 
 LENGTHS = (200, 500, 1000, 1500)  #: tokens of the whole prompt, at most
-TARGETS = {"value": 95.0, "value, new phrasing": 85.0, "do not know": 90.0, "tool call": 90.0, "by hand": 80.0}
+TARGETS = {
+    "value": 95.0,
+    "value, new phrasing": 85.0,
+    "value, blind phrasing": 85.0,
+    "do not know": 90.0,
+    "tool call": 90.0,
+    "by hand": 80.0,
+}
 VALUES = ("price", "aisle", "stock", "fact")
 ROWS: dict[str, tuple[str, ...]] = {
     "value": VALUES,
     "value, new phrasing": VALUES,
+    "value, blind phrasing": VALUES,
     "follow-up": ("follow-up",),
     "do not know": ("unknown",),
     "tool call": ("tool",),
     "tool result": ("tool result",),
     "small talk": ("small talk",),
 }
+
+#: The rows asked in phrasings that training never saw.
+PHRASINGS = {"value, new phrasing": unseen.NEW, "value, blind phrasing": unseen.BLIND}
 
 
 @dataclass
@@ -76,7 +90,7 @@ def make_case(row: str, length: int, number: int) -> Case:
         if sum(len(json.dumps(tool.schema)) for tool in tools) > 1.2 * length:
             tools = tools[:1]
         store, system = fitting_store(rng, length, tools)
-        talk = Dialogues(rng, store, tools, held_out=row == "value, new phrasing")
+        talk = Dialogues(rng, store, tools, PHRASINGS.get(row))
         for _ in range(60):
             turns = talk.conversation()
             for last, turn in enumerate(turns):
@@ -145,7 +159,12 @@ class Client:
             body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 80}
             if case.tools:
                 body["tools"] = [tool.schema for tool in case.tools]
-            reply = self.send("/chat/completions", body)
+            try:
+                reply = self.send("/chat/completions", body)
+            except urllib.error.HTTPError as error:  # the model's own last answer may be what is refused
+                if error.code != 400:
+                    raise
+                return Result(case, False, False, error.read().decode(), 0)
             message = reply["choices"][0]["message"]
             messages.append(
                 {k: message[k] for k in ("role", "content", "tool_calls") if message.get(k) is not None}
@@ -166,11 +185,10 @@ def report(results: list[Result]) -> dict:
     for r in results:
         cells[r.case.row][f"<= {r.case.length}"].append(r)
         cells[r.case.row]["all"].append(r)
-        if r.case.row in ("value", "value, new phrasing"):
-            cells["  " + r.case.turns[-1].category + (", new phrasing" if "new" in r.case.row else "")][
-                f"<= {r.case.length}"
-            ].append(r)
-            cells["  " + r.case.turns[-1].category + (", new phrasing" if "new" in r.case.row else "")]["all"].append(r)
+        if r.case.row.startswith("value"):
+            kind = f"  {r.case.turns[-1].category}{r.case.row.removeprefix('value')}"
+            cells[kind][f"<= {r.case.length}"].append(r)
+            cells[kind]["all"].append(r)
     return {
         row: {
             length: {"right": 100 * sum(r.right for r in rs) / len(rs), "asked": len(rs)}
@@ -182,11 +200,11 @@ def report(results: list[Result]) -> dict:
 
 def table(figures: dict) -> str:
     lengths = [f"<= {n}" for n in LENGTHS] + ["all"]
-    lines = [f"{'% right':<22}" + "".join(f"{n:>9}" for n in lengths) + "    asked   target"]
+    lines = [f"{'% right':<24}" + "".join(f"{n:>9}" for n in lengths) + "    asked   target"]
     for row, cells in figures.items():
         shares = "".join(f"{cells[n]['right']:9.1f}" if n in cells else f"{'':>9}" for n in lengths)
         lines.append(
-            f"{row:<22}{shares}{cells['all']['asked']:>9}" + (f"{TARGETS[row]:9.0f}" if row in TARGETS else "")
+            f"{row:<24}{shares}{cells['all']['asked']:>9}" + (f"{TARGETS[row]:9.0f}" if row in TARGETS else "")
         )
     return "\n".join(lines)
 

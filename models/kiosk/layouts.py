@@ -27,6 +27,21 @@ OPENINGS = [
     "Information about {s}:",
     "You're the friendly in-store assistant at {s}; be short and exact.",
     "Act as the assistant of a shop called {s}.",
+    "You are a polite kiosk assistant at {s}. Reply in one sentence. Never invent anything.",
+    "System: store assistant for {s}\nRules: short answers, no guessing.",
+    "You are an in-store assistant. You know the following facts and nothing else.",
+    "This is the information desk of {s}.",
+    "Below is everything that {s} sells today.",
+]
+#: Instructions after the facts.
+CLOSINGS = [
+    "Answer in one sentence.",
+    "If the answer is not above, say that you don't know.",
+    "Do not make up prices.",
+    "Be brief and friendly.",
+    "Use a tool when a fact is missing.",
+    "Customers ask by voice, so keep it short.",
+    "Only use the facts above.",
 ]
 LIST_TITLES = [
     "Products:",
@@ -77,6 +92,7 @@ def bullet_style(rng: random.Random, unit: str) -> Callable[[Product], str]:
     order = rng.choice(("pcs", "pcs", "pcs", "cps", "psc", "spc", "csp"))
     if rng.random() < 0.1:
         code = "[{u} {v}]"
+    unasked = rng.choice(("sku {v}", "#{v}", "art. {v}", "{v} g", "rated {v}")) if rng.random() < 0.08 else None
 
     def line(p: Product) -> str:
         fields = []
@@ -87,6 +103,8 @@ def bullet_style(rng: random.Random, unit: str) -> Callable[[Product], str]:
                 fields.append(code.format(v=p.code, u=unit, U=unit.capitalize()))
             elif f == "s" and p.stock is not None:
                 fields.append(sold_out if sold_out and p.stock == 0 else stock.format(v=p.stock))
+        if unasked:
+            fields.append(unasked.format(v=rng.randint(1, 9999)))
         return p.name + after_name + separator.join(fields)
 
     return line
@@ -166,6 +184,23 @@ def sentences(rng: random.Random, store: Store) -> str:
     return rng.choice((" ", "\n", "\n- ")).join(lines)
 
 
+UNASKED_NUMBERS = [
+    "id",
+    "sku",
+    "number",
+    "rating",
+    "minimum",
+    "weight",
+    "calories",
+    "tax",
+    "sold",
+    "order",
+    "max",
+    "code",
+]
+UNASKED_WORDS = ["brand", "category", "supplier", "department", "kind", "color"]
+
+
 def columns(rng: random.Random, store: Store) -> list[tuple[str, Callable[[Product], str]]]:
     """The columns of a table: header and cell."""
     unit_in_cell = rng.random() < 0.3
@@ -184,10 +219,11 @@ def columns(rng: random.Random, store: Store) -> list[tuple[str, Callable[[Produ
                 lambda p: empty if p.stock is None else str(p.stock),
             )
         )
-    if rng.random() < 0.15:  # a column that nobody asks for
+    if rng.random() < 0.25:  # a column that nobody asks for
         low, high = rng.choice(((1, 99), (1, 20), (100, 99999)))
-        other = {p.name: str(rng.randint(low, high)) for p in store.products}
-        header = rng.choice(("id", "sku", "number", "rating", "minimum", "weight", "calories", "tax", "sold"))
+        words = rng.random() < 0.25
+        other = {p.name: store.names.word() if words else str(rng.randint(low, high)) for p in store.products}
+        header = rng.choice(UNASKED_WORDS if words else UNASKED_NUMBERS)
         fields.append((header, lambda p: other[p.name]))
     if rng.random() < 0.6:
         rng.shuffle(fields)
@@ -222,7 +258,7 @@ def csv(rng: random.Random, store: Store) -> str:
     )
 
 
-def json_text(rng: random.Random, store: Store) -> str:
+def json_objects(rng: random.Random, store: Store) -> list[dict[str, object]]:
     cols = columns(rng, store)
     bare = rng.random() < 0.3
 
@@ -235,18 +271,39 @@ def json_text(rng: random.Random, store: Store) -> str:
             else text
         )
 
-    objects = [
+    return [
         {h.replace(" ", "_"): value(cell(p)) for h, cell in cols if cell(p) not in ("", "-", "n/a")}
         for p in store.products
     ]
-    separators = rng.choice(((", ", ": "), (", ", ": "), (",", ":")))
-    kind = rng.random()
-    if kind < 0.4:
+
+
+SEPARATORS = [(", ", ": "), (", ", ": "), (",", ":")]
+
+
+def json_text(rng: random.Random, store: Store) -> str:
+    objects, separators, kind = json_objects(rng, store), rng.choice(SEPARATORS), rng.random()
+    if kind < 0.2:  # names as keys
+        named = {str(o.pop(next(iter(o)))): o for o in objects}
+        return json.dumps(named, ensure_ascii=False, separators=separators, indent=rng.choice((None, None, 1)))
+    if kind < 0.5:
         return json.dumps(objects, ensure_ascii=False, separators=separators)
     lines = [json.dumps(o, ensure_ascii=False, separators=separators) for o in objects]
-    if kind < 0.75:
+    if kind < 0.8:
         return "\n".join(lines)
     return "[\n" + ",\n".join("  " + line for line in lines) + "\n]"
+
+
+def json_store(rng: random.Random, store: Store) -> str:
+    """Everything about a store in one object."""
+    separators = rng.choice(SEPARATORS)
+    facts = {rng.choice(TOPICS[topic][0]).lower().replace(" ", "_"): value for topic, value in store.facts.items()}
+    products = {rng.choice(("products", "items", "catalog", "inventory")): json_objects(rng, store)}
+    if rng.random() < 0.25:
+        facts = {rng.choice(("store_info", "facts", "info")): facts}
+    parts = rng.choice(({**facts, **products}, {**products, **facts}))
+    if rng.random() < 0.5:
+        parts = {rng.choice(("store", "name", "shop")): store.title, **parts}
+    return json.dumps(parts, ensure_ascii=False, separators=separators)
 
 
 def key_value(rng: random.Random, store: Store) -> str:
@@ -303,11 +360,11 @@ LAYOUTS: list[tuple[int, str, Callable[[random.Random, Store], str]]] = [
     (9, "bullets", bullets),
     (3, "inline", inline),
     (6, "sentences", sentences),
-    (7, "table", table),
-    (4, "csv", csv),
+    (8, "table", table),
+    (6, "csv", csv),
     (4, "json", json_text),
     (4, "key-value", key_value),
-    (3, "by aisle", by_aisle),
+    (5, "by aisle", by_aisle),
     (3, "by attribute", by_attribute),
 ]
 
@@ -326,10 +383,16 @@ def system_prompt(rng: random.Random, store: Store) -> tuple[str, str]:
     """The prompt and the name of its layout."""
     _, name, layout = rng.choices(LAYOUTS, [w for w, _, _ in LAYOUTS])[0]
     heading = rng.choice(LIST_TITLES)
-    blocks = [(heading + "\n" if heading else "") + layout(rng, store)] if store.products else []
-    if store.facts:
+    whole = name == "json" and store.products and rng.random() < 0.4
+    if whole:
+        blocks = [json_store(rng, store)]
+    else:
+        blocks = [(heading + "\n" if heading else "") + layout(rng, store)] if store.products else []
+    if store.facts and not whole:
         heading = rng.choice(FACT_TITLES)
         blocks.append((heading + "\n" if heading else "") + fact_lines(rng, store))
         rng.shuffle(blocks)
     opening = rng.choice(OPENINGS).format(s=store.title)
+    if rng.random() < 0.12:
+        blocks.append(rng.choice(CLOSINGS))
     return rng.choice(("\n", "\n", "\n\n", " ")).join([b for b in (opening, *blocks) if b]), name

@@ -91,13 +91,22 @@ def held_out(word: str) -> bool:
     return zlib.crc32(word.lower().encode()) % 7 == 3
 
 
+def few(rng: random.Random, most: int) -> int:
+    """A number of words from 4 to `most`: small ones as likely as large ones."""
+    return int(4 * (max(4, most) / 4) ** rng.random())
+
+
 @cache
 def side(words: tuple[str, ...], evaluation: bool) -> list[str]:
     return [w for w in words if held_out(w) == evaluation]
 
 
 class Names:
-    """Draws product names from one side of the split."""
+    """Draws product names from one side of the split.
+
+    For training every store has words of its own: often few, so that its products share them, and often strange ones,
+    so that a word is read from the prompt and not completed from memory. Evaluation has few words as it is.
+    """
 
     def __init__(self, rng: random.Random, evaluation: bool, extra_words: tuple[str, ...] = ()) -> None:
         self.rng = rng
@@ -105,6 +114,33 @@ class Names:
         self.nouns = side(NOUNS, evaluation)
         self.words = side(extra_words or EVALUATION_WORDS, evaluation) or self.modifiers + self.nouns
         self.syllables = side(SYLLABLES, evaluation)
+        self.sharing = 0.35
+        if not evaluation:
+            self.known = self.words
+            strange = rng.choice((0.0, 0.2, 0.5, 0.8))
+            self.modifiers, self.nouns = self.own(self.modifiers, strange), self.own(self.nouns, strange)
+            self.words = self.own(self.words, strange)
+            self.syllables = rng.sample(self.syllables, 5 * few(rng, len(self.syllables) // 5))
+            self.sharing = rng.choice((0.15, 0.35, 0.6))
+
+    def own(self, words: list[str], strange: float) -> list[str]:
+        """One store's share of a list, some of it replaced by strange words."""
+        chosen = self.rng.sample(words, few(self.rng, min(400, len(words))))
+        return [self.strange() if self.rng.random() < strange else word for word in chosen]
+
+    def strange(self) -> str:
+        """A word that nobody knows but looks like one: the halves of two, or one with a letter changed."""
+        rng = self.rng
+        while True:
+            a, b = rng.choice(self.known), rng.choice(self.known)
+            if rng.random() < 0.6:
+                word = a[: rng.randint(1, len(a) - 1)] + b[rng.randint(1, len(b) - 1) :]
+            else:
+                at = rng.randrange(len(a))
+                letter = rng.choice(("", a[at] * 2, *"abcdefghiklmnoprstuvwyz"))
+                word = a[:at] + letter + a[at + 1 :]
+            if 3 <= len(word) <= 12 and not held_out(word):
+                return word
 
     def made_up(self) -> str:
         """A pronounceable word nobody has seen, of open syllables first: Zorvex, Quinlo."""
@@ -155,7 +191,7 @@ class Names:
         names: list[str] = []
         while len(names) < count:
             name = self.product()
-            if names and self.rng.random() < 0.35:
+            if names and self.rng.random() < self.sharing:
                 other = self.rng.choice(names).split()
                 words = name.split()
                 if self.rng.random() < 0.6:

@@ -1,4 +1,4 @@
-"""What customers say. Each list has a training side and, under `HELD_OUT`, phrasings for evaluation only."""
+"""What customers say about products, orders and in passing; `topics.py` has the other facts."""
 
 # One phrase a line would make this four times as long.
 # fmt: off
@@ -38,6 +38,18 @@ PRICE = [
     "Somebody told me {x} is cheap here, how much is it?", "Before I buy {x}, how much is it?",
     "How much should I expect to pay for {x}?", "At what price do you sell {x}?", "For what price can I have {x}?",
     "What amount do I pay for {x}?",
+    "What's the bill for {x}?", "What's the tab on {x}?", "How much would you take for {x}?",
+    "What number is on the tag of {x}?", "What does {x} cost these days?", "Has {x} become expensive?",
+    "How much for a pack of {x}?", "What do people pay for {x}?", "Would you price {x} for me?", "Is {x} pricey?",
+    "I'd like {x}, what do I owe?", "{x} please, how much?", "How much do I need to pay if I take {x}?",
+    "What does it cost to buy {x}?", "Let's say I take {x}, how much is that?", "The cost of {x}, please.",
+    "How costly is {x}?", "What is the cost for {x}?", "What's the total for {x}?", "What is the charge for {x}?",
+    "How much is {x} going for?", "What is {x} priced at?", "How is {x} priced?", "So what does {x} cost?",
+    "Ok so {x}, what's the price?", "{x} - cost?", "what {x} cost", "Is there a price for {x}?",
+    "Do you know the price of {x}?", "Would {x} be more than ten?", "Is {x} under five dollars?",
+    "How much do you ask for {x}?", "What do I have to pay to get {x}?", "Which price does {x} have?",
+    "I'm on a budget, how much is {x}?", "My kid wants {x}, what does it cost?", "What's the usual price for {x}?",
+    "The label is torn, how much is {x}?", "I only have a few coins, how much is {x}?",
 ]
 PLACE = [
     "Where is {x}?", "Where do I find {x}?", "Where can I find {x}?", "Which {u} is {x} in?", "What {u} is {x} in?",
@@ -73,6 +85,17 @@ PLACE = [
     "Where is {x} hiding?", "Where are you hiding {x}?", "Where's the place for {x}?", "Where do you display {x}?",
     "Where did you put {x}?", "Under which {u} do I find {x}?", "I want {x} but don't know where to look.",
     "Got lost looking for {x}.", "What's the quickest way to get to {x}?",
+    "Where do you shelve {x}?", "Where would {x} be?", "Where's {x} at?", "Navigate me to {x}.", "Steer me to {x}.",
+    "What's the spot for {x}?", "Where do people find {x}?", "Where exactly is {x}?", "Where exactly are {x} kept?",
+    "Is {x} on this floor?", "Is {x} over here?", "Do I go left or right for {x}?", "Which {u} carries {x}?",
+    "Which {u} do {x} belong to?", "Number of the {u} with {x}?", "Where in this place do you have {x}?",
+    "{x} is where?", "{x}, which {u}?", "I walked past every {u} and saw no {x}.", "Where's your {u} for {x}?",
+    "To which {u} do I have to walk for {x}?", "How far is {x}?", "Please find {x} for me.", "Locate {x}",
+    "I must have missed {x}, where is it?", "Where was {x} again?", "Where do I see {x}?", "Where can we find {x}?",
+    "We need {x}, where is it?", "We're looking for {x}.", "Where have you hidden {x}?", "Position of {x}?",
+    "Which {u} should I walk to for {x}?", "Is {x} in this {u}?", "In what part of the shop do I find {x}?",
+    "Could you lead me to {x}?", "Can you find {x}?", "Where are your {x}?", "What {u} are {x} on?",
+    "You moved everything! Where is {x} now?", "Where is {x} nowadays?", "My list says {x}, where do I go?",
 ]
 
 #: Longer questions are put together: an opening and a clause.
@@ -169,6 +192,15 @@ STOCK = [
     "Tell me how many {x} are in stock.", "Give me the stock of {x}.", "I'd like to know how many {x} there are.",
     "The shelf is empty, is {x} out of stock?", "When I came yesterday {x} was sold out, is it back?",
     "Is {x} back in stock?",
+    "How many pieces of {x} are there?", "How many packs of {x} do you have?", "What amount of {x} is in stock?",
+    "How many {x} do you have in the store?", "How many {x} can you sell me?", "Is {x} in?", "Is {x} out?",
+    "Is {x} out of stock?", "Are {x} out of stock?", "How big is your stock of {x}?", "What's in stock of {x}?",
+    "How is the stock of {x}?", "Can I buy three {x}?", "I need several {x}, how many are there?",
+    "Are there at least two {x}?", "Do you have {x} left?", "Is some {x} left?", "Any {x} in stock?", "any {x} left?",
+    "Is the last {x} gone?", "Did somebody buy all {x}?", "How many {x} does the store have?", "{x} - how many left?",
+    "How many {x} did you get?", "Are you sold out of {x}?", "How many of the {x} are still there?",
+    "Would there be {x} in stock?", "Have you {x} in stock?", "Do you happen to have {x} in stock?",
+    "Inventory of {x}?", "inventory for {x}", "Tell me the stock of {x}.", "What does your stock of {x} look like?",
 ]
 ABOUT = [
     "Tell me about {x}.", "What can you tell me about {x}?", "Information on {x}", "What do you know about {x}?",
@@ -188,81 +220,6 @@ SELL = [
     "Am I right that you sell {x}?", "Would you have {x}?", "you have {x}?", "you got {x}", "any {x}?",
     "Is there {x}?", "Are there any {x}?", "I wonder if you have {x}.",
 ]
-TOPIC_QUESTIONS = {
-    "hours": [
-        "When are you open?", "What are your opening hours?", "What time do you open?", "What time do you close?",
-        "When do you close?", "Opening hours?", "Are you open today?", "How late are you open?", "what are the hours",
-        "When does the store open?", "Until when are you open?",
-        "When do you open?", "From when are you open?", "From what time are you open?",
-        "What time does the store close?", "What time does the shop open?", "When is closing time?", "closing time?",
-        "When do you shut?", "When do you lock up?", "Do you close early?", "How long are you open?",
-        "How long will you be open today?", "Are you open on {d}?", "Until when are you open on {d}?",
-        "{d} opening hours?", "Hours on {d}?", "Are you open on weekends?",
-        "Are you still open tonight?", "Can I come tomorrow morning?", "Can I come by after work?", "hours?",
-        "store hours", "What are your business hours?", "What's your opening time?", "Which days are you open?",
-        "On what days are you open?", "How early do you open?", "Is the store open late?",
-        "Tell me your opening hours.", "Do you know the opening hours?", "I want to know when you close.",
-        "What are the opening times?", "opening times please", "When can I come?", "When can I shop here?",
-        "Till when can I shop here?",
-    ],
-    "wifi": [
-        "What is the wifi password?", "What's the Wi-Fi password?", "wifi password?", "Do you have wifi?",
-        "How do I get on the wifi?", "Can I use the wifi?", "Can I have the wifi password?", "password for the wifi",
-        "What's the WiFi code?", "Is there wifi here?",
-        "What's the password?", "Which password does the wifi have?", "Tell me the wifi password.",
-        "Give me the Wi-Fi code.", "internet password?", "How can I get online here?", "How can I get internet here?",
-        "How do I use the wifi?", "Do you have free internet?", "Is there free Wi-Fi?", "Is there a wifi for guests?",
-        "What is the code for the internet?", "what's the wi-fi key", "I need the wifi password.", "I need internet.",
-        "My phone asks for a wifi password.", "My phone has no signal, is there wifi?",
-        "Can you give me the Wi-Fi password?", "How do I log in to the wifi?", "wifi?", "wi-fi code please",
-        "The guest wifi password?",
-    ],
-    "returns": [
-        "What is your return policy?", "Can I return this?", "How do returns work?", "Can I bring something back?",
-        "What about refunds?", "Can I get a refund?", "How long do I have to return an item?", "return policy?",
-        "Do you accept returns?", "What's the returns policy?",
-        "How long can I return things?", "Until when can I return it?", "Can I return an item?",
-        "Can I send it back?", "Can I get my money back?", "How do I get my money back?",
-        "Do I get my money back if I don't like it?", "Do you take things back?", "Will you take it back?",
-        "Do you give refunds?", "Do you do refunds?", "Is it possible to return things?", "Is there a return policy?",
-        "Tell me about returns.", "What if I don't like it?", "What if it does not fit?", "What if it is broken?",
-        "I want to return something.", "I want to bring this back.", "I bought the wrong thing, can I return it?",
-        "refunds?", "returns?", "refund policy", "exchange policy?", "Can I exchange it?",
-        "In how many days can I return it?", "How many days do I have to bring it back?",
-    ],
-    "promotion": [
-        "Are there any promotions?", "What is on offer today?", "Any special offers?", "Do you have any deals?",
-        "What's the promotion?", "What deals are there?", "any discounts today?", "Is anything on sale?",
-        "What is the special offer?",
-        "Any promotions?", "Any promotions today?", "Is there a promotion?", "Is there a special offer?",
-        "Is there a deal today?", "Is there a discount?", "What's on sale?", "What is on sale today?",
-        "What's the deal of the day?", "What's the offer today?", "What's today's offer?", "What's your best deal?",
-        "Do you have special offers?", "Do you have a promotion?", "Do you have any discounts?", "Got any deals?",
-        "deals?", "promotions?", "special offers?", "Anything cheaper today?", "Anything on offer?",
-        "Can I save money today?", "How can I save money here?", "Which discounts do you give?",
-        "What can I get cheaper?", "Tell me about your offers.", "Tell me the deals.", "What's the discount?",
-        "What are your bargains?", "Are there any bargains?", "I heard there is a sale.",
-    ],
-    "phone": [
-        "What is your phone number?", "How can I call you?", "phone number?", "Can I have your telephone number?",
-        "What's the store's number?",
-        "What is the phone number?", "What's your telephone number?", "What's your number?", "Your phone number?",
-        "Tell me your phone number.", "Give me the phone number.", "How can I phone you?", "How do I call the store?",
-        "How do I reach you by phone?", "Can I call you?", "Can I call the store?", "Which number do I call?",
-        "What number do I dial?", "telephone number", "telephone?", "Do you have a phone number?",
-        "I want to call you tomorrow.", "I'd like to call the shop.",
-    ],
-    "manager": [
-        "Who is the manager?", "What's the manager's name?", "Who runs this store?", "name of the manager?",
-        "Who is in charge here?",
-        "Who manages the shop?", "Who's the manager?", "Who's the boss?", "Who is the boss here?", "Who's in charge?",
-        "Who is responsible for this store?", "Who leads this store?", "Who owns the complaints here?",
-        "What is the name of the manager?", "What is your manager called?", "Tell me the name of the manager.",
-        "manager?", "manager name", "store manager?", "Do you have a manager?", "I want to know who the manager is.",
-        "I have a complaint, who is the manager?", "Whom do I complain to?",
-    ],
-}
-
 #: For people, and about orders: a tool's work.
 STAFF = [
     "I need help from a person.", "Can someone help me?", "I want to talk to a human.", "Call an employee, please.",
@@ -282,6 +239,7 @@ STAFF = [
     "Can I talk to one of your colleagues?", "Who can help me here?",
 ]
 NO_STAFF = "Please ask a member of our staff."
+STAFF_COMES = "A member of our staff is coming."
 ORDER = [
     "Where is my order {x}?", "What is the status of order {x}?", "Has my order {x} arrived?", "track order {x}",
     "When does order {x} come?", "status of {x}?", "order {x}", "order {x}?", "Order number {x}, where is it?",
@@ -378,39 +336,3 @@ SMALL_TALK = [
         "What day is it?",
     ], "Sorry, I don't know that."),
 ]
-HELD_OUT = {
-    "price": [
-        "What's the damage for {x}?", "How much will {x} set me back?", "Could you look up what {x} costs?",
-        "I was wondering what the price of {x} is.", "Any idea how much {x} is?", "What are you asking for {x}?",
-        "How much do you want for {x}?", "Please quote me a price for {x}.", "May I ask how much {x} is?",
-        "What's the cost of {x}?", "So how much is {x} then?",
-    ],
-    "place": [
-        "Which way to {x}?", "Could you point me to {x}?", "Whereabouts is {x}?",
-        "I've been searching for {x}, which {u} is it?", "Any idea where {x} might be?",
-        "Where in the shop can I get {x}?", "What {u} should I go to for {x}?", "Where do you stock {x}?",
-        "May I ask where {x} is?", "Please direct me to {x}.",
-    ],
-    "stock": [
-        "What quantity of {x} do you have?", "Do you still have {x}?", "How many {x} remain?",
-        "Any {x} left in stock?", "Could you check how many {x} you have?",
-    ],
-    "hours": [
-        "Could you tell me when you are open?", "At what time does the shop close?", "What hours do you keep?",
-    ],
-    "wifi": [
-        "How do I connect to your wifi?", "Could I get the password of the wifi?",
-    ],
-    "returns": [
-        "What are the rules for returning items?", "How can I return something I bought?",
-    ],
-    "promotion": [
-        "Are you running any promotions right now?", "What offers do you have at the moment?",
-    ],
-    "phone": [
-        "Which number can I reach you on?",
-    ],
-    "manager": [
-        "Could you tell me who manages this store?",
-    ],
-}

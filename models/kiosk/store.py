@@ -161,6 +161,24 @@ def promotion(names: Names) -> str:
     )
 
 
+def address(names: Names) -> str:
+    rng = names.rng
+    street = title(names.word()) + rng.choice((" Street", " Road", " St", " Avenue", " Lane", " Square", "straße"))
+    return f"{rng.randint(1, 240)} {street}" if rng.random() < 0.7 else f"{street} {rng.randint(1, 240)}"
+
+
+def parking(rng: random.Random) -> str:
+    time = f"{rng.randint(1, 4)} hours"
+    where = rng.choice(("behind the store", "in front of the shop", "in the basement", "on the roof", "next door"))
+    return rng.choice((f"free for {time}", f"free {where}", where, f"{where}, {time} free", "for customers only"))
+
+
+def restroom(rng: random.Random) -> str:
+    return rng.choice(
+        ("at the back", "near the entrance", "upstairs", "on the first floor", "next to the checkout")
+    ) + (rng.choice(("", "", ", ask for the key", f", code {rng.randint(1000, 9999)}")))
+
+
 #: topic: (labels in the prompt, sentences in the prompt)
 TOPICS: dict[str, tuple[list[str], list[str]]] = {
     "hours": (
@@ -185,6 +203,15 @@ TOPICS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "phone": (["Phone", "Telephone", "Tel", "Call us"], ["Our phone number is {v}.", "Call us at {v}.", "Phone: {v}."]),
     "manager": (["Manager", "Store manager"], ["The manager is {v}.", "The store manager is called {v}."]),
+    "address": (
+        ["Address", "Our address", "Street address"],
+        ["Our address is {v}.", "You find us at {v}.", "Address: {v}."],
+    ),
+    "parking": (["Parking", "Car park", "Customer parking"], ["Parking is {v}.", "Parking: {v}.", "Park {v}."]),
+    "restroom": (
+        ["Restroom", "Toilet", "Restrooms", "Customer toilet", "WC"],
+        ["The restroom is {v}.", "The toilet is {v}.", "Restrooms: {v}."],
+    ),
 }
 
 
@@ -199,8 +226,11 @@ def make_facts(names: Names) -> dict[str, str]:
             rng.choice(("", "+", "0")) + "-".join(str(rng.randint(10, 9999)) for _ in range(rng.randint(2, 4)))
         ),
         "manager": lambda: title(names.made_up() + rng.choice(("", " " + names.made_up()))),
+        "address": lambda: address(names),
+        "parking": lambda: parking(rng),
+        "restroom": lambda: restroom(rng),
     }
-    topics = rng.sample(list(values), rng.choice((0, 1, 2, 3, 4, 5, 6)))
+    topics = rng.sample(list(values), rng.choice((0, 1, 2, 3, 4, 5, 7)))
     return {topic: values[topic]() for topic in topics}
 
 
@@ -213,6 +243,9 @@ def weighted(
 def make_store(names: Names, count: int) -> Store:
     rng = names.rng
     money, code = weighted(rng, MONEY), weighted(rng, CODES)
+    if rng.random() < 0.3:  # few places, with many products each
+        places = [code(rng) for _ in range(rng.randint(2, 8))]
+        code = lambda rng: rng.choice(places)  # noqa: E731
     unit = rng.choices(list(PREPOSITION), (16, 2, 1, 1, 1, 1, 1))[0]
     case = rng.choice(
         (title, title, sentence_case, sentence_case, str, str, str.upper if rng.random() < 0.15 else title, None)

@@ -19,10 +19,11 @@ import xkcdpass
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 import chat
-from dialogue import Dialogues, make_tools
+from dialogue import Dialogues
 from layouts import system_prompt
 from names import MODIFIERS, NOUNS, Names
 from store import make_store
+from tools import make_tools
 
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"

@@ -25,6 +25,7 @@ from torch import Tensor
 
 import gguf_file
 import tokenizer
+import unseen
 from dataset import Batch, Maker, Mix
 from model import Kiosk, Shape
 from muon import Muon, fast_type
@@ -43,9 +44,9 @@ STAGES = [
     Stage([(FIRST, 1.0)], 0.7, 0.25),
     Stage([(SHORT, 1.0)], 0.8, 0.4),
     Stage([(SHORT, 0.6), (MIDDLE, 0.4)], 0.9, 0.55),
-    Stage([(SHORT, 0.55), (MIDDLE, 0.3), (LONG, 0.15)], 1.0, 1.0),
+    Stage([(SHORT, 0.5), (MIDDLE, 0.33), (LONG, 0.17)], 1.0, 1.0),
 ]
-CHECKS = [("known phrasings", False), ("new phrasings", True)]
+CHECKS = [("known phrasings", None), ("new phrasings", unseen.NEW)]
 
 
 def draw(maker: Maker, stage: int, tokens: int) -> Batch:
@@ -98,10 +99,10 @@ class Tally:
 @torch.no_grad()
 def check(model: Kiosk, vocabulary: Path, stage: int, tokens: int) -> None:
     """Right answers on names (and phrasings) that training never sees."""
-    for name, held_out in CHECKS:
+    for name, phrasings in CHECKS:
         maker, kinds, layouts = Maker(tokenizer.load(vocabulary), (), 99), Tally(), Tally()
         for mix, _ in 3 * STAGES[stage].mixes:  # shaped as in training, for which the layers are already compiled
-            b = maker.batch(replace(mix, held_out_names=True, held_out_phrases=held_out), tokens // mix.length)
+            b = maker.batch(replace(mix, held_out_names=True, held_out_phrases=phrasings), tokens // mix.length)
             right = run(model, b)[1]
             kinds.add(b.kinds, right)
             layouts.add(b.layouts, right)
