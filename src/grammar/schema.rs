@@ -412,7 +412,6 @@ fn bound(schema: &mut Value) {
         ("time", "^[0-9Z:.+-]{9,24}$"),
         ("duration", "^[0-9PYMWDTHS]{2,30}$"),
     ];
-    const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
     match schema {
         Value::Array(list) => list.iter_mut().for_each(bound),
         Value::Object(object) => {
@@ -422,9 +421,13 @@ fn bound(schema: &mut Value) {
                 Some(kind) => is_number(kind),
                 None => false,
             };
-            if has_numbers && !BOUNDS.iter().any(|bound| object.contains_key(*bound)) {
-                object.insert("minimum".to_owned(), (-HIGHEST_NUMBER).into());
-                object.insert("maximum".to_owned(), HIGHEST_NUMBER.into());
+            if has_numbers {
+                let (least, most) = (
+                    ["minimum", "exclusiveMinimum"],
+                    ["maximum", "exclusiveMaximum"],
+                );
+                bound_number(object, least, most, -1);
+                bound_number(object, most, least, 1);
             }
             let format = object.get("format").and_then(Value::as_str);
             let pattern = FORMATS.iter().find(|(name, _)| format == Some(name));
@@ -440,6 +443,30 @@ fn bound(schema: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// Holds a number on one side of 0, `sign`'s, where `bounds` hold it no nearer: those of 64 bits do
+/// not. One that has to be beyond, by `others`, is left alone.
+#[allow(clippy::cast_precision_loss)] // a double has it exactly
+fn bound_number(object: &mut Map<String, Value>, bounds: [&str; 2], others: [&str; 2], sign: i64) {
+    let end = HIGHEST_NUMBER as f64;
+    let is_far = |value: &Value| {
+        value
+            .as_f64()
+            .is_some_and(|value| value * sign as f64 > end)
+    };
+    let is_beyond = |key: &str| object.get(key).is_some_and(is_far);
+    if others.into_iter().any(is_beyond) {
+        return;
+    }
+    for bound in bounds {
+        if object.get(bound).is_some_and(is_far) {
+            object.remove(bound);
+        }
+    }
+    if !bounds.iter().any(|bound| object.contains_key(*bound)) {
+        object.insert(bounds[0].to_owned(), (sign * HIGHEST_NUMBER).into());
     }
 }
 
@@ -465,6 +492,31 @@ fn misfit(path: &str, why: impl Into<String>) -> Misfit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_held_on_both_sides() {
+        for (given, held) in [
+            (json!({}), json!([-HIGHEST_NUMBER, HIGHEST_NUMBER])),
+            (json!({"minimum": 0}), json!([0, HIGHEST_NUMBER])),
+            (
+                json!({"minimum": i64::MIN, "maximum": i64::MAX}),
+                json!([-HIGHEST_NUMBER, HIGHEST_NUMBER]),
+            ),
+            (json!({"maximum": 5.5}), json!([-HIGHEST_NUMBER, 5.5])),
+        ] {
+            let mut schema = given;
+            schema["type"] = json!("integer");
+            bound(&mut schema);
+            assert_eq!(json!([schema["minimum"], schema["maximum"]]), held);
+        }
+        let mut schema = json!({"type": "number", "minimum": 1e18});
+        bound(&mut schema);
+        assert_eq!(schema["maximum"], Value::Null);
+        let mut schema = json!({"type": "number", "exclusiveMinimum": 0});
+        bound(&mut schema);
+        assert_eq!(schema["minimum"], Value::Null);
+        assert_eq!(schema["maximum"], HIGHEST_NUMBER);
+    }
 
     fn place(schema: Value) -> String {
         Schema::new(schema, true).expect_err("refused").path
