@@ -5,6 +5,7 @@
 //! id and a `Last-Event-ID` gets what follows that event, exactly once. Other streams are neither
 //! kept nor computed for nobody.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::pin::pin;
@@ -31,8 +32,10 @@ use super::state::AppState;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Streams that are written down at once; the one that was longest not asked for gives way.
 const MOST_STREAMS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
-/// While what is written down takes so much memory, no more streams are.
+/// While what is written down takes so much memory, no more streams are, and each keeps only its
+/// latest events, as far as they are more than `FEW_BYTES`.
 const MOST_BYTES: usize = 32 << 20;
+const FEW_BYTES: usize = 128 << 10;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -88,6 +91,7 @@ where
         let recording = state
             .streams
             .find(&key, &digest)
+            .filter(|recording| recording.goes_on_from(told))
             .ok_or(ApiError::StreamGone)?;
         if told > recording.progress.borrow().frames {
             let message = format!("`Last-Event-ID` is {told}; the stream has not come so far");
@@ -167,12 +171,19 @@ impl Streams {
 /// A stream as far as it is written down.
 #[derive(Debug)]
 struct Recording {
-    frames: Mutex<Vec<Frame>>,
+    pages: Mutex<Pages>,
     progress: watch::Sender<Progress>,
     listeners: watch::Sender<usize>,
-    /// Of this stream, and of all of them.
-    bytes: AtomicUsize,
+    /// Of all recordings.
     all_bytes: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
+    frames: VecDeque<Frame>,
+    /// Frames before these that are not kept any more.
+    dropped: usize,
+    bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -184,27 +195,43 @@ struct Progress {
 impl Recording {
     fn new(streams: &Streams) -> Self {
         Self {
-            frames: Mutex::default(),
+            pages: Mutex::default(),
             progress: watch::Sender::default(),
             listeners: watch::Sender::default(),
-            bytes: AtomicUsize::new(0),
             all_bytes: Arc::clone(&streams.0.bytes),
         }
     }
 
     fn write(&self, frame: Frame) {
         let size = frame.size();
-        self.bytes.fetch_add(size, Ordering::Relaxed);
-        self.all_bytes.fetch_add(size, Ordering::Relaxed);
-        let mut frames = lock(&self.frames);
-        frames.push(frame);
-        let count = frames.len();
+        let mut all = self.all_bytes.fetch_add(size, Ordering::Relaxed) + size;
+        let mut pages = lock(&self.pages);
+        pages.bytes += size;
+        pages.frames.push_back(frame);
+        while all > MOST_BYTES
+            && pages.bytes > FEW_BYTES
+            && let Some(oldest) = pages.frames.pop_front()
+        {
+            let size = oldest.size();
+            pages.bytes -= size;
+            pages.dropped += 1;
+            all = self.all_bytes.fetch_sub(size, Ordering::Relaxed) - size;
+        }
+        let count = pages.dropped + pages.frames.len();
         self.progress
             .send_modify(|progress| progress.frames = count);
     }
 
+    /// None once it is not kept any more: whoever has not read it has lost the stream.
     fn frame(&self, number: usize) -> Option<Frame> {
-        lock(&self.frames).get(number).cloned()
+        let pages = lock(&self.pages);
+        let index = number.checked_sub(pages.dropped)?;
+        pages.frames.get(index).cloned()
+    }
+
+    /// Whether all behind the first `told` frames are kept.
+    fn goes_on_from(&self, told: usize) -> bool {
+        told >= lock(&self.pages).dropped
     }
 
     /// Returns when nobody has listened for as long as a client may stay away.
@@ -223,7 +250,7 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        let size = self.bytes.load(Ordering::Relaxed);
+        let size = lock(&self.pages).bytes;
         self.all_bytes.fetch_sub(size, Ordering::Relaxed);
     }
 }
@@ -242,7 +269,12 @@ pub(super) fn respond(
             tokio::spawn(record(frames, recording, ticket));
             response
         }
-        _ => event_stream(frames, 0),
+        Some(ticket) => {
+            // What the client may come back for is not there, and no older stream is it.
+            ticket.streams.recordings().pop(&ticket.key);
+            event_stream(frames, 0)
+        }
+        None => event_stream(frames, 0),
     }
 }
 
@@ -359,6 +391,30 @@ mod tests {
         let rest = text(rest).await;
         assert_eq!(rest, "id: 2\ndata: two\n\nid: 3\ndata: three\n\n");
         assert!(streams.find(&key, &[8; 32]).is_none(), "another body");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_down_takes_so_much_memory_and_no_more() {
+        let streams = Streams::default();
+        let recording = Arc::new(Recording::new(&streams));
+        let page = || Frame::Data("x".repeat(FEW_BYTES / 4));
+        let pages = MOST_BYTES / (FEW_BYTES / 4);
+        for _ in 0..pages + 7 {
+            recording.write(page());
+        }
+        assert_eq!(streams.0.bytes.load(Ordering::Relaxed), MOST_BYTES);
+        assert!(!streams.has_room() && !recording.goes_on_from(6) && recording.goes_on_from(7));
+        assert_eq!(recording.frame(6), None);
+        let few = Recording::new(&streams);
+        few.write(page());
+        assert!(few.goes_on_from(0), "a short one is whole");
+        recording
+            .progress
+            .send_modify(|progress| progress.ended = true);
+        let rest = text(listen(Arc::clone(&recording), pages + 5)).await;
+        assert!(rest.starts_with(&format!("id: {}\n", pages + 6)));
+        drop((recording, few));
+        assert_eq!(streams.0.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
