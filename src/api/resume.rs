@@ -19,7 +19,7 @@ use axum::response::Response;
 use futures_util::{Stream, stream};
 use lru::LruCache;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::access::client_id;
 use super::body::{Digest, read_json};
@@ -151,7 +151,13 @@ impl Streams {
 
     fn keep(&self, ticket: &Ticket, recording: &Arc<Recording>) {
         let entry = (ticket.digest, Arc::clone(recording));
-        self.recordings().put(ticket.key.clone(), entry);
+        let older = self.recordings().put(ticket.key.clone(), entry);
+        // A client that asks anew does not come back for what it asked before.
+        if let Some((_, older)) = older
+            && *older.listeners.borrow() == 0
+        {
+            older.replaced.notify_one();
+        }
     }
 
     /// Unless another has come in its place.
@@ -174,6 +180,8 @@ struct Recording {
     pages: Mutex<Pages>,
     progress: watch::Sender<Progress>,
     listeners: watch::Sender<usize>,
+    /// Nobody can come back for it.
+    replaced: Notify,
     /// Of all recordings.
     all_bytes: Arc<AtomicUsize>,
 }
@@ -198,6 +206,7 @@ impl Recording {
             pages: Mutex::default(),
             progress: watch::Sender::default(),
             listeners: watch::Sender::default(),
+            replaced: Notify::new(),
             all_bytes: Arc::clone(&streams.0.bytes),
         }
     }
@@ -286,6 +295,7 @@ async fn record(frames: impl Stream<Item = Frame>, recording: Arc<Recording>, ti
             let next = tokio::select! {
                 next = poll_fn(|context| frames.as_mut().poll_next(context)) => next,
                 () = &mut abandoned => None,
+                () = recording.replaced.notified() => None,
             };
             match next {
                 // Listeners have their own.
@@ -415,6 +425,18 @@ mod tests {
         assert!(rest.starts_with(&format!("id: {}\n", pages + 6)));
         drop((recording, few));
         assert_eq!(streams.0.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_anew_does_not_come_back_for_the_older_answer() {
+        let streams = Streams::default();
+        let (sender, receiver) = mpsc::channel(8);
+        let first = respond(frames(receiver), Some(ticket(&streams)));
+        drop(first);
+        let (_other, receiver) = mpsc::channel(8);
+        let _second = respond(frames(receiver), Some(ticket(&streams)));
+        let given_up = tokio::time::timeout(PATIENCE / 2, sender.closed());
+        given_up.await.expect("at once");
     }
 
     #[tokio::test(start_paused = true)]
