@@ -170,7 +170,8 @@ python_clients() { PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/pytho
 # the description: no schema says which JSON schemas can be followed, or that a tool's message answers a call.
 schemathesis() {
     cd "$logs" # it leaves a folder of notes where it runs
-    "$venv/bin/python" "$root/tests/clients/python/while_serving.py" --embeds "$venv/bin/schemathesis" run URL/openapi.json --url URL \
+    "$venv/bin/python" "$root/tests/clients/python/while_serving.py" --embeds "$venv/bin/schemathesis" \
+        --config-file "$root/tests/clients/schemathesis.toml" run URL/openapi.json --url URL \
         --seed "${SCHEMATHESIS_SEED:-1}" --max-time "${SCHEMATHESIS_SECONDS:-60}" --max-examples "$((10 * ${SCHEMATHESIS_SECONDS:-60}))" \
         --phases coverage,fuzzing --request-timeout 120 --generation-database none --warnings off --no-color \
         --exclude-checks positive_data_acceptance

@@ -281,13 +281,18 @@ impl TryFrom<TokenizeRequest> for Source {
     type Error = ApiError;
 
     fn try_from(request: TokenizeRequest) -> Result<Self, ApiError> {
+        let tools = request.tools.unwrap_or_default();
         match (request.prompt, request.messages) {
-            (Some(text), None) => Ok(Self::Prompt {
-                text,
-                bounds: request.add_special_tokens.unwrap_or(true),
-            }),
+            (Some(text), None) => {
+                // Of no use to a text, and wrong all the same where they are.
+                chat::shown(tools)?;
+                Ok(Self::Prompt {
+                    text,
+                    bounds: request.add_special_tokens.unwrap_or(true),
+                })
+            }
             (None, Some(messages)) => Ok(Self::Messages {
-                turns: chat::conversation(messages, request.tools.unwrap_or_default())?,
+                turns: chat::conversation(messages, tools)?,
                 end: match request.add_generation_prompt {
                     None | Some(true) => End::OpenAnswer,
                     Some(false) => End::LastMessage,
@@ -376,6 +381,19 @@ mod tests {
         let closed = source(json!({"messages": turns, "add_generation_prompt": false}));
         let last = End::LastMessage;
         assert!(matches!(closed, Ok(Source::Messages { end, .. }) if end == last));
+    }
+
+    #[test]
+    fn tools_are_checked_whether_they_are_of_use_or_not() {
+        let turns = json!([{"role": "user", "content": "hi"}]);
+        let tools = json!([{"type": "function", "function": {"name": "two words"}}]);
+        for body in [
+            json!({"prompt": "hi", "tools": tools}),
+            json!({"messages": turns, "tools": tools}),
+        ] {
+            let error = source(body).expect_err("refused").body();
+            assert_eq!(error["error"]["param"], "tools[0].function.name");
+        }
     }
 
     #[test]

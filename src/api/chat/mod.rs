@@ -13,6 +13,7 @@ use std::time::Instant;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use serde_json::Value;
 
 use crate::clock::unix_seconds;
 use crate::engine::{Pieces, Token};
@@ -137,13 +138,18 @@ pub fn measured_stream(words: u32, tools: bool) -> Response {
     event_stream(stream::iter(frames), 0)
 }
 
-/// Messages and tools of a request to any endpoint, checked as chat's are.
+/// What the model is shown of the tools of a request to any endpoint, checked as chat's are.
+pub(super) fn shown(tools: Vec<Tool>) -> Result<Vec<Value>, ApiError> {
+    Ok(Tools::new(messages::tools(tools)?, None, None, None)?.shown)
+}
+
+/// The same with messages.
 pub(super) fn conversation(
     messages: Vec<Message>,
     tools: Vec<Tool>,
 ) -> Result<Conversation, ApiError> {
     Ok(Conversation {
-        tools: Tools::new(messages::tools(tools)?, None, None, None)?.shown,
+        tools: shown(tools)?,
         messages: messages::messages(messages)?,
         ..Conversation::default()
     })
