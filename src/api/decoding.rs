@@ -360,3 +360,25 @@ pub(super) fn token(param: &str, id: i64) -> Result<Token, ApiError> {
         .map(Token)
         .ok_or_else(|| ApiError::invalid(param, format!("`{param}`: {id} is not a token id")))
 }
+
+/// Whether an answer is to be a stream; options of one are for nothing else.
+pub(super) fn streams(stream: Option<bool>, has_options: bool) -> Result<bool, ApiError> {
+    let stream = stream.unwrap_or(false);
+    if has_options && !stream {
+        return Err(ApiError::invalid(
+            "stream_options",
+            "`stream_options` is for streams: set `stream` to true",
+        ));
+    }
+    Ok(stream)
+}
+
+/// Refuses the first parameter that is asked for, of those that are not built, with why.
+pub(super) fn refuse_asked<'a>(
+    table: impl IntoIterator<Item = (&'a str, bool, &'a str)>,
+) -> Result<(), ApiError> {
+    match table.into_iter().find(|(_, is_asked, _)| *is_asked) {
+        Some((param, _, why)) => Err(ApiError::unsupported(param, why)),
+        None => Ok(()),
+    }
+}

@@ -25,7 +25,7 @@ use super::access::client_id;
 use super::body::{Digest, read_json};
 use super::delivery::{Frame, KEEP_ALIVE, event_stream};
 use super::error::ApiError;
-use super::generate::refuse_if_all_do;
+use super::generate::{refuse_deadline, refuse_if_all_do};
 use super::state::AppState;
 
 /// How long a client may stay away, and how long an answer is kept behind its end.
@@ -69,6 +69,7 @@ where
     W: DeserializeOwned,
     T: Send + 'static,
 {
+    refuse_deadline(request.headers())?;
     let path = request.uri().path().to_owned();
     let id = client_id(request.headers());
     let told = last_event(request.headers())?;

@@ -30,6 +30,7 @@ use super::body::only_objects;
 use super::body::parse;
 use super::bounds::{MOST_TOOLS, TOKEN};
 use super::chat;
+use super::decoding::refuse_asked;
 use super::description::{AnyModel, Operation, Refused, Schemas, among, each, within};
 use super::error::ApiError;
 use super::models::{find_model, serving};
@@ -252,7 +253,7 @@ fn hold(state: &AppState, gate: &Gate, length: usize) -> Result<Held, Refusal> {
 fn refuse_what_is_not_built(request: &TokenizeRequest) -> Result<(), ApiError> {
     let templates = "is not supported: the template of the model's file is used";
     let asked = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
-    for (param, is_asked, why) in [
+    refuse_asked([
         (
             "continue_final_message",
             request.continue_final_message == Some(true),
@@ -269,12 +270,7 @@ fn refuse_what_is_not_built(request: &TokenizeRequest) -> Result<(), ApiError> {
             asked(&request.mm_processor_kwargs),
             "is not supported: models here read text only",
         ),
-    ] {
-        if is_asked {
-            return Err(ApiError::unsupported(param, why));
-        }
-    }
-    Ok(())
+    ])
 }
 
 impl TryFrom<TokenizeRequest> for Source {

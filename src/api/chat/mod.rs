@@ -25,7 +25,7 @@ use super::body::parse;
 use super::delivery::{Frame, Telling, event_stream, respond};
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
-use super::generate::{Input, Order, begin, refuse_deadline};
+use super::generate::{Input, Order, begin};
 use super::generation::Record;
 use super::models::find_model;
 use super::resume::{Entrance, enter};
@@ -55,7 +55,6 @@ pub(super) async fn completions(
     request: Request,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    refuse_deadline(request.headers())?;
     let check = |asked: wire::ChatRequest| Chat::try_from(asked);
     let (chat, ticket) = match enter(request, &state, check).await? {
         Entrance::New(chat, ticket) => (chat, ticket),

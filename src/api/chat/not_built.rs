@@ -1,5 +1,6 @@
 //! What OpenAI documents and this version cannot do: refused by name, never silently dropped.
 
+use crate::api::decoding::refuse_asked;
 use crate::api::error::ApiError;
 
 use super::wire;
@@ -41,8 +42,5 @@ pub(super) fn refuse(request: &wire::ChatRequest) -> Result<(), ApiError> {
             NOT_YET,
         ),
     ];
-    match table.into_iter().find(|(_, asks, _)| *asks) {
-        Some((param, _, why)) => Err(ApiError::unsupported(param, why)),
-        None => Ok(()),
-    }
+    refuse_asked(table)
 }

@@ -4,7 +4,7 @@
 use crate::api::bounds::LEAST_TOKENS;
 use crate::api::decoding::{
     AskedSampling, Choices, Decoding, Sampling, at_least, check_metadata, class, effort, rivals,
-    stop_tokens, stops,
+    stop_tokens, stops, streams,
 };
 use crate::api::error::ApiError;
 use crate::api::tools::{self, Calls, Tools};
@@ -40,13 +40,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
     fn try_from(request: wire::ChatRequest) -> Result<Self, ApiError> {
         not_built::refuse(&request)?;
         check_metadata(request.metadata.as_ref())?;
-        let stream = request.stream.unwrap_or(false);
-        if request.stream_options.is_some() && !stream {
-            return Err(ApiError::invalid(
-                "stream_options",
-                "`stream_options` is for streams: set `stream` to true",
-            ));
-        }
+        let stream = streams(request.stream, request.stream_options.is_some())?;
         let sampling = sampling(&request)?;
         let logprobs = logprobs(request.logprobs, request.top_logprobs)?;
         let max_tokens = match request.max_completion_tokens {

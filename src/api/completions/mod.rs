@@ -15,7 +15,7 @@ use super::body::parse;
 use super::delivery::respond;
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
-use super::generate::{begin, refuse_deadline};
+use super::generate::begin;
 use super::generation::Record;
 use super::models::find_model;
 use super::resume::{Entrance, enter};
@@ -42,7 +42,6 @@ pub(super) async fn completions(
     request: Request,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    refuse_deadline(request.headers())?;
     let check = |asked: wire::CompletionRequest| Completion::try_from(asked);
     let (completion, ticket) = match enter(request, &state, check).await? {
         Entrance::New(completion, ticket) => (completion, ticket),

@@ -3,7 +3,7 @@
 use crate::api::bounds::{LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS};
 use crate::api::decoding::{
     AskedSampling, Choices, Decoding, Form, Sampling, at_least, at_most, between, class,
-    stop_tokens, stops, token,
+    stop_tokens, stops, streams, token,
 };
 use crate::api::error::ApiError;
 use crate::api::generate::{Input, Order};
@@ -58,13 +58,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
             .transpose()?
             .map(|count| count as usize);
         let echo = request.echo.unwrap_or(false);
-        let stream = request.stream.unwrap_or(false);
-        if request.stream_options.is_some() && !stream {
-            return Err(ApiError::invalid(
-                "stream_options",
-                "`stream_options` is for streams: set `stream` to true",
-            ));
-        }
+        let stream = streams(request.stream, request.stream_options.is_some())?;
         let sampling = Sampling::try_from(AskedSampling {
             temperature: request.temperature,
             top_p: request.top_p,

@@ -25,7 +25,7 @@ use super::body::parse;
 use super::delivery::respond;
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
-use super::generate::{Input, Order, begin, refuse_deadline};
+use super::generate::{Input, Order, begin};
 use super::generation::Record;
 use super::models::find_model;
 use super::resume::{Entrance, enter};
@@ -81,7 +81,6 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    refuse_deadline(request.headers())?;
     let check = |asked: wire::ResponseRequest| {
         let asks_to_store = asked.store == Some(true);
         Ok((Asked::try_from(asked)?, asks_to_store))

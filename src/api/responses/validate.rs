@@ -7,7 +7,7 @@ use crate::api::body::understand;
 use crate::api::bounds::{LEAST_TOKENS, LONGEST_IDENTIFIER};
 use crate::api::decoding::{
     AskedSampling, Choices, Decoding, Sampling, at_least, check_metadata, class, effort, rivals,
-    stop_tokens, stops,
+    stop_tokens, stops, streams,
 };
 use crate::api::error::ApiError;
 use crate::api::tools::{self, Calls, Tools};
@@ -55,13 +55,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
         not_built::refuse(&request)?;
         check_metadata(request.metadata.as_ref())?;
         check_identifier(request.safety_identifier.as_deref())?;
-        let stream = request.stream.unwrap_or(false);
-        if request.stream_options.is_some() && !stream {
-            return Err(ApiError::invalid(
-                "stream_options",
-                "`stream_options` is for streams: set `stream` to true",
-            ));
-        }
+        let stream = streams(request.stream, request.stream_options.is_some())?;
         let sampling = sampling(&request)?;
         let logprobs = logprobs(&request)?;
         let max_output_tokens = request
