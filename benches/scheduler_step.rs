@@ -38,6 +38,8 @@ impl Engine for IdleEngine {
             sequences: self.sequences,
             batch_rows: 512,
             tile_rows: 0,
+            row_group: 1,
+            crowd_cells: usize::MAX,
             vocabulary: VOCABULARY,
             shares_prefixes: true,
             pays_for_all_cells: false,

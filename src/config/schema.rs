@@ -145,7 +145,7 @@ pub const MODELS: Section = Section {
         },
         Key::whole("context", 128..=16_777_216, "tokens", 8192)
             .doc("Tokens of context that all running requests share; more takes more memory."),
-        Key::whole("max_running", 1..=256, "requests", 16)
+        Key::whole("max_running", 1..=255, "requests", 16)
             .doc("Requests answered at the same time; the others wait their turn."),
         Key::whole("threads", 0..=512, "threads", 0)
             .doc("CPU threads; 0 uses one for each physical core, and a single one for a very small model."),

@@ -1,6 +1,7 @@
 //! The real engine: one llama.cpp context.
 
 use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
@@ -10,12 +11,19 @@ use llama_cpp_2::token::LlamaToken;
 use super::model::{LoadError, Model, backend};
 use super::{DecodeError, Engine, Row, SeqId, Shape, Token};
 
+/// Rows that llama.cpp multiplies at once with weights that it has rearranged (`repack.cpp`); for
+/// each row that is left over it reads all of them again.
+const ROW_GROUP: usize = 4;
+/// For so long it is tried out whether it does that.
+const TRIAL: Duration = Duration::from_millis(500);
+const TRIALS: u32 = 3;
+
 /// How a context is laid out.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineOptions {
     /// KV cells shared by all sequences.
     pub cells: u32,
-    /// Sequences that can exist at once (llama.cpp allows 256).
+    /// Sequences that can exist at once (llama.cpp allows 256, one of which is the engine's own).
     pub sequences: u32,
     /// Rows of one decode at most.
     pub batch_rows: u32,
@@ -42,6 +50,8 @@ pub struct LlamaEngine<'model> {
     batch: LlamaBatch<'static>,
     shape: Shape,
     attention: Attention,
+    /// The sequence of rows that nobody asked for.
+    filler: SeqId,
 }
 
 impl<'model> LlamaEngine<'model> {
@@ -50,14 +60,15 @@ impl<'model> LlamaEngine<'model> {
     /// # Errors
     /// [`LoadError::Context`] when llama.cpp refuses, most often for want of memory.
     pub fn new(model: &'model Model, options: EngineOptions) -> Result<Self, LoadError> {
-        let attention = attention(options, Weight::of(model));
+        let weight = Weight::of(model);
+        let attention = attention(options, weight);
         let threads = i32::try_from(options.threads).unwrap_or(i32::MAX);
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(options.cells))
             // One micro-batch a batch: a decode either happened or it did not.
             .with_n_batch(options.batch_rows)
             .with_n_ubatch(options.batch_rows)
-            .with_n_seq_max(options.sequences)
+            .with_n_seq_max(options.sequences + 1)
             .with_n_threads(threads)
             .with_n_threads_batch(threads)
             .with_kv_unified(true)
@@ -76,6 +87,8 @@ impl<'model> LlamaEngine<'model> {
                 Attention::Plain => 0,
                 Attention::Flash => 64,
             },
+            row_group: 1,
+            crowd_cells: weight.crowd_cells(attention),
             vocabulary: model.info().vocabulary,
             shares_prefixes: model.info().shares_prefixes,
             pays_for_all_cells: attention == Attention::Plain,
@@ -85,23 +98,70 @@ impl<'model> LlamaEngine<'model> {
             batch: LlamaBatch::new(shape.batch_rows, 1),
             shape,
             attention,
+            filler: SeqId(options.sequences),
         };
-        engine.warm_up()?;
+        // The first one waits until the weights are read from the disk.
+        engine.try_out(1)?;
+        if engine.multiplies_in_groups()? {
+            engine.shape.row_group = ROW_GROUP;
+        }
         Ok(engine)
     }
 
-    /// Computes a token for nobody: the first one waits until the weights are read from the disk.
-    fn warm_up(&mut self) -> Result<(), LoadError> {
-        let row = Row {
-            token: Token(0),
-            position: 0,
-            sequence: SeqId(0),
-            logits: true,
-        };
-        self.decode(&[row])
+    /// Whether a whole number of groups takes less time than one row less.
+    fn multiplies_in_groups(&mut self) -> Result<bool, LoadError> {
+        let whole = 2 * ROW_GROUP;
+        if self.shape.batch_rows < whole || self.shape.cells < whole {
+            return Ok(false);
+        }
+        let started = Instant::now();
+        let (mut shortest_whole, mut shortest_less) = (Duration::MAX, Duration::MAX);
+        for _ in 0..TRIALS {
+            shortest_whole = shortest_whole.min(self.try_out(whole)?);
+            shortest_less = shortest_less.min(self.try_out(whole - 1)?);
+            if started.elapsed() > TRIAL {
+                break;
+            }
+        }
+        Ok(shortest_whole < shortest_less.mul_f64(0.9))
+    }
+
+    /// How long it takes to compute so many tokens for nobody.
+    fn try_out(&mut self, rows: usize) -> Result<Duration, LoadError> {
+        self.batch.clear();
+        let started = Instant::now();
+        self.fill(rows, rows)
+            .and_then(|()| Ok(self.context.decode(&mut self.batch)?))
             .map_err(|error| LoadError::Context(Some(error.to_string())))?;
-        self.truncate(SeqId(0), 0);
+        let took = started.elapsed();
+        self.truncate(self.filler, 0);
+        Ok(took)
+    }
+
+    /// Adds rows to the batch that nobody asked for, `outputs` of them with logits.
+    fn fill(&mut self, rows: usize, outputs: usize) -> Result<(), DecodeError> {
+        for position in 0..rows {
+            self.add(Row {
+                token: Token(0),
+                position: u32::try_from(position).unwrap_or(u32::MAX),
+                sequence: self.filler,
+                logits: position < outputs,
+            })?;
+        }
         Ok(())
+    }
+
+    fn add(&mut self, row: Row) -> Result<(), DecodeError> {
+        let token = LlamaToken::new(row.token.0);
+        let sequence = [index(row.sequence.0)];
+        self.batch
+            .add(token, index(row.position), &sequence, row.logits)
+            .map_err(|_| DecodeError::Failed(0))
+    }
+
+    fn add_all(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        self.batch.clear();
+        rows.iter().try_for_each(|row| self.add(*row))
     }
 
     /// How it computes attention.
@@ -140,6 +200,24 @@ impl Weight {
         let attention = f64::from(self.heads) * f64::from(self.layers) * DEPTH * CELL_NS;
         attention > 1.5 * WEIGHT_NS * self.parameters as f64
     }
+
+    /// See [`Shape::crowd_cells`]: with plain attention a row computes with the cells of others as
+    /// with its own, and that takes some 6 ns a head. Flash attention leaves them out of answers;
+    /// the models that have it gained nothing when fewer ran together.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    fn crowd_cells(self, attention: Attention) -> usize {
+        const CELL_NS: f64 = 6.0;
+        const WEIGHT_NS: f64 = 0.03;
+        let cell = CELL_NS * f64::from(self.heads) * f64::from(self.layers);
+        match attention {
+            Attention::Plain => (WEIGHT_NS * self.parameters as f64 / cell) as usize,
+            Attention::Flash => usize::MAX,
+        }
+    }
 }
 
 /// Flash attention on a CPU walks cell by cell, leaves out those of other requests, and reads
@@ -157,6 +235,14 @@ fn attention(options: EngineOptions, weight: Weight) -> Attention {
         Attention::Flash
     };
     options.attention.unwrap_or(suits)
+}
+
+/// How many rows more make whole groups, at less cost than the rows that are left over have: each
+/// of those takes almost as long as a group.
+fn missing_in_group(rows: usize, group: usize) -> usize {
+    let rest = rows % group;
+    let is_worth_it = rest > 0 && rows + 1 >= group;
+    if is_worth_it { group - rest } else { 0 }
 }
 
 pub(super) fn flash_policy(attention: Attention) -> llama_cpp_sys_2::llama_flash_attn_type {
@@ -186,16 +272,19 @@ impl Engine for LlamaEngine<'_> {
     }
 
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
-        self.batch.clear();
-        for row in rows {
-            self.batch
-                .add(
-                    LlamaToken::new(row.token.0),
-                    index(row.position),
-                    &[index(row.sequence.0)],
-                    row.logits,
-                )
-                .map_err(|_| DecodeError::Failed(0))?;
+        self.add_all(rows)?;
+        let outputs = rows.iter().filter(|row| row.logits).count();
+        let group = self.shape.row_group;
+        let filling = missing_in_group(rows.len(), group);
+        if filling > 0 && rows.len() + filling <= self.shape.batch_rows {
+            self.fill(filling, missing_in_group(outputs, group).min(filling))?;
+            let result = self.context.decode(&mut self.batch);
+            self.truncate(self.filler, 0);
+            match result.map_err(DecodeError::from) {
+                // It may fit without them.
+                Err(DecodeError::NoCells) => self.add_all(rows)?,
+                result => return result,
+            }
         }
         self.context
             .decode(&mut self.batch)
@@ -230,6 +319,90 @@ mod tests {
     use super::*;
 
     #[test]
+    fn batches_are_filled_where_a_group_takes_less_than_what_is_left_over() {
+        let filled = |rows| rows + missing_in_group(rows, 4);
+        let sizes: Vec<usize> = (1..=16).map(filled).collect();
+        assert_eq!(
+            sizes,
+            [1, 2, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16]
+        );
+        assert!((0..40).all(|rows| missing_in_group(rows, 1) == 0));
+    }
+
+    fn kiosk(cells: u32) -> (Model, EngineOptions) {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
+        let model = Model::load(path.as_ref(), &std::sync::Arc::default()).expect("it ships");
+        let options = EngineOptions {
+            cells,
+            sequences: 8,
+            batch_rows: 64,
+            threads: 1,
+            attention: None,
+        };
+        (model, options)
+    }
+
+    fn rows(sequence: u32, tokens: std::ops::Range<i32>) -> Vec<Row> {
+        let last = tokens.end - 1;
+        (0..)
+            .zip(tokens)
+            .map(|(position, token)| Row {
+                token: Token(token),
+                position,
+                sequence: SeqId(sequence),
+                logits: token == last,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn rows_that_fill_a_group_change_nothing_and_leave_nothing_behind() {
+        let (model, options) = kiosk(256);
+        let logits = |group: usize| {
+            let mut engine = LlamaEngine::new(&model, options).expect("a context");
+            engine.shape.row_group = group;
+            // Again and again, so that what was left behind would fill the cache.
+            let likely: Vec<usize> = (0..40)
+                .map(|_| {
+                    let mut batch = rows(0, 300..330);
+                    batch.extend(rows(1, 400..431));
+                    engine.decode(&batch).expect("computed");
+                    let logits = engine.logits(batch.len() - 1);
+                    let likely = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+                    engine.truncate(SeqId(0), 0);
+                    engine.truncate(SeqId(1), 0);
+                    likely.expect("a vocabulary")
+                })
+                .collect();
+            likely
+        };
+        assert_eq!(logits(4), logits(1));
+    }
+
+    #[test]
+    fn the_last_cell_can_be_used_though_the_group_has_no_room() {
+        let (model, options) = kiosk(256);
+        let mut engine = LlamaEngine::new(&model, options).expect("a context");
+        engine.shape.row_group = 4;
+        let cells = engine.shape.cells;
+        for start in (0..cells - 7).step_by(7) {
+            let mut seven = rows(0, 300..307);
+            for row in &mut seven {
+                row.position += u32::try_from(start).expect("small");
+            }
+            engine.decode(&seven).expect("there is room");
+        }
+        let used = (cells - 7).div_ceil(7) * 7;
+        let rest = i32::try_from(cells - used).expect("small");
+        engine.decode(&rows(1, 300..300 + rest)).expect("all of it");
+        assert_eq!(
+            engine.decode(&rows(2, 300..303)),
+            Err(DecodeError::NoCells),
+            "and no more"
+        );
+    }
+
+    #[test]
     fn attention_is_plain_for_small_models_whose_scores_fit() {
         let options = EngineOptions {
             cells: 8192,
@@ -250,6 +423,9 @@ mod tests {
         };
         assert_eq!(attention(options, kiosk), Attention::Plain);
         assert_eq!(attention(options, qwen2_5_0_5b), Attention::Flash);
+        assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash), usize::MAX);
+        // BENCHMARKS.md has the measurements: three of 144 cells each are the fastest.
+        assert_eq!(kiosk.crowd_cells(Attention::Plain), 1500);
         let large = EngineOptions {
             cells: 131_072,
             ..options

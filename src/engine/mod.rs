@@ -89,6 +89,13 @@ pub struct Shape {
     /// Batches of at least so many rows are computed by a faster method: a chunk that comes near
     /// is better as large.
     pub tile_rows: usize,
+    /// Batches that are a multiple of so many rows are computed at the least cost a row; 1 where it
+    /// makes no difference.
+    pub row_group: usize,
+    /// So many cells of others can a row pass by in the time that a batch takes for its first row,
+    /// at least: when conversations have more than that in all, they slow each other down more than
+    /// they gain by being computed together.
+    pub crowd_cells: usize,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub vocabulary: usize,
     /// Whether a sequence may share the beginning of another: not so for

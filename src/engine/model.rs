@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::LlamaModelLoadError;
+use llama_cpp_2::gguf::GgufContext;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
@@ -122,12 +123,14 @@ pub struct Model {
 }
 
 impl Model {
-    /// Maps the file into memory and reads its vocabulary; gives up when `abort` becomes true.
+    /// Maps the file into memory, or reads it, and reads its vocabulary; gives up when `abort`
+    /// becomes true.
     ///
     /// # Errors
     /// See [`LoadError`].
     pub fn load(path: &Path, abort: &Arc<AtomicBool>) -> Result<Self, LoadError> {
         let digest = check_and_digest(path, abort)?;
+        let maps = !is_rearranged(path);
         logs::clear_last_error();
         let refused = |reason| LoadError::Refused {
             path: path.to_owned(),
@@ -135,6 +138,7 @@ impl Model {
         };
         let watched = Arc::clone(abort);
         let params = LlamaModelParams::default()
+            .with_use_mmap(maps)
             .with_progress_callback(move |_| !watched.load(Ordering::Relaxed));
         let weights =
             LlamaModel::load_from_file(backend()?, path, &params).map_err(|error| match error {
@@ -324,6 +328,22 @@ fn read_info(
             min_p: metadata(weights, "general.sampling.min_p"),
         },
     })
+}
+
+/// Whether llama.cpp makes a rearranged copy of the weights, with which it computes faster
+/// (`repack.cpp`; which quantizations, depends on the processor: these on most). Such a file is read
+/// and not mapped, or the originals, which nobody looks at again, would count as memory beside it.
+fn is_rearranged(path: &Path) -> bool {
+    let Some(file) = GgufContext::from_file(path) else {
+        return false;
+    };
+    let key = file.find_key("general.file_type");
+    let is_number = key >= 0 && file.kv_type(key) == llama_cpp_sys_2::GGUF_TYPE_UINT32;
+    is_number
+        && matches!(
+            quantization_name(file.val_u32(key)),
+            "Q4_0" | "Q4_K_S" | "Q4_K_M" | "IQ4_NL"
+        )
 }
 
 fn metadata<T: FromStr>(weights: &LlamaModel, key: &str) -> Option<T> {

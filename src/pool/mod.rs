@@ -33,8 +33,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// Sequences beyond twice the running ones; each costs a row of logits in memory.
 const PARKED: u32 = 8;
-/// llama.cpp allows no more in a context.
-const MOST_SEQUENCES: u32 = 256;
+/// llama.cpp allows one more in a context, which is the engine's own.
+const MOST_SEQUENCES: u32 = 255;
 
 /// What a model's thread needs to know.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ impl ModelSpec {
                     .max_batch_tokens
                     .get()
                     .max(max_running + 16)
-                    .max(sequences),
+                    .max(sequences + 1),
                 threads: cores,
                 attention: match model.attention {
                     config::Attention::Auto => None,

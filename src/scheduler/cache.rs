@@ -51,12 +51,17 @@ impl<E: Engine> Cache<E> {
 
     /// Cells that hold nothing at all.
     pub(super) fn free_cells(&self) -> usize {
-        self.shape().cells.saturating_sub(self.tree.cells())
+        self.shape().cells.saturating_sub(self.used())
+    }
+
+    /// Cells that hold something.
+    pub(super) fn used(&self) -> usize {
+        self.tree.cells()
     }
 
     /// Cells that only parked sequences hold.
     pub(super) fn parked_cells(&self) -> usize {
-        self.tree.cells() - self.live()
+        self.used() - self.live()
     }
 
     /// How much of `tokens` could be shared now. The last token is always
@@ -204,11 +209,6 @@ impl<E: Engine> Cache<E> {
             assert_eq!(&self.tree.tokens_of(*id), tokens);
         }
     }
-
-    #[cfg(test)]
-    pub(super) fn cells(&self) -> usize {
-        self.tree.cells()
-    }
 }
 
 #[cfg(test)]
@@ -223,6 +223,8 @@ mod tests {
             sequences: 8,
             batch_rows: 512,
             tile_rows: 0,
+            row_group: 1,
+            crowd_cells: usize::MAX,
             vocabulary: 256,
             shares_prefixes: true,
             pays_for_all_cells: false,

@@ -13,9 +13,11 @@
 //! are computed along with the next token and kept as far as the sampler then agrees.
 
 mod cache;
+mod crowd;
 mod drive;
 mod governed;
 mod job;
+mod joining;
 mod pace;
 mod plan;
 mod prefix;
@@ -37,6 +39,7 @@ pub use job::{
 };
 
 use cache::Cache;
+use crowd::Crowd;
 use pace::Pace;
 use plan::{Budget, Need, Plan, Urgency};
 use prefix::common_length;
@@ -49,9 +52,6 @@ const DRAFTS_BESIDE_PROMPTS: f64 = 0.25;
 /// Logits of answers and drafts take so much memory at most, and those of scored prompts, however
 /// large the vocabulary.
 const LOGITS_BYTES: usize = 32 << 20;
-
-/// Waiting requests that are looked at in a step though they do not fit.
-const MOST_MISFITS: usize = 8;
 
 /// How a scheduler divides its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,7 @@ pub struct Scheduler<E> {
     /// In the order in which they were taken up.
     running: Vec<Running>,
     pace: Pace,
+    crowd: Crowd,
     acceptance: Acceptance,
     rows: Vec<Row>,
     governed: Governed,
@@ -88,7 +89,7 @@ pub struct Scheduler<E> {
 impl<E: Engine> Scheduler<E> {
     /// A scheduler with nothing to do.
     pub fn new(engine: E, pieces: Arc<dyn Pieces>, limits: Limits, metrics: ModelMetrics) -> Self {
-        let ids = engine.shape().sequences;
+        let (ids, crowd_cells) = (engine.shape().sequences, engine.shape().crowd_cells);
         Self {
             limits: Limits {
                 max_running: limits.max_running.min(ids as usize),
@@ -102,6 +103,7 @@ impl<E: Engine> Scheduler<E> {
             waiting: Vec::new(),
             running: Vec::new(),
             pace: Pace::default(),
+            crowd: Crowd::new(crowd_cells),
             acceptance: Acceptance::default(),
             rows: Vec::new(),
             governed: Governed::default(),
@@ -166,109 +168,6 @@ impl<E: Engine> Scheduler<E> {
             running.sequence.cancelled(&self.metrics);
             self.cache.park(running.id, now);
         }
-    }
-
-    fn take_up(&mut self, now: Instant) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let order = plan::order(self.waiting.iter().map(Sequence::rank));
-        let mut waiting: Vec<_> = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .map(Some)
-            .collect();
-        let cells = self.cache.shape().cells;
-        let mut committed = self.committed();
-        let mut misfits = 0;
-        for &index in &order {
-            let is_full = self.running.len() >= self.rows();
-            let may_start = |next: &mut Sequence| {
-                self.serves(next.class()) && (!is_full || self.outranks(next))
-            };
-            let Some(next) = waiting[index].take_if(may_start) else {
-                continue;
-            };
-            let novel = next.len() - self.shareable(next.sharable(), self.running.len());
-            if !plan::fits(novel, committed, self.running.len(), cells) {
-                misfits += 1;
-                let waited = now.saturating_duration_since(next.queued());
-                waiting[index] = Some(next);
-                if waited > plan::PATIENCE || misfits == MOST_MISFITS {
-                    break;
-                }
-                continue;
-            }
-            if is_full {
-                self.make_way(now);
-            }
-            let Some(id) = self.cache.acquire(next.tokens(), now) else {
-                waiting[index] = Some(next);
-                break;
-            };
-            committed += novel;
-            let mut sequence = next;
-            sequence.take_up(now, &self.metrics);
-            self.running.push(Running::new(id, sequence));
-        }
-        let left = order.iter().filter_map(|&index| waiting[index].as_ref());
-        for (ahead, sequence) in left.enumerate() {
-            sequence.waits(ahead);
-        }
-        // Those that made way are there already.
-        self.waiting.extend(waiting.into_iter().flatten());
-    }
-
-    /// Whether some running request is of a lower class.
-    fn outranks(&self, next: &Sequence) -> bool {
-        let lower = |running: &Running| running.sequence.class() < next.class();
-        self.running.iter().any(lower)
-    }
-
-    /// Puts a request of the lowest class back into the queue; its cells stay as long as there is
-    /// room, so that going on costs little.
-    fn make_way(&mut self, now: Instant) {
-        let classes = self.running.iter().map(|running| running.sequence.class());
-        if let Some(victim) = plan::victim(classes) {
-            let mut victim = self.running.remove(victim);
-            self.cache.park(victim.id, now);
-            self.metrics.preemptions.inc();
-            victim.sequence.put_back(now);
-            self.waiting.push(victim.sequence);
-        }
-    }
-
-    /// Cells that running requests have or still need for what is known of them.
-    fn committed(&self) -> usize {
-        let needed = self.running.iter().enumerate().map(|(index, running)| {
-            let sequence = &running.sequence;
-            if running.begun {
-                sequence.missing()
-            } else {
-                sequence.len() - self.shareable(sequence.sharable(), index)
-            }
-        });
-        self.cache.live() + needed.sum::<usize>()
-    }
-
-    /// How much of a beginning is in the cache, or will be when the first `older` running
-    /// sequences have computed what they are to.
-    fn shareable(&self, tokens: &[Token], older: usize) -> usize {
-        let now = self.cache.match_length(tokens);
-        self.running[..older]
-            .iter()
-            .map(|running| self.common(tokens, running))
-            .fold(now, usize::max)
-    }
-
-    /// How much of `tokens` a running sequence has or will have; the last one is always computed.
-    fn common(&self, tokens: &[Token], running: &Running) -> usize {
-        if !self.cache.shape().shares_prefixes {
-            return 0;
-        }
-        let Some((_, all_but_last)) = tokens.split_last() else {
-            return 0;
-        };
-        common_length(all_but_last, running.sequence.tokens())
     }
 
     /// Starts sequences from the longest beginning in the cache, but for those that an older
@@ -345,6 +244,8 @@ impl<E: Engine> Scheduler<E> {
             let budget = Budget {
                 cells: shape.cells - self.cache.live() - drafted,
                 rows: shape.batch_rows - drafted,
+                drafted,
+                row_group: shape.row_group,
                 prefill_rows: self.pace.prefill_rows(
                     answers + drafted,
                     self.limits.target_inter_token,
@@ -513,6 +414,7 @@ impl<E: Engine> Scheduler<E> {
         }
         for index in ended.into_iter().rev() {
             let running = self.running.remove(index);
+            self.crowd.ended(running.sequence.generated());
             if running.sequence.client_left() && !running.sequence.is_finished() {
                 running.sequence.cancelled(&self.metrics);
             }

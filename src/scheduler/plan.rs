@@ -45,6 +45,10 @@ pub(super) struct Budget {
     pub(super) rows: usize,
     /// Rows that prompts may take while answers are under way.
     pub(super) prefill_rows: usize,
+    /// Rows of drafts, which are beside all this.
+    pub(super) drafted: usize,
+    /// Batches are best a multiple of so many rows.
+    pub(super) row_group: usize,
 }
 
 /// For so long others may go before a request that does not fit yet; then all wait for it.
@@ -77,6 +81,11 @@ pub(super) fn compose(needs: &[Need], budget: Budget) -> Plan {
         budget.prefill_rows.min(budget.rows - decoding)
     };
     prefill = prefill.min(budget.cells - decoding);
+    // Rows that are left over cost as much as a group.
+    let rest = (decoding + budget.drafted + prefill) % budget.row_group;
+    if rest < prefill {
+        prefill -= rest;
+    }
     let mut rows = prompt_rows(needs, prefill);
     for (rows, need) in rows.iter_mut().zip(needs) {
         if need.decoding {
@@ -155,6 +164,8 @@ mod tests {
         cells: 1000,
         rows: 64,
         prefill_rows: 16,
+        drafted: 0,
+        row_group: 1,
     };
 
     fn prompt(missing: usize) -> Need {
@@ -187,6 +198,24 @@ mod tests {
     fn answers_come_first_and_prompts_get_a_chunk() {
         let plan = compose(&[prompt(500), ANSWER, ANSWER], BUDGET);
         assert_eq!(plan, Plan::Compute(vec![16, 1, 1]));
+    }
+
+    #[test]
+    fn chunks_make_batches_whole_groups_unless_nothing_would_be_left_of_them() {
+        let grouped = Budget {
+            row_group: 4,
+            drafted: 1,
+            ..BUDGET
+        };
+        let plan = compose(&[prompt(500), ANSWER, ANSWER], grouped);
+        assert_eq!(plan, Plan::Compute(vec![13, 1, 1]));
+        let few = Budget {
+            prefill_rows: 1,
+            drafted: 0,
+            ..grouped
+        };
+        let plan = compose(&[prompt(500), ANSWER], few);
+        assert_eq!(plan, Plan::Compute(vec![1, 1]));
     }
 
     #[test]
@@ -257,12 +286,14 @@ mod tests {
             cells in 0_usize..600,
             rows in 40_usize..128,
             prefill_rows in 1_usize..64,
+            drafted in 0_usize..8,
+            row_group in 1_usize..8,
         ) {
             let needs: Vec<Need> = needs
                 .into_iter()
                 .map(|(missing, decoding)| if decoding { ANSWER } else { prompt(missing) })
                 .collect();
-            let budget = Budget { cells, rows, prefill_rows };
+            let budget = Budget { cells, rows, prefill_rows, drafted, row_group };
             if let Plan::Compute(shares) = compose(&needs, budget) {
                 let total: usize = shares.iter().sum();
                 prop_assert!(total > 0 && total <= rows && total <= cells);

@@ -326,7 +326,8 @@ impl Sequence {
             .in_scope(|| tracing::info!(generated_tokens = generated, "client left"));
     }
 
-    fn generated(&self) -> u32 {
+    /// Tokens of its answer so far.
+    pub(super) fn generated(&self) -> u32 {
         u32::try_from(self.tokens.len() - self.job.prompt.len()).unwrap_or(u32::MAX)
     }
 

@@ -11,6 +11,7 @@ use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, Token};
 use crate::telemetry::Metrics;
 
+mod crowded;
 mod governed;
 mod scoring;
 
@@ -19,6 +20,8 @@ const SHAPE: Shape = Shape {
     sequences: 8,
     batch_rows: 32,
     tile_rows: 0,
+    row_group: 1,
+    crowd_cells: usize::MAX,
     vocabulary: 256,
     shares_prefixes: true,
     pays_for_all_cells: true,
@@ -88,7 +91,7 @@ fn check_integrity(scheduler: &Scheduler<FakeEngine>) {
         })
         .collect();
     scheduler.cache.check_integrity(&running);
-    assert_eq!(scheduler.cache.engine().used(), scheduler.cache.cells());
+    assert_eq!(scheduler.cache.engine().used(), scheduler.cache.used());
 }
 
 /// Every step takes a millisecond, however many rows it has and whatever other tests run.
@@ -299,7 +302,7 @@ fn a_model_that_cannot_share_is_served_without() {
         scheduler.submit(job);
         run_dry(&mut scheduler);
         assert_eq!(received(&mut events).0, expected(&kiosk(question), 5));
-        assert_eq!(scheduler.cache.cells(), 0);
+        assert_eq!(scheduler.cache.used(), 0);
     }
 }
 
@@ -551,9 +554,11 @@ proptest! {
         arrivals in prop::collection::vec(arrival(), 1..20),
         cells in 128_usize..300,
         repeats in any::<bool>(),
+        crowd_cells in prop_oneof![Just(usize::MAX), 1_usize..3000],
+        row_group in 1_usize..6,
     ) {
         let engine = || {
-            let shape = Shape { cells, ..SHAPE };
+            let shape = Shape { cells, crowd_cells, row_group, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
         let mut scheduler = over(engine());

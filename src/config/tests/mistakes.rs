@@ -102,7 +102,7 @@ fn numbers_are_valid_up_to_their_bounds_and_not_beyond() {
         ("server.write_timeout_seconds", 1, 3600),
         ("server.shutdown_grace_seconds", 0, 3600),
         ("models.context", 128, 16_777_216),
-        ("models.max_running", 1, 256),
+        ("models.max_running", 1, 255),
         ("models.threads", 0, 512),
         ("scheduler.target_inter_token_ms", 1, 10_000),
         ("scheduler.max_batch_tokens", 16, 8192),

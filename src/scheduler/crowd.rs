@@ -1,0 +1,190 @@
+//! How many conversations are computed together: not always as many as there are rows.
+//!
+//! A step over `R` rows takes `W + R (w + c U)`: the weights are read once, each row is computed,
+//! and each row passes by all `U` used cells, those of others as well. A conversation that has `N`
+//! cells of its own and an answer of `A` tokens takes, among `R` like it,
+//!
+//! > `N (w + c R N)` for its prompt and `A (W / R + w + c R N)` for its answer,
+//!
+//! which is least where `R (R + 1) N (N + A) / A` reaches `W / c`. Beyond that many, each is served
+//! sooner when the next one waits until another has ended. Where weights are few (the model that
+//! ships) or prompts long and unrelated that is soon; kiosks that share a prompt have few cells of
+//! their own, and many of them run together.
+
+use std::time::{Duration, Instant};
+
+/// Until answers have ended, they are taken to have so many tokens.
+const FIRST_ANSWER: f64 = 64.0;
+/// Weight of the latest answer's length.
+const NEWEST: f64 = 0.1;
+/// Waiting takes at most so many times what is lost by joining at once: those under way may go on
+/// for long.
+const PATIENCE: f64 = 2.0;
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    /// `W / c`.
+    cells: usize,
+    /// Tokens of a usual answer.
+    answer: f64,
+    /// When somebody joined for whom nobody waited.
+    joined: Option<Instant>,
+}
+
+/// A conversation that wants to join.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Newcomer {
+    /// Cells that it needs of its own.
+    pub(super) novel: usize,
+    pub(super) queued: Instant,
+}
+
+/// What it would join.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Present {
+    pub(super) running: usize,
+    /// Cells that hold something.
+    pub(super) used: usize,
+    /// Seconds of a step with a single row, once that is known.
+    pub(super) first_row: Option<f64>,
+}
+
+impl Crowd {
+    /// For an engine whose rows pass by `cells` cells while its weights are read.
+    pub(super) fn new(cells: usize) -> Self {
+        Self {
+            cells,
+            answer: FIRST_ANSWER,
+            joined: None,
+        }
+    }
+
+    /// The first of the queue joined.
+    pub(super) fn joined(&mut self, now: Instant) {
+        self.joined = Some(now);
+    }
+
+    /// An answer of so many tokens has ended.
+    pub(super) fn ended(&mut self, tokens: u32) {
+        self.answer += NEWEST * (f64::from(tokens.max(1)) - self.answer);
+    }
+
+    /// Whether a conversation of `novel` cells beside the `running` ones makes each take longer.
+    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
+    pub(super) fn is_full_for(&self, novel: usize, running: usize) -> bool {
+        let (novel, running) = (novel as f64, running as f64);
+        let rows = running * (running + 1.0);
+        rows * novel * (novel + self.answer) >= self.cells as f64 * self.answer
+    }
+
+    /// Whether one for which it is full should wait still.
+    pub(super) fn is_worth_waiting(
+        &self,
+        newcomer: Newcomer,
+        present: Present,
+        now: Instant,
+    ) -> bool {
+        let Some(first_row) = present.first_row else {
+            return false;
+        };
+        let queued = newcomer.queued;
+        let since = self.joined.map_or(queued, |joined| joined.max(queued));
+        now.saturating_duration_since(since) < self.patience(newcomer, present, first_row)
+    }
+
+    /// What joining now costs, its own prompt and the answers under way, some times over.
+    #[allow(clippy::cast_precision_loss)] // as above
+    fn patience(&self, newcomer: Newcomer, present: Present, first_row: f64) -> Duration {
+        let cell = first_row / self.cells as f64;
+        let passed_by = present.used as f64 + present.running as f64 * self.answer;
+        let lost = cell * newcomer.novel as f64 * passed_by;
+        Duration::try_from_secs_f64(PATIENCE * lost).unwrap_or(Duration::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn most(crowd: &Crowd, novel: usize) -> usize {
+        let is_full = |running: &usize| crowd.is_full_for(novel, *running);
+        (0..1000).find(is_full).unwrap_or(1000)
+    }
+
+    #[test]
+    fn as_many_run_as_make_the_least_time_for_each() {
+        for (novel, answer, cells) in [
+            (100, 64, 1500),
+            (20, 64, 1500),
+            (900, 64, 49_000),
+            (60, 30, 49_000),
+        ] {
+            let mut crowd = Crowd::new(cells);
+            crowd.answer = f64::from(answer);
+            let (n, a, w) = (
+                f64::from(novel),
+                f64::from(answer),
+                f64::from(cells_of(cells)),
+            );
+            let each = |rows: &usize| {
+                let r = f64::from(cells_of(*rows));
+                n * r * n + a * (w / r + r * n)
+            };
+            let best = (1..500).min_by(|a, b| each(a).total_cmp(&each(b)));
+            assert_eq!(
+                Some(most(&crowd, usize::try_from(novel).expect("small"))),
+                best
+            );
+        }
+    }
+
+    fn cells_of(count: usize) -> u32 {
+        u32::try_from(count).expect("small")
+    }
+
+    #[test]
+    fn the_longer_answers_are_the_more_run_together() {
+        let mut crowd = Crowd::new(49_000);
+        let few = most(&crowd, 900);
+        for _ in 0..100 {
+            crowd.ended(2000);
+        }
+        assert!(most(&crowd, 900) > few);
+        assert_eq!(most(&Crowd::new(usize::MAX), 900), 1000);
+    }
+
+    #[test]
+    fn nobody_waits_much_longer_than_joining_would_cost() {
+        let (start, crowd) = (Instant::now(), Crowd::new(1000));
+        let newcomer = Newcomer {
+            novel: 100,
+            queued: start,
+        };
+        let present = Present {
+            running: 10,
+            used: 1000,
+            first_row: Some(0.001),
+        };
+        // A millisecond for 1,000 cells, which each of 100 rows passes by, and 10 x 64 rows by 100.
+        let cost = 0.164;
+        let waits = |crowd: &Crowd, present, seconds| {
+            crowd.is_worth_waiting(newcomer, present, start + Duration::from_secs_f64(seconds))
+        };
+        assert!(waits(&crowd, present, 1.9 * cost));
+        assert!(!waits(&crowd, present, 2.1 * cost));
+        let mut joined = Crowd::new(1000);
+        joined.joined(start + Duration::from_secs_f64(cost));
+        assert!(waits(&joined, present, 2.9 * cost), "one at a time");
+        let unknown = Present {
+            first_row: None,
+            ..present
+        };
+        assert!(!waits(&crowd, unknown, 0.0));
+    }
+
+    #[test]
+    fn alone_anything_may_run() {
+        assert!(!Crowd::new(1000).is_full_for(100_000, 0));
+    }
+}

@@ -1,0 +1,143 @@
+//! Who joins those under way, and who gives way for it.
+
+use std::time::Instant;
+
+use crate::engine::{Engine, Token};
+
+use super::Scheduler;
+use super::crowd::{Newcomer, Present};
+use super::plan;
+use super::prefix::common_length;
+use super::sequence::{Running, Sequence};
+
+/// Waiting requests that are looked at in a step though they do not fit, or had better wait.
+const MOST_MISFITS: usize = 8;
+
+impl<E: Engine> Scheduler<E> {
+    /// Lets waiting requests join those under way.
+    pub(super) fn take_up(&mut self, now: Instant) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let order = plan::order(self.waiting.iter().map(Sequence::rank));
+        let mut waiting: Vec<_> = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .map(Some)
+            .collect();
+        let cells = self.cache.shape().cells;
+        let mut committed = self.committed();
+        let mut misfits = 0;
+        for &index in &order {
+            let is_full = self.running.len() >= self.rows();
+            let may_start = |next: &mut Sequence| {
+                self.serves(next.class()) && (!is_full || self.outranks(next))
+            };
+            let Some(next) = waiting[index].take_if(may_start) else {
+                continue;
+            };
+            let novel = next.len() - self.shareable(next.sharable(), self.running.len());
+            let waited = now.saturating_duration_since(next.queued());
+            let fits = plan::fits(novel, committed, self.running.len(), cells);
+            if !fits || self.keeps_out(&next, novel, misfits > 0, now) {
+                misfits += 1;
+                waiting[index] = Some(next);
+                if misfits == MOST_MISFITS || !fits && waited > plan::PATIENCE {
+                    break;
+                }
+                continue;
+            }
+            if is_full {
+                self.make_way(now);
+            }
+            let Some(id) = self.cache.acquire(next.tokens(), now) else {
+                waiting[index] = Some(next);
+                break;
+            };
+            committed += novel;
+            if misfits == 0 {
+                self.crowd.joined(now);
+            }
+            let mut sequence = next;
+            sequence.take_up(now, &self.metrics);
+            self.running.push(Running::new(id, sequence));
+        }
+        let left = order.iter().filter_map(|&index| waiting[index].as_ref());
+        for (ahead, sequence) in left.enumerate() {
+            sequence.waits(ahead);
+        }
+        // Those that made way are there already.
+        self.waiting.extend(waiting.into_iter().flatten());
+    }
+
+    /// Whether it is better for all that it waits. Others may go before it then, and only the
+    /// first that waits so loses its patience.
+    fn keeps_out(&self, next: &Sequence, novel: usize, others: bool, now: Instant) -> bool {
+        let running = self.running.len();
+        if !self.crowd.is_full_for(novel, running) || self.outranks(next) {
+            return false;
+        }
+        let newcomer = Newcomer {
+            novel,
+            queued: next.queued(),
+        };
+        let present = Present {
+            running,
+            used: self.cache.used(),
+            first_row: self.pace.outputs(1),
+        };
+        others || self.crowd.is_worth_waiting(newcomer, present, now)
+    }
+
+    /// Whether some running request is of a lower class.
+    fn outranks(&self, next: &Sequence) -> bool {
+        let lower = |running: &Running| running.sequence.class() < next.class();
+        self.running.iter().any(lower)
+    }
+
+    /// Puts a request of the lowest class back into the queue; its cells stay as long as there is
+    /// room, so that going on costs little.
+    fn make_way(&mut self, now: Instant) {
+        let classes = self.running.iter().map(|running| running.sequence.class());
+        if let Some(victim) = plan::victim(classes) {
+            let mut victim = self.running.remove(victim);
+            self.cache.park(victim.id, now);
+            self.metrics.preemptions.inc();
+            victim.sequence.put_back(now);
+            self.waiting.push(victim.sequence);
+        }
+    }
+
+    /// Cells that running requests have or still need for what is known of them.
+    fn committed(&self) -> usize {
+        let needed = self.running.iter().enumerate().map(|(index, running)| {
+            let sequence = &running.sequence;
+            if running.begun {
+                sequence.missing()
+            } else {
+                sequence.len() - self.shareable(sequence.sharable(), index)
+            }
+        });
+        self.cache.live() + needed.sum::<usize>()
+    }
+
+    /// How much of a beginning is in the cache, or will be when the first `older` running
+    /// sequences have computed what they are to.
+    fn shareable(&self, tokens: &[Token], older: usize) -> usize {
+        let now = self.cache.match_length(tokens);
+        self.running[..older]
+            .iter()
+            .map(|running| self.common(tokens, running))
+            .fold(now, usize::max)
+    }
+
+    /// How much of `tokens` a running sequence has or will have; the last one is always computed.
+    pub(super) fn common(&self, tokens: &[Token], running: &Running) -> usize {
+        if !self.cache.shape().shares_prefixes {
+            return 0;
+        }
+        let Some((_, all_but_last)) = tokens.split_last() else {
+            return 0;
+        };
+        common_length(all_but_last, running.sequence.tokens())
+    }
+}
