@@ -88,7 +88,7 @@ impl<'model> LlamaEngine<'model> {
                 Attention::Flash => 64,
             },
             row_group: 1,
-            crowd_cells: weight.crowd_cells(attention),
+            crowd_cells: weight.crowd_cells(attention, options.threads),
             vocabulary: model.info().vocabulary,
             shares_prefixes: model.info().shares_prefixes,
             pays_for_all_cells: attention == Attention::Plain,
@@ -202,17 +202,20 @@ impl Weight {
     }
 
     /// See [`Shape::crowd_cells`]: with plain attention a row computes with the cells of others as
-    /// with its own, and that takes some 6 ns a head. Flash attention leaves them out of answers;
-    /// the models that have it gained nothing when fewer ran together.
+    /// with its own, and that takes some 6 ns a head, less where threads share it. What they wait
+    /// for each other takes the place of the weights that they share as well. Flash attention
+    /// leaves cells of others out of answers; the models that have it gained nothing when fewer
+    /// ran together.
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss
     )]
-    fn crowd_cells(self, attention: Attention) -> usize {
+    fn crowd_cells(self, attention: Attention, threads: u32) -> usize {
         const CELL_NS: f64 = 6.0;
         const WEIGHT_NS: f64 = 0.03;
-        let cell = CELL_NS * f64::from(self.heads) * f64::from(self.layers);
+        let heads = f64::from(self.heads) * f64::from(self.layers);
+        let cell = CELL_NS * heads / f64::from(threads);
         match attention {
             Attention::Plain => (WEIGHT_NS * self.parameters as f64 / cell) as usize,
             Attention::Flash => usize::MAX,
@@ -423,9 +426,9 @@ mod tests {
         };
         assert_eq!(attention(options, kiosk), Attention::Plain);
         assert_eq!(attention(options, qwen2_5_0_5b), Attention::Flash);
-        assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash), usize::MAX);
+        assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash, 2), usize::MAX);
         // BENCHMARKS.md has the measurements: three of 144 cells each are the fastest.
-        assert_eq!(kiosk.crowd_cells(Attention::Plain), 1500);
+        assert_eq!(kiosk.crowd_cells(Attention::Plain, 1), 1500);
         let large = EngineOptions {
             cells: 131_072,
             ..options

@@ -28,7 +28,7 @@ mod text;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{DecodeError, Engine, Pieces, Row, Token};
+use crate::engine::{DecodeError, Engine, Pieces, Row};
 use crate::governor::{Governed, Measures};
 use crate::telemetry::ModelMetrics;
 
@@ -42,7 +42,6 @@ use cache::Cache;
 use crowd::Crowd;
 use pace::Pace;
 use plan::{Budget, Need, Plan, Urgency};
-use prefix::common_length;
 use sequence::{Progress, Running, Sequence};
 use speculate::{Acceptance, Guess, Offer};
 

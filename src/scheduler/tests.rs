@@ -558,7 +558,7 @@ proptest! {
         row_group in 1_usize..6,
     ) {
         let engine = || {
-            let shape = Shape { cells, crowd_cells, row_group, ..SHAPE };
+            let shape = Shape { cells, row_group, crowd_cells, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
         let mut scheduler = over(engine());

@@ -29,6 +29,22 @@ fn a_model_with_other_weights_is_made_and_answers() {
     );
 }
 
+/// llama.cpp keeps a rearranged copy of 4-bit weights; the originals need not stay beside it.
+#[test]
+fn a_file_whose_weights_are_rearranged_is_not_mapped_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("kiosk.gguf");
+    let made = quantize(&output, &["--type", "Q4_0", "--allow-requantize"]);
+    assert!(made.status.success(), "{made:?}");
+    let maps = |gateway: &Gateway| {
+        let maps = format!("/proc/{}/maps", gateway.pid());
+        let maps = std::fs::read_to_string(maps).expect("a process");
+        maps.contains("kiosk.gguf")
+    };
+    assert!(!maps(&Gateway::with_model(&output, &[])));
+    assert!(maps(&Gateway::start()), "8-bit weights are as in the file");
+}
+
 #[test]
 fn a_disk_without_space_leaves_no_file_behind() {
     let folder = tempfile::tempdir().expect("a folder");
