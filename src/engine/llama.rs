@@ -64,7 +64,8 @@ impl<'model> LlamaEngine<'model> {
         let attention = attention(options, weight);
         let threads = i32::try_from(options.threads).unwrap_or(i32::MAX);
         let params = LlamaContextParams::default()
-            .with_n_ctx(NonZeroU32::new(options.cells))
+            // llama.cpp rounds up in any case, but cuts the batch to what stands here before.
+            .with_n_ctx(NonZeroU32::new(options.cells.next_multiple_of(256)))
             // One micro-batch a batch: a decode either happened or it did not.
             .with_n_batch(options.batch_rows)
             .with_n_ubatch(options.batch_rows)
@@ -81,7 +82,7 @@ impl<'model> LlamaEngine<'model> {
         let shape = Shape {
             cells: context.n_ctx() as usize,
             sequences: options.sequences,
-            batch_rows: options.batch_rows as usize,
+            batch_rows: context.n_batch() as usize,
             // `ggml_fa_tile_config::Q`: below it flash attention walks cell by cell.
             tile_rows: match attention {
                 Attention::Plain => 0,
@@ -91,7 +92,6 @@ impl<'model> LlamaEngine<'model> {
             crowd_cells: weight.crowd_cells(attention, options.threads),
             vocabulary: model.info().vocabulary,
             shares_prefixes: model.info().shares_prefixes,
-            pays_for_all_cells: attention == Attention::Plain,
         };
         let mut engine = Self {
             context,
@@ -102,7 +102,10 @@ impl<'model> LlamaEngine<'model> {
         };
         // The first one waits until the weights are read from the disk.
         engine.try_out(1)?;
-        if engine.multiplies_in_groups()? {
+        let weights = model.weights();
+        // Those compute the rows of different sequences apart: rows to fill up would be in the way.
+        let is_apart = weights.is_recurrent() || weights.is_hybrid();
+        if !is_apart && engine.multiplies_in_groups()? {
             engine.shape.row_group = ROW_GROUP;
         }
         Ok(engine)
@@ -116,10 +119,10 @@ impl<'model> LlamaEngine<'model> {
         }
         let started = Instant::now();
         let (mut shortest_whole, mut shortest_less) = (Duration::MAX, Duration::MAX);
-        for _ in 0..TRIALS {
-            shortest_whole = shortest_whole.min(self.try_out(whole)?);
+        for trial in 0..TRIALS {
             shortest_less = shortest_less.min(self.try_out(whole - 1)?);
-            if started.elapsed() > TRIAL {
+            shortest_whole = shortest_whole.min(self.try_out(whole)?);
+            if trial > 0 && started.elapsed() > TRIAL {
                 break;
             }
         }
@@ -202,10 +205,9 @@ impl Weight {
     }
 
     /// See [`Shape::crowd_cells`]: with plain attention a row computes with the cells of others as
-    /// with its own, and that takes some 6 ns a head, less where threads share it. What they wait
-    /// for each other takes the place of the weights that they share as well. Flash attention
-    /// leaves cells of others out of answers; the models that have it gained nothing when fewer
-    /// ran together.
+    /// with its own, and that takes some 6 ns a head (BENCHMARKS.md), less where threads share it;
+    /// of a step as a whole small models gain little by threads. Flash attention leaves the cells
+    /// of others out; the models that have it gained nothing when fewer ran together.
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -345,6 +347,21 @@ mod tests {
         (model, options)
     }
 
+    #[test]
+    fn a_small_context_takes_small_batches() {
+        let (model, options) = kiosk(300);
+        let options = EngineOptions {
+            batch_rows: 4096,
+            ..options
+        };
+        let mut engine = LlamaEngine::new(&model, options).expect("a context");
+        assert_eq!((engine.shape.cells, engine.shape.batch_rows), (512, 512));
+        engine.shape.row_group = 4;
+        engine
+            .decode(&rows(0, 300..811))
+            .expect("one less than a group");
+    }
+
     fn rows(sequence: u32, tokens: std::ops::Range<i32>) -> Vec<Row> {
         let last = tokens.end - 1;
         (0..)
@@ -427,7 +444,7 @@ mod tests {
         assert_eq!(attention(options, kiosk), Attention::Plain);
         assert_eq!(attention(options, qwen2_5_0_5b), Attention::Flash);
         assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash, 2), usize::MAX);
-        // BENCHMARKS.md has the measurements: three of 144 cells each are the fastest.
+        // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
         assert_eq!(kiosk.crowd_cells(Attention::Plain, 1), 1500);
         let large = EngineOptions {
             cells: 131_072,

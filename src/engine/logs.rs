@@ -70,8 +70,7 @@ impl Lines {
                 }
                 tracing::error!(target: "llama", "{reason}");
             }
-            // The cache is shared by many sequences: more cells than one may have is the rule.
-            sys::GGML_LOG_LEVEL_WARN if !line.contains("n_ctx_train") => {
+            sys::GGML_LOG_LEVEL_WARN if !is_usual(line) => {
                 tracing::warn!(target: "llama", "{line}");
             }
             // What llama.cpp calls information is detail to an operator of this server.
@@ -81,6 +80,12 @@ impl Lines {
             _ => tracing::trace!(target: "llama", "{line}"),
         }
     }
+}
+
+/// Warnings of what is the rule here: the cache is shared by many sequences, so it has more cells
+/// than one may have; and when it is full, the scheduler makes room and tries again.
+fn is_usual(line: &str) -> bool {
+    line.contains("n_ctx_train") || line.contains("failed to find a memory slot")
 }
 
 /// `llama_model_load: error loading model: x` → `error loading model: x`.

@@ -92,18 +92,15 @@ pub struct Shape {
     /// Batches that are a multiple of so many rows are computed at the least cost a row; 1 where it
     /// makes no difference.
     pub row_group: usize,
-    /// So many cells of others can a row pass by in the time that a batch takes for its first row,
-    /// at least: when conversations have more than that in all, they slow each other down more than
-    /// they gain by being computed together.
+    /// So many cells of others, or of what is kept for later, can a row pass by in the time that
+    /// it takes to compute: beyond that they cost it more than it costs itself. The maximum where a
+    /// row leaves them out.
     pub crowd_cells: usize,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub vocabulary: usize,
     /// Whether a sequence may share the beginning of another: not so for
     /// recurrent, hybrid and sliding-window models.
     pub shares_prefixes: bool,
-    /// Whether cells that a row does not attend to cost it as much as others: what is kept for
-    /// later then slows down what is now.
-    pub pays_for_all_cells: bool,
 }
 
 /// One token to compute.

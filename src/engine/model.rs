@@ -330,20 +330,49 @@ fn read_info(
     })
 }
 
-/// Whether llama.cpp makes a rearranged copy of the weights, with which it computes faster
-/// (`repack.cpp`; which quantizations, depends on the processor: these on most). Such a file is read
-/// and not mapped, or the originals, which nobody looks at again, would count as memory beside it.
+/// Whether llama.cpp makes a rearranged copy of most weights, with which it computes faster. Such a
+/// file is read and not mapped, or the originals, which nobody looks at again, would count as
+/// memory beside it.
 fn is_rearranged(path: &Path) -> bool {
     let Some(file) = GgufContext::from_file(path) else {
         return false;
     };
     let key = file.find_key("general.file_type");
     let is_number = key >= 0 && file.kv_type(key) == llama_cpp_sys_2::GGUF_TYPE_UINT32;
-    is_number
+    is_number && rearranges(quantization_name(file.val_u32(key)))
+}
+
+/// As `ggml_repack_get_optimal_repack_type` in llama.cpp's `repack.cpp` decides by processor.
+#[cfg(target_arch = "x86_64")]
+fn rearranges(quantization: &str) -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
         && matches!(
-            quantization_name(file.val_u32(key)),
-            "Q4_0" | "Q4_K_S" | "Q4_K_M" | "IQ4_NL"
+            quantization,
+            "Q4_0" | "Q4_K_S" | "Q4_K_M" | "IQ4_NL" | "MXFP4"
         )
+}
+
+/// As above.
+#[cfg(target_arch = "aarch64")]
+fn rearranges(quantization: &str) -> bool {
+    std::arch::is_aarch64_feature_detected!("dotprod")
+        && matches!(
+            quantization,
+            "Q4_0"
+                | "Q4_K_S"
+                | "Q4_K_M"
+                | "Q5_K_S"
+                | "Q5_K_M"
+                | "Q6_K"
+                | "Q8_0"
+                | "IQ4_NL"
+                | "MXFP4"
+        )
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn rearranges(_: &str) -> bool {
+    false
 }
 
 fn metadata<T: FromStr>(weights: &LlamaModel, key: &str) -> Option<T> {

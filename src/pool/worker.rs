@@ -97,6 +97,7 @@ impl Worker {
             max_running = spec.limits.max_running,
             threads,
             attention = ?engine.attention(),
+            row_group = engine.shape().row_group,
             seconds = started.elapsed().as_secs_f64(),
             "loaded"
         );

@@ -20,6 +20,7 @@ const NEWEST: f64 = 0.1;
 /// Waiting takes at most so many times what is lost by joining at once: those under way may go on
 /// for long.
 const PATIENCE: f64 = 2.0;
+const MOST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module's text.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) struct Crowd {
     cells: usize,
     /// Tokens of a usual answer.
     answer: f64,
-    /// When somebody joined for whom nobody waited.
+    /// When somebody joined last who had not overtaken anybody.
     joined: Option<Instant>,
 }
 
@@ -54,28 +55,30 @@ impl Crowd {
     /// For an engine whose rows pass by `cells` cells while its weights are read.
     pub(super) fn new(cells: usize) -> Self {
         Self {
-            cells,
+            cells: cells.max(1),
             answer: FIRST_ANSWER,
             joined: None,
         }
     }
 
-    /// The first of the queue joined.
+    /// Somebody joined who had not overtaken anybody.
     pub(super) fn joined(&mut self, now: Instant) {
         self.joined = Some(now);
     }
 
-    /// An answer of so many tokens has ended.
+    /// An answer of so many tokens has ended. Those of one token are none: a score, a class.
     pub(super) fn ended(&mut self, tokens: u32) {
-        self.answer += NEWEST * (f64::from(tokens.max(1)) - self.answer);
+        if tokens > 1 {
+            self.answer += NEWEST * (f64::from(tokens) - self.answer);
+        }
     }
 
     /// Whether a conversation of `novel` cells beside the `running` ones makes each take longer.
     #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
     pub(super) fn is_full_for(&self, novel: usize, running: usize) -> bool {
-        let (novel, running) = (novel as f64, running as f64);
-        let rows = running * (running + 1.0);
-        rows * novel * (novel + self.answer) >= self.cells as f64 * self.answer
+        let novel = novel as f64;
+        let rows = (running * (running + 1)) as f64;
+        running > 0 && rows * novel * (novel + self.answer) >= self.cells as f64 * self.answer
     }
 
     /// Whether one for which it is full should wait still.
@@ -99,7 +102,8 @@ impl Crowd {
         let cell = first_row / self.cells as f64;
         let passed_by = present.used as f64 + present.running as f64 * self.answer;
         let lost = cell * newcomer.novel as f64 * passed_by;
-        Duration::try_from_secs_f64(PATIENCE * lost).unwrap_or(Duration::MAX)
+        let patience = Duration::try_from_secs_f64(PATIENCE * lost);
+        patience.map_or(MOST_PATIENCE, |patience| patience.min(MOST_PATIENCE))
     }
 }
 
@@ -176,6 +180,11 @@ mod tests {
         let mut joined = Crowd::new(1000);
         joined.joined(start + Duration::from_secs_f64(cost));
         assert!(waits(&joined, present, 2.9 * cost), "one at a time");
+        let much = Present {
+            used: 1_000_000,
+            ..present
+        };
+        assert!(waits(&crowd, much, 4.9) && !waits(&crowd, much, 5.1));
         let unknown = Present {
             first_row: None,
             ..present
@@ -186,5 +195,6 @@ mod tests {
     #[test]
     fn alone_anything_may_run() {
         assert!(!Crowd::new(1000).is_full_for(100_000, 0));
+        assert!(!Crowd::new(0).is_full_for(100_000, 0));
     }
 }

@@ -26,7 +26,7 @@ impl<E: Engine> Scheduler<E> {
             .collect();
         let cells = self.cache.shape().cells;
         let mut committed = self.committed();
-        let mut misfits = 0;
+        let (mut misfits, mut crowded_out) = (0, 0);
         for &index in &order {
             let is_full = self.running.len() >= self.rows();
             let may_start = |next: &mut Sequence| {
@@ -35,15 +35,23 @@ impl<E: Engine> Scheduler<E> {
             let Some(next) = waiting[index].take_if(may_start) else {
                 continue;
             };
-            let novel = next.len() - self.shareable(next.sharable(), self.running.len());
-            let waited = now.saturating_duration_since(next.queued());
-            let fits = plan::fits(novel, committed, self.running.len(), cells);
-            if !fits || self.keeps_out(&next, novel, misfits > 0, now) {
-                misfits += 1;
+            if crowded_out == MOST_MISFITS && !self.may_crowd(&next) {
                 waiting[index] = Some(next);
-                if misfits == MOST_MISFITS || !fits && waited > plan::PATIENCE {
+                continue;
+            }
+            let novel = next.len() - self.shareable(next.sharable(), self.running.len());
+            if !plan::fits(novel, committed, self.running.len(), cells) {
+                misfits += 1;
+                let waited = now.saturating_duration_since(next.queued());
+                waiting[index] = Some(next);
+                if waited > plan::PATIENCE || misfits == MOST_MISFITS {
                     break;
                 }
+                continue;
+            }
+            if self.keeps_out(&next, novel, crowded_out > 0, now) {
+                crowded_out += 1;
+                waiting[index] = Some(next);
                 continue;
             }
             if is_full {
@@ -54,7 +62,7 @@ impl<E: Engine> Scheduler<E> {
                 break;
             };
             committed += novel;
-            if misfits == 0 {
+            if crowded_out == 0 {
                 self.crowd.joined(now);
             }
             let mut sequence = next;
@@ -69,11 +77,17 @@ impl<E: Engine> Scheduler<E> {
         self.waiting.extend(waiting.into_iter().flatten());
     }
 
+    /// Whether it joins however many there are: it is of a higher class than one of them, or a
+    /// reader is in the middle of its answer.
+    fn may_crowd(&self, next: &Sequence) -> bool {
+        next.generated() > 0 || self.outranks(next)
+    }
+
     /// Whether it is better for all that it waits. Others may go before it then, and only the
     /// first that waits so loses its patience.
     fn keeps_out(&self, next: &Sequence, novel: usize, others: bool, now: Instant) -> bool {
         let running = self.running.len();
-        if !self.crowd.is_full_for(novel, running) || self.outranks(next) {
+        if !self.crowd.is_full_for(novel, running) || self.may_crowd(next) {
             return false;
         }
         let newcomer = Newcomer {

@@ -19,6 +19,7 @@ mod governed;
 mod job;
 mod joining;
 mod pace;
+mod parked;
 mod plan;
 mod prefix;
 mod sequence;

@@ -81,9 +81,11 @@ pub(super) fn compose(needs: &[Need], budget: Budget) -> Plan {
         budget.prefill_rows.min(budget.rows - decoding)
     };
     prefill = prefill.min(budget.cells - decoding);
-    // Rows that are left over cost as much as a group.
+    // Rows that are left over cost as much as a group, but a step more for a few tokens costs more.
+    let prompts = needs.iter().filter(|need| !need.decoding);
+    let missing: usize = prompts.map(|need| need.missing).sum();
     let rest = (decoding + budget.drafted + prefill) % budget.row_group;
-    if rest < prefill {
+    if rest < prefill && prefill < missing {
         prefill -= rest;
     }
     let mut rows = prompt_rows(needs, prefill);
@@ -209,6 +211,8 @@ mod tests {
         };
         let plan = compose(&[prompt(500), ANSWER, ANSWER], grouped);
         assert_eq!(plan, Plan::Compute(vec![13, 1, 1]));
+        let plan = compose(&[prompt(16), ANSWER, ANSWER], grouped);
+        assert_eq!(plan, Plan::Compute(vec![16, 1, 1]), "all of it");
         let few = Budget {
             prefill_rows: 1,
             drafted: 0,
