@@ -2,12 +2,20 @@
 //! holds, and the parked ones, whose request has ended and whose cells wait for
 //! another with the same beginning.
 
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token};
 
-use super::parked::Parked;
 use super::prefix::PrefixTree;
+
+/// Where every row pays for all used cells, what is kept for later gets so many at most, but for
+/// the latest beginning: a store's prompt that many kiosks send is among them in any case.
+const PARKED_AT_A_PRICE: usize = 512;
+/// Elsewhere a row only looks at the masks of what is kept. That is little, but for thousands of
+/// cells no longer nothing: beyond so many they go when nobody asked for them for a while.
+const PARKED_FOR_GOOD: usize = 1024;
+const A_WHILE: Duration = Duration::from_secs(30);
 
 /// Keeps the engine's cells and the tree's in step: every change goes through here.
 #[derive(Debug)]
@@ -15,7 +23,8 @@ pub(super) struct Cache<E> {
     engine: E,
     tree: PrefixTree,
     free_ids: Vec<SeqId>,
-    parked: Parked,
+    /// Least recently used first, with the time of that.
+    parked: VecDeque<(SeqId, Instant)>,
     /// By sequence, whether it is parked.
     is_parked: Vec<bool>,
 }
@@ -25,9 +34,9 @@ impl<E: Engine> Cache<E> {
         Self {
             free_ids: (0..engine.shape().sequences).rev().map(SeqId).collect(),
             is_parked: vec![false; engine.shape().sequences as usize],
-            parked: Parked::new(engine.shape().crowd_cells),
             engine,
             tree: PrefixTree::default(),
+            parked: VecDeque::new(),
         }
     }
 
@@ -68,8 +77,9 @@ impl<E: Engine> Cache<E> {
     /// if need be, those that it can share with last.
     pub(super) fn acquire(&mut self, tokens: &[Token], now: Instant) -> Option<SeqId> {
         if self.free_ids.is_empty() {
-            let holders = self.tree.holders_of_match(tokens);
-            self.parked.asked_for(&holders, now);
+            for holder in self.tree.holders_of_match(tokens) {
+                self.touch(holder, now);
+            }
             self.evict();
         }
         self.free_ids.pop()
@@ -86,14 +96,15 @@ impl<E: Engine> Cache<E> {
         if let Some(source) = sources.first() {
             self.engine.share(*source, id, length);
         }
-        self.parked.asked_for(&sources, now);
+        for source in sources {
+            self.touch(source, now);
+        }
         length
     }
 
     /// Computes a batch; what each sequence has then is told by [`Cache::computed`].
     pub(super) fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         self.make_room(rows.len());
-        self.parked.computed(rows.len());
         loop {
             match self.engine.decode(rows) {
                 // Our count of cells and llama.cpp's differ: give it more room.
@@ -123,14 +134,26 @@ impl<E: Engine> Cache<E> {
         if !self.shape().shares_prefixes || self.tree.is_redundant(id) {
             self.release(id);
         } else {
-            self.parked.push(id, self.tree.length(id), now);
             self.is_parked[id.0 as usize] = true;
+            self.parked.push_back((id, now));
+            let shape = self.shape();
+            let most = PARKED_AT_A_PRICE.min(shape.cells / 8);
+            let has_price = shape.crowd_cells < usize::MAX;
+            while has_price && self.parked.len() > 1 && self.parked_cells() > most {
+                self.evict();
+            }
         }
     }
 
-    /// Frees what is no longer worth its place.
+    /// Frees what nobody has asked for in a while, where there is much of it.
     pub(super) fn expire(&mut self, now: Instant) {
-        while self.parked.has_expired(|| self.parked_cells(), now) && self.evict() {}
+        while self.parked.len() > 1
+            && let Some((_, used)) = self.parked.front()
+            && now.saturating_duration_since(*used) > A_WHILE
+            && self.parked_cells() > PARKED_FOR_GOOD
+        {
+            self.evict();
+        }
     }
 
     /// Frees what is kept beyond `most` cells, but for the latest unless there is to be none.
@@ -156,12 +179,19 @@ impl<E: Engine> Cache<E> {
 
     /// Frees the least recently used parked sequence; false when there is none.
     fn evict(&mut self) -> bool {
-        let Some(id) = self.parked.pop() else {
+        let Some((id, _)) = self.parked.pop_front() else {
             return false;
         };
         self.is_parked[id.0 as usize] = false;
         self.release(id);
         true
+    }
+
+    fn touch(&mut self, id: SeqId, now: Instant) {
+        if let Some(place) = self.parked.iter().position(|(parked, _)| *parked == id) {
+            self.parked.remove(place);
+            self.parked.push_back((id, now));
+        }
     }
 
     #[cfg(test)]
@@ -179,5 +209,40 @@ impl<E: Engine> Cache<E> {
         for (id, tokens) in running {
             assert_eq!(&self.tree.tokens_of(*id), tokens);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fake::FakeEngine;
+
+    #[test]
+    fn what_nobody_asks_for_goes_after_a_while_but_for_the_latest() {
+        let shape = Shape {
+            cells: 10_000,
+            sequences: 8,
+            batch_rows: 512,
+            tile_rows: 0,
+            row_group: 1,
+            crowd_cells: usize::MAX,
+            vocabulary: 256,
+            shares_prefixes: true,
+        };
+        let mut cache = Cache::new(FakeEngine::new(shape));
+        let start = Instant::now();
+        for number in 0..4 {
+            let tokens = vec![Token(number); 1000];
+            let id = cache.acquire(&tokens, start).expect("a sequence");
+            cache.computed(id, &tokens);
+            cache.park(id, start + Duration::from_secs(10) * number.unsigned_abs());
+        }
+        let mut after = |seconds| {
+            cache.expire(start + Duration::from_secs(seconds));
+            cache.parked_cells()
+        };
+        assert_eq!(after(30), 4000);
+        assert_eq!(after(45), 2000);
+        assert_eq!(after(1000), 1000);
     }
 }

@@ -19,7 +19,6 @@ mod governed;
 mod job;
 mod joining;
 mod pace;
-mod parked;
 mod plan;
 mod prefix;
 mod sequence;

@@ -70,14 +70,6 @@ impl PrefixTree {
         }
     }
 
-    /// How many tokens `sequence` holds.
-    pub(super) fn length(&self, sequence: SeqId) -> usize {
-        let leaf = self.leaves.get(&sequence).copied();
-        std::iter::successors(leaf, |node| self.nodes[*node].parent)
-            .map(|node| self.nodes[node].tokens.len())
-            .sum()
-    }
-
     /// Whether other sequences hold every cell of this one.
     pub(super) fn is_redundant(&self, sequence: SeqId) -> bool {
         self.leaves
