@@ -1,8 +1,10 @@
-//! The bare engine: what llama.cpp gives when nothing stands around it. Sixteen sequences decode
-//! together, each with a prompt of its own, and the likeliest token of each is fed back.
+//! The bare engine: what llama.cpp gives when nothing stands around it. Up to sixteen sequences
+//! decode together, each with a prompt of its own, and the likeliest token of each is fed back.
 //!
 //! `EDGELLM_BENCH_MODEL` names another GGUF than the one that ships, `EDGELLM_BENCH_THREADS`
-//! another number of threads than one.
+//! another number of threads than one, `EDGELLM_BENCH_ATTENTION` (`plain`, `flash`) another
+//! attention than suits the model; `EDGELLM_BENCH_OTHERS` fills so many cells with a conversation
+//! that has no part in it.
 #![allow(missing_docs)] // `criterion_group!` makes a public function
 
 use std::path::PathBuf;
@@ -10,15 +12,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use edgellm::engine::{Engine, EngineOptions, LlamaEngine, Model, Row, SeqId, Token};
+use edgellm::engine::{Attention, Engine, EngineOptions, LlamaEngine, Model, Row, SeqId, Token};
 use edgellm::sampling::{Sampler, SamplingParams};
 
-const SEQUENCES: u32 = 16;
-const PROMPT: u32 = 100;
+const MOST_SEQUENCES: u32 = 16;
+const PROMPT: u32 = 120;
 /// Tokens of a sequence at most; then it starts over behind its prompt.
-const DEPTH: u32 = 200;
+const DEPTH: u32 = 168;
+const CHUNK: u32 = 256;
 
 struct Loop<'model> {
+    sequences: u32,
     engine: LlamaEngine<'model>,
     samplers: Vec<Sampler>,
     last: Vec<Token>,
@@ -26,48 +30,37 @@ struct Loop<'model> {
 }
 
 impl<'model> Loop<'model> {
-    fn new(model: &'model Model, threads: u32) -> Self {
-        let options = EngineOptions {
-            cells: SEQUENCES * DEPTH,
-            sequences: SEQUENCES,
-            batch_rows: 512,
-            threads,
-            attention: None,
-        };
+    fn new(model: &'model Model, options: EngineOptions, sequences: u32, others: u32) -> Self {
         let mut engine = LlamaEngine::new(model, options).expect("a context");
-        for sequence in 0..SEQUENCES {
-            let rows: Vec<Row> = (0..PROMPT)
-                .map(|position| Row {
-                    token: Token(i32::try_from(300 + 7 * sequence + position).expect("small")),
-                    position,
-                    sequence: SeqId(sequence),
-                    logits: false,
-                })
-                .collect();
-            engine.decode(&rows).expect("a prompt");
+        for from in (0..others).step_by(CHUNK as usize) {
+            prompt(&mut engine, sequences, from..others.min(from + CHUNK));
+        }
+        for sequence in 0..sequences {
+            prompt(&mut engine, sequence, 0..PROMPT);
         }
         let greedy = SamplingParams {
             temperature: 0.0,
             ..SamplingParams::default()
         };
         Self {
+            sequences,
             engine,
-            samplers: (0..SEQUENCES)
+            samplers: (0..sequences)
                 .map(|_| Sampler::new(greedy.clone(), &[], None))
                 .collect(),
-            last: vec![Token(300); SEQUENCES as usize],
+            last: vec![Token(300); sequences as usize],
             depth: PROMPT,
         }
     }
 
     fn step(&mut self) {
         if self.depth == DEPTH {
-            for sequence in 0..SEQUENCES {
+            for sequence in 0..self.sequences {
                 self.engine.truncate(SeqId(sequence), PROMPT);
             }
             self.depth = PROMPT;
         }
-        let rows: Vec<Row> = (0..SEQUENCES)
+        let rows: Vec<Row> = (0..self.sequences)
             .zip(&self.last)
             .map(|(sequence, token)| Row {
                 token: *token,
@@ -86,18 +79,48 @@ impl<'model> Loop<'model> {
     }
 }
 
+/// Computes some of the prompt of a sequence.
+fn prompt(engine: &mut LlamaEngine<'_>, sequence: u32, positions: std::ops::Range<u32>) {
+    let rows: Vec<Row> = positions
+        .map(|position| Row {
+            token: Token(i32::try_from(300 + (7 * sequence + position) % 700).expect("small")),
+            position,
+            sequence: SeqId(sequence),
+            logits: false,
+        })
+        .collect();
+    engine.decode(&rows).expect("a prompt");
+}
+
+fn number(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
+}
+
 fn benches(criterion: &mut Criterion) {
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
     let path = std::env::var_os("EDGELLM_BENCH_MODEL").map_or(shipped.into(), PathBuf::from);
-    let threads = std::env::var("EDGELLM_BENCH_THREADS");
-    let threads = threads.map_or(1, |threads| threads.parse().expect("a number"));
+    let others = number("EDGELLM_BENCH_OTHERS", 0);
+    let options = EngineOptions {
+        cells: MOST_SEQUENCES * DEPTH + others,
+        sequences: MOST_SEQUENCES + 1,
+        batch_rows: 512,
+        threads: number("EDGELLM_BENCH_THREADS", 1),
+        attention: std::env::var("EDGELLM_BENCH_ATTENTION").ok().map(|name| {
+            if name == "plain" {
+                Attention::Plain
+            } else {
+                Attention::Flash
+            }
+        }),
+    };
     let model = Model::load(&path, &Arc::new(AtomicBool::new(false))).expect("a model");
-    let mut endless = Loop::new(&model, threads);
-    let mut group = criterion.benchmark_group("bare engine");
-    group.throughput(Throughput::Elements(SEQUENCES.into()));
-    group.bench_function("a token for each of 16 sequences", |bench| {
-        bench.iter(|| endless.step());
-    });
+    let mut group = criterion.benchmark_group("a token for each of so many sequences");
+    group.sample_size(20);
+    for sequences in [1, 2, 3, 4, 5, 6, 7, 8, 12, 15, MOST_SEQUENCES] {
+        let mut endless = Loop::new(&model, options, sequences, others);
+        group.throughput(Throughput::Elements(sequences.into()));
+        group.bench_function(sequences.to_string(), |bench| bench.iter(|| endless.step()));
+    }
     group.finish();
 }
 

@@ -42,7 +42,6 @@ impl Engine for IdleEngine {
             crowd_cells: usize::MAX,
             vocabulary: VOCABULARY,
             shares_prefixes: true,
-            pays_for_all_cells: false,
         }
     }
 
