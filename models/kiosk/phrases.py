@@ -1,5 +1,7 @@
 """What customers say about products, orders and in passing; `topics.py` has the other facts."""
 
+import colloquial
+
 # One phrase a line would make this four times as long.
 # fmt: off
 
@@ -50,7 +52,7 @@ PRICE = [
     "How much do you ask for {x}?", "What do I have to pay to get {x}?", "Which price does {x} have?",
     "I'm on a budget, how much is {x}?", "My kid wants {x}, what does it cost?", "What's the usual price for {x}?",
     "The label is torn, how much is {x}?", "I only have a few coins, how much is {x}?",
-]
+] + colloquial.PRICE
 PLACE = [
     "Where is {x}?", "Where do I find {x}?", "Where can I find {x}?", "Which {u} is {x} in?", "What {u} is {x} in?",
     "Where are {x}?", "In which {u} is {x}?", "Where do you keep {x}?", "{x} {u}?", "I'm looking for {x}.",
@@ -96,7 +98,7 @@ PLACE = [
     "Which {u} should I walk to for {x}?", "Is {x} in this {u}?", "In what part of the shop do I find {x}?",
     "Could you lead me to {x}?", "Can you find {x}?", "Where are your {x}?", "What {u} are {x} on?",
     "You moved everything! Where is {x} now?", "Where is {x} nowadays?", "My list says {x}, where do I go?",
-]
+] + colloquial.PLACE
 
 #: Longer questions are put together: an opening and a clause.
 OPENERS = [
@@ -116,7 +118,7 @@ OPENERS = [
     "Explain {}", "Anyone know {}?", "I'm calling to ask {}.", "I'm here to ask {}.", "I came to ask {}.",
     "I just want to know {}.", "I would like to hear {}.", "Let me ask {}.", "Can you help me with {}?",
     "First of all, {}?",
-]
+] + colloquial.OPENERS
 PRICE_CLAUSES = [
     "what {x} costs", "how much {x} is", "the price of {x}", "what the price of {x} is", "how much {x} costs",
     "how much I pay for {x}", "the cost of {x}", "what {x} goes for", "how much you charge for {x}",
@@ -128,7 +130,7 @@ PRICE_CLAUSES = [
     "how much I'd have to pay for {x}", "what I would pay for {x}", "the amount I pay for {x}", "what price {x} has",
     "what the going price of {x} is", "what I owe for {x}", "at what price you sell {x}", "how many dollars {x} is",
     "the price for {x}", "the price on {x}", "what price you put on {x}",
-]
+] + colloquial.PRICE_CLAUSES
 PLACE_CLAUSES = [
     "where {x} is", "where to find {x}", "where I can find {x}", "which {u} {x} is in", "the location of {x}",
     "what {u} to go to for {x}", "where {x} can be found", "where you keep {x}", "in which {u} {x} is",
@@ -141,7 +143,7 @@ PLACE_CLAUSES = [
     "what {u} has {x}", "which {u} you keep {x} in", "which {u} holds {x}", "which {u} number {x} is in",
     "in what {u} you keep {x}", "how to get to {x}", "how I get to {x}", "how I find {x}", "where to look for {x}",
     "where to get {x}", "where you moved {x}", "where {x} went", "the right {u} for {x}", "the place of {x}",
-]
+] + colloquial.PLACE_CLAUSES
 STOCK_CLAUSES = [
     "how many {x} you have", "if {x} is in stock", "whether {x} is available", "how many {x} are left",
     "if there is any {x} left", "the stock of {x}", "how many {x} are in stock", "whether you have {x} in stock",
@@ -152,7 +154,7 @@ STOCK_CLAUSES = [
     "if {x} are still available", "whether {x} has run out", "if you ran out of {x}", "if you are out of {x}",
     "whether {x} is sold out", "whether there are {x} left", "if I can still buy {x}", "what stock you have of {x}",
     "how well stocked you are with {x}",
-]
+] + colloquial.STOCK_CLAUSES
 
 #: What people say around a question.
 CONTEXT = [
@@ -201,7 +203,7 @@ STOCK = [
     "How many {x} did you get?", "Are you sold out of {x}?", "How many of the {x} are still there?",
     "Would there be {x} in stock?", "Have you {x} in stock?", "Do you happen to have {x} in stock?",
     "Inventory of {x}?", "inventory for {x}", "Tell me the stock of {x}.", "What does your stock of {x} look like?",
-]
+] + colloquial.STOCK
 ABOUT = [
     "Tell me about {x}.", "What can you tell me about {x}?", "Information on {x}", "What do you know about {x}?",
     "{x}", "{x}?", "How much is {x} and where is it?", "Where is {x} and what does it cost?", "Price and {u} of {x}?",
@@ -210,7 +212,7 @@ ABOUT = [
     "Details of {x}, please", "Give me information about {x}.", "Info on {x}", "I want to know everything about {x}.",
     "Anything you can tell me about {x}?", "I want {x}.", "I need {x}.", "I'd like {x}.", "Can I have {x}?",
     "Give me {x}.",
-]
+] + colloquial.ABOUT
 SELL = [
     "Do you sell {x}?", "Do you have {x}?", "Have you got {x}?", "Can I buy {x} here?", "Do you carry {x}?",
     "Do you stock {x}?",
@@ -219,7 +221,7 @@ SELL = [
     "Are {x} sold here?", "Can I get {x} here?", "Could I buy {x} here?", "Can one buy {x} here?",
     "Am I right that you sell {x}?", "Would you have {x}?", "you have {x}?", "you got {x}", "any {x}?",
     "Is there {x}?", "Are there any {x}?", "I wonder if you have {x}.",
-]
+] + colloquial.SELL
 #: For people, and about orders: a tool's work.
 STAFF = [
     "I need help from a person.", "Can someone help me?", "I want to talk to a human.", "Call an employee, please.",
@@ -237,7 +239,7 @@ STAFF = [
     "Please ask somebody to come.", "Page an employee.", "call staff", "human please", "help me please",
     "talk to a person", "Ask a colleague to come here.", "Bring me an assistant.", "I need advice from an expert.",
     "Can I talk to one of your colleagues?", "Who can help me here?",
-]
+] + colloquial.STAFF
 NO_STAFF = "Please ask a member of our staff."
 STAFF_COMES = "A member of our staff is coming."
 ORDER = [
@@ -253,7 +255,7 @@ ORDER = [
     "Did you send order {x}?", "Where is my parcel {x}?", "Where is delivery {x}?",
     "Where's my package with number {x}?", "Track my parcel {x}.", "track {x}", "Tell me the status of my order {x}.",
     "Can you tell me where order {x} is?", "Do you know when order {x} comes?",
-]
+] + colloquial.ORDER
 
 #: Second and third turns: the same product asked for something else, or the same thing of another product.
 IT_PRICE = [
@@ -267,7 +269,7 @@ IT_PRICE = [
     "Can you tell me the price too?", "And do you know how much it is?", "And tell me the price.",
     "Good. And what does one cost?", "Great, how much is it?", "how much do they cost?", "What price is it?",
     "And for how much?",
-]
+] + colloquial.IT_PRICE
 IT_PLACE = [
     "And where is it?", "Where is it?", "where can I find it?", "Which {u}?", "Where do I find it?",
     "and which {u} is it in?", "In which {u}?", "where?",
@@ -279,7 +281,7 @@ IT_PLACE = [
     "Can you tell me where it is too?", "Show me where it is.", "Where do I go for it?", "Where do I have to go?",
     "How do I get there?", "How do I find it?", "Great, where is it?", "OK, and where do I get it?",
     "And do you know where it is?", "Where should I look?",
-]
+] + colloquial.IT_PLACE
 IT_STOCK = [
     "How many are left?", "Is it in stock?", "how many do you have?", "And is it in stock?",
     "Do you have it in stock?", "How many are there?",
@@ -291,7 +293,7 @@ IT_STOCK = [
     "And the stock?", "stock?", "What is the stock of it?", "How much of it is left?",
     "And how much do you have of it?", "Can I still get it?", "Have you run out of it?",
     "And do you know how many you have?", "Is there more of it?",
-]
+] + colloquial.IT_STOCK
 AND_OTHER = [
     "And {x}?", "What about {x}?", "and for {x}?", "How about {x}?", "and {x}", "OK, and {x}?", "Also {x}?",
     "And how about {x}?", "And what about {x}?", "what about {x} then?", "and {x}, please", "And also {x}?",
@@ -301,7 +303,7 @@ AND_OTHER = [
     "Then {x}?", "And then {x}?", "Or {x}?", "or what about {x}", "I also need {x}.", "I also want {x}.", "also {x}",
     "And can you tell me the same for {x}?", "And for {x}, please?", "what of {x}?", "{x} too?", "and {x} too",
     "Maybe {x}?", "Sorry, I meant {x}.", "No, I mean {x}.", "I meant {x}", "Not that one, {x}.",
-]
+] + colloquial.AND_OTHER
 BEFORE = [
     *[""] * 20, "Hi, ", "Hello, ", "Excuse me, ", "hey, ", "Hi! ", "Please, ", "Sorry, ", "Hello! ", "Good morning, ",
     "OK, ", "Um, ", "Thanks. ", "Hey there, ", "Hi there! ", "Good evening, ", "Good day, ", "Good afternoon. ",

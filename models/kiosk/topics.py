@@ -1,5 +1,7 @@
 """How customers ask for the other facts about a store."""
 
+import colloquial
+
 # fmt: off
 
 QUESTIONS = {
@@ -174,3 +176,7 @@ CLAUSES = {
         "where the bathroom is", "whether I can use the toilet", "where I find the toilets",
     ],
 }
+
+for asked, more in ((QUESTIONS, colloquial.TOPICS), (CLAUSES, colloquial.TOPIC_CLAUSES)):
+    for topic in asked:
+        asked[topic] += more[topic]

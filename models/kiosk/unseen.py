@@ -39,47 +39,71 @@ NEW = {
     ],
 }
 
-#: A second list, written once before the training that it measures; nobody looks at single errors on it.
+#: A second list, by somebody who saw neither the first nor what training asks; nobody looks at single errors on it.
 BLIND = {
     "price": [
-        "What would I have to shell out for {x}?", "Do you happen to have the price for {x} handy?",
-        "{x}: what's that going to be at the till?", "Roughly what does {x} sell at?",
-        "Tell me, how much might {x} be?", "What price have you got on {x}?", "How much money should I bring for {x}?",
-        "What's {x} retailing at?", "I've got {x} in my basket, what will it ring up as?",
-        "Could you give me a figure for {x}?",
+        "how much is {x}", "What's the price of {x}?", "how much does {x} cost", "what do you charge for {x}?",
+        "Can you tell me what {x} costs please", "price for {x}?", "{x}, how much?", "how much would I pay for {x}",
+        "Hi, I'd like to know the price of {x}", "what does {x} go for here",
+        "there's no price tag on {x}, what is it?", "How many dollars is {x}?", "could you do a price check on {x}",
+        "what's {x} going to cost me", "is {x} expensive? how much is it", "How much are you selling {x} for?",
+        "what will I be charged at the register for {x}", "I want to buy {x}, what's the price",
+        "cost of {x} please", "I'm on a budget, how much money do I need for {x}?",
     ],
     "place": [
-        "Where should I head for {x}?", "I can't seem to spot {x}, where is it?",
-        "What's the best place to look for {x}?", "In which corner of the shop is {x}?",
-        "Can someone tell me where {x} got to?", "Where would a person find {x}?", "Which {u} would I find {x} in?",
-        "Where do you have {x} displayed?", "Mind showing me where {x} is?", "I need directions to {x}.",
+        "where is {x}", "Where can I find {x}?", "where do you keep {x}", "I can't find {x}, where is it?",
+        "which {u} is {x} in?", "What {u} has {x}?", "I'm looking for {x}, where should I go",
+        "can you point me to {x}?", "Excuse me, whereabouts is {x}?", "what part of the store is {x} in",
+        "how do I get to {x}", "could you help me locate {x} please", "where would {x} be",
+        "Which {u} do I go to for {x}?", "{x}, where is that?",
+        "I've been walking around forever trying to find {x}, where is it", "tell me where to look for {x}",
+        "Did you move {x}? Where is it now?", "{x} - what {u}?", "where in the shop do I find {x}?",
     ],
     "stock": [
-        "How many {x} have you still got?", "What's the count on {x}?", "Are you low on {x}?",
-        "How many units of {x} are on hand?", "Did you sell all of {x}?", "Is there still some {x} around?",
-        "How much {x} is in supply?",
+        "how many of {x} do you have in stock", "is {x} in stock?", "Do you have any of {x} left?",
+        "have you still got {x}", "are you out of {x}?", "How much stock is left of {x}?",
+        "what's the stock level for {x}", "Is {x} sold out?", "do you have {x} available right now",
+        "how many are left of {x}?", "Can you check your inventory for {x}", "how many units of {x} are there",
+        "did you run out of {x}?", "is {x} still available", "I need several of {x}, how many do you have?",
+        "{x}, how many have you got?", "What quantity of {x} do you have on hand?",
+        "Could you see if {x} is in stock today please", "the shelf looks empty, is there any more of {x}?",
+        "are you running low on {x}",
     ],
     "hours": [
-        "What's your closing hour?", "When do your doors open in the morning?", "Until what hour can I shop?",
-        "What are your trading hours?",
+        "what time do you close", "When do you open in the morning?", "what are your opening hours?",
+        "how late are you open tonight", "Until what time can I shop here?", "store hours please",
     ],
     "wifi": [
-        "Can I hop on your internet?", "What do I type in for the wireless?",
-        "I'd like to join the Wi-Fi, what's the key?",
+        "what's the wifi password", "Do you have free wifi?", "how do I get on the internet here",
+        "which network do I connect my phone to?", "Can I use your wi-fi?",
     ],
     "returns": [
-        "What happens if I want to give something back?", "How long is the return window?",
-        "Can I swap something I purchased?",
+        "what's your return policy", "Can I bring something back if I don't like it?",
+        "how long do I have to return an item", "how do I get a refund?",
+        "I bought the wrong thing yesterday, can I take it back",
     ],
     "promotion": [
-        "Anything reduced at the moment?", "Which specials do you have this week?",
-        "Is there a bargain to be had today?",
+        "any deals today?", "What's on sale right now", "do you have any special offers this week?",
+        "are there any discounts at the moment", "Is there a promotion going on?",
     ],
-    "phone": ["What digits do I dial to get you?", "How do I ring the shop?"],
+    "phone": [
+        "what's your phone number", "What number do I call to reach the store?", "how can I call you guys",
+        "can I get the shop's telephone number please?",
+    ],
     "manager": [
-        "Can you name the person in charge?", "Who's the head of this store?", "Whom does the staff answer to?",
+        "who's the manager here", "What is the store manager's name?", "who is in charge of this shop?",
+        "can you tell me who runs this store",
     ],
-    "address": ["What street are you on?", "Where in town is this store?"],
-    "parking": ["Where do I leave my car?", "Is there a spot for my car?"],
-    "restroom": ["Where can I wash my hands?", "Is there a loo for customers?"],
+    "address": [
+        "what's the address here", "What street is this store on?",
+        "I need to give my taxi driver the address of this shop", "what is the store's full address please?",
+    ],
+    "parking": [
+        "where can I park", "Is there parking here?", "do you have a parking lot?",
+        "do I have to pay to park my car here",
+    ],
+    "restroom": [
+        "where's the bathroom", "Is there a toilet I can use?", "do you have a restroom for customers?",
+        "my kid needs to pee, where are the toilets",
+    ],
 }
