@@ -4,16 +4,13 @@
 
 NEW = {
     "price": [
-        "What's the damage for {x}?", "How much will {x} set me back?", "Could you look up what {x} costs?",
-        "I was wondering what the price of {x} is.", "Any idea how much {x} is?", "What are you asking for {x}?",
-        "How much do you want for {x}?", "Please quote me a price for {x}.", "May I ask how much {x} is?",
-        "What's the cost of {x}?", "So how much is {x} then?",
+        "What's the damage for {x}?", "How much will {x} set me back?",         "What are you asking for {x}?",
+        "How much do you want for {x}?", "Please quote me a price for {x}.",         "What's the cost of {x}?", "So how much is {x} then?",
     ],
     "place": [
         "Which way to {x}?", "Could you point me to {x}?", "Whereabouts is {x}?",
-        "I've been searching for {x}, which {u} is it?", "Any idea where {x} might be?",
-        "Where in the shop can I get {x}?", "What {u} should I go to for {x}?", "Where do you stock {x}?",
-        "May I ask where {x} is?", "Please direct me to {x}.",
+        "I've been searching for {x}, which {u} is it?",         "Where in the shop can I get {x}?", "What {u} should I go to for {x}?", "Where do you stock {x}?",
+        "Please direct me to {x}.",
     ],
     "stock": [
         "What quantity of {x} do you have?", "Do you still have {x}?", "How many {x} remain?",
@@ -42,36 +39,31 @@ NEW = {
 #: A second list, by somebody who saw neither the first nor what training asks; nobody looks at single errors on it.
 BLIND = {
     "price": [
-        "how much is {x}", "What's the price of {x}?", "how much does {x} cost", "what do you charge for {x}?",
-        "Can you tell me what {x} costs please", "price for {x}?", "{x}, how much?", "how much would I pay for {x}",
+                "Can you tell me what {x} costs please", "how much would I pay for {x}",
         "Hi, I'd like to know the price of {x}", "what does {x} go for here",
-        "there's no price tag on {x}, what is it?", "How many dollars is {x}?", "could you do a price check on {x}",
+        "there's no price tag on {x}, what is it?", "could you do a price check on {x}",
         "what's {x} going to cost me", "is {x} expensive? how much is it", "How much are you selling {x} for?",
         "what will I be charged at the register for {x}", "I want to buy {x}, what's the price",
         "cost of {x} please", "I'm on a budget, how much money do I need for {x}?",
     ],
     "place": [
-        "where is {x}", "Where can I find {x}?", "where do you keep {x}", "I can't find {x}, where is it?",
-        "which {u} is {x} in?", "What {u} has {x}?", "I'm looking for {x}, where should I go",
-        "can you point me to {x}?", "Excuse me, whereabouts is {x}?", "what part of the store is {x} in",
-        "how do I get to {x}", "could you help me locate {x} please", "where would {x} be",
-        "Which {u} do I go to for {x}?", "{x}, where is that?",
-        "I've been walking around forever trying to find {x}, where is it", "tell me where to look for {x}",
-        "Did you move {x}? Where is it now?", "{x} - what {u}?", "where in the shop do I find {x}?",
+        "I can't find {x}, where is it?",
+        "I'm looking for {x}, where should I go",
+        "can you point me to {x}?", "Excuse me, whereabouts is {x}?",         "could you help me locate {x} please",         "{x}, where is that?",
+        "I've been walking around forever trying to find {x}, where is it",         "Did you move {x}? Where is it now?", "{x} - what {u}?", "where in the shop do I find {x}?",
     ],
     "stock": [
-        "how many of {x} do you have in stock", "is {x} in stock?", "Do you have any of {x} left?",
-        "have you still got {x}", "are you out of {x}?", "How much stock is left of {x}?",
-        "what's the stock level for {x}", "Is {x} sold out?", "do you have {x} available right now",
+        "how many of {x} do you have in stock", "Do you have any of {x} left?",
+        "How much stock is left of {x}?",
+        "what's the stock level for {x}", "do you have {x} available right now",
         "how many are left of {x}?", "Can you check your inventory for {x}", "how many units of {x} are there",
-        "did you run out of {x}?", "is {x} still available", "I need several of {x}, how many do you have?",
+        "is {x} still available", "I need several of {x}, how many do you have?",
         "{x}, how many have you got?", "What quantity of {x} do you have on hand?",
         "Could you see if {x} is in stock today please", "the shelf looks empty, is there any more of {x}?",
         "are you running low on {x}",
     ],
     "hours": [
-        "what time do you close", "When do you open in the morning?", "what are your opening hours?",
-        "how late are you open tonight", "Until what time can I shop here?", "store hours please",
+        "When do you open in the morning?",         "how late are you open tonight", "Until what time can I shop here?", "store hours please",
     ],
     "wifi": [
         "what's the wifi password", "Do you have free wifi?", "how do I get on the internet here",
@@ -79,7 +71,7 @@ BLIND = {
     ],
     "returns": [
         "what's your return policy", "Can I bring something back if I don't like it?",
-        "how long do I have to return an item", "how do I get a refund?",
+        "how do I get a refund?",
         "I bought the wrong thing yesterday, can I take it back",
     ],
     "promotion": [
@@ -99,11 +91,11 @@ BLIND = {
         "I need to give my taxi driver the address of this shop", "what is the store's full address please?",
     ],
     "parking": [
-        "where can I park", "Is there parking here?", "do you have a parking lot?",
+        "Is there parking here?", "do you have a parking lot?",
         "do I have to pay to park my car here",
     ],
     "restroom": [
-        "where's the bathroom", "Is there a toilet I can use?", "do you have a restroom for customers?",
+        "Is there a toilet I can use?", "do you have a restroom for customers?",
         "my kid needs to pee, where are the toilets",
     ],
 }
