@@ -76,8 +76,7 @@ fn flex_is_parked_in_mid_answer_and_goes_on_as_if_nothing_had_been() {
 
 #[test]
 fn what_is_kept_of_ended_requests_shrinks_to_its_share() {
-    let shape = Shape { ..SHAPE };
-    let mut scheduler = scheduler(shape);
+    let mut scheduler = scheduler(SHAPE);
     for seed in 0..3 {
         let (job, _events) = job(&prompt(seed, 100), 2);
         scheduler.submit(job);
