@@ -39,7 +39,7 @@ impl Engine for IdleEngine {
             batch_rows: 512,
             tile_rows: 0,
             row_group: 1,
-            crowd_cells: usize::MAX,
+            crowd_cells: None,
             vocabulary: VOCABULARY,
             shares_prefixes: true,
         }

@@ -213,15 +213,13 @@ impl Weight {
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss
     )]
-    fn crowd_cells(self, attention: Attention, threads: u32) -> usize {
+    fn crowd_cells(self, attention: Attention, threads: u32) -> Option<usize> {
         const CELL_NS: f64 = 6.0;
         const WEIGHT_NS: f64 = 0.03;
         let heads = f64::from(self.heads) * f64::from(self.layers);
         let cell = CELL_NS * heads / f64::from(threads);
-        match attention {
-            Attention::Plain => (WEIGHT_NS * self.parameters as f64 / cell) as usize,
-            Attention::Flash => usize::MAX,
-        }
+        (attention == Attention::Plain)
+            .then_some((WEIGHT_NS * self.parameters as f64 / cell) as usize)
     }
 }
 
@@ -443,9 +441,9 @@ mod tests {
         };
         assert_eq!(attention(options, kiosk), Attention::Plain);
         assert_eq!(attention(options, qwen2_5_0_5b), Attention::Flash);
-        assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash, 2), usize::MAX);
+        assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash, 2), None);
         // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
-        assert_eq!(kiosk.crowd_cells(Attention::Plain, 1), 1500);
+        assert_eq!(kiosk.crowd_cells(Attention::Plain, 1), Some(1500));
         let large = EngineOptions {
             cells: 131_072,
             ..options

@@ -93,9 +93,9 @@ pub struct Shape {
     /// makes no difference.
     pub row_group: usize,
     /// So many cells of others, or of what is kept for later, can a row pass by in the time that
-    /// it takes to compute: beyond that they cost it more than it costs itself. The maximum where a
-    /// row leaves them out.
-    pub crowd_cells: usize,
+    /// it takes to compute: beyond that they cost it more than it costs itself. None where a row
+    /// leaves them out.
+    pub crowd_cells: Option<usize>,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub vocabulary: usize,
     /// Whether a sequence may share the beginning of another: not so for

@@ -138,7 +138,7 @@ impl<E: Engine> Cache<E> {
             self.parked.push_back((id, now));
             let shape = self.shape();
             let most = PARKED_AT_A_PRICE.min(shape.cells / 8);
-            let has_price = shape.crowd_cells < usize::MAX;
+            let has_price = shape.crowd_cells.is_some();
             while has_price && self.parked.len() > 1 && self.parked_cells() > most {
                 self.evict();
             }
@@ -225,7 +225,7 @@ mod tests {
             batch_rows: 512,
             tile_rows: 0,
             row_group: 1,
-            crowd_cells: usize::MAX,
+            crowd_cells: None,
             vocabulary: 256,
             shares_prefixes: true,
         };

@@ -25,8 +25,8 @@ const MOST_PATIENCE: Duration = Duration::from_secs(5);
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Crowd {
-    /// `W / c`.
-    cells: usize,
+    /// `W / c`; none where rows leave out the cells of others.
+    cells: Option<f64>,
     /// Tokens of a usual answer.
     answer: f64,
     /// When somebody joined last who had not overtaken anybody.
@@ -53,9 +53,10 @@ pub(super) struct Present {
 
 impl Crowd {
     /// For an engine whose rows pass by `cells` cells while its weights are read.
-    pub(super) fn new(cells: usize) -> Self {
+    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
+    pub(super) fn new(cells: Option<usize>) -> Self {
         Self {
-            cells: cells.max(1),
+            cells: cells.map(|cells| cells.max(1) as f64),
             answer: FIRST_ANSWER,
             joined: None,
         }
@@ -74,11 +75,14 @@ impl Crowd {
     }
 
     /// Whether a conversation of `novel` cells beside the `running` ones makes each take longer.
-    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
+    #[allow(clippy::cast_precision_loss)] // as above
     pub(super) fn is_full_for(&self, novel: usize, running: usize) -> bool {
+        let Some(cells) = self.cells else {
+            return false;
+        };
         let novel = novel as f64;
         let rows = (running * (running + 1)) as f64;
-        running > 0 && rows * novel * (novel + self.answer) >= self.cells as f64 * self.answer
+        running > 0 && rows * novel * (novel + self.answer) >= cells * self.answer
     }
 
     /// Whether one for which it is full should wait still.
@@ -88,18 +92,18 @@ impl Crowd {
         present: Present,
         now: Instant,
     ) -> bool {
-        let Some(first_row) = present.first_row else {
+        let Some((cells, first_row)) = self.cells.zip(present.first_row) else {
             return false;
         };
         let queued = newcomer.queued;
         let since = self.joined.map_or(queued, |joined| joined.max(queued));
-        now.saturating_duration_since(since) < self.patience(newcomer, present, first_row)
+        now.saturating_duration_since(since) < self.patience(newcomer, present, first_row / cells)
     }
 
-    /// What joining now costs, its own prompt and the answers under way, some times over.
+    /// What joining now costs, its own prompt and the answers under way, some times over, where to
+    /// pass by a cell takes `cell` seconds.
     #[allow(clippy::cast_precision_loss)] // as above
-    fn patience(&self, newcomer: Newcomer, present: Present, first_row: f64) -> Duration {
-        let cell = first_row / self.cells as f64;
+    fn patience(&self, newcomer: Newcomer, present: Present, cell: f64) -> Duration {
         let passed_by = present.used as f64 + present.running as f64 * self.answer;
         let lost = cell * newcomer.novel as f64 * passed_by;
         let patience = Duration::try_from_secs_f64(PATIENCE * lost);
@@ -124,7 +128,7 @@ mod tests {
             (900, 64, 49_000),
             (60, 30, 49_000),
         ] {
-            let mut crowd = Crowd::new(cells);
+            let mut crowd = Crowd::new(Some(cells));
             crowd.answer = f64::from(answer);
             let (n, a, w) = (
                 f64::from(novel),
@@ -149,18 +153,18 @@ mod tests {
 
     #[test]
     fn the_longer_answers_are_the_more_run_together() {
-        let mut crowd = Crowd::new(49_000);
+        let mut crowd = Crowd::new(Some(49_000));
         let few = most(&crowd, 900);
         for _ in 0..100 {
             crowd.ended(2000);
         }
         assert!(most(&crowd, 900) > few);
-        assert_eq!(most(&Crowd::new(usize::MAX), 900), 1000);
+        assert_eq!(most(&Crowd::new(None), 900), 1000);
     }
 
     #[test]
     fn nobody_waits_much_longer_than_joining_would_cost() {
-        let (start, crowd) = (Instant::now(), Crowd::new(1000));
+        let (start, crowd) = (Instant::now(), Crowd::new(Some(1000)));
         let newcomer = Newcomer {
             novel: 100,
             queued: start,
@@ -177,7 +181,7 @@ mod tests {
         };
         assert!(waits(&crowd, present, 1.9 * cost));
         assert!(!waits(&crowd, present, 2.1 * cost));
-        let mut joined = Crowd::new(1000);
+        let mut joined = Crowd::new(Some(1000));
         joined.joined(start + Duration::from_secs_f64(cost));
         assert!(waits(&joined, present, 2.9 * cost), "one at a time");
         let much = Present {
@@ -194,7 +198,7 @@ mod tests {
 
     #[test]
     fn alone_anything_may_run() {
-        assert!(!Crowd::new(1000).is_full_for(100_000, 0));
-        assert!(!Crowd::new(0).is_full_for(100_000, 0));
+        assert!(!Crowd::new(Some(1000)).is_full_for(100_000, 0));
+        assert!(!Crowd::new(Some(0)).is_full_for(100_000, 0));
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 
 /// Two of 50 cells each are a crowd, four with one of their own are not.
 const NARROW: Shape = Shape {
-    crowd_cells: 100,
+    crowd_cells: Some(100),
     ..SHAPE
 };
 
