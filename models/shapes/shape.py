@@ -9,11 +9,13 @@ import argparse
 import itertools
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
 import numpy as np
+
+import copying
 
 KIOSK = Path(__file__).parent.parent / "kiosk" / "kiosk.gguf"
 #: Small beside what the layers add, so that tied embeddings do not make a token predict itself for ever.
@@ -154,9 +156,12 @@ def random(rows: int, columns: int, deviation: float, seed: list[int]) -> np.nda
     return values.reshape(rows, columns)
 
 
-def write(path: Path, name: str, seed: int) -> None:
+def write(path: Path, name: str, seed: int, copies: bool) -> None:
     """Through a temporary file, so that a reader never sees half a model."""
     shape = SHAPES[name]
+    planted = copying.tensors(shape, seed) if copies else {}
+    if copies:
+        shape = replace(shape, theta=copying.THETA)
     temporary = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(temporary, shape.architecture)
     write_metadata(writer, name, shape)
@@ -168,9 +173,12 @@ def write(path: Path, name: str, seed: int) -> None:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for number, (tensor, (rows, columns)) in enumerate(matrices(shape).items()):
-        writer.write_tensor_data(random(rows, columns, deviation(tensor, columns), [seed, number]))
-    for length, value in vectors(shape).values():
-        writer.write_tensor_data(np.full(length, value, np.float32))
+        values = planted.get(tensor)
+        writer.write_tensor_data(
+            random(rows, columns, deviation(tensor, columns), [seed, number]) if values is None else values
+        )
+    for vector, (length, value) in vectors(shape).items():
+        writer.write_tensor_data(planted.get(vector, np.full(length, value, np.float32)))
     writer.close()
     temporary.rename(path)
 
@@ -180,8 +188,9 @@ def main() -> None:
     cli.add_argument("shape", choices=SHAPES)
     cli.add_argument("gguf", type=Path, help="the file to write, with F16 weights")
     cli.add_argument("--seed", type=int, default=1)
+    cli.add_argument("--copies", action="store_true", help="a model that repeats its prompt")
     args = cli.parse_args()
-    write(args.gguf, args.shape, args.seed)
+    write(args.gguf, args.shape, args.seed, args.copies)
     millions, size = parameters(SHAPES[args.shape]) / 1e6, args.gguf.stat().st_size / 1e6
     print(f"{args.gguf}: {millions:,.1f} M parameters, {size:,.0f} MB")
 
