@@ -211,8 +211,10 @@ impl Curve {
         let guessed = self.guess * first.seconds / first.rows;
         let slope = if below.rows > first.rows {
             let known = (below.seconds - first.seconds) / (below.rows - first.rows);
-            // Two sizes that took the same say little about ten times as much.
-            known.max(guessed / 4.0)
+            // Two sizes that took the same say little about ten times as much; and where a second
+            // row costs as much as the first, a dozen may cost no more than four. To be too
+            // hopeful costs one step, to be too gloomy every one.
+            known.clamp(guessed / 4.0, guessed)
         } else {
             guessed
         };
@@ -272,6 +274,17 @@ mod tests {
         }
         let rows = pace.prefill_rows(1, TARGET, 512, 0);
         assert!((50..130).contains(&rows), "{rows}");
+    }
+
+    #[test]
+    fn sizes_beyond_those_known_are_hoped_to_be_cheap() {
+        let mut pace = Pace::default();
+        for _ in 0..10 {
+            pace.observe(1, 0, millis(10));
+            pace.observe(2, 0, millis(22));
+        }
+        let sixteen = pace.outputs(16).expect("guessed");
+        assert!((0.022..0.050).contains(&sixteen), "{sixteen}");
     }
 
     #[test]

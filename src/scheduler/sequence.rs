@@ -164,12 +164,11 @@ impl Sequence {
     }
 
     /// The tokens of its guess.
-    fn guessed(&self, guess: Guess) -> &[Token] {
-        let text = match &self.prediction {
+    fn guessed(&self, guess: Guess) -> impl Iterator<Item = Token> {
+        guess.tokens(match &self.prediction {
             Some(prediction) if guess.kind == Kind::PREDICTION => prediction.tokens(),
             _ => &self.tokens,
-        };
-        &text[guess.start..guess.start + guess.length]
+        })
     }
 
     pub(super) fn class(&self) -> Class {
@@ -424,8 +423,7 @@ impl Running {
     /// Drafts what it guesses.
     pub(super) fn take_draft(&mut self, guess: Guess) {
         self.draft.kind = Some(guess.kind);
-        let tokens = self.sequence.guessed(guess);
-        self.draft.tokens.extend_from_slice(tokens);
+        self.draft.tokens.extend(self.sequence.guessed(guess));
     }
 
     /// Picks the next token from the logits of row `first`, and one more from each row behind it
@@ -453,7 +451,7 @@ impl Running {
     /// Drafts nothing, but remembers what it would have.
     pub(super) fn watch(&mut self, guess: Guess) {
         self.draft.kind = Some(guess.kind);
-        self.draft.expected = self.sequence.guessed(guess).first().copied();
+        self.draft.expected = self.sequence.guessed(guess).next();
     }
 
     /// What its guess was worth, if it had one. What an answer that ended left over was not wrong,

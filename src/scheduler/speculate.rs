@@ -36,7 +36,8 @@ impl Kind {
     }
 }
 
-/// How an answer may go on: a piece of its own text, or of its prediction.
+/// How an answer may go on: a piece of its own text, or of its prediction. A piece that reaches
+/// the end of the text begins anew there, as what repeats itself does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Guess {
     pub(super) kind: Kind,
@@ -71,8 +72,15 @@ pub(super) fn lookup(text: &[Token]) -> Option<Guess> {
     (run > 0).then(|| Guess {
         kind: Kind::lookup(run),
         start: place + 1,
-        length: LONGEST_DRAFT.min(text.len() - place - 1),
+        length: LONGEST_DRAFT,
     })
+}
+
+impl Guess {
+    /// Its tokens, from the text that it is a piece of.
+    pub(super) fn tokens(self, text: &[Token]) -> impl Iterator<Item = Token> {
+        text[self.start..].iter().copied().cycle().take(self.length)
+    }
 }
 
 /// OpenAI's `prediction`: what the client expects the answer to be, followed along.
@@ -295,8 +303,7 @@ mod tests {
     fn found(text: &str) -> Option<(String, usize)> {
         let text = tokens(text);
         lookup(&text).map(|guess| {
-            let guessed = &text[guess.start..guess.start + guess.length];
-            let bytes = guessed.iter().map(|token| token.0.unsigned_abs());
+            let bytes = guess.tokens(&text).map(|token| token.0.unsigned_abs());
             let bytes = bytes.map(|byte| u8::try_from(byte).expect("a byte"));
             (
                 String::from_utf8(bytes.collect()).expect("ASCII"),
@@ -309,14 +316,14 @@ mod tests {
     fn the_longest_run_wins_and_of_equals_the_last() {
         assert_eq!(
             found("tea 4, soap 9, tea"),
-            Some((" 4, soap 9, tea".into(), 3))
+            Some((" 4, soap 9, tea ".into(), 3))
         );
-        assert_eq!(found("xa1 xa2 a3 xa"), Some(("2 a3 xa".into(), 3)));
+        assert_eq!(found("xa1 xa2 a3 xa"), Some(("2 a3 xa2 a3 xa2 ".into(), 3)));
         assert_eq!(found("abc"), None);
         assert_eq!(found(""), None);
         assert_eq!(
             found("0123456789abcdefghijk 9"),
-            Some(("abcdefghijk 9".into(), 1))
+            Some(("abcdefghijk 9abc".into(), 1))
         );
     }
 
