@@ -112,7 +112,7 @@ def vocabulary(fields: dict[str, gguf.ReaderField], size: int) -> tuple[list[str
 
 
 def write_metadata(writer: gguf.GGUFWriter, name: str, shape: Shape) -> None:
-    writer.add_name(f"random weights, shape of {name}")
+    writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_context_length(shape.context)
@@ -164,7 +164,7 @@ def write(path: Path, name: str, seed: int, copies: bool) -> None:
         shape = replace(shape, theta=copying.THETA)
     temporary = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(temporary, shape.architecture)
-    write_metadata(writer, name, shape)
+    write_metadata(writer, f"{'weights that quote' if copies else 'random weights'}, shape of {name}", shape)
     for tensor, (rows, columns) in matrices(shape).items():
         writer.add_tensor_info(tensor, [rows, columns], np.dtype(np.float16), rows * columns * 2)
     for tensor, (length, _) in vectors(shape).items():

@@ -283,7 +283,9 @@ impl<E: Engine> Scheduler<E> {
         let lengths = speculate::allot(&offers, answers, room, |rows| {
             let seconds = self.pace.decoding(answers, rows);
             let seconds = seconds.unwrap_or(f64::INFINITY);
-            if rows > answers && seconds > longest {
+            // Beside a prompt nothing is tried out: what the step takes longer would be put down to it.
+            let is_untried = unread > 0 && rows > self.pace.most_outputs();
+            if rows > answers && (seconds > longest || is_untried) {
                 f64::INFINITY
             } else {
                 seconds

@@ -37,8 +37,8 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             // Decoding reads all weights for its first row: more rows cost little, as a first guess.
-            outputs: Curve::new(0.15),
-            prefill: Curve::new(1.0),
+            outputs: Curve::new(0.15, 4.0),
+            prefill: Curve::new(1.0, 1.0),
             switching: 0.0,
             last: None,
         }
@@ -80,6 +80,13 @@ impl Pace {
         } else {
             self.outputs.seconds(rows)
         }
+    }
+
+    /// The most rows whose logits were wanted in a step so far.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a mean of numbers of rows
+    pub(super) fn most_outputs(&self) -> usize {
+        let largest = self.outputs.points.iter().flatten().last();
+        largest.map_or(0, |point| point.rows.round() as usize)
     }
 
     /// Seconds that an answering step of `rows` costs, `answers` of them wanted in any case, with
@@ -132,6 +139,10 @@ impl Pace {
 struct Curve {
     /// What a row beyond the only size known costs, in shares of a row within it.
     guess: f64,
+    /// Up to so many times the largest size known a row more is hoped to cost no more than that:
+    /// where a second row costs as much as the first, a dozen may cost no more than four. Too
+    /// much hope costs a step for each such size, too little is never found out.
+    hope: f64,
     /// Sizes 1 to 4 each for itself, then two an octave.
     points: Vec<Option<Point>>,
 }
@@ -144,9 +155,10 @@ struct Point {
 }
 
 impl Curve {
-    fn new(guess: f64) -> Self {
+    fn new(guess: f64, hope: f64) -> Self {
         Self {
             guess,
+            hope,
             points: Vec::new(),
         }
     }
@@ -209,16 +221,15 @@ impl Curve {
             below = point;
         }
         let guessed = self.guess * first.seconds / first.rows;
-        let slope = if below.rows > first.rows {
-            let known = (below.seconds - first.seconds) / (below.rows - first.rows);
-            // Two sizes that took the same say little about ten times as much; and where a second
-            // row costs as much as the first, a dozen may cost no more than four. To be too
-            // hopeful costs one step, to be too gloomy every one.
-            known.clamp(guessed / 4.0, guessed)
-        } else {
-            guessed
-        };
-        Some(below.seconds + slope * (rows - below.rows))
+        if below.rows <= first.rows {
+            return Some(below.seconds + guessed * (rows - below.rows));
+        }
+        let known = (below.seconds - first.seconds) / (below.rows - first.rows);
+        // Two sizes that took the same say little about ten times as much.
+        let known = known.max(guessed / 4.0);
+        let hoped = rows.min(self.hope * below.rows) - below.rows;
+        let beyond = rows - below.rows - hoped;
+        Some(below.seconds + known.min(guessed) * hoped + known * beyond)
     }
 }
 
@@ -283,8 +294,19 @@ mod tests {
             pace.observe(1, 0, millis(10));
             pace.observe(2, 0, millis(22));
         }
-        let sixteen = pace.outputs(16).expect("guessed");
-        assert!((0.022..0.050).contains(&sixteen), "{sixteen}");
+        let seconds = |rows| pace.outputs(rows).expect("guessed");
+        assert!((0.022..0.035).contains(&seconds(8)), "{}", seconds(8));
+        assert!(seconds(16) > seconds(8) + 0.050, "but not without end");
+    }
+
+    #[test]
+    fn longer_chunks_than_those_known_are_not() {
+        let mut pace = Pace::default();
+        for _ in 0..10 {
+            pace.observe(0, 8, millis(10));
+            pace.observe(0, 16, millis(40));
+        }
+        assert!(pace.prefill_rows(0, TARGET, 512, 0) < 60);
     }
 
     #[test]

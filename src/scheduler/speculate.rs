@@ -36,8 +36,8 @@ impl Kind {
     }
 }
 
-/// How an answer may go on: a piece of its own text, or of its prediction. A piece that reaches
-/// the end of the text begins anew there, as what repeats itself does.
+/// How an answer may go on: a piece of its own text, or of its prediction. One that is longer than
+/// the rest of the text begins anew there, as what repeats itself does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Guess {
     pub(super) kind: Kind,
@@ -69,10 +69,18 @@ pub(super) fn lookup(text: &[Token]) -> Option<Guess> {
         }
     }
     let (run, place) = best;
+    let start = place + 1;
+    let rest = text.len() - start;
+    // The text ends in a piece of which it had all, or much, just before: it repeats itself.
+    let repeats = run >= rest.min(LONGEST_MATCH);
     (run > 0).then(|| Guess {
         kind: Kind::lookup(run),
-        start: place + 1,
-        length: LONGEST_DRAFT,
+        start,
+        length: if repeats {
+            LONGEST_DRAFT
+        } else {
+            LONGEST_DRAFT.min(rest)
+        },
     })
 }
 
@@ -316,15 +324,22 @@ mod tests {
     fn the_longest_run_wins_and_of_equals_the_last() {
         assert_eq!(
             found("tea 4, soap 9, tea"),
-            Some((" 4, soap 9, tea ".into(), 3))
+            Some((" 4, soap 9, tea".into(), 3))
         );
-        assert_eq!(found("xa1 xa2 a3 xa"), Some(("2 a3 xa2 a3 xa2 ".into(), 3)));
+        assert_eq!(found("xa1 xa2 a3 xa"), Some(("2 a3 xa".into(), 3)));
         assert_eq!(found("abc"), None);
         assert_eq!(found(""), None);
         assert_eq!(
             found("0123456789abcdefghijk 9"),
-            Some(("abcdefghijk 9abc".into(), 1))
+            Some(("abcdefghijk 9".into(), 1))
         );
+    }
+
+    #[test]
+    fn what_repeats_itself_is_guessed_to_go_on() {
+        assert_eq!(found("4, 4, 4, "), Some(("4, 4, 4, 4, 4, 4".into(), 6)));
+        assert_eq!(found("a=="), Some(("================".into(), 1)));
+        assert_eq!(found("tea, tin, t"), Some(("in, t".into(), 3)));
     }
 
     fn predicted(accepted: u32, rejected: u32) -> Predicted {
