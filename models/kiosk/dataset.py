@@ -25,6 +25,7 @@ class Mix:
 
     length: int
     products: tuple[int, int]
+    practice: bool = True  #: more of what is hard: some layouts, several tools to choose from
     held_out_names: bool = False
     held_out_phrases: dict[str, list[str]] | None = None
 
@@ -93,8 +94,8 @@ class Maker:
                 int(low * (high / low) ** rng.random() + 0.5), max(1, room // 45)
             )  # as many small as large stores
             store = make_store(Names(rng, mix.held_out_names, self.words), count)
-            tools = make_tools(rng) if rng.random() < 0.5 else []
-            prompt, layout = system_prompt(rng, store)
+            tools = make_tools(rng, mix.practice) if rng.random() < 0.5 else []
+            prompt, layout = system_prompt(rng, store, mix.practice)
             ids = self.encode(chat.system_text(prompt, tools, rng.random() < 0.5))
             if rng.random() < 0.02:  # a client that sends no facts at all
                 store, tools, ids, count = nothing(store), [], [], 1

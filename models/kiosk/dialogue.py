@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from dataclasses import dataclass, replace
 
 import phrases
@@ -89,6 +90,13 @@ def result_text(rng: random.Random, fields: dict[str, object]) -> str:
     return json.dumps(wrapped, ensure_ascii=False, separators=rng.choice(((", ", ": "), (", ", ": "), (",", ":"))))
 
 
+#: After these words a name has no article: "how many oat milks", not "how many the oat milks".
+BARE = re.compile(
+    r"\b(many|any|more|enough|no|some|your|the|single|one|two|three|five|six|ten|twenty|several) \0(the|a|your|some) ",
+    re.IGNORECASE,
+)
+
+
 class Dialogues:
     """Asks about one store; with `held_out` phrases, which training never sees, in these."""
 
@@ -124,6 +132,8 @@ class Dialogues:
     def garbled(self, text: str, kept: str) -> str:
         """Strange words beside the name now and then: what belongs to a name that is in the facts, they tell."""
         rng = self.rng
+        if kept not in text:  # it lost its article
+            kept = kept.partition(" ")[2]
         before, name, after = text.partition(kept)
         if not name or rng.random() < 0.78:
             return text
@@ -209,7 +219,8 @@ class Dialogues:
             "sell": phrases.SELL,
             "about": phrases.ABOUT,
         }[attribute]
-        return self.phrase(attribute, known, x=x, u=self.store.unit if self.rng.random() < 0.7 else "aisle")
+        text = self.phrase(attribute, known, x="\0" + x, u=self.store.unit if self.rng.random() < 0.7 else "aisle")
+        return BARE.sub(r"\1 ", text).replace("\0", "")
 
     def attribute(self) -> str:
         return self.rng.choices(("price", "place", "stock", "sell", "about"), (27, 32, 31, 6, 4))[0]

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import acceptance
+import chat
 import unseen
 from dialogue import Dialogues, Turn
 from layouts import system_prompt
@@ -74,7 +75,7 @@ def tokens(text: str) -> int:
 
 def fitting_store(rng: random.Random, length: int, tools: list[Tool]) -> tuple[Store, str]:
     """A store whose prompt fills most of the length."""
-    room = length - 40 - sum(tokens(json.dumps(tool.schema)) for tool in tools)
+    room = length - 40 - sum(tokens(json.dumps(tool.schema) + chat.example_call(tool.schema)) for tool in tools)
     while True:
         store = make_store(Names(rng, True), rng.randint(2, max(4, length // 14)))
         system = system_prompt(rng, store)[0]
@@ -175,7 +176,7 @@ class Client:
             case,
             right(turn, message),
             content == turn.answer,
-            content or json.dumps(message.get("tool_calls")),
+            " ".join([content, *(json.dumps(call["function"]) for call in message.get("tool_calls") or [])]),
             reply["usage"]["prompt_tokens"],
         )
 

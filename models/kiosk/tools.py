@@ -150,6 +150,14 @@ TEXTS = {
         "For anything else.",
     ],
 }
+#: What long descriptions go on with.
+MORE_TEXTS = [
+    "Use it only when the answer is not in the conversation.",
+    "Returns JSON.",
+    "Call this before you say that you do not know.",
+    "Args: see the parameters below. Returns: a short text for the customer.",
+    "The answer may be a few minutes old. Do not call it twice for one question.",
+]
 ARGUMENT_TEXTS = ["The name", "What to look for", "name of it", "as the customer said it", "Required.", "e.g. {e}"]
 EXAMPLES = ["milk", "oat milk", "AA batteries", "12345", "Monday", "Paris"]
 #: Parameters that may be left out, and are.
@@ -187,7 +195,10 @@ def make_tool(rng: random.Random, purpose: str) -> Tool:
         properties[rng.choice(OPTIONAL)] = {"type": rng.choice(("string", "integer"))}
     if rng.random() < 0.12:
         parameters["additionalProperties"] = False
-    function = {"name": name, "description": rng.choice(TEXTS[purpose]), "parameters": parameters}
+    description = rng.choice(TEXTS[purpose])
+    if rng.random() < 0.1:  # long ones, of which the prompt repeats the beginning
+        description += rng.choice((" ", "\n", "\n\n")) + rng.choice(MORE_TEXTS)
+    function = {"name": name, "description": description, "parameters": parameters}
     if rng.random() < 0.1:
         del function["description"]
     if not properties and rng.random() < 0.1:
@@ -198,13 +209,17 @@ def make_tool(rng: random.Random, purpose: str) -> Tool:
     return Tool(purpose, name, argument, dict(sorted(schema.items())) if rng.random() < 0.2 else schema)
 
 
-def make_tools(rng: random.Random) -> list[Tool]:
-    """Mostly with one for products, or with several that each tell one thing about them."""
+def make_tools(rng: random.Random, practice: bool = False) -> list[Tool]:
+    """Mostly with one for products, or with several that each tell one thing about them, and some for other things; to
+    `practice` more of those."""
     kind = rng.random()
     products = ["product"] if kind < 0.55 else []
     if kind > 0.82:
         products = rng.sample(["price", "place", "stock"], rng.choice((1, 2, 2, 3)))
-    others = rng.sample(["hours", "promotion", "staff", "order", "other"], rng.choice((0, 0, 1, 1, 2, 2, 3)))
-    purposes = products + others or ["product"]
+    purposes = products + rng.sample(
+        ["hours", "promotion", "staff", "order", "other"],
+        rng.choice((0, 1, 1, 2, 2, 3) if practice else (0, 0, 1, 1, 2, 2, 3)),
+    )
+    purposes = purposes or ["product"]
     rng.shuffle(purposes)
     return [make_tool(rng, purpose) for purpose in purposes]

@@ -166,6 +166,77 @@ fn qwen2_5_adds_its_own_system_message() {
     );
 }
 
+/// The line that the shipped model's template adds for a tool of this description and these parameters.
+fn kiosk_example(description: serde_json::Value, parameters: serde_json::Value) -> String {
+    let mut asked = with_tools();
+    let function = json!({"name": "find", "description": description, "parameters": parameters});
+    asked.tools = vec![json!({"type": "function", "function": function})];
+    let text = render(KIOSK, &asked).expect("renders");
+    let (_, behind) = text.split_once("}}\n").expect("a schema");
+    behind
+        .split("\n</tools>")
+        .next()
+        .expect("a line")
+        .to_owned()
+}
+
+#[test]
+fn the_kiosk_model_sees_how_each_tool_is_called_behind_what_it_does() {
+    let two = json!({"query": {}, "limit": {}});
+    let call = |description, parameters| kiosk_example(description, parameters);
+    assert_eq!(
+        call(
+            json!("Search."),
+            json!({"properties": two, "required": ["query"]})
+        ),
+        r#"Search. {"name": "find", "arguments": {"query": "..."}}"#
+    );
+    assert_eq!(
+        call(
+            json!("Search."),
+            json!({"properties": two, "required": ["limit", "query"]})
+        ),
+        r#"Search. {"name": "find", "arguments": {"query": "...", "limit": "..."}}"#
+    );
+    assert_eq!(
+        call(json!("Search."), json!({"properties": two})),
+        r#"Search. {"name": "find", "arguments": {"query": "..."}}"#
+    );
+    let long = "Sucht nach Süßem. ".repeat(9);
+    assert!(call(json!(long), json!({})).starts_with(&long[..50]));
+    assert!(call(json!(long), json!({})).len() < 120);
+}
+
+#[test]
+fn odd_tools_do_not_stop_the_kiosk_models_template() {
+    let none = r#"find {"name": "find", "arguments": {}}"#;
+    for description in [
+        json!(null),
+        json!(5),
+        json!(["a"]),
+        json!({"a": 1}),
+        json!(""),
+    ] {
+        assert_eq!(kiosk_example(description, json!(null)), none);
+    }
+    for parameters in [
+        json!(5),
+        json!("abc"),
+        json!({"required": ["x"]}),
+        json!({"properties": 5}),
+        json!({"properties": {"x": {}}, "required": []}),
+        json!({"properties": {"x": {}}, "required": [1, null]}),
+        json!({"properties": {"x": {}}, "required": vec![""; 1_000_000]}),
+    ] {
+        assert!(kiosk_example(json!(null), parameters).starts_with(r#"find {"name": "find""#));
+    }
+    let odd = json!({"properties": {"a\"b": {}}, "required": 5});
+    assert_eq!(
+        kiosk_example(json!(null), odd),
+        r#"find {"name": "find", "arguments": {"a\"b": "..."}}"#
+    );
+}
+
 #[test]
 fn qwen2_5_writes_tools_calls_and_results() {
     let text = render(QWEN25, &with_tools()).expect("renders");
