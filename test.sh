@@ -10,7 +10,7 @@ CARGO_DENY_VERSION=0.20.2
 MINILM_VERSION=0.1.0
 CANNOT_RUN=75 # a stage ends with this where the network lacks what it needs: said, but no failure
 # What the shipped model must reach: the targets in models/kiosk/evaluate.py, on so many questions a row and length.
-MODEL_GATE=(--limit 8 --require "value=70,do not know=70,by hand=80")
+MODEL_GATE=(--limit 8 --require "value=85,do not know=85,tool call=80,by hand=90")
 
 base_environment
 tools=$target/tools
