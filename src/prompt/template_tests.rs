@@ -167,7 +167,7 @@ fn qwen2_5_adds_its_own_system_message() {
 }
 
 /// The line that the shipped model's template adds for a tool of this description and these parameters.
-fn kiosk_example(description: serde_json::Value, parameters: serde_json::Value) -> String {
+fn kiosk_example(description: &serde_json::Value, parameters: &serde_json::Value) -> String {
     let mut asked = with_tools();
     let function = json!({"name": "find", "description": description, "parameters": parameters});
     asked.tools = vec![json!({"type": "function", "function": function})];
@@ -183,28 +183,25 @@ fn kiosk_example(description: serde_json::Value, parameters: serde_json::Value) 
 #[test]
 fn the_kiosk_model_sees_how_each_tool_is_called_behind_what_it_does() {
     let two = json!({"query": {}, "limit": {}});
-    let call = |description, parameters| kiosk_example(description, parameters);
+    let call = |text: &str, parameters| kiosk_example(&json!(text), &parameters);
     assert_eq!(
-        call(
-            json!("Search."),
-            json!({"properties": two, "required": ["query"]})
-        ),
+        call("Search.", json!({"properties": two, "required": ["query"]})),
         r#"Search. {"name": "find", "arguments": {"query": "..."}}"#
     );
     assert_eq!(
         call(
-            json!("Search."),
+            "Search.",
             json!({"properties": two, "required": ["limit", "query"]})
         ),
         r#"Search. {"name": "find", "arguments": {"query": "...", "limit": "..."}}"#
     );
     assert_eq!(
-        call(json!("Search."), json!({"properties": two})),
+        call("Search.", json!({"properties": two})),
         r#"Search. {"name": "find", "arguments": {"query": "..."}}"#
     );
     let long = "Sucht nach Süßem. ".repeat(9);
-    assert!(call(json!(long), json!({})).starts_with(&long[..50]));
-    assert!(call(json!(long), json!({})).len() < 120);
+    assert!(call(&long, json!({})).starts_with(&long[..50]));
+    assert!(call(&long, json!({})).len() < 120);
 }
 
 #[test]
@@ -217,7 +214,7 @@ fn odd_tools_do_not_stop_the_kiosk_models_template() {
         json!({"a": 1}),
         json!(""),
     ] {
-        assert_eq!(kiosk_example(description, json!(null)), none);
+        assert_eq!(kiosk_example(&description, &json!(null)), none);
     }
     for parameters in [
         json!(5),
@@ -228,11 +225,11 @@ fn odd_tools_do_not_stop_the_kiosk_models_template() {
         json!({"properties": {"x": {}}, "required": [1, null]}),
         json!({"properties": {"x": {}}, "required": vec![""; 1_000_000]}),
     ] {
-        assert!(kiosk_example(json!(null), parameters).starts_with(r#"find {"name": "find""#));
+        assert!(kiosk_example(&json!(null), &parameters).starts_with(r#"find {"name": "find""#));
     }
     let odd = json!({"properties": {"a\"b": {}}, "required": 5});
     assert_eq!(
-        kiosk_example(json!(null), odd),
+        kiosk_example(&json!(null), &odd),
         r#"find {"name": "find", "arguments": {"a\"b": "..."}}"#
     );
 }
