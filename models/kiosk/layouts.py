@@ -356,7 +356,7 @@ def by_attribute(rng: random.Random, store: Store) -> str:
     return "\n".join(parts)
 
 
-#: How often each stands in evaluation and, where that is harder to learn, how often in training.
+#: How often each stands in evaluation, and how often in training, which has more of what is hard.
 LAYOUTS: list[tuple[int, int, str, Callable[[random.Random, Store], str]]] = [
     (9, 8, "bullets", bullets),
     (3, 3, "inline", inline),

@@ -5,23 +5,14 @@ two tokens before are the last two of the text, and says the token that stands t
 layers are as random and as slow as ever, but what they find is left out.
 """
 
-from typing import Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-
-class Shape(Protocol):
-    """What of a model's shape matters here."""
-
-    vocabulary: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head: int
-    hidden: int
-    biases: bool
-
+if TYPE_CHECKING:
+    from shape import Shape
 
 #: Positions turn queries and keys by angles from 1 down to 1 / THETA: many of them so slowly that they do not matter.
 THETA = 1e9
