@@ -29,8 +29,8 @@ def example_call(schema: dict) -> str:
     function = schema["function"]
     parameters = function.get("parameters", {})
     properties = list(parameters.get("properties", {}))
-    given = [name for name in properties if name in parameters["required"]] if "required" in parameters else properties[:1]
-    arguments = ", ".join(f'"{name}": "..."' for name in given)
+    given = parameters.get("required", properties[:1])
+    arguments = ", ".join(f'"{name}": "..."' for name in properties if name in given)
     purpose = function.get("description", function["name"])[:60]
     return f'{purpose} {{"name": "{function["name"]}", "arguments": {{{arguments}}}}}'
 

@@ -210,16 +210,15 @@ def make_tool(rng: random.Random, purpose: str) -> Tool:
 
 
 def make_tools(rng: random.Random, practice: bool = False) -> list[Tool]:
-    """Mostly with one for products, or with several that each tell one thing about them, and some for other things; to
-    `practice` more of those."""
+    """Mostly with one for products, or with several that each tell one thing about them; and some for other things, to
+    `practice` more of them.
+    """
     kind = rng.random()
     products = ["product"] if kind < 0.55 else []
     if kind > 0.82:
         products = rng.sample(["price", "place", "stock"], rng.choice((1, 2, 2, 3)))
-    purposes = products + rng.sample(
-        ["hours", "promotion", "staff", "order", "other"],
-        rng.choice((0, 1, 1, 2, 2, 3) if practice else (0, 0, 1, 1, 2, 2, 3)),
-    )
-    purposes = purposes or ["product"]
+    count = rng.choice((0, 1, 1, 2, 2, 3) if practice else (0, 0, 1, 1, 2, 2, 3))
+    others = rng.sample(["hours", "promotion", "staff", "order", "other"], count)
+    purposes = products + others or ["product"]
     rng.shuffle(purposes)
     return [make_tool(rng, purpose) for purpose in purposes]

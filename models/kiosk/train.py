@@ -102,7 +102,8 @@ def check(model: Kiosk, vocabulary: Path, stage: int, tokens: int) -> None:
     for name, phrasings in CHECKS:
         maker, kinds, layouts = Maker(tokenizer.load(vocabulary), (), 99), Tally(), Tally()
         for mix, _ in 3 * STAGES[stage].mixes:  # shaped as in training, for which the layers are already compiled
-            b = maker.batch(replace(mix, practice=False, held_out_names=True, held_out_phrases=phrasings), tokens // mix.length)
+            asked = replace(mix, practice=False, held_out_names=True, held_out_phrases=phrasings)
+            b = maker.batch(asked, tokens // mix.length)
             right = run(model, b)[1]
             kinds.add(b.kinds, right)
             layouts.add(b.layouts, right)

@@ -4,12 +4,14 @@
 
 NEW = {
     "price": [
-        "What's the damage for {x}?", "How much will {x} set me back?",         "What are you asking for {x}?",
-        "How much do you want for {x}?", "Please quote me a price for {x}.",         "What's the cost of {x}?", "So how much is {x} then?",
+        "What's the damage for {x}?", "How much will {x} set me back?", "What are you asking for {x}?",
+        "How much do you want for {x}?", "Please quote me a price for {x}.", "What's the cost of {x}?",
+        "So how much is {x} then?",
     ],
     "place": [
         "Which way to {x}?", "Could you point me to {x}?", "Whereabouts is {x}?",
-        "I've been searching for {x}, which {u} is it?",         "Where in the shop can I get {x}?", "What {u} should I go to for {x}?", "Where do you stock {x}?",
+        "I've been searching for {x}, which {u} is it?", "Where in the shop can I get {x}?",
+        "What {u} should I go to for {x}?", "Where do you stock {x}?",
         "Please direct me to {x}.",
     ],
     "stock": [
@@ -39,7 +41,7 @@ NEW = {
 #: A second list, by somebody who saw neither the first nor what training asks; nobody looks at single errors on it.
 BLIND = {
     "price": [
-                "Can you tell me what {x} costs please", "how much would I pay for {x}",
+        "Can you tell me what {x} costs please", "how much would I pay for {x}",
         "Hi, I'd like to know the price of {x}", "what does {x} go for here",
         "there's no price tag on {x}, what is it?", "could you do a price check on {x}",
         "what's {x} going to cost me", "is {x} expensive? how much is it", "How much are you selling {x} for?",
@@ -49,8 +51,10 @@ BLIND = {
     "place": [
         "I can't find {x}, where is it?",
         "I'm looking for {x}, where should I go",
-        "can you point me to {x}?", "Excuse me, whereabouts is {x}?",         "could you help me locate {x} please",         "{x}, where is that?",
-        "I've been walking around forever trying to find {x}, where is it",         "Did you move {x}? Where is it now?", "{x} - what {u}?", "where in the shop do I find {x}?",
+        "can you point me to {x}?", "Excuse me, whereabouts is {x}?", "could you help me locate {x} please",
+        "{x}, where is that?",
+        "I've been walking around forever trying to find {x}, where is it", "Did you move {x}? Where is it now?",
+        "{x} - what {u}?", "where in the shop do I find {x}?",
     ],
     "stock": [
         "how many of {x} do you have in stock", "Do you have any of {x} left?",
@@ -63,7 +67,8 @@ BLIND = {
         "are you running low on {x}",
     ],
     "hours": [
-        "When do you open in the morning?",         "how late are you open tonight", "Until what time can I shop here?", "store hours please",
+        "When do you open in the morning?", "how late are you open tonight", "Until what time can I shop here?",
+        "store hours please",
     ],
     "wifi": [
         "what's the wifi password", "Do you have free wifi?", "how do I get on the internet here",

@@ -33,14 +33,13 @@ def embedding(shape: Shape, generator: np.random.Generator) -> np.ndarray:
     return table
 
 
-def distance(shape: Shape, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Biases of a query and a key whose product is largest so many tokens apart."""
-    query, key, half = np.zeros(shape.head, np.float32), np.zeros(shape.head, np.float32), shape.head // 2
+def distance(shape: Shape, tokens: int) -> np.ndarray:
+    """The bias of a query whose product with a key of `PLACE` in the fast pairs is largest so many tokens apart."""
+    query, half = np.zeros(shape.head, np.float32), shape.head // 2
     pairs = np.arange(FAST)
     phase = -tokens * THETA ** (-pairs / half)
     query[pairs], query[half + pairs] = PLACE * np.cos(phase), PLACE * np.sin(phase)
-    key[pairs] = PLACE
-    return query, key
+    return query
 
 
 def tensors(shape: Shape, seed: int) -> dict[str, np.ndarray]:
@@ -66,10 +65,10 @@ def tensors(shape: Shape, seed: int) -> dict[str, np.ndarray]:
         places, channels = key + np.arange(part), np.arange(part)
         for layer in range(2):
             found[f"blk.{layer}.attn_v.weight"][places, own.start + channels] = 1.0
+        found["blk.0.attn_k.bias"][key : key + FAST] = PLACE
         for number, (tokens, block) in enumerate(((1, BEFORE), (2, EARLIER))):
             query = (head * group + number) * shape.head
-            bias, found["blk.0.attn_k.bias"][key : key + shape.head] = distance(shape, tokens)
-            found["blk.0.attn_q.bias"][query : query + shape.head] = bias
+            found["blk.0.attn_q.bias"][query : query + shape.head] = distance(shape, tokens)
             found["blk.0.attn_output.weight"][block.start + own.start + channels, query + channels] = 1.0
         query = head * group * shape.head
         for places, gain, here, there in ((current, TOKEN, OWN, BEFORE), (before, TOKEN_BEFORE, BEFORE, EARLIER)):

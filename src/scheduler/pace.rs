@@ -82,7 +82,8 @@ impl Pace {
         }
     }
 
-    /// The most rows whose logits were wanted in a step so far.
+    /// The rows whose logits were wanted in the largest steps measured, on the average of their
+    /// point of the curve.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a mean of numbers of rows
     pub(super) fn most_outputs(&self) -> usize {
         let largest = self.outputs.points.iter().flatten().last();

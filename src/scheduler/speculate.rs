@@ -45,6 +45,13 @@ pub(super) struct Guess {
     pub(super) length: usize,
 }
 
+impl Guess {
+    /// Its tokens, from the text that it is a piece of.
+    pub(super) fn tokens(self, text: &[Token]) -> impl Iterator<Item = Token> {
+        text[self.start..].iter().copied().cycle().take(self.length)
+    }
+}
+
 /// What followed the last place where `text` had the tokens that it ends with, the longest run of
 /// them that it had before; nothing if not even the last one did.
 pub(super) fn lookup(text: &[Token]) -> Option<Guess> {
@@ -82,13 +89,6 @@ pub(super) fn lookup(text: &[Token]) -> Option<Guess> {
             LONGEST_DRAFT.min(rest)
         },
     })
-}
-
-impl Guess {
-    /// Its tokens, from the text that it is a piece of.
-    pub(super) fn tokens(self, text: &[Token]) -> impl Iterator<Item = Token> {
-        text[self.start..].iter().copied().cycle().take(self.length)
-    }
 }
 
 /// OpenAI's `prediction`: what the client expects the answer to be, followed along.
