@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use edgellm::engine::{DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
+use edgellm::engine::{Copied, DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
 use edgellm::scheduler::{Event, Job, Limits, Scheduler};
 use edgellm::telemetry::{Metrics, ModelMetrics};
 use tokio::sync::mpsc::Receiver;
@@ -31,7 +31,18 @@ impl IdleEngine {
     }
 }
 
+/// What such an engine keeps of a sequence.
+struct Nothing;
+
+impl Copied for Nothing {
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
 impl Engine for IdleEngine {
+    type Copied = Nothing;
+
     fn shape(&self) -> Shape {
         Shape {
             cells: 1 << 20,
@@ -54,6 +65,14 @@ impl Engine for IdleEngine {
     }
 
     fn share(&mut self, _from: SeqId, _to: SeqId, _length: usize) {}
+
+    fn copy_out(&self, _sequence: SeqId, _most: usize) -> Option<Nothing> {
+        None
+    }
+
+    fn copy_in(&mut self, _copied: &Nothing, _to: SeqId) -> bool {
+        false
+    }
 
     fn truncate(&mut self, _sequence: SeqId, _from: u32) {}
 }
@@ -88,6 +107,7 @@ fn busy(sequences: usize, metrics: &ModelMetrics) -> (Scheduler<IdleEngine>, Vec
         max_running: sequences,
         target_inter_token: Duration::from_millis(150),
         speculation: true,
+        parked_bytes: 1 << 20,
     };
     let ids = u32::try_from(sequences).unwrap_or(u32::MAX);
     let engine = IdleEngine::new(ids);

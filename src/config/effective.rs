@@ -102,10 +102,11 @@ fn model(model: &Model) -> Lines<6> {
     ]
 }
 
-fn scheduler(scheduler: &Scheduler) -> Lines<3> {
+fn scheduler(scheduler: &Scheduler) -> Lines<4> {
     let Scheduler {
         target_inter_token,
         max_batch_tokens,
+        parked_bytes,
         speculation,
     } = scheduler;
     [
@@ -114,6 +115,7 @@ fn scheduler(scheduler: &Scheduler) -> Lines<3> {
             target_inter_token.as_millis().to_string(),
         ),
         ("max_batch_tokens", max_batch_tokens.to_string()),
+        ("parked_bytes", parked_bytes.to_string()),
         ("speculation", quoted(speculation.as_str())),
     ]
 }

@@ -166,6 +166,8 @@ const SCHEDULER: Section = Section {
             .doc("Running answers should get a token at least this often, in milliseconds."),
         Key::whole("max_batch_tokens", 16..=8192, "tokens", 512)
             .doc("Most tokens computed in one step; fewer react faster, more read prompts faster."),
+        Key::whole("parked_bytes", 0..=1_099_511_627_776, "bytes", 268_435_456)
+            .doc("Memory for prompts that gave way in a model's KV cache, in bytes (268435456 is 256 MiB); 0 is none."),
         Key {
             name: "speculation",
             kind: Kind::Choice(&["auto", "on", "off"]),

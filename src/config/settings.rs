@@ -112,6 +112,8 @@ pub struct Scheduler {
     pub target_inter_token: Duration,
     /// Most tokens in one step.
     pub max_batch_tokens: NonZeroU32,
+    /// Memory for prompts that gave way in the KV cache, for each model.
+    pub parked_bytes: usize,
     /// Whether answers may draft tokens that they seem to copy.
     pub speculation: Speculation,
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
+use super::{Copied, DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct FakeEngine {
     pub decodes: usize,
     /// Rows of all of them.
     pub rows: usize,
+    /// Cells that were copied in.
+    pub copied_in: usize,
 }
 
 impl FakeEngine {
@@ -36,6 +38,7 @@ impl FakeEngine {
             outputs: BTreeMap::new(),
             decodes: 0,
             rows: 0,
+            copied_in: 0,
         }
     }
 
@@ -83,7 +86,19 @@ impl FakeEngine {
     }
 }
 
+/// The tokens of a sequence; a cell takes a byte.
+#[derive(Debug)]
+pub struct CopiedTokens(Vec<Token>);
+
+impl Copied for CopiedTokens {
+    fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl Engine for FakeEngine {
+    type Copied = CopiedTokens;
+
     fn shape(&self) -> Shape {
         self.shape
     }
@@ -126,6 +141,25 @@ impl Engine for FakeEngine {
         assert!(!self.histories.contains_key(&to), "the target has cells");
         let beginning = self.histories[&from][..length].to_vec();
         self.histories.insert(to, beginning);
+    }
+
+    fn copy_out(&self, sequence: SeqId, most: usize) -> Option<CopiedTokens> {
+        let history = self.histories.get(&sequence)?;
+        let tokens = history.iter().map(|(token, _)| *token).collect();
+        (history.len() <= most).then_some(CopiedTokens(tokens))
+    }
+
+    fn copy_in(&mut self, copied: &CopiedTokens, to: SeqId) -> bool {
+        assert!(!self.histories.contains_key(&to), "the target has cells");
+        if self.used() + copied.0.len() > self.shape.cells {
+            return false;
+        }
+        let cells = (self.next_cell..).zip(&copied.0);
+        let history = cells.map(|(cell, token)| (*token, cell)).collect();
+        self.next_cell += copied.0.len() as u64;
+        self.histories.insert(to, history);
+        self.copied_in += copied.0.len();
+        true
     }
 
     fn truncate(&mut self, sequence: SeqId, from: u32) {

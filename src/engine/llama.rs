@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
 use super::model::{LoadError, Model, backend};
-use super::{DecodeError, Engine, Row, SeqId, Shape, Token};
+use super::{Copied, DecodeError, Engine, Row, SeqId, Shape, Token};
 
 /// Rows that llama.cpp multiplies at once with weights that it has rearranged (`repack.cpp`); for
 /// each row that is left over it reads all of them again.
@@ -269,7 +270,19 @@ impl From<llama_cpp_2::DecodeError> for DecodeError {
     }
 }
 
+/// Keys and values of a sequence in llama.cpp's format, with the positions.
+#[derive(Debug)]
+pub struct CopiedCells(SeqState);
+
+impl Copied for CopiedCells {
+    fn bytes(&self) -> usize {
+        self.0.byte_len()
+    }
+}
+
 impl Engine for LlamaEngine<'_> {
+    type Copied = CopiedCells;
+
     fn shape(&self) -> Shape {
         self.shape
     }
@@ -309,6 +322,19 @@ impl Engine for LlamaEngine<'_> {
         );
     }
 
+    fn copy_out(&self, sequence: SeqId, most: usize) -> Option<CopiedCells> {
+        let (id, whole) = (index(sequence.0), LlamaStateSeqFlags::empty());
+        if self.context.state_seq_get_size_ext(id, whole) > most {
+            return None;
+        }
+        let copied = self.context.state_seq_get(id, whole).ok()?;
+        Some(CopiedCells(copied))
+    }
+
+    fn copy_in(&mut self, copied: &CopiedCells, to: SeqId) -> bool {
+        self.context.state_seq_set(&copied.0, index(to.0)).is_ok()
+    }
+
     fn truncate(&mut self, sequence: SeqId, from: u32) {
         // The only error is a position beyond i32, which no cache reaches.
         let _ = self
@@ -343,6 +369,64 @@ mod tests {
             attention: None,
         };
         (model, options)
+    }
+
+    #[test]
+    fn what_is_copied_in_is_what_was_copied_out() {
+        let (model, options) = kiosk(1024);
+        let mut engine = LlamaEngine::new(&model, options).expect("a context");
+        let question = rows(1, 900..905);
+        let ask = |engine: &mut LlamaEngine<'_>, position: u32| {
+            let mut question = question.clone();
+            for row in &mut question {
+                row.position += position;
+            }
+            engine.decode(&question).expect("computed");
+            engine.logits(question.len() - 1).to_vec()
+        };
+        for chunk in [300..364, 364..428] {
+            let start = u32::try_from(chunk.start - 300).expect("positive");
+            let mut chunk = rows(1, chunk);
+            for row in &mut chunk {
+                row.position += start;
+            }
+            engine.decode(&chunk).expect("computed");
+        }
+        let copied = engine.copy_out(SeqId(1), usize::MAX).expect("copied");
+        assert!(engine.copy_out(SeqId(1), copied.bytes() - 1).is_none());
+        let before = ask(&mut engine, 128);
+        engine.truncate(SeqId(1), 0);
+        // Others lie where it lay.
+        engine.decode(&rows(2, 500..540)).expect("computed");
+        assert!(engine.copy_in(&copied, SeqId(1)));
+        let after = ask(&mut engine, 128);
+        let apart = before.iter().zip(&after).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0.0, f32::max) < 1e-3);
+
+        // Half of it, as when another question follows.
+        engine.truncate(SeqId(1), 0);
+        assert!(engine.copy_in(&copied, SeqId(1)));
+        engine.truncate(SeqId(1), 64);
+        let half = ask(&mut engine, 64);
+        engine.truncate(SeqId(1), 0);
+        engine.decode(&rows(1, 300..364)).expect("computed");
+        let anew = ask(&mut engine, 64);
+        let apart = half.iter().zip(&anew).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0.0, f32::max) < 1e-3);
+    }
+
+    #[test]
+    fn without_room_nothing_is_copied_in() {
+        let (model, options) = kiosk(256);
+        let mut engine = LlamaEngine::new(&model, options).expect("a context");
+        engine.decode(&rows(0, 300..364)).expect("computed");
+        let copied = engine.copy_out(SeqId(0), usize::MAX).expect("copied");
+        for sequence in 1..4 {
+            engine.decode(&rows(sequence, 300..364)).expect("computed");
+        }
+        assert!(!engine.copy_in(&copied, SeqId(4)));
+        engine.truncate(SeqId(0), 0);
+        assert!(engine.copy_in(&copied, SeqId(4)));
     }
 
     #[test]

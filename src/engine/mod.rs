@@ -127,8 +127,17 @@ pub enum DecodeError {
     Failed(i32),
 }
 
+/// The cells of a sequence, copied out of the KV cache.
+pub trait Copied {
+    /// Memory that it takes.
+    fn bytes(&self) -> usize;
+}
+
 /// A transformer with a KV cache, driven batch by batch from one thread.
 pub trait Engine {
+    /// See [`Engine::copy_out`].
+    type Copied: Copied;
+
     /// The fixed measures.
     fn shape(&self) -> Shape;
 
@@ -140,6 +149,13 @@ pub trait Engine {
 
     /// Lets sequence `to`, which has no cells, share the first `length` cells of `from`.
     fn share(&mut self, from: SeqId, to: SeqId, length: usize);
+
+    /// The cells of `sequence`, which stay as they are; none where that takes more than `most`
+    /// bytes or cannot be done.
+    fn copy_out(&self, sequence: SeqId, most: usize) -> Option<Self::Copied>;
+
+    /// Gives sequence `to`, which has no cells, those that were copied out; whether there was room.
+    fn copy_in(&mut self, copied: &Self::Copied, to: SeqId) -> bool;
 
     /// Frees the sequence's cells from position `from` on, those that it shares for itself only.
     fn truncate(&mut self, sequence: SeqId, from: u32);

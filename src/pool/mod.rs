@@ -89,6 +89,7 @@ impl ModelSpec {
                 max_running: max_running as usize,
                 target_inter_token: settings.scheduler.target_inter_token,
                 speculation: settings.scheduler.speculation == config::Speculation::On,
+                parked_bytes: settings.scheduler.parked_bytes,
             },
             max_waiting: settings.admission.max_waiting as usize,
         }

@@ -1,6 +1,6 @@
 //! The KV cache as the scheduler sees it: the engine's sequences, what each
 //! holds, and the parked ones, whose request has ended and whose cells wait for
-//! another with the same beginning.
+//! another with the same beginning. Those that give way are kept on a shelf beside it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token};
 
 use super::prefix::PrefixTree;
+use super::shelf::Shelf;
 
 /// Where every row pays for all used cells, what is kept for later gets so many at most, but for
 /// the latest beginning: a store's prompt that many kiosks send is among them in any case.
@@ -16,12 +17,17 @@ const PARKED_AT_A_PRICE: usize = 512;
 /// cells no longer nothing: beyond so many they go when nobody asked for them for a while.
 const PARKED_FOR_GOOD: usize = 1024;
 const A_WHILE: Duration = Duration::from_secs(30);
+/// Copying out and in costs as much as computing some tokens: for fewer it is not done.
+const WORTH_COPYING: usize = 64;
 
 /// Keeps the engine's cells and the tree's in step: every change goes through here.
 #[derive(Debug)]
-pub(super) struct Cache<E> {
+pub(super) struct Cache<E: Engine> {
     engine: E,
     tree: PrefixTree,
+    shelf: Shelf<E::Copied>,
+    /// Bytes of the shelf when nothing is short.
+    shelf_bytes: usize,
     free_ids: Vec<SeqId>,
     /// Least recently used first, with the time of that.
     parked: VecDeque<(SeqId, Instant)>,
@@ -30,8 +36,10 @@ pub(super) struct Cache<E> {
 }
 
 impl<E: Engine> Cache<E> {
-    pub(super) fn new(engine: E) -> Self {
+    pub(super) fn new(engine: E, shelf_bytes: usize) -> Self {
         Self {
+            shelf: Shelf::new(shelf_bytes),
+            shelf_bytes,
             free_ids: (0..engine.shape().sequences).rev().map(SeqId).collect(),
             is_parked: vec![false; engine.shape().sequences as usize],
             engine,
@@ -64,12 +72,36 @@ impl<E: Engine> Cache<E> {
         self.used() - self.live()
     }
 
+    /// Bytes that are kept beside the cells.
+    pub(super) fn shelf_bytes(&self) -> usize {
+        self.shelf.bytes()
+    }
+
     /// How much of `tokens` could be shared now. The last token is always
     /// computed: its logits are what is wanted.
     pub(super) fn match_length(&self, tokens: &[Token]) -> usize {
         match self.shareable(tokens) {
             Some(tokens) => self.tree.match_length(tokens),
             None => 0,
+        }
+    }
+
+    /// How much of `tokens` need not be computed: what can be shared, or copied from the shelf.
+    pub(super) fn known_length(&self, tokens: &[Token]) -> usize {
+        match self.shareable(tokens) {
+            Some(tokens) => self.worth_copying(tokens, self.tree.match_length(tokens)),
+            None => 0,
+        }
+    }
+
+    /// How much of `tokens` is known if the shelf is made use of where that is much more than what
+    /// is in the cache.
+    fn worth_copying(&self, tokens: &[Token], in_cache: usize) -> usize {
+        let on_shelf = self.shelf.match_length(tokens);
+        if on_shelf >= in_cache + WORTH_COPYING {
+            on_shelf
+        } else {
+            in_cache
         }
     }
 
@@ -85,11 +117,26 @@ impl<E: Engine> Cache<E> {
         self.free_ids.pop()
     }
 
-    /// Lets `id` share the longest beginning of `tokens` that is in the cache; returns its length.
+    /// Lets `id` share the longest beginning of `tokens` that is in the cache, or gives it a copy of
+    /// a longer one; returns its length.
     pub(super) fn share(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
         let Some(tokens) = self.shareable(tokens) else {
             return 0;
         };
+        let in_cache = self.tree.match_length(tokens);
+        let copied = if self.worth_copying(tokens, in_cache) > in_cache {
+            self.copy_in(id, tokens)
+        } else {
+            None
+        };
+        let length = copied.unwrap_or_else(|| self.share_cells(id, tokens, now));
+        if self.shape().crowd_cells.is_some() {
+            self.shelve_strangers();
+        }
+        length
+    }
+
+    fn share_cells(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
         let Some((length, sources)) = self.tree.share(id, tokens) else {
             return 0;
         };
@@ -100,6 +147,35 @@ impl<E: Engine> Cache<E> {
             self.touch(source, now);
         }
         length
+    }
+
+    /// Where every row pays for all used cells: what nobody under way shares goes to the shelf, if
+    /// there is room for it.
+    fn shelve_strangers(&mut self) {
+        for (id, used) in std::mem::take(&mut self.parked) {
+            if self.copy_out(id) {
+                self.is_parked[id.0 as usize] = false;
+                self.release(id);
+            } else {
+                self.parked.push_back((id, used));
+            }
+        }
+    }
+
+    fn copy_in(&mut self, id: SeqId, tokens: &[Token]) -> Option<usize> {
+        let whole = self.shelf.find(tokens)?.whole;
+        self.make_room(whole);
+        let room = self.free_cells();
+        // Those that gave way for it may have taken its place on the shelf.
+        let found = self.shelf.find(tokens)?;
+        if found.whole > room || !self.engine.copy_in(found.copied, id) {
+            return None;
+        }
+        let length = found.length;
+        self.engine
+            .truncate(id, u32::try_from(length).unwrap_or(u32::MAX));
+        self.tree.extend(id, &tokens[..length]);
+        Some(length)
     }
 
     /// Computes a batch; what each sequence has then is told by [`Cache::computed`].
@@ -156,9 +232,37 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// Frees what is kept beyond `most` cells, but for the latest unless there is to be none.
-    pub(super) fn shrink(&mut self, most: usize) {
+    /// Frees what is kept beyond `most` cells, but for the latest unless there is to be none, and as
+    /// much of the shelf; without a `most` all may be kept again.
+    pub(super) fn limit(&mut self, most: Option<usize>) {
+        let cells = self.shape().cells.max(1);
+        let Some(most) = most else {
+            self.shelf.limit(self.shelf_bytes);
+            return;
+        };
+        self.shelf.limit(self.shelf_bytes / cells * most);
         while (self.parked.len() > 1 || most == 0) && self.parked_cells() > most && self.evict() {}
+    }
+
+    /// As [`Cache::release`], for a request that is to come back.
+    pub(super) fn set_aside(&mut self, id: SeqId) {
+        self.copy_out(id);
+        self.release(id);
+    }
+
+    /// Puts on the shelf what would be lost with `id`, if that is much of it; whether it is there.
+    fn copy_out(&mut self, id: SeqId) -> bool {
+        let (lost, all) = (self.tree.lost_with(id), self.tree.length(id));
+        if lost < WORTH_COPYING || lost < all / 2 || !self.shape().shares_prefixes {
+            return false;
+        }
+        let tokens = self.tree.tokens_of(id);
+        if !self.shelf.has(&tokens)
+            && let Some(copied) = self.engine.copy_out(id, self.shelf.most())
+        {
+            self.shelf.put(&tokens, copied);
+        }
+        self.shelf.has(&tokens)
     }
 
     /// `id` and the cells that it alone holds are free.
@@ -183,7 +287,7 @@ impl<E: Engine> Cache<E> {
             return false;
         };
         self.is_parked[id.0 as usize] = false;
-        self.release(id);
+        self.set_aside(id);
         true
     }
 
@@ -203,6 +307,7 @@ impl<E: Engine> Cache<E> {
     #[cfg(test)]
     pub(super) fn check_integrity(&self, running: &[(SeqId, Vec<Token>)]) {
         self.tree.check_integrity();
+        self.shelf.check_integrity();
         assert!(self.tree.cells() <= self.shape().cells);
         let ids = self.free_ids.len() + self.parked.len() + running.len();
         assert_eq!(ids, self.shape().sequences as usize);
@@ -229,7 +334,7 @@ mod tests {
             vocabulary: 256,
             shares_prefixes: true,
         };
-        let mut cache = Cache::new(FakeEngine::new(shape));
+        let mut cache = Cache::new(FakeEngine::new(shape), 0);
         let start = Instant::now();
         for number in 0..4 {
             let tokens = vec![Token(number); 1000];

@@ -33,9 +33,8 @@ impl<E: Engine> Scheduler<E> {
                 self.waiting.push(running.sequence);
             }
         }
-        if let Some(most) = self.measures.parked_of(self.cache.shape().cells) {
-            self.cache.shrink(most);
-        }
+        let most = self.measures.parked_of(self.cache.shape().cells);
+        self.cache.limit(most);
     }
 
     /// Whether requests of this class are taken up at all.

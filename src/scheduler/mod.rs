@@ -22,6 +22,7 @@ mod pace;
 mod plan;
 mod prefix;
 mod sequence;
+mod shelf;
 mod speculate;
 mod text;
 
@@ -61,10 +62,12 @@ pub struct Limits {
     pub target_inter_token: Duration,
     /// Whether answers may draft.
     pub speculation: bool,
+    /// Bytes beside the KV cache for beginnings that gave way in it.
+    pub parked_bytes: usize,
 }
 
 /// See the module's text.
-pub struct Scheduler<E> {
+pub struct Scheduler<E: Engine> {
     cache: Cache<E>,
     pieces: Arc<dyn Pieces>,
     limits: Limits,
@@ -96,7 +99,7 @@ impl<E: Engine> Scheduler<E> {
                 speculation: limits.speculation && engine.shape().shares_prefixes,
                 ..limits
             },
-            cache: Cache::new(engine),
+            cache: Cache::new(engine, limits.parked_bytes),
             pieces,
             metrics,
             waiting: Vec::new(),
@@ -185,7 +188,7 @@ impl<E: Engine> Scheduler<E> {
                 continue;
             }
             let tokens = running.sequence.sharable();
-            let now = self.cache.match_length(tokens);
+            let now = self.cache.known_length(tokens);
             let waits_for = self.running[..index]
                 .iter()
                 .enumerate()
@@ -432,11 +435,12 @@ impl<E: Engine> Scheduler<E> {
             return;
         };
         let mut victim = self.running.remove(victim);
-        self.cache.release(victim.id);
         if alone {
+            self.cache.release(victim.id);
             victim.sequence.fail(JobError::Engine);
             return;
         }
+        self.cache.set_aside(victim.id);
         self.metrics.preemptions.inc();
         victim.sequence.put_back(now);
         self.waiting.push(victim.sequence);
@@ -464,6 +468,9 @@ impl<E: Engine> Scheduler<E> {
         self.metrics.kv_used.set(gauge(used));
         self.metrics.kv_parked.set(gauge(parked));
         self.metrics.kv_free.set(gauge(cells - used - parked));
+        self.metrics
+            .parked_bytes
+            .set(gauge(self.cache.shelf_bytes()));
         self.metrics.kv_usage.set(used as f64 / cells.max(1) as f64);
     }
 }

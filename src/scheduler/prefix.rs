@@ -70,6 +70,33 @@ impl PrefixTree {
         }
     }
 
+    /// Cells that nobody but `sequence` holds.
+    pub(super) fn lost_with(&self, sequence: SeqId) -> usize {
+        self.path(sequence)
+            .filter(|node| node.holders.len() == 1)
+            .map(|node| node.tokens.len())
+            .sum()
+    }
+
+    /// How many tokens `sequence` holds.
+    pub(super) fn length(&self, sequence: SeqId) -> usize {
+        self.path(sequence).map(|node| node.tokens.len()).sum()
+    }
+
+    /// The tokens that `sequence` holds.
+    pub(super) fn tokens_of(&self, sequence: SeqId) -> Vec<Token> {
+        let mut path: Vec<&Node> = self.path(sequence).collect();
+        path.reverse();
+        let runs: Vec<&[Token]> = path.into_iter().map(|node| &*node.tokens).collect();
+        runs.concat()
+    }
+
+    /// The nodes that `sequence` holds, the last first.
+    fn path(&self, sequence: SeqId) -> impl Iterator<Item = &Node> {
+        let leaf = self.leaves.get(&sequence).map(|leaf| &self.nodes[*leaf]);
+        std::iter::successors(leaf, |node| node.parent.map(|parent| &self.nodes[parent]))
+    }
+
     /// Whether other sequences hold every cell of this one.
     pub(super) fn is_redundant(&self, sequence: SeqId) -> bool {
         self.leaves
@@ -222,30 +249,10 @@ impl PrefixTree {
             assert_eq!(siblings.iter().filter(|child| **child == id).count(), 1);
             for holder in &node.holders {
                 assert_eq!(node.holders.iter().filter(|h| *h == holder).count(), 1);
-                assert!(self.path(*holder).contains(&id));
+                assert!(self.path(*holder).any(|held| std::ptr::eq(held, node)));
             }
         }
         assert_eq!(cells, self.cells);
-    }
-
-    #[cfg(test)]
-    fn path(&self, sequence: SeqId) -> Vec<NodeId> {
-        let mut path: Vec<NodeId> =
-            std::iter::successors(self.leaves.get(&sequence).copied(), |id| {
-                self.nodes[*id].parent
-            })
-            .collect();
-        path.reverse();
-        path
-    }
-
-    /// The tokens that `sequence` holds.
-    #[cfg(test)]
-    pub(super) fn tokens_of(&self, sequence: SeqId) -> Vec<Token> {
-        self.path(sequence)
-            .into_iter()
-            .flat_map(|id| self.nodes[id].tokens.clone())
-            .collect()
     }
 }
 

@@ -31,11 +31,16 @@ fn scheduler(shape: Shape) -> Scheduler<FakeEngine> {
 }
 
 fn over(engine: FakeEngine) -> Scheduler<FakeEngine> {
+    with_parked_bytes(engine, 1 << 20)
+}
+
+fn with_parked_bytes(engine: FakeEngine, parked_bytes: usize) -> Scheduler<FakeEngine> {
     let metrics = Metrics::new().expect("metrics").for_model("fake");
     let limits = Limits {
         max_running: 4,
         target_inter_token: Duration::from_millis(150),
         speculation: true,
+        parked_bytes,
     };
     Scheduler::new(engine, Arc::new(BytePieces::default()), limits, metrics)
 }
@@ -498,26 +503,68 @@ fn nothing_is_drafted_when_speculation_is_off() {
     assert_eq!(scheduler.cache.engine().decodes, 100);
 }
 
+/// Asks four unrelated questions, each twice; how much of the second ones was known.
+fn asked_twice(scheduler: &mut Scheduler<FakeEngine>) -> Vec<u32> {
+    let mut ask = |seed| {
+        let prompt = prompt(seed, 101);
+        let (job, mut events) = job(&prompt, 2);
+        scheduler.submit(job);
+        run_dry(scheduler);
+        let (text, end) = received(&mut events);
+        assert_eq!(text, expected(&prompt, 2));
+        match end {
+            Some(Event::Finished(finished)) => finished.cached_tokens,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((0..4).map(&mut ask).collect::<Vec<_>>(), [0; 4]);
+    (0..4).map(ask).collect()
+}
+
 #[test]
 fn conversations_without_anything_in_common_stay_where_keeping_them_costs_nothing() {
-    for (crowd_cells, cached) in [(None, 100), (Some(100_000), 0)] {
-        let mut scheduler = scheduler(Shape {
-            crowd_cells,
+    let mut scheduler = scheduler(SHAPE);
+    assert_eq!(asked_twice(&mut scheduler), [100; 4]);
+    assert_eq!(scheduler.cache.engine().copied_in, 0);
+}
+
+#[test]
+fn where_keeping_them_in_the_cache_costs_something_they_are_kept_beside_it() {
+    let crowded = || {
+        FakeEngine::new(Shape {
+            crowd_cells: Some(100_000),
             ..SHAPE
-        });
-        for turn in 0..2 {
-            for seed in 0..4 {
-                let (job, mut events) = job(&prompt(seed, 101), 2);
-                scheduler.submit(job);
-                run_dry(&mut scheduler);
-                let Some(Event::Finished(finished)) = received(&mut events).1 else {
-                    panic!("no end");
-                };
-                let expected = if turn == 0 { 0 } else { cached };
-                assert_eq!(finished.cached_tokens, expected, "{seed}");
-            }
-        }
+        })
+    };
+    let mut scheduler = with_parked_bytes(crowded(), 500);
+    assert_eq!(asked_twice(&mut scheduler), [100; 4]);
+    assert_eq!(scheduler.cache.engine().copied_in, 4 * 102);
+    assert!((1..=500).contains(&scheduler.metrics.parked_bytes.get()));
+
+    let mut without = with_parked_bytes(crowded(), 0);
+    assert_eq!(asked_twice(&mut without), [0; 4]);
+}
+
+#[test]
+fn what_was_preempted_is_copied_back_instead_of_computed_again() {
+    let mut scheduler = scheduler(Shape {
+        cells: 400,
+        ..SHAPE
+    });
+    let clients: Vec<_> = (0..2)
+        .map(|seed| {
+            let prompt = prompt(seed, 150);
+            let (job, events) = job(&prompt, 100);
+            scheduler.submit(job);
+            (prompt, events)
+        })
+        .collect();
+    run_dry(&mut scheduler);
+    for (prompt, mut events) in clients {
+        assert_eq!(received(&mut events).0, expected(&prompt, 100));
     }
+    assert!(scheduler.metrics.preemptions.get() > 0);
+    assert!(scheduler.cache.engine().rows < 2 * 250 + 20);
 }
 
 #[derive(Debug, Clone)]
@@ -535,16 +582,24 @@ fn arrival() -> impl Strategy<Value = Arrival> {
     let leaves = prop::option::weighted(0.3, 0_usize..40);
     let class = prop::sample::select(vec![Class::Flex, Class::Default, Class::Priority]);
     let predicted = prop::option::weighted(0.3, 0_usize..40);
-    (0_usize..6, 1_usize..60, 1_u32..60, leaves, class, predicted).prop_map(
-        |(after_steps, prompt, max_tokens, leaves_after, class, predicted)| Arrival {
-            after_steps,
-            prompt,
-            max_tokens,
-            leaves_after,
-            class,
-            predicted,
-        },
+    (
+        0_usize..6,
+        1_usize..110,
+        1_u32..60,
+        leaves,
+        class,
+        predicted,
     )
+        .prop_map(
+            |(after_steps, prompt, max_tokens, leaves_after, class, predicted)| Arrival {
+                after_steps,
+                prompt,
+                max_tokens,
+                leaves_after,
+                class,
+                predicted,
+            },
+        )
 }
 
 proptest! {
@@ -552,7 +607,8 @@ proptest! {
     #[test]
     fn whatever_arrives_and_leaves_no_cell_is_lost_and_every_answer_is_right(
         arrivals in prop::collection::vec(arrival(), 1..20),
-        cells in 128_usize..300,
+        cells in 180_usize..360,
+        parked_bytes in 0_usize..600,
         repeats in any::<bool>(),
         crowd_cells in prop::option::of(1_usize..3000),
         row_group in 1_usize..6,
@@ -561,7 +617,7 @@ proptest! {
             let shape = Shape { cells, row_group, crowd_cells, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
-        let mut scheduler = over(engine());
+        let mut scheduler = with_parked_bytes(engine(), parked_bytes);
         let mut clients = Vec::new();
         for (seed, arrival) in arrivals.iter().enumerate() {
             for _ in 0..arrival.after_steps {
@@ -580,7 +636,7 @@ proptest! {
                 shared.extend(prompt(seed % 4, arrival.prompt % 9));
                 shared
             } else {
-                prompt(seed, arrival.prompt)
+                prompt(seed % 6, arrival.prompt)
             };
             let (mut job, receiver) = job(&prompt, arrival.max_tokens);
             job.class = arrival.class;

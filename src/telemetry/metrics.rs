@@ -120,6 +120,8 @@ pub struct ModelMetrics {
     pub kv_parked: IntGauge,
     /// KV cells that hold nothing.
     pub kv_free: IntGauge,
+    /// Bytes of prompts that gave way in the KV cache.
+    pub parked_bytes: IntGauge,
     /// What the energy went into.
     pub energy: EnergyMetrics,
 }
@@ -346,6 +348,9 @@ impl Metrics {
             kv_used: self.kv_tokens.with_label_values(&[model, "used"]),
             kv_parked: self.kv_tokens.with_label_values(&[model, "parked"]),
             kv_free: self.kv_tokens.with_label_values(&[model, "free"]),
+            parked_bytes: self
+                .model_memory
+                .with_label_values(&[model, "parked_prompts"]),
             energy: self.energy_of(model),
         }
     }
