@@ -1,6 +1,7 @@
 //! The real engine: one llama.cpp context.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use llama_cpp_2::context::LlamaContext;
@@ -10,6 +11,7 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
 use super::model::{LoadError, Model, backend};
+use super::pages::CachePages;
 use super::{Copied, DecodeError, Engine, Row, SeqId, Shape, Token};
 
 /// Rows that llama.cpp multiplies at once with weights that it has rearranged (`repack.cpp`); for
@@ -48,6 +50,8 @@ pub enum Attention {
 #[derive(Debug)]
 pub struct LlamaEngine<'model> {
     context: LlamaContext<'model>,
+    /// Outlives the context, which was told where it is.
+    pages: Arc<CachePages>,
     batch: LlamaBatch<'static>,
     shape: Shape,
     attention: Attention,
@@ -64,7 +68,7 @@ impl<'model> LlamaEngine<'model> {
         let weight = Weight::of(model);
         let attention = attention(options, weight);
         let threads = i32::try_from(options.threads).unwrap_or(i32::MAX);
-        let params = LlamaContextParams::default()
+        let mut params = LlamaContextParams::default()
             // llama.cpp rounds up in any case, but cuts the batch to what stands here before.
             .with_n_ctx(NonZeroU32::new(options.cells.next_multiple_of(256)))
             // One micro-batch a batch: a decode either happened or it did not.
@@ -76,6 +80,7 @@ impl<'model> LlamaEngine<'model> {
             .with_kv_unified(true)
             .with_flash_attention_policy(flash_policy(attention))
             .with_no_perf(true);
+        let pages = CachePages::of(&mut params);
         let context = model
             .weights()
             .new_context(backend()?, params)
@@ -96,6 +101,7 @@ impl<'model> LlamaEngine<'model> {
         };
         let mut engine = Self {
             context,
+            pages,
             batch: LlamaBatch::new(shape.batch_rows, 1),
             shape,
             attention,
@@ -109,6 +115,7 @@ impl<'model> LlamaEngine<'model> {
         if !is_apart && engine.multiplies_in_groups()? {
             engine.shape.row_group = ROW_GROUP;
         }
+        engine.pages.give_back();
         Ok(engine)
     }
 
@@ -369,6 +376,20 @@ mod tests {
             attention: None,
         };
         (model, options)
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn cells_take_memory_when_they_are_used() {
+        let (model, options) = kiosk(16_384);
+        let mut engine = LlamaEngine::new(&model, options).expect("a context");
+        let (all, unused) = engine.pages.resident();
+        assert_eq!(all >> 20, 40);
+        // A page at either end is not the cache's alone.
+        assert!(unused <= 2 * 4096, "{unused}");
+        engine.decode(&rows(0, 300..364)).expect("computed");
+        let (_, used) = engine.pages.resident();
+        assert!(used > 0 && used < all / 4, "{used}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod logs;
 mod memory;
 mod model;
 pub mod openmp;
+mod pages;
 pub mod quantize;
 mod text;
 

@@ -1,0 +1,139 @@
+//! Memory of a KV cache that nobody has used yet.
+//!
+//! llama.cpp fills a new cache with zeros, so that all of it is resident from the start: 300 MB for
+//! a model of 0.5 B parameters with 24,576 cells, of which eight kiosks use a tenth. Its pages are
+//! given back once it is known where they lie; the system hands out zeros again where one is used.
+
+use std::ffi::{CStr, c_void};
+use std::mem::{align_of, size_of};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_sys_2::{
+    ggml_backend_buffer_get_base, ggml_backend_buffer_get_size, ggml_backend_buffer_is_host,
+    ggml_tensor, llama_context_params,
+};
+
+/// Where a context's KV cache lies; found when it computes for the first time.
+#[derive(Debug, Default)]
+pub(super) struct CachePages {
+    /// Addresses of the cache's buffers.
+    buffers: Mutex<Vec<Range<usize>>>,
+    is_known: AtomicBool,
+}
+
+impl CachePages {
+    /// Lets a context that is made of `params` tell where its cache lies. What is returned must
+    /// live longer than that context.
+    pub(super) fn of(params: &mut LlamaContextParams) -> Arc<Self> {
+        const {
+            assert!(size_of::<LlamaContextParams>() == size_of::<llama_context_params>());
+            assert!(align_of::<LlamaContextParams>() == align_of::<llama_context_params>());
+        }
+        let pages = Arc::<Self>::default();
+        // SAFETY: llama-cpp-2 has no setter for these two. Its type has llama.cpp's as its only
+        // field (the version is pinned), and is not larger, so that field begins where it begins.
+        let inner = unsafe { &mut *std::ptr::from_mut(params).cast::<llama_context_params>() };
+        inner.cb_eval = Some(look);
+        inner.cb_eval_user_data = Arc::as_ptr(&pages).cast_mut().cast();
+        pages
+    }
+
+    /// Gives all of the cache's memory back, with what stands there: for a cache in which nothing
+    /// is used.
+    pub(super) fn give_back(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
+        for buffer in self.buffers() {
+            forget(&buffer);
+        }
+    }
+
+    fn buffers(&self) -> Vec<Range<usize>> {
+        let buffers = self.buffers.lock();
+        buffers.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn found(&self, buffer: Range<usize>) {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !buffers.contains(&buffer) {
+            buffers.push(buffer);
+        }
+    }
+}
+
+/// llama.cpp asks this before each operation, whether its result is wanted; never.
+unsafe extern "C" fn look(tensor: *mut ggml_tensor, _ask: bool, pages: *mut c_void) -> bool {
+    // SAFETY: `CachePages::of` passed it, and its caller keeps it for as long as the context.
+    let pages = unsafe { &*pages.cast::<CachePages>() };
+    if !pages.is_known.load(Ordering::Relaxed) {
+        // SAFETY: ggml passes a tensor of the graph that it is about to compute.
+        if let Some(buffer) = unsafe { cache_buffer(tensor) } {
+            pages.found(buffer);
+        }
+    }
+    false
+}
+
+/// The buffer of the cache into which this operation writes, if it does.
+///
+/// # Safety
+/// `tensor` must be one of a graph whose memory is allocated.
+unsafe fn cache_buffer(tensor: *const ggml_tensor) -> Option<Range<usize>> {
+    // SAFETY: a view points to the tensor that it shows a part of, both in ggml's hands; names end
+    // with a zero; buffers of tensors under way are alive.
+    unsafe {
+        let cache = (*tensor).view_src.as_ref()?;
+        let name = CStr::from_ptr(cache.name.as_ptr()).to_bytes();
+        let is_cache = name.starts_with(b"cache_k_l") || name.starts_with(b"cache_v_l");
+        if !is_cache || cache.buffer.is_null() || !ggml_backend_buffer_is_host(cache.buffer) {
+            return None;
+        }
+        let start = ggml_backend_buffer_get_base(cache.buffer).addr();
+        Some(start..start + ggml_backend_buffer_get_size(cache.buffer))
+    }
+}
+
+/// Whole pages of `memory` are zeros from now on, and take no memory until they are used.
+#[cfg(target_os = "linux")]
+fn forget(memory: &Range<usize>) {
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let Ok(page @ 1..) = usize::try_from(page) else {
+        return;
+    };
+    let start = memory.start.next_multiple_of(page);
+    let end = memory.end - memory.end % page;
+    if start < end {
+        let address = std::ptr::with_exposed_provenance_mut(start);
+        // SAFETY: these pages are a buffer of ggml's, which has nothing in use; it comes from
+        // malloc, so the system fills them with zeros, which is what llama.cpp filled them with.
+        // Where that is refused nothing has changed.
+        let _ = unsafe { libc::madvise(address, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
+/// As above: nothing, where it is not known how.
+#[cfg(not(target_os = "linux"))]
+fn forget(_memory: &Range<usize>) {}
+
+#[cfg(all(test, target_os = "linux"))]
+impl CachePages {
+    /// Bytes of the cache's buffers, and those that are in memory.
+    pub(super) fn resident(&self) -> (usize, usize) {
+        let page = 4096;
+        let (mut all, mut resident) = (0, 0);
+        for buffer in self.buffers() {
+            let (start, end) = (buffer.start / page * page, buffer.end);
+            let mut states = vec![0_u8; (end - start).div_ceil(page)];
+            let address = std::ptr::with_exposed_provenance_mut(start);
+            // SAFETY: a byte for each page.
+            let code = unsafe { libc::mincore(address, end - start, states.as_mut_ptr()) };
+            assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
+            all += buffer.len();
+            resident += states.iter().filter(|state| **state & 1 == 1).count() * page;
+        }
+        (all, resident)
+    }
+}
