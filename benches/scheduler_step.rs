@@ -66,7 +66,11 @@ impl Engine for IdleEngine {
 
     fn share(&mut self, _from: SeqId, _to: SeqId, _length: usize) {}
 
-    fn copy_out(&self, _sequence: SeqId, _most: usize) -> Option<Nothing> {
+    fn copied_bytes(&self, _sequence: SeqId) -> Option<usize> {
+        None
+    }
+
+    fn copy_out(&self, _sequence: SeqId) -> Option<Nothing> {
         None
     }
 

@@ -143,10 +143,14 @@ impl Engine for FakeEngine {
         self.histories.insert(to, beginning);
     }
 
-    fn copy_out(&self, sequence: SeqId, most: usize) -> Option<CopiedTokens> {
+    fn copied_bytes(&self, sequence: SeqId) -> Option<usize> {
+        self.histories.get(&sequence).map(Vec::len)
+    }
+
+    fn copy_out(&self, sequence: SeqId) -> Option<CopiedTokens> {
         let history = self.histories.get(&sequence)?;
         let tokens = history.iter().map(|(token, _)| *token).collect();
-        (history.len() <= most).then_some(CopiedTokens(tokens))
+        Some(CopiedTokens(tokens))
     }
 
     fn copy_in(&mut self, copied: &CopiedTokens, to: SeqId) -> bool {

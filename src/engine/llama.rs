@@ -50,13 +50,15 @@ pub enum Attention {
 #[derive(Debug)]
 pub struct LlamaEngine<'model> {
     context: LlamaContext<'model>,
-    /// Outlives the context, which was told where it is.
+    /// Behind the context: it was told where this is, and goes first.
     pages: Arc<CachePages>,
     batch: LlamaBatch<'static>,
     shape: Shape,
     attention: Attention,
     /// The sequence of rows that nobody asked for.
     filler: SeqId,
+    /// Cells of a sequence that may be copied out.
+    most_copied: usize,
 }
 
 impl<'model> LlamaEngine<'model> {
@@ -80,7 +82,8 @@ impl<'model> LlamaEngine<'model> {
             .with_kv_unified(true)
             .with_flash_attention_policy(flash_policy(attention))
             .with_no_perf(true);
-        let pages = CachePages::of(&mut params);
+        // SAFETY: it lives in the engine, behind the context; where none can be made, in this scope.
+        let pages = unsafe { CachePages::of(&mut params) };
         let context = model
             .weights()
             .new_context(backend()?, params)
@@ -106,6 +109,7 @@ impl<'model> LlamaEngine<'model> {
             shape,
             attention,
             filler: SeqId(options.sequences),
+            most_copied: weight.most_copied(attention),
         };
         // The first one waits until the weights are read from the disk.
         engine.try_out(1)?;
@@ -115,7 +119,8 @@ impl<'model> LlamaEngine<'model> {
         if !is_apart && engine.multiplies_in_groups()? {
             engine.shape.row_group = ROW_GROUP;
         }
-        engine.pages.give_back();
+        // SAFETY: `try_out` leaves nothing in the cache, and nobody else had it yet.
+        unsafe { engine.pages.give_back() };
         Ok(engine)
     }
 
@@ -186,6 +191,7 @@ impl<'model> LlamaEngine<'model> {
 #[derive(Debug, Clone, Copy)]
 struct Weight {
     heads: u32,
+    kv_heads: u32,
     layers: u32,
     parameters: u64,
 }
@@ -194,6 +200,7 @@ impl Weight {
     fn of(model: &Model) -> Self {
         Self {
             heads: model.weights().n_head(),
+            kv_heads: model.weights().n_head_kv(),
             layers: model.weights().n_layer(),
             parameters: model.info().parameters,
         }
@@ -210,6 +217,19 @@ impl Weight {
         const WEIGHT_NS: f64 = 0.025;
         let attention = f64::from(self.heads) * f64::from(self.layers) * DEPTH * CELL_NS;
         attention > 1.5 * WEIGHT_NS * self.parameters as f64
+    }
+
+    /// Cells of a sequence that are copied at most. With plain attention llama.cpp keeps values
+    /// number by number, each with those of other cells; where the sequence's cells do not lie
+    /// together it notes every number that it copies in a record of 32 bytes.
+    fn most_copied(self, attention: Attention) -> usize {
+        const MOST_RECORDS: u32 = 4 << 20;
+        const WIDEST_HEAD: u32 = 128;
+        let numbers = self.layers * self.kv_heads * WIDEST_HEAD;
+        match attention {
+            Attention::Plain => (MOST_RECORDS / numbers.max(1)) as usize,
+            Attention::Flash => usize::MAX,
+        }
     }
 
     /// See [`Shape::crowd_cells`]: with plain attention a row computes with the cells of others as
@@ -329,13 +349,20 @@ impl Engine for LlamaEngine<'_> {
         );
     }
 
-    fn copy_out(&self, sequence: SeqId, most: usize) -> Option<CopiedCells> {
-        let (id, whole) = (index(sequence.0), LlamaStateSeqFlags::empty());
-        if self.context.state_seq_get_size_ext(id, whole) > most {
+    fn copied_bytes(&self, sequence: SeqId) -> Option<usize> {
+        let id = index(sequence.0);
+        let cells = self.context.kv_cache_seq_pos_max(id) + 1;
+        if usize::try_from(cells).ok()? > self.most_copied {
             return None;
         }
-        let copied = self.context.state_seq_get(id, whole).ok()?;
-        Some(CopiedCells(copied))
+        let whole = LlamaStateSeqFlags::empty();
+        Some(self.context.state_seq_get_size_ext(id, whole))
+    }
+
+    fn copy_out(&self, sequence: SeqId) -> Option<CopiedCells> {
+        let whole = LlamaStateSeqFlags::empty();
+        let copied = self.context.state_seq_get(index(sequence.0), whole);
+        copied.ok().map(CopiedCells)
     }
 
     fn copy_in(&mut self, copied: &CopiedCells, to: SeqId) -> bool {
@@ -385,55 +412,65 @@ mod tests {
         let mut engine = LlamaEngine::new(&model, options).expect("a context");
         let (all, unused) = engine.pages.resident();
         assert_eq!(all >> 20, 40);
-        // A page at either end is not the cache's alone.
-        assert!(unused <= 2 * 4096, "{unused}");
+        assert!(unused < all / 100, "{unused}");
         engine.decode(&rows(0, 300..364)).expect("computed");
         let (_, used) = engine.pages.resident();
-        assert!(used > 0 && used < all / 4, "{used}");
+        // Half of it, where the system gives huge pages to whoever touches a byte.
+        assert!(used > unused && used < all * 3 / 4, "{used}");
     }
 
     #[test]
     fn what_is_copied_in_is_what_was_copied_out() {
-        let (model, options) = kiosk(1024);
-        let mut engine = LlamaEngine::new(&model, options).expect("a context");
-        let question = rows(1, 900..905);
-        let ask = |engine: &mut LlamaEngine<'_>, position: u32| {
-            let mut question = question.clone();
-            for row in &mut question {
-                row.position += position;
+        for attention in [Attention::Plain, Attention::Flash] {
+            let (model, options) = kiosk(1024);
+            let options = EngineOptions {
+                attention: Some(attention),
+                ..options
+            };
+            let mut engine = LlamaEngine::new(&model, options).expect("a context");
+            // Two sequences side by side, so that neither's cells lie together.
+            for position in 0..128 {
+                let mut both = at(position, rows(1, 300..301));
+                both.extend(at(position, rows(2, 500..501)));
+                engine.decode(&both).expect("computed");
             }
-            engine.decode(&question).expect("computed");
-            engine.logits(question.len() - 1).to_vec()
-        };
-        for chunk in [300..364, 364..428] {
-            let start = u32::try_from(chunk.start - 300).expect("positive");
-            let mut chunk = rows(1, chunk);
-            for row in &mut chunk {
-                row.position += start;
-            }
-            engine.decode(&chunk).expect("computed");
-        }
-        let copied = engine.copy_out(SeqId(1), usize::MAX).expect("copied");
-        assert!(engine.copy_out(SeqId(1), copied.bytes() - 1).is_none());
-        let before = ask(&mut engine, 128);
-        engine.truncate(SeqId(1), 0);
-        // Others lie where it lay.
-        engine.decode(&rows(2, 500..540)).expect("computed");
-        assert!(engine.copy_in(&copied, SeqId(1)));
-        let after = ask(&mut engine, 128);
-        let apart = before.iter().zip(&after).map(|(a, b)| (a - b).abs());
-        assert!(apart.fold(0.0, f32::max) < 1e-3);
+            let copied = engine.copy_out(SeqId(1)).expect("copied");
+            assert_eq!(engine.copied_bytes(SeqId(1)), Some(copied.bytes()));
+            let ask = |engine: &mut LlamaEngine<'_>, position: u32| {
+                let question = at(position, rows(1, 900..905));
+                engine.decode(&question).expect("computed");
+                engine.logits(question.len() - 1).to_vec()
+            };
+            let before = ask(&mut engine, 128);
+            engine.truncate(SeqId(1), 0);
+            // Others lie where it lay.
+            engine.decode(&rows(3, 500..540)).expect("computed");
+            assert!(engine.copy_in(&copied, SeqId(1)));
+            assert_near(&before, &ask(&mut engine, 128));
 
-        // Half of it, as when another question follows.
-        engine.truncate(SeqId(1), 0);
-        assert!(engine.copy_in(&copied, SeqId(1)));
-        engine.truncate(SeqId(1), 64);
-        let half = ask(&mut engine, 64);
-        engine.truncate(SeqId(1), 0);
-        engine.decode(&rows(1, 300..364)).expect("computed");
-        let anew = ask(&mut engine, 64);
-        let apart = half.iter().zip(&anew).map(|(a, b)| (a - b).abs());
-        assert!(apart.fold(0.0, f32::max) < 1e-3);
+            // Half of it, as when another question follows.
+            engine.truncate(SeqId(1), 64);
+            let half = ask(&mut engine, 64);
+            engine.truncate(SeqId(1), 0);
+            for position in 0..64 {
+                let row = at(position, rows(1, 300..301));
+                engine.decode(&row).expect("computed");
+            }
+            assert_near(&half, &ask(&mut engine, 64));
+        }
+    }
+
+    fn at(position: u32, mut rows: Vec<Row>) -> Vec<Row> {
+        for row in &mut rows {
+            row.position += position;
+        }
+        rows
+    }
+
+    fn assert_near(logits: &[f32], others: &[f32]) {
+        let apart = logits.iter().zip(others).map(|(a, b)| (a - b).abs());
+        let most = apart.fold(0.0, f32::max);
+        assert!(most < 0.05, "{most}");
     }
 
     #[test]
@@ -441,7 +478,7 @@ mod tests {
         let (model, options) = kiosk(256);
         let mut engine = LlamaEngine::new(&model, options).expect("a context");
         engine.decode(&rows(0, 300..364)).expect("computed");
-        let copied = engine.copy_out(SeqId(0), usize::MAX).expect("copied");
+        let copied = engine.copy_out(SeqId(0)).expect("copied");
         for sequence in 1..4 {
             engine.decode(&rows(sequence, 300..364)).expect("computed");
         }
@@ -536,11 +573,13 @@ mod tests {
         };
         let kiosk = Weight {
             heads: 4,
+            kv_heads: 2,
             layers: 5,
             parameters: 6_000_000,
         };
         let qwen2_5_0_5b = Weight {
             heads: 14,
+            kv_heads: 2,
             layers: 24,
             parameters: 494_000_000,
         };
@@ -549,6 +588,7 @@ mod tests {
         assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash, 2), None);
         // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
         assert_eq!(kiosk.crowd_cells(Attention::Plain, 1), Some(1500));
+        assert!(kiosk.most_copied(Attention::Plain) > 2048);
         let large = EngineOptions {
             cells: 131_072,
             ..options

@@ -5,8 +5,8 @@ use super::Model;
 /// llama.cpp keeps keys and values in 16 bits unless told otherwise, and nobody does.
 const BYTES: u64 = 2;
 
-/// Bytes of a KV cache of so many cells, which are taken as a whole when the context is made. None
-/// for models that keep something else, or not the same in every layer.
+/// Bytes of a KV cache of so many cells, once all of them were used. None for models that keep
+/// something else, or not the same in every layer.
 #[must_use]
 pub fn kv_cache_bytes(model: &Model, cells: usize) -> Option<u64> {
     let weights = model.weights();

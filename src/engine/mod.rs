@@ -151,9 +151,11 @@ pub trait Engine {
     /// Lets sequence `to`, which has no cells, share the first `length` cells of `from`.
     fn share(&mut self, from: SeqId, to: SeqId, length: usize);
 
-    /// The cells of `sequence`, which stay as they are; none where that takes more than `most`
-    /// bytes or cannot be done.
-    fn copy_out(&self, sequence: SeqId, most: usize) -> Option<Self::Copied>;
+    /// Memory that a copy of the sequence's cells would take; none where copying them costs too much.
+    fn copied_bytes(&self, sequence: SeqId) -> Option<usize>;
+
+    /// The cells of `sequence`, which stay as they are; none where it could not be done.
+    fn copy_out(&self, sequence: SeqId) -> Option<Self::Copied>;
 
     /// Gives sequence `to`, which has no cells, those that were copied out; whether there was room.
     fn copy_in(&mut self, copied: &Self::Copied, to: SeqId) -> bool;

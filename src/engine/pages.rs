@@ -2,7 +2,12 @@
 //!
 //! llama.cpp fills a new cache with zeros, so that all of it is resident from the start: 300 MB for
 //! a model of 0.5 B parameters with 24,576 cells, of which eight kiosks use a tenth. Its pages are
-//! given back once it is known where they lie; the system hands out zeros again where one is used.
+//! given back once it is known where they lie; the system hands out zeros again where one is used:
+//! 4 kB, or 2 MB a layer where it makes huge pages unasked (`transparent_hugepage/enabled` is
+//! `always`), which leaves less to save.
+//!
+//! llama.cpp tells an address to nobody but the callback that it asks before each operation.
+//! Without a GPU that costs nothing that could be measured; with one it would wait for it there.
 
 use std::ffi::{CStr, c_void};
 use std::mem::{align_of, size_of};
@@ -25,9 +30,11 @@ pub(super) struct CachePages {
 }
 
 impl CachePages {
-    /// Lets a context that is made of `params` tell where its cache lies. What is returned must
-    /// live longer than that context.
-    pub(super) fn of(params: &mut LlamaContextParams) -> Arc<Self> {
+    /// Lets a context that is made of `params` tell where its cache lies.
+    ///
+    /// # Safety
+    /// What is returned must live longer than every context that is made of `params`.
+    pub(super) unsafe fn of(params: &mut LlamaContextParams) -> Arc<Self> {
         const {
             assert!(size_of::<LlamaContextParams>() == size_of::<llama_context_params>());
             assert!(align_of::<LlamaContextParams>() == align_of::<llama_context_params>());
@@ -41,12 +48,15 @@ impl CachePages {
         pages
     }
 
-    /// Gives all of the cache's memory back, with what stands there: for a cache in which nothing
-    /// is used.
-    pub(super) fn give_back(&self) {
+    /// Gives all of the cache's memory back, with what stands there.
+    ///
+    /// # Safety
+    /// The context is alive, computes nothing meanwhile, and its cache has nothing in use.
+    pub(super) unsafe fn give_back(&self) {
         self.is_known.store(true, Ordering::Relaxed);
         for buffer in self.buffers() {
-            forget(&buffer);
+            // SAFETY: as the caller says; they are alive as long as the context.
+            unsafe { forget(&buffer) };
         }
     }
 
@@ -96,33 +106,43 @@ unsafe fn cache_buffer(tensor: *const ggml_tensor) -> Option<Range<usize>> {
 }
 
 /// Whole pages of `memory` are zeros from now on, and take no memory until they are used.
+///
+/// # Safety
+/// It must be a buffer from malloc of which nothing is in use.
 #[cfg(target_os = "linux")]
-fn forget(memory: &Range<usize>) {
-    // SAFETY: asks for a number.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let Ok(page @ 1..) = usize::try_from(page) else {
+unsafe fn forget(memory: &Range<usize>) {
+    let Some(page) = page_bytes() else {
         return;
     };
     let start = memory.start.next_multiple_of(page);
     let end = memory.end - memory.end % page;
     if start < end {
         let address = std::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: these pages are a buffer of ggml's, which has nothing in use; it comes from
-        // malloc, so the system fills them with zeros, which is what llama.cpp filled them with.
-        // Where that is refused nothing has changed.
+        // SAFETY: nobody looks at these pages, and the system fills them with zeros, which is what
+        // llama.cpp filled them with. Where that is refused nothing has changed.
         let _ = unsafe { libc::madvise(address, end - start, libc::MADV_DONTNEED) };
     }
 }
 
-/// As above: nothing, where it is not known how.
+#[cfg(target_os = "linux")]
+fn page_bytes() -> Option<usize> {
+    // SAFETY: asks for a number.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).ok().filter(|bytes| *bytes > 0)
+}
+
+/// Nothing, where it is not known how.
+///
+/// # Safety
+/// As above.
 #[cfg(not(target_os = "linux"))]
-fn forget(_memory: &Range<usize>) {}
+unsafe fn forget(_memory: &Range<usize>) {}
 
 #[cfg(all(test, target_os = "linux"))]
 impl CachePages {
     /// Bytes of the cache's buffers, and those that are in memory.
     pub(super) fn resident(&self) -> (usize, usize) {
-        let page = 4096;
+        let page = page_bytes().expect("pages have a size");
         let (mut all, mut resident) = (0, 0);
         for buffer in self.buffers() {
             let (start, end) = (buffer.start / page * page, buffer.end);

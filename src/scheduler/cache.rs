@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token};
 
 use super::prefix::PrefixTree;
-use super::shelf::Shelf;
+use super::shelf::{Shelf, WORTH_COPYING};
 
 /// Where every row pays for all used cells, what is kept for later gets so many at most, but for
 /// the latest beginning: a store's prompt that many kiosks send is among them in any case.
@@ -17,8 +17,8 @@ const PARKED_AT_A_PRICE: usize = 512;
 /// cells no longer nothing: beyond so many they go when nobody asked for them for a while.
 const PARKED_FOR_GOOD: usize = 1024;
 const A_WHILE: Duration = Duration::from_secs(30);
-/// Copying out and in costs as much as computing some tokens: for fewer it is not done.
-const WORTH_COPYING: usize = 64;
+/// So many bytes go to the shelf at once where nothing needs their cells: more would be a pause.
+const COPIED_AT_ONCE: usize = 32 << 20;
 
 /// Keeps the engine's cells and the tree's in step: every change goes through here.
 #[derive(Debug)]
@@ -88,21 +88,20 @@ impl<E: Engine> Cache<E> {
 
     /// How much of `tokens` need not be computed: what can be shared, or copied from the shelf.
     pub(super) fn known_length(&self, tokens: &[Token]) -> usize {
-        match self.shareable(tokens) {
-            Some(tokens) => self.worth_copying(tokens, self.tree.match_length(tokens)),
-            None => 0,
-        }
+        let copied = self.worth_copying_in(tokens);
+        copied.unwrap_or_else(|| self.match_length(tokens))
     }
 
-    /// How much of `tokens` is known if the shelf is made use of where that is much more than what
-    /// is in the cache.
-    fn worth_copying(&self, tokens: &[Token], in_cache: usize) -> usize {
-        let on_shelf = self.shelf.match_length(tokens);
-        if on_shelf >= in_cache + WORTH_COPYING {
-            on_shelf
-        } else {
-            in_cache
-        }
+    /// How much of `tokens` a copy from the shelf would have: none where little more than what is
+    /// in the cache, or where there is no room for all that was kept.
+    fn worth_copying_in(&self, tokens: &[Token]) -> Option<usize> {
+        let tokens = self.shareable(tokens)?;
+        let found = self.shelf.find(tokens)?;
+        let more = found.length.saturating_sub(self.tree.match_length(tokens));
+        // The cells of a copy are its own, also those that it could have shared.
+        let is_worth_it = more >= WORTH_COPYING && more >= found.length / 2;
+        let has_room = found.whole <= self.shape().cells - self.live();
+        (is_worth_it && has_room).then_some(found.length)
     }
 
     /// A sequence without cells for a request of these tokens; a parked one gives way for it
@@ -120,20 +119,13 @@ impl<E: Engine> Cache<E> {
     /// Lets `id` share the longest beginning of `tokens` that is in the cache, or gives it a copy of
     /// a longer one; returns its length.
     pub(super) fn share(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
-        let Some(tokens) = self.shareable(tokens) else {
+        let Some(shareable) = self.shareable(tokens) else {
             return 0;
         };
-        let in_cache = self.tree.match_length(tokens);
-        let copied = if self.worth_copying(tokens, in_cache) > in_cache {
-            self.copy_in(id, tokens)
-        } else {
-            None
-        };
-        let length = copied.unwrap_or_else(|| self.share_cells(id, tokens, now));
-        if self.shape().crowd_cells.is_some() {
-            self.shelve_strangers();
-        }
-        length
+        let copied = self
+            .worth_copying_in(tokens)
+            .and_then(|_| self.copy_in(id, shareable));
+        copied.unwrap_or_else(|| self.share_cells(id, shareable, now))
     }
 
     fn share_cells(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
@@ -149,26 +141,15 @@ impl<E: Engine> Cache<E> {
         length
     }
 
-    /// Where every row pays for all used cells: what nobody under way shares goes to the shelf, if
-    /// there is room for it.
-    fn shelve_strangers(&mut self) {
-        for (id, used) in std::mem::take(&mut self.parked) {
-            if self.copy_out(id) {
-                self.is_parked[id.0 as usize] = false;
-                self.release(id);
-            } else {
-                self.parked.push_back((id, used));
-            }
-        }
-    }
-
+    /// Gives `id` a copy of what the shelf has of `tokens`, for which room can be made.
     fn copy_in(&mut self, id: SeqId, tokens: &[Token]) -> Option<usize> {
+        self.shelf.touch(tokens);
         let whole = self.shelf.find(tokens)?.whole;
         self.make_room(whole);
-        let room = self.free_cells();
-        // Those that gave way for it may have taken its place on the shelf.
+        // What gave way for it went to the shelf, and what it pushed out there may have been this.
         let found = self.shelf.find(tokens)?;
-        if found.whole > room || !self.engine.copy_in(found.copied, id) {
+        if !self.engine.copy_in(found.copied, id) {
+            self.engine.truncate(id, 0);
             return None;
         }
         let length = found.length;
@@ -176,6 +157,29 @@ impl<E: Engine> Cache<E> {
             .truncate(id, u32::try_from(length).unwrap_or(u32::MAX));
         self.tree.extend(id, &tokens[..length]);
         Some(length)
+    }
+
+    /// Where every row pays for all used cells: what nobody under way shares goes to the shelf, as
+    /// long as that has room, but for what those will share that are still to begin with `awaited`.
+    pub(super) fn shelve_strangers<'a>(&mut self, awaited: impl Iterator<Item = &'a [Token]>) {
+        if self.shape().crowd_cells.is_none() || self.parked.is_empty() {
+            return;
+        }
+        let awaited: Vec<SeqId> = awaited
+            .flat_map(|tokens| self.tree.holders_of_match(tokens))
+            .collect();
+        let mut copied = 0;
+        for (id, used) in std::mem::take(&mut self.parked) {
+            let bytes = self.worth_copying_out(id).unwrap_or(0);
+            let fits = copied + bytes <= COPIED_AT_ONCE && self.shelf.has_room(bytes);
+            if bytes > 0 && fits && !awaited.contains(&id) && self.copy_out(id) {
+                copied += bytes;
+                self.is_parked[id.0 as usize] = false;
+                self.release(id);
+            } else {
+                self.parked.push_back((id, used));
+            }
+        }
     }
 
     /// Computes a batch; what each sequence has then is told by [`Cache::computed`].
@@ -221,9 +225,9 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// Frees what nobody has asked for in a while, where there is much of it.
+    /// Frees what nobody has asked for in a while, where there is much of it: a conversation a step.
     pub(super) fn expire(&mut self, now: Instant) {
-        while self.parked.len() > 1
+        if self.parked.len() > 1
             && let Some((_, used)) = self.parked.front()
             && now.saturating_duration_since(*used) > A_WHILE
             && self.parked_cells() > PARKED_FOR_GOOD
@@ -233,36 +237,54 @@ impl<E: Engine> Cache<E> {
     }
 
     /// Frees what is kept beyond `most` cells, but for the latest unless there is to be none, and as
-    /// much of the shelf; without a `most` all may be kept again.
+    /// much of the shelf, which takes nothing meanwhile; without a `most` all may be kept again.
     pub(super) fn limit(&mut self, most: Option<usize>) {
         let cells = self.shape().cells.max(1);
         let Some(most) = most else {
             self.shelf.limit(self.shelf_bytes);
             return;
         };
-        self.shelf.limit(self.shelf_bytes / cells * most);
-        while (self.parked.len() > 1 || most == 0) && self.parked_cells() > most && self.evict() {}
+        let share = self.shelf_bytes / cells * most;
+        self.shelf.limit(share.min(self.shelf.bytes()));
+        while self.parked.len() > usize::from(most > 0)
+            && self.parked_cells() > most
+            && let Some(id) = self.unpark()
+        {
+            self.release(id);
+        }
     }
 
-    /// As [`Cache::release`], for a request that is to come back.
+    /// As [`Cache::release`], for what may be wanted again.
     pub(super) fn set_aside(&mut self, id: SeqId) {
         self.copy_out(id);
         self.release(id);
     }
 
-    /// Puts on the shelf what would be lost with `id`, if that is much of it; whether it is there.
-    fn copy_out(&mut self, id: SeqId) -> bool {
+    /// What a copy of `id` takes, if much of it would be lost without and is not on the shelf.
+    fn worth_copying_out(&self, id: SeqId) -> Option<usize> {
         let (lost, all) = (self.tree.lost_with(id), self.tree.length(id));
         if lost < WORTH_COPYING || lost < all / 2 || !self.shape().shares_prefixes {
+            return None;
+        }
+        let bytes = self.engine.copied_bytes(id)?;
+        self.shelf.could_take(bytes).then_some(bytes)
+    }
+
+    /// Puts `id` on the shelf where that is worth it; whether it is there then.
+    fn copy_out(&mut self, id: SeqId) -> bool {
+        let Some(bytes) = self.worth_copying_out(id) else {
             return false;
-        }
+        };
         let tokens = self.tree.tokens_of(id);
-        if !self.shelf.has(&tokens)
-            && let Some(copied) = self.engine.copy_out(id, self.shelf.most())
-        {
-            self.shelf.put(&tokens, copied);
+        if self.shelf.has(&tokens) {
+            self.shelf.touch(&tokens);
+            return true;
         }
-        self.shelf.has(&tokens)
+        self.shelf.make_room(&tokens, bytes);
+        let copied = self.engine.copy_out(id);
+        copied
+            .map(|copied| self.shelf.put(&tokens, copied))
+            .is_some()
     }
 
     /// `id` and the cells that it alone holds are free.
@@ -283,12 +305,15 @@ impl<E: Engine> Cache<E> {
 
     /// Frees the least recently used parked sequence; false when there is none.
     fn evict(&mut self) -> bool {
-        let Some((id, _)) = self.parked.pop_front() else {
-            return false;
-        };
+        let id = self.unpark();
+        id.map(|id| self.set_aside(id)).is_some()
+    }
+
+    /// The least recently used parked sequence, which is so no longer.
+    fn unpark(&mut self) -> Option<SeqId> {
+        let (id, _) = self.parked.pop_front()?;
         self.is_parked[id.0 as usize] = false;
-        self.set_aside(id);
-        true
+        Some(id)
     }
 
     fn touch(&mut self, id: SeqId, now: Instant) {
@@ -343,7 +368,9 @@ mod tests {
             cache.park(id, start + Duration::from_secs(10) * number.unsigned_abs());
         }
         let mut after = |seconds| {
-            cache.expire(start + Duration::from_secs(seconds));
+            for _step in 0..4 {
+                cache.expire(start + Duration::from_secs(seconds));
+            }
             cache.parked_cells()
         };
         assert_eq!(after(30), 4000);

@@ -1,7 +1,7 @@
 //! The loop that a model's thread runs: jobs in, steps, until told to stop.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,11 @@ pub trait Work {
 
     /// One batch.
     fn step(&mut self, clock: &dyn Fn() -> Instant);
+
+    /// How long it may do nothing while it is idle; none is as long as nothing comes.
+    fn nap(&self) -> Option<Duration> {
+        None
+    }
 
     /// How long to rest after a step that took `worked`.
     fn rest(&self, worked: Duration) -> Duration;
@@ -53,6 +58,10 @@ impl<E: Engine> Work for Scheduler<E> {
         self.worked(began.elapsed());
     }
 
+    fn nap(&self) -> Option<Duration> {
+        self.nap()
+    }
+
     fn rest(&self, worked: Duration) -> Duration {
         self.rest(worked)
     }
@@ -74,9 +83,11 @@ pub fn drive<W: Work>(
     while open || !work.is_idle() {
         if open && work.is_idle() {
             heartbeat.rest();
-            match jobs.recv() {
+            let nap = work.nap().unwrap_or(Duration::MAX);
+            match jobs.recv_timeout(nap) {
                 Ok(job) => work.submit(job),
-                Err(RecvError) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         heartbeat.beat();

@@ -10,6 +10,8 @@ use super::job::Class;
 
 /// While all that waits is parked, it is looked for a change so often.
 const GLANCE: Duration = Duration::from_millis(20);
+/// While nothing is asked, what the governor asks for is looked at so often.
+const NAP: Duration = Duration::from_secs(1);
 
 impl<E: Engine> Scheduler<E> {
     /// Makes it obey.
@@ -35,6 +37,11 @@ impl<E: Engine> Scheduler<E> {
         }
         let most = self.measures.parked_of(self.cache.shape().cells);
         self.cache.limit(most);
+    }
+
+    /// How long it may be idle: memory that could be given back is not slept on.
+    pub(super) fn nap(&self) -> Option<Duration> {
+        (self.cache.shelf_bytes() > 0).then_some(NAP)
     }
 
     /// Whether requests of this class are taken up at all.

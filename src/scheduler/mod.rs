@@ -182,6 +182,7 @@ impl<E: Engine> Scheduler<E> {
             left: running.sequence.missing(),
         };
         let mut urgencies: Vec<Urgency> = self.running.iter().map(urgency).collect();
+        let mut has_begun = false;
         for index in 0..self.running.len() {
             let running = &self.running[index];
             if running.begun {
@@ -208,6 +209,12 @@ impl<E: Engine> Scheduler<E> {
             running.begun = true;
             running.sequence.begin(shared, &self.metrics);
             urgencies[index] = urgency(running);
+            has_begun = true;
+        }
+        if has_begun {
+            let waiting = self.running.iter().filter(|running| !running.begun);
+            let awaited = waiting.map(|running| running.sequence.sharable());
+            self.cache.shelve_strangers(awaited);
         }
         urgencies
     }

@@ -8,6 +8,9 @@ use crate::engine::{Copied, SeqId, Token};
 
 use super::prefix::PrefixTree;
 
+/// Copying out and in costs as much as computing some tokens: for fewer it is not done.
+pub(super) const WORTH_COPYING: usize = 64;
+
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Shelf<C> {
@@ -55,9 +58,14 @@ impl<C: Copied> Shelf<C> {
         self.bytes
     }
 
-    /// Bytes that may be kept.
-    pub(super) fn most(&self) -> usize {
-        self.most
+    /// Whether as much more could be kept, if what was not used for long goes for it.
+    pub(super) fn could_take(&self, bytes: usize) -> bool {
+        bytes <= self.most
+    }
+
+    /// Whether as much more could be kept with all that is.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        bytes <= self.most.saturating_sub(self.bytes)
     }
 
     /// Keeps no more than `most` bytes from now on; the least recently used go.
@@ -68,46 +76,48 @@ impl<C: Copied> Shelf<C> {
         }
     }
 
-    /// How many of `tokens`, from the first on, stand at the beginning of something kept.
-    pub(super) fn match_length(&self, tokens: &[Token]) -> usize {
-        self.tree.match_length(tokens)
-    }
-
-    /// The longest of it, as it was kept.
-    pub(super) fn find(&mut self, tokens: &[Token]) -> Option<Found<'_, C>> {
-        let length = self.match_length(tokens);
-        let place = self.place_of_match(tokens)?;
-        self.touch(place);
-        let entry = self.entries.back()?;
+    /// What is kept of the longest beginning of `tokens`.
+    pub(super) fn find(&self, tokens: &[Token]) -> Option<Found<'_, C>> {
+        let entry = &self.entries[self.place_of_match(tokens)?];
         Some(Found {
-            length,
+            length: self.tree.match_length(tokens),
             whole: entry.tokens,
             copied: &entry.copied,
         })
     }
 
-    /// Whether something that begins with all of `tokens` is kept; it counts as used then.
-    pub(super) fn has(&mut self, tokens: &[Token]) -> bool {
-        let place = self.place_of_match(tokens);
-        let all = place.filter(|_| self.match_length(tokens) == tokens.len());
-        all.map(|place| self.touch(place)).is_some()
+    /// Whether what is kept of `tokens` lacks too little to be worth copying.
+    pub(super) fn has(&self, tokens: &[Token]) -> bool {
+        tokens.len() < self.tree.match_length(tokens) + WORTH_COPYING
     }
 
-    /// Keeps what `tokens` had in the cache, if there is room for it. What was kept of their
-    /// beginning goes: nothing kept is the beginning of another.
-    pub(super) fn put(&mut self, tokens: &[Token], copied: C) {
-        let bytes = copied.bytes();
-        if tokens.is_empty() || bytes > self.most || self.has(tokens) {
-            return;
-        }
-        let length = self.match_length(tokens);
+    /// What is kept of the longest beginning of `tokens` has been used.
+    pub(super) fn touch(&mut self, tokens: &[Token]) {
         if let Some(place) = self.place_of_match(tokens)
-            && self.entries[place].tokens == length
+            && let Some(entry) = self.entries.remove(place)
+        {
+            self.entries.push_back(entry);
+        }
+    }
+
+    /// Makes room for so many bytes, which it could take, of what `tokens` have in the cache: what
+    /// is kept of their beginning goes, if little else is in it, and then the least recently used.
+    pub(super) fn make_room(&mut self, tokens: &[Token], bytes: usize) {
+        if let Some(place) = self.place_of_match(tokens)
+            && self.entries[place].tokens < self.tree.match_length(tokens) + WORTH_COPYING
         {
             self.drop_entry(place);
         }
-        while self.bytes + bytes > self.most {
+        while !self.entries.is_empty() && !self.has_room(bytes) {
             self.drop_entry(0);
+        }
+    }
+
+    /// Keeps what `tokens` had in the cache, for which there is room.
+    pub(super) fn put(&mut self, tokens: &[Token], copied: C) {
+        let bytes = copied.bytes();
+        if !self.has_room(bytes) {
+            return;
         }
         let number = SeqId(self.next);
         self.next = self.next.wrapping_add(1);
@@ -128,12 +138,6 @@ impl<C: Copied> Shelf<C> {
         self.entries.iter().position(holds)
     }
 
-    fn touch(&mut self, place: usize) {
-        if let Some(entry) = self.entries.remove(place) {
-            self.entries.push_back(entry);
-        }
-    }
-
     fn drop_entry(&mut self, place: usize) {
         if let Some(entry) = self.entries.remove(place) {
             self.tree.release(entry.number);
@@ -151,11 +155,8 @@ impl<C: Copied> Shelf<C> {
         for entry in &self.entries {
             let tokens = self.tree.tokens_of(entry.number);
             assert_eq!(tokens.len(), entry.tokens);
-            assert_eq!(
-                self.tree.holders_of_match(&tokens),
-                [entry.number],
-                "one is the beginning of another"
-            );
+            let holders = self.tree.holders_of_match(&tokens);
+            assert_eq!(holders, [entry.number], "one is the beginning of another");
         }
     }
 }
@@ -173,13 +174,26 @@ mod tests {
         }
     }
 
+    /// A text in which each letter stands for so many tokens as are worth copying.
     fn tokens(text: &str) -> Vec<Token> {
-        text.bytes().map(|byte| Token(i32::from(byte))).collect()
+        text.bytes()
+            .flat_map(|byte| [Token(i32::from(byte)); WORTH_COPYING])
+            .collect()
     }
 
+    /// Puts it there as the cache does; a letter takes a byte.
     fn put(shelf: &mut Shelf<Bytes>, text: &str) {
-        shelf.put(&tokens(text), Bytes(text.len()));
+        let (tokens, bytes) = (tokens(text), text.len());
+        if !shelf.has(&tokens) && shelf.could_take(bytes) {
+            shelf.make_room(&tokens, bytes);
+            shelf.put(&tokens, Bytes(bytes));
+        }
         shelf.check_integrity();
+    }
+
+    fn length(shelf: &Shelf<Bytes>, text: &str) -> usize {
+        let found = shelf.find(&tokens(text));
+        found.map_or(0, |found| found.length / WORTH_COPYING)
     }
 
     #[test]
@@ -190,11 +204,29 @@ mod tests {
         put(&mut shelf, "store one, question");
         put(&mut shelf, "store");
         assert_eq!(shelf.bytes(), 9 + 19);
+        assert_eq!(length(&shelf, "store one, quiz"), 13);
         let found = shelf.find(&tokens("store one, quiz")).expect("it is there");
-        assert_eq!((found.length, found.whole), (13, 19));
+        assert_eq!(found.whole, 19 * WORTH_COPYING);
         assert_eq!(found.copied, &Bytes(19));
         assert!(shelf.find(&tokens("another")).is_none());
         assert!(shelf.has(&tokens("store t")) && !shelf.has(&tokens("store three")));
+    }
+
+    #[test]
+    fn another_question_to_the_same_store_is_not_kept_once_more() {
+        let mut shelf = Shelf::new(1000);
+        put(&mut shelf, "store");
+        let mut asked = tokens("store");
+        asked.truncate(asked.len() - 20);
+        asked.extend([Token(1); WORTH_COPYING - 1]);
+        assert!(shelf.has(&asked));
+        // A longer one is, instead of the one that differs by little.
+        asked.extend([Token(2); WORTH_COPYING]);
+        assert!(!shelf.has(&asked));
+        shelf.make_room(&asked, 7);
+        shelf.put(&asked, Bytes(7));
+        shelf.check_integrity();
+        assert_eq!(shelf.bytes(), 7);
     }
 
     #[test]
@@ -203,15 +235,16 @@ mod tests {
         for text in ["aaaaaaaa", "bbbbbbbb"] {
             put(&mut shelf, text);
         }
-        assert!(shelf.find(&tokens("aaaa")).is_some());
+        shelf.touch(&tokens("aaaa"));
+        assert!(shelf.has_room(4) && !shelf.has_room(8));
         put(&mut shelf, "cccccccc");
-        assert_eq!(shelf.match_length(&tokens("bbbb")), 0);
-        assert_eq!(shelf.match_length(&tokens("aaaa")), 4);
+        assert_eq!(length(&shelf, "bbbb"), 0);
+        assert_eq!(length(&shelf, "aaaa"), 4);
         put(&mut shelf, "what is longer than all the room");
         assert_eq!(shelf.bytes(), 16);
         shelf.limit(8);
         shelf.check_integrity();
-        assert_eq!(shelf.match_length(&tokens("cccc")), 4);
+        assert_eq!(length(&shelf, "cccc"), 4);
         shelf.limit(0);
         put(&mut shelf, "d");
         assert_eq!(shelf.bytes(), 0);

@@ -546,6 +546,58 @@ fn where_keeping_them_in_the_cache_costs_something_they_are_kept_beside_it() {
 }
 
 #[test]
+fn what_the_shelf_has_is_waited_for_where_there_is_no_room_for_all_of_it() {
+    let mut scheduler = scheduler(SHAPE);
+    let long = prompt(0, 420);
+    for tokens in [&long, &prompt(1, 400)] {
+        let (job, _events) = job(tokens, 20);
+        scheduler.submit(job);
+        run_dry(&mut scheduler);
+    }
+    assert!(scheduler.cache.shelf_bytes() >= 420);
+    let (other, _others_events) = job(&prompt(2, 120), 40);
+    scheduler.submit(other);
+    step(&mut scheduler);
+    let before = scheduler.cache.engine().rows;
+    for question in 0..3 {
+        let (job, _events) = job(&[&long[..150], &prompt(3 + question, 5)].concat(), 2);
+        scheduler.submit(job);
+    }
+    run_dry(&mut scheduler);
+    assert_eq!(scheduler.cache.engine().copied_in, 0);
+    let rows = scheduler.cache.engine().rows - before;
+    assert!(
+        rows < 2 * 150 + 120,
+        "the beginning was computed once: {rows}"
+    );
+}
+
+#[test]
+fn what_others_under_way_share_is_not_copied_beside_them() {
+    let mut scheduler = scheduler(Shape {
+        crowd_cells: Some(100_000),
+        ..SHAPE
+    });
+    let store = prompt(0, 100);
+    let history = [&*store, &prompt(1, 80)].concat();
+    for tokens in [&history, &prompt(2, 70)] {
+        let (job, _events) = job(tokens, 2);
+        scheduler.submit(job);
+        run_dry(&mut scheduler);
+    }
+    let (kiosk, _kiosks_events) = job(&[&*store, &prompt(3, 5)].concat(), 40);
+    scheduler.submit(kiosk);
+    step(&mut scheduler);
+    let copied = scheduler.cache.engine().copied_in;
+    assert!(copied > 180, "the store's prompt was on the shelf");
+    let (again, mut events) = job(&history, 2);
+    scheduler.submit(again);
+    run_dry(&mut scheduler);
+    assert_eq!(received(&mut events).0, expected(&history, 2));
+    assert_eq!(scheduler.cache.engine().copied_in, copied);
+}
+
+#[test]
 fn what_was_preempted_is_copied_back_instead_of_computed_again() {
     let mut scheduler = scheduler(Shape {
         cells: 400,

@@ -196,7 +196,7 @@ impl Metrics {
             )?,
             model_memory: table.int_gauges(
                 "model_memory_bytes",
-                "Memory of a loaded model: its weights, and its KV cache where that can be told.",
+                "Memory of a loaded model: its weights; its KV cache once all cells were used, where that can be told; prompts parked beside that.",
                 &["model", "kind"],
             )?,
             waiting: table.int_gauges(

@@ -162,17 +162,19 @@ fn a_full_cache_delays_answers_and_fails_none() {
     );
 }
 
-#[test]
-fn kiosks_with_one_store_prompt_share_it_and_say_what_each_says_alone() {
-    let shelf: Vec<String> = (0..30)
+/// Asks a shop with thirty products, numbered from `first` on, for number `item`.
+fn asked_in_shop(first: usize, item: usize) -> Value {
+    let products: Vec<String> = (first..first + 30)
         .map(|i| format!("- Item number {i}: ${i}.49, aisle {i}"))
         .collect();
-    let shelf = shelf.join("\n");
-    let body = |i: usize| {
-        let mut body = question(&format!("How much is item number {i}?"));
-        body["messages"][0]["content"] = json!(format!("Products:\n{shelf}"));
-        body
-    };
+    let mut body = question(&format!("How much is item number {item}?"));
+    body["messages"][0]["content"] = json!(format!("Products:\n{}", products.join("\n")));
+    body
+}
+
+#[test]
+fn kiosks_with_one_store_prompt_share_it_and_say_what_each_says_alone() {
+    let body = |i| asked_in_shop(0, i);
     // A fresh server for each: nobody's prompt is there before.
     let alone: Vec<String> = (0..8).map(|i| Gateway::start().answer(&body(i))).collect();
     let gateway = Gateway::start();
@@ -189,6 +191,34 @@ fn kiosks_with_one_store_prompt_share_it_and_say_what_each_says_alone() {
     }
     // Seven of eight find all but their question.
     assert!(cached > 7 * 400, "only {cached} tokens were shared");
+}
+
+#[test]
+fn shops_that_take_turns_find_their_prompts_again() {
+    let gateway = Gateway::start();
+    let ask = |shop: usize, item: usize| {
+        let response = gateway
+            .chat(&asked_in_shop(30 * shop, 30 * shop + item))
+            .json();
+        let cached = &response["usage"]["prompt_tokens_details"]["cached_tokens"];
+        let text = response["choices"][0]["message"]["content"].clone();
+        (text, cached.as_u64().expect("a number"))
+    };
+    let first: Vec<_> = (0..4).map(|shop| ask(shop, 7)).collect();
+    assert!(first.iter().all(|(_, cached)| *cached < 100));
+    for (shop, (text, _)) in first.into_iter().enumerate() {
+        let (again, cached) = ask(shop, 7);
+        assert!(cached > 400, "shop {shop}: {cached}");
+        assert_eq!(again, text);
+        let (_, cached) = ask(shop, 8);
+        assert!(cached > 400, "another question: {cached}");
+    }
+    let parked =
+        gateway.metric(r#"edgellm_model_memory_bytes{kind="parked_prompts",model="kiosk"}"#);
+    assert!(
+        parked.parse::<u64>().is_ok_and(|bytes| bytes > 1 << 20),
+        "{parked}"
+    );
 }
 
 #[test]
