@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 import chat
 from dialogue import Dialogues, Turn
-from layouts import system_prompt
+from layouts import Lesson, lesson_prompt
 from names import Names
 from store import Store, make_store
 from tools import make_tools
@@ -41,6 +41,15 @@ class Batch:
     turn: np.ndarray  #: for each target the number of its answer
     kinds: list[str]  #: for each answer its category
     layouts: list[str]  #: for each answer its store's layout
+    lessons: list[list[tuple[int, int]]]  #: for each of LESSONS the places, flat, and the tokens to know there
+
+
+#: Kinds of lessons with the number of the token, of those that a lesson's text has, that is to be known.
+LESSONS = [("place", 0), ("place", 1), ("column", 0), ("answer", 0)]
+#: Which values are to be known in the words before them, of an answer that already names the product.
+FORESEEN = ("aisle", "stock")
+#: What customers ask, by layout where it is special: what is hard is asked more often in training.
+ASKED = {"by aisle": (15, 60, 15, 6, 4)}
 
 
 def nothing(store: Store) -> Store:
@@ -77,6 +86,7 @@ class Maker:
             np.zeros(0),
             [],
             [],
+            [[] for _ in LESSONS],
         )
         following = np.zeros(shape, np.int64)
         answer = np.zeros(shape, np.int64)
@@ -95,18 +105,21 @@ class Maker:
             )  # as many small as large stores
             store = make_store(Names(rng, mix.held_out_names, self.words), count)
             tools = make_tools(rng, mix.practice) if rng.random() < 0.5 else []
-            prompt, layout = system_prompt(rng, store, mix.practice)
-            ids = self.encode(chat.system_text(prompt, tools, rng.random() < 0.5))
+            prompt, layout, lessons = lesson_prompt(rng, store, mix.practice)
+            text = chat.system_text(prompt, tools, rng.random() < 0.5)
+            ids = self.encode(text)
             if rng.random() < 0.02:  # a client that sends no facts at all
-                store, tools, ids, count = nothing(store), [], [], 1
+                store, tools, ids, count, lessons = nothing(store), [], [], 1, []
             if len(ids) > room - 60:
                 if room < mix.length // 2:
                     return
                 continue
             number += 1
             self.put(b, row, at, ids, 0, number, 0)
+            self.teach(b, row * mix.length + at, text, text.find(prompt), lessons)
             root, at = len(ids), at + len(ids)
-            talk = Dialogues(rng, store, tools, mix.held_out_phrases)
+            asked = ASKED.get(layout) if mix.practice else None
+            talk = Dialogues(rng, store, tools, mix.held_out_phrases, asked)
             branches = max(12, int(1.5 * count)) + 3 * len(tools)
             for branch in range(1, branches + 1):
                 turns = talk.conversation()
@@ -118,9 +131,34 @@ class Maker:
                     b.wanted[row, at + start - 1 : at + end - 1] = True
                     following[at + start - 1 : at + end - 1] = tokens[start:end]
                     answer[at + start - 1 : at + end - 1] = len(b.kinds)
+                    self.foresee(b, row * mix.length + at + start, turn)
                     b.kinds.append(turn.category)
                     b.layouts.append(layout)
                 at += len(tokens)
+
+    def teach(self, b: Batch, at: int, text: str, start: int, lessons: list[Lesson]) -> None:
+        """Notes what is to be known at which tokens of a system turn that begins at place `at`."""
+        if not lessons:
+            return
+        encoded = self.tokenizer.encode(text)
+        for lesson in lessons:
+            known = self.encode(lesson.text)
+            first, last = (encoded.char_to_token(start + c) for c in (lesson.start, lesson.end - 1))
+            if first is None or last is None:  # nothing stands there
+                continue
+            for number, (kind, part) in enumerate(LESSONS):
+                if kind == lesson.kind:
+                    token = known[part] if part < len(known) else 0
+                    b.lessons[number] += [(at + place, token) for place in range(first, last + 1)]
+
+    def foresee(self, b: Batch, at: int, turn: Turn) -> None:
+        """Notes in which tokens of an answer, which begins at place `at`, its value is to be known."""
+        if turn.category not in FORESEEN or turn.value not in turn.answer:
+            return
+        encoded = self.tokenizer.encode(turn.answer)
+        value = encoded.char_to_token(turn.answer.rindex(turn.value))
+        for token in range(max(0, value - 4), value):
+            b.lessons[-1].append((at + token, encoded.ids[value]))
 
     @staticmethod
     def put(b: Batch, row: int, at: int, ids: list[int], position: int, store: int, branch: int) -> None:

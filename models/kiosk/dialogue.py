@@ -44,6 +44,8 @@ class Turn:
     role: str = "user"
 
 
+#: How often customers ask for a product's price, place, stock, whether it is there, and about it.
+ASKED = (27, 32, 31, 6, 4)
 #: What a tool for opening hours is asked for, if the customer names no day: "today".
 ASKED_DAYS = [day.lower() for day in LONG_DAYS] + ["tomorrow"]
 #: What a product tool answers when it finds nothing.
@@ -101,9 +103,15 @@ class Dialogues:
     """Asks about one store; with `held_out` phrases, which training never sees, in these."""
 
     def __init__(
-        self, rng: random.Random, store: Store, tools: list[Tool], held_out: dict[str, list[str]] | None = None
+        self,
+        rng: random.Random,
+        store: Store,
+        tools: list[Tool],
+        held_out: dict[str, list[str]] | None = None,
+        asked: tuple[int, ...] | None = None,
     ) -> None:
         self.rng, self.store, self.held_out = rng, store, held_out or {}
+        self.asks = asked or ASKED
         self.tools = {tool.purpose: tool for tool in tools}
 
     def phrase(self, kind: str, known: list[str], **values: str) -> str:
@@ -223,7 +231,7 @@ class Dialogues:
         return BARE.sub(r"\1 ", text).replace("\0", "")
 
     def attribute(self) -> str:
-        return self.rng.choices(("price", "place", "stock", "sell", "about"), (27, 32, 31, 6, 4))[0]
+        return self.rng.choices(("price", "place", "stock", "sell", "about"), self.asks)[0]
 
     def product_turns(self) -> list[Turn]:
         rng = self.rng

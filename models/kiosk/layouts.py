@@ -2,9 +2,42 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from store import PREPOSITION, TOPICS, Product, Store
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a reader should know when it reads a part of a prompt: training asks for it there (`train.py`)."""
+
+    start: int  #: characters of the prompt
+    end: int
+    kind: str  #: "place": under which place it stands; "column": what its column is about
+    text: str
+
+
+#: A lesson on its way through a layout: kind, text and the part of the prompt between private characters.
+LESSON = re.compile("\ue000(.*?)\ue001(.*?)\ue002(.*?)\ue003", re.DOTALL)
+
+
+def taught(kind: str, text: str, part: str) -> str:
+    return f"\ue000{kind}\ue001{text}\ue002{part}\ue003"
+
+
+def without_lessons(prompt: str) -> tuple[str, list[Lesson]]:
+    """The prompt as it is meant to be read, and its lessons."""
+    clean, at, lessons = "", 0, []
+    for found in LESSON.finditer(prompt):
+        clean += prompt[at : found.start()]
+        kind, text, part = found.groups()
+        lessons.append(Lesson(len(clean), len(clean) + len(part), kind, text))
+        clean, at = clean + part, found.end()
+    return clean + prompt[at:], lessons
+
 
 OPENINGS = [
     "You are the assistant of {s}.",
@@ -201,20 +234,37 @@ UNASKED_NUMBERS = [
 UNASKED_WORDS = ["brand", "category", "supplier", "department", "kind", "color"]
 
 
-def columns(rng: random.Random, store: Store) -> list[tuple[str, Callable[[Product], str]]]:
-    """The columns of a table: header and cell."""
+class Column(NamedTuple):
+    about: str
+    header: str
+    cell: Callable[[Product], str]
+
+    def taught(self, p: Product) -> str:
+        text = self.cell(p)
+        return text if self.about == "product" else taught("column", self.about, text)
+
+
+def columns(rng: random.Random, store: Store) -> list[Column]:
+    """The columns of a table."""
     unit_in_cell = rng.random() < 0.3
     plain = (store.unit, store.unit, store.unit, f"{store.unit} number", f"{store.unit} no")
     header = rng.choice((store.unit, "location", "where", "place") if unit_in_cell else plain)
     empty = rng.choice(("", "-", "n/a"))
-    fields: list[tuple[str, Callable[[Product], str]]] = []
+    fields: list[Column] = []
     if any(p.price for p in store.products):
-        fields.append((rng.choice(("price", "price", "cost", "unit price")), lambda p: p.price or empty))
+        fields.append(Column("price", rng.choice(("price", "price", "cost", "unit price")), lambda p: p.price or empty))
     if any(p.code for p in store.products):
-        fields.append((header, lambda p: empty if not p.code else f"{store.unit} {p.code}" if unit_in_cell else p.code))
+        fields.append(
+            Column(
+                "aisle",
+                header,
+                lambda p: empty if not p.code else f"{store.unit} {p.code}" if unit_in_cell else p.code,
+            )
+        )
     if any(p.stock is not None for p in store.products):
         fields.append(
-            (
+            Column(
+                "stock",
                 rng.choice(("stock", "stock", "in stock", "qty", "quantity", "units", "on hand", "count", "available")),
                 lambda p: empty if p.stock is None else str(p.stock),
             )
@@ -224,37 +274,37 @@ def columns(rng: random.Random, store: Store) -> list[tuple[str, Callable[[Produ
         words = rng.random() < 0.25
         other = {p.name: store.names.word() if words else str(rng.randint(low, high)) for p in store.products}
         header = rng.choice(UNASKED_WORDS if words else UNASKED_NUMBERS)
-        fields.append((header, lambda p: other[p.name]))
+        fields.append(Column("number", header, lambda p: other[p.name]))
     if rng.random() < 0.6:
         rng.shuffle(fields)
-    return [(rng.choice(("product", "name", "item", "article")), lambda p: p.name), *fields]
+    return [Column("product", rng.choice(("product", "name", "item", "article")), lambda p: p.name), *fields]
 
 
 def table(rng: random.Random, store: Store) -> str:
     cols = columns(rng, store)
     style = rng.choice((str, str.capitalize, str.capitalize, str.upper))
     outer, rule = rng.random() < 0.5, rng.random() < 0.5
-    head = rng.random() < 0.9 or not any(f"{store.unit} " in cell(p) for _, cell in cols for p in store.products)
+    head = rng.random() < 0.9 or not any(f"{store.unit} " in c.cell(p) for c in cols for p in store.products)
 
     def row(cells: list[str]) -> str:
         text = " | ".join(cells)
         return f"| {text} |" if outer else text
 
-    rows = [row([style(h) for h, _ in cols])] if head else []
+    rows = [row([style(c.header) for c in cols])] if head else []
     if head and rule:
         dashes = rng.choice(("---", "---", "------"))
         rows.append(row([dashes] * len(cols)) if outer or rng.random() < 0.5 else "|".join([dashes] * len(cols)))
-    return "\n".join(rows + [row([cell(p) for _, cell in cols]) for p in store.products])
+    return "\n".join(rows + [row([c.taught(p) for c in cols]) for p in store.products])
 
 
 def csv(rng: random.Random, store: Store) -> str:
     cols = columns(rng, store)
-    comma = any("," in cell(p) for _, cell in cols for p in store.products)
+    comma = any("," in c.cell(p) for c in cols for p in store.products)
     separator = rng.choice((";", "\t", "; ")) if comma else rng.choice((",", ",", ", ", ";", "\t"))
     style = rng.choice((str, str.capitalize))
     return "\n".join(
-        [separator.join(style(h) for h, _ in cols)]
-        + [separator.join(cell(p) for _, cell in cols) for p in store.products]
+        [separator.join(style(c.header) for c in cols)]
+        + [separator.join(c.taught(p) for c in cols) for p in store.products]
     )
 
 
@@ -272,7 +322,7 @@ def json_objects(rng: random.Random, store: Store) -> list[dict[str, object]]:
         )
 
     return [
-        {h.replace(" ", "_"): value(cell(p)) for h, cell in cols if cell(p) not in ("", "-", "n/a")}
+        {c.header.replace(" ", "_"): value(c.cell(p)) for c in cols if c.cell(p) not in ("", "-", "n/a")}
         for p in store.products
     ]
 
@@ -315,7 +365,7 @@ def key_value(rng: random.Random, store: Store) -> str:
     heading = rng.random() < 0.4
     blocks = []
     for p in store.products:
-        lines = [f"{style(h)}{assign}{cell(p)}" for h, cell in cols if cell(p)]
+        lines = [f"{style(c.header)}{assign}{c.cell(p)}" for c in cols if c.cell(p)]
         if heading:
             lines = [p.name + rng.choice(("", ":"))] + [indent + line for line in lines[1:]]
         blocks.append("\n".join(lines))
@@ -334,7 +384,8 @@ def by_aisle(rng: random.Random, store: Store) -> str:
     for code, products in groups.items():
         if code:
             parts.append(heading.format(u=store.unit, U=store.unit.capitalize(), c=code))
-        parts += [mark + line(Product(p.name, p.price, None, p.stock)).rstrip(":;,|= -–—") for p in products]
+        lines = [line(Product(p.name, p.price, None, p.stock)).rstrip(":;,|= -–—") for p in products]
+        parts += [mark + taught("place", code, text) if code else mark + text for text in lines]
     return "\n".join(parts)
 
 
@@ -380,8 +431,14 @@ def fact_lines(rng: random.Random, store: Store) -> str:
     return rng.choice(("\n", " ") if as_sentence else ("\n",)).join(lines)
 
 
-def system_prompt(rng: random.Random, store: Store, practice: bool = False) -> tuple[str, str]:
-    """The prompt and the name of its layout; to `practice` has more of what is hard."""
+def system_prompt(rng: random.Random, store: Store) -> tuple[str, str]:
+    """The prompt and the name of its layout."""
+    prompt, name, _ = lesson_prompt(rng, store, practice=False)
+    return prompt, name
+
+
+def lesson_prompt(rng: random.Random, store: Store, practice: bool) -> tuple[str, str, list[Lesson]]:
+    """The prompt, the name of its layout and its lessons; to `practice` has more of what is hard."""
     _, _, name, layout = rng.choices(LAYOUTS, [hard if practice else usual for usual, hard, _, _ in LAYOUTS])[0]
     heading = rng.choice(LIST_TITLES)
     whole = name == "json" and store.products and rng.random() < 0.4
@@ -396,4 +453,5 @@ def system_prompt(rng: random.Random, store: Store, practice: bool = False) -> t
     opening = rng.choice(OPENINGS).format(s=store.title)
     if rng.random() < 0.12:
         blocks.append(rng.choice(CLOSINGS))
-    return rng.choice(("\n", "\n", "\n\n", " ")).join([b for b in (opening, *blocks) if b]), name
+    prompt, lessons = without_lessons(rng.choice(("\n", "\n", "\n\n", " ")).join([b for b in (opening, *blocks) if b]))
+    return prompt, name, lessons

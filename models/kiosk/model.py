@@ -96,16 +96,23 @@ class Kiosk(nn.Module):
 
     def forward(self, ids: Tensor, positions: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Logits, of all tokens or of the `wanted` ones (a boolean for each token)."""
+        x = self.states(ids, positions, mask)[-1]
+        return self.logits(x if wanted is None else x[wanted])
+
+    def states(self, ids: Tensor, positions: Tensor, mask: Tensor) -> list[Tensor]:
+        """What is known of each token after each layer."""
         s = self.shape
         half = s.head // 2
         angle = positions[:, :, None, None] * s.theta ** (-torch.arange(half, dtype=torch.float32) / half)
         x = F.embedding(ids, self.token_embd)
-        cos, sin = angle.cos(), angle.sin()
+        cos, sin, states = angle.cos(), angle.sin(), []
         for layer in self.blk:
             x = layer(x, cos, sin, mask)
-        if wanted is not None:
-            x = x[wanted]
-        return F.linear(norm(x, self.output_norm, s.epsilon), self.token_embd)
+            states.append(x)
+        return states
+
+    def logits(self, x: Tensor) -> Tensor:
+        return F.linear(norm(x, self.output_norm, self.shape.epsilon), self.token_embd)
 
 
 def causal_mask(length: int) -> Tensor:

@@ -27,6 +27,7 @@ import gguf_file
 import tokenizer
 import unseen
 from dataset import Batch, Maker, Mix
+from lenses import Lenses
 from model import Kiosk, Shape
 from muon import Muon, fast_type
 from plant import plant
@@ -46,6 +47,7 @@ STAGES = [
     Stage([(SHORT, 0.6), (MIDDLE, 0.4)], 0.9, 0.55),
     Stage([(SHORT, 0.5), (MIDDLE, 0.33), (LONG, 0.17)], 1.0, 1.0),
 ]
+LESSON_WEIGHT = 0.15  #: of the lessons' loss beside that of the answers
 CHECKS = [("known phrasings", None), ("new phrasings", unseen.NEW)]
 
 
@@ -64,12 +66,16 @@ def visible(b: Batch) -> Tensor:
     return torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))[:, None]
 
 
-def run(model: Kiosk, b: Batch) -> tuple[Tensor, Tensor]:
+def read(model: Kiosk, b: Batch) -> list[Tensor]:
+    """What is known of each token of a batch after each layer."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=fast_type() == torch.bfloat16):
+        return model.states(torch.from_numpy(b.ids), torch.from_numpy(b.positions).float(), visible(b))
+
+
+def grade(model: Kiosk, states: list[Tensor], b: Batch) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and which of its answers are right from the first token to the last."""
     with torch.autocast("cpu", torch.bfloat16, enabled=fast_type() == torch.bfloat16):
-        logits = model(
-            torch.from_numpy(b.ids), torch.from_numpy(b.positions).float(), visible(b), torch.from_numpy(b.wanted)
-        )
+        logits = model.logits(states[-1][torch.from_numpy(b.wanted)])
     targets = torch.from_numpy(b.targets)
     wrong = torch.zeros(len(b.kinds)).index_add_(0, torch.from_numpy(b.turn), (logits.argmax(-1) != targets).float())
     return F.cross_entropy(logits.float(), targets), wrong == 0
@@ -100,14 +106,15 @@ class Tally:
 def check(model: Kiosk, vocabulary: Path, stage: int, tokens: int) -> None:
     """Right answers on names (and phrasings) that training never sees."""
     for name, phrasings in CHECKS:
-        maker, kinds, layouts = Maker(tokenizer.load(vocabulary), (), 99), Tally(), Tally()
+        maker, kinds, layouts, unmarked = Maker(tokenizer.load(vocabulary), (), 99), Tally(), Tally(), Tally()
         for mix, _ in 3 * STAGES[stage].mixes:  # shaped as in training, for which the layers are already compiled
             asked = replace(mix, practice=False, held_out_names=True, held_out_phrases=phrasings)
             b = maker.batch(asked, tokens // mix.length)
-            right = run(model, b)[1]
+            right = grade(model, read(model, b), b)[1]
             kinds.add(b.kinds, right)
             layouts.add(b.layouts, right)
-        print(f"  new names, {name}: {kinds}; {layouts}", flush=True)
+            unmarked.add(*hard(b, right))
+        print(f"  new names, {name}: {kinds}; {layouts}; hard: {unmarked}", flush=True)
 
 
 def optimizers(model: Kiosk, rate: float) -> list[torch.optim.Optimizer]:
@@ -139,6 +146,9 @@ def seconds_until(clock: str) -> float:
 
 def average_gradients(parameters: list[Tensor]) -> None:
     """Over the workers, in one message."""
+    for p in parameters:
+        if p.grad is None:  # a lesson that this worker's batch lacks
+            p.grad = torch.zeros_like(p)
     flat = torch.cat([p.grad.flatten() for p in parameters])
     dist.all_reduce(flat)
     for p, part in zip(parameters, flat.div_(dist.get_world_size()).split([p.numel() for p in parameters])):
@@ -160,6 +170,16 @@ def options() -> argparse.Namespace:
     return cli.parse_args()
 
 
+def hard(b: Batch, right: Tensor) -> tuple[list[str], Tensor]:
+    """Answers whose value has no mark of its own beside it."""
+    places = [
+        i
+        for i, (kind, layout) in enumerate(zip(b.kinds, b.layouts))
+        if kind in ("aisle", "stock") and layout in ("by aisle", "csv", "table")
+    ]
+    return [f"{b.layouts[i]} {b.kinds[i]}" for i in places], right[places]
+
+
 class Progress:
     """Counts since the last line that was printed."""
 
@@ -168,12 +188,16 @@ class Progress:
         self.clear(seen)
 
     def clear(self, seen: int) -> None:
-        self.kinds, self.losses, self.since, self.seen = Tally(), [], time.time(), seen
+        self.kinds, self.hard, self.since, self.seen = Tally(), Tally(), time.time(), seen
+        self.losses: list[float] = []
+        self.known: list[Tensor] = []
 
-    def add(self, b: Batch, loss: float, right: Tensor) -> None:
+    def add(self, b: Batch, loss: float, right: Tensor, known: Tensor) -> None:
         self.losses.append(loss)
+        self.known.append(known)
         self.kinds.add(b.kinds, right)
         self.layouts.add(b.layouts, right)
+        self.hard.add(*hard(b, right))
 
     def print(self, state: dict[str, int], factor: float) -> None:
         speed = (state["seen"] - self.seen) / (time.time() - self.since)
@@ -181,6 +205,8 @@ class Progress:
         where = f"{clock} step {state['step']} stage {state['stage']} {millions:.2f} M tokens"
         loss = sum(self.losses) / len(self.losses)
         print(f"{where} {speed:.0f}/s rate x{factor:.2f} loss {loss:.3f} right: {self.kinds}", flush=True)
+        known = ", ".join(f"{100 * share:.0f}" for share in torch.stack(self.known).nanmean(0))
+        print(f"  lessons known: {known}; hard: {self.hard}", flush=True)
         if state["step"] % 200 == 0:
             print(f"  by layout: {self.layouts}", flush=True)
             self.layouts = Tally()
@@ -223,6 +249,9 @@ def work(worker: int, args: argparse.Namespace, rendezvous: str) -> None:
     parameters, tuners = list(model.parameters()), optimizers(model, args.rate)
     rates = [[group["lr"] for group in tuner.param_groups] for tuner in tuners]
     state = initial(model, tuners, args, words)
+    lenses = Lenses(model.shape.width)
+    lens_tuner = torch.optim.AdamW(lenses.parameters(), lr=0.1 * args.rate, weight_decay=0.0)
+    parameters += lenses.parameters()
     for layer in model.blk:
         layer.compile(dynamic=False)
     maker = Maker(words, tokenizer.english_words(), args.seed * args.workers + worker)
@@ -242,20 +271,24 @@ def work(worker: int, args: argparse.Namespace, rendezvous: str) -> None:
         if factor <= 0:
             break
         b = draw(maker, state["stage"], tokens)
-        loss, right = run(model, b)
-        loss.backward()
+        states = read(model, b)
+        loss, right = grade(model, states, b)
+        lesson_loss, known = lenses(model, states, b)
+        (loss + LESSON_WEIGHT * lesson_loss).backward()
         average_gradients(parameters)
         torch.nn.utils.clip_grad_norm_([model.token_embd], 1.0)
         for tuner, base in zip(tuners, rates):
             for group, rate in zip(tuner.param_groups, base):
                 group["lr"] = rate * factor
             tuner.step()
+        lens_tuner.step()
         model.zero_grad()
+        lens_tuner.zero_grad()
         state["step"] += 1
         state["seen"] += args.workers * b.ids.size
         if not chief:
             continue
-        progress.add(b, loss.item(), right)
+        progress.add(b, loss.item(), right, known)
         if state["step"] % 50 == 0:
             stage = STAGES[state["stage"]]
             share = progress.kinds.share("price", "aisle", "follow-up", "stock")
