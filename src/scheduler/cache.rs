@@ -260,7 +260,7 @@ impl<E: Engine> Cache<E> {
         self.release(id);
     }
 
-    /// What a copy of `id` takes, if much of it would be lost without and is not on the shelf.
+    /// Bytes of a copy of `id`, if much of it would be lost without one.
     fn worth_copying_out(&self, id: SeqId) -> Option<usize> {
         let (lost, all) = (self.tree.lost_with(id), self.tree.length(id));
         if lost < WORTH_COPYING || lost < all / 2 || !self.shape().shares_prefixes {
