@@ -1,6 +1,13 @@
-//! What a context's KV cache takes of memory.
+//! What a context's KV cache takes of memory, and memory that nobody needs any more.
 
 use super::Model;
+
+/// Gives the system what was freed: glibc keeps blocks of some megabytes for the next to come.
+pub fn return_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: looks for whole free pages under the allocator's own locks.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
 
 /// llama.cpp keeps keys and values in 16 bits unless told otherwise, and nobody does.
 const BYTES: u64 = 2;

@@ -22,7 +22,7 @@ mod text;
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
 pub use llama::{Attention, EngineOptions, LlamaEngine};
 pub use logs::route_logs;
-pub use memory::kv_cache_bytes;
+pub use memory::{kv_cache_bytes, return_freed};
 pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
 pub use text::Reading;
 

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token};
+use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token, return_freed};
 
 use super::prefix::PrefixTree;
 use super::shelf::{Shelf, WORTH_COPYING};
@@ -244,8 +244,11 @@ impl<E: Engine> Cache<E> {
             self.shelf.limit(self.shelf_bytes);
             return;
         };
-        let share = self.shelf_bytes / cells * most;
-        self.shelf.limit(share.min(self.shelf.bytes()));
+        let (share, kept) = (self.shelf_bytes / cells * most, self.shelf.bytes());
+        self.shelf.limit(share.min(kept));
+        if self.shelf.bytes() < kept {
+            return_freed();
+        }
         while self.parked.len() > usize::from(most > 0)
             && self.parked_cells() > most
             && let Some(id) = self.unpark()
