@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, replace
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 import chat
 from dialogue import Dialogues, Turn
@@ -46,6 +46,7 @@ class Batch:
 
 #: Kinds of lessons with the number of the token, of those that a lesson's text has, that is to be known.
 LESSONS = [("place", 0), ("place", 1), ("column", 0), ("answer", 0)]
+ANSWER = LESSONS.index(("answer", 0))
 #: Which values are to be known in the words before them, of an answer that already names the product.
 FORESEEN = ("aisle", "stock")
 #: What customers ask, by layout where it is special: what is hard is asked more often in training.
@@ -63,16 +64,16 @@ class Maker:
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text).ids
 
-    def conversation(self, turns: list[Turn]) -> tuple[list[int], list[tuple[int, int]]]:
-        """The tokens, and the span of each answer with its end-of-turn token."""
+    def conversation(self, turns: list[Turn]) -> tuple[list[int], list[tuple[int, Encoding]]]:
+        """The tokens, and where each answer begins, with its end-of-turn token."""
         ids: list[int] = []
-        spans = []
+        answers = []
         for turn in turns:
             ids += self.encode(chat.question_text(turn))
-            answer = self.encode(turn.answer + chat.END)
-            spans.append((len(ids), len(ids) + len(answer)))
-            ids += answer + self.encode("\n")
-        return ids[:-1], spans
+            answer = self.tokenizer.encode(turn.answer + chat.END)
+            answers.append((len(ids), answer))
+            ids += answer.ids + self.encode("\n")
+        return ids[:-1], answers
 
     def batch(self, mix: Mix, sequences: int) -> Batch:
         shape = (sequences, mix.length)
@@ -107,7 +108,8 @@ class Maker:
             tools = make_tools(rng, mix.practice) if rng.random() < 0.5 else []
             prompt, layout, lessons = lesson_prompt(rng, store, mix.practice)
             text = chat.system_text(prompt, tools, rng.random() < 0.5)
-            ids = self.encode(text)
+            encoded = self.tokenizer.encode(text)
+            ids = encoded.ids
             if rng.random() < 0.02:  # a client that sends no facts at all
                 store, tools, ids, count, lessons = nothing(store), [], [], 1, []
             if len(ids) > room - 60:
@@ -116,34 +118,34 @@ class Maker:
                 continue
             number += 1
             self.put(b, row, at, ids, 0, number, 0)
-            self.teach(b, row * mix.length + at, text, text.find(prompt), lessons)
+            self.teach(b, row * mix.length + at, encoded, text.find(prompt), lessons)
             root, at = len(ids), at + len(ids)
             asked = ASKED.get(layout) if mix.practice else None
             talk = Dialogues(rng, store, tools, mix.held_out_phrases, asked)
             branches = max(12, int(1.5 * count)) + 3 * len(tools)
             for branch in range(1, branches + 1):
                 turns = talk.conversation()
-                tokens, spans = self.conversation(turns)
+                tokens, answers = self.conversation(turns)
                 if at + len(tokens) > mix.length:
                     break
                 self.put(b, row, at, tokens, root, number, branch)
-                for turn, (start, end) in zip(turns, spans):
+                for turn, (start, said) in zip(turns, answers):
+                    end = start + len(said.ids)
                     b.wanted[row, at + start - 1 : at + end - 1] = True
                     following[at + start - 1 : at + end - 1] = tokens[start:end]
                     answer[at + start - 1 : at + end - 1] = len(b.kinds)
-                    self.foresee(b, row * mix.length + at + start, turn)
+                    self.foresee(b, row * mix.length + at + start, turn, said)
                     b.kinds.append(turn.category)
                     b.layouts.append(layout)
                 at += len(tokens)
 
-    def teach(self, b: Batch, at: int, text: str, start: int, lessons: list[Lesson]) -> None:
-        """Notes what is to be known at which tokens of a system turn that begins at place `at`."""
-        if not lessons:
-            return
-        encoded = self.tokenizer.encode(text)
+    def teach(self, b: Batch, at: int, system: Encoding, start: int, lessons: list[Lesson]) -> None:
+        """Notes what is to be known at which tokens of a system turn, which begins at place `at` and has the prompt from
+        character `start` on.
+        """
         for lesson in lessons:
             known = self.encode(lesson.text)
-            first, last = (encoded.char_to_token(start + c) for c in (lesson.start, lesson.end - 1))
+            first, last = (system.char_to_token(start + c) for c in (lesson.start, lesson.end - 1))
             if first is None or last is None:  # nothing stands there
                 continue
             for number, (kind, part) in enumerate(LESSONS):
@@ -151,14 +153,14 @@ class Maker:
                     token = known[part] if part < len(known) else 0
                     b.lessons[number] += [(at + place, token) for place in range(first, last + 1)]
 
-    def foresee(self, b: Batch, at: int, turn: Turn) -> None:
+    @staticmethod
+    def foresee(b: Batch, at: int, turn: Turn, answer: Encoding) -> None:
         """Notes in which tokens of an answer, which begins at place `at`, its value is to be known."""
         if turn.category not in FORESEEN or turn.value not in turn.answer:
             return
-        encoded = self.tokenizer.encode(turn.answer)
-        value = encoded.char_to_token(turn.answer.rindex(turn.value))
+        value = answer.char_to_token(turn.answer.rindex(turn.value))
         for token in range(max(0, value - 4), value):
-            b.lessons[-1].append((at + token, encoded.ids[value]))
+            b.lessons[ANSWER].append((at + token, answer.ids[value]))
 
     @staticmethod
     def put(b: Batch, row: int, at: int, ids: list[int], position: int, store: int, branch: int) -> None:

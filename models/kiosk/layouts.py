@@ -12,7 +12,7 @@ from store import PREPOSITION, TOPICS, Product, Store
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a reader should know when it reads a part of a prompt: training asks for it there (`train.py`)."""
+    """What a reader should know when it reads a part of a prompt: training asks for it there (`lenses.py`)."""
 
     start: int  #: characters of the prompt
     end: int

@@ -94,10 +94,9 @@ class Kiosk(nn.Module):
         self.blk = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.output_norm = nn.Parameter(torch.ones(shape.width))
 
-    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Logits, of all tokens or of the `wanted` ones (a boolean for each token)."""
-        x = self.states(ids, positions, mask)[-1]
-        return self.logits(x if wanted is None else x[wanted])
+    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Logits of all tokens."""
+        return self.logits(self.states(ids, positions, mask)[-1])
 
     def states(self, ids: Tensor, positions: Tensor, mask: Tensor) -> list[Tensor]:
         """What is known of each token after each layer."""
