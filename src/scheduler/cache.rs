@@ -26,8 +26,8 @@ pub(super) struct Cache<E: Engine> {
     engine: E,
     tree: PrefixTree,
     shelf: Shelf<E::Copied>,
-    /// Bytes of the shelf when nothing is short.
-    shelf_bytes: usize,
+    /// Bytes that the shelf may keep when nothing is short.
+    most_on_shelf: usize,
     free_ids: Vec<SeqId>,
     /// Least recently used first, with the time of that.
     parked: VecDeque<(SeqId, Instant)>,
@@ -36,10 +36,10 @@ pub(super) struct Cache<E: Engine> {
 }
 
 impl<E: Engine> Cache<E> {
-    pub(super) fn new(engine: E, shelf_bytes: usize) -> Self {
+    pub(super) fn new(engine: E, most_on_shelf: usize) -> Self {
         Self {
-            shelf: Shelf::new(shelf_bytes),
-            shelf_bytes,
+            shelf: Shelf::new(most_on_shelf),
+            most_on_shelf,
             free_ids: (0..engine.shape().sequences).rev().map(SeqId).collect(),
             is_parked: vec![false; engine.shape().sequences as usize],
             engine,
@@ -108,7 +108,7 @@ impl<E: Engine> Cache<E> {
     /// if need be, those that it can share with last.
     pub(super) fn acquire(&mut self, tokens: &[Token], now: Instant) -> Option<SeqId> {
         if self.free_ids.is_empty() {
-            for holder in self.tree.holders_of_match(tokens) {
+            for holder in self.tree.longest_match(tokens).1.to_vec() {
                 self.touch(holder, now);
             }
             self.evict();
@@ -166,18 +166,26 @@ impl<E: Engine> Cache<E> {
             return;
         }
         let awaited: Vec<SeqId> = awaited
-            .flat_map(|tokens| self.tree.holders_of_match(tokens))
+            .flat_map(|tokens| self.tree.longest_match(tokens).1)
+            .copied()
             .collect();
         let mut copied = 0;
         for (id, used) in std::mem::take(&mut self.parked) {
-            let bytes = self.worth_copying_out(id).unwrap_or(0);
-            let fits = copied + bytes <= COPIED_AT_ONCE && self.shelf.has_room(bytes);
-            if bytes > 0 && fits && !awaited.contains(&id) && self.copy_out(id) {
-                copied += bytes;
-                self.is_parked[id.0 as usize] = false;
-                self.release(id);
+            let fits =
+                |bytes: &usize| copied + bytes <= COPIED_AT_ONCE && self.shelf.has_room(*bytes);
+            let stays = awaited.contains(&id);
+            let bytes = if stays {
+                None
             } else {
-                self.parked.push_back((id, used));
+                self.worth_copying_out(id)
+            };
+            match bytes.filter(fits) {
+                Some(bytes) if self.copy_out(id, bytes) => {
+                    copied += bytes;
+                    self.is_parked[id.0 as usize] = false;
+                    self.release(id);
+                }
+                _ => self.parked.push_back((id, used)),
             }
         }
     }
@@ -241,10 +249,10 @@ impl<E: Engine> Cache<E> {
     pub(super) fn limit(&mut self, most: Option<usize>) {
         let cells = self.shape().cells.max(1);
         let Some(most) = most else {
-            self.shelf.limit(self.shelf_bytes);
+            self.shelf.limit(self.most_on_shelf);
             return;
         };
-        let (share, kept) = (self.shelf_bytes / cells * most, self.shelf.bytes());
+        let (share, kept) = (self.most_on_shelf / cells * most, self.shelf.bytes());
         self.shelf.limit(share.min(kept));
         if self.shelf.bytes() < kept {
             return_freed();
@@ -259,7 +267,9 @@ impl<E: Engine> Cache<E> {
 
     /// As [`Cache::release`], for what may be wanted again.
     pub(super) fn set_aside(&mut self, id: SeqId) {
-        self.copy_out(id);
+        if let Some(bytes) = self.worth_copying_out(id) {
+            self.copy_out(id, bytes);
+        }
         self.release(id);
     }
 
@@ -273,21 +283,19 @@ impl<E: Engine> Cache<E> {
         self.shelf.could_take(bytes).then_some(bytes)
     }
 
-    /// Puts `id` on the shelf where that is worth it; whether it is there then.
-    fn copy_out(&mut self, id: SeqId) -> bool {
-        let Some(bytes) = self.worth_copying_out(id) else {
-            return false;
-        };
+    /// Puts `id`, whose copy takes so many bytes, on the shelf; whether it is there then.
+    fn copy_out(&mut self, id: SeqId, bytes: usize) -> bool {
         let tokens = self.tree.tokens_of(id);
         if self.shelf.has(&tokens) {
             self.shelf.touch(&tokens);
             return true;
         }
         self.shelf.make_room(&tokens, bytes);
-        let copied = self.engine.copy_out(id);
-        copied
-            .map(|copied| self.shelf.put(&tokens, copied))
-            .is_some()
+        let Some(copied) = self.engine.copy_out(id) else {
+            return false;
+        };
+        self.shelf.put(&tokens, copied);
+        true
     }
 
     /// `id` and the cells that it alone holds are free.

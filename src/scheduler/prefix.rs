@@ -62,12 +62,11 @@ impl PrefixTree {
         self.longest(&self.roots, tokens).length
     }
 
-    /// Who holds all of the longest match.
-    pub(super) fn holders_of_match(&self, tokens: &[Token]) -> Vec<SeqId> {
-        match self.longest(&self.roots, tokens).end {
-            Some((node, _)) => self.nodes[node].holders.clone(),
-            None => Vec::new(),
-        }
+    /// As [`PrefixTree::match_length`], with those who hold all of that.
+    pub(super) fn longest_match(&self, tokens: &[Token]) -> (usize, &[SeqId]) {
+        let found = self.longest(&self.roots, tokens);
+        let holders = found.end.map(|(node, _)| &*self.nodes[node].holders);
+        (found.length, holders.unwrap_or_default())
     }
 
     /// Cells that nobody but `sequence` holds.

@@ -78,9 +78,10 @@ impl<C: Copied> Shelf<C> {
 
     /// What is kept of the longest beginning of `tokens`.
     pub(super) fn find(&self, tokens: &[Token]) -> Option<Found<'_, C>> {
-        let entry = &self.entries[self.place_of_match(tokens)?];
+        let (place, length) = self.longest_match(tokens)?;
+        let entry = &self.entries[place];
         Some(Found {
-            length: self.tree.match_length(tokens),
+            length,
             whole: entry.tokens,
             copied: &entry.copied,
         })
@@ -93,7 +94,7 @@ impl<C: Copied> Shelf<C> {
 
     /// What is kept of the longest beginning of `tokens` has been used.
     pub(super) fn touch(&mut self, tokens: &[Token]) {
-        if let Some(place) = self.place_of_match(tokens)
+        if let Some((place, _)) = self.longest_match(tokens)
             && let Some(entry) = self.entries.remove(place)
         {
             self.entries.push_back(entry);
@@ -103,8 +104,8 @@ impl<C: Copied> Shelf<C> {
     /// Makes room for so many bytes, which it could take, of what `tokens` have in the cache: what
     /// is kept of their beginning goes, if little else is in it, and then the least recently used.
     pub(super) fn make_room(&mut self, tokens: &[Token], bytes: usize) {
-        if let Some(place) = self.place_of_match(tokens)
-            && self.entries[place].tokens < self.tree.match_length(tokens) + WORTH_COPYING
+        if let Some((place, length)) = self.longest_match(tokens)
+            && self.entries[place].tokens < length + WORTH_COPYING
         {
             self.drop_entry(place);
         }
@@ -132,10 +133,11 @@ impl<C: Copied> Shelf<C> {
         });
     }
 
-    fn place_of_match(&self, tokens: &[Token]) -> Option<usize> {
-        let holders = self.tree.holders_of_match(tokens);
+    /// The place of the entry that has the longest beginning of `tokens`, and how long that is.
+    fn longest_match(&self, tokens: &[Token]) -> Option<(usize, usize)> {
+        let (length, holders) = self.tree.longest_match(tokens);
         let holds = |entry: &Entry<C>| holders.first() == Some(&entry.number);
-        self.entries.iter().position(holds)
+        Some((self.entries.iter().position(holds)?, length))
     }
 
     fn drop_entry(&mut self, place: usize) {
@@ -155,7 +157,7 @@ impl<C: Copied> Shelf<C> {
         for entry in &self.entries {
             let tokens = self.tree.tokens_of(entry.number);
             assert_eq!(tokens.len(), entry.tokens);
-            let holders = self.tree.holders_of_match(&tokens);
+            let (_, holders) = self.tree.longest_match(&tokens);
             assert_eq!(holders, [entry.number], "one is the beginning of another");
         }
     }
