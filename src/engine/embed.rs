@@ -7,7 +7,7 @@ use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
-use super::llama::{flash_policy, index};
+use super::llama::index;
 use super::model::backend;
 use super::{Attention, DecodeError, LoadError, Model, Token};
 
@@ -106,7 +106,7 @@ impl<'model> LlamaEmbedder<'model> {
             .with_n_threads(threads)
             .with_n_threads_batch(threads)
             .with_kv_unified(true)
-            .with_flash_attention_policy(flash_policy(attention))
+            .with_flash_attention_policy(attention.policy())
             .with_no_perf(true);
         let context = model
             .weights()

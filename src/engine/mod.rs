@@ -7,6 +7,7 @@
 //! [`Embedder`] is what makes vectors of texts, and [`LlamaEmbedder`] the real one.
 #![allow(unsafe_code)]
 
+mod attention;
 pub mod cpu;
 mod embed;
 pub mod fake;
@@ -19,8 +20,9 @@ mod pages;
 pub mod quantize;
 mod text;
 
+pub use attention::Attention;
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
-pub use llama::{Attention, EngineOptions, LlamaEngine};
+pub use llama::{EngineOptions, LlamaEngine};
 pub use logs::route_logs;
 pub use memory::{kv_cache_bytes, return_freed};
 pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};

@@ -1,0 +1,151 @@
+//! Which of llama.cpp's two ways to compute attention suits a model, and what it costs.
+
+use llama_cpp_sys_2::{
+    LLAMA_FLASH_ATTN_TYPE_DISABLED, LLAMA_FLASH_ATTN_TYPE_ENABLED, llama_flash_attn_type,
+};
+
+use super::llama::EngineOptions;
+use super::model::Model;
+
+/// Two ways to the same numbers, but for rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attention {
+    /// One matrix product over all rows and cells, summed in 32 bits.
+    Plain,
+    /// Cell by cell for each row, summed in 16 bits.
+    Flash,
+}
+
+impl Attention {
+    pub(super) fn policy(self) -> llama_flash_attn_type {
+        match self {
+            Self::Plain => LLAMA_FLASH_ATTN_TYPE_DISABLED,
+            Self::Flash => LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        }
+    }
+}
+
+/// What the choice of attention depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weight {
+    heads: u32,
+    kv_heads: u32,
+    layers: u32,
+    parameters: u64,
+}
+
+impl Weight {
+    pub(super) fn of(model: &Model) -> Self {
+        Self {
+            heads: model.weights().n_head(),
+            kv_heads: model.weights().n_head_kv(),
+            layers: model.weights().n_layer(),
+            parameters: model.info().parameters,
+        }
+    }
+
+    /// Whether a row at the depth of a store's prompt spends its time in attention, not in weights.
+    ///
+    /// From decode speeds of models of 13 M and 494 M parameters on x86-64: flash attention takes
+    /// some 40 ns a head and cell whatever the head's size, the weights some 0.025 ns each.
+    #[allow(clippy::cast_precision_loss)] // an estimate
+    fn is_mostly_attention(self) -> bool {
+        const DEPTH: f64 = 768.0;
+        const CELL_NS: f64 = 40.0;
+        const WEIGHT_NS: f64 = 0.025;
+        let attention = f64::from(self.heads) * f64::from(self.layers) * DEPTH * CELL_NS;
+        attention > 1.5 * WEIGHT_NS * self.parameters as f64
+    }
+
+    /// Cells of a sequence that are copied at most. With plain attention llama.cpp keeps values
+    /// number by number, each with those of other cells; where the sequence's cells do not lie
+    /// together it notes every number that it copies in a record of 32 bytes.
+    pub(super) fn most_copied(self, attention: Attention) -> usize {
+        const MOST_RECORDS: u32 = 4 << 20;
+        const WIDEST_HEAD: u32 = 128;
+        let numbers = self.layers * self.kv_heads * WIDEST_HEAD;
+        match attention {
+            Attention::Plain => (MOST_RECORDS / numbers.max(1)) as usize,
+            Attention::Flash => usize::MAX,
+        }
+    }
+
+    /// See [`Shape::crowd_cells`]: with plain attention a row computes with the cells of others as
+    /// with its own, and that takes some 6 ns a head (BENCHMARKS.md), less where threads share it;
+    /// of a step as a whole small models gain little by threads. Flash attention leaves the cells
+    /// of others out; the models that have it gained nothing when fewer ran together.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    pub(super) fn crowd_cells(self, attention: Attention, threads: u32) -> Option<usize> {
+        const CELL_NS: f64 = 6.0;
+        const WEIGHT_NS: f64 = 0.03;
+        let heads = f64::from(self.heads) * f64::from(self.layers);
+        let cell = CELL_NS * heads / f64::from(threads);
+        (attention == Attention::Plain)
+            .then_some((WEIGHT_NS * self.parameters as f64 / cell) as usize)
+    }
+}
+
+/// Flash attention on a CPU walks cell by cell, leaves out those of other requests, and reads
+/// prompts faster. The plain path is one matrix product over all rows and all used cells: much
+/// faster where rows share cells and attention is what a row is made of, much slower where long
+/// prompts have nothing in common. It needs a number for every head, row and cell, which a large
+/// context cannot afford.
+pub(super) fn attention(options: EngineOptions, weight: Weight) -> Attention {
+    const MOST_BYTES: u64 = 512 << 20;
+    let rows = u64::from(options.cells) * u64::from(options.batch_rows);
+    let affordable = rows * u64::from(weight.heads) * 4 <= MOST_BYTES;
+    let suits = if affordable && weight.is_mostly_attention() {
+        Attention::Plain
+    } else {
+        Attention::Flash
+    };
+    options.attention.unwrap_or(suits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_is_plain_for_small_models_whose_scores_fit() {
+        let options = EngineOptions {
+            cells: 8192,
+            sequences: 16,
+            batch_rows: 512,
+            threads: 1,
+            attention: None,
+        };
+        let kiosk = Weight {
+            heads: 4,
+            kv_heads: 2,
+            layers: 5,
+            parameters: 6_000_000,
+        };
+        let qwen2_5_0_5b = Weight {
+            heads: 14,
+            kv_heads: 2,
+            layers: 24,
+            parameters: 494_000_000,
+        };
+        assert_eq!(attention(options, kiosk), Attention::Plain);
+        assert_eq!(attention(options, qwen2_5_0_5b), Attention::Flash);
+        assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash, 2), None);
+        // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
+        assert_eq!(kiosk.crowd_cells(Attention::Plain, 1), Some(1500));
+        assert!(kiosk.most_copied(Attention::Plain) > 2048);
+        let large = EngineOptions {
+            cells: 131_072,
+            ..options
+        };
+        assert_eq!(attention(large, kiosk), Attention::Flash);
+        let chosen = EngineOptions {
+            attention: Some(Attention::Plain),
+            ..large
+        };
+        assert_eq!(attention(chosen, qwen2_5_0_5b), Attention::Plain);
+    }
+}
