@@ -13,6 +13,7 @@ use crate::telemetry::Metrics;
 
 mod crowded;
 mod governed;
+mod parked;
 mod scoring;
 
 const SHAPE: Shape = Shape {
@@ -53,6 +54,16 @@ fn prompt(seed: usize, length: usize) -> Vec<Token> {
 
 fn job(prompt: &[Token], max_tokens: u32) -> (Job, Receiver<Event>) {
     Job::greedy(prompt, max_tokens)
+}
+
+fn submit(
+    scheduler: &mut Scheduler<FakeEngine>,
+    prompt: &[Token],
+    max_tokens: u32,
+) -> Receiver<Event> {
+    let (job, events) = job(prompt, max_tokens);
+    scheduler.submit(job);
+    events
 }
 
 /// The answer that a lone run gives.
@@ -124,8 +135,7 @@ fn run_dry(scheduler: &mut Scheduler<FakeEngine>) {
 fn an_answer_is_what_the_engine_says_and_ends_at_max_tokens() {
     let mut scheduler = scheduler(SHAPE);
     let prompt = prompt(1, 100);
-    let (job, mut events) = job(&prompt, 20);
-    scheduler.submit(job);
+    let mut events = submit(&mut scheduler, &prompt, 20);
     run_dry(&mut scheduler);
     let (text, end) = received(&mut events);
     assert_eq!(text, expected(&prompt, 20));
@@ -146,8 +156,7 @@ fn requests_that_join_late_decode_together_with_those_running() {
     let prompts: Vec<_> = (0..4).map(|seed| prompt(seed, 10 + seed)).collect();
     let mut receivers = Vec::new();
     for prompt in &prompts {
-        let (job, receiver) = job(prompt, 50);
-        scheduler.submit(job);
+        let receiver = submit(&mut scheduler, prompt, 50);
         receivers.push(receiver);
         step(&mut scheduler);
         step(&mut scheduler);
@@ -188,8 +197,7 @@ fn a_full_cache_puts_the_latest_back_and_nobody_notices() {
     let prompts: Vec<_> = (0..3).map(|seed| prompt(seed, 20)).collect();
     let mut receivers = Vec::new();
     for prompt in &prompts {
-        let (job, receiver) = job(prompt, 60);
-        scheduler.submit(job);
+        let receiver = submit(&mut scheduler, prompt, 60);
         receivers.push(receiver);
     }
     run_dry(&mut scheduler);
@@ -225,8 +233,7 @@ fn a_stop_token_ends_an_answer_without_its_text() {
 #[test]
 fn when_the_grace_time_ends_everyone_is_told() {
     let mut scheduler = scheduler(SHAPE);
-    let (job, mut events) = job(&prompt(1, 20), 300);
-    scheduler.submit(job);
+    let mut events = submit(&mut scheduler, &prompt(1, 20), 300);
     step(&mut scheduler);
     scheduler.fail_all(JobError::ShuttingDown);
     check_integrity(&scheduler);
@@ -246,8 +253,7 @@ fn kiosks_at_once_compute_their_common_prompt_once() {
     let mut scheduler = scheduler(SHAPE);
     let mut receivers = Vec::new();
     for question in 0..4 {
-        let (job, receiver) = job(&kiosk(question), 5);
-        scheduler.submit(job);
+        let receiver = submit(&mut scheduler, &kiosk(question), 5);
         receivers.push(receiver);
     }
     run_dry(&mut scheduler);
@@ -267,8 +273,7 @@ fn kiosks_at_once_compute_their_common_prompt_once() {
 fn a_later_kiosk_finds_the_prompt_of_an_ended_one() {
     let mut scheduler = scheduler(SHAPE);
     for question in 0..3 {
-        let (job, mut events) = job(&kiosk(question), 5);
-        scheduler.submit(job);
+        let mut events = submit(&mut scheduler, &kiosk(question), 5);
         run_dry(&mut scheduler);
         assert_eq!(received(&mut events).0, expected(&kiosk(question), 5));
     }
@@ -280,14 +285,12 @@ fn a_later_kiosk_finds_the_prompt_of_an_ended_one() {
 fn the_next_turn_of_a_conversation_starts_where_the_last_ended() {
     let mut scheduler = scheduler(SHAPE);
     let first = kiosk(0);
-    let (opening, _events) = job(&first, 5);
-    scheduler.submit(opening);
+    let _events = submit(&mut scheduler, &first, 5);
     run_dry(&mut scheduler);
     let mut second = first.clone();
     second.extend(FakeEngine::new(SHAPE).continuation(&first, 5));
     second.extend(prompt(9, 7));
-    let (job, mut events) = job(&second, 5);
-    scheduler.submit(job);
+    let mut events = submit(&mut scheduler, &second, 5);
     run_dry(&mut scheduler);
     let (text, end) = received(&mut events);
     assert_eq!(text, expected(&second, 5));
@@ -302,31 +305,11 @@ fn a_model_that_cannot_share_is_served_without() {
         ..SHAPE
     });
     for question in 0..2 {
-        let (job, mut events) = job(&kiosk(question), 5);
-        scheduler.submit(job);
+        let mut events = submit(&mut scheduler, &kiosk(question), 5);
         run_dry(&mut scheduler);
         assert_eq!(received(&mut events).0, expected(&kiosk(question), 5));
         assert_eq!(scheduler.cache.used(), 0);
     }
-}
-
-#[test]
-fn parked_beginnings_give_way_to_running_requests() {
-    let mut scheduler = scheduler(Shape {
-        cells: 400,
-        crowd_cells: Some(100_000),
-        ..SHAPE
-    });
-    for seed in 0..20 {
-        let prompt = prompt(seed, 150 + seed);
-        let (job, mut events) = job(&prompt, 20);
-        scheduler.submit(job);
-        run_dry(&mut scheduler);
-        assert_eq!(received(&mut events).0, expected(&prompt, 20));
-        // One beginning at most is larger than what may be kept.
-        assert!(scheduler.cache.parked_cells() < 200);
-    }
-    assert_eq!(scheduler.metrics.preemptions.get(), 0);
 }
 
 #[test]
@@ -369,8 +352,7 @@ fn whoever_has_priority_is_taken_up_first() {
 #[test]
 fn a_question_goes_before_a_document_that_does_not_fit_yet() {
     let mut scheduler = scheduler(SHAPE);
-    let (answer, _unread) = job(&prompt(1, 200), 100);
-    scheduler.submit(answer);
+    let _unread = submit(&mut scheduler, &prompt(1, 200), 100);
     step(&mut scheduler);
     let (document, mut late) = job(&prompt(2, 400), 5);
     let (question, mut soon) = job(&prompt(3, 20), 5);
@@ -395,8 +377,7 @@ fn flex_makes_way_and_goes_on_where_it_was() {
     for _ in 0..10 {
         step(&mut scheduler);
     }
-    let (urgent, mut soon) = job(&prompt(2, 20), 5);
-    scheduler.submit(urgent);
+    let mut soon = submit(&mut scheduler, &prompt(2, 20), 5);
     for _ in 0..8 {
         step(&mut scheduler);
     }
@@ -414,15 +395,13 @@ fn a_prompt_is_read_however_much_others_draft() {
         let mut scheduler = over(FakeEngine::forgetful(Shape { cells, ..SHAPE }));
         let mut receivers = Vec::new();
         for seed in 0..3 {
-            let (job, receiver) = job(&prompt(seed, 4), 25);
-            scheduler.submit(job);
+            let receiver = submit(&mut scheduler, &prompt(seed, 4), 25);
             receivers.push(receiver);
         }
         for _ in 0..8 {
             step(&mut scheduler);
         }
-        let (newcomer, mut events) = job(&prompt(9, 64), 1);
-        scheduler.submit(newcomer);
+        let mut events = submit(&mut scheduler, &prompt(9, 64), 1);
         for _ in 0..5 {
             step(&mut scheduler);
         }
@@ -435,8 +414,7 @@ fn a_prompt_is_read_however_much_others_draft() {
 fn an_answer_that_repeats_itself_takes_fewer_steps_and_stays_the_same() {
     let mut scheduler = over(FakeEngine::forgetful(SHAPE));
     let prompt = prompt(1, 20);
-    let (job, mut events) = job(&prompt, 200);
-    scheduler.submit(job);
+    let mut events = submit(&mut scheduler, &prompt, 200);
     run_dry(&mut scheduler);
     let (text, end) = received(&mut events);
     let right = expected_of(&FakeEngine::forgetful(SHAPE), &prompt, 200);
@@ -496,127 +474,10 @@ fn a_prediction_is_drafted_where_the_answer_follows_it_and_counted() {
 fn nothing_is_drafted_when_speculation_is_off() {
     let mut scheduler = over(FakeEngine::forgetful(SHAPE));
     scheduler.limits.speculation = false;
-    let (job, _events) = job(&prompt(1, 20), 100);
-    scheduler.submit(job);
+    let _events = submit(&mut scheduler, &prompt(1, 20), 100);
     run_dry(&mut scheduler);
     assert_eq!(scheduler.metrics.drafted_tokens.get(), 0);
     assert_eq!(scheduler.cache.engine().decodes, 100);
-}
-
-/// Asks four unrelated questions, each twice; how much of the second ones was known.
-fn asked_twice(scheduler: &mut Scheduler<FakeEngine>) -> Vec<u32> {
-    let mut ask = |seed| {
-        let prompt = prompt(seed, 101);
-        let (job, mut events) = job(&prompt, 2);
-        scheduler.submit(job);
-        run_dry(scheduler);
-        let (text, end) = received(&mut events);
-        assert_eq!(text, expected(&prompt, 2));
-        match end {
-            Some(Event::Finished(finished)) => finished.cached_tokens,
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!((0..4).map(&mut ask).collect::<Vec<_>>(), [0; 4]);
-    (0..4).map(ask).collect()
-}
-
-#[test]
-fn conversations_without_anything_in_common_stay_where_keeping_them_costs_nothing() {
-    let mut scheduler = scheduler(SHAPE);
-    assert_eq!(asked_twice(&mut scheduler), [100; 4]);
-    assert_eq!(scheduler.cache.engine().copied_in, 0);
-}
-
-#[test]
-fn where_keeping_them_in_the_cache_costs_something_they_are_kept_beside_it() {
-    let crowded = || {
-        FakeEngine::new(Shape {
-            crowd_cells: Some(100_000),
-            ..SHAPE
-        })
-    };
-    let mut scheduler = with_parked_bytes(crowded(), 500);
-    assert_eq!(asked_twice(&mut scheduler), [100; 4]);
-    assert_eq!(scheduler.cache.engine().copied_in, 4 * 102);
-    assert!((1..=500).contains(&scheduler.metrics.parked_bytes.get()));
-
-    let mut without = with_parked_bytes(crowded(), 0);
-    assert_eq!(asked_twice(&mut without), [0; 4]);
-}
-
-#[test]
-fn what_the_shelf_has_is_waited_for_where_there_is_no_room_for_all_of_it() {
-    let mut scheduler = scheduler(SHAPE);
-    let long = prompt(0, 420);
-    for tokens in [&long, &prompt(1, 400)] {
-        let (job, _events) = job(tokens, 20);
-        scheduler.submit(job);
-        run_dry(&mut scheduler);
-    }
-    assert!(scheduler.cache.shelf_bytes() >= 420);
-    let (other, _others_events) = job(&prompt(2, 120), 40);
-    scheduler.submit(other);
-    step(&mut scheduler);
-    let before = scheduler.cache.engine().rows;
-    for question in 0..3 {
-        let (job, _events) = job(&[&long[..150], &prompt(3 + question, 5)].concat(), 2);
-        scheduler.submit(job);
-    }
-    run_dry(&mut scheduler);
-    assert_eq!(scheduler.cache.engine().copied_in, 0);
-    let rows = scheduler.cache.engine().rows - before;
-    assert!(
-        rows < 2 * 150 + 120,
-        "the beginning was computed once: {rows}"
-    );
-}
-
-#[test]
-fn what_others_under_way_share_is_not_copied_beside_them() {
-    let mut scheduler = scheduler(Shape {
-        crowd_cells: Some(100_000),
-        ..SHAPE
-    });
-    let store = prompt(0, 100);
-    let history = [&*store, &prompt(1, 80)].concat();
-    for tokens in [&history, &prompt(2, 70)] {
-        let (job, _events) = job(tokens, 2);
-        scheduler.submit(job);
-        run_dry(&mut scheduler);
-    }
-    let (kiosk, _kiosks_events) = job(&[&*store, &prompt(3, 5)].concat(), 40);
-    scheduler.submit(kiosk);
-    step(&mut scheduler);
-    let copied = scheduler.cache.engine().copied_in;
-    assert!(copied > 180, "the store's prompt was on the shelf");
-    let (again, mut events) = job(&history, 2);
-    scheduler.submit(again);
-    run_dry(&mut scheduler);
-    assert_eq!(received(&mut events).0, expected(&history, 2));
-    assert_eq!(scheduler.cache.engine().copied_in, copied);
-}
-
-#[test]
-fn what_was_preempted_is_copied_back_instead_of_computed_again() {
-    let mut scheduler = scheduler(Shape {
-        cells: 400,
-        ..SHAPE
-    });
-    let clients: Vec<_> = (0..2)
-        .map(|seed| {
-            let prompt = prompt(seed, 150);
-            let (job, events) = job(&prompt, 100);
-            scheduler.submit(job);
-            (prompt, events)
-        })
-        .collect();
-    run_dry(&mut scheduler);
-    for (prompt, mut events) in clients {
-        assert_eq!(received(&mut events).0, expected(&prompt, 100));
-    }
-    assert!(scheduler.metrics.preemptions.get() > 0);
-    assert!(scheduler.cache.engine().rows < 2 * 250 + 20);
 }
 
 #[derive(Debug, Clone)]

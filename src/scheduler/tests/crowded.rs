@@ -8,12 +8,8 @@ const NARROW: Shape = Shape {
     ..SHAPE
 };
 
-fn submit(
-    scheduler: &mut Scheduler<FakeEngine>,
-    prompt: Vec<Token>,
-) -> (Vec<Token>, Receiver<Event>) {
-    let (job, events) = job(&prompt, 10);
-    scheduler.submit(job);
+fn ask(scheduler: &mut Scheduler<FakeEngine>, prompt: Vec<Token>) -> (Vec<Token>, Receiver<Event>) {
+    let events = submit(scheduler, &prompt, 10);
     (prompt, events)
 }
 
@@ -31,10 +27,10 @@ fn most_together(scheduler: &mut Scheduler<FakeEngine>) -> usize {
 fn unrelated_prompts_go_one_after_the_other_and_all_are_answered() {
     let mut scheduler = scheduler(NARROW);
     // What a step takes has to be known.
-    let _known = submit(&mut scheduler, prompt(9, 5));
+    let _known = ask(&mut scheduler, prompt(9, 5));
     run_dry(&mut scheduler);
     let mut all: Vec<_> = (0..5)
-        .map(|seed| submit(&mut scheduler, prompt(seed, 50)))
+        .map(|seed| ask(&mut scheduler, prompt(seed, 50)))
         .collect();
     assert_eq!(most_together(&mut scheduler), 1);
     for (prompt, events) in &mut all {
@@ -45,17 +41,17 @@ fn unrelated_prompts_go_one_after_the_other_and_all_are_answered() {
 #[test]
 fn those_that_share_their_prompt_run_together_and_go_before_one_that_does_not() {
     let mut scheduler = scheduler(NARROW);
-    let _known = submit(&mut scheduler, prompt(7, 60));
+    let _known = ask(&mut scheduler, prompt(7, 60));
     run_dry(&mut scheduler);
-    let ask = |scheduler: &mut Scheduler<FakeEngine>, seed: usize| {
+    let kiosk = |scheduler: &mut Scheduler<FakeEngine>, seed: usize| {
         let mut asked = prompt(7, 60);
         asked.push(Token(i32::try_from(seed).expect("small")));
-        submit(scheduler, asked)
+        ask(scheduler, asked)
     };
-    let mut first = ask(&mut scheduler, 0);
+    let mut first = kiosk(&mut scheduler, 0);
     step(&mut scheduler);
-    let mut unrelated = submit(&mut scheduler, prompt(3, 300));
-    let mut others: Vec<_> = (1..4).map(|seed| ask(&mut scheduler, seed)).collect();
+    let mut unrelated = ask(&mut scheduler, prompt(3, 300));
+    let mut others: Vec<_> = (1..4).map(|seed| kiosk(&mut scheduler, seed)).collect();
     step(&mut scheduler);
     assert_eq!(scheduler.running.len(), 4, "the one in between waits");
     assert!(received(&mut unrelated.1).1.is_none());
@@ -69,9 +65,9 @@ fn those_that_share_their_prompt_run_together_and_go_before_one_that_does_not() 
 #[test]
 fn a_higher_class_does_not_wait_for_the_sake_of_others() {
     let mut scheduler = scheduler(NARROW);
-    let _known = submit(&mut scheduler, prompt(9, 5));
+    let _known = ask(&mut scheduler, prompt(9, 5));
     run_dry(&mut scheduler);
-    let _usual = submit(&mut scheduler, prompt(1, 200));
+    let _usual = ask(&mut scheduler, prompt(1, 200));
     step(&mut scheduler);
     let (mut urgent, _events) = job(&prompt(2, 200), 10);
     urgent.class = Class::Priority;

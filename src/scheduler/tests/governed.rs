@@ -27,8 +27,7 @@ fn fewer_rows_run_and_all_answers_are_whole_in_the_end() {
     let mut all: Vec<_> = (0..6)
         .map(|seed| {
             let prompt = prompt(seed, 20);
-            let (job, events) = job(&prompt, 10);
-            scheduler.submit(job);
+            let events = submit(&mut scheduler, &prompt, 10);
             (prompt, events)
         })
         .collect();
@@ -78,8 +77,7 @@ fn flex_is_parked_in_mid_answer_and_goes_on_as_if_nothing_had_been() {
 fn what_is_kept_of_ended_requests_shrinks_to_its_share() {
     let mut scheduler = scheduler(SHAPE);
     for seed in 0..3 {
-        let (job, _events) = job(&prompt(seed, 100), 2);
-        scheduler.submit(job);
+        let _events = submit(&mut scheduler, &prompt(seed, 100), 2);
         run_dry(&mut scheduler);
     }
     let kept = scheduler.cache.parked_cells();
@@ -123,8 +121,7 @@ fn requests_share_the_energy_of_the_engines_time() {
     let mut scheduler = obeying(Measures::NONE);
     let mut all = Vec::new();
     for seed in 0..3 {
-        let (job, events) = job(&prompt(seed, 40), 8);
-        scheduler.submit(job);
+        let events = submit(&mut scheduler, &prompt(seed, 40), 8);
         all.push(events);
     }
     run_dry(&mut scheduler);
@@ -145,8 +142,7 @@ fn requests_share_the_energy_of_the_engines_time() {
 #[test]
 fn energy_that_nobody_knows_is_not_0() {
     let mut scheduler = scheduler(SHAPE);
-    let (job, mut events) = job(&prompt(1, 40), 8);
-    scheduler.submit(job);
+    let mut events = submit(&mut scheduler, &prompt(1, 40), 8);
     run_dry(&mut scheduler);
     let Some(Event::Finished(finished)) = received(&mut events).1 else {
         panic!("no end");

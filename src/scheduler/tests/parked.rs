@@ -1,0 +1,130 @@
+//! Beginnings whose request has ended, in the cache and beside it.
+
+use super::*;
+
+#[test]
+fn parked_beginnings_give_way_to_running_requests() {
+    let mut scheduler = scheduler(Shape {
+        cells: 400,
+        crowd_cells: Some(100_000),
+        ..SHAPE
+    });
+    for seed in 0..20 {
+        let prompt = prompt(seed, 150 + seed);
+        let mut events = submit(&mut scheduler, &prompt, 20);
+        run_dry(&mut scheduler);
+        assert_eq!(received(&mut events).0, expected(&prompt, 20));
+        // One beginning at most is larger than what may be kept.
+        assert!(scheduler.cache.parked_cells() < 200);
+    }
+    assert_eq!(scheduler.metrics.preemptions.get(), 0);
+}
+
+/// Asks four unrelated questions, each twice; how much of the second ones was known.
+fn asked_twice(scheduler: &mut Scheduler<FakeEngine>) -> Vec<u32> {
+    let mut ask = |seed| {
+        let prompt = prompt(seed, 101);
+        let mut events = submit(scheduler, &prompt, 2);
+        run_dry(scheduler);
+        let (text, end) = received(&mut events);
+        assert_eq!(text, expected(&prompt, 2));
+        match end {
+            Some(Event::Finished(finished)) => finished.cached_tokens,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((0..4).map(&mut ask).collect::<Vec<_>>(), [0; 4]);
+    (0..4).map(ask).collect()
+}
+
+#[test]
+fn conversations_without_anything_in_common_stay_where_keeping_them_costs_nothing() {
+    let mut scheduler = scheduler(SHAPE);
+    assert_eq!(asked_twice(&mut scheduler), [100; 4]);
+    assert_eq!(scheduler.cache.engine().copied_in, 0);
+}
+
+#[test]
+fn where_keeping_them_in_the_cache_costs_something_they_are_kept_beside_it() {
+    let crowded = || {
+        FakeEngine::new(Shape {
+            crowd_cells: Some(100_000),
+            ..SHAPE
+        })
+    };
+    let mut scheduler = with_parked_bytes(crowded(), 500);
+    assert_eq!(asked_twice(&mut scheduler), [100; 4]);
+    assert_eq!(scheduler.cache.engine().copied_in, 4 * 102);
+    assert!((1..=500).contains(&scheduler.metrics.parked_bytes.get()));
+
+    let mut without = with_parked_bytes(crowded(), 0);
+    assert_eq!(asked_twice(&mut without), [0; 4]);
+}
+
+#[test]
+fn what_the_shelf_has_is_waited_for_where_there_is_no_room_for_all_of_it() {
+    let mut scheduler = scheduler(SHAPE);
+    let long = prompt(0, 420);
+    for tokens in [&long, &prompt(1, 400)] {
+        let _events = submit(&mut scheduler, tokens, 20);
+        run_dry(&mut scheduler);
+    }
+    assert!(scheduler.cache.shelf_bytes() >= 420);
+    let _others_events = submit(&mut scheduler, &prompt(2, 120), 40);
+    step(&mut scheduler);
+    let before = scheduler.cache.engine().rows;
+    for question in 0..3 {
+        let asked = [&long[..150], &prompt(3 + question, 5)].concat();
+        let _events = submit(&mut scheduler, &asked, 2);
+    }
+    run_dry(&mut scheduler);
+    assert_eq!(scheduler.cache.engine().copied_in, 0);
+    let rows = scheduler.cache.engine().rows - before;
+    assert!(
+        rows < 2 * 150 + 120,
+        "the beginning was computed once: {rows}"
+    );
+}
+
+#[test]
+fn what_others_under_way_share_is_not_copied_beside_them() {
+    let mut scheduler = scheduler(Shape {
+        crowd_cells: Some(100_000),
+        ..SHAPE
+    });
+    let store = prompt(0, 100);
+    let history = [&*store, &prompt(1, 80)].concat();
+    for tokens in [&history, &prompt(2, 70)] {
+        let _events = submit(&mut scheduler, tokens, 2);
+        run_dry(&mut scheduler);
+    }
+    let _kiosks_events = submit(&mut scheduler, &[&*store, &prompt(3, 5)].concat(), 40);
+    step(&mut scheduler);
+    let copied = scheduler.cache.engine().copied_in;
+    assert!(copied > 180, "the store's prompt was on the shelf");
+    let mut events = submit(&mut scheduler, &history, 2);
+    run_dry(&mut scheduler);
+    assert_eq!(received(&mut events).0, expected(&history, 2));
+    assert_eq!(scheduler.cache.engine().copied_in, copied);
+}
+
+#[test]
+fn what_was_preempted_is_copied_back_instead_of_computed_again() {
+    let mut scheduler = scheduler(Shape {
+        cells: 400,
+        ..SHAPE
+    });
+    let clients: Vec<_> = (0..2)
+        .map(|seed| {
+            let prompt = prompt(seed, 150);
+            let events = submit(&mut scheduler, &prompt, 100);
+            (prompt, events)
+        })
+        .collect();
+    run_dry(&mut scheduler);
+    for (prompt, mut events) in clients {
+        assert_eq!(received(&mut events).0, expected(&prompt, 100));
+    }
+    assert!(scheduler.metrics.preemptions.get() > 0);
+    assert!(scheduler.cache.engine().rows < 2 * 250 + 20);
+}
