@@ -52,6 +52,8 @@ lay_out() {
     install -D -m 644 -t "$lib/backends" "$built"/backends/libggml-cpu-*.so
     # It uses AMX, which virtual machines list without enabling it; the program never loads it.
     rm -f "$lib/backends/libggml-cpu-sapphirerapids.so"
+    # The same as armv8.6 (llama.cmake).
+    rm -f "$lib"/backends/libggml-cpu-armv9.2_*.so
     # A bare Debian has no libgomp1, and a box in a store no network to get it from. The rest of GCC's runtime is on every
     # system, and this one's would ask for a newer glibc than edgellm does.
     install -m 644 -t "$lib" "$(path_of libgomp.so.1)"

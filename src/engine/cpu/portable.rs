@@ -160,7 +160,18 @@ fn load_from(folder: &Path) -> Result<PathBuf, NoLibrary> {
     if unsafe { llama_cpp_sys_2::ggml_backend_reg_count() } == 0 {
         return Err(refused(folder));
     }
-    Ok(folder.to_owned())
+    Ok(chosen_from(folder).unwrap_or_else(|| folder.to_owned()))
+}
+
+/// Which library of `folder` is loaded: ggml does not say it in a log that is kept.
+#[cfg(all(feature = "portable", not(target_arch = "x86_64")))]
+fn chosen_from(folder: &Path) -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let mut files = maps
+        .lines()
+        .filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
+    let chosen = files.find(|file| file.starts_with(folder))?;
+    Some(chosen.to_owned())
 }
 
 #[cfg(feature = "portable")]
