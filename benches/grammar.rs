@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgellm::engine::{Model, Token};
-use edgellm::grammar::{Grammar, Grammars, Guide, Schema};
+use edgellm::grammar::{Grammar, GrammarError, Grammars, Guide, Schema};
 use edgellm::sampling::{Sampler, SamplingParams};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -361,11 +361,7 @@ fn hostile(grammars: &Grammars, vocabulary: usize) -> bool {
         let started = Instant::now();
         let guide = Schema::new(schema, false)
             .map_err(|misfit| format!("{}: {misfit}", misfit.path))
-            .and_then(|schema| {
-                grammars
-                    .guide(&Grammar::schema(&schema))
-                    .map_err(|e| e.to_string())
-            });
+            .and_then(|schema| guide_of(grammars, &schema).map_err(|e| e.to_string()));
         let compiled = started.elapsed();
         let (longest, median, outcome) = match guide {
             Ok(guide) => {
@@ -392,6 +388,14 @@ fn hostile(grammars: &Grammars, vocabulary: usize) -> bool {
     kept
 }
 
+fn guide_of(grammars: &Grammars, schema: &Schema) -> Result<Guide, GrammarError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let grammar = Grammar::schema(schema);
+    runtime
+        .expect("a runtime")
+        .block_on(grammars.guide(&grammar))
+}
+
 /// Sampling of eight rows, free and held to a list of articles, as a share of a step's time.
 fn rows(grammars: &Grammars, vocabulary: usize) {
     const ROWS: u64 = 8;
@@ -401,7 +405,7 @@ fn rows(grammars: &Grammars, vocabulary: usize) {
         let mut took = [Vec::new(), Vec::new()];
         for round in 0..9 {
             for held in [false, true] {
-                let guide = held.then(|| grammars.guide(&Grammar::schema(&schema)).expect("sound"));
+                let guide = held.then(|| guide_of(grammars, &schema).expect("sound"));
                 let mut samplers: Vec<_> = (0..ROWS)
                     .map(|_| {
                         Sampler::new(
@@ -416,7 +420,7 @@ fn rows(grammars: &Grammars, vocabulary: usize) {
                     .collect();
                 // What a model that knows the schema would say: the same answer, guided.
                 let mut tutors: Vec<_> = (0..ROWS)
-                    .map(|_| grammars.guide(&Grammar::schema(&schema)).expect("sound"))
+                    .map(|_| guide_of(grammars, &schema).expect("sound"))
                     .collect();
                 let mut noise = Noise(ChaCha8Rng::seed_from_u64(round));
                 let mut rows = vec![vec![0.0_f32; vocabulary]; 8];
@@ -462,7 +466,7 @@ fn main() {
     let vocabulary = model.info().vocabulary;
     let grammars = Grammars::new(model);
     let started = Instant::now();
-    let warm = grammars.guide(&Grammar::schema(&Schema::object()));
+    let warm = guide_of(&grammars, &Schema::object());
     println!(
         "{vocabulary} tokens; {:.0} ms for the first grammar",
         started.elapsed().as_secs_f64() * 1e3

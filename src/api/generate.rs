@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
-use tracing::Span;
+use tracing::{Instrument, Span};
 
 use crate::admission::{Place, Presence};
 use crate::engine::{SpecialToken, Token, Vocabulary};
@@ -223,8 +223,8 @@ struct Rendered {
     places: Vec<Place>,
 }
 
-/// Templates, tokenizers and grammars may take a while: off the runtime's threads. The places go
-/// along, because the work goes on when the client has left.
+/// Templates, tokenizers and grammars may take a while: off the runtime's threads, and grammars, for
+/// which others may be waiting as well, off those that take blocking work.
 async fn render(
     order: Order,
     loaded: Arc<Loaded>,
@@ -242,49 +242,74 @@ async fn render(
     if predicted / longest_piece >= loaded.context() {
         return Err(prediction_too_long(loaded.context()));
     }
-    let span = Span::current();
-    let rendered = tokio::task::spawn_blocking(move || {
-        let _entered = span.enter();
-        let Order {
-            mut inputs,
-            decoding,
-            may_shorten,
-        } = order;
-        if log_prompts {
-            tracing::info!(?inputs, "prompt");
+    let grammars = Arc::clone(&loaded);
+    // It goes on when the client has left, and the places with it: whoever leaves and comes again
+    // gets no more done.
+    let rendering = async move {
+        let blocking = in_span(move || lay_out(order, &loaded, places, log_prompts));
+        let laid_out = tokio::task::spawn_blocking(blocking).await;
+        let (mut rendered, outline) = laid_out.map_err(|_| ApiError::Internal)??;
+        if let Some(outline) = outline {
+            let form = &rendered.decoding.form;
+            rendered.guide = Some(guide(outline, form, &grammars.grammars).await?);
         }
-        if may_shorten {
-            for input in &mut inputs {
-                shorten(input, decoding.max_tokens, &loaded)?;
-            }
-        }
-        let prompts: Result<Vec<Prompt>, ApiError> = inputs
-            .into_iter()
-            .map(|input| prompt(input, &loaded))
-            .collect();
-        let text = decoding.prediction.as_ref();
-        let prediction = text.map(|text| loaded.model.encode(text));
-        let length = prediction.as_ref().map_or(0, Vec::len);
-        if length >= loaded.context() {
-            return Err(prediction_too_long(loaded.context()));
-        }
-        let prompts = prompts?;
-        // Before its grammar, which is dearer: tools stand in the prompt as well.
-        let room = |prompt: &Prompt| {
-            answer_room(decoding.max_tokens, prompt.tokens.len(), loaded.context())
-        };
-        let rooms = prompts.iter().map(room).collect::<Result<_, _>>()?;
-        let opened = prompts.iter().any(|prompt| prompt.opens_thoughts);
-        Ok(Rendered {
-            prompts,
-            rooms,
-            prediction,
-            guide: guide(&decoding.form, opened, &loaded)?,
-            decoding,
-            places,
-        })
-    });
+        Ok(rendered)
+    };
+    let rendered = tokio::spawn(rendering.in_current_span());
     rendered.await.map_err(|_| ApiError::Internal)?
+}
+
+fn in_span<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let span = Span::current();
+    move || span.in_scope(work)
+}
+
+/// All but the guide, which comes of the outline.
+fn lay_out(
+    order: Order,
+    loaded: &Loaded,
+    places: Vec<Place>,
+    log_prompts: bool,
+) -> Result<(Rendered, Option<Outline>), ApiError> {
+    let Order {
+        mut inputs,
+        decoding,
+        may_shorten,
+    } = order;
+    if log_prompts {
+        tracing::info!(?inputs, "prompt");
+    }
+    if may_shorten {
+        for input in &mut inputs {
+            shorten(input, decoding.max_tokens, loaded)?;
+        }
+    }
+    let prompts: Result<Vec<Prompt>, ApiError> = inputs
+        .into_iter()
+        .map(|input| prompt(input, loaded))
+        .collect();
+    let text = decoding.prediction.as_ref();
+    let prediction = text.map(|text| loaded.model.encode(text));
+    let length = prediction.as_ref().map_or(0, Vec::len);
+    if length >= loaded.context() {
+        return Err(prediction_too_long(loaded.context()));
+    }
+    let prompts = prompts?;
+    // Before its grammar, which is dearer: tools stand in the prompt as well.
+    let room =
+        |prompt: &Prompt| answer_room(decoding.max_tokens, prompt.tokens.len(), loaded.context());
+    let rooms = prompts.iter().map(room).collect::<Result<_, _>>()?;
+    let opened = prompts.iter().any(|prompt| prompt.opens_thoughts);
+    let outline = outline(&decoding.form, opened, loaded)?;
+    let rendered = Rendered {
+        prompts,
+        rooms,
+        prediction,
+        guide: None,
+        decoding,
+        places,
+    };
+    Ok((rendered, outline))
 }
 
 impl Input {
@@ -367,10 +392,15 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
     })
 }
 
-/// What holds an answer to its form; `in_thoughts` says that it begins in the middle of them.
-fn guide(form: &Form, in_thoughts: bool, loaded: &Loaded) -> Result<Option<Guide>, ApiError> {
+/// What is to hold an answer to its form.
+struct Outline {
+    grammar: Grammar,
+    watch: Option<Watch>,
+}
+
+/// Of an answer that is not free; `in_thoughts` says that it begins in the middle of them.
+fn outline(form: &Form, in_thoughts: bool, loaded: &Loaded) -> Result<Option<Outline>, ApiError> {
     let mut watch = None;
-    let mut schemas: Vec<&Schema> = Vec::new();
     let grammar = match form {
         Form::Free => return Ok(None),
         Form::FreeWithCalls(functions) => {
@@ -384,13 +414,9 @@ fn guide(form: &Form, in_thoughts: bool, loaded: &Loaded) -> Result<Option<Guide
                 Some(tags) => calls.behind_thoughts(tags.both(), in_thoughts),
                 None => calls,
             });
-            schemas.extend(functions.iter().map(|function| &function.arguments));
             opened_calls(format, functions, &*loaded.model)
         }
-        Form::Json(schema) => {
-            schemas.push(schema);
-            Grammar::schema(schema)
-        }
+        Form::Json(schema) => Grammar::schema(schema),
         Form::Calls {
             functions,
             several,
@@ -398,34 +424,65 @@ fn guide(form: &Form, in_thoughts: bool, loaded: &Loaded) -> Result<Option<Guide
         } => {
             let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
             let format = prompter.tool_format();
-            let otherwise = otherwise.as_ref();
-            schemas.extend(functions.iter().map(|function| &function.arguments));
-            schemas.extend(otherwise);
-            calls(format, functions, *several, otherwise, &*loaded.model)
+            calls(
+                format,
+                functions,
+                *several,
+                otherwise.as_ref(),
+                &*loaded.model,
+            )
         }
     };
-    let guide = loaded.grammars.guide(&grammar);
-    let guide = guide.map_err(|error| cannot_be_followed(&error, &schemas, &loaded.grammars))?;
-    Ok(Some(match watch {
+    Ok(Some(Outline { grammar, watch }))
+}
+
+/// What holds an answer to `form`, of which the outline is.
+async fn guide(outline: Outline, form: &Form, grammars: &Grammars) -> Result<Guide, ApiError> {
+    let guide = match grammars.guide(&outline.grammar).await {
+        Ok(guide) => guide,
+        Err(error) => return Err(cannot_be_followed(&error, &schemas(form), grammars).await),
+    };
+    Ok(match outline.watch {
         Some(watch) => guide.behind(watch),
         None => guide,
-    }))
+    })
+}
+
+/// The schemas that clients gave.
+fn schemas(form: &Form) -> Vec<&Schema> {
+    let (functions, other) = match form {
+        Form::Free => return Vec::new(),
+        Form::Json(schema) => return vec![schema],
+        Form::FreeWithCalls(functions) => (functions, None),
+        Form::Calls {
+            functions,
+            otherwise,
+            ..
+        } => (functions, otherwise.as_ref()),
+    };
+    let arguments = functions.iter().map(|function| &function.arguments);
+    arguments.chain(other).collect()
 }
 
 /// Names the schema that cannot be followed; the tools where none can be blamed alone, or none was
 /// found in time.
-fn cannot_be_followed(error: &GrammarError, schemas: &[&Schema], grammars: &Grammars) -> ApiError {
+async fn cannot_be_followed(
+    error: &GrammarError,
+    schemas: &[&Schema],
+    grammars: &Grammars,
+) -> ApiError {
     let until = Instant::now() + LONGEST_BLAME;
-    let blamed = match schemas {
-        [one] => Some((one.place(), error.clone())),
-        several => several
-            .iter()
-            .take_while(|_| Instant::now() < until)
-            .find_map(|schema| {
-                let error = grammars.guide(&Grammar::schema(schema)).err()?;
-                Some((schema.place(), error))
-            }),
-    };
+    let mut blamed = None;
+    if let [one] = schemas {
+        blamed = Some((one.place(), error.clone()));
+    } else {
+        for schema in schemas.iter().take_while(|_| Instant::now() < until) {
+            if let Err(error) = grammars.guide(&Grammar::schema(schema)).await {
+                blamed = Some((schema.place(), error));
+                break;
+            }
+        }
+    }
     let (place, error) = blamed.unwrap_or(("tools", error.clone()));
     ApiError::invalid(place, format!("`{place}` cannot be followed: {error}"))
 }

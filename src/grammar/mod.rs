@@ -114,12 +114,12 @@ impl Grammars {
     }
 
     /// A guide at the beginning of an answer. Takes milliseconds where the grammar is new, the
-    /// first time for a vocabulary up to a second, and longer where others wait for new ones as well:
-    /// not for a thread that others wait on.
+    /// first time for a vocabulary up to a second, and longer where others wait for new ones as well.
+    /// What has been begun is finished also for who waits no longer.
     ///
     /// # Errors
     /// When the grammar is malformed, cannot be satisfied or is too large.
-    pub fn guide(&self, grammar: &Grammar) -> Result<Guide, GrammarError> {
+    pub async fn guide(&self, grammar: &Grammar) -> Result<Guide, GrammarError> {
         let Grammar(text) = grammar;
         if text.len() > LONGEST {
             let length = text.len();
@@ -130,7 +130,7 @@ impl Grammars {
             begun
         } else {
             let (shared, text) = (Arc::clone(&self.shared), text.clone());
-            let begun = self.workshop.run(move || shared.begin(&text));
+            let begun = self.workshop.run(move || shared.begin(&text)).await;
             let crashed = || GrammarError("it is too complex".to_owned());
             begun.ok_or_else(crashed)??
         };

@@ -5,7 +5,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tokio::sync::oneshot;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -18,15 +20,15 @@ pub(super) struct Workshop {
 impl Workshop {
     /// What comes of `work`, after what others have ordered before. `None` when it panicked, or
     /// there is no thread.
-    pub(super) fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (done, result) = sync_channel(1);
+        let (done, result) = oneshot::channel();
         let orders = self.orders.get_or_init(open).as_ref()?;
         let work = move || drop(done.send(work()));
         orders.send(Box::new(work)).ok()?;
-        result.recv().ok()
+        result.await.ok()
     }
 }
 
@@ -55,36 +57,32 @@ fn serve(coming: &Receiver<Work>) {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::thread::scope;
     use std::time::Duration;
+
+    use futures_util::future::join_all;
 
     use super::*;
 
-    #[test]
-    fn one_piece_is_worked_on_at_a_time() {
+    #[tokio::test]
+    async fn one_piece_is_worked_on_at_a_time() {
         let workshop = Workshop::default();
-        let (now, most) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
-        scope(|threads| {
-            for _ in 0..8 {
-                threads.spawn(|| {
-                    let now = Arc::clone(&now);
-                    let seen = workshop.run(move || {
-                        let seen = now.fetch_add(1, Ordering::SeqCst) + 1;
-                        std::thread::sleep(Duration::from_millis(2));
-                        now.fetch_sub(1, Ordering::SeqCst);
-                        seen
-                    });
-                    most.fetch_max(seen.expect("no panic"), Ordering::SeqCst);
-                });
-            }
+        let now = Arc::new(AtomicUsize::new(0));
+        let pieces = (0..8).map(|_| {
+            let now = Arc::clone(&now);
+            workshop.run(move || {
+                let seen = now.fetch_add(1, Ordering::SeqCst) + 1;
+                std::thread::sleep(Duration::from_millis(2));
+                now.fetch_sub(1, Ordering::SeqCst);
+                seen
+            })
         });
-        assert_eq!(most.into_inner(), 1);
+        assert_eq!(join_all(pieces).await, [Some(1); 8]);
     }
 
-    #[test]
-    fn a_panic_ends_its_own_piece_only() {
+    #[tokio::test]
+    async fn a_panic_ends_its_own_piece_only() {
         let workshop = Workshop::default();
-        assert_eq!(workshop.run(|| -> u8 { panic!("a defect") }), None);
-        assert_eq!(workshop.run(|| 7), Some(7));
+        assert_eq!(workshop.run(|| -> u8 { panic!("a defect") }).await, None);
+        assert_eq!(workshop.run(|| 7).await, Some(7));
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use edgellm::engine::{Model, Pieces, Token, Vocabulary};
-use edgellm::grammar::{Grammar, Grammars, Guide, Schema, Watch};
+use edgellm::grammar::{Grammar, GrammarError, Grammars, Guide, Schema, Watch};
 use edgellm::prompt::{Callable, OutputParser, Part, Piece, ToolFormat, calls, opened_calls};
 use edgellm::sampling::{Sampler, SamplingParams};
 use serde_json::{Value, json};
@@ -15,6 +15,13 @@ fn grammars() -> (Arc<Model>, Grammars) {
     let model = Model::load(Path::new(MODEL), &Arc::default()).expect("the shipped model");
     let model = Arc::new(model);
     (Arc::clone(&model), Grammars::new(model))
+}
+
+fn guide_of(grammars: &Grammars, grammar: &Grammar) -> Result<Guide, GrammarError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime
+        .expect("a runtime")
+        .block_on(grammars.guide(grammar))
 }
 
 /// Noise that is the same at every run: what a model says that understands nothing.
@@ -31,7 +38,7 @@ fn noise(seed: u64, step: u64, count: usize) -> Vec<f32> {
 
 /// What comes out of noise that is held to `schema`, in at most `most` tokens.
 fn answer(model: &Model, grammars: &Grammars, schema: &Schema, seed: u64, most: u32) -> String {
-    let guide = grammars.guide(&Grammar::schema(schema));
+    let guide = guide_of(grammars, &Grammar::schema(schema));
     let bytes = guided(model, guide.expect("a sound schema"), None, seed, most);
     String::from_utf8(bytes).expect("whole characters")
 }
@@ -117,7 +124,7 @@ fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
     let mut prices = 0;
     for seed in 0..20 {
         let grammar = opened_calls(format, &functions, &*model);
-        let guide = grammars.guide(&grammar).expect("sound");
+        let guide = guide_of(&grammars, &grammar).expect("sound");
         let guide = guide.behind(Watch::new(opener));
         let text = guided(&model, guide, Some(token), seed, 200);
         let text = String::from_utf8_lossy(&text);
@@ -166,7 +173,7 @@ fn a_schema_that_nothing_fits_is_refused_in_words() {
     let (_, grammars) = grammars();
     let impossible = json!({"type": "integer", "minimum": 3, "maximum": 2});
     let schema = Schema::new(impossible, false).expect("well formed");
-    let error = grammars.guide(&Grammar::schema(&schema));
+    let error = guide_of(&grammars, &Grammar::schema(&schema));
     assert!(
         error
             .expect_err("nothing fits")
@@ -180,7 +187,7 @@ fn a_schema_without_end_is_refused_before_it_is_compiled() {
     let (_, grammars) = grammars();
     let values: Vec<String> = (0..1000).map(|value| format!("{value:0600}")).collect();
     let schema = Schema::new(json!({"enum": values}), false).expect("well formed");
-    let error = grammars.guide(&Grammar::schema(&schema));
+    let error = guide_of(&grammars, &Grammar::schema(&schema));
     let message = error.expect_err("600 KB").to_string();
     assert!(message.contains("too long"), "{message}");
 }
@@ -206,7 +213,7 @@ fn calls_can_be_followed_in_every_format_one_or_several_of_them() {
                 None,
                 &*model,
             );
-            let guide = grammars.guide(&grammar);
+            let guide = guide_of(&grammars, &grammar);
             assert!(
                 guide.is_ok(),
                 "{format:?}, several: {several}: {:?}",
