@@ -1,7 +1,10 @@
 //! How likely the tokens of an answer were, as chat completions and responses tell it.
 
+use std::fmt;
+use std::sync::Arc;
+
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::engine::{Pieces, Token};
 use crate::sampling::Logprobs;
@@ -12,6 +15,25 @@ pub(super) struct TokenLogprob {
     #[serde(flatten)]
     token: Likelihood,
     top_logprobs: Vec<Likelihood>,
+}
+
+/// Those of an answer, in a small part of the memory until they are written.
+pub(super) struct Found {
+    pub(super) tokens: Vec<Logprobs>,
+    pub(super) pieces: Arc<dyn Pieces>,
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tokens.fmt(formatter)
+    }
+}
+
+impl Serialize for Found {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let tokens = self.tokens.iter();
+        serializer.collect_seq(tokens.map(|found| TokenLogprob::new(found, &*self.pieces)))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crate::api::delivery::{Frame, Telling, json_text};
 use crate::api::error::ApiError;
 use crate::api::generation::Spent;
-use crate::api::logprobs::TokenLogprob;
+use crate::api::logprobs::Found;
 use crate::api::tools::Calls;
 use crate::api::usage::Usage;
 use crate::engine::Pieces;
 use crate::prompt::{OutputParser, Part, Piece};
+use crate::sampling;
 use crate::scheduler::{FinishReason, Finished, Text};
 
 use super::reply::{
@@ -39,7 +40,7 @@ struct Choice {
     /// Tokens that were thoughts.
     thought_tokens: u32,
     /// What has not been sent along with a delta yet.
-    logprobs: Vec<TokenLogprob>,
+    logprobs: Vec<sampling::Logprobs>,
     finish_reason: Option<&'static str>,
 }
 
@@ -94,11 +95,21 @@ impl Answer {
             .collect()
     }
 
+    fn logprobs(&self, tokens: Vec<sampling::Logprobs>) -> Logprobs {
+        Logprobs {
+            content: Found {
+                tokens,
+                pieces: Arc::clone(&self.pieces),
+            },
+            refusal: None,
+        }
+    }
+
     fn chunk(
         &self,
         index: usize,
         delta: Delta,
-        logprobs: Option<Vec<TokenLogprob>>,
+        logprobs: Option<Vec<sampling::Logprobs>>,
         finish_reason: Option<&'static str>,
     ) -> Frame {
         Frame::Data(json_text(&Chunk {
@@ -106,10 +117,7 @@ impl Answer {
             choices: vec![ChunkChoice {
                 index,
                 delta,
-                logprobs: logprobs.map(|content| Logprobs {
-                    content,
-                    refusal: None,
-                }),
+                logprobs: logprobs.map(|tokens| self.logprobs(tokens)),
                 finish_reason,
             }],
             usage: if self.output.usage_chunk {
@@ -136,10 +144,7 @@ impl Telling for Answer {
 
     fn text(&mut self, index: usize, text: &Text) -> Vec<Frame> {
         let choice = &mut self.choices[index];
-        let likely = text.logprobs.iter();
-        choice
-            .logprobs
-            .extend(likely.map(|found| TokenLogprob::new(found, &*self.pieces)));
+        choice.logprobs.extend_from_slice(&text.logprobs);
         let found = match &mut choice.parser {
             Some(parser) => parser.push(&text.text),
             None => Vec::new(),
@@ -193,13 +198,10 @@ impl Telling for Answer {
 
     fn whole(mut self, spent: Spent) -> String {
         let usage = self.usage(spent);
-        let logprobs = self.output.logprobs;
+        let choices = std::mem::take(&mut self.choices);
         let whole = |(index, choice): (usize, Choice)| WholeChoice {
             index,
-            logprobs: logprobs.then_some(Logprobs {
-                content: choice.logprobs,
-                refusal: None,
-            }),
+            logprobs: (self.output.logprobs).then(|| self.logprobs(choice.logprobs)),
             finish_reason: choice.finish_reason.unwrap_or("stop"),
             message: Message {
                 role: "assistant",
@@ -210,7 +212,6 @@ impl Telling for Answer {
                 tool_calls: choice.calls,
             },
         };
-        let choices = std::mem::take(&mut self.choices);
         json_text(&Completion {
             header: &self.header,
             choices: choices.into_iter().enumerate().map(whole).collect(),

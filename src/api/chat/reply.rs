@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::api::description::among;
-use crate::api::logprobs::TokenLogprob;
+use crate::api::logprobs::{Found, TokenLogprob};
 use crate::api::usage::Usage;
 use crate::scheduler::Class;
 
@@ -160,9 +160,10 @@ pub(super) struct FunctionDelta {
     pub(super) arguments: String,
 }
 
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ChatLogprobs")]
 pub(super) struct Logprobs {
-    pub(super) content: Vec<TokenLogprob>,
+    #[schemars(with = "Vec<TokenLogprob>")]
+    pub(super) content: Found,
     pub(super) refusal: Option<()>,
 }
