@@ -10,7 +10,7 @@ use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admission::Drain;
-use crate::api::{AppState, Server, ServerOptions, router};
+use crate::api::{AppState, Server, ServerOptions, affordable_connections, router};
 use crate::config::Settings;
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
@@ -73,7 +73,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
     let drain = Drain::default();
     let address = settings.server.listen;
     let options = ServerOptions {
-        max_connections: settings.server.max_connections.get() as usize,
+        max_connections: affordable_connections(settings.server.max_connections.get() as usize),
         header_timeout: settings.server.header_timeout,
         write_timeout: settings.server.write_timeout,
     };

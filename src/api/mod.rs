@@ -35,5 +35,5 @@ mod usage;
 pub use chat::measured_stream;
 pub use error::ApiError;
 pub use router::router;
-pub use server::{Server, ServerOptions};
+pub use server::{Server, ServerOptions, affordable_connections};
 pub use state::AppState;

@@ -15,6 +15,29 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
+/// Files that are open beside connections, with room: models, sensors, the runtime's own.
+const OTHER_FILES: usize = 96;
+
+/// How many of the `wanted` connections the system lets this process have. Most systems begin with
+/// 1,024 open files and allow more to who asks; beyond that even sensors could not be read.
+#[must_use]
+pub fn affordable_connections(wanted: usize) -> usize {
+    let files = wanted.saturating_add(OTHER_FILES);
+    let Ok(limit) = rlimit::increase_nofile_limit(files as u64) else {
+        return wanted;
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if limit >= files {
+        return wanted;
+    }
+    let affordable = limit.saturating_sub(OTHER_FILES).max(1);
+    tracing::warn!(
+        "this process may open {limit} files, which is enough for {affordable} connections; for the \
+         {wanted} of server.max_connections raise its limit (ulimit -n, LimitNOFILE of systemd)"
+    );
+    affordable
+}
+
 /// Bounds of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerOptions {
@@ -113,4 +136,18 @@ fn connection(
             TokioIo::new(Box::pin(stream)),
             TowerToHyperService::new(router),
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_connections_than_files_may_be_open() {
+        assert_eq!(affordable_connections(2), 2);
+        let affordable = affordable_connections(usize::MAX);
+        let (soft, hard) = rlimit::Resource::NOFILE.get().expect("a limit");
+        assert_eq!(soft, hard);
+        assert_eq!((affordable + OTHER_FILES) as u64, soft);
+    }
 }
