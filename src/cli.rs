@@ -15,7 +15,7 @@ use crate::engine::openmp;
 use crate::{app, telemetry};
 
 /// Name of the program's configuration variables, as in `EDGELLM__SERVER__LISTEN`.
-const ENV_PREFIX: &str = "EDGELLM__";
+const ENV_PREFIX: &str = "EDGELLM_";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -161,11 +161,19 @@ fn serve(arguments: Serve) -> ExitCode {
     telemetry::logs::start(&settings.telemetry);
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
+        Err(error) => failed(&error),
     }
+}
+
+/// Without a log: whoever starts a server in vain has to know why.
+#[allow(clippy::print_stderr)]
+fn failed(error: &app::AppError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::FAILURE
 }
 
 /// The runtime only moves bytes and renders templates: two threads are plenty, and the

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ::config::{FileFormat, Format, Map, Source, Value, ValueKind};
 
-use super::keys::{PREFIX, Target, key_of, variable_of};
+use super::keys::{PREFIX, Target, key_of, meant_by, variable_of};
 use super::nearest::{key_hint, section_hint};
 use super::schema::{self, Key, Kind, SECTIONS, Section};
 use super::{Mistake, Override};
@@ -117,6 +117,15 @@ impl Reader {
 
     /// Reads environment variables.
     pub(super) fn environment(&mut self, variables: &[(String, String)]) {
+        let ours = |name: &str| name.starts_with(PREFIX);
+        for (name, _) in variables.iter().filter(|(name, _)| !ours(name)) {
+            if let Some(meant) = meant_by(name) {
+                self.mistakes.push(Mistake::Misspelt {
+                    name: name.clone(),
+                    meant,
+                });
+            }
+        }
         let mut texts: Vec<_> = variables
             .iter()
             .filter_map(|(name, value)| {

@@ -88,6 +88,14 @@ pub enum Mistake {
         /// How many models the weaker sources configure.
         configured: usize,
     },
+    /// An environment variable with one underscore where two belong.
+    #[error("environment variable {name} sets nothing; did you mean {meant}?")]
+    Misspelt {
+        /// As it was written.
+        name: String,
+        /// What it should be.
+        meant: String,
+    },
     /// Two environment variables set the same key, and nothing says which one wins.
     #[error("`{key}` is set twice, in {first} and in {second}; remove one")]
     SetTwice {
@@ -150,6 +158,7 @@ impl Mistake {
             Self::Unreadable { .. }
             | Self::Syntax { .. }
             | Self::UnknownSection { .. }
+            | Self::Misspelt { .. }
             | Self::NoModels
             | Self::Defect { .. } => None,
         }

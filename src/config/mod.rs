@@ -46,7 +46,7 @@ pub use settings::{
 pub struct Sources {
     /// TOML files, weakest first. A relative path inside a file is relative to that file's directory.
     pub files: Vec<PathBuf>,
-    /// Environment variables; those that do not begin with `EDGELLM__` are passed over.
+    /// Environment variables; those that do not begin with `EDGELLM__` set nothing.
     ///
     /// [`std::env::vars`] panics on text that is not Unicode, so fill this from
     /// [`std::env::vars_os`].

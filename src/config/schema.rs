@@ -111,7 +111,7 @@ const SERVER: Section = Section {
             .doc("A client must have sent its request headers within this many seconds."),
         Key::whole("body_timeout_seconds", 1..=3600, "seconds", 30)
             .doc("A client must have sent its whole request within this many seconds."),
-        Key::whole("max_body_bytes", 1024..=1_073_741_824, "bytes", 4_194_304)
+        Key::whole("max_body_bytes", 1024..=134_217_728, "bytes", 4_194_304)
             .doc("Largest request accepted, in bytes (4194304 is 4 MiB)."),
         Key::whole("write_timeout_seconds", 1..=3600, "seconds", 60)
             .doc("A client that reads nothing of its answer for this many seconds is cut off."),

@@ -278,6 +278,9 @@ fn read_specials(weights: &LlamaModel) -> Vec<SpecialToken> {
         .collect()
 }
 
+/// Tokens that a question and an answer need at least.
+const LEAST_CONTEXT: u32 = 16;
+
 fn read_info(
     weights: &LlamaModel,
     digest: String,
@@ -298,6 +301,11 @@ fn read_info(
         pooling: metadata(weights, &format!("{architecture}.pooling_type")),
         causal: metadata(weights, &format!("{architecture}.attention.causal")),
     };
+    if weights.n_ctx_train() < LEAST_CONTEXT {
+        return Err(
+            "its metadata say that it was trained with a context of less than 16 tokens: convert it again",
+        );
+    }
     Ok(ModelInfo {
         purpose: outputs.purpose()?,
         dimensions: usize::try_from(weights.n_embd_out()).unwrap_or(0),

@@ -1,10 +1,11 @@
 //! Starting and stopping.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use serde_json::json;
 
-use crate::gateway::{Gateway, eventually, long_answer, question, read, stream_events};
+use crate::gateway::{Gateway, MODEL, eventually, long_answer, question, read, stream_events};
 
 #[test]
 fn sigterm_lets_a_stream_end_whole_and_refuses_new_requests() {
@@ -64,6 +65,32 @@ fn what_a_client_got_wrong_is_logged_without_its_words() {
     let line = gateway.log_line("answered");
     assert!(line.contains("invalid_request_error: messages"), "{line}");
     assert!(!line.contains("illness"));
+}
+
+#[test]
+fn whoever_starts_in_vain_is_told_why_even_without_a_log() {
+    let model = Path::new("/nowhere/model.gguf");
+    for level in ["info", "off"] {
+        let mut gateway = Gateway::launch(model, &[("EDGELLM__TELEMETRY__LOG_LEVEL", level)]);
+        gateway.log_line("/nowhere/model.gguf");
+        assert_eq!(gateway.exit_code(), Some(1));
+    }
+}
+
+#[test]
+fn a_model_whose_context_has_no_room_for_a_question_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("short.gguf");
+    let mut file = std::fs::read(MODEL).expect("the shipped model");
+    let key = b"qwen3.context_length";
+    let at = file.windows(key.len()).position(|bytes| bytes == key);
+    // Behind the key stands the type of its value.
+    let value = at.expect("the key") + key.len() + 4;
+    file[value..value + 4].fill(0);
+    std::fs::write(&path, file).expect("written");
+    let mut gateway = Gateway::launch(&path, &[]);
+    gateway.log_line("less than 16 tokens");
+    assert_eq!(gateway.exit_code(), Some(1));
 }
 
 #[test]

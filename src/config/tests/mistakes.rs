@@ -70,6 +70,25 @@ fn an_unknown_variable_is_answered_with_a_variable() {
 }
 
 #[test]
+fn a_variable_with_too_few_underscores_is_answered_with_the_right_one() {
+    let given = nothing()
+        .env("EDGELLM_SERVER_LISTEN", "x")
+        .env("EDGELLM_SERVER__MAX_BODY_BYTES", "x")
+        .env("EDGELLM_MODELS_0_PATH", "x")
+        .env("EDGELLM_MODELS_MAX_RUNNING", "x")
+        .env("EDGELLM_SERVER_PORT", "of an orchestrator");
+    assert_eq!(
+        given.complaints(),
+        [
+            "environment variable EDGELLM_SERVER_LISTEN sets nothing; did you mean EDGELLM__SERVER__LISTEN?",
+            "environment variable EDGELLM_SERVER__MAX_BODY_BYTES sets nothing; did you mean EDGELLM__SERVER__MAX_BODY_BYTES?",
+            "environment variable EDGELLM_MODELS_0_PATH sets nothing; did you mean EDGELLM__MODELS__0__PATH?",
+            "environment variable EDGELLM_MODELS_MAX_RUNNING sets nothing; did you mean EDGELLM__MODELS__MAX_RUNNING?",
+        ]
+    );
+}
+
+#[test]
 fn a_wrong_value_is_shown_with_the_expected_form_and_an_example() {
     let given = file(
         "a.toml",
@@ -98,7 +117,7 @@ fn numbers_are_valid_up_to_their_bounds_and_not_beyond() {
         ("server.max_connections", 1, 65_536),
         ("server.header_timeout_seconds", 1, 3600),
         ("server.body_timeout_seconds", 1, 3600),
-        ("server.max_body_bytes", 1024, 1_073_741_824),
+        ("server.max_body_bytes", 1024, 134_217_728),
         ("server.write_timeout_seconds", 1, 3600),
         ("server.shutdown_grace_seconds", 0, 3600),
         ("models.context", 128, 16_777_216),
