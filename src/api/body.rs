@@ -2,6 +2,7 @@
 //! errors that name the field.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -12,12 +13,17 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::admission::{Reason, Refusal};
+
 use super::error::ApiError;
 use super::state::AppState;
 
 /// Larger bodies are parsed and checked off the runtime's threads, and take their memory from a
 /// common store.
 const LARGE: usize = 64 << 10;
+/// How long a large body waits for memory that others have, and when its client may try again.
+const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A body of type `T`.
 #[derive(Debug)]
@@ -126,8 +132,16 @@ async fn read(
         let held: usize = permits.iter().map(OwnedSemaphorePermit::num_permits).sum();
         if wanted > held {
             let more = u32::try_from(wanted - held).unwrap_or(u32::MAX);
+            let room = Arc::clone(memory).acquire_many_owned(more);
+            // Each keeps what it has while it waits for more: somebody has to give up.
+            let Ok(room) = tokio::time::timeout(PATIENCE, room).await else {
+                return Err(ApiError::Refused(Refusal {
+                    reason: Reason::Memory,
+                    retry_after: RETRY_AFTER,
+                }));
+            };
             // The semaphore is never closed.
-            permits.extend(Arc::clone(memory).acquire_many_owned(more).await.ok());
+            permits.extend(room.ok());
         }
     }
     if too_large {
@@ -191,7 +205,11 @@ fn in_words(message: String) -> String {
     let (kind, place) = expected
         .find(" at line ")
         .map_or((expected, ""), |at| expected.split_at(at));
+    let is_out_of_range = found.starts_with("invalid value: integer");
     let kind = match kind {
+        "i64" if is_out_of_range => "one from -9223372036854775808 to 9223372036854775807",
+        "u32" if is_out_of_range => "one from 0 to 4294967295",
+        "u64" | "usize" if is_out_of_range => "one from 0 to 18446744073709551615",
         "i64" | "u32" | "u64" | "usize" => "an integer",
         "f64" => "a number",
         kind if kind.starts_with("struct ") => "an object",
@@ -290,6 +308,33 @@ mod tests {
             in_words(number.to_string()),
             "invalid type: floating point `1.5`, expected an integer at line 1 column 3"
         );
+        let number = serde_json::from_str::<u32>("-1").expect_err("too small");
+        assert_eq!(
+            in_words(number.to_string()),
+            "invalid value: integer `-1`, expected one from 0 to 4294967295 at line 1 column 2"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_waits_for_memory_and_then_gives_its_own_back() {
+        let memory = Arc::new(Semaphore::new(20));
+        let body = || Body::from(vec![b' '; LARGE + (12 << 10)]);
+        let (_, held) = read(body(), 1 << 20, &memory).await.expect("room");
+        let second = tokio::spawn({
+            let memory = Arc::clone(&memory);
+            async move { read(body(), 1 << 20, &memory).await.map(drop) }
+        });
+        tokio::time::sleep(PATIENCE / 2).await;
+        drop(held);
+        assert_eq!(second.await.expect("no panic"), Ok(()));
+
+        let _held = Arc::clone(&memory).acquire_many_owned(10).await;
+        let refused = read(body(), 1 << 20, &memory).await.map(drop);
+        assert!(
+            matches!(&refused, Err(ApiError::Refused(why)) if why.reason == Reason::Memory),
+            "{refused:?}"
+        );
+        assert_eq!(memory.available_permits(), 10);
     }
 
     #[test]

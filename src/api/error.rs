@@ -235,7 +235,11 @@ impl ApiError {
                 param: Some(param), ..
             }
             | Self::Unsupported { param, .. } => {
-                let known = param.split("logit_bias.").next().unwrap_or_default();
+                let maps = ["logit_bias.", ".schema.", ".parameters."];
+                let words = maps
+                    .iter()
+                    .filter_map(|map| Some(param.find(map)? + map.len() - 1));
+                let known = &param[..words.min().unwrap_or(param.len())];
                 format!("{what}: {}", shortened(known, 100))
             }
             _ => what.to_owned(),
@@ -358,12 +362,16 @@ mod tests {
 
     #[test]
     fn what_a_client_wrote_is_cut_short_and_never_logged() {
-        let error = ApiError::invalid(
-            format!("logit_bias.{}", "secret".repeat(1000)),
-            "secret".repeat(1000),
-        );
-        assert!(error.body().to_string().len() < 1000);
-        assert!(!error.label().contains("secret"));
+        for known in [
+            "logit_bias",
+            "response_format.json_schema.schema",
+            "tools[3].function.parameters",
+        ] {
+            let param = format!("{known}.{}", "secret".repeat(1000));
+            let error = ApiError::invalid(param, "secret".repeat(1000));
+            assert!(error.body().to_string().len() < 1000);
+            assert_eq!(error.label(), format!("invalid_request_error: {known}"));
+        }
     }
 
     #[test]

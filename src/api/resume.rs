@@ -19,7 +19,7 @@ use axum::response::Response;
 use futures_util::{Stream, stream};
 use lru::LruCache;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::access::client_id;
 use super::body::{Digest, read_json};
@@ -154,11 +154,7 @@ impl Streams {
         let entry = (ticket.digest, Arc::clone(recording));
         let older = self.recordings().put(ticket.key.clone(), entry);
         // A client that asks anew does not come back for what it asked before.
-        if let Some((_, older)) = older
-            && *older.listeners.borrow() == 0
-        {
-            older.replaced.notify_one();
-        }
+        replace(older);
     }
 
     /// Unless another has come in its place.
@@ -175,14 +171,21 @@ impl Streams {
     }
 }
 
+/// Nobody can come back for it any more.
+fn replace(older: Option<(Digest, Arc<Recording>)>) {
+    if let Some((_, older)) = older {
+        older.replaced.send_replace(true);
+    }
+}
+
 /// A stream as far as it is written down.
 #[derive(Debug)]
 struct Recording {
     pages: Mutex<Pages>,
     progress: watch::Sender<Progress>,
     listeners: watch::Sender<usize>,
-    /// Nobody can come back for it.
-    replaced: Notify,
+    /// Whether nobody can come back for it.
+    replaced: watch::Sender<bool>,
     /// Of all recordings.
     all_bytes: Arc<AtomicUsize>,
 }
@@ -207,7 +210,7 @@ impl Recording {
             pages: Mutex::default(),
             progress: watch::Sender::default(),
             listeners: watch::Sender::default(),
-            replaced: Notify::new(),
+            replaced: watch::Sender::default(),
             all_bytes: Arc::clone(&streams.0.bytes),
         }
     }
@@ -244,15 +247,16 @@ impl Recording {
         told >= lock(&self.pages).dropped
     }
 
-    /// Returns when nobody has listened for as long as a client may stay away.
+    /// Returns when nobody has listened for as long as a client may stay away, or could come back.
     async fn abandoned(&self) {
-        let mut listeners = self.listeners.subscribe();
+        let (mut listeners, mut replaced) = (self.listeners.subscribe(), self.replaced.subscribe());
         loop {
-            // The sender is here: waiting cannot fail.
+            // The senders are here: waiting cannot fail.
             let _ = listeners.wait_for(|count| *count == 0).await;
-            let back = listeners.wait_for(|count| *count > 0);
-            if tokio::time::timeout(PATIENCE, back).await.is_err() {
-                return;
+            tokio::select! {
+                _ = listeners.wait_for(|count| *count > 0) => {}
+                _ = replaced.wait_for(|replaced| *replaced) => return,
+                () = tokio::time::sleep(PATIENCE) => return,
             }
         }
     }
@@ -281,7 +285,8 @@ pub(super) fn respond(
         }
         Some(ticket) => {
             // What the client may come back for is not there, and no older stream is it.
-            ticket.streams.recordings().pop(&ticket.key);
+            let older = ticket.streams.recordings().pop(&ticket.key);
+            replace(older);
             event_stream(frames, 0)
         }
         None => event_stream(frames, 0),
@@ -296,7 +301,6 @@ async fn record(frames: impl Stream<Item = Frame>, recording: Arc<Recording>, ti
             let next = tokio::select! {
                 next = poll_fn(|context| frames.as_mut().poll_next(context)) => next,
                 () = &mut abandoned => None,
-                () = recording.replaced.notified() => None,
             };
             match next {
                 // Listeners have their own.
@@ -431,13 +435,20 @@ mod tests {
     #[tokio::test]
     async fn whoever_asks_anew_does_not_come_back_for_the_older_answer() {
         let streams = Streams::default();
-        let (sender, receiver) = mpsc::channel(8);
-        let first = respond(frames(receiver), Some(ticket(&streams)));
-        drop(first);
-        let (_other, receiver) = mpsc::channel(8);
-        let _second = respond(frames(receiver), Some(ticket(&streams)));
-        let given_up = tokio::time::timeout(PATIENCE / 2, sender.closed());
-        given_up.await.expect("at once");
+        for leaves_first in [true, false] {
+            let (sender, receiver) = mpsc::channel(8);
+            let first = respond(frames(receiver), Some(ticket(&streams)));
+            let stays = (!leaves_first).then_some(first);
+            let (_other, receiver) = mpsc::channel(8);
+            let _second = respond(frames(receiver), Some(ticket(&streams)));
+            if let Some(stays) = stays {
+                let still = tokio::time::timeout(Duration::from_millis(20), sender.closed());
+                still.await.expect_err("somebody reads it");
+                drop(stays);
+            }
+            let given_up = tokio::time::timeout(PATIENCE / 2, sender.closed());
+            given_up.await.expect("at once");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,8 +12,8 @@ use crate::telemetry::Metrics;
 use super::responses::{Limits, Store};
 use super::resume::Streams;
 
-/// Memory for large bodies on their way in; who finds it taken waits, within the time that a
-/// body may take.
+/// Memory for large bodies on their way in: as much as one of them may be at most (`max_body_bytes`
+/// in [`crate::config::schema`]), or it would wait for itself.
 const LARGE_BODIES_KIB: usize = 128 << 10;
 
 /// Large bodies that are parsed and checked at once.

@@ -143,6 +143,18 @@ fn a_message_far_beyond_the_context_is_refused_at_once() {
 }
 
 #[test]
+fn a_text_to_complete_that_is_too_long_is_refused_by_its_own_name() {
+    let gateway = Gateway::start();
+    let body = json!({"prompt": vec![300; 2048]}).to_string();
+    let response = read(gateway.send("POST", "/v1/completions", &body));
+    assert_eq!(response.status, 400);
+    let error = &response.json()["error"];
+    assert_eq!(error["param"], "prompt");
+    assert_eq!(error["code"], "context_length_exceeded");
+    assert!(!response.body.contains("messages"), "{}", response.body);
+}
+
+#[test]
 fn hostile_bodies_are_refused_and_the_server_goes_on() {
     let gateway = Gateway::start();
     let deep = format!(

@@ -52,6 +52,10 @@ pub(super) async fn completions(
     let record = Record::new(&state, &entry.id, ENDPOINT);
     let output = completion.output;
     let mut response = match begin(&state, &entry, completion.order, arrived, record).await {
+        Err(ApiError::ContextLength(message)) => {
+            let (param, message) = ("prompt".to_owned(), message.replace("messages", "prompt"));
+            ApiError::InputTooLong { param, message }.into_response()
+        }
         Err(error) => error.into_response(),
         Ok(started) => {
             let answer = Answer::new(&entry.id, output, &started);
