@@ -26,6 +26,7 @@ mod resume;
 mod router;
 mod server;
 mod shorten;
+mod socket;
 mod state;
 mod tokenize;
 mod tools;

@@ -11,9 +11,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
+
+use super::socket::Socket;
 
 /// Files that are open beside connections, with room: models, sensors, the runtime's own.
 const OTHER_FILES: usize = 96;
@@ -99,12 +101,20 @@ impl Server {
                     continue;
                 }
             };
-            let connection = connection(stream, router.clone(), self.options);
+            // Tokens are small and must not wait for more.
+            let _ = stream.set_nodelay(true);
+            let socket = Socket::new(stream);
+            let connection = connection(socket.clone(), router.clone(), self.options);
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
-                // A client that breaks off or breaks the protocol concerns only itself.
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "connection ended");
+                tokio::select! {
+                    // What is ready is sent also to who sends nothing more.
+                    biased;
+                    // A client that breaks off or breaks the protocol concerns only itself.
+                    ended = connection => if let Err(error) = ended {
+                        tracing::debug!(%error, "connection ended");
+                    },
+                    () = socket.left() => {}
                 }
                 drop(place);
             });
@@ -117,16 +127,14 @@ impl Server {
 /// Bytes of a request's head at most; also what a connection buffers.
 const LARGEST_HEAD: usize = 64 << 10;
 
-type Io = TokioIo<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>;
+type Io = TokioIo<std::pin::Pin<Box<TimeoutStream<Socket>>>>;
 
 fn connection(
-    stream: TcpStream,
+    socket: Socket,
     router: Router,
     options: ServerOptions,
 ) -> http1::Connection<Io, TowerToHyperService<Router>> {
-    // Tokens are small and must not wait for more.
-    let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
+    let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(options.write_timeout));
     http1::Builder::new()
         .timer(TokioTimer::new())

@@ -41,6 +41,31 @@ fn a_client_that_leaves_while_it_waits_for_a_plain_answer_frees_its_place() {
 }
 
 #[test]
+fn a_client_that_leaves_is_noticed_whatever_it_sent_behind_its_request() {
+    let gateway = Gateway::start();
+    for (count, more) in ["\r\n", "GET /health HTTP/1.1\r\nhost: edgellm\r\n\r\n"]
+        .into_iter()
+        .enumerate()
+    {
+        let body = long_answer(1900).to_string();
+        let mut stream = gateway.connect();
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: edgellm\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}{more}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("sent");
+        eventually("running", || {
+            gateway.metric("edgellm_requests_running") == "1"
+        });
+        drop(stream);
+        eventually("cancelled", || {
+            gateway.metric("edgellm_requests_cancelled_total") == (count + 1).to_string()
+        });
+    }
+}
+
+#[test]
 fn a_client_that_never_reads_is_cut_off() {
     let gateway = Gateway::with_env(&[
         ("EDGELLM__SERVER__WRITE_TIMEOUT_SECONDS", "1"),
