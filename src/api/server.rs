@@ -108,8 +108,6 @@ impl Server {
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
                 tokio::select! {
-                    // What is ready is sent also to who sends nothing more.
-                    biased;
                     // A client that breaks off or breaks the protocol concerns only itself.
                     ended = connection => if let Err(error) = ended {
                         tracing::debug!(%error, "connection ended");

@@ -4,32 +4,49 @@
 //! buffer: after a byte too many behind a request, such as the line break that some clients send, it
 //! would compute for a client that has left.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What lies unread is looked behind this often.
-const GLANCE: Duration = Duration::from_millis(500);
+/// What lies unread is looked behind this often, and who sends nothing more has so long for an answer
+/// that takes no time.
+const GLANCE: Duration = Duration::from_millis(100);
 
+/// All its clones belong into one task: a socket wakes one.
 #[derive(Debug, Clone)]
-pub(super) struct Socket(Arc<TcpStream>);
+pub(super) struct Socket(Arc<Mutex<TcpStream>>);
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(stream))
+        Self(Arc::new(Mutex::new(stream)))
     }
 
-    /// Resolves when the client has closed its side, and nothing before that is left to be read.
+    /// Resolves a moment after the client has closed its side, with nothing before that left to be read.
     pub(super) async fn left(self) {
-        let mut byte = [0];
-        while self.0.peek(&mut byte).await.is_ok_and(|count| count > 0) {
+        while self.holds_bytes().await {
             tokio::time::sleep(GLANCE).await;
         }
+        tokio::time::sleep(GLANCE).await;
+    }
+
+    /// Waits for something to read; false is the end.
+    async fn holds_bytes(&self) -> bool {
+        let mut byte = [0];
+        let peeked = poll_fn(|context| {
+            self.stream()
+                .poll_peek(context, &mut ReadBuf::new(&mut byte))
+        });
+        peeked.await.is_ok_and(|count| count > 0)
+    }
+
+    fn stream(&self) -> MutexGuard<'_, TcpStream> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -39,13 +56,7 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read(buffer.initialize_unfilled()) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result.map(|count| buffer.advance(count))),
-            }
-        }
+        Pin::new(&mut *self.stream()).poll_read(context, buffer)
     }
 }
 
@@ -55,7 +66,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+        Pin::new(&mut *self.stream()).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -63,25 +74,18 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match self.0.try_write_vectored(slices) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        Pin::new(&mut *self.stream()).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream().is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream()).poll_flush(context)
     }
 
-    /// It is closed when all that share it have dropped it, which happens at once.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream()).poll_shutdown(context)
     }
 }
