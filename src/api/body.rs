@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::admission::{Reason, Refusal};
 
@@ -63,7 +64,12 @@ pub(super) async fn read_json<W: DeserializeOwned, T: Send + 'static>(
     };
     let (bytes, memory) = tokio::time::timeout(state.body_timeout, reading)
         .await
-        .map_err(|_| ApiError::BodyTimeout(state.body_timeout))??;
+        .map_err(|_| ApiError::BodyTimeout(state.body_timeout))?
+        .inspect_err(|error| {
+            if let ApiError::Refused(refusal) = error {
+                state.metrics.request_rejected("", refusal.reason.as_str());
+            }
+        })?;
     if bytes.len() < LARGE {
         return read_in(&bytes);
     }
@@ -104,7 +110,7 @@ fn refuse_before_it_is_sent(headers: &HeaderMap, limit: usize) -> Result<(), Api
     Ok(())
 }
 
-/// The whole body, and the memory that it may take. What is over the limit is read on and
+/// The whole body, and the memory that it may take. What is refused is read on and
 /// thrown away: many clients look for an answer only after they have sent everything. A small
 /// body needs no permit, so that large ones that never end keep no kiosk waiting.
 async fn read(
@@ -113,7 +119,7 @@ async fn read(
     memory: &Arc<Semaphore>,
 ) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), ApiError> {
     let (mut bytes, mut permits) = (Vec::new(), Vec::new());
-    let mut too_large = false;
+    let (mut refusal, mut patience) = (None, PATIENCE);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ApiError::Invalid {
             message: format!("the request body could not be read: {error}"),
@@ -122,8 +128,10 @@ async fn read(
         let Some(data) = frame.data_ref() else {
             continue;
         };
-        too_large |= bytes.len() + data.len() > limit;
-        if too_large {
+        if bytes.len() + data.len() > limit {
+            refusal = Some(ApiError::TooLarge { limit });
+        }
+        if refusal.is_some() {
             (bytes, permits) = (Vec::new(), Vec::new());
             continue;
         }
@@ -133,21 +141,25 @@ async fn read(
         if wanted > held {
             let more = u32::try_from(wanted - held).unwrap_or(u32::MAX);
             let room = Arc::clone(memory).acquire_many_owned(more);
-            // Each keeps what it has while it waits for more: somebody has to give up.
-            let Ok(room) = tokio::time::timeout(PATIENCE, room).await else {
-                return Err(ApiError::Refused(Refusal {
-                    reason: Reason::Memory,
-                    retry_after: RETRY_AFTER,
-                }));
-            };
-            // The semaphore is never closed.
-            permits.extend(room.ok());
+            let began = Instant::now();
+            match tokio::time::timeout(patience, room).await {
+                // The semaphore is never closed.
+                Ok(room) => permits.extend(room.ok()),
+                // Each keeps what it has while it waits for more: somebody has to give up.
+                Err(_) => {
+                    refusal = Some(ApiError::Refused(Refusal {
+                        reason: Reason::Memory,
+                        retry_after: RETRY_AFTER,
+                    }));
+                }
+            }
+            patience = patience.saturating_sub(began.elapsed());
         }
     }
-    if too_large {
-        return Err(ApiError::TooLarge { limit });
+    match refusal {
+        Some(refusal) => Err(refusal),
+        None => Ok((bytes, permits)),
     }
-    Ok((bytes, permits))
 }
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
@@ -253,6 +265,7 @@ pub(super) use only_objects;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::{FutureExt, StreamExt};
     use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
@@ -328,13 +341,34 @@ mod tests {
         drop(held);
         assert_eq!(second.await.expect("no panic"), Ok(()));
 
-        let _held = Arc::clone(&memory).acquire_many_owned(10).await;
-        let refused = read(body(), 1 << 20, &memory).await.map(drop);
+        let held = Arc::clone(&memory).acquire_many_owned(19).await;
+        let refused = tokio::spawn({
+            let (memory, mut crumbs) = (Arc::clone(&memory), held.expect("not closed"));
+            async move {
+                let began = Instant::now();
+                let pieces = futures_util::stream::iter(0..LARGE / 1024 + 12)
+                    .map(|_| Ok::<_, std::io::Error>(vec![b' '; 1024]));
+                let reading =
+                    read(Body::from_stream(pieces), 1 << 20, &memory).map(|it| it.map(drop));
+                let others = async {
+                    loop {
+                        tokio::time::sleep(PATIENCE * 2 / 5).await;
+                        drop(crumbs.split(1));
+                    }
+                };
+                let result = tokio::select! {
+                    result = reading => result,
+                    () = others => unreachable!(),
+                };
+                (result, began.elapsed(), memory.available_permits())
+            }
+        });
+        let (refused, after, free) = refused.await.expect("no panic");
         assert!(
             matches!(&refused, Err(ApiError::Refused(why)) if why.reason == Reason::Memory),
             "{refused:?}"
         );
-        assert_eq!(memory.available_permits(), 10);
+        assert_eq!((after, free), (PATIENCE, 3));
     }
 
     #[test]

@@ -242,7 +242,7 @@ async fn render(
     if predicted / longest_piece >= loaded.context() {
         return Err(prediction_too_long(loaded.context()));
     }
-    let grammars = Arc::clone(&loaded);
+    let shared = Arc::clone(&loaded);
     // It goes on when the client has left, and the places with it: whoever leaves and comes again
     // gets no more done.
     let rendering = async move {
@@ -251,7 +251,7 @@ async fn render(
         let (mut rendered, outline) = laid_out.map_err(|_| ApiError::Internal)??;
         if let Some(outline) = outline {
             let form = &rendered.decoding.form;
-            rendered.guide = Some(guide(outline, form, &grammars.grammars).await?);
+            rendered.guide = Some(guide(outline, form, &shared.grammars).await?);
         }
         Ok(rendered)
     };

@@ -152,9 +152,9 @@ impl Streams {
 
     fn keep(&self, ticket: &Ticket, recording: &Arc<Recording>) {
         let entry = (ticket.digest, Arc::clone(recording));
-        let older = self.recordings().put(ticket.key.clone(), entry);
-        // A client that asks anew does not come back for what it asked before.
-        replace(older);
+        // A client that asks anew does not come back for what it asked before; and the oldest gives way.
+        let older = self.recordings().push(ticket.key.clone(), entry);
+        replace(older.map(|(_, older)| older));
     }
 
     /// Unless another has come in its place.

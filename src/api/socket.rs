@@ -11,42 +11,80 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What lies unread is looked behind this often, and who sends nothing more has so long for an answer
-/// that takes no time.
-const GLANCE: Duration = Duration::from_millis(100);
+/// Who sends nothing more has so long for an answer that takes no time.
+const MOMENT: Duration = Duration::from_millis(100);
+/// What lies unread is looked behind after a moment, and then less and less often.
+const LONGEST_GLANCE: Duration = Duration::from_secs(1);
 
 /// All its clones belong into one task: a socket wakes one.
 #[derive(Debug, Clone)]
-pub(super) struct Socket(Arc<Mutex<TcpStream>>);
+pub(super) struct Socket(Arc<Mutex<Watched>>);
+
+#[derive(Debug)]
+struct Watched {
+    stream: TcpStream,
+    /// Whether something was sent since this was last looked at.
+    sent: bool,
+    /// Whether something waits to be sent.
+    blocked: bool,
+}
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(Mutex::new(stream)))
+        Self(Arc::new(Mutex::new(Watched {
+            stream,
+            sent: false,
+            blocked: false,
+        })))
     }
 
-    /// Resolves a moment after the client has closed its side, with nothing before that left to be read.
+    /// Resolves when the client has closed its side and no answer is on its way: one that is still
+    /// computed has then nobody to go to. (Who closes only its own side looks no different.)
     pub(super) async fn left(self) {
-        while self.holds_bytes().await {
-            tokio::time::sleep(GLANCE).await;
+        let mut glance = MOMENT;
+        while !self.has_ended().await {
+            tokio::time::sleep(glance).await;
+            glance = LONGEST_GLANCE.min(2 * glance);
         }
-        tokio::time::sleep(GLANCE).await;
+        loop {
+            tokio::time::sleep(MOMENT).await;
+            let mut watched = self.lock();
+            if !std::mem::take(&mut watched.sent) && !watched.blocked {
+                return;
+            }
+        }
     }
 
-    /// Waits for something to read; false is the end.
-    async fn holds_bytes(&self) -> bool {
+    /// Waits until there is something to read; whether that is the end, or the end lies behind it.
+    async fn has_ended(&self) -> bool {
         let mut byte = [0];
-        let peeked = poll_fn(|context| {
-            self.stream()
-                .poll_peek(context, &mut ReadBuf::new(&mut byte))
-        });
-        peeked.await.is_ok_and(|count| count > 0)
+        let mut peek = |context: &mut Context<'_>| {
+            let stream = &self.lock().stream;
+            stream.poll_peek(context, &mut ReadBuf::new(&mut byte))
+        };
+        let holds_bytes = poll_fn(&mut peek).await.is_ok_and(|count| count > 0);
+        let watched = self.lock();
+        let ready = watched.stream.ready(Interest::READABLE).now_or_never();
+        !holds_bytes || matches!(ready, Some(Ok(ready)) if ready.is_read_closed())
     }
 
-    fn stream(&self) -> MutexGuard<'_, TcpStream> {
+    fn lock(&self) -> MutexGuard<'_, Watched> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(
+        &self,
+        write: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let mut watched = self.lock();
+        let result = write(Pin::new(&mut watched.stream));
+        watched.blocked = result.is_pending();
+        watched.sent |= result.is_ready();
+        result
     }
 }
 
@@ -56,7 +94,7 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream()).poll_read(context, buffer)
+        Pin::new(&mut self.lock().stream).poll_read(context, buffer)
     }
 }
 
@@ -66,7 +104,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream()).poll_write(context, bytes)
+        self.send(|stream| stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -74,18 +112,18 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream()).poll_write_vectored(context, slices)
+        self.send(|stream| stream.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream().is_write_vectored()
+        self.lock().stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream()).poll_flush(context)
+        Pin::new(&mut self.lock().stream).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream()).poll_shutdown(context)
+        Pin::new(&mut self.lock().stream).poll_shutdown(context)
     }
 }

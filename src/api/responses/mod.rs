@@ -202,7 +202,7 @@ fn in_own_words(error: ApiError) -> ApiError {
         },
         ApiError::ContextLength(message) => ApiError::InputTooLong {
             param: "input".to_owned(),
-            message,
+            message: message.replace("messages", "input"),
         },
         other => other,
     }
