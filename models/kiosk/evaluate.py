@@ -20,7 +20,7 @@ import acceptance
 import chat
 import unseen
 from dialogue import Dialogues, Turn
-from layouts import system_prompt
+from layouts import LAYOUTS, system_prompt
 from names import Names
 from store import Store, make_store
 from tools import Tool, make_tools
@@ -73,24 +73,24 @@ def tokens(text: str) -> int:
     return int(0.97 * len(re.findall(r"[A-Za-z]{1,3}|\d|[^\w\s]|\n| (?=\d)", text)))
 
 
-def fitting_store(rng: random.Random, length: int, tools: list[Tool]) -> tuple[Store, str]:
-    """A store whose prompt fills most of the length."""
+def fitting_store(rng: random.Random, length: int, tools: list[Tool], layout: str | None) -> tuple[Store, str]:
+    """A store whose prompt fills most of the length; in a layout, if one is given."""
     room = length - 40 - sum(tokens(json.dumps(tool.schema) + chat.example_call(tool.schema)) for tool in tools)
     while True:
         store = make_store(Names(rng, True), rng.randint(2, max(4, length // 14)))
-        system = system_prompt(rng, store)[0]
-        if 0.7 * room < tokens(system) < max(room, 60):
+        system, found = system_prompt(rng, store)
+        if layout in (None, found) and 0.7 * room < tokens(system) < max(room, 60):
             return store, system
 
 
-def make_case(row: str, length: int, number: int) -> Case:
+def make_case(row: str, length: int, number: int, layout: str | None = None) -> Case:
     rng = random.Random(f"{row} {length} {number}")
     with_tools = row.startswith("tool") or (row.startswith("value") and number % 5 == 0)
     while True:
         tools = make_tools(rng) if with_tools else []
         if sum(len(json.dumps(tool.schema)) for tool in tools) > 1.2 * length:
             tools = tools[:1]
-        store, system = fitting_store(rng, length, tools)
+        store, system = fitting_store(rng, length, tools, layout)
         talk = Dialogues(rng, store, tools, PHRASINGS.get(row))
         for _ in range(60):
             turns = talk.conversation()
@@ -218,6 +218,8 @@ def main() -> None:
     cli.add_argument(
         "--limit", type=int, default=50, metavar="N", help="questions for each row and length (default 50)"
     )
+    layouts = [name for _, _, name, _ in LAYOUTS]
+    cli.add_argument("--layout", choices=layouts, help="only stores whose products are laid out so")
     cli.add_argument("--clients", type=int, default=8, help="requests at once")
     cli.add_argument("--json", action="store_true", help="print the figures as JSON")
     cli.add_argument("--wrong", action="store_true", help="print the questions that went wrong")
@@ -227,7 +229,8 @@ def main() -> None:
     args = cli.parse_args()
 
     client = Client(args.url, args.model, args.key)
-    cases = [make_case(row, length, n) for row in ROWS for length in LENGTHS for n in range(args.limit)] + by_hand()
+    numbers = range(args.limit)
+    cases = [make_case(row, length, n, args.layout) for row in ROWS for length in LENGTHS for n in numbers] + by_hand()
     with ThreadPoolExecutor(args.clients) as pool:
         results = list(pool.map(client.run, cases))
     figures = report(results)
