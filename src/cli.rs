@@ -14,9 +14,6 @@ use crate::config::{self, ConfigError, Override, Settings, Sources};
 use crate::engine::openmp;
 use crate::{app, telemetry};
 
-/// Name of the program's configuration variables, as in `EDGELLM__SERVER__LISTEN`.
-const ENV_PREFIX: &str = "EDGELLM_";
-
 #[derive(Debug, Parser)]
 #[command(
     name = "edgellm",
@@ -115,7 +112,8 @@ fn file_stem(path: &str) -> Option<String> {
     Some(stem.to_string_lossy().into_owned())
 }
 
-/// Our variables; text that is no Unicode is kept as far as it can be read, and then refused by name.
+/// All variables: which are ours the configuration knows. Text that is no Unicode is kept as far as
+/// it can be read, and then refused by name.
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .map(|(name, value)| {
@@ -124,7 +122,6 @@ fn environment() -> Vec<(String, String)> {
                 value.to_string_lossy().into_owned(),
             )
         })
-        .filter(|(name, _)| name.starts_with(ENV_PREFIX))
         .collect()
 }
 

@@ -146,6 +146,18 @@ impl ApiError {
         }
     }
 
+    /// The same where the prompt stands in a parameter of another name than `messages`.
+    #[must_use]
+    pub(super) fn of_prompt_in(self, param: &str) -> Self {
+        match self {
+            Self::ContextLength(message) => Self::InputTooLong {
+                param: param.to_owned(),
+                message: message.replace("messages", param),
+            },
+            other => other,
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => Some(refusal.retry_after),

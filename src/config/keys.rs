@@ -49,25 +49,24 @@ impl fmt::Display for Target {
     }
 }
 
-/// What every variable of edgellm begins with that was written with one underscore where two belong.
-const SHORT_PREFIX: &str = "EDGELLM_";
-
 /// The variable that was meant by one in which one underscore stands where two belong, as in
 /// `EDGELLM_SERVER_LISTEN`. Others of that beginning are somebody else's.
 pub(super) fn meant_by(variable: &str) -> Option<String> {
-    let written = variable.strip_prefix(SHORT_PREFIX)?.replace("__", "_");
-    schema::SECTIONS.iter().find_map(|section| {
-        let rest = written.strip_prefix(&section.name.to_uppercase())?;
-        let (index, name) = match rest.strip_prefix('_')?.split_once('_') {
-            Some((index, name)) if section.repeated && index.parse::<usize>().is_ok() => {
-                (format!("__{index}"), name)
-            }
-            _ => (String::new(), rest.strip_prefix('_')?),
+    if !variable.starts_with(PREFIX.trim_end_matches('_')) {
+        return None;
+    }
+    let flat = |name: &str| name.replace("__", "_");
+    let mut parts = variable.split('_');
+    let index = parts.find(|part| part.parse::<usize>().is_ok());
+    let mut variables = schema::SECTIONS.iter().flat_map(|section| {
+        let place = match index {
+            Some(index) if section.repeated => format!("{}[{index}]", section.name),
+            _ => section.name.to_owned(),
         };
-        section.key(&name.to_lowercase())?;
-        let section = section.name.to_uppercase();
-        Some(format!("{PREFIX}{section}{index}__{name}"))
-    })
+        let keys = section.keys.iter();
+        keys.map(move |key| variable_of(&format!("{place}.{}", key.name)))
+    });
+    variables.find(|meant| flat(meant) == flat(variable))
 }
 
 /// The key that a variable sets: `MODELS__0__PATH` is `models[0].path`.

@@ -52,11 +52,7 @@ pub(super) async fn completions(
     let record = Record::new(&state, &entry.id, ENDPOINT);
     let output = completion.output;
     let mut response = match begin(&state, &entry, completion.order, arrived, record).await {
-        Err(ApiError::ContextLength(message)) => {
-            let (param, message) = ("prompt".to_owned(), message.replace("messages", "prompt"));
-            ApiError::InputTooLong { param, message }.into_response()
-        }
-        Err(error) => error.into_response(),
+        Err(error) => error.of_prompt_in("prompt").into_response(),
         Ok(started) => {
             let answer = Answer::new(&entry.id, output, &started);
             respond(started.generation, answer, output.stream, ticket).await

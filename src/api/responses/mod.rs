@@ -200,10 +200,6 @@ fn in_own_words(error: ApiError) -> ApiError {
             }
             None => ApiError::invalid(param, message),
         },
-        ApiError::ContextLength(message) => ApiError::InputTooLong {
-            param: "input".to_owned(),
-            message: message.replace("messages", "input"),
-        },
-        other => other,
+        other => other.of_prompt_in("input"),
     }
 }
