@@ -17,6 +17,7 @@ mod error;
 pub(crate) mod fuzzing;
 mod generate;
 mod generation;
+mod guidance;
 mod health;
 mod logprobs;
 mod models;
