@@ -46,6 +46,7 @@ impl Engine for IdleEngine {
     fn shape(&self) -> Shape {
         Shape {
             cells: 1 << 20,
+            banks: 1,
             sequences: self.sequences,
             batch_rows: 512,
             tile_rows: 0,
@@ -79,6 +80,8 @@ impl Engine for IdleEngine {
     }
 
     fn truncate(&mut self, _sequence: SeqId, _from: u32) {}
+
+    fn give_back(&mut self, _bank: usize) {}
 }
 
 struct Words;

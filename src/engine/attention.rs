@@ -23,6 +23,15 @@ impl Attention {
             Self::Flash => LLAMA_FLASH_ATTN_TYPE_ENABLED,
         }
     }
+
+    /// Rows of a batch that are computed together. Plain attention keeps a number for every row,
+    /// cell and head: with fewer rows at once that takes less memory, and no more time.
+    pub(super) fn rows_at_once(self) -> u32 {
+        match self {
+            Self::Plain => 128,
+            Self::Flash => u32::MAX,
+        }
+    }
 }
 
 /// What the choice of attention depends on.
@@ -87,6 +96,21 @@ impl Weight {
         (attention == Attention::Plain)
             .then_some((WEIGHT_NS * self.parameters as f64 / cell) as usize)
     }
+
+    /// See [`Shape::banks`](super::Shape): with plain attention a row computes with every cell of its bank, so
+    /// what has nothing in common had better lie in different ones. Where rows leave out the cells of others
+    /// one bank is best: what is computed together reads the weights once. `cache` is what a bank
+    /// takes once all its cells were used.
+    pub(super) fn banks(attention: Attention, cache: Option<u64>) -> u32 {
+        const MOST: u64 = 8;
+        const MOST_BYTES: u64 = 2 << 30;
+        match (attention, cache) {
+            (Attention::Plain, Some(bytes)) => {
+                u32::try_from((MOST_BYTES / bytes.max(1)).clamp(1, MOST)).unwrap_or(1)
+            }
+            _ => 1,
+        }
+    }
 }
 
 /// Flash attention on a CPU walks cell by cell, leaves out those of other requests, and reads
@@ -137,6 +161,10 @@ mod tests {
         // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
         assert_eq!(kiosk.crowd_cells(Attention::Plain, 1), Some(1500));
         assert!(kiosk.most_copied(Attention::Plain) > 2048);
+        let banks = |megabytes: u64| Weight::banks(Attention::Plain, Some(megabytes << 20));
+        assert_eq!([0, 40, 300, 5000].map(banks), [8, 8, 6, 1]);
+        assert_eq!(Weight::banks(Attention::Flash, Some(40 << 20)), 1);
+        assert_eq!(Weight::banks(Attention::Plain, None), 1);
         let large = EngineOptions {
             cells: 131_072,
             ..options

@@ -7,7 +7,7 @@ use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
-use super::llama::index;
+use super::bank::index;
 use super::model::backend;
 use super::{Attention, DecodeError, LoadError, Model, Token};
 

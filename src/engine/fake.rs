@@ -24,6 +24,8 @@ pub struct FakeEngine {
     pub rows: usize,
     /// Cells that were copied in.
     pub copied_in: usize,
+    /// Times that the memory of a bank was given back.
+    pub given_back: usize,
 }
 
 impl FakeEngine {
@@ -39,6 +41,7 @@ impl FakeEngine {
             decodes: 0,
             rows: 0,
             copied_in: 0,
+            given_back: 0,
         }
     }
 
@@ -113,7 +116,8 @@ impl Engine for FakeEngine {
         self.decodes += 1;
         self.rows += rows.len();
         for (index, row) in rows.iter().enumerate() {
-            assert!(row.sequence.0 < self.shape.sequences, "no such sequence");
+            let bank = self.shape.bank(row.sequence);
+            assert!(bank < self.shape.banks as usize, "no such sequence");
             let history = self.histories.entry(row.sequence).or_default();
             assert_eq!(
                 history.len(),
@@ -139,6 +143,8 @@ impl Engine for FakeEngine {
 
     fn share(&mut self, from: SeqId, to: SeqId, length: usize) {
         assert!(!self.histories.contains_key(&to), "the target has cells");
+        let (there, here) = (self.shape.bank(from), self.shape.bank(to));
+        assert_eq!(there, here, "banks share nothing");
         let beginning = self.histories[&from][..length].to_vec();
         self.histories.insert(to, beginning);
     }
@@ -173,6 +179,12 @@ impl Engine for FakeEngine {
                 self.histories.remove(&sequence);
             }
         }
+    }
+
+    fn give_back(&mut self, bank: usize) {
+        let is_here = |sequence: &SeqId| self.shape.bank(*sequence) == bank;
+        assert!(!self.histories.keys().any(is_here), "the bank is in use");
+        self.given_back += 1;
     }
 }
 

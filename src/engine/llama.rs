@@ -1,33 +1,24 @@
-//! The real engine: one llama.cpp context.
+//! The real engine: llama.cpp contexts over one model.
 
-use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::LlamaContextParams;
-use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
-use llama_cpp_2::llama_batch::LlamaBatch;
-use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::context::session::SeqState;
 
 use super::attention::{Attention, Weight, attention};
-use super::model::{LoadError, Model, backend};
-use super::pages::CachePages;
-use super::{Copied, DecodeError, Engine, Row, SeqId, Shape, Token};
+use super::bank::Bank;
+use super::memory::kv_cache_bytes;
+use super::model::{LoadError, Model};
+use super::{Copied, DecodeError, Engine, Row, SeqId, Shape};
 
 /// Rows that llama.cpp multiplies at once with weights that it has rearranged (`repack.cpp`); for
 /// each row that is left over it reads all of them again.
-const ROW_GROUP: usize = 4;
-/// For so long it is tried out whether it does that.
-const TRIAL: Duration = Duration::from_millis(500);
-const TRIALS: u32 = 3;
+pub(super) const ROW_GROUP: usize = 4;
 
 /// How a context is laid out.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineOptions {
     /// KV cells shared by all sequences.
     pub cells: u32,
-    /// Sequences that can exist at once (llama.cpp allows 256, one of which is the engine's own).
+    /// Sequences that can exist at once in a bank (llama.cpp allows 256, one of which is the
+    /// engine's own).
     pub sequences: u32,
     /// Rows of one decode at most.
     pub batch_rows: u32,
@@ -37,139 +28,71 @@ pub struct EngineOptions {
     pub attention: Option<Attention>,
 }
 
-/// A llama.cpp context with a unified KV cache; it borrows its model and
-/// belongs to one thread.
+/// A llama.cpp context for each bank of the KV cache; it borrows its model and belongs to one
+/// thread.
 #[derive(Debug)]
 pub struct LlamaEngine<'model> {
-    context: LlamaContext<'model>,
-    /// Behind the context: it was told where this is, and goes first.
-    pages: Arc<CachePages>,
-    batch: LlamaBatch<'static>,
+    banks: Vec<Bank<'model>>,
     shape: Shape,
     attention: Attention,
-    /// The sequence of rows that nobody asked for.
-    filler: SeqId,
     /// Cells of a sequence that may be copied out.
     most_copied: usize,
+    /// Rows of one bank, as it knows them.
+    rows: Vec<Row>,
+    /// Where each row of the last batch was computed: its bank, and its place there.
+    places: Vec<(usize, usize)>,
 }
 
 impl<'model> LlamaEngine<'model> {
-    /// Allocates cache and compute buffers.
+    /// Allocates caches and compute buffers.
     ///
     /// # Errors
     /// [`LoadError::Context`] when llama.cpp refuses, most often for want of memory.
     pub fn new(model: &'model Model, options: EngineOptions) -> Result<Self, LoadError> {
         let weight = Weight::of(model);
         let attention = attention(options, weight);
-        let threads = i32::try_from(options.threads).unwrap_or(i32::MAX);
-        let mut params = LlamaContextParams::default()
-            // llama.cpp rounds up in any case, but cuts the batch to what stands here before.
-            .with_n_ctx(NonZeroU32::new(options.cells.next_multiple_of(256)))
-            // One micro-batch a batch: a decode either happened or it did not.
-            .with_n_batch(options.batch_rows)
-            .with_n_ubatch(options.batch_rows)
-            .with_n_seq_max(options.sequences + 1)
-            .with_n_threads(threads)
-            .with_n_threads_batch(threads)
-            .with_kv_unified(true)
-            .with_flash_attention_policy(attention.policy())
-            .with_no_perf(true);
-        // SAFETY: it lives in the engine, behind the context; where none can be made, in this scope.
-        let pages = unsafe { CachePages::of(&mut params) };
-        let context = model
-            .weights()
-            .new_context(backend()?, params)
-            .map_err(|_| LoadError::Context(super::logs::last_error()))?;
-        let shape = Shape {
-            cells: context.n_ctx() as usize,
+        let mut bank = Bank::new(model, options, attention)?;
+        let weights = model.weights();
+        // Those compute the rows of different sequences apart: rows to fill up would be in the way.
+        let is_apart = weights.is_recurrent() || weights.is_hybrid();
+        if !is_apart && bank.multiplies_in_groups()? {
+            bank.row_group = ROW_GROUP;
+        }
+        let cache = kv_cache_bytes(model, bank.cells());
+        let most_banks = Weight::banks(attention, cache);
+        let mut shape = Shape {
+            cells: bank.cells(),
+            banks: 1,
             sequences: options.sequences,
-            batch_rows: context.n_batch() as usize,
+            batch_rows: bank.batch_rows(),
             // `ggml_fa_tile_config::Q`: below it flash attention walks cell by cell.
             tile_rows: match attention {
                 Attention::Plain => 0,
                 Attention::Flash => 64,
             },
-            row_group: 1,
+            row_group: bank.row_group,
             crowd_cells: weight.crowd_cells(attention, options.threads),
             vocabulary: model.info().vocabulary,
             shares_prefixes: model.info().shares_prefixes,
         };
-        let mut engine = Self {
-            context,
-            pages,
-            batch: LlamaBatch::new(shape.batch_rows, 1),
+        let mut banks = vec![bank];
+        while shape.banks < most_banks {
+            // Without memory for more it works with fewer.
+            let Ok(mut bank) = Bank::new(model, options, attention) else {
+                break;
+            };
+            bank.row_group = shape.row_group;
+            banks.push(bank);
+            shape.banks += 1;
+        }
+        Ok(Self {
+            banks,
             shape,
             attention,
-            filler: SeqId(options.sequences),
             most_copied: weight.most_copied(attention),
-        };
-        // The first one waits until the weights are read from the disk.
-        engine.try_out(1)?;
-        let weights = model.weights();
-        // Those compute the rows of different sequences apart: rows to fill up would be in the way.
-        let is_apart = weights.is_recurrent() || weights.is_hybrid();
-        if !is_apart && engine.multiplies_in_groups()? {
-            engine.shape.row_group = ROW_GROUP;
-        }
-        // SAFETY: `try_out` leaves nothing in the cache, and nobody else had it yet.
-        unsafe { engine.pages.give_back() };
-        Ok(engine)
-    }
-
-    /// Whether a whole number of groups takes less time than one row less.
-    fn multiplies_in_groups(&mut self) -> Result<bool, LoadError> {
-        let whole = 2 * ROW_GROUP;
-        if self.shape.batch_rows < whole || self.shape.cells < whole {
-            return Ok(false);
-        }
-        let started = Instant::now();
-        let (mut shortest_whole, mut shortest_less) = (Duration::MAX, Duration::MAX);
-        for trial in 0..TRIALS {
-            shortest_less = shortest_less.min(self.try_out(whole - 1)?);
-            shortest_whole = shortest_whole.min(self.try_out(whole)?);
-            if trial > 0 && started.elapsed() > TRIAL {
-                break;
-            }
-        }
-        Ok(shortest_whole < shortest_less.mul_f64(0.9))
-    }
-
-    /// How long it takes to compute so many tokens for nobody.
-    fn try_out(&mut self, rows: usize) -> Result<Duration, LoadError> {
-        self.batch.clear();
-        let started = Instant::now();
-        self.fill(rows, rows)
-            .and_then(|()| Ok(self.context.decode(&mut self.batch)?))
-            .map_err(|error| LoadError::Context(Some(error.to_string())))?;
-        let took = started.elapsed();
-        self.truncate(self.filler, 0);
-        Ok(took)
-    }
-
-    /// Adds rows to the batch that nobody asked for, `outputs` of them with logits.
-    fn fill(&mut self, rows: usize, outputs: usize) -> Result<(), DecodeError> {
-        for position in 0..rows {
-            self.add(Row {
-                token: Token(0),
-                position: u32::try_from(position).unwrap_or(u32::MAX),
-                sequence: self.filler,
-                logits: position < outputs,
-            })?;
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, row: Row) -> Result<(), DecodeError> {
-        let token = LlamaToken::new(row.token.0);
-        let sequence = [index(row.sequence.0)];
-        self.batch
-            .add(token, index(row.position), &sequence, row.logits)
-            .map_err(|_| DecodeError::Failed(0))
-    }
-
-    fn add_all(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
-        self.batch.clear();
-        rows.iter().try_for_each(|row| self.add(*row))
+            rows: Vec::new(),
+            places: Vec::new(),
+        })
     }
 
     /// How it computes attention.
@@ -177,26 +100,45 @@ impl<'model> LlamaEngine<'model> {
     pub fn attention(&self) -> Attention {
         self.attention
     }
-}
 
-/// How many rows more make whole groups, at less cost than the rows that are left over have: each
-/// of those takes almost as long as a group.
-fn missing_in_group(rows: usize, group: usize) -> usize {
-    let rest = rows % group;
-    let is_worth_it = rest > 0 && rows + 1 >= group;
-    if is_worth_it { group - rest } else { 0 }
-}
+    /// A sequence as its bank knows it.
+    fn local(&self, sequence: SeqId) -> SeqId {
+        SeqId(sequence.0 % self.shape.sequences)
+    }
 
-pub(super) fn index(value: u32) -> i32 {
-    i32::try_from(value).unwrap_or(i32::MAX)
-}
+    fn bank(&self, sequence: SeqId) -> &Bank<'model> {
+        &self.banks[self.shape.bank(sequence)]
+    }
 
-impl From<llama_cpp_2::DecodeError> for DecodeError {
-    fn from(error: llama_cpp_2::DecodeError) -> Self {
-        match error {
-            llama_cpp_2::DecodeError::NoKvCacheSlot => Self::NoCells,
-            llama_cpp_2::DecodeError::NTokensZero => Self::Failed(-1),
-            llama_cpp_2::DecodeError::Unknown(code) => Self::Failed(code),
+    fn bank_mut(&mut self, sequence: SeqId) -> &mut Bank<'model> {
+        &mut self.banks[self.shape.bank(sequence)]
+    }
+
+    /// Computes those of `rows` that belong to a bank.
+    fn decode_in(&mut self, bank: usize, rows: &[Row]) -> Result<(), DecodeError> {
+        self.rows.clear();
+        for (row, place) in rows.iter().zip(&mut self.places) {
+            if self.shape.bank(row.sequence) == bank {
+                *place = (bank, self.rows.len());
+                self.rows.push(Row {
+                    sequence: SeqId(row.sequence.0 % self.shape.sequences),
+                    ..*row
+                });
+            }
+        }
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        self.banks[bank].decode(&self.rows)
+    }
+
+    /// Frees the cells of rows that were computed in banks up to `last`, of which that one computed
+    /// some at most.
+    fn take_back(&mut self, last: usize, rows: &[Row]) {
+        for row in rows.iter().rev() {
+            if self.shape.bank(row.sequence) <= last {
+                self.truncate(row.sequence, row.position);
+            }
         }
     }
 }
@@ -219,82 +161,56 @@ impl Engine for LlamaEngine<'_> {
     }
 
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
-        self.add_all(rows)?;
-        let outputs = rows.iter().filter(|row| row.logits).count();
-        let group = self.shape.row_group;
-        let filling = missing_in_group(rows.len(), group);
-        if filling > 0 && rows.len() + filling <= self.shape.batch_rows {
-            self.fill(filling, missing_in_group(outputs, group).min(filling))?;
-            let result = self.context.decode(&mut self.batch);
-            self.truncate(self.filler, 0);
-            match result.map_err(DecodeError::from) {
-                // It may fit without them.
-                Err(DecodeError::NoCells) => self.add_all(rows)?,
-                result => return result,
+        self.places.clear();
+        self.places.resize(rows.len(), (0, 0));
+        for bank in 0..self.banks.len() {
+            if let Err(error) = self.decode_in(bank, rows) {
+                self.take_back(bank, rows);
+                return Err(error);
             }
         }
-        self.context
-            .decode(&mut self.batch)
-            .map_err(DecodeError::from)
+        Ok(())
     }
 
     fn logits(&self, row: usize) -> &[f32] {
-        self.context
-            .get_logits_ith(i32::try_from(row).unwrap_or(i32::MAX))
+        let (bank, row) = self.places[row];
+        self.banks[bank].logits(row)
     }
 
     fn share(&mut self, from: SeqId, to: SeqId, length: usize) {
-        // In a unified cache this marks cells and copies nothing. The only error is a position beyond i32.
-        let _ = self.context.copy_kv_cache_seq(
-            index(from.0),
-            index(to.0),
-            Some(0),
-            Some(u32::try_from(length).unwrap_or(u32::MAX)),
-        );
+        let (local, to_local) = (self.local(from), self.local(to));
+        self.bank_mut(from).share(local, to_local, length);
     }
 
     fn copied_bytes(&self, sequence: SeqId) -> Option<usize> {
-        let id = index(sequence.0);
-        let cells = self.context.kv_cache_seq_pos_max(id) + 1;
-        if usize::try_from(cells).ok()? > self.most_copied {
-            return None;
-        }
-        let whole = LlamaStateSeqFlags::empty();
-        Some(self.context.state_seq_get_size_ext(id, whole))
+        let (bank, local) = (self.bank(sequence), self.local(sequence));
+        (bank.length(local) <= self.most_copied).then(|| bank.copied_bytes(local))
     }
 
     fn copy_out(&self, sequence: SeqId) -> Option<CopiedCells> {
-        let whole = LlamaStateSeqFlags::empty();
-        let copied = self.context.state_seq_get(index(sequence.0), whole);
-        copied.ok().map(CopiedCells)
+        let copied = self.bank(sequence).copy_out(self.local(sequence));
+        copied.map(CopiedCells)
     }
 
     fn copy_in(&mut self, copied: &CopiedCells, to: SeqId) -> bool {
-        self.context.state_seq_set(&copied.0, index(to.0)).is_ok()
+        let local = self.local(to);
+        self.bank_mut(to).copy_in(&copied.0, local)
     }
 
     fn truncate(&mut self, sequence: SeqId, from: u32) {
-        // The only error is a position beyond i32, which no cache reaches.
-        let _ = self
-            .context
-            .clear_kv_cache_seq(Some(sequence.0), Some(from), None);
+        let local = self.local(sequence);
+        self.bank_mut(sequence).truncate(local, from);
+    }
+
+    fn give_back(&mut self, bank: usize) {
+        self.banks[bank].give_back();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Token;
     use super::*;
-
-    #[test]
-    fn batches_are_filled_where_a_group_takes_less_than_what_is_left_over() {
-        let filled = |rows| rows + missing_in_group(rows, 4);
-        let sizes: Vec<usize> = (1..=16).map(filled).collect();
-        assert_eq!(
-            sizes,
-            [1, 2, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16]
-        );
-        assert!((0..40).all(|rows| missing_in_group(rows, 1) == 0));
-    }
 
     fn kiosk(cells: u32) -> (Model, EngineOptions) {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
@@ -314,13 +230,18 @@ mod tests {
     fn cells_take_memory_when_they_are_used() {
         let (model, options) = kiosk(16_384);
         let mut engine = LlamaEngine::new(&model, options).expect("a context");
-        let (all, unused) = engine.pages.resident();
+        let (all, unused) = engine.banks[0].resident();
         assert_eq!(all >> 20, 40);
         assert!(unused < all / 100, "{unused}");
         engine.decode(&rows(0, 300..364)).expect("computed");
-        let (_, used) = engine.pages.resident();
+        let (_, used) = engine.banks[0].resident();
         // Half of it, where the system gives huge pages to whoever touches a byte.
         assert!(used > unused && used < all * 3 / 4, "{used}");
+        engine.give_back(0);
+        assert_eq!(engine.banks[0].resident().1, used, "it is in use");
+        engine.truncate(SeqId(0), 0);
+        engine.give_back(0);
+        assert!(engine.banks[0].resident().1 < used);
     }
 
     #[test]
@@ -364,6 +285,63 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_sequence_says_the_same_in_every_bank_and_whatever_is_in_others() {
+        let (model, options) = kiosk(1024);
+        let options = EngineOptions {
+            batch_rows: 512,
+            ..options
+        };
+        let mut engine = LlamaEngine::new(&model, options).expect("contexts");
+        let (banks, sequences) = (engine.shape().banks, engine.shape().sequences);
+        assert_eq!(banks, 8);
+        let alone = |engine: &mut LlamaEngine<'_>| {
+            let batch = rows(0, 300..340);
+            engine.decode(&batch).expect("computed");
+            engine.logits(39).to_vec()
+        };
+        let expected = alone(&mut engine);
+        engine.truncate(SeqId(0), 0);
+        // One in each bank, mixed row by row, beside another in the first.
+        let mut batch = Vec::new();
+        for position in 0..40 {
+            for bank in 0..banks {
+                let token = 300 + i32::try_from(position).expect("small");
+                batch.extend(at(position, rows(bank * sequences, token..token + 1)));
+            }
+        }
+        batch.extend(rows(1, 900..950));
+        engine.decode(&batch).expect("computed");
+        for bank in 0..banks as usize {
+            assert_near(&expected, engine.logits(39 * banks as usize + bank));
+        }
+        let shared = SeqId(2 * sequences + 1);
+        engine.share(SeqId(2 * sequences), shared, 39);
+        let last = at(39, rows(shared.0, 339..340));
+        engine.decode(&last).expect("computed");
+        assert_near(&expected, engine.logits(0));
+    }
+
+    #[test]
+    fn where_one_bank_is_full_nothing_is_computed_in_the_others() {
+        let (model, options) = kiosk(256);
+        let mut engine = LlamaEngine::new(&model, options).expect("contexts");
+        let second = engine.shape().sequences;
+        for part in 0..4 {
+            let part = at(64 * part, rows(second, 300..364));
+            engine.decode(&part).expect("there is room");
+        }
+        engine.decode(&rows(0, 300..310)).expect("computed");
+        let mut both = at(10, rows(0, 310..320));
+        both.extend(at(256, rows(second, 400..401)));
+        assert_eq!(engine.decode(&both), Err(DecodeError::NoCells));
+        assert_eq!(engine.banks[0].length(SeqId(0)), 10);
+        assert_eq!(engine.banks[1].length(SeqId(0)), 256);
+        engine.truncate(SeqId(second), 0);
+        engine.give_back(1);
+        engine.decode(&at(10, rows(0, 310..320))).expect("computed");
+    }
+
     fn at(position: u32, mut rows: Vec<Row>) -> Vec<Row> {
         for row in &mut rows {
             row.position += position;
@@ -400,7 +378,7 @@ mod tests {
         };
         let mut engine = LlamaEngine::new(&model, options).expect("a context");
         assert_eq!((engine.shape.cells, engine.shape.batch_rows), (512, 512));
-        engine.shape.row_group = 4;
+        engine.banks[0].row_group = 4;
         engine
             .decode(&rows(0, 300..811))
             .expect("one less than a group");
@@ -424,7 +402,7 @@ mod tests {
         let (model, options) = kiosk(256);
         let logits = |group: usize| {
             let mut engine = LlamaEngine::new(&model, options).expect("a context");
-            engine.shape.row_group = group;
+            engine.banks[0].row_group = group;
             // Again and again, so that what was left behind would fill the cache.
             let likely: Vec<usize> = (0..40)
                 .map(|_| {
@@ -447,7 +425,7 @@ mod tests {
     fn the_last_cell_can_be_used_though_the_group_has_no_room() {
         let (model, options) = kiosk(256);
         let mut engine = LlamaEngine::new(&model, options).expect("a context");
-        engine.shape.row_group = 4;
+        engine.banks[0].row_group = 4;
         let cells = engine.shape.cells;
         for start in (0..cells - 7).step_by(7) {
             let mut seven = rows(0, 300..307);

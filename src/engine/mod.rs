@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod attention;
+mod bank;
 pub mod cpu;
 mod embed;
 pub mod fake;
@@ -85,7 +86,12 @@ pub trait Pieces: Send + Sync {
 pub struct Shape {
     /// KV cells, shared by all sequences.
     pub cells: usize,
-    /// Sequences that can exist at once; ids are `0..sequences`.
+    /// Parts of the cache, each of which could hold all cells. A row passes by those of its own bank
+    /// alone, and sequences share cells within a bank alone. Batches with rows of several banks are
+    /// computed one bank after the other.
+    pub banks: u32,
+    /// Sequences that can exist at once in a bank; the first one has the ids `0..sequences`, the
+    /// next one those behind, and so on.
     pub sequences: u32,
     /// Rows that one decode takes at most.
     pub batch_rows: usize,
@@ -104,6 +110,14 @@ pub struct Shape {
     /// Whether a sequence may share the beginning of another: not so for
     /// recurrent, hybrid and sliding-window models.
     pub shares_prefixes: bool,
+}
+
+impl Shape {
+    /// The bank of a sequence.
+    #[must_use]
+    pub fn bank(&self, sequence: SeqId) -> usize {
+        (sequence.0 / self.sequences) as usize
+    }
 }
 
 /// One token to compute.
@@ -150,7 +164,8 @@ pub trait Engine {
     /// Logits of row `row` of the last batch, which must have asked for them.
     fn logits(&self, row: usize) -> &[f32];
 
-    /// Lets sequence `to`, which has no cells, share the first `length` cells of `from`.
+    /// Lets sequence `to`, which has no cells, share the first `length` cells of `from`, in the same
+    /// bank.
     fn share(&mut self, from: SeqId, to: SeqId, length: usize);
 
     /// Memory that a copy of the sequence's cells would take; none where copying them costs too much.
@@ -164,4 +179,7 @@ pub trait Engine {
 
     /// Frees the sequence's cells from position `from` on, those that it shares for itself only.
     fn truncate(&mut self, sequence: SeqId, from: u32);
+
+    /// Gives back the memory of a bank in which nothing is any more.
+    fn give_back(&mut self, bank: usize);
 }

@@ -98,6 +98,7 @@ impl Worker {
             threads,
             attention = ?engine.attention(),
             row_group = engine.shape().row_group,
+            banks = engine.shape().banks,
             seconds = started.elapsed().as_secs_f64(),
             "loaded"
         );

@@ -20,15 +20,23 @@ const A_WHILE: Duration = Duration::from_secs(30);
 /// So many bytes go to the shelf at once where nothing needs their cells: more would be a pause.
 const COPIED_AT_ONCE: usize = 32 << 20;
 
-/// Keeps the engine's cells and the tree's in step: every change goes through here.
+/// What lies in a bank of the engine's.
+#[derive(Debug)]
+struct Bank {
+    tree: PrefixTree,
+    free_ids: Vec<SeqId>,
+    /// The most cells in use since its memory was given back.
+    most_cells: usize,
+}
+
+/// Keeps the engine's cells and the trees' in step: every change goes through here.
 #[derive(Debug)]
 pub(super) struct Cache<E: Engine> {
     engine: E,
-    tree: PrefixTree,
+    banks: Vec<Bank>,
     shelf: Shelf<E::Copied>,
     /// Bytes that the shelf may keep when nothing is short.
     most_on_shelf: usize,
-    free_ids: Vec<SeqId>,
     /// Least recently used first, with the time of that.
     parked: VecDeque<(SeqId, Instant)>,
     /// By sequence, whether it is parked.
@@ -37,14 +45,20 @@ pub(super) struct Cache<E: Engine> {
 
 impl<E: Engine> Cache<E> {
     pub(super) fn new(engine: E, most_on_shelf: usize) -> Self {
+        let (sequences, banks) = (engine.shape().sequences, engine.shape().banks);
+        let ids = |bank: u32| bank * sequences..(bank + 1) * sequences;
+        let bank = |bank| Bank {
+            tree: PrefixTree::default(),
+            free_ids: ids(bank).rev().map(SeqId).collect(),
+            most_cells: 0,
+        };
         Self {
+            engine,
+            banks: (0..banks).map(bank).collect(),
             shelf: Shelf::new(most_on_shelf),
             most_on_shelf,
-            free_ids: (0..engine.shape().sequences).rev().map(SeqId).collect(),
-            is_parked: vec![false; engine.shape().sequences as usize],
-            engine,
-            tree: PrefixTree::default(),
             parked: VecDeque::new(),
+            is_parked: vec![false; (sequences * banks) as usize],
         }
     }
 
@@ -52,9 +66,33 @@ impl<E: Engine> Cache<E> {
         self.engine.shape()
     }
 
+    /// How many banks there are.
+    pub(super) fn banks(&self) -> usize {
+        self.banks.len()
+    }
+
+    pub(super) fn bank_of(&self, id: SeqId) -> usize {
+        self.shape().bank(id)
+    }
+
+    fn tree(&self, id: SeqId) -> &PrefixTree {
+        &self.banks[self.bank_of(id)].tree
+    }
+
+    fn tree_mut(&mut self, id: SeqId) -> &mut PrefixTree {
+        let bank = self.bank_of(id);
+        &mut self.banks[bank].tree
+    }
+
     /// Cells of requests under way; the rest is free or can be freed at once.
     pub(super) fn live(&self) -> usize {
-        self.tree.cells_held_by(|id| !self.is_parked[id.0 as usize])
+        (0..self.banks()).map(|bank| self.live_in(bank)).sum()
+    }
+
+    /// Those that lie in a bank.
+    pub(super) fn live_in(&self, bank: usize) -> usize {
+        let is_live = |id: SeqId| !self.is_parked[id.0 as usize];
+        self.banks[bank].tree.cells_held_by(is_live)
     }
 
     /// Cells that hold nothing at all.
@@ -64,12 +102,17 @@ impl<E: Engine> Cache<E> {
 
     /// Cells that hold something.
     pub(super) fn used(&self) -> usize {
-        self.tree.cells()
+        self.banks.iter().map(|bank| bank.tree.cells()).sum()
     }
 
     /// Cells that only parked sequences hold.
     pub(super) fn parked_cells(&self) -> usize {
-        self.used() - self.live()
+        (0..self.banks()).map(|bank| self.parked_in(bank)).sum()
+    }
+
+    /// Those that lie in a bank.
+    fn parked_in(&self, bank: usize) -> usize {
+        self.banks[bank].tree.cells() - self.live_in(bank)
     }
 
     /// Bytes that are kept beside the cells.
@@ -77,43 +120,45 @@ impl<E: Engine> Cache<E> {
         self.shelf.bytes()
     }
 
-    /// How much of `tokens` could be shared now. The last token is always
+    /// How much of `tokens` could be shared now in a bank. The last token is always
     /// computed: its logits are what is wanted.
-    pub(super) fn match_length(&self, tokens: &[Token]) -> usize {
+    pub(super) fn match_length(&self, bank: usize, tokens: &[Token]) -> usize {
         match self.shareable(tokens) {
-            Some(tokens) => self.tree.match_length(tokens),
+            Some(tokens) => self.banks[bank].tree.match_length(tokens),
             None => 0,
         }
     }
 
-    /// How much of `tokens` need not be computed: what can be shared, or copied from the shelf.
-    pub(super) fn known_length(&self, tokens: &[Token]) -> usize {
-        let copied = self.worth_copying_in(tokens);
-        copied.unwrap_or_else(|| self.match_length(tokens))
+    /// How much of `tokens` need not be computed in a bank: what can be shared there, or copied from
+    /// the shelf.
+    pub(super) fn known_length(&self, bank: usize, tokens: &[Token]) -> usize {
+        let copied = self.worth_copying_in(bank, tokens);
+        copied.unwrap_or_else(|| self.match_length(bank, tokens))
     }
 
     /// How much of `tokens` a copy from the shelf would have: none where little more than what is
-    /// in the cache, or where there is no room for all that was kept.
-    fn worth_copying_in(&self, tokens: &[Token]) -> Option<usize> {
+    /// in the bank, or where there is no room for all that was kept.
+    fn worth_copying_in(&self, bank: usize, tokens: &[Token]) -> Option<usize> {
         let tokens = self.shareable(tokens)?;
         let found = self.shelf.find(tokens)?;
-        let more = found.length.saturating_sub(self.tree.match_length(tokens));
+        let here = self.banks[bank].tree.match_length(tokens);
+        let more = found.length.saturating_sub(here);
         // The cells of a copy are its own, also those that it could have shared.
         let is_worth_it = more >= WORTH_COPYING && more >= found.length / 2;
         let has_room = found.whole <= self.shape().cells - self.live();
         (is_worth_it && has_room).then_some(found.length)
     }
 
-    /// A sequence without cells for a request of these tokens; a parked one gives way for it
-    /// if need be, those that it can share with last.
-    pub(super) fn acquire(&mut self, tokens: &[Token], now: Instant) -> Option<SeqId> {
-        if self.free_ids.is_empty() {
-            for holder in self.tree.longest_match(tokens).1.to_vec() {
+    /// A sequence of a bank, without cells, for a request of these tokens; a parked one gives way
+    /// for it if need be, those that it can share with last.
+    pub(super) fn acquire(&mut self, bank: usize, tokens: &[Token], now: Instant) -> Option<SeqId> {
+        if self.banks[bank].free_ids.is_empty() {
+            for holder in self.banks[bank].tree.longest_match(tokens).1.to_vec() {
                 self.touch(holder, now);
             }
-            self.evict();
+            self.evict_from(bank);
         }
-        self.free_ids.pop()
+        self.banks[bank].free_ids.pop()
     }
 
     /// Lets `id` share the longest beginning of `tokens` that is in the cache, or gives it a copy of
@@ -123,13 +168,13 @@ impl<E: Engine> Cache<E> {
             return 0;
         };
         let copied = self
-            .worth_copying_in(tokens)
+            .worth_copying_in(self.bank_of(id), tokens)
             .and_then(|_| self.copy_in(id, shareable));
         copied.unwrap_or_else(|| self.share_cells(id, shareable, now))
     }
 
     fn share_cells(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
-        let Some((length, sources)) = self.tree.share(id, tokens) else {
+        let Some((length, sources)) = self.tree_mut(id).share(id, tokens) else {
             return 0;
         };
         if let Some(source) = sources.first() {
@@ -155,25 +200,30 @@ impl<E: Engine> Cache<E> {
         let length = found.length;
         self.engine
             .truncate(id, u32::try_from(length).unwrap_or(u32::MAX));
-        self.tree.extend(id, &tokens[..length]);
+        self.computed(id, &tokens[..length]);
         Some(length)
     }
 
-    /// Where every row pays for all used cells: what nobody under way shares goes to the shelf, as
-    /// long as that has room, but for what those will share that are still to begin with `awaited`.
-    pub(super) fn shelve_strangers<'a>(&mut self, awaited: impl Iterator<Item = &'a [Token]>) {
+    /// Where every row pays for all used cells of its bank: what nobody under way shares in these
+    /// `banks` goes to the shelf, as long as that has room, but for what those will share that are
+    /// still to begin with `awaited`.
+    pub(super) fn shelve_strangers<'a>(
+        &mut self,
+        banks: &[usize],
+        awaited: impl Iterator<Item = (SeqId, &'a [Token])>,
+    ) {
         if self.shape().crowd_cells.is_none() || self.parked.is_empty() {
             return;
         }
         let awaited: Vec<SeqId> = awaited
-            .flat_map(|tokens| self.tree.longest_match(tokens).1)
+            .flat_map(|(id, tokens)| self.tree(id).longest_match(tokens).1)
             .copied()
             .collect();
         let mut copied = 0;
         for (id, used) in std::mem::take(&mut self.parked) {
             let fits =
                 |bytes: &usize| copied + bytes <= COPIED_AT_ONCE && self.shelf.has_room(*bytes);
-            let stays = awaited.contains(&id);
+            let stays = awaited.contains(&id) || !banks.contains(&self.bank_of(id));
             let bytes = if stays {
                 None
             } else {
@@ -208,7 +258,10 @@ impl<E: Engine> Cache<E> {
 
     /// `id` has computed `tokens` behind what it had.
     pub(super) fn computed(&mut self, id: SeqId, tokens: &[Token]) {
-        self.tree.extend(id, tokens);
+        let bank = self.bank_of(id);
+        let bank = &mut self.banks[bank];
+        bank.tree.extend(id, tokens);
+        bank.most_cells = bank.most_cells.max(bank.tree.cells());
     }
 
     /// What `id` computed beyond its first `kept` tokens was not to be.
@@ -219,16 +272,18 @@ impl<E: Engine> Cache<E> {
 
     /// The request of `id` has ended; its cells stay for the next with the same beginning.
     pub(super) fn park(&mut self, id: SeqId, now: Instant) {
-        if !self.shape().shares_prefixes || self.tree.is_redundant(id) {
+        if !self.shape().shares_prefixes || self.tree(id).is_redundant(id) {
             self.release(id);
-        } else {
-            self.is_parked[id.0 as usize] = true;
-            self.parked.push_back((id, now));
-            let shape = self.shape();
+            return;
+        }
+        self.is_parked[id.0 as usize] = true;
+        self.parked.push_back((id, now));
+        let (shape, bank) = (self.shape(), self.bank_of(id));
+        if shape.crowd_cells.is_some() {
             let most = PARKED_AT_A_PRICE.min(shape.cells / 8);
-            let has_price = shape.crowd_cells.is_some();
-            while has_price && self.parked.len() > 1 && self.parked_cells() > most {
-                self.evict();
+            let is_here = |(id, _): &&(SeqId, Instant)| shape.bank(*id) == bank;
+            while self.parked_in(bank) > most && self.parked.iter().filter(is_here).count() > 1 {
+                self.evict_from(bank);
             }
         }
     }
@@ -259,7 +314,7 @@ impl<E: Engine> Cache<E> {
         }
         while self.parked.len() > usize::from(most > 0)
             && self.parked_cells() > most
-            && let Some(id) = self.unpark()
+            && let Some(id) = self.unpark(0)
         {
             self.release(id);
         }
@@ -275,7 +330,7 @@ impl<E: Engine> Cache<E> {
 
     /// Bytes of a copy of `id`, if much of it would be lost without one.
     fn worth_copying_out(&self, id: SeqId) -> Option<usize> {
-        let (lost, all) = (self.tree.lost_with(id), self.tree.length(id));
+        let (lost, all) = (self.tree(id).lost_with(id), self.tree(id).length(id));
         if lost < WORTH_COPYING || lost < all / 2 || !self.shape().shares_prefixes {
             return None;
         }
@@ -285,7 +340,7 @@ impl<E: Engine> Cache<E> {
 
     /// Puts `id`, whose copy takes so many bytes, on the shelf; whether it is there then.
     fn copy_out(&mut self, id: SeqId, bytes: usize) -> bool {
-        let tokens = self.tree.tokens_of(id);
+        let tokens = self.tree(id).tokens_of(id);
         if self.shelf.has(&tokens) {
             self.shelf.touch(&tokens);
             return true;
@@ -300,9 +355,16 @@ impl<E: Engine> Cache<E> {
 
     /// `id` and the cells that it alone holds are free.
     pub(super) fn release(&mut self, id: SeqId) {
-        self.tree.release(id);
         self.engine.truncate(id, 0);
-        self.free_ids.push(id);
+        let (share, number) = (self.shape().cells / self.banks(), self.bank_of(id));
+        let bank = &mut self.banks[number];
+        bank.tree.release(id);
+        bank.free_ids.push(id);
+        // Banks that were full one after the other would take the memory of many.
+        if bank.tree.cells() == 0 && bank.most_cells > share {
+            bank.most_cells = 0;
+            self.engine.give_back(number);
+        }
     }
 
     fn shareable<'a>(&self, tokens: &'a [Token]) -> Option<&'a [Token]> {
@@ -311,18 +373,26 @@ impl<E: Engine> Cache<E> {
     }
 
     fn make_room(&mut self, rows: usize) {
-        while self.tree.cells() + rows > self.shape().cells && self.evict() {}
+        while self.used() + rows > self.shape().cells && self.evict() {}
     }
 
     /// Frees the least recently used parked sequence; false when there is none.
     fn evict(&mut self) -> bool {
-        let id = self.unpark();
+        let id = self.unpark(0);
         id.map(|id| self.set_aside(id)).is_some()
     }
 
-    /// The least recently used parked sequence, which is so no longer.
-    fn unpark(&mut self) -> Option<SeqId> {
-        let (id, _) = self.parked.pop_front()?;
+    /// As [`Cache::evict`], of those in a bank.
+    fn evict_from(&mut self, bank: usize) -> bool {
+        let is_here = |(id, _): &(SeqId, Instant)| self.bank_of(*id) == bank;
+        let place = self.parked.iter().position(is_here);
+        let id = place.and_then(|place| self.unpark(place));
+        id.map(|id| self.set_aside(id)).is_some()
+    }
+
+    /// Takes a sequence out of the parked ones, of which the first is the least recently used.
+    fn unpark(&mut self, place: usize) -> Option<SeqId> {
+        let (id, _) = self.parked.remove(place)?;
         self.is_parked[id.0 as usize] = false;
         Some(id)
     }
@@ -342,13 +412,16 @@ impl<E: Engine> Cache<E> {
     /// Panics unless tree, ids and parked sequences agree; `running` are the ids in use.
     #[cfg(test)]
     pub(super) fn check_integrity(&self, running: &[(SeqId, Vec<Token>)]) {
-        self.tree.check_integrity();
+        for bank in &self.banks {
+            bank.tree.check_integrity();
+        }
         self.shelf.check_integrity();
-        assert!(self.tree.cells() <= self.shape().cells);
-        let ids = self.free_ids.len() + self.parked.len() + running.len();
-        assert_eq!(ids, self.shape().sequences as usize);
+        assert!(self.used() <= self.shape().cells);
+        let free: usize = self.banks.iter().map(|bank| bank.free_ids.len()).sum();
+        let ids = free + self.parked.len() + running.len();
+        assert_eq!(ids, self.is_parked.len());
         for (id, tokens) in running {
-            assert_eq!(&self.tree.tokens_of(*id), tokens);
+            assert_eq!(&self.tree(*id).tokens_of(*id), tokens);
         }
     }
 }
@@ -362,6 +435,7 @@ mod tests {
     fn what_nobody_asks_for_goes_after_a_while_but_for_the_latest() {
         let shape = Shape {
             cells: 10_000,
+            banks: 1,
             sequences: 8,
             batch_rows: 512,
             tile_rows: 0,
@@ -374,7 +448,7 @@ mod tests {
         let start = Instant::now();
         for number in 0..4 {
             let tokens = vec![Token(number); 1000];
-            let id = cache.acquire(&tokens, start).expect("a sequence");
+            let id = cache.acquire(0, &tokens, start).expect("a sequence");
             cache.computed(id, &tokens);
             cache.park(id, start + Duration::from_secs(10) * number.unsigned_abs());
         }

@@ -10,6 +10,9 @@
 //! sooner when the next one waits until another has ended. Where weights are few (the model that
 //! ships) or prompts long and unrelated that is soon; kiosks that share a prompt have few cells of
 //! their own, and many of them run together.
+//!
+//! Where the cache has banks all this is so within a bank. Another bank costs the weights once
+//! more at each step, and whatever the newcomer could have shared; [`Crowd::cost`] weighs that.
 
 use std::time::{Duration, Instant};
 
@@ -38,14 +41,16 @@ pub(super) struct Crowd {
 pub(super) struct Newcomer {
     /// Cells that it needs of its own.
     pub(super) novel: usize,
+    /// Tokens that it has to compute first: as many, or fewer where there is a copy of their cells.
+    pub(super) unread: usize,
     pub(super) queued: Instant,
 }
 
-/// What it would join.
+/// What it would join: a bank.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Present {
     pub(super) running: usize,
-    /// Cells that hold something.
+    /// Cells that hold something, or soon will.
     pub(super) used: usize,
     /// Seconds of a step with a single row, once that is known.
     pub(super) first_row: Option<f64>,
@@ -72,6 +77,38 @@ impl Crowd {
         if tokens > 1 {
             self.answer += NEWEST * (f64::from(tokens) - self.answer);
         }
+    }
+
+    /// Which of these banks a newcomer had best be served in: that of the least cost, or where it would
+    /// have to wait there, one that is not full and where it takes less than waiting could.
+    pub(super) fn place(&self, banks: &[(Newcomer, Present)]) -> usize {
+        let costs: Vec<f64> = (banks.iter())
+            .map(|(newcomer, present)| self.cost(*newcomer, *present))
+            .collect();
+        let least = |banks: &mut dyn Iterator<Item = usize>| {
+            banks.min_by(|a, b| costs[*a].total_cmp(&costs[*b]))
+        };
+        let is_full = |bank: usize| {
+            let (newcomer, present) = banks[bank];
+            self.is_full_for(newcomer.novel, present.running)
+        };
+        let best = least(&mut (0..banks.len())).unwrap_or(0);
+        let open = least(&mut (0..banks.len()).filter(|bank| !is_full(*bank)));
+        open.filter(|open| costs[*open] < PATIENCE * costs[best])
+            .unwrap_or(best)
+    }
+
+    /// What it takes to serve a newcomer in a bank, with what that costs those who are there; by the
+    /// cells that rows pass by, the least is best. A row of a prompt computes as long as it takes to
+    /// pass by `W / c` cells.
+    #[allow(clippy::cast_precision_loss)] // as above
+    fn cost(&self, newcomer: Newcomer, present: Present) -> f64 {
+        let weights = self.cells.unwrap_or(0.0);
+        let (novel, used) = (newcomer.novel as f64, present.used as f64);
+        let prompt = newcomer.unread as f64 * (weights + used + novel / 2.0);
+        let read = if present.running == 0 { weights } else { 0.0 };
+        let answer = self.answer * (read + used + novel);
+        prompt + answer + present.running as f64 * self.answer * novel
     }
 
     /// Whether a conversation of `novel` cells beside the `running` ones makes each take longer.
@@ -167,6 +204,7 @@ mod tests {
         let (start, crowd) = (Instant::now(), Crowd::new(Some(1000)));
         let newcomer = Newcomer {
             novel: 100,
+            unread: 100,
             queued: start,
         };
         let present = Present {
@@ -194,6 +232,52 @@ mod tests {
             ..present
         };
         assert!(!waits(&crowd, unknown, 0.0));
+    }
+
+    /// A newcomer for banks in which so many run, in so many cells, with what it shares there.
+    fn offers(novel: usize, banks: &[(usize, usize, usize)]) -> Vec<(Newcomer, Present)> {
+        let offer = |&(running, used, shared): &(usize, usize, usize)| {
+            let newcomer = Newcomer {
+                novel: novel - shared,
+                unread: novel - shared,
+                queued: Instant::now(),
+            };
+            let present = Present {
+                running,
+                used,
+                first_row: None,
+            };
+            (newcomer, present)
+        };
+        banks.iter().map(offer).collect()
+    }
+
+    #[test]
+    fn long_prompts_with_nothing_in_common_go_to_banks_of_their_own() {
+        let place = |novel, banks: &[_]| Crowd::new(Some(1500)).place(&offers(novel, banks));
+        assert_eq!(place(900, &[(1, 950, 20), (0, 0, 0)]), 1);
+        assert_eq!(
+            place(900, &[(1, 950, 20), (2, 1900, 20), (1, 900, 20)]),
+            2,
+            "the least crowded"
+        );
+        assert_eq!(
+            place(900, &[(8, 1300, 850), (0, 0, 0)]),
+            0,
+            "what it shares"
+        );
+        assert_eq!(place(50, &[(1, 100, 0), (0, 0, 0)]), 0, "little together");
+        assert_eq!(place(50, &[(30, 3000, 0), (0, 0, 0)]), 1, "but not much");
+        assert_eq!(place(900, &[(3, 100, 0)]), 0);
+    }
+
+    #[test]
+    fn where_it_would_have_to_wait_for_little_another_bank_is_taken() {
+        let crowd = Crowd::new(Some(2000));
+        let banks = offers(150, &[(2, 430, 0), (0, 0, 0)]);
+        let cost = |bank: usize| crowd.cost(banks[bank].0, banks[bank].1);
+        assert!(crowd.is_full_for(150, 2) && cost(0) < cost(1));
+        assert_eq!(crowd.place(&banks), 1);
     }
 
     #[test]

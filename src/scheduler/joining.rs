@@ -25,7 +25,9 @@ impl<E: Engine> Scheduler<E> {
             .map(Some)
             .collect();
         let cells = self.cache.shape().cells;
-        let mut committed = self.committed();
+        let mut committed = (0..self.cache.banks())
+            .map(|bank| self.committed(bank))
+            .sum();
         let (mut misfits, mut crowded_out) = (0, 0);
         for &index in &order {
             let is_full = self.running.len() >= self.rows();
@@ -39,7 +41,8 @@ impl<E: Engine> Scheduler<E> {
                 waiting[index] = Some(next);
                 continue;
             }
-            let novel = next.len() - self.shareable(next.sharable(), self.running.len());
+            let (bank, newcomer) = self.place(&next);
+            let novel = newcomer.novel;
             if !plan::fits(novel, committed, self.running.len(), cells) {
                 misfits += 1;
                 let waited = now.saturating_duration_since(next.queued());
@@ -49,7 +52,7 @@ impl<E: Engine> Scheduler<E> {
                 }
                 continue;
             }
-            if self.keeps_out(&next, novel, crowded_out > 0, now) {
+            if self.keeps_out(&next, bank, newcomer, crowded_out > 0, now) {
                 crowded_out += 1;
                 waiting[index] = Some(next);
                 continue;
@@ -57,7 +60,7 @@ impl<E: Engine> Scheduler<E> {
             if is_full {
                 self.make_way(now);
             }
-            let Some(id) = self.cache.acquire(next.tokens(), now) else {
+            let Some(id) = self.cache.acquire(bank, next.tokens(), now) else {
                 waiting[index] = Some(next);
                 break;
             };
@@ -83,22 +86,50 @@ impl<E: Engine> Scheduler<E> {
         next.generated() > 0 || self.outranks(next)
     }
 
+    /// The bank in which it had best be served, and what it would be there.
+    fn place(&self, next: &Sequence) -> (usize, Newcomer) {
+        let offer = |bank| (self.newcomer(next, bank), self.present(bank));
+        let offers: Vec<_> = (0..self.cache.banks()).map(offer).collect();
+        let bank = self.crowd.place(&offers);
+        (bank, offers[bank].0)
+    }
+
+    /// What a request would be in a bank.
+    fn newcomer(&self, next: &Sequence, bank: usize) -> Newcomer {
+        let tokens = next.sharable();
+        let shared = self.shareable(bank, tokens, self.running.len());
+        let known = self.cache.known_length(bank, tokens).max(shared);
+        Newcomer {
+            novel: next.len() - shared,
+            unread: next.len() - known,
+            queued: next.queued(),
+        }
+    }
+
+    /// What there is in a bank.
+    fn present(&self, bank: usize) -> Present {
+        let is_here = |running: &&Running| self.cache.bank_of(running.id) == bank;
+        Present {
+            running: self.running.iter().filter(is_here).count(),
+            used: self.committed(bank),
+            first_row: self.pace.outputs(1),
+        }
+    }
+
     /// Whether it is better for all that it waits. Others may go before it then, and only the
     /// first that waits so loses its patience.
-    fn keeps_out(&self, next: &Sequence, novel: usize, others: bool, now: Instant) -> bool {
-        let running = self.running.len();
-        if !self.crowd.is_full_for(novel, running) || self.may_crowd(next) {
+    fn keeps_out(
+        &self,
+        next: &Sequence,
+        bank: usize,
+        newcomer: Newcomer,
+        others: bool,
+        now: Instant,
+    ) -> bool {
+        let present = self.present(bank);
+        if !self.crowd.is_full_for(newcomer.novel, present.running) || self.may_crowd(next) {
             return false;
         }
-        let newcomer = Newcomer {
-            novel,
-            queued: next.queued(),
-        };
-        let present = Present {
-            running,
-            used: self.cache.used(),
-            first_row: self.pace.outputs(1),
-        };
         others || self.crowd.is_worth_waiting(newcomer, present, now)
     }
 
@@ -121,32 +152,35 @@ impl<E: Engine> Scheduler<E> {
         }
     }
 
-    /// Cells that running requests have or still need for what is known of them.
-    fn committed(&self) -> usize {
-        let needed = self.running.iter().enumerate().map(|(index, running)| {
+    /// Cells of a bank that running requests have or still need for what is known of them.
+    fn committed(&self, bank: usize) -> usize {
+        let here = (self.running.iter().enumerate())
+            .filter(|(_, running)| self.cache.bank_of(running.id) == bank);
+        let needed = here.map(|(index, running)| {
             let sequence = &running.sequence;
             if running.begun {
                 sequence.missing()
             } else {
-                sequence.len() - self.shareable(sequence.sharable(), index)
+                sequence.len() - self.shareable(bank, sequence.sharable(), index)
             }
         });
-        self.cache.live() + needed.sum::<usize>()
+        self.cache.live_in(bank) + needed.sum::<usize>()
     }
 
-    /// How much of a beginning is in the cache, or will be when the first `older` running
+    /// How much of a beginning is in a bank, or will be when the first `older` running
     /// sequences have computed what they are to.
-    fn shareable(&self, tokens: &[Token], older: usize) -> usize {
-        let now = self.cache.match_length(tokens);
+    fn shareable(&self, bank: usize, tokens: &[Token], older: usize) -> usize {
+        let now = self.cache.match_length(bank, tokens);
         self.running[..older]
             .iter()
-            .map(|running| self.common(tokens, running))
+            .map(|running| self.common(bank, tokens, running))
             .fold(now, usize::max)
     }
 
-    /// How much of `tokens` a running sequence has or will have; the last one is always computed.
-    pub(super) fn common(&self, tokens: &[Token], running: &Running) -> usize {
-        if !self.cache.shape().shares_prefixes {
+    /// How much of `tokens` a running sequence has or will have in a bank; the last one is always
+    /// computed.
+    pub(super) fn common(&self, bank: usize, tokens: &[Token], running: &Running) -> usize {
+        if !self.cache.shape().shares_prefixes || self.cache.bank_of(running.id) != bank {
             return 0;
         }
         let Some((_, all_but_last)) = tokens.split_last() else {

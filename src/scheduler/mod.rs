@@ -182,20 +182,21 @@ impl<E: Engine> Scheduler<E> {
             left: running.sequence.missing(),
         };
         let mut urgencies: Vec<Urgency> = self.running.iter().map(urgency).collect();
-        let mut has_begun = false;
+        let mut begun = Vec::new();
         for index in 0..self.running.len() {
             let running = &self.running[index];
             if running.begun {
                 continue;
             }
             let tokens = running.sequence.sharable();
-            let now = self.cache.known_length(tokens);
+            let bank = self.cache.bank_of(running.id);
+            let now = self.cache.known_length(bank, tokens);
             let waits_for = self.running[..index]
                 .iter()
                 .enumerate()
                 .find_map(|(at, older)| {
                     // What an answer will say is not waited for: that would be token by token.
-                    let common = self.common(tokens, older);
+                    let common = self.common(bank, tokens, older);
                     let left = common.saturating_sub(older.sequence.computed());
                     (!older.sequence.is_decoding() && left > 0 && now < common)
                         .then_some((at, left))
@@ -209,12 +210,12 @@ impl<E: Engine> Scheduler<E> {
             running.begun = true;
             running.sequence.begin(shared, &self.metrics);
             urgencies[index] = urgency(running);
-            has_begun = true;
+            begun.push(bank);
         }
-        if has_begun {
+        if !begun.is_empty() {
             let waiting = self.running.iter().filter(|running| !running.begun);
-            let awaited = waiting.map(|running| running.sequence.sharable());
-            self.cache.shelve_strangers(awaited);
+            let awaited = waiting.map(|running| (running.id, running.sequence.sharable()));
+            self.cache.shelve_strangers(&begun, awaited);
         }
         urgencies
     }

@@ -11,6 +11,7 @@ use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, Token};
 use crate::telemetry::Metrics;
 
+mod banks;
 mod crowded;
 mod governed;
 mod parked;
@@ -18,6 +19,7 @@ mod scoring;
 
 const SHAPE: Shape = Shape {
     cells: 512,
+    banks: 1,
     sequences: 8,
     batch_rows: 32,
     tile_rows: 0,
@@ -525,9 +527,10 @@ proptest! {
         repeats in any::<bool>(),
         crowd_cells in prop::option::of(1_usize..3000),
         row_group in 1_usize..6,
+        banks in 1_u32..4,
     ) {
         let engine = || {
-            let shape = Shape { cells, row_group, crowd_cells, ..SHAPE };
+            let shape = Shape { cells, banks, row_group, crowd_cells, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
         let mut scheduler = with_parked_bytes(engine(), parked_bytes);

@@ -1,0 +1,95 @@
+//! Conversations in banks of the cache.
+
+use super::*;
+
+/// Two unrelated prompts of 50 tokens are a crowd.
+const BANKS: Shape = Shape {
+    banks: 3,
+    crowd_cells: Some(100),
+    ..SHAPE
+};
+
+fn banks_in_use(scheduler: &Scheduler<FakeEngine>) -> Vec<usize> {
+    let banks = scheduler
+        .running
+        .iter()
+        .map(|r| scheduler.cache.bank_of(r.id));
+    banks.collect()
+}
+
+#[test]
+fn unrelated_prompts_run_side_by_side_in_banks_of_their_own() {
+    let mut scheduler = scheduler(BANKS);
+    let mut all: Vec<_> = (0..3)
+        .map(|seed| submit(&mut scheduler, &prompt(seed, 50), 10))
+        .collect();
+    step(&mut scheduler);
+    assert_eq!(banks_in_use(&scheduler), [0, 1, 2]);
+    run_dry(&mut scheduler);
+    for (seed, events) in all.iter_mut().enumerate() {
+        assert_eq!(received(events).0, expected(&prompt(seed, 50), 10));
+    }
+}
+
+#[test]
+fn kiosks_of_two_stores_share_a_bank_a_store() {
+    let mut scheduler = scheduler(BANKS);
+    let ask = |scheduler: &mut Scheduler<FakeEngine>, store: usize, question: usize| {
+        let mut tokens = prompt(store, 100);
+        tokens.push(Token(i32::try_from(question).expect("small")));
+        let events = submit(scheduler, &tokens, 10);
+        (tokens, events)
+    };
+    let mut all: Vec<_> = [(1, 1), (2, 2), (1, 3), (2, 4)]
+        .map(|(store, question)| ask(&mut scheduler, store, question))
+        .into();
+    step(&mut scheduler);
+    assert_eq!(banks_in_use(&scheduler), [0, 1, 0, 1]);
+    run_dry(&mut scheduler);
+    // Each store's prompt once.
+    assert!(scheduler.cache.engine().rows < 2 * 100 + 4 * 12);
+
+    // Much later: what was kept of the other store costs these nothing, and is still there.
+    all.push(ask(&mut scheduler, 2, 5));
+    step(&mut scheduler);
+    assert_eq!(banks_in_use(&scheduler), [1]);
+    run_dry(&mut scheduler);
+    let rows = scheduler.cache.engine().rows;
+    all.push(ask(&mut scheduler, 1, 6));
+    run_dry(&mut scheduler);
+    assert_eq!(scheduler.cache.engine().copied_in, 0);
+    assert!(scheduler.cache.engine().rows - rows < 12);
+    for (tokens, events) in &mut all {
+        assert_eq!(received(events).0, expected(tokens, 10));
+    }
+}
+
+#[test]
+fn the_cells_of_all_banks_are_as_many_as_there_are() {
+    let mut scheduler = scheduler(Shape {
+        cells: 250,
+        ..BANKS
+    });
+    let mut all: Vec<_> = (0..3)
+        .map(|seed| submit(&mut scheduler, &prompt(seed, 70), 60))
+        .collect();
+    run_dry(&mut scheduler);
+    assert!(scheduler.metrics.preemptions.get() > 0);
+    for (seed, events) in all.iter_mut().enumerate() {
+        assert_eq!(received(events).0, expected(&prompt(seed, 70), 60));
+    }
+}
+
+#[test]
+fn the_memory_of_a_bank_that_held_much_is_given_back_when_it_is_empty() {
+    let mut scheduler = with_parked_bytes(FakeEngine::new(BANKS), 0);
+    let _short = submit(&mut scheduler, &prompt(1, 60), 5);
+    run_dry(&mut scheduler);
+    scheduler.cache.limit(Some(0));
+    assert_eq!(scheduler.cache.engine().given_back, 0, "little was used");
+    let _long = submit(&mut scheduler, &prompt(2, 300), 5);
+    run_dry(&mut scheduler);
+    scheduler.cache.limit(Some(0));
+    assert_eq!(scheduler.cache.used(), 0);
+    assert_eq!(scheduler.cache.engine().given_back, 1);
+}
