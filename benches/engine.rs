@@ -4,7 +4,8 @@
 //! `EDGELLM_BENCH_MODEL` names another GGUF than the one that ships, `EDGELLM_BENCH_THREADS`
 //! another number of threads than one, `EDGELLM_BENCH_ATTENTION` (`plain`, `flash`) another
 //! attention than suits the model; `EDGELLM_BENCH_OTHERS` fills so many cells with a conversation
-//! that has no part in it.
+//! that has no part in it; `EDGELLM_BENCH_BANKS` spreads the sequences over so many banks of the
+//! cache, where it has them.
 #![allow(missing_docs)] // `criterion_group!` makes a public function
 
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ const DEPTH: u32 = 168;
 const CHUNK: u32 = 256;
 
 struct Loop<'model> {
-    sequences: u32,
+    sequences: Vec<SeqId>,
     engine: LlamaEngine<'model>,
     samplers: Vec<Sampler>,
     last: Vec<Token>,
@@ -33,39 +34,48 @@ impl<'model> Loop<'model> {
     fn new(model: &'model Model, options: EngineOptions, sequences: u32, others: u32) -> Self {
         let mut engine = LlamaEngine::new(model, options).expect("a context");
         for from in (0..others).step_by(CHUNK as usize) {
-            prompt(&mut engine, sequences, from..others.min(from + CHUNK));
+            prompt(
+                &mut engine,
+                SeqId(sequences),
+                from..others.min(from + CHUNK),
+            );
         }
-        for sequence in 0..sequences {
-            prompt(&mut engine, sequence, 0..PROMPT);
+        let banks = number("EDGELLM_BENCH_BANKS", 1).min(engine.shape().banks);
+        let in_a_bank = engine.shape().sequences;
+        let sequences: Vec<SeqId> = (0..sequences)
+            .map(|number| SeqId(number % banks * in_a_bank + number / banks))
+            .collect();
+        for sequence in &sequences {
+            prompt(&mut engine, *sequence, 0..PROMPT);
         }
         let greedy = SamplingParams {
             temperature: 0.0,
             ..SamplingParams::default()
         };
         Self {
-            sequences,
             engine,
-            samplers: (0..sequences)
+            samplers: (sequences.iter())
                 .map(|_| Sampler::new(greedy.clone(), &[], None))
                 .collect(),
-            last: vec![Token(300); sequences as usize],
+            last: vec![Token(300); sequences.len()],
+            sequences,
             depth: PROMPT,
         }
     }
 
     fn step(&mut self) {
         if self.depth == DEPTH {
-            for sequence in 0..self.sequences {
-                self.engine.truncate(SeqId(sequence), PROMPT);
+            for sequence in &self.sequences {
+                self.engine.truncate(*sequence, PROMPT);
             }
             self.depth = PROMPT;
         }
-        let rows: Vec<Row> = (0..self.sequences)
+        let rows: Vec<Row> = (self.sequences.iter())
             .zip(&self.last)
             .map(|(sequence, token)| Row {
                 token: *token,
                 position: self.depth,
-                sequence: SeqId(sequence),
+                sequence: *sequence,
                 logits: true,
             })
             .collect();
@@ -80,12 +90,12 @@ impl<'model> Loop<'model> {
 }
 
 /// Computes some of the prompt of a sequence.
-fn prompt(engine: &mut LlamaEngine<'_>, sequence: u32, positions: std::ops::Range<u32>) {
+fn prompt(engine: &mut LlamaEngine<'_>, sequence: SeqId, positions: std::ops::Range<u32>) {
     let rows: Vec<Row> = positions
         .map(|position| Row {
-            token: Token(i32::try_from(300 + (7 * sequence + position) % 700).expect("small")),
+            token: Token(i32::try_from(300 + (7 * sequence.0 + position) % 700).expect("small")),
             position,
-            sequence: SeqId(sequence),
+            sequence,
             logits: false,
         })
         .collect();
