@@ -32,6 +32,22 @@ impl Attention {
             Self::Flash => u32::MAX,
         }
     }
+
+    /// See [`Shape::banks`](super::Shape): with plain attention a row computes with every cell of its
+    /// bank, so what has nothing in common had better lie in different ones. Where rows leave out the
+    /// cells of others one bank is best: what is computed together reads the weights once. `bytes` is
+    /// what a bank takes at most, of `memory` in all; little of it where conversations are short.
+    pub(super) fn banks(self, bytes: Option<u64>, memory: Option<u64>) -> u32 {
+        const MOST: u64 = 8;
+        const MOST_BYTES: u64 = 2 << 30;
+        let affordable = memory.map_or(0, |memory| memory / 4).min(MOST_BYTES);
+        match (self, bytes) {
+            (Self::Plain, Some(bytes)) => {
+                u32::try_from((affordable / bytes.max(1)).clamp(1, MOST)).unwrap_or(1)
+            }
+            _ => 1,
+        }
+    }
 }
 
 /// What the choice of attention depends on.
@@ -97,19 +113,13 @@ impl Weight {
             .then_some((WEIGHT_NS * self.parameters as f64 / cell) as usize)
     }
 
-    /// See [`Shape::banks`](super::Shape): with plain attention a row computes with every cell of its bank, so
-    /// what has nothing in common had better lie in different ones. Where rows leave out the cells of others
-    /// one bank is best: what is computed together reads the weights once. `cache` is what a bank
-    /// takes once all its cells were used.
-    pub(super) fn banks(attention: Attention, cache: Option<u64>) -> u32 {
-        const MOST: u64 = 8;
-        const MOST_BYTES: u64 = 2 << 30;
-        match (attention, cache) {
-            (Attention::Plain, Some(bytes)) => {
-                u32::try_from((MOST_BYTES / bytes.max(1)).clamp(1, MOST)).unwrap_or(1)
-            }
-            _ => 1,
-        }
+    /// What a context takes beside its cache at most: a number for every row that is computed at
+    /// once, cell and head, before and after the soft maximum, and logits for every sequence.
+    pub(super) fn buffer_bytes(self, options: EngineOptions, vocabulary: usize) -> u64 {
+        let rows = options.batch_rows.min(Attention::Plain.rows_at_once());
+        let scores = u64::from(rows) * u64::from(options.cells) * u64::from(self.heads);
+        let logits = u64::from(options.sequences + 1) * vocabulary as u64;
+        4 * (2 * scores + logits)
     }
 }
 
@@ -161,10 +171,13 @@ mod tests {
         // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
         assert_eq!(kiosk.crowd_cells(Attention::Plain, 1), Some(1500));
         assert!(kiosk.most_copied(Attention::Plain) > 2048);
-        let banks = |megabytes: u64| Weight::banks(Attention::Plain, Some(megabytes << 20));
-        assert_eq!([0, 40, 300, 5000].map(banks), [8, 8, 6, 1]);
-        assert_eq!(Weight::banks(Attention::Flash, Some(40 << 20)), 1);
-        assert_eq!(Weight::banks(Attention::Plain, None), 1);
+        assert_eq!(kiosk.buffer_bytes(options, 2141) >> 20, 32);
+        let banks = |bytes: u64| Attention::Plain.banks(Some(bytes << 20), Some(4 << 30));
+        assert_eq!([0, 54, 300, 5000].map(banks), [8, 8, 3, 1]);
+        assert_eq!(Attention::Plain.banks(Some(54 << 20), Some(1 << 30)), 4);
+        assert_eq!(Attention::Plain.banks(Some(54 << 20), None), 1);
+        assert_eq!(Attention::Plain.banks(None, Some(4 << 30)), 1);
+        assert_eq!(Attention::Flash.banks(Some(54 << 20), Some(4 << 30)), 1);
         let large = EngineOptions {
             cells: 131_072,
             ..options

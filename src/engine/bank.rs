@@ -28,8 +28,6 @@ pub(super) struct Bank<'model> {
     pages: Arc<CachePages>,
     batch: LlamaBatch<'static>,
     batch_rows: usize,
-    /// See [`super::Shape::row_group`].
-    pub(super) row_group: usize,
     /// The sequence of rows that nobody asked for.
     filler: SeqId,
 }
@@ -65,7 +63,6 @@ impl<'model> Bank<'model> {
             pages,
             batch: LlamaBatch::new(batch_rows, 1),
             batch_rows,
-            row_group: 1,
             filler: SeqId(options.sequences),
         };
         // The first one waits until the weights are read from the disk.
@@ -115,11 +112,11 @@ impl<'model> Bank<'model> {
         Ok(took)
     }
 
-    /// Computes rows of this bank, which fit into one batch, and stores their cells.
-    pub(super) fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+    /// Computes rows of this bank, which fit into one batch, and stores their cells; best are whole
+    /// groups of so many.
+    pub(super) fn decode(&mut self, rows: &[Row], group: usize) -> Result<(), DecodeError> {
         self.add_all(rows)?;
         let outputs = rows.iter().filter(|row| row.logits).count();
-        let group = self.row_group;
         let filling = missing_in_group(rows.len(), group);
         if filling > 0 && rows.len() + filling <= self.batch_rows {
             self.fill(filling, missing_in_group(outputs, group).min(filling))?;

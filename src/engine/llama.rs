@@ -4,7 +4,7 @@ use llama_cpp_2::context::session::SeqState;
 
 use super::attention::{Attention, Weight, attention};
 use super::bank::Bank;
-use super::memory::kv_cache_bytes;
+use super::memory::{kv_cache_bytes, physical_memory};
 use super::model::{LoadError, Model};
 use super::{Copied, DecodeError, Engine, Row, SeqId, Shape};
 
@@ -55,11 +55,7 @@ impl<'model> LlamaEngine<'model> {
         let weights = model.weights();
         // Those compute the rows of different sequences apart: rows to fill up would be in the way.
         let is_apart = weights.is_recurrent() || weights.is_hybrid();
-        if !is_apart && bank.multiplies_in_groups()? {
-            bank.row_group = ROW_GROUP;
-        }
-        let cache = kv_cache_bytes(model, bank.cells());
-        let most_banks = Weight::banks(attention, cache);
+        let is_grouped = !is_apart && bank.multiplies_in_groups()?;
         let mut shape = Shape {
             cells: bank.cells(),
             banks: 1,
@@ -70,21 +66,26 @@ impl<'model> LlamaEngine<'model> {
                 Attention::Plain => 0,
                 Attention::Flash => 64,
             },
-            row_group: bank.row_group,
+            row_group: if is_grouped { ROW_GROUP } else { 1 },
             crowd_cells: weight.crowd_cells(attention, options.threads),
             vocabulary: model.info().vocabulary,
             shares_prefixes: model.info().shares_prefixes,
         };
         let mut banks = vec![bank];
-        while shape.banks < most_banks {
-            // Without memory for more it works with fewer.
-            let Ok(mut bank) = Bank::new(model, options, attention) else {
-                break;
-            };
-            bank.row_group = shape.row_group;
-            banks.push(bank);
-            shape.banks += 1;
+        let bytes = kv_cache_bytes(model, shape.cells)
+            .map(|cache| cache + weight.buffer_bytes(options, shape.vocabulary));
+        for _ in 1..attention.banks(bytes, physical_memory()) {
+            match Bank::new(model, options, attention) {
+                Ok(bank) => banks.push(bank),
+                Err(error) => {
+                    // What was left for the last one may be wanted for something else.
+                    banks.truncate(banks.len().max(2) - 1);
+                    tracing::warn!(%error, banks = banks.len(), "fewer banks of the KV cache than planned");
+                    break;
+                }
+            }
         }
+        shape.banks = u32::try_from(banks.len()).unwrap_or(1);
         Ok(Self {
             banks,
             shape,
@@ -99,11 +100,6 @@ impl<'model> LlamaEngine<'model> {
     #[must_use]
     pub fn attention(&self) -> Attention {
         self.attention
-    }
-
-    /// A sequence as its bank knows it.
-    fn local(&self, sequence: SeqId) -> SeqId {
-        SeqId(sequence.0 % self.shape.sequences)
     }
 
     fn bank(&self, sequence: SeqId) -> &Bank<'model> {
@@ -121,7 +117,7 @@ impl<'model> LlamaEngine<'model> {
             if self.shape.bank(row.sequence) == bank {
                 *place = (bank, self.rows.len());
                 self.rows.push(Row {
-                    sequence: SeqId(row.sequence.0 % self.shape.sequences),
+                    sequence: self.shape.local(row.sequence),
                     ..*row
                 });
             }
@@ -129,7 +125,7 @@ impl<'model> LlamaEngine<'model> {
         if self.rows.is_empty() {
             return Ok(());
         }
-        self.banks[bank].decode(&self.rows)
+        self.banks[bank].decode(&self.rows, self.shape.row_group)
     }
 
     /// Frees the cells of rows that were computed in banks up to `last`, of which that one computed
@@ -178,27 +174,27 @@ impl Engine for LlamaEngine<'_> {
     }
 
     fn share(&mut self, from: SeqId, to: SeqId, length: usize) {
-        let (local, to_local) = (self.local(from), self.local(to));
+        let (local, to_local) = (self.shape.local(from), self.shape.local(to));
         self.bank_mut(from).share(local, to_local, length);
     }
 
     fn copied_bytes(&self, sequence: SeqId) -> Option<usize> {
-        let (bank, local) = (self.bank(sequence), self.local(sequence));
+        let (bank, local) = (self.bank(sequence), self.shape.local(sequence));
         (bank.length(local) <= self.most_copied).then(|| bank.copied_bytes(local))
     }
 
     fn copy_out(&self, sequence: SeqId) -> Option<CopiedCells> {
-        let copied = self.bank(sequence).copy_out(self.local(sequence));
+        let copied = self.bank(sequence).copy_out(self.shape.local(sequence));
         copied.map(CopiedCells)
     }
 
     fn copy_in(&mut self, copied: &CopiedCells, to: SeqId) -> bool {
-        let local = self.local(to);
+        let local = self.shape.local(to);
         self.bank_mut(to).copy_in(&copied.0, local)
     }
 
     fn truncate(&mut self, sequence: SeqId, from: u32) {
-        let local = self.local(sequence);
+        let local = self.shape.local(sequence);
         self.bank_mut(sequence).truncate(local, from);
     }
 
@@ -378,7 +374,7 @@ mod tests {
         };
         let mut engine = LlamaEngine::new(&model, options).expect("a context");
         assert_eq!((engine.shape.cells, engine.shape.batch_rows), (512, 512));
-        engine.banks[0].row_group = 4;
+        engine.shape.row_group = 4;
         engine
             .decode(&rows(0, 300..811))
             .expect("one less than a group");
@@ -402,7 +398,7 @@ mod tests {
         let (model, options) = kiosk(256);
         let logits = |group: usize| {
             let mut engine = LlamaEngine::new(&model, options).expect("a context");
-            engine.banks[0].row_group = group;
+            engine.shape.row_group = group;
             // Again and again, so that what was left behind would fill the cache.
             let likely: Vec<usize> = (0..40)
                 .map(|_| {
@@ -425,7 +421,7 @@ mod tests {
     fn the_last_cell_can_be_used_though_the_group_has_no_room() {
         let (model, options) = kiosk(256);
         let mut engine = LlamaEngine::new(&model, options).expect("a context");
-        engine.banks[0].row_group = 4;
+        engine.shape.row_group = 4;
         let cells = engine.shape.cells;
         for start in (0..cells - 7).step_by(7) {
             let mut seven = rows(0, 300..307);

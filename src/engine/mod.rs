@@ -84,7 +84,8 @@ pub trait Pieces: Send + Sync {
 /// The fixed measures of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// KV cells, shared by all sequences.
+    /// KV cells, shared by all sequences. Where there are several banks it is for whoever drives
+    /// the engine to see that those in use are no more.
     pub cells: usize,
     /// Parts of the cache, each of which could hold all cells. A row passes by those of its own bank
     /// alone, and sequences share cells within a bank alone. Batches with rows of several banks are
@@ -117,6 +118,12 @@ impl Shape {
     #[must_use]
     pub fn bank(&self, sequence: SeqId) -> usize {
         (sequence.0 / self.sequences) as usize
+    }
+
+    /// Its number within the bank.
+    #[must_use]
+    pub fn local(&self, sequence: SeqId) -> SeqId {
+        SeqId(sequence.0 % self.sequences)
     }
 }
 
@@ -180,6 +187,6 @@ pub trait Engine {
     /// Frees the sequence's cells from position `from` on, those that it shares for itself only.
     fn truncate(&mut self, sequence: SeqId, from: u32);
 
-    /// Gives back the memory of a bank in which nothing is any more.
+    /// Gives back the memory of a bank, if nothing is in it any more.
     fn give_back(&mut self, bank: usize);
 }

@@ -10,8 +10,9 @@ use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token, return_freed}
 use super::prefix::PrefixTree;
 use super::shelf::{Shelf, WORTH_COPYING};
 
-/// Where every row pays for all used cells, what is kept for later gets so many at most, but for
-/// the latest beginning: a store's prompt that many kiosks send is among them in any case.
+/// Where every row pays for all used cells of its bank, what is kept there for later gets so many at
+/// most, but for the latest beginning: a store's prompt that many kiosks send is among them in any
+/// case.
 const PARKED_AT_A_PRICE: usize = 512;
 /// Elsewhere a row only looks at the masks of what is kept. That is little, but for thousands of
 /// cells no longer nothing: beyond so many they go when nobody asked for them for a while.
@@ -66,8 +67,7 @@ impl<E: Engine> Cache<E> {
         self.engine.shape()
     }
 
-    /// How many banks there are.
-    pub(super) fn banks(&self) -> usize {
+    pub(super) fn bank_count(&self) -> usize {
         self.banks.len()
     }
 
@@ -86,7 +86,7 @@ impl<E: Engine> Cache<E> {
 
     /// Cells of requests under way; the rest is free or can be freed at once.
     pub(super) fn live(&self) -> usize {
-        (0..self.banks()).map(|bank| self.live_in(bank)).sum()
+        (0..self.bank_count()).map(|bank| self.live_in(bank)).sum()
     }
 
     /// Those that lie in a bank.
@@ -105,14 +105,21 @@ impl<E: Engine> Cache<E> {
         self.banks.iter().map(|bank| bank.tree.cells()).sum()
     }
 
+    /// Those that lie in a bank.
+    pub(super) fn used_in(&self, bank: usize) -> usize {
+        self.banks[bank].tree.cells()
+    }
+
     /// Cells that only parked sequences hold.
     pub(super) fn parked_cells(&self) -> usize {
-        (0..self.banks()).map(|bank| self.parked_in(bank)).sum()
+        (0..self.bank_count())
+            .map(|bank| self.parked_in(bank))
+            .sum()
     }
 
     /// Those that lie in a bank.
     fn parked_in(&self, bank: usize) -> usize {
-        self.banks[bank].tree.cells() - self.live_in(bank)
+        self.used_in(bank) - self.live_in(bank)
     }
 
     /// Bytes that are kept beside the cells.
@@ -132,21 +139,15 @@ impl<E: Engine> Cache<E> {
     /// How much of `tokens` need not be computed in a bank: what can be shared there, or copied from
     /// the shelf.
     pub(super) fn known_length(&self, bank: usize, tokens: &[Token]) -> usize {
-        let copied = self.worth_copying_in(bank, tokens);
-        copied.unwrap_or_else(|| self.match_length(bank, tokens))
+        let shared = self.match_length(bank, tokens);
+        with_copy(self.copy_of(tokens), shared)
     }
 
-    /// How much of `tokens` a copy from the shelf would have: none where little more than what is
-    /// in the bank, or where there is no room for all that was kept.
-    fn worth_copying_in(&self, bank: usize, tokens: &[Token]) -> Option<usize> {
-        let tokens = self.shareable(tokens)?;
-        let found = self.shelf.find(tokens)?;
-        let here = self.banks[bank].tree.match_length(tokens);
-        let more = found.length.saturating_sub(here);
-        // The cells of a copy are its own, also those that it could have shared.
-        let is_worth_it = more >= WORTH_COPYING && more >= found.length / 2;
+    /// How much of `tokens` the shelf has, if there is room for all that was kept with it.
+    pub(super) fn copy_of(&self, tokens: &[Token]) -> Option<usize> {
+        let found = self.shelf.find(self.shareable(tokens)?)?;
         let has_room = found.whole <= self.shape().cells - self.live();
-        (is_worth_it && has_room).then_some(found.length)
+        has_room.then_some(found.length)
     }
 
     /// A sequence of a bank, without cells, for a request of these tokens; a parked one gives way
@@ -167,9 +168,9 @@ impl<E: Engine> Cache<E> {
         let Some(shareable) = self.shareable(tokens) else {
             return 0;
         };
-        let copied = self
-            .worth_copying_in(self.bank_of(id), tokens)
-            .and_then(|_| self.copy_in(id, shareable));
+        let bank = self.bank_of(id);
+        let has_more = self.known_length(bank, tokens) > self.match_length(bank, tokens);
+        let copied = has_more.then(|| self.copy_in(id, shareable)).flatten();
         copied.unwrap_or_else(|| self.share_cells(id, shareable, now))
     }
 
@@ -198,6 +199,9 @@ impl<E: Engine> Cache<E> {
             return None;
         }
         let length = found.length;
+        let bank = self.bank_of(id);
+        let bank = &mut self.banks[bank];
+        bank.most_cells = bank.most_cells.max(bank.tree.cells() + whole);
         self.engine
             .truncate(id, u32::try_from(length).unwrap_or(u32::MAX));
         self.computed(id, &tokens[..length]);
@@ -288,15 +292,32 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// Frees what nobody has asked for in a while, where there is much of it: a conversation a step.
+    /// Frees what nobody has asked for in a while, where there is much of it or a bank could give
+    /// memory back: a conversation a step.
     pub(super) fn expire(&mut self, now: Instant) {
-        if self.parked.len() > 1
-            && let Some((_, used)) = self.parked.front()
-            && now.saturating_duration_since(*used) > A_WHILE
-            && self.parked_cells() > PARKED_FOR_GOOD
+        let is_much = self.parked.len() > 1 && self.parked_cells() > PARKED_FOR_GOOD;
+        let goes = |(id, used): &(SeqId, Instant)| {
+            now.saturating_duration_since(*used) > A_WHILE
+                && (is_much || self.is_swollen(self.bank_of(*id)))
+        };
+        if let Some(place) = self.parked.iter().position(goes)
+            && let Some(id) = self.unpark(place)
         {
-            self.evict();
+            self.set_aside(id);
         }
+    }
+
+    /// Whether a bank takes more memory than its share, and far more than it needs: banks that were
+    /// full one after the other would take that of many caches.
+    fn is_swollen(&self, bank: usize) -> bool {
+        let share = self.shape().cells / self.bank_count();
+        let most = self.banks[bank].most_cells;
+        self.bank_count() > 1 && most > share && most > 2 * self.used_in(bank)
+    }
+
+    /// Whether some memory of the cache could be given back after a while.
+    pub(super) fn has_swollen(&self) -> bool {
+        (0..self.bank_count()).any(|bank| self.is_swollen(bank))
     }
 
     /// Frees what is kept beyond `most` cells, but for the latest unless there is to be none, and as
@@ -356,13 +377,12 @@ impl<E: Engine> Cache<E> {
     /// `id` and the cells that it alone holds are free.
     pub(super) fn release(&mut self, id: SeqId) {
         self.engine.truncate(id, 0);
-        let (share, number) = (self.shape().cells / self.banks(), self.bank_of(id));
+        let number = self.bank_of(id);
         let bank = &mut self.banks[number];
         bank.tree.release(id);
         bank.free_ids.push(id);
-        // Banks that were full one after the other would take the memory of many.
-        if bank.tree.cells() == 0 && bank.most_cells > share {
-            bank.most_cells = 0;
+        if self.used_in(number) == 0 && self.is_swollen(number) {
+            self.banks[number].most_cells = 0;
             self.engine.give_back(number);
         }
     }
@@ -424,6 +444,16 @@ impl<E: Engine> Cache<E> {
             assert_eq!(&self.tree(*id).tokens_of(*id), tokens);
         }
     }
+}
+
+/// How much is known where so much can be shared and a copy has as much; which is not used where it
+/// has little more, because its cells are its own, also those that it could have shared.
+pub(super) fn with_copy(copy: Option<usize>, shared: usize) -> usize {
+    let is_worth_it = |copy: &usize| {
+        let more = copy.saturating_sub(shared);
+        more >= WORTH_COPYING && more >= copy / 2
+    };
+    copy.filter(is_worth_it).unwrap_or(shared)
 }
 
 #[cfg(test)]

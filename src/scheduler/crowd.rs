@@ -12,7 +12,7 @@
 //! their own, and many of them run together.
 //!
 //! Where the cache has banks all this is so within a bank. Another bank costs the weights once
-//! more at each step, and whatever the newcomer could have shared; [`Crowd::cost`] weighs that.
+//! more at each step, and whatever a newcomer could have shared; `Crowd::cost` weighs that.
 
 use std::time::{Duration, Instant};
 
@@ -36,24 +36,17 @@ pub(super) struct Crowd {
     joined: Option<Instant>,
 }
 
-/// A conversation that wants to join.
+/// A bank as somebody finds it who wants to join.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Newcomer {
-    /// Cells that it needs of its own.
+pub(super) struct Place {
+    /// Conversations under way.
+    pub(super) running: usize,
+    /// Cells that hold something, or will hold what they still have to compute.
+    pub(super) used: usize,
+    /// Cells that the newcomer needs of its own.
     pub(super) novel: usize,
     /// Tokens that it has to compute first: as many, or fewer where there is a copy of their cells.
     pub(super) unread: usize,
-    pub(super) queued: Instant,
-}
-
-/// What it would join: a bank.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Present {
-    pub(super) running: usize,
-    /// Cells that hold something, or soon will.
-    pub(super) used: usize,
-    /// Seconds of a step with a single row, once that is known.
-    pub(super) first_row: Option<f64>,
 }
 
 impl Crowd {
@@ -79,70 +72,65 @@ impl Crowd {
         }
     }
 
-    /// Which of these banks a newcomer had best be served in: that of the least cost, or where it would
-    /// have to wait there, one that is not full and where it takes less than waiting could.
-    pub(super) fn place(&self, banks: &[(Newcomer, Present)]) -> usize {
-        let costs: Vec<f64> = (banks.iter())
-            .map(|(newcomer, present)| self.cost(*newcomer, *present))
-            .collect();
-        let least = |banks: &mut dyn Iterator<Item = usize>| {
-            banks.min_by(|a, b| costs[*a].total_cmp(&costs[*b]))
+    /// Which of these places a newcomer had best take: that of the least cost, or if it `may_wait`
+    /// and would have to there, one that is not full and costs less than waiting could.
+    pub(super) fn choose(&self, places: &[Place], may_wait: bool) -> usize {
+        let costs: Vec<f64> = places.iter().map(|place| self.cost(*place)).collect();
+        let least = |places: &mut dyn Iterator<Item = usize>| {
+            places.min_by(|a, b| costs[*a].total_cmp(&costs[*b]))
         };
-        let is_full = |bank: usize| {
-            let (newcomer, present) = banks[bank];
-            self.is_full_for(newcomer.novel, present.running)
-        };
-        let best = least(&mut (0..banks.len())).unwrap_or(0);
-        let open = least(&mut (0..banks.len()).filter(|bank| !is_full(*bank)));
-        open.filter(|open| costs[*open] < PATIENCE * costs[best])
+        let best = least(&mut (0..places.len())).unwrap_or(0);
+        let is_open = |place: &usize| !self.is_full(places[*place]);
+        let open = least(&mut (0..places.len()).filter(is_open));
+        open.filter(|open| may_wait && costs[*open] < PATIENCE * costs[best])
             .unwrap_or(best)
     }
 
-    /// What it takes to serve a newcomer in a bank, with what that costs those who are there; by the
-    /// cells that rows pass by, the least is best. A row of a prompt computes as long as it takes to
-    /// pass by `W / c` cells.
+    /// What it takes to serve a newcomer there, with what that costs those who are there, counted in
+    /// cells that rows pass by. A row of a prompt computes as long as it takes to pass by `W / c`.
     #[allow(clippy::cast_precision_loss)] // as above
-    fn cost(&self, newcomer: Newcomer, present: Present) -> f64 {
+    fn cost(&self, place: Place) -> f64 {
         let weights = self.cells.unwrap_or(0.0);
-        let (novel, used) = (newcomer.novel as f64, present.used as f64);
-        let prompt = newcomer.unread as f64 * (weights + used + novel / 2.0);
-        let read = if present.running == 0 { weights } else { 0.0 };
+        let (novel, used) = (place.novel as f64, place.used as f64);
+        let prompt = place.unread as f64 * (weights + used + novel / 2.0);
+        let read = if place.running == 0 { weights } else { 0.0 };
         let answer = self.answer * (read + used + novel);
-        prompt + answer + present.running as f64 * self.answer * novel
+        prompt + answer + place.running as f64 * self.answer * novel
     }
 
-    /// Whether a conversation of `novel` cells beside the `running` ones makes each take longer.
+    /// Whether joining there makes each take longer.
     #[allow(clippy::cast_precision_loss)] // as above
-    pub(super) fn is_full_for(&self, novel: usize, running: usize) -> bool {
+    pub(super) fn is_full(&self, place: Place) -> bool {
         let Some(cells) = self.cells else {
             return false;
         };
-        let novel = novel as f64;
-        let rows = (running * (running + 1)) as f64;
-        running > 0 && rows * novel * (novel + self.answer) >= cells * self.answer
+        let novel = place.novel as f64;
+        let rows = (place.running * (place.running + 1)) as f64;
+        place.running > 0 && rows * novel * (novel + self.answer) >= cells * self.answer
     }
 
-    /// Whether one for which it is full should wait still.
+    /// Whether one that has been `queued` since then should wait still where it is full;
+    /// `first_row` are the seconds of a step with a single row, once that is known.
     pub(super) fn is_worth_waiting(
         &self,
-        newcomer: Newcomer,
-        present: Present,
+        place: Place,
+        queued: Instant,
+        first_row: Option<f64>,
         now: Instant,
     ) -> bool {
-        let Some((cells, first_row)) = self.cells.zip(present.first_row) else {
+        let Some((cells, first_row)) = self.cells.zip(first_row) else {
             return false;
         };
-        let queued = newcomer.queued;
         let since = self.joined.map_or(queued, |joined| joined.max(queued));
-        now.saturating_duration_since(since) < self.patience(newcomer, present, first_row / cells)
+        now.saturating_duration_since(since) < self.patience(place, first_row / cells)
     }
 
     /// What joining now costs, its own prompt and the answers under way, some times over, where to
     /// pass by a cell takes `cell` seconds.
     #[allow(clippy::cast_precision_loss)] // as above
-    fn patience(&self, newcomer: Newcomer, present: Present, cell: f64) -> Duration {
-        let passed_by = present.used as f64 + present.running as f64 * self.answer;
-        let lost = cell * newcomer.novel as f64 * passed_by;
+    fn patience(&self, place: Place, cell: f64) -> Duration {
+        let passed_by = place.used as f64 + place.running as f64 * self.answer;
+        let lost = cell * place.novel as f64 * passed_by;
         let patience = Duration::try_from_secs_f64(PATIENCE * lost);
         patience.map_or(MOST_PATIENCE, |patience| patience.min(MOST_PATIENCE))
     }
@@ -152,8 +140,17 @@ impl Crowd {
 mod tests {
     use super::*;
 
+    fn place(novel: usize, running: usize, used: usize) -> Place {
+        Place {
+            running,
+            used,
+            novel,
+            unread: novel,
+        }
+    }
+
     fn most(crowd: &Crowd, novel: usize) -> usize {
-        let is_full = |running: &usize| crowd.is_full_for(novel, *running);
+        let is_full = |running: &usize| crowd.is_full(place(novel, *running, 0));
         (0..1000).find(is_full).unwrap_or(1000)
     }
 
@@ -202,87 +199,55 @@ mod tests {
     #[test]
     fn nobody_waits_much_longer_than_joining_would_cost() {
         let (start, crowd) = (Instant::now(), Crowd::new(Some(1000)));
-        let newcomer = Newcomer {
-            novel: 100,
-            unread: 100,
-            queued: start,
-        };
-        let present = Present {
-            running: 10,
-            used: 1000,
-            first_row: Some(0.001),
-        };
+        let crowded = place(100, 10, 1000);
         // A millisecond for 1,000 cells, which each of 100 rows passes by, and 10 x 64 rows by 100.
         let cost = 0.164;
-        let waits = |crowd: &Crowd, present, seconds| {
-            crowd.is_worth_waiting(newcomer, present, start + Duration::from_secs_f64(seconds))
+        let waits = |crowd: &Crowd, place, seconds| {
+            let now = start + Duration::from_secs_f64(seconds);
+            crowd.is_worth_waiting(place, start, Some(0.001), now)
         };
-        assert!(waits(&crowd, present, 1.9 * cost));
-        assert!(!waits(&crowd, present, 2.1 * cost));
+        assert!(waits(&crowd, crowded, 1.9 * cost));
+        assert!(!waits(&crowd, crowded, 2.1 * cost));
         let mut joined = Crowd::new(Some(1000));
         joined.joined(start + Duration::from_secs_f64(cost));
-        assert!(waits(&joined, present, 2.9 * cost), "one at a time");
-        let much = Present {
-            used: 1_000_000,
-            ..present
-        };
+        assert!(waits(&joined, crowded, 2.9 * cost), "one at a time");
+        let much = place(100, 10, 1_000_000);
         assert!(waits(&crowd, much, 4.9) && !waits(&crowd, much, 5.1));
-        let unknown = Present {
-            first_row: None,
-            ..present
-        };
-        assert!(!waits(&crowd, unknown, 0.0));
-    }
-
-    /// A newcomer for banks in which so many run, in so many cells, with what it shares there.
-    fn offers(novel: usize, banks: &[(usize, usize, usize)]) -> Vec<(Newcomer, Present)> {
-        let offer = |&(running, used, shared): &(usize, usize, usize)| {
-            let newcomer = Newcomer {
-                novel: novel - shared,
-                unread: novel - shared,
-                queued: Instant::now(),
-            };
-            let present = Present {
-                running,
-                used,
-                first_row: None,
-            };
-            (newcomer, present)
-        };
-        banks.iter().map(offer).collect()
+        assert!(!crowd.is_worth_waiting(crowded, start, None, start));
     }
 
     #[test]
     fn long_prompts_with_nothing_in_common_go_to_banks_of_their_own() {
-        let place = |novel, banks: &[_]| Crowd::new(Some(1500)).place(&offers(novel, banks));
-        assert_eq!(place(900, &[(1, 950, 20), (0, 0, 0)]), 1);
+        let crowd = Crowd::new(Some(1500));
+        let choose = |places: &[Place]| crowd.choose(places, true);
+        let nothing = |novel| place(novel, 0, 0);
+        assert_eq!(choose(&[place(880, 1, 950), nothing(900)]), 1);
+        let least = [place(880, 1, 950), place(880, 2, 1900), place(880, 1, 900)];
+        assert_eq!(choose(&least), 2);
+        assert_eq!(choose(&[place(50, 8, 1300), nothing(900)]), 0, "shared");
+        assert_eq!(choose(&[place(50, 1, 100), nothing(50)]), 0, "short");
+        assert_eq!(choose(&[place(50, 30, 3000), nothing(50)]), 1, "many");
         assert_eq!(
-            place(900, &[(1, 950, 20), (2, 1900, 20), (1, 900, 20)]),
-            2,
-            "the least crowded"
+            choose(&[place(900, 0, 500), nothing(900)]),
+            1,
+            "kept for later"
         );
-        assert_eq!(
-            place(900, &[(8, 1300, 850), (0, 0, 0)]),
-            0,
-            "what it shares"
-        );
-        assert_eq!(place(50, &[(1, 100, 0), (0, 0, 0)]), 0, "little together");
-        assert_eq!(place(50, &[(30, 3000, 0), (0, 0, 0)]), 1, "but not much");
-        assert_eq!(place(900, &[(3, 100, 0)]), 0);
+        assert_eq!(choose(&[place(900, 3, 100)]), 0);
     }
 
     #[test]
     fn where_it_would_have_to_wait_for_little_another_bank_is_taken() {
         let crowd = Crowd::new(Some(2000));
-        let banks = offers(150, &[(2, 430, 0), (0, 0, 0)]);
-        let cost = |bank: usize| crowd.cost(banks[bank].0, banks[bank].1);
-        assert!(crowd.is_full_for(150, 2) && cost(0) < cost(1));
-        assert_eq!(crowd.place(&banks), 1);
+        let places = [place(150, 2, 430), place(150, 0, 0)];
+        assert!(crowd.is_full(places[0]) && crowd.cost(places[0]) < crowd.cost(places[1]));
+        assert_eq!(crowd.choose(&places, true), 1);
+        assert_eq!(crowd.choose(&places, false), 0);
     }
 
     #[test]
     fn alone_anything_may_run() {
-        assert!(!Crowd::new(Some(1000)).is_full_for(100_000, 0));
-        assert!(!Crowd::new(Some(0)).is_full_for(100_000, 0));
+        for cells in [1000, 0] {
+            assert!(!Crowd::new(Some(cells)).is_full(place(100_000, 0, 0)));
+        }
     }
 }

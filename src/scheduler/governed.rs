@@ -41,7 +41,7 @@ impl<E: Engine> Scheduler<E> {
 
     /// How long it may be idle: memory that could be given back is not slept on.
     pub(super) fn nap(&self) -> Option<Duration> {
-        (self.cache.shelf_bytes() > 0).then_some(NAP)
+        (self.cache.shelf_bytes() > 0 || self.cache.has_swollen()).then_some(NAP)
     }
 
     /// Whether requests of this class are taken up at all.

@@ -5,10 +5,21 @@ use std::time::Instant;
 use crate::engine::{Engine, Token};
 
 use super::Scheduler;
-use super::crowd::{Newcomer, Present};
+use super::cache::with_copy;
+use super::crowd::Place;
 use super::plan;
 use super::prefix::common_length;
 use super::sequence::{Running, Sequence};
+
+/// What is in a bank of the cache.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    running: usize,
+    /// Cells that running requests have or still need for what is known of them.
+    committed: usize,
+    /// Cells that nobody under way holds.
+    parked: usize,
+}
 
 /// Waiting requests that are looked at in a step though they do not fit, or had better wait.
 const MOST_MISFITS: usize = 8;
@@ -25,9 +36,7 @@ impl<E: Engine> Scheduler<E> {
             .map(Some)
             .collect();
         let cells = self.cache.shape().cells;
-        let mut committed = (0..self.cache.banks())
-            .map(|bank| self.committed(bank))
-            .sum();
+        let mut loads = self.loads();
         let (mut misfits, mut crowded_out) = (0, 0);
         for &index in &order {
             let is_full = self.running.len() >= self.rows();
@@ -41,9 +50,10 @@ impl<E: Engine> Scheduler<E> {
                 waiting[index] = Some(next);
                 continue;
             }
-            let (bank, newcomer) = self.place(&next);
-            let novel = newcomer.novel;
-            if !plan::fits(novel, committed, self.running.len(), cells) {
+            let committed: usize = loads.iter().map(|load| load.committed).sum();
+            let fits = |novel| plan::fits(novel, committed, self.running.len(), cells);
+            let (bank, place) = self.place(&next, &loads, fits);
+            if !fits(place.novel) {
                 misfits += 1;
                 let waited = now.saturating_duration_since(next.queued());
                 waiting[index] = Some(next);
@@ -52,19 +62,21 @@ impl<E: Engine> Scheduler<E> {
                 }
                 continue;
             }
-            if self.keeps_out(&next, bank, newcomer, crowded_out > 0, now) {
+            if self.keeps_out(&next, place, crowded_out > 0, now) {
                 crowded_out += 1;
                 waiting[index] = Some(next);
                 continue;
             }
             if is_full {
                 self.make_way(now);
+                loads = self.loads();
             }
             let Some(id) = self.cache.acquire(bank, next.tokens(), now) else {
                 waiting[index] = Some(next);
                 break;
             };
-            committed += novel;
+            loads[bank].running += 1;
+            loads[bank].committed += place.novel;
             if crowded_out == 0 {
                 self.crowd.joined(now);
             }
@@ -86,51 +98,67 @@ impl<E: Engine> Scheduler<E> {
         next.generated() > 0 || self.outranks(next)
     }
 
-    /// The bank in which it had best be served, and what it would be there.
-    fn place(&self, next: &Sequence) -> (usize, Newcomer) {
-        let offer = |bank| (self.newcomer(next, bank), self.present(bank));
-        let offers: Vec<_> = (0..self.cache.banks()).map(offer).collect();
-        let bank = self.crowd.place(&offers);
-        (bank, offers[bank].0)
-    }
-
-    /// What a request would be in a bank.
-    fn newcomer(&self, next: &Sequence, bank: usize) -> Newcomer {
+    /// The bank in which it had best be served, of those where it `fits` if there is one.
+    fn place(
+        &self,
+        next: &Sequence,
+        loads: &[Load],
+        fits: impl Fn(usize) -> bool,
+    ) -> (usize, Place) {
         let tokens = next.sharable();
-        let shared = self.shareable(bank, tokens, self.running.len());
-        let known = self.cache.known_length(bank, tokens).max(shared);
-        Newcomer {
-            novel: next.len() - shared,
-            unread: next.len() - known,
-            queued: next.queued(),
-        }
+        // Where there is no choice only its cells matter.
+        let has_choice = loads.len() > 1;
+        let copy = has_choice.then(|| self.cache.copy_of(tokens)).flatten();
+        let place = |(bank, load): (usize, &Load)| {
+            let shared = self.shareable(bank, tokens, self.running.len());
+            let known = with_copy(copy, shared);
+            let place = Place {
+                running: load.running,
+                used: load.committed + load.parked,
+                novel: next.len() - shared,
+                unread: next.len() - known,
+            };
+            (bank, place)
+        };
+        let all: Vec<(usize, Place)> = loads.iter().enumerate().map(place).collect();
+        let mut fitting = all.clone();
+        fitting.retain(|(_, place)| fits(place.novel));
+        let choices = if fitting.is_empty() { all } else { fitting };
+        let places: Vec<Place> = choices.iter().map(|(_, place)| *place).collect();
+        choices[self.crowd.choose(&places, !self.may_crowd(next))]
     }
 
-    /// What there is in a bank.
-    fn present(&self, bank: usize) -> Present {
-        let is_here = |running: &&Running| self.cache.bank_of(running.id) == bank;
-        Present {
-            running: self.running.iter().filter(is_here).count(),
-            used: self.committed(bank),
-            first_row: self.pace.outputs(1),
+    /// What is in each bank.
+    fn loads(&self) -> Vec<Load> {
+        let load = |bank| {
+            let (all, live) = (self.cache.used_in(bank), self.cache.live_in(bank));
+            Load {
+                running: 0,
+                committed: live,
+                parked: all - live,
+            }
+        };
+        let mut loads: Vec<Load> = (0..self.cache.bank_count()).map(load).collect();
+        for (index, running) in self.running.iter().enumerate() {
+            let (bank, sequence) = (self.cache.bank_of(running.id), &running.sequence);
+            loads[bank].running += 1;
+            loads[bank].committed += if running.begun {
+                sequence.missing()
+            } else {
+                sequence.len() - self.shareable(bank, sequence.sharable(), index)
+            };
         }
+        loads
     }
 
     /// Whether it is better for all that it waits. Others may go before it then, and only the
     /// first that waits so loses its patience.
-    fn keeps_out(
-        &self,
-        next: &Sequence,
-        bank: usize,
-        newcomer: Newcomer,
-        others: bool,
-        now: Instant,
-    ) -> bool {
-        let present = self.present(bank);
-        if !self.crowd.is_full_for(newcomer.novel, present.running) || self.may_crowd(next) {
+    fn keeps_out(&self, next: &Sequence, place: Place, others: bool, now: Instant) -> bool {
+        if !self.crowd.is_full(place) || self.may_crowd(next) {
             return false;
         }
-        others || self.crowd.is_worth_waiting(newcomer, present, now)
+        let (queued, first_row) = (next.queued(), self.pace.outputs(1));
+        others || self.crowd.is_worth_waiting(place, queued, first_row, now)
     }
 
     /// Whether some running request is of a lower class.
@@ -150,21 +178,6 @@ impl<E: Engine> Scheduler<E> {
             victim.sequence.put_back(now);
             self.waiting.push(victim.sequence);
         }
-    }
-
-    /// Cells of a bank that running requests have or still need for what is known of them.
-    fn committed(&self, bank: usize) -> usize {
-        let here = (self.running.iter().enumerate())
-            .filter(|(_, running)| self.cache.bank_of(running.id) == bank);
-        let needed = here.map(|(index, running)| {
-            let sequence = &running.sequence;
-            if running.begun {
-                sequence.missing()
-            } else {
-                sequence.len() - self.shareable(bank, sequence.sharable(), index)
-            }
-        });
-        self.cache.live_in(bank) + needed.sum::<usize>()
     }
 
     /// How much of a beginning is in a bank, or will be when the first `older` running

@@ -49,8 +49,8 @@ use speculate::{Acceptance, Guess, Offer};
 /// Of the time that a step has left for others than answers, drafts get this much while prompts
 /// want to be read.
 const DRAFTS_BESIDE_PROMPTS: f64 = 0.25;
-/// Logits of answers and drafts take so much memory at most, and those of scored prompts, however
-/// large the vocabulary.
+/// Logits of answers and drafts take so much memory at most in a bank of the cache, and those of
+/// scored prompts, however large the vocabulary.
 const LOGITS_BYTES: usize = 32 << 20;
 
 /// How a scheduler divides its engine.

@@ -196,7 +196,7 @@ impl Metrics {
             )?,
             model_memory: table.int_gauges(
                 "model_memory_bytes",
-                "Memory of a loaded model: its weights; its KV cache once all cells were used, where that can be told; prompts parked beside that.",
+                "Memory of a loaded model: its weights; the cells of its KV cache once all were used, where that can be told (banks that were full in turn hold more for a while); prompts parked beside that.",
                 &["model", "kind"],
             )?,
             waiting: table.int_gauges(

@@ -93,3 +93,42 @@ fn the_memory_of_a_bank_that_held_much_is_given_back_when_it_is_empty() {
     assert_eq!(scheduler.cache.used(), 0);
     assert_eq!(scheduler.cache.engine().given_back, 1);
 }
+
+#[test]
+fn users_who_take_turns_keep_a_bank_each() {
+    let mut scheduler = with_parked_bytes(FakeEngine::new(BANKS), 0);
+    for round in 0..2 {
+        for user in 0..3 {
+            let asked = prompt(user, 150);
+            let mut events = submit(&mut scheduler, &asked, 5);
+            step(&mut scheduler);
+            assert_eq!(banks_in_use(&scheduler), [user]);
+            run_dry(&mut scheduler);
+            let (text, end) = received(&mut events);
+            assert_eq!(text, expected(&asked, 5));
+            let Some(Event::Finished(finished)) = end else {
+                panic!("no end: {end:?}");
+            };
+            assert_eq!(finished.cached_tokens, if round == 0 { 0 } else { 149 });
+        }
+    }
+}
+
+#[test]
+fn what_nobody_asks_for_any_more_does_not_keep_the_memory_of_a_bank() {
+    let mut cache = cache::Cache::new(FakeEngine::new(BANKS), 1 << 20);
+    let now = Instant::now();
+    let id = cache.acquire(1, &[], now).expect("a sequence");
+    cache.computed(id, &prompt(1, 400));
+    cache.park(id, now);
+    assert!(!cache.has_swollen(), "it holds as much");
+    let id = cache.acquire(1, &[], now).expect("a sequence");
+    cache.computed(id, &prompt(2, 10));
+    cache.park(id, now);
+    assert!(cache.has_swollen(), "the long one gave way");
+    cache.expire(now + Duration::from_secs(29));
+    assert_eq!(cache.used(), 10);
+    cache.expire(now + Duration::from_secs(31));
+    assert!(!cache.has_swollen());
+    assert_eq!((cache.used(), cache.engine().given_back), (0, 1));
+}
