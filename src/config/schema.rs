@@ -153,7 +153,7 @@ pub const MODELS: Section = Section {
             name: "attention",
             kind: Kind::Choice(&["auto", "plain", "flash"]),
             default: Fallback::Text("auto"),
-            doc: "plain decodes shared prompts faster, flash reads prompts faster; auto chooses.",
+            doc: "plain decodes faster where attention is most of the work, flash reads prompts faster; auto chooses.",
         },
     ],
 };
