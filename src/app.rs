@@ -14,7 +14,7 @@ use crate::api::{AppState, Server, ServerOptions, affordable_connections, router
 use crate::config::Settings;
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
-use crate::headroom::Series;
+use crate::headroom::{Series, most_memory};
 use crate::pool::{ModelSpec, Pool, State};
 use crate::telemetry::Metrics;
 
@@ -83,10 +83,11 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
 
     let cores = cpu::usable_cores();
+    let memory = most_memory(&settings.governor);
     let specs = settings
         .models
         .iter()
-        .map(|model| ModelSpec::new(model, &settings, cores))
+        .map(|model| ModelSpec::new(model, &settings, cores, memory))
         .collect();
     let governor = Governor::start(&settings.governor, Series::new(&metrics)?)?;
     let pool = Pool::start(specs, &metrics, &drain, &governor.governed())?;

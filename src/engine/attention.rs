@@ -37,13 +37,11 @@ impl Attention {
     /// bank, so what has nothing in common had better lie in different ones. Where rows leave out the
     /// cells of others one bank is best: what is computed together reads the weights once. `bytes` is
     /// what a bank takes at most, of `memory` in all; little of it where conversations are short.
-    pub(super) fn banks(self, bytes: Option<u64>, memory: Option<u64>) -> u32 {
+    pub(super) fn banks(self, bytes: Option<u64>, memory: u64) -> u32 {
         const MOST: u64 = 8;
-        const MOST_BYTES: u64 = 2 << 30;
-        let affordable = memory.map_or(0, |memory| memory / 4).min(MOST_BYTES);
         match (self, bytes) {
             (Self::Plain, Some(bytes)) => {
-                u32::try_from((affordable / bytes.max(1)).clamp(1, MOST)).unwrap_or(1)
+                u32::try_from((memory / bytes.max(1)).clamp(1, MOST)).unwrap_or(1)
             }
             _ => 1,
         }
@@ -114,7 +112,7 @@ impl Weight {
     }
 
     /// What a context takes beside its cache at most: a number for every row that is computed at
-    /// once, cell and head, before and after the soft maximum, and logits for every sequence.
+    /// once, cell and head, before and after the soft maximum, and logits for every sequence (those of scored prompts come to that).
     pub(super) fn buffer_bytes(self, options: EngineOptions, vocabulary: usize) -> u64 {
         let rows = options.batch_rows.min(Attention::Plain.rows_at_once());
         let scores = u64::from(rows) * u64::from(options.cells) * u64::from(self.heads);
@@ -151,6 +149,7 @@ mod tests {
             sequences: 16,
             batch_rows: 512,
             threads: 1,
+            memory: 0,
             attention: None,
         };
         let kiosk = Weight {
@@ -172,12 +171,12 @@ mod tests {
         assert_eq!(kiosk.crowd_cells(Attention::Plain, 1), Some(1500));
         assert!(kiosk.most_copied(Attention::Plain) > 2048);
         assert_eq!(kiosk.buffer_bytes(options, 2141) >> 20, 32);
-        let banks = |bytes: u64| Attention::Plain.banks(Some(bytes << 20), Some(4 << 30));
+        let banks = |bytes: u64| Attention::Plain.banks(Some(bytes << 20), 1 << 30);
         assert_eq!([0, 54, 300, 5000].map(banks), [8, 8, 3, 1]);
-        assert_eq!(Attention::Plain.banks(Some(54 << 20), Some(1 << 30)), 4);
-        assert_eq!(Attention::Plain.banks(Some(54 << 20), None), 1);
-        assert_eq!(Attention::Plain.banks(None, Some(4 << 30)), 1);
-        assert_eq!(Attention::Flash.banks(Some(54 << 20), Some(4 << 30)), 1);
+        assert_eq!(Attention::Plain.banks(Some(54 << 20), 256 << 20), 4);
+        assert_eq!(Attention::Plain.banks(Some(54 << 20), 0), 1);
+        assert_eq!(Attention::Plain.banks(None, 1 << 30), 1);
+        assert_eq!(Attention::Flash.banks(Some(54 << 20), 1 << 30), 1);
         let large = EngineOptions {
             cells: 131_072,
             ..options

@@ -57,12 +57,24 @@ impl FakeEngine {
     /// Cells in use, each counted once.
     #[must_use]
     pub fn used(&self) -> usize {
-        let cells: BTreeSet<u64> = self
-            .histories
-            .values()
-            .flat_map(|history| history.iter().map(|(_, cell)| *cell))
+        (0..self.shape.banks)
+            .map(|bank| self.used_in(bank as usize))
+            .sum()
+    }
+
+    fn used_in(&self, bank: usize) -> usize {
+        let histories = self.histories.iter();
+        let here = histories.filter(|(sequence, _)| self.shape.bank(**sequence) == bank);
+        let cells: BTreeSet<u64> = here
+            .flat_map(|(_, history)| history.iter().map(|(_, cell)| *cell))
             .collect();
         cells.len()
+    }
+
+    /// Whether each bank could hold as many cells more; of all together it takes no notice.
+    fn has_room(&self, more: impl Fn(usize) -> usize) -> bool {
+        (0..self.shape.banks as usize)
+            .all(|bank| self.used_in(bank) + more(bank) <= self.shape.cells)
     }
 
     /// What a lone greedy run over `prompt` generates: `count` tokens.
@@ -109,7 +121,8 @@ impl Engine for FakeEngine {
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         assert!(!rows.is_empty(), "an empty batch");
         assert!(rows.len() <= self.shape.batch_rows, "too many rows");
-        if self.used() + rows.len() > self.shape.cells {
+        let is_in = |row: &&Row, bank| self.shape.bank(row.sequence) == bank;
+        if !self.has_room(|bank| rows.iter().filter(|row| is_in(row, bank)).count()) {
             return Err(DecodeError::NoCells);
         }
         self.outputs.clear();
@@ -161,7 +174,8 @@ impl Engine for FakeEngine {
 
     fn copy_in(&mut self, copied: &CopiedTokens, to: SeqId) -> bool {
         assert!(!self.histories.contains_key(&to), "the target has cells");
-        if self.used() + copied.0.len() > self.shape.cells {
+        let bank = self.shape.bank(to);
+        if !self.has_room(|other| if other == bank { copied.0.len() } else { 0 }) {
             return false;
         }
         let cells = (self.next_cell..).zip(&copied.0);

@@ -4,7 +4,7 @@ use llama_cpp_2::context::session::SeqState;
 
 use super::attention::{Attention, Weight, attention};
 use super::bank::Bank;
-use super::memory::{kv_cache_bytes, physical_memory};
+use super::memory::kv_cache_bytes;
 use super::model::{LoadError, Model};
 use super::{Copied, DecodeError, Engine, Row, SeqId, Shape};
 
@@ -24,6 +24,8 @@ pub struct EngineOptions {
     pub batch_rows: u32,
     /// Threads that compute.
     pub threads: u32,
+    /// Bytes that the banks of the cache may take at most, if there is more than one.
+    pub memory: u64,
     /// How attention is computed; `None` is what suits the model.
     pub attention: Option<Attention>,
 }
@@ -74,7 +76,7 @@ impl<'model> LlamaEngine<'model> {
         let mut banks = vec![bank];
         let bytes = kv_cache_bytes(model, shape.cells)
             .map(|cache| cache + weight.buffer_bytes(options, shape.vocabulary));
-        for _ in 1..attention.banks(bytes, physical_memory()) {
+        for _ in 1..attention.banks(bytes, options.memory) {
             match Bank::new(model, options, attention) {
                 Ok(bank) => banks.push(bank),
                 Err(error) => {
@@ -216,6 +218,7 @@ mod tests {
             sequences: 8,
             batch_rows: 64,
             threads: 1,
+            memory: 1 << 30,
             attention: None,
         };
         (model, options)

@@ -9,25 +9,6 @@ pub fn return_freed() {
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
-/// The machine's memory, where it can be told.
-pub(super) fn physical_memory() -> Option<u64> {
-    #[cfg(target_os = "linux")]
-    {
-        // SAFETY: both ask for a number.
-        let (pages, page) = unsafe {
-            (
-                libc::sysconf(libc::_SC_PHYS_PAGES),
-                libc::sysconf(libc::_SC_PAGESIZE),
-            )
-        };
-        u64::try_from(pages)
-            .ok()?
-            .checked_mul(u64::try_from(page).ok()?)
-    }
-    #[cfg(not(target_os = "linux"))]
-    None
-}
-
 /// llama.cpp keeps keys and values in 16 bits unless told otherwise, and nobody does.
 const BYTES: u64 = 2;
 

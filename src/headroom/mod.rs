@@ -30,3 +30,12 @@ pub use monitor::{Monitor, Outlook};
 pub use outlook::PowerHeadroom;
 pub use reading::Resource;
 pub use series::{Series, Verdict};
+
+/// Bytes of memory that this process may have: all that there is, or what the tightest control group
+/// allows; none where it cannot be told.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bytes, never below 0
+pub fn most_memory(settings: &crate::config::Governor) -> Option<u64> {
+    let roots = roots::Roots::of(settings);
+    sensors::memory::most(&roots).map(|bytes| bytes as u64)
+}

@@ -125,14 +125,7 @@ impl Monitor {
     }
 
     fn over(sensors: Vec<Box<dyn Sensor>>, settings: &Governor) -> io::Result<Self> {
-        let roots = Roots {
-            sysfs: settings.sysfs_root.clone(),
-            procfs: settings.procfs_root.clone(),
-            cgroup: settings
-                .cgroup_root
-                .clone()
-                .unwrap_or_else(|| settings.sysfs_root.join("fs/cgroup")),
-        };
+        let roots = Roots::of(settings);
         let watched = sensors
             .into_iter()
             .map(|sensor| Watched::start(sensor, roots.clone()));

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::config::Governor;
+
 /// No file of sysfs is larger than a page; those of procfs that are read here are not much more.
 const MOST_BYTES: u64 = 64 << 10;
 /// `EOPNOTSUPP`: what a kernel answers that was built with a feature and started without it.
@@ -18,6 +20,20 @@ pub(crate) struct Roots {
     pub(crate) sysfs: PathBuf,
     pub(crate) procfs: PathBuf,
     pub(crate) cgroup: PathBuf,
+}
+
+impl Roots {
+    /// Those of the configuration.
+    pub(crate) fn of(settings: &Governor) -> Self {
+        Self {
+            sysfs: settings.sysfs_root.clone(),
+            procfs: settings.procfs_root.clone(),
+            cgroup: settings
+                .cgroup_root
+                .clone()
+                .unwrap_or_else(|| settings.sysfs_root.join("fs/cgroup")),
+        }
+    }
 }
 
 /// Why a reading that should be there is not.

@@ -55,10 +55,19 @@ pub struct ModelSpec {
     pub max_waiting: usize,
 }
 
+/// What banks of KV caches may take is this part of all memory.
+const BANKS_SHARE: u64 = 4;
+
 impl ModelSpec {
-    /// From the configuration; `cores` where it leaves the threads open.
+    /// From the configuration; `cores` where it leaves the threads open, and bytes of `memory` for
+    /// everything, where that is known.
     #[must_use]
-    pub fn new(model: &config::Model, settings: &config::Settings, cores: u32) -> Self {
+    pub fn new(
+        model: &config::Model,
+        settings: &config::Settings,
+        cores: u32,
+        memory: Option<u64>,
+    ) -> Self {
         let max_running = model.max_running.get();
         let sequences = (2 * max_running + PARKED).min(MOST_SEQUENCES);
         Self {
@@ -77,6 +86,9 @@ impl ModelSpec {
                     .max(max_running + 16)
                     .max(sequences + 1),
                 threads: cores,
+                memory: memory.map_or(0, |bytes| {
+                    bytes / BANKS_SHARE / settings.models.len() as u64
+                }),
                 attention: match model.attention {
                     config::Attention::Auto => None,
                     config::Attention::Plain => Some(Attention::Plain),

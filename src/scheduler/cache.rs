@@ -194,6 +194,9 @@ impl<E: Engine> Cache<E> {
         self.make_room(whole);
         // What gave way for it went to the shelf, and what it pushed out there may have been this.
         let found = self.shelf.find(tokens)?;
+        if found.whole > whole {
+            return None;
+        }
         if !self.engine.copy_in(found.copied, id) {
             self.engine.truncate(id, 0);
             return None;
@@ -295,10 +298,15 @@ impl<E: Engine> Cache<E> {
     /// Frees what nobody has asked for in a while, where there is much of it or a bank could give
     /// memory back: a conversation a step.
     pub(super) fn expire(&mut self, now: Instant) {
+        let has_price = self.shape().crowd_cells.is_some();
         let is_much = self.parked.len() > 1 && self.parked_cells() > PARKED_FOR_GOOD;
         let goes = |(id, used): &(SeqId, Instant)| {
             now.saturating_duration_since(*used) > A_WHILE
-                && (is_much || self.is_swollen(self.bank_of(*id)))
+                && if has_price {
+                    self.is_swollen(self.bank_of(*id)) && self.is_little_lost_with(*id)
+                } else {
+                    is_much
+                }
         };
         if let Some(place) = self.parked.iter().position(goes)
             && let Some(id) = self.unpark(place)
@@ -307,12 +315,18 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// Whether a bank takes more memory than its share, and far more than it needs: banks that were
-    /// full one after the other would take that of many caches.
+    /// Whether what `id` has would still be known, or soon be computed again.
+    fn is_little_lost_with(&self, id: SeqId) -> bool {
+        self.tree(id).lost_with(id) < WORTH_COPYING || self.worth_copying_out(id).is_some()
+    }
+
+    /// Whether a bank could give back much memory, and all banks together hold that of more cells
+    /// than there are: they were full one after the other.
     fn is_swollen(&self, bank: usize) -> bool {
-        let share = self.shape().cells / self.bank_count();
+        let held: usize = self.banks.iter().map(|bank| bank.most_cells).sum();
+        let cells = self.shape().cells;
         let most = self.banks[bank].most_cells;
-        self.bank_count() > 1 && most > share && most > 2 * self.used_in(bank)
+        held > cells && most > cells / self.bank_count() && most > 2 * self.used_in(bank)
     }
 
     /// Whether some memory of the cache could be given back after a while.
@@ -381,7 +395,8 @@ impl<E: Engine> Cache<E> {
         let bank = &mut self.banks[number];
         bank.tree.release(id);
         bank.free_ids.push(id);
-        if self.used_in(number) == 0 && self.is_swollen(number) {
+        let share = self.shape().cells / self.bank_count();
+        if self.used_in(number) == 0 && self.banks[number].most_cells > share {
             self.banks[number].most_cells = 0;
             self.engine.give_back(number);
         }

@@ -37,7 +37,7 @@ impl<E: Engine> Scheduler<E> {
             .collect();
         let cells = self.cache.shape().cells;
         let mut loads = self.loads();
-        let (mut misfits, mut crowded_out) = (0, 0);
+        let (mut misfits, mut crowded_out) = (0, vec![0; loads.len()]);
         for &index in &order {
             let is_full = self.running.len() >= self.rows();
             let may_start = |next: &mut Sequence| {
@@ -46,7 +46,8 @@ impl<E: Engine> Scheduler<E> {
             let Some(next) = waiting[index].take_if(may_start) else {
                 continue;
             };
-            if crowded_out == MOST_MISFITS && !self.may_crowd(&next) {
+            let is_looked_at = crowded_out.iter().any(|crowded| *crowded < MOST_MISFITS);
+            if !is_looked_at && !self.may_crowd(&next) {
                 waiting[index] = Some(next);
                 continue;
             }
@@ -62,8 +63,8 @@ impl<E: Engine> Scheduler<E> {
                 }
                 continue;
             }
-            if self.keeps_out(&next, place, crowded_out > 0, now) {
-                crowded_out += 1;
+            if self.keeps_out(&next, place, crowded_out[bank] > 0, now) {
+                crowded_out[bank] += 1;
                 waiting[index] = Some(next);
                 continue;
             }
@@ -77,7 +78,7 @@ impl<E: Engine> Scheduler<E> {
             };
             loads[bank].running += 1;
             loads[bank].committed += place.novel;
-            if crowded_out == 0 {
+            if crowded_out[bank] == 0 {
                 self.crowd.joined(now);
             }
             let mut sequence = next;

@@ -10,6 +10,19 @@ use std::time::Instant;
 use super::super::reading::{Memory, Reading, Report, Sensor};
 use super::super::roots::{self, Problem, Roots};
 
+/// The memory that this process may have: all that there is, or what the tightest control group
+/// allows; none where it cannot be told.
+pub(crate) fn most(roots: &Roots) -> Option<f64> {
+    let now = Instant::now();
+    let reports = [System.read(roots, now), ControlGroup.read(roots, now)];
+    let readings = reports.iter().flat_map(|report| &report.readings);
+    let limits = readings.filter_map(|reading| match reading {
+        Reading::Memory(memory) => Some(memory.limit),
+        _ => None,
+    });
+    limits.min_by(f64::total_cmp)
+}
+
 /// What the kernel thinks can be had without swapping.
 #[derive(Debug)]
 pub(crate) struct System;
@@ -291,6 +304,24 @@ mod tests {
             Some(4000.0)
         );
         assert_eq!(report.problems.len(), 1);
+    }
+
+    #[test]
+    fn what_a_control_group_allows_is_all_that_may_be_had() {
+        let tree = Tree::new();
+        assert_eq!(most(&tree.roots()), None);
+        tree.write(&[(
+            "proc/meminfo",
+            "MemTotal: 2097152 kB\nMemAvailable: 1048576 kB\n",
+        )]);
+        assert_eq!(most(&tree.roots()), Some(2.0 * GIB));
+        tree.write(&[
+            ("proc/self/cgroup", "0::/edgellm\n"),
+            ("cgroup/edgellm/memory.max", "536870912\n"),
+            ("cgroup/edgellm/memory.current", "1000\n"),
+            ("cgroup/edgellm/memory.stat", "inactive_file 0\n"),
+        ]);
+        assert_eq!(most(&tree.roots()), Some(GIB / 2.0));
     }
 
     #[test]

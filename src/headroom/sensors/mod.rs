@@ -6,7 +6,7 @@ mod cpu;
 mod hostile;
 mod hwmon;
 mod jetson;
-mod memory;
+pub(super) mod memory;
 mod rapl;
 mod stall;
 mod supply;

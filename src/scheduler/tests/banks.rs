@@ -114,21 +114,46 @@ fn users_who_take_turns_keep_a_bank_each() {
     }
 }
 
+/// Two banks of which many cells were used and are no more, and a shop's prompt of 100 tokens in it.
+fn swollen(parked_bytes: usize, now: Instant) -> cache::Cache<FakeEngine> {
+    let mut cache = cache::Cache::new(FakeEngine::new(BANKS), parked_bytes);
+    for (bank, tokens) in [0, 1].map(|bank| [(bank, 400), (bank, 100)]).concat() {
+        let tokens = prompt(bank + tokens, tokens);
+        let id = cache.acquire(bank, &[], now).expect("a sequence");
+        for (position, token) in (0..).zip(&tokens) {
+            let row = Row {
+                token: *token,
+                position,
+                sequence: id,
+                logits: false,
+            };
+            cache.decode(&[row]).expect("computed");
+        }
+        cache.computed(id, &tokens);
+        cache.park(id, now);
+    }
+    assert_eq!(cache.used(), 200, "the long ones gave way");
+    cache
+}
+
 #[test]
 fn what_nobody_asks_for_any_more_does_not_keep_the_memory_of_a_bank() {
-    let mut cache = cache::Cache::new(FakeEngine::new(BANKS), 1 << 20);
     let now = Instant::now();
-    let id = cache.acquire(1, &[], now).expect("a sequence");
-    cache.computed(id, &prompt(1, 400));
-    cache.park(id, now);
-    assert!(!cache.has_swollen(), "it holds as much");
-    let id = cache.acquire(1, &[], now).expect("a sequence");
-    cache.computed(id, &prompt(2, 10));
-    cache.park(id, now);
-    assert!(cache.has_swollen(), "the long one gave way");
+    let mut cache = swollen(1 << 20, now);
+    assert!(cache.has_swollen());
     cache.expire(now + Duration::from_secs(29));
-    assert_eq!(cache.used(), 10);
+    assert_eq!(cache.used(), 200);
     cache.expire(now + Duration::from_secs(31));
-    assert!(!cache.has_swollen());
-    assert_eq!((cache.used(), cache.engine().given_back), (0, 1));
+    assert_eq!((cache.used(), cache.engine().given_back), (100, 1));
+    assert!(!cache.has_swollen(), "one was full, as a cache may be");
+    cache.expire(now + Duration::from_secs(31));
+    assert_eq!(cache.used(), 100);
+}
+
+#[test]
+fn a_prompt_of_which_no_copy_can_be_kept_is_not_given_for_memory() {
+    let now = Instant::now();
+    let mut cache = swollen(0, now);
+    cache.expire(now + Duration::from_secs(60));
+    assert_eq!(cache.used(), 200);
 }
