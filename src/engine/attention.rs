@@ -111,8 +111,9 @@ impl Weight {
             .then_some((WEIGHT_NS * self.parameters as f64 / cell) as usize)
     }
 
-    /// What a context takes beside its cache at most: a number for every row that is computed at
-    /// once, cell and head, before and after the soft maximum, and logits for every sequence (those of scored prompts come to that).
+    /// What a context takes beside its cache at most, scored prompts aside: a number for every row
+    /// that is computed at once, cell and head, before and after the soft maximum, and logits for
+    /// every sequence.
     pub(super) fn buffer_bytes(self, options: EngineOptions, vocabulary: usize) -> u64 {
         let rows = options.batch_rows.min(Attention::Plain.rows_at_once());
         let scores = u64::from(rows) * u64::from(options.cells) * u64::from(self.heads);
