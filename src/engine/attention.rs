@@ -116,9 +116,13 @@ impl Weight {
     /// every sequence.
     pub(super) fn buffer_bytes(self, options: EngineOptions, vocabulary: usize) -> u64 {
         let rows = options.batch_rows.min(Attention::Plain.rows_at_once());
-        let scores = u64::from(rows) * u64::from(options.cells) * u64::from(self.heads);
         let logits = u64::from(options.sequences + 1) * vocabulary as u64;
-        4 * (2 * scores + logits)
+        2 * self.score_bytes(rows, options.cells) + 4 * logits
+    }
+
+    /// With plain attention: a number for every row, cell and head of a layer.
+    fn score_bytes(self, rows: u32, cells: u32) -> u64 {
+        4 * u64::from(rows) * u64::from(cells) * u64::from(self.heads)
     }
 }
 
@@ -129,8 +133,7 @@ impl Weight {
 /// context cannot afford.
 pub(super) fn attention(options: EngineOptions, weight: Weight) -> Attention {
     const MOST_BYTES: u64 = 512 << 20;
-    let rows = u64::from(options.cells) * u64::from(options.batch_rows);
-    let affordable = rows * u64::from(weight.heads) * 4 <= MOST_BYTES;
+    let affordable = weight.score_bytes(options.batch_rows, options.cells) <= MOST_BYTES;
     let suits = if affordable && weight.is_mostly_attention() {
         Attention::Plain
     } else {

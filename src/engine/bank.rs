@@ -11,12 +11,15 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
 use super::attention::Attention;
-use super::llama::{EngineOptions, ROW_GROUP};
+use super::llama::EngineOptions;
 use super::model::{LoadError, Model, backend};
 use super::pages::CachePages;
 use super::{DecodeError, Row, SeqId, Token};
 
-/// For so long it is tried out whether llama.cpp multiplies rows in groups.
+/// Rows that llama.cpp multiplies at once with weights that it has rearranged (`repack.cpp`); for
+/// each row that is left over it reads all of them again.
+const ROW_GROUP: usize = 4;
+/// For so long it is tried out whether it does that.
 const TRIAL: Duration = Duration::from_millis(500);
 const TRIALS: u32 = 3;
 
@@ -27,7 +30,6 @@ pub(super) struct Bank<'model> {
     /// Behind the context: it was told where this is, and goes first.
     pages: Arc<CachePages>,
     batch: LlamaBatch<'static>,
-    batch_rows: usize,
     /// The sequence of rows that nobody asked for.
     filler: SeqId,
 }
@@ -57,12 +59,10 @@ impl<'model> Bank<'model> {
             .weights()
             .new_context(backend()?, params)
             .map_err(|_| LoadError::Context(super::logs::last_error()))?;
-        let batch_rows = context.n_batch() as usize;
         let mut bank = Self {
+            batch: LlamaBatch::new(context.n_batch() as usize, 1),
             context,
             pages,
-            batch: LlamaBatch::new(batch_rows, 1),
-            batch_rows,
             filler: SeqId(options.sequences),
         };
         // The first one waits until the weights are read from the disk.
@@ -78,14 +78,15 @@ impl<'model> Bank<'model> {
 
     /// Rows of one decode at most.
     pub(super) fn batch_rows(&self) -> usize {
-        self.batch_rows
+        self.context.n_batch() as usize
     }
 
-    /// Whether a whole number of groups takes less time than one row less.
-    pub(super) fn multiplies_in_groups(&mut self) -> Result<bool, LoadError> {
+    /// See [`Shape::row_group`](super::Shape): whether a whole number of groups takes less time than
+    /// one row less.
+    pub(super) fn row_group(&mut self) -> Result<usize, LoadError> {
         let whole = 2 * ROW_GROUP;
-        if self.batch_rows < whole || self.cells() < whole {
-            return Ok(false);
+        if self.batch_rows() < whole || self.cells() < whole {
+            return Ok(1);
         }
         let started = Instant::now();
         let (mut shortest_whole, mut shortest_less) = (Duration::MAX, Duration::MAX);
@@ -97,7 +98,8 @@ impl<'model> Bank<'model> {
             }
         }
         self.give_back();
-        Ok(shortest_whole < shortest_less.mul_f64(0.9))
+        let is_grouped = shortest_whole < shortest_less.mul_f64(0.9);
+        Ok(if is_grouped { ROW_GROUP } else { 1 })
     }
 
     /// How long it takes to compute so many tokens for nobody.
@@ -118,7 +120,7 @@ impl<'model> Bank<'model> {
         self.add_all(rows)?;
         let outputs = rows.iter().filter(|row| row.logits).count();
         let filling = missing_in_group(rows.len(), group);
-        if filling > 0 && rows.len() + filling <= self.batch_rows {
+        if filling > 0 && rows.len() + filling <= self.batch_rows() {
             self.fill(filling, missing_in_group(outputs, group).min(filling))?;
             let result = self.context.decode(&mut self.batch);
             self.truncate(self.filler, 0);

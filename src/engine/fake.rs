@@ -71,10 +71,9 @@ impl FakeEngine {
         cells.len()
     }
 
-    /// Whether each bank could hold as many cells more; of all together it takes no notice.
-    fn has_room(&self, more: impl Fn(usize) -> usize) -> bool {
-        (0..self.shape.banks as usize)
-            .all(|bank| self.used_in(bank) + more(bank) <= self.shape.cells)
+    /// Whether a bank could hold so many cells more; of all together it takes no notice.
+    fn has_room(&self, bank: usize, more: usize) -> bool {
+        self.used_in(bank) + more <= self.shape.cells
     }
 
     /// What a lone greedy run over `prompt` generates: `count` tokens.
@@ -121,8 +120,12 @@ impl Engine for FakeEngine {
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         assert!(!rows.is_empty(), "an empty batch");
         assert!(rows.len() <= self.shape.batch_rows, "too many rows");
-        let is_in = |row: &&Row, bank| self.shape.bank(row.sequence) == bank;
-        if !self.has_room(|bank| rows.iter().filter(|row| is_in(row, bank)).count()) {
+        let rows_in = |bank| {
+            let is_here = |row: &&Row| self.shape.bank(row.sequence) == bank;
+            rows.iter().filter(is_here).count()
+        };
+        let mut banks = 0..self.shape.banks as usize;
+        if !banks.all(|bank| self.has_room(bank, rows_in(bank))) {
             return Err(DecodeError::NoCells);
         }
         self.outputs.clear();
@@ -174,8 +177,7 @@ impl Engine for FakeEngine {
 
     fn copy_in(&mut self, copied: &CopiedTokens, to: SeqId) -> bool {
         assert!(!self.histories.contains_key(&to), "the target has cells");
-        let bank = self.shape.bank(to);
-        if !self.has_room(|other| if other == bank { copied.0.len() } else { 0 }) {
+        if !self.has_room(self.shape.bank(to), copied.0.len()) {
             return false;
         }
         let cells = (self.next_cell..).zip(&copied.0);

@@ -8,10 +8,6 @@ use super::memory::kv_cache_bytes;
 use super::model::{LoadError, Model};
 use super::{Copied, DecodeError, Engine, Row, SeqId, Shape};
 
-/// Rows that llama.cpp multiplies at once with weights that it has rearranged (`repack.cpp`); for
-/// each row that is left over it reads all of them again.
-pub(super) const ROW_GROUP: usize = 4;
-
 /// How a context is laid out.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineOptions {
@@ -57,25 +53,12 @@ impl<'model> LlamaEngine<'model> {
         let weights = model.weights();
         // Those compute the rows of different sequences apart: rows to fill up would be in the way.
         let is_apart = weights.is_recurrent() || weights.is_hybrid();
-        let is_grouped = !is_apart && bank.multiplies_in_groups()?;
-        let mut shape = Shape {
-            cells: bank.cells(),
-            banks: 1,
-            sequences: options.sequences,
-            batch_rows: bank.batch_rows(),
-            // `ggml_fa_tile_config::Q`: below it flash attention walks cell by cell.
-            tile_rows: match attention {
-                Attention::Plain => 0,
-                Attention::Flash => 64,
-            },
-            row_group: if is_grouped { ROW_GROUP } else { 1 },
-            crowd_cells: weight.crowd_cells(attention, options.threads),
-            vocabulary: model.info().vocabulary,
-            shares_prefixes: model.info().shares_prefixes,
-        };
+        let row_group = if is_apart { 1 } else { bank.row_group()? };
+        let (cells, batch_rows) = (bank.cells(), bank.batch_rows());
+        let vocabulary = model.info().vocabulary;
+        let bytes = kv_cache_bytes(model, cells)
+            .map(|cache| cache + weight.buffer_bytes(options, vocabulary));
         let mut banks = vec![bank];
-        let bytes = kv_cache_bytes(model, shape.cells)
-            .map(|cache| cache + weight.buffer_bytes(options, shape.vocabulary));
         for _ in 1..attention.banks(bytes, options.memory) {
             match Bank::new(model, options, attention) {
                 Ok(bank) => banks.push(bank),
@@ -87,7 +70,21 @@ impl<'model> LlamaEngine<'model> {
                 }
             }
         }
-        shape.banks = u32::try_from(banks.len()).unwrap_or(1);
+        let shape = Shape {
+            cells,
+            banks: u32::try_from(banks.len()).unwrap_or(1),
+            sequences: options.sequences,
+            batch_rows,
+            // `ggml_fa_tile_config::Q`: below it flash attention walks cell by cell.
+            tile_rows: match attention {
+                Attention::Plain => 0,
+                Attention::Flash => 64,
+            },
+            row_group,
+            crowd_cells: weight.crowd_cells(attention, options.threads),
+            vocabulary,
+            shares_prefixes: model.info().shares_prefixes,
+        };
         Ok(Self {
             banks,
             shape,

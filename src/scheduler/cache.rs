@@ -30,6 +30,13 @@ struct Bank {
     most_cells: usize,
 }
 
+impl Bank {
+    /// Beside what is in the tree so many cells were used.
+    fn filled(&mut self, more: usize) {
+        self.most_cells = self.most_cells.max(self.tree.cells() + more);
+    }
+}
+
 /// Keeps the engine's cells and the trees' in step: every change goes through here.
 #[derive(Debug)]
 pub(super) struct Cache<E: Engine> {
@@ -79,9 +86,9 @@ impl<E: Engine> Cache<E> {
         &self.banks[self.bank_of(id)].tree
     }
 
-    fn tree_mut(&mut self, id: SeqId) -> &mut PrefixTree {
+    fn bank_mut(&mut self, id: SeqId) -> &mut Bank {
         let bank = self.bank_of(id);
-        &mut self.banks[bank].tree
+        &mut self.banks[bank]
     }
 
     /// Cells of requests under way; the rest is free or can be freed at once.
@@ -168,14 +175,14 @@ impl<E: Engine> Cache<E> {
         let Some(shareable) = self.shareable(tokens) else {
             return 0;
         };
-        let bank = self.bank_of(id);
-        let has_more = self.known_length(bank, tokens) > self.match_length(bank, tokens);
+        let shared = self.match_length(self.bank_of(id), tokens);
+        let has_more = with_copy(self.copy_of(tokens), shared) > shared;
         let copied = has_more.then(|| self.copy_in(id, shareable)).flatten();
         copied.unwrap_or_else(|| self.share_cells(id, shareable, now))
     }
 
     fn share_cells(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
-        let Some((length, sources)) = self.tree_mut(id).share(id, tokens) else {
+        let Some((length, sources)) = self.bank_mut(id).tree.share(id, tokens) else {
             return 0;
         };
         if let Some(source) = sources.first() {
@@ -201,10 +208,8 @@ impl<E: Engine> Cache<E> {
             self.engine.truncate(id, 0);
             return None;
         }
-        let length = found.length;
-        let bank = self.bank_of(id);
-        let bank = &mut self.banks[bank];
-        bank.most_cells = bank.most_cells.max(bank.tree.cells() + whole);
+        let (length, whole) = (found.length, found.whole);
+        self.bank_mut(id).filled(whole);
         self.engine
             .truncate(id, u32::try_from(length).unwrap_or(u32::MAX));
         self.computed(id, &tokens[..length]);
@@ -265,10 +270,9 @@ impl<E: Engine> Cache<E> {
 
     /// `id` has computed `tokens` behind what it had.
     pub(super) fn computed(&mut self, id: SeqId, tokens: &[Token]) {
-        let bank = self.bank_of(id);
-        let bank = &mut self.banks[bank];
+        let bank = self.bank_mut(id);
         bank.tree.extend(id, tokens);
-        bank.most_cells = bank.most_cells.max(bank.tree.cells());
+        bank.filled(0);
     }
 
     /// What `id` computed beyond its first `kept` tokens was not to be.
@@ -298,21 +302,16 @@ impl<E: Engine> Cache<E> {
     /// Frees what nobody has asked for in a while, where there is much of it or a bank could give
     /// memory back: a conversation a step.
     pub(super) fn expire(&mut self, now: Instant) {
-        let has_price = self.shape().crowd_cells.is_some();
-        let is_much = self.parked.len() > 1 && self.parked_cells() > PARKED_FOR_GOOD;
-        let goes = |(id, used): &(SeqId, Instant)| {
-            now.saturating_duration_since(*used) > A_WHILE
-                && if has_price {
-                    self.is_swollen(self.bank_of(*id)) && self.is_little_lost_with(*id)
-                } else {
-                    is_much
-                }
+        let is_old = |(_, used): &&(SeqId, Instant)| now.saturating_duration_since(*used) > A_WHILE;
+        let mut old = self.parked.iter().take_while(is_old);
+        let place = if self.shape().crowd_cells.is_some() {
+            old.position(|(id, _)| {
+                self.is_swollen(self.bank_of(*id)) && self.is_little_lost_with(*id)
+            })
+        } else {
+            old.position(|_| self.parked.len() > 1 && self.parked_cells() > PARKED_FOR_GOOD)
         };
-        if let Some(place) = self.parked.iter().position(goes)
-            && let Some(id) = self.unpark(place)
-        {
-            self.set_aside(id);
-        }
+        self.evict_at(place);
     }
 
     /// Whether what `id` has would still be known, or soon be computed again.
@@ -324,9 +323,13 @@ impl<E: Engine> Cache<E> {
     /// than there are: they were full one after the other.
     fn is_swollen(&self, bank: usize) -> bool {
         let held: usize = self.banks.iter().map(|bank| bank.most_cells).sum();
-        let cells = self.shape().cells;
         let most = self.banks[bank].most_cells;
-        held > cells && most > cells / self.bank_count() && most > 2 * self.used_in(bank)
+        held > self.shape().cells && self.holds_much(bank) && most > 2 * self.used_in(bank)
+    }
+
+    /// Whether a bank holds the memory of more cells than its share.
+    fn holds_much(&self, bank: usize) -> bool {
+        self.banks[bank].most_cells > self.shape().cells / self.bank_count()
     }
 
     /// Whether some memory of the cache could be given back after a while.
@@ -391,14 +394,12 @@ impl<E: Engine> Cache<E> {
     /// `id` and the cells that it alone holds are free.
     pub(super) fn release(&mut self, id: SeqId) {
         self.engine.truncate(id, 0);
-        let number = self.bank_of(id);
-        let bank = &mut self.banks[number];
-        bank.tree.release(id);
-        bank.free_ids.push(id);
-        let share = self.shape().cells / self.bank_count();
-        if self.used_in(number) == 0 && self.banks[number].most_cells > share {
-            self.banks[number].most_cells = 0;
-            self.engine.give_back(number);
+        self.bank_mut(id).tree.release(id);
+        self.bank_mut(id).free_ids.push(id);
+        let bank = self.bank_of(id);
+        if self.used_in(bank) == 0 && self.holds_much(bank) {
+            self.banks[bank].most_cells = 0;
+            self.engine.give_back(bank);
         }
     }
 
@@ -413,14 +414,17 @@ impl<E: Engine> Cache<E> {
 
     /// Frees the least recently used parked sequence; false when there is none.
     fn evict(&mut self) -> bool {
-        let id = self.unpark(0);
-        id.map(|id| self.set_aside(id)).is_some()
+        self.evict_at(Some(0))
     }
 
     /// As [`Cache::evict`], of those in a bank.
-    fn evict_from(&mut self, bank: usize) -> bool {
+    fn evict_from(&mut self, bank: usize) {
         let is_here = |(id, _): &(SeqId, Instant)| self.bank_of(*id) == bank;
         let place = self.parked.iter().position(is_here);
+        self.evict_at(place);
+    }
+
+    fn evict_at(&mut self, place: Option<usize>) -> bool {
         let id = place.and_then(|place| self.unpark(place));
         id.map(|id| self.set_aside(id)).is_some()
     }

@@ -39,6 +39,7 @@ pub(super) struct Crowd {
 /// A bank as somebody finds it who wants to join.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
+    pub(super) bank: usize,
     /// Conversations under way.
     pub(super) running: usize,
     /// Cells that hold something, or will hold what they still have to compute.
@@ -74,16 +75,14 @@ impl Crowd {
 
     /// Which of these places a newcomer had best take: that of the least cost, or if it `may_wait`
     /// and would have to there, one that is not full and costs less than waiting could.
-    pub(super) fn choose(&self, places: &[Place], may_wait: bool) -> usize {
-        let costs: Vec<f64> = places.iter().map(|place| self.cost(*place)).collect();
-        let least = |places: &mut dyn Iterator<Item = usize>| {
-            places.min_by(|a, b| costs[*a].total_cmp(&costs[*b]))
-        };
-        let best = least(&mut (0..places.len())).unwrap_or(0);
-        let is_open = |place: &usize| !self.is_full(places[*place]);
-        let open = least(&mut (0..places.len()).filter(is_open));
-        open.filter(|open| may_wait && costs[*open] < PATIENCE * costs[best])
-            .unwrap_or(best)
+    pub(super) fn choose(&self, places: &[Place], may_wait: bool) -> Option<Place> {
+        let by_cost = |a: &&Place, b: &&Place| self.cost(**a).total_cmp(&self.cost(**b));
+        let best = places.iter().min_by(by_cost)?;
+        let is_open = |place: &&Place| !self.is_full(**place);
+        let open = places.iter().filter(is_open).min_by(by_cost);
+        let is_worth_it =
+            |open: &&Place| may_wait && self.cost(**open) < PATIENCE * self.cost(*best);
+        open.filter(is_worth_it).or(Some(best)).copied()
     }
 
     /// What it takes to serve a newcomer there, with what that costs those who are there, counted in
@@ -142,6 +141,7 @@ mod tests {
 
     fn place(novel: usize, running: usize, used: usize) -> Place {
         Place {
+            bank: 0,
             running,
             used,
             novel,
@@ -216,10 +216,17 @@ mod tests {
         assert!(!crowd.is_worth_waiting(crowded, start, None, start));
     }
 
+    /// Which of them is chosen, a bank each.
+    fn chosen(crowd: &Crowd, places: &[Place], may_wait: bool) -> usize {
+        let numbered = |(bank, place): (usize, &Place)| Place { bank, ..*place };
+        let places: Vec<Place> = places.iter().enumerate().map(numbered).collect();
+        crowd.choose(&places, may_wait).expect("one of them").bank
+    }
+
     #[test]
     fn long_prompts_with_nothing_in_common_go_to_banks_of_their_own() {
         let crowd = Crowd::new(Some(1500));
-        let choose = |places: &[Place]| crowd.choose(places, true);
+        let choose = |places: &[Place]| chosen(&crowd, places, true);
         let nothing = |novel| place(novel, 0, 0);
         assert_eq!(choose(&[place(880, 1, 950), nothing(900)]), 1);
         let least = [place(880, 1, 950), place(880, 2, 1900), place(880, 1, 900)];
@@ -240,8 +247,8 @@ mod tests {
         let crowd = Crowd::new(Some(2000));
         let places = [place(150, 2, 430), place(150, 0, 0)];
         assert!(crowd.is_full(places[0]) && crowd.cost(places[0]) < crowd.cost(places[1]));
-        assert_eq!(crowd.choose(&places, true), 1);
-        assert_eq!(crowd.choose(&places, false), 0);
+        assert_eq!(chosen(&crowd, &places, true), 1);
+        assert_eq!(chosen(&crowd, &places, false), 0);
     }
 
     #[test]

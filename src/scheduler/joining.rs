@@ -53,8 +53,8 @@ impl<E: Engine> Scheduler<E> {
             }
             let committed: usize = loads.iter().map(|load| load.committed).sum();
             let fits = |novel| plan::fits(novel, committed, self.running.len(), cells);
-            let (bank, place) = self.place(&next, &loads, fits);
-            if !fits(place.novel) {
+            let place = self.place(&next, &loads, fits);
+            let Some(place) = place.filter(|place| fits(place.novel)) else {
                 misfits += 1;
                 let waited = now.saturating_duration_since(next.queued());
                 waiting[index] = Some(next);
@@ -62,7 +62,8 @@ impl<E: Engine> Scheduler<E> {
                     break;
                 }
                 continue;
-            }
+            };
+            let bank = place.bank;
             if self.keeps_out(&next, place, crowded_out[bank] > 0, now) {
                 crowded_out[bank] += 1;
                 waiting[index] = Some(next);
@@ -99,13 +100,13 @@ impl<E: Engine> Scheduler<E> {
         next.generated() > 0 || self.outranks(next)
     }
 
-    /// The bank in which it had best be served, of those where it `fits` if there is one.
+    /// Where it had best be served, of the banks where it `fits` if there is one.
     fn place(
         &self,
         next: &Sequence,
         loads: &[Load],
         fits: impl Fn(usize) -> bool,
-    ) -> (usize, Place) {
+    ) -> Option<Place> {
         let tokens = next.sharable();
         // Where there is no choice only its cells matter.
         let has_choice = loads.len() > 1;
@@ -113,20 +114,19 @@ impl<E: Engine> Scheduler<E> {
         let place = |(bank, load): (usize, &Load)| {
             let shared = self.shareable(bank, tokens, self.running.len());
             let known = with_copy(copy, shared);
-            let place = Place {
+            Place {
+                bank,
                 running: load.running,
                 used: load.committed + load.parked,
                 novel: next.len() - shared,
                 unread: next.len() - known,
-            };
-            (bank, place)
+            }
         };
-        let all: Vec<(usize, Place)> = loads.iter().enumerate().map(place).collect();
-        let mut fitting = all.clone();
-        fitting.retain(|(_, place)| fits(place.novel));
-        let choices = if fitting.is_empty() { all } else { fitting };
-        let places: Vec<Place> = choices.iter().map(|(_, place)| *place).collect();
-        choices[self.crowd.choose(&places, !self.may_crowd(next))]
+        let mut places: Vec<Place> = loads.iter().enumerate().map(place).collect();
+        if places.iter().any(|place| fits(place.novel)) {
+            places.retain(|place| fits(place.novel));
+        }
+        self.crowd.choose(&places, !self.may_crowd(next))
     }
 
     /// What is in each bank.
