@@ -47,6 +47,7 @@ impl Engine for IdleEngine {
         Shape {
             cells: 1 << 20,
             banks: 1,
+            side_by_side: 1,
             sequences: self.sequences,
             batch_rows: 512,
             tile_rows: 0,

@@ -148,7 +148,7 @@ pub const MODELS: Section = Section {
         Key::whole("max_running", 1..=255, "requests", 16)
             .doc("Requests answered at the same time; the others wait their turn."),
         Key::whole("threads", 0..=512, "threads", 0)
-            .doc("CPU threads; 0 uses one for each physical core, and a single one for a very small model."),
+            .doc("CPU threads; 0 uses one for each physical core, of which a very small model gives one to each bank of its cache."),
         Key {
             name: "attention",
             kind: Kind::Choice(&["auto", "plain", "flash"]),

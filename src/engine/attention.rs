@@ -153,6 +153,7 @@ mod tests {
             sequences: 16,
             batch_rows: 512,
             threads: 1,
+            together: 1,
             memory: 0,
             attention: None,
         };

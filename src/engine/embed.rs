@@ -7,7 +7,7 @@ use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
-use super::bank::index;
+use super::context::index;
 use super::model::backend;
 use super::{Attention, DecodeError, LoadError, Model, Token};
 
@@ -158,6 +158,16 @@ impl Embedder for LlamaEmbedder<'_> {
         // Encoders have no cells; other models that embed do. The only error is a position beyond i32.
         let _ = self.context.clear_kv_cache_seq(None, None, None);
         vectors
+    }
+}
+
+impl From<llama_cpp_2::DecodeError> for DecodeError {
+    fn from(error: llama_cpp_2::DecodeError) -> Self {
+        match error {
+            llama_cpp_2::DecodeError::NoKvCacheSlot => Self::NoCells,
+            llama_cpp_2::DecodeError::NTokensZero => Self::Failed(-1),
+            llama_cpp_2::DecodeError::Unknown(code) => Self::Failed(code),
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! The real engine: llama.cpp contexts over one model.
 
-use llama_cpp_2::context::session::SeqState;
-
 use super::attention::{Attention, Weight, attention};
 use super::bank::Bank;
+use super::context::Cells;
+use super::crew::Crew;
 use super::memory::kv_cache_bytes;
 use super::model::{LoadError, Model};
 use super::{Copied, DecodeError, Engine, Row, SeqId, Shape};
@@ -18,8 +18,10 @@ pub struct EngineOptions {
     pub sequences: u32,
     /// Rows of one decode at most.
     pub batch_rows: u32,
-    /// Threads that compute.
+    /// Threads that compute, all banks together.
     pub threads: u32,
+    /// Those of them that compute the same bank at most.
+    pub together: u32,
     /// Bytes that the banks of the cache may take at most, if there is more than one.
     pub memory: u64,
     /// How attention is computed; `None` is what suits the model.
@@ -31,12 +33,11 @@ pub struct EngineOptions {
 #[derive(Debug)]
 pub struct LlamaEngine<'model> {
     banks: Vec<Bank<'model>>,
+    crew: Crew,
     shape: Shape,
     attention: Attention,
     /// Cells of a sequence that may be copied out.
     most_copied: usize,
-    /// Rows of one bank, as it knows them.
-    rows: Vec<Row>,
     /// Where each row of the last batch was computed: its bank, and its place there.
     places: Vec<(usize, usize)>,
 }
@@ -70,9 +71,11 @@ impl<'model> LlamaEngine<'model> {
                 }
             }
         }
+        let crew = Crew::new(options.threads, options.together, banks.len());
         let shape = Shape {
             cells,
             banks: u32::try_from(banks.len()).unwrap_or(1),
+            side_by_side: crew.side_by_side(),
             sequences: options.sequences,
             batch_rows,
             // `ggml_fa_tile_config::Q`: below it flash attention walks cell by cell.
@@ -81,16 +84,16 @@ impl<'model> LlamaEngine<'model> {
                 Attention::Flash => 64,
             },
             row_group,
-            crowd_cells: weight.crowd_cells(attention, options.threads),
+            crowd_cells: weight.crowd_cells(attention, options.together),
             vocabulary,
             shares_prefixes: model.info().shares_prefixes,
         };
         Ok(Self {
+            crew,
             banks,
             shape,
             attention,
             most_copied: weight.most_copied(attention),
-            rows: Vec::new(),
             places: Vec::new(),
         })
     }
@@ -109,42 +112,21 @@ impl<'model> LlamaEngine<'model> {
         &mut self.banks[self.shape.bank(sequence)]
     }
 
-    /// Computes those of `rows` that belong to a bank.
-    fn decode_in(&mut self, bank: usize, rows: &[Row]) -> Result<(), DecodeError> {
-        self.rows.clear();
-        for (row, place) in rows.iter().zip(&mut self.places) {
-            if self.shape.bank(row.sequence) == bank {
-                *place = (bank, self.rows.len());
-                self.rows.push(Row {
-                    sequence: self.shape.local(row.sequence),
-                    ..*row
-                });
-            }
-        }
-        if self.rows.is_empty() {
-            return Ok(());
-        }
-        self.banks[bank].decode(&self.rows, self.shape.row_group)
-    }
-
-    /// Frees the cells of rows that were computed in banks up to `last`, of which that one computed
-    /// some at most.
-    fn take_back(&mut self, last: usize, rows: &[Row]) {
+    /// Frees the cells of rows that were computed.
+    fn take_back(&mut self, rows: &[Row]) {
         for row in rows.iter().rev() {
-            if self.shape.bank(row.sequence) <= last {
-                self.truncate(row.sequence, row.position);
-            }
+            self.truncate(row.sequence, row.position);
         }
     }
 }
 
-/// Keys and values of a sequence in llama.cpp's format, with the positions.
+/// Keys and values of a sequence.
 #[derive(Debug)]
-pub struct CopiedCells(SeqState);
+pub struct CopiedCells(Cells);
 
 impl Copied for CopiedCells {
     fn bytes(&self) -> usize {
-        self.0.byte_len()
+        self.0.bytes()
     }
 }
 
@@ -157,14 +139,18 @@ impl Engine for LlamaEngine<'_> {
 
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         self.places.clear();
-        self.places.resize(rows.len(), (0, 0));
-        for bank in 0..self.banks.len() {
-            if let Err(error) = self.decode_in(bank, rows) {
-                self.take_back(bank, rows);
-                return Err(error);
-            }
+        for row in rows {
+            let bank = self.shape.bank(row.sequence);
+            let sequence = self.shape.local(row.sequence);
+            let place = self.banks[bank].add(Row { sequence, ..*row });
+            self.places.push((bank, place));
         }
-        Ok(())
+        let busy = self.banks.iter_mut().filter(|bank| bank.missing() > 0);
+        let result = self.crew.compute(busy.collect(), self.shape.row_group);
+        if result.is_err() {
+            self.take_back(rows);
+        }
+        result
     }
 
     fn logits(&self, row: usize) -> &[f32] {
@@ -215,6 +201,7 @@ mod tests {
             sequences: 8,
             batch_rows: 64,
             threads: 1,
+            together: 1,
             memory: 1 << 30,
             attention: None,
         };

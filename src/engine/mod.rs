@@ -9,7 +9,9 @@
 
 mod attention;
 mod bank;
+mod context;
 pub mod cpu;
+mod crew;
 mod embed;
 pub mod fake;
 mod llama;
@@ -88,9 +90,10 @@ pub struct Shape {
     /// the engine to see that those in use are no more.
     pub cells: usize,
     /// Parts of the cache, each of which could hold all cells. A row passes by those of its own bank
-    /// alone, and sequences share cells within a bank alone. Batches with rows of several banks are
-    /// computed one bank after the other.
+    /// alone, and sequences share cells within a bank alone.
     pub banks: u32,
+    /// Banks that are computed at the same time.
+    pub side_by_side: u32,
     /// Sequences that can exist at once in a bank; the first one has the ids `0..sequences`, the
     /// next one those behind, and so on.
     pub sequences: u32,

@@ -10,12 +10,10 @@
 //! Without a GPU that costs nothing that could be measured; with one it would wait for it there.
 
 use std::ffi::{CStr, c_void};
-use std::mem::{align_of, size_of};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_sys_2::{
     ggml_backend_buffer_get_base, ggml_backend_buffer_get_size, ggml_backend_buffer_is_host,
     ggml_tensor, llama_context_params,
@@ -30,22 +28,11 @@ pub(super) struct CachePages {
 }
 
 impl CachePages {
-    /// Lets a context that is made of `params` tell where its cache lies.
-    ///
-    /// # Safety
-    /// What is returned must live longer than every context that is made of `params`.
-    pub(super) unsafe fn of(params: &mut LlamaContextParams) -> Arc<Self> {
-        const {
-            assert!(size_of::<LlamaContextParams>() == size_of::<llama_context_params>());
-            assert!(align_of::<LlamaContextParams>() == align_of::<llama_context_params>());
-        }
-        let pages = Arc::<Self>::default();
-        // SAFETY: llama-cpp-2 has no setter for these two. Its type has llama.cpp's as its only
-        // field (the version is pinned), and is not larger, so that field begins where it begins.
-        let inner = unsafe { &mut *std::ptr::from_mut(params).cast::<llama_context_params>() };
-        inner.cb_eval = Some(look);
-        inner.cb_eval_user_data = Arc::as_ptr(&pages).cast_mut().cast();
-        pages
+    /// Lets a context that is made of `params` tell where its cache lies. It does so each time it
+    /// computes: it must be gone before this is.
+    pub(super) fn ask_where(self: &Arc<Self>, params: &mut llama_context_params) {
+        params.cb_eval = Some(look);
+        params.cb_eval_user_data = Arc::as_ptr(self).cast_mut().cast();
     }
 
     /// Gives all of the cache's memory back, with what stands there.
@@ -75,7 +62,7 @@ impl CachePages {
 
 /// llama.cpp asks this before each operation, whether its result is wanted; never.
 unsafe extern "C" fn look(tensor: *mut ggml_tensor, _ask: bool, pages: *mut c_void) -> bool {
-    // SAFETY: `CachePages::of` passed it, and its caller keeps it for as long as the context.
+    // SAFETY: `CachePages::ask_where` passed it, and its caller keeps it for as long as the context.
     let pages = unsafe { &*pages.cast::<CachePages>() };
     if !pages.is_known.load(Ordering::Relaxed) {
         // SAFETY: ggml passes a tensor of the graph that it is about to compute.

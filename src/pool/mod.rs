@@ -86,6 +86,7 @@ impl ModelSpec {
                     .max(max_running + 16)
                     .max(sequences + 1),
                 threads: cores,
+                together: cores,
                 memory: memory.map_or(0, |bytes| {
                     bytes / BANKS_SHARE / settings.models.len() as u64
                 }),

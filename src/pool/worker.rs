@@ -65,11 +65,13 @@ impl Worker {
     fn generate(&self, model: &Arc<Model>, started: Instant) -> Result<(), LoadError> {
         let spec = &self.spec;
         let info = model.info();
-        let threads = spec
+        let threads = spec.threads.unwrap_or(spec.engine.threads);
+        let together = spec
             .threads
-            .unwrap_or_else(|| threads_for(info.parameters, spec.engine.threads));
+            .unwrap_or_else(|| threads_for(info.parameters, threads));
         let options = EngineOptions {
             threads,
+            together,
             ..spec.engine
         };
         let engine = LlamaEngine::new(model, options)?;
@@ -96,6 +98,7 @@ impl Worker {
             trained_context = info.trained_context,
             max_running = spec.limits.max_running,
             threads,
+            threads_a_bank = together,
             attention = ?engine.attention(),
             row_group = engine.shape().row_group,
             banks = engine.shape().banks,
@@ -129,9 +132,10 @@ impl Worker {
     }
 }
 
-/// All cores, but one for a model so small that its threads would wait for each other longer
-/// than they compute: the 6 M one that ships answers 8 kiosks faster so, and another program on
-/// the cores does not hold it up (`edgellm bench`, with `--threads 1` and `2`).
+/// Threads that compute one batch together: all cores, but one for a model so small that its threads
+/// would wait for each other longer than they compute. The 6 M one that ships answers 8 kiosks faster
+/// so, and another program on the cores does not hold it up (`edgellm bench`, with `--threads 1` and
+/// `2`).
 pub(super) fn threads_for(parameters: u64, cores: u32) -> u32 {
     if parameters < SMALL { 1 } else { cores }
 }

@@ -485,6 +485,7 @@ mod tests {
         let shape = Shape {
             cells: 10_000,
             banks: 1,
+            side_by_side: 1,
             sequences: 8,
             batch_rows: 512,
             tile_rows: 0,

@@ -20,6 +20,7 @@ mod scoring;
 const SHAPE: Shape = Shape {
     cells: 512,
     banks: 1,
+    side_by_side: 1,
     sequences: 8,
     batch_rows: 32,
     tile_rows: 0,

@@ -5,6 +5,7 @@ use super::*;
 /// Two unrelated prompts of 50 tokens are a crowd.
 const BANKS: Shape = Shape {
     banks: 3,
+    side_by_side: 1,
     crowd_cells: Some(100),
     ..SHAPE
 };
