@@ -12,12 +12,17 @@
 //! their own, and many of them run together.
 //!
 //! Where the cache has banks all this is so within a bank. Another bank costs the weights once
-//! more at each step, and whatever a newcomer could have shared; `Crowd::cost` weighs that.
+//! more at each step, and whatever a newcomer could have shared; but where several are computed
+//! side by side only what makes a step as a whole longer. `Crowd::cost` weighs that.
 
 use std::time::{Duration, Instant};
 
 /// Until answers have ended, they are taken to have so many tokens.
 const FIRST_ANSWER: f64 = 64.0;
+/// What a row of an answer takes beside the cells that it passes by, of what reading the weights does.
+const ROW: f64 = 0.5;
+/// Of work that makes no step longer this part counts: it takes power.
+const UNSEEN: f64 = 0.1;
 /// Weight of the latest answer's length.
 const NEWEST: f64 = 0.1;
 /// Waiting takes at most so many times what is lost by joining at once: those under way may go on
@@ -30,6 +35,8 @@ const MOST_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Crowd {
     /// `W / c`; none where rows leave out the cells of others.
     cells: Option<f64>,
+    /// Banks that are computed at the same time.
+    side_by_side: usize,
     /// Tokens of a usual answer.
     answer: f64,
     /// When somebody joined last who had not overtaken anybody.
@@ -48,14 +55,18 @@ pub(super) struct Place {
     pub(super) novel: usize,
     /// Tokens that it has to compute first: as many, or fewer where there is a copy of their cells.
     pub(super) unread: usize,
+    /// Whether there is room for it.
+    pub(super) fits: bool,
 }
 
 impl Crowd {
-    /// For an engine whose rows pass by `cells` cells while its weights are read.
+    /// For an engine whose rows pass by `cells` cells while its weights are read, and that computes
+    /// so many banks at the same time.
     #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
-    pub(super) fn new(cells: Option<usize>) -> Self {
+    pub(super) fn new(cells: Option<usize>, side_by_side: u32) -> Self {
         Self {
             cells: cells.map(|cells| cells.max(1) as f64),
+            side_by_side: side_by_side.max(1) as usize,
             answer: FIRST_ANSWER,
             joined: None,
         }
@@ -73,28 +84,63 @@ impl Crowd {
         }
     }
 
-    /// Which of these places a newcomer had best take: that of the least cost, or if it `may_wait`
-    /// and would have to there, one that is not full and costs less than waiting could.
+    /// Which of these places a newcomer had best take: that of the least cost where it fits, or if
+    /// it `may_wait` and would have to there, one that is not full and costs less than waiting could.
     pub(super) fn choose(&self, places: &[Place], may_wait: bool) -> Option<Place> {
-        let by_cost = |a: &&Place, b: &&Place| self.cost(**a).total_cmp(&self.cost(**b));
-        let best = places.iter().min_by(by_cost)?;
-        let is_open = |place: &&Place| !self.is_full(**place);
-        let open = places.iter().filter(is_open).min_by(by_cost);
-        let is_worth_it =
-            |open: &&Place| may_wait && self.cost(**open) < PATIENCE * self.cost(*best);
-        open.filter(is_worth_it).or(Some(best)).copied()
+        let fits_nowhere = places.iter().all(|place| !place.fits);
+        let step = self.step(places, None);
+        let priced = |place: &Place| {
+            let longer = self.step(places, Some(*place)) - step;
+            (self.cost(*place, longer), *place)
+        };
+        let priced: Vec<(f64, Place)> = (places.iter())
+            .filter(|place| place.fits || fits_nowhere)
+            .map(priced)
+            .collect();
+        let by_cost = |a: &&(f64, Place), b: &&(f64, Place)| a.0.total_cmp(&b.0);
+        let best = priced.iter().min_by(by_cost)?;
+        let is_open = |(_, place): &&(f64, Place)| !self.is_full(*place);
+        let open = priced.iter().filter(is_open).min_by(by_cost);
+        let is_worth_it = |open: &&(f64, Place)| may_wait && open.0 < PATIENCE * best.0;
+        Some(open.filter(is_worth_it).unwrap_or(best).1)
     }
 
-    /// What it takes to serve a newcomer there, with what that costs those who are there, counted in
-    /// cells that rows pass by. A row of a prompt computes as long as it takes to pass by `W / c`.
+    /// What it takes to serve a newcomer there, with what that costs those who are under way, whose
+    /// steps become so much `longer`, counted in cells that rows pass by. A row of a prompt computes
+    /// as long as it takes to pass by `W / c`.
     #[allow(clippy::cast_precision_loss)] // as above
-    fn cost(&self, place: Place) -> f64 {
+    fn cost(&self, place: Place, longer: f64) -> f64 {
         let weights = self.cells.unwrap_or(0.0);
         let (novel, used) = (place.novel as f64, place.used as f64);
         let prompt = place.unread as f64 * (weights + used + novel / 2.0);
-        let read = if place.running == 0 { weights } else { 0.0 };
-        let answer = self.answer * (read + used + novel);
-        prompt + answer + place.running as f64 * self.answer * novel
+        let work = self.in_bank(place, 1) - self.in_bank(place, 0);
+        prompt + self.answer * (longer + UNSEEN * (work - longer))
+    }
+
+    /// What a step takes with the newcomer in one of the places, if in any: each bank goes to whoever
+    /// of those side by side has least to do, the longest first.
+    fn step(&self, places: &[Place], joined: Option<Place>) -> f64 {
+        let is_joined = |place: &Place| joined.is_some_and(|joined| joined.bank == place.bank);
+        let in_bank = |place: &Place| self.in_bank(*place, usize::from(is_joined(place)));
+        let mut banks: Vec<f64> = places.iter().map(in_bank).collect();
+        banks.sort_by(|a, b| b.total_cmp(a));
+        let mut threads = vec![0.0_f64; self.side_by_side];
+        for bank in banks {
+            if let Some(least) = threads.iter_mut().min_by(|a, b| a.total_cmp(b)) {
+                *least += bank;
+            }
+        }
+        threads.into_iter().fold(0.0, f64::max)
+    }
+
+    /// What a step takes in a bank with so many newcomers like this one.
+    #[allow(clippy::cast_precision_loss)] // as above
+    fn in_bank(&self, place: Place, newcomers: usize) -> f64 {
+        let weights = self.cells.unwrap_or(0.0);
+        let rows = place.running + newcomers;
+        let read = if rows == 0 { 0.0 } else { weights };
+        let passed_by = place.used + newcomers * place.novel;
+        read + rows as f64 * (ROW * weights + passed_by as f64)
     }
 
     /// Whether joining there makes each take longer.
@@ -146,6 +192,7 @@ mod tests {
             used,
             novel,
             unread: novel,
+            fits: true,
         }
     }
 
@@ -162,7 +209,7 @@ mod tests {
             (900, 64, 49_000),
             (60, 30, 49_000),
         ] {
-            let mut crowd = Crowd::new(Some(cells));
+            let mut crowd = Crowd::new(Some(cells), 1);
             crowd.answer = f64::from(answer);
             let (n, a, w) = (
                 f64::from(novel),
@@ -187,18 +234,18 @@ mod tests {
 
     #[test]
     fn the_longer_answers_are_the_more_run_together() {
-        let mut crowd = Crowd::new(Some(49_000));
+        let mut crowd = Crowd::new(Some(49_000), 1);
         let few = most(&crowd, 900);
         for _ in 0..100 {
             crowd.ended(2000);
         }
         assert!(most(&crowd, 900) > few);
-        assert_eq!(most(&Crowd::new(None), 900), 1000);
+        assert_eq!(most(&Crowd::new(None, 1), 900), 1000);
     }
 
     #[test]
     fn nobody_waits_much_longer_than_joining_would_cost() {
-        let (start, crowd) = (Instant::now(), Crowd::new(Some(1000)));
+        let (start, crowd) = (Instant::now(), Crowd::new(Some(1000), 1));
         let crowded = place(100, 10, 1000);
         // A millisecond for 1,000 cells, which each of 100 rows passes by, and 10 x 64 rows by 100.
         let cost = 0.164;
@@ -208,7 +255,7 @@ mod tests {
         };
         assert!(waits(&crowd, crowded, 1.9 * cost));
         assert!(!waits(&crowd, crowded, 2.1 * cost));
-        let mut joined = Crowd::new(Some(1000));
+        let mut joined = Crowd::new(Some(1000), 1);
         joined.joined(start + Duration::from_secs_f64(cost));
         assert!(waits(&joined, crowded, 2.9 * cost), "one at a time");
         let much = place(100, 10, 1_000_000);
@@ -225,7 +272,7 @@ mod tests {
 
     #[test]
     fn long_prompts_with_nothing_in_common_go_to_banks_of_their_own() {
-        let crowd = Crowd::new(Some(1500));
+        let crowd = Crowd::new(Some(1500), 1);
         let choose = |places: &[Place]| chosen(&crowd, places, true);
         let nothing = |novel| place(novel, 0, 0);
         assert_eq!(choose(&[place(880, 1, 950), nothing(900)]), 1);
@@ -244,17 +291,38 @@ mod tests {
 
     #[test]
     fn where_it_would_have_to_wait_for_little_another_bank_is_taken() {
-        let crowd = Crowd::new(Some(2000));
+        let crowd = Crowd::new(Some(2000), 1);
         let places = [place(150, 2, 430), place(150, 0, 0)];
-        assert!(crowd.is_full(places[0]) && crowd.cost(places[0]) < crowd.cost(places[1]));
+        assert!(crowd.is_full(places[0]));
         assert_eq!(chosen(&crowd, &places, true), 1);
         assert_eq!(chosen(&crowd, &places, false), 0);
     }
 
     #[test]
+    fn banks_that_are_computed_side_by_side_share_the_rows() {
+        let crowd = Crowd::new(Some(2000), 2);
+        let mut places: Vec<Place> = (0..8)
+            .map(|bank| Place {
+                bank,
+                ..place(24, 0, 0)
+            })
+            .collect();
+        for _ in 0..16 {
+            let Place { bank, .. } = crowd.choose(&places, true).expect("one of them");
+            places[bank].running += 1;
+            places[bank].used += 24 + 64;
+        }
+        let running: Vec<usize> = places.iter().map(|place| place.running).collect();
+        assert_eq!(running[..3], [8, 8, 0]);
+        // Not where it has to be read a second time.
+        let store = [place(20, 1, 700), place(655, 0, 0)];
+        assert_eq!(chosen(&crowd, &store, true), 0);
+    }
+
+    #[test]
     fn alone_anything_may_run() {
         for cells in [1000, 0] {
-            assert!(!Crowd::new(Some(cells)).is_full(place(100_000, 0, 0)));
+            assert!(!Crowd::new(Some(cells), 1).is_full(place(100_000, 0, 0)));
         }
     }
 }

@@ -54,7 +54,7 @@ impl<E: Engine> Scheduler<E> {
             let committed: usize = loads.iter().map(|load| load.committed).sum();
             let fits = |novel| plan::fits(novel, committed, self.running.len(), cells);
             let place = self.place(&next, &loads, fits);
-            let Some(place) = place.filter(|place| fits(place.novel)) else {
+            let Some(place) = place.filter(|place| place.fits) else {
                 misfits += 1;
                 let waited = now.saturating_duration_since(next.queued());
                 waiting[index] = Some(next);
@@ -113,19 +113,17 @@ impl<E: Engine> Scheduler<E> {
         let copy = has_choice.then(|| self.cache.copy_of(tokens)).flatten();
         let place = |(bank, load): (usize, &Load)| {
             let shared = self.shareable(bank, tokens, self.running.len());
-            let known = with_copy(copy, shared);
+            let (known, novel) = (with_copy(copy, shared), next.len() - shared);
             Place {
                 bank,
                 running: load.running,
                 used: load.committed + load.parked,
-                novel: next.len() - shared,
+                novel,
                 unread: next.len() - known,
+                fits: fits(novel),
             }
         };
-        let mut places: Vec<Place> = loads.iter().enumerate().map(place).collect();
-        if places.iter().any(|place| fits(place.novel)) {
-            places.retain(|place| fits(place.novel));
-        }
+        let places: Vec<Place> = loads.iter().enumerate().map(place).collect();
         self.crowd.choose(&places, !self.may_crowd(next))
     }
 

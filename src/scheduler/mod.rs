@@ -91,12 +91,12 @@ pub struct Scheduler<E: Engine> {
 impl<E: Engine> Scheduler<E> {
     /// A scheduler with nothing to do.
     pub fn new(engine: E, pieces: Arc<dyn Pieces>, limits: Limits, metrics: ModelMetrics) -> Self {
-        let (ids, crowd_cells) = (engine.shape().sequences, engine.shape().crowd_cells);
+        let shape = engine.shape();
         Self {
             limits: Limits {
-                max_running: limits.max_running.min(ids as usize),
+                max_running: limits.max_running.min(shape.sequences as usize),
                 // What was wrong has to be taken back out of the cache.
-                speculation: limits.speculation && engine.shape().shares_prefixes,
+                speculation: limits.speculation && shape.shares_prefixes,
                 ..limits
             },
             cache: Cache::new(engine, limits.parked_bytes),
@@ -105,7 +105,7 @@ impl<E: Engine> Scheduler<E> {
             waiting: Vec::new(),
             running: Vec::new(),
             pace: Pace::default(),
-            crowd: Crowd::new(crowd_cells),
+            crowd: Crowd::new(shape.crowd_cells, shape.side_by_side),
             acceptance: Acceptance::default(),
             rows: Vec::new(),
             governed: Governed::default(),
