@@ -143,18 +143,42 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// How much of `tokens` need not be computed in a bank: what can be shared there, or copied from
-    /// the shelf.
+    /// How much of `tokens` need not be computed in a bank: what can be shared there, or copied.
     pub(super) fn known_length(&self, bank: usize, tokens: &[Token]) -> usize {
         let shared = self.match_length(bank, tokens);
         with_copy(self.copy_of(tokens), shared)
     }
 
-    /// How much of `tokens` the shelf has, if there is room for all that was kept with it.
+    /// How much of `tokens` the shelf has, or some bank, if there is room for a copy of all that is
+    /// there with it.
     pub(super) fn copy_of(&self, tokens: &[Token]) -> Option<usize> {
-        let found = self.shelf.find(self.shareable(tokens)?)?;
-        let has_room = found.whole <= self.shape().cells - self.live();
-        has_room.then_some(found.length)
+        let tokens = self.shareable(tokens)?;
+        let room = self.shape().cells - self.live();
+        let kept = self.shelf.find(tokens);
+        let kept = kept
+            .filter(|found| found.whole <= room)
+            .map(|found| found.length);
+        let original = self.original(tokens).map(|(_, length)| length);
+        kept.max(original)
+    }
+
+    /// A sequence that has more of `tokens` than the shelf and could be copied there, and how much.
+    fn original(&self, tokens: &[Token]) -> Option<(SeqId, usize)> {
+        if self.bank_count() == 1 {
+            return None;
+        }
+        let holders = self
+            .banks
+            .iter()
+            .map(|bank| bank.tree.longest_match(tokens));
+        let (length, holders) = holders.max_by_key(|(length, _)| *length)?;
+        let kept = self.shelf.find(tokens).map_or(0, |found| found.length);
+        let is_worth_it = with_copy(Some(length), kept) > kept;
+        let all = |id: &&SeqId| self.tree(**id).length(**id);
+        let id = *holders.iter().min_by_key(all).filter(|_| is_worth_it)?;
+        let fits = all(&&id) <= self.shape().cells - self.live();
+        let bytes = self.engine.copied_bytes(id).filter(|_| fits)?;
+        self.shelf.could_take(bytes).then_some((id, length))
     }
 
     /// A sequence of a bank, without cells, for a request of these tokens; a parked one gives way
@@ -177,6 +201,10 @@ impl<E: Engine> Cache<E> {
         };
         let shared = self.match_length(self.bank_of(id), tokens);
         let has_more = with_copy(self.copy_of(tokens), shared) > shared;
+        if has_more && let Some((original, _)) = self.original(shareable) {
+            let bytes = self.engine.copied_bytes(original);
+            bytes.map(|bytes| self.copy_out(original, bytes));
+        }
         let copied = has_more.then(|| self.copy_in(id, shareable)).flatten();
         copied.unwrap_or_else(|| self.share_cells(id, shareable, now))
     }

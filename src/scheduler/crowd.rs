@@ -23,6 +23,9 @@ const FIRST_ANSWER: f64 = 64.0;
 const ROW: f64 = 0.5;
 /// Of work that makes no step longer this part counts: it takes power.
 const UNSEEN: f64 = 0.1;
+/// Copying a token out of the cache and into another place of it takes as long as passing by so many
+/// cells: they are read and written number by number.
+const COPIED: f64 = 40.0;
 /// Weight of the latest answer's length.
 const NEWEST: f64 = 0.1;
 /// Waiting takes at most so many times what is lost by joining at once: those under way may go on
@@ -53,7 +56,7 @@ pub(super) struct Place {
     pub(super) used: usize,
     /// Cells that the newcomer needs of its own.
     pub(super) novel: usize,
-    /// Tokens that it has to compute first: as many, or fewer where there is a copy of their cells.
+    /// Tokens that it has to compute first: as many, but for those that can be copied there.
     pub(super) unread: usize,
     /// Whether there is room for it.
     pub(super) fits: bool,
@@ -112,7 +115,8 @@ impl Crowd {
     fn cost(&self, place: Place, longer: f64) -> f64 {
         let weights = self.cells.unwrap_or(0.0);
         let (novel, used) = (place.novel as f64, place.used as f64);
-        let prompt = place.unread as f64 * (weights + used + novel / 2.0);
+        let copied = (place.novel - place.unread) as f64 * COPIED;
+        let prompt = place.unread as f64 * (weights + used + novel / 2.0) + copied;
         let work = self.in_bank(place, 1) - self.in_bank(place, 0);
         prompt + self.answer * (longer + UNSEEN * (work - longer))
     }

@@ -529,9 +529,10 @@ proptest! {
         crowd_cells in prop::option::of(1_usize..3000),
         row_group in 1_usize..6,
         banks in 1_u32..4,
+        side_by_side in 1_u32..3,
     ) {
         let engine = || {
-            let shape = Shape { cells, banks, row_group, crowd_cells, ..SHAPE };
+            let shape = Shape { cells, banks, side_by_side, row_group, crowd_cells, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
         let mut scheduler = with_parked_bytes(engine(), parked_bytes);

@@ -115,6 +115,35 @@ fn users_who_take_turns_keep_a_bank_each() {
     }
 }
 
+#[test]
+fn kiosks_of_a_store_are_served_in_banks_side_by_side() {
+    let shape = Shape {
+        side_by_side: 2,
+        crowd_cells: Some(1000),
+        ..BANKS
+    };
+    let mut scheduler = with_parked_bytes(FakeEngine::new(shape), 1000);
+    let store = prompt(1, 150);
+    let _first = submit(&mut scheduler, &store, 5);
+    run_dry(&mut scheduler);
+    let rows = scheduler.cache.engine().rows;
+    let asked = |question| [store.clone(), prompt(question, 8)].concat();
+    let mut all: Vec<_> = (2..6)
+        .map(|question| submit(&mut scheduler, &asked(question), 10))
+        .collect();
+    step(&mut scheduler);
+    let mut banks = banks_in_use(&scheduler);
+    banks.sort_unstable();
+    assert_eq!(banks, [0, 0, 1, 1]);
+    run_dry(&mut scheduler);
+    let engine = scheduler.cache.engine();
+    assert!(engine.rows - rows < 4 * 20, "computed once, copied once");
+    assert!((150..160).contains(&engine.copied_in));
+    for (question, events) in (2..6).zip(&mut all) {
+        assert_eq!(received(events).0, expected(&asked(question), 10));
+    }
+}
+
 /// Two banks of which many cells were used and are no more, and a shop's prompt of 100 tokens in it.
 fn swollen(parked_bytes: usize, now: Instant) -> cache::Cache<FakeEngine> {
     let mut cache = cache::Cache::new(FakeEngine::new(BANKS), parked_bytes);
