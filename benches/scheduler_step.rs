@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use edgellm::engine::{Copied, DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
+use edgellm::engine::{Copied, DecodeError, Engine, Pieces, Row, SeqId, Shape, Threads, Token};
 use edgellm::scheduler::{Event, Job, Limits, Scheduler};
 use edgellm::telemetry::{Metrics, ModelMetrics};
 use tokio::sync::mpsc::Receiver;
@@ -47,7 +47,7 @@ impl Engine for IdleEngine {
         Shape {
             cells: 1 << 20,
             banks: 1,
-            side_by_side: 1,
+            threads: Threads::ONE,
             sequences: self.sequences,
             batch_rows: 512,
             tile_rows: 0,

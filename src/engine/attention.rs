@@ -94,19 +94,18 @@ impl Weight {
     }
 
     /// See [`Shape::crowd_cells`]: with plain attention a row computes with the cells of others as
-    /// with its own, and that takes some 6 ns a head (BENCHMARKS.md), less where threads share it;
-    /// of a step as a whole small models gain little by threads. Flash attention leaves the cells
-    /// of others out; the models that have it gained nothing when fewer ran together.
+    /// with its own, and that takes one thread some 6 ns a head (BENCHMARKS.md). Flash attention
+    /// leaves the cells of others out; the models that have it gained nothing when fewer ran together.
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss
     )]
-    pub(super) fn crowd_cells(self, attention: Attention, threads: u32) -> Option<usize> {
+    pub(super) fn crowd_cells(self, attention: Attention) -> Option<usize> {
         const CELL_NS: f64 = 6.0;
         const WEIGHT_NS: f64 = 0.03;
         let heads = f64::from(self.heads) * f64::from(self.layers);
-        let cell = CELL_NS * heads / f64::from(threads);
+        let cell = CELL_NS * heads;
         (attention == Attention::Plain)
             .then_some((WEIGHT_NS * self.parameters as f64 / cell) as usize)
     }
@@ -153,7 +152,7 @@ mod tests {
             sequences: 16,
             batch_rows: 512,
             threads: 1,
-            together: 1,
+            threads_a_bank: 1,
             memory: 0,
             attention: None,
         };
@@ -171,9 +170,9 @@ mod tests {
         };
         assert_eq!(attention(options, kiosk), Attention::Plain);
         assert_eq!(attention(options, qwen2_5_0_5b), Attention::Flash);
-        assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash, 2), None);
+        assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash), None);
         // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
-        assert_eq!(kiosk.crowd_cells(Attention::Plain, 1), Some(1500));
+        assert_eq!(kiosk.crowd_cells(Attention::Plain), Some(1500));
         assert!(kiosk.most_copied(Attention::Plain) > 2048);
         assert_eq!(kiosk.buffer_bytes(options, 2141) >> 20, 32);
         let banks = |bytes: u64| Attention::Plain.banks(Some(bytes << 20), 1 << 30);

@@ -44,8 +44,9 @@ impl<'model> Bank<'model> {
         params.kv_unified = true;
         params.flash_attn_type = attention.policy();
         params.no_perf = true;
-        let mut context = Context::new(model, params)?;
-        context.set_threads(options.together);
+        // SAFETY: the defaults have no pointers.
+        let mut context = unsafe { Context::new(model, params)? };
+        context.set_threads(options.threads_a_bank);
         let mut bank = Self {
             context,
             rows: Vec::new(),

@@ -21,6 +21,7 @@ pub(super) struct Context<'model> {
     raw: NonNull<sys::llama_context>,
     /// The context was told where this is: dropped behind it.
     pages: Arc<CachePages>,
+    threads: u32,
     batch: Batch,
     vocabulary: usize,
     model: PhantomData<&'model Model>,
@@ -46,19 +47,24 @@ const WHOLE: sys::llama_state_seq_flags = 0;
 
 impl<'model> Context<'model> {
     /// Allocates cache and compute buffers.
-    pub(super) fn new(
+    ///
+    /// # Safety
+    /// Pointers in `params` are null, or lead to what lives longer.
+    pub(super) unsafe fn new(
         model: &'model Model,
         mut params: sys::llama_context_params,
     ) -> Result<Self, LoadError> {
         backend()?;
         let pages = Arc::<CachePages>::default();
         pages.ask_where(&mut params);
-        // SAFETY: the model outlives the context, by the lifetime; the pages do, by the drop below.
+        // SAFETY: the model outlives the context, by the lifetime; the pages do, which are dropped
+        // behind it; the rest as the caller says.
         let raw = unsafe { sys::llama_init_from_model(raw_model(model.weights()), params) };
         let raw = NonNull::new(raw).ok_or_else(|| LoadError::Context(super::logs::last_error()))?;
         Ok(Self {
             raw,
             pages,
+            threads: 0,
             batch: Batch::default(),
             vocabulary: model.info().vocabulary,
             model: PhantomData,
@@ -84,6 +90,10 @@ impl<'model> Context<'model> {
 
     /// How many threads compute from now on.
     pub(super) fn set_threads(&mut self, threads: u32) {
+        // llama.cpp writes a line to the log each time.
+        if std::mem::replace(&mut self.threads, threads) == threads {
+            return;
+        }
         let threads = index(threads);
         // SAFETY: the context is alive, and computes nothing meanwhile.
         unsafe { sys::llama_set_n_threads(self.raw.as_ptr(), threads, threads) };
@@ -108,7 +118,8 @@ impl<'model> Context<'model> {
     /// If it did not ask for them.
     pub(super) fn logits(&self, row: usize) -> &[f32] {
         let row = i32::try_from(row).unwrap_or(i32::MAX);
-        // SAFETY: the context is alive; it only waits for what is being computed, which is nothing.
+        // SAFETY: the context is alive, and not `Sync`: the first call behind a batch puts its logits
+        // in order, so that none moves after that.
         let logits = unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), row) };
         assert!(!logits.is_null(), "no logits were computed for row {row}");
         // SAFETY: as many as there are tokens, valid until the next batch, which takes `&mut self`.
@@ -158,7 +169,7 @@ impl<'model> Context<'model> {
                 WHOLE,
             )
         };
-        (written == bytes.len()).then_some(Cells(bytes))
+        (written > 0 && written == bytes.len()).then_some(Cells(bytes))
     }
 
     /// Gives a sequence that has none the cells that were copied out; whether there was room.

@@ -1,8 +1,8 @@
 //! The threads that compute, and how banks are shared out among them.
 //!
-//! ggml's threads share every operation and wait for each other behind it, hundreds of times a step: a small model
-//! computes no longer than that takes. Where several banks have rows, each is rather computed by a thread of its own,
-//! and they wait for each other once a step (BENCHMARKS.md).
+//! ggml's threads share every operation and wait for each other behind it, hundreds of times a step:
+//! a small model computes no longer than that takes. Where several banks have rows, each is rather
+//! computed by a thread of its own, and they wait for each other once a step (BENCHMARKS.md).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,21 +11,72 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::DecodeError;
 use super::bank::Bank;
 
+/// So many rows of answers take as long to compute as it takes to read the weights for them: a guess
+/// from small models (`cargo bench --bench engine`).
+pub const ROWS_A_READ: f64 = 2.0;
+
+/// How many threads there are to compute banks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// Banks that can be computed at the same time, a thread each.
+    pub side_by_side: u32,
+    /// Threads that compute a bank together where banks are computed one after the other.
+    pub together: u32,
+}
+
+impl Threads {
+    /// The one that drives the engine.
+    pub const ONE: Self = Self {
+        side_by_side: 1,
+        together: 1,
+    };
+
+    /// How much faster than one thread those are that compute a bank together: two of them half as
+    /// fast again (13 M parameters, BENCHMARKS.md), taken to go on like that.
+    #[must_use]
+    pub fn speed_up(self) -> f64 {
+        f64::from(self.together + 1) / 2.0
+    }
+
+    /// How long a step takes over banks that would take one thread so long each.
+    #[must_use]
+    pub fn step(self, banks: &[f64]) -> f64 {
+        self.apart(banks).min(self.in_turn(banks))
+    }
+
+    /// The same side by side: each bank goes to the thread that has least to do, the longest first.
+    fn apart(self, banks: &[f64]) -> f64 {
+        let mut banks = banks.to_vec();
+        banks.sort_by(|a, b| b.total_cmp(a));
+        let mut threads = vec![0.0_f64; self.side_by_side.max(1) as usize];
+        for bank in banks {
+            if let Some(least) = threads.iter_mut().min_by(|a, b| a.total_cmp(b)) {
+                *least += bank;
+            }
+        }
+        threads.into_iter().fold(0.0, f64::max)
+    }
+
+    /// The same one after the other, by all threads together.
+    fn in_turn(self, banks: &[f64]) -> f64 {
+        banks.iter().sum::<f64>() / self.speed_up()
+    }
+
+    /// Whether banks with so many rows each are better computed side by side.
+    #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
+    fn are_better_apart(self, rows: &[usize]) -> bool {
+        let banks: Vec<f64> = (rows.iter())
+            .map(|rows| ROWS_A_READ + *rows as f64)
+            .collect();
+        banks.len() > 1 && self.apart(&banks) <= self.in_turn(&banks)
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Crew {
     /// Those beside the thread that drives the engine.
     helpers: Option<ThreadPool>,
-    threads: u32,
-    together: u32,
-}
-
-/// How a step is shared out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Split {
-    /// Banks computed at the same time.
-    side_by_side: usize,
-    /// Threads for each.
     together: u32,
 }
 
@@ -42,18 +93,17 @@ impl Crew {
         };
         Self {
             helpers: (helpers > 0).then(|| build(helpers).ok()).flatten(),
-            threads,
             together,
         }
     }
 
-    /// Banks that are computed at the same time, where as many have rows.
-    pub(super) fn side_by_side(&self) -> u32 {
-        let helpers = self
-            .helpers
-            .as_ref()
-            .map_or(0, ThreadPool::current_num_threads);
-        u32::try_from(helpers).unwrap_or(0) + 1
+    pub(super) fn threads(&self) -> Threads {
+        let helpers = self.helpers.as_ref();
+        let helpers = helpers.map_or(0, ThreadPool::current_num_threads);
+        Threads {
+            side_by_side: u32::try_from(helpers).unwrap_or(0) + 1,
+            together: self.together,
+        }
     }
 
     /// Computes what was added to these banks; if one fails so does all.
@@ -65,19 +115,22 @@ impl Crew {
         // The longest is begun first: the last of the list.
         busy.sort_by_key(|bank| bank.missing());
         let rows: Vec<usize> = busy.iter().map(|bank| bank.missing()).collect();
-        let split = self.split(&rows);
+        let apart = self.threads().are_better_apart(&rows);
+        // Never a part of them: OpenMP ends and begins threads where their number changes. With one
+        // it is left alone.
+        let threads = if apart { 1 } else { self.together };
         let (queue, result) = (Mutex::new(busy), Mutex::new(Ok(())));
         let work = || {
             while let Some(bank) = next(&queue) {
-                bank.set_threads(split.together);
+                bank.set_threads(threads);
                 if let Err(error) = bank.decode(row_group) {
-                    *lock(&result) = Err(error);
+                    note(&result, error);
                 }
             }
         };
         match &self.helpers {
-            Some(helpers) if split.side_by_side > 1 => helpers.in_place_scope(|scope| {
-                for _ in 1..split.side_by_side {
+            Some(helpers) if apart => helpers.in_place_scope(|scope| {
+                for _ in 1..rows.len().min(helpers.current_num_threads() + 1) {
                     scope.spawn(|_| work());
                 }
                 work();
@@ -86,36 +139,19 @@ impl Crew {
         }
         result.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// How banks with so many rows each, ascending, are best computed.
-    fn split(&self, rows: &[usize]) -> Split {
-        let helpers = self
-            .helpers
-            .as_ref()
-            .map_or(0, ThreadPool::current_num_threads);
-        let side_by_side = rows.len().clamp(1, helpers + 1);
-        let (most, all) = (
-            rows.last().copied().unwrap_or(0),
-            rows.iter().sum::<usize>(),
-        );
-        // One long prompt beside little else: the other threads would soon have nothing to do.
-        let is_lopsided = 4 * most > 3 * all;
-        let side_by_side = if is_lopsided && self.together > 1 {
-            1
-        } else {
-            side_by_side
-        };
-        let each = self.threads / u32::try_from(side_by_side).unwrap_or(1);
-        Split {
-            side_by_side,
-            together: each.clamp(1, self.together.max(1)),
-        }
-    }
 }
 
 /// The lock is held for no longer than this.
 fn next<'a, 'm>(queue: &Mutex<Vec<&'a mut Bank<'m>>>) -> Option<&'a mut Bank<'m>> {
     lock(queue).pop()
+}
+
+/// More room would not help against an error of another kind.
+fn note(result: &Mutex<Result<(), DecodeError>>, error: DecodeError) {
+    let mut result = lock(result);
+    if !matches!(*result, Err(DecodeError::Failed(_))) {
+        *result = Err(error);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -127,18 +163,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn banks_are_computed_side_by_side_by_as_many_threads_as_there_are() {
-        let split = |threads, together, rows: &[usize]| {
-            let split = Crew::new(threads, together, 8).split(rows);
-            (split.side_by_side, split.together)
+    fn banks_are_computed_side_by_side_where_that_takes_no_longer() {
+        let apart = |threads: u32, together: u32, rows: &[usize]| {
+            let crew = Crew::new(threads, together, 8);
+            crew.threads().are_better_apart(rows)
         };
-        assert_eq!(split(1, 1, &[2, 2]), (1, 1));
-        assert_eq!(split(2, 2, &[5]), (1, 2));
-        assert_eq!(split(2, 2, &[4, 5]), (2, 1));
-        assert_eq!(split(2, 2, &[1, 1, 2]), (2, 1));
-        assert_eq!(split(8, 8, &[3, 3, 3]), (3, 2));
-        assert_eq!(split(2, 2, &[1, 128]), (1, 2), "a prompt");
-        assert_eq!(split(2, 1, &[1, 128]), (2, 1), "a small model");
-        assert_eq!(split(4, 1, &[7]), (1, 1));
+        assert!(!apart(2, 2, &[5]));
+        assert!(apart(2, 2, &[4, 5]) && apart(2, 2, &[1, 1, 2]));
+        assert!(!apart(2, 2, &[1, 128]), "the other would soon be idle");
+        assert!(apart(2, 1, &[1, 128]), "each bank has one in any case");
+        assert!(apart(4, 4, &[3, 3, 3]) && !apart(8, 8, &[3, 3, 3]));
+        assert!(!apart(8, 8, &[1, 1, 1, 1, 1, 1, 1, 20]));
+        assert!(!apart(1, 1, &[7]));
+    }
+
+    #[test]
+    fn a_step_takes_as_long_as_its_busiest_thread() {
+        let two = Threads {
+            side_by_side: 2,
+            together: 1,
+        };
+        let both = Threads { together: 2, ..two };
+        let takes = |threads: Threads, banks: &[f64], expected: f64| {
+            (threads.step(banks) - expected).abs() < 1e-9
+        };
+        assert!(takes(two, &[6.0], 6.0) && takes(two, &[6.0, 5.0, 5.0], 10.0));
+        assert!(takes(both, &[6.0], 4.0) && takes(both, &[6.0, 6.0], 6.0));
+        assert!(takes(Threads::ONE, &[1.0, 2.0], 3.0));
+    }
+
+    #[test]
+    fn what_cannot_be_helped_by_room_is_the_error_that_counts() {
+        let all = [
+            DecodeError::NoCells,
+            DecodeError::Failed(-3),
+            DecodeError::NoCells,
+        ];
+        let result = Mutex::new(Ok(()));
+        for error in all {
+            note(&result, error);
+        }
+        assert_eq!(*lock(&result), Err(DecodeError::Failed(-3)));
     }
 }

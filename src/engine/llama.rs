@@ -21,7 +21,7 @@ pub struct EngineOptions {
     /// Threads that compute, all banks together.
     pub threads: u32,
     /// Those of them that compute the same bank at most.
-    pub together: u32,
+    pub threads_a_bank: u32,
     /// Bytes that the banks of the cache may take at most, if there is more than one.
     pub memory: u64,
     /// How attention is computed; `None` is what suits the model.
@@ -71,11 +71,11 @@ impl<'model> LlamaEngine<'model> {
                 }
             }
         }
-        let crew = Crew::new(options.threads, options.together, banks.len());
+        let crew = Crew::new(options.threads, options.threads_a_bank, banks.len());
         let shape = Shape {
             cells,
             banks: u32::try_from(banks.len()).unwrap_or(1),
-            side_by_side: crew.side_by_side(),
+            threads: crew.threads(),
             sequences: options.sequences,
             batch_rows,
             // `ggml_fa_tile_config::Q`: below it flash attention walks cell by cell.
@@ -84,7 +84,7 @@ impl<'model> LlamaEngine<'model> {
                 Attention::Flash => 64,
             },
             row_group,
-            crowd_cells: weight.crowd_cells(attention, options.together),
+            crowd_cells: weight.crowd_cells(attention),
             vocabulary,
             shares_prefixes: model.info().shares_prefixes,
         };
@@ -201,7 +201,7 @@ mod tests {
             sequences: 8,
             batch_rows: 64,
             threads: 1,
-            together: 1,
+            threads_a_bank: 1,
             memory: 1 << 30,
             attention: None,
         };
@@ -268,11 +268,22 @@ mod tests {
         }
     }
 
+    /// Threads, and those a bank: one bank after the other, side by side, all together.
+    const THREADS: [(u32, u32); 3] = [(1, 1), (3, 1), (2, 2)];
+
     #[test]
     fn a_sequence_says_the_same_in_every_bank_and_whatever_is_in_others() {
+        for threads in THREADS {
+            says_the_same_in_every_bank(threads);
+        }
+    }
+
+    fn says_the_same_in_every_bank((threads, threads_a_bank): (u32, u32)) {
         let (model, options) = kiosk(1024);
         let options = EngineOptions {
             batch_rows: 512,
+            threads,
+            threads_a_bank,
             ..options
         };
         let mut engine = LlamaEngine::new(&model, options).expect("contexts");
@@ -307,8 +318,21 @@ mod tests {
 
     #[test]
     fn where_one_bank_is_full_nothing_is_computed_in_the_others() {
-        let (model, options) = kiosk(256);
-        let mut engine = LlamaEngine::new(&model, options).expect("contexts");
+        for (threads, threads_a_bank) in THREADS {
+            let (model, options) = kiosk(256);
+            nothing_is_computed_beside_a_full_bank(
+                &model,
+                EngineOptions {
+                    threads,
+                    threads_a_bank,
+                    ..options
+                },
+            );
+        }
+    }
+
+    fn nothing_is_computed_beside_a_full_bank(model: &Model, options: EngineOptions) {
+        let mut engine = LlamaEngine::new(model, options).expect("contexts");
         let second = engine.shape().sequences;
         for part in 0..4 {
             let part = at(64 * part, rows(second, 300..364));
@@ -317,7 +341,9 @@ mod tests {
         engine.decode(&rows(0, 300..310)).expect("computed");
         let mut both = at(10, rows(0, 310..320));
         both.extend(at(256, rows(second, 400..401)));
-        assert_eq!(engine.decode(&both), Err(DecodeError::NoCells));
+        for _ in 0..2 {
+            assert_eq!(engine.decode(&both), Err(DecodeError::NoCells));
+        }
         assert_eq!(engine.banks[0].length(SeqId(0)), 10);
         assert_eq!(engine.banks[1].length(SeqId(0)), 256);
         engine.truncate(SeqId(second), 0);

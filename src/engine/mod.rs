@@ -24,6 +24,7 @@ pub mod quantize;
 mod text;
 
 pub use attention::Attention;
+pub use crew::{ROWS_A_READ, Threads};
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
 pub use llama::{EngineOptions, LlamaEngine};
 pub use logs::route_logs;
@@ -92,8 +93,8 @@ pub struct Shape {
     /// Parts of the cache, each of which could hold all cells. A row passes by those of its own bank
     /// alone, and sequences share cells within a bank alone.
     pub banks: u32,
-    /// Banks that are computed at the same time.
-    pub side_by_side: u32,
+    /// What computes them.
+    pub threads: Threads,
     /// Sequences that can exist at once in a bank; the first one has the ids `0..sequences`, the
     /// next one those behind, and so on.
     pub sequences: u32,

@@ -52,8 +52,8 @@ impl Worker {
         let spec = &self.spec;
         let info = model.info();
         let (shape, context) = shape(spec, info.trained_context);
-        // One for a small model here as well: a chat model often computes beside it, and two
-        // threads that wait for a core answer later than one.
+        // One for a small model: a chat model often computes beside it, and two threads that wait
+        // for a core answer later than one.
         let threads =
             (spec.threads).unwrap_or_else(|| threads_for(info.parameters, spec.engine.threads));
         let options = EmbedderOptions {

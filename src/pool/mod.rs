@@ -86,7 +86,7 @@ impl ModelSpec {
                     .max(max_running + 16)
                     .max(sequences + 1),
                 threads: cores,
-                together: cores,
+                threads_a_bank: cores,
                 memory: memory.map_or(0, |bytes| {
                     bytes / BANKS_SHARE / settings.models.len() as u64
                 }),

@@ -66,12 +66,12 @@ impl Worker {
         let spec = &self.spec;
         let info = model.info();
         let threads = spec.threads.unwrap_or(spec.engine.threads);
-        let together = spec
+        let threads_a_bank = spec
             .threads
             .unwrap_or_else(|| threads_for(info.parameters, threads));
         let options = EngineOptions {
             threads,
-            together,
+            threads_a_bank,
             ..spec.engine
         };
         let engine = LlamaEngine::new(model, options)?;
@@ -98,7 +98,7 @@ impl Worker {
             trained_context = info.trained_context,
             max_running = spec.limits.max_running,
             threads,
-            threads_a_bank = together,
+            threads_a_bank,
             attention = ?engine.attention(),
             row_group = engine.shape().row_group,
             banks = engine.shape().banks,
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_model_takes_one_core_and_a_large_one_all() {
+    fn a_bank_of_a_small_model_takes_one_core_and_one_of_a_large_model_all() {
         assert_eq!(threads_for(6_000_000, 4), 1);
         assert_eq!(threads_for(500_000_000, 4), 4);
     }

@@ -506,6 +506,7 @@ pub(super) fn with_copy(copy: Option<usize>, shared: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Threads;
     use crate::engine::fake::FakeEngine;
 
     #[test]
@@ -513,7 +514,7 @@ mod tests {
         let shape = Shape {
             cells: 10_000,
             banks: 1,
-            side_by_side: 1,
+            threads: Threads::ONE,
             sequences: 8,
             batch_rows: 512,
             tile_rows: 0,

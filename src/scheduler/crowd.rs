@@ -17,10 +17,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::engine::{ROWS_A_READ, Threads};
+
 /// Until answers have ended, they are taken to have so many tokens.
 const FIRST_ANSWER: f64 = 64.0;
-/// What a row of an answer takes beside the cells that it passes by, of what reading the weights does.
-const ROW: f64 = 0.5;
 /// Of work that makes no step longer this part counts: it takes power.
 const UNSEEN: f64 = 0.1;
 /// Copying a token out of the cache and into another place of it takes as long as passing by so many
@@ -38,8 +38,7 @@ const MOST_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Crowd {
     /// `W / c`; none where rows leave out the cells of others.
     cells: Option<f64>,
-    /// Banks that are computed at the same time.
-    side_by_side: usize,
+    threads: Threads,
     /// Tokens of a usual answer.
     answer: f64,
     /// When somebody joined last who had not overtaken anybody.
@@ -63,13 +62,12 @@ pub(super) struct Place {
 }
 
 impl Crowd {
-    /// For an engine whose rows pass by `cells` cells while its weights are read, and that computes
-    /// so many banks at the same time.
+    /// For an engine whose rows pass by `cells` cells while its weights are read.
     #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
-    pub(super) fn new(cells: Option<usize>, side_by_side: u32) -> Self {
+    pub(super) fn new(cells: Option<usize>, threads: Threads) -> Self {
         Self {
             cells: cells.map(|cells| cells.max(1) as f64),
-            side_by_side: side_by_side.max(1) as usize,
+            threads,
             answer: FIRST_ANSWER,
             joined: None,
         }
@@ -121,20 +119,12 @@ impl Crowd {
         prompt + self.answer * (longer + UNSEEN * (work - longer))
     }
 
-    /// What a step takes with the newcomer in one of the places, if in any: each bank goes to whoever
-    /// of those side by side has least to do, the longest first.
+    /// What a step takes with the newcomer in one of the places, if in any.
     fn step(&self, places: &[Place], joined: Option<Place>) -> f64 {
         let is_joined = |place: &Place| joined.is_some_and(|joined| joined.bank == place.bank);
         let in_bank = |place: &Place| self.in_bank(*place, usize::from(is_joined(place)));
-        let mut banks: Vec<f64> = places.iter().map(in_bank).collect();
-        banks.sort_by(|a, b| b.total_cmp(a));
-        let mut threads = vec![0.0_f64; self.side_by_side];
-        for bank in banks {
-            if let Some(least) = threads.iter_mut().min_by(|a, b| a.total_cmp(b)) {
-                *least += bank;
-            }
-        }
-        threads.into_iter().fold(0.0, f64::max)
+        self.threads
+            .step(&places.iter().map(in_bank).collect::<Vec<_>>())
     }
 
     /// What a step takes in a bank with so many newcomers like this one.
@@ -144,7 +134,7 @@ impl Crowd {
         let rows = place.running + newcomers;
         let read = if rows == 0 { 0.0 } else { weights };
         let passed_by = place.used + newcomers * place.novel;
-        read + rows as f64 * (ROW * weights + passed_by as f64)
+        read + rows as f64 * (weights / ROWS_A_READ + passed_by as f64)
     }
 
     /// Whether joining there makes each take longer.
@@ -213,7 +203,7 @@ mod tests {
             (900, 64, 49_000),
             (60, 30, 49_000),
         ] {
-            let mut crowd = Crowd::new(Some(cells), 1);
+            let mut crowd = Crowd::new(Some(cells), Threads::ONE);
             crowd.answer = f64::from(answer);
             let (n, a, w) = (
                 f64::from(novel),
@@ -238,18 +228,18 @@ mod tests {
 
     #[test]
     fn the_longer_answers_are_the_more_run_together() {
-        let mut crowd = Crowd::new(Some(49_000), 1);
+        let mut crowd = Crowd::new(Some(49_000), Threads::ONE);
         let few = most(&crowd, 900);
         for _ in 0..100 {
             crowd.ended(2000);
         }
         assert!(most(&crowd, 900) > few);
-        assert_eq!(most(&Crowd::new(None, 1), 900), 1000);
+        assert_eq!(most(&Crowd::new(None, Threads::ONE), 900), 1000);
     }
 
     #[test]
     fn nobody_waits_much_longer_than_joining_would_cost() {
-        let (start, crowd) = (Instant::now(), Crowd::new(Some(1000), 1));
+        let (start, crowd) = (Instant::now(), Crowd::new(Some(1000), Threads::ONE));
         let crowded = place(100, 10, 1000);
         // A millisecond for 1,000 cells, which each of 100 rows passes by, and 10 x 64 rows by 100.
         let cost = 0.164;
@@ -259,7 +249,7 @@ mod tests {
         };
         assert!(waits(&crowd, crowded, 1.9 * cost));
         assert!(!waits(&crowd, crowded, 2.1 * cost));
-        let mut joined = Crowd::new(Some(1000), 1);
+        let mut joined = Crowd::new(Some(1000), Threads::ONE);
         joined.joined(start + Duration::from_secs_f64(cost));
         assert!(waits(&joined, crowded, 2.9 * cost), "one at a time");
         let much = place(100, 10, 1_000_000);
@@ -276,7 +266,7 @@ mod tests {
 
     #[test]
     fn long_prompts_with_nothing_in_common_go_to_banks_of_their_own() {
-        let crowd = Crowd::new(Some(1500), 1);
+        let crowd = Crowd::new(Some(1500), Threads::ONE);
         let choose = |places: &[Place]| chosen(&crowd, places, true);
         let nothing = |novel| place(novel, 0, 0);
         assert_eq!(choose(&[place(880, 1, 950), nothing(900)]), 1);
@@ -295,16 +285,22 @@ mod tests {
 
     #[test]
     fn where_it_would_have_to_wait_for_little_another_bank_is_taken() {
-        let crowd = Crowd::new(Some(2000), 1);
+        let crowd = Crowd::new(Some(2000), Threads::ONE);
         let places = [place(150, 2, 430), place(150, 0, 0)];
         assert!(crowd.is_full(places[0]));
+        let cost = |place| crowd.cost(place, crowd.in_bank(place, 1) - crowd.in_bank(place, 0));
+        assert!(cost(places[0]) < cost(places[1]));
         assert_eq!(chosen(&crowd, &places, true), 1);
         assert_eq!(chosen(&crowd, &places, false), 0);
     }
 
     #[test]
     fn banks_that_are_computed_side_by_side_share_the_rows() {
-        let crowd = Crowd::new(Some(2000), 2);
+        let two = Threads {
+            side_by_side: 2,
+            together: 1,
+        };
+        let crowd = Crowd::new(Some(2000), two);
         let mut places: Vec<Place> = (0..8)
             .map(|bank| Place {
                 bank,
@@ -321,12 +317,17 @@ mod tests {
         // Not where it has to be read a second time.
         let store = [place(20, 1, 700), place(655, 0, 0)];
         assert_eq!(chosen(&crowd, &store, true), 0);
+        // Nor where one bank has all threads as long as it is the only one.
+        let few = [place(40, 1, 100), place(40, 0, 0)];
+        let all = Threads { together: 2, ..two };
+        let choose = |threads| chosen(&Crowd::new(Some(2000), threads), &few, true);
+        assert_eq!([two, all, Threads::ONE].map(choose), [1, 0, 0]);
     }
 
     #[test]
     fn alone_anything_may_run() {
         for cells in [1000, 0] {
-            assert!(!Crowd::new(Some(cells), 1).is_full(place(100_000, 0, 0)));
+            assert!(!Crowd::new(Some(cells), Threads::ONE).is_full(place(100_000, 0, 0)));
         }
     }
 }

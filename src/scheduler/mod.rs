@@ -105,7 +105,7 @@ impl<E: Engine> Scheduler<E> {
             waiting: Vec::new(),
             running: Vec::new(),
             pace: Pace::default(),
-            crowd: Crowd::new(shape.crowd_cells, shape.side_by_side),
+            crowd: Crowd::new(shape.crowd_cells, shape.threads),
             acceptance: Acceptance::default(),
             rows: Vec::new(),
             governed: Governed::default(),
@@ -381,13 +381,29 @@ impl<E: Engine> Scheduler<E> {
         let now = clock();
         let outputs = self.rows.iter().filter(|row| row.logits).count();
         let took = now.duration_since(started);
-        self.pace.observe(outputs, self.rows.len() - outputs, took);
+        self.pace.observe(outputs, self.prompt_rows(), took);
         self.charge(shares, outputs, self.rows.len(), took);
         self.metrics.steps.inc();
         self.metrics.busy_seconds.inc_by(took.as_secs_f64());
         #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
         self.metrics.batch_tokens.observe(self.rows.len() as f64);
         self.deliver(shares, &firsts, now);
+    }
+
+    /// Rows of prompts in the batch, as many of one bank as take as long: side by side more are
+    /// computed in the same time, but the next prompt may be alone.
+    #[allow(
+        clippy::cast_precision_loss, // a batch has thousands of rows at most
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    fn prompt_rows(&self) -> usize {
+        let mut banks = vec![0.0; self.cache.bank_count()];
+        for row in self.rows.iter().filter(|row| !row.logits) {
+            banks[self.cache.bank_of(row.sequence)] += 1.0;
+        }
+        let threads = self.cache.shape().threads;
+        (threads.step(&banks) * threads.speed_up()).round() as usize
     }
 
     fn deliver(&mut self, shares: &[usize], firsts: &[usize], now: Instant) {

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::*;
 use crate::engine::fake::{BytePieces, FakeEngine};
-use crate::engine::{Shape, Token};
+use crate::engine::{Shape, Threads, Token};
 use crate::telemetry::Metrics;
 
 mod banks;
@@ -20,7 +20,7 @@ mod scoring;
 const SHAPE: Shape = Shape {
     cells: 512,
     banks: 1,
-    side_by_side: 1,
+    threads: Threads::ONE,
     sequences: 8,
     batch_rows: 32,
     tile_rows: 0,
@@ -530,9 +530,11 @@ proptest! {
         row_group in 1_usize..6,
         banks in 1_u32..4,
         side_by_side in 1_u32..3,
+        together in 1_u32..3,
     ) {
+        let threads = Threads { side_by_side, together };
         let engine = || {
-            let shape = Shape { cells, banks, side_by_side, row_group, crowd_cells, ..SHAPE };
+            let shape = Shape { cells, banks, threads, row_group, crowd_cells, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
         let mut scheduler = with_parked_bytes(engine(), parked_bytes);

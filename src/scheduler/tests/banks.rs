@@ -5,7 +5,7 @@ use super::*;
 /// Two unrelated prompts of 50 tokens are a crowd.
 const BANKS: Shape = Shape {
     banks: 3,
-    side_by_side: 1,
+    threads: Threads::ONE,
     crowd_cells: Some(100),
     ..SHAPE
 };
@@ -118,7 +118,10 @@ fn users_who_take_turns_keep_a_bank_each() {
 #[test]
 fn kiosks_of_a_store_are_served_in_banks_side_by_side() {
     let shape = Shape {
-        side_by_side: 2,
+        threads: Threads {
+            side_by_side: 2,
+            together: 1,
+        },
         crowd_cells: Some(1000),
         ..BANKS
     };
