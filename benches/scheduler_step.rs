@@ -53,6 +53,7 @@ impl Engine for IdleEngine {
             tile_rows: 0,
             row_group: 1,
             crowd_cells: None,
+            most_copied: usize::MAX,
             vocabulary: VOCABULARY,
             shares_prefixes: true,
         }
@@ -67,6 +68,10 @@ impl Engine for IdleEngine {
     }
 
     fn share(&mut self, _from: SeqId, _to: SeqId, _length: usize) {}
+
+    fn copy(&mut self, _from: SeqId, _to: SeqId, _length: usize) -> bool {
+        false
+    }
 
     fn copied_bytes(&self, _sequence: SeqId) -> Option<usize> {
         None

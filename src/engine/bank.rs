@@ -23,7 +23,7 @@ pub(super) struct Bank<'model> {
     context: Context<'model>,
     /// What is computed next.
     rows: Vec<Row>,
-    /// The sequence of rows that nobody asked for.
+    /// The sequence of rows that nobody asked for; without cells in between.
     filler: SeqId,
 }
 
@@ -169,6 +169,14 @@ impl<'model> Bank<'model> {
 
     pub(super) fn copy_out(&self, sequence: SeqId) -> Option<Cells> {
         self.context.copy_out(sequence)
+    }
+
+    /// The first `length` cells of a sequence.
+    pub(super) fn beginning(&mut self, of: SeqId, length: usize) -> Option<Cells> {
+        self.share(of, self.filler, length);
+        let cells = self.copy_out(self.filler);
+        self.truncate(self.filler, 0);
+        cells
     }
 
     pub(super) fn copy_in(&mut self, copied: &Cells, to: SeqId) -> bool {

@@ -44,6 +44,12 @@ impl Threads {
         self.apart(banks).min(self.in_turn(banks))
     }
 
+    /// What a single bank would take one thread if its step took as long as this one.
+    #[must_use]
+    pub fn as_one_bank(self, banks: &[f64]) -> f64 {
+        self.step(banks) * self.speed_up()
+    }
+
     /// The same side by side: each bank goes to the thread that has least to do, the longest first.
     fn apart(self, banks: &[f64]) -> f64 {
         let mut banks = banks.to_vec();
@@ -190,6 +196,9 @@ mod tests {
         assert!(takes(two, &[6.0], 6.0) && takes(two, &[6.0, 5.0, 5.0], 10.0));
         assert!(takes(both, &[6.0], 4.0) && takes(both, &[6.0, 6.0], 6.0));
         assert!(takes(Threads::ONE, &[1.0, 2.0], 3.0));
+        for threads in [Threads::ONE, two, both] {
+            assert!((threads.as_one_bank(&[0.0, 7.0, 0.0]) - 7.0).abs() < 1e-9);
+        }
     }
 
     #[test]

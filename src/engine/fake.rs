@@ -165,6 +165,13 @@ impl Engine for FakeEngine {
         self.histories.insert(to, beginning);
     }
 
+    fn copy(&mut self, from: SeqId, to: SeqId, length: usize) -> bool {
+        assert_ne!(self.shape.bank(from), self.shape.bank(to), "that is shared");
+        let beginning = self.histories[&from][..length].iter();
+        let beginning = CopiedTokens(beginning.map(|(token, _)| *token).collect());
+        self.copy_in(&beginning, to)
+    }
+
     fn copied_bytes(&self, sequence: SeqId) -> Option<usize> {
         self.histories.get(&sequence).map(Vec::len)
     }

@@ -36,8 +36,6 @@ pub struct LlamaEngine<'model> {
     crew: Crew,
     shape: Shape,
     attention: Attention,
-    /// Cells of a sequence that may be copied out.
-    most_copied: usize,
     /// Where each row of the last batch was computed: its bank, and its place there.
     places: Vec<(usize, usize)>,
 }
@@ -85,6 +83,7 @@ impl<'model> LlamaEngine<'model> {
             },
             row_group,
             crowd_cells: weight.crowd_cells(attention),
+            most_copied: weight.most_copied(attention),
             vocabulary,
             shares_prefixes: model.info().shares_prefixes,
         };
@@ -93,7 +92,6 @@ impl<'model> LlamaEngine<'model> {
             banks,
             shape,
             attention,
-            most_copied: weight.most_copied(attention),
             places: Vec::new(),
         })
     }
@@ -163,9 +161,15 @@ impl Engine for LlamaEngine<'_> {
         self.bank_mut(from).share(local, to_local, length);
     }
 
+    fn copy(&mut self, from: SeqId, to: SeqId, length: usize) -> bool {
+        let (local, to_local) = (self.shape.local(from), self.shape.local(to));
+        let beginning = self.bank_mut(from).beginning(local, length);
+        beginning.is_some_and(|cells| self.bank_mut(to).copy_in(&cells, to_local))
+    }
+
     fn copied_bytes(&self, sequence: SeqId) -> Option<usize> {
         let (bank, local) = (self.bank(sequence), self.shape.local(sequence));
-        (bank.length(local) <= self.most_copied).then(|| bank.copied_bytes(local))
+        (bank.length(local) <= self.shape.most_copied).then(|| bank.copied_bytes(local))
     }
 
     fn copy_out(&self, sequence: SeqId) -> Option<CopiedCells> {
@@ -311,9 +315,14 @@ mod tests {
         }
         let shared = SeqId(2 * sequences + 1);
         engine.share(SeqId(2 * sequences), shared, 39);
-        let last = at(39, rows(shared.0, 339..340));
-        engine.decode(&last).expect("computed");
-        assert_near(&expected, engine.logits(0));
+        let copied = SeqId(3 * sequences + 1);
+        assert!(engine.copy(shared, copied, 39));
+        assert_eq!(engine.bank(copied).length(engine.shape.local(copied)), 39);
+        for sequence in [shared, copied] {
+            let last = at(39, rows(sequence.0, 339..340));
+            engine.decode(&last).expect("computed");
+            assert_near(&expected, engine.logits(0));
+        }
     }
 
     #[test]

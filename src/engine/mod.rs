@@ -110,6 +110,8 @@ pub struct Shape {
     /// it takes to compute: beyond that they cost it more than it costs itself. None where a row
     /// leaves them out.
     pub crowd_cells: Option<usize>,
+    /// Cells of a sequence that can be copied; of more it would take too much memory on the way.
+    pub most_copied: usize,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub vocabulary: usize,
     /// Whether a sequence may share the beginning of another: not so for
@@ -178,6 +180,10 @@ pub trait Engine {
     /// Lets sequence `to`, which has no cells, share the first `length` cells of `from`, in the same
     /// bank.
     fn share(&mut self, from: SeqId, to: SeqId, length: usize);
+
+    /// Gives sequence `to`, which has no cells, a copy of the first `length` cells of `from`, in
+    /// another bank; whether it could.
+    fn copy(&mut self, from: SeqId, to: SeqId, length: usize) -> bool;
 
     /// Memory that a copy of the sequence's cells would take; none where copying them costs too much.
     fn copied_bytes(&self, sequence: SeqId) -> Option<usize>;

@@ -149,36 +149,37 @@ impl<E: Engine> Cache<E> {
         with_copy(self.copy_of(tokens), shared)
     }
 
-    /// How much of `tokens` the shelf has, or some bank, if there is room for a copy of all that is
-    /// there with it.
+    /// How much of `tokens` the shelf has, if there is room for all that was kept with it, or another
+    /// bank.
     pub(super) fn copy_of(&self, tokens: &[Token]) -> Option<usize> {
         let tokens = self.shareable(tokens)?;
-        let room = self.shape().cells - self.live();
-        let kept = self.shelf.find(tokens);
-        let kept = kept
-            .filter(|found| found.whole <= room)
-            .map(|found| found.length);
         let original = self.original(tokens).map(|(_, length)| length);
-        kept.max(original)
+        self.kept(tokens).max(original)
     }
 
-    /// A sequence that has more of `tokens` than the shelf and could be copied there, and how much.
+    fn kept(&self, tokens: &[Token]) -> Option<usize> {
+        let found = self.shelf.find(tokens)?;
+        (found.whole <= self.room()).then_some(found.length)
+    }
+
+    /// The sequence that has most of `tokens` in some bank, and how much, if there is room for a
+    /// copy of that.
     fn original(&self, tokens: &[Token]) -> Option<(SeqId, usize)> {
         if self.bank_count() == 1 {
             return None;
         }
-        let holders = self
+        let matches = self
             .banks
             .iter()
             .map(|bank| bank.tree.longest_match(tokens));
-        let (length, holders) = holders.max_by_key(|(length, _)| *length)?;
-        let kept = self.shelf.find(tokens).map_or(0, |found| found.length);
-        let is_worth_it = with_copy(Some(length), kept) > kept;
-        let all = |id: &&SeqId| self.tree(**id).length(**id);
-        let id = *holders.iter().min_by_key(all).filter(|_| is_worth_it)?;
-        let fits = all(&&id) <= self.shape().cells - self.live();
-        let bytes = self.engine.copied_bytes(id).filter(|_| fits)?;
-        self.shelf.could_take(bytes).then_some((id, length))
+        let (length, holders) = matches.max_by_key(|(length, _)| *length)?;
+        let fits = length <= self.room().min(self.shape().most_copied);
+        fits.then_some((*holders.first()?, length))
+    }
+
+    /// Cells that can be had.
+    fn room(&self) -> usize {
+        self.shape().cells - self.live()
     }
 
     /// A sequence of a bank, without cells, for a request of these tokens; a parked one gives way
@@ -200,13 +201,30 @@ impl<E: Engine> Cache<E> {
             return 0;
         };
         let shared = self.match_length(self.bank_of(id), tokens);
-        let has_more = with_copy(self.copy_of(tokens), shared) > shared;
-        if has_more && let Some((original, _)) = self.original(shareable) {
-            let bytes = self.engine.copied_bytes(original);
-            bytes.map(|bytes| self.copy_out(original, bytes));
-        }
-        let copied = has_more.then(|| self.copy_in(id, shareable)).flatten();
+        let is_worth_it = |copy: Option<usize>| with_copy(copy, shared) > shared;
+        let (kept, original) = (self.kept(shareable), self.original(shareable));
+        let copied = if is_worth_it(kept) && kept >= original.map(|(_, length)| length) {
+            self.copy_in(id, shareable, is_worth_it)
+        } else {
+            let original = original.filter(|(_, length)| is_worth_it(Some(*length)));
+            original.and_then(|(from, length)| self.copy(from, id, &shareable[..length], now))
+        };
         copied.unwrap_or_else(|| self.share_cells(id, shareable, now))
+    }
+
+    /// Gives `id` a copy of `tokens`, which `from` has in another bank and for which room can be made.
+    fn copy(&mut self, from: SeqId, id: SeqId, tokens: &[Token], now: Instant) -> Option<usize> {
+        self.touch(from, now);
+        self.make_room(tokens.len());
+        // It may have been the last that could give way.
+        let (from, length) = self.original(tokens)?;
+        if length < tokens.len() || !self.engine.copy(from, id, length) {
+            self.engine.truncate(id, 0);
+            return None;
+        }
+        self.bank_mut(id).filled(length);
+        self.computed(id, tokens);
+        Some(length)
     }
 
     fn share_cells(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
@@ -222,14 +240,20 @@ impl<E: Engine> Cache<E> {
         length
     }
 
-    /// Gives `id` a copy of what the shelf has of `tokens`, for which room can be made.
-    fn copy_in(&mut self, id: SeqId, tokens: &[Token]) -> Option<usize> {
+    /// Gives `id` a copy of what the shelf has of `tokens`, for which room can be made, if so much
+    /// `is_worth_it` then.
+    fn copy_in(
+        &mut self,
+        id: SeqId,
+        tokens: &[Token],
+        is_worth_it: impl Fn(Option<usize>) -> bool,
+    ) -> Option<usize> {
         self.shelf.touch(tokens);
         let whole = self.shelf.find(tokens)?.whole;
         self.make_room(whole);
         // What gave way for it went to the shelf, and what it pushed out there may have been this.
         let found = self.shelf.find(tokens)?;
-        if found.whole > whole {
+        if found.whole > whole || !is_worth_it(Some(found.length)) {
             return None;
         }
         if !self.engine.copy_in(found.copied, id) {
@@ -520,6 +544,7 @@ mod tests {
             tile_rows: 0,
             row_group: 1,
             crowd_cells: None,
+            most_copied: usize::MAX,
             vocabulary: 256,
             shares_prefixes: true,
         };

@@ -114,7 +114,8 @@ impl Crowd {
         let weights = self.cells.unwrap_or(0.0);
         let (novel, used) = (place.novel as f64, place.used as f64);
         let copied = (place.novel - place.unread) as f64 * COPIED;
-        let prompt = place.unread as f64 * (weights + used + novel / 2.0) + copied;
+        let prompt = place.unread as f64 * (weights + used + novel / 2.0);
+        let prompt = prompt / self.threads.speed_up() + copied;
         let work = self.in_bank(place, 1) - self.in_bank(place, 0);
         prompt + self.answer * (longer + UNSEEN * (work - longer))
     }

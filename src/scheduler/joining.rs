@@ -113,7 +113,9 @@ impl<E: Engine> Scheduler<E> {
         let copy = has_choice.then(|| self.cache.copy_of(tokens)).flatten();
         let place = |(bank, load): (usize, &Load)| {
             let shared = self.shareable(bank, tokens, self.running.len());
-            let (known, novel) = (with_copy(copy, shared), next.len() - shared);
+            let known = with_copy(copy, shared);
+            // Of a copy all cells are its own.
+            let novel = next.len() - if known > shared { 0 } else { shared };
             Place {
                 bank,
                 running: load.running,

@@ -390,8 +390,7 @@ impl<E: Engine> Scheduler<E> {
         self.deliver(shares, &firsts, now);
     }
 
-    /// Rows of prompts in the batch, as many of one bank as take as long: side by side more are
-    /// computed in the same time, but the next prompt may be alone.
+    /// Rows of prompts in the batch: as many as one bank alone would have computed in the time.
     #[allow(
         clippy::cast_precision_loss, // a batch has thousands of rows at most
         clippy::cast_possible_truncation,
@@ -402,8 +401,7 @@ impl<E: Engine> Scheduler<E> {
         for row in self.rows.iter().filter(|row| !row.logits) {
             banks[self.cache.bank_of(row.sequence)] += 1.0;
         }
-        let threads = self.cache.shape().threads;
-        (threads.step(&banks) * threads.speed_up()).round() as usize
+        self.cache.shape().threads.as_one_bank(&banks).round() as usize
     }
 
     fn deliver(&mut self, shares: &[usize], firsts: &[usize], now: Instant) {

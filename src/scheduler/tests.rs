@@ -26,6 +26,7 @@ const SHAPE: Shape = Shape {
     tile_rows: 0,
     row_group: 1,
     crowd_cells: None,
+    most_copied: usize::MAX,
     vocabulary: 256,
     shares_prefixes: true,
 };
