@@ -11,9 +11,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::DecodeError;
 use super::bank::Bank;
 
-/// So many rows of answers take as long to compute as it takes to read the weights for them: a guess
-/// from small models (`cargo bench --bench engine`).
-pub const ROWS_A_READ: f64 = 2.0;
+/// So many rows of answers take as long to compute as it takes to read the weights for them: between
+/// one or two (6 M parameters) and seven (13 M; `cargo bench --bench engine`).
+pub const ROWS_A_READ: f64 = 4.0;
 
 /// How many threads there are to compute banks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
