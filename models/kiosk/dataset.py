@@ -49,8 +49,9 @@ LESSONS = [("place", 0), ("place", 1), ("column", 0), ("answer", 0)]
 ANSWER = LESSONS.index(("answer", 0))
 #: Which values are to be known in the words before them, of an answer that already names the product.
 FORESEEN = ("aisle", "stock")
-#: What customers ask, by layout where it is special: what is hard is asked more often in training.
-ASKED = {"by aisle": (15, 60, 15, 6, 4)}
+#: What customers ask in practice (`dialogue.ASKED`), by layout where it is special: what is hard is asked more often.
+PRACTISED = (20, 30, 40, 6, 4)
+PRACTISED_IN = {"by aisle": (15, 55, 20, 6, 4), "table": (15, 28, 47, 6, 4), "csv": (15, 28, 47, 6, 4)}
 
 
 def nothing(store: Store) -> Store:
@@ -120,8 +121,8 @@ class Maker:
             self.put(b, row, at, ids, 0, number, 0)
             self.teach(b, row * mix.length + at, encoded, text.find(prompt), lessons)
             root, at = len(ids), at + len(ids)
-            asked = ASKED.get(layout) if mix.practice else None
-            talk = Dialogues(rng, store, tools, mix.held_out_phrases, asked)
+            asked = PRACTISED_IN.get(layout, PRACTISED) if mix.practice else None
+            talk = Dialogues(rng, store, tools, mix.held_out_phrases, asked, mix.practice)
             branches = max(12, int(1.5 * count)) + 3 * len(tools)
             for branch in range(1, branches + 1):
                 turns = talk.conversation()

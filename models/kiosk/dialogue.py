@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import phrases
@@ -99,6 +100,15 @@ BARE = re.compile(
 )
 
 
+def likely(products: list[Product]) -> list[int]:
+    """How often to practise each product: more often one that shares a word with others, most often one that is a word of
+    others, because such names are mistaken most.
+    """
+    names = [p.name.lower().split() for p in products]
+    stores_words = Counter(word for name in names for word in set(name))
+    return [(3 if len(name) > 1 else 5) if any(stores_words[w] > 1 for w in name) else 1 for name in names]
+
+
 class Dialogues:
     """Asks about one store; with `held_out` phrases, which training never sees, in these."""
 
@@ -109,9 +119,11 @@ class Dialogues:
         tools: list[Tool],
         held_out: dict[str, list[str]] | None = None,
         asked: tuple[int, ...] | None = None,
+        practice: bool = False,
     ) -> None:
         self.rng, self.store, self.held_out = rng, store, held_out or {}
         self.asks = asked or ASKED
+        self.likely = likely(store.products) if practice else None
         self.tools = {tool.purpose: tool for tool in tools}
 
     def phrase(self, kind: str, known: list[str], **values: str) -> str:
@@ -162,7 +174,7 @@ class Dialogues:
         The answer's name starts where the customer's does: to find a word before that is much harder to learn.
         """
         rng = self.rng
-        p = rng.choice(self.store.products)
+        p = rng.choices(self.store.products, self.likely)[0] if self.likely else rng.choice(self.store.products)
         words = p.name.split()
         if len(words) > 1 and rng.random() < 0.12:
             first = rng.random() < 0.6

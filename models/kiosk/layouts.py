@@ -412,11 +412,11 @@ LAYOUTS: list[tuple[int, int, str, Callable[[random.Random, Store], str]]] = [
     (9, 8, "bullets", bullets),
     (3, 3, "inline", inline),
     (6, 6, "sentences", sentences),
-    (8, 9, "table", table),
-    (6, 9, "csv", csv),
+    (8, 11, "table", table),
+    (6, 11, "csv", csv),
     (4, 4, "json", json_text),
     (4, 6, "key-value", key_value),
-    (5, 11, "by aisle", by_aisle),
+    (5, 10, "by aisle", by_aisle),
     (3, 3, "by attribute", by_attribute),
 ]
 

@@ -287,7 +287,7 @@ def test_deltas_may_be_obfuscated(server):
 
 
 def test_a_conversation_too_long_is_refused_or_truncated(server):
-    turns = [turn for number in range(200) for turn in ({"role": "user", "content": f"Is number {number} in stock?"}, {"role": "assistant", "content": "Yes."})]
+    turns = [turn for number in range(250) for turn in ({"role": "user", "content": f"Thank you, number {number}!"}, {"role": "assistant", "content": "You are welcome!"})]
     turns.append({"role": "user", "content": QUESTION})
     refused = respond(server, turns)
     assert refused.status == 400 and (refused.error()["code"], refused.error()["param"]) == ("context_length_exceeded", "input")
