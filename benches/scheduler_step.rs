@@ -69,15 +69,11 @@ impl Engine for IdleEngine {
 
     fn share(&mut self, _from: SeqId, _to: SeqId, _length: usize) {}
 
-    fn copy(&mut self, _from: SeqId, _to: SeqId, _length: usize) -> bool {
-        false
-    }
-
     fn copied_bytes(&self, _sequence: SeqId) -> Option<usize> {
         None
     }
 
-    fn copy_out(&self, _sequence: SeqId) -> Option<Nothing> {
+    fn copy_out(&mut self, _sequence: SeqId, _length: usize) -> Option<Nothing> {
         None
     }
 

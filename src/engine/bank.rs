@@ -167,14 +167,13 @@ impl<'model> Bank<'model> {
         self.context.copied_bytes(sequence)
     }
 
-    pub(super) fn copy_out(&self, sequence: SeqId) -> Option<Cells> {
-        self.context.copy_out(sequence)
-    }
-
     /// The first `length` cells of a sequence.
-    pub(super) fn beginning(&mut self, of: SeqId, length: usize) -> Option<Cells> {
+    pub(super) fn copy_out(&mut self, of: SeqId, length: usize) -> Option<Cells> {
+        if length >= self.length(of) {
+            return self.context.copy_out(of);
+        }
         self.share(of, self.filler, length);
-        let cells = self.copy_out(self.filler);
+        let cells = self.context.copy_out(self.filler);
         self.truncate(self.filler, 0);
         cells
     }

@@ -165,20 +165,15 @@ impl Engine for FakeEngine {
         self.histories.insert(to, beginning);
     }
 
-    fn copy(&mut self, from: SeqId, to: SeqId, length: usize) -> bool {
-        assert_ne!(self.shape.bank(from), self.shape.bank(to), "that is shared");
-        let beginning = self.histories[&from][..length].iter();
-        let beginning = CopiedTokens(beginning.map(|(token, _)| *token).collect());
-        self.copy_in(&beginning, to)
-    }
-
     fn copied_bytes(&self, sequence: SeqId) -> Option<usize> {
-        self.histories.get(&sequence).map(Vec::len)
+        let bytes = self.histories.get(&sequence).map(Vec::len);
+        bytes.filter(|bytes| *bytes <= self.shape.most_copied)
     }
 
-    fn copy_out(&self, sequence: SeqId) -> Option<CopiedTokens> {
-        let history = self.histories.get(&sequence)?;
-        let tokens = history.iter().map(|(token, _)| *token).collect();
+    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<CopiedTokens> {
+        assert!(length <= self.shape.most_copied, "too much to copy");
+        let history = self.histories.get(&sequence)?[..length].iter();
+        let tokens = history.map(|(token, _)| *token).collect();
         Some(CopiedTokens(tokens))
     }
 

@@ -161,20 +161,16 @@ impl Engine for LlamaEngine<'_> {
         self.bank_mut(from).share(local, to_local, length);
     }
 
-    fn copy(&mut self, from: SeqId, to: SeqId, length: usize) -> bool {
-        let (local, to_local) = (self.shape.local(from), self.shape.local(to));
-        let beginning = self.bank_mut(from).beginning(local, length);
-        beginning.is_some_and(|cells| self.bank_mut(to).copy_in(&cells, to_local))
-    }
-
     fn copied_bytes(&self, sequence: SeqId) -> Option<usize> {
         let (bank, local) = (self.bank(sequence), self.shape.local(sequence));
         (bank.length(local) <= self.shape.most_copied).then(|| bank.copied_bytes(local))
     }
 
-    fn copy_out(&self, sequence: SeqId) -> Option<CopiedCells> {
-        let copied = self.bank(sequence).copy_out(self.shape.local(sequence));
-        copied.map(CopiedCells)
+    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<CopiedCells> {
+        let local = self.shape.local(sequence);
+        self.bank_mut(sequence)
+            .copy_out(local, length)
+            .map(CopiedCells)
     }
 
     fn copy_in(&mut self, copied: &CopiedCells, to: SeqId) -> bool {
@@ -246,7 +242,7 @@ mod tests {
                 both.extend(at(position, rows(2, 500..501)));
                 engine.decode(&both).expect("computed");
             }
-            let copied = engine.copy_out(SeqId(1)).expect("copied");
+            let copied = engine.copy_out(SeqId(1), 128).expect("copied");
             assert_eq!(engine.copied_bytes(SeqId(1)), Some(copied.bytes()));
             let ask = |engine: &mut LlamaEngine<'_>, position: u32| {
                 let question = at(position, rows(1, 900..905));
@@ -316,7 +312,8 @@ mod tests {
         let shared = SeqId(2 * sequences + 1);
         engine.share(SeqId(2 * sequences), shared, 39);
         let copied = SeqId(3 * sequences + 1);
-        assert!(engine.copy(shared, copied, 39));
+        let beginning = engine.copy_out(SeqId(2 * sequences), 39).expect("copied");
+        assert!(engine.copy_in(&beginning, copied));
         assert_eq!(engine.bank(copied).length(engine.shape.local(copied)), 39);
         for sequence in [shared, copied] {
             let last = at(39, rows(sequence.0, 339..340));
@@ -378,7 +375,7 @@ mod tests {
         let (model, options) = kiosk(256);
         let mut engine = LlamaEngine::new(&model, options).expect("a context");
         engine.decode(&rows(0, 300..364)).expect("computed");
-        let copied = engine.copy_out(SeqId(0)).expect("copied");
+        let copied = engine.copy_out(SeqId(0), 64).expect("copied");
         for sequence in 1..4 {
             engine.decode(&rows(sequence, 300..364)).expect("computed");
         }

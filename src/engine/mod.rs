@@ -181,17 +181,15 @@ pub trait Engine {
     /// bank.
     fn share(&mut self, from: SeqId, to: SeqId, length: usize);
 
-    /// Gives sequence `to`, which has no cells, a copy of the first `length` cells of `from`, in
-    /// another bank; whether it could.
-    fn copy(&mut self, from: SeqId, to: SeqId, length: usize) -> bool;
-
     /// Memory that a copy of the sequence's cells would take; none where copying them costs too much.
     fn copied_bytes(&self, sequence: SeqId) -> Option<usize>;
 
-    /// The cells of `sequence`, which stay as they are; none where it could not be done.
-    fn copy_out(&self, sequence: SeqId) -> Option<Self::Copied>;
+    /// The first `length` cells of `sequence`, which stay as they are; none where it could not be
+    /// done.
+    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::Copied>;
 
-    /// Gives sequence `to`, which has no cells, those that were copied out; whether there was room.
+    /// Gives sequence `to`, which has no cells and may lie in another bank, those that were copied
+    /// out; whether there was room.
     fn copy_in(&mut self, copied: &Self::Copied, to: SeqId) -> bool;
 
     /// Frees the sequence's cells from position `from` on, those that it shares for itself only.

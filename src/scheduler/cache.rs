@@ -202,29 +202,28 @@ impl<E: Engine> Cache<E> {
         };
         let shared = self.match_length(self.bank_of(id), tokens);
         let is_worth_it = |copy: Option<usize>| with_copy(copy, shared) > shared;
-        let (kept, original) = (self.kept(shareable), self.original(shareable));
-        let copied = if is_worth_it(kept) && kept >= original.map(|(_, length)| length) {
-            self.copy_in(id, shareable, is_worth_it)
-        } else {
-            let original = original.filter(|(_, length)| is_worth_it(Some(*length)));
-            original.and_then(|(from, length)| self.copy(from, id, &shareable[..length], now))
-        };
-        copied.unwrap_or_else(|| self.share_cells(id, shareable, now))
+        let kept = self.kept(shareable);
+        let original = self.original(shareable);
+        let original = original.filter(|(_, length)| is_worth_it(Some(*length)));
+        let original = original.filter(|(_, length)| kept <= Some(*length));
+        original
+            .and_then(|(from, length)| self.copy(from, id, &shareable[..length]))
+            .or_else(|| is_worth_it(kept).then(|| self.copy_in(id, shareable, is_worth_it))?)
+            .unwrap_or_else(|| self.share_cells(id, shareable, now))
     }
 
-    /// Gives `id` a copy of `tokens`, which `from` has in another bank and for which room can be made.
-    fn copy(&mut self, from: SeqId, id: SeqId, tokens: &[Token], now: Instant) -> Option<usize> {
-        self.touch(from, now);
+    /// Gives `id` a copy of `tokens`, which `from` has in another bank and for which room can be made;
+    /// that one may give way for it.
+    fn copy(&mut self, from: SeqId, id: SeqId, tokens: &[Token]) -> Option<usize> {
+        let copied = self.engine.copy_out(from, tokens.len())?;
         self.make_room(tokens.len());
-        // It may have been the last that could give way.
-        let (from, length) = self.original(tokens)?;
-        if length < tokens.len() || !self.engine.copy(from, id, length) {
+        if !self.engine.copy_in(&copied, id) {
             self.engine.truncate(id, 0);
             return None;
         }
-        self.bank_mut(id).filled(length);
+        self.bank_mut(id).filled(tokens.len());
         self.computed(id, tokens);
-        Some(length)
+        Some(tokens.len())
     }
 
     fn share_cells(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
@@ -436,7 +435,7 @@ impl<E: Engine> Cache<E> {
             return true;
         }
         self.shelf.make_room(&tokens, bytes);
-        let Some(copied) = self.engine.copy_out(id) else {
+        let Some(copied) = self.engine.copy_out(id, tokens.len()) else {
             return false;
         };
         self.shelf.put(&tokens, copied);

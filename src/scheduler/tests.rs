@@ -532,10 +532,12 @@ proptest! {
         banks in 1_u32..4,
         side_by_side in 1_u32..3,
         together in 1_u32..3,
+        most_copied in prop::option::of(50_usize..200),
     ) {
         let threads = Threads { side_by_side, together };
+        let most_copied = most_copied.unwrap_or(usize::MAX);
         let engine = || {
-            let shape = Shape { cells, banks, threads, row_group, crowd_cells, ..SHAPE };
+            let shape = Shape { cells, banks, threads, row_group, crowd_cells, most_copied, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
         let mut scheduler = with_parked_bytes(engine(), parked_bytes);

@@ -1,6 +1,7 @@
 //! Conversations in banks of the cache.
 
 use super::*;
+use crate::engine::SeqId;
 
 /// Two unrelated prompts of 50 tokens are a crowd.
 const BANKS: Shape = Shape {
@@ -149,22 +150,45 @@ fn kiosks_of_a_store_are_served_in_banks_side_by_side() {
     }
 }
 
+#[test]
+fn what_a_copy_is_made_of_may_give_way_for_it() {
+    let now = Instant::now();
+    let mut cache = cache::Cache::new(FakeEngine::new(BANKS), 0);
+    let mut compute = |tokens: &[Token]| {
+        let id = cache.acquire(0, &[], now).expect("a sequence");
+        fill(&mut cache, id, tokens);
+        id
+    };
+    let (_stranger, store) = (compute(&prompt(1, 250)), compute(&prompt(2, 150)));
+    cache.park(store, now);
+    let asked = [prompt(2, 150), prompt(3, 5)].concat();
+    let id = cache.acquire(1, &asked, now).expect("a sequence");
+    assert_eq!(cache.known_length(1, &asked), 150);
+    assert_eq!(cache.share(id, &asked, now), 150);
+    assert_eq!((cache.used(), cache.parked_cells()), (400, 0));
+}
+
+/// Computes the tokens of a sequence.
+fn fill(cache: &mut cache::Cache<FakeEngine>, id: SeqId, tokens: &[Token]) {
+    for (position, token) in (0..).zip(tokens) {
+        let row = Row {
+            token: *token,
+            position,
+            sequence: id,
+            logits: false,
+        };
+        cache.decode(&[row]).expect("computed");
+    }
+    cache.computed(id, tokens);
+}
+
 /// Two banks of which many cells were used and are no more, and a shop's prompt of 100 tokens in it.
 fn swollen(parked_bytes: usize, now: Instant) -> cache::Cache<FakeEngine> {
     let mut cache = cache::Cache::new(FakeEngine::new(BANKS), parked_bytes);
     for (bank, tokens) in [0, 1].map(|bank| [(bank, 400), (bank, 100)]).concat() {
         let tokens = prompt(bank + tokens, tokens);
         let id = cache.acquire(bank, &[], now).expect("a sequence");
-        for (position, token) in (0..).zip(&tokens) {
-            let row = Row {
-                token: *token,
-                position,
-                sequence: id,
-                logits: false,
-            };
-            cache.decode(&[row]).expect("computed");
-        }
-        cache.computed(id, &tokens);
+        fill(&mut cache, id, &tokens);
         cache.park(id, now);
     }
     assert_eq!(cache.used(), 200, "the long ones gave way");
