@@ -157,6 +157,7 @@ impl<E: Engine> Cache<E> {
         self.kept(tokens).max(original)
     }
 
+    /// What of that the shelf has.
     fn kept(&self, tokens: &[Token]) -> Option<usize> {
         let found = self.shelf.find(tokens)?;
         (found.whole <= self.room()).then_some(found.length)
@@ -177,8 +178,8 @@ impl<E: Engine> Cache<E> {
         fits.then_some((*holders.first()?, length))
     }
 
-    /// Cells that can be had.
-    fn room(&self) -> usize {
+    /// Cells that are free or can be freed at once.
+    pub(super) fn room(&self) -> usize {
         self.shape().cells - self.live()
     }
 

@@ -252,7 +252,7 @@ impl<E: Engine> Scheduler<E> {
             let drafted = self.draft(answers, prompts.map(|need| need.missing).sum());
             let shape = self.cache.shape();
             let budget = Budget {
-                cells: shape.cells - self.cache.live() - drafted,
+                cells: self.cache.room() - drafted,
                 rows: shape.batch_rows - drafted,
                 drafted,
                 row_group: shape.row_group,
