@@ -6,7 +6,9 @@ many answers to learn from for each prompt token that is paid for.
 """
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -44,6 +46,19 @@ class Batch:
     lessons: list[list[tuple[int, int]]]  #: for each of LESSONS the places, flat, and the tokens to know there
 
 
+class Answer(NamedTuple):
+    turn: Turn
+    start: int  #: of its tokens in the branch
+    said: Encoding  #: with the end of the turn
+    first: int  #: the first of its tokens that is to be predicted
+    kind: str
+
+
+class Branch(NamedTuple):
+    tokens: list[int]
+    answers: list[Answer]
+
+
 #: Kinds of lessons with the number of the token, of those that a lesson's text has, that is to be known.
 LESSONS = [("place", 0), ("place", 1), ("column", 0), ("answer", 0)]
 ANSWER = LESSONS.index(("answer", 0))
@@ -65,16 +80,33 @@ class Maker:
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text).ids
 
-    def conversation(self, turns: list[Turn]) -> tuple[list[int], list[tuple[int, Encoding]]]:
-        """The tokens, and where each answer begins, with its end-of-turn token."""
-        ids: list[int] = []
+    def answered(self, turn: Turn) -> Encoding:
+        return self.tokenizer.encode(turn.answer + chat.END)
+
+    def conversation(self, turns: list[Turn]) -> Branch:
+        tokens: list[int] = []
         answers = []
         for turn in turns:
-            ids += self.encode(chat.question_text(turn))
-            answer = self.tokenizer.encode(turn.answer + chat.END)
-            answers.append((len(ids), answer))
-            ids += answer.ids + self.encode("\n")
-        return ids[:-1], answers
+            tokens += self.encode(chat.question_text(turn))
+            said = self.answered(turn)
+            answers.append(Answer(turn, len(tokens), said, 0, turn.category))
+            tokens += said.ids + self.encode("\n")
+        return Branch(tokens[:-1], answers)
+
+    def lookup(self, turn: Turn) -> Branch:
+        """An answer without its question, of which the value alone is to be predicted: a quarter of a conversation's tokens
+        for what is mistaken most.
+        """
+        begun, said = self.encode(f"{chat.START}assistant\n"), self.answered(turn)
+        value = said.char_to_token(turn.answer.rindex(turn.value))
+        return Branch(begun + said.ids, [Answer(turn, len(begun), said, value, "lookup")])
+
+    def branches(self, talk: Dialogues, number: int, practice: bool) -> Iterator[Branch]:
+        for _ in range(number):
+            yield self.conversation(talk.conversation())
+            turn = talk.lookup() if practice else None
+            if turn:
+                yield self.lookup(turn)
 
     def batch(self, mix: Mix, sequences: int) -> Batch:
         shape = (sequences, mix.length)
@@ -90,14 +122,13 @@ class Maker:
             [],
             [[] for _ in LESSONS],
         )
-        following = np.zeros(shape, np.int64)
-        answer = np.zeros(shape, np.int64)
+        turn = np.zeros(shape, np.int64)
         for row in range(sequences):
-            self.fill(b, mix, row, following[row], answer[row])
-        b.targets, b.turn = following[b.wanted], answer[b.wanted]
+            self.fill(b, mix, row, turn[row])
+        b.targets, b.turn = np.roll(b.ids, -1, 1)[b.wanted], turn[b.wanted]
         return b
 
-    def fill(self, b: Batch, mix: Mix, row: int, following: np.ndarray, answer: np.ndarray) -> None:
+    def fill(self, b: Batch, mix: Mix, row: int, turn: np.ndarray) -> None:
         rng, at, number = self.rng, 0, 0
         while at < mix.length - 120:
             room = mix.length - at
@@ -123,22 +154,23 @@ class Maker:
             root, at = len(ids), at + len(ids)
             asked = PRACTISED_IN.get(layout, PRACTISED) if mix.practice else None
             talk = Dialogues(rng, store, tools, mix.held_out_phrases, asked, mix.practice)
-            branches = max(12, int(1.5 * count)) + 3 * len(tools)
-            for branch in range(1, branches + 1):
-                turns = talk.conversation()
-                tokens, answers = self.conversation(turns)
-                if at + len(tokens) > mix.length:
+            most = max(12, int(1.5 * count)) + 3 * len(tools)
+            for name, branch in enumerate(self.branches(talk, most, mix.practice), 1):
+                if at + len(branch.tokens) > mix.length:
                     break
-                self.put(b, row, at, tokens, root, number, branch)
-                for turn, (start, said) in zip(turns, answers):
-                    end = start + len(said.ids)
-                    b.wanted[row, at + start - 1 : at + end - 1] = True
-                    following[at + start - 1 : at + end - 1] = tokens[start:end]
-                    answer[at + start - 1 : at + end - 1] = len(b.kinds)
-                    self.foresee(b, row * mix.length + at + start, turn, said)
-                    b.kinds.append(turn.category)
+                self.put(b, row, at, branch.tokens, root, number, name)
+                for answer in branch.answers:
+                    self.want(b, row, at + answer.start, answer, turn)
                     b.layouts.append(layout)
-                at += len(tokens)
+                at += len(branch.tokens)
+
+    def want(self, b: Batch, row: int, at: int, answer: Answer, turn: np.ndarray) -> None:
+        """Notes what is to be predicted of the next answer, which begins at place `at` of its row."""
+        predicted = slice(at + answer.first - 1, at + len(answer.said.ids) - 1)
+        b.wanted[row, predicted] = True
+        turn[predicted] = len(b.kinds)
+        self.foresee(b, row * b.ids.shape[1] + at, answer.turn, answer.said)
+        b.kinds.append(answer.kind)
 
     def teach(self, b: Batch, at: int, system: Encoding, start: int, lessons: list[Lesson]) -> None:
         """Notes what is to be known at which tokens of a system turn, which begins at place `at` and has the prompt from

@@ -93,6 +93,10 @@ def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__)
     cli.add_argument("build", type=Path, help="folder of tokenizer.json and checkpoint.pt")
     cli.add_argument("gguf", type=Path)
+    cli.add_argument(
+        "--blend", type=Path, metavar="GGUF", help="average with the weights that training went on from (`train.py --from`)"
+    )
+    cli.add_argument("--share", type=float, default=0.6, help="of the checkpoint in that average (default 0.6)")
     cli.add_argument("--vocabulary", action="store_true", help="only take tokenizer.json out of the GGUF")
     args = cli.parse_args()
     if args.vocabulary:
@@ -100,7 +104,11 @@ def main() -> None:
         return
     vocabulary = json.loads((args.build / "tokenizer.json").read_text())
     saved = torch.load(args.build / "checkpoint.pt", weights_only=True)
-    write(args.gguf, saved["model"], Shape(vocabulary=len(vocabulary["tokens"])), vocabulary)
+    weights = saved["model"]
+    if args.blend:
+        others = read(args.blend)
+        weights = {name: torch.lerp(others[name], own, args.share) for name, own in weights.items()}
+    write(args.gguf, weights, Shape(vocabulary=len(vocabulary["tokens"])), vocabulary)
     print(f"{args.gguf}: {args.gguf.stat().st_size / 1e6:.1f} MB after {saved['seen'] / 1e6:.1f} M tokens")
 
 
