@@ -1,6 +1,6 @@
 """Batches: stores packed into sequences, each a system prompt with many conversations that do not see one another.
 
-All conversations about a store share its system prompt, as a tree: a token sees the tokens before it in its own
+Between them are lookups: answers without a question, for their value. All conversations about a store share its system prompt, as a tree: a token sees the tokens before it in its own
 conversation and in the prompt, and its position counts on from the prompt's end. That is what inference sees, with
 many answers to learn from for each prompt token that is paid for.
 """
@@ -37,7 +37,7 @@ class Batch:
     ids: np.ndarray  #: [sequence, place]
     positions: np.ndarray
     store: np.ndarray  #: which store a token belongs to; -1 is padding
-    branch: np.ndarray  #: which conversation, 0 for the system prompt
+    branch: np.ndarray  #: which conversation or lookup, 0 for the system prompt
     wanted: np.ndarray  #: whether the next token is to be predicted
     targets: np.ndarray  #: those next tokens, flat, in order
     turn: np.ndarray  #: for each target the number of its answer
@@ -94,15 +94,16 @@ class Maker:
         return Branch(tokens[:-1], answers)
 
     def lookup(self, turn: Turn) -> Branch:
-        """An answer without its question, of which the value alone is to be predicted: a quarter of a conversation's tokens
-        for what is mistaken most.
+        """An answer without its question, to be predicted from its value on: a quarter of a conversation's tokens for what
+        is mistaken most.
         """
         begun, said = self.encode(f"{chat.START}assistant\n"), self.answered(turn)
-        value = said.char_to_token(turn.answer.rindex(turn.value))
+        value = self.value_token(turn, said)
         return Branch(begun + said.ids, [Answer(turn, len(begun), said, value, "lookup")])
 
-    def branches(self, talk: Dialogues, number: int, practice: bool) -> Iterator[Branch]:
-        for _ in range(number):
+    def branches(self, talk: Dialogues, conversations: int, practice: bool) -> Iterator[Branch]:
+        """So many conversations, in practice with lookups between them."""
+        for _ in range(conversations):
             yield self.conversation(talk.conversation())
             turn = talk.lookup() if practice else None
             if turn:
@@ -122,13 +123,13 @@ class Maker:
             [],
             [[] for _ in LESSONS],
         )
-        turn = np.zeros(shape, np.int64)
+        numbers = np.zeros(shape, np.int64)
         for row in range(sequences):
-            self.fill(b, mix, row, turn[row])
-        b.targets, b.turn = np.roll(b.ids, -1, 1)[b.wanted], turn[b.wanted]
+            self.fill(b, mix, row, numbers[row])
+        b.targets, b.turn = np.roll(b.ids, -1, 1)[b.wanted], numbers[b.wanted]
         return b
 
-    def fill(self, b: Batch, mix: Mix, row: int, turn: np.ndarray) -> None:
+    def fill(self, b: Batch, mix: Mix, row: int, numbers: np.ndarray) -> None:
         rng, at, number = self.rng, 0, 0
         while at < mix.length - 120:
             room = mix.length - at
@@ -155,20 +156,20 @@ class Maker:
             asked = PRACTISED_IN.get(layout, PRACTISED) if mix.practice else None
             talk = Dialogues(rng, store, tools, mix.held_out_phrases, asked, mix.practice)
             most = max(12, int(1.5 * count)) + 3 * len(tools)
-            for name, branch in enumerate(self.branches(talk, most, mix.practice), 1):
+            for place, branch in enumerate(self.branches(talk, most, mix.practice), 1):
                 if at + len(branch.tokens) > mix.length:
                     break
-                self.put(b, row, at, branch.tokens, root, number, name)
+                self.put(b, row, at, branch.tokens, root, number, place)
                 for answer in branch.answers:
-                    self.want(b, row, at + answer.start, answer, turn)
+                    self.want(b, row, at + answer.start, answer, numbers)
                     b.layouts.append(layout)
                 at += len(branch.tokens)
 
-    def want(self, b: Batch, row: int, at: int, answer: Answer, turn: np.ndarray) -> None:
-        """Notes what is to be predicted of the next answer, which begins at place `at` of its row."""
+    def want(self, b: Batch, row: int, at: int, answer: Answer, numbers: np.ndarray) -> None:
+        """Notes what is to be predicted of the next answer, which begins at place `at` of its row, and its number there."""
         predicted = slice(at + answer.first - 1, at + len(answer.said.ids) - 1)
         b.wanted[row, predicted] = True
-        turn[predicted] = len(b.kinds)
+        numbers[predicted] = len(b.kinds)
         self.foresee(b, row * b.ids.shape[1] + at, answer.turn, answer.said)
         b.kinds.append(answer.kind)
 
@@ -187,11 +188,16 @@ class Maker:
                     b.lessons[number] += [(at + place, token) for place in range(first, last + 1)]
 
     @staticmethod
+    def value_token(turn: Turn, answer: Encoding) -> int:
+        """The token of an answer that its value begins in."""
+        return answer.char_to_token(turn.answer.rindex(turn.value))
+
+    @staticmethod
     def foresee(b: Batch, at: int, turn: Turn, answer: Encoding) -> None:
         """Notes in which tokens of an answer, which begins at place `at`, its value is to be known."""
         if turn.category not in FORESEEN or turn.value not in turn.answer:
             return
-        value = answer.char_to_token(turn.answer.rindex(turn.value))
+        value = Maker.value_token(turn, answer)
         for token in range(max(0, value - 4), value):
             b.lessons[ANSWER].append((at + token, answer.ids[value]))
 

@@ -47,11 +47,10 @@ class Turn:
 
 #: How often customers ask for a product's price, place, stock, whether it is there, and about it.
 ASKED = (27, 32, 31, 6, 4)
-#: How often they ask for products, for ones that are not there, about the store, and for something else; with tools, and
-#: without.
-TALKED = ((33, 38, 15, 14), (65, 15, 15, 5))
-#: In practice, which has more of what is mistaken.
-PRACTISED_TALK = ((38, 38, 12, 12), (74, 14, 9, 3))
+#: How often they ask for products that are there, for ones that are not, about the store, and for something else; of a
+#: store with tools (True) and without. In practice more for products.
+SUBJECTS = {True: (33, 38, 15, 14), False: (65, 15, 15, 5)}
+PRACTISED_SUBJECTS = {True: (38, 38, 12, 12), False: (74, 14, 9, 3)}
 #: What a tool for opening hours is asked for, if the customer names no day: "today".
 ASKED_DAYS = [day.lower() for day in LONG_DAYS] + ["tomorrow"]
 #: What a product tool answers when it finds nothing.
@@ -128,7 +127,7 @@ class Dialogues:
     ) -> None:
         self.rng, self.store, self.held_out = rng, store, held_out or {}
         self.asks = asked or ASKED
-        self.talk = PRACTISED_TALK if practice else TALKED
+        self.subjects = PRACTISED_SUBJECTS if practice else SUBJECTS
         self.likely = likely(store.products) if practice else None
         self.tools = {tool.purpose: tool for tool in tools}
 
@@ -270,11 +269,14 @@ class Dialogues:
         return turns
 
     def lookup(self) -> Turn | None:
-        """An answer that tells what its value is by what stands before it; none if chance chose a product that lacks it."""
+        """An answer whose words before the value tell what is looked up; none if chance chose something else.
+
+        "… is out of stock" is not one: behind "is" nothing tells whether the place or the stock is meant.
+        """
         if not self.store.products:
             return None
         p, attribute = self.asked()[0], self.rng.choices(("price", "place", "stock"), self.asks[:3])[0]
-        turn = self.without_tools().answer(p, attribute, "")
+        turn = self.answer(p, attribute, "")
         return turn if turn.category in ("price", "aisle", "stock") and turn.value != "out of stock" else None
 
     def absent_turns(self) -> list[Turn]:
@@ -356,7 +358,7 @@ class Dialogues:
         return [Turn(user.lower() if rng.random() < 0.3 else user, answer, "small talk", answer)]
 
     def conversation(self) -> list[Turn]:
-        products, absent, topic, other = self.talk[0 if self.tools else 1]
+        products, absent, topic, other = self.subjects[bool(self.tools)]
         turns = self.rng.choices(
             (self.product_turns, self.absent_turns, self.topic_turns, self.other_turns),
             (products if self.store.products else 0, absent, topic, other),

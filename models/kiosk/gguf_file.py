@@ -80,6 +80,13 @@ def read(path: Path) -> dict[str, Tensor]:
     return {t.name.removesuffix(".weight"): torch.tensor(gguf.dequantize(t.data, t.tensor_type)) for t in tensors}
 
 
+def mean(ours: dict[str, Tensor], others: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The average of two models, the first with this share."""
+    if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in others.items()}:
+        raise SystemExit("the models to be averaged differ in shape")
+    return {name: torch.lerp(others[name], own, share) for name, own in ours.items()}
+
+
 def read_vocabulary(path: Path) -> dict:
     fields = gguf.GGUFReader(path).fields
     return {part: fields[f"tokenizer.ggml.{part}"].contents() for part in ("tokens", "merges")}
@@ -106,8 +113,9 @@ def main() -> None:
     saved = torch.load(args.build / "checkpoint.pt", weights_only=True)
     weights = saved["model"]
     if args.blend:
-        others = read(args.blend)
-        weights = {name: torch.lerp(others[name], own, args.share) for name, own in weights.items()}
+        if read_vocabulary(args.blend) != vocabulary:
+            cli.error(f"--blend {args.blend}: another vocabulary; only weights that training went on from can be averaged")
+        weights = mean(weights, read(args.blend), args.share)
     write(args.gguf, weights, Shape(vocabulary=len(vocabulary["tokens"])), vocabulary)
     print(f"{args.gguf}: {args.gguf.stat().st_size / 1e6:.1f} MB after {saved['seen'] / 1e6:.1f} M tokens")
 

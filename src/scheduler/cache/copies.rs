@@ -1,10 +1,11 @@
 //! Copies of cells: from bank to bank, so that requests with the same beginning are computed side
-//! by side, and to and from the shelf beside the cells.
+//! by side, and to and from the shelf beside the cells; and the choice between a copy and shared cells.
 
 use std::time::Instant;
 
-use super::{Cache, SeqId, Token, WORTH_COPYING};
-use crate::engine::Engine;
+use super::Cache;
+use crate::engine::{Engine, SeqId, Token};
+use crate::scheduler::shelf::WORTH_COPYING;
 
 /// So many bytes go to the shelf at once where nothing needs their cells: more would be a pause.
 const COPIED_AT_ONCE: usize = 32 << 20;

@@ -59,7 +59,7 @@ def test_a_bias_that_is_wrong_is_named(server, bias):
 @pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty"])
 def test_a_penalty_makes_answers_less_repetitive(server, penalty):
     def counts(**parameters) -> list[Counter]:
-        answers = [server.chat(QUESTION, max_tokens=150, ignore_eos=True, temperature=1.5, seed=seed, logprobs=True, **parameters) for seed in range(6)]
+        answers = [server.chat(QUESTION, max_tokens=60, ignore_eos=True, temperature=1.5, seed=seed, logprobs=True, **parameters) for seed in range(24)]
         assert all(answer.status == 200 for answer in answers)
         return [Counter(token["token"] for token in answer.json()["choices"][0]["logprobs"]["content"]) for answer in answers]
 
@@ -75,7 +75,8 @@ def test_a_negative_penalty_is_taken(server, penalty):
 
 
 def test_a_seed_gives_the_same_alone_and_among_eight_others(server):
-    sampled = {"temperature": 1.2, "top_p": 0.95, "max_tokens": 60, "ignore_eos": True}
+    # Far behind the answer's end thousands of tokens are as likely, and how llama.cpp rounds in a batch of nine decides.
+    sampled = {"temperature": 1.2, "top_p": 0.95, "max_tokens": 24, "ignore_eos": True}
     alone = text(server.chat(QUESTION, seed=42, **sampled))
     with ThreadPoolExecutor(9) as clients:
         others = [clients.submit(server.chat, f"{QUESTION} {'And the next one? ' * number}", seed=number, **sampled) for number in range(8)]
