@@ -1,8 +1,9 @@
 """Batches: stores packed into sequences, each a system prompt with many conversations that do not see one another.
 
-Between them are lookups: answers without a question, for their value. All conversations about a store share its system prompt, as a tree: a token sees the tokens before it in its own
+All conversations about a store share its system prompt, as a tree: a token sees the tokens before it in its own
 conversation and in the prompt, and its position counts on from the prompt's end. That is what inference sees, with
-many answers to learn from for each prompt token that is paid for.
+many answers to learn from for each prompt token that is paid for. Between the conversations are lookups: answers
+without a question, to learn their value alone.
 """
 
 import random
