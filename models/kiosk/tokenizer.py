@@ -2,7 +2,8 @@
 
 Merges are learnt on lower-case letters and mirrored: `oat`, `Oat`, ` oat` and ` Oat` split at the same places,
 and the space joins the first piece last. A name in a question then has the same pieces as in the facts, which
-makes looking it up far easier to learn. Digits go in pairs: a number of one token is looked up whole, while the second
+makes looking it up far easier to learn. No piece is a word that is kept for evaluation: training would never show it, so
+it would mean nothing (`untaught`). Digits go in pairs: a number of one token is looked up whole, while the second
 digit of `26` is easily taken from another number that starts with a 2. The pre-tokenizer is the one llama.cpp calls
 `dbrx`: Qwen2's with up to three digits a word.
 """
@@ -21,7 +22,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 import chat
 from dialogue import Dialogues
 from layouts import system_prompt
-from names import MODIFIERS, NOUNS, Names
+from names import EVALUATION_WORDS, MODIFIERS, NOUNS, Names, held_out
 from store import make_store
 from tools import make_tools
 
@@ -61,8 +62,8 @@ def sample_text(seed: int, stores: int, words: tuple[str, ...]) -> str:
     return re.sub(r"<\|.*?\|>|</?tool_call>", " ", "".join(parts))
 
 
-def learn_pieces(counts: Counter[str], number: int) -> list[tuple[str, str]]:
-    """Plain BPE on words: the most frequent neighbours merge, again and again."""
+def learn_pieces(counts: Counter[str], number: int, kept: set[str]) -> list[tuple[str, str]]:
+    """Plain BPE on words: the most frequent neighbours merge, again and again, but never to a word of `kept`."""
     words = [(list(word), n) for word, n in counts.items()]
     merges = []
     for _ in range(number):
@@ -70,7 +71,7 @@ def learn_pieces(counts: Counter[str], number: int) -> list[tuple[str, str]]:
         for pieces, n in words:
             for pair in zip(pieces, pieces[1:]):
                 pairs[pair] += n
-        (a, b), _ = max(pairs.items(), key=lambda item: (item[1], item[0]))
+        (a, b), _ = max((item for item in pairs.items() if "".join(item[0]) not in kept), key=lambda i: (i[1], i[0]))
         merges.append((a, b))
         for pieces, _ in words:
             i = 0
@@ -97,9 +98,10 @@ def build(text: str, words: tuple[str, ...]) -> dict:
     letters: Counter[str] = Counter()
     for run, n in runs.items():
         letters[run.strip().lower()] += min(n, 3000)
+    kept = {word for word in (*words, *MODIFIERS, *NOUNS) if held_out(word)}
     for word in (*words, *MODIFIERS, *NOUNS):
-        letters[word] += 4
-    lower = learn_pieces(letters, PIECES)
+        letters[word] += 0 if word in kept else 4
+    lower = learn_pieces(letters, PIECES, kept)
     ranks = {pair: i for i, pair in enumerate(lower)}
     starts: dict[str, Counter[str]] = {form: Counter() for form in ("plain", "capital", "spaced", "capital spaced")}
     for run, n in runs.items():
@@ -165,6 +167,14 @@ def load(path: Path) -> Tokenizer:
     return tokenizer
 
 
+def untaught(tokenizer: Tokenizer, text: str) -> set[str]:
+    """The tokens in words kept for evaluation that a text of training lacks: nothing gives them a meaning."""
+    known = set(tokenizer.encode(text).ids)
+    kept = [word for word in (*MODIFIERS, *NOUNS, *EVALUATION_WORDS) if held_out(word)]
+    spelled = [form for word in kept for form in (word, word.capitalize(), f" {word}", f" {word.capitalize()}")]
+    return {tokenizer.id_to_token(i) for form in spelled for i in tokenizer.encode(form).ids if i not in known}
+
+
 def english_words() -> tuple[str, ...]:
     """The EFF's long word list (CC BY 3.0), from the package `xkcdpass`; for training only."""
     text = (Path(xkcdpass.__file__).parent / "static" / "eff-long").read_text()
@@ -174,7 +184,9 @@ def english_words() -> tuple[str, ...]:
 if __name__ == "__main__":
     words = english_words()
     target = Path(sys.argv[1])
-    target.write_text(json.dumps(build(sample_text(1, 2500, words), words), ensure_ascii=False))
+    text = sample_text(1, 2500, words)
+    target.write_text(json.dumps(build(text, words), ensure_ascii=False))
     tokenizer = load(target)
-    text = sample_text(2, 200, words)
+    if lost := untaught(tokenizer, text):
+        raise SystemExit(f"{target}: training never shows {sorted(lost)}")
     print(f"{tokenizer.get_vocab_size()} tokens, {len(text) / len(tokenizer.encode(text).ids):.2f} characters a token")
