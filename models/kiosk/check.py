@@ -1,5 +1,5 @@
-"""Checks that llama.cpp agrees with training about a GGUF (the same prompt text, the same tokens, the same logits), and
-that no phrasing kept for evaluation can be said in training, and no word kept for it has a token that training never shows.
+"""Checks that llama.cpp agrees with training about a GGUF (the same prompt text, the same tokens, the same logits), that
+no phrasing kept for evaluation can be said in training, and that training shows the tokens of the words kept for it.
 """
 
 import argparse

@@ -69,6 +69,9 @@ FORESEEN = ("aisle", "stock")
 PRACTISED = (20, 30, 40, 6, 4)
 PRACTISED_IN = {"by aisle": (15, 55, 20, 6, 4), "table": (15, 28, 47, 6, 4), "csv": (15, 28, 47, 6, 4)}
 
+#: Lookups behind each conversation, where not two: in tables most of what is mistaken is the column.
+LOOKUPS = {"table": 4, "csv": 4}
+
 
 def nothing(store: Store) -> Store:
     return replace(store, products=[], facts={})
@@ -102,13 +105,12 @@ class Maker:
         value = self.value_token(turn, said)
         return Branch(begun + said.ids, [Answer(turn, len(begun), said, value, "lookup")])
 
-    def branches(self, talk: Dialogues, conversations: int, practice: bool) -> Iterator[Branch]:
-        """So many conversations, in practice with lookups between them."""
+    def branches(self, talk: Dialogues, conversations: int, lookups: int) -> Iterator[Branch]:
+        """So many conversations, behind each so many lookups at most."""
         for _ in range(conversations):
             yield self.conversation(talk.conversation())
-            turn = talk.lookup() if practice else None
-            if turn:
-                yield self.lookup(turn)
+            turns = [talk.lookup() for _ in range(lookups)]
+            yield from (self.lookup(turn) for turn in turns if turn)
 
     def batch(self, mix: Mix, sequences: int) -> Batch:
         shape = (sequences, mix.length)
@@ -138,7 +140,7 @@ class Maker:
             count = min(
                 int(low * (high / low) ** rng.random() + 0.5), max(1, room // 45)
             )  # as many small as large stores
-            store = make_store(Names(rng, mix.held_out_names, self.words), count)
+            store = make_store(Names(rng, mix.held_out_names, self.words), count, mix.practice)
             tools = make_tools(rng, mix.practice) if rng.random() < 0.5 else []
             prompt, layout, lessons = lesson_prompt(rng, store, mix.practice)
             text = chat.system_text(prompt, tools, rng.random() < 0.5)
@@ -157,7 +159,8 @@ class Maker:
             asked = PRACTISED_IN.get(layout, PRACTISED) if mix.practice else None
             talk = Dialogues(rng, store, tools, mix.held_out_phrases, asked, mix.practice)
             most = max(12, int(1.5 * count)) + 3 * len(tools)
-            for place, branch in enumerate(self.branches(talk, most, mix.practice), 1):
+            lookups = LOOKUPS.get(layout, 2) if mix.practice else 0
+            for place, branch in enumerate(self.branches(talk, most, lookups), 1):
                 if at + len(branch.tokens) > mix.length:
                     break
                 self.put(b, row, at, branch.tokens, root, number, place)

@@ -240,16 +240,20 @@ def weighted(
     return rng.choices([c for _, c in choices], [w for w, _ in choices])[0]
 
 
-def make_store(names: Names, count: int) -> Store:
+#: How often one way of writing names in eight is capitals; in practice more often.
+CAPITALS = {False: 0.15, True: 0.5}
+
+
+def make_store(names: Names, count: int, practice: bool = False) -> Store:
+    """So many products and some facts; to `practice` more stores that write names in capitals."""
     rng = names.rng
     money, code = weighted(rng, MONEY), weighted(rng, CODES)
     if rng.random() < 0.3:  # few places, with many products each
         places = [code(rng) for _ in range(rng.randint(2, 8))]
         code = lambda rng: rng.choice(places)  # noqa: E731
     unit = rng.choices(list(PREPOSITION), (16, 2, 1, 1, 1, 1, 1))[0]
-    case = rng.choice(
-        (title, title, sentence_case, sentence_case, str, str, str.upper if rng.random() < 0.15 else title, None)
-    )
+    capitals = str.upper if rng.random() < CAPITALS[practice] else title
+    case = rng.choice((title, title, sentence_case, sentence_case, str, str, capitals, None))
     present = {f: rng.random() < p for f, p in (("price", 0.95), ("code", 0.88), ("stock", 0.72))}
     if not any(present.values()):
         present["price"] = True

@@ -2,10 +2,10 @@
 
 Merges are learnt on lower-case letters and mirrored: `oat`, `Oat`, ` oat` and ` Oat` split at the same places,
 and the space joins the first piece last. A name in a question then has the same pieces as in the facts, which
-makes looking it up far easier to learn. No piece is a word that is kept for evaluation: training would never show it, so
-it would mean nothing (`untaught`). Digits go in pairs: a number of one token is looked up whole, while the second
-digit of `26` is easily taken from another number that starts with a 2. The pre-tokenizer is the one llama.cpp calls
-`dbrx`: Qwen2's with up to three digits a word.
+makes looking it up far easier to learn. No piece is a word that is kept for evaluation, because training would never
+show it. Digits go in pairs: a number of one token is looked up whole, while the second digit of `26` is easily taken
+from another number that starts with a 2. The pre-tokenizer is the one llama.cpp calls `dbrx`: Qwen2's with up to three
+digits a word.
 """
 
 import json
