@@ -69,8 +69,9 @@ FORESEEN = ("aisle", "stock")
 PRACTISED = (20, 30, 40, 6, 4)
 PRACTISED_IN = {"by aisle": (15, 55, 20, 6, 4), "table": (15, 28, 47, 6, 4), "csv": (15, 28, 47, 6, 4)}
 
-#: Lookups behind each conversation, where not two: in tables most of what is mistaken is the column.
-LOOKUPS = {"table": 4, "csv": 4}
+#: How many lookups training tries behind each conversation, by layout where it is special: in tables most of what is
+#: mistaken is the column.
+LOOKUPS, LOOKUPS_IN = 2, {"table": 4, "csv": 4}
 
 
 def nothing(store: Store) -> Store:
@@ -106,11 +107,14 @@ class Maker:
         return Branch(begun + said.ids, [Answer(turn, len(begun), said, value, "lookup")])
 
     def branches(self, talk: Dialogues, conversations: int, lookups: int) -> Iterator[Branch]:
-        """So many conversations, behind each so many lookups at most."""
+        """So many conversations, behind each so many lookups at most, none of them twice."""
+        said = set()
         for _ in range(conversations):
             yield self.conversation(talk.conversation())
-            turns = [talk.lookup() for _ in range(lookups)]
-            yield from (self.lookup(turn) for turn in turns if turn)
+            for turn in (talk.lookup() for _ in range(lookups)):
+                if turn and turn.answer not in said:
+                    said.add(turn.answer)
+                    yield self.lookup(turn)
 
     def batch(self, mix: Mix, sequences: int) -> Batch:
         shape = (sequences, mix.length)
@@ -159,7 +163,7 @@ class Maker:
             asked = PRACTISED_IN.get(layout, PRACTISED) if mix.practice else None
             talk = Dialogues(rng, store, tools, mix.held_out_phrases, asked, mix.practice)
             most = max(12, int(1.5 * count)) + 3 * len(tools)
-            lookups = LOOKUPS.get(layout, 2) if mix.practice else 0
+            lookups = LOOKUPS_IN.get(layout, LOOKUPS) if mix.practice else 0
             for place, branch in enumerate(self.branches(talk, most, lookups), 1):
                 if at + len(branch.tokens) > mix.length:
                     break

@@ -51,9 +51,10 @@ ASKED = (27, 32, 31, 6, 4)
 #: store with tools (True) and without. In practice more for products.
 SUBJECTS = {True: (33, 38, 15, 14), False: (65, 15, 15, 5)}
 PRACTISED_SUBJECTS = {True: (38, 38, 12, 12), False: (74, 14, 9, 3)}
-#: How often customers call a product by a part of its name, and how often they say one for many or many for one; in
-#: practice more often, because both are mistaken more.
-PART, OTHER_NUMBER = {False: 0.12, True: 0.25}, {False: 0.08, True: 0.18}
+#: How often customers call a product by a part of its name, and how often they say it in the singular for the plural or
+#: the other way round. In practice more often, because both are mistaken more.
+PART, PRACTISED_PART = 0.12, 0.25
+OTHER_NUMBER, PRACTISED_OTHER_NUMBER = 0.08, 0.18
 #: What a tool for opening hours is asked for, if the customer names no day: "today".
 ASKED_DAYS = [day.lower() for day in LONG_DAYS] + ["tomorrow"]
 #: What a product tool answers when it finds nothing.
@@ -130,7 +131,8 @@ class Dialogues:
     ) -> None:
         self.rng, self.store, self.held_out = rng, store, held_out or {}
         self.asks = asked or ASKED
-        self.practice = practice
+        self.part = PRACTISED_PART if practice else PART
+        self.other_number = PRACTISED_OTHER_NUMBER if practice else OTHER_NUMBER
         self.subjects = PRACTISED_SUBJECTS if practice else SUBJECTS
         self.likely = likely(store.products) if practice else None
         self.tools = {tool.purpose: tool for tool in tools}
@@ -185,7 +187,7 @@ class Dialogues:
         rng = self.rng
         p = rng.choices(self.store.products, self.likely)[0] if self.likely else rng.choice(self.store.products)
         words = p.name.split()
-        if len(words) > 1 and rng.random() < PART[self.practice]:
+        if len(words) > 1 and rng.random() < self.part:
             first = rng.random() < 0.6
             part = " ".join(words[1:] if first else words[:-1])
             if sum(part.lower() in other.name.lower() for other in self.store.products) == 1 and len(part) > 3:
@@ -197,7 +199,7 @@ class Dialogues:
         rng = self.rng
         kind = rng.random()
         said = name if kind < 0.3 else title(name.lower()) if kind < 0.36 else name.lower()
-        if rng.random() < OTHER_NUMBER[self.practice]:
+        if rng.random() < self.other_number:
             said = other_number(said)
         return said, rng.choice(("the ", "the ", "the ", "", "", "", "a ", "your ", "some ")) + said
 

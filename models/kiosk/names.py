@@ -101,6 +101,11 @@ def side(words: tuple[str, ...], evaluation: bool) -> list[str]:
     return [w for w in words if held_out(w) == evaluation]
 
 
+def kept_words() -> list[str]:
+    """The words of evaluation's names, which training never says."""
+    return side((*MODIFIERS, *NOUNS, *EVALUATION_WORDS), True)
+
+
 class Names:
     """Draws product names from one side of the split.
 

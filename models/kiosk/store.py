@@ -240,8 +240,8 @@ def weighted(
     return rng.choices([c for _, c in choices], [w for w, _ in choices])[0]
 
 
-#: How often one way of writing names in eight is capitals; in practice more often.
-CAPITALS = {False: 0.15, True: 0.5}
+#: How often the seventh of a store's eight ways to write names is capitals and not title case; in practice more often.
+CAPITALS, PRACTISED_CAPITALS = 0.15, 0.5
 
 
 def make_store(names: Names, count: int, practice: bool = False) -> Store:
@@ -252,7 +252,7 @@ def make_store(names: Names, count: int, practice: bool = False) -> Store:
         places = [code(rng) for _ in range(rng.randint(2, 8))]
         code = lambda rng: rng.choice(places)  # noqa: E731
     unit = rng.choices(list(PREPOSITION), (16, 2, 1, 1, 1, 1, 1))[0]
-    capitals = str.upper if rng.random() < CAPITALS[practice] else title
+    capitals = str.upper if rng.random() < (PRACTISED_CAPITALS if practice else CAPITALS) else title
     case = rng.choice((title, title, sentence_case, sentence_case, str, str, capitals, None))
     present = {f: rng.random() < p for f, p in (("price", 0.95), ("code", 0.88), ("stock", 0.72))}
     if not any(present.values()):

@@ -3,7 +3,7 @@
 Merges are learnt on lower-case letters and mirrored: `oat`, `Oat`, ` oat` and ` Oat` split at the same places,
 and the space joins the first piece last. A name in a question then has the same pieces as in the facts, which
 makes looking it up far easier to learn. No piece is a word that is kept for evaluation, because training would never
-show it. Digits go in pairs: a number of one token is looked up whole, while the second digit of `26` is easily taken
+teach it. Digits go in pairs: a number of one token is looked up whole, while the second digit of `26` is easily taken
 from another number that starts with a 2. The pre-tokenizer is the one llama.cpp calls `dbrx`: Qwen2's with up to three
 digits a word.
 """
@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 import chat
 from dialogue import Dialogues
 from layouts import system_prompt
-from names import EVALUATION_WORDS, MODIFIERS, NOUNS, Names, held_out
+from names import MODIFIERS, NOUNS, Names, kept_words
 from store import make_store
 from tools import make_tools
 
@@ -98,9 +98,10 @@ def build(text: str, words: tuple[str, ...]) -> dict:
     letters: Counter[str] = Counter()
     for run, n in runs.items():
         letters[run.strip().lower()] += min(n, 3000)
-    kept = {word for word in (*words, *MODIFIERS, *NOUNS) if held_out(word)}
+    kept = set(kept_words())
     for word in (*words, *MODIFIERS, *NOUNS):
-        letters[word] += 0 if word in kept else 4
+        if word not in kept:
+            letters[word] += 4
     lower = learn_pieces(letters, PIECES, kept)
     ranks = {pair: i for i, pair in enumerate(lower)}
     starts: dict[str, Counter[str]] = {form: Counter() for form in ("plain", "capital", "spaced", "capital spaced")}
@@ -167,12 +168,16 @@ def load(path: Path) -> Tokenizer:
     return tokenizer
 
 
+def training_text() -> str:
+    """What the vocabulary is learnt from."""
+    return sample_text(1, 2500, english_words())
+
+
 def untaught(tokenizer: Tokenizer, text: str) -> set[str]:
-    """The tokens in words kept for evaluation that a text of training lacks: nothing gives them a meaning."""
-    known = set(tokenizer.encode(text).ids)
-    kept = [word for word in (*MODIFIERS, *NOUNS, *EVALUATION_WORDS) if held_out(word)]
-    spelled = [form for word in kept for form in (word, word.capitalize(), f" {word}", f" {word.capitalize()}")]
-    return {tokenizer.id_to_token(i) for form in spelled for i in tokenizer.encode(form).ids if i not in known}
+    """The tokens in words kept for evaluation that a text of training hardly has: nothing gives them a meaning."""
+    seen = Counter(tokenizer.encode(text).ids)
+    spelled = [form for word in kept_words() for form in (word, word.capitalize(), f" {word}", f" {word.capitalize()}")]
+    return {tokenizer.id_to_token(i) for form in spelled for i in tokenizer.encode(form).ids if seen[i] < 3}
 
 
 def english_words() -> tuple[str, ...]:
@@ -181,12 +186,18 @@ def english_words() -> tuple[str, ...]:
     return tuple(sorted({w for w in text.split() if w.isalpha() and w.islower() and 3 <= len(w) <= 10}))
 
 
-if __name__ == "__main__":
-    words = english_words()
+def main() -> None:
     target = Path(sys.argv[1])
-    text = sample_text(1, 2500, words)
-    target.write_text(json.dumps(build(text, words), ensure_ascii=False))
-    tokenizer = load(target)
+    temporary, text = target.with_suffix(".new"), training_text()
+    temporary.write_text(json.dumps(build(text, english_words()), ensure_ascii=False))
+    tokenizer = load(temporary)
     if lost := untaught(tokenizer, text):
-        raise SystemExit(f"{target}: training never shows {sorted(lost)}")
-    print(f"{tokenizer.get_vocab_size()} tokens, {len(text) / len(tokenizer.encode(text).ids):.2f} characters a token")
+        raise SystemExit(f"{temporary}: training hardly shows {sorted(lost)}")
+    temporary.rename(target)
+    fresh = sample_text(2, 200, english_words())
+    characters = len(fresh) / len(tokenizer.encode(fresh).ids)
+    print(f"{tokenizer.get_vocab_size()} tokens, {characters:.2f} characters a token")
+
+
+if __name__ == "__main__":
+    main()

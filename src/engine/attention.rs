@@ -174,7 +174,7 @@ mod tests {
         // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
         assert_eq!(kiosk.crowd_cells(Attention::Plain), Some(1500));
         assert!(kiosk.most_copied(Attention::Plain) > 2048);
-        assert_eq!(kiosk.buffer_bytes(options, 2141) >> 20, 32);
+        assert_eq!(kiosk.buffer_bytes(options, 2136) >> 20, 32);
         let banks = |bytes: u64| Attention::Plain.banks(Some(bytes << 20), 1 << 30);
         assert_eq!([0, 54, 300, 5000].map(banks), [8, 8, 3, 1]);
         assert_eq!(Attention::Plain.banks(Some(54 << 20), 256 << 20), 4);
