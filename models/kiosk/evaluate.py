@@ -218,6 +218,7 @@ def main() -> None:
     cli.add_argument(
         "--limit", type=int, default=50, metavar="N", help="questions for each row and length (default 50)"
     )
+    cli.add_argument("--first", type=int, default=0, metavar="N", help="of the questions (default 0; 1000 asks others)")
     layouts = [name for _, _, name, _ in LAYOUTS]
     cli.add_argument("--layout", choices=layouts, help="only stores whose products are laid out so")
     cli.add_argument("--clients", type=int, default=8, help="requests at once")
@@ -229,7 +230,7 @@ def main() -> None:
     args = cli.parse_args()
 
     client = Client(args.url, args.model, args.key)
-    numbers = range(args.limit)
+    numbers = range(args.first, args.first + args.limit)
     cases = [make_case(row, length, n, args.layout) for row in ROWS for length in LENGTHS for n in numbers] + by_hand()
     with ThreadPoolExecutor(args.clients) as pool:
         results = list(pool.map(client.run, cases))
