@@ -5,6 +5,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import phrases
 import topics
@@ -47,14 +48,21 @@ class Turn:
 
 #: How often customers ask for a product's price, place, stock, whether it is there, and about it.
 ASKED = (27, 32, 31, 6, 4)
-#: How often they ask for products that are there, for ones that are not, about the store, and for something else; of a
-#: store with tools (True) and without. In practice more for products.
-SUBJECTS = {True: (33, 38, 15, 14), False: (65, 15, 15, 5)}
-PRACTISED_SUBJECTS = {True: (38, 38, 12, 12), False: (74, 14, 9, 3)}
-#: How often customers call a product by a part of its name, and how often they say it in the singular for the plural or
-#: the other way round. In practice more often, because both are mistaken more.
-PART, PRACTISED_PART = 0.12, 0.25
-OTHER_NUMBER, PRACTISED_OTHER_NUMBER = 0.08, 0.18
+
+
+class Habits(NamedTuple):
+    """How customers ask."""
+
+    #: How often for products that are there, for ones that are not, about the store, and for something else; of a store
+    #: with tools (True) and without.
+    subjects: dict[bool, tuple[int, int, int, int]]
+    part: float  #: how often they call a product by a part of its name
+    other_number: float  #: how often they say it in the singular for the plural or the other way round
+
+
+USUAL = Habits({True: (33, 38, 15, 14), False: (65, 15, 15, 5)}, part=0.12, other_number=0.08)
+#: More for products, and more of what is mistaken more.
+IN_PRACTICE = Habits({True: (38, 38, 12, 12), False: (74, 14, 9, 3)}, part=0.25, other_number=0.18)
 #: What a tool for opening hours is asked for, if the customer names no day: "today".
 ASKED_DAYS = [day.lower() for day in LONG_DAYS] + ["tomorrow"]
 #: What a product tool answers when it finds nothing.
@@ -131,9 +139,7 @@ class Dialogues:
     ) -> None:
         self.rng, self.store, self.held_out = rng, store, held_out or {}
         self.asks = asked or ASKED
-        self.part = PRACTISED_PART if practice else PART
-        self.other_number = PRACTISED_OTHER_NUMBER if practice else OTHER_NUMBER
-        self.subjects = PRACTISED_SUBJECTS if practice else SUBJECTS
+        self.habits = IN_PRACTICE if practice else USUAL
         self.likely = likely(store.products) if practice else None
         self.tools = {tool.purpose: tool for tool in tools}
 
@@ -187,7 +193,7 @@ class Dialogues:
         rng = self.rng
         p = rng.choices(self.store.products, self.likely)[0] if self.likely else rng.choice(self.store.products)
         words = p.name.split()
-        if len(words) > 1 and rng.random() < self.part:
+        if len(words) > 1 and rng.random() < self.habits.part:
             first = rng.random() < 0.6
             part = " ".join(words[1:] if first else words[:-1])
             if sum(part.lower() in other.name.lower() for other in self.store.products) == 1 and len(part) > 3:
@@ -199,7 +205,7 @@ class Dialogues:
         rng = self.rng
         kind = rng.random()
         said = name if kind < 0.3 else title(name.lower()) if kind < 0.36 else name.lower()
-        if rng.random() < self.other_number:
+        if rng.random() < self.habits.other_number:
             said = other_number(said)
         return said, rng.choice(("the ", "the ", "the ", "", "", "", "a ", "your ", "some ")) + said
 
@@ -364,7 +370,7 @@ class Dialogues:
         return [Turn(user.lower() if rng.random() < 0.3 else user, answer, "small talk", answer)]
 
     def conversation(self) -> list[Turn]:
-        products, absent, topic, other = self.subjects[bool(self.tools)]
+        products, absent, topic, other = self.habits.subjects[bool(self.tools)]
         turns = self.rng.choices(
             (self.product_turns, self.absent_turns, self.topic_turns, self.other_turns),
             (products if self.store.products else 0, absent, topic, other),

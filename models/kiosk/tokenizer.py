@@ -187,14 +187,14 @@ def english_words() -> tuple[str, ...]:
 
 
 def main() -> None:
-    target = Path(sys.argv[1])
+    target, words = Path(sys.argv[1]), english_words()
     temporary, text = target.with_suffix(".new"), training_text()
-    temporary.write_text(json.dumps(build(text, english_words()), ensure_ascii=False))
+    temporary.write_text(json.dumps(build(text, words), ensure_ascii=False))
     tokenizer = load(temporary)
     if lost := untaught(tokenizer, text):
         raise SystemExit(f"{temporary}: training hardly shows {sorted(lost)}")
     temporary.rename(target)
-    fresh = sample_text(2, 200, english_words())
+    fresh = sample_text(2, 200, words)
     characters = len(fresh) / len(tokenizer.encode(fresh).ids)
     print(f"{tokenizer.get_vocab_size()} tokens, {characters:.2f} characters a token")
 
