@@ -63,8 +63,9 @@ class Branch(NamedTuple):
 #: Kinds of lessons with the number of the token, of those that a lesson's text has, that is to be known.
 LESSONS = [("place", 0), ("place", 1), ("column", 0), ("answer", 0)]
 ANSWER = LESSONS.index(("answer", 0))
-#: Which values are to be known in the words before them, of an answer that already names the product.
-FORESEEN = ("aisle", "stock")
+#: Which values are to be known in the words before them, and so many of those stand between the product's name and the
+#: space before the value: "is in aisle", "has".
+FORESEEN = {"aisle": 3, "stock": 1}
 #: What customers ask in practice (`dialogue.ASKED`), by layout where it is special: what is hard is asked more often.
 PRACTISED = (20, 30, 40, 6, 4)
 PRACTISED_IN = {"by aisle": (15, 55, 20, 6, 4), "table": (15, 28, 47, 6, 4), "csv": (15, 28, 47, 6, 4)}
@@ -103,7 +104,7 @@ class Maker:
         is mistaken most.
         """
         begun, said = self.encode(f"{chat.START}assistant\n"), self.answered(turn)
-        value = self.value_token(turn, said)
+        value = said.char_to_token(self.value_at(turn) - 1)  # the space before it tells a number from "sold out"
         return Branch(begun + said.ids, [Answer(turn, len(begun), said, value, "lookup")])
 
     def branches(self, talk: Dialogues, conversations: int, lookups: int) -> Iterator[Branch]:
@@ -196,17 +197,18 @@ class Maker:
                     b.lessons[number] += [(at + place, token) for place in range(first, last + 1)]
 
     @staticmethod
-    def value_token(turn: Turn, answer: Encoding) -> int:
-        """The token of an answer that its value begins in."""
-        return answer.char_to_token(turn.answer.rindex(turn.value))
+    def value_at(turn: Turn) -> int:
+        """The character that an answer's value begins with."""
+        return turn.answer.rindex(turn.value)
 
     @staticmethod
     def foresee(b: Batch, at: int, turn: Turn, answer: Encoding) -> None:
         """Notes in which tokens of an answer, which begins at place `at`, its value is to be known."""
         if turn.category not in FORESEEN or turn.value not in turn.answer:
             return
-        value = Maker.value_token(turn, answer)
-        for token in range(max(0, value - 4), value):
+        start = Maker.value_at(turn)
+        space, value = answer.char_to_token(start - 1), answer.char_to_token(start)
+        for token in range(space - FORESEEN[turn.category], value):
             b.lessons[ANSWER].append((at + token, answer.ids[value]))
 
     @staticmethod

@@ -33,6 +33,8 @@ CLAUSES = {
     **topics.CLAUSES,
 }
 UNKNOWN = {"price": "the price", "place": "where it is", "stock": "the stock"}
+#: What an answer says for a stock of zero.
+SOLD_OUT = "sold out"
 
 
 @dataclass
@@ -222,7 +224,10 @@ class Dialogues:
         return Turn(user, f"{before}<tool_call>\n{call}\n</tool_call>", "tool", call)
 
     def answer(self, p: Product, attribute: str, user: str) -> Turn:
-        """The answer about a product that the store has, named as in the facts; unknown when it lacks the attribute."""
+        """The answer about a product that the store has, named as in the facts; unknown when it lacks the attribute.
+
+        Behind the name each attribute has a verb of its own, so that what is looked up is said before its value.
+        """
         name = sentence_case(p.name)
         if attribute == "price" and p.price:
             return Turn(user, f"{name} costs {p.price}.", "price", p.price)
@@ -230,12 +235,12 @@ class Dialogues:
             return Turn(user, f"{name} is {self.place(p)}.", "aisle", p.code)
         if attribute == "stock" and p.stock is not None:
             if p.stock == 0:
-                return Turn(user, f"{name} is out of stock.", "stock", "out of stock")
-            return Turn(user, f"{name} is in stock: {p.stock}.", "stock", str(p.stock))
+                return Turn(user, f"{name} has {SOLD_OUT}.", "stock", SOLD_OUT)
+            return Turn(user, f"{name} has {p.stock} in stock.", "stock", str(p.stock))
         if attribute == "about" and p.price and p.code:
             return Turn(user, f"{name} costs {p.price} and is {self.place(p)}.", "about", p.price)
         if attribute == "sell" and p.stock == 0:
-            return Turn(user, f"{name} is out of stock.", "stock", "out of stock")
+            return Turn(user, f"{name} has {SOLD_OUT}.", "stock", SOLD_OUT)
         if attribute in ("sell", "about"):
             return Turn(user, f"{name}? Yes, we have it.", "sell", "Yes")
         return self.unknown(attribute, p.name, user)
@@ -281,15 +286,12 @@ class Dialogues:
         return turns
 
     def lookup(self) -> Turn | None:
-        """An answer whose words before the value tell what is looked up; none if chance chose something else.
-
-        "… is out of stock" is not one: behind "is" nothing tells whether the place or the stock is meant.
-        """
+        """An answer with a value, whose words before that tell what is looked up; none if chance chose something else."""
         if not self.store.products:
             return None
         p, attribute = self.asked()[0], self.rng.choices(("price", "place", "stock"), self.asks[:3])[0]
         turn = self.answer(p, attribute, "")
-        return turn if turn.category in ("price", "aisle", "stock") and turn.value != "out of stock" else None
+        return turn if turn.category in ("price", "aisle", "stock") else None
 
     def absent_turns(self) -> list[Turn]:
         said, with_article = self.spoken(self.store.absent())
