@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 import chat
-from dialogue import Dialogues, Turn
+from dialogue import IN_PRACTICE, IN_PRACTICE_OF, USUAL, Dialogues, Turn
 from layouts import Lesson, lesson_prompt
 from names import Names
 from store import Store, make_store
@@ -66,10 +66,6 @@ ANSWER = LESSONS.index(("answer", 0))
 #: Which values are to be known in the words before them, and so many of those stand between the product's name and the
 #: space before the value: "is in aisle", "has".
 FORESEEN = {"aisle": 3, "stock": 1}
-#: What customers ask in practice (`dialogue.ASKED`), by layout where it is special: what is hard is asked more often.
-PRACTISED = (20, 30, 40, 6, 4)
-PRACTISED_IN = {"by aisle": (15, 55, 20, 6, 4), "table": (15, 28, 47, 6, 4), "csv": (15, 28, 47, 6, 4)}
-
 #: How many lookups training tries behind each conversation, by layout where it is special: in tables most of what is
 #: mistaken is the column.
 LOOKUPS, LOOKUPS_IN = 2, {"table": 4, "csv": 4}
@@ -161,8 +157,8 @@ class Maker:
             self.put(b, row, at, ids, 0, number, 0)
             self.teach(b, row * mix.length + at, encoded, text.find(prompt), lessons)
             root, at = len(ids), at + len(ids)
-            asked = PRACTISED_IN.get(layout, PRACTISED) if mix.practice else None
-            talk = Dialogues(rng, store, tools, mix.held_out_phrases, asked, mix.practice)
+            habits = IN_PRACTICE_OF.get(layout, IN_PRACTICE) if mix.practice else USUAL
+            talk = Dialogues(rng, store, tools, mix.held_out_phrases, habits)
             most = max(12, int(1.5 * count)) + 3 * len(tools)
             lookups = LOOKUPS_IN.get(layout, LOOKUPS) if mix.practice else 0
             for place, branch in enumerate(self.branches(talk, most, lookups), 1):

@@ -48,23 +48,35 @@ class Turn:
     role: str = "user"
 
 
-#: How often customers ask for a product's price, place, stock, whether it is there, and about it.
-ASKED = (27, 32, 31, 6, 4)
-
-
 class Habits(NamedTuple):
-    """How customers ask."""
+    """What customers ask, and how."""
 
     #: How often for products that are there, for ones that are not, about the store, and for something else; of a store
     #: with tools (True) and without.
     subjects: dict[bool, tuple[int, int, int, int]]
+    #: How often for a product's price, place, stock, whether it is there, and about it.
+    attributes: tuple[int, int, int, int, int]
     part: float  #: how often they call a product by a part of its name
     other_number: float  #: how often they say it in the singular for the plural or the other way round
+    confusing: bool = False  #: whether they ask more for products whose names are mistaken more (`likely`)
 
 
-USUAL = Habits({True: (33, 38, 15, 14), False: (65, 15, 15, 5)}, part=0.12, other_number=0.08)
-#: More for products, and more of what is mistaken more.
-IN_PRACTICE = Habits({True: (38, 38, 12, 12), False: (74, 14, 9, 3)}, part=0.25, other_number=0.18)
+USUAL = Habits(
+    {True: (33, 38, 15, 14), False: (65, 15, 15, 5)}, attributes=(27, 32, 31, 6, 4), part=0.12, other_number=0.08
+)
+#: More for products, and more of what is mistaken more: everywhere, and by layout where that differs.
+IN_PRACTICE = Habits(
+    {True: (38, 38, 12, 12), False: (74, 14, 9, 3)},
+    attributes=(20, 30, 40, 6, 4),
+    part=0.25,
+    other_number=0.18,
+    confusing=True,
+)
+IN_PRACTICE_OF = {
+    "by aisle": IN_PRACTICE._replace(attributes=(15, 55, 20, 6, 4)),
+    "table": IN_PRACTICE._replace(attributes=(15, 28, 47, 6, 4)),
+    "csv": IN_PRACTICE._replace(attributes=(15, 28, 47, 6, 4)),
+}
 #: What a tool for opening hours is asked for, if the customer names no day: "today".
 ASKED_DAYS = [day.lower() for day in LONG_DAYS] + ["tomorrow"]
 #: What a product tool answers when it finds nothing.
@@ -136,13 +148,10 @@ class Dialogues:
         store: Store,
         tools: list[Tool],
         held_out: dict[str, list[str]] | None = None,
-        asked: tuple[int, ...] | None = None,
-        practice: bool = False,
+        habits: Habits = USUAL,
     ) -> None:
-        self.rng, self.store, self.held_out = rng, store, held_out or {}
-        self.asks = asked or ASKED
-        self.habits = IN_PRACTICE if practice else USUAL
-        self.likely = likely(store.products) if practice else None
+        self.rng, self.store, self.held_out, self.habits = rng, store, held_out or {}, habits
+        self.likely = likely(store.products) if habits.confusing else None
         self.tools = {tool.purpose: tool for tool in tools}
 
     def phrase(self, kind: str, known: list[str], **values: str) -> str:
@@ -265,7 +274,7 @@ class Dialogues:
         return BARE.sub(r"\1 ", text).replace("\0", "")
 
     def attribute(self) -> str:
-        return self.rng.choices(("price", "place", "stock", "sell", "about"), self.asks)[0]
+        return self.rng.choices(("price", "place", "stock", "sell", "about"), self.habits.attributes)[0]
 
     def product_turns(self) -> list[Turn]:
         rng = self.rng
@@ -289,7 +298,7 @@ class Dialogues:
         """An answer with a value, whose words before that tell what is looked up; none if chance chose something else."""
         if not self.store.products:
             return None
-        p, attribute = self.asked()[0], self.rng.choices(("price", "place", "stock"), self.asks[:3])[0]
+        p, attribute = self.asked()[0], self.rng.choices(("price", "place", "stock"), self.habits.attributes[:3])[0]
         turn = self.answer(p, attribute, "")
         return turn if turn.category in ("price", "aisle", "stock") else None
 

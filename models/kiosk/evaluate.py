@@ -219,6 +219,7 @@ def main() -> None:
         "--limit", type=int, default=50, metavar="N", help="questions for each row and length (default 50)"
     )
     cli.add_argument("--first", type=int, default=0, metavar="N", help="of the questions (default 0; 1000 asks others)")
+    cli.add_argument("--row", action="append", choices=ROWS, help="only this row of the table; may be given again")
     layouts = [name for _, _, name, _ in LAYOUTS]
     cli.add_argument("--layout", choices=layouts, help="only stores whose products are laid out so")
     cli.add_argument("--clients", type=int, default=8, help="requests at once")
@@ -231,7 +232,9 @@ def main() -> None:
 
     client = Client(args.url, args.model, args.key)
     numbers = range(args.first, args.first + args.limit)
-    cases = [make_case(row, length, n, args.layout) for row in ROWS for length in LENGTHS for n in numbers] + by_hand()
+    cases = [make_case(row, length, n, args.layout) for row in args.row or ROWS for length in LENGTHS for n in numbers]
+    if not args.row:
+        cases += by_hand()
     with ThreadPoolExecutor(args.clients) as pool:
         results = list(pool.map(client.run, cases))
     figures = report(results)
@@ -242,7 +245,9 @@ def main() -> None:
             place, wanted = f"{r.case.row} <= {r.case.length} ({r.prompt_tokens})", turn.value or turn.answer
             print(f"{place}: {turn.user!r} wants {wanted!r}, got {r.answer!r}", file=sys.stderr)
     if args.require is not None:
-        required = {k: float(v) for k, v in (p.rsplit("=", 1) for p in args.require.split(",") if p)} or TARGETS
+        required = {k: float(v) for k, v in (p.rsplit("=", 1) for p in args.require.split(",") if p)} or {
+            row: target for row, target in TARGETS.items() if row in figures
+        }
         missed = [
             f"{row} {figures[row]['all']['right']:.1f} < {least:g}"
             for row, least in required.items()
