@@ -308,6 +308,9 @@ def work(worker: int, args: argparse.Namespace, rendezvous: str) -> None:
 
 def main() -> None:
     args = options()
+    vocabulary = tokenizer.load(args.build / "tokenizer.json")
+    if lost := tokenizer.untaught(vocabulary, tokenizer.training_text()):
+        raise SystemExit(f"{args.build}: training hardly shows these tokens of words kept for evaluation: {sorted(lost)}")
     for stop in (signal.SIGINT, signal.SIGTERM):  # the first worker ends the run and saves
         signal.signal(stop, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
