@@ -63,9 +63,8 @@ class Branch(NamedTuple):
 #: Kinds of lessons with the number of the token, of those that a lesson's text has, that is to be known.
 LESSONS = [("place", 0), ("place", 1), ("column", 0), ("answer", 0)]
 ANSWER = LESSONS.index(("answer", 0))
-#: Which values are to be known in the words before them, and so many of those stand between the product's name and the
-#: space before the value: "is in aisle", "has".
-FORESEEN = {"aisle": 3, "stock": 1}
+#: Which values are to be known before they are said: from this verb on, with which the answer goes on behind the name.
+FORESEEN = {"aisle": " is ", "stock": " has "}
 #: How many lookups training tries behind each conversation, by layout where it is special: in tables most of what is
 #: mistaken is the column.
 LOOKUPS, LOOKUPS_IN = 2, {"table": 4, "csv": 4}
@@ -96,12 +95,12 @@ class Maker:
         return Branch(tokens[:-1], answers)
 
     def lookup(self, turn: Turn) -> Branch:
-        """An answer without its question, to be predicted from its value on: a quarter of a conversation's tokens for what
-        is mistaken most.
+        """An answer without its question, to be predicted behind its verb: a quarter of a conversation's tokens for what is
+        mistaken most.
         """
         begun, said = self.encode(f"{chat.START}assistant\n"), self.answered(turn)
-        value = said.char_to_token(self.value_at(turn) - 1)  # the space before it tells a number from "sold out"
-        return Branch(begun + said.ids, [Answer(turn, len(begun), said, value, "lookup")])
+        space = said.char_to_token(self.value_at(turn) - 1)  # a token before a number, but a part of " sold"
+        return Branch(begun + said.ids, [Answer(turn, len(begun), said, space, "lookup")])
 
     def branches(self, talk: Dialogues, conversations: int, lookups: int) -> Iterator[Branch]:
         """So many conversations, behind each so many lookups at most, none of them twice."""
@@ -202,9 +201,9 @@ class Maker:
         """Notes in which tokens of an answer, which begins at place `at`, its value is to be known."""
         if turn.category not in FORESEEN or turn.value not in turn.answer:
             return
-        start = Maker.value_at(turn)
-        space, value = answer.char_to_token(start - 1), answer.char_to_token(start)
-        for token in range(space - FORESEEN[turn.category], value):
+        verb = answer.char_to_token(turn.answer.rindex(FORESEEN[turn.category]))
+        value = answer.char_to_token(Maker.value_at(turn))
+        for token in range(verb, value):
             b.lessons[ANSWER].append((at + token, answer.ids[value]))
 
     @staticmethod

@@ -58,7 +58,7 @@ class Habits(NamedTuple):
     attributes: tuple[int, int, int, int, int]
     part: float  #: how often they call a product by a part of its name
     other_number: float  #: how often they say it in the singular for the plural or the other way round
-    confusing: bool = False  #: whether they ask more for products whose names are mistaken more (`likely`)
+    confusable: bool = False  #: whether they ask more for products whose names are mistaken more (`likely`)
 
 
 USUAL = Habits(
@@ -70,7 +70,7 @@ IN_PRACTICE = Habits(
     attributes=(20, 30, 40, 6, 4),
     part=0.25,
     other_number=0.18,
-    confusing=True,
+    confusable=True,
 )
 IN_PRACTICE_OF = {
     "by aisle": IN_PRACTICE._replace(attributes=(15, 55, 20, 6, 4)),
@@ -151,7 +151,7 @@ class Dialogues:
         habits: Habits = USUAL,
     ) -> None:
         self.rng, self.store, self.held_out, self.habits = rng, store, held_out or {}, habits
-        self.likely = likely(store.products) if habits.confusing else None
+        self.likely = likely(store.products) if habits.confusable else None
         self.tools = {tool.purpose: tool for tool in tools}
 
     def phrase(self, kind: str, known: list[str], **values: str) -> str:
