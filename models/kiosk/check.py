@@ -81,12 +81,8 @@ def main() -> None:
         raise SystemExit(f"said in training and in evaluation: {sorted(both)}")
 
     vocabulary = gguf_file.read_vocabulary(path)
-    temporary = path.with_suffix(".tokens.json")
-    gguf_file.save_vocabulary(temporary, vocabulary)
-    ours = tokenizer.load(temporary)
-    temporary.unlink()
-    if lost := tokenizer.untaught(ours, tokenizer.training_text()):
-        raise SystemExit(f"training hardly shows these tokens of words kept for evaluation: {sorted(lost)}")
+    ours = tokenizer.of(vocabulary)
+    tokenizer.require_taught(ours, tokenizer.training_text())
     shape = Shape(vocabulary=len(vocabulary["tokens"]))
     model = Kiosk(shape)
     model.load_state_dict(gguf_file.read(path))

@@ -72,10 +72,11 @@ IN_PRACTICE = Habits(
     other_number=0.18,
     confusable=True,
 )
+IN_COLUMNS = IN_PRACTICE._replace(attributes=(15, 28, 47, 6, 4))
 IN_PRACTICE_OF = {
     "by aisle": IN_PRACTICE._replace(attributes=(15, 55, 20, 6, 4)),
-    "table": IN_PRACTICE._replace(attributes=(15, 28, 47, 6, 4)),
-    "csv": IN_PRACTICE._replace(attributes=(15, 28, 47, 6, 4)),
+    "table": IN_COLUMNS,
+    "csv": IN_COLUMNS,
 }
 #: What a tool for opening hours is asked for, if the customer names no day: "today".
 ASKED_DAYS = [day.lower() for day in LONG_DAYS] + ["tomorrow"]
@@ -242,14 +243,12 @@ class Dialogues:
             return Turn(user, f"{name} costs {p.price}.", "price", p.price)
         if attribute == "place" and p.code:
             return Turn(user, f"{name} is {self.place(p)}.", "aisle", p.code)
+        if attribute in ("stock", "sell") and p.stock == 0:
+            return Turn(user, f"{name} has {SOLD_OUT}.", "stock", SOLD_OUT)
         if attribute == "stock" and p.stock is not None:
-            if p.stock == 0:
-                return Turn(user, f"{name} has {SOLD_OUT}.", "stock", SOLD_OUT)
             return Turn(user, f"{name} has {p.stock} in stock.", "stock", str(p.stock))
         if attribute == "about" and p.price and p.code:
             return Turn(user, f"{name} costs {p.price} and is {self.place(p)}.", "about", p.price)
-        if attribute == "sell" and p.stock == 0:
-            return Turn(user, f"{name} has {SOLD_OUT}.", "stock", SOLD_OUT)
         if attribute in ("sell", "about"):
             return Turn(user, f"{name}? Yes, we have it.", "sell", "Yes")
         return self.unknown(attribute, p.name, user)

@@ -12,6 +12,7 @@ from gguf import TokenType
 from torch import Tensor
 
 import chat
+import tokenizer
 from model import Shape
 
 HERE = Path(__file__).parent
@@ -92,10 +93,6 @@ def read_vocabulary(path: Path) -> dict:
     return {part: fields[f"tokenizer.ggml.{part}"].contents() for part in ("tokens", "merges")}
 
 
-def save_vocabulary(path: Path, vocabulary: dict) -> None:
-    path.write_text(json.dumps(vocabulary, ensure_ascii=False))
-
-
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__)
     cli.add_argument("build", type=Path, help="folder of tokenizer.json and checkpoint.pt")
@@ -107,7 +104,9 @@ def main() -> None:
     cli.add_argument("--vocabulary", action="store_true", help="only take tokenizer.json out of the GGUF")
     args = cli.parse_args()
     if args.vocabulary:
-        save_vocabulary(args.build / "tokenizer.json", read_vocabulary(args.gguf))
+        vocabulary = read_vocabulary(args.gguf)
+        tokenizer.require_taught(tokenizer.of(vocabulary), tokenizer.training_text())
+        tokenizer.save(args.build / "tokenizer.json", vocabulary)
         return
     vocabulary = json.loads((args.build / "tokenizer.json").read_text())
     saved = torch.load(args.build / "checkpoint.pt", weights_only=True)

@@ -152,10 +152,17 @@ def build(text: str, words: tuple[str, ...]) -> dict:
 
 
 def load(path: Path) -> Tokenizer:
-    """The Hugging Face tokenizer of a saved vocabulary."""
-    data = json.loads(path.read_text())
-    merges = [tuple(m.split(" ")) for m in data["merges"]]
-    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(data["tokens"])}, merges))
+    return of(json.loads(path.read_text()))
+
+
+def save(path: Path, vocabulary: dict) -> None:
+    path.write_text(json.dumps(vocabulary, ensure_ascii=False))
+
+
+def of(vocabulary: dict) -> Tokenizer:
+    """The Hugging Face tokenizer of a vocabulary."""
+    merges = [tuple(m.split(" ")) for m in vocabulary["merges"]]
+    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(vocabulary["tokens"])}, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PATTERN), "isolated"),
@@ -173,6 +180,12 @@ def training_text() -> str:
     return sample_text(1, 2500, english_words())
 
 
+def require_taught(tokenizer: Tokenizer, text: str) -> None:
+    """Refuses a vocabulary in which training gives a word kept for evaluation no meaning."""
+    if lost := untaught(tokenizer, text):
+        raise SystemExit(f"training hardly shows these tokens of words kept for evaluation: {sorted(lost)}")
+
+
 def untaught(tokenizer: Tokenizer, text: str) -> set[str]:
     """The tokens in words kept for evaluation that a text of training hardly has: nothing gives them a meaning."""
     seen = Counter(tokenizer.encode(text).ids)
@@ -188,12 +201,11 @@ def english_words() -> tuple[str, ...]:
 
 def main() -> None:
     target, words = Path(sys.argv[1]), english_words()
-    temporary, text = target.with_suffix(".new"), training_text()
-    temporary.write_text(json.dumps(build(text, words), ensure_ascii=False))
-    tokenizer = load(temporary)
-    if lost := untaught(tokenizer, text):
-        raise SystemExit(f"{temporary}: training hardly shows {sorted(lost)}")
-    temporary.rename(target)
+    text = training_text()
+    vocabulary = build(text, words)
+    tokenizer = of(vocabulary)
+    require_taught(tokenizer, text)
+    save(target, vocabulary)
     fresh = sample_text(2, 200, words)
     characters = len(fresh) / len(tokenizer.encode(fresh).ids)
     print(f"{tokenizer.get_vocab_size()} tokens, {characters:.2f} characters a token")

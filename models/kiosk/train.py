@@ -308,12 +308,6 @@ def work(worker: int, args: argparse.Namespace, rendezvous: str) -> None:
 
 def main() -> None:
     args = options()
-    vocabulary = tokenizer.load(args.build / "tokenizer.json")
-    if lost := tokenizer.untaught(vocabulary, tokenizer.training_text()):
-        raise SystemExit(
-            f"{args.build}/tokenizer.json: training hardly shows these tokens of words kept for evaluation: {sorted(lost)}; "
-            "without them it is another vocabulary, so delete the file and the checkpoint and start from nothing"
-        )
     for stop in (signal.SIGINT, signal.SIGTERM):  # the first worker ends the run and saves
         signal.signal(stop, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
