@@ -58,6 +58,7 @@ class Habits(NamedTuple):
     attributes: tuple[int, int, int, int, int]
     part: float  #: how often they call a product by a part of its name
     other_number: float  #: how often they say it in the singular for the plural or the other way round
+    single: float = 0.0  #: how often a product that is not there has a name of one word for sure
     confusable: bool = False  #: whether they ask more for products whose names are mistaken more (`likely`)
 
 
@@ -66,10 +67,11 @@ USUAL = Habits(
 )
 #: More for products, and more of what is mistaken more: everywhere, and by layout where that differs.
 IN_PRACTICE = Habits(
-    {True: (38, 38, 12, 12), False: (74, 14, 9, 3)},
+    {True: (37, 42, 10, 11), False: (74, 14, 9, 3)},
     attributes=(20, 30, 40, 6, 4),
     part=0.25,
     other_number=0.18,
+    single=0.2,
     confusable=True,
 )
 IN_COLUMNS = IN_PRACTICE._replace(attributes=(15, 28, 47, 6, 4))
@@ -302,7 +304,7 @@ class Dialogues:
         return turn if turn.category in ("price", "aisle", "stock") else None
 
     def absent_turns(self) -> list[Turn]:
-        said, with_article = self.spoken(self.store.absent())
+        said, with_article = self.spoken(self.store.absent(self.habits.single))
         attribute = self.attribute()
         turns = [self.unknown(attribute, said, self.ask(attribute, with_article))]
         if turns[0].category == "tool" and self.rng.random() < 0.65:

@@ -191,8 +191,15 @@ class Names:
             words.append(rng.choice(self.nouns))
         return " ".join(words)
 
-    def products(self, count: int) -> list[str]:
-        """Distinct names; some share a word on purpose, so that one matching word is not enough."""
+    def word_of(self, name: str) -> str:
+        """One word of a name, but no size and none that only joins others."""
+        words = [w for w in name.split() if w.isalpha() and len(w) > 2 and w not in ("and", "with", "size", "pack")]
+        return self.rng.choice(words or [name])
+
+    def products(self, count: int, parting: float = 0.0) -> list[str]:
+        """Distinct names; some share a word on purpose, so that one matching word is not enough, and so often one is a word
+        of another.
+        """
         names: list[str] = []
         while len(names) < count:
             name = self.product()
@@ -204,6 +211,8 @@ class Names:
                 else:
                     words[0] = other[0]
                 name = " ".join(words)
+            if names and parting and self.rng.random() < parting:
+                name = self.word_of(self.rng.choice(names))
             if name.lower() not in (n.lower() for n in names):
                 names.append(name)
         return names

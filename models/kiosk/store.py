@@ -30,10 +30,14 @@ class Store:
     names: Names = field(repr=False)
     taken: set[str] = field(default_factory=set, repr=False)
 
-    def absent(self) -> str:
-        """The name of a product the store does not have, often sharing a word with one that it has."""
+    def absent(self, single: float = 0.0) -> str:
+        """The name of a product the store does not have, often sharing a word with one that it has; so often a single
+        word.
+        """
         while True:
             name = self.names.product()
+            if single and self.names.rng.random() < single:
+                name = self.names.word_of(name)
             if self.products and self.names.rng.random() < 0.4:
                 words, other = name.split(), self.names.rng.choice(self.products).name.lower().split()
                 if len(other) > 1 and len(words) > 1:
@@ -242,10 +246,14 @@ def weighted(
 
 #: How often the seventh of a store's eight ways to write names is capitals and not title case; in practice more often.
 CAPITALS, PRACTISED_CAPITALS = 0.15, 0.5
+#: How often a name is a word of another one's, by store, in practice.
+PRACTISED_PARTING = (0.0, 0.1, 0.25)
 
 
 def make_store(names: Names, count: int, practice: bool = False) -> Store:
-    """So many products and some facts; to `practice` more stores that write names in capitals."""
+    """So many products and some facts; to `practice` more stores that write names in capitals, and more names that are a
+    word of another.
+    """
     rng = names.rng
     money, code = weighted(rng, MONEY), weighted(rng, CODES)
     if rng.random() < 0.3:  # few places, with many products each
@@ -263,7 +271,7 @@ def make_store(names: Names, count: int, practice: bool = False) -> Store:
         return present[attribute] and rng.random() >= hole
 
     products = []
-    for name in names.products(count):
+    for name in names.products(count, rng.choice(PRACTISED_PARTING) if practice else 0.0):
         style = case or rng.choice((title, sentence_case, str))
         price = money(rng) if has("price") else None
         place = code(rng) if has("code") else None

@@ -215,9 +215,9 @@ def make_tools(rng: random.Random, practice: bool = False) -> list[Tool]:
     """
     kind = rng.random()
     products = ["product"] if kind < 0.55 else []
-    if kind > 0.82:
+    if kind > (0.74 if practice else 0.82):
         products = rng.sample(["price", "place", "stock"], rng.choice((1, 2, 2, 3)))
-    count = rng.choice((0, 1, 1, 2, 2, 3) if practice else (0, 0, 1, 1, 2, 2, 3))
+    count = rng.choice((0, 1, 1, 2, 2, 3, 3) if practice else (0, 0, 1, 1, 2, 2, 3))
     others = rng.sample(["hours", "promotion", "staff", "order", "other"], count)
     purposes = products + others or ["product"]
     rng.shuffle(purposes)

@@ -45,7 +45,7 @@ STAGES = [
     Stage([(FIRST, 1.0)], 0.7, 0.25),
     Stage([(SHORT, 1.0)], 0.8, 0.4),
     Stage([(SHORT, 0.6), (MIDDLE, 0.4)], 0.9, 0.55),
-    Stage([(SHORT, 0.5), (MIDDLE, 0.33), (LONG, 0.17)], 1.0, 1.0),
+    Stage([(SHORT, 0.42), (MIDDLE, 0.33), (LONG, 0.25)], 1.0, 1.0),
 ]
 LESSON_WEIGHT = 0.15  #: of the lessons' loss beside that of the answers
 CHECKS = [("known phrasings", None), ("new phrasings", unseen.NEW)]
