@@ -61,9 +61,11 @@ fn tokens(events: &[Value]) -> Vec<&Value> {
 
 /// The number of rows in a product decides its rounding. So much may that move a logarithm of a
 /// probability; where an answer is made to go on beyond its end, two tokens can be that near to
-/// each other. Then it has to be shown that they are, in company and alone.
+/// each other. Then it has to be shown that they are, in company and alone. Mixed up with another
+/// stream's they would be units apart; of 3,000 places the furthest moved by 0.08, and one elsewhere
+/// by 0.12.
 fn assert_same_but_for_a_tie(said: &[&Value], said_alone: &[&Value]) {
-    const ROUNDING: f64 = 0.1;
+    const ROUNDING: f64 = 0.2;
     assert_eq!(said.len(), said_alone.len());
     for (other, one) in said.iter().zip(said_alone) {
         let told = logprob(one, other).zip(logprob(other, other));
