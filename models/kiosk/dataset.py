@@ -28,7 +28,7 @@ class Mix:
 
     length: int
     products: tuple[int, int]
-    practice: bool = True  #: more of what is hard: some layouts, several tools to choose from
+    practice: bool = True  #: more of what is hard: names, layouts, tools, questions
     held_out_names: bool = False
     held_out_phrases: dict[str, list[str]] | None = None
 

@@ -58,7 +58,7 @@ class Habits(NamedTuple):
     attributes: tuple[int, int, int, int, int]
     part: float  #: how often they call a product by a part of its name
     other_number: float  #: how often they say it in the singular for the plural or the other way round
-    single: float = 0.0  #: how often a product that is not there has a name of one word for sure
+    single: float = 0.0  #: how often the name of a product that is not there is cut to one of its words
     confusable: bool = False  #: whether they ask more for products whose names are mistaken more (`likely`)
 
 

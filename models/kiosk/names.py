@@ -197,8 +197,8 @@ class Names:
         return self.rng.choice(words or [name])
 
     def products(self, count: int, parting: float = 0.0) -> list[str]:
-        """Distinct names; some share a word on purpose, so that one matching word is not enough, and so often one is a word
-        of another.
+        """Distinct names; some share a word on purpose, so that one matching word is not enough; so often a word of another
+        one, before or behind that, is tried as a name.
         """
         names: list[str] = []
         while len(names) < count:
@@ -211,10 +211,11 @@ class Names:
                 else:
                     words[0] = other[0]
                 name = " ".join(words)
+            place = len(names)
             if names and parting and self.rng.random() < parting:
-                name = self.word_of(self.rng.choice(names))
+                name, place = self.word_of(self.rng.choice(names)), self.rng.randint(0, place)
             if name.lower() not in (n.lower() for n in names):
-                names.append(name)
+                names.insert(place, name)
         return names
 
 

@@ -31,8 +31,8 @@ class Store:
     taken: set[str] = field(default_factory=set, repr=False)
 
     def absent(self, single: float = 0.0) -> str:
-        """The name of a product the store does not have, often sharing a word with one that it has; so often a single
-        word.
+        """The name of a product the store does not have, often sharing a word with one that it has; so often cut to one of
+        its words.
         """
         while True:
             name = self.names.product()
@@ -246,7 +246,7 @@ def weighted(
 
 #: How often the seventh of a store's eight ways to write names is capitals and not title case; in practice more often.
 CAPITALS, PRACTISED_CAPITALS = 0.15, 0.5
-#: How often a name is a word of another one's, by store, in practice.
+#: How often a word of another product's name is tried as a name, by store, in practice.
 PRACTISED_PARTING = (0.0, 0.1, 0.25)
 
 

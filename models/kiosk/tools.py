@@ -210,8 +210,8 @@ def make_tool(rng: random.Random, purpose: str) -> Tool:
 
 
 def make_tools(rng: random.Random, practice: bool = False) -> list[Tool]:
-    """Mostly with one for products, or with several that each tell one thing about them; and some for other things, to
-    `practice` more of them.
+    """Mostly with one for products, or with several that each tell one thing about them; and some for other things. To
+    `practice` more of these two, and fewer without any for products.
     """
     kind = rng.random()
     products = ["product"] if kind < 0.55 else []

@@ -59,23 +59,26 @@ fn tokens(events: &[Value]) -> Vec<&Value> {
     told.flatten().collect()
 }
 
-/// The number of rows in a product decides its rounding. So much may that move a logarithm of a
-/// probability; where an answer is made to go on beyond its end, two tokens can be that near to
-/// each other. Then it has to be shown that they are, in company and alone. Mixed up with another
-/// stream's they would be units apart; of 3,000 places the furthest moved by 0.08, and one elsewhere
-/// by 0.12.
+/// The number of rows in a product decides its rounding, and that may move a logarithm of a
+/// probability; where an answer is made to go on beyond its end, two tokens can be near to each
+/// other. Then it has to be shown that they are, in company and alone.
 fn assert_same_but_for_a_tie(said: &[&Value], said_alone: &[&Value]) {
-    const ROUNDING: f64 = 0.2;
+    /// The furthest that one place was seen to move is 0.12, in the text beyond an answer's end.
+    const MOVED: f64 = 0.2;
+    const TIE: f64 = 0.1;
+    let is_near =
+        |pair: Option<(f64, f64)>, most: f64| pair.is_some_and(|(a, b)| (a - b).abs() < most);
     assert_eq!(said.len(), said_alone.len());
     for (other, one) in said.iter().zip(said_alone) {
         let told = logprob(one, other).zip(logprob(other, other));
         let kept = logprob(one, one).zip(logprob(other, one));
-        let is_near =
-            |pair: Option<(f64, f64)>| pair.is_some_and(|(a, b)| (a - b).abs() < ROUNDING);
-        assert!(is_near(told) && is_near(kept), "{one} but {other}");
+        assert!(
+            is_near(told, MOVED) && is_near(kept, MOVED),
+            "{one} but {other}"
+        );
         if one["bytes"] != other["bytes"] {
             let tie = logprob(one, one).zip(logprob(one, other));
-            assert!(is_near(tie), "{one} but {other}");
+            assert!(is_near(tie, TIE), "{one} but {other}");
             return;
         }
     }
