@@ -6,15 +6,17 @@
 #![allow(clippy::print_stdout)] // this is what it is for
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use edgellm::admission::ClientId;
 use edgellm::engine::{Model, Token};
-use edgellm::grammar::{Grammar, GrammarError, Grammars, Guide, Schema};
+use edgellm::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Wall};
 use edgellm::sampling::{Sampler, SamplingParams};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
 
 /// A client may take so much of one thread and of memory by a schema, before it is answered or
 /// refused.
@@ -389,11 +391,20 @@ fn hostile(grammars: &Grammars, vocabulary: usize) -> bool {
 }
 
 fn guide_of(grammars: &Grammars, schema: &Schema) -> Result<Guide, GrammarError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
     let grammar = Grammar::schema(schema);
-    runtime
-        .expect("a runtime")
-        .block_on(grammars.guide(&grammar))
+    let (caller, _here) = Caller::new(ClientId::of(([127, 0, 0, 1], 0).into()));
+    runtime().block_on(grammars.guide(&grammar, &caller))
+}
+
+/// One for all: processes behind the wall belong to it.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"))
+}
+
+/// The program that was built with this one tries grammars out.
+fn wall() -> Wall {
+    Wall::of(env!("CARGO_BIN_EXE_edgellm").into())
 }
 
 /// Sampling of eight rows, free and held to a list of articles, as a share of a step's time.
@@ -464,7 +475,7 @@ fn main() {
     let path = std::env::var_os("EDGELLM_BENCH_MODEL").map_or(shipped.into(), PathBuf::from);
     let model = Arc::new(Model::load(&path, &Arc::default()).expect("a model"));
     let vocabulary = model.info().vocabulary;
-    let grammars = Grammars::new(model);
+    let grammars = Grammars::new(model, wall());
     let started = Instant::now();
     let warm = guide_of(&grammars, &Schema::object());
     println!(

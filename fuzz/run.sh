@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Throws generated input at a target: body (of a request) or answer (of a model).
+# Throws generated input at a target: body (of a request), answer (of a model) or schema (that an answer must fit).
 #   fuzz/run.sh body -max_total_time=600    everything behind the target's name goes to libFuzzer
 # What fails is left beside this file as crash-…; `fuzz/run.sh body fuzz/crash-…` repeats it.
 set -euo pipefail
@@ -13,5 +13,7 @@ cp "$here/../Cargo.lock" "$here/Cargo.lock"
 (cd "$here" && ${CARGO:-cargo} build --release --bin "$target")
 for argument; do [[ $argument == -* ]] || exec "$CARGO_TARGET_DIR/release/$target" "$@"; done
 mkdir -p "$here/corpus/$target"
-exec "$CARGO_TARGET_DIR/release/$target" -artifact_prefix="$here/" -dict="$here/$target.dict" -timeout=5 \
+dictionary=()
+[[ ! -e $here/$target.dict ]] || dictionary=(-dict="$here/$target.dict")
+exec "$CARGO_TARGET_DIR/release/$target" -artifact_prefix="$here/" "${dictionary[@]}" -timeout=5 \
     -max_len=16384 "$@" "$here/corpus/$target" "$here/seeds/$target"

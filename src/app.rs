@@ -14,6 +14,7 @@ use crate::api::{AppState, Server, ServerOptions, affordable_connections, router
 use crate::config::Settings;
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
+use crate::grammar::Wall;
 use crate::headroom::{Series, most_memory};
 use crate::pool::{ModelSpec, Pool, State};
 use crate::telemetry::Metrics;
@@ -90,7 +91,9 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         .map(|model| ModelSpec::new(model, &settings, cores, memory))
         .collect();
     let governor = Governor::start(&settings.governor, Series::new(&metrics)?)?;
-    let pool = Pool::start(specs, &metrics, &drain, &governor.governed())?;
+    let wall = Wall::of_this_program()?;
+    wall.warm_up();
+    let pool = Pool::start(specs, &metrics, &drain, &governor.governed(), &wall)?;
     let pool = Arc::new(pool);
     let state = AppState::new(&settings, Arc::clone(&pool), metrics);
     let url = format!("http://{}", server.local_addr()?);

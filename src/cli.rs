@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, ConfigError, Override, Settings, Sources};
 use crate::engine::openmp;
-use crate::{app, telemetry};
+use crate::{app, grammar, telemetry};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -38,6 +38,9 @@ enum Command {
     /// Work on model files
     #[command(subcommand)]
     Models(models::Models),
+    /// What `serve` starts to try clients' grammars in
+    #[command(name = grammar::COMPILE_COMMAND, hide = true)]
+    CompileGrammars,
 }
 
 #[derive(Debug, Args)]
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         Command::Models(command) => models::run(command),
+        Command::CompileGrammars => compile_grammars(),
     }
 }
 
@@ -171,6 +175,14 @@ fn serve(arguments: Serve) -> ExitCode {
 fn failed(error: &app::AppError) -> ExitCode {
     eprintln!("{error}");
     ExitCode::FAILURE
+}
+
+/// Its server reads in the exit code that something went wrong, and needs no more.
+fn compile_grammars() -> ExitCode {
+    match grammar::compile_for_parent() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 /// The runtime only moves bytes and renders templates: two threads are plenty, and the

@@ -1,11 +1,15 @@
 //! Around every request: its id, its log span, and the count of answers that
 //! no [`Record`](super::generation::Record) counts.
 
+use std::net::Ipv4Addr;
+
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument;
+
+use crate::admission::ClientId;
 
 use super::error::ApiError;
 use super::state::AppState;
@@ -59,6 +63,13 @@ fn count(state: &AppState, endpoint: &str, response: &Response) {
         // Probes and scrapes come every few seconds.
         tracing::debug!(endpoint, status = status.as_u16(), "answered");
     }
+}
+
+/// Who sent a request.
+pub(super) fn client(request: &Request) -> ClientId {
+    let known = request.extensions().get().copied();
+    // Only where no socket is between, as in tests.
+    known.unwrap_or_else(|| ClientId::of((Ipv4Addr::LOCALHOST, 0).into()))
 }
 
 /// A client's own id, if it is one that can stand in a header and a log line.

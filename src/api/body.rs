@@ -2,7 +2,7 @@
 //! errors that name the field.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -12,12 +12,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
-use crate::admission::{Reason, Refusal};
+use crate::admission::{ClientId, Reason, Refusal};
+use crate::engine::return_freed_soon;
 
+use super::access::client;
 use super::error::ApiError;
 use super::state::AppState;
+use super::values::{Counted, MOST_IN_BODY, count};
 
 /// Larger bodies are parsed and checked off the runtime's threads, and take their memory from a
 /// common store.
@@ -26,16 +28,48 @@ const LARGE: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// A body of type `T`.
+/// A body of type `T`, and the request that it came with.
 #[derive(Debug)]
-pub(super) struct JsonBody<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T, pub(super) Arrival);
 
-impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T> {
+/// When a request came, from whom, and the memory that its body takes.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) at: Instant,
+    pub(super) client: ClientId,
+    /// Kept until the prompt is laid out: what is made of a large body on the way there takes many
+    /// times its size.
+    pub(super) memory: LargeBody,
+}
+
+/// What a large body holds of the memory and the turns for such; nothing of a small one.
+#[derive(Debug, Default)]
+pub(super) struct LargeBody {
+    _memory: Vec<OwnedSemaphorePermit>,
+    _turn: Option<OwnedSemaphorePermit>,
+    is_large: bool,
+}
+
+impl Drop for LargeBody {
+    fn drop(&mut self) {
+        if self.is_large {
+            return_freed_soon();
+        }
+    }
+}
+
+/// What a body of JSON is read as.
+pub(super) trait Wire: DeserializeOwned + Send + 'static {
+    /// What counts towards the values that a body may hold.
+    const COUNTED: Counted = Counted::All;
+}
+
+impl<T: Wire> FromRequest<AppState> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let (value, _) = read_json(request, state, false, Ok).await?;
-        Ok(Self(value))
+        let (value, _, arrival) = read_json(request, state, false, Ok).await?;
+        Ok(Self(value, arrival))
     }
 }
 
@@ -43,19 +77,20 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
 pub(super) type Digest = [u8; 32];
 
 /// What `check` makes of a body, and its digest where that is wanted.
-pub(super) async fn read_json<W: DeserializeOwned, T: Send + 'static>(
+pub(super) async fn read_json<W: Wire, T: Send + 'static>(
     request: Request,
     state: &AppState,
     wants_digest: bool,
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
-) -> Result<(T, Option<Digest>), ApiError> {
+) -> Result<(T, Option<Digest>, Arrival), ApiError> {
+    let (at, client) = (Instant::now(), client(&request));
     if !declares_json(request.headers()) {
         return Err(ApiError::NotJson);
     }
     let limit = state.body_limit;
     let read_in = move |bytes: &[u8]| -> Result<(T, Option<Digest>), ApiError> {
         let digest = wants_digest.then(|| Sha256::digest(bytes).into());
-        Ok((check(parse(bytes)?)?, digest))
+        Ok((check(read_value(bytes)?)?, digest))
     };
     // One time limit for all of it: a byte now and then does not extend it.
     let reading = async {
@@ -71,13 +106,20 @@ pub(super) async fn read_json<W: DeserializeOwned, T: Send + 'static>(
             }
         })?;
     if bytes.len() < LARGE {
-        return read_in(&bytes);
+        let (value, digest) = read_in(&bytes)?;
+        let memory = LargeBody::default();
+        return Ok((value, digest, Arrival { at, client, memory }));
     }
-    // The semaphore is never closed.
-    let turn = Arc::clone(&state.large_values).acquire_owned().await.ok();
+    let memory = LargeBody {
+        _memory: memory,
+        // The semaphore is never closed.
+        _turn: Arc::clone(&state.large_values).acquire_owned().await.ok(),
+        is_large: true,
+    };
+    // What it holds goes along: the parsing goes on when the client has left.
     let parsed = tokio::task::spawn_blocking(move || {
-        let _held = (memory, turn);
-        read_in(&bytes)
+        let (value, digest) = read_in(&bytes)?;
+        Ok((value, digest, Arrival { at, client, memory }))
     });
     parsed.await.map_err(|_| ApiError::Internal)?
 }
@@ -141,7 +183,7 @@ async fn read(
         if wanted > held {
             let more = u32::try_from(wanted - held).unwrap_or(u32::MAX);
             let room = Arc::clone(memory).acquire_many_owned(more);
-            let began = Instant::now();
+            let began = tokio::time::Instant::now();
             match tokio::time::timeout(patience, room).await {
                 // The semaphore is never closed.
                 Ok(room) => permits.extend(room.ok()),
@@ -162,7 +204,20 @@ async fn read(
     }
 }
 
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+/// What a body says, if it holds no more values than may be.
+pub(super) fn read_value<W: Wire>(bytes: &[u8]) -> Result<W, ApiError> {
+    // A value takes a byte at least.
+    if bytes.len() > MOST_IN_BODY && count(bytes, W::COUNTED) > MOST_IN_BODY {
+        let message = format!("the request body holds more than {MOST_IN_BODY} JSON values");
+        return Err(ApiError::Invalid {
+            message,
+            param: None,
+        });
+    }
+    parse(bytes)
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| misfit("", error))?;
     json.end().map_err(|error| ApiError::Invalid {
@@ -345,7 +400,7 @@ mod tests {
         let refused = tokio::spawn({
             let (memory, mut crumbs) = (Arc::clone(&memory), held.expect("not closed"));
             async move {
-                let began = Instant::now();
+                let began = tokio::time::Instant::now();
                 let pieces = futures_util::stream::iter(0..LARGE / 1024 + 12)
                     .map(|_| Ok::<_, std::io::Error>(vec![b' '; 1024]));
                 let reading =

@@ -1,18 +1,18 @@
 //! From a checked request to answers under way: admission, prompt, and into the model's queue.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::http::HeaderMap;
 use tracing::{Instrument, Span};
 
 use crate::admission::{Place, Presence};
 use crate::engine::{SpecialToken, Token, Vocabulary};
-use crate::grammar::Guide;
+use crate::grammar::{Caller, Guide};
 use crate::pool::{Entry, Loaded};
 use crate::prompt::{Conversation, OutputParser};
 use crate::scheduler::{Job, QueueProgress, channel};
 
+use super::body::Arrival;
 use super::decoding::Decoding;
 use super::error::ApiError;
 use super::generation::{Generation, Record, Underway};
@@ -105,10 +105,10 @@ pub(super) async fn begin(
     state: &AppState,
     entry: &Entry,
     order: Order,
-    arrived: Instant,
+    arrival: Arrival,
     mut record: Record,
 ) -> Result<Started, ApiError> {
-    match prepare(state, entry, order, arrived).await {
+    match prepare(state, entry, order, arrival).await {
         Ok(prepared) => {
             let (sent, rest): (Vec<_>, Vec<_>) = prepared.jobs.into_iter().unzip();
             for job in sent {
@@ -144,7 +144,7 @@ async fn prepare(
     state: &AppState,
     entry: &Entry,
     order: Order,
-    arrived: Instant,
+    arrival: Arrival,
 ) -> Result<Prepared, ApiError> {
     let loaded = ready(entry)?;
     let choices = order.decoding.choices.count();
@@ -160,7 +160,15 @@ async fn prepare(
         ));
     }
     let (places, presence) = entry.gate.admit_together(count)?;
-    let rendered = render(order, Arc::clone(&loaded), places, state.log_prompts).await?;
+    let arrived = arrival.at;
+    let rendered = render(
+        order,
+        Arc::clone(&loaded),
+        places,
+        arrival,
+        state.log_prompts,
+    )
+    .await?;
     let Rendered {
         decoding,
         prompts,
@@ -227,6 +235,7 @@ async fn render(
     order: Order,
     loaded: Arc<Loaded>,
     places: Vec<Place>,
+    arrival: Arrival,
     log_prompts: bool,
 ) -> Result<Rendered, ApiError> {
     let longest_piece = loaded.model.info().longest_piece.max(1);
@@ -241,15 +250,19 @@ async fn render(
         return Err(prediction_too_long(loaded.context()));
     }
     let shared = Arc::clone(&loaded);
+    let (caller, _here) = Caller::new(arrival.client);
     // It goes on when the client has left, and the places with it: whoever leaves and comes again
     // gets no more done.
     let rendering = async move {
-        let blocking = in_span(move || lay_out(order, &loaded, places, log_prompts));
+        let blocking = in_span(move || {
+            let _memory = arrival.memory;
+            lay_out(order, &loaded, places, log_prompts)
+        });
         let laid_out = tokio::task::spawn_blocking(blocking).await;
         let (mut rendered, outline) = laid_out.map_err(|_| ApiError::Internal)??;
         if let Some(outline) = outline {
             let form = &rendered.decoding.form;
-            rendered.guide = Some(guide(outline, form, &shared.grammars).await?);
+            rendered.guide = Some(guide(outline, form, &shared.grammars, &caller).await?);
         }
         Ok(rendered)
     };

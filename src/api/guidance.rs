@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::grammar::{Grammar, GrammarError, Grammars, Guide, Schema, Watch};
+use crate::admission::{Reason, Refusal};
+use crate::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Watch};
 use crate::pool::Loaded;
 use crate::prompt::{calls, opened_calls};
 
@@ -11,6 +12,8 @@ use super::error::ApiError;
 
 /// How long to look for the schema that is to blame.
 const LONGEST_BLAME: Duration = Duration::from_millis(300);
+/// When to try again where the system had no process or thread to give.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What is to hold an answer to its form.
 pub(super) struct Outline {
@@ -65,10 +68,21 @@ pub(super) async fn guide(
     outline: Outline,
     form: &Form,
     grammars: &Grammars,
+    caller: &Caller,
 ) -> Result<Guide, ApiError> {
-    let guide = match grammars.guide(&outline.grammar).await {
+    let guide = match grammars.guide(&outline.grammar, caller).await {
         Ok(guide) => guide,
-        Err(error) => return Err(cannot_be_followed(&error, &schemas(form), grammars).await),
+        Err(GrammarError::NoProcess) => {
+            return Err(ApiError::Refused(Refusal {
+                reason: Reason::Memory,
+                retry_after: RETRY_AFTER,
+            }));
+        }
+        // Nobody reads it.
+        Err(GrammarError::Abandoned) => return Err(ApiError::Internal),
+        Err(error) => {
+            return Err(cannot_be_followed(&error, &schemas(form), grammars, caller).await);
+        }
     };
     Ok(match outline.watch {
         Some(watch) => guide.behind(watch),
@@ -98,6 +112,7 @@ async fn cannot_be_followed(
     error: &GrammarError,
     schemas: &[&Schema],
     grammars: &Grammars,
+    caller: &Caller,
 ) -> ApiError {
     let until = Instant::now() + LONGEST_BLAME;
     let mut blamed = None;
@@ -105,7 +120,7 @@ async fn cannot_be_followed(
         blamed = Some((one.place(), error.clone()));
     } else {
         for schema in schemas.iter().take_while(|_| Instant::now() < until) {
-            if let Err(error) = grammars.guide(&Grammar::schema(schema)).await {
+            if let Err(error) = grammars.guide(&Grammar::schema(schema), caller).await {
                 blamed = Some((schema.place(), error));
                 break;
             }

@@ -32,6 +32,7 @@ mod state;
 mod tokenize;
 mod tools;
 mod usage;
+mod values;
 
 #[doc(hidden)]
 pub use chat::measured_stream;

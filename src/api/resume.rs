@@ -18,11 +18,10 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::{Stream, stream};
 use lru::LruCache;
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::access::client_id;
-use super::body::{Digest, read_json};
+use super::body::{Arrival, Digest, Wire, read_json};
 use super::delivery::{Frame, KEEP_ALIVE, event_stream};
 use super::error::ApiError;
 use super::generate::{refuse_deadline, refuse_if_all_do};
@@ -53,7 +52,7 @@ pub(super) struct Ticket {
 /// How a request comes in.
 pub(super) enum Entrance<T> {
     /// It is to be answered.
-    New(T, Option<Ticket>),
+    New(T, Option<Ticket>, Arrival),
     /// It has been, and this is the rest.
     Resumed(Response),
 }
@@ -66,7 +65,7 @@ pub(super) async fn enter<W, T>(
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<Entrance<T>, ApiError>
 where
-    W: DeserializeOwned,
+    W: Wire,
     T: Send + 'static,
 {
     refuse_deadline(request.headers())?;
@@ -83,9 +82,9 @@ where
     if told.is_none() {
         refuse_if_all_do(state)?;
     }
-    let (body, digest) = read_json(request, state, id.is_some(), check).await?;
+    let (body, digest, arrival) = read_json(request, state, id.is_some(), check).await?;
     let (Some(id), Some(digest)) = (id, digest) else {
-        return Ok(Entrance::New(body, None));
+        return Ok(Entrance::New(body, None, arrival));
     };
     let key = (path, id);
     if let Some(told) = told {
@@ -105,7 +104,7 @@ where
         key,
         digest,
     };
-    Ok(Entrance::New(body, Some(ticket)))
+    Ok(Entrance::New(body, Some(ticket), arrival))
 }
 
 fn last_event(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {

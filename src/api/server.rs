@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::middleware::AddExtension;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -14,6 +15,9 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
+use tower::Layer;
+
+use crate::admission::ClientId;
 
 use super::socket::Socket;
 
@@ -92,8 +96,8 @@ impl Server {
                 () = &mut stop => break,
                 accepted = accept => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _peer)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: others must close first.
                     tracing::warn!(%error, "could not accept a connection");
@@ -104,7 +108,8 @@ impl Server {
             // Tokens are small and must not wait for more.
             let _ = stream.set_nodelay(true);
             let socket = Socket::new(stream);
-            let connection = connection(socket.clone(), router.clone(), self.options);
+            let service = Extension(ClientId::of(peer)).layer(router.clone());
+            let connection = connection(socket.clone(), service, self.options);
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
                 tokio::select! {
@@ -125,13 +130,16 @@ impl Server {
 /// Bytes of a request's head at most; also what a connection buffers.
 const LARGEST_HEAD: usize = 64 << 10;
 
+/// All routes, told who asks.
+type Service = AddExtension<Router, ClientId>;
+
 type Io = TokioIo<std::pin::Pin<Box<TimeoutStream<Socket>>>>;
 
 fn connection(
     socket: Socket,
-    router: Router,
+    service: Service,
     options: ServerOptions,
-) -> http1::Connection<Io, TowerToHyperService<Router>> {
+) -> http1::Connection<Io, TowerToHyperService<Service>> {
     let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(options.write_timeout));
     http1::Builder::new()
@@ -140,7 +148,7 @@ fn connection(
         .max_buf_size(LARGEST_HEAD)
         .serve_connection(
             TokioIo::new(Box::pin(stream)),
-            TowerToHyperService::new(router),
+            TowerToHyperService::new(service),
         )
 }
 

@@ -17,9 +17,23 @@ pub(super) fn room(context: usize, wanted: Option<u32>) -> usize {
 /// Tokens that messages have at least, when one stands for `longest_piece` bytes at most and every
 /// message has a border.
 pub(super) fn least_tokens(messages: &[Message], longest_piece: usize) -> usize {
-    let contents = messages.iter().filter_map(|m| m.content.as_ref());
-    let bytes: usize = contents.map(String::len).sum();
-    messages.len().max(bytes / longest_piece)
+    messages.len().max(bytes(messages) / longest_piece)
+}
+
+/// Everything of messages that templates may lay out, in bytes. A template may leave ids or names
+/// out; where they alone are longer than the context, the request is no conversation.
+pub(super) fn bytes(messages: &[Message]) -> usize {
+    messages.iter().map(message_bytes).sum()
+}
+
+fn message_bytes(message: &Message) -> usize {
+    let texts = [&message.content, &message.name, &message.tool_call_id];
+    let texts = texts.into_iter().flatten().map(String::len);
+    let calls = message
+        .tool_calls
+        .iter()
+        .map(|call| call.id.len() + call.name.len() + json_bytes(&call.arguments));
+    texts.chain(calls).sum()
 }
 
 /// The same of those that are never left out.
@@ -30,17 +44,26 @@ pub(super) fn least_tokens_kept(messages: &[Message], longest_piece: usize) -> u
     tokens(&messages[..head]) + tokens(&messages[last..])
 }
 
-/// The same of tools. Templates lay them out as they like, but their texts are there.
+/// The same of tools, which templates lay out as JSON.
 pub(super) fn least_tool_tokens(tools: &[Value], longest_piece: usize) -> usize {
-    tools.iter().map(text_bytes).sum::<usize>() / longest_piece
+    tools.iter().map(json_bytes).sum::<usize>() / longest_piece
 }
 
-fn text_bytes(value: &Value) -> usize {
+/// Bytes that a value has as JSON at least: without any white space, and with nothing escaped.
+fn json_bytes(value: &Value) -> usize {
+    const QUOTES: usize = 2;
+    let separators = |count: usize| count.saturating_sub(1);
     match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(text_bytes).sum(),
-        Value::Object(fields) => fields.values().map(text_bytes).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::Null | Value::Bool(_) => 4,
+        Value::Number(_) => 1,
+        Value::String(text) => QUOTES + text.len(),
+        Value::Array(items) => {
+            2 + separators(items.len()) + items.iter().map(json_bytes).sum::<usize>()
+        }
+        Value::Object(members) => {
+            let member = |(name, value): (&String, _)| QUOTES + name.len() + 1 + json_bytes(value);
+            2 + separators(members.len()) + members.iter().map(member).sum::<usize>()
+        }
     }
 }
 
@@ -99,6 +122,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+    use crate::prompt::ToolCall;
 
     const ROLES: [(char, Role); 5] = [
         ('s', Role::System),
@@ -172,11 +196,28 @@ mod tests {
     }
 
     #[test]
-    fn tools_have_at_least_their_texts() {
+    fn tools_have_at_least_their_json() {
         let tool = serde_json::json!({"type": "function", "function": {
-            "name": "look", "parameters": {"enum": ["red", "blue", 7, null, {"a": "green"}]},
+            "name": "look", "parameters": {"enum": ["red", "blue", 7, null, {"a": [[0], true]}]},
         }});
-        assert_eq!(least_tool_tokens(&[tool.clone(), tool], 4), 2 * 24 / 4);
+        let bytes = tool.to_string().len();
+        assert_eq!(least_tool_tokens(&[tool.clone(), tool], 4), 2 * bytes / 4);
+    }
+
+    #[test]
+    fn names_ids_and_arguments_count_as_well() {
+        let call = |arguments| ToolCall {
+            id: "i".repeat(100),
+            name: "n".repeat(50),
+            arguments,
+        };
+        let calling = Message {
+            name: Some("m".repeat(30)),
+            tool_calls: vec![call("a".repeat(998).into()), call(serde_json::json!({}))],
+            tool_call_id: Some("t".repeat(20)),
+            ..Message::text(Role::Assistant, "c".repeat(10))
+        };
+        assert_eq!(bytes(&[calling]), 30 + 20 + 10 + 2 * 150 + 1000 + 2);
     }
 
     #[test]

@@ -25,16 +25,18 @@ use crate::pool::Serving;
 use crate::prompt::{Conversation, End};
 
 use super::body::JsonBody;
-use super::body::only_objects;
 #[cfg(any(test, fuzzing))]
-use super::body::parse;
+use super::body::read_value;
+use super::body::{Wire, only_objects};
 use super::bounds::{MOST_TOOLS, TOKEN};
 use super::chat;
 use super::decoding::refuse_asked;
 use super::description::{AnyModel, Operation, Refused, Schemas, among, each, within};
 use super::error::ApiError;
 use super::models::{find_model, serving};
+use super::shorten;
 use super::state::AppState;
+use super::values::Counted;
 
 /// Longer texts, in bytes, take more than some 50 ms; 4 MiB take up to 5 s.
 pub(super) const LONG_TEXT: usize = 64 << 10;
@@ -112,13 +114,14 @@ pub(super) fn describe_tokenize(schemas: &mut Schemas) -> Operation {
 
 pub(super) async fn tokenize(
     State(state): State<AppState>,
-    JsonBody(request): JsonBody<TokenizeRequest>,
+    JsonBody(request, arrival): JsonBody<TokenizeRequest>,
 ) -> Result<Json<Tokenized>, ApiError> {
     refuse_what_is_not_built(&request)?;
     let with_texts = request.return_token_strs.unwrap_or(false);
     let model = request.model.clone();
     let source = Source::try_from(request)?;
     let answer = on_model(&state, model.as_deref(), source.bytes(), move |serving| {
+        let _memory = arrival.memory;
         let tokens = source.tokens(&serving)?;
         let texts = tokens
             .iter()
@@ -161,10 +164,11 @@ pub(super) fn describe_detokenize(schemas: &mut Schemas) -> Operation {
 
 pub(super) async fn detokenize(
     State(state): State<AppState>,
-    JsonBody(request): JsonBody<DetokenizeRequest>,
+    JsonBody(request, arrival): JsonBody<DetokenizeRequest>,
 ) -> Result<Json<Detokenized>, ApiError> {
     let DetokenizeRequest { model, tokens: ids } = request;
     let answer = on_model(&state, model.as_deref(), ids.len(), move |serving| {
+        let _memory = arrival.memory;
         let model = serving.model();
         let tokens = known_tokens("tokens", &ids, model.info().vocabulary)?;
         Ok(Detokenized {
@@ -177,7 +181,7 @@ pub(super) async fn detokenize(
 /// Reads a body of `/tokenize` as far as no model is needed for it.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    let request = parse::<TokenizeRequest>(body)?;
+    let request = read_value::<TokenizeRequest>(body)?;
     refuse_what_is_not_built(&request)?;
     Source::try_from(request).map(drop)
 }
@@ -185,7 +189,7 @@ pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
 /// Reads a body of `/detokenize` as far as no model is needed for it.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_tokens(body: &[u8]) -> Result<(), ApiError> {
-    parse::<DetokenizeRequest>(body).map(drop)
+    read_value::<DetokenizeRequest>(body).map(drop)
 }
 
 /// Token ids as tokens of a vocabulary of so many; llama.cpp ends the process over others.
@@ -312,11 +316,7 @@ impl Source {
         match self {
             Self::Prompt { text, .. } => text.len(),
             Self::Messages { turns, .. } => {
-                let texts = turns
-                    .messages
-                    .iter()
-                    .filter_map(|turn| turn.content.as_ref());
-                texts.map(String::len).sum()
+                shorten::bytes(&turns.messages) + shorten::least_tool_tokens(&turns.tools, 1)
             }
         }
     }
@@ -353,6 +353,12 @@ impl Source {
             )),
         }
     }
+}
+
+impl Wire for TokenizeRequest {}
+
+impl Wire for DetokenizeRequest {
+    const COUNTED: Counted = Counted::AllButTokens;
 }
 
 only_objects!(TokenizeRequest, DetokenizeRequest,);

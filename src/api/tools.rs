@@ -10,6 +10,7 @@ use crate::prompt::Callable;
 use super::bounds::{LONGEST_NAME, MOST_TOOLS};
 use super::decoding::{Form, at_most};
 use super::error::ApiError;
+use super::values;
 
 /// What names of functions and schemas look like; [`check_name`] checks it.
 pub(super) const NAME: &str = "^[a-zA-Z0-9_-]+$";
@@ -223,16 +224,27 @@ fn check(offered: &[Offered]) -> Result<Vec<Callable>, ApiError> {
         .collect()
 }
 
-/// The arguments of an earlier call. What is no JSON object is shown as it is: a model wrote it, and
-/// its client sends it back.
-pub(super) fn arguments_of_call(text: &str) -> Value {
-    // Clients write a call without arguments in either way.
-    let object = match text.trim() {
-        "" => "{}",
-        text => text,
-    };
-    let object = serde_json::from_str(object).ok().filter(Value::is_object);
-    object.unwrap_or_else(|| Value::String(text.to_owned()))
+/// The arguments of the earlier calls of a conversation, read one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Arguments {
+    /// JSON values in those read so far.
+    values: usize,
+}
+
+impl Arguments {
+    /// Of one call, which stand at `param`. What is no JSON object is shown as it is: a model wrote
+    /// it, and its client sends it back.
+    pub(super) fn of_call(&mut self, param: &str, text: &str) -> Result<Value, ApiError> {
+        self.values += values::count(text.as_bytes(), values::Counted::All);
+        values::at_most(param, self.values, values::MOST_IN_ARGUMENTS)?;
+        // Clients write a call without arguments in either way.
+        let object = match text.trim() {
+            "" => "{}",
+            text => text,
+        };
+        let object = serde_json::from_str(object).ok().filter(Value::is_object);
+        Ok(object.unwrap_or_else(|| Value::String(text.to_owned())))
+    }
 }
 
 /// Arguments that a function does not declare are of no use to it: unless the schema speaks of them,
@@ -279,6 +291,7 @@ pub(super) fn format(
             check_name(&format!("{param}.name"), name)?;
             let schema = schema.unwrap_or_else(|| Value::Object(Map::new()));
             let at = format!("{param}.schema");
+            values::at_most(&at, values::within(&schema), values::MOST_IN_TOOLS)?;
             let schema = Schema::new(schema, strict).map_err(|misfit| refuse(&at, &misfit))?;
             Ok(Some(schema.at(at)))
         }

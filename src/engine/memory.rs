@@ -1,5 +1,10 @@
 //! What a context's KV cache takes of memory, and memory that nobody needs any more.
 
+use std::sync::OnceLock;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
 use super::Model;
 
 /// Gives the system what was freed: glibc keeps blocks of some megabytes for the next to come.
@@ -7,6 +12,29 @@ pub fn return_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: looks for whole free pages under the allocator's own locks.
     let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// The same a moment later, on a thread of its own and once for all who ask meanwhile: it takes up to
+/// some milliseconds.
+pub fn return_freed_soon() {
+    /// What is freed together is freed within it.
+    const MOMENT: Duration = Duration::from_millis(250);
+    static ASKED: OnceLock<Option<SyncSender<()>>> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| {
+        let (ask, asked) = sync_channel(1);
+        let returning = move || {
+            while asked.recv().is_ok() {
+                thread::sleep(MOMENT);
+                return_freed();
+            }
+        };
+        let thread = thread::Builder::new().name("memory".to_owned());
+        thread.spawn(returning).ok().map(|_| ask)
+    });
+    if let Some(asked) = asked {
+        // Full: somebody has asked already.
+        let _ = asked.try_send(());
+    }
 }
 
 /// llama.cpp keeps keys and values in 16 bits unless told otherwise, and nobody does.

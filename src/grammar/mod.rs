@@ -2,78 +2,121 @@
 //!
 //! llguidance turns a grammar into a parser that says for every prefix of an answer which tokens
 //! may come next. [`Grammars`] compiles and remembers grammars for one vocabulary, [`Guide`] leads
-//! one answer. Both work and memory are bounded, because schemas come from clients.
+//! one answer. Both work and memory are bounded, because schemas come from clients: [`Schema::new`]
+//! refuses by name what would be too much, [`Turns`] says whose grammar is next, and a new one is
+//! compiled behind a [`Wall`] before it is compiled here.
 
+mod caller;
+mod compile;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guide;
+mod kept;
 mod landing;
 mod schema;
+mod thread;
+mod turns;
+mod wall;
 mod watch;
-mod workshop;
 
 use std::fmt;
-use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use llguidance::api::{ParserLimits, TopLevelGrammar};
-use llguidance::earley::SlicedBiasComputer;
-use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher, ParserFactory};
-use lru::LruCache;
+use llguidance::Matcher;
 
-use crate::engine::{Model, Pieces, SpecialKind, Token, Vocabulary};
+use crate::engine::Model;
 
+use compile::{Compiled, Compiler};
 use guide::Follower;
-use landing::{Exits, Quotes};
-use workshop::Workshop;
+use kept::Kept;
+use thread::{CompileThread, Undone};
+use turns::{Try, Turn, Turns};
 
+pub use caller::{Caller, CallerHere};
 pub use guide::{Guide, TooComplex};
 pub use schema::{Misfit, Schema};
+pub use wall::{COMMAND as COMPILE_COMMAND, Wall, serve as compile_for_parent};
 pub use watch::Watch;
 
-/// Compiled grammars that are kept for the next request with the same one.
-const KEPT: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
-/// Longer ones are compiled for every request: what is kept is bounded.
-const LONGEST_KEPT: usize = 64 << 10;
+/// Grammars that are compiled at once. A second one, so that a slow one keeps nobody else waiting; no
+/// more, because they take the cores from the answers under way.
+const AT_ONCE: usize = 2;
 /// Longer ones are not compiled. In bytes: a hundred tools of a page each fit.
 const LONGEST: usize = 512 << 10;
+/// How long compiling behind the wall may take by the clock: first, and when it is tried again.
+/// Ordinary schemas take a twentieth of the former where nothing else runs, the largest honest ones a
+/// third of the latter.
+const SHORT_TRY: Duration = Duration::from_millis(150);
+const LONG_TRY: Duration = Duration::from_secs(2);
+/// How long it may take here. It took less than half of that behind the wall.
+const LONGEST_COMPILE: Duration = Duration::from_secs(5);
+/// How long the walk over a model's vocabulary may take, once.
+const LONGEST_WALK: Duration = Duration::from_secs(120);
 /// The byte with which llguidance marks the text of tokens that no text contains.
 const NO_TEXT: u8 = 0xFF;
 
 /// A grammar as text in llguidance's variant of Lark, in which `%json` embeds a JSON schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grammar(String);
+pub struct Grammar {
+    text: String,
+    /// Whether a client had no hand in it.
+    is_ours: bool,
+}
 
 impl Grammar {
     /// Rules, one of which is `start`.
     #[must_use]
     pub fn lark(rules: String) -> Self {
-        Self(rules)
+        Self {
+            text: rules,
+            is_ours: false,
+        }
     }
 
     /// An instance of a schema, and nothing around it.
     #[must_use]
     pub fn schema(schema: &Schema) -> Self {
-        Self(format!("start: %json {schema}"))
+        Self {
+            text: format!("start: %json {schema}"),
+            is_ours: schema.is_any_object(),
+        }
     }
 }
 
-/// A grammar that cannot be followed; the message is about the client's own words.
+/// Why there is no guide.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct GrammarError(String);
+pub enum GrammarError {
+    /// It cannot be followed; the message is about the client's own words.
+    #[error("{0}")]
+    Refused(String),
+    /// Its compiler ended over it.
+    #[error("it takes more memory than a schema may: simplify it")]
+    TooLarge,
+    /// Its compiler came to no end.
+    #[error("it takes longer to compile than a schema may: simplify it")]
+    TooSlow,
+    /// The system gives no process or thread to compile in. No fault of the client's.
+    #[error("schemas cannot be compiled at the moment")]
+    NoProcess,
+    /// Who asked has left.
+    #[error("nobody waits for it")]
+    Abandoned,
+}
 
 /// The grammars of one model.
 pub struct Grammars {
     shared: Arc<Shared>,
-    workshop: Workshop,
+    wall: Wall,
+    turns: Turns<CompileThread>,
 }
 
 struct Shared {
     model: Arc<Model>,
     /// Made when first needed: it walks the whole vocabulary.
     compiler: OnceLock<Result<Compiler, GrammarError>>,
-    compiled: Mutex<LruCache<String, Begun>>,
+    kept: Mutex<Kept>,
 }
 
 /// A grammar at the beginning of an answer.
@@ -87,9 +130,14 @@ struct Begun {
     worn: Arc<AtomicBool>,
 }
 
-struct Compiler {
-    factory: ParserFactory,
-    exits: Arc<Exits>,
+impl From<Compiled> for Begun {
+    fn from(compiled: Compiled) -> Self {
+        Self {
+            matcher: compiled.matcher,
+            shortest: compiled.shortest,
+            worn: Arc::default(),
+        }
+    }
 }
 
 impl fmt::Debug for Grammars {
@@ -99,40 +147,38 @@ impl fmt::Debug for Grammars {
 }
 
 impl Grammars {
-    /// For the vocabulary of `model`.
+    /// For the vocabulary of `model`; new ones are tried behind `wall` first.
     #[must_use]
-    pub fn new(model: Arc<Model>) -> Self {
+    pub fn new(model: Arc<Model>, wall: Wall) -> Self {
         let shared = Shared {
             model,
             compiler: OnceLock::new(),
-            compiled: Mutex::new(LruCache::new(KEPT)),
+            kept: Mutex::default(),
         };
+        let threads = std::iter::repeat_with(CompileThread::default);
         Self {
             shared: Arc::new(shared),
-            workshop: Workshop::default(),
+            wall,
+            turns: Turns::new(threads.take(AT_ONCE).collect()),
         }
     }
 
     /// A guide at the beginning of an answer. Takes milliseconds where the grammar is new, the
-    /// first time for a vocabulary up to a second, and longer where others wait for new ones as well.
-    /// What has been begun is finished also for who waits no longer.
+    /// first time for a vocabulary up to a second, and longer where `caller` has other new ones, or
+    /// many others have. What nobody waits for any more is not begun.
     ///
     /// # Errors
-    /// When the grammar is malformed, cannot be satisfied or is too large.
-    pub async fn guide(&self, grammar: &Grammar) -> Result<Guide, GrammarError> {
-        let Grammar(text) = grammar;
+    /// See [`GrammarError`].
+    pub async fn guide(&self, grammar: &Grammar, caller: &Caller) -> Result<Guide, GrammarError> {
+        let text = &grammar.text;
         if text.len() > LONGEST {
             let length = text.len();
             let why = format!("with {length} bytes it is too long, {LONGEST} are the most");
-            return Err(GrammarError(why));
+            return Err(GrammarError::Refused(why));
         }
-        let begun = if let Some(begun) = self.shared.known(text) {
-            begun
-        } else {
-            let (shared, text) = (Arc::clone(&self.shared), text.clone());
-            let begun = self.workshop.run(move || shared.begin(&text)).await;
-            let crashed = || GrammarError("it is too complex".to_owned());
-            begun.ok_or_else(crashed)??
+        let begun = match self.shared.known(text) {
+            Some(begun) => begun,
+            None => self.compile(grammar, caller).await?,
         };
         let compiler = self.shared.compiler()?;
         Ok(Guide::new(Follower::new(
@@ -143,124 +189,85 @@ impl Grammars {
             begun.worn,
         )))
     }
+
+    async fn compile(&self, grammar: &Grammar, caller: &Caller) -> Result<Begun, GrammarError> {
+        // Ours are few, and small: they wait for nobody, and need no trial.
+        if grammar.is_ours {
+            let mut thread = CompileThread::default();
+            return self.shared.compile_on(&mut thread, grammar, 0).await;
+        }
+        match self.compile_in_turn(grammar, caller, Try::Short).await {
+            Err(GrammarError::TooSlow) => self.compile_in_turn(grammar, caller, Try::Long).await,
+            compiled => compiled,
+        }
+    }
+
+    async fn compile_in_turn(
+        &self,
+        grammar: &Grammar,
+        caller: &Caller,
+        kind: Try,
+    ) -> Result<Begun, GrammarError> {
+        let mut turn: Turn<CompileThread> = tokio::select! {
+            turn = self.turns.take(caller.client, kind) => turn,
+            () = caller.left() => return Err(GrammarError::Abandoned),
+        };
+        // Another may have had it compiled in the meantime.
+        if let Some(begun) = self.shared.known(&grammar.text) {
+            return Ok(begun);
+        }
+        let longest = match kind {
+            Try::Short => SHORT_TRY,
+            Try::Long => LONG_TRY,
+        };
+        let memory = self.wall.try_out(&grammar.text, longest).await?;
+        let thread = turn.place().ok_or(GrammarError::NoProcess)?;
+        self.shared.compile_on(thread, grammar, memory).await
+    }
 }
 
 impl Shared {
     fn compiler(&self) -> Result<&Compiler, GrammarError> {
-        let compiler = self.compiler.get_or_init(|| Compiler::new(&self.model));
+        let compiler = self
+            .compiler
+            .get_or_init(|| Compiler::for_model(&self.model));
         compiler.as_ref().map_err(Clone::clone)
     }
 
     fn known(&self, text: &str) -> Option<Begun> {
-        let known = self.compiled().get(text).cloned();
-        known.filter(|begun| !begun.worn.load(Ordering::Relaxed))
+        self.kept().get(text)
     }
 
-    /// Another may have had it compiled in the meantime.
-    fn begin(&self, text: &str) -> Result<Begun, GrammarError> {
-        match self.known(text) {
-            Some(begun) => Ok(begun),
-            None => self.compile(self.compiler()?, text),
+    /// Compiles a grammar that holds so many bytes of memory.
+    async fn compile_on(
+        self: &Arc<Self>,
+        thread: &mut CompileThread,
+        grammar: &Grammar,
+        memory: usize,
+    ) -> Result<Begun, GrammarError> {
+        if self.compiler.get().is_none() {
+            let shared = Arc::clone(self);
+            let walk = move || shared.compiler().map(|_| ());
+            thread.run(LONGEST_WALK, walk).await??;
         }
-    }
-
-    fn compile(&self, compiler: &Compiler, text: &str) -> Result<Begun, GrammarError> {
-        let grammar = TopLevelGrammar::from_lark(text.to_owned());
-        let matcher = Matcher::new(compiler.factory.create_parser(grammar));
-        if let Some(error) = matcher.get_error() {
-            return Err(GrammarError(first_line(&error)));
-        }
-        // What cannot even begin would end an answer under way.
-        if matcher.clone().compute_mask().is_err() {
-            let why = "nothing can begin it: it refers to itself without end, or is too complex";
-            return Err(GrammarError(why.to_owned()));
-        }
-        let trie = compiler.factory.tok_env().tok_trie();
-        let quotes = &Quotes::default();
-        let shortest = landing::way_out(&matcher, quotes, &compiler.exits, trie);
-        let begun = Begun {
-            matcher,
-            shortest,
-            worn: Arc::default(),
-        };
-        if text.len() <= LONGEST_KEPT {
-            self.compiled().put(text.to_owned(), begun.clone());
-        }
+        let (shared, text) = (Arc::clone(self), grammar.text.clone());
+        let compile = move || shared.compiler()?.compile(&text).map(Begun::from);
+        let begun = thread.run(LONGEST_COMPILE, compile).await??;
+        self.kept().keep(grammar, &begun, memory);
         Ok(begun)
     }
 
-    fn compiled(&self) -> MutexGuard<'_, LruCache<String, Begun>> {
-        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The rest of llguidance's messages is about its own insides, and so is where in our rules the schema
-/// stands.
-fn first_line(error: &str) -> String {
-    let line = error.lines().next().unwrap_or_default();
-    let (_, line) = line
-        .split_once("failed to compile JSON schema: ")
-        .unwrap_or(("", line));
-    // Of a pattern: a drawing of where the mistake is stands between.
-    let mut reasons = error
-        .lines()
-        .filter_map(|line| line.trim_start().strip_prefix("error: "));
-    match reasons.next() {
-        Some(reason) if line.ends_with(':') => format!("{line} {reason}"),
-        _ => line.to_owned(),
-    }
-}
-
-impl Compiler {
-    fn new(model: &Model) -> Result<Self, GrammarError> {
-        let vocabulary = token_trie(model);
-        let slices = SlicedBiasComputer::general_slices();
-        let capabilities = InferenceCapabilities::default();
-        let mut factory = ParserFactory::new(&vocabulary, capabilities, &slices)
-            .map_err(|error| GrammarError(first_line(&error.to_string())))?;
-        factory.quiet();
-        *factory.limits_mut() = limits();
-        let exits = Arc::new(Exits::of(vocabulary.tok_trie()));
-        Ok(Self { factory, exits })
-    }
-}
-
-/// A hostile schema may take so much: 20 ms to compile, 7 ms a token, 20 MB (by the speeds and
-/// sizes that llguidance documents for each limit).
-fn limits() -> ParserLimits {
-    ParserLimits {
-        initial_lexer_fuel: 1_000_000,
-        step_lexer_fuel: 100_000,
-        max_lexer_states: 10_000,
-        max_grammar_size: 100_000,
-        verbose_errors: false,
-        ..ParserLimits::default()
-    }
-}
-
-fn token_trie(model: &Model) -> TokEnv {
-    let count = u32::try_from(model.info().vocabulary).unwrap_or(u32::MAX);
-    let ids = || (0..count).filter_map(|id| Some((id, Token(i32::try_from(id).ok()?))));
-    let ends: Vec<u32> = ids()
-        .filter(|(_, token)| model.is_end(*token))
-        .map(|(id, _)| id)
-        .collect();
-    let mut words: Vec<Vec<u8>> = ids()
-        .map(|(_, token)| model.piece(token).to_vec())
-        .collect();
-    for special in model.specials() {
-        let word = usize::try_from(special.token.0)
-            .ok()
-            .and_then(|index| words.get_mut(index));
-        if let Some(word) = word
-            && special.kind == SpecialKind::Control
-        {
-            *word = [&[NO_TEXT], special.text.as_bytes()].concat();
+impl From<Undone> for GrammarError {
+    fn from(undone: Undone) -> Self {
+        match undone {
+            Undone::Overran => Self::TooSlow,
+            Undone::Crashed => Self::TooLarge,
+            Undone::NoThread => Self::NoProcess,
         }
     }
-    let end = ends.first().copied().unwrap_or(count);
-    let info = TokRxInfo::new(count, end);
-    Arc::new(ApproximateTokEnv::new(
-        TokTrie::from(&info, &words).with_eos_tokens(&ends),
-    ))
 }

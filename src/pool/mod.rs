@@ -21,7 +21,7 @@ use crate::clock::unix_seconds;
 use crate::config;
 use crate::engine::{Attention, EngineOptions, LoadError, Model};
 use crate::governor::Governed;
-use crate::grammar::Grammars;
+use crate::grammar::{Grammars, Wall};
 use crate::prompt::{Prompter, TemplateError};
 use crate::scheduler::{Heartbeat, Job, Limits};
 use crate::telemetry::Metrics;
@@ -258,6 +258,7 @@ impl Pool {
         metrics: &Metrics,
         drain: &Drain,
         governed: &Governed,
+        wall: &Wall,
     ) -> std::io::Result<Self> {
         let abort = Arc::new(AtomicBool::new(false));
         let mut entries = Vec::new();
@@ -275,6 +276,7 @@ impl Pool {
                 heartbeat: heartbeat.clone(),
                 metrics: metrics.clone(),
                 governed: governed.clone(),
+                wall: wall.clone(),
                 abort: Arc::clone(&abort),
             };
             threads.push(worker.spawn()?);

@@ -13,7 +13,7 @@ use crate::engine::{
     Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces, Purpose, kv_cache_bytes,
 };
 use crate::governor::Governed;
-use crate::grammar::Grammars;
+use crate::grammar::{Grammars, Wall};
 use crate::prompt::Prompter;
 use crate::scheduler::{Heartbeat, Limits, Scheduler, drive};
 use crate::telemetry::Metrics;
@@ -31,6 +31,7 @@ pub(super) struct Worker {
     pub(super) heartbeat: Heartbeat,
     pub(super) metrics: Metrics,
     pub(super) governed: Governed,
+    pub(super) wall: Wall,
     pub(super) abort: Arc<AtomicBool>,
 }
 
@@ -120,7 +121,7 @@ impl Worker {
         let loaded = Arc::new(Loaded {
             model: Arc::clone(model),
             prompter,
-            grammars: Grammars::new(Arc::clone(model)),
+            grammars: Grammars::new(Arc::clone(model), self.wall.clone()),
             cells,
             jobs,
         });

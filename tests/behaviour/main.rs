@@ -12,9 +12,9 @@ mod headroom;
 mod hostile;
 mod lifecycle;
 mod prompts;
-
 mod quantize;
 mod responses;
+mod schemas;
 mod speculation;
 mod structured;
 mod tools;

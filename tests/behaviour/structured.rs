@@ -1,27 +1,38 @@
 //! Answers that must have a form have it, however little the model understands of it.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use edgellm::admission::ClientId;
 use edgellm::engine::{Model, Pieces, Token, Vocabulary};
-use edgellm::grammar::{Grammar, GrammarError, Grammars, Guide, Schema, Watch};
+use edgellm::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Wall, Watch};
 use edgellm::prompt::{Callable, OutputParser, Part, Piece, ToolFormat, calls, opened_calls};
 use edgellm::sampling::{Sampler, SamplingParams};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use crate::gateway::MODEL;
 
 fn grammars() -> (Arc<Model>, Grammars) {
     let model = Model::load(Path::new(MODEL), &Arc::default()).expect("the shipped model");
     let model = Arc::new(model);
-    (Arc::clone(&model), Grammars::new(model))
+    (Arc::clone(&model), Grammars::new(model, wall()))
 }
 
 fn guide_of(grammars: &Grammars, grammar: &Grammar) -> Result<Guide, GrammarError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime
-        .expect("a runtime")
-        .block_on(grammars.guide(grammar))
+    let (caller, _here) = Caller::new(ClientId::of(([127, 0, 0, 1], 0).into()));
+    runtime().block_on(grammars.guide(grammar, &caller))
+}
+
+/// One for all: processes behind the wall belong to it.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"))
+}
+
+/// The program that was built with this one tries grammars out.
+fn wall() -> Wall {
+    Wall::of(env!("CARGO_BIN_EXE_edgellm").into())
 }
 
 /// Noise that is the same at every run: what a model says that understands nothing.

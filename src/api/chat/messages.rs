@@ -5,12 +5,20 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use crate::api::error::ApiError;
-use crate::api::tools::{Choice, Offered, arguments_of_call};
+use crate::api::tools::{Arguments, Choice, Offered};
+use crate::api::values;
 use crate::prompt::{Message, Role, ToolCall};
 
 use super::wire;
 
 pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
+    // Before any copy is made of them.
+    let rest = tools.iter().flat_map(|tool| {
+        let function = tool.function.iter().map(|function| &function.rest);
+        function.chain([&tool.rest]).flat_map(Map::values)
+    });
+    let count = rest.map(values::within).sum();
+    values::at_most("tools", count, values::MOST_IN_TOOLS)?;
     tools
         .into_iter()
         .enumerate()
@@ -96,10 +104,13 @@ pub(super) fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, Api
             "`messages` must hold at least one message",
         ));
     }
+    let mut arguments = Arguments::default();
     let messages = messages
         .into_iter()
         .enumerate()
-        .map(|(index, message)| self::message(&format!("messages[{index}]"), message))
+        .map(|(index, message)| {
+            self::message(&format!("messages[{index}]"), message, &mut arguments)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     calls_and_answers(&messages)?;
     Ok(messages)
@@ -173,9 +184,17 @@ impl<'m> Calls<'m> {
     }
 }
 
-fn message(param: &str, message: wire::Message) -> Result<Message, ApiError> {
+fn message(
+    param: &str,
+    message: wire::Message,
+    arguments: &mut Arguments,
+) -> Result<Message, ApiError> {
     let calls = message.tool_calls.unwrap_or_default().into_iter();
-    let tool_calls: Vec<ToolCall> = calls.map(tool_call).collect();
+    let tool_calls = calls.enumerate().map(|(index, call)| {
+        let param = format!("{param}.tool_calls[{index}].function.arguments");
+        tool_call(&param, call, arguments)
+    });
+    let tool_calls: Vec<ToolCall> = tool_calls.collect::<Result<_, _>>()?;
     let content = message
         .content
         .map(|content| text(param, content))
@@ -253,10 +272,14 @@ fn text(param: &str, content: wire::Content) -> Result<String, ApiError> {
     Ok(all)
 }
 
-fn tool_call(call: wire::ToolCall) -> ToolCall {
-    ToolCall {
+fn tool_call(
+    param: &str,
+    call: wire::ToolCall,
+    arguments: &mut Arguments,
+) -> Result<ToolCall, ApiError> {
+    Ok(ToolCall {
         id: call.id,
         name: call.function.name,
-        arguments: arguments_of_call(&call.function.arguments),
-    }
+        arguments: arguments.of_call(param, &call.function.arguments)?,
+    })
 }

@@ -8,7 +8,6 @@ mod validate;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -21,7 +20,7 @@ use crate::prompt::{Conversation, OutputParser, ToolFormat};
 use crate::scheduler::Text;
 
 #[cfg(any(test, fuzzing))]
-use super::body::parse;
+use super::body::read_value;
 use super::delivery::{Frame, Telling, event_stream, respond};
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
@@ -54,10 +53,9 @@ pub(super) async fn completions(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let arrived = Instant::now();
     let check = |asked: wire::ChatRequest| Chat::try_from(asked);
-    let (chat, ticket) = match enter(request, &state, check).await? {
-        Entrance::New(chat, ticket) => (chat, ticket),
+    let (chat, ticket, arrival) = match enter(request, &state, check).await? {
+        Entrance::New(chat, ticket, arrival) => (chat, ticket, arrival),
         Entrance::Resumed(rest) => return Ok(rest),
     };
     let entry = Arc::clone(find_model(&state, chat.model.as_deref())?);
@@ -72,7 +70,7 @@ pub(super) async fn completions(
         decoding: chat.decoding,
         may_shorten: false,
     };
-    let mut response = match begin(&state, &entry, order, arrived, record).await {
+    let mut response = match begin(&state, &entry, order, arrival, record).await {
         Err(error) => error.into_response(),
         Ok(started) => {
             let object = if output.stream {
@@ -95,7 +93,7 @@ pub(super) async fn completions(
 /// Reads a body as far as no model is needed for it.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    Chat::try_from(parse::<wire::ChatRequest>(body)?).map(drop)
+    Chat::try_from(read_value::<wire::ChatRequest>(body)?).map(drop)
 }
 
 /// A streamed answer of so many words, for `benches/sse.rs`.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::api::body::only_objects;
+use crate::api::body::{Wire, only_objects};
 use crate::api::bounds::{
     CHOICES, LEAST_TOKENS, LEAST_TOP_K, LONGEST_NAME, MOST_TOKENS, MOST_TOOLS, PENALTY,
     PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
@@ -345,6 +345,8 @@ pub(super) struct Function {
     #[serde(flatten)]
     pub(super) rest: Map<String, Value>,
 }
+
+impl Wire for ChatRequest {}
 
 only_objects!(
     ChatRequest,

@@ -5,13 +5,12 @@ mod validate;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 
 #[cfg(any(test, fuzzing))]
-use super::body::parse;
+use super::body::read_value;
 use super::delivery::respond;
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
@@ -41,17 +40,16 @@ pub(super) async fn completions(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let arrived = Instant::now();
     let check = |asked: wire::CompletionRequest| Completion::try_from(asked);
-    let (completion, ticket) = match enter(request, &state, check).await? {
-        Entrance::New(completion, ticket) => (completion, ticket),
+    let (completion, ticket, arrival) = match enter(request, &state, check).await? {
+        Entrance::New(completion, ticket, arrival) => (completion, ticket, arrival),
         Entrance::Resumed(rest) => return Ok(rest),
     };
     let entry = Arc::clone(find_model(&state, completion.model.as_deref())?);
 
     let record = Record::new(&state, &entry.id, ENDPOINT);
     let output = completion.output;
-    let mut response = match begin(&state, &entry, completion.order, arrived, record).await {
+    let mut response = match begin(&state, &entry, completion.order, arrival, record).await {
         Err(error) => error.of_prompt_in("prompt").into_response(),
         Ok(started) => {
             let answer = Answer::new(&entry.id, output, &started);
@@ -65,5 +63,5 @@ pub(super) async fn completions(
 /// Reads a body as far as no model is needed for it.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    Completion::try_from(parse::<wire::CompletionRequest>(body)?).map(drop)
+    Completion::try_from(read_value::<wire::CompletionRequest>(body)?).map(drop)
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::api::body::only_objects;
+use crate::api::body::{Wire, only_objects};
 use crate::api::bounds::{
     CHOICES, LEAST_COMPLETION_TOKENS, LEAST_TOP_K, LOGPROBS, MOST_PROMPTS, MOST_TOKENS, PENALTY,
     PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
@@ -17,6 +17,7 @@ use crate::api::description::{
     ChatModel, LogitBias, among, at_least, each, only_in_streams, within,
 };
 use crate::api::usage::Usage;
+use crate::api::values::Counted;
 
 /// Numbers are wide here, so that a value out of range is refused in words rather than by type.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -153,6 +154,10 @@ pub(super) struct Logprobs {
     pub(super) top_logprobs: Vec<Option<Map<String, Value>>>,
     /// Characters before the token.
     pub(super) text_offset: Vec<usize>,
+}
+
+impl Wire for CompletionRequest {
+    const COUNTED: Counted = Counted::AllButTokens;
 }
 
 only_objects!(CompletionRequest, StreamOptions,);

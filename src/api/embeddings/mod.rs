@@ -4,7 +4,6 @@ mod vectors;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{FromRequest, Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -19,9 +18,9 @@ use crate::pool::{Entry, LoadedEmbedder, Serving};
 use crate::scheduler::{JobError, Timings};
 
 use super::access::Recorded;
-use super::body::JsonBody;
 #[cfg(any(test, fuzzing))]
-use super::body::parse;
+use super::body::read_value;
+use super::body::{Arrival, JsonBody, LargeBody};
 use super::decoding::at_least;
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
@@ -44,16 +43,16 @@ pub(super) async fn create(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let arrived = Instant::now();
     refuse_deadline(request.headers())?;
     refuse_if_all_do(&state)?;
-    let JsonBody(request) = JsonBody::<EmbeddingRequest>::from_request(request, &state).await?;
+    let JsonBody(request, arrival) =
+        JsonBody::<EmbeddingRequest>::from_request(request, &state).await?;
     let form = Form::try_from(&request)?;
     let entry = Arc::clone(find_embedder(&state, request.model.as_deref())?);
 
     // From here on the request counts as one of this model's, however it ends.
     let mut record = Record::new(&state, &entry.id, ENDPOINT);
-    let answer = answer(&state, &entry, request.input, form, arrived).await;
+    let answer = answer(&state, &entry, request.input, form, arrival).await;
     let mut response = match answer {
         Ok((body, spent)) => {
             record.embedded(spent);
@@ -78,7 +77,7 @@ pub(super) fn describe(schemas: &mut Schemas) -> Operation {
 /// Reads a body as far as no model is needed for it.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    Form::try_from(&parse::<EmbeddingRequest>(body)?).map(drop)
+    Form::try_from(&read_value::<EmbeddingRequest>(body)?).map(drop)
 }
 
 /// How vectors are wanted.
@@ -121,12 +120,14 @@ async fn answer(
     entry: &Entry,
     input: Input,
     form: Form,
-    arrived: Instant,
+    arrival: Arrival,
 ) -> Result<(Vec<u8>, Spent), ApiError> {
     let loaded = embedder(state, entry)?;
     let dimensions = dimensions(form, loaded.model.info().dimensions)?;
     let (place, _presence): (Place, Presence) = entry.gate.admit()?;
-    let Read { texts, place } = read(state, input, Arc::clone(&loaded), place).await?;
+    let arrived = arrival.at;
+    let held = (place, arrival.memory);
+    let Read { texts, place } = read(state, input, Arc::clone(&loaded), held).await?;
     let tokens: usize = texts.iter().map(Vec::len).sum();
     let (answer, embedded) = oneshot::channel();
     let job = Job {
@@ -200,7 +201,7 @@ async fn read(
     state: &AppState,
     input: Input,
     loaded: Arc<LoadedEmbedder>,
-    place: Place,
+    (place, memory): (Place, LargeBody),
 ) -> Result<Read, ApiError> {
     let bytes = match &input {
         Input::Text(text) => text.len(),
@@ -217,7 +218,7 @@ async fn read(
     let span = Span::current();
     let read = tokio::task::spawn_blocking(move || {
         let _entered = span.enter();
-        let _turn = turn;
+        let _held = (turn, memory);
         if log_prompts {
             tracing::info!(?input, "prompt");
         }

@@ -8,9 +8,10 @@ use serde::de::{self, DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::vectors::Encoding;
-use crate::api::body::only_objects;
+use crate::api::body::{Wire, only_objects};
 use crate::api::bounds::TOKEN;
 use crate::api::description::{EmbeddingModel, among, at_least, each, within};
+use crate::api::values::Counted;
 
 /// OpenAI's bounds.
 pub(super) const MOST_INPUTS: usize = 2048;
@@ -261,6 +262,10 @@ pub(super) enum Vector {
 pub(super) struct Usage {
     pub(super) prompt_tokens: usize,
     pub(super) total_tokens: usize,
+}
+
+impl Wire for EmbeddingRequest {
+    const COUNTED: Counted = Counted::AllButTokens;
 }
 
 only_objects!(EmbeddingRequest,);

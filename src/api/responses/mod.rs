@@ -13,7 +13,6 @@ mod validate;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -21,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use crate::prompt::{Conversation, Message};
 
 #[cfg(any(test, fuzzing))]
-use super::body::parse;
+use super::body::read_value;
 use super::delivery::respond;
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
@@ -63,7 +62,7 @@ pub(super) fn describe(schemas: &mut Schemas) -> Operation {
 /// Reads a body as far as no model is needed for it.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    let asked = Asked::try_from(parse::<wire::ResponseRequest>(body)?)?;
+    let asked = Asked::try_from(read_value::<wire::ResponseRequest>(body)?)?;
     let store = Store::new(Limits {
         responses: 0,
         bytes: 0,
@@ -80,13 +79,12 @@ pub(super) async fn create(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let arrived = Instant::now();
     let check = |asked: wire::ResponseRequest| {
         let asks_to_store = asked.store == Some(true);
         Ok((Asked::try_from(asked)?, asks_to_store))
     };
-    let ((mut asked, asks_to_store), ticket) = match enter(request, &state, check).await? {
-        Entrance::New(asked, ticket) => (asked, ticket),
+    let ((mut asked, asks_to_store), ticket, arrival) = match enter(request, &state, check).await? {
+        Entrance::New(asked, ticket, arrival) => (asked, ticket, arrival),
         Entrance::Resumed(rest) => return Ok(rest),
     };
     let store = &state.responses;
@@ -115,7 +113,7 @@ pub(super) async fn create(
         decoding: asked.decoding,
         may_shorten: asked.may_shorten,
     };
-    let mut response = match begin(&state, &entry, order, arrived, record).await {
+    let mut response = match begin(&state, &entry, order, arrival, record).await {
         Err(error) => in_own_words(error).into_response(),
         Ok(started) => {
             let sampling = sampling.resolve(&started.loaded.model.info().sampling, 0, 0);

@@ -8,6 +8,7 @@ use crate::api::body::understand;
 use crate::api::description::among;
 use crate::api::error::ApiError;
 use crate::api::tools::{Choice, Offered};
+use crate::api::values;
 use crate::grammar::Schema;
 
 use super::wire;
@@ -26,6 +27,9 @@ pub(super) struct Tool {
 
 /// What is offered, and how that is told again.
 pub(super) fn offered(tools: Vec<Value>) -> Result<(Vec<Offered>, Vec<Tool>), ApiError> {
+    // Before any copy is made of them.
+    let count = tools.iter().map(values::within).sum();
+    values::at_most("tools", count, values::MOST_IN_TOOLS)?;
     let tools = tools.into_iter().enumerate();
     let both: Vec<(Offered, Tool)> = tools
         .map(|(index, tool)| one(format!("tools[{index}]"), tool))

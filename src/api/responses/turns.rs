@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::api::error::ApiError;
-use crate::api::tools::arguments_of_call;
+use crate::api::tools::Arguments;
 use crate::prompt::{self, Message, ToolCall};
 
 use super::items::{Item, Output, Part, Role, Status};
@@ -14,6 +14,7 @@ pub(super) struct Turns {
     messages: Vec<Message>,
     /// Ids of the calls so far.
     calls: HashSet<String>,
+    arguments: Arguments,
 }
 
 impl Turns {
@@ -22,7 +23,7 @@ impl Turns {
         let system = instructions.map(|text| Message::text(prompt::Role::System, text));
         Self {
             messages: system.into_iter().collect(),
-            calls: HashSet::new(),
+            ..Self::default()
         }
     }
 
@@ -46,7 +47,8 @@ impl Turns {
                 status,
                 ..
             } => {
-                let arguments = arguments_of_call(arguments);
+                let at = format!("{at}.arguments");
+                let arguments = self.arguments.of_call(&at, arguments)?;
                 // One that was cut off before it was whole is none.
                 if *status == Status::Incomplete && !arguments.is_object() {
                     return Ok(());

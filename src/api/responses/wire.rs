@@ -11,7 +11,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::api::body::only_objects;
+use crate::api::body::{Wire, only_objects};
 use crate::api::bounds::{
     LEAST_TOKENS, LEAST_TOP_K, LONGEST_IDENTIFIER, LONGEST_NAME, MOST_TOKENS, MOST_TOOLS, PENALTY,
     PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
@@ -436,6 +436,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
         deserializer.deserialize_any(Either(PhantomData))
     }
 }
+
+impl Wire for ResponseRequest {}
 
 only_objects!(
     ResponseRequest,

@@ -1,0 +1,334 @@
+//! JSON schemas from clients: what `strict` allows, and how large they may be.
+//!
+//! The rules of `strict` are those of OpenAI's guide "Structured model outputs", section
+//! "Supported schemas", as of 2026; `minLength` and `maxLength` are honoured beyond them.
+
+mod check;
+mod cost;
+mod finite;
+
+use std::fmt;
+
+use serde_json::{Map, Value, json};
+
+#[cfg(test)]
+pub(super) use check::MOST_LEVELS;
+use check::{check, resolve_mut};
+use finite::bound;
+
+/// A schema that may be compiled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schema {
+    value: Value,
+    place: String,
+}
+
+/// What is wrong with a schema, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Misfit {
+    /// Behind the schema's own name, such as `.properties.price`; empty for all of it.
+    pub path: String,
+    /// What is wrong and what is expected.
+    pub why: String,
+}
+
+impl Schema {
+    /// The same, known to stand at `place` of a request, such as `tools[0].function.parameters`.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = place.into();
+        self
+    }
+
+    /// Where it stands in a request; empty where it is nobody's.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Any JSON object.
+    #[must_use]
+    pub fn object() -> Self {
+        Self::laid_out(json!({"type": "object"}))
+    }
+
+    /// Whether it is [`object`](Self::object), whoever wrote it.
+    pub(super) fn is_any_object(&self) -> bool {
+        self.value == Self::object().value
+    }
+
+    /// An object that holds nothing.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::laid_out(json!({"type": "object", "properties": {}, "additionalProperties": false}))
+    }
+
+    /// Checks a client's schema, by the rules of `strict` where it asks for them. Elsewhere
+    /// keywords that cannot be followed are left out of account, as OpenAI does it.
+    ///
+    /// # Errors
+    /// [`Misfit`] at the first place that is not as it must be.
+    pub fn new(mut schema: Value, strict: bool) -> Result<Self, Misfit> {
+        let targets = check(&schema, strict)?;
+        // Where no schema stands but by a reference, as in `examples`.
+        let references: Vec<String> = targets.into_iter().map(|target| target.reference).collect();
+        for reference in references {
+            if let Some(place) = resolve_mut(&mut schema, &reference) {
+                bound(place);
+            }
+        }
+        let mut laid_out = Self::laid_out(schema);
+        if !strict && let Some(options) = laid_out.options() {
+            options.insert("lenient".to_owned(), true.into());
+            options.insert("coerce_one_of".to_owned(), true.into());
+        }
+        Ok(laid_out)
+    }
+
+    /// White space as Python's `json.dumps` has it: models have read much of that, and one that is
+    /// free to write white space may never stop.
+    fn laid_out(mut schema: Value) -> Self {
+        bound(&mut schema);
+        let mut schema = match schema {
+            Value::Object(schema) => schema,
+            Value::Bool(false) => Map::from_iter([("not".to_owned(), json!({}))]),
+            _ => Map::new(),
+        };
+        let layout = json!({
+            "whitespace_flexible": false,
+            "item_separator": ", ",
+            "key_separator": ": ",
+        });
+        schema.insert("x-guidance".to_owned(), layout);
+        Self {
+            value: Value::Object(schema),
+            place: String::new(),
+        }
+    }
+
+    fn options(&mut self) -> Option<&mut Map<String, Value>> {
+        self.value.get_mut("x-guidance")?.as_object_mut()
+    }
+}
+
+impl fmt::Display for Schema {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::finite::HIGHEST_NUMBER;
+    use super::*;
+
+    #[test]
+    fn numbers_are_held_on_both_sides() {
+        for (given, held) in [
+            (json!({}), json!([-HIGHEST_NUMBER, HIGHEST_NUMBER])),
+            (json!({"minimum": 0}), json!([0, HIGHEST_NUMBER])),
+            (
+                json!({"minimum": i64::MIN, "maximum": i64::MAX}),
+                json!([-HIGHEST_NUMBER, HIGHEST_NUMBER]),
+            ),
+            (json!({"maximum": 5.5}), json!([-HIGHEST_NUMBER, 5.5])),
+        ] {
+            let mut schema = given;
+            schema["type"] = json!("integer");
+            bound(&mut schema);
+            assert_eq!(json!([schema["minimum"], schema["maximum"]]), held);
+        }
+        let mut schema = json!({"type": "number", "minimum": 1e18});
+        bound(&mut schema);
+        assert_eq!(schema["maximum"], Value::Null);
+        let mut schema = json!({"type": "number", "exclusiveMinimum": 0});
+        bound(&mut schema);
+        assert_eq!(schema["minimum"], Value::Null);
+        assert_eq!(schema["maximum"], HIGHEST_NUMBER);
+    }
+
+    fn place(schema: Value) -> String {
+        Schema::new(schema, true).expect_err("refused").path
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // reads better where it is called
+    fn strict(properties: Value) -> Value {
+        let required: Vec<_> = properties
+            .as_object()
+            .expect("an object")
+            .keys()
+            .cloned()
+            .collect();
+        json!({
+            "type": "object", "properties": properties,
+            "required": required, "additionalProperties": false,
+        })
+    }
+
+    #[test]
+    fn strict_takes_what_openai_allows() {
+        let mut schema = strict(json!({
+            "name": {"type": "string", "pattern": "^[a-z]+$"},
+            "price": {"type": ["number", "null"], "minimum": 0, "multipleOf": 0.01},
+            "kind": {"type": "string", "enum": ["food", "other"]},
+            "when": {"type": "string", "format": "date"},
+            "next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]},
+            "tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}, "maxItems": 3},
+        }));
+        schema["$defs"] = json!({"tag": {"type": "string"}});
+        assert!(Schema::new(schema, true).is_ok());
+    }
+
+    #[test]
+    fn what_strict_does_not_allow_is_refused_at_its_place() {
+        assert_eq!(place(json!({"type": "array", "items": {}})), "");
+        let open = json!({"type": "object", "properties": {}, "required": []});
+        assert_eq!(place(open.clone()), ".additionalProperties");
+        assert_eq!(
+            place(strict(json!({"a": open}))),
+            ".properties.a.additionalProperties"
+        );
+        let mut optional = strict(json!({"a": {"type": "string"}}));
+        optional["required"] = json!([]);
+        assert_eq!(place(optional), ".required");
+        let all_of = strict(json!({"a": {"type": "string", "allOf": []}}));
+        assert_eq!(place(all_of), ".properties.a.allOf");
+        assert_eq!(place(strict(json!({"a": {}}))), ".properties.a");
+        let lost = strict(json!({"a": {"$ref": "#/$defs/b"}}));
+        assert_eq!(place(lost), ".properties.a.$ref");
+        let abroad = strict(json!({"a": {"$ref": "https://example.com/b"}}));
+        assert_eq!(place(abroad), ".properties.a.$ref");
+    }
+
+    #[test]
+    fn sizes_are_bounded_with_and_without_strict() {
+        let many = json!({"enum": (0..2000).collect::<Vec<_>>()});
+        let long = json!({"type": "string", "maxLength": 1_000_000_000});
+        let mut deep = json!({});
+        for _ in 0..100 {
+            deep = json!({"items": deep});
+        }
+        let optional: Map<_, _> = (0..600).map(|i| (format!("p{i}"), json!({}))).collect();
+        let optional = json!({"properties": optional});
+        let divisors = [json!(1_234_567), json!(0.12345), json!(1e300), json!(0)];
+        let divisors = divisors.map(|divisor| json!({"multipleOf": divisor}));
+        for schema in [many, long, deep, optional].into_iter().chain(divisors) {
+            assert!(Schema::new(schema, false).is_err());
+        }
+    }
+
+    /// A schema that fits as it is, and does not with one more.
+    fn at_most(most: usize, schema: impl Fn(usize) -> Value) {
+        let refused = |count| Schema::new(schema(count), false).err();
+        assert_eq!(refused(most), None);
+        assert!(refused(most + 1).is_some(), "one more than {most} is taken");
+    }
+
+    fn named(count: usize, prefix: &str, value: &Value) -> Value {
+        let named = (0..count).map(|index| (format!("{prefix}{index}"), value.clone()));
+        Value::Object(named.collect())
+    }
+
+    fn strings(count: usize) -> Value {
+        (0..count).map(|index| format!("k{index}")).collect()
+    }
+
+    #[test]
+    fn every_bound_holds_at_both_ends() {
+        let null = &json!({"type": "null"});
+        let required = |count| json!({"type": "object", "required": strings(count)});
+        at_most(5000, required);
+        let optional = |count| json!({"type": "object", "properties": named(count, "k", null)});
+        at_most(500, optional);
+        let patterns =
+            |count| json!({"type": "object", "patternProperties": named(count, "^a", null)});
+        at_most(16, patterns);
+        let matched = |count| {
+            json!({
+                "type": "object", "properties": named(count, "k", null),
+                "required": strings(count), "patternProperties": named(16, "^a", null),
+            })
+        };
+        at_most(312, matched);
+        at_most(1000, |count| json!({"enum": strings(count)}));
+        at_most(999, |count| json!({"const": strings(count)}));
+        at_most(64, |count| {
+            (0..count).fold(json!({}), |inner, _| json!({"items": inner}))
+        });
+        for key in COUNTED {
+            at_most(10_000, |count| json!({key: count}));
+        }
+        let large =
+            json!({"type": "object", "properties": named(99, "k", null), "required": strings(99)});
+        let options =
+            |count| json!({"allOf": [large, {"anyOf": vec![json!({"type": "object"}); count]}]});
+        at_most(990, options);
+        at_most(1, |count| json!({"type": vec!["object"; count]}));
+    }
+
+    const COUNTED: [&str; 6] = [
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+        "minProperties",
+        "maxProperties",
+    ];
+
+    #[test]
+    fn bounds_hold_wherever_a_reference_leads() {
+        let hostile = json!({"type": "string", "maxLength": 1_000_000_000});
+        let behind = json!({"type": "object", "required": ["a"], "properties": {"a": hostile}});
+        for (at, schema) in [
+            (
+                ".x.properties.a.maxLength",
+                json!({"$ref": "#/x", "x": behind}),
+            ),
+            (
+                ".examples.1.maxLength",
+                json!({"$ref": "#/examples/1", "examples": [1, hostile]}),
+            ),
+            (
+                ".default.maxLength",
+                json!({"items": {"$ref": "#/default"}, "default": hostile}),
+            ),
+            (
+                ".y.z.maxLength",
+                json!({"$ref": "#/x", "x": {"$ref": "#/y/z"}, "y": {"z": hostile}}),
+            ),
+        ] {
+            let refused = Schema::new(schema, false).expect_err("refused");
+            assert_eq!(refused.path, at);
+        }
+        // Another place that JSON Pointer would find, and llguidance does not.
+        let escaped = json!({"$ref": "#/x~1y", "x/y": {}, "x~1y": hostile});
+        assert_eq!(
+            Schema::new(escaped, false).expect_err("refused").path,
+            ".x~1y.maxLength"
+        );
+    }
+
+    #[test]
+    fn numbers_are_held_where_only_a_reference_leads() {
+        let schema = json!({"$ref": "#/examples/0", "examples": [{"type": "integer"}]});
+        let held = Schema::new(schema, false).expect("sound");
+        assert_eq!(held.value["examples"][0]["maximum"], HIGHEST_NUMBER);
+    }
+
+    #[test]
+    fn divisors_that_people_use_are_taken() {
+        for divisor in [json!(0.01), json!(0.25), json!(5), json!(1000), json!(1e-7)] {
+            assert!(
+                Schema::new(json!({"multipleOf": divisor}), false).is_ok(),
+                "{divisor}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_schemas_are_followed_as_far_as_they_can_be() {
+        assert!(Schema::new(json!({"properties": {"a": {"not": {}}}}), false).is_ok());
+        assert!(Schema::new(json!(true), false).is_ok());
+    }
+}

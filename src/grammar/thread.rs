@@ -1,0 +1,107 @@
+//! A thread that compiles, one grammar after the other.
+//!
+//! It has a stack for the deepest grammar, and its part of the heap is used again: glibc has one for
+//! each of many threads, and gives none back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::compile::STACK;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Why nothing came of some work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undone {
+    /// It took too long; it goes on, and the thread ends after it.
+    Overran,
+    /// It panicked.
+    Crashed,
+    /// The system gives no thread.
+    NoThread,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct CompileThread {
+    /// Begun when first needed.
+    orders: Option<Sender<Work>>,
+}
+
+impl CompileThread {
+    /// What comes of `work`, if it takes no longer than `longest`.
+    pub(super) async fn run<T: Send + 'static>(
+        &mut self,
+        longest: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Undone> {
+        let (done, result) = oneshot::channel();
+        let work: Work = Box::new(move || drop(done.send(work())));
+        if self.orders.is_none() {
+            self.orders = open();
+        }
+        let orders = self.orders.as_ref().ok_or(Undone::NoThread)?;
+        if orders.send(work).is_err() {
+            self.orders = None;
+            return Err(Undone::NoThread);
+        }
+        let Ok(result) = tokio::time::timeout(longest, result).await else {
+            // The next one gets a thread of its own.
+            self.orders = None;
+            return Err(Undone::Overran);
+        };
+        result.map_err(|_| Undone::Crashed)
+    }
+}
+
+/// The thread ends with the sender.
+fn open() -> Option<Sender<Work>> {
+    let (orders, coming) = channel();
+    let thread = std::thread::Builder::new()
+        .name("grammars".to_owned())
+        .stack_size(STACK);
+    match thread.spawn(move || serve(&coming)) {
+        Ok(_) => Some(orders),
+        Err(error) => {
+            tracing::error!(%error, "no thread for grammars");
+            None
+        }
+    }
+}
+
+fn serve(coming: &Receiver<Work>) {
+    while let Ok(work) = coming.recv() {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            tracing::error!("a grammar crashed its compiler");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_work_only() {
+        let mut thread = CompileThread::default();
+        let crashed = thread.run(LONG, || -> u8 { panic!("a defect") }).await;
+        assert_eq!(crashed, Err(Undone::Crashed));
+        assert_eq!(thread.run(LONG, || 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_holds_up_nobody_behind_it() {
+        let mut thread = CompileThread::default();
+        let (go_on, waits) = channel::<()>();
+        let overran = thread
+            .run(Duration::from_millis(1), move || waits.recv())
+            .await;
+        assert_eq!(overran, Err(Undone::Overran), "nobody lets it go on");
+        assert_eq!(thread.run(LONG, || 7).await, Ok(7));
+        drop(go_on);
+    }
+}

@@ -1,0 +1,259 @@
+//! Whose grammar is compiled next.
+//!
+//! A few grammars are compiled at once. A client has one of these places at most, and of those who
+//! wait the one goes first that had the fewest turns lately. A first try is short; what takes longer
+//! is tried again when no first try waits, and has one place at most. So slow schemas queue behind
+//! each other, and an ordinary one waits for a few short tries, whoever sends what.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::admission::ClientId;
+
+/// Turns that are remembered.
+const REMEMBERED: usize = 64;
+
+/// How long a turn may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Try {
+    /// As long as ordinary schemas need.
+    Short,
+    /// As long as any schema may need.
+    Long,
+}
+
+/// Who wants a turn, or has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Claim {
+    client: ClientId,
+    kind: Try,
+}
+
+/// The index of who goes next, if anybody may: `waiting` by arrival, `running` now, `lately` had turns.
+fn next(
+    waiting: impl IntoIterator<Item = Claim>,
+    running: &[Claim],
+    lately: &VecDeque<ClientId>,
+) -> Option<usize> {
+    let turns = |client: ClientId| lately.iter().filter(|other| **other == client).count();
+    let has_one = |client: ClientId| running.iter().any(|other| other.client == client);
+    let long_one_runs = running.iter().any(|other| other.kind == Try::Long);
+    waiting
+        .into_iter()
+        .enumerate()
+        .filter(|(_, claim)| !has_one(claim.client))
+        .filter(|(_, claim)| claim.kind == Try::Short || !long_one_runs)
+        // The first of several that are alike.
+        .min_by_key(|(_, claim)| (claim.kind == Try::Long, turns(claim.client)))
+        .map(|(index, _)| index)
+}
+
+/// So many places `T`, of which each is with one client at a time.
+#[derive(Debug)]
+pub(super) struct Turns<T>(Arc<Mutex<State<T>>>);
+
+#[derive(Debug)]
+struct State<T> {
+    free: Vec<T>,
+    running: Vec<Claim>,
+    lately: VecDeque<ClientId>,
+    waiting: Vec<Waiting<T>>,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    claim: Claim,
+    called: oneshot::Sender<Turn<T>>,
+}
+
+/// A place, given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Turn<T> {
+    claim: Claim,
+    /// Taken out in `drop` alone.
+    place: Option<T>,
+    turns: Turns<T>,
+}
+
+impl<T> Clone for Turns<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Turns<T> {
+    pub(super) fn new(places: Vec<T>) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            free: places,
+            running: Vec::new(),
+            lately: VecDeque::new(),
+            waiting: Vec::new(),
+        })))
+    }
+
+    /// Waits for a turn. Who stops waiting gives it up.
+    pub(super) async fn take(&self, client: ClientId, kind: Try) -> Turn<T> {
+        let (called, turn) = oneshot::channel();
+        let claim = Claim { client, kind };
+        self.lock().waiting.push(Waiting { claim, called });
+        self.call();
+        match turn.await {
+            Ok(turn) => turn,
+            // A sender stays in the list until it has called.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Calls as many as there are places for.
+    fn call(&self) {
+        loop {
+            let mut state = self.lock();
+            state.waiting.retain(|waiting| !waiting.called.is_closed());
+            let claims = state.waiting.iter().map(|waiting| waiting.claim);
+            let Some(index) = next(claims, &state.running, &state.lately) else {
+                return;
+            };
+            let Some(place) = state.free.pop() else {
+                return;
+            };
+            let Waiting { claim, called } = state.waiting.remove(index);
+            state.running.push(claim);
+            state.lately.push_back(claim.client);
+            if state.lately.len() > REMEMBERED {
+                state.lately.pop_front();
+            }
+            // Who leaves just now gives the turn back, which locks the state again.
+            drop(state);
+            drop(called.send(Turn {
+                claim,
+                place: Some(place),
+                turns: self.clone(),
+            }));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Turn<T> {
+    pub(super) fn place(&mut self) -> Option<&mut T> {
+        self.place.as_mut()
+    }
+}
+
+impl<T> Drop for Turn<T> {
+    fn drop(&mut self) {
+        {
+            let mut state = self.turns.lock();
+            state.free.extend(self.place.take());
+            let running = state.running.iter().position(|other| *other == self.claim);
+            if let Some(index) = running {
+                state.running.swap_remove(index);
+            }
+        }
+        self.turns.call();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn client(number: u8) -> ClientId {
+        ClientId::Address([10, 0, 0, number].into())
+    }
+
+    fn short(number: u8) -> Claim {
+        Claim {
+            client: client(number),
+            kind: Try::Short,
+        }
+    }
+
+    fn long(number: u8) -> Claim {
+        Claim {
+            kind: Try::Long,
+            ..short(number)
+        }
+    }
+
+    #[test]
+    fn who_had_fewer_turns_goes_first_and_nobody_has_two_at_once() {
+        let lately = VecDeque::from([client(1), client(1)]);
+        let next = |waiting: &[Claim], running: &[Claim]| {
+            super::next(waiting.iter().copied(), running, &lately)
+        };
+        assert_eq!(next(&[short(1), short(1), short(2)], &[]), Some(2));
+        assert_eq!(next(&[short(1), short(1)], &[short(1)]), None);
+        assert_eq!(next(&[short(1), short(2), short(2)], &[short(1)]), Some(1));
+    }
+
+    #[test]
+    fn long_tries_come_after_short_ones_and_one_by_one() {
+        let next = |waiting: &[Claim], running: &[Claim]| {
+            super::next(waiting.iter().copied(), running, &VecDeque::new())
+        };
+        assert_eq!(next(&[long(1), long(2), short(3)], &[]), Some(2));
+        assert_eq!(next(&[long(1), long(2)], &[short(3)]), Some(0));
+        assert_eq!(next(&[long(1)], &[long(2)]), None);
+        assert_eq!(next(&[long(1), short(3)], &[long(2)]), Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_turn_takes_long_keeps_no_other_waiting() {
+        let turns = Turns::new(vec![1, 2]);
+        let slow = turns.take(client(1), Try::Short).await;
+        let again = |_| Box::pin(turns.take(client(1), Try::Short));
+        let mut queued: Vec<_> = (0..5).map(again).collect();
+        for waiting in &mut queued {
+            assert!(waiting.now_or_never().is_none());
+        }
+        let honest = turns.take(client(2), Try::Short).now_or_never();
+        assert!(honest.is_some());
+        // Those that do not wait any more are passed over.
+        let last = queued.pop().expect("five");
+        drop(queued);
+        drop(slow);
+        assert!(last.now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_comes_too_late_goes_to_the_next() {
+        let turns = Turns::new(vec![()]);
+        let first = turns.take(client(1), Try::Short).await;
+        let mut left = Box::pin(turns.take(client(2), Try::Short));
+        assert!((&mut left).now_or_never().is_none());
+        let mut waits = Box::pin(turns.take(client(3), Try::Short));
+        assert!((&mut waits).now_or_never().is_none());
+        drop(first);
+        // It was called, and nobody took the turn.
+        drop(left);
+        assert!(waits.now_or_never().is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn somebody_goes_whenever_somebody_may(
+            waiting in prop::collection::vec((0..4_u8, any::<bool>()), 0..8),
+            running in prop::collection::vec((0..4_u8, any::<bool>()), 0..2),
+        ) {
+            let claim = |(number, is_long)| if is_long { long(number) } else { short(number) };
+            let waiting: Vec<Claim> = waiting.into_iter().map(claim).collect();
+            let running: Vec<Claim> = running.into_iter().map(claim).collect();
+            let may = |claim: &Claim| {
+                let two_long = claim.kind == Try::Long && running.iter().any(|other| other.kind == Try::Long);
+                !two_long && running.iter().all(|other| other.client != claim.client)
+            };
+            let chosen = next(waiting.iter().copied(), &running, &VecDeque::new());
+            prop_assert_eq!(chosen.is_some(), waiting.iter().any(may));
+            prop_assert!(chosen.is_none_or(|index| may(&waiting[index])));
+        }
+    }
+}

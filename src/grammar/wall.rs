@@ -1,0 +1,249 @@
+//! A wall between clients' grammars and this process.
+//!
+//! A compiler that recurses too deep or runs out of memory ends its process, and one that does not
+//! end cannot be stopped in a thread. So a new grammar is first compiled in a small child process of
+//! this same program, with limits of memory, stack and time, and only what survives there is compiled
+//! here. The result itself cannot cross: llguidance has no way to write a compiled grammar down. That
+//! costs the time of compiling once more, some milliseconds for a grammar that is new, and nothing for
+//! one that is known.
+//!
+//! The child lives on for the next grammar. It reads requests from its standard input and writes
+//! verdicts to its standard output, and ends when its input does.
+
+mod child;
+mod frame;
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use super::GrammarError;
+use super::compile::{FIRST_SPECIAL, SPECIALS};
+
+pub use child::serve;
+use frame::{VERDICT_HEAD, Verdict, request_head};
+
+/// The hidden subcommand that [`serve`] is behind.
+pub const COMMAND: &str = "compile-grammars";
+
+/// Child processes that compile grammars on trial. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Wall(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    program: PathBuf,
+    /// Those that wait for a grammar. As many as ever worked at once.
+    idle: Mutex<Vec<Process>>,
+}
+
+#[derive(Debug)]
+struct Process {
+    /// Killed when it is dropped.
+    child: Child,
+    requests: ChildStdin,
+    verdicts: ChildStdout,
+}
+
+impl Wall {
+    /// Children of this program itself.
+    ///
+    /// # Errors
+    /// When the system does not say where the program is.
+    pub fn of_this_program() -> io::Result<Self> {
+        // By this name the running program is found also after its file was replaced by an update.
+        let itself = PathBuf::from("/proc/self/exe");
+        if itself.exists() {
+            return Ok(Self::of(itself));
+        }
+        std::env::current_exe().map(Self::of)
+    }
+
+    /// Children of an edgellm at this path.
+    #[must_use]
+    pub fn of(program: PathBuf) -> Self {
+        Self(Arc::new(Inner {
+            program,
+            idle: Mutex::default(),
+        }))
+    }
+
+    /// Tries for so long to compile a grammar; the memory that it takes, in bytes.
+    pub(super) async fn try_out(
+        &self,
+        text: &str,
+        longest: Duration,
+    ) -> Result<usize, GrammarError> {
+        // One that waited may have been killed meanwhile, by the system or by a person.
+        if let Some(process) = self.take_idle()
+            && let Ok(verdict) = self.ask(process, text, longest).await
+        {
+            return verdict;
+        }
+        let process = self.start()?;
+        let verdict = self.ask(process, text, longest).await;
+        verdict.unwrap_or_else(|status| {
+            tracing::warn!(status, "a grammar ended the process that compiled it");
+            Err(GrammarError::TooLarge)
+        })
+    }
+
+    /// The verdict; or how the process ended without one.
+    async fn ask(
+        &self,
+        mut process: Process,
+        text: &str,
+        longest: Duration,
+    ) -> Result<Result<usize, GrammarError>, String> {
+        let trial = on_trial(text);
+        match tokio::time::timeout(longest, process.ask(&trial)).await {
+            Ok(Ok(verdict)) => {
+                self.idle().push(process);
+                Ok(verdict)
+            }
+            // It is killed when it is dropped.
+            Err(_) => Ok(Err(GrammarError::TooSlow)),
+            Ok(Err(error)) => {
+                // Of one that has ended, its own end is told all the same.
+                let _ = process.child.start_kill();
+                let status = process.child.wait().await;
+                Err(status.map_or_else(|_| error.to_string(), |status| status.to_string()))
+            }
+        }
+    }
+
+    /// Has a process ready for the first grammar.
+    pub fn warm_up(&self) {
+        match self.start() {
+            Ok(process) => self.idle().push(process),
+            Err(error) => tracing::debug!(%error, "no process for grammars yet"),
+        }
+    }
+
+    fn take_idle(&self) -> Option<Process> {
+        self.idle().pop()
+    }
+
+    fn start(&self) -> Result<Process, GrammarError> {
+        let failed = |error: io::Error| {
+            tracing::error!(%error, "no process to compile grammars in");
+            GrammarError::NoProcess
+        };
+        let mut child = Command::new(&self.0.program)
+            .arg0("edgellm")
+            .arg(COMMAND)
+            // It needs no secrets, and must not read the server's configuration.
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let missing = || failed(io::ErrorKind::BrokenPipe.into());
+        let requests = child.stdin.take().ok_or_else(missing)?;
+        let verdicts = child.stdout.take().ok_or_else(missing)?;
+        Ok(Process {
+            child,
+            requests,
+            verdicts,
+        })
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Process>> {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The child has no model, and single bytes for a vocabulary: the tokens that our rules name by
+/// number are others there. Clients' words stand in lines with `%json`, which stay as they are.
+fn on_trial(text: &str) -> String {
+    let mut numbers: Vec<&str> = Vec::new();
+    let mut trial = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        if line.contains("%json") {
+            trial.push_str(line);
+            continue;
+        }
+        let mut rest = line;
+        while let Some((before, number, after)) = next_token(rest) {
+            let known = numbers.iter().position(|other| *other == number);
+            let index = known.unwrap_or_else(|| {
+                numbers.push(number);
+                numbers.len() - 1
+            });
+            trial.push_str(before);
+            // Each of the few tags of a format has one of its own.
+            let token = FIRST_SPECIAL + u32::try_from(index).unwrap_or(0) % SPECIALS;
+            // Writing to a string cannot fail.
+            let _ = write!(trial, "<[{token}]>");
+            rest = after;
+        }
+        trial.push_str(rest);
+    }
+    trial
+}
+
+/// The first token that is named by number (`<[7]>`), with what stands before and behind it.
+fn next_token(rules: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = rules.split_once("<[")?;
+    let (number, after) = rest.split_once("]>")?;
+    Some((before, number, after))
+}
+
+impl Process {
+    async fn ask(&mut self, text: &str) -> io::Result<Result<usize, GrammarError>> {
+        self.requests.write_all(&request_head(text)).await?;
+        self.requests.write_all(text.as_bytes()).await?;
+        self.requests.flush().await?;
+        let mut head = [0; VERDICT_HEAD];
+        self.verdicts.read_exact(&mut head).await?;
+        let verdict = Verdict::read(head)?;
+        let mut message = vec![0; verdict.message_length];
+        self.verdicts.read_exact(&mut message).await?;
+        if verdict.is_sound {
+            return Ok(Ok(verdict.memory));
+        }
+        let message = String::from_utf8_lossy(&message).into_owned();
+        Ok(Err(GrammarError::Refused(message)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn tokens_get_numbers_of_the_trial_and_clients_words_stay() {
+        let rules = "call: <[151657]> a <[151658]> | <[151657]>\na: %json {\"const\": \"<[9]>\"}\n";
+        let trial = "call: <[257]> a <[258]> | <[257]>\na: %json {\"const\": \"<[9]>\"}\n";
+        assert_eq!(on_trial(rules), trial);
+        assert_eq!(on_trial("a: \"<[\" b"), "a: \"<[\" b");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_at_once_refuses_and_one_that_is_not_there_says_so() {
+        let ends = Wall::of(PathBuf::from("/bin/true"));
+        let verdict = ends.try_out("start: \"a\"", LONG).await;
+        assert_eq!(verdict, Err(GrammarError::TooLarge));
+        let missing = Wall::of(PathBuf::from("/nowhere/edgellm"));
+        let verdict = missing.try_out("start: \"a\"", LONG).await;
+        assert_eq!(verdict, Err(GrammarError::NoProcess));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_answers_something_else_is_not_believed() {
+        // `cat` sends the request back, whose first byte is no verdict's.
+        let echo = Wall::of(PathBuf::from("/bin/cat"));
+        let verdict = echo.try_out("start: \"a\"", LONG).await;
+        assert_eq!(verdict, Err(GrammarError::TooLarge));
+    }
+}

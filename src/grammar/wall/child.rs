@@ -1,0 +1,91 @@
+//! The child's side: it compiles what it is told to and holds itself to its limits.
+
+use std::fs;
+use std::io::{self, BufReader};
+use std::thread;
+
+use rlimit::Resource;
+
+use crate::engine::return_freed;
+
+use super::super::GrammarError;
+use super::super::compile::{Compiler, STACK};
+use super::frame::{Verdict, read_request};
+
+/// Memory for one grammar, beside what the process has at its start.
+const MEMORY: u64 = 96 << 20;
+/// Processor time for one grammar, in whole seconds because the system counts in those.
+const SECONDS: u64 = 1;
+
+/// Compiles grammars on trial, as standard input has them, until that ends.
+///
+/// # Errors
+/// When the system refuses a thread or a limit, or the input is not a server's.
+pub fn serve() -> io::Result<()> {
+    let compiling = thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(compile_all)?;
+    compiling
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("a grammar crashed its compiler")))
+}
+
+fn compile_all() -> io::Result<()> {
+    Resource::CORE.set(0, 0)?;
+    Resource::FSIZE.set(0, 0)?;
+    // Where the system does not say what is taken, the limit would be a guess.
+    if let Some(taken) = memory("VmData") {
+        let most = taken + MEMORY;
+        Resource::DATA.set(most, most)?;
+    }
+    let mut input = BufReader::new(io::stdin());
+    let mut output = io::stdout();
+    let compiler = Compiler::for_bytes().map_err(io::Error::other)?;
+    while let Some(text) = read_request(&mut input)? {
+        allow_more_time()?;
+        let before = memory("RssAnon").unwrap_or(0);
+        match compiler.compile(&text) {
+            Ok(held) => {
+                let after = memory("RssAnon").unwrap_or(0);
+                drop(held);
+                let grown = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
+                Verdict::write_sound(&mut output, grown)?;
+            }
+            Err(GrammarError::Refused(why)) => Verdict::write_refused(&mut output, &why)?,
+            Err(other) => Verdict::write_refused(&mut output, &other.to_string())?,
+        }
+        return_freed();
+    }
+    Ok(())
+}
+
+/// The system ends the process when a grammar takes longer, also when nobody waits for it any more.
+fn allow_more_time() -> io::Result<()> {
+    let Some(taken) = cpu_seconds() else {
+        return Ok(());
+    };
+    let (_, hard) = Resource::CPU.get()?;
+    // The second under way counts as a whole one.
+    Resource::CPU.set((taken + SECONDS + 1).min(hard), hard)
+}
+
+/// Processor time that this process has taken: the fields `utime` and `stime` of proc(5), which count
+/// in hundredths.
+fn cpu_seconds() -> Option<u64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The program's name before may hold spaces.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let times = fields.split_whitespace().skip(11).take(2);
+    let ticks: Option<u64> = times.map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Some(ticks? / 100)
+}
+
+/// Bytes of a line of `/proc/self/status`.
+fn memory(line: &str) -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let text = status
+        .lines()
+        .find_map(|text| text.strip_prefix(line)?.strip_prefix(':'))?;
+    let kilobytes: u64 = text.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
+}

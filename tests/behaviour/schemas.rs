@@ -1,0 +1,202 @@
+//! Schemas of clients that would end a compiler, or hold it up, cost nobody else anything.
+
+use std::fs;
+use std::process::Command;
+use std::sync::mpsc::channel;
+
+use serde_json::{Map, Value, json};
+
+use crate::gateway::{Gateway, Response, eventually, question, read, send};
+
+fn with_schema(schema: &Value) -> Value {
+    let mut body = question("What do you sell?");
+    body["max_tokens"] = json!(2);
+    body["response_format"] =
+        json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    body
+}
+
+fn ask(gateway: &Gateway, schema: &Value) -> Response {
+    gateway.chat(&with_schema(schema))
+}
+
+fn named(count: usize, prefix: &str, value: &Value) -> Value {
+    let named = (0..count).map(|index| (format!("{prefix}{index}"), value.clone()));
+    Value::Object(named.collect())
+}
+
+fn names(count: usize, prefix: &str) -> Value {
+    (0..count).map(|index| format!("{prefix}{index}")).collect()
+}
+
+/// As large as a schema may be: it takes longer than a first try may, and is compiled all the same.
+fn largest(prefix: &str) -> Value {
+    let text = json!({"type": "string"});
+    json!({
+        "type": "object", "properties": named(4900, prefix, &text), "required": names(4900, prefix),
+        "additionalProperties": false,
+    })
+}
+
+/// Its compiler takes more memory than it may, and the checks do not know that.
+fn too_large() -> Value {
+    let text = json!({"type": "string"});
+    json!({
+        "type": "object", "properties": named(500, "k", &text), "minProperties": 1,
+        "additionalProperties": false,
+    })
+}
+
+/// A line of `/proc/PID/status`, in megabytes.
+fn megabytes(gateway: &Gateway, line: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("running");
+    let text = status.lines().find_map(|text| text.strip_prefix(line));
+    let kilobytes =
+        text.and_then(|text| text.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok());
+    kilobytes.unwrap_or(u64::MAX) / 1024
+}
+
+/// The processes that compile grammars.
+fn compilers(gateway: &Gateway) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).expect("running");
+    let children =
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let children: Vec<String> = children.collect();
+    let pids = children.iter().flat_map(|line| line.split_whitespace());
+    pids.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_schema_that_would_end_the_compiler_is_refused_and_costs_little() {
+    let gateway = Gateway::start();
+    let links: Map<_, _> = (0..3000)
+        .map(|index| {
+            (
+                format!("a{index}"),
+                json!({"$ref": format!("#/$defs/a{}", index + 1)}),
+            )
+        })
+        .chain([("a3000".to_owned(), json!({}))])
+        .collect();
+    let behind = json!({"type": "string", "maxLength": 1_000_000_000});
+    let null = json!({"type": "null"});
+    let large = json!({"type": "object", "properties": named(1000, "k", &null), "required": names(1000, "k")});
+    let cut = "é".repeat(200);
+    let before = megabytes(&gateway, "VmHWM");
+    for (name, schema) in [
+        ("references", json!({"$ref": "#/$defs/a0", "$defs": links})),
+        (
+            "required",
+            json!({"type": "object", "required": names(12_000, "k")}),
+        ),
+        (
+            "patterns",
+            json!({"type": "object", "patternProperties": named(400, "^a", &null)}),
+        ),
+        (
+            "alternatives",
+            json!({"allOf": [large, {"anyOf": vec![json!({"type": "object"}); 500]}]}),
+        ),
+        (
+            "behind",
+            json!({"$ref": "#/x", "x": {"properties": {"a": behind}}}),
+        ),
+        (
+            "counts",
+            json!({"type": "object", "maxProperties": 1_000_000_000}),
+        ),
+        ("memory", too_large()),
+        (
+            "panic",
+            json!({"type": "number", "minimum": format!("x{cut}")}),
+        ),
+    ] {
+        let response = ask(&gateway, &schema);
+        assert_eq!(response.status, 400, "{name}: {}", response.body);
+        let error = &response.json()["error"];
+        let param = error["param"].as_str().unwrap_or_default();
+        assert!(
+            param.starts_with("response_format.json_schema.schema"),
+            "{name}: {error}"
+        );
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(
+            !message.contains("panic") && !message.contains("boundary"),
+            "{name}: {error}"
+        );
+    }
+    assert_eq!(ask(&gateway, &json!({"type": "object"})).status, 200);
+    let grown = megabytes(&gateway, "VmHWM") - before;
+    assert!(grown < 80, "{grown} MB");
+}
+
+#[test]
+fn a_grammar_that_ends_its_compiler_ends_nothing_else() {
+    let gateway = Gateway::start();
+    let response = ask(&gateway, &too_large());
+    assert!(
+        response.body.contains("more memory than a schema may"),
+        "{}",
+        response.body
+    );
+    gateway.log_line("ended the process that compiled it");
+    let enough =
+        json!({"type": "object", "properties": {"name": {"type": "string"}}, "minProperties": 1});
+    assert_eq!(ask(&gateway, &enough).status, 200);
+}
+
+#[test]
+fn a_compiler_that_was_killed_is_replaced() {
+    let gateway = Gateway::start();
+    let schema = |name: &str| json!({"type": "object", "properties": {name: {"type": "string"}}});
+    assert_eq!(ask(&gateway, &schema("a")).status, 200);
+    let killed = compilers(&gateway);
+    assert!(!killed.is_empty(), "the case is not hit");
+    let status = Command::new("kill").arg("-9").args(&killed).status();
+    assert!(status.is_ok_and(|status| status.success()));
+    assert_eq!(ask(&gateway, &schema("b")).status, 200);
+}
+
+#[test]
+fn compilers_end_with_their_server() {
+    let mut gateway = Gateway::start();
+    assert_eq!(
+        ask(&gateway, &json!({"type": "string", "maxLength": 5})).status,
+        200
+    );
+    let compilers = compilers(&gateway);
+    assert!(!compilers.is_empty(), "the case is not hit");
+    gateway.signal("KILL");
+    gateway.exit_code();
+    eventually("ended", || {
+        let running = |pid: &String| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.starts_with(b"edgellm")
+        };
+        !compilers.iter().any(running)
+    });
+}
+
+#[test]
+fn an_ordinary_schema_overtakes_many_slow_ones() {
+    const SLOW: usize = 8;
+    let gateway = Gateway::start();
+    let (sender, ended) = channel();
+    for index in 0..SLOW {
+        let (sender, address) = (sender.clone(), gateway.address);
+        std::thread::spawn(move || {
+            let body = with_schema(&largest(&format!("{index}k"))).to_string();
+            let response = read(send(address, "POST", "/v1/chat/completions", &body));
+            // Nobody listens any more once the test has failed.
+            let _ = sender.send(response.status);
+        });
+    }
+    eventually("slow ones under way", || {
+        gateway.metric("edgellm_requests_waiting") != "0" || compilers(&gateway).len() > 1
+    });
+    let ordinary = json!({"type": "object", "properties": {"name": {"type": "string"}}});
+    assert_eq!(ask(&gateway, &ordinary).status, 200);
+    assert!(ended.try_iter().count() < SLOW, "it waited for all of them");
+    drop(sender);
+    assert_eq!(ended.iter().find(|status| *status != 200), None);
+}
