@@ -45,18 +45,18 @@ impl Logbook {
         let words = read(&directory.join(LAST_END)).ok().flatten();
         let mut history = kept(&directory.join(BOOK), boot);
         let sudden = history.start(pid, words.as_deref());
-        let book = Self { directory, history };
-        if let Err(error) = book.write() {
-            let path = book.directory.display();
+        let logbook = Self { directory, history };
+        if let Err(error) = logbook.write() {
+            let path = logbook.directory.display();
             tracing::warn!("restarts are not counted: cannot write to {path}: {error}");
             return None;
         }
         // It is about the end that was just counted. If it stays, the next one overwrites it.
-        let _ = fs::remove_file(book.directory.join(LAST_END));
+        let _ = fs::remove_file(logbook.directory.join(LAST_END));
         if let Some(sudden) = sudden {
             report(&sudden, words.as_deref());
         }
-        Some(book)
+        Some(logbook)
     }
 
     /// Shows what is written.
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_garbled_book_is_begun_anew() {
-        for garbled in [&b"{\"boot\""[..], &[0xff; 64], &[b' '; 1 << 16]] {
+        for garbled in [&b"{\"boot\""[..], &[0xff; 64], &[b' '; 8192]] {
             let place = Place::new();
             place.put(BOOK, garbled);
             let book = place.open(1).expect("a new book");
