@@ -170,7 +170,7 @@ def test_a_stream_under_the_readers_eyes_is_begun_anew_as_the_page_says(shop, ti
 def test_a_stream_of_a_process_that_is_gone_cannot_be_resumed(shop):
     headers = {"content-type": "application/json", "x-request-id": "till-3-restart"}
     connection = shop.server.connect()
-    request = '{"model": "kiosk", "stream": true, "ignore_eos": true, "max_tokens": 1500, "messages": [{"role": "user", "content": "Hello"}]}'
+    request = '{"model": "kiosk", "stream": true, "ignore_eos": true, "max_tokens": 1000, "messages": [{"role": "user", "content": "Hello"}]}'
     connection.request("POST", "/v1/chat/completions", request, headers)
     reader, response = sse.Reader(), connection.getresponse()
     while len(reader.events) < 3:
