@@ -24,6 +24,7 @@ install_test_packages() {
     install_build_packages
     local missing=()
     have_any shellcheck || missing+=(shellcheck)
+    have_any systemd-analyze || missing+=(systemd)
     have_any curl || missing+=(curl)
     have_any python3 || missing+=(python3)
     # Debian keeps the part of Python that makes virtual environments in a package of its own.
@@ -196,6 +197,7 @@ trap 'exit 130' INT TERM
 say "running all tests; the first time takes up to half an hour on 2 cores, most of it compiling"
 stage "shell scripts" scripts
 stage "cpu kernel choice" "$root/tests/scripts/cpu-kernels.sh"
+stage "systemd unit" "$root/tests/scripts/unit.sh"
 stage "format" in_root cargo fmt --check
 stage "clippy" in_root cargo clippy --release --all-targets --locked -- -D warnings
 stage "rust tests" in_root cargo test --release --locked

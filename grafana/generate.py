@@ -101,6 +101,9 @@ def overview() -> dict:
         row("Process"),
         series("Processor", "Cores' worth of time that the server uses.", {"{{instance}}": f"rate(process_cpu_seconds_total{{{ON}}}[{RATE}])"}, "short"),
         series("Memory of the process", "Resident memory, the model's file included where it is mapped.", {"{{instance}}": f"process_resident_memory_bytes{{{ON}}}"}, "bytes"),
+        series("Starts and ends", "Starts of the process, and how those before it ended. Only `stopped` is as it should be: docs/restarts.md.", {
+            "{{instance}} started": f"increase(edgellm_process_starts_total{{{ON}}}[{RATE}])",
+            "{{instance}} {{reason}}": f"increase(edgellm_process_ends_total{{{ON}}}[{RATE}])"}, "short", width=24, height=7, min=0),
         table("Models", "What each box serves.", {"Loaded": (f"edgellm_model_info{{{OF_MODEL}}}", "none", None)}, keys=["instance", "model", "quantization", "digest"], height=6, width=16),
         table("Versions", "The build that each box runs.", {"Running": (f"edgellm_build_info{{{ON}}}", "none", None)}, keys=["instance", "version"], height=6, width=8),
     ], objective=True)

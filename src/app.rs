@@ -17,7 +17,7 @@ use crate::governor::Governor;
 use crate::grammar::Wall;
 use crate::headroom::{Series, most_memory};
 use crate::pool::{ModelSpec, Pool, State};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Logbook, Metrics};
 
 /// Time for connections to say good-bye when all answers are out.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -68,9 +68,21 @@ fn listen_remedy(error: &io::Error) -> &'static str {
 /// # Errors
 /// See [`AppError`].
 pub async fn serve(settings: Settings) -> Result<(), AppError> {
+    let logbook = Logbook::open();
+    let outcome = serve_until_told(settings, logbook.as_ref()).await;
+    if let Some(logbook) = logbook {
+        logbook.close(outcome.is_ok());
+    }
+    outcome
+}
+
+async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Result<(), AppError> {
     engine::route_logs();
     cpu::prepare()?;
     let metrics = Metrics::new()?;
+    if let Some(logbook) = logbook {
+        logbook.show(&metrics)?;
+    }
     let drain = Drain::default();
     let address = settings.server.listen;
     let options = ServerOptions {

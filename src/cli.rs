@@ -2,6 +2,7 @@
 //! command line is wrong.
 
 mod bench;
+mod core_dumps;
 mod health;
 mod models;
 
@@ -151,6 +152,8 @@ pub fn main() -> ExitCode {
 fn serve(arguments: Serve) -> ExitCode {
     // Returns only if there is nothing to change, or it cannot be.
     openmp::restart_with_short_spins();
+    // A core would hold prompts; said here and not in the unit alone, so that it holds in containers as well.
+    let core_dumps = core_dumps::forbid();
     let loaded = config::load(&arguments.sources()).and_then(|settings| {
         settings.require_models()?;
         Ok(settings)
@@ -160,6 +163,9 @@ fn serve(arguments: Serve) -> ExitCode {
         Err(error) => return wrong_config(&error),
     };
     telemetry::logs::start(&settings.telemetry);
+    if let Err(error) = core_dumps {
+        tracing::warn!("a crash may leave a core dump with prompts in it: {error}");
+    }
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if tracing::enabled!(tracing::Level::ERROR) => {

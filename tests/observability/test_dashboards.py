@@ -82,7 +82,7 @@ def test_provisioning_finds_the_data_source_and_the_dashboards():
 def scraped(tmp_path_factory):
     """Prometheus, the server, its sensors, the moment after the counter's wrap at which the load began, and that at which it ended."""
     folder = tmp_path_factory.mktemp("proof")
-    busy = {"EDGELLM__ADMISSION__MAX_WAITING": "2", "EDGELLM__SCHEDULER__SPECULATION": "on"}
+    busy = {"EDGELLM__ADMISSION__MAX_WAITING": "2", "EDGELLM__SCHEDULER__SPECULATION": "on", "RUNTIME_DIRECTORY": str(folder)}
     with Sensors(folder) as sensors:
         # A rehearsal that does nobody harm.
         sensors.rehearse("cpu", 0.5)

@@ -66,7 +66,8 @@ def exchanged(method: str, path: str, sent: bytes, status: int, content_type: st
     path = path.partition("?")[0]
     what = f"{method} {path} -> {status}"
     if status >= 400:
-        if path.startswith("/v1/") and method != "HEAD":
+        # An SDK that tries again does not read why.
+        if path.startswith("/v1/") and method != "HEAD" and whole:
             check("ErrorResponse", json.loads(received), what)
         return
     request, response, chunk = DOCUMENTED.get(path, (None, None, None))

@@ -88,7 +88,7 @@ def wait_until(condition, what: str, seconds: float = 30.0):
 
 def environment(env: dict[str, str] | None) -> dict[str, str]:
     """Without settings of whoever runs the tests. What else runs on the machine is not what they are about."""
-    ours = {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGELLM__")}
+    ours = {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGELLM__") and key != "RUNTIME_DIRECTORY"}
     return {**ours, "EDGELLM__GOVERNOR__ENABLED": "false", **(env or {})}
 
 
