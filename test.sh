@@ -2,6 +2,7 @@
 # Installs what the tests need and runs all of them. One line a stage; the output of a stage is shown if it fails.
 #   ./test.sh                 everything
 #   ./test.sh clippy clients  only the stages whose names hold one of these words
+#   ./test.sh long            what takes an hour and runs only when asked for: ten minutes of each fuzz target
 set -euo pipefail
 set -m # every stage is a process group of its own, so that whatever it starts can be ended with it
 source "$(dirname "${BASH_SOURCE[0]}")/deploy/setup-lib.sh"
@@ -73,6 +74,14 @@ stage() {
     stage_pid=
 }
 
+# The same for what is not part of everything: it runs when `long` is asked for.
+long_stage() {
+    local word
+    for word in "${only[@]}"; do
+        [[ $word != long ]] || stage "$@"
+    done
+}
+
 wanted() {
     local word
     for word in "${only[@]}"; do [[ $1 == *"$word"* ]] && return; done
@@ -117,10 +126,12 @@ embedding_model() {
 
 build_server() { in_root build; }
 
-# What made-up bodies and answers lead to.
+# What made-up bodies, answers, schemas and texts lead to; so many seconds each.
 fuzz() {
-    "$root/fuzz/run.sh" body -max_total_time="${FUZZ_SECONDS:-30}"
-    "$root/fuzz/run.sh" answer -max_total_time="${FUZZ_SECONDS:-30}"
+    local target
+    for target in body answer schema tokenize; do
+        "$root/fuzz/run.sh" "$target" -max_total_time="$1"
+    done
 }
 
 # Only the programs out of the packages: installing them would start servers.
@@ -202,7 +213,7 @@ stage "format" in_root cargo fmt --check
 stage "clippy" in_root cargo clippy --release --all-targets --locked -- -D warnings
 stage "rust tests" in_root cargo test --release --locked
 stage "rust docs" docs
-stage "fuzz" fuzz
+stage "fuzz" fuzz "${FUZZ_SECONDS:-60}"
 stage "dependencies" dependencies
 stage "advisories" advisories
 stage "server build" build_server
@@ -215,6 +226,7 @@ stage "operator page" operator_page
 stage "dashboards and alerts" dashboards
 stage "model gate" model_gate
 stage "package" "$root/deploy/package.sh"
+long_stage "long fuzz runs" fuzz "${FUZZ_SECONDS:-600}"
 
 echo "$passed passed, $failed failed"
 [[ $failed -eq 0 ]]

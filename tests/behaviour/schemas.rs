@@ -38,7 +38,7 @@ fn largest(prefix: &str) -> Value {
     })
 }
 
-/// Its compiler takes more memory than it may, and the checks do not know that.
+/// Its compiler takes more memory and time than it may, and the checks do not know that.
 fn too_large() -> Value {
     let text = json!({"type": "string"});
     json!({
@@ -131,17 +131,14 @@ fn a_schema_that_would_end_the_compiler_is_refused_and_costs_little() {
 }
 
 #[test]
-fn a_grammar_that_ends_its_compiler_ends_nothing_else() {
+fn a_grammar_that_its_compiler_cannot_take_holds_up_nothing_else() {
     let gateway = Gateway::start();
     let response = ask(&gateway, &too_large());
-    assert!(
-        response.body.contains("more memory than a schema may"),
-        "{}",
-        response.body
-    );
-    gateway.log_line("ended the process that compiled it");
-    let enough =
-        json!({"type": "object", "properties": {"name": {"type": "string"}}, "minProperties": 1});
+    // Which of its limits it meets first depends on the machine.
+    let meets = ["more memory than a schema may", "longer to compile than a schema may"];
+    let is_met = |limit: &&str| response.body.contains(*limit);
+    assert!(meets.iter().any(is_met), "{}", response.body);
+    let enough = json!({"type": "object", "properties": {"name": {"type": "string"}}, "minProperties": 1});
     assert_eq!(ask(&gateway, &enough).status, 200);
 }
 
