@@ -6,6 +6,8 @@
 //! keeps nobody out; and its [`Presence`], held until the last byte is sent, so
 //! that a shutdown can wait for it.
 
+mod send_budget;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,8 @@ use tokio::sync::Notify;
 
 use crate::governor::{Governed, Refusal as Shedding};
 use crate::headroom::Resource;
+
+pub use send_budget::{FREE, Held, Outbox, Reservation, SendBudget};
 
 /// Why a request is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

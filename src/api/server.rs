@@ -1,19 +1,25 @@
 //! The accept loop. `axum::serve` gives hyper no timer, so slow headers would
 //! hold a connection for ever; here every stage of a connection is bounded:
-//! their number, the time for headers, the time that a client may read nothing.
+//! their number, the time for headers, the time for which an answer may wait to be read.
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
+use tower::ServiceExt;
+use tower::util::MapRequest;
 
 use super::socket::Socket;
 
@@ -47,7 +53,7 @@ pub struct ServerOptions {
     pub max_connections: usize,
     /// Time for the headers of a request.
     pub header_timeout: Duration,
-    /// Time for which a client may read nothing while there is something to send.
+    /// Time for which a client may let its answer wait, in all; what it reads wins some of it back.
     pub write_timeout: Duration,
 }
 
@@ -92,8 +98,8 @@ impl Server {
                 () = &mut stop => break,
                 accepted = accept => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _peer)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: others must close first.
                     tracing::warn!(%error, "could not accept a connection");
@@ -103,8 +109,9 @@ impl Server {
             };
             // Tokens are small and must not wait for more.
             let _ = stream.set_nodelay(true);
-            let socket = Socket::new(stream);
-            let connection = connection(socket.clone(), router.clone(), self.options);
+            let socket = Socket::new(stream, self.options.write_timeout);
+            let service = from(peer.ip(), router.clone());
+            let connection = connection(socket.clone(), service, self.options);
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
                 tokio::select! {
@@ -125,23 +132,35 @@ impl Server {
 /// Bytes of a request's head at most; also what a connection buffers.
 const LARGEST_HEAD: usize = 64 << 10;
 
-type Io = TokioIo<std::pin::Pin<Box<TimeoutStream<Socket>>>>;
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
-fn connection(
-    socket: Socket,
+/// The routes for requests of one connection.
+fn from(
+    address: IpAddr,
     router: Router,
+) -> MapRequest<Router, impl FnMut(Request<Incoming>) -> Request + Clone> {
+    ServiceExt::<Request>::map_request(router, move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Peer(address));
+        request
+    })
+}
+
+fn connection<S>(
+    socket: Socket,
+    service: S,
     options: ServerOptions,
-) -> http1::Connection<Io, TowerToHyperService<Router>> {
-    let mut stream = TimeoutStream::new(socket);
-    stream.set_write_timeout(Some(options.write_timeout));
+) -> http1::Connection<TokioIo<Socket>, TowerToHyperService<S>>
+where
+    S: tower::Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone,
+{
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
         .max_buf_size(LARGEST_HEAD)
-        .serve_connection(
-            TokioIo::new(Box::pin(stream)),
-            TowerToHyperService::new(router),
-        )
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
 }
 
 #[cfg(test)]

@@ -11,10 +11,11 @@ mod gateway;
 mod headroom;
 mod hostile;
 mod lifecycle;
+mod privacy;
 mod prompts;
-
 mod quantize;
 mod responses;
+mod slow_readers;
 mod speculation;
 mod structured;
 mod tools;

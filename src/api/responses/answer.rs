@@ -367,7 +367,11 @@ impl Tells for Answer {
     }
 
     fn failure(&mut self, error: &ApiError) -> Frame {
-        if let Some(open) = self.open.take() {
+        let open = self.open.take();
+        if matches!(error, ApiError::Job(JobError::Unread)) {
+            // All of it again would take more of the memory that was missing.
+            self.response.output.clear();
+        } else if let Some(open) = open {
             let content = open.part().into_iter().collect();
             let item = open.item(content, Status::Incomplete);
             self.response.output.push(item);
