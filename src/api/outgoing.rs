@@ -96,7 +96,7 @@ async fn whole(body: Bytes, budget: &SendBudget) -> Result<Body, ApiError> {
 
 /// A large body.
 struct Pieces {
-    pieces: VecDeque<Bytes>,
+    rest: VecDeque<Bytes>,
     left: u64,
     worth_returning: bool,
 }
@@ -105,16 +105,16 @@ impl Pieces {
     /// Cuts it from its end, so that it never takes its memory twice.
     fn new(mut body: Vec<u8>, mut reservation: Reservation) -> Self {
         let left = body.len();
-        let mut pieces = VecDeque::with_capacity(left.div_ceil(PIECE));
+        let mut rest = VecDeque::with_capacity(left.div_ceil(PIECE));
         while body.len() > PIECE {
             let piece = body.split_off((body.len() - 1) / PIECE * PIECE);
             body.shrink_to_fit();
             let reservation = reservation.split(piece.len());
-            pieces.push_front(holding(piece, reservation));
+            rest.push_front(holding(piece, reservation));
         }
-        pieces.push_front(holding(body, reservation));
+        rest.push_front(holding(body, reservation));
         Self {
-            pieces,
+            rest,
             left: left as u64,
             worth_returning: left >= WORTH_RETURNING,
         }
@@ -129,13 +129,13 @@ impl HttpBody for Pieces {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.pieces.pop_front();
+        let piece = self.rest.pop_front();
         self.left -= piece.as_ref().map_or(0, Bytes::len) as u64;
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
+        self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     fn body(length: usize) -> Vec<u8> {
-        (0..length).map(|i| (i % 251) as u8).collect()
+        (0..251).cycle().take(length).collect()
     }
 
     #[tokio::test]

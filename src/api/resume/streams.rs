@@ -143,8 +143,8 @@ fn victim<'a, K>(candidates: impl Iterator<Item = Candidate<'a, K>>) -> Option<&
 mod tests {
     use super::*;
 
-    fn owner(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([10, 0, 0, last]))
+    fn owner(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
     }
 
     fn key(id: usize) -> Key {
@@ -159,7 +159,7 @@ mod tests {
     fn who_has_most_gives_way_first_and_nobody_who_is_heard() {
         let candidate = |key, last, is_heard| Candidate {
             key,
-            owner: owner(last),
+            owner: Some(owner(last)),
             is_heard,
         };
         let of = |candidates: &[Candidate<'static, &'static str>]| {
@@ -178,11 +178,11 @@ mod tests {
     #[test]
     fn a_flood_of_streams_takes_no_room_from_those_that_are_heard_or_of_others() {
         let streams = Streams::new(&SendBudget::new(usize::MAX));
-        let (_, heard) = streams.record(&key(0), owner(1)).expect("room");
-        let (_, left) = streams.record(&key(1), owner(1)).expect("room");
+        let (_, heard) = streams.record(&key(0), Some(owner(1))).expect("room");
+        let (_, left) = streams.record(&key(1), Some(owner(1))).expect("room");
         drop(left);
         for id in 2..1000 {
-            assert!(streams.record(&key(id), owner(2)).is_some());
+            assert!(streams.record(&key(id), Some(owner(2))).is_some());
         }
         assert_eq!(streams.kept().len(), MOST_STREAMS.get());
         assert!(streams.listen(&key(0), 0).is_some());
@@ -195,10 +195,10 @@ mod tests {
     fn where_everybody_listens_no_more_are_written_down() {
         let streams = Streams::new(&SendBudget::new(usize::MAX));
         let all: Vec<_> = (0..MOST_STREAMS.get())
-            .map(|id| streams.record(&key(id), owner(1)).expect("room"))
+            .map(|id| streams.record(&key(id), Some(owner(1))).expect("room"))
             .collect();
-        assert!(streams.record(&key(1000), owner(2)).is_none());
+        assert!(streams.record(&key(1000), Some(owner(2))).is_none());
         drop(all);
-        assert!(streams.record(&key(1000), owner(2)).is_some());
+        assert!(streams.record(&key(1000), Some(owner(2))).is_some());
     }
 }
