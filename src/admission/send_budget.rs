@@ -111,7 +111,8 @@ struct Queued<'a> {
 
 impl<'a> Queued<'a> {
     fn enter(budget: &'a Budget, bytes: usize) -> Option<Self> {
-        add_within(&budget.queued, bytes, budget.capacity / 2).then_some(Self { budget, bytes })
+        // Made only where it was added: dropping it takes the bytes off.
+        add_within(&budget.queued, bytes, budget.capacity / 2).then(|| Self { budget, bytes })
     }
 }
 
