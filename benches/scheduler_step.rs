@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use edgellm::engine::{Copied, DecodeError, Engine, Pieces, Row, SeqId, Shape, Threads, Token};
-use edgellm::scheduler::{Event, Job, Limits, Scheduler};
+use edgellm::scheduler::{EventReceiver, Job, Limits, Scheduler};
 use edgellm::telemetry::{Metrics, ModelMetrics};
-use tokio::sync::mpsc::Receiver;
 
 /// Steps that are timed before everything begins anew: sequences would grow without end.
 const STEPS: u64 = 256;
@@ -98,7 +97,7 @@ impl Pieces for Words {
     }
 }
 
-fn job(number: usize) -> (Job, Receiver<Event>) {
+fn job(number: usize) -> (Job, EventReceiver) {
     let max_tokens = 4 * u32::try_from(STEPS).unwrap_or(u32::MAX);
     let question = i32::try_from(1000 + number).unwrap_or(i32::MAX);
     let prompt: Vec<_> = (0..760).chain([question]).map(Token).collect();
@@ -111,7 +110,7 @@ fn job(number: usize) -> (Job, Receiver<Event>) {
 }
 
 /// A scheduler with so many answers under way, and those who listen to them.
-fn busy(sequences: usize, metrics: &ModelMetrics) -> (Scheduler<IdleEngine>, Vec<Receiver<Event>>) {
+fn busy(sequences: usize, metrics: &ModelMetrics) -> (Scheduler<IdleEngine>, Vec<EventReceiver>) {
     let limits = Limits {
         max_running: sequences,
         target_inter_token: Duration::from_millis(150),

@@ -7,6 +7,7 @@
 //! that a shutdown can wait for it.
 
 mod client;
+mod send_budget;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::governor::{Governed, Refusal as Shedding};
 use crate::headroom::Resource;
 
 pub use client::ClientId;
+pub use send_budget::{FREE, Held, Outbox, Reservation, SendBudget};
 
 /// Why a request is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

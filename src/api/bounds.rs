@@ -34,6 +34,14 @@ pub(super) const LEAST_TOKENS: i64 = 1;
 pub(super) const MOST_PROMPTS: usize = 128;
 pub(super) const TOKEN: RangeInclusive<i64> = 0..=i32::MAX as i64;
 
+/// Of ids, names and keys that clients choose and that are told again or stored, in characters. Longer
+/// than OpenAI's 64 to 128, because other servers' ids are that clients send on.
+pub(super) const LONGEST_ID: usize = 256;
+/// Of a format's description, which is told again.
+pub(super) const LONGEST_DESCRIPTION: usize = 8192;
+/// Of an item with thoughts, in bytes.
+pub(super) const LARGEST_THOUGHTS: usize = 1 << 20;
+
 /// These are looked at for every token of an answer, on the thread that serves everybody. In bytes.
 pub(super) const LONGEST_STOP: usize = 256;
 pub(super) const MOST_TOKENS: usize = 1024;

@@ -12,9 +12,9 @@ use crate::sampling::SamplingParams;
 use crate::scheduler::Class;
 
 use super::bounds::{
-    BIAS, CHOICES, LEAST_TOP_K, LONGEST_METADATA, LONGEST_METADATA_KEY, LONGEST_STOP,
-    MOST_METADATA, MOST_STOPS, MOST_TOKENS, PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE,
-    TOP_LOGPROBS,
+    BIAS, CHOICES, LEAST_TOP_K, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_METADATA,
+    LONGEST_METADATA_KEY, LONGEST_STOP, MOST_METADATA, MOST_STOPS, MOST_TOKENS, PENALTY,
+    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOP_LOGPROBS,
 };
 use super::error::ApiError;
 
@@ -341,6 +341,38 @@ pub(super) fn at_least(param: &str, value: i64, least: i64) -> Result<u32, ApiEr
         ));
     }
     Ok(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+/// A text of a client's that is told again or stored, or names something.
+pub(super) fn short(param: &str, text: &str) -> Result<(), ApiError> {
+    no_longer(param, text, LONGEST_ID)
+}
+
+/// A text of so many characters at most.
+pub(super) fn no_longer(param: &str, text: &str, most: usize) -> Result<(), ApiError> {
+    // Bytes first: counting characters of megabytes takes a while.
+    let is_short = text.len() <= most || text.len() <= 4 * most && text.chars().count() <= most;
+    if is_short {
+        return Ok(());
+    }
+    let message = format!("`{param}` may have at most {most} characters: shorten it");
+    Err(ApiError::invalid(param, message))
+}
+
+/// Those of them that all endpoints know by the same name, where they are there.
+pub(super) fn check_hints(
+    user: Option<&str>,
+    prompt_cache_key: Option<&str>,
+    safety_identifier: Option<&str>,
+) -> Result<(), ApiError> {
+    let hints = [
+        ("user", user, LONGEST_ID),
+        ("prompt_cache_key", prompt_cache_key, LONGEST_ID),
+        ("safety_identifier", safety_identifier, LONGEST_IDENTIFIER),
+    ];
+    hints.into_iter().try_for_each(|(param, text, most)| {
+        text.map_or(Ok(()), |text| no_longer(param, text, most))
+    })
 }
 
 pub(super) fn at_most(param: &str, count: usize, most: usize) -> Result<(), ApiError> {

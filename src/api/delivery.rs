@@ -4,16 +4,18 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, future, stream};
 
+use crate::admission::{Held, Outbox};
 use crate::sampling::Logprobs;
-use crate::scheduler::{Event, Finished, Text};
+use crate::scheduler::{Event, Finished, JobError, Text};
 
 use super::error::ApiError;
 use super::generation::{Generation, Spent};
+use super::outgoing;
 use super::resume::{self, Ticket};
 
 /// A comment every so often keeps proxies and clients from giving a silent stream up.
@@ -68,6 +70,20 @@ impl Frame {
     }
 }
 
+/// A frame on its way to a client.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) frame: Frame,
+    /// The memory that it takes, where that is counted.
+    pub(super) held: Option<Held>,
+}
+
+impl From<Frame> for Outgoing {
+    fn from(frame: Frame) -> Self {
+        Self { frame, held: None }
+    }
+}
+
 /// An object of an answer as text.
 pub(super) fn json_text(object: &impl serde::Serialize) -> String {
     // Plain structs with string keys: the only way to fail is a defect.
@@ -103,30 +119,40 @@ async fn whole(mut generation: Generation, mut telling: impl Telling) -> Respons
             Err(error) => return error.into_response(),
         }
     }
-    generation.finished(telling.finish_reason());
+    let reason = telling.finish_reason();
     let body = telling.whole(generation.spent());
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    match outgoing::json(body, generation.send_budget()).await {
+        Ok(response) => {
+            generation.finished(reason);
+            response
+        }
+        Err(error) => {
+            generation.fail(&error);
+            error.into_response()
+        }
+    }
 }
 
 /// The answers as they come. Dropping the stream cancels the request.
 fn frames(
     generation: Generation,
     mut telling: impl Telling,
-) -> impl Stream<Item = Frame> + Send + 'static {
-    let state = Streaming {
-        pending: telling.opening().into(),
+) -> impl Stream<Item = Outgoing> + Send + 'static {
+    let opening = telling.opening();
+    let mut state = Streaming {
+        outbox: Outbox::new(generation.send_budget()),
+        pending: VecDeque::new(),
         generation,
-        telling,
-        ended: false,
+        telling: Some(telling),
     };
+    state.queue(opening);
     stream::unfold(state, |mut state| async move {
         loop {
             if let Some(frame) = state.pending.pop_front() {
                 return Some((frame, state));
             }
-            if state.ended {
-                return None;
-            }
+            // Behind the end there is none.
+            state.telling.as_ref()?;
             state.advance().await;
         }
     })
@@ -134,57 +160,91 @@ fn frames(
 
 struct Streaming<T> {
     generation: Generation,
-    telling: T,
+    /// None behind the end: what it remembers of the answer is not needed to send the rest.
+    telling: Option<T>,
     /// Ready to be sent.
-    pending: VecDeque<Frame>,
-    ended: bool,
+    pending: VecDeque<Outgoing>,
+    /// What of them, and of those that are being sent, the client has not taken.
+    outbox: Outbox,
 }
 
 impl<T: Telling> Streaming<T> {
     async fn advance(&mut self) {
+        let Some(telling) = &mut self.telling else {
+            return;
+        };
         let next = tokio::select! {
             next = self.generation.next() => next,
             () = tokio::time::sleep(KEEP_ALIVE) => {
                 let comment = self.generation.whereabouts();
-                self.pending.push_back(Frame::Comment(comment));
+                self.pending.push_back(Frame::Comment(comment).into());
                 return;
             }
         };
-        match next {
-            Some(Ok((answer, Event::Prompt(logprobs)))) => {
-                self.pending.extend(self.telling.prompt(answer, &logprobs));
-            }
-            Some(Ok((answer, Event::Text(text)))) => {
-                self.pending.extend(self.telling.text(answer, &text));
-            }
-            Some(Ok((answer, Event::Finished(end)))) => {
-                self.pending.extend(self.telling.end(answer, &end));
-            }
-            Some(Ok((_, Event::Failed(_)))) => {}
+        let frames = match next {
+            Some(Ok((answer, Event::Prompt(logprobs)))) => telling.prompt(answer, &logprobs),
+            Some(Ok((answer, Event::Text(text)))) => telling.text(answer, &text),
+            Some(Ok((answer, Event::Finished(end)))) => telling.end(answer, &end),
+            Some(Ok((_, Event::Failed(_)))) => Vec::new(),
             Some(Err(error)) => {
-                self.pending.push_back(self.telling.failure(&error));
-                self.ended = true;
+                self.break_off(&error);
+                return;
             }
             None => {
-                self.generation.finished(self.telling.finish_reason());
                 let spent = self.generation.spent();
-                self.pending.extend(self.telling.close(spent));
-                self.ended = true;
+                let reason = telling.finish_reason();
+                let frames = telling.close(spent);
+                if self.queue(frames) {
+                    self.generation.finished(reason);
+                }
+                self.telling = None;
+                return;
             }
+        };
+        self.queue(frames);
+    }
+
+    /// Frames to be sent. False where there is no memory for all of them: that ends the stream.
+    fn queue(&mut self, frames: Vec<Frame>) -> bool {
+        for frame in frames {
+            let Some(held) = self.outbox.hold(frame.size()) else {
+                let error = ApiError::Job(JobError::Unread);
+                self.generation.fail(&error);
+                self.break_off(&error);
+                return false;
+            };
+            let held = Some(held);
+            self.pending.push_back(Outgoing { frame, held });
+        }
+        true
+    }
+
+    fn break_off(&mut self, error: &ApiError) {
+        if let Some(mut telling) = self.telling.take() {
+            let frame = telling.failure(error);
+            let held = Some(self.outbox.hold_last(frame.size()));
+            self.pending.push_back(Outgoing { frame, held });
         }
     }
 }
 
 /// Frames as a response. Events are numbered behind `told`, the last one that the client has.
 pub(super) fn event_stream(
-    frames: impl Stream<Item = Frame> + Send + 'static,
+    frames: impl Stream<Item = Outgoing> + Send + 'static,
     told: u64,
 ) -> Response {
-    let written = frames.scan(told, |number, frame| {
+    let written = frames.scan(told, |number, outgoing| {
+        let Outgoing { frame, held } = outgoing;
         if !matches!(frame, Frame::Comment(_)) {
             *number += 1;
         }
-        future::ready(Some(Ok::<_, Infallible>(written(&frame, *number))))
+        let text = written(&frame, *number);
+        let bytes = match held {
+            // It may take a slow client long to read as much.
+            Some(held) if held.is_reserved() => outgoing::holding(text, held),
+            _ => Bytes::from(text),
+        };
+        future::ready(Some(Ok::<_, Infallible>(bytes)))
     });
     let head = [
         (header::CONTENT_TYPE, "text/event-stream"),

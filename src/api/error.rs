@@ -78,6 +78,17 @@ pub enum ApiError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The answer is larger than all that may wait to be sent.
+    #[error(
+        "the answer would have {bytes} bytes, and this server holds at most {limit} for its clients \
+         (`server.max_unsent_bytes`): ask for less at once"
+    )]
+    AnswerTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// What is configured.
+        limit: usize,
+    },
     /// The body is not declared as JSON.
     #[error(
         "send the body as plain JSON with the header `content-type: application/json` and no content-encoding"
@@ -162,7 +173,7 @@ impl ApiError {
         match self {
             Self::Refused(refusal) => Some(refusal.retry_after),
             // By then whoever supervises this process should have started the next.
-            Self::Job(JobError::ShuttingDown) => Some(Duration::from_secs(5)),
+            Self::Job(JobError::ShuttingDown | JobError::Unread) => Some(Duration::from_secs(5)),
             _ => None,
         }
     }
@@ -213,6 +224,11 @@ impl ApiError {
                 invalid,
                 Some("request_too_large"),
             ),
+            Self::AnswerTooLarge { .. } => row(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                invalid,
+                Some("answer_too_large"),
+            ),
             Self::NotJson => row(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 invalid,
@@ -223,6 +239,11 @@ impl ApiError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded_error",
                 Some(refusal.reason.as_str()),
+            ),
+            Self::Job(JobError::Unread) => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded_error",
+                Some(Reason::Memory.as_str()),
             ),
             Self::Job(JobError::ShuttingDown) => row(
                 StatusCode::SERVICE_UNAVAILABLE,

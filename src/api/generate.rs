@@ -185,7 +185,7 @@ async fn prepare(
     let mut jobs = Vec::with_capacity(count);
     for (prompt, max_tokens) in prompts.iter().zip(rooms) {
         for choice in 0..choices {
-            let (sender, events) = channel(max_tokens);
+            let (sender, events) = channel(max_tokens, &state.send_budget);
             let progress = Arc::new(QueueProgress::default());
             let job = Job {
                 progress: Arc::clone(&progress),

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::sync::mpsc::Receiver;
 use tracing::Span;
 
-use crate::admission::Presence;
-use crate::scheduler::{Event, Finished, Predicted, QueueProgress, Timings};
+use crate::admission::{Presence, Reason, SendBudget};
+use crate::config::CachedTokens;
+use crate::scheduler::{
+    Event, EventReceiver, Finished, JobError, Predicted, QueueProgress, Timings,
+};
 use crate::telemetry::Metrics;
 
 use super::error::ApiError;
@@ -75,9 +77,19 @@ impl Generation {
                 return Some(Ok((answer, event)));
             }
         };
-        self.record.failed(&error);
-        self.answers.clear();
+        self.fail(&error);
         Some(Err(error))
+    }
+
+    /// Ends all answers.
+    pub(super) fn fail(&mut self, error: &ApiError) {
+        self.record.failed(error);
+        self.answers.clear();
+    }
+
+    /// Of what waits for clients.
+    pub(super) fn send_budget(&self) -> &SendBudget {
+        &self.record.send_budget
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<(usize, Option<Event>)>> {
@@ -112,6 +124,7 @@ impl Generation {
         let energy_joules = spent.energy_joules.filter(|_| self.record.energy_in_usage);
         Spent {
             energy_joules,
+            cached_tokens: self.record.cached_tokens_told,
             ..spent
         }
     }
@@ -120,12 +133,12 @@ impl Generation {
 /// One answer that the scheduler works on.
 #[derive(Debug)]
 pub(super) struct Underway {
-    events: Receiver<Event>,
+    events: EventReceiver,
     progress: Arc<QueueProgress>,
 }
 
 impl Underway {
-    pub(super) fn new(events: Receiver<Event>, progress: Arc<QueueProgress>) -> Self {
+    pub(super) fn new(events: EventReceiver, progress: Arc<QueueProgress>) -> Self {
         Self { events, progress }
     }
 }
@@ -148,8 +161,12 @@ pub(super) struct Spent {
 #[derive(Debug)]
 pub(super) struct Record {
     metrics: Metrics,
+    send_budget: SendBudget,
     /// Whether the client is told what it cost.
     energy_in_usage: bool,
+    cached_tokens_in_usage: CachedTokens,
+    /// What the client is told of `spent.cached_tokens`.
+    cached_tokens_told: u32,
     model: String,
     endpoint: &'static str,
     span: Span,
@@ -167,7 +184,10 @@ impl Record {
     pub(super) fn new(state: &AppState, model: &str, endpoint: &'static str) -> Self {
         Self {
             metrics: state.metrics.clone(),
+            send_budget: state.send_budget.clone(),
             energy_in_usage: state.energy_in_usage,
+            cached_tokens_in_usage: state.cached_tokens_in_usage,
+            cached_tokens_told: 0,
             model: model.to_owned(),
             endpoint,
             span: Span::current(),
@@ -192,6 +212,8 @@ impl Record {
         if with_prompt {
             spent.prompt_tokens += finished.prompt_tokens;
             spent.cached_tokens += finished.cached_tokens;
+            // Each prompt by itself: in a sum, the others could lift a single token over the next step.
+            self.cached_tokens_told += told(finished.cached_tokens, self.cached_tokens_in_usage);
         }
         spent.generated_tokens += finished.generated_tokens;
         if let Some(predicted) = finished.predicted_tokens {
@@ -215,9 +237,13 @@ impl Record {
     pub(super) fn failed(&mut self, error: &ApiError) {
         self.finish_reason = "error";
         self.status = error.status().as_u16();
-        if let ApiError::Refused(refusal) = error {
-            self.metrics
-                .request_rejected(&self.model, refusal.reason.as_str());
+        let reason = match error {
+            ApiError::Refused(refusal) => Some(refusal.reason),
+            ApiError::Job(JobError::Unread) => Some(Reason::Memory),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            self.metrics.request_rejected(&self.model, reason.as_str());
         }
         self.error = Some(error.label());
     }
@@ -248,7 +274,35 @@ impl Drop for Record {
     }
 }
 
+/// What a client may know of the `cached` tokens of its prompt. All clients share one cache, and with the
+/// exact number whoever guesses another's prompt is told after each token whether it was right.
+fn told(cached: u32, exactness: CachedTokens) -> u32 {
+    /// OpenAI's.
+    const STEP: u32 = 128;
+    match exactness {
+        CachedTokens::Exact => cached,
+        CachedTokens::Rounded => cached / STEP * STEP,
+        CachedTokens::Hidden => 0,
+    }
+}
+
 /// Milliseconds are enough in a log.
 fn round(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cached_tokens_are_told_in_whole_steps_unless_configured_otherwise() {
+        let rounded = |cached| told(cached, CachedTokens::Rounded);
+        assert_eq!(
+            [0, 127, 128, 255, 1024].map(rounded),
+            [0, 0, 128, 128, 1024]
+        );
+        assert_eq!(told(127, CachedTokens::Exact), 127);
+        assert_eq!(told(1024, CachedTokens::Hidden), 0);
+    }
 }

@@ -4,6 +4,7 @@
 //! prompt made, hand a job to the model's scheduler and send what comes back.
 
 mod access;
+mod allowance;
 mod body;
 mod bounds;
 mod chat;
@@ -21,6 +22,7 @@ mod guidance;
 mod health;
 mod logprobs;
 mod models;
+mod outgoing;
 mod page;
 mod responses;
 mod resume;

@@ -15,7 +15,8 @@ use super::description::{Operation, Routes, Schemas};
 use super::error::ApiError;
 use super::state::AppState;
 use super::{
-    access, chat, completions, description, embeddings, health, models, page, responses, tokenize,
+    access, chat, completions, description, embeddings, health, models, outgoing, page, responses,
+    tokenize,
 };
 
 /// Every route with its description.
@@ -54,6 +55,10 @@ pub fn router(state: AppState) -> Router {
                 .layer(middleware::from_fn_with_state(
                     state.clone(),
                     access::log_and_count,
+                ))
+                .layer(middleware::from_fn_with_state(
+                    state.clone(),
+                    outgoing::count_large_answers,
                 ))
                 .layer(CatchPanicLayer::custom(internal_error)),
         )

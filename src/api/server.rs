@@ -1,6 +1,6 @@
 //! The accept loop. `axum::serve` gives hyper no timer, so slow headers would
 //! hold a connection for ever; here every stage of a connection is bounded:
-//! their number, the time for headers, the time that a client may read nothing.
+//! their number, the time for headers, the time for which an answer may wait to be read.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,6 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 use tower::Layer;
 
 use crate::admission::ClientId;
@@ -51,7 +50,7 @@ pub struct ServerOptions {
     pub max_connections: usize,
     /// Time for the headers of a request.
     pub header_timeout: Duration,
-    /// Time for which a client may read nothing while there is something to send.
+    /// Time for which a client may let its answer wait, in all; what it reads wins some of it back.
     pub write_timeout: Duration,
 }
 
@@ -107,7 +106,7 @@ impl Server {
             };
             // Tokens are small and must not wait for more.
             let _ = stream.set_nodelay(true);
-            let socket = Socket::new(stream);
+            let socket = Socket::new(stream, self.options.write_timeout);
             let service = Extension(ClientId::of(peer)).layer(router.clone());
             let connection = connection(socket.clone(), service, self.options);
             let connection = graceful.watch(connection);
@@ -133,23 +132,16 @@ const LARGEST_HEAD: usize = 64 << 10;
 /// All routes, told who asks.
 type Service = AddExtension<Router, ClientId>;
 
-type Io = TokioIo<std::pin::Pin<Box<TimeoutStream<Socket>>>>;
-
 fn connection(
     socket: Socket,
     service: Service,
     options: ServerOptions,
-) -> http1::Connection<Io, TowerToHyperService<Service>> {
-    let mut stream = TimeoutStream::new(socket);
-    stream.set_write_timeout(Some(options.write_timeout));
+) -> http1::Connection<TokioIo<Socket>, TowerToHyperService<Service>> {
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
         .max_buf_size(LARGEST_HEAD)
-        .serve_connection(
-            TokioIo::new(Box::pin(stream)),
-            TowerToHyperService::new(service),
-        )
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::allowance::Allowance;
 
 /// Who sends nothing more has so long for an answer that takes no time.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -31,14 +34,21 @@ struct Watched {
     sent: bool,
     /// Whether something waits to be sent.
     blocked: bool,
+    /// For how long that may be.
+    allowance: Allowance,
+    /// Wakes whoever writes when the allowance is used up; there while something waits.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    /// For a client that may let what is to be sent wait for `write_timeout`.
+    pub(super) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
         Self(Arc::new(Mutex::new(Watched {
             stream,
             sent: false,
             blocked: false,
+            allowance: Allowance::new(write_timeout),
+            alarm: None,
         })))
     }
 
@@ -78,13 +88,39 @@ impl Socket {
 
     fn send(
         &self,
-        write: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let mut watched = self.lock();
-        let result = write(Pin::new(&mut watched.stream));
+        let result = write(Pin::new(&mut watched.stream), context);
         watched.blocked = result.is_pending();
         watched.sent |= result.is_ready();
+        match &result {
+            Poll::Ready(Ok(bytes)) => watched.took(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                if watched.has_waited_too_long(context) {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+        }
         result
+    }
+}
+
+impl Watched {
+    fn took(&mut self, bytes: usize) {
+        self.alarm = None;
+        self.allowance.took(bytes, Instant::now());
+    }
+
+    /// Also sees to it that the writer is woken when that is so.
+    fn has_waited_too_long(&mut self, context: &mut Context<'_>) -> bool {
+        let end = self.allowance.waits(Instant::now());
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        alarm.as_mut().poll(context).is_ready()
     }
 }
 
@@ -104,7 +140,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.send(|stream| stream.poll_write(context, bytes))
+        self.send(context, |stream, context| stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -112,7 +148,9 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.send(|stream| stream.poll_write_vectored(context, slices))
+        self.send(context, |stream, context| {
+            stream.poll_write_vectored(context, slices)
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::config::Settings;
+use crate::admission::SendBudget;
+use crate::config::{CachedTokens, Settings};
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
 
@@ -35,6 +36,8 @@ pub struct AppState {
     pub(super) long_texts: Arc<Semaphore>,
     /// Time for a whole body.
     pub(super) body_timeout: Duration,
+    /// Memory for answers that wait for their clients.
+    pub(super) send_budget: SendBudget,
     /// Streams whose clients may come back.
     pub(super) streams: Streams,
     /// Responses whose clients may come back.
@@ -43,18 +46,22 @@ pub struct AppState {
     pub(super) log_prompts: bool,
     /// Whether clients are told what their answer cost.
     pub(super) energy_in_usage: bool,
+    /// How exactly they are told what was cached.
+    pub(super) cached_tokens_in_usage: CachedTokens,
 }
 
 impl AppState {
     /// What handlers need of the configuration, and the rooms they call.
     #[must_use]
     pub fn new(settings: &Settings, pool: Arc<Pool>, metrics: Metrics) -> Self {
+        let send_budget = SendBudget::new(settings.server.max_unsent_bytes);
         Self {
             pool,
             metrics,
             large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_KIB)),
             large_values: Arc::new(Semaphore::new(LARGE_VALUES)),
-            streams: Streams::default(),
+            streams: Streams::new(&send_budget),
+            send_budget,
             responses: Store::new(Limits {
                 responses: settings.server.store_max_responses,
                 bytes: settings.server.store_max_bytes,
@@ -65,6 +72,7 @@ impl AppState {
             body_timeout: settings.server.body_timeout,
             log_prompts: settings.telemetry.log_prompts,
             energy_in_usage: settings.telemetry.energy_in_usage,
+            cached_tokens_in_usage: settings.telemetry.cached_tokens_in_usage,
         }
     }
 }

@@ -50,7 +50,7 @@ fn section<const N: usize>(out: &mut String, heading: &str, lines: Lines<N>) {
     }
 }
 
-fn server(server: &Server) -> Lines<10> {
+fn server(server: &Server) -> Lines<11> {
     let Server {
         listen,
         max_connections,
@@ -58,6 +58,7 @@ fn server(server: &Server) -> Lines<10> {
         body_timeout,
         max_body_bytes,
         write_timeout,
+        max_unsent_bytes,
         shutdown_grace,
         store_max_responses,
         store_max_bytes,
@@ -73,6 +74,7 @@ fn server(server: &Server) -> Lines<10> {
         ("body_timeout_seconds", body_timeout.as_secs().to_string()),
         ("max_body_bytes", max_body_bytes.to_string()),
         ("write_timeout_seconds", write_timeout.as_secs().to_string()),
+        ("max_unsent_bytes", max_unsent_bytes.to_string()),
         (
             "shutdown_grace_seconds",
             shutdown_grace.as_secs().to_string(),
@@ -125,18 +127,23 @@ fn admission(admission: &Admission) -> Lines<1> {
     [("max_waiting", max_waiting.to_string())]
 }
 
-fn telemetry(telemetry: &Telemetry) -> Lines<4> {
+fn telemetry(telemetry: &Telemetry) -> Lines<5> {
     let Telemetry {
         log_format,
         log_level,
         log_prompts,
         energy_in_usage,
+        cached_tokens_in_usage,
     } = telemetry;
     [
         ("log_format", quoted(log_format.as_str())),
         ("log_level", quoted(log_level.as_str())),
         ("log_prompts", log_prompts.to_string()),
         ("energy_in_usage", energy_in_usage.to_string()),
+        (
+            "cached_tokens_in_usage",
+            quoted(cached_tokens_in_usage.as_str()),
+        ),
     ]
 }
 

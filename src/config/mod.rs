@@ -37,8 +37,8 @@ use std::path::PathBuf;
 pub use governor::{BudgetScope, Governor, Watts};
 pub use mistake::{ConfigError, Mistake};
 pub use settings::{
-    Admission, Attention, LogFormat, LogLevel, Model, Scheduler, Server, Settings, Speculation,
-    Telemetry,
+    Admission, Attention, CachedTokens, LogFormat, LogLevel, Model, Scheduler, Server, Settings,
+    Speculation, Telemetry,
 };
 
 /// Everything that [`load`] looks at; it reads nothing else of its surroundings.

@@ -114,7 +114,9 @@ const SERVER: Section = Section {
         Key::whole("max_body_bytes", 1024..=134_217_728, "bytes", 4_194_304)
             .doc("Largest request accepted, in bytes (4194304 is 4 MiB)."),
         Key::whole("write_timeout_seconds", 1..=3600, "seconds", 60)
-            .doc("A client that reads nothing of its answer for this many seconds is cut off."),
+            .doc("A client may let its answer wait for so many seconds in all; each 16 KiB that it reads win one back."),
+        Key::whole("max_unsent_bytes", 1_048_576..=1_099_511_627_776, "bytes", 67_108_864)
+            .doc("Memory for answers that clients have not read yet, in bytes (67108864 is 64 MiB); small ones do not count."),
         Key::whole("shutdown_grace_seconds", 0..=3600, "seconds", 30)
             .doc("On shutdown, running answers get this many seconds to finish; 0 is none."),
         Key::whole("store_max_responses", 0..=1_000_000, "responses", 10_000)
@@ -211,6 +213,12 @@ const TELEMETRY: Section = Section {
             kind: Kind::Flag,
             default: Fallback::Flag(false),
             doc: "Whether usage tells clients what their answer cost: edgellm.energy_joules, where that is known.",
+        },
+        Key {
+            name: "cached_tokens_in_usage",
+            kind: Kind::Choice(&["rounded", "exact", "hidden"]),
+            default: Fallback::Text("rounded"),
+            doc: "How many tokens of a prompt usage says were cached: rounded down to 128, exact, or hidden, which is 0. See docs/security.md.",
         },
     ],
 };

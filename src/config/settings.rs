@@ -45,9 +45,11 @@ pub struct Server {
     pub body_timeout: Duration,
     /// Largest request body accepted, in bytes.
     pub max_body_bytes: usize,
-    /// A client that reads nothing for this long is cut off.
+    /// How long a client may let its answer wait, in all; what it reads wins some of it back.
     #[serde(rename = "write_timeout_seconds", deserialize_with = "seconds")]
     pub write_timeout: Duration,
+    /// Memory for answers that clients have not read yet, in bytes.
+    pub max_unsent_bytes: usize,
     /// Time for running answers to finish on shutdown; zero is none.
     #[serde(rename = "shutdown_grace_seconds", deserialize_with = "seconds")]
     pub shutdown_grace: Duration,
@@ -138,6 +140,20 @@ pub struct Telemetry {
     pub log_prompts: bool,
     /// Whether usage tells clients what their answer cost.
     pub energy_in_usage: bool,
+    /// How exactly usage tells what of a prompt was cached.
+    pub cached_tokens_in_usage: CachedTokens,
+}
+
+/// How exactly clients are told what of their prompt was in the cache, which all of them share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CachedTokens {
+    /// Rounded down, so that single tokens of another client's prompt cannot be guessed one by one.
+    Rounded,
+    /// As it is.
+    Exact,
+    /// Always 0.
+    Hidden,
 }
 
 /// The form of log lines.
@@ -203,6 +219,18 @@ impl Speculation {
             Self::Auto => "auto",
             Self::On => "on",
             Self::Off => "off",
+        }
+    }
+}
+
+impl CachedTokens {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rounded => "rounded",
+            Self::Exact => "exact",
+            Self::Hidden => "hidden",
         }
     }
 }

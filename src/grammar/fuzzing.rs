@@ -9,8 +9,9 @@ use super::compile::{Compiler, STACK};
 
 /// The wall gives a second of processor time. More here, because others may be at work on the machine.
 const LONGEST: Duration = Duration::from_secs(4);
-/// A schema of more parts would be refused for its length.
 const MOST_PARTS: usize = 600;
+/// Of a list of schemas: a schema that is longer in all is refused for its length.
+const MOST_BYTES: usize = 200_000;
 
 /// Makes a schema out of bytes, and compiles it if it passes the checks.
 ///
@@ -70,6 +71,12 @@ impl Choices<'_> {
         self.one(&[1, 2, 3, 4, 16, 17, 64, 300])
     }
 
+    /// The same of a schema, as far as a body has room for so many.
+    fn copies(&mut self, schema: &Value) -> usize {
+        let room = MOST_BYTES / schema.to_string().len();
+        self.times().min(room.max(1))
+    }
+
     fn count(&mut self) -> Value {
         self.one(&[
             json!(0),
@@ -97,14 +104,14 @@ impl Choices<'_> {
     fn schemas(&mut self, depth: usize) -> Value {
         let different = 1 + self.of(3);
         let different: Vec<Value> = (0..different).map(|_| self.schema(depth)).collect();
-        let times = self.times();
+        let times = self.copies(&Value::Array(different.clone())) * different.len();
         Value::Array(different.into_iter().cycle().take(times).collect())
     }
 
     fn named(&mut self, depth: usize, patterns: &[&str]) -> Value {
         let schema = self.schema(depth);
         let pattern = self.one(patterns);
-        let members = (0..self.times())
+        let members = (0..self.copies(&schema))
             .map(|index| (pattern.replace('#', &index.to_string()), schema.clone()));
         Value::Object(members.collect())
     }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
-
-use crate::admission::Place;
+use crate::admission::{Place, SendBudget};
 use crate::engine::{SpecialToken, Token};
 use crate::grammar::Guide;
 use crate::sampling::{Logprobs, SamplingParams};
+
+use super::events::{EventReceiver, EventSender, channel};
 
 /// One request, ready to compute: no JSON, no template, no HTTP.
 #[derive(Debug)]
@@ -47,18 +47,15 @@ pub struct Job {
     /// Where log lines about it belong.
     pub span: tracing::Span,
     /// Where the answer goes; from [`channel`].
-    pub events: mpsc::Sender<Event>,
+    pub events: EventSender,
 }
 
 impl Job {
     /// A greedy answer of at most `max_tokens` to `prompt`, with nothing else asked for, and the way
     /// out of the scheduler.
     #[must_use]
-    pub fn greedy(
-        prompt: impl Into<Arc<[Token]>>,
-        max_tokens: u32,
-    ) -> (Self, mpsc::Receiver<Event>) {
-        let (events, receiver) = channel(max_tokens);
+    pub fn greedy(prompt: impl Into<Arc<[Token]>>, max_tokens: u32) -> (Self, EventReceiver) {
+        let (events, receiver) = channel(max_tokens, &SendBudget::new(usize::MAX));
         let job = Self {
             prompt: prompt.into(),
             max_tokens,
@@ -218,15 +215,13 @@ pub enum JobError {
     /// Its grammar took more work than an answer may.
     #[error("the answer's grammar is too complex to be followed: simplify the schema")]
     Grammar,
+    /// What waits for its client is more than there is memory for.
+    #[error(
+        "this answer was not read as fast as it was made, and the memory for answers that wait for \
+         their clients is used up: read faster, or ask for fewer tokens or `top_logprobs`"
+    )]
+    Unread,
     /// It was still running when the grace time of a shutdown ended.
     #[error("the server is shutting down")]
     ShuttingDown,
-}
-
-/// A channel that holds a whole answer of `max_tokens`, so that the scheduler
-/// never waits for a client and a client that reads slowly holds no KV cells.
-#[must_use]
-pub fn channel(max_tokens: u32) -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
-    // The prompt, one event a token at most, what was held back at the end, and the end itself.
-    mpsc::channel(max_tokens as usize + 3)
 }

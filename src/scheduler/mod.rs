@@ -15,6 +15,7 @@
 mod cache;
 mod crowd;
 mod drive;
+mod events;
 mod governed;
 mod job;
 mod joining;
@@ -34,9 +35,9 @@ use crate::governor::{Governed, Measures};
 use crate::telemetry::ModelMetrics;
 
 pub use drive::{Heartbeat, Work, drive};
+pub use events::{EventReceiver, EventSender, channel};
 pub use job::{
     Class, Event, FinishReason, Finished, Job, JobError, Predicted, QueueProgress, Text, Timings,
-    channel,
 };
 
 use cache::Cache;

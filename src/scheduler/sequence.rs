@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use tokio::sync::mpsc::error::TrySendError;
-
 use crate::engine::{Pieces, SeqId, Token};
 use crate::sampling::{self, Logprobs, Sampler};
 use crate::telemetry::ModelMetrics;
 
+use super::events::Unsent;
 use super::job::{Class, Event, FinishReason, Finished, Job, JobError, Text, Timings};
 use super::speculate::{self, Guess, Kind, Outcome, Prediction, Record};
 use super::text::{Pushed, TextAssembler};
@@ -258,6 +257,10 @@ impl Sequence {
         now: Instant,
         metrics: &ModelMetrics,
     ) -> Progress {
+        if self.finished {
+            // The scores of its prompt found no room.
+            return Progress::Ended;
+        }
         let (index, most) = (self.generated(), self.job.max_tokens);
         if most == 0 {
             self.finish(FinishReason::Length, now, metrics);
@@ -349,6 +352,9 @@ impl Sequence {
     fn finish(&mut self, reason: FinishReason, now: Instant, metrics: &ModelMetrics) {
         let assembler = std::mem::replace(&mut self.text, TextAssembler::new(&[]));
         self.send_text(assembler.finish());
+        if self.finished {
+            return;
+        }
         let taken_up = self.taken_up.unwrap_or(self.job.arrived);
         let first = self.first_token.unwrap_or(now);
         let seconds = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64();
@@ -382,17 +388,18 @@ impl Sequence {
         self.finished = true;
     }
 
-    fn send_text(&self, text: Text) -> bool {
+    fn send_text(&mut self, text: Text) -> bool {
         text.text.is_empty() && text.tokens == 0 || self.send(Event::Text(text))
     }
 
-    /// False when the client is gone. The channel holds a whole answer, so it is never full.
-    fn send(&self, event: Event) -> bool {
-        match self.job.events.try_send(event) {
+    /// False when the client is gone, or has read too little for more to find room: then this answer
+    /// fails, and no other.
+    fn send(&mut self, event: Event) -> bool {
+        match self.job.events.send(event) {
             Ok(()) => true,
-            Err(TrySendError::Closed(_)) => false,
-            Err(TrySendError::Full(_)) => {
-                debug_assert!(false, "an answer outgrew its channel");
+            Err(Unsent::ClientLeft) => false,
+            Err(Unsent::NoRoom) => {
+                self.fail(JobError::Unread);
                 false
             }
         }

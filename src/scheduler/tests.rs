@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use tokio::sync::mpsc::Receiver;
 
 use super::*;
 use crate::engine::fake::{BytePieces, FakeEngine};
@@ -56,7 +55,7 @@ fn prompt(seed: usize, length: usize) -> Vec<Token> {
         .collect()
 }
 
-fn job(prompt: &[Token], max_tokens: u32) -> (Job, Receiver<Event>) {
+fn job(prompt: &[Token], max_tokens: u32) -> (Job, EventReceiver) {
     Job::greedy(prompt, max_tokens)
 }
 
@@ -64,7 +63,7 @@ fn submit(
     scheduler: &mut Scheduler<FakeEngine>,
     prompt: &[Token],
     max_tokens: u32,
-) -> Receiver<Event> {
+) -> EventReceiver {
     let (job, events) = job(prompt, max_tokens);
     scheduler.submit(job);
     events
@@ -88,9 +87,9 @@ fn expected_of(engine: &FakeEngine, prompt: &[Token], max_tokens: u32) -> String
     }
 }
 
-fn received(receiver: &mut Receiver<Event>) -> (String, Option<Event>) {
+fn received(receiver: &mut EventReceiver) -> (String, Option<Event>) {
     let mut text = String::new();
-    while let Ok(event) = receiver.try_recv() {
+    while let Some(event) = receiver.try_recv() {
         match event {
             Event::Text(more) => text.push_str(&more.text),
             end => return (text, Some(end)),

@@ -179,6 +179,9 @@ fn product(number: usize) -> String {
     format!("{colour} {thing}")
 }
 
+/// Usage tells all that was cached.
+const EXACT: (&str, &str) = ("EDGELLM__TELEMETRY__CACHED_TOKENS_IN_USAGE", "exact");
+
 /// Asks a shop with thirty products, numbered from `first` on, for number `item`.
 fn asked_in_shop(first: usize, item: usize) -> Value {
     let products: Vec<String> = (first..first + 30)
@@ -194,7 +197,7 @@ fn kiosks_with_one_store_prompt_share_it_and_say_what_each_says_alone() {
     let body = |i| asked_in_shop(0, i);
     // A fresh server for each: nobody's prompt is there before.
     let alone: Vec<String> = (0..8).map(|i| Gateway::start().answer(&body(i))).collect();
-    let gateway = Gateway::start();
+    let gateway = Gateway::with_env(&[EXACT]);
     let streams: Vec<_> = (0..8)
         .map(|i| gateway.send("POST", "/v1/chat/completions", &body(i).to_string()))
         .collect();
@@ -212,7 +215,7 @@ fn kiosks_with_one_store_prompt_share_it_and_say_what_each_says_alone() {
 
 #[test]
 fn shops_that_take_turns_find_their_prompts_again() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::with_env(&[EXACT]);
     let ask = |shop: usize, item: usize| {
         let response = gateway
             .chat(&asked_in_shop(30 * shop, 30 * shop + item))

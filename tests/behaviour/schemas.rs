@@ -135,10 +135,14 @@ fn a_grammar_that_its_compiler_cannot_take_holds_up_nothing_else() {
     let gateway = Gateway::start();
     let response = ask(&gateway, &too_large());
     // Which of its limits it meets first depends on the machine.
-    let meets = ["more memory than a schema may", "longer to compile than a schema may"];
+    let meets = [
+        "more memory than a schema may",
+        "longer to compile than a schema may",
+    ];
     let is_met = |limit: &&str| response.body.contains(*limit);
     assert!(meets.iter().any(is_met), "{}", response.body);
-    let enough = json!({"type": "object", "properties": {"name": {"type": "string"}}, "minProperties": 1});
+    let enough =
+        json!({"type": "object", "properties": {"name": {"type": "string"}}, "minProperties": 1});
     assert_eq!(ask(&gateway, &enough).status, 200);
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
 use crate::clock::unix_seconds;
@@ -21,7 +21,7 @@ use crate::scheduler::Text;
 
 #[cfg(any(test, fuzzing))]
 use super::body::read_value;
-use super::delivery::{Frame, Telling, event_stream, respond};
+use super::delivery::{Frame, Outgoing, Telling, event_stream, respond};
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
 use super::generate::{Input, Order, begin};
@@ -132,7 +132,7 @@ pub fn measured_stream(words: u32, tools: bool) -> Response {
         logprobs: Vec::new(),
     };
     let frames: Vec<Frame> = (0..words).flat_map(|_| answer.text(0, &word)).collect();
-    event_stream(stream::iter(frames), 0)
+    event_stream(stream::iter(frames).map(Outgoing::from), 0)
 }
 
 /// What the model is shown of the tools of a request to any endpoint, checked as chat's are.

@@ -3,8 +3,8 @@
 
 use crate::api::bounds::LEAST_TOKENS;
 use crate::api::decoding::{
-    AskedSampling, Choices, Decoding, Sampling, at_least, check_metadata, class, effort, rivals,
-    stop_tokens, stops, streams,
+    AskedSampling, Choices, Decoding, Sampling, at_least, check_hints, check_metadata, class,
+    effort, rivals, stop_tokens, stops, streams,
 };
 use crate::api::error::ApiError;
 use crate::api::tools::{self, Calls, Tools};
@@ -40,6 +40,11 @@ impl TryFrom<wire::ChatRequest> for Chat {
     fn try_from(request: wire::ChatRequest) -> Result<Self, ApiError> {
         not_built::refuse(&request)?;
         check_metadata(request.metadata.as_ref())?;
+        check_hints(
+            request.user.as_deref(),
+            request.prompt_cache_key.as_deref(),
+            request.safety_identifier.as_deref(),
+        )?;
         let stream = streams(request.stream, request.stream_options.is_some())?;
         let sampling = sampling(&request)?;
         let logprobs = logprobs(request.logprobs, request.top_logprobs)?;

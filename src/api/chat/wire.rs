@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::api::body::{Wire, only_objects};
 use crate::api::bounds::{
-    CHOICES, LEAST_TOKENS, LEAST_TOP_K, LONGEST_NAME, MOST_TOKENS, MOST_TOOLS, PENALTY,
-    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
+    CHOICES, LEAST_TOKENS, LEAST_TOP_K, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME, MOST_TOKENS,
+    MOST_TOOLS, PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
 };
 use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
@@ -78,15 +78,15 @@ pub(in crate::api) struct ChatRequest {
     #[schemars(transform = among(TIERS.map(|(name, _)| name)))]
     pub(super) service_tier: Option<String>,
 
-    // Of no consequence here, but of the right type.
+    // Of no consequence here, but of the right type and length.
     #[schemars(with = "Option<Metadata>")]
     pub(super) metadata: Option<Map<String, Value>>,
-    #[serde(rename = "user")]
-    pub(super) _user: Option<String>,
-    #[serde(rename = "prompt_cache_key")]
-    pub(super) _prompt_cache_key: Option<String>,
-    #[serde(rename = "safety_identifier")]
-    pub(super) _safety_identifier: Option<String>,
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) user: Option<String>,
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) prompt_cache_key: Option<String>,
+    #[schemars(length(max = LONGEST_IDENTIFIER))]
+    pub(super) safety_identifier: Option<String>,
 
     // Ours.
     /// Draw from so many of the likeliest tokens; 0 means all. Not OpenAI's.

@@ -2,8 +2,8 @@
 
 use crate::api::bounds::{LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS};
 use crate::api::decoding::{
-    AskedSampling, Choices, Decoding, Form, Sampling, at_least, at_most, between, class,
-    stop_tokens, stops, streams, token,
+    AskedSampling, Choices, Decoding, Form, Sampling, at_least, at_most, between, check_hints,
+    class, stop_tokens, stops, streams, token,
 };
 use crate::api::error::ApiError;
 use crate::api::generate::{Input, Order};
@@ -43,6 +43,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
             let why = "is not supported: models are asked to go on, not to fill in";
             return Err(ApiError::unsupported("suffix", why));
         }
+        check_hints(request.user.as_deref(), None, None)?;
         let choices = Choices::new(request.n)?;
         let best_of = request.best_of.map(|best| at_least("best_of", best, 1));
         if best_of

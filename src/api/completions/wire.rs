@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::api::body::{Wire, only_objects};
 use crate::api::bounds::{
-    CHOICES, LEAST_COMPLETION_TOKENS, LEAST_TOP_K, LOGPROBS, MOST_PROMPTS, MOST_TOKENS, PENALTY,
-    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
+    CHOICES, LEAST_COMPLETION_TOKENS, LEAST_TOP_K, LOGPROBS, LONGEST_ID, MOST_PROMPTS, MOST_TOKENS,
+    PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
 };
 use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
@@ -62,8 +62,8 @@ pub(in crate::api) struct CompletionRequest {
     /// Refused unless it is empty: models are asked to go on, not to fill in.
     #[schemars(length(max = 0))]
     pub(super) suffix: Option<String>,
-    #[serde(rename = "user")]
-    pub(super) _user: Option<String>,
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) user: Option<String>,
 
     // Ours.
     /// Draw from so many of the likeliest tokens; 0 means all. Not OpenAI's.

@@ -12,7 +12,7 @@ use crate::prompt::{OutputParser, Part as Generated, Piece};
 use crate::scheduler::{FinishReason, Finished, JobError, Text};
 
 use super::events::{Events, Place, Telling};
-use super::items::{Item, Part, Role, Status, new_id};
+use super::items::{Id, Item, Part, Role, Status, new_id};
 use super::reply::{Failure, Response, Stage};
 use super::store::{Draft, Source, Store};
 use super::validate::Output;
@@ -47,7 +47,7 @@ pub(super) struct Keeping {
 /// An item that is being written.
 #[derive(Debug)]
 struct Open {
-    id: String,
+    id: Id,
     /// What it says so far, or a call's arguments.
     text: String,
     kind: Kind,
@@ -63,7 +63,7 @@ enum Kind {
 impl Open {
     fn thoughts() -> Self {
         Self {
-            id: new_id("rs"),
+            id: Id::new("rs"),
             text: String::new(),
             kind: Kind::Thoughts,
         }
@@ -71,7 +71,7 @@ impl Open {
 
     fn message() -> Self {
         Self {
-            id: new_id("msg"),
+            id: Id::new("msg"),
             text: String::new(),
             kind: Kind::Message(Vec::new()),
         }
@@ -80,7 +80,7 @@ impl Open {
     fn call(name: String) -> Self {
         let call_id = new_id("call");
         Self {
-            id: new_id("fc"),
+            id: Id::new("fc"),
             text: String::new(),
             kind: Kind::Call { call_id, name },
         }
@@ -125,7 +125,7 @@ impl Open {
 
     fn place(&self, output_index: usize) -> Place<'_> {
         Place {
-            item_id: &self.id,
+            item_id: self.id.as_str(),
             output_index,
         }
     }
@@ -367,7 +367,11 @@ impl Tells for Answer {
     }
 
     fn failure(&mut self, error: &ApiError) -> Frame {
-        if let Some(open) = self.open.take() {
+        let open = self.open.take();
+        if matches!(error, ApiError::Job(JobError::Unread)) {
+            // All of it again would take more of the memory that was missing.
+            self.response.output.clear();
+        } else if let Some(open) = open {
             let content = open.part().into_iter().collect();
             let item = open.item(content, Status::Incomplete);
             self.response.output.push(item);

@@ -203,7 +203,7 @@ mod tests {
     fn an_answer_that_is_not_streamed_tells_nothing() {
         let mut events = Events::new(false, false);
         let item = Item::Reasoning {
-            id: "rs_1".to_owned(),
+            id: super::super::items::Id::fixed("rs_1", true),
             summary: Vec::new(),
             content: Vec::new(),
             encrypted_content: None,

@@ -6,7 +6,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::api::body::understand;
-use crate::api::decoding::at_most;
+use crate::api::bounds::LARGEST_THOUGHTS;
+use crate::api::decoding::{at_most, short};
 use crate::api::error::ApiError;
 use crate::api::logprobs::TokenLogprob;
 
@@ -15,19 +16,67 @@ use super::wire::{self, TextOr};
 /// They are looked at one by one on a thread that serves others as well.
 const MOST_ITEMS: usize = 4096;
 
+/// The name of an item.
+///
+/// Only those that this server made are unguessable and different from each other. Those are what any
+/// request may refer to; a name that a client gave means something in its own conversation alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(transparent)]
+pub(super) struct Id {
+    text: String,
+    #[serde(skip)]
+    is_ours: bool,
+}
+
+impl Id {
+    /// A new one, such as `msg_…`.
+    pub(super) fn new(kind: &str) -> Self {
+        Self {
+            text: new_id(kind),
+            is_ours: true,
+        }
+    }
+
+    /// The client's, where it gave one.
+    fn given(at: &str, given: Option<String>, kind: &str) -> Result<Self, ApiError> {
+        let Some(text) = given else {
+            return Ok(Self::new(kind));
+        };
+        short(&format!("{at}.id"), &text)?;
+        let is_ours = false;
+        Ok(Self { text, is_ours })
+    }
+
+    #[cfg(test)]
+    pub(super) fn fixed(text: &str, is_ours: bool) -> Self {
+        let text = text.to_owned();
+        Self { text, is_ours }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether this server made it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+}
+
 /// OpenAI's items, as far as a text model has them.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "ResponseItem")]
 pub(super) enum Item {
     Message {
-        id: String,
+        id: Id,
         status: Status,
         role: Role,
         content: Vec<Part>,
     },
     FunctionCall {
-        id: String,
+        id: Id,
         call_id: String,
         name: String,
         /// JSON in a string; cut off where the call is incomplete.
@@ -35,13 +84,13 @@ pub(super) enum Item {
         status: Status,
     },
     FunctionCallOutput {
-        id: String,
+        id: Id,
         call_id: String,
         output: Output,
         status: Status,
     },
     Reasoning {
-        id: String,
+        id: Id,
         summary: Vec<Part>,
         content: Vec<Part>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,7 +163,7 @@ pub(super) enum Given {
 }
 
 impl Item {
-    pub(super) fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &Id {
         match self {
             Self::Message { id, .. }
             | Self::FunctionCall { id, .. }
@@ -123,18 +172,29 @@ impl Item {
         }
     }
 
+    /// Gives it a name of ours.
+    pub(super) fn rename(&mut self) {
+        let (id, kind) = match self {
+            Self::Message { id, .. } => (id, "msg"),
+            Self::FunctionCall { id, .. } => (id, "fc"),
+            Self::FunctionCallOutput { id, .. } => (id, "fco"),
+            Self::Reasoning { id, .. } => (id, "rs"),
+        };
+        *id = Id::new(kind);
+    }
+
     /// Bytes of memory that it takes, roughly.
     pub(super) fn size(&self) -> usize {
         let parts = |parts: &[Part]| -> usize { parts.iter().map(Part::size).sum() };
         let texts = match self {
-            Self::Message { id, content, .. } => id.len() + parts(content),
+            Self::Message { id, content, .. } => id.text.len() + parts(content),
             Self::FunctionCall {
                 id,
                 call_id,
                 name,
                 arguments,
                 ..
-            } => id.len() + call_id.len() + name.len() + arguments.len(),
+            } => id.text.len() + call_id.len() + name.len() + arguments.len(),
             Self::FunctionCallOutput {
                 id,
                 call_id,
@@ -145,7 +205,7 @@ impl Item {
                     Output::Text(text) => text.len(),
                     Output::Parts(list) => parts(list),
                 };
-                id.len() + call_id.len() + output
+                id.text.len() + call_id.len() + output
             }
             Self::Reasoning {
                 id,
@@ -155,7 +215,7 @@ impl Item {
                 ..
             } => {
                 let encrypted = encrypted_content.as_ref().map_or(0, String::len);
-                id.len() + parts(summary) + parts(content) + encrypted
+                id.text.len() + parts(summary) + parts(content) + encrypted
             }
         };
         size_of::<Self>() + texts
@@ -190,7 +250,7 @@ impl Part {
     }
 }
 
-/// A new id, such as `msg_…`.
+/// A new name, such as `msg_…`.
 pub(super) fn new_id(kind: &str) -> String {
     format!("{kind}_{}", Uuid::new_v4().simple())
 }
@@ -204,7 +264,7 @@ pub(super) fn given(input: Option<TextOr<Value>>) -> Result<Vec<Given>, ApiError
         }
         Some(TextOr::Text(text)) => {
             return Ok(vec![Given::Item(Item::Message {
-                id: new_id("msg"),
+                id: Id::new("msg"),
                 status: Status::Completed,
                 role: Role::User,
                 content: vec![Part::InputText { text }],
@@ -245,6 +305,7 @@ fn item(at: &str, value: Value) -> Result<Given, ApiError> {
         "reasoning" => reasoning(at, understand(at, value)?)?,
         "item_reference" => {
             let wire::ItemReference { id } = understand(at, value)?;
+            short(&format!("{at}.id"), &id)?;
             return Ok(Given::Reference(id));
         }
         kind => {
@@ -282,7 +343,7 @@ fn message(at: &str, message: wire::Message) -> Result<Item, ApiError> {
         TextOr::List(parts) => list(&at_content, parts, written)?,
     };
     Ok(Item::Message {
-        id: message.id.unwrap_or_else(|| new_id("msg")),
+        id: Id::given(at, message.id, "msg")?,
         status: status(at, message.status.as_deref())?,
         role,
         content,
@@ -290,8 +351,10 @@ fn message(at: &str, message: wire::Message) -> Result<Item, ApiError> {
 }
 
 fn function_call(at: &str, call: wire::FunctionCall) -> Result<Item, ApiError> {
+    short(&format!("{at}.call_id"), &call.call_id)?;
+    short(&format!("{at}.name"), &call.name)?;
     Ok(Item::FunctionCall {
-        id: call.id.unwrap_or_else(|| new_id("fc")),
+        id: Id::given(at, call.id, "fc")?,
         call_id: call.call_id,
         name: call.name,
         arguments: call.arguments,
@@ -300,8 +363,9 @@ fn function_call(at: &str, call: wire::FunctionCall) -> Result<Item, ApiError> {
 }
 
 fn function_call_output(at: &str, output: wire::FunctionCallOutput) -> Result<Item, ApiError> {
+    short(&format!("{at}.call_id"), &output.call_id)?;
     Ok(Item::FunctionCallOutput {
-        id: output.id.unwrap_or_else(|| new_id("fco")),
+        id: Id::given(at, output.id, "fco")?,
         call_id: output.call_id,
         output: match output.output {
             TextOr::Text(text) => Output::Text(text),
@@ -314,13 +378,19 @@ fn function_call_output(at: &str, output: wire::FunctionCallOutput) -> Result<It
 fn reasoning(at: &str, item: wire::ReasoningItem) -> Result<Item, ApiError> {
     let summary = item.summary.unwrap_or_default();
     let content = item.content.unwrap_or_default();
-    Ok(Item::Reasoning {
-        id: item.id.unwrap_or_else(|| new_id("rs")),
+    let item = Item::Reasoning {
+        id: Id::given(at, item.id, "rs")?,
         summary: list(&format!("{at}.summary"), summary, thought)?,
         content: list(&format!("{at}.content"), content, thought)?,
         encrypted_content: item.encrypted_content,
         status: status(at, item.status.as_deref())?,
-    })
+    };
+    // No model reads it, hence no context bounds it; and it is stored.
+    if item.size() > LARGEST_THOUGHTS {
+        let message = format!("`{at}` is larger than {LARGEST_THOUGHTS} bytes: leave it out");
+        return Err(ApiError::invalid(at, message));
+    }
+    Ok(item)
 }
 
 fn status(at: &str, status: Option<&str>) -> Result<Status, ApiError> {

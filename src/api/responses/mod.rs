@@ -2,6 +2,7 @@
 
 mod answer;
 mod events;
+mod input;
 mod items;
 mod not_built;
 mod reply;
@@ -24,13 +25,14 @@ use super::body::read_value;
 use super::delivery::respond;
 use super::description::{Operation, Schemas};
 use super::error::ApiError;
-use super::generate::{Input, Order, begin};
+use super::generate::{Input as Wanted, Order, begin};
 use super::generation::Record;
 use super::models::find_model;
 use super::resume::{Entrance, enter};
 use super::state::AppState;
 use super::tools::Calls;
 use answer::{Answer, Keeping};
+use input::Input;
 use items::Given;
 use store::Source;
 use turns::Turns;
@@ -105,7 +107,7 @@ pub(super) async fn create(
     let record = Record::new(&state, &entry.id, ENDPOINT);
     let sampling = asked.decoding.sampling.clone();
     let order = Order {
-        inputs: vec![Input::Conversation(Conversation {
+        inputs: vec![Wanted::Conversation(Conversation {
             messages,
             tools: asked.tools,
             effort: asked.effort,
@@ -140,37 +142,34 @@ fn conversation(
     given: Vec<Given>,
 ) -> Result<(Vec<Message>, Vec<Source>), ApiError> {
     let mut turns = Turns::new(instructions);
-    let mut input = Vec::new();
+    let mut input = Input::default();
     if let Some(id) = previous {
         let Some(stored) = store.find(&id) else {
             return Err(ApiError::PreviousResponseNotFound(id));
         };
         for kept in stored.conversation() {
             turns.add(&kept.item, "previous_response_id")?;
-            input.push(Source::Kept(kept));
+            input.add(Source::Kept(kept));
         }
     }
     for (index, given) in given.into_iter().enumerate() {
         let at = format!("input[{index}]");
-        match given {
-            Given::Item(item) => {
-                turns.add(&item, &at)?;
-                input.push(Source::New(item));
-            }
-            Given::Reference(id) => {
-                let Some(kept) = store.item(&id) else {
-                    let message = format!(
-                        "Item with id '{id}' not found: it was not stored, or has expired; send \
-                         the item itself"
-                    );
-                    return Err(ApiError::invalid(format!("{at}.id"), message));
-                };
-                turns.add(&kept.item, &at)?;
-                input.push(Source::Kept(kept));
-            }
+        let source = match given {
+            Given::Item(item) => Source::New(item),
+            Given::Reference(id) => input.referred(store, &id).ok_or_else(|| {
+                let message = format!(
+                    "Item with id '{id}' not found: it was not stored, or has expired, or its id is \
+                     not this server's; send the item itself"
+                );
+                ApiError::invalid(format!("{at}.id"), message)
+            })?,
+        };
+        if let Some(item) = input.item(&source) {
+            turns.add(item, &at)?;
         }
+        input.add(source);
     }
-    Ok((turns.into_messages(), input))
+    Ok((turns.into_messages(), input.sources))
 }
 
 /// Parameters by the names that they have here.

@@ -59,6 +59,8 @@ pub(super) enum Source {
     New(Item),
     /// It is stored already.
     Kept(Arc<Kept>),
+    /// The one at this place of the same input once more.
+    Again(usize),
 }
 
 /// A response to be stored.
@@ -75,7 +77,7 @@ impl Draft {
     fn size(&self) -> usize {
         let new = self.input.iter().filter_map(|source| match source {
             Source::New(item) => Some(item),
-            Source::Kept(_) => None,
+            Source::Kept(_) | Source::Again(_) => None,
         });
         let items = new.chain(&self.output).map(item_size).sum::<usize>();
         items + self.own_size()
@@ -89,7 +91,7 @@ impl Draft {
 }
 
 fn item_size(item: &Item) -> usize {
-    OVERHEAD + item.id().len() + item.size()
+    OVERHEAD + item.id().as_str().len() + item.size()
 }
 
 /// Bytes, counted as long as this lives.
@@ -133,6 +135,7 @@ impl Store {
         self.shelf().find(id, Instant::now())
     }
 
+    /// An item whose id is ours.
     pub(super) fn item(&self, id: &str) -> Option<Arc<Kept>> {
         self.shelf().item(id, Instant::now())
     }
@@ -189,6 +192,7 @@ struct Shelf {
     limits: Limits,
     /// With the time at which each expires. Never promoted: the oldest is the least recently used.
     responses: LruCache<String, (Instant, Arc<Stored>)>,
+    /// Those whose ids are ours: a client's may be anything, and another's as well.
     items: HashMap<String, Arc<Kept>>,
     bytes: Arc<AtomicUsize>,
     /// Whether somebody looks after what grows too old.
@@ -239,15 +243,18 @@ impl Shelf {
             own.push(Arc::clone(&kept));
             kept
         };
-        let input = draft.input.into_iter().map(|source| match source {
-            Source::New(item) => new(item),
-            Source::Kept(kept) => kept,
-        });
-        let input = input.collect();
+        let mut input: Vec<Arc<Kept>> = Vec::with_capacity(draft.input.len());
+        for source in draft.input {
+            match source {
+                Source::New(item) => input.push(new(item)),
+                Source::Kept(kept) => input.push(kept),
+                Source::Again(place) => input.extend(input.get(place).cloned()),
+            }
+        }
         let output = draft.output.into_iter().map(new).collect();
-        for kept in &own {
-            let id = kept.item.id().to_owned();
-            self.items.entry(id).or_insert_with(|| Arc::clone(kept));
+        for kept in own.iter().filter(|kept| kept.item.id().is_ours()) {
+            let id = kept.item.id().as_str().to_owned();
+            self.items.insert(id, Arc::clone(kept));
         }
         let stored = Stored {
             body: draft.body,
@@ -288,7 +295,7 @@ impl Shelf {
 
     fn removed(&mut self, stored: &Stored) {
         for kept in &stored.own {
-            let id = kept.item.id();
+            let id = kept.item.id().as_str();
             if self.items.get(id).is_some_and(|it| Arc::ptr_eq(it, kept)) {
                 self.items.remove(id);
             }

@@ -3,13 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::responses::items::{Part, Role, Status};
+use crate::api::responses::items::{Id, Part, Role, Status};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn message(id: &str, length: usize) -> Item {
     Item::Message {
-        id: id.to_owned(),
+        id: Id::fixed(id, true),
         status: Status::Completed,
         role: Role::User,
         content: vec![Part::InputText {
@@ -55,7 +55,10 @@ fn a_conversation_goes_on_when_its_beginning_is_gone() {
     assert!(!shelf.forget("a", now));
     let stored = shelf.find("b", now).expect("stored");
     let conversation = stored.conversation();
-    let ids: Vec<&str> = conversation.iter().map(|kept| kept.item.id()).collect();
+    let ids: Vec<&str> = conversation
+        .iter()
+        .map(|kept| kept.item.id().as_str())
+        .collect();
     assert_eq!(ids, ["in_a", "out_a", "in_b", "out_b"]);
     assert!(
         shelf.item("in_a", now).is_none(),

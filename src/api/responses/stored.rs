@@ -1,5 +1,8 @@
 //! Stored responses: reading one, its input items, and forgetting it.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
@@ -16,6 +19,7 @@ use crate::api::error::ApiError;
 use crate::api::state::AppState;
 
 use super::items::Item;
+use super::store::Kept;
 
 /// OpenAI's.
 const DEFAULT_LIMIT: usize = 20;
@@ -155,8 +159,14 @@ pub(in crate::api) async fn input_items(
     let Some(stored) = state.responses.find(&id) else {
         return Err(ApiError::ResponseNotFound(id));
     };
-    let items: Vec<&Item> = stored.input.iter().map(|kept| &kept.item).collect();
-    page.of(items).map(Json)
+    page.of(different(&stored.input)).map(Json)
+}
+
+/// Items that the input has, each once: a page begins behind an id, which must be one place.
+fn different(input: &[Arc<Kept>]) -> Vec<&Item> {
+    let mut seen = HashSet::new();
+    let new = input.iter().filter(|kept| seen.insert(Arc::as_ptr(kept)));
+    new.map(|kept| &kept.item).collect()
 }
 
 fn path(id: Id) -> Result<String, ApiError> {
@@ -216,14 +226,14 @@ impl Page {
         let begin = match &self.after {
             None => 0,
             Some(id) => {
-                let place = items.iter().position(|item| item.id() == id);
+                let place = items.iter().position(|item| item.id().as_str() == id);
                 let message = "`after` must be the id of an item of this list";
                 1 + place.ok_or_else(|| ApiError::invalid("after", message))?
             }
         };
         let rest = &items[begin..];
         let data = &rest[..rest.len().min(self.limit)];
-        let id = |item: Option<&&Item>| item.map_or("", |item| item.id()).to_owned();
+        let id = |item: Option<&&Item>| item.map_or("", |item| item.id().as_str()).to_owned();
         Ok(json!(ItemList {
             object: "list",
             data,
@@ -236,12 +246,12 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use super::super::items::{Part, Role, Status};
+    use super::super::items::{Id, Part, Role, Status};
     use super::*;
 
     fn items() -> Vec<Item> {
         let item = |number| Item::Message {
-            id: format!("msg_{number}"),
+            id: Id::fixed(&format!("msg_{number}"), true),
             status: Status::Completed,
             role: Role::User,
             content: vec![Part::InputText {

@@ -5,6 +5,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::body::understand;
+use crate::api::bounds::MOST_TOOLS;
+use crate::api::decoding::at_most;
 use crate::api::description::among;
 use crate::api::error::ApiError;
 use crate::api::tools::{Choice, Offered};
@@ -89,6 +91,7 @@ pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
         }
         "allowed_tools" => {
             let allowed: wire::Allowed = understand(AT, choice.clone())?;
+            at_most("tool_choice.tools", allowed.tools.len(), MOST_TOOLS)?;
             let names = allowed.tools.into_iter().enumerate().map(|(index, tool)| {
                 let at = format!("{AT}.tools[{index}]");
                 match kind(&at, &tool)? {
@@ -109,6 +112,24 @@ pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
             format!("{AT}.type"),
             format!("`{kind}` is not supported; use `function` or `allowed_tools`"),
         )),
+    }
+}
+
+/// The same as it is told again: what was understood of it, and nothing else that a client wrote.
+pub(super) fn told_choice(choice: Option<&Choice>) -> Value {
+    match choice {
+        None | Some(Choice::Auto) => json!("auto"),
+        Some(Choice::None) => json!("none"),
+        Some(Choice::Required) => json!("required"),
+        Some(Choice::Named(name)) => json!({"type": "function", "name": name}),
+        Some(Choice::Allowed(names, must)) => {
+            let tool = |name: &String| json!({"type": "function", "name": name});
+            json!({
+                "type": "allowed_tools",
+                "mode": if *must { "required" } else { "auto" },
+                "tools": names.iter().map(tool).collect::<Vec<_>>(),
+            })
+        }
     }
 }
 

@@ -4,10 +4,10 @@
 use serde_json::Value;
 
 use crate::api::body::understand;
-use crate::api::bounds::{LEAST_TOKENS, LONGEST_IDENTIFIER};
+use crate::api::bounds::{LEAST_TOKENS, LONGEST_DESCRIPTION};
 use crate::api::decoding::{
-    AskedSampling, Choices, Decoding, Sampling, at_least, check_metadata, class, effort, rivals,
-    stop_tokens, stops, streams,
+    AskedSampling, Choices, Decoding, Sampling, at_least, check_hints, check_metadata, class,
+    effort, no_longer, rivals, short, stop_tokens, stops, streams,
 };
 use crate::api::error::ApiError;
 use crate::api::tools::{self, Calls, Tools};
@@ -16,7 +16,7 @@ use crate::prompt::Effort;
 
 use super::items::{Given, given};
 use super::reply::{Echo, Format, Reasoning, Text};
-use super::tools::{choice, offered};
+use super::tools::{choice, offered, told_choice};
 use super::{not_built, wire};
 
 /// A request that can be answered, but for what it refers to and the length of its prompt.
@@ -54,7 +54,14 @@ impl TryFrom<wire::ResponseRequest> for Asked {
     fn try_from(request: wire::ResponseRequest) -> Result<Self, ApiError> {
         not_built::refuse(&request)?;
         check_metadata(request.metadata.as_ref())?;
-        check_identifier(request.safety_identifier.as_deref())?;
+        check_hints(
+            request.user.as_deref(),
+            request.prompt_cache_key.as_deref(),
+            request.safety_identifier.as_deref(),
+        )?;
+        if let Some(id) = &request.previous_response_id {
+            short("previous_response_id", id)?;
+        }
         let stream = streams(request.stream, request.stream_options.is_some())?;
         let sampling = sampling(&request)?;
         let logprobs = logprobs(&request)?;
@@ -78,6 +85,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
         let input = given(request.input)?;
         let (offered, told) = offered(request.tools.unwrap_or_default())?;
         let tool_choice = request.tool_choice.as_ref().map(choice).transpose()?;
+        let tool_choice_told = told_choice(tool_choice.as_ref());
         let parallel = request.parallel_tool_calls;
         let tools = Tools::new(offered, tool_choice, parallel, schema)?;
         Ok(Self {
@@ -125,7 +133,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                     format,
                     verbosity: "medium",
                 },
-                tool_choice: request.tool_choice.unwrap_or_else(|| "auto".into()),
+                tool_choice: tool_choice_told,
                 tools: told,
                 top_logprobs: logprobs.unwrap_or(0),
                 truncation,
@@ -133,16 +141,6 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             },
         })
     }
-}
-
-fn check_identifier(identifier: Option<&str>) -> Result<(), ApiError> {
-    if identifier.is_some_and(|text| text.chars().count() > LONGEST_IDENTIFIER) {
-        return Err(ApiError::invalid(
-            "safety_identifier",
-            format!("`safety_identifier` may have at most {LONGEST_IDENTIFIER} characters"),
-        ));
-    }
-    Ok(())
 }
 
 fn sampling(request: &wire::ResponseRequest) -> Result<Sampling, ApiError> {
@@ -255,6 +253,9 @@ fn format(asked: Option<Value>) -> Result<(Format, Option<Schema>), ApiError> {
             Format::Text
         };
         return Ok((format, schema));
+    }
+    if let Some(description) = &asked.description {
+        no_longer("text.format.description", description, LONGEST_DESCRIPTION)?;
     }
     let name = asked.name.ok_or_else(|| missing("name"))?;
     let schema = asked.schema.ok_or_else(|| missing("schema"))?;

@@ -201,12 +201,87 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         ),
         (json!({"tools": [5]}), "tools[0]"),
         (json!({"tool_choice": "sometimes"}), "tool_choice"),
+        (json!({"user": "x".repeat(257)}), "user"),
+        (
+            json!({"prompt_cache_key": "x".repeat(4_000_000)}),
+            "prompt_cache_key",
+        ),
+        (
+            json!({"previous_response_id": "x".repeat(257)}),
+            "previous_response_id",
+        ),
         (json!({"tool_choice": {"type": "mcp"}}), "tool_choice.type"),
         (json!({"metadata": {"a": 5}}), "metadata"),
         (json!({"previous_response_id": 5}), "previous_response_id"),
     ] {
         assert_eq!(refused(extra.clone()), param, "{extra}");
     }
+}
+
+#[test]
+fn ids_and_names_have_bounds_and_those_of_other_servers_fit() {
+    let items = |text: &str| {
+        [
+            (json!({"role": "user", "content": "x", "id": text}), "id"),
+            (json!({"type": "item_reference", "id": text}), "id"),
+            (
+                json!({"type": "reasoning", "id": text, "summary": []}),
+                "id",
+            ),
+            (
+                json!({"type": "function_call", "call_id": text, "name": "f", "arguments": "{}"}),
+                "call_id",
+            ),
+            (
+                json!({"type": "function_call", "call_id": "c", "name": text, "arguments": "{}"}),
+                "name",
+            ),
+            (
+                json!({"type": "function_call_output", "call_id": text, "output": "x"}),
+                "call_id",
+            ),
+        ]
+    };
+    for (item, field) in items(&"é".repeat(257)) {
+        let param = format!("input[0].{field}");
+        assert_eq!(refused(json!({"input": [item]})), param);
+    }
+    for (item, _) in items(&"é".repeat(256)) {
+        assert!(with(json!({"input": [item]})).is_ok(), "{item}");
+    }
+    let thoughts = json!({"type": "reasoning", "encrypted_content": "x".repeat(1 << 20)});
+    assert_eq!(refused(json!({"input": [thoughts]})), "input[0]");
+    let described =
+        json!({"type": "json_schema", "name": "f", "schema": {}, "description": "x".repeat(8193)});
+    assert_eq!(
+        refused(json!({"text": {"format": described}})),
+        "text.format.description"
+    );
+}
+
+#[test]
+fn a_choice_is_told_again_without_what_was_not_understood_of_it() {
+    let tool = json!({"type": "function", "name": "f"});
+    let junk = "x".repeat(100_000);
+    for (choice, told) in [
+        (json!("none"), json!("none")),
+        (
+            json!({"type": "function", "name": "f", "x": junk}),
+            tool.clone(),
+        ),
+        (
+            json!({"type": "allowed_tools", "mode": "auto", "tools": [tool], "x": junk}),
+            json!({"type": "allowed_tools", "mode": "auto", "tools": [tool]}),
+        ),
+    ] {
+        let asked = with(json!({"tools": [tool], "tool_choice": choice})).expect("valid");
+        assert_eq!(asked.echo.tool_choice, told);
+    }
+    assert_eq!(with(json!({})).expect("valid").echo.tool_choice, "auto");
+    let many = vec![tool.clone(); 129];
+    let choice = json!({"type": "allowed_tools", "mode": "auto", "tools": many});
+    let body = json!({"tools": [tool], "tool_choice": choice});
+    assert_eq!(refused(body), "tool_choice.tools");
 }
 
 #[test]

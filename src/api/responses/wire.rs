@@ -13,8 +13,9 @@ use serde_json::{Map, Value};
 
 use crate::api::body::{Wire, only_objects};
 use crate::api::bounds::{
-    LEAST_TOKENS, LEAST_TOP_K, LONGEST_IDENTIFIER, LONGEST_NAME, MOST_TOKENS, MOST_TOOLS, PENALTY,
-    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
+    LEAST_TOKENS, LEAST_TOP_K, LONGEST_DESCRIPTION, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
+    MOST_TOKENS, MOST_TOOLS, PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
+    TOP_LOGPROBS,
 };
 use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
@@ -41,6 +42,7 @@ pub(in crate::api) struct ResponseRequest {
     /// What the system says, before everything else.
     pub(super) instructions: Option<String>,
     /// A stored response that this one goes on from.
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) previous_response_id: Option<String>,
     /// Whether the response is kept for a while; it is unless this is false.
     pub(super) store: Option<bool>,
@@ -79,7 +81,9 @@ pub(in crate::api) struct ResponseRequest {
     pub(super) service_tier: Option<String>,
     #[schemars(with = "Option<Metadata>")]
     pub(super) metadata: Option<Map<String, Value>>,
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) user: Option<String>,
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) prompt_cache_key: Option<String>,
     #[schemars(length(max = LONGEST_IDENTIFIER))]
     pub(super) safety_identifier: Option<String>,
@@ -199,6 +203,7 @@ pub(super) struct Format {
     pub(super) kind: String,
     #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
     pub(super) name: Option<String>,
+    #[schemars(length(max = LONGEST_DESCRIPTION))]
     pub(super) description: Option<String>,
     #[schemars(with = "Option<Map<String, Value>>")]
     pub(super) schema: Option<Value>,
@@ -211,6 +216,7 @@ pub(super) struct Format {
 #[schemars(!remote)]
 #[schemars(rename = "InputMessage")]
 pub(super) struct Message {
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) id: Option<String>,
     #[schemars(transform = among(["user", "assistant", "system", "developer"]))]
     pub(super) role: String,
@@ -239,8 +245,11 @@ pub(super) struct Part {
 #[schemars(!remote)]
 #[schemars(rename = "InputFunctionCall")]
 pub(super) struct FunctionCall {
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) id: Option<String>,
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) call_id: String,
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) name: String,
     /// JSON in a string.
     pub(super) arguments: String,
@@ -253,7 +262,9 @@ pub(super) struct FunctionCall {
 #[schemars(!remote)]
 #[schemars(rename = "InputFunctionCallOutput")]
 pub(super) struct FunctionCallOutput {
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) id: Option<String>,
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) call_id: String,
     pub(super) output: TextOr<Part>,
     #[schemars(transform = among(["completed", "incomplete", "in_progress"]))]
@@ -265,6 +276,7 @@ pub(super) struct FunctionCallOutput {
 #[schemars(!remote)]
 #[schemars(rename = "InputReasoning")]
 pub(super) struct ReasoningItem {
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) id: Option<String>,
     pub(super) summary: Option<Vec<Part>>,
     pub(super) content: Option<Vec<Part>>,
@@ -277,6 +289,7 @@ pub(super) struct ReasoningItem {
 #[serde(remote = "Self")]
 #[schemars(!remote)]
 pub(super) struct ItemReference {
+    #[schemars(length(max = LONGEST_ID))]
     pub(super) id: String,
 }
 

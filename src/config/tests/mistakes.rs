@@ -119,6 +119,7 @@ fn numbers_are_valid_up_to_their_bounds_and_not_beyond() {
         ("server.body_timeout_seconds", 1, 3600),
         ("server.max_body_bytes", 1024, 134_217_728),
         ("server.write_timeout_seconds", 1, 3600),
+        ("server.max_unsent_bytes", 1_048_576, 1_099_511_627_776),
         ("server.shutdown_grace_seconds", 0, 3600),
         ("models.context", 128, 16_777_216),
         ("models.max_running", 1, 255),

@@ -8,7 +8,7 @@ const NARROW: Shape = Shape {
     ..SHAPE
 };
 
-fn ask(scheduler: &mut Scheduler<FakeEngine>, prompt: Vec<Token>) -> (Vec<Token>, Receiver<Event>) {
+fn ask(scheduler: &mut Scheduler<FakeEngine>, prompt: Vec<Token>) -> (Vec<Token>, EventReceiver) {
     let events = submit(scheduler, &prompt, 10);
     (prompt, events)
 }

@@ -12,7 +12,7 @@ fn obeying(measures: Measures) -> Scheduler<FakeEngine> {
     scheduler(SHAPE).governed_by(Governed::fixed(measures, WATTS))
 }
 
-fn of_class(class: Class, prompt: &[Token], max_tokens: u32) -> (Job, Receiver<Event>) {
+fn of_class(class: Class, prompt: &[Token], max_tokens: u32) -> (Job, EventReceiver) {
     let (mut job, events) = job(prompt, max_tokens);
     job.class = class;
     (job, events)

@@ -12,8 +12,8 @@ fn scores(shape: Shape, prompt: &[Token]) -> Vec<f32> {
     told(&mut events)
 }
 
-fn told(events: &mut Receiver<Event>) -> Vec<f32> {
-    let Ok(Event::Prompt(scores)) = events.try_recv() else {
+fn told(events: &mut EventReceiver) -> Vec<f32> {
+    let Some(Event::Prompt(scores)) = events.try_recv() else {
         panic!("no scores");
     };
     scores.iter().map(|score| score.logprob).collect()
@@ -27,7 +27,7 @@ fn every_token_but_the_first_is_scored_before_the_answer() {
     let mut scheduler = scheduler(SHAPE);
     scheduler.submit(job);
     run_dry(&mut scheduler);
-    let Ok(Event::Prompt(scores)) = events.try_recv() else {
+    let Some(Event::Prompt(scores)) = events.try_recv() else {
         panic!("no scores");
     };
     let tokens: Vec<Token> = scores.iter().map(|score| score.token).collect();

@@ -187,6 +187,18 @@ def test_another_request_under_the_same_name_is_not_given_the_answer(server):
     refused(Kiosk(server, name, first[-1].id, other))
 
 
+def test_another_request_under_the_same_name_does_not_end_a_stream(server):
+    """Neither one that is being computed nor one that waits for its client."""
+    name = request_id()
+    kiosk = Kiosk(server, name)
+    first = kiosk.read(3)
+    kiosk.lose_connection()
+    other = {**BODY, "messages": ask("What is the wifi password?")}
+    Kiosk(server, name, body=other).read()
+    rest = Kiosk(server, name, last=first[-1].id).read()
+    assert text(first + rest) == text(whole(server))
+
+
 def test_the_same_name_without_an_event_id_is_a_new_request(server):
     name = request_id()
     first = Kiosk(server, name).read()
