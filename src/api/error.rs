@@ -47,12 +47,15 @@ pub enum ApiError {
         message: String,
     },
     /// There is no stored response of this id.
-    #[error("Response with id '{0}' not found: it was not stored, was deleted, or has expired")]
+    #[error(
+        "Response with id '{0}' not found: it was not stored, was deleted, or has expired, or the server \
+         was restarted since"
+    )]
     ResponseNotFound(String),
     /// There is no stored response of this id to go on from.
     #[error(
-        "Previous response with id '{0}' not found: it was not stored, was deleted, or has expired; \
-         send the earlier items in `input`"
+        "Previous response with id '{0}' not found: it was not stored, was deleted, or has expired, or the \
+         server was restarted since; send the earlier items in `input`"
     )]
     PreviousResponseNotFound(String),
     /// No such model.
@@ -100,7 +103,7 @@ pub enum ApiError {
     /// There is nothing to resume.
     #[error(
         "there is no stream under this `x-request-id` and body to go on with: it ended over a minute \
-         ago, or began without an id of the client's; ask again without `Last-Event-ID`"
+         ago, began without an id of the client's, or the server was restarted since; ask again without `Last-Event-ID`"
     )]
     StreamGone,
     /// Not admitted.

@@ -1,5 +1,7 @@
 //! What holds for the body of a request, whatever it is.
 
+use std::time::{Duration, Instant};
+
 use axum::http::StatusCode;
 use serde_json::Value;
 
@@ -25,6 +27,31 @@ pub(super) const READERS: [(&str, Read); 6] = [
 /// When it is neither.
 #[cfg_attr(test, expect(unreachable_pub, reason = "fuzz/ calls it"))]
 pub fn read_body(body: &[u8]) {
+    read_as_all(body);
+    if let Some(body) = amplified(body) {
+        let began = Instant::now();
+        read_as_all(&body);
+        let took = began.elapsed();
+        assert!(took < LONGEST, "{took:?} for {} bytes", body.len());
+    }
+}
+
+/// What a body of an amplified size may take, read as each kind of request. It is far more than it
+/// should, because others may be at work on the machine.
+const LONGEST: Duration = Duration::from_secs(4);
+const AMPLIFIED: usize = 1 << 20;
+
+/// A body with one part of it repeated until it is large, as its last bytes say.
+fn amplified(body: &[u8]) -> Option<Vec<u8>> {
+    let (body, &[from, length, times]) = body.split_last_chunk()?;
+    let at = usize::from(from) * body.len() / 256;
+    let (before, rest) = body.split_at(at);
+    let (part, after) = rest.split_at(rest.len().min(1 + usize::from(length)));
+    let times = (1_usize << (times % 20)).min(AMPLIFIED / part.len().max(1));
+    (times > 1).then(|| [before, &part.repeat(times), after].concat())
+}
+
+fn read_as_all(body: &[u8]) {
     for (path, read) in READERS {
         match read(body) {
             Ok(()) => assert!(
@@ -87,6 +114,19 @@ mod tests {
             );
             assert!(responses::read_body(body.as_bytes()).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn a_part_of_a_body_is_repeated_as_its_last_bytes_say() {
+        assert_eq!(amplified(b"abcd\x80\x00\x02"), Some(b"abccccd".to_vec()));
+        assert_eq!(amplified(b"abcd\x80\x00\x00"), None);
+        let lists = [
+            br#"{"tools":["#.as_slice(),
+            &b"[0],".repeat(300_000),
+            b"0]}",
+        ]
+        .concat();
+        read_body(&lists);
     }
 
     proptest! {
