@@ -78,6 +78,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
 
 async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Result<(), AppError> {
     engine::route_logs();
+    engine::return_large_blocks();
     cpu::prepare()?;
     let metrics = Metrics::new()?;
     if let Some(logbook) = logbook {

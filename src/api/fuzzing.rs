@@ -95,7 +95,7 @@ mod tests {
             read_body(&body);
             // What a client sends that loses its connection.
             for end in 0..body.len() {
-                read_body(&body[..end]);
+                read_as_all(&body[..end]);
             }
         }
     }

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
@@ -15,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 
 use crate::admission::{Reservation, SendBudget};
-use crate::engine::return_freed;
+use crate::engine::return_freed_soon;
 
 use super::error::ApiError;
 use super::state::AppState;
@@ -26,8 +24,6 @@ const SMALL: usize = 64 << 10;
 const PIECE: usize = 256 << 10;
 /// Answers of this size leave so much freed memory behind that it is worth returning it.
 const WORTH_RETURNING: usize = 1 << 20;
-/// One return for all answers that end within this time.
-const BETWEEN_RETURNS: Duration = Duration::from_secs(1);
 
 /// Marks a response whose bytes are counted already.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +84,7 @@ async fn whole(body: Bytes, budget: &SendBudget) -> Result<Body, ApiError> {
     }
     if body.len() >= WORTH_RETURNING {
         // What it was made of is free by now.
-        return_memory_soon();
+        return_freed_soon();
     }
     let reservation = budget.reserve(body.len()).await?;
     Ok(Body::new(Pieces::new(body.into(), reservation)))
@@ -146,7 +142,7 @@ impl HttpBody for Pieces {
 impl Drop for Pieces {
     fn drop(&mut self) {
         if self.worth_returning {
-            return_memory_soon();
+            return_freed_soon();
         }
     }
 }
@@ -168,24 +164,6 @@ pub(super) fn holding<T: AsRef<[u8]> + Send + 'static, H: Send + 'static>(
     }
 
     Bytes::from_owner(Holding { bytes, _held: held })
-}
-
-/// The allocator keeps what was freed for itself. It is asked to return it a moment later, once for all
-/// that is freed until then, and on a thread that may block.
-fn return_memory_soon() {
-    // Of the process, as the allocator is.
-    static IS_DUE: AtomicBool = AtomicBool::new(false);
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-        return;
-    };
-    if !IS_DUE.swap(true, Ordering::AcqRel) {
-        runtime.spawn(async {
-            tokio::time::sleep(BETWEEN_RETURNS).await;
-            // Before it begins: what is freed meanwhile asks for the next.
-            IS_DUE.store(false, Ordering::Release);
-            let _ = tokio::task::spawn_blocking(return_freed).await;
-        });
-    }
 }
 
 #[cfg(test)]

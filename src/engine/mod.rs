@@ -28,7 +28,7 @@ pub use crew::{ROWS_A_READ, Threads};
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
 pub use llama::{EngineOptions, LlamaEngine};
 pub use logs::route_logs;
-pub use memory::{kv_cache_bytes, return_freed, return_freed_soon};
+pub use memory::{kv_cache_bytes, return_freed, return_freed_soon, return_large_blocks};
 pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
 pub use text::Reading;
 
