@@ -10,6 +10,6 @@ counted=(
     -Cllvm-args=-sanitizer-coverage-trace-compares
 )
 case " $* " in
-    *" --crate-name edgellm "* | *" --crate-name body "* | *" --crate-name answer "*) exec "$@" "${counted[@]}" ;;
+    *" --crate-name edgellm "* | *" --crate-name body "* | *" --crate-name answer "* | *" --crate-name tokenize "*) exec "$@" "${counted[@]}" ;;
     *) exec "$@" ;;
 esac
