@@ -278,7 +278,9 @@ mod tests {
     #[test]
     fn more_memory_at_a_time_or_in_all_or_in_more_blocks_ends_the_work() {
         let overdrawn = |work: fn() -> usize| matches!(within(SMALL, work), Err(Overrun::Memory));
-        assert!(overdrawn(|| vec![0_u8; 1 << 30].len()));
+        assert!(overdrawn(|| {
+            std::hint::black_box(vec![0_u8; 1 << 30]).len()
+        }));
         assert!(overdrawn(|| {
             let mut text = String::from("a");
             while text.len() < 1 << 30 {

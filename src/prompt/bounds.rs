@@ -7,8 +7,10 @@ use serde_json::Value as Json;
 use crate::engine::budget::{self, Budget, Overrun};
 
 /// Bytes of stack for a level of what is nested: the engine walks values and expressions by
-/// recursion. Measured are at most STACK_MEASURED.
-const STACK_A_LEVEL: usize = 1024;
+/// recursion. The tests go as deep as can be.
+const STACK_A_LEVEL: usize = 2048;
+/// More is refused by small machines.
+const MOST_STACK: usize = 1 << 30;
 /// For all the rest, among it the engine's own bound of nested macros.
 const STACK_BASE: usize = 8 << 20;
 /// Longer than anything takes on a machine that is busy with something else.
@@ -40,8 +42,8 @@ pub(super) fn compiling(source: &str) -> Result<Bounds, Overrun> {
         live_bytes: (64 << 20) + 256 * length,
         live_blocks: usize::MAX,
         total_bytes: 1 << 30,
-        // An operator takes a byte, and nests its left side by one.
-        stack: STACK_BASE + STACK_A_LEVEL * length,
+        // An operator with its right side takes two bytes, and nests its left side by one.
+        stack: (STACK_BASE + STACK_A_LEVEL / 2 * length).min(MOST_STACK),
         time: TIME,
     }))
 }
@@ -53,12 +55,12 @@ pub(super) fn compiling(source: &str) -> Result<Bounds, Overrun> {
 pub(super) fn rendering<'v>(given: impl Iterator<Item = &'v Json>) -> Bounds {
     let weight: usize = given.map(weight).sum();
     // Text that is split has pieces of their own where they are longer than 22 bytes.
-    let live_blocks = (64 << 10) + weight / 16;
+    let live_blocks = (32 << 10) + weight / 24;
     Bounds(Budget {
         live_bytes: (64 << 20) + 16 * weight,
         live_blocks,
         total_bytes: (4 << 30) + 1024 * weight as u64,
-        stack: STACK_BASE + STACK_A_LEVEL * live_blocks,
+        stack: (STACK_BASE + STACK_A_LEVEL * live_blocks).min(MOST_STACK),
         time: TIME,
     })
 }

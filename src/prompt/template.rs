@@ -71,6 +71,7 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Broken`] when the source is not a template, or one that takes too much.
     pub fn compile(source: &str, bos_text: &str, eos_text: &str) -> Result<Self, TemplateError> {
+        warm_up()?;
         let text = source.to_owned();
         let environment = bounds::compiling(source)
             .and_then(|budget| budget.run(move || environment(&text)))
@@ -161,6 +162,12 @@ impl ChatTemplate {
         })
     }
 
+    pub(super) fn render_here(&self, conversation: &Conversation) -> Result<String, Error> {
+        let messages: Vec<Json> = conversation.messages.iter().map(|m| m.to_template(&self.absent)).collect();
+        let values = context! { messages => Value::from(Serde(&messages)), tools => Value::from(Serde(&conversation.tools)), add_generation_prompt => true, bos_token => &self.bos_text, eos_token => &self.eos_text };
+        self.environment.get_template(NAME)?.render(values)
+    }
+
     /// Templates disagree on a message without content: most join it to other text and fail on none,
     /// `DeepSeek`'s writes tool calls only where content `is none`. So: the empty string, unless only none
     /// makes a call appear.
@@ -206,6 +213,17 @@ fn environment(source: &str) -> Result<Environment<'static>, TemplateError> {
         .add_template_owned(NAME, without_generation_tags(source))
         .map_err(|error| explain(&error))?;
     Ok(environment)
+}
+
+/// Lets the engine make what it keeps for the whole process. A thread that stopped in the middle of that
+/// would hold all others up.
+fn warm_up() -> Result<(), TemplateError> {
+    let environment = environment("{{ 1 }}{{ 'a' }}{{ [1, 'a', none] }}{{ {} | tojson }}")?;
+    let template = environment.get_template(NAME);
+    template
+        .and_then(|template| template.render(()))
+        .map(drop)
+        .map_err(|error| explain(&error))
 }
 
 /// The function that a [`probe`] calls.
