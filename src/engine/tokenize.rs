@@ -24,7 +24,7 @@ use std::thread;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 
-use self::cuts::{Habits, Plan};
+use self::cuts::{Habit, Plan};
 use self::markup::{Markup, Piece};
 use super::context::raw_model;
 use super::{Reading, Token};
@@ -52,7 +52,7 @@ const REMEMBERED: usize = 32;
 #[derive(Debug)]
 pub(super) struct Tokenizer {
     /// What its pre-tokenizer does; none where there is none, and nothing recurses.
-    habits: Option<Habits>,
+    habit: Option<Habit>,
     markup: Markup,
     begin: Option<Token>,
     end: Option<Token>,
@@ -75,9 +75,9 @@ impl Tokenizer {
             ),
         };
         Self {
-            habits: (kind == sys::LLAMA_VOCAB_TYPE_BPE).then(|| {
+            habit: (kind == sys::LLAMA_VOCAB_TYPE_BPE).then(|| {
                 let value = |key| weights.meta_val_str(key).unwrap_or_default();
-                Habits::of(&value("tokenizer.ggml.model"), &value("tokenizer.ggml.pre"))
+                Habit::of(&value("tokenizer.ggml.model"), &value("tokenizer.ggml.pre"))
             }),
             markup: Markup::of(&vocab),
             begin: begins,
@@ -116,7 +116,7 @@ impl Tokenizer {
     }
 
     fn read(&self, weights: &LlamaModel, pieces: &[Piece], tokens: &mut Vec<Token>) {
-        let plan = Plan::of(pieces, self.habits, LONGEST_MATCH, PORTION);
+        let plan = Plan::of(pieces, self.habit, LONGEST_MATCH, PORTION);
         if plan.longest_match <= IN_PLACE {
             return read(weights, &plan.portions, tokens);
         }
@@ -130,7 +130,7 @@ impl Tokenizer {
         }
         // A token here and there is another where a long word was cut: better than no answer.
         tracing::warn!("the system gives no thread to read a long word on, so it is cut");
-        let plan = Plan::of(pieces, self.habits, IN_PLACE, PORTION);
+        let plan = Plan::of(pieces, self.habit, IN_PLACE, PORTION);
         read(weights, &plan.portions, tokens);
     }
 }

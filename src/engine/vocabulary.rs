@@ -80,7 +80,7 @@ pub(super) fn check(metadata: &Metadata) -> Result<(), &'static str> {
     }
 }
 
-/// SentencePiece writes characters that it has no token for as bytes: `<0x0A>`, or the byte itself.
+/// `SentencePiece` writes characters that it has no token for as bytes: `<0x0A>`, or the byte itself.
 fn has_byte_tokens(texts: &HashSet<&[u8]>) -> Result<(), &'static str> {
     // Other bytes occur in no text.
     let mut needed = (0..=0xBF).chain(0xC2..=0xF4_u8);
@@ -148,7 +148,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// SentencePiece's table of what to write for which characters: a double array whose entries name
+/// `SentencePiece`'s table of what to write for which characters: a double array whose entries name
 /// each other by index (`llm_tokenizer_ugm_session::xcda_array_view`).
 mod charsmap {
     use std::collections::HashSet;

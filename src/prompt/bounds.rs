@@ -8,11 +8,11 @@ use crate::engine::budget::{self, Budget, Overrun};
 
 /// Bytes of stack for a level of what is nested: the engine walks values and expressions by
 /// recursion. The tests go as deep as can be.
-const STACK_A_LEVEL: usize = 2048;
+const STACK_A_LEVEL: usize = 1536;
 /// More is refused by small machines.
 const MOST_STACK: usize = 1 << 30;
 /// For all the rest, among it the engine's own bound of nested macros.
-const STACK_BASE: usize = 8 << 20;
+const STACK_BASE: usize = 4 << 20;
 /// Longer than anything takes on a machine that is busy with something else.
 const TIME: Duration = Duration::from_secs(60);
 /// Templates of more bytes are not compiled; those of the models that people run have up to 30 kB.
@@ -43,7 +43,7 @@ pub(super) fn compiling(source: &str) -> Result<Bounds, Overrun> {
         live_blocks: usize::MAX,
         total_bytes: 1 << 30,
         // An operator with its right side takes two bytes, and nests its left side by one.
-        stack: (STACK_BASE + STACK_A_LEVEL / 2 * length).min(MOST_STACK),
+        stack: (STACK_BASE + STACK_A_LEVEL * length / 2).min(MOST_STACK),
         time: TIME,
     }))
 }
@@ -55,7 +55,8 @@ pub(super) fn compiling(source: &str) -> Result<Bounds, Overrun> {
 pub(super) fn rendering<'v>(given: impl Iterator<Item = &'v Json>) -> Bounds {
     let weight: usize = given.map(weight).sum();
     // Text that is split has pieces of their own where they are longer than 22 bytes.
-    let live_blocks = (32 << 10) + weight / 24;
+    // As few besides that glibc keeps the stack for the next thread, which makes it cheap.
+    let live_blocks = (16 << 10) + weight / 24;
     Bounds(Budget {
         live_bytes: (64 << 20) + 16 * weight,
         live_blocks,

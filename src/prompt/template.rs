@@ -162,12 +162,6 @@ impl ChatTemplate {
         })
     }
 
-    pub(super) fn render_here(&self, conversation: &Conversation) -> Result<String, Error> {
-        let messages: Vec<Json> = conversation.messages.iter().map(|m| m.to_template(&self.absent)).collect();
-        let values = context! { messages => Value::from(Serde(&messages)), tools => Value::from(Serde(&conversation.tools)), add_generation_prompt => true, bos_token => &self.bos_text, eos_token => &self.eos_text };
-        self.environment.get_template(NAME)?.render(values)
-    }
-
     /// Templates disagree on a message without content: most join it to other text and fail on none,
     /// `DeepSeek`'s writes tool calls only where content `is none`. So: the empty string, unless only none
     /// makes a call appear.

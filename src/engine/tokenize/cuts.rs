@@ -8,23 +8,25 @@
 use super::markup::Piece;
 
 /// What a pre-tokenizer does that others do not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Habits {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Habit {
+    /// Nothing of the following.
+    Usual,
     /// A match goes on from word to word (`exaone-moe`).
-    joins_words: bool,
+    JoinsWords,
     /// White space at the end of a text is looked for from each character of white space there is
     /// (`deepseek-llm`): a run takes the square of its length, unless it ends the portion.
-    seeks_last_blanks: bool,
-    /// A run of white space takes the square of its length by 512 (`jais-2`), and is divided by 512
-    /// anyway.
-    divides_blanks: bool,
+    SeeksLastBlanks,
+    /// A run of white space takes the square of its length by 512, and is divided by 512 anyway
+    /// (`jais-2`).
+    DividesBlanks,
     /// Groups of three digits are looked for from each digit there is (`superbpe`): a run takes the
     /// square of its length.
-    seeks_digit_groups: bool,
-    /// Tokens end at line ends and may span words.
-    spans_lines: bool,
-    /// Between marks the text is read in another way (`hybriddna`), so that it cannot be divided.
-    keeps_state: bool,
+    SeeksDigitGroups,
+    /// Nothing but line ends divides the text, and tokens span words (`gemma4`).
+    SpansWords,
+    /// Between marks the text is read in another way, so that it cannot be divided (`hybriddna`).
+    KeepsState,
 }
 
 /// Runs of white space that a `deepseek-llm` pattern may look through again and again.
@@ -34,17 +36,19 @@ const MOST_DIVIDED_BLANKS: usize = 4096;
 /// Runs of digits that a `superbpe` pattern may look through again and again.
 const MOST_DIGITS: usize = 24;
 
-impl Habits {
+impl Habit {
     /// Of the kind and the pre-tokenizer that a GGUF names.
     pub(super) fn of(model: &str, pre: &str) -> Self {
-        Self {
-            joins_words: pre == "exaone-moe",
-            seeks_last_blanks: pre == "deepseek-llm",
-            divides_blanks: pre == "jais-2",
-            seeks_digit_groups: pre == "superbpe",
-            spans_lines: model == "gemma4"
-                || matches!(pre, "gemma4" | "granite-embed-multi-311m" | "sarvam-moe"),
-            keeps_state: model == "hybriddna",
+        match (model, pre) {
+            ("hybriddna", _) => Self::KeepsState,
+            ("gemma4", _) | (_, "gemma4" | "granite-embed-multi-311m" | "sarvam-moe") => {
+                Self::SpansWords
+            }
+            (_, "exaone-moe") => Self::JoinsWords,
+            (_, "deepseek-llm") => Self::SeeksLastBlanks,
+            (_, "jais-2") => Self::DividesBlanks,
+            (_, "superbpe") => Self::SeeksDigitGroups,
+            _ => Self::Usual,
         }
     }
 
@@ -52,21 +56,21 @@ impl Habits {
         if before == '\n' {
             return !after.is_whitespace();
         }
-        let may_be_joined =
-            self.joins_words && !(before.is_ascii() && !before.is_ascii_alphabetic());
+        let is_letter = !before.is_ascii() || before.is_ascii_alphabetic();
+        let may_be_joined = self == Self::JoinsWords && is_letter;
         after == ' ' && !before.is_whitespace() && !may_be_joined
     }
 
     /// Whether no token spans this place, so that its sides can be read apart.
     fn is_seam(self, before: char, after: char, next: Option<char>) -> bool {
-        if self.keeps_state {
-            false
-        } else if self.spans_lines {
-            before == '\n' && after != '\n'
-        } else {
-            self.is_barrier(before, after)
-                && (before.is_ascii_alphanumeric() || self.joins_words)
-                && next.is_some_and(|next| next.is_ascii_alphabetic())
+        match self {
+            Self::KeepsState => false,
+            Self::SpansWords => before == '\n' && after != '\n',
+            _ => {
+                self.is_barrier(before, after)
+                    && (before.is_ascii_alphanumeric() || self == Self::JoinsWords)
+                    && next.is_some_and(|next| next.is_ascii_alphabetic())
+            }
         }
     }
 }
@@ -84,11 +88,11 @@ impl<'t> Plan<'t> {
     /// than `portion` bytes.
     pub(super) fn of(
         pieces: &[Piece<'t>],
-        habits: Option<Habits>,
+        habit: Option<Habit>,
         most: usize,
         portion: usize,
     ) -> Self {
-        let Some(habits) = habits else {
+        let Some(habit) = habit else {
             return Self {
                 portions: pieces.to_vec(),
                 longest_match: 0,
@@ -107,7 +111,7 @@ impl<'t> Plan<'t> {
                         begin: 0,
                         plan: &mut plan,
                     };
-                    divider.divide(habits, most, portion);
+                    divider.divide(habit, most, portion);
                 }
             }
         }
@@ -132,35 +136,39 @@ impl Divider<'_, '_> {
         }
     }
 
-    fn divide(&mut self, habits: Habits, most: usize, portion: usize) {
+    fn divide(&mut self, habit: Habit, most: usize, portion: usize) {
         let mut before: Option<char> = None;
         let mut length = 0;
         let mut blanks = 0;
         let mut chars = self.text.char_indices().peekable();
         while let Some((at, char)) = chars.next() {
-            if habits.seeks_last_blanks {
-                blanks = self.behind_blanks(at, char, before, blanks);
-            } else if habits.divides_blanks {
-                blanks = if char.is_whitespace() { blanks + 1 } else { 0 };
-                if blanks > MOST_DIVIDED_BLANKS {
-                    self.cut(at);
-                    (blanks, length) = (1, 0);
+            match habit {
+                Habit::SeeksLastBlanks => blanks = self.behind_blanks(at, char, before, blanks),
+                Habit::DividesBlanks => {
+                    blanks = if char.is_whitespace() { blanks + 1 } else { 0 };
+                    if blanks > MOST_DIVIDED_BLANKS {
+                        self.cut(at);
+                        (blanks, length) = (1, 0);
+                    }
                 }
-            } else if habits.seeks_digit_groups {
-                if char.is_ascii_digit() && !before.is_some_and(|before| before.is_ascii_digit()) {
-                    self.digits(at);
+                Habit::SeeksDigitGroups => {
+                    let goes_on = before.is_some_and(|before| before.is_ascii_digit());
+                    if char.is_ascii_digit() && !goes_on {
+                        self.digits(at);
+                    }
+                    // In what is divided already nothing is long.
+                    if at < self.begin {
+                        length = 0;
+                    }
                 }
-                // In what is divided already nothing is long.
-                if at < self.begin {
-                    length = 0;
-                }
+                _ => {}
             }
             if let Some(before) = before {
-                if habits.is_barrier(before, char) {
+                if habit.is_barrier(before, char) {
                     length = 0;
                 }
                 let next = chars.peek().map(|&(_, next)| next);
-                if at - self.begin >= portion && habits.is_seam(before, char, next) {
+                if at - self.begin >= portion && habit.is_seam(before, char, next) {
                     self.cut(at);
                 }
             }
@@ -213,8 +221,8 @@ impl Divider<'_, '_> {
 mod tests {
     use super::*;
 
-    fn plan(habits: Habits, text: &str, most: usize, portion: usize) -> (Vec<&str>, usize) {
-        let plan = Plan::of(&[Piece::Text(text)], Some(habits), most, portion);
+    fn plan(habit: Habit, text: &str, most: usize, portion: usize) -> (Vec<&str>, usize) {
+        let plan = Plan::of(&[Piece::Text(text)], Some(habit), most, portion);
         let texts = plan.portions.iter().map(|piece| match piece {
             Piece::Text(text) => *text,
             Piece::Special(_) => unreachable!("there is none"),
@@ -224,21 +232,21 @@ mod tests {
 
     #[test]
     fn matches_end_with_words_and_lines() {
-        let habits = Habits::default();
-        let (texts, longest) = plan(habits, "some words\n\n\tand-others", 64, 1000);
+        let habit = Habit::Usual;
+        let (texts, longest) = plan(habit, "some words\n\n\tand-others", 64, 1000);
         assert_eq!(texts, ["some words\n\n\tand-others"]);
         // " words", two line ends and a tab; what is behind the tab is one with it.
         assert_eq!(longest, "\u{20}words\n\n\tand-others".len());
-        let (_, longest) = plan(habits, "some words\nand others", 64, 1000);
+        let (_, longest) = plan(habit, "some words\nand others", 64, 1000);
         assert_eq!(longest, "\u{20}others".len());
-        let joined = Habits::of("gpt2", "exaone-moe");
+        let joined = Habit::of("gpt2", "exaone-moe");
         assert_eq!(plan(joined, "ab cd. ef", 64, 1000).1, "ab cd.".len());
     }
 
     #[test]
     fn long_matches_are_cut_between_characters() {
         let word = "é".repeat(10);
-        let (texts, longest) = plan(Habits::default(), &word, 4, 1000);
+        let (texts, longest) = plan(Habit::Usual, &word, 4, 1000);
         assert_eq!(texts, ["éééé", "éééé", "éé"]);
         assert_eq!(longest, 4);
     }
@@ -246,16 +254,16 @@ mod tests {
     #[test]
     fn long_texts_are_divided_where_no_token_spans() {
         let text = "one two, three  four 5 six";
-        let (texts, _) = plan(Habits::default(), text, 64, 1);
+        let (texts, _) = plan(Habit::Usual, text, 64, 1);
         assert_eq!(texts, ["one", " two, three  four 5", " six"]);
-        let lines = Habits::of("gemma4", "");
+        let lines = Habit::of("gemma4", "");
         let (texts, _) = plan(lines, "a b\n\nc d\ne", 64, 1);
         assert_eq!(texts, ["a b\n\n", "c d\n", "e"]);
     }
 
     #[test]
     fn digits_are_divided_into_threes_from_their_end_and_blanks_end_a_portion() {
-        let digits = Habits::of("gpt2", "superbpe");
+        let digits = Habit::of("gpt2", "superbpe");
         let number = "1234567890123456789012345";
         let text = format!("a{number}b");
         let (texts, _) = plan(digits, &text, 64, 1000);
@@ -263,7 +271,7 @@ mod tests {
         assert_eq!(texts[..3], ["a1", "234", "567"]);
         assert_eq!(plan(digits, &number[1..], 64, 1000).0.len(), 1);
 
-        let blanks = Habits::of("gpt2", "deepseek-llm");
+        let blanks = Habit::of("gpt2", "deepseek-llm");
         let run = " ".repeat(MOST_BLANKS + 1);
         let pieces = |char| plan(blanks, &format!("{run}{char}"), 64, 1000).0.join("|");
         assert_eq!(pieces('7'), format!("{run}|7"));

@@ -48,7 +48,7 @@ fn undivided(model: &Model, text: &str) -> Vec<Token> {
 fn divided(model: &Model, text: &str) -> Vec<Token> {
     let tokenizer = model.tokenizer();
     let pieces = tokenizer.markup.split(text, false);
-    let plan = Plan::of(&pieces, tokenizer.habits, LONGEST_MATCH, 1);
+    let plan = Plan::of(&pieces, tokenizer.habit, LONGEST_MATCH, 1);
     let mut tokens = Vec::new();
     read(model.weights(), &plan.portions, &mut tokens);
     tokens
@@ -101,7 +101,6 @@ fn the_largest_body_takes_seconds_where_a_pattern_is_at_its_worst() {
         let tokens = on_a_small_stack(|| model.tokenize(&text, PLAIN));
         let took = begun.elapsed();
         assert!(bytes(&model, &tokens) == text.as_bytes(), "{name}");
-        println!("{name}: {took:?}");
         assert!(took < Duration::from_secs(60), "{name} took {took:?}");
     }
 }
@@ -161,7 +160,7 @@ fn dividing_ordinary_text_changes_no_token_with_any_pre_tokenizer() {
         }
         let longest = |text: &String| {
             let text = [Piece::Text(text.as_str())];
-            Plan::of(&text, model.tokenizer().habits, LONGEST_MATCH, PORTION).longest_match
+            Plan::of(&text, model.tokenizer().habit, LONGEST_MATCH, PORTION).longest_match
         };
         assert!(texts.iter().all(|text| longest(text) <= IN_PLACE), "{name}");
     }
