@@ -24,6 +24,8 @@ pub(super) struct Edited {
     original: Vec<u8>,
     /// By key: a value with its type in front; none takes the key away.
     values: BTreeMap<String, Option<Vec<u8>>>,
+    /// Nothing of the original is kept but the version of the format.
+    bare: bool,
 }
 
 impl Edited {
@@ -31,6 +33,16 @@ impl Edited {
         Self {
             original: fs::read(KIOSK).expect("the shipped model"),
             values: BTreeMap::new(),
+            bare: false,
+        }
+    }
+
+    /// A file without tensors, and with no other metadata than what is added.
+    #[cfg(test)]
+    pub(super) fn bare() -> Self {
+        Self {
+            bare: true,
+            ..Self::kiosk()
         }
     }
 
@@ -47,6 +59,11 @@ impl Edited {
     #[cfg(test)]
     pub(super) fn u16(self, key: &str, number: u16) -> Self {
         self.value(key, U16, &number.to_le_bytes())
+    }
+
+    #[cfg(test)]
+    pub(super) fn i32(self, key: &str, number: i32) -> Self {
+        self.value(key, I32, &number.to_le_bytes())
     }
 
     #[cfg(test)]
@@ -110,7 +127,7 @@ impl Edited {
             let key = reader.string();
             let kind = reader.u32();
             reader.skip(kind);
-            if !self.values.contains_key(&key) {
+            if !self.bare && !self.values.contains_key(&key) {
                 pairs.extend(&self.original[start..reader.at]);
                 count += 1;
             }
@@ -128,13 +145,18 @@ impl Edited {
             let dimensions = reader.u32() as usize;
             reader.at += 8 * dimensions + 4 + 8;
         }
+        let kept = if self.bare { 0 } else { tensors };
         let mut out = self.original[..8].to_vec();
-        out.extend(tensors.to_le_bytes());
+        out.extend(kept.to_le_bytes());
         out.extend(u64::to_le_bytes(count));
         out.extend(pairs);
-        out.extend(&self.original[start..reader.at]);
+        if kept > 0 {
+            out.extend(&self.original[start..reader.at]);
+        }
         out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-        out.extend(&self.original[reader.at.next_multiple_of(ALIGNMENT)..]);
+        if kept > 0 {
+            out.extend(&self.original[reader.at.next_multiple_of(ALIGNMENT)..]);
+        }
         fs::write(path, out).expect("written");
     }
 }

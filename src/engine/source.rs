@@ -78,12 +78,7 @@ impl Source {
                 at += read as u64;
             }
         }
-        let digest = hash.finalize();
-        Ok(digest.iter().fold(String::new(), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        }))
+        Ok(hexadecimal(&hash.finalize()))
     }
 
     /// Has llama.cpp load what is open. It answers a failure with none and says the reason in its
@@ -121,6 +116,14 @@ impl Source {
         };
         NonNull::new(raw).map(owned_model)
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Asked by llama.cpp now and then whether loading should go on.
@@ -281,7 +284,9 @@ impl Drop for Metadata {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::Arc;
 
+    use super::super::Model;
     use super::super::gguf_edit::{Edited, KIOSK};
     use super::*;
 
@@ -316,6 +321,33 @@ mod tests {
             Some("/models/big-00012-of-00012.gguf".into())
         );
         assert_eq!(part_path(Path::new("/models/big.gguf"), 2, 12), None);
+    }
+
+    #[test]
+    fn a_split_file_is_loaded_with_all_of_its_parts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let part = |number| {
+            folder
+                .path()
+                .join(format!("big-0000{number}-of-00002.gguf"))
+        };
+        let split = |edited: Edited, number| {
+            edited
+                .u16("split.no", number)
+                .u16("split.count", 2)
+                .i32("split.tensors.count", 57)
+        };
+        split(Edited::kiosk(), 0).write(&part(1));
+        split(Edited::bare(), 1).write(&part(2));
+        let load = |path: &Path| Model::load(path, &Arc::default());
+        let model = load(&part(1)).expect("loads");
+        let both = [part(1), part(2)].map(|part| fs::read(part).expect("readable"));
+        assert_eq!(
+            model.info().digest,
+            hexadecimal(&Sha256::digest(both.concat()))
+        );
+        let error = load(&part(2)).expect_err("not the first");
+        assert!(error.to_string().contains("-00001-of-"), "{error}");
     }
 
     #[test]

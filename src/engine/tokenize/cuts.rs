@@ -168,7 +168,7 @@ impl Divider<'_, '_> {
                     length = 0;
                 }
                 let next = chars.peek().map(|&(_, next)| next);
-                if at - self.begin >= portion && habit.is_seam(before, char, next) {
+                if at >= self.begin + portion && habit.is_seam(before, char, next) {
                     self.cut(at);
                 }
             }
