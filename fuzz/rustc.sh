@@ -10,6 +10,7 @@ counted=(
     -Cllvm-args=-sanitizer-coverage-trace-compares
 )
 case " $* " in
-    *" --crate-name edgellm "* | *" --crate-name body "* | *" --crate-name answer "* | *" --crate-name schema "*) exec "$@" "${counted[@]}" ;;
+    *" --crate-name edgellm "* | *" --crate-name body "* | *" --crate-name answer "* | *" --crate-name schema "* | \
+        *" --crate-name tokenize "*) exec "$@" "${counted[@]}" ;;
     *) exec "$@" ;;
 esac

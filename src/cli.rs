@@ -197,8 +197,6 @@ fn run(settings: Settings) -> Result<(), app::AppError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
-        // Tokenizers of llama.cpp that use regular expressions recurse once a character.
-        .thread_stack_size(16 << 20)
         .enable_all()
         .build()?;
     runtime.block_on(app::serve(settings))

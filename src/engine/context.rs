@@ -256,7 +256,7 @@ impl Batch {
 }
 
 /// What `llama-cpp-2` holds.
-fn raw_model(model: &LlamaModel) -> *mut sys::llama_model {
+pub(super) fn raw_model(model: &LlamaModel) -> *mut sys::llama_model {
     const {
         assert!(size_of::<LlamaModel>() == size_of::<*mut sys::llama_model>());
         assert!(align_of::<LlamaModel>() == align_of::<*mut sys::llama_model>());

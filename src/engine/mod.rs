@@ -9,11 +9,14 @@
 
 mod attention;
 mod bank;
+pub mod budget;
 mod context;
 pub mod cpu;
 mod crew;
 mod embed;
 pub mod fake;
+#[cfg(any(test, fuzzing))]
+mod gguf_edit;
 mod llama;
 mod logs;
 mod memory;
@@ -21,7 +24,10 @@ mod model;
 pub mod openmp;
 mod pages;
 pub mod quantize;
+mod source;
 mod text;
+pub(crate) mod tokenize;
+mod vocabulary;
 
 pub use attention::Attention;
 pub use crew::{ROWS_A_READ, Threads};
@@ -65,6 +71,11 @@ pub trait Vocabulary: Send + Sync {
     /// Tokens of plain text. Control tokens are never produced; user-defined
     /// ones may be, where their text stands in full.
     fn encode(&self, text: &str) -> Vec<Token>;
+
+    /// Tokens of plain texts that follow each other, none of which spans two of them.
+    fn encode_all(&self, texts: &[&str]) -> Vec<Token> {
+        texts.iter().flat_map(|text| self.encode(text)).collect()
+    }
 
     /// Every control and user-defined token that has a text.
     fn specials(&self) -> &[SpecialToken];

@@ -1,25 +1,21 @@
 //! A loaded GGUF file: weights, vocabulary and what its metadata says.
 
-use std::fmt::Write;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use llama_cpp_2::LlamaModelLoadError;
-use llama_cpp_2::gguf::GgufContext;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
-use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
-use sha2::{Digest, Sha256};
 
 use super::cpu::{self, UnsupportedCpu};
 use super::embed::{Outputs, Purpose};
-use super::{Pieces, SpecialKind, SpecialToken, Token, Vocabulary, logs};
+use super::source::{Metadata, Source};
+use super::tokenize::Tokenizer;
+use super::{Pieces, Reading, SpecialKind, SpecialToken, Token, Vocabulary, logs, vocabulary};
 
 /// Why a model cannot be served. Every message names a remedy.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +112,7 @@ pub struct ModelInfo {
 #[derive(Debug)]
 pub struct Model {
     weights: LlamaModel,
+    tokenizer: Tokenizer,
     info: ModelInfo,
     specials: Vec<SpecialToken>,
     pieces: PieceTable,
@@ -129,25 +126,26 @@ impl Model {
     /// # Errors
     /// See [`LoadError`].
     pub fn load(path: &Path, abort: &Arc<AtomicBool>) -> Result<Self, LoadError> {
-        let digest = check_and_digest(path, abort)?;
-        let maps = !is_rearranged(path);
+        // Sets llama.cpp's CPU kernels up, which reading a file needs as well.
+        backend()?;
         logs::clear_last_error();
-        let refused = |reason| LoadError::Refused {
+        let unservable = |reason| LoadError::Unservable {
             path: path.to_owned(),
             reason,
         };
-        let watched = Arc::clone(abort);
-        let params = LlamaModelParams::default()
-            .with_use_mmap(maps)
-            .with_progress_callback(move |_| !watched.load(Ordering::Relaxed));
-        let weights =
-            LlamaModel::load_from_file(backend()?, path, &params).map_err(|error| match error {
-                _ if abort.load(Ordering::Relaxed) => LoadError::Abandoned,
-                LlamaModelLoadError::NullResult => refused(
-                    logs::last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned()),
-                ),
-                other => refused(other.to_string()),
-            })?;
+        let source = Source::open(path)?;
+        vocabulary::check(source.metadata()).map_err(unservable)?;
+        let digest = source.digest(abort)?;
+        let maps = !is_rearranged(source.metadata());
+        let weights = source.load(maps, abort).ok_or_else(|| {
+            if abort.load(Ordering::Relaxed) {
+                return LoadError::Abandoned;
+            }
+            LoadError::Refused {
+                path: path.to_owned(),
+                reason: logs::last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned()),
+            }
+        })?;
         let pieces = PieceTable::read(&weights);
         let specials = read_specials(&weights);
         let vocab = weights.vocab();
@@ -157,12 +155,9 @@ impl Model {
             .map(|token| Token(token.0))
             .collect();
         let longest_piece = pieces.longest();
-        let info =
-            read_info(&weights, digest, longest_piece).map_err(|reason| LoadError::Unservable {
-                path: path.to_owned(),
-                reason,
-            })?;
+        let info = read_info(&weights, digest, longest_piece).map_err(unservable)?;
         Ok(Self {
+            tokenizer: Tokenizer::of(&weights),
             weights,
             info,
             specials,
@@ -180,12 +175,25 @@ impl Model {
     pub(super) fn weights(&self) -> &LlamaModel {
         &self.weights
     }
+
+    pub(super) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
 }
+
+/// Text of which nothing stands for a control token.
+const PLAIN: Reading = Reading {
+    bounds: false,
+    markup: false,
+};
 
 impl Vocabulary for Model {
     fn encode(&self, text: &str) -> Vec<Token> {
-        let tokens = self.weights.vocab().tokenize(text.as_bytes(), false, false);
-        tokens.into_iter().map(|token| Token(token.0)).collect()
+        self.tokenizer.tokens(&self.weights, text, PLAIN)
+    }
+
+    fn encode_all(&self, texts: &[&str]) -> Vec<Token> {
+        self.tokenizer.tokens_of_all(&self.weights, texts)
     }
 
     fn specials(&self) -> &[SpecialToken] {
@@ -341,13 +349,9 @@ fn read_info(
 /// Whether llama.cpp makes a rearranged copy of most weights, with which it computes faster. Such a
 /// file is read and not mapped, or the originals, which nobody looks at again, would count as
 /// memory beside it.
-fn is_rearranged(path: &Path) -> bool {
-    let Some(file) = GgufContext::from_file(path) else {
-        return false;
-    };
-    let key = file.find_key("general.file_type");
-    let is_number = key >= 0 && file.kv_type(key) == llama_cpp_sys_2::GGUF_TYPE_UINT32;
-    is_number && rearranges(quantization_name(file.val_u32(key)))
+fn is_rearranged(metadata: &Metadata) -> bool {
+    let file_type = metadata.u32(c"general.file_type");
+    file_type.is_some_and(|file_type| rearranges(quantization_name(file_type)))
 }
 
 /// As `ggml_repack_get_optimal_repack_type` in llama.cpp's `repack.cpp` decides by processor.
@@ -425,43 +429,6 @@ fn quantization_name(file_type: u32) -> &'static str {
         38 => "MXFP4",
         _ => "unknown",
     }
-}
-
-/// Reads the file once: is it a GGUF, and what is its SHA-256.
-fn check_and_digest(path: &Path, abort: &AtomicBool) -> Result<String, LoadError> {
-    let unreadable = |source| LoadError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    let mut file = File::open(path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.is_dir() {
-        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-    }
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut first = true;
-    loop {
-        if abort.load(Ordering::Relaxed) {
-            return Err(LoadError::Abandoned);
-        }
-        let read = file.read(&mut buffer).map_err(unreadable)?;
-        if first && !buffer[..read].starts_with(b"GGUF") {
-            return Err(LoadError::NotGguf(path.to_owned()));
-        }
-        first = false;
-        if read == 0 {
-            break;
-        }
-        hash.update(&buffer[..read]);
-    }
-    Ok(hash
-        .finalize()
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        }))
 }
 
 #[cfg(test)]

@@ -19,7 +19,6 @@ impl Model {
     /// The tokens of a whole text.
     #[must_use]
     pub fn tokenize(&self, text: &str, reading: Reading) -> Vec<Token> {
-        let vocab = self.weights().vocab();
         // `LlamaVocab::vocab_type` panics over most of the types.
         let kind = self.weights().meta_val_str("tokenizer.ggml.model");
         let text = if kind.is_ok_and(|kind| kind == "bert") {
@@ -27,26 +26,44 @@ impl Model {
         } else {
             Cow::Borrowed(text)
         };
-        let tokens = vocab.tokenize(text.as_bytes(), reading.bounds, reading.markup);
-        tokens.into_iter().map(|token| Token(token.0)).collect()
+        self.tokenizer().tokens(self.weights(), &text, reading)
     }
 
     /// The text of tokens, control tokens written out; U+FFFD stands for bytes that are no text.
-    /// The ids must be in the vocabulary.
+    /// Ids that are not in the vocabulary have none.
     #[must_use]
     pub fn detokenize(&self, tokens: &[Token]) -> String {
-        let tokens: Vec<_> = tokens.iter().map(|token| LlamaToken(token.0)).collect();
-        let bytes = self.weights().vocab().detokenize(&tokens, false, true);
-        String::from_utf8_lossy(&bytes).into_owned()
+        let vocab = self.weights().vocab();
+        let known: Vec<_> = tokens
+            .iter()
+            .filter_map(|token| self.known(*token))
+            .collect();
+        // llama.cpp counts the bytes in 31 bits. Behind a division it tidies up as at a beginning.
+        let longest = self
+            .info()
+            .longest_piece
+            .max(self.tokenizer().longest_special());
+        let most = i32::MAX as usize / longest;
+        let texts = known
+            .chunks(most)
+            .map(|tokens| vocab.detokenize(tokens, false, true));
+        String::from_utf8_lossy(&texts.collect::<Vec<_>>().concat()).into_owned()
     }
 
-    /// How the vocabulary writes a token, e.g. `Ġthe` or `▁the`.
+    /// How the vocabulary writes a token, e.g. `Ġthe` or `▁the`; empty for ids that are not in it.
     #[must_use]
     pub fn token_text(&self, token: Token) -> String {
         let vocab = self.weights().vocab();
-        let text = vocab.text(LlamaToken(token.0));
-        text.map(|text| text.to_string_lossy().into_owned())
+        self.known(token)
+            .and_then(|token| vocab.text(token))
+            .map(|text| text.to_string_lossy().into_owned())
             .unwrap_or_default()
+    }
+
+    /// llama.cpp ends the process over ids that are not in the vocabulary.
+    fn known(&self, token: Token) -> Option<LlamaToken> {
+        let id = usize::try_from(token.0).ok()?;
+        (id < self.info().vocabulary).then_some(LlamaToken(token.0))
     }
 }
 

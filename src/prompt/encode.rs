@@ -179,7 +179,5 @@ impl Prompter {
 }
 
 fn encode_plain(text: &str, markup: &Markup, vocab: &dyn Vocabulary, tokens: &mut Vec<Token>) {
-    for piece in markup.pieces(text) {
-        tokens.extend(vocab.encode(piece));
-    }
+    tokens.extend(vocab.encode_all(&markup.pieces(text)));
 }

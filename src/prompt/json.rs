@@ -10,6 +10,9 @@ use minijinja::{Error, ErrorKind};
 use serde::Serialize as _;
 use serde_json::ser::{Formatter, Serializer};
 
+/// Spaces that a level may be indented by; templates use 2 or 4.
+const MOST_INDENT: usize = 32;
+
 /// `value | tojson(indent=…, separators=(…, …))`.
 #[expect(
     clippy::needless_pass_by_value,
@@ -23,6 +26,10 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
         }
     }
     let indent: Option<usize> = options.get("indent")?;
+    if indent.is_some_and(|indent| indent > MOST_INDENT) {
+        let message = format!("tojson(indent=…) takes at most {MOST_INDENT} spaces");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
     let separators: Option<Vec<String>> = options.get("separators")?;
     options.assert_all_used()?;
 
@@ -47,6 +54,8 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     String::from_utf8(out)
         .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
 }
+
+const SPACES: [u8; MOST_INDENT] = [b' '; MOST_INDENT];
 
 /// Where Python puts spaces and line ends.
 struct Layout {
@@ -83,9 +92,15 @@ impl Layout {
     }
 
     fn line<W: ?Sized + Write>(&self, writer: &mut W) -> io::Result<()> {
-        self.indent.map_or(Ok(()), |indent| {
-            write!(writer, "\n{:1$}", "", indent * self.depth)
-        })
+        let Some(indent) = self.indent else {
+            return Ok(());
+        };
+        writer.write_all(b"\n")?;
+        // `format!` counts no further than 65,535, and a template's own lists may lie deep.
+        for _ in 0..self.depth {
+            writer.write_all(&SPACES[..indent])?;
+        }
+        Ok(())
     }
 }
 

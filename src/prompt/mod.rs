@@ -6,6 +6,7 @@
 //!
 //! This room knows neither queues nor SSE, and of the engine only its [`Vocabulary`](crate::engine::Vocabulary).
 
+mod bounds;
 mod clock;
 mod conversation;
 mod encode;

@@ -3,9 +3,11 @@
 //! transformers uses Jinja's immutable sandbox with `trim_blocks`, `lstrip_blocks`, loop controls, a
 //! `generation` tag, `raise_exception`, `strftime_now` and its own `tojson`
 //! (`utils/chat_template_utils.py`); a trailing newline of the template is dropped, Jinja's default.
-//! A template comes from a model file, so it is given fuel and a recursion limit.
+//! A template comes from a model file, so it is given fuel, a recursion limit, and a thread of its own
+//! with a budget of memory and stack (see [`super::bounds`]).
 
 use std::error::Error as _;
+use std::sync::{Arc, OnceLock};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, ValueKind};
@@ -14,7 +16,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::{Value as Json, json};
 
 use super::conversation::{Conversation, Effort, Message, Role, ToolCall};
-use super::{clock, json};
+use super::{bounds, clock, json};
 
 /// Instructions a rendering may take: a turn needs about 70, and this many pass in half a second.
 const FUEL: u64 = 5_000_000;
@@ -26,7 +28,9 @@ const NAME: &str = "chat template";
 /// A model's chat template, ready to render.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
+    /// Why it is not tried again: it took more than it may, and what it held is lost.
+    given_up: OnceLock<String>,
     bos_text: String,
     eos_text: String,
     /// What the template sees where a message has no content.
@@ -65,31 +69,17 @@ impl ChatTemplate {
     /// `bos_token` and `eos_token`; empty where the model has none.
     ///
     /// # Errors
-    /// [`TemplateError::Broken`] when the source is not a template.
+    /// [`TemplateError::Broken`] when the source is not a template, or one that takes too much.
     pub fn compile(source: &str, bos_text: &str, eos_text: &str) -> Result<Self, TemplateError> {
-        let mut environment = Environment::new();
-        environment.set_debug(false);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(RECURSION);
-        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-        environment.set_unknown_method_callback(unknown_method_callback);
-        environment.add_filter("tojson", json::tojson);
-        environment.add_test("iterable", is_iterable);
-        environment.add_test("sequence", is_sequence);
-        environment.add_function("strftime_now", |format: &str| clock::strftime_now(format));
-        environment.add_function("raise_exception", raise_exception);
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .map_err(|error| explain(&error))?;
-        environment.set_syntax(syntax);
-        environment
-            .add_template_owned(NAME, without_generation_tags(source))
-            .map_err(|error| explain(&error))?;
+        warm_up()?;
+        let text = source.to_owned();
+        let environment = bounds::compiling(source)
+            .and_then(|budget| budget.run(move || environment(&text)))
+            .map_err(|overrun| TemplateError::Broken(overrun.to_string()))??;
 
         let mut template = Self {
-            environment,
+            environment: Arc::new(environment),
+            given_up: OnceLock::new(),
             bos_text: bos_text.into(),
             eos_text: eos_text.into(),
             absent: "".into(),
@@ -97,7 +87,10 @@ impl ChatTemplate {
         };
         template.absent = template.absent_content();
         template.one_call_a_message = template.renders_calls(1) && !template.renders_calls(2);
-        Ok(template)
+        match template.given_up.get() {
+            Some(reason) => Err(TemplateError::Broken(reason.clone())),
+            None => Ok(template),
+        }
     }
 
     /// The prompt as text, up to and including the opening of the assistant's answer.
@@ -130,30 +123,43 @@ impl ChatTemplate {
         end: End,
         absent: &Json,
     ) -> Result<String, TemplateError> {
+        if let Some(reason) = self.given_up.get() {
+            return Err(TemplateError::Broken(reason.clone()));
+        }
         let messages: Vec<Json> = conversation
             .messages
             .iter()
             .map(|message| message.to_template(absent))
             .collect();
+        let budget = bounds::rendering(messages.iter().chain(&conversation.tools));
         // transformers passes None, and templates test for that.
         let tools = match conversation.tools.as_slice() {
             [] => Value::from(()),
             tools => Value::from(Serde(tools)),
         };
-        let template = self
-            .environment
-            .get_template(NAME)
-            .map_err(|error| explain(&error))?;
-        template
-            .render(context! {
-                messages => Value::from(Serde(&messages)),
-                tools => tools,
-                add_generation_prompt => end == End::OpenAnswer,
-                bos_token => &self.bos_text,
-                eos_token => &self.eos_text,
-                ..thinking(conversation.effort)
-            })
-            .map_err(|error| explain(&error))
+        let values = context! {
+            messages => Value::from(Serde(&messages)),
+            tools => tools,
+            add_generation_prompt => end == End::OpenAnswer,
+            bos_token => &self.bos_text,
+            eos_token => &self.eos_text,
+            ..thinking(conversation.effort)
+        };
+        let environment = Arc::clone(&self.environment);
+        let rendered = budget.run(move || {
+            environment
+                .get_template(NAME)
+                .and_then(|template| template.render(values))
+                .map_err(|error| explain(&error))
+        });
+        rendered.unwrap_or_else(|overrun| {
+            let reason = overrun.to_string();
+            if overrun.is_a_loss() {
+                // Whoever was first says why.
+                let _ = self.given_up.set(reason.clone());
+            }
+            Err(TemplateError::Broken(reason))
+        })
     }
 
     /// Templates disagree on a message without content: most join it to other text and fail on none,
@@ -176,6 +182,42 @@ impl ChatTemplate {
         self.render_with(&probe(count), End::OpenAnswer, &self.absent)
             .is_ok()
     }
+}
+
+/// The engine with a template in it, set up as transformers sets Jinja up.
+fn environment(source: &str) -> Result<Environment<'static>, TemplateError> {
+    let mut environment = Environment::new();
+    environment.set_debug(false);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION);
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.add_filter("tojson", json::tojson);
+    environment.add_test("iterable", is_iterable);
+    environment.add_test("sequence", is_sequence);
+    environment.add_function("strftime_now", |format: &str| clock::strftime_now(format));
+    environment.add_function("raise_exception", raise_exception);
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()
+        .map_err(|error| explain(&error))?;
+    environment.set_syntax(syntax);
+    environment
+        .add_template_owned(NAME, without_generation_tags(source))
+        .map_err(|error| explain(&error))?;
+    Ok(environment)
+}
+
+/// Lets the engine make what it keeps for the whole process. A thread that stopped in the middle of that
+/// would hold all others up.
+fn warm_up() -> Result<(), TemplateError> {
+    let environment = environment("{{ 1 }}{{ 'a' }}{{ [1, 'a', none] }}{{ {} | tojson }}")?;
+    let template = environment.get_template(NAME);
+    template
+        .and_then(|template| template.render(()))
+        .map(drop)
+        .map_err(|error| explain(&error))
 }
 
 /// The function that a [`probe`] calls.

@@ -428,3 +428,187 @@ fn a_hostile_template_runs_out_of_fuel_or_depth() {
         ));
     }
 }
+
+/// Each of these ended the process, or took gigabytes.
+#[test]
+fn a_template_that_grows_without_bound_is_broken_and_takes_little_memory() {
+    let grow = |step: &str| {
+        format!(
+            "{{% set ns = namespace(s='ab', l=[1]) %}}{{% for i in range(60) %}}{step}{{% endfor %}}"
+        )
+    };
+    let hostile = [
+        grow("{% set ns.s = ns.s ~ ns.s %}"),
+        grow("{% set ns.s = ns.s + ns.s %}"),
+        grow("{% set ns.s = ns.s | replace('a', ns.s) %}"),
+        grow("{% set ns.s = ns.s.replace('a', ns.s) %}"),
+        grow("{% set ns.s = [ns.s, ns.s] | join(ns.s) %}"),
+        grow("{% set ns.s = '%s%s' | format(ns.s, ns.s) %}"),
+        grow("{% set ns.s %}{{ ns.s }}{{ ns.s }}{% endset %}"),
+        grow("{% set ns.s = {'a': ns.s, 'b': ns.s} | tojson %}"),
+        grow("{% set ns.s = ns.s | indent(1000000) ~ ns.s %}"),
+        grow("{% set ns.l = (ns.l + ns.l) | list %}"),
+        "{% for i in range(99999) %}{{ 'a' * 99999 }}{% endfor %}".to_owned(),
+        "{{ '%999999999d' | format(1) }}{{ 'a' * 99999999 }}{{ 'a' * 99999999 }}".to_owned(),
+    ];
+    for source in hostile {
+        let before = peak_of_memory();
+        let error = render(&source, &talk(&[(Role::User, "Hi")])).expect_err("broken");
+        assert!(
+            matches!(error, TemplateError::Broken(_)),
+            "{source}: {error}"
+        );
+        let grown = peak_of_memory() - before;
+        assert!(grown < 300 << 20, "{source} took {grown} bytes");
+    }
+}
+
+/// The most that the process has held so far, in bytes.
+fn peak_of_memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number
+        .and_then(|number| number.parse::<usize>().ok())
+        .expect("a number")
+        << 10
+}
+
+#[test]
+fn a_template_that_grows_with_some_conversations_is_not_tried_again_after_one() {
+    let source = "{% set ns = namespace(s='a') %}{% if messages | length == 5 %}{% for i in range(60) %}\
+                  {% set ns.s = ns.s ~ ns.s %}{% endfor %}{% endif %}{{ messages[0].content }}";
+    let template = ChatTemplate::compile(source, "<s>", "</s>").expect("a template");
+    let one = talk(&[(Role::User, "Hi")]);
+    assert_eq!(template.render(&one).as_deref(), Ok("Hi"));
+    // Other lengths than those that are tried when a template is compiled.
+    let five = talk(&[(Role::User, "Hi"); 5]);
+    let error = template.render(&five).expect_err("broken");
+    assert!(
+        error
+            .to_string()
+            .contains("more memory than a template may"),
+        "{error}"
+    );
+    assert_eq!(template.render(&one), Err(error));
+}
+
+#[test]
+fn what_is_nested_deep_does_not_overflow_a_stack() {
+    let one = talk(&[(Role::User, "Hi")]);
+    let nested = |each: &str, end: &str| {
+        format!(
+            "{{% set ns = namespace(l=[]) %}}{{% for i in range(99999) %}}{{% for j in range(5) %}}\
+             {{% set ns.l = {each} %}}{{% endfor %}}{{% endfor %}}{end}"
+        )
+    };
+    let n = 100_000;
+    let sources = [
+        nested("[ns.l]", ""),
+        nested("{'a': ns.l}", ""),
+        nested("ns.l + [1]", "{{ ns.l | length }}").replace("99999", "999"),
+        // As deep as blocks may be held, and then printed, compared and written.
+        nested("[ns.l]", "").replace("99999", "1600"),
+        nested("[ns.l]", "{{ ns.l }}").replace("99999", "1600"),
+        nested("[ns.l]", "{{ ns.l == [ns.l] }}").replace("99999", "1600"),
+        nested("[ns.l]", "{{ ns.l | tojson }}").replace("99999", "1600"),
+        nested("[ns.l]", "{{ ns.l | tojson(indent=32) | length }}").replace("99999", "100"),
+        nested("{'a': ns.l}", "{{ ns.l | tojson }}{{ ns.l }}").replace("99999", "1600"),
+        format!("{{{{ {}1{} }}}}", "(".repeat(n), ")".repeat(n)),
+        format!("{{{{ {}1{} }}}}", "[".repeat(n), "]".repeat(n)),
+        format!("{{{{ 1{} }}}}", "+1".repeat(n)),
+        format!("{{{{ 'a'{} }}}}", "~'a'".repeat(n)),
+        format!("{{{{ a{} }}}}", ".a".repeat(n)),
+        format!("{{{{ 'a'{} }}}}", "|e".repeat(n)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(n)),
+        format!("{{{{ {}1 }}}}", "-".repeat(n)),
+        format!(
+            "{}{}",
+            "{% if a %}".repeat(10_000),
+            "{% endif %}".repeat(10_000)
+        ),
+        format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(20_000)),
+        format!("{{{{ a{} }}}}", " if a else a".repeat(20_000)),
+    ];
+    for source in sources {
+        // Whatever comes of it: the process goes on.
+        let _ = render(&source, &one);
+    }
+}
+
+#[test]
+fn a_wide_indentation_is_refused_by_its_name() {
+    let one = talk(&[(Role::User, "Hi")]);
+    let error = render("{{ messages | tojson(indent=100000) }}", &one).expect_err("refused");
+    assert!(
+        error
+            .to_string()
+            .contains("tojson(indent=…) takes at most 32"),
+        "{error}"
+    );
+    let text = render("{{ [[1]] | tojson(indent=32) }}", &one).expect("renders");
+    assert_eq!(
+        text.lines().nth(2),
+        Some(format!("{}1", " ".repeat(64)).as_str())
+    );
+}
+
+#[test]
+fn a_source_that_is_no_template_by_its_size_is_not_compiled() {
+    let source = "a".repeat(1 << 20);
+    assert!(matches!(
+        ChatTemplate::compile(&source, "", ""),
+        Err(TemplateError::Broken(_))
+    ));
+}
+
+#[test]
+#[expect(clippy::print_stdout)]
+fn zz_cost_of_rendering() {
+    for (name, source) in [("qwen3", QWEN3), ("kiosk", KIOSK), ("chatml", CHATML)] {
+        let template = ChatTemplate::compile(source, "<s>", "</s>").expect("a template");
+        let asked = with_tools();
+        for _ in 0..100 {
+            let _ = template.render(&asked);
+        }
+        let t = std::time::Instant::now();
+        for _ in 0..2000 {
+            let _ = template.render(&asked);
+        }
+        println!("{name}: {:?} a rendering", t.elapsed() / 2000);
+    }
+}
+
+/// Whatever clients send, an honest template stays within its bounds: else one request would end chat
+/// for all.
+#[test]
+fn large_conversations_stay_within_what_a_template_may_take() {
+    let paragraph = "</think>\n some words of thirty letters".repeat(40_000);
+    let mut large = with_tools();
+    large.messages[0].content = Some(paragraph.clone());
+    for _ in 0..2_000 {
+        large
+            .messages
+            .push(Message::text(Role::Assistant, "<think>a</think>b"));
+        large.messages.push(Message::text(
+            Role::User,
+            "and another question of some length",
+        ));
+    }
+    large.tools = (0..3_000)
+        .map(|number| {
+            json!({"type": "function", "function": {"name": format!("f{number}"), "parameters": {
+                "type": "object", "properties": {"a": {"type": "string", "enum": ["x", "y"]}}}}})
+        })
+        .collect();
+    large.messages[1].content = Some(paragraph);
+    for source in [CHATML, QWEN25, QWEN3, LLAMA32, MISTRAL, KIOSK, GEMMA2, PHI3] {
+        if let Err(error) = render(source, &large) {
+            let reason = error.to_string();
+            assert!(
+                !reason.contains("memory") && !reason.contains("come to an end"),
+                "{reason}"
+            );
+        }
+    }
+}

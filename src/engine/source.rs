@@ -1,0 +1,364 @@
+//! The file of a model, opened once: what is checked, hashed and loaded is one and the same, even
+//! if another file takes its name meanwhile.
+
+use std::ffi::{CStr, CString, c_void};
+use std::fmt::Write;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_sys_2 as sys;
+use sha2::{Digest, Sha256};
+
+use super::logs;
+use super::model::LoadError;
+
+/// An open GGUF, or all parts of one that was split (`…-00001-of-00003.gguf`).
+pub(super) struct Source {
+    path: PathBuf,
+    parts: Vec<File>,
+    metadata: Metadata,
+}
+
+impl Source {
+    /// Opens the file, and where it is the first part of several, the others beside it.
+    pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
+        let first = open_gguf(path)?;
+        let metadata = Metadata::read(&first).ok_or_else(|| LoadError::Refused {
+            path: path.to_owned(),
+            reason: logs::last_error().unwrap_or_else(|| "its metadata are damaged".to_owned()),
+        })?;
+        let mut parts = vec![first];
+        let count = metadata.u16(c"split.count").unwrap_or(1);
+        for number in 2..=count {
+            let part = part_path(path, number, count).ok_or_else(|| LoadError::Unservable {
+                path: path.to_owned(),
+                reason: "it is one part of a model that was split, and not named as such parts \
+                         are; give the first one, …-00001-of-0000N.gguf, under its original name",
+            })?;
+            parts.push(open_gguf(&part)?);
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            parts,
+            metadata,
+        })
+    }
+
+    pub(super) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// SHA-256 of the file, or of all parts behind each other.
+    pub(super) fn digest(&self, abort: &AtomicBool) -> Result<String, LoadError> {
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        for part in &self.parts {
+            let mut at = 0;
+            loop {
+                if abort.load(Ordering::Relaxed) {
+                    return Err(LoadError::Abandoned);
+                }
+                let read =
+                    part.read_at(&mut buffer, at)
+                        .map_err(|source| LoadError::Unreadable {
+                            path: self.path.clone(),
+                            source,
+                        })?;
+                if read == 0 {
+                    break;
+                }
+                hash.update(&buffer[..read]);
+                at += read as u64;
+            }
+        }
+        Ok(hexadecimal(&hash.finalize()))
+    }
+
+    /// Has llama.cpp load what is open. It answers a failure with none and says the reason in its
+    /// log.
+    pub(super) fn load(&self, maps: bool, abort: &AtomicBool) -> Option<LlamaModel> {
+        // SAFETY: gives a plain value.
+        let mut params = unsafe { sys::llama_model_default_params() };
+        params.load_mode = if maps {
+            sys::LLAMA_LOAD_MODE_MMAP
+        } else {
+            sys::LLAMA_LOAD_MODE_NONE
+        };
+        params.progress_callback = Some(goes_on);
+        params.progress_callback_user_data = std::ptr::from_ref(abort).cast_mut().cast();
+        let raw = match self.parts.as_slice() {
+            [file] => {
+                let stream = Stream::of(file).ok()?;
+                // SAFETY: the stream is open until llama.cpp has read or mapped the file; it calls
+                // back only meanwhile, and the flag lives longer.
+                unsafe { sys::llama_model_load_from_file_ptr(stream.0.as_ptr().cast(), params) }
+            }
+            parts => {
+                // llama.cpp takes several files by name alone, and these name what is open already.
+                let names: Vec<CString> = parts
+                    .iter()
+                    .map(|file| CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())))
+                    .collect::<Result<_, _>>()
+                    .ok()?;
+                let mut names: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+                // SAFETY: as many C strings as it is told, alive during the call; the flag as above.
+                unsafe {
+                    sys::llama_model_load_from_splits(names.as_mut_ptr(), names.len(), params)
+                }
+            }
+        };
+        NonNull::new(raw).map(owned_model)
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Asked by llama.cpp now and then whether loading should go on.
+unsafe extern "C" fn goes_on(_progress: f32, abort: *mut c_void) -> bool {
+    // SAFETY: `Source::load` passes a flag that lives longer than the call.
+    let abort = unsafe { &*abort.cast::<AtomicBool>() };
+    !abort.load(Ordering::Relaxed)
+}
+
+/// The wrapper that frees the model when it is dropped.
+fn owned_model(raw: NonNull<sys::llama_model>) -> LlamaModel {
+    // SAFETY: `LlamaModel` is `repr(transparent)` over this pointer (the version is pinned; other
+    // sizes would not compile), and nobody else owns it.
+    unsafe { std::mem::transmute::<NonNull<sys::llama_model>, LlamaModel>(raw) }
+}
+
+fn open_gguf(path: &Path) -> Result<File, LoadError> {
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
+    let mut magic = [0; 4];
+    match file.read_exact_at(&mut magic, 0) {
+        Ok(()) if magic == *b"GGUF" => Ok(file),
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(unreadable(error)),
+        _ => Err(LoadError::NotGguf(path.to_owned())),
+    }
+}
+
+/// As llama.cpp names the parts of a split file.
+fn part_path(first: &Path, number: u16, count: u16) -> Option<PathBuf> {
+    let name = first.file_name()?.to_str()?;
+    let prefix = name.strip_suffix(&format!("-00001-of-{count:05}.gguf"))?;
+    Some(first.with_file_name(format!("{prefix}-{number:05}-of-{count:05}.gguf")))
+}
+
+/// C's view of an open file, from its beginning.
+struct Stream(NonNull<libc::FILE>);
+
+impl Stream {
+    fn of(file: &File) -> io::Result<Self> {
+        let descriptor = file.try_clone()?.into_raw_fd();
+        // SAFETY: the descriptor is open, and handed over.
+        let stream = unsafe { libc::fdopen(descriptor, c"rb".as_ptr()) };
+        let Some(stream) = NonNull::new(stream) else {
+            let error = io::Error::last_os_error();
+            // SAFETY: nobody took it over.
+            unsafe { libc::close(descriptor) };
+            return Err(error);
+        };
+        // SAFETY: the stream is open. Descriptors of one file share their place in it.
+        unsafe { libc::rewind(stream.as_ptr()) };
+        Ok(Self(stream))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: open, and nobody has it after this.
+        unsafe { libc::fclose(self.0.as_ptr()) };
+    }
+}
+
+/// The keys and values at the beginning of a GGUF. A value of another type than asked for is none.
+pub(super) struct Metadata(NonNull<sys::gguf_context>);
+
+impl Metadata {
+    fn read(file: &File) -> Option<Self> {
+        let stream = Stream::of(file).ok()?;
+        let params = sys::gguf_init_params {
+            no_alloc: true,
+            ctx: std::ptr::null_mut(),
+        };
+        // SAFETY: the stream is open during the call, and not needed after it.
+        let raw = unsafe { sys::gguf_init_from_file_ptr(stream.0.as_ptr().cast(), params) };
+        NonNull::new(raw).map(Self)
+    }
+
+    fn find(&self, key: &CStr, kind: sys::gguf_type) -> Option<i64> {
+        // SAFETY: the context is alive; the id that was found is valid.
+        unsafe {
+            let id = sys::gguf_find_key(self.0.as_ptr(), key.as_ptr());
+            (id >= 0 && sys::gguf_get_kv_type(self.0.as_ptr(), id) == kind).then_some(id)
+        }
+    }
+
+    /// The list under `key` with entries of this type, and its length.
+    fn find_list(&self, key: &CStr, entry: sys::gguf_type) -> Option<(i64, usize)> {
+        let id = self.find(key, sys::GGUF_TYPE_ARRAY)?;
+        // SAFETY: the context is alive, and the value is a list.
+        unsafe {
+            (sys::gguf_get_arr_type(self.0.as_ptr(), id) == entry)
+                .then(|| (id, sys::gguf_get_arr_n(self.0.as_ptr(), id)))
+        }
+    }
+
+    pub(super) fn u16(&self, key: &CStr) -> Option<u16> {
+        let id = self.find(key, sys::GGUF_TYPE_UINT16)?;
+        // SAFETY: the context is alive, and the value is of this type.
+        Some(unsafe { sys::gguf_get_val_u16(self.0.as_ptr(), id) })
+    }
+
+    pub(super) fn u32(&self, key: &CStr) -> Option<u32> {
+        let id = self.find(key, sys::GGUF_TYPE_UINT32)?;
+        // SAFETY: as above.
+        Some(unsafe { sys::gguf_get_val_u32(self.0.as_ptr(), id) })
+    }
+
+    /// A text, as far as C sees it.
+    pub(super) fn text(&self, key: &CStr) -> Option<&CStr> {
+        let id = self.find(key, sys::GGUF_TYPE_STRING)?;
+        // SAFETY: the value is a string, which lives as long as the context.
+        Some(unsafe { CStr::from_ptr(sys::gguf_get_val_str(self.0.as_ptr(), id)) })
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&self, key: &CStr) -> Option<impl Iterator<Item = &CStr>> {
+        let (id, count) = self.find_list(key, sys::GGUF_TYPE_STRING)?;
+        Some((0..count).map(move |index| {
+            // SAFETY: the index is below the list's length; strings live as long as the context.
+            unsafe { CStr::from_ptr(sys::gguf_get_arr_str(self.0.as_ptr(), id, index)) }
+        }))
+    }
+
+    /// A list of 32-bit numbers.
+    pub(super) fn numbers(&self, key: &CStr) -> Option<&[i32]> {
+        let (id, count) = self.find_list(key, sys::GGUF_TYPE_INT32)?;
+        // SAFETY: so many numbers of this type, which live as long as the context, in memory from
+        // its allocator.
+        Some(unsafe {
+            slice::from_raw_parts(sys::gguf_get_arr_data(self.0.as_ptr(), id).cast(), count)
+        })
+    }
+
+    /// A list of bytes, signed or not.
+    pub(super) fn bytes(&self, key: &CStr) -> Option<&[u8]> {
+        let (id, count) = self
+            .find_list(key, sys::GGUF_TYPE_UINT8)
+            .or_else(|| self.find_list(key, sys::GGUF_TYPE_INT8))?;
+        // SAFETY: as above.
+        Some(unsafe {
+            slice::from_raw_parts(sys::gguf_get_arr_data(self.0.as_ptr(), id).cast(), count)
+        })
+    }
+}
+
+impl Drop for Metadata {
+    fn drop(&mut self) {
+        // SAFETY: alive, and nobody has it after this.
+        unsafe { sys::gguf_free(self.0.as_ptr()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::super::Model;
+    use super::super::gguf_edit::{Edited, KIOSK};
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_swapped_behind_the_check_is_not_what_is_loaded() {
+        super::super::model::backend().expect("llama.cpp");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.gguf");
+        let other = folder.path().join("other.gguf");
+        fs::copy(KIOSK, &path).expect("copied");
+        Edited::kiosk()
+            .text("tokenizer.ggml.pre", "gpt-2")
+            .write(&other);
+
+        let source = Source::open(&path).expect("a model");
+        fs::rename(&other, &path).expect("swapped");
+        let go_on = AtomicBool::new(false);
+        let digest = source.digest(&go_on).expect("readable");
+        let weights = source.load(true, &go_on).expect("loads");
+
+        let original = Source::open(Path::new(KIOSK)).expect("a model");
+        assert_eq!(digest, original.digest(&go_on).expect("readable"));
+        let pre = weights.meta_val_str("tokenizer.ggml.pre");
+        assert_eq!(pre.expect("a name"), "dbrx");
+    }
+
+    #[test]
+    fn parts_of_a_split_file_are_found_beside_the_first() {
+        let first = Path::new("/models/big-00001-of-00012.gguf");
+        assert_eq!(
+            part_path(first, 12, 12),
+            Some("/models/big-00012-of-00012.gguf".into())
+        );
+        assert_eq!(part_path(Path::new("/models/big.gguf"), 2, 12), None);
+    }
+
+    #[test]
+    fn a_split_file_is_loaded_with_all_of_its_parts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let part = |number| {
+            folder
+                .path()
+                .join(format!("big-0000{number}-of-00002.gguf"))
+        };
+        let split = |edited: Edited, number| {
+            edited
+                .u16("split.no", number)
+                .u16("split.count", 2)
+                .i32("split.tensors.count", 57)
+        };
+        split(Edited::kiosk(), 0).write(&part(1));
+        split(Edited::bare(), 1).write(&part(2));
+        let load = |path: &Path| Model::load(path, &Arc::default());
+        let model = load(&part(1)).expect("loads");
+        let both = [part(1), part(2)].map(|part| fs::read(part).expect("readable"));
+        assert_eq!(
+            model.info().digest,
+            hexadecimal(&Sha256::digest(both.concat()))
+        );
+        let error = load(&part(2)).expect_err("not the first");
+        assert!(error.to_string().contains("-00001-of-"), "{error}");
+    }
+
+    #[test]
+    fn parts_that_are_missing_are_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = folder.path().join("big-00001-of-00002.gguf");
+        Edited::kiosk().u16("split.count", 2).write(&first);
+        let error = Source::open(&first).err().expect("a part is missing");
+        assert!(
+            error.to_string().contains("big-00002-of-00002.gguf"),
+            "{error}"
+        );
+    }
+}
