@@ -60,7 +60,7 @@ lay_out() {
     install -D -m 644 -t "$folder/config" "$root/config/edgellm.toml"
     install -D -m 644 -t "$folder/models/kiosk" "$root"/models/kiosk/{kiosk.gguf,README.md}
     install -D -m 644 -t "$folder/systemd" "$root/deploy/edgellm.service"
-    install -D -m 644 -t "$folder/docs" "$root/docs/restarts.md"
+    install -D -m 644 -t "$folder/docs" "$root"/docs/*.md
     install -m 644 -t "$folder" "$root"/LICENSE-{APACHE,MIT} "$root/CHANGELOG.md" "$root/deploy/INSTALL.md"
 }
 

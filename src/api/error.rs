@@ -102,7 +102,7 @@ pub enum ApiError {
     BodyTimeout(Duration),
     /// There is nothing to resume.
     #[error(
-        "there is no stream under this `x-request-id` and body to go on with: it ended over a minute \
+        "there is no stream under this `x-request-id` and this body, byte for byte, to go on with: it ended over a minute \
          ago, began without an id of the client's, or the server was restarted since; ask again without `Last-Event-ID`"
     )]
     StreamGone,

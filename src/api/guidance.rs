@@ -72,7 +72,7 @@ pub(super) async fn guide(
 ) -> Result<Guide, ApiError> {
     let guide = match grammars.guide(&outline.grammar, caller).await {
         Ok(guide) => guide,
-        Err(GrammarError::NoProcess) => {
+        Err(GrammarError::Unavailable) => {
             return Err(ApiError::Refused(Refusal {
                 reason: Reason::Memory,
                 retry_after: RETRY_AFTER,
@@ -119,10 +119,16 @@ async fn cannot_be_followed(
     if let [one] = schemas {
         blamed = Some((one.place(), error.clone()));
     } else {
-        for schema in schemas.iter().take_while(|_| Instant::now() < until) {
-            if let Err(error) = grammars.guide(&Grammar::schema(schema), caller).await {
-                blamed = Some((schema.place(), error));
-                break;
+        for schema in schemas {
+            let left = until.saturating_duration_since(Instant::now());
+            let grammar = Grammar::schema(schema);
+            match tokio::time::timeout(left, grammars.guide(&grammar, caller)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(GrammarError::Unavailable | GrammarError::Abandoned)) | Err(_) => break,
+                Ok(Err(error)) => {
+                    blamed = Some((schema.place(), error));
+                    break;
+                }
             }
         }
     }

@@ -8,7 +8,8 @@
 //!
 //! An allocator can neither fail (that ends the process) nor unwind. A thread that has used up its
 //! budget therefore stops where it is, for good, while whoever waits for it is told at once. What it
-//! holds stays lost, so whoever asks for such work must not ask for it again.
+//! holds stays lost, so whoever asks for such work must not ask for it again, and the work must hold no
+//! lock that others want: it does not log.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -175,14 +176,14 @@ impl<'s> Meter<'s> {
     }
 
     fn count(&self, blocks: isize, bytes: isize) {
-        let live_bytes = self.live_bytes.get() + bytes;
-        let live_blocks = self.live_blocks.get() + blocks;
+        let live_bytes = self.live_bytes.get().saturating_add(bytes);
+        let live_blocks = self.live_blocks.get().saturating_add(blocks);
         self.live_bytes.set(live_bytes);
         self.live_blocks.set(live_blocks);
         let Ok(more) = u64::try_from(bytes) else {
             return;
         };
-        let total = self.total_bytes.get() + more;
+        let total = self.total_bytes.get().saturating_add(more);
         self.total_bytes.set(total);
         let exceeds =
             |live: isize, most: usize| usize::try_from(live).is_ok_and(|live| live > most);
@@ -212,7 +213,8 @@ struct Metered;
 #[global_allocator]
 static ALLOCATOR: Metered = Metered;
 
-fn count(blocks: isize, bytes: isize) {
+/// With this thread's meter, if it has one.
+fn count_here(blocks: isize, bytes: isize) {
     let meter = METER.get();
     if !meter.is_null() {
         // SAFETY: a meter stays where it is while it is noted there, and is this thread's own.
@@ -228,25 +230,25 @@ fn signed(bytes: usize) -> isize {
 // SAFETY: everything is the system's allocator; counting neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Metered {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(1, signed(layout.size()));
+        count_here(1, signed(layout.size()));
         // SAFETY: as the caller says.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(1, signed(layout.size()));
+        count_here(1, signed(layout.size()));
         // SAFETY: as the caller says.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-1, -signed(layout.size()));
+        count_here(-1, -signed(layout.size()));
         // SAFETY: as the caller says.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(0, signed(size) - signed(layout.size()));
+        count_here(0, signed(size).saturating_sub(signed(layout.size())));
         // SAFETY: as the caller says.
         unsafe { System.realloc(pointer, layout, size) }
     }

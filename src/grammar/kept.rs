@@ -16,9 +16,8 @@ const LONGEST: usize = 64 << 10;
 const MOST_MEMORY: usize = 64 << 20;
 const LARGEST: usize = 16 << 20;
 
-#[derive(Default)]
 pub(super) struct Kept {
-    clients: Option<LruCache<String, Entry>>,
+    clients: LruCache<String, Entry>,
     /// The server's own, which none of a client's pushes out.
     ours: Vec<(String, Begun)>,
     memory: usize,
@@ -29,13 +28,23 @@ struct Entry {
     memory: usize,
 }
 
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            clients: LruCache::new(MOST),
+            ours: Vec::new(),
+            memory: 0,
+        }
+    }
+}
+
 impl Kept {
     /// Unless an answer has used up what all answers with it share.
     pub(super) fn get(&mut self, text: &str) -> Option<Begun> {
         let ours = self.ours.iter().find(|(known, _)| known == text);
         let begun = match ours {
             Some((_, begun)) => Some(begun),
-            None => self.clients().get(text).map(|entry| &entry.begun),
+            None => self.clients.get(text).map(|entry| &entry.begun),
         };
         let fresh = |begun: &&Begun| !begun.worn.load(Ordering::Relaxed);
         begun.filter(fresh).cloned()
@@ -59,17 +68,13 @@ impl Kept {
         };
         self.memory += memory;
         // The one with the same text, or the oldest where they are too many.
-        let replaced = self.clients().push(text.clone(), entry);
+        let replaced = self.clients.push(text.clone(), entry);
         self.memory -= replaced.map_or(0, |(_, entry)| entry.memory);
         while self.memory > MOST_MEMORY
-            && let Some((_, oldest)) = self.clients().pop_lru()
+            && let Some((_, oldest)) = self.clients.pop_lru()
         {
             self.memory -= oldest.memory;
         }
-    }
-
-    fn clients(&mut self) -> &mut LruCache<String, Entry> {
-        self.clients.get_or_insert_with(|| LruCache::new(MOST))
     }
 }
 

@@ -45,13 +45,14 @@ pub use watch::Watch;
 const AT_ONCE: usize = 2;
 /// Longer ones are not compiled. In bytes: a hundred tools of a page each fit.
 const LONGEST: usize = 512 << 10;
-/// How long compiling behind the wall may take by the clock: first, and when it is tried again.
-/// Ordinary schemas take a twentieth of the former where nothing else runs, the largest honest ones a
-/// third of the latter.
+/// How long compiling behind the wall may take by the clock before others go first (`cargo bench --bench
+/// grammar`: an ordinary schema takes some milliseconds).
 const SHORT_TRY: Duration = Duration::from_millis(150);
-const LONG_TRY: Duration = Duration::from_secs(2);
-/// How long it may take here. It took less than half of that behind the wall.
-const LONGEST_COMPILE: Duration = Duration::from_secs(5);
+/// The same when it is tried again. What a grammar may take is processor time, which the wall counts; by
+/// the clock that is much longer where the cores are busy.
+const LONG_TRY: Duration = Duration::from_secs(15);
+/// How long it may take here, after its trial.
+const LONGEST_COMPILE: Duration = Duration::from_secs(30);
 /// How long the walk over a model's vocabulary may take, once.
 const LONGEST_WALK: Duration = Duration::from_secs(120);
 /// The byte with which llguidance marks the text of tokens that no text contains.
@@ -97,9 +98,9 @@ pub enum GrammarError {
     /// Its compiler came to no end.
     #[error("it takes longer to compile than a schema may: simplify it")]
     TooSlow,
-    /// The system gives no process or thread to compile in. No fault of the client's.
+    /// There is no process, thread or time to compile in. No fault of the client's.
     #[error("schemas cannot be compiled at the moment")]
-    NoProcess,
+    Unavailable,
     /// Who asked has left.
     #[error("nobody waits for it")]
     Abandoned,
@@ -209,8 +210,9 @@ impl Grammars {
         kind: Try,
     ) -> Result<Begun, GrammarError> {
         let mut turn: Turn<CompileThread> = tokio::select! {
-            turn = self.turns.take(caller.client, kind) => turn,
+            biased;
             () = caller.left() => return Err(GrammarError::Abandoned),
+            turn = self.turns.take(caller.client, kind) => turn,
         };
         // Another may have had it compiled in the meantime.
         if let Some(begun) = self.shared.known(&grammar.text) {
@@ -221,8 +223,7 @@ impl Grammars {
             Try::Long => LONG_TRY,
         };
         let memory = self.wall.try_out(&grammar.text, longest).await?;
-        let thread = turn.place().ok_or(GrammarError::NoProcess)?;
-        self.shared.compile_on(thread, grammar, memory).await
+        self.shared.compile_on(turn.place(), grammar, memory).await
     }
 }
 
@@ -265,9 +266,9 @@ impl Shared {
 impl From<Undone> for GrammarError {
     fn from(undone: Undone) -> Self {
         match undone {
-            Undone::Overran => Self::TooSlow,
-            Undone::Crashed => Self::TooLarge,
-            Undone::NoThread => Self::NoProcess,
+            // It passed its trial, so this is a matter of the moment.
+            Undone::Overran | Undone::NoThread => Self::Unavailable,
+            Undone::Crashed => Self::Refused("it cannot be compiled: simplify it".to_owned()),
         }
     }
 }

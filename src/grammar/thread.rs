@@ -1,7 +1,7 @@
 //! A thread that compiles, one grammar after the other.
 //!
-//! It has a stack for the deepest grammar, and its part of the heap is used again: glibc has one for
-//! each of many threads, and gives none back.
+//! It has a stack for the deepest grammar. Threads are used again because glibc gives each new one a
+//! part of the heap of its own, and keeps that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -26,7 +26,7 @@ pub(super) enum Undone {
 
 #[derive(Debug, Default)]
 pub(super) struct CompileThread {
-    /// Begun when first needed.
+    /// Of a thread that is idle.
     orders: Option<Sender<Work>>,
 }
 
@@ -39,19 +39,12 @@ impl CompileThread {
     ) -> Result<T, Undone> {
         let (done, result) = oneshot::channel();
         let work: Work = Box::new(move || drop(done.send(work())));
-        if self.orders.is_none() {
-            self.orders = open();
-        }
-        let orders = self.orders.as_ref().ok_or(Undone::NoThread)?;
-        if orders.send(work).is_err() {
-            self.orders = None;
-            return Err(Undone::NoThread);
-        }
-        let Ok(result) = tokio::time::timeout(longest, result).await else {
-            // The next one gets a thread of its own.
-            self.orders = None;
-            return Err(Undone::Overran);
-        };
+        let orders = self.orders.take().or_else(open).ok_or(Undone::NoThread)?;
+        orders.send(work).map_err(|_| Undone::NoThread)?;
+        let result = tokio::time::timeout(longest, result).await;
+        let result = result.map_err(|_| Undone::Overran)?;
+        // Only an idle thread is kept: whoever comes after one that is not gets another.
+        self.orders = Some(orders);
         result.map_err(|_| Undone::Crashed)
     }
 }
@@ -81,6 +74,8 @@ fn serve(coming: &Receiver<Work>) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -101,6 +96,16 @@ mod tests {
             .run(Duration::from_millis(1), move || waits.recv())
             .await;
         assert_eq!(overran, Err(Undone::Overran), "nobody lets it go on");
+        assert_eq!(thread.run(LONG, || 7).await, Ok(7));
+        drop(go_on);
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_holds_up_nobody_behind_it() {
+        let mut thread = CompileThread::default();
+        let (go_on, waits) = channel::<()>();
+        let given_up = thread.run(LONG, move || waits.recv()).now_or_never();
+        assert_eq!(given_up, None, "nobody lets it go on");
         assert_eq!(thread.run(LONG, || 7).await, Ok(7));
         drop(go_on);
     }

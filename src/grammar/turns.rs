@@ -15,7 +15,7 @@ use crate::admission::ClientId;
 /// Turns that are remembered.
 const REMEMBERED: usize = 64;
 
-/// How long a turn may take.
+/// How long the trial in a turn may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Try {
     /// As long as ordinary schemas need.
@@ -101,8 +101,7 @@ impl<T> Turns<T> {
         self.call();
         match turn.await {
             Ok(turn) => turn,
-            // A sender stays in the list until it has called.
-            Err(_) => std::future::pending().await,
+            Err(_) => unreachable!("a sender leaves the list to call, or after its receiver"),
         }
     }
 
@@ -139,9 +138,9 @@ impl<T> Turns<T> {
     }
 }
 
-impl<T> Turn<T> {
-    pub(super) fn place(&mut self) -> Option<&mut T> {
-        self.place.as_mut()
+impl<T: Default> Turn<T> {
+    pub(super) fn place(&mut self) -> &mut T {
+        self.place.get_or_insert_default()
     }
 }
 

@@ -15,6 +15,7 @@ mod frame;
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +32,9 @@ use frame::{VERDICT_HEAD, Verdict, request_head};
 
 /// The hidden subcommand that [`serve`] is behind.
 pub const COMMAND: &str = "compile-grammars";
+
+/// The signal of a process that took more processor time than it may.
+const OUT_OF_TIME: i32 = libc::SIGXCPU;
 
 /// Child processes that compile grammars on trial. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -107,13 +111,22 @@ impl Wall {
                 self.idle().push(process);
                 Ok(verdict)
             }
-            // It is killed when it is dropped.
-            Err(_) => Ok(Err(GrammarError::TooSlow)),
+            Err(_) => {
+                // It is killed when it is dropped, and the next grammar shall not wait for another.
+                drop(process);
+                self.warm_up();
+                Ok(Err(GrammarError::TooSlow))
+            }
             Ok(Err(error)) => {
                 // Of one that has ended, its own end is told all the same.
                 let _ = process.child.start_kill();
-                let status = process.child.wait().await;
-                Err(status.map_or_else(|_| error.to_string(), |status| status.to_string()))
+                match process.child.wait().await {
+                    Ok(status) if status.signal() == Some(OUT_OF_TIME) => {
+                        Ok(Err(GrammarError::TooSlow))
+                    }
+                    Ok(status) => Err(status.to_string()),
+                    Err(_) => Err(error.to_string()),
+                }
             }
         }
     }
@@ -133,7 +146,7 @@ impl Wall {
     fn start(&self) -> Result<Process, GrammarError> {
         let failed = |error: io::Error| {
             tracing::error!(%error, "no process to compile grammars in");
-            GrammarError::NoProcess
+            GrammarError::Unavailable
         };
         let mut child = Command::new(&self.0.program)
             .arg0("edgellm")
@@ -236,7 +249,7 @@ mod tests {
         assert_eq!(verdict, Err(GrammarError::TooLarge));
         let missing = Wall::of(PathBuf::from("/nowhere/edgellm"));
         let verdict = missing.try_out("start: \"a\"", LONG).await;
-        assert_eq!(verdict, Err(GrammarError::NoProcess));
+        assert_eq!(verdict, Err(GrammarError::Unavailable));
     }
 
     #[tokio::test]

@@ -58,11 +58,12 @@ impl EventSender {
             }
         };
         let envelope = Envelope { event, _held: held };
-        self.events.try_send(envelope).map_err(|error| {
-            // The channel holds a whole answer.
-            let is_full = matches!(error, mpsc::error::TrySendError::Full(_));
-            debug_assert!(!is_full, "an answer outgrew its channel");
-            Unsent::ClientLeft
+        self.events.try_send(envelope).map_err(|error| match error {
+            mpsc::error::TrySendError::Closed(_) => Unsent::ClientLeft,
+            mpsc::error::TrySendError::Full(_) => {
+                debug_assert!(false, "the channel holds a whole answer");
+                Unsent::NoRoom
+            }
         })
     }
 }

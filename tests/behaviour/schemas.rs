@@ -197,7 +197,8 @@ fn an_ordinary_schema_overtakes_many_slow_ones() {
     });
     let ordinary = json!({"type": "object", "properties": {"name": {"type": "string"}}});
     assert_eq!(ask(&gateway, &ordinary).status, 200);
-    assert!(ended.try_iter().count() < SLOW, "it waited for all of them");
+    let before = ended.try_iter().count();
+    assert!(before <= SLOW / 2, "it waited for {before} of {SLOW}");
     drop(sender);
     assert_eq!(ended.iter().find(|status| *status != 200), None);
 }

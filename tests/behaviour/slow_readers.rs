@@ -35,17 +35,19 @@ fn resident(gateway: &Gateway) -> usize {
 
 #[test]
 fn many_who_read_nothing_hold_little_and_others_are_answered() {
+    // Two find room, each of the others waits some seconds for it.
+    const SLOW: usize = 6;
     let gateway = Gateway::start();
     let before = resident(&gateway);
     let mut slow = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..SLOW {
         let mut stream = ask_for_much(&gateway, 4_000_000);
         let status = status(&mut stream);
         slow.push((stream, status));
     }
     let answered = slow.iter().filter(|(_, status)| *status == 200).count();
     assert!(answered >= 2 && slow.iter().all(|(_, status)| [200, 503].contains(status)));
-    assert!(answered < 20, "nobody was refused");
+    assert!(answered < SLOW, "nobody was refused");
     let refused = gateway.metric("edgellm_requests_rejected_total{model=\"\",reason=\"memory\"}");
     assert_ne!(refused, "0");
     eventually("small", || resident(&gateway) < before + 130 * MEBIBYTE);
@@ -63,9 +65,9 @@ fn who_reads_a_byte_now_and_then_is_ended_in_time() {
         ("EDGELLM__SERVER__WRITE_TIMEOUT_SECONDS", "2"),
         ("EDGELLM__TELEMETRY__LOG_LEVEL", "debug"),
     ]);
+    let began = Instant::now();
     let mut stream = ask_for_much(&gateway, 4_000_000);
     assert_eq!(status(&mut stream), 200);
-    let began = Instant::now();
     let reading = std::thread::spawn(move || {
         let mut byte = [0];
         while began.elapsed() < PATIENCE && stream.read_exact(&mut byte).is_ok() {
@@ -76,7 +78,7 @@ fn who_reads_a_byte_now_and_then_is_ended_in_time() {
     let took = began.elapsed();
     // What the system's buffers took at first counts as read.
     assert!(
-        took > Duration::from_millis(1500) && took < Duration::from_secs(10),
+        took > Duration::from_millis(1500) && took < PATIENCE,
         "{took:?}"
     );
     assert_eq!(gateway.get("/health").status, 200);

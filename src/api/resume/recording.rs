@@ -213,8 +213,10 @@ impl Listener {
             let index = next.checked_sub(pages.dropped)?;
             pages.frames.get(index).cloned()?
         };
-        // Without room its client comes back for the rest.
-        let held = outbox.hold_soon(frame.size()).await.ok()?;
+        // What it has to read is kept, so it loses nothing by waiting for room.
+        let Ok(held) = outbox.hold_soon(frame.size()).await else {
+            return Some(Frame::Comment("waiting for memory".to_owned()).into());
+        };
         self.next += 1;
         self.recording
             .pages()

@@ -1,6 +1,6 @@
 //! What a client's schema may be: the rules of `strict`, and how large any schema may be.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -92,7 +92,7 @@ const ONE: [&str; 9] = [
 const LISTS: [&str; 4] = ["anyOf", "oneOf", "allOf", "prefixItems"];
 /// Keywords whose value is schemas by name.
 const MAPS: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
-const COUNTS: [&str; 6] = [
+pub(super) const COUNTS: [&str; 6] = [
     "minLength",
     "maxLength",
     "minItems",
@@ -123,6 +123,7 @@ pub(super) fn check(schema: &Value, strict: bool) -> Result<Vec<Target<'_>>, Mis
         checked: HashSet::new(),
         targets: Vec::new(),
         referred: HashSet::new(),
+        below: HashMap::new(),
     };
     check.schema(schema, "", 0, 0)?;
     // More of them may be found on the way.
@@ -136,12 +137,13 @@ pub(super) fn check(schema: &Value, strict: bool) -> Result<Vec<Target<'_>>, Mis
     }
     let Check { root, targets, .. } = check;
     let mut growth = Growth::of(root);
-    let weighed = targets.iter().map(|target| target.schema);
-    let schemas = std::iter::once(root)
-        .chain(weighed)
-        .fold(0_u64, |sum, schema| {
-            sum.saturating_add(growth.schemas(schema))
-        });
+    let mut seen = HashSet::from([std::ptr::from_ref(root)]);
+    let mut schemas = growth.schemas(root);
+    for target in &targets {
+        if schemas <= MOST_SCHEMAS && seen.insert(std::ptr::from_ref(target.schema)) {
+            schemas = schemas.saturating_add(growth.schemas(target.schema));
+        }
+    }
     if schemas > MOST_SCHEMAS {
         let why = format!(
             "has more than {MOST_SCHEMAS} parts when the alternatives of its `anyOf`, `oneOf`, `enum` \
@@ -215,6 +217,8 @@ struct Check<'s> {
     targets: Vec<Target<'s>>,
     /// The references of all targets.
     referred: HashSet<String>,
+    /// Levels below what references lead to, by address.
+    below: HashMap<*const Value, usize>,
 }
 
 impl<'s> Check<'s> {
@@ -358,7 +362,10 @@ impl<'s> Check<'s> {
         if !self.referred.insert(reference.to_owned()) {
             return Ok(());
         }
-        self.levels += 1 + levels(schema);
+        let address = std::ptr::from_ref(schema);
+        // One place may be written in many ways, such as `0` and `00`.
+        let below = *self.below.entry(address).or_insert_with(|| levels(schema));
+        self.levels += 1 + below;
         if self.levels > MOST_LEVELS {
             let why = format!(
                 "is one reference too many: what all of them lead to may be {MOST_LEVELS} levels deep \

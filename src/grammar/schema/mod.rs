@@ -120,6 +120,7 @@ impl fmt::Display for Schema {
 
 #[cfg(test)]
 mod tests {
+    use super::check::COUNTS;
     use super::finite::HIGHEST_NUMBER;
     use super::*;
 
@@ -256,7 +257,7 @@ mod tests {
         at_most(64, |count| {
             (0..count).fold(json!({}), |inner, _| json!({"items": inner}))
         });
-        for key in COUNTED {
+        for key in COUNTS {
             at_most(10_000, |count| json!({key: count}));
         }
         let large =
@@ -266,15 +267,6 @@ mod tests {
         at_most(990, options);
         at_most(1, |count| json!({"type": vec!["object"; count]}));
     }
-
-    const COUNTED: [&str; 6] = [
-        "minLength",
-        "maxLength",
-        "minItems",
-        "maxItems",
-        "minProperties",
-        "maxProperties",
-    ];
 
     #[test]
     fn bounds_hold_wherever_a_reference_leads() {

@@ -31,6 +31,8 @@ pub fn serve() -> io::Result<()> {
 }
 
 fn compile_all() -> io::Result<()> {
+    // Where memory runs out, this process goes before its server.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
     Resource::CORE.set(0, 0)?;
     Resource::FSIZE.set(0, 0)?;
     // Where the system does not say what is taken, the limit would be a guess.
