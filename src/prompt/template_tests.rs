@@ -562,23 +562,6 @@ fn a_source_that_is_no_template_by_its_size_is_not_compiled() {
     ));
 }
 
-#[test]
-#[expect(clippy::print_stdout)]
-fn zz_cost_of_rendering() {
-    for (name, source) in [("qwen3", QWEN3), ("kiosk", KIOSK), ("chatml", CHATML)] {
-        let template = ChatTemplate::compile(source, "<s>", "</s>").expect("a template");
-        let asked = with_tools();
-        for _ in 0..100 {
-            let _ = template.render(&asked);
-        }
-        let t = std::time::Instant::now();
-        for _ in 0..2000 {
-            let _ = template.render(&asked);
-        }
-        println!("{name}: {:?} a rendering", t.elapsed() / 2000);
-    }
-}
-
 /// Whatever clients send, an honest template stays within its bounds: else one request would end chat
 /// for all.
 #[test]

@@ -33,6 +33,8 @@ pub(super) enum Habit {
 const MOST_BLANKS: usize = 32;
 /// A multiple of 512.
 const MOST_DIVIDED_BLANKS: usize = 4096;
+/// Portions of so many bytes end at the next word, whatever is there.
+const LONGEST_PORTION: usize = 2 << 20;
 /// Runs of digits that a `superbpe` pattern may look through again and again.
 const MOST_DIGITS: usize = 24;
 
@@ -168,7 +170,11 @@ impl Divider<'_, '_> {
                     length = 0;
                 }
                 let next = chars.peek().map(|&(_, next)| next);
-                if at >= self.begin + portion && habit.is_seam(before, char, next) {
+                let behind = at.saturating_sub(self.begin);
+                let is_seam = behind >= portion && habit.is_seam(before, char, next);
+                // One line of megabytes: that a token may be another is better than its memory.
+                let is_late = behind >= LONGEST_PORTION && habit.is_barrier(before, char);
+                if is_seam || (is_late && habit != Habit::KeepsState) {
                     self.cut(at);
                 }
             }
@@ -259,6 +265,10 @@ mod tests {
         let lines = Habit::of("gemma4", "");
         let (texts, _) = plan(lines, "a b\n\nc d\ne", 64, 1);
         assert_eq!(texts, ["a b\n\n", "c d\n", "e"]);
+        let line = "word ".repeat(1 << 20);
+        let (texts, _) = plan(lines, &line, 64, 1);
+        assert_eq!(texts.len(), 3);
+        assert!(texts[1].starts_with(" word"));
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn dividing_long_blanks_and_numbers_changes_no_token() {
         ("jais-2", " "),
     ] {
         let model = model(name);
-        for length in [33, 34, 100, 101, 102, 600, 5000] {
+        for length in [33, 34, 100, 101, 102, 600, 1200] {
             for end in ["7", "x", " x", "字", "!", "\nx", "", "é"] {
                 let text = format!("a{}{end}", repeated(units, length));
                 assert_eq!(
