@@ -14,8 +14,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -72,21 +74,24 @@ pub fn within<T: Send + 'static>(
         waiter: thread::current(),
     });
     let for_thread = Arc::clone(&shared);
-    let thread = thread::Builder::new()
-        .name("template".to_owned())
-        .stack_size(budget.stack)
-        .spawn(move || {
-            let done = Done(&for_thread);
-            let meter = Meter::new(budget, &for_thread);
-            let result = meter.over(work);
-            drop(done);
-            result
-        })
-        .map_err(Overrun::NoThread)?;
+    let (give, result) = sync_channel(1);
+    let worker = Worker::with_stack(budget.stack).map_err(Overrun::NoThread)?;
+    worker.begin(Box::new(move || {
+        let done = Done(&for_thread);
+        let meter = Meter::new(budget, &for_thread);
+        let result = catch_unwind(AssertUnwindSafe(|| meter.over(work)));
+        // Whoever waited may have given it up.
+        let _ = give.send(result);
+        drop(done);
+    }))?;
     let deadline = Instant::now() + budget.time;
     loop {
         match shared.state.load(Ordering::Acquire) {
-            DONE => return thread.join().map_err(|_| Overrun::Panicked),
+            DONE => {
+                worker.rest();
+                let result = result.recv().map_err(|_| Overrun::Panicked)?;
+                return result.map_err(|_| Overrun::Panicked);
+            }
             OVERDRAWN => return Err(Overrun::Memory),
             _ => {}
         }
@@ -100,6 +105,59 @@ pub fn within<T: Send + 'static>(
         }
         thread::park_timeout(left);
     }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread for such work. It ends when this is dropped, and what it is doing has come to an end.
+struct Worker {
+    jobs: SyncSender<Job>,
+    stack: usize,
+}
+
+/// Those that wait for work: beginning a thread takes longer than laying out a prompt.
+static IDLE: Mutex<Vec<Worker>> = Mutex::new(Vec::new());
+/// As many prompts are laid out at once where several clients ask.
+const MOST_IDLE: usize = 4;
+/// Bytes of the stack of a thread that is kept, enough for an ordinary conversation.
+const USUAL_STACK: usize = 32 << 20;
+
+impl Worker {
+    fn with_stack(stack: usize) -> io::Result<Self> {
+        let stack = stack.max(USUAL_STACK);
+        if stack == USUAL_STACK
+            && let Some(idle) = idle().pop()
+        {
+            return Ok(idle);
+        }
+        let (jobs, coming) = sync_channel::<Job>(1);
+        thread::Builder::new()
+            .name("template".to_owned())
+            .stack_size(stack)
+            .spawn(move || {
+                while let Ok(job) = coming.recv() {
+                    job();
+                }
+            })?;
+        Ok(Self { jobs, stack })
+    }
+
+    fn begin(&self, job: Job) -> Result<(), Overrun> {
+        // It ends only after this.
+        self.jobs.send(job).map_err(|_| Overrun::Panicked)
+    }
+
+    /// Its work is done.
+    fn rest(self) {
+        let mut idle = idle();
+        if self.stack == USUAL_STACK && idle.len() < MOST_IDLE {
+            idle.push(self);
+        }
+    }
+}
+
+fn idle() -> MutexGuard<'static, Vec<Worker>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const RUNNING: u8 = 0;

@@ -53,14 +53,17 @@ pub(super) fn compiling(source: &str) -> Result<Bounds, Overrun> {
 /// An honest template holds its output, twice while that grows, and copies of some strings. It must
 /// never exceed this, whatever clients send: after that there is no chat until the next start.
 pub(super) fn rendering<'v>(given: impl Iterator<Item = &'v Json>) -> Bounds {
-    let weight: usize = given.map(weight).sum();
+    let (count, weight) = given
+        .map(weight)
+        .fold((1_u64, 0), |(count, sum), one| (count + 1, sum + one));
     // Text that is split has pieces of their own where they are longer than 22 bytes.
-    // As few besides that glibc keeps the stack for the next thread, which makes it cheap.
+    // As few besides that a thread is enough that is there already.
     let live_blocks = (16 << 10) + weight / 24;
     Bounds(Budget {
         live_bytes: (64 << 20) + 16 * weight,
         live_blocks,
-        total_bytes: (4 << 30) + 1024 * weight as u64,
+        // A template may join each message to all before it.
+        total_bytes: (4 << 30) + 4 * count * weight as u64,
         stack: (STACK_BASE + STACK_A_LEVEL * live_blocks).min(MOST_STACK),
         time: TIME,
     })
