@@ -78,12 +78,24 @@ impl Compiler {
     }
 }
 
+/// How llguidance says that one of its own limits was met.
+const LIMITS: [&str; 4] = [
+    "fuel exhausted",
+    "too big (limit for this grammar",
+    "Unable to determine if regex is empty",
+    "can't determine if patternProperty",
+];
+
 /// What is wrong with a grammar, out of llguidance's message: the rest of that is about its own
 /// insides, and so is where in our rules the schema stands. What a panic says is nobody's business.
 fn reason(error: &str) -> String {
     if error.contains("panic: ") || error.contains("panicked at") {
         tracing::error!("llguidance panicked on a grammar");
         return "it cannot be compiled: simplify it".to_owned();
+    }
+    if LIMITS.iter().any(|limit| error.contains(limit)) {
+        return "it is too complex: simplify its patterns and lengths, or have fewer of them"
+            .to_owned();
     }
     let line = error.lines().next().unwrap_or_default();
     let (_, line) = line

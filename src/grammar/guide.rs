@@ -11,6 +11,7 @@ use crate::engine::Token;
 
 use super::NO_TEXT;
 use super::landing::{self, Descent, Exits, Quotes};
+use super::memory::Held;
 use super::watch::Watch;
 
 /// Leads one answer along its grammar, all of it or the stretches that [`Watch`] finds.
@@ -116,6 +117,8 @@ pub(super) struct Follower {
     exits: Arc<Exits>,
     /// Set when what all answers with this grammar share is full.
     worn: Arc<AtomicBool>,
+    /// The memory that is counted for it.
+    _held: Arc<Held>,
     quotes: Quotes,
     descent: Descent,
     complete: bool,
@@ -129,12 +132,14 @@ impl Follower {
         vocabulary: TokEnv,
         exits: Arc<Exits>,
         worn: Arc<AtomicBool>,
+        held: Arc<Held>,
     ) -> Self {
         Self {
             matcher,
             vocabulary,
             exits,
             worn,
+            _held: held,
             quotes: Quotes::default(),
             descent: Descent::begin(shortest),
             complete: false,

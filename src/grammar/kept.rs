@@ -82,11 +82,13 @@ impl Kept {
 mod tests {
     use super::super::Schema;
     use super::super::compile::Compiler;
+    use super::super::memory::Memory;
     use super::*;
 
     fn begun() -> Begun {
         let bytes = Compiler::for_bytes().expect("a compiler");
-        bytes.compile("start: \"a\"").expect("sound").into()
+        let compiled = bytes.compile("start: \"a\"").expect("sound");
+        Begun::new(compiled, Memory::default().hold(0).expect("room"))
     }
 
     fn grammar(number: usize) -> Grammar {

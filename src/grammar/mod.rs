@@ -13,6 +13,7 @@ pub(crate) mod fuzzing;
 mod guide;
 mod kept;
 mod landing;
+mod memory;
 mod schema;
 mod thread;
 mod turns;
@@ -31,6 +32,7 @@ use crate::engine::Model;
 use compile::{Compiled, Compiler};
 use guide::Follower;
 use kept::Kept;
+use memory::{Held, Memory};
 use thread::{CompileThread, Undone};
 use turns::{Try, Turn, Turns};
 
@@ -118,6 +120,8 @@ struct Shared {
     /// Made when first needed: it walks the whole vocabulary.
     compiler: OnceLock<Result<Compiler, GrammarError>>,
     kept: Mutex<Kept>,
+    /// Of all that are kept, and of those of answers under way.
+    memory: Memory,
 }
 
 /// A grammar at the beginning of an answer.
@@ -129,14 +133,16 @@ struct Begun {
     /// Whether an answer was given up. Clones of a matcher share the states of their lexer, whose
     /// number is bounded: what one answer cannot add, no other can.
     worn: Arc<AtomicBool>,
+    held: Arc<Held>,
 }
 
-impl From<Compiled> for Begun {
-    fn from(compiled: Compiled) -> Self {
+impl Begun {
+    fn new(compiled: Compiled, held: Held) -> Self {
         Self {
             matcher: compiled.matcher,
             shortest: compiled.shortest,
             worn: Arc::default(),
+            held: Arc::new(held),
         }
     }
 }
@@ -155,6 +161,7 @@ impl Grammars {
             model,
             compiler: OnceLock::new(),
             kept: Mutex::default(),
+            memory: Memory::default(),
         };
         let threads = std::iter::repeat_with(CompileThread::default);
         Self {
@@ -188,6 +195,7 @@ impl Grammars {
             compiler.factory.tok_env().clone(),
             Arc::clone(&compiler.exits),
             begun.worn,
+            begun.held,
         )))
     }
 
@@ -251,9 +259,14 @@ impl Shared {
             let walk = move || shared.compiler().map(|_| ());
             thread.run(LONGEST_WALK, walk).await??;
         }
+        let held = self.memory.hold(memory).ok_or(GrammarError::Unavailable)?;
         let (shared, text) = (Arc::clone(self), grammar.text.clone());
-        let compile = move || shared.compiler()?.compile(&text).map(Begun::from);
-        let begun = thread.run(LONGEST_COMPILE, compile).await??;
+        let compile = move || {
+            let compiled = shared.compiler()?.compile(&text)?;
+            Ok(Begun::new(compiled, held))
+        };
+        let begun: Result<Begun, GrammarError> = thread.run(LONGEST_COMPILE, compile).await?;
+        let begun = begun?;
         self.kept().keep(grammar, &begun, memory);
         Ok(begun)
     }

@@ -2,8 +2,9 @@
 //!
 //! A few grammars are compiled at once. A client has one of these places at most, and of those who
 //! wait the one goes first that had the fewest turns lately. A first try is short; what takes longer
-//! is tried again when no first try waits, and has one place at most. So slow schemas queue behind
-//! each other, and an ordinary one waits for a few short tries, whoever sends what.
+//! is tried again when no first try waits, or enough of them went before, and has one place at most. So
+//! slow schemas queue behind each other, and an ordinary one waits for a few short tries, whoever sends
+//! what.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,8 @@ use crate::admission::ClientId;
 
 /// Turns that are remembered.
 const REMEMBERED: usize = 64;
+/// Turns that may go before a long try, whoever has them: some two seconds of short ones.
+const PATIENCE: usize = 16;
 
 /// How long the trial in a turn may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +34,10 @@ struct Claim {
     kind: Try,
 }
 
-/// The index of who goes next, if anybody may: `waiting` by arrival, `running` now, `lately` had turns.
+/// The index of who goes next, if anybody may: `waiting` by arrival, with the turns that others had
+/// meanwhile, `running` now, `lately` had turns.
 fn next(
-    waiting: impl IntoIterator<Item = Claim>,
+    waiting: impl IntoIterator<Item = (Claim, usize)>,
     running: &[Claim],
     lately: &VecDeque<ClientId>,
 ) -> Option<usize> {
@@ -43,10 +47,14 @@ fn next(
     waiting
         .into_iter()
         .enumerate()
-        .filter(|(_, claim)| !has_one(claim.client))
-        .filter(|(_, claim)| claim.kind == Try::Short || !long_one_runs)
+        .filter(|(_, (claim, _))| !has_one(claim.client))
+        .filter(|(_, (claim, _))| claim.kind == Try::Short || !long_one_runs)
         // The first of several that are alike.
-        .min_by_key(|(_, claim)| (claim.kind == Try::Long, turns(claim.client)))
+        .min_by_key(|(_, (claim, passed))| match claim.kind {
+            Try::Long if *passed >= PATIENCE => (0, 0),
+            Try::Short => (1, turns(claim.client)),
+            Try::Long => (2, turns(claim.client)),
+        })
         .map(|(index, _)| index)
 }
 
@@ -65,6 +73,8 @@ struct State<T> {
 #[derive(Debug)]
 struct Waiting<T> {
     claim: Claim,
+    /// Turns of others since it waits.
+    passed: usize,
     called: oneshot::Sender<Turn<T>>,
 }
 
@@ -97,7 +107,12 @@ impl<T> Turns<T> {
     pub(super) async fn take(&self, client: ClientId, kind: Try) -> Turn<T> {
         let (called, turn) = oneshot::channel();
         let claim = Claim { client, kind };
-        self.lock().waiting.push(Waiting { claim, called });
+        let passed = 0;
+        self.lock().waiting.push(Waiting {
+            claim,
+            passed,
+            called,
+        });
         self.call();
         match turn.await {
             Ok(turn) => turn,
@@ -110,14 +125,18 @@ impl<T> Turns<T> {
         loop {
             let mut state = self.lock();
             state.waiting.retain(|waiting| !waiting.called.is_closed());
-            let claims = state.waiting.iter().map(|waiting| waiting.claim);
+            let waiting = state.waiting.iter();
+            let claims = waiting.map(|waiting| (waiting.claim, waiting.passed));
             let Some(index) = next(claims, &state.running, &state.lately) else {
                 return;
             };
             let Some(place) = state.free.pop() else {
                 return;
             };
-            let Waiting { claim, called } = state.waiting.remove(index);
+            let Waiting { claim, called, .. } = state.waiting.remove(index);
+            for waiting in &mut state.waiting {
+                waiting.passed += 1;
+            }
             state.running.push(claim);
             state.lately.push_back(claim.client);
             if state.lately.len() > REMEMBERED {
@@ -187,7 +206,7 @@ mod tests {
     fn who_had_fewer_turns_goes_first_and_nobody_has_two_at_once() {
         let lately = VecDeque::from([client(1), client(1)]);
         let next = |waiting: &[Claim], running: &[Claim]| {
-            super::next(waiting.iter().copied(), running, &lately)
+            super::next(waiting.iter().map(|claim| (*claim, 0)), running, &lately)
         };
         assert_eq!(next(&[short(1), short(1), short(2)], &[]), Some(2));
         assert_eq!(next(&[short(1), short(1)], &[short(1)]), None);
@@ -197,12 +216,25 @@ mod tests {
     #[test]
     fn long_tries_come_after_short_ones_and_one_by_one() {
         let next = |waiting: &[Claim], running: &[Claim]| {
-            super::next(waiting.iter().copied(), running, &VecDeque::new())
+            super::next(
+                waiting.iter().map(|claim| (*claim, 0)),
+                running,
+                &VecDeque::new(),
+            )
         };
         assert_eq!(next(&[long(1), long(2), short(3)], &[]), Some(2));
         assert_eq!(next(&[long(1), long(2)], &[short(3)]), Some(0));
         assert_eq!(next(&[long(1)], &[long(2)]), None);
         assert_eq!(next(&[long(1), short(3)], &[long(2)]), Some(1));
+    }
+
+    #[test]
+    fn a_long_try_lets_so_many_go_before_and_no_more() {
+        let waiting = |passed| [(short(1), 0), (long(2), passed)];
+        let none = VecDeque::new();
+        assert_eq!(next(waiting(PATIENCE - 1), &[], &none), Some(0));
+        assert_eq!(next(waiting(PATIENCE), &[], &none), Some(1));
+        assert_eq!(next(waiting(PATIENCE), &[long(3)], &none), Some(0));
     }
 
     #[tokio::test]
@@ -250,7 +282,7 @@ mod tests {
                 let two_long = claim.kind == Try::Long && running.iter().any(|other| other.kind == Try::Long);
                 !two_long && running.iter().all(|other| other.client != claim.client)
             };
-            let chosen = next(waiting.iter().copied(), &running, &VecDeque::new());
+            let chosen = next(waiting.iter().map(|claim| (*claim, 0)), &running, &VecDeque::new());
             prop_assert_eq!(chosen.is_some(), waiting.iter().any(may));
             prop_assert!(chosen.is_none_or(|index| may(&waiting[index])));
         }

@@ -143,6 +143,16 @@ impl Gateway {
         self.child.id()
     }
 
+    /// A line of its `/proc/PID/status`, in megabytes.
+    pub fn megabytes(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("it runs");
+        let text = status.lines().find_map(|text| text.strip_prefix(line));
+        let number = text.and_then(|text| text.trim_start_matches(':').split_whitespace().next());
+        let kilobytes: u64 = number.expect("a line").parse().expect("a number");
+        kilobytes / 1024
+    }
+
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args([format!("-{name}"), self.child.id().to_string()])

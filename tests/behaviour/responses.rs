@@ -233,3 +233,32 @@ fn it_is_counted_as_every_endpoint_is() {
                   model=\"kiosk\",status=\"200\"} 1";
     assert!(metrics.contains(series), "{metrics}");
 }
+
+#[test]
+fn an_item_that_is_referred_to_counts_each_time() {
+    let gateway = Gateway::start();
+    let message = json!({"role": "user", "id": "msg_a", "content": "a".repeat(1_000_000)});
+    let mut input = vec![message];
+    input.extend(vec![json!({"type": "item_reference", "id": "msg_a"}); 2000]);
+    let before = gateway.megabytes("VmHWM");
+    let refused = gateway.respond(&json!({"input": input, "max_output_tokens": 1}));
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    let param = refused.json()["error"]["param"].clone();
+    assert!(
+        param
+            .as_str()
+            .is_some_and(|param| param.starts_with("input[")),
+        "{param}"
+    );
+    let grown = gateway.megabytes("VmHWM") - before;
+    assert!(grown < 80, "{grown} MB");
+}
+
+#[test]
+fn thoughts_alone_are_nothing_to_answer_to() {
+    let gateway = Gateway::start();
+    let thought = json!({"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]});
+    let refused = gateway.respond(&json!({"input": [thought]}));
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    assert_eq!(refused.json()["error"]["param"], "input");
+}

@@ -47,15 +47,6 @@ fn too_large() -> Value {
     })
 }
 
-/// A line of `/proc/PID/status`, in megabytes.
-fn megabytes(gateway: &Gateway, line: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("running");
-    let text = status.lines().find_map(|text| text.strip_prefix(line));
-    let kilobytes =
-        text.and_then(|text| text.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok());
-    kilobytes.unwrap_or(u64::MAX) / 1024
-}
-
 /// The processes that compile grammars.
 fn compilers(gateway: &Gateway) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).expect("running");
@@ -82,7 +73,7 @@ fn a_schema_that_would_end_the_compiler_is_refused_and_costs_little() {
     let null = json!({"type": "null"});
     let large = json!({"type": "object", "properties": named(1000, "k", &null), "required": names(1000, "k")});
     let cut = "é".repeat(200);
-    let before = megabytes(&gateway, "VmHWM");
+    let before = gateway.megabytes("VmHWM");
     for (name, schema) in [
         ("references", json!({"$ref": "#/$defs/a0", "$defs": links})),
         (
@@ -126,7 +117,7 @@ fn a_schema_that_would_end_the_compiler_is_refused_and_costs_little() {
         );
     }
     assert_eq!(ask(&gateway, &json!({"type": "object"})).status, 200);
-    let grown = megabytes(&gateway, "VmHWM") - before;
+    let grown = gateway.megabytes("VmHWM") - before;
     assert!(grown < 80, "{grown} MB");
 }
 

@@ -8,8 +8,6 @@ use serde_json::json;
 
 use crate::gateway::{Gateway, PATIENCE, Response, eventually, long_answer, question, read};
 
-const MEBIBYTE: usize = 1 << 20;
-
 /// Asks for an answer of some seven times `letters` bytes.
 fn ask_for_much(gateway: &Gateway, letters: usize) -> TcpStream {
     let body = json!({"prompt": "a".repeat(letters), "return_token_strs": true});
@@ -24,21 +22,12 @@ fn status(stream: &mut TcpStream) -> u16 {
     text.parse().expect("a status")
 }
 
-/// Bytes of memory that the process has.
-fn resident(gateway: &Gateway) -> usize {
-    let path = format!("/proc/{}/status", gateway.pid());
-    let text = std::fs::read_to_string(path).expect("Linux");
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
-    number.expect("a number") << 10
-}
-
 #[test]
 fn many_who_read_nothing_hold_little_and_others_are_answered() {
     // Two find room, each of the others waits some seconds for it.
     const SLOW: usize = 6;
     let gateway = Gateway::start();
-    let before = resident(&gateway);
+    let before = gateway.megabytes("VmRSS");
     let mut slow = Vec::new();
     for _ in 0..SLOW {
         let mut stream = ask_for_much(&gateway, 4_000_000);
@@ -50,12 +39,12 @@ fn many_who_read_nothing_hold_little_and_others_are_answered() {
     assert!(answered < SLOW, "nobody was refused");
     let refused = gateway.metric("edgellm_requests_rejected_total{model=\"\",reason=\"memory\"}");
     assert_ne!(refused, "0");
-    eventually("small", || resident(&gateway) < before + 130 * MEBIBYTE);
+    eventually("small", || gateway.megabytes("VmRSS") < before + 130);
     assert_eq!(gateway.chat(&question("hello")).status, 200);
     let some = read(ask_for_much(&gateway, 5_000));
     assert_eq!(some.status, 200, "a small answer needs no room");
     drop(slow);
-    eventually("given back", || resident(&gateway) < before + 90 * MEBIBYTE);
+    eventually("given back", || gateway.megabytes("VmRSS") < before + 90);
     assert_eq!(read(ask_for_much(&gateway, 4_000_000)).status, 200);
 }
 

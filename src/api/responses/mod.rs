@@ -71,7 +71,13 @@ pub(super) fn read_body(body: &[u8]) -> Result<(), ApiError> {
         age: std::time::Duration::ZERO,
     });
     let instructions = asked.echo.instructions.as_deref();
-    match conversation(&store, instructions, asked.previous, asked.input) {
+    match conversation(
+        &store,
+        usize::MAX,
+        instructions,
+        asked.previous,
+        asked.input,
+    ) {
         Ok(_) | Err(ApiError::PreviousResponseNotFound(_)) => Ok(()),
         Err(error) => Err(error),
     }
@@ -98,6 +104,7 @@ pub(super) async fn create(
     let entry = Arc::clone(find_model(&state, asked.model.as_deref())?);
     let (messages, input) = conversation(
         store,
+        2 * state.body_limit,
         asked.echo.instructions.as_deref(),
         asked.previous,
         asked.input,
@@ -137,11 +144,12 @@ pub(super) async fn create(
 /// The turns of a request, and the items that they are made of.
 fn conversation(
     store: &Store,
+    most_bytes: usize,
     instructions: Option<&str>,
     previous: Option<String>,
     given: Vec<Given>,
 ) -> Result<(Vec<Message>, Vec<Source>), ApiError> {
-    let mut turns = Turns::new(instructions);
+    let mut turns = Turns::new(instructions, most_bytes);
     let mut input = Input::default();
     if let Some(id) = previous {
         let Some(stored) = store.find(&id) else {
@@ -169,7 +177,12 @@ fn conversation(
         }
         input.add(source);
     }
-    Ok((turns.into_messages(), input.sources))
+    let messages = turns.into_messages();
+    if messages.is_empty() {
+        let message = "`input` holds nothing to answer to: add a message";
+        return Err(ApiError::invalid("input", message));
+    }
+    Ok((messages, input.sources))
 }
 
 /// Parameters by the names that they have here.

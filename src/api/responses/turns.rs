@@ -15,20 +15,34 @@ pub(super) struct Turns {
     /// Ids of the calls so far.
     calls: HashSet<String>,
     arguments: Arguments,
+    /// Bytes that items may have together, and those of the items so far.
+    most_bytes: usize,
+    bytes: usize,
 }
 
 impl Turns {
     /// Before anybody said anything.
-    pub(super) fn new(instructions: Option<&str>) -> Self {
+    pub(super) fn new(instructions: Option<&str>, most_bytes: usize) -> Self {
         let system = instructions.map(|text| Message::text(prompt::Role::System, text));
         Self {
             messages: system.into_iter().collect(),
+            most_bytes,
             ..Self::default()
         }
     }
 
     /// What was said next; it stands at `at` of the request.
     pub(super) fn add(&mut self, item: &Item, at: &str) -> Result<(), ApiError> {
+        // A reference takes a few bytes of a body, and may stand for megabytes, again and again.
+        self.bytes = self.bytes.saturating_add(item.size());
+        if self.bytes > self.most_bytes {
+            let most = self.most_bytes;
+            let message = format!(
+                "`{at}`: with it the conversation has more than {most} bytes, which no model here reads: \
+                 leave older items out"
+            );
+            return Err(ApiError::invalid(at, message));
+        }
         match item {
             Item::Message { role, content, .. } => {
                 let text = text(content);

@@ -29,7 +29,7 @@ fn refused(extra: Value) -> String {
 /// The turns of an input.
 fn turns(input: &Value) -> Result<Vec<prompt::Message>, ApiError> {
     let asked = with(json!({"input": input}))?;
-    let mut turns = Turns::new(Some("Be brief."));
+    let mut turns = Turns::new(Some("Be brief."), usize::MAX);
     for (index, given) in asked.input.iter().enumerate() {
         let Given::Item(item) = given else {
             panic!("no references here");

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::check::{ANNOTATIONS, resolve};
+use super::check::ANNOTATIONS;
+use super::reference::resolve;
 
 /// JSON Schema's types (`integer` is a number), as places of a [`Weight`].
 const TYPES: [&str; 6] = ["null", "boolean", "number", "string", "array", "object"];

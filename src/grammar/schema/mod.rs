@@ -6,6 +6,9 @@
 mod check;
 mod cost;
 mod finite;
+mod path;
+mod reference;
+mod strict;
 
 use std::fmt;
 
@@ -13,8 +16,9 @@ use serde_json::{Map, Value, json};
 
 #[cfg(test)]
 pub(super) use check::MOST_LEVELS;
-use check::{check, resolve_mut};
+use check::check;
 use finite::bound;
+use reference::resolve_mut;
 
 /// A schema that may be compiled.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,0 +1,98 @@
+//! Where in a schema something stands.
+
+use std::fmt;
+
+use super::Misfit;
+
+/// Characters of a name that are shown.
+const LONGEST_SHOWN: usize = 100;
+
+/// A place, by the steps that lead to it. It is written out only where something is wrong there: names come
+/// from clients, and a long one written out for each of many schemas would fill the memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Path<'p> {
+    parent: Option<&'p Path<'p>>,
+    step: Step<'p>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step<'p> {
+    Name(&'p str),
+    Index(usize),
+    /// Several at once, as they are written.
+    Steps(&'p str),
+}
+
+impl Path<'static> {
+    /// All of a schema.
+    pub(super) const ROOT: Self = Self {
+        parent: None,
+        step: Step::Steps(""),
+    };
+}
+
+impl<'p> Path<'p> {
+    /// What stands here under a name.
+    pub(super) fn under(&'p self, name: &'p str) -> Self {
+        self.then(Step::Name(name))
+    }
+
+    /// What stands at a place of the list here.
+    pub(super) fn at(&'p self, index: usize) -> Self {
+        self.then(Step::Index(index))
+    }
+
+    /// What several steps lead to, such as `.$defs.name`.
+    pub(super) fn behind(&'p self, steps: &'p str) -> Self {
+        self.then(Step::Steps(steps))
+    }
+
+    fn then(&'p self, step: Step<'p>) -> Self {
+        Self {
+            parent: Some(self),
+            step,
+        }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(formatter)?;
+        }
+        match self.step {
+            Step::Name(name) => write!(formatter, ".{}", shown(name)),
+            Step::Index(index) => write!(formatter, "[{index}]"),
+            Step::Steps(steps) => formatter.write_str(shown(steps)),
+        }
+    }
+}
+
+/// The beginning of a name that is longer than anybody reads.
+fn shown(name: &str) -> &str {
+    let end = name.char_indices().nth(LONGEST_SHOWN);
+    end.map_or(name, |(end, _)| &name[..end])
+}
+
+/// What is wrong with what stands at `path`.
+pub(super) fn misfit(path: &Path, why: impl Into<String>) -> Misfit {
+    Misfit {
+        path: path.to_string(),
+        why: why.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_written_as_its_steps_and_long_names_are_cut() {
+        let target = Path::ROOT.behind(".$defs.a");
+        let list = target.under("anyOf");
+        assert_eq!(list.at(3).to_string(), ".$defs.a.anyOf[3]");
+        assert_eq!(Path::ROOT.to_string(), "");
+        let long = "é".repeat(1000);
+        assert_eq!(Path::ROOT.under(&long).to_string().chars().count(), 101);
+    }
+}

@@ -1,0 +1,101 @@
+//! The rules of `strict`, which are those of OpenAI's guide "Structured model outputs".
+
+use serde_json::{Map, Value, json};
+
+use super::Misfit;
+use super::check::names;
+use super::path::{Path, misfit};
+
+/// Keywords of JSON Schema that `strict` does not know.
+const NOT_STRICT: [&str; 22] = [
+    "allOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "dependentRequired",
+    "dependentSchemas",
+    "dependencies",
+    "patternProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
+    "unevaluatedProperties",
+    "unevaluatedItems",
+    "contains",
+    "minContains",
+    "maxContains",
+    "uniqueItems",
+    "prefixItems",
+    "additionalItems",
+    "$dynamicRef",
+];
+/// One of these says what a strict schema is of.
+const SAYS_WHAT: [&str; 5] = ["type", "enum", "const", "anyOf", "$ref"];
+
+pub(super) fn strict_root(schema: &Value) -> Result<(), Misfit> {
+    let root = schema.as_object();
+    if root.is_none_or(|root| root.get("type") != Some(&json!("object"))) {
+        return Err(misfit(
+            &Path::ROOT,
+            "must have `\"type\": \"object\"` at its root",
+        ));
+    }
+    if root.is_some_and(|root| root.contains_key("anyOf")) {
+        return Err(misfit(&Path::ROOT, "must not have `anyOf` at its root"));
+    }
+    Ok(())
+}
+
+pub(super) fn strict_keywords(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    if let Some(keyword) = NOT_STRICT.iter().find(|key| object.contains_key(**key)) {
+        let why = format!("`{keyword}` is not permitted in a strict schema");
+        return Err(misfit(&path.under(keyword), why));
+    }
+    // An empty schema allows anything, which strict schemas never do.
+    if !SAYS_WHAT.iter().any(|key| object.contains_key(*key)) {
+        let why = "must have a `type`, or one of `enum`, `const`, `anyOf` and `$ref`";
+        return Err(misfit(path, why));
+    }
+    Ok(())
+}
+
+/// Every property is required, and no other may come.
+pub(super) fn strict_object(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    if object.get("additionalProperties") != Some(&Value::Bool(false)) {
+        let why = "`additionalProperties` must be there and be false in a strict schema";
+        return Err(misfit(&path.under("additionalProperties"), why));
+    }
+    let at = path.under("required");
+    if object
+        .get("required")
+        .is_some_and(|required| !required.is_array())
+    {
+        return Err(misfit(&at, "must be an array of names"));
+    }
+    let required = names(object.get("required"));
+    let properties = object.get("properties").and_then(Value::as_object);
+    let known = |name: &str| properties.is_some_and(|map| map.contains_key(name));
+    // The same one each time.
+    if let Some(name) = required.iter().filter(|name| !known(name)).min() {
+        return Err(misfit(
+            &at,
+            format!("`{name}` is not one of the properties"),
+        ));
+    }
+    let left_out = properties
+        .into_iter()
+        .flat_map(Map::keys)
+        .find(|name| !required.contains(&name.as_str()));
+    match left_out {
+        None => Ok(()),
+        Some(name) => Err(misfit(
+            &at,
+            format!(
+                "must name every property of a strict schema; `{name}` is missing \
+                 (an optional one has the type `[…, \"null\"]`)"
+            ),
+        )),
+    }
+}
