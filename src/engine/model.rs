@@ -1,5 +1,7 @@
 //! A loaded GGUF file: weights, vocabulary and what its metadata says.
 
+use std::borrow::Cow;
+use std::ffi::CStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -141,9 +143,13 @@ impl Model {
             if abort.load(Ordering::Relaxed) {
                 return LoadError::Abandoned;
             }
+            let reason = logs::last_error();
+            let reason = reason.unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
+            let architecture = source.metadata().text(c"general.architecture");
+            let architecture = architecture.map_or(Cow::Borrowed("unknown"), CStr::to_string_lossy);
             LoadError::Refused {
                 path: path.to_owned(),
-                reason: logs::last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned()),
+                reason: format!("{reason} (its architecture is `{architecture}`)"),
             }
         })?;
         let pieces = PieceTable::read(&weights);

@@ -3,7 +3,7 @@
 //! llguidance turns a grammar into a parser that says for every prefix of an answer which tokens
 //! may come next. [`Grammars`] compiles and remembers grammars for one vocabulary, [`Guide`] leads
 //! one answer. Both work and memory are bounded, because schemas come from clients: [`Schema::new`]
-//! refuses by name what would be too much, [`Turns`] says whose grammar is next, and a new one is
+//! refuses by name what would be too much, `turns` says whose grammar is next, and a new one is
 //! compiled behind a [`Wall`] before it is compiled here.
 
 mod caller;

@@ -144,7 +144,7 @@ fn where_they_are_hidden_nothing_was_cached() {
 fn several_prompts_together_tell_no_more_than_each_alone() {
     let gateway = Gateway::start();
     let texts: Vec<String> = (0..3)
-        .map(|number| format!("Shop {number}. {}", "Milk is in aisle four. ".repeat(32)))
+        .map(|number| format!("Shop {number}. {}", "Milk is in aisle four. ".repeat(28)))
         .collect();
     let ask = |prompt: Value| {
         let body = json!({"prompt": prompt, "max_tokens": 1}).to_string();
