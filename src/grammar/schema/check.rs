@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Misfit;
 use super::cost::{Growth, values};
+use super::finite::has_numbers;
 use super::path::{Path, misfit};
 use super::reference::{Target, place_of, resolve};
 use super::strict::{strict_keywords, strict_object, strict_root};
@@ -16,6 +17,8 @@ const DEEPEST: usize = 64;
 /// the compiler follows each reference once, and in the worst case all of them from within each
 /// other. [`super::super::compile::STACK`] is sized for it.
 pub(in crate::grammar) const MOST_LEVELS: usize = 4096;
+/// Each number is held to a range by a pattern of its own, which takes half a millisecond to make.
+const MOST_NUMBERS: usize = 1000;
 /// llguidance compares the patterns of `patternProperties` two by two: 16 patterns.
 const MOST_PATTERN_PAIRS: usize = 120;
 /// It also holds each pattern against each property.
@@ -88,6 +91,7 @@ pub(super) fn check(schema: &Value, strict: bool) -> Result<Vec<Target<'_>>, Mis
         properties: 0,
         enum_values: 0,
         pattern_pairs: 0,
+        numbers: 0,
         levels: levels(schema),
         checked: HashSet::new(),
         targets: Vec::new(),
@@ -137,6 +141,7 @@ struct Check<'s> {
     properties: usize,
     enum_values: u64,
     pattern_pairs: usize,
+    numbers: usize,
     levels: usize,
     /// By address: what a reference leads to may stand where a schema stands anyway.
     checked: HashSet<*const Value>,
@@ -177,6 +182,7 @@ impl<'s> Check<'s> {
         }
         self.reference(object, path)?;
         types(object, path)?;
+        self.numbers(object, path)?;
         counts(object, path)?;
         divisor(object, path)?;
         optional(object, path)?;
@@ -259,6 +265,15 @@ impl<'s> Check<'s> {
         let required = names(object.get("required"));
         let more = required.iter().filter(|name| !is_declared(name)).count();
         self.count_properties(more, &path.under("required"))
+    }
+
+    fn numbers(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+        self.numbers += usize::from(has_numbers(object));
+        if self.numbers > MOST_NUMBERS {
+            let why = format!("is beyond the {MOST_NUMBERS}th number of the schema");
+            return Err(misfit(path, why));
+        }
+        Ok(())
     }
 
     /// A bound on what `patternProperties` cost.

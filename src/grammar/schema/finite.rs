@@ -33,13 +33,7 @@ pub(super) fn bound(schema: &mut Value) {
     match schema {
         Value::Array(list) => list.iter_mut().for_each(bound),
         Value::Object(object) => {
-            let is_number = |kind: &Value| kind == "number" || kind == "integer";
-            let has_numbers = match object.get("type") {
-                Some(Value::Array(kinds)) => kinds.iter().any(is_number),
-                Some(kind) => is_number(kind),
-                None => false,
-            };
-            if has_numbers {
+            if has_numbers(object) {
                 let (least, most) = (
                     ["minimum", "exclusiveMinimum"],
                     ["maximum", "exclusiveMaximum"],
@@ -61,6 +55,16 @@ pub(super) fn bound(schema: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// Whether an instance may be a number, of which something is said.
+pub(super) fn has_numbers(object: &Map<String, Value>) -> bool {
+    let is_number = |kind: &Value| kind == "number" || kind == "integer";
+    match object.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().any(is_number),
+        Some(kind) => is_number(kind),
+        None => false,
     }
 }
 

@@ -256,6 +256,10 @@ mod tests {
             })
         };
         at_most(312, matched);
+        at_most(
+            1000,
+            |count| json!({"prefixItems": vec![json!({"type": "integer"}); count]}),
+        );
         at_most(1000, |count| json!({"enum": strings(count)}));
         at_most(999, |count| json!({"const": strings(count)}));
         at_most(64, |count| {
