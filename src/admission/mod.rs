@@ -61,6 +61,17 @@ pub struct Refusal {
     pub retry_after: Duration,
 }
 
+impl Refusal {
+    /// For want of memory that others hold: they give it back within seconds.
+    #[must_use]
+    pub const fn memory() -> Self {
+        Self {
+            reason: Reason::Memory,
+            retry_after: Duration::from_secs(5),
+        }
+    }
+}
+
 /// What a decision depends on.
 #[derive(Debug, Clone, Copy)]
 struct State {

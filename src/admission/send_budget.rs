@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Reason, Refusal};
+use super::Refusal;
 
 /// Bytes of an answer that may wait without a reservation: some hundred tokens, without likelihoods.
 pub const FREE: usize = 128 << 10;
 
-/// How long an answer that is made waits for room, and when its client may ask again.
+/// How long an answer that is made waits for room.
 const PATIENCE: Duration = Duration::from_secs(5);
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Bytes that all answers may reserve together. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -74,10 +73,7 @@ impl SendBudget {
         if let Some(reservation) = self.try_reserve(bytes) {
             return Ok(reservation);
         }
-        let refusal = Refusal {
-            reason: Reason::Memory,
-            retry_after: RETRY_AFTER,
-        };
+        let refusal = Refusal::memory();
         let _queued = Queued::enter(&self.0, bytes).ok_or(refusal)?;
         let room = async {
             loop {
@@ -237,6 +233,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::admission::Reason;
 
     #[test]
     fn what_is_reserved_is_given_back_and_never_more_than_there_is() {

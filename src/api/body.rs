@@ -13,7 +13,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::admission::{ClientId, Reason, Refusal};
+use crate::admission::{ClientId, Refusal};
 use crate::engine::return_freed_soon;
 
 use super::access::client;
@@ -24,9 +24,8 @@ use super::values::{Counted, MOST_IN_BODY, count};
 /// Larger bodies are parsed and checked off the runtime's threads, and take their memory from a
 /// common store.
 const LARGE: usize = 64 << 10;
-/// How long a large body waits for memory that others have, and when its client may try again.
+/// How long a large body waits for memory that others have.
 const PATIENCE: Duration = Duration::from_secs(5);
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A body of type `T`, and the request that it came with.
 #[derive(Debug)]
@@ -46,13 +45,12 @@ pub(super) struct Arrival {
 #[derive(Debug, Default)]
 pub(super) struct LargeBody {
     _memory: Vec<OwnedSemaphorePermit>,
-    _turn: Option<OwnedSemaphorePermit>,
-    is_large: bool,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for LargeBody {
     fn drop(&mut self) {
-        if self.is_large {
+        if self.turn.is_some() {
             return_freed_soon();
         }
     }
@@ -113,8 +111,7 @@ pub(super) async fn read_json<W: Wire, T: Send + 'static>(
     let memory = LargeBody {
         _memory: memory,
         // The semaphore is never closed.
-        _turn: Arc::clone(&state.large_values).acquire_owned().await.ok(),
-        is_large: true,
+        turn: Arc::clone(&state.large_values).acquire_owned().await.ok(),
     };
     // What it holds goes along: the parsing goes on when the client has left.
     let parsed = tokio::task::spawn_blocking(move || {
@@ -189,10 +186,7 @@ async fn read(
                 Ok(room) => permits.extend(room.ok()),
                 // Each keeps what it has while it waits for more: somebody has to give up.
                 Err(_) => {
-                    refusal = Some(ApiError::Refused(Refusal {
-                        reason: Reason::Memory,
-                        retry_after: RETRY_AFTER,
-                    }));
+                    refusal = Some(ApiError::Refused(Refusal::memory()));
                 }
             }
             patience = patience.saturating_sub(began.elapsed());
@@ -320,6 +314,7 @@ pub(super) use only_objects;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Reason;
     use futures_util::{FutureExt, StreamExt};
     use serde::Deserialize;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::admission::{Reason, Refusal};
+use crate::admission::Refusal;
 use crate::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Watch};
 use crate::pool::Loaded;
 use crate::prompt::{calls, opened_calls};
@@ -12,8 +12,6 @@ use super::error::ApiError;
 
 /// How long to look for the schema that is to blame.
 const LONGEST_BLAME: Duration = Duration::from_millis(300);
-/// When to try again where the system had no process or thread to give.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What is to hold an answer to its form.
 pub(super) struct Outline {
@@ -73,10 +71,7 @@ pub(super) async fn guide(
     let guide = match grammars.guide(&outline.grammar, caller).await {
         Ok(guide) => guide,
         Err(GrammarError::Unavailable) => {
-            return Err(ApiError::Refused(Refusal {
-                reason: Reason::Memory,
-                retry_after: RETRY_AFTER,
-            }));
+            return Err(ApiError::Refused(Refusal::memory()));
         }
         // Nobody reads it.
         Err(GrammarError::Abandoned) => return Err(ApiError::Internal),

@@ -19,11 +19,13 @@ pub(super) const MOST_IN_ARGUMENTS: usize = 50_000;
 pub(super) enum Counted {
     /// Every value and every name of one.
     All,
-    /// The same but for numbers in lists that the outermost object has: tokens, which take eight bytes each.
+    /// The same but for numbers in lists that the outermost object has: tokens, which take eight bytes
+    /// each.
     AllButTokens,
 }
 
-/// At least the values and names in a text that should be JSON, at most twice as many. Where it is none, its parser will say so.
+/// At least the values and names in a text that should be JSON, at most twice as many. Where it is none,
+/// its parser will say so.
 pub(super) fn count(json: &[u8], counted: Counted) -> usize {
     let mut count = 0;
     // Those that are open.

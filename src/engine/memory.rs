@@ -25,8 +25,8 @@ pub fn return_large_blocks() {
     let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
 }
 
-/// Gives the system what was freed, a moment later, on a thread of its own and once for all who ask meanwhile: it takes up to
-/// some milliseconds.
+/// Gives the system what was freed, a moment later, on a thread of its own and once for all who ask
+/// meanwhile: it takes up to some milliseconds.
 pub fn return_freed_soon() {
     /// What is freed together is freed within it.
     const MOMENT: Duration = Duration::from_millis(250);
