@@ -124,6 +124,7 @@ fn benches(criterion: &mut Criterion) {
                 Attention::Flash
             }
         }),
+        deterministic: false,
     };
     let model = Model::load(&path, &Arc::new(AtomicBool::new(false))).expect("a model");
     let mut group = criterion.benchmark_group("a token for each of so many sequences");

@@ -53,6 +53,7 @@ impl Engine for IdleEngine {
             row_group: 1,
             crowd_cells: None,
             most_copied: usize::MAX,
+            exact_block: None,
             vocabulary: VOCABULARY,
             shares_prefixes: true,
         }
@@ -116,6 +117,7 @@ fn busy(sequences: usize, metrics: &ModelMetrics) -> (Scheduler<IdleEngine>, Vec
         target_inter_token: Duration::from_millis(150),
         speculation: true,
         parked_bytes: 1 << 20,
+        deterministic: false,
     };
     let ids = u32::try_from(sequences).unwrap_or(u32::MAX);
     let engine = IdleEngine::new(ids);

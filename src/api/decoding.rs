@@ -125,6 +125,11 @@ impl Sampling {
         }
     }
 
+    /// Whether the same answer is expected each time, where this is the temperature.
+    pub(super) fn repeats(&self, temperature: f32) -> bool {
+        self.seed.is_some() || temperature <= 0.0
+    }
+
     /// Of choice `choice`, whose draws are its own; `seed` is used when the request has none.
     pub(super) fn resolve(
         &self,

@@ -187,11 +187,13 @@ async fn prepare(
         for choice in 0..choices {
             let (sender, events) = channel(max_tokens, &state.send_budget);
             let progress = Arc::new(QueueProgress::default());
+            let sampling = decoding.sampling.resolve(defaults, seed, choice);
             let job = Job {
                 progress: Arc::clone(&progress),
                 prompt: Arc::clone(&prompt.tokens),
                 max_tokens,
-                sampling: decoding.sampling.resolve(defaults, seed, choice),
+                repeats: decoding.sampling.repeats(sampling.temperature),
+                sampling,
                 guide: guide.clone(),
                 logprobs: decoding.logprobs,
                 prompt_logprobs: decoding.prompt_logprobs,

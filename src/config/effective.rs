@@ -85,7 +85,7 @@ fn server(server: &Server) -> Lines<11> {
     ]
 }
 
-fn model(model: &Model) -> Lines<6> {
+fn model(model: &Model) -> Lines<7> {
     let Model {
         path,
         id,
@@ -93,6 +93,7 @@ fn model(model: &Model) -> Lines<6> {
         max_running,
         threads,
         attention,
+        deterministic,
     } = model;
     [
         ("path", quoted(&absolute(path))),
@@ -101,6 +102,7 @@ fn model(model: &Model) -> Lines<6> {
         ("max_running", max_running.to_string()),
         ("threads", threads.map_or(0, NonZeroU32::get).to_string()),
         ("attention", quoted(attention.as_str())),
+        ("deterministic", deterministic.to_string()),
     ]
 }
 

@@ -10,7 +10,7 @@ use ::config::{Config, ConfigBuilder, Map, Value, ValueKind};
 
 use super::layer::{Layer, Reader};
 use super::schema::{Fallback, Key, Kind, MODELS};
-use super::{ConfigError, Mistake, Settings, governor};
+use super::{Attention, ConfigError, Mistake, Model, Settings, governor};
 
 /// Merges what the reader has read.
 pub(super) fn settings(reader: Reader) -> Result<Settings, ConfigError> {
@@ -43,12 +43,24 @@ fn assemble(
     distinct_ids(&models, mistakes);
     let governor = merged.get("governor")?;
     governor::check(&governor, mistakes);
+    let models: Vec<Model> = models
+        .into_iter()
+        .map(|model| Value::new(None, model).try_deserialize())
+        .collect::<Result<_, _>>()?;
+    for (index, model) in models.iter().enumerate() {
+        if model.deterministic && model.attention == Attention::Flash {
+            mistakes.push(Mistake::Contradiction {
+                key: format!("{}.attention", entry_name(index)),
+                found: model.attention.as_str().to_owned(),
+                expected: "\"plain\" or \"auto\" with models.deterministic: flash rounds by the size \
+                           of the batch"
+                    .to_owned(),
+            });
+        }
+    }
     Ok(Settings {
         server: merged.get("server")?,
-        models: models
-            .into_iter()
-            .map(|model| Value::new(None, model).try_deserialize())
-            .collect::<Result<_, _>>()?,
+        models,
         scheduler: merged.get("scheduler")?,
         admission: merged.get("admission")?,
         governor,

@@ -157,6 +157,12 @@ pub const MODELS: Section = Section {
             default: Fallback::Text("auto"),
             doc: "plain decodes faster where attention is most of the work, flash reads prompts faster; auto chooses.",
         },
+        Key {
+            name: "deterministic",
+            kind: Kind::Flag,
+            default: Fallback::Flag(false),
+            doc: "Whether a request has the same answer bit by bit whatever else is asked; it takes plain attention and is slower.",
+        },
     ],
 };
 

@@ -79,6 +79,8 @@ pub struct Model {
     pub threads: Option<NonZeroU32>,
     /// How attention is computed.
     pub attention: Attention,
+    /// Whether an answer is the same whatever else is asked meanwhile.
+    pub deterministic: bool,
 }
 
 /// Two ways to the same numbers, but for rounding.

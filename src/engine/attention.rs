@@ -138,6 +138,11 @@ pub(super) fn attention(options: EngineOptions, weight: Weight) -> Attention {
     } else {
         Attention::Flash
     };
+    let suits = if options.deterministic {
+        Attention::Plain
+    } else {
+        suits
+    };
     options.attention.unwrap_or(suits)
 }
 
@@ -155,6 +160,7 @@ mod tests {
             threads_a_bank: 1,
             memory: 0,
             attention: None,
+            deterministic: false,
         };
         let kiosk = Weight {
             heads: 4,
@@ -186,6 +192,11 @@ mod tests {
             ..options
         };
         assert_eq!(attention(large, kiosk), Attention::Flash);
+        let deterministic = EngineOptions {
+            deterministic: true,
+            ..large
+        };
+        assert_eq!(attention(deterministic, qwen2_5_0_5b), Attention::Plain);
         let chosen = EngineOptions {
             attention: Some(Attention::Plain),
             ..large

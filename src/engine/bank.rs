@@ -16,6 +16,13 @@ const ROW_GROUP: usize = 4;
 /// For so long it is tried out whether it does that.
 const TRIAL: Duration = Duration::from_millis(500);
 const TRIALS: u32 = 3;
+/// Sizes of batches that are compared with all their rows at once: fewer than the kernels' tiles, as
+/// many, and some that leave rows over.
+const COMPARED: [usize; 8] = [2, 3, 4, 5, 6, 7, 8, 13];
+/// Rows of a block where their number matters.
+const BLOCK: usize = 32;
+/// Rows that a batch takes in any case: enough for a block, and for what is compared.
+const LEAST_ROWS: u32 = 48;
 
 /// A context with a unified KV cache; sequences are `0..options.sequences` in each.
 #[derive(Debug)]
@@ -25,6 +32,13 @@ pub(super) struct Bank<'model> {
     rows: Vec<Row>,
     /// The sequence of rows that nobody asked for; without cells in between.
     filler: SeqId,
+    /// Rows that llama.cpp computes together at most.
+    rows_at_once: usize,
+    /// Where a sequence that is alone is computed in blocks: see
+    /// [`Shape::exact_block`](super::Shape).
+    block: Option<usize>,
+    /// Logits of the first rows of the last batch, which llama.cpp does not have any more.
+    earlier: Vec<Vec<f32>>,
 }
 
 impl<'model> Bank<'model> {
@@ -38,8 +52,8 @@ impl<'model> Bank<'model> {
         let mut params = unsafe { llama_context_default_params() };
         // llama.cpp rounds up in any case, but cuts the batch to what stands here before.
         params.n_ctx = options.cells.next_multiple_of(256);
-        params.n_batch = options.batch_rows;
-        params.n_ubatch = options.batch_rows.min(attention.rows_at_once());
+        params.n_batch = options.batch_rows.max(LEAST_ROWS);
+        params.n_ubatch = params.n_batch.min(attention.rows_at_once());
         params.n_seq_max = options.sequences + 1;
         params.kv_unified = true;
         params.flash_attn_type = attention.policy();
@@ -51,6 +65,9 @@ impl<'model> Bank<'model> {
             context,
             rows: Vec::new(),
             filler: SeqId(options.sequences),
+            rows_at_once: params.n_ubatch as usize,
+            block: None,
+            earlier: Vec::new(),
         };
         // The first one waits until the weights are read from the disk.
         bank.try_out(1)?;
@@ -89,6 +106,53 @@ impl<'model> Bank<'model> {
         Ok(if is_grouped { ROW_GROUP } else { 1 })
     }
 
+    /// See [`Shape::exact_block`](super::Shape), by comparing batches of several sizes bit by bit.
+    /// It does not depend on time: each start of the server finds the same.
+    pub(super) fn exact_block(&mut self, vocabulary: usize) -> Result<usize, LoadError> {
+        let all: usize = COMPARED.iter().sum();
+        let is_invariant = self.batch_rows() >= all
+            && self.cells() >= all
+            && self.rows_at_once >= all
+            && self.read(&[all], vocabulary)? == self.read(&COMPARED, vocabulary)?;
+        let block = if is_invariant { 1 } else { BLOCK };
+        self.compute_in_blocks(Some(block));
+        Ok(block)
+    }
+
+    /// Lets a sequence that is alone be computed as [`Bank::exact_block`] found to be exact.
+    pub(super) fn compute_in_blocks(&mut self, block: Option<usize>) {
+        self.block = block.filter(|block| *block > 1);
+    }
+
+    /// The logits, as bits, of a text that is read in batches of these sizes.
+    fn read(&mut self, batches: &[usize], vocabulary: usize) -> Result<Vec<u32>, LoadError> {
+        let mut bits = Vec::new();
+        let mut position = 0;
+        for &rows in batches {
+            self.rows.clear();
+            for _ in 0..rows {
+                self.rows.push(Row {
+                    // Neighbours are different tokens, none of them one of the first, which are
+                    // often control tokens.
+                    token: Token(i32::try_from(vocabulary / 2 + position * 7 % 97).unwrap_or(0)),
+                    position: u32::try_from(position).unwrap_or(u32::MAX),
+                    sequence: self.filler,
+                    logits: true,
+                });
+                position += 1;
+            }
+            (self.context.decode(&self.rows))
+                .map_err(|error| LoadError::Context(Some(error.to_string())))?;
+            for row in 0..rows {
+                bits.extend(self.context.logits(row).iter().map(|logit| logit.to_bits()));
+            }
+        }
+        self.truncate(self.filler, 0);
+        self.rows.clear();
+        self.give_back();
+        Ok(bits)
+    }
+
     /// How long it takes to compute so many tokens for nobody.
     fn try_out(&mut self, rows: usize) -> Result<Duration, LoadError> {
         self.rows.clear();
@@ -121,7 +185,13 @@ impl<'model> Bank<'model> {
     /// Computes what was added, which fits into one batch, and stores its cells; best are whole
     /// groups of so many.
     pub(super) fn decode(&mut self, group: usize) -> Result<(), DecodeError> {
-        let (rows, filling) = (self.rows.len(), missing_in_group(self.rows.len(), group));
+        self.earlier.clear();
+        if let Some(block) = self.block
+            && self.rows.windows(2).all(|rows| rows[0].sequence == rows[1].sequence)
+        {
+            return self.decode_blocks(block);
+        }
+        let (rows, filling) = (self.rows.len(), self.filling(group));
         let mut result = Err(DecodeError::NoCells);
         if filling > 0 && rows + filling <= self.batch_rows() {
             let outputs = self.rows.iter().filter(|row| row.logits).count();
@@ -138,6 +208,38 @@ impl<'model> Bank<'model> {
         result
     }
 
+    /// Computes the rows of one sequence, each block for itself.
+    fn decode_blocks(&mut self, block: usize) -> Result<(), DecodeError> {
+        let rows = std::mem::take(&mut self.rows);
+        let begins = |row: &Row| (row.position as usize).is_multiple_of(block);
+        let mut parts = rows.chunk_by(|_, next| !begins(next)).peekable();
+        let mut result = Ok(());
+        while let Some(part) = parts.next()
+            && result.is_ok()
+        {
+            result = self.context.decode(part);
+            if result.is_ok() && parts.peek().is_some() {
+                let logits = |(place, row): (usize, &Row)| match row.logits {
+                    true => self.context.logits(place).to_vec(),
+                    false => Vec::new(),
+                };
+                self.earlier.extend(part.iter().enumerate().map(logits));
+            }
+        }
+        self.rows = rows;
+        self.rows.clear();
+        result
+    }
+
+    /// Rows to add that nobody asked for: those that make whole groups, and one where a row would be
+    /// left over that is computed by itself, which rounds otherwise.
+    fn filling(&self, group: usize) -> usize {
+        let rows = self.rows.len();
+        let filling = missing_in_group(rows, group);
+        let is_left_over = rows > self.rows_at_once && rows % self.rows_at_once == 1;
+        filling.max(usize::from(is_left_over))
+    }
+
     /// Adds rows that nobody asked for, `outputs` of them with logits.
     fn fill(&mut self, rows: usize, outputs: usize) {
         let filler = self.filler;
@@ -151,7 +253,10 @@ impl<'model> Bank<'model> {
 
     /// Logits of row `row` of the last batch.
     pub(super) fn logits(&self, row: usize) -> &[f32] {
-        self.context.logits(row)
+        match self.earlier.get(row) {
+            Some(logits) => logits,
+            None => self.context.logits(row - self.earlier.len()),
+        }
     }
 
     pub(super) fn share(&mut self, from: SeqId, to: SeqId, length: usize) {

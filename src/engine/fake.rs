@@ -3,6 +3,9 @@
 //! The next token is a fixed function of the whole history of a sequence, so
 //! that a lost, doubled or misplaced cell changes the text; rows that do not
 //! continue their sequence are a bug of the caller and panic.
+//!
+//! One that [rounds](FakeEngine::rounding) decides by what llama.cpp's rounding depends on as well:
+//! where cells lie, and whether a row was computed by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +18,8 @@ pub struct FakeEngine {
     /// How many of the last tokens decide on the next one.
     memory: usize,
     /// What each sequence holds: tokens and the cells they lie in, which may be shared.
-    histories: BTreeMap<SeqId, Vec<(Token, u64)>>,
-    next_cell: u64,
+    histories: BTreeMap<SeqId, Vec<Cell>>,
+    rounds: bool,
     outputs: BTreeMap<usize, Vec<f32>>,
     /// Decodes so far that were computed.
     pub decodes: usize,
@@ -28,6 +31,15 @@ pub struct FakeEngine {
     pub given_back: usize,
 }
 
+/// A token of a sequence, where it lies in its bank, and how it was computed there, which counts if the
+/// engine rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Cell {
+    place: usize,
+    token: Token,
+    value: u64,
+}
+
 impl FakeEngine {
     /// An engine with nothing in its cache.
     #[must_use]
@@ -36,7 +48,7 @@ impl FakeEngine {
             shape,
             memory: usize::MAX,
             histories: BTreeMap::new(),
-            next_cell: 0,
+            rounds: false,
             outputs: BTreeMap::new(),
             decodes: 0,
             rows: 0,
@@ -54,6 +66,15 @@ impl FakeEngine {
         }
     }
 
+    /// One whose answers tell where cells lay and how rows were batched.
+    #[must_use]
+    pub fn rounding(shape: Shape) -> Self {
+        Self {
+            rounds: true,
+            ..Self::new(shape)
+        }
+    }
+
     /// Cells in use, each counted once.
     #[must_use]
     pub fn used(&self) -> usize {
@@ -63,12 +84,20 @@ impl FakeEngine {
     }
 
     fn used_in(&self, bank: usize) -> usize {
+        self.places_in(bank).len()
+    }
+
+    fn places_in(&self, bank: usize) -> BTreeSet<usize> {
         let histories = self.histories.iter();
         let here = histories.filter(|(sequence, _)| self.shape.bank(**sequence) == bank);
-        let cells: BTreeSet<u64> = here
-            .flat_map(|(_, history)| history.iter().map(|(_, cell)| *cell))
-            .collect();
-        cells.len()
+        here.flat_map(|(_, history)| history.iter().map(|cell| cell.place))
+            .collect()
+    }
+
+    /// The first places of a bank that are free, as llama.cpp takes them.
+    fn free_places(&self, bank: usize) -> impl Iterator<Item = usize> + use<> {
+        let used = self.places_in(bank);
+        (0..).filter(move |place| !used.contains(place))
     }
 
     /// Whether a bank could hold so many cells more; of all together it takes no notice.
@@ -81,28 +110,34 @@ impl FakeEngine {
     pub fn continuation(&self, prompt: &[Token], count: usize) -> Vec<Token> {
         let mut history = prompt.to_vec();
         for _ in 0..count {
-            history.push(self.next(&history));
+            history.push(self.next(history.iter().map(|token| number(*token))));
         }
         history.split_off(prompt.len())
     }
 
-    /// FNV-1a over what is remembered, reduced to the vocabulary; never the last token, which
-    /// ends answers.
-    fn next(&self, history: &[Token]) -> Token {
-        let remembered = &history[history.len().saturating_sub(self.memory)..];
-        let hash = remembered
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, token| {
-                (hash ^ u64::from(token.0.unsigned_abs())).wrapping_mul(0x0100_0000_01b3)
-            });
+    /// Reduced to the vocabulary; never the last token, which ends answers.
+    fn next(&self, history: impl DoubleEndedIterator<Item = u64> + ExactSizeIterator) -> Token {
+        let forgotten = history.len().saturating_sub(self.memory);
+        let hash = hash(history.skip(forgotten));
         let choices = u64::try_from(self.shape.vocabulary - 1).unwrap_or(1);
         Token(i32::try_from((hash >> 20) % choices).unwrap_or(0))
     }
 }
 
-/// The tokens of a sequence; a cell takes a byte.
+fn number(token: Token) -> u64 {
+    u64::from(token.0.unsigned_abs())
+}
+
+/// FNV-1a.
+fn hash(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0xcbf2_9ce4_8422_2325, |hash, number| {
+        (hash ^ number).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The cells of a sequence, in the order in which they lay; a cell takes a byte.
 #[derive(Debug)]
-pub struct CopiedTokens(Vec<Token>);
+pub struct CopiedTokens(Vec<(usize, Cell)>);
 
 impl Copied for CopiedTokens {
     fn bytes(&self) -> usize {
@@ -119,33 +154,51 @@ impl Engine for FakeEngine {
 
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         assert!(!rows.is_empty(), "an empty batch");
-        assert!(rows.len() <= self.shape.batch_rows, "too many rows");
         let rows_in = |bank| {
             let is_here = |row: &&Row| self.shape.bank(row.sequence) == bank;
             rows.iter().filter(is_here).count()
         };
+        let batch_rows = self.shape.batch_rows;
         let mut banks = 0..self.shape.banks as usize;
+        assert!(
+            banks.clone().all(|bank| rows_in(bank) <= batch_rows),
+            "too many rows"
+        );
         if !banks.all(|bank| self.has_room(bank, rows_in(bank))) {
             return Err(DecodeError::NoCells);
         }
         self.outputs.clear();
         self.decodes += 1;
         self.rows += rows.len();
+        let places = |bank: usize| self.free_places(bank);
+        let mut free: Vec<_> = (0..self.shape.banks as usize).map(places).collect();
+        let single: Vec<bool> = (0..free.len()).map(|bank| rows_in(bank) == 1).collect();
         for (index, row) in rows.iter().enumerate() {
             let bank = self.shape.bank(row.sequence);
             assert!(bank < self.shape.banks as usize, "no such sequence");
+            let place = free[bank].next().unwrap_or_default();
             let history = self.histories.entry(row.sequence).or_default();
             assert_eq!(
                 history.len(),
                 row.position as usize,
                 "row does not continue its sequence"
             );
-            history.push((row.token, self.next_cell));
-            self.next_cell += 1;
+            let seen = history.iter().map(|cell| cell.value ^ cell.place as u64);
+            let computed = [number(row.token), place as u64, single[bank].into()];
+            let value = hash(seen.chain(computed));
+            history.push(Cell {
+                place,
+                token: row.token,
+                value,
+            });
             if row.logits {
                 let mut logits = vec![0.0; self.shape.vocabulary];
-                let tokens: Vec<Token> = history.iter().map(|(token, _)| *token).collect();
-                let likely = self.next(&tokens);
+                let history = &self.histories[&row.sequence];
+                let likely = if self.rounds {
+                    self.next(history.iter().map(|cell| cell.value))
+                } else {
+                    self.next(history.iter().map(|cell| number(cell.token)))
+                };
                 logits[usize::try_from(likely.0).unwrap_or(0)] = 10.0;
                 self.outputs.insert(index, logits);
             }
@@ -173,8 +226,9 @@ impl Engine for FakeEngine {
     fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<CopiedTokens> {
         assert!(length <= self.shape.most_copied, "too much to copy");
         let history = self.histories.get(&sequence)?[..length].iter();
-        let tokens = history.map(|(token, _)| *token).collect();
-        Some(CopiedTokens(tokens))
+        let mut cells: Vec<_> = history.copied().enumerate().collect();
+        cells.sort_by_key(|(_, cell)| cell.place);
+        Some(CopiedTokens(cells))
     }
 
     fn copy_in(&mut self, copied: &CopiedTokens, to: SeqId) -> bool {
@@ -182,9 +236,12 @@ impl Engine for FakeEngine {
         if !self.has_room(self.shape.bank(to), copied.0.len()) {
             return false;
         }
-        let cells = (self.next_cell..).zip(&copied.0);
-        let history = cells.map(|(cell, token)| (*token, cell)).collect();
-        self.next_cell += copied.0.len() as u64;
+        let places = self.free_places(self.shape.bank(to)).zip(&copied.0);
+        let mut history: Vec<_> = places
+            .map(|(place, (position, cell))| (*position, Cell { place, ..*cell }))
+            .collect();
+        history.sort_by_key(|(position, _)| *position);
+        let history = history.into_iter().map(|(_, cell)| cell).collect();
         self.histories.insert(to, history);
         self.copied_in += copied.0.len();
         true

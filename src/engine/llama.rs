@@ -26,6 +26,9 @@ pub struct EngineOptions {
     pub memory: u64,
     /// How attention is computed; `None` is what suits the model.
     pub attention: Option<Attention>,
+    /// Whether a sequence is to come out the same whatever else there is: see
+    /// [`Shape::exact_block`], which is none without plain attention.
+    pub deterministic: bool,
 }
 
 /// A llama.cpp context for each bank of the KV cache; it borrows its model and belongs to one
@@ -53,14 +56,22 @@ impl<'model> LlamaEngine<'model> {
         // Those compute the rows of different sequences apart: rows to fill up would be in the way.
         let is_apart = weights.is_recurrent() || weights.is_hybrid();
         let row_group = if is_apart { 1 } else { bank.row_group()? };
-        let (cells, batch_rows) = (bank.cells(), bank.batch_rows());
+        let batch_rows = bank.batch_rows().min(options.batch_rows as usize);
+        let cells = bank.cells();
         let vocabulary = model.info().vocabulary;
+        let exact_block = match attention {
+            Attention::Plain => Some(bank.exact_block(vocabulary)?),
+            Attention::Flash => None,
+        };
         let bytes = kv_cache_bytes(model, cells)
             .map(|cache| cache + weight.buffer_bytes(options, vocabulary));
         let mut banks = vec![bank];
         for _ in 1..attention.banks(bytes, options.memory) {
             match Bank::new(model, options, attention) {
-                Ok(bank) => banks.push(bank),
+                Ok(mut bank) => {
+                    bank.compute_in_blocks(exact_block);
+                    banks.push(bank);
+                }
                 Err(error) => {
                     // What was left for the last one may be wanted for something else.
                     banks.truncate(banks.len().max(2) - 1);
@@ -84,6 +95,7 @@ impl<'model> LlamaEngine<'model> {
             row_group,
             crowd_cells: weight.crowd_cells(attention),
             most_copied: weight.most_copied(attention),
+            exact_block,
             vocabulary,
             shares_prefixes: model.info().shares_prefixes,
         };
@@ -204,6 +216,7 @@ mod tests {
             threads_a_bank: 1,
             memory: 1 << 30,
             attention: None,
+            deterministic: false,
         };
         (model, options)
     }
@@ -316,6 +329,44 @@ mod tests {
             engine.decode(&last).expect("computed");
             assert_near(&expected, engine.logits(0));
         }
+    }
+
+    #[test]
+    fn alone_in_its_bank_a_sequence_comes_out_bit_for_bit() {
+        let mut all = Vec::new();
+        for (threads, threads_a_bank) in THREADS {
+            let (model, options) = kiosk(1024);
+            let options = EngineOptions {
+                batch_rows: 512,
+                threads,
+                threads_a_bank,
+                ..options
+            };
+            let mut engine = LlamaEngine::new(&model, options).expect("contexts");
+            let block = engine.shape().exact_block.expect("attention is plain");
+            let sequences = engine.shape().sequences;
+            // At once, in batches of several sizes, and beside what is computed in another bank; then a
+            // row by itself.
+            for (bank, chunks) in [(0, &[129_u32][..]), (0, &[2, 64, 63]), (3, &[33, 96])] {
+                let sequence = bank * sequences + 2;
+                let mut position = 0;
+                for chunk in chunks {
+                    let chunk = chunk.next_multiple_of(u32::try_from(block).expect("small"));
+                    let end = 129.min(position + chunk);
+                    let token = |position| i32::try_from(300 + position).expect("small");
+                    let mut batch = at(position, rows(sequence, token(position)..token(end)));
+                    batch.extend(rows(5 * sequences, 900..907));
+                    engine.decode(&batch).expect("computed");
+                    engine.truncate(SeqId(5 * sequences), 0);
+                    position = end;
+                }
+                engine.decode(&at(129, rows(sequence, 700..701))).expect("computed");
+                let bits: Vec<u32> = engine.logits(0).iter().map(|l| l.to_bits()).collect();
+                all.push(bits);
+                engine.truncate(SeqId(sequence), 0);
+            }
+        }
+        assert!(all.windows(2).all(|two| two[0] == two[1]));
     }
 
     #[test]

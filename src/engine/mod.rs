@@ -109,7 +109,7 @@ pub struct Shape {
     /// Sequences that can exist at once in a bank; the first one has the ids `0..sequences`, the
     /// next one those behind, and so on.
     pub sequences: u32,
-    /// Rows that one decode takes at most.
+    /// Rows that one decode takes at most in a bank.
     pub batch_rows: usize,
     /// Batches of at least so many rows are computed by a faster method: a chunk that comes near
     /// is better as large.
@@ -123,6 +123,12 @@ pub struct Shape {
     pub crowd_cells: Option<usize>,
     /// Cells of a sequence that can be copied; of more it would take too much memory on the way.
     pub most_copied: usize,
+    /// Where a sequence can be computed so that it comes out the same, bit by bit, each time: it has
+    /// a bank to itself, its cells lie there in their order from the first cell on, and its prompt
+    /// is computed two rows or more at a time, its answer one by one. Where that is enough this is
+    /// 1; where the number of rows matters beyond that, a prompt has to be computed in blocks of so
+    /// many tokens, and only whole blocks are worth sharing. None where nothing is promised.
+    pub exact_block: Option<usize>,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub vocabulary: usize,
     /// Whether a sequence may share the beginning of another: not so for

@@ -95,6 +95,7 @@ impl ModelSpec {
                     config::Attention::Plain => Some(Attention::Plain),
                     config::Attention::Flash => Some(Attention::Flash),
                 },
+                deterministic: model.deterministic,
             },
             large_models_speculate: settings.scheduler.speculation == config::Speculation::Auto,
             threads: model.threads.map(std::num::NonZeroU32::get),
@@ -103,6 +104,7 @@ impl ModelSpec {
                 target_inter_token: settings.scheduler.target_inter_token,
                 speculation: settings.scheduler.speculation == config::Speculation::On,
                 parked_bytes: settings.scheduler.parked_bytes,
+                deterministic: model.deterministic,
             },
             max_waiting: settings.admission.max_waiting as usize,
         }

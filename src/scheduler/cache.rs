@@ -3,6 +3,7 @@
 //! another with the same beginning. Those that give way are kept on a shelf beside it.
 
 mod copies;
+mod exact;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ struct Bank {
     free_ids: Vec<SeqId>,
     /// The most cells in use since its memory was given back.
     most_cells: usize,
+    /// The sequence that had all its rows in the last batch.
+    alone: Option<SeqId>,
 }
 
 impl Bank {
@@ -51,6 +54,8 @@ pub(super) struct Cache<E: Engine> {
     parked: VecDeque<(SeqId, Instant)>,
     /// By sequence, whether it is parked.
     is_parked: Vec<bool>,
+    /// By sequence, how many of its first cells are exact: see `exact`.
+    exact: Vec<usize>,
 }
 
 impl<E: Engine> Cache<E> {
@@ -61,6 +66,7 @@ impl<E: Engine> Cache<E> {
             tree: PrefixTree::default(),
             free_ids: ids(bank).rev().map(SeqId).collect(),
             most_cells: 0,
+            alone: None,
         };
         Self {
             engine,
@@ -69,6 +75,7 @@ impl<E: Engine> Cache<E> {
             most_on_shelf,
             parked: VecDeque::new(),
             is_parked: vec![false; (sequences * banks) as usize],
+            exact: vec![0; (sequences * banks) as usize],
         }
     }
 
@@ -168,6 +175,7 @@ impl<E: Engine> Cache<E> {
         };
         if let Some(source) = sources.first() {
             self.engine.share(*source, id, length);
+            self.exact[id.0 as usize] = self.exact[source.0 as usize].min(length);
         }
         for source in sources {
             self.touch(source, now);
@@ -178,6 +186,7 @@ impl<E: Engine> Cache<E> {
     /// Computes a batch; what each sequence has then is told by [`Cache::computed`].
     pub(super) fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         self.make_room(rows.len());
+        self.note_alone(rows);
         loop {
             match self.engine.decode(rows) {
                 // Our count of cells and llama.cpp's differ: give it more room.
@@ -189,6 +198,12 @@ impl<E: Engine> Cache<E> {
 
     pub(super) fn logits(&self, row: usize) -> &[f32] {
         self.engine.logits(row)
+    }
+
+    /// `id` has computed `tokens` of its prompt behind what it had.
+    pub(super) fn computed_prompt(&mut self, id: SeqId, tokens: &[Token]) {
+        self.note_exact(id, tokens.len());
+        self.computed(id, tokens);
     }
 
     /// `id` has computed `tokens` behind what it had.
@@ -283,14 +298,19 @@ impl<E: Engine> Cache<E> {
 
     /// `id` and the cells that it alone holds are free.
     pub(super) fn release(&mut self, id: SeqId) {
-        self.engine.truncate(id, 0);
-        self.bank_mut(id).tree.release(id);
+        self.release_cells(id);
         self.bank_mut(id).free_ids.push(id);
         let bank = self.bank_of(id);
         if self.used_in(bank) == 0 && self.holds_much(bank) {
             self.banks[bank].most_cells = 0;
             self.engine.give_back(bank);
         }
+    }
+
+    fn release_cells(&mut self, id: SeqId) {
+        self.engine.truncate(id, 0);
+        self.bank_mut(id).tree.release(id);
+        self.exact[id.0 as usize] = 0;
     }
 
     fn shareable<'a>(&self, tokens: &'a [Token]) -> Option<&'a [Token]> {
@@ -308,10 +328,10 @@ impl<E: Engine> Cache<E> {
     }
 
     /// As [`Cache::evict`], of those in a bank.
-    fn evict_from(&mut self, bank: usize) {
+    fn evict_from(&mut self, bank: usize) -> bool {
         let is_here = |(id, _): &(SeqId, Instant)| self.bank_of(*id) == bank;
         let place = self.parked.iter().position(is_here);
-        self.evict_at(place);
+        self.evict_at(place)
     }
 
     fn evict_at(&mut self, place: Option<usize>) -> bool {
@@ -373,6 +393,7 @@ mod tests {
             row_group: 1,
             crowd_cells: None,
             most_copied: usize::MAX,
+            exact_block: None,
             vocabulary: 256,
             shares_prefixes: true,
         };

@@ -20,6 +20,8 @@ pub struct Job {
     pub max_tokens: u32,
     /// How tokens are picked.
     pub sampling: SamplingParams,
+    /// Whether its client expects the same answer each time: it is greedy, or has a seed.
+    pub repeats: bool,
     /// What the answer must be, if it is not free.
     pub guide: Option<Guide>,
     /// Whether to tell how likely each token was, with so many rivals.
@@ -63,6 +65,7 @@ impl Job {
                 temperature: 0.0,
                 ..SamplingParams::default()
             },
+            repeats: true,
             guide: None,
             logprobs: None,
             prompt_logprobs: None,

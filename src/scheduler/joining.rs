@@ -51,9 +51,19 @@ impl<E: Engine> Scheduler<E> {
                 waiting[index] = Some(next);
                 continue;
             }
+            let is_exact = self.is_exact(&next);
+            if is_exact && is_full {
+                // It needs the bank of the one that makes way.
+                self.make_way(now);
+                loads = self.loads();
+            }
             let committed: usize = loads.iter().map(|load| load.committed).sum();
             let fits = |novel| plan::fits(novel, committed, self.running.len(), cells);
-            let place = self.place(&next, &loads, fits);
+            let place = if is_exact {
+                self.exact_place(&next, &loads, fits)
+            } else {
+                self.place(&next, &loads, fits)
+            };
             let Some(place) = place.filter(|place| place.fits) else {
                 misfits += 1;
                 let waited = now.saturating_duration_since(next.queued());
@@ -64,12 +74,12 @@ impl<E: Engine> Scheduler<E> {
                 continue;
             };
             let bank = place.bank;
-            if self.keeps_out(&next, place, crowded_out[bank] > 0, now) {
+            if !is_exact && self.keeps_out(&next, place, crowded_out[bank] > 0, now) {
                 crowded_out[bank] += 1;
                 waiting[index] = Some(next);
                 continue;
             }
-            if is_full {
+            if is_full && !is_exact {
                 self.make_way(now);
                 loads = self.loads();
             }
@@ -83,6 +93,7 @@ impl<E: Engine> Scheduler<E> {
                 self.crowd.joined(now);
             }
             let mut sequence = next;
+            sequence.set_exact(is_exact);
             sequence.take_up(now, &self.metrics);
             self.running.push(Running::new(id, sequence));
         }
@@ -92,6 +103,33 @@ impl<E: Engine> Scheduler<E> {
         }
         // Those that made way are there already.
         self.waiting.extend(waiting.into_iter().flatten());
+    }
+
+    /// Whether it is computed so that it comes out the same each time: where that is asked for, or
+    /// costs nobody anything, because it is alone.
+    fn is_exact(&self, next: &Sequence) -> bool {
+        let is_alone = self.running.is_empty() && next.generated() == 0;
+        self.cache.shape().exact_block.is_some()
+            && (self.limits.deterministic || is_alone && next.repeats())
+    }
+
+    /// Where such a one is served: in a bank that nobody uses, if there is one.
+    fn exact_place(
+        &self,
+        next: &Sequence,
+        loads: &[Load],
+        fits: impl Fn(usize) -> bool,
+    ) -> Option<Place> {
+        let is_free = |bank: usize| loads[bank].running == 0;
+        let bank = self.cache.exact_bank(next.sharable_exactly(), is_free)?;
+        Some(Place {
+            bank,
+            running: 0,
+            used: 0,
+            novel: next.len(),
+            unread: next.len(),
+            fits: fits(next.len()),
+        })
     }
 
     /// Whether it joins however many there are: it is of a higher class than one of them, or a

@@ -65,6 +65,9 @@ pub struct Limits {
     pub speculation: bool,
     /// Bytes beside the KV cache for beginnings that gave way in it.
     pub parked_bytes: usize,
+    /// Whether each request is computed so that it comes out the same whatever else there is: in a
+    /// bank of the cache that it has to itself, without drafts.
+    pub deterministic: bool,
 }
 
 /// See the module's text.
@@ -95,9 +98,13 @@ impl<E: Engine> Scheduler<E> {
         let shape = engine.shape();
         Self {
             limits: Limits {
-                max_running: limits.max_running.min(shape.sequences as usize),
+                max_running: if limits.deterministic {
+                    limits.max_running.min(shape.banks as usize)
+                } else {
+                    limits.max_running.min(shape.sequences as usize)
+                },
                 // What was wrong has to be taken back out of the cache.
-                speculation: limits.speculation && shape.shares_prefixes,
+                speculation: limits.speculation && shape.shares_prefixes && !limits.deterministic,
                 ..limits
             },
             cache: Cache::new(engine, limits.parked_bytes),
@@ -206,7 +213,12 @@ impl<E: Engine> Scheduler<E> {
                 urgencies[older].wanted_by(running.sequence.class(), left);
                 continue;
             }
-            let shared = self.cache.share(running.id, tokens, at);
+            let shared = if running.sequence.is_exact() {
+                let tokens = running.sequence.sharable_exactly();
+                self.cache.share_exactly(running.id, tokens, at)
+            } else {
+                self.cache.share(running.id, tokens, at)
+            };
             let running = &mut self.running[index];
             running.begun = true;
             running.sequence.begin(shared, &self.metrics);
@@ -265,8 +277,23 @@ impl<E: Engine> Scheduler<E> {
                 ),
             };
             match plan::compose(&needs, budget) {
-                Plan::Compute(shares) => return Some(shares),
+                Plan::Compute(mut shares) => {
+                    self.keep_exact(&mut shares);
+                    return Some(shares);
+                }
                 Plan::Preempt => self.preempt(now),
+            }
+        }
+    }
+
+    /// Lets exact sequences have as many rows as they would have each time.
+    fn keep_exact(&self, shares: &mut [usize]) {
+        let Some(block) = self.cache.shape().exact_block else {
+            return;
+        };
+        for (running, share) in self.running.iter().zip(shares) {
+            if running.sequence.is_exact() {
+                *share = running.sequence.exact_share(*share, block);
             }
         }
     }
@@ -280,6 +307,12 @@ impl<E: Engine> Scheduler<E> {
         }
         if answers == 0 || !self.limits.speculation {
             return 0;
+        }
+        let room = self.most_logits().min(self.cache.room());
+        if let [running] = &mut self.running[..]
+            && running.sequence.is_exact()
+        {
+            return running.draft_alone(room.saturating_sub(1));
         }
         let Some(undrafted) = self.pace.outputs(answers) else {
             return 0;
@@ -434,7 +467,11 @@ impl<E: Engine> Scheduler<E> {
             }
             let computed = running.sequence.computed();
             let tokens = &running.sequence.tokens()[before..computed];
-            self.cache.computed(running.id, tokens);
+            if running.sequence.is_in_prompt() {
+                self.cache.computed_prompt(running.id, tokens);
+            } else {
+                self.cache.computed(running.id, tokens);
+            }
             if running.draft.has_rejected() {
                 self.cache.forget_drafts(running.id, computed);
             }

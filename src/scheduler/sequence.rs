@@ -46,6 +46,8 @@ pub(super) struct Sequence {
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     finished: bool,
+    /// Whether it is computed so that it comes out the same each time: see `cache::exact`.
+    exact: bool,
 }
 
 impl Sequence {
@@ -72,6 +74,7 @@ impl Sequence {
             first_token: None,
             last_token: None,
             finished: false,
+            exact: false,
         }
     }
 
@@ -85,6 +88,38 @@ impl Sequence {
             Some(scores) => &self.tokens[..scores.len()],
             None => &self.tokens,
         }
+    }
+
+    /// Whether its client expects the same answer each time.
+    pub(super) fn repeats(&self) -> bool {
+        self.job.repeats
+    }
+
+    pub(super) fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    pub(super) fn set_exact(&mut self, exact: bool) {
+        self.exact = exact;
+    }
+
+    /// Those of [`Sequence::sharable`] whose cells an exact sequence may have from another: never of
+    /// an answer, and not so much that a single row of the prompt is left.
+    pub(super) fn sharable_exactly(&self) -> &[Token] {
+        let most = self.job.prompt.len().saturating_sub(LEAST_ROWS);
+        let sharable = self.sharable();
+        &sharable[..most.min(sharable.len())]
+    }
+
+    /// So many rows that `share` allows, in batches that are the same each time: of a prompt two at
+    /// least, or whole blocks; of an answer, which had to give way, one by one.
+    pub(super) fn exact_share(&self, share: usize, block: usize) -> usize {
+        exact_share(self.computed, self.job.prompt.len(), share, block)
+    }
+
+    /// Whether what it has computed so far is of its prompt.
+    pub(super) fn is_in_prompt(&self) -> bool {
+        self.computed <= self.job.prompt.len()
     }
 
     /// Whether tokens of its prompt are still to be scored.
@@ -246,6 +281,7 @@ impl Sequence {
     /// It waits again, without cells of its own.
     pub(super) fn put_back(&mut self, now: Instant) {
         self.computed = 0;
+        self.exact = false;
         self.queued = now;
     }
 
@@ -406,6 +442,27 @@ impl Sequence {
     }
 }
 
+/// A row of a prompt is never computed by itself: it would be by another method.
+const LEAST_ROWS: usize = 2;
+
+/// See [`Sequence::exact_share`].
+fn exact_share(computed: usize, prompt: usize, share: usize, block: usize) -> usize {
+    if share == 0 || computed >= prompt {
+        return share.min(1);
+    }
+    let missing = prompt - computed;
+    if block > 1 {
+        let whole = if share >= missing { missing } else { share / block * block };
+        return whole.max(block).min(missing);
+    }
+    let share = share.max(LEAST_ROWS);
+    if share + 1 == missing {
+        // The next batch would have a single row.
+        return if share > LEAST_ROWS { share - 1 } else { missing };
+    }
+    share.min(missing)
+}
+
 /// A sequence that has an id in the engine.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -453,6 +510,21 @@ impl Running {
             self.draft.accepted += 1;
             self.sequence.computed_more(1);
         }
+    }
+
+    /// Drafts what it guesses as far as that is expected to pay, going by nothing but its own tokens:
+    /// how many rows are computed together is the same each time then. Returns how many it drafts.
+    pub(super) fn draft_alone(&mut self, room: usize) -> usize {
+        let Some(guess) = self.sequence.guess() else {
+            return 0;
+        };
+        let length = speculate::length_alone(guess, self.sequence.record()).min(room);
+        if length == 0 {
+            self.watch(guess);
+        } else {
+            self.take_draft(Guess { length, ..guess });
+        }
+        length
     }
 
     /// Drafts nothing, but remembers what it would have.
@@ -509,5 +581,44 @@ impl Draft {
     /// Whether cells of it are in the cache that must not be.
     pub(super) fn has_rejected(&self) -> bool {
         self.accepted < self.tokens.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_prompt_is_computed_in_the_same_batches_whatever_there_is_time_for(
+            prompt in 1_usize..300,
+            shares in prop::collection::vec(1_usize..200, 1..40),
+            block in prop::sample::select(vec![1_usize, 2, 32]),
+        ) {
+            let mut computed = 0;
+            for share in shares.iter().cycle() {
+                if computed == prompt {
+                    break;
+                }
+                let rows = exact_share(computed, prompt, (*share).min(prompt - computed), block);
+                prop_assert!(rows > 0 && computed + rows <= prompt);
+                if block == 1 {
+                    prop_assert!(rows > 1 || prompt == 1, "{rows} rows behind {computed} of {prompt}");
+                } else {
+                    let end = computed + rows;
+                    prop_assert!(end.is_multiple_of(block) || end == prompt);
+                }
+                computed += rows;
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_had_to_give_way_is_computed_row_by_row() {
+        for block in [1, 32] {
+            assert_eq!(exact_share(40, 40, 17, block), 1);
+            assert_eq!(exact_share(41, 40, 0, block), 0);
+        }
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Shelf<C> {
 struct Entry<C> {
     number: SeqId,
     tokens: usize,
+    /// How many of the first are exact: see `cache::exact`.
+    exact: usize,
     copied: C,
 }
 
@@ -38,6 +40,8 @@ pub(super) struct Found<'shelf, C> {
     pub(super) length: usize,
     /// How many tokens it has.
     pub(super) whole: usize,
+    /// How many of the length are exact: see `cache::exact`.
+    pub(super) exact: usize,
     pub(super) copied: &'shelf C,
 }
 
@@ -83,6 +87,7 @@ impl<C: Copied> Shelf<C> {
         Some(Found {
             length,
             whole: entry.tokens,
+            exact: entry.exact.min(length),
             copied: &entry.copied,
         })
     }
@@ -115,7 +120,7 @@ impl<C: Copied> Shelf<C> {
     }
 
     /// Keeps what `tokens` had in the cache, for which there is room.
-    pub(super) fn put(&mut self, tokens: &[Token], copied: C) {
+    pub(super) fn put(&mut self, tokens: &[Token], copied: C, exact: usize) {
         let bytes = copied.bytes();
         if !self.has_room(bytes) {
             return;
@@ -129,6 +134,7 @@ impl<C: Copied> Shelf<C> {
         self.entries.push_back(Entry {
             number,
             tokens: tokens.len(),
+            exact,
             copied,
         });
     }
@@ -188,7 +194,7 @@ mod tests {
         let (tokens, bytes) = (tokens(text), text.len());
         if !shelf.has(&tokens) && shelf.could_take(bytes) {
             shelf.make_room(&tokens, bytes);
-            shelf.put(&tokens, Bytes(bytes));
+            shelf.put(&tokens, Bytes(bytes), 0);
         }
         shelf.check_integrity();
     }
@@ -226,7 +232,7 @@ mod tests {
         asked.extend([Token(2); WORTH_COPYING]);
         assert!(!shelf.has(&asked));
         shelf.make_room(&asked, 7);
-        shelf.put(&asked, Bytes(7));
+        shelf.put(&asked, Bytes(7), 0);
         shelf.check_integrity();
         assert_eq!(shelf.bytes(), 7);
     }

@@ -299,6 +299,21 @@ pub(super) fn allot(
     best
 }
 
+/// How many tokens an answer drafts that is alone and has to come out the same each time: so by
+/// nothing that was measured, neither of time nor of other answers. A row more is taken to cost half
+/// of the first, between what it costs large models and small ones.
+pub(super) fn length_alone(guess: Guess, own: &Record) -> usize {
+    const MORE: f64 = 0.5;
+    let offer = Offer {
+        running: 0,
+        guess,
+        chance: Acceptance::default().chance(guess.kind, own),
+    };
+    #[allow(clippy::cast_precision_loss)] // a draft has a handful of tokens
+    let seconds = |rows: usize| 1.0 + MORE * (rows - 1) as f64;
+    allot(&[offer], 1, LONGEST_DRAFT, seconds)[0]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ mod banks;
 mod crowded;
 mod governed;
 mod parked;
+mod repeatable;
 mod scoring;
 
 const SHAPE: Shape = Shape {
@@ -26,6 +27,7 @@ const SHAPE: Shape = Shape {
     row_group: 1,
     crowd_cells: None,
     most_copied: usize::MAX,
+    exact_block: None,
     vocabulary: 256,
     shares_prefixes: true,
 };
@@ -45,6 +47,7 @@ fn with_parked_bytes(engine: FakeEngine, parked_bytes: usize) -> Scheduler<FakeE
         target_inter_token: Duration::from_millis(150),
         speculation: true,
         parked_bytes,
+        deterministic: false,
     };
     Scheduler::new(engine, Arc::new(BytePieces::default()), limits, metrics)
 }

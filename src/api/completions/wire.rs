@@ -45,7 +45,8 @@ pub(in crate::api) struct CompletionRequest {
     /// Token ids and what is added to their likelihood.
     #[schemars(with = "Option<LogitBias>")]
     pub(super) logit_bias: Option<Map<String, Value>>,
-    /// The same seed gives the same answer, alone or beside others.
+    /// The same seed gives the same draws; whether it gives the same answer, bit by bit, while others
+    /// are served is up to the server's `models.deterministic`.
     pub(super) seed: Option<i64>,
     pub(super) stop: Option<Stop>,
     /// How many answers to each prompt.

@@ -360,3 +360,15 @@ fn watts_may_have_a_fraction_and_must_be_possible() {
         );
     }
 }
+
+#[test]
+fn deterministic_answers_and_flash_attention_contradict_each_other() {
+    let given = file(
+        "a.toml",
+        "[[models]]\npath = '/a'\ndeterministic = true\n[[models]]\npath = '/b'\ndeterministic = true\nattention = 'flash'",
+    );
+    let [complaint] = &given.complaints()[..] else {
+        panic!("one mistake");
+    };
+    assert!(complaint.starts_with("`models[1].attention`"), "{complaint}");
+}

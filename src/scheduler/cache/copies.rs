@@ -71,21 +71,24 @@ impl<E: Engine> Cache<E> {
 
     /// Gives `id` a copy of `tokens`, which `from` has in another bank and for which room can be made;
     /// that one may give way for it.
-    fn copy(&mut self, from: SeqId, id: SeqId, tokens: &[Token]) -> Option<usize> {
+    pub(super) fn copy(&mut self, from: SeqId, id: SeqId, tokens: &[Token]) -> Option<usize> {
         let copied = self.engine.copy_out(from, tokens.len())?;
+        let exact = self.exact[from.0 as usize].min(tokens.len());
         self.make_room(tokens.len());
+        let is_first = self.used_in(self.bank_of(id)) == 0;
         if !self.engine.copy_in(&copied, id) {
             self.engine.truncate(id, 0);
             return None;
         }
         self.bank_mut(id).filled(tokens.len());
         self.computed(id, tokens);
+        self.exact[id.0 as usize] = if is_first { exact } else { 0 };
         Some(tokens.len())
     }
 
     /// Gives `id` a copy of what the shelf has of `tokens`, for which room can be made, if so much
     /// `is_worth_it` then.
-    fn copy_in(
+    pub(super) fn copy_in(
         &mut self,
         id: SeqId,
         tokens: &[Token],
@@ -99,15 +102,17 @@ impl<E: Engine> Cache<E> {
         if found.whole > whole || !is_worth_it(Some(found.length)) {
             return None;
         }
+        let is_first = self.banks[self.shape().bank(id)].tree.cells() == 0;
         if !self.engine.copy_in(found.copied, id) {
             self.engine.truncate(id, 0);
             return None;
         }
-        let (length, whole) = (found.length, found.whole);
+        let (length, whole, exact) = (found.length, found.whole, found.exact);
         self.bank_mut(id).filled(whole);
         self.engine
             .truncate(id, u32::try_from(length).unwrap_or(u32::MAX));
         self.computed(id, &tokens[..length]);
+        self.exact[id.0 as usize] = if is_first { exact } else { 0 };
         Some(length)
     }
 
@@ -176,7 +181,7 @@ impl<E: Engine> Cache<E> {
         let Some(copied) = self.engine.copy_out(id, tokens.len()) else {
             return false;
         };
-        self.shelf.put(&tokens, copied);
+        self.shelf.put(&tokens, copied, self.exact[id.0 as usize]);
         true
     }
 }

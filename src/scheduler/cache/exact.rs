@@ -1,0 +1,145 @@
+//! Sequences that come out the same, bit by bit, each time that they are computed.
+//!
+//! llama.cpp adds numbers up in the order of cells and by the number of rows, and sums of floating
+//! point depend on their order. [`Shape::exact_block`](crate::engine::Shape) says what to hold still.
+//! Here is what that means for the cells: a sequence has a bank to itself, and shares or copies only
+//! what was computed just as it would compute it. That is told by a number for each sequence: how
+//! many of its first cells are *exact*. They belong to a prompt (an answer is computed row by row,
+//! and would be two rows or more at a time as part of the next prompt), lie in their order from the
+//! first cell of the bank on, and were computed while nothing else lay there.
+//!
+//! llama.cpp takes the first free cells. So a sequence that has the bank's first cells, and alone has
+//! any, gets the ones behind them.
+
+use std::cmp::Reverse;
+use std::time::Instant;
+
+use super::{Cache, with_copy};
+use crate::engine::{Engine, Row, SeqId, Token};
+
+/// Where the longest exact beginning of some tokens can be copied from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Shelf(usize),
+    Bank(SeqId, usize),
+}
+
+impl Source {
+    fn length(self) -> usize {
+        match self {
+            Self::Shelf(length) | Self::Bank(_, length) => length,
+        }
+    }
+}
+
+impl<E: Engine> Cache<E> {
+    /// As much of so many tokens as whole blocks have.
+    fn whole_blocks(&self, tokens: usize) -> usize {
+        match self.shape().exact_block {
+            Some(block) => tokens / block * block,
+            None => 0,
+        }
+    }
+
+    /// Notes which sequences have a bank's rows to themselves in a batch.
+    pub(super) fn note_alone(&mut self, rows: &[Row]) {
+        let shape = self.shape();
+        let mut sequences = vec![0; self.banks.len()];
+        for run in rows.chunk_by(|row, next| row.sequence == next.sequence) {
+            let bank = shape.bank(run[0].sequence);
+            sequences[bank] += 1;
+            self.banks[bank].alone = (sequences[bank] == 1).then_some(run[0].sequence);
+        }
+    }
+
+    /// `id` is about to hold so many more tokens of a prompt, computed in one batch.
+    pub(super) fn note_exact(&mut self, id: SeqId, more: usize) {
+        let bank = &self.banks[self.bank_of(id)];
+        let exact = self.exact[id.0 as usize];
+        // A single row is computed by another method than two.
+        let is_exact = more > 1 && bank.alone == Some(id) && bank.tree.cells() == exact;
+        if is_exact && bank.tree.length(id) == exact {
+            self.exact[id.0 as usize] = self.whole_blocks(exact + more);
+        }
+    }
+
+    /// How much of `tokens` is exact in a bank.
+    fn exact_match(&self, bank: usize, tokens: &[Token]) -> usize {
+        let (length, holders) = self.banks[bank].tree.longest_match(tokens);
+        let exact = holders.first().map_or(0, |id| self.exact[id.0 as usize]);
+        self.whole_blocks(length.min(exact))
+    }
+
+    /// The longest exact beginning of `tokens` that is not in this bank.
+    fn exact_source(&self, bank: usize, tokens: &[Token]) -> Option<Source> {
+        let kept = self.shelf.find(tokens);
+        let kept = kept.map(|found| Source::Shelf(self.whole_blocks(found.exact)));
+        let original = |other: usize| {
+            let (_, holders) = self.banks[other].tree.longest_match(tokens);
+            Some(Source::Bank(*holders.first()?, self.exact_match(other, tokens)))
+        };
+        let others = (0..self.bank_count()).filter(|other| *other != bank);
+        let fits = |source: &Source| source.length() <= self.shape().most_copied;
+        let sources = others.filter_map(original).chain(kept).filter(fits);
+        sources.max_by_key(|source| source.length())
+    }
+
+    /// The bank in which a sequence of these tokens is computed exactly at the least cost, of those
+    /// that `is_free`: where most of it is, unless a copy has much more, and else where least lies.
+    pub(in crate::scheduler) fn exact_bank(
+        &self,
+        tokens: &[Token],
+        is_free: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let free = || (0..self.bank_count()).filter(|bank| is_free(*bank));
+        let emptiest = free().min_by_key(|bank| self.used_in(*bank))?;
+        let known = |bank: &usize| (self.exact_match(*bank, tokens), Reverse(self.used_in(*bank)));
+        let best = free().max_by_key(known)?;
+        let shared = self.exact_match(best, tokens);
+        let copied = self.exact_source(best, tokens).map(Source::length);
+        let is_copied = shared == 0 || with_copy(copied, shared) > shared;
+        Some(if is_copied { emptiest } else { best })
+    }
+
+    /// Lets `id` begin with what is known of `tokens` exactly, in a bank that it has to itself: what
+    /// is kept there for later goes to the shelf, or is lost. Returns how much that is.
+    pub(in crate::scheduler) fn share_exactly(
+        &mut self,
+        id: SeqId,
+        tokens: &[Token],
+        now: Instant,
+    ) -> usize {
+        let bank = self.bank_of(id);
+        let tokens = if self.shape().shares_prefixes {
+            tokens
+        } else {
+            &[]
+        };
+        let shared = self.exact_match(bank, tokens);
+        let source = self.exact_source(bank, tokens);
+        let is_worth_it = |source: &Source| with_copy(Some(source.length()), shared) > shared;
+        let copied = source.filter(is_worth_it).and_then(|source| {
+            self.clear(bank, id);
+            let length = source.length();
+            match source {
+                Source::Bank(from, _) => self.copy(from, id, &tokens[..length]),
+                Source::Shelf(_) => self.copy_in(id, &tokens[..length], |found| found >= Some(length)),
+            }
+        });
+        copied.unwrap_or_else(|| {
+            let shared = self.share_cells(id, &tokens[..shared], now);
+            if self.exact[id.0 as usize] < shared {
+                // A twin with the same tokens was found instead.
+                self.release_cells(id);
+            }
+            self.clear(bank, id);
+            self.tree(id).length(id)
+        })
+    }
+
+    /// Leaves in a bank what `id` holds, and what is under way.
+    fn clear(&mut self, bank: usize, id: SeqId) {
+        while self.evict_from(bank) {}
+        debug_assert!(self.tree(id).length(id) <= self.used_in(bank));
+    }
+}
