@@ -2,7 +2,7 @@
 # Installs what the tests need and runs all of them. One line a stage; the output of a stage is shown if it fails.
 #   ./test.sh                 everything
 #   ./test.sh clippy clients  only the stages whose names hold one of these words
-#   ./test.sh long            what runs only when asked for: ten minutes of each fuzz target, 40 in all
+#   ./test.sh long            what runs only when asked for: ten minutes of each fuzz target, 40 in all, and longer parity
 set -euo pipefail
 set -m # every stage is a process group of its own, so that whatever it starts can be ended with it
 source "$(dirname "${BASH_SOURCE[0]}")/deploy/setup-lib.sh"
@@ -131,6 +131,14 @@ fetch_real_model() {
     "$venv/bin/python" "$root/tests/clients/python/real_models.py" "$real_models" "$1"
 }
 
+# Greedy answers of the scheduler against a plain driver's. Where they part is in the log, though it passes.
+parity() {
+    fetch_real_model "$1"
+    in_root cargo test --release --locked --test parity -- --ignored --nocapture "$1"
+}
+
+long_parity() { EDGELLM_PARITY_LONG=1 parity "$1"; }
+
 build_server() { in_root build; }
 
 # What made-up bodies, answers, schemas and texts lead to; so many seconds each.
@@ -239,6 +247,7 @@ stage "clients setup" clients_setup
 stage "clients python" python_clients "not smollm2 and not qwen and not gemma"
 for model in smollm2 qwen gemma; do
     stage "clients $model" real_model_clients "$model"
+    stage "parity $model" parity "$model"
 done
 stage "clients node" node_clients
 stage "clients schemathesis" schemathesis
@@ -248,6 +257,9 @@ stage "dashboards and alerts" dashboards
 stage "model gate" model_gate
 stage "package" "$root/deploy/package.sh"
 long_stage "long fuzz runs" fuzz "${FUZZ_SECONDS:-600}"
+for model in smollm2 qwen gemma; do
+    long_stage "long parity $model" long_parity "$model"
+done
 
 echo "$passed passed, $failed failed"
 [[ $failed -eq 0 ]]
