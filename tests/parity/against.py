@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 import sys
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,19 @@ QUESTIONS = [
 ]
 
 
+def patiently(request: urllib.request.Request) -> bytes:
+    """Asks again for two minutes where the server is still loading."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=600) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as refusal:
+            if refusal.code != 503 or time.monotonic() > deadline:
+                sys.exit(f"{request.full_url} answers {refusal.code}: {refusal.read().decode(errors='replace')}")
+            time.sleep(1)
+
+
 @dataclass
 class Answer:
     """Tokens of an answer, and by how much each was likelier than the next best (natural logarithms)."""
@@ -91,8 +105,7 @@ class Server:
     def ask(self, messages: list[dict]) -> Answer:
         body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": self.tokens, "logprobs": True, "top_logprobs": 2}
         request = urllib.request.Request(self.url + "/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=600) as answer:
-            tokens = json.loads(answer.read())["choices"][0]["logprobs"]["content"]
+        tokens = json.loads(patiently(request))["choices"][0]["logprobs"]["content"]
         return Answer([token["token"] for token in tokens], [lead(token) for token in tokens])
 
     def one_by_one(self) -> list[Answer]:

@@ -98,7 +98,7 @@ impl Scenario {
             Situation::Preempted => (
                 vec![shortest()],
                 cells_for(by_length[6], 100),
-                tokens.max(32),
+                tokens.max(40),
             ),
             Situation::PutAside => (
                 vec![strangers.iter().map(cut).collect()],
@@ -114,7 +114,7 @@ impl Scenario {
             Situation::Everything => (
                 vec![questions.clone()],
                 cells_for(longest, 32),
-                tokens.max(20),
+                tokens.max(24),
             ),
         };
         Self {
