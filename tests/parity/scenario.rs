@@ -132,12 +132,14 @@ impl Scenario {
                     1 << 30
                 },
                 attention: Some(attention),
+                deterministic: false,
             },
             limits: Limits {
                 max_running: 16,
                 target_inter_token: Duration::from_millis(60),
                 speculation: situation.drafts(),
                 parked_bytes: if situation.copies() { 256 << 20 } else { 0 },
+                deterministic: false,
             },
             tokens,
             waves,
