@@ -52,9 +52,10 @@ fn assemble(
             mistakes.push(Mistake::Contradiction {
                 key: format!("{}.attention", entry_name(index)),
                 found: model.attention.as_str().to_owned(),
-                expected: "\"plain\" or \"auto\" with models.deterministic: flash rounds by the size \
+                expected:
+                    "\"plain\" or \"auto\" with models.deterministic: flash rounds by the size \
                            of the batch"
-                    .to_owned(),
+                        .to_owned(),
             });
         }
     }

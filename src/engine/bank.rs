@@ -187,7 +187,10 @@ impl<'model> Bank<'model> {
     pub(super) fn decode(&mut self, group: usize) -> Result<(), DecodeError> {
         self.earlier.clear();
         if let Some(block) = self.block
-            && self.rows.windows(2).all(|rows| rows[0].sequence == rows[1].sequence)
+            && self
+                .rows
+                .windows(2)
+                .all(|rows| rows[0].sequence == rows[1].sequence)
         {
             return self.decode_blocks(block);
         }

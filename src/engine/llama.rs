@@ -360,7 +360,9 @@ mod tests {
                     engine.truncate(SeqId(5 * sequences), 0);
                     position = end;
                 }
-                engine.decode(&at(129, rows(sequence, 700..701))).expect("computed");
+                engine
+                    .decode(&at(129, rows(sequence, 700..701)))
+                    .expect("computed");
                 let bits: Vec<u32> = engine.logits(0).iter().map(|l| l.to_bits()).collect();
                 all.push(bits);
                 engine.truncate(SeqId(sequence), 0);

@@ -452,13 +452,21 @@ fn exact_share(computed: usize, prompt: usize, share: usize, block: usize) -> us
     }
     let missing = prompt - computed;
     if block > 1 {
-        let whole = if share >= missing { missing } else { share / block * block };
+        let whole = if share >= missing {
+            missing
+        } else {
+            share / block * block
+        };
         return whole.max(block).min(missing);
     }
     let share = share.max(LEAST_ROWS);
     if share + 1 == missing {
         // The next batch would have a single row.
-        return if share > LEAST_ROWS { share - 1 } else { missing };
+        return if share > LEAST_ROWS {
+            share - 1
+        } else {
+            missing
+        };
     }
     share.min(missing)
 }

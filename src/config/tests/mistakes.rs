@@ -370,5 +370,8 @@ fn deterministic_answers_and_flash_attention_contradict_each_other() {
     let [complaint] = &given.complaints()[..] else {
         panic!("one mistake");
     };
-    assert!(complaint.starts_with("`models[1].attention`"), "{complaint}");
+    assert!(
+        complaint.starts_with("`models[1].attention`"),
+        "{complaint}"
+    );
 }

@@ -76,7 +76,10 @@ impl<E: Engine> Cache<E> {
         let kept = kept.map(|found| Source::Shelf(self.whole_blocks(found.exact)));
         let original = |other: usize| {
             let (_, holders) = self.banks[other].tree.longest_match(tokens);
-            Some(Source::Bank(*holders.first()?, self.exact_match(other, tokens)))
+            Some(Source::Bank(
+                *holders.first()?,
+                self.exact_match(other, tokens),
+            ))
         };
         let others = (0..self.bank_count()).filter(|other| *other != bank);
         let fits = |source: &Source| source.length() <= self.shape().most_copied;
@@ -93,7 +96,12 @@ impl<E: Engine> Cache<E> {
     ) -> Option<usize> {
         let free = || (0..self.bank_count()).filter(|bank| is_free(*bank));
         let emptiest = free().min_by_key(|bank| self.used_in(*bank))?;
-        let known = |bank: &usize| (self.exact_match(*bank, tokens), Reverse(self.used_in(*bank)));
+        let known = |bank: &usize| {
+            (
+                self.exact_match(*bank, tokens),
+                Reverse(self.used_in(*bank)),
+            )
+        };
         let best = free().max_by_key(known)?;
         let shared = self.exact_match(best, tokens);
         let copied = self.exact_source(best, tokens).map(Source::length);
@@ -123,7 +131,9 @@ impl<E: Engine> Cache<E> {
             let length = source.length();
             match source {
                 Source::Bank(from, _) => self.copy(from, id, &tokens[..length]),
-                Source::Shelf(_) => self.copy_in(id, &tokens[..length], |found| found >= Some(length)),
+                Source::Shelf(_) => {
+                    self.copy_in(id, &tokens[..length], |found| found >= Some(length))
+                }
             }
         });
         copied.unwrap_or_else(|| {

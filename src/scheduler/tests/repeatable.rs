@@ -60,8 +60,15 @@ impl Asked {
 fn asked() -> impl Strategy<Value = Asked> {
     let class = prop::sample::select(vec![Class::Flex, Class::Default, Class::Priority]);
     // Beginnings that others have as well, long and short.
-    (0_usize..3, 0_usize..100, 0_usize..5, 0_usize..30, 1_u32..30, class).prop_map(
-        |(store, shared, question, own, max_tokens, class)| {
+    (
+        0_usize..3,
+        0_usize..100,
+        0_usize..5,
+        0_usize..30,
+        1_u32..30,
+        class,
+    )
+        .prop_map(|(store, shared, question, own, max_tokens, class)| {
             let mut tokens = prompt(store, shared);
             tokens.extend(prompt(20 + question, own + 1));
             Asked {
@@ -69,8 +76,7 @@ fn asked() -> impl Strategy<Value = Asked> {
                 max_tokens,
                 class,
             }
-        },
-    )
+        })
 }
 
 proptest! {
@@ -130,7 +136,7 @@ fn what_is_exact_is_shared() {
     let mut scheduler = scheduler_of(shape(600, 2), false);
     let store = prompt(1, 90);
     let rows = |scheduler: &Scheduler<FakeEngine>| scheduler.cache.engine().rows;
-    let question = |number| {
+    let question = |number: usize| {
         let mut tokens = store.clone();
         tokens.extend(prompt(20 + number, 10));
         Asked {
@@ -151,4 +157,36 @@ fn what_is_exact_is_shared() {
     let _receiver = question(3).submit(&mut scheduler);
     run_dry(&mut scheduler);
     assert_eq!(rows(&scheduler) - before, 2);
+}
+
+/// Else the tests above could not fail.
+#[test]
+fn an_engine_that_rounds_tells_what_was_cached_and_who_was_there() {
+    let loose = Shape {
+        exact_block: None,
+        ..shape(600, 1)
+    };
+    let asked = Asked {
+        prompt: prompt(1, 60),
+        max_tokens: 5,
+        class: Class::Default,
+    };
+    let mut scheduler = scheduler_of(loose, false);
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let mut receiver = asked.submit(&mut scheduler);
+        run_dry(&mut scheduler);
+        answers.push(said(&mut receiver));
+    }
+    let mut receiver = asked.submit(&mut scheduler);
+    let _others = [2, 3].map(|seed| {
+        let other = Asked {
+            prompt: prompt(seed, 20),
+            ..asked.clone()
+        };
+        other.submit(&mut scheduler)
+    });
+    run_dry(&mut scheduler);
+    answers.push(said(&mut receiver));
+    assert!(answers[0] != answers[1] && answers[1] != answers[2]);
 }
