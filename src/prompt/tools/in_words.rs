@@ -1,4 +1,4 @@
-//! Tools for models whose chat template has no place for them (Gemma 2, SmolLM2, many older ones).
+//! Tools for models whose chat template has no place for them (Gemma 2, `SmolLM2`, many older ones).
 //!
 //! Such a template drops tools and calls without a word. So they are written into the turns that it does
 //! show, in the words of Hermes 2 Pro and Qwen2.5, whose format is the one that calls are then looked for

@@ -207,9 +207,10 @@ fn a_control_token_is_never_part_of_a_stop_string_and_comes_out_whole() {
         (true, "[TOOL_CALLS]"),
         (false, "no"),
     ] {
-        let pushed = match tag {
-            true => assembler.push_tag(text, None),
-            false => assembler.push(text.as_bytes(), None),
+        let pushed = if tag {
+            assembler.push_tag(text, None)
+        } else {
+            assembler.push(text.as_bytes(), None)
         };
         let Pushed::Text(text) = pushed else {
             panic!("stopped at {text}");
