@@ -9,11 +9,11 @@ use crate::admission::{Place, Presence};
 use crate::engine::{SpecialToken, Token, Vocabulary};
 use crate::grammar::{Caller, Guide};
 use crate::pool::{Entry, Loaded};
-use crate::prompt::{Conversation, OutputParser};
-use crate::scheduler::{Job, QueueProgress, channel};
+use crate::prompt::{Conversation, OutputParser, Prompter};
+use crate::scheduler::{Job, QueueProgress, Stops, channel};
 
 use super::body::Arrival;
-use super::decoding::Decoding;
+use super::decoding::{Decoding, Form};
 use super::error::ApiError;
 use super::generation::{Generation, Record, Underway};
 use super::guidance::{Outline, guide, outline};
@@ -58,21 +58,18 @@ pub(super) struct Prompt {
     opens_thoughts: bool,
     /// See [`crate::prompt::Prompt::tags`].
     tags: Arc<[SpecialToken]>,
+    /// What takes an answer to it apart, at the beginning of the answer.
+    parser: OutputParser,
 }
 
 impl Started {
-    /// What takes the answers to input `input` apart; `calls` says whether calls are looked for.
-    pub(super) fn parser(&self, input: usize, calls: bool) -> OutputParser {
-        let Ok(prompter) = &self.loaded.prompter else {
-            return OutputParser::new(None, None);
-        };
+    /// What takes an answer to input `input` apart.
+    pub(super) fn parser(&self, input: usize) -> OutputParser {
         let prompt = self.prompts.get(input);
-        let opened = prompt.is_some_and(|prompt| prompt.opens_thoughts);
-        OutputParser::new(
-            prompter.thoughts().map(|tags| (tags, opened)),
-            calls.then(|| prompter.tool_format()),
+        prompt.map_or_else(
+            || OutputParser::new(None, None),
+            |prompt| prompt.parser.clone(),
         )
-        .hiding(prompt.map_or(&[], |prompt| &prompt.tags))
     }
 }
 
@@ -197,7 +194,7 @@ async fn prepare(
                 guide: guide.clone(),
                 logprobs: decoding.logprobs,
                 prompt_logprobs: decoding.prompt_logprobs,
-                stops: decoding.stops.clone(),
+                stops: Stops::new(decoding.stops.clone(), &prompt.parser),
                 stop_tokens: decoding.stop_tokens.clone(),
                 tags: Arc::clone(&prompt.tags),
                 prediction: prediction.clone(),
@@ -299,7 +296,7 @@ fn lay_out(
     }
     let prompts: Result<Vec<Prompt>, ApiError> = inputs
         .into_iter()
-        .map(|input| prompt(input, loaded))
+        .map(|input| prompt(input, &decoding.form, loaded))
         .collect();
     let text = decoding.prediction.as_ref();
     let prediction = text.map(|text| loaded.model.encode(text));
@@ -362,9 +359,9 @@ fn shorten(input: &mut Input, wanted: Option<u32>, loaded: &Loaded) -> Result<()
         .map_err(|error| ApiError::from(&error))
 }
 
-fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
+fn prompt(input: Input, form: &Form, loaded: &Loaded) -> Result<Prompt, ApiError> {
     let model = &*loaded.model;
-    let (tokens, opens_thoughts, tags) = match input {
+    let (tokens, opens_thoughts, tags, parser) = match input {
         Input::Conversation(conversation) => {
             let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
             if conversation.effort.is_some_and(|effort| !effort.is_none())
@@ -376,12 +373,14 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
             let prompt = prompter
                 .tokens(&conversation, model)
                 .map_err(|error| ApiError::from(&error))?;
-            (prompt.tokens, prompt.opens_thoughts, prompt.tags)
+            let calls = !conversation.tools.is_empty();
+            let parser = parser(prompter, calls, prompt.opens_thoughts, form).hiding(&prompt.tags);
+            (prompt.tokens, prompt.opens_thoughts, prompt.tags, parser)
         }
         Input::Text(text) => {
             let mut tokens: Vec<Token> = model.bos().into_iter().collect();
             tokens.extend(model.encode(&text));
-            (tokens, false, Vec::new())
+            (tokens, false, Vec::new(), OutputParser::new(None, None))
         }
         Input::Tokens(tokens) => {
             let vocabulary = model.info().vocabulary;
@@ -391,7 +390,7 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
                 let message = format!("`prompt`: the model has no token {}", token.0);
                 return Err(ApiError::invalid("prompt", message));
             }
-            (tokens, false, Vec::new())
+            (tokens, false, Vec::new(), OutputParser::new(None, None))
         }
     };
     if tokens.is_empty() {
@@ -402,7 +401,28 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
         tokens: tokens.into(),
         opens_thoughts,
         tags: tags.into(),
+        parser,
     })
+}
+
+/// What takes apart an answer of this form; `calls` says whether calls are looked for, `opens_thoughts`
+/// whether the prompt ends in the middle of thoughts.
+fn parser(prompter: &Prompter, calls: bool, opens_thoughts: bool, form: &Form) -> OutputParser {
+    // A grammar that holds from the first token on leaves no room for thoughts.
+    let thinks = match form {
+        Form::Free | Form::FreeWithCalls(_) => opens_thoughts,
+        Form::Json(_) | Form::Calls { .. } => false,
+    };
+    let parser = OutputParser::new(
+        prompter.thoughts().map(|tags| (tags, thinks)),
+        calls.then(|| prompter.tool_format()),
+    );
+    match form {
+        Form::Calls {
+            otherwise: None, ..
+        } => parser.only_calls(),
+        _ => parser,
+    }
 }
 
 fn prediction_too_long(context: usize) -> ApiError {

@@ -24,6 +24,7 @@ mod logprobs;
 mod models;
 mod outgoing;
 mod page;
+mod parameters;
 mod responses;
 mod resume;
 mod router;

@@ -10,6 +10,7 @@ use crate::prompt::Callable;
 use super::bounds::{LONGEST_NAME, MOST_TOOLS};
 use super::decoding::{Form, at_most};
 use super::error::ApiError;
+use super::parameters::arguments;
 use super::values;
 
 /// What names of functions and schemas look like; [`check_name`] checks it.
@@ -101,7 +102,9 @@ impl Tools {
         let free = |format: Option<Schema>| format.map_or(Form::Free, Form::Json);
         let callables = check(&offered)?;
         let choice = choice.unwrap_or(Choice::Auto);
-        let several = parallel.unwrap_or(true);
+        // A named function is called exactly once, as OpenAI has it, whatever is said of several.
+        let is_named = matches!(choice, Choice::Named(_));
+        let several = parallel.unwrap_or(true) && !is_named;
         let calls = if several { Calls::Any } else { Calls::One };
         let chosen = |names: &[String]| -> Result<HashSet<String>, ApiError> {
             let known = |name: &String| offered.iter().any(|tool| tool.name == *name);
@@ -194,34 +197,20 @@ fn check(offered: &[Offered]) -> Result<Vec<Callable>, ApiError> {
                     format!("`{param}.name`: there are two tools named `{}`", tool.name),
                 ));
             }
-            let arguments = match &tool.parameters {
-                // A function that takes nothing.
-                None | Some(Value::Null) => Schema::nothing(),
-                Some(Value::Object(schema)) if schema.is_empty() => Schema::nothing(),
-                Some(Value::Object(schema)) => {
-                    let schema = schema.clone();
-                    let schema = if tool.strict {
-                        Value::Object(schema)
-                    } else {
-                        declared_only(schema)
-                    };
-                    let place = format!("{param}.parameters");
-                    Schema::new(schema, tool.strict)
-                        .map_err(|misfit| refuse(&place, &misfit))?
-                        .at(place)
-                }
-                Some(_) => {
-                    let param = format!("{param}.parameters");
-                    let message = format!("`{param}` must be a JSON schema: an object");
-                    return Err(ApiError::invalid(param, message));
-                }
-            };
+            let place = format!("{param}.parameters");
+            let arguments = arguments(place, tool.parameters.as_ref(), tool.strict)?;
             Ok(Callable {
                 name: tool.name.clone(),
                 arguments,
             })
         })
         .collect()
+}
+
+/// Whether the arguments of a call that a model made are whole JSON. They are not where the model ended
+/// in the middle of them, by a stop token or of itself.
+pub(super) fn are_whole(arguments: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(arguments).is_ok()
 }
 
 /// The arguments of the earlier calls of a conversation, read one after the other.
@@ -245,15 +234,6 @@ impl Arguments {
         let object = serde_json::from_str(object).ok().filter(Value::is_object);
         Ok(object.unwrap_or_else(|| Value::String(text.to_owned())))
     }
-}
-
-/// Arguments that a function does not declare are of no use to it: unless the schema speaks of them,
-/// there are none.
-fn declared_only(mut schema: Map<String, Value>) -> Value {
-    if schema.contains_key("properties") && !schema.contains_key("additionalProperties") {
-        schema.insert("additionalProperties".to_owned(), Value::Bool(false));
-    }
-    Value::Object(schema)
 }
 
 /// OpenAI's rule for names of functions and schemas.
@@ -359,6 +339,31 @@ mod tests {
         assert_eq!(allowed.shown, [json!({"name": "f"})]);
         let unknown = both(Choice::Named("h".to_owned())).expect_err("no such tool");
         assert_eq!(unknown.body()["error"]["param"], "tool_choice");
+    }
+
+    #[test]
+    fn a_named_function_is_called_once_and_others_as_often_as_is_asked_for() {
+        for parallel in [None, Some(true), Some(false)] {
+            let new = |choice| {
+                let tools = Tools::new(
+                    vec![offered("f"), offered("g")],
+                    Some(choice),
+                    parallel,
+                    None,
+                );
+                let tools = tools.expect("valid");
+                let Form::Calls { several, .. } = tools.form else {
+                    panic!("it must call");
+                };
+                (tools.calls, several)
+            };
+            assert_eq!(new(Choice::Named("g".to_owned())), (Calls::One, false));
+            let several = parallel.unwrap_or(true);
+            let calls = if several { Calls::Any } else { Calls::One };
+            assert_eq!(new(Choice::Required), (calls, several));
+            let allowed = Choice::Allowed(vec!["f".to_owned()], true);
+            assert_eq!(new(allowed), (calls, several));
+        }
     }
 
     #[test]

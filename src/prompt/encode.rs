@@ -11,7 +11,7 @@ use super::guard::Guard;
 use super::markup::Markup;
 use super::template::{ChatTemplate, End, TemplateError};
 use super::thinking::ThoughtTags;
-use super::tools::ToolFormat;
+use super::tools::{LeftOut, ToolFormat};
 use crate::engine::{SpecialKind, SpecialToken, Token, Vocabulary};
 
 /// Makes prompts for one model.
@@ -20,6 +20,8 @@ pub struct Prompter {
     template: Option<ChatTemplate>,
     thoughts: Option<ThoughtTags>,
     tool_format: ToolFormat,
+    /// What of tools the template leaves out.
+    left_out: Option<LeftOut>,
     efforts: bool,
 }
 
@@ -67,10 +69,18 @@ impl Prompter {
         let template = template
             .map(|source| ChatTemplate::compile(source, bos_text, eos_text))
             .transpose()?;
+        let tool_format = ToolFormat::of(source);
+        // Other formats are known by a template that has a place for tools.
+        let is_default = tool_format == ToolFormat::Hermes;
+        let left_out = template
+            .as_ref()
+            .filter(|_| is_default)
+            .and_then(LeftOut::by);
         Ok(Self {
             template,
             thoughts: ThoughtTags::of(source),
-            tool_format: ToolFormat::of(source),
+            tool_format,
+            left_out,
             efforts: ["reasoning_effort", "enable_thinking"]
                 .iter()
                 .any(|name| source.contains(name)),
@@ -118,6 +128,7 @@ impl Prompter {
         vocab: &dyn Vocabulary,
     ) -> Result<Prompt, PromptError> {
         let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
+        let has_tools = !conversation.tools.is_empty();
         let conversation = &match self.tool_format {
             ToolFormat::Mistral | ToolFormat::MistralNamed => {
                 Cow::Owned(conversation.with_short_ids())
@@ -126,13 +137,18 @@ impl Prompter {
         };
         let markup = Markup::new(vocab.specials());
         let mut guard = Guard::new(&markup, conversation).ok_or(PromptError::NoMark)?;
-        let text =
-            template
-                .render_to(end, &guard.mark(conversation))
-                .map_err(|error| match error {
-                    TemplateError::Refused(reason) => TemplateError::Refused(guard.unmark(&reason)),
-                    TemplateError::Broken(reason) => TemplateError::Broken(guard.unmark(&reason)),
-                })?;
+        // Behind the marks: what is a client's stays marked, and the words around it are the template's.
+        let marked = guard.mark(conversation);
+        let marked = match self.left_out {
+            Some(left_out) => left_out.written_out(&marked),
+            None => Cow::Borrowed(&marked),
+        };
+        let text = template
+            .render_to(end, &marked)
+            .map_err(|error| match error {
+                TemplateError::Refused(reason) => TemplateError::Refused(guard.unmark(&reason)),
+                TemplateError::Broken(reason) => TemplateError::Broken(guard.unmark(&reason)),
+            })?;
 
         let mut tokens = Vec::new();
         let mut plain = 0;
@@ -157,7 +173,7 @@ impl Prompter {
         Ok(Prompt {
             tokens,
             opens_thoughts: self.thoughts.is_some_and(|tags| tags.opened_by(&text)),
-            tags: self.tags(!conversation.tools.is_empty(), vocab),
+            tags: self.tags(has_tools, vocab),
         })
     }
 

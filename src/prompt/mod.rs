@@ -27,7 +27,7 @@ mod template_tests;
 
 pub use conversation::{Conversation, Effort, Message, Role, ToolCall};
 pub use encode::{Prompt, PromptError, Prompter};
-pub use output::{OutputParser, Piece};
+pub use output::{Channel, OutputParser, Piece, Stretch};
 pub use template::{ChatTemplate, End, TemplateError};
 pub use thinking::ThoughtTags;
 pub use tools::{Callable, Part, ToolFormat, calls, opened_calls};

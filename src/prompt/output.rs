@@ -1,5 +1,7 @@
 //! What a generated answer consists of: thoughts, text, tool calls.
 
+use std::ops::Range;
+
 use crate::engine::SpecialToken;
 
 use super::thinking::{Thought, ThoughtParser, ThoughtTags};
@@ -14,11 +16,34 @@ pub enum Piece {
     Part(Part),
 }
 
+/// A stretch of a generated text that a client reads; what lies between stretches is markup, or belongs
+/// to a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// In bytes of all that was generated.
+    pub range: Range<usize>,
+    /// What it is read as.
+    pub channel: Channel,
+}
+
+/// What a client reads a text as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// The model's thoughts.
+    Thoughts,
+    /// The answer's content.
+    Content,
+}
+
 /// Takes an answer apart while it is generated.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OutputParser {
     thoughts: Option<ThoughtParser>,
     calls: Option<ToolCallParser>,
+    /// Where the answer begins behind the thoughts.
+    answer_at: Option<usize>,
+    /// Bytes that were pushed so far.
+    pushed: usize,
     /// Texts that are never for the client.
     hidden: Vec<String>,
 }
@@ -31,8 +56,18 @@ impl OutputParser {
         Self {
             thoughts: thoughts.map(|(tags, opened)| ThoughtParser::new(tags, opened)),
             calls: calls.map(ToolCallParser::new),
+            answer_at: None,
+            pushed: 0,
             hidden: Vec::new(),
         }
+    }
+
+    /// For an answer that a grammar makes be calls and nothing else: what is none of a call, such as the
+    /// beginning of one that was cut off, is never content.
+    #[must_use]
+    pub fn only_calls(mut self) -> Self {
+        self.calls = self.calls.map(ToolCallParser::only_calls);
+        self
     }
 
     /// Leaves the text of `tags` out of text and thoughts where it marks nothing. Each is expected to
@@ -43,46 +78,108 @@ impl OutputParser {
         self
     }
 
+    /// Whether all text is content.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.thoughts.is_none() && self.calls.is_none()
+    }
+
     /// What is certain after the next piece of text.
     #[must_use]
     pub fn push(&mut self, text: &str) -> Vec<Piece> {
-        let pieces = if let Some(thoughts) = &mut self.thoughts {
-            let found = thoughts.push(text).into_iter();
-            found.flat_map(|thought| self.tell(thought)).collect()
-        } else {
-            self.answer(text)
-        };
-        hide(pieces, &self.hidden)
+        let pieces = self.take(text).into_iter().map(|(_, piece)| piece);
+        hide(pieces.collect(), &self.hidden)
     }
 
-    /// The rest.
+    /// The rest of an answer that ended by itself. One that was cut off has no rest: what is undecided
+    /// may be the beginning of markup, and what its client has read must be the beginning of what a
+    /// longer answer would say.
     #[must_use]
     pub fn finish(mut self) -> Vec<Piece> {
-        let rest = self.thoughts.take().and_then(ThoughtParser::finish);
-        let mut pieces: Vec<Piece> = rest
-            .into_iter()
-            .flat_map(|thought| self.tell(thought))
-            .collect();
-        let rest = self.calls.map(ToolCallParser::finish).unwrap_or_default();
-        pieces.extend(rest.into_iter().map(Piece::Part));
-        hide(pieces, &self.hidden)
+        let pieces = self.take_rest().into_iter().map(|(_, piece)| piece);
+        hide(pieces.collect(), &self.hidden)
     }
 
-    fn tell(&mut self, thought: Thought) -> Vec<Piece> {
-        match thought {
-            Thought::Inside(text) => vec![Piece::Thought(text)],
-            Thought::Outside(text) => self.answer(&text),
+    /// The same as [`push`](Self::push) for whoever has the text and wants to know what a client reads
+    /// of it.
+    #[must_use]
+    pub fn locate(&mut self, text: &str) -> Vec<Stretch> {
+        stretches(&self.take(text))
+    }
+
+    /// The same as [`finish`](Self::finish) in this way.
+    #[must_use]
+    pub fn locate_rest(mut self) -> Vec<Stretch> {
+        stretches(&self.take_rest())
+    }
+
+    /// Bytes at the end of what was pushed of which nothing is certain yet.
+    #[must_use]
+    pub fn undecided(&self) -> usize {
+        let thoughts = self.thoughts.as_ref().map_or(0, ThoughtParser::undecided);
+        thoughts + self.calls.as_ref().map_or(0, ToolCallParser::undecided)
+    }
+
+    fn take(&mut self, text: &str) -> Vec<(usize, Piece)> {
+        let at = self.pushed;
+        self.pushed += text.len();
+        if let Some(thoughts) = &mut self.thoughts {
+            let found = thoughts.push(text).into_iter();
+            found
+                .flat_map(|(at, thought)| self.tell(at, thought))
+                .collect()
+        } else {
+            self.answer(at, text)
         }
     }
 
-    fn answer(&mut self, text: &str) -> Vec<Piece> {
-        let parts = match &mut self.calls {
-            Some(calls) => calls.push(text),
-            None if text.is_empty() => Vec::new(),
-            None => vec![Part::Text(text.to_owned())],
-        };
-        parts.into_iter().map(Piece::Part).collect()
+    fn take_rest(&mut self) -> Vec<(usize, Piece)> {
+        let rest = self.thoughts.take().and_then(ThoughtParser::finish);
+        let mut pieces = rest.map_or_else(Vec::new, |(at, thought)| self.tell(at, thought));
+        let rest = self.calls.take().map(ToolCallParser::finish);
+        pieces.extend(self.placed(rest.unwrap_or_default()));
+        pieces
     }
+
+    fn tell(&mut self, at: usize, thought: Thought) -> Vec<(usize, Piece)> {
+        match thought {
+            Thought::Inside(text) => vec![(at, Piece::Thought(text))],
+            Thought::Outside(text) => self.answer(at, &text),
+        }
+    }
+
+    /// The next text of the answer, which stands at `at`.
+    fn answer(&mut self, at: usize, text: &str) -> Vec<(usize, Piece)> {
+        self.answer_at.get_or_insert(at);
+        match &mut self.calls {
+            Some(calls) => {
+                let parts = calls.push(text);
+                self.placed(parts)
+            }
+            None if text.is_empty() => Vec::new(),
+            None => vec![(at, Piece::Part(Part::Text(text.to_owned())))],
+        }
+    }
+
+    /// Parts of the answer, whose places are counted from where it begins.
+    fn placed(&self, parts: Vec<(usize, Part)>) -> Vec<(usize, Piece)> {
+        let begin = self.answer_at.unwrap_or(0);
+        let place = |(at, part)| (begin + at, Piece::Part(part));
+        parts.into_iter().map(place).collect()
+    }
+}
+
+fn stretches(pieces: &[(usize, Piece)]) -> Vec<Stretch> {
+    let stretch = |(at, piece): &(usize, Piece)| {
+        let (text, channel) = match piece {
+            Piece::Thought(text) => (text, Channel::Thoughts),
+            Piece::Part(Part::Text(text)) => (text, Channel::Content),
+            Piece::Part(Part::Call { .. } | Part::Arguments(_)) => return None,
+        };
+        let range = *at..at + text.len();
+        Some(Stretch { range, channel })
+    };
+    pieces.iter().filter_map(stretch).collect()
 }
 
 fn hide(mut pieces: Vec<Piece>, hidden: &[String]) -> Vec<Piece> {
@@ -164,6 +261,51 @@ mod tests {
             parse(parser, &["<think>", "hm", "</think>", "Yes", "</think>"]),
             [Piece::Thought("hm".to_owned()), said("Yes")]
         );
+    }
+
+    #[test]
+    fn stretches_are_where_their_text_is_and_the_rest_is_undecided_or_markup() {
+        let tags = ThoughtTags::of("</think>").expect("it thinks");
+        let answer = "\n<think>\n Hm. \n</think>\n\nSo: <tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call> é <";
+        let mut parser = OutputParser::new(Some((tags, false)), Some(ToolFormat::Hermes));
+        let mut found = Vec::new();
+        for (at, letter) in answer.char_indices() {
+            found.extend(parser.locate(&answer[at..at + letter.len_utf8()]));
+            let decided = at + letter.len_utf8() - parser.undecided();
+            assert!(
+                found
+                    .iter()
+                    .all(|stretch: &Stretch| stretch.range.end <= decided)
+            );
+        }
+        assert_eq!(parser.undecided(), 1);
+        found.extend(parser.locate_rest());
+        let read = |wanted| -> String {
+            let stretches = found.iter().filter(|stretch| stretch.channel == wanted);
+            stretches
+                .map(|stretch| &answer[stretch.range.clone()])
+                .collect()
+        };
+        assert_eq!(read(Channel::Thoughts), "Hm.");
+        assert_eq!(read(Channel::Content), "So:  é <");
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_in_a_tag_of_thoughts_shows_nothing_of_the_tag() {
+        let tags = ThoughtTags::of("</think>").expect("it thinks");
+        let answer = "<think>Hm.\n</think>Yes.";
+        for end in 0..=answer.len() {
+            let mut parser = OutputParser::new(Some((tags, false)), Some(ToolFormat::Hermes));
+            for piece in parser.push(&answer[..end]) {
+                let (Piece::Thought(text) | Piece::Part(Part::Text(text))) = piece else {
+                    panic!("nothing is called");
+                };
+                assert!(
+                    "Hm.".starts_with(&text) || "Yes.".starts_with(&text),
+                    "{text}"
+                );
+            }
+        }
     }
 
     #[test]

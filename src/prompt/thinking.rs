@@ -44,10 +44,15 @@ pub(super) enum Thought {
 }
 
 /// Splits thoughts from the answer. The white space around the tags belongs to neither.
-#[derive(Debug)]
+///
+/// Each stretch comes with the place, in bytes of all that was generated, where it begins. All of the
+/// answer is one unbroken stretch.
+#[derive(Debug, Clone)]
 pub(super) struct ThoughtParser {
     tags: ThoughtTags,
     state: State,
+    /// Bytes that were pushed so far.
+    pushed: usize,
     /// White space, or the beginning of a tag.
     pending: String,
 }
@@ -71,31 +76,44 @@ impl ThoughtParser {
             } else {
                 State::Before
             },
+            pushed: 0,
             pending: String::new(),
         }
     }
 
     /// What is certain after the next piece.
-    pub(super) fn push(&mut self, text: &str) -> Vec<Thought> {
+    pub(super) fn push(&mut self, text: &str) -> Vec<(usize, Thought)> {
+        self.pushed += text.len();
         self.pending.push_str(text);
         let mut found = Vec::new();
         while self.step(&mut found) {}
         found
     }
 
-    /// The rest.
-    pub(super) fn finish(self) -> Option<Thought> {
+    /// The rest of what ended by itself. What was cut off has none: it may be the beginning of a tag.
+    pub(super) fn finish(self) -> Option<(usize, Thought)> {
         if self.pending.is_empty() {
             return None;
         }
+        let at = self.here();
         match self.state {
             State::Inside(_) if self.pending.trim().is_empty() => None,
-            State::Inside(_) => Some(Thought::Inside(self.pending)),
-            State::Before | State::Outside(_) => Some(Thought::Outside(self.pending)),
+            State::Inside(_) => Some((at, Thought::Inside(self.pending))),
+            State::Before | State::Outside(_) => Some((at, Thought::Outside(self.pending))),
         }
     }
 
-    fn step(&mut self, found: &mut Vec<Thought>) -> bool {
+    /// Bytes at the end of what was pushed that may still become either.
+    pub(super) fn undecided(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Where that begins which is pending.
+    fn here(&self) -> usize {
+        self.pushed - self.pending.len()
+    }
+
+    fn step(&mut self, found: &mut Vec<(usize, Thought)>) -> bool {
         match self.state {
             State::Before => {
                 let rest = self.pending.trim_start();
@@ -123,7 +141,9 @@ impl ThoughtParser {
                 // White space at the end may stand before the closing tag.
                 let said = self.pending[..end].trim_end().len();
                 if said > 0 {
-                    found.push(Thought::Inside(self.pending.drain(..said).collect()));
+                    let at = self.here();
+                    let thought = self.pending.drain(..said).collect();
+                    found.push((at, Thought::Inside(thought)));
                     self.state = State::Inside(false);
                 }
                 if at.is_some() {
@@ -137,7 +157,8 @@ impl ThoughtParser {
                     self.trim();
                 }
                 if !self.pending.is_empty() {
-                    found.push(Thought::Outside(std::mem::take(&mut self.pending)));
+                    let at = self.here();
+                    found.push((at, Thought::Outside(std::mem::take(&mut self.pending))));
                     self.state = State::Outside(false);
                 }
                 false
@@ -171,7 +192,7 @@ mod tests {
         }
         found.extend(parser.finish());
         let mut both = (String::new(), String::new());
-        for thought in found {
+        for (_, thought) in found {
             match thought {
                 Thought::Inside(text) => both.0.push_str(&text),
                 Thought::Outside(text) => both.1.push_str(&text),

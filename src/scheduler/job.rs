@@ -10,6 +10,7 @@ use crate::grammar::Guide;
 use crate::sampling::{Logprobs, SamplingParams};
 
 use super::events::{EventReceiver, EventSender, channel};
+use super::text::Stops;
 
 /// One request, ready to compute: no JSON, no template, no HTTP.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub struct Job {
     pub logprobs: Option<usize>,
     /// The same for the prompt, which then shares no computed beginning.
     pub prompt_logprobs: Option<usize>,
-    /// Texts that end the answer; they are not part of it.
-    pub stops: Vec<String>,
+    /// Texts that end the answer where its client reads them; they are not part of it.
+    pub stops: Stops,
     /// Tokens that end the answer, beside the model's own.
     pub stop_tokens: Vec<Token>,
     /// Control tokens whose text belongs to the answer; those of others never does.
@@ -69,7 +70,7 @@ impl Job {
             guide: None,
             logprobs: None,
             prompt_logprobs: None,
-            stops: Vec::new(),
+            stops: Stops::default(),
             stop_tokens: Vec::new(),
             tags: Arc::default(),
             prediction: None,

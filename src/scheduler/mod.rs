@@ -39,6 +39,7 @@ pub use events::{EventReceiver, EventSender, channel};
 pub use job::{
     Class, Event, FinishReason, Finished, Job, JobError, Predicted, QueueProgress, Text, Timings,
 };
+pub use text::Stops;
 
 use cache::Cache;
 use crowd::Crowd;

@@ -55,7 +55,7 @@ impl Sequence {
         let tokens = job.prompt.to_vec();
         let params = std::mem::take(&mut job.sampling);
         let sampler = Sampler::new(params, &tokens, job.guide.take());
-        let text = TextAssembler::new(&job.stops);
+        let text = TextAssembler::new(std::mem::take(&mut job.stops));
         let prediction = job.prediction.take().map(Prediction::new);
         let scores = job.prompt_logprobs.map(|_| Vec::new());
         Self {
@@ -386,8 +386,8 @@ impl Sequence {
     }
 
     fn finish(&mut self, reason: FinishReason, now: Instant, metrics: &ModelMetrics) {
-        let assembler = std::mem::replace(&mut self.text, TextAssembler::new(&[]));
-        self.send_text(assembler.finish());
+        let assembler = std::mem::take(&mut self.text);
+        self.send_text(assembler.finish(reason));
         if self.finished {
             return;
         }

@@ -83,9 +83,9 @@ fn expected_of(engine: &FakeEngine, prompt: &[Token], max_tokens: u32) -> String
         .iter()
         .map(|token| u8::try_from(token.0).expect("a byte"))
         .collect();
-    let mut assembler = text::TextAssembler::new(&[]);
+    let mut assembler = text::TextAssembler::default();
     match assembler.push(&bytes, None) {
-        text::Pushed::Text(text) => text.text + &assembler.finish().text,
+        text::Pushed::Text(text) => text.text + &assembler.finish(FinishReason::Length).text,
         text::Pushed::Stopped(_) => panic!("there is no stop string"),
     }
 }

@@ -1,11 +1,17 @@
 //! From token bytes to text that may be sent: whole characters only, nothing
 //! of a stop string, not even its beginning.
 
+#[cfg(test)]
+mod stop_tests;
+mod stops;
+
 use std::collections::VecDeque;
 
 use crate::sampling::Logprobs;
 
-use super::job::Text;
+use super::job::{FinishReason, Text};
+pub use stops::Stops;
+use stops::{StopFinder, Verdict};
 
 /// What a piece of output led to.
 #[derive(Debug, PartialEq)]
@@ -25,58 +31,58 @@ struct Held {
 }
 
 /// Holds back what might still become a stop string or a character.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct TextAssembler {
-    stops: Vec<Vec<u8>>,
-    held: Vec<u8>,
+    finder: StopFinder,
+    /// Whole characters that have not gone.
+    held: String,
+    /// Behind them: the beginning of a character.
+    bytes: Vec<u8>,
     tokens: VecDeque<Held>,
 }
 
 impl TextAssembler {
-    /// Empty stop strings are ignored.
     #[must_use]
-    pub(super) fn new(stops: &[String]) -> Self {
+    pub(super) fn new(stops: Stops) -> Self {
         Self {
-            stops: stops
-                .iter()
-                .filter(|stop| !stop.is_empty())
-                .map(|stop| stop.as_bytes().to_vec())
-                .collect(),
-            held: Vec::new(),
-            tokens: VecDeque::new(),
+            finder: StopFinder::new(stops),
+            ..Self::default()
         }
     }
 
     /// Adds the bytes of one token.
     pub(super) fn push(&mut self, piece: &[u8], logprobs: Option<Logprobs>) -> Pushed {
-        let start = self.held.len();
-        self.tokens.push_back(Held { start, logprobs });
-        self.held.extend_from_slice(piece);
-        if let Some(at) = self.first_stop() {
-            let last = self.take(at);
-            self.held.clear();
-            self.tokens.clear();
-            return Pushed::Stopped(last);
-        }
-        let free = self.held.len() - self.possible_stop();
-        let ready = whole_characters(&self.held[..free]);
-        Pushed::Text(self.take(ready))
+        self.begin_token(logprobs);
+        self.bytes.extend_from_slice(piece);
+        let from = self.held.len();
+        self.decode(whole_characters(&self.bytes));
+        self.finder.push(&self.held[from..]);
+        self.release()
     }
 
     /// Adds a token that is no text for the client, but by which the answer is taken apart. No stop
-    /// string goes through it, so nothing is held back, and it comes out whole.
+    /// string goes through it, and it comes out whole.
     pub(super) fn push_tag(&mut self, tag: &str, logprobs: Option<Logprobs>) -> Pushed {
-        let start = self.held.len();
-        self.tokens.push_back(Held { start, logprobs });
-        self.held.extend_from_slice(tag.as_bytes());
-        Pushed::Text(self.take(self.held.len()))
+        // A character that was begun before it is not completed behind it.
+        let from = self.held.len();
+        self.decode(self.bytes.len());
+        self.finder.push(&self.held[from..]);
+        self.begin_token(logprobs);
+        self.held.push_str(tag);
+        self.finder.push_tag(tag);
+        self.release()
     }
 
     /// What was held back, when no more output comes; a character that was cut off is left out.
     #[must_use]
-    pub(super) fn finish(mut self) -> Text {
-        let whole = whole_characters(&self.held);
-        let mut last = self.take(whole);
+    pub(super) fn finish(mut self, reason: FinishReason) -> Text {
+        if reason == FinishReason::Stop {
+            self.finder.end();
+            if let Verdict::Stop(at) = self.finder.verdict(&self.held) {
+                return self.take(at);
+            }
+        }
+        let mut last = self.take(self.held.len());
         last.tokens += u32::try_from(self.tokens.len()).unwrap_or(u32::MAX);
         let rest = self.tokens.into_iter();
         last.logprobs
@@ -84,10 +90,45 @@ impl TextAssembler {
         last
     }
 
+    fn begin_token(&mut self, logprobs: Option<Logprobs>) {
+        let start = self.held.len() + self.bytes.len();
+        self.tokens.push_back(Held { start, logprobs });
+    }
+
+    /// Makes text of the first `length` bytes; what is no text becomes replacement characters.
+    fn decode(&mut self, length: usize) {
+        let bytes: Vec<u8> = self.bytes.drain(..length).collect();
+        for chunk in bytes.utf8_chunks() {
+            self.held.push_str(chunk.valid());
+            let invalid = chunk.invalid().len();
+            if invalid > 0 {
+                // It takes other room than the bytes did: tokens behind it move.
+                let behind = self.held.len() + invalid;
+                self.held.push(char::REPLACEMENT_CHARACTER);
+                for token in self.tokens.iter_mut().filter(|token| token.start >= behind) {
+                    token.start = token.start - behind + self.held.len();
+                }
+            }
+        }
+    }
+
+    /// Takes what may go.
+    fn release(&mut self) -> Pushed {
+        match self.finder.verdict(&self.held) {
+            Verdict::Free(length) => Pushed::Text(self.take(length)),
+            Verdict::Stop(at) => {
+                let last = self.take(at);
+                *self = Self::default();
+                Pushed::Stopped(last)
+            }
+        }
+    }
+
     /// The first `length` bytes and the tokens that begin in them.
     fn take(&mut self, length: usize) -> Text {
-        let text = String::from_utf8_lossy(&self.held[..length]).into_owned();
-        self.held.drain(..length);
+        self.finder.release(length);
+        let rest = self.held.split_off(length);
+        let text = std::mem::replace(&mut self.held, rest);
         let begun = self.tokens.partition_point(|token| token.start < length);
         let mut taken = Text {
             text,
@@ -102,28 +143,6 @@ impl TextAssembler {
             token.start -= length;
         }
         taken
-    }
-
-    fn first_stop(&self) -> Option<usize> {
-        self.stops
-            .iter()
-            .filter_map(|stop| {
-                self.held
-                    .windows(stop.len())
-                    .position(|window| window == stop)
-            })
-            .min()
-    }
-
-    /// Length of the longest end of the held bytes with which a stop string begins.
-    fn possible_stop(&self) -> usize {
-        self.stops
-            .iter()
-            .flat_map(|stop| (1..stop.len()).rev().map(move |length| &stop[..length]))
-            .filter(|beginning| self.held.ends_with(beginning))
-            .map(<[u8]>::len)
-            .max()
-            .unwrap_or(0)
     }
 }
 
@@ -155,23 +174,32 @@ fn whole_characters(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prompt::OutputParser;
     use proptest::prelude::*;
+
+    /// For a client that reads all text.
+    fn assembler(stops: &[&str]) -> TextAssembler {
+        let stops = stops.iter().map(|&stop| stop.to_owned()).collect();
+        TextAssembler::new(Stops::new(stops, &OutputParser::new(None, None)))
+    }
 
     /// All the text that comes out, and whether a stop string ended it.
     fn run(pieces: &[&[u8]], stops: &[&str]) -> (String, bool) {
-        let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
-        let mut assembler = TextAssembler::new(&stops);
+        let mut assembler = assembler(stops);
         let mut all = String::new();
         for piece in pieces {
             match assembler.push(piece, None) {
                 Pushed::Text(text) => all.push_str(&text.text),
                 // Nothing may be left for the end.
                 Pushed::Stopped(text) => {
-                    return (all + &text.text + &assembler.finish().text, true);
+                    return (
+                        all + &text.text + &assembler.finish(FinishReason::Stop).text,
+                        true,
+                    );
                 }
             }
         }
-        (all + &assembler.finish().text, false)
+        (all + &assembler.finish(FinishReason::Stop).text, false)
     }
 
     /// The text that comes out after one more token, and whether it is the last.
@@ -184,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_character_spread_over_tokens_comes_out_whole() {
-        let mut assembler = TextAssembler::new(&[]);
+        let mut assembler = assembler(&[]);
         let euro = "€".as_bytes();
         assert_eq!(push(&mut assembler, &euro[..1]).0, "");
         assert_eq!(push(&mut assembler, &euro[1..2]).0, "");
@@ -201,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_stop_string_across_tokens_is_never_leaked_in_part() {
-        let mut assembler = TextAssembler::new(&["END".to_owned()]);
+        let mut assembler = assembler(&["END"]);
         assert_eq!(push(&mut assembler, b"x E"), ("x ".to_owned(), false));
         assert_eq!(push(&mut assembler, b"N"), (String::new(), false));
         assert_eq!(push(&mut assembler, b"D y"), (String::new(), true));
@@ -209,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_tag_comes_out_whole_whatever_is_held_and_stops_nothing() {
-        let mut assembler = TextAssembler::new(&["x[T".to_owned(), "T]".to_owned()]);
+        let mut assembler = assembler(&["x[T", "T]"]);
         assert_eq!(push(&mut assembler, b"a x"), ("a ".to_owned(), false));
         let Pushed::Text(text) = assembler.push_tag("[T]", None) else {
             panic!("no stop string");
@@ -237,14 +265,14 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_become_replacement_characters_at_once() {
-        let mut assembler = TextAssembler::new(&[]);
+        let mut assembler = assembler(&[]);
         assert_eq!(push(&mut assembler, &[0xFF]).0, "\u{FFFD}");
         assert_eq!(push(&mut assembler, &[0xE2, 0x28]).0, "\u{FFFD}(");
     }
 
     #[test]
     fn tokens_come_with_the_text_in_which_they_begin() {
-        let mut assembler = TextAssembler::new(&["END".to_owned()]);
+        let mut assembler = assembler(&["END"]);
         let counts = [&b"a "[..], b"", b"E", b"x", b" EN", b"D"].map(|piece| {
             let (Pushed::Text(text) | Pushed::Stopped(text)) = assembler.push(piece, None);
             (text.text, text.tokens)
@@ -254,6 +282,18 @@ mod tests {
             counts,
             expected.map(|(text, count)| (text.to_owned(), count))
         );
+    }
+
+    #[test]
+    fn a_token_stays_with_its_text_where_bytes_before_it_are_no_text() {
+        let mut assembler = assembler(&["xEND"]);
+        assert_eq!(push(&mut assembler, &[0xE2]).0, "");
+        let tokens = |pushed| match pushed {
+            Pushed::Text(text) | Pushed::Stopped(text) => (text.text, text.tokens),
+        };
+        let first = tokens(assembler.push(b"(x", None));
+        assert_eq!(first, ("\u{FFFD}(".to_owned(), 2));
+        assert_eq!(tokens(assembler.push(b"y", None)), ("xy".to_owned(), 1));
     }
 
     proptest! {

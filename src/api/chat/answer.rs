@@ -6,7 +6,7 @@ use crate::api::delivery::{Frame, Telling, json_text};
 use crate::api::error::ApiError;
 use crate::api::generation::Spent;
 use crate::api::logprobs::Found;
-use crate::api::tools::Calls;
+use crate::api::tools::{Calls, are_whole};
 use crate::api::usage::Usage;
 use crate::engine::Pieces;
 use crate::prompt::{OutputParser, Part, Piece};
@@ -155,14 +155,17 @@ impl Telling for Answer {
     }
 
     fn end(&mut self, index: usize, finished: &Finished) -> Vec<Frame> {
-        let rest = self.choices[index].parser.take();
-        let rest = rest.map(OutputParser::finish).unwrap_or_default();
-        let mut chunks = self.tell(index, rest);
+        let parser = self.choices[index].parser.take();
+        let rest = match finished.reason {
+            FinishReason::Length => None,
+            FinishReason::Stop => parser.map(OutputParser::finish),
+        };
+        let mut chunks = self.tell(index, rest.unwrap_or_default());
         let choice = &mut self.choices[index];
         let reason = match finished.reason {
             FinishReason::Length => "length",
-            FinishReason::Stop if choice.calls.is_empty() => "stop",
-            FinishReason::Stop => "tool_calls",
+            FinishReason::Stop if choice.has_whole_calls() => "tool_calls",
+            FinishReason::Stop => "stop",
         };
         choice.finish_reason = Some(reason);
         if self.output.stream {
@@ -221,6 +224,12 @@ impl Telling for Answer {
 }
 
 impl Choice {
+    /// Whether there are calls, and all of them can be made.
+    fn has_whole_calls(&self) -> bool {
+        let arguments = self.calls.iter().map(|call| &call.function.arguments);
+        !self.calls.is_empty() && arguments.into_iter().all(|text| are_whole(text))
+    }
+
     /// Takes note of a piece and says what a stream tells of it.
     fn take(&mut self, piece: Piece, output: Output) -> Option<Delta> {
         match piece {
@@ -275,9 +284,7 @@ impl Choice {
                     return None;
                 }
                 let index = self.calls.len().checked_sub(1)?;
-                if !output.stream {
-                    self.calls[index].function.arguments.push_str(&more);
-                }
+                self.calls[index].function.arguments.push_str(&more);
                 Some(Delta {
                     tool_calls: Some([CallDelta {
                         index,

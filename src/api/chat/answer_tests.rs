@@ -109,6 +109,85 @@ fn a_tool_call_is_no_content() {
     assert_eq!(body["choices"][0]["finish_reason"], "tool_calls");
 }
 
+/// The body of an answer that ended for this reason.
+fn body_ended(mut answer: Answer, texts: &[&str], reason: FinishReason) -> Value {
+    for text in texts {
+        answer.text(0, &say(text));
+    }
+    let finished = Finished {
+        reason,
+        ..finished()
+    };
+    answer.end(0, &finished);
+    serde_json::from_str(&answer.whole(spent())).expect("JSON")
+}
+
+#[test]
+fn a_call_that_is_cut_off_shows_its_arguments_so_far_and_never_its_markup() {
+    let written = "Well.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+    for end in 7..written.len() {
+        let cut = &written[..end];
+        let body = body_ended(answer(false, Calls::Any), &[cut], FinishReason::Length);
+        let choice = &body["choices"][0];
+        assert_eq!(choice["finish_reason"], "length");
+        let content = choice["message"]["content"].as_str().expect("a text");
+        assert!("Well.\n".starts_with(content), "{content} of {cut}");
+        let call = &choice["message"]["tool_calls"][0]["function"];
+        if let Some(arguments) = call["arguments"].as_str() {
+            assert_eq!(call["name"], "f");
+            assert!("{\"a\": 1}".starts_with(arguments), "{arguments} of {cut}");
+        }
+
+        let mut streamed = answer(true, Calls::Any);
+        let mut frames = streamed.text(0, &say(cut));
+        let ended = Finished {
+            reason: FinishReason::Length,
+            ..finished()
+        };
+        frames.extend(streamed.end(0, &ended));
+        let deltas = objects(frames);
+        let sum = |pointer: &str| -> String {
+            let texts = deltas
+                .iter()
+                .filter_map(|delta| delta.pointer(pointer)?.as_str());
+            texts.collect()
+        };
+        assert_eq!(sum("/choices/0/delta/content"), content);
+        let arguments = sum("/choices/0/delta/tool_calls/0/function/arguments");
+        assert_eq!(arguments, call["arguments"].as_str().unwrap_or_default());
+    }
+}
+
+#[test]
+fn calls_are_the_reason_only_where_all_of_them_can_be_made() {
+    for (texts, stream) in [
+        (
+            ["<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": [1"],
+            false,
+        ),
+        (
+            ["<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": }}</tool_call>"],
+            false,
+        ),
+        (
+            ["<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": [1"],
+            true,
+        ),
+    ] {
+        let mut broken = answer(stream, Calls::Any);
+        let _ = broken.text(0, &say(CALL));
+        let _ = broken.text(0, &say(texts[0]));
+        let _ = broken.end(0, &finished());
+        assert_eq!(Telling::finish_reason(&broken), "stop", "{texts:?}");
+    }
+    for stream in [false, true] {
+        let mut whole = answer(stream, Calls::Any);
+        let _ = whole.text(0, &say(CALL));
+        let _ = whole.end(0, &finished());
+        assert_eq!(Telling::finish_reason(&whole), "tool_calls");
+    }
+}
+
 #[test]
 fn only_one_call_where_parallel_calls_are_not_wanted() {
     let two = format!("{CALL}\n{CALL}");

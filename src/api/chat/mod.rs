@@ -80,7 +80,7 @@ pub(super) async fn completions(
             };
             let digest = &started.loaded.model.info().digest;
             let header = Header::new(object, &entry.id, digest, unix_seconds(), class);
-            let parsers = (0..choices).map(|_| started.parser(0, output.calls != Calls::None));
+            let parsers = (0..choices).map(|_| started.parser(0));
             let pieces = Arc::clone(&started.loaded.model);
             let answer = Answer::new(header, output, pieces, parsers);
             respond(started.generation, answer, output.stream, ticket).await

@@ -6,7 +6,7 @@ use crate::api::delivery::{Frame, Telling as Tells, json_text};
 use crate::api::error::ApiError;
 use crate::api::generation::Spent;
 use crate::api::logprobs::TokenLogprob;
-use crate::api::tools::Calls;
+use crate::api::tools::{Calls, are_whole};
 use crate::engine::Pieces;
 use crate::prompt::{OutputParser, Part as Generated, Piece};
 use crate::scheduler::{FinishReason, Finished, JobError, Text};
@@ -29,6 +29,8 @@ pub(super) struct Answer {
     /// Whether the call that is being written is one too many.
     skips_call: bool,
     calls: usize,
+    /// Whether one of them cannot be made, because the model ended in the middle of it.
+    has_broken_call: bool,
     /// Tokens that were thoughts.
     thought_tokens: u32,
     /// Of text that has not been told yet.
@@ -148,6 +150,7 @@ impl Answer {
             open: None,
             skips_call: false,
             calls: 0,
+            has_broken_call: false,
             thought_tokens: 0,
             logprobs: Vec::new(),
             finish_reason: "stop",
@@ -243,6 +246,14 @@ impl Answer {
         let Some(open) = self.open.take() else {
             return;
         };
+        // Whatever ended the answer: a call whose arguments are whole can be made.
+        let status = match open.kind {
+            Kind::Call { .. } if are_whole(&open.text) => Status::Completed,
+            Kind::Call { .. } => Status::Incomplete,
+            Kind::Message(_) | Kind::Thoughts => status,
+        };
+        self.has_broken_call |=
+            matches!(open.kind, Kind::Call { .. }) && status == Status::Incomplete;
         let output_index = self.response.output.len();
         let place = open.place(output_index);
         let (name, telling) = match &open.kind {
@@ -337,21 +348,27 @@ impl Tells for Answer {
     }
 
     fn end(&mut self, _answer: usize, finished: &Finished) -> Vec<Frame> {
-        let rest = self.parser.take();
-        for piece in rest.map(OutputParser::finish).unwrap_or_default() {
+        let parser = self.parser.take();
+        let rest = match finished.reason {
+            FinishReason::Length => None,
+            FinishReason::Stop => parser.map(OutputParser::finish),
+        };
+        for piece in rest.unwrap_or_default() {
             self.take(piece);
         }
         if self.open.is_none() && self.response.output.is_empty() {
             // Clients look for a message, even if it says nothing.
             self.begin(Open::message());
         }
-        let (status, reason) = match finished.reason {
-            FinishReason::Length => (Status::Incomplete, "length"),
-            FinishReason::Stop if self.calls == 0 => (Status::Completed, "stop"),
-            FinishReason::Stop => (Status::Completed, "tool_calls"),
+        self.close(match finished.reason {
+            FinishReason::Length => Status::Incomplete,
+            FinishReason::Stop => Status::Completed,
+        });
+        self.finish_reason = match finished.reason {
+            FinishReason::Length => "length",
+            FinishReason::Stop if self.calls > 0 && !self.has_broken_call => "tool_calls",
+            FinishReason::Stop => "stop",
         };
-        self.close(status);
-        self.finish_reason = reason;
         self.events.take()
     }
 

@@ -263,6 +263,47 @@ fn what_was_cut_off_is_incomplete() {
 }
 
 #[test]
+fn a_call_that_is_cut_off_is_incomplete_and_its_markup_is_never_read() {
+    let written = format!("Well.\n{CALL}\n{CALL}");
+    for end in 7..written.len() {
+        let said = [&written[..end]];
+        let body = whole(answer(false, Calls::Any, None), &said, FinishReason::Length);
+        assert_eq!(body["status"], "incomplete");
+        let output = body["output"].as_array().expect("a list");
+        assert_eq!(output[0]["content"][0]["text"], "Well.\n", "{said:?}");
+        for item in &output[1..] {
+            assert_eq!(item["type"], "function_call");
+            let arguments = item["arguments"].as_str().expect("a text");
+            assert!("{\"a\": 1}".starts_with(arguments), "{arguments}");
+            let is_whole = item["status"] == "completed";
+            assert_eq!(is_whole, arguments == "{\"a\": 1}");
+        }
+        let answer = answer(true, Calls::Any, None);
+        let events = stream(answer, &said, FinishReason::Length);
+        let last = &events.last().expect("an end")["response"];
+        let told = |response: &Value| -> Vec<Value> {
+            let items = response["output"].as_array().into_iter().flatten();
+            items
+                .map(|item| json!([item["type"], item["status"], item["arguments"]]))
+                .collect()
+        };
+        assert_eq!(told(last), told(&body));
+    }
+}
+
+#[test]
+fn a_call_that_the_model_left_in_the_middle_is_none_to_be_made() {
+    let broken = "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": [1";
+    let mut ended = answer(false, Calls::Any, None);
+    let _ = ended.text(0, &say(broken));
+    let _ = ended.end(0, &finished(FinishReason::Stop));
+    assert_eq!(Tells::finish_reason(&ended), "stop");
+    assert_eq!(ended.response.output.len(), 1);
+    let body: Value = serde_json::from_str(&ended.whole(spent())).expect("JSON");
+    assert_eq!(body["output"][0]["status"], "incomplete");
+}
+
+#[test]
 fn one_call_is_taken_where_more_are_not_wanted() {
     let body = whole(
         answer(false, Calls::One, None),

@@ -30,7 +30,6 @@ use super::generation::Record;
 use super::models::find_model;
 use super::resume::{Entrance, enter};
 use super::state::AppState;
-use super::tools::Calls;
 use answer::{Answer, Keeping};
 use input::Input;
 use items::Given;
@@ -130,7 +129,7 @@ pub(super) async fn create(
                 store: store.clone(),
                 input,
             });
-            let parser = started.parser(0, asked.output.calls != Calls::None);
+            let parser = started.parser(0);
             let pieces = Arc::clone(&started.loaded.model);
             let reply = reply::Response::new(&entry.id, &sampling, asked.echo);
             let answer = Answer::new(reply, asked.output, pieces, parser, keeping);

@@ -153,7 +153,7 @@ impl Reader<'_> {
 }
 
 /// Finds the end of a JSON object in text that comes in pieces.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct ObjectEnd {
     depth: usize,
     in_string: bool,

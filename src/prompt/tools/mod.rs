@@ -3,11 +3,13 @@
 
 mod grammar;
 mod head;
+mod in_words;
 mod parser;
 #[cfg(test)]
 mod parser_tests;
 
 pub use grammar::{Callable, calls, opened_calls};
+pub(super) use in_words::LeftOut;
 pub use parser::Part;
 pub(super) use parser::ToolCallParser;
 pub(super) use parser::partial_tag;

@@ -32,10 +32,17 @@ pub enum Part {
 /// A call is certain once its name is known and its arguments have begun; what turns out to be none
 /// before that comes out as text, exactly as generated. White space that stands alone beside a call
 /// is dropped. The parts joined do not depend on how the answer was cut into pushes.
-#[derive(Debug)]
+///
+/// Text comes with the place in the answer, in bytes, where it begins: it is always one unbroken stretch
+/// of the answer. The place of other parts is somewhere in their markup.
+#[derive(Debug, Clone)]
 pub(in crate::prompt) struct ToolCallParser {
     format: ToolFormat,
+    /// Whether the answer is nothing but calls, so that no text in it is for the client.
+    only_calls: bool,
     state: State,
+    /// Bytes that were pushed so far.
+    pushed: usize,
     /// Not yet decided.
     pending: String,
     /// How much of `pending` was searched for a tag already.
@@ -47,7 +54,10 @@ pub(in crate::prompt) struct ToolCallParser {
     called: bool,
 }
 
-#[derive(Debug)]
+/// Parts and their places in the answer.
+type Parts = Vec<(usize, Part)>;
+
+#[derive(Debug, Clone)]
 enum State {
     /// Outside of calls.
     Text,
@@ -75,6 +85,8 @@ impl ToolCallParser {
     #[must_use]
     pub(in crate::prompt) fn new(format: ToolFormat) -> Self {
         Self {
+            only_calls: false,
+            pushed: 0,
             state: match format {
                 ToolFormat::Llama => State::Head { tag: "" },
                 ToolFormat::Hermes | ToolFormat::Mistral | ToolFormat::MistralNamed => State::Text,
@@ -88,33 +100,55 @@ impl ToolCallParser {
         }
     }
 
+    /// The same for an answer that must be calls and nothing else: what is none of one, such as the
+    /// beginning of a call that was cut off, is never text.
+    #[must_use]
+    pub(in crate::prompt) fn only_calls(mut self) -> Self {
+        self.only_calls = true;
+        self
+    }
+
     /// Takes the next piece of the answer and gives what is now certain.
     #[must_use]
-    pub(in crate::prompt) fn push(&mut self, text: &str) -> Vec<Part> {
+    pub(in crate::prompt) fn push(&mut self, text: &str) -> Parts {
+        self.pushed += text.len();
         self.pending.push_str(text);
         let mut parts = Vec::new();
         while self.step(&mut parts) {}
         parts
     }
 
-    /// Gives the rest. A call that was complete but for its closing tag counts.
+    /// Gives the rest of an answer that ended by itself. A call that was complete but for its closing
+    /// tag counts.
+    ///
+    /// An answer that was cut off has no rest: what is still undecided then may be the beginning of a
+    /// call, and what the client has read must be the beginning of what a longer answer would say.
     #[must_use]
-    pub(in crate::prompt) fn finish(mut self) -> Vec<Part> {
+    pub(in crate::prompt) fn finish(mut self) -> Parts {
         let mut parts = Vec::new();
         let rest = std::mem::take(&mut self.pending);
         match self.state {
-            State::Head { tag } => {
-                self.text(tag, &mut parts);
-                self.text(&rest, &mut parts);
-            }
+            State::Head { tag } => self.text(&format!("{tag}{rest}"), &mut parts),
             State::Opaque => self.block(&rest, "", &mut parts),
             State::Text => self.text(&rest, &mut parts),
             State::Arguments(_) | State::Close(_) => {}
         }
         if !self.called && !self.blank.is_empty() {
-            emit(&mut parts, &self.blank);
+            let blank = std::mem::take(&mut self.blank);
+            self.emit(&blank, &mut parts);
         }
         parts
+    }
+
+    /// Bytes at the end of what was pushed that may still become text or part of a call.
+    #[must_use]
+    pub(in crate::prompt) fn undecided(&self) -> usize {
+        let tag = match self.state {
+            State::Head { tag } => tag.len(),
+            State::Opaque => self.format.open().len(),
+            State::Text | State::Arguments(_) | State::Close(_) => 0,
+        };
+        self.blank.len() + tag + self.pending.len()
     }
 
     /// Bytes that are held back.
@@ -124,7 +158,7 @@ impl ToolCallParser {
     }
 
     /// Decides one stretch of what is pending; false when more input is needed.
-    fn step(&mut self, parts: &mut Vec<Part>) -> bool {
+    fn step(&mut self, parts: &mut Parts) -> bool {
         match &mut self.state {
             State::Text => self.search(parts),
             State::Head { tag } => {
@@ -136,7 +170,7 @@ impl ToolCallParser {
                 let (length, ended) = end.find(&self.pending);
                 if length > 0 {
                     let more = self.pending.drain(..length).collect();
-                    parts.push(Part::Arguments(more));
+                    parts.push((self.here(), Part::Arguments(more)));
                 }
                 if ended {
                     self.state = State::Close(false);
@@ -151,7 +185,7 @@ impl ToolCallParser {
     }
 
     /// Looks for the tag that opens a call.
-    fn search(&mut self, parts: &mut Vec<Part>) -> bool {
+    fn search(&mut self, parts: &mut Parts) -> bool {
         let tag = self.format.open();
         let found = if tag.is_empty() {
             None
@@ -164,13 +198,14 @@ impl ToolCallParser {
             self.text(&text, parts);
             return false;
         };
-        let text: String = self.pending.drain(..at + tag.len()).collect();
-        self.text(&text[..at], parts);
+        let text: String = self.pending.drain(..at).collect();
+        self.text(&text, parts);
+        self.pending.drain(..tag.len());
         self.state = State::Head { tag };
         true
     }
 
-    fn begin(&mut self, tag: &'static str, parts: &mut Vec<Part>) -> bool {
+    fn begin(&mut self, tag: &'static str, parts: &mut Parts) -> bool {
         match head(&self.pending, self.format) {
             Head::Undecided if self.pending.len() < MAX_BLOCK => false,
             Head::Call { name, arguments } if arguments < MAX_BLOCK => {
@@ -192,7 +227,7 @@ impl ToolCallParser {
     }
 
     /// Looks for the tag that closes an opaque block.
-    fn close_block(&mut self, parts: &mut Vec<Part>) -> bool {
+    fn close_block(&mut self, parts: &mut Parts) -> bool {
         // It must begin within the limit, however the input was cut.
         let from = self.searched.saturating_sub(CLOSE.len() - 1);
         let found = find(&self.pending, CLOSE, from).filter(|&at| at <= MAX_BLOCK);
@@ -212,8 +247,7 @@ impl ToolCallParser {
             end -= 1;
         }
         let text: String = self.pending.drain(..end).collect();
-        self.text(self.format.open(), parts);
-        self.text(&text, parts);
+        self.text(&format!("{}{text}", self.format.open()), parts);
         self.state = State::Text;
         true
     }
@@ -246,47 +280,56 @@ impl ToolCallParser {
     }
 
     /// A block without its tags; `close` is the closing tag as generated.
-    fn block(&mut self, body: &str, close: &str, parts: &mut Vec<Part>) {
+    fn block(&mut self, body: &str, close: &str, parts: &mut Parts) {
         match serde_json::from_str(body) {
             // Serde also takes a struct from an array, which is no call.
             Ok(Call { name, arguments })
                 if body.trim_start().starts_with('{') && arguments.get().starts_with('{') =>
             {
                 self.call(name, parts);
-                parts.push(Part::Arguments(arguments.get().into()));
+                parts.push((self.here(), Part::Arguments(arguments.get().into())));
             }
-            _ => {
-                self.text(self.format.open(), parts);
-                self.text(body, parts);
-                self.text(close, parts);
-            }
+            _ => self.text(&format!("{}{body}{close}", self.format.open()), parts),
         }
     }
 
-    fn call(&mut self, name: String, parts: &mut Vec<Part>) {
-        parts.push(Part::Call { name });
+    fn call(&mut self, name: String, parts: &mut Parts) {
+        parts.push((self.here(), Part::Call { name }));
         self.blank.clear();
         self.spoke = false;
         self.called = true;
     }
 
-    fn text(&mut self, text: &str, parts: &mut Vec<Part>) {
+    /// Text that stands right before what is pending.
+    fn text(&mut self, text: &str, parts: &mut Parts) {
+        if self.only_calls {
+            return;
+        }
         if self.spoke {
-            return emit(parts, text);
+            return self.emit(text, parts);
         }
         self.blank.push_str(text);
         if !text.trim().is_empty() || self.blank.len() > MAX_BLANK {
             self.spoke = true;
-            emit(parts, &std::mem::take(&mut self.blank));
+            let blank = std::mem::take(&mut self.blank);
+            self.emit(&blank, parts);
         }
     }
-}
 
-fn emit(parts: &mut Vec<Part>, text: &str) {
-    match parts.last_mut() {
-        _ if text.is_empty() => {}
-        Some(Part::Text(before)) => before.push_str(text),
-        _ => parts.push(Part::Text(text.into())),
+    /// Where in the answer that begins which is pending.
+    fn here(&self) -> usize {
+        self.pushed - self.pending.len()
+    }
+
+    /// Gives text that stands right before what is pending.
+    fn emit(&self, text: &str, parts: &mut Parts) {
+        match parts.last_mut() {
+            _ if text.is_empty() => {}
+            Some((_, Part::Text(before))) => before.push_str(text),
+            _ => {
+                parts.push((self.here() - text.len(), Part::Text(text.into())));
+            }
+        }
     }
 }
 

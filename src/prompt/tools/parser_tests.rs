@@ -16,9 +16,9 @@ fn parse_as<'a>(format: ToolFormat, pieces: impl IntoIterator<Item = &'a str>) -
     let mut parser = ToolCallParser::new(format);
     let mut parts: Vec<Part> = Vec::new();
     for piece in pieces {
-        parts.extend(parser.push(piece));
+        parts.extend(push(&mut parser, piece));
     }
-    parts.extend(parser.finish());
+    parts.extend(rest(parser));
     let mut joined: Vec<Part> = Vec::new();
     for part in parts {
         match (joined.last_mut(), part) {
@@ -28,6 +28,18 @@ fn parse_as<'a>(format: ToolFormat, pieces: impl IntoIterator<Item = &'a str>) -
         }
     }
     joined
+}
+
+fn push(parser: &mut ToolCallParser, text: &str) -> Vec<Part> {
+    parser
+        .push(text)
+        .into_iter()
+        .map(|(_, part)| part)
+        .collect()
+}
+
+fn rest(parser: ToolCallParser) -> Vec<Part> {
+    parser.finish().into_iter().map(|(_, part)| part).collect()
 }
 
 fn text(text: &str) -> Part {
@@ -84,9 +96,9 @@ fn a_block_that_is_no_call_comes_out_as_generated() {
 #[test]
 fn half_a_tag_is_held_back_until_it_is_decided() {
     let mut parser = ToolCallParser::new(ToolFormat::Hermes);
-    assert_eq!(parser.push("so <tool"), [text("so ")]);
-    assert_eq!(parser.push("_box> <"), [text("<tool_box> ")]);
-    assert_eq!(parser.finish(), [text("<")]);
+    assert_eq!(push(&mut parser, "so <tool"), [text("so ")]);
+    assert_eq!(push(&mut parser, "_box> <"), [text("<tool_box> ")]);
+    assert_eq!(rest(parser), [text("<")]);
 }
 
 #[test]
@@ -97,15 +109,94 @@ fn a_call_cut_off_before_its_closing_tag_still_counts_and_half_a_call_is_text() 
     assert_eq!(parse([half]), [text(half)]);
 }
 
+/// What a client is told of an answer that is cut off behind `text`.
+fn cut_off(format: ToolFormat, text: &str, only_calls: bool) -> Vec<Part> {
+    let parser = ToolCallParser::new(format);
+    let mut parser = if only_calls {
+        parser.only_calls()
+    } else {
+        parser
+    };
+    push(&mut parser, text)
+}
+
+/// Answers that call, as each family writes them.
+fn calling() -> Vec<(ToolFormat, &'static str)> {
+    vec![
+        (
+            ToolFormat::Hermes,
+            "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>\n\
+             <tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call>",
+        ),
+        (
+            ToolFormat::Hermes,
+            "<tool_call>{\"arguments\": {\"a\": 1}, \"name\": \"f\"}</tool_call>",
+        ),
+        (
+            ToolFormat::Llama,
+            "<|python_tag|>{\"name\": \"f\", \"parameters\": {\"a\": 1}}",
+        ),
+        (
+            ToolFormat::Llama,
+            "{\"name\": \"f\", \"parameters\": {\"a\": 1}}",
+        ),
+        (
+            ToolFormat::Mistral,
+            "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": 1}}, \
+             {\"name\": \"g\", \"arguments\": {}}]",
+        ),
+        (
+            ToolFormat::MistralNamed,
+            "[TOOL_CALLS]f[CALL_ID]123456789[ARGS]{\"a\": 1}[TOOL_CALLS]g[ARGS]{}",
+        ),
+    ]
+}
+
+#[test]
+fn a_call_that_is_cut_off_anywhere_shows_no_markup() {
+    for (format, answer) in calling() {
+        for only_calls in [false, true] {
+            for end in 0..=answer.len() {
+                let parts = cut_off(format, &answer[..end], only_calls);
+                let is_text = |part: &Part| matches!(part, Part::Text(_));
+                assert!(
+                    !parts.iter().any(is_text),
+                    "{parts:?} of {}",
+                    &answer[..end]
+                );
+            }
+            let whole = cut_off(format, answer, only_calls);
+            assert!(whole.contains(&call("f")) && whole.contains(&arguments("{\"a\": 1}")));
+        }
+    }
+}
+
+#[test]
+fn what_must_be_calls_is_never_text_however_it_ends() {
+    for (format, answer) in calling() {
+        for end in 0..=answer.len() {
+            let mut parser = ToolCallParser::new(format).only_calls();
+            let mut parts = push(&mut parser, &answer[..end]);
+            parts.extend(rest(parser));
+            let is_text = |part: &Part| matches!(part, Part::Text(_));
+            assert!(
+                !parts.iter().any(is_text),
+                "{parts:?} of {}",
+                &answer[..end]
+            );
+        }
+    }
+}
+
 #[test]
 fn arguments_come_as_they_are_written() {
     let mut parser = ToolCallParser::new(ToolFormat::Hermes);
-    assert_eq!(parser.push("<tool_call>{\"name\": \"f\", \"argu"), []);
-    let begun = parser.push("ments\": {\"a\": ");
+    assert_eq!(push(&mut parser, "<tool_call>{\"name\": \"f\", \"argu"), []);
+    let begun = push(&mut parser, "ments\": {\"a\": ");
     assert_eq!(begun, [call("f"), arguments("{\"a\": ")]);
-    assert_eq!(parser.push("\"}\"}"), [arguments("\"}\"}")]);
-    assert_eq!(parser.push("}\n</tool_"), []);
-    assert_eq!(parser.push("call> and"), [text(" and")]);
+    assert_eq!(push(&mut parser, "\"}\"}"), [arguments("\"}\"}")]);
+    assert_eq!(push(&mut parser, "}\n</tool_"), []);
+    assert_eq!(push(&mut parser, "call> and"), [text(" and")]);
 }
 
 #[test]
@@ -161,17 +252,17 @@ fn white_space_alone_is_an_answer_when_nothing_was_called() {
 #[test]
 fn an_endless_block_or_endless_white_space_does_not_fill_memory() {
     let mut parser = ToolCallParser::new(ToolFormat::Hermes);
-    assert!(parser.push(OPEN).is_empty());
+    assert!(push(&mut parser, OPEN).is_empty());
     let piece = "é".repeat(1000);
     let mut out = 0;
     for _ in 0..200 {
-        out += parser.push(&piece).len();
+        out += push(&mut parser, &piece).len();
         assert!(parser.held() < MAX_BLOCK + CLOSE.len() + piece.len());
     }
     assert!(out > 0);
 
     let mut parser = ToolCallParser::new(ToolFormat::Hermes);
-    assert!(!parser.push(&" ".repeat(MAX_BLANK + 1)).is_empty());
+    assert!(!push(&mut parser, &" ".repeat(MAX_BLANK + 1)).is_empty());
     assert_eq!(parser.held(), 0);
 }
 
@@ -212,6 +303,50 @@ proptest! {
         ends.sort_unstable();
         let pieces = ends.windows(2).map(|pair| &answer[pair[0]..pair[1]]);
         prop_assert_eq!(parse(pieces), parse([answer.as_str()]));
+    }
+
+    #[test]
+    fn what_is_told_of_a_cut_answer_is_the_beginning_of_the_whole(
+        answer in fragments(),
+        end in any::<prop::sample::Index>(),
+        format in prop::sample::select(vec![ToolFormat::Hermes, ToolFormat::Llama, ToolFormat::MistralNamed]),
+    ) {
+        let end = end.index(answer.len() + 1);
+        if answer.is_char_boundary(end) {
+            let cut = cut_off(format, &answer[..end], false);
+            let whole = parse_as(format, [answer.as_str()]);
+            let content = |parts: &[Part]| -> String {
+                let text = |part: &Part| match part {
+                    Part::Text(text) => text.clone(),
+                    Part::Call { name } => format!("[{name}]"),
+                    Part::Arguments(json) => json.clone(),
+                };
+                parts.iter().map(text).collect()
+            };
+            prop_assert!(content(&whole).starts_with(&content(&cut)), "{cut:?} of {whole:?}");
+        }
+    }
+
+    #[test]
+    fn text_stands_in_the_answer_where_it_is_said_to(
+        answer in fragments(),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let mut parser = ToolCallParser::new(ToolFormat::Hermes);
+        let at = at.index(answer.len() + 1);
+        let cut = if answer.is_char_boundary(at) { at } else { 0 };
+        let mut parts = parser.push(&answer[..cut]);
+        let decided = cut - parser.undecided();
+        let first = parts.len();
+        parts.extend(parser.push(&answer[cut..]));
+        parts.extend(parser.finish());
+        for (index, (at, part)) in parts.iter().enumerate() {
+            if let Part::Text(text) = part {
+                prop_assert_eq!(&answer[*at..at + text.len()], text);
+                prop_assert!(index >= first || at + text.len() <= decided);
+                prop_assert!(index < first || *at >= decided, "what was decided has come");
+            }
+        }
     }
 
     #[test]

@@ -67,6 +67,121 @@ def test_a_named_tool_is_called(server, name, temperature):
     assert finish_reason(answer) in ("tool_calls", "stop"), "OpenAI says stop where a function is named"
 
 
+TEA = tool("find_product", {"name": {"enum": ["tea"]}, "aisle": {"enum": [1]}})
+WHOLE = {"name": "tea", "aisle": 1}
+# All of them stand in every call, some in its markup alone.
+STOPS = ["\n", "<", "tool_call", " ", '"', "}", "name", ["tea", ": "], "</tool_call>"]
+
+
+@pytest.mark.parametrize("stop", STOPS, ids=str)
+@pytest.mark.parametrize("choice", ["required", named("find_product")], ids=["required", "named"])
+def test_a_stop_string_never_ends_a_call(server, choice, stop):
+    asked = {"tool_choice": choice, "stop": stop, "parallel_tool_calls": False, "n": 2}
+    answer = call(server, [TEA], **asked)
+    for one in answer.json()["choices"]:
+        [made] = one["message"]["tool_calls"]
+        assert json.loads(made["function"]["arguments"]) == WHOLE
+        assert one["finish_reason"] == "tool_calls" and not one["message"]["content"]
+    arguments, reasons = ["", ""], []
+    for event in call(server, [TEA], stream=True, **asked).events()[:-1]:
+        [one] = event.json()["choices"]
+        assert not one["delta"].get("content")
+        for delta in one["delta"].get("tool_calls", []):
+            arguments[one["index"]] += delta["function"]["arguments"]
+        reasons += [one["finish_reason"]] if one["finish_reason"] else []
+    assert [json.loads(one) for one in arguments] == [WHOLE, WHOLE]
+    assert reasons == ["tool_calls"] * 2
+
+
+def content_and_arguments(events) -> tuple[str, str]:
+    deltas = [choice["delta"] for event in events[:-1] for choice in event.json()["choices"]]
+    calls = [one for delta in deltas for one in delta.get("tool_calls", [])]
+    return "".join(delta.get("content") or "" for delta in deltas), "".join(one["function"]["arguments"] for one in calls)
+
+
+@pytest.mark.parametrize("tokens", [*range(1, 14), 20])
+def test_a_call_that_is_cut_off_shows_none_of_its_markup(server, tokens):
+    asked = {"tool_choice": "required", "max_tokens": tokens, "parallel_tool_calls": False}
+    answer = call(server, [FIND], **asked)
+    [choice] = answer.json()["choices"]
+    message = choice["message"]
+    assert not message["content"]
+    arguments = "".join(one["function"]["arguments"] for one in message.get("tool_calls", []))
+    if choice["finish_reason"] == "tool_calls":
+        assert isinstance(json.loads(arguments), dict)
+    else:
+        assert choice["finish_reason"] == "length"
+    assert content_and_arguments(call(server, [FIND], stream=True, **asked).events()) == ("", arguments)
+
+
+@pytest.mark.parametrize("tokens", [16, 17, 18])
+def test_a_response_that_is_cut_off_in_a_call_is_incomplete(server, tokens):
+    long = {"type": "function", "name": "f", "strict": False, "parameters": {
+        "type": "object", "properties": {"text": {"type": "string", "minLength": 200, "maxLength": 300}}, "required": ["text"]}}
+    answer = server.post("/v1/responses", {"model": "kiosk", "input": "Hello", "tools": [long], "tool_choice": "required",
+                                           "max_output_tokens": tokens, "store": False})
+    body = answer.json()
+    assert body["status"] == "incomplete" and body["incomplete_details"]["reason"] == "max_output_tokens"
+    [item] = body["output"]
+    assert item["status"] == "incomplete" and "tool_call" not in json.dumps(item["content"] if item["type"] == "message" else item["arguments"])
+
+
+@pytest.mark.parametrize("parallel", [None, True, False])
+def test_a_named_tool_is_called_once(server, parallel):
+    more = {} if parallel is None else {"parallel_tool_calls": parallel}
+    for seed in range(3):
+        answer = call(server, [TEA, AISLE], tool_choice=named("find_product"), temperature=1.5, seed=seed, **more)
+        assert len(calls_of_any(answer)) == 1
+    flat = {"type": "function", **TEA["function"]}
+    answer = server.post("/v1/responses", {"model": "kiosk", "input": "Hello", "tools": [flat], "store": False,
+                                           "tool_choice": {"type": "function", "name": "find_product"}, **more})
+    assert [item["type"] for item in answer.json()["output"]] == ["function_call"]
+
+
+def calls_of_any(answer) -> list[dict]:
+    """The arguments of an answer's calls, of whichever tool."""
+    assert answer.status == 200, answer.text
+    return [json.loads(one["function"]["arguments"]) for one in answer.json()["choices"][0]["message"]["tool_calls"]]
+
+
+DIGIT = {"type": "integer", "minimum": 0, "maximum": 9}
+A = {"type": "object", "properties": {"a": DIGIT}, "required": ["a"]}
+B = {"type": "object", "properties": {"b": DIGIT}, "required": ["b"], "additionalProperties": False}
+
+
+def bare(parameters) -> dict:
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
+@pytest.mark.parametrize(("parameters", "names"), [
+    ({**A, "allOf": [{"properties": {"b": DIGIT}, "required": ["b"]}]}, "ab"),
+    ({**A, "allOf": [{"$ref": "#/$defs/b"}], "$defs": {"b": {"properties": {"b": DIGIT}, "required": ["b"]}}}, "ab"),
+    ({**A, "anyOf": [{"properties": {"b": DIGIT}, "required": ["b"]}]}, "ab"),
+    ({**A, "required": ["a", "b"]}, "ab"),
+    ({"$ref": "#/$defs/b", "$defs": {"b": B}}, "b"),
+    ({"type": ["object", "null"], "properties": {"a": DIGIT}, "required": ["a"]}, "a"),
+    ({"properties": {"a": DIGIT}, "required": ["a"]}, "a"),
+    ({"anyOf": [B, {"type": "string"}]}, "b"),
+    ({}, ""),
+])
+def test_arguments_are_an_object_with_what_the_schema_requires_wherever_it_says_so(server, parameters, names):
+    answer = call(server, [bare(parameters)], tool_choice="required", parallel_tool_calls=False)
+    [arguments] = calls_of_any(answer)
+    assert set(names) <= set(arguments)
+
+
+@pytest.mark.parametrize("parameters", [
+    {"type": "array", "items": DIGIT}, {"type": "string"}, {"type": ["string", "null"]}, {"const": 1}, {"enum": ["a", 2]},
+    {"anyOf": [DIGIT, {"type": "null"}]}, {"$ref": "#/$defs/n", "$defs": {"n": DIGIT}}, True, False, [A],
+], ids=str)
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_parameters_that_are_no_object_are_refused_by_name(server, parameters, choice):
+    answer = call(server, [FIND, bare(parameters)], tool_choice=choice)
+    assert answer.status == 400, answer.text
+    assert answer.error()["param"] == "tools[1].function.parameters"
+    assert "object" in answer.error()["message"]
+
+
 @pytest.mark.parametrize("temperature", [0, 1.5])
 def test_some_tool_is_called_where_one_is_required(server, temperature):
     for question in (QUESTION, "Good morning!", "How much is the Brindle Oat Bar?"):
