@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use llguidance::ParserFactory;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher, ParserFactory};
 
 use crate::engine::{Model, Pieces, SpecialKind, Token, Vocabulary};
 
 use super::landing::{self, Exits, Quotes};
+use super::parser::Parser;
 use super::{GrammarError, NO_TEXT};
 
 /// Bytes of stack for a thread that compiles. It holds twice what the deepest schema takes that the
@@ -28,7 +29,7 @@ pub(super) struct Compiler {
 
 /// A grammar that can be followed.
 pub(super) struct Compiled {
-    pub(super) matcher: Matcher,
+    pub(super) parser: Parser,
     /// Tokens of the shortest answer, if there is a short one.
     pub(super) shortest: Option<u32>,
 }
@@ -62,19 +63,16 @@ impl Compiler {
     /// When it is malformed, cannot be satisfied or exceeds llguidance's own limits.
     pub(super) fn compile(&self, text: &str) -> Result<Compiled, GrammarError> {
         let grammar = TopLevelGrammar::from_lark(text.to_owned());
-        let matcher = Matcher::new(self.factory.create_parser(grammar));
-        if let Some(error) = matcher.get_error() {
-            return Err(GrammarError::Refused(reason(&error)));
-        }
+        let parser = self.factory.create_parser(grammar);
+        let parser = parser.map_err(|error| GrammarError::Refused(reason(&error.to_string())))?;
+        let parser = Parser::new(parser);
         // What cannot even begin would end an answer under way.
-        if matcher.clone().compute_mask().is_err() {
+        if parser.clone().mask().is_err() {
             let why = "nothing can begin it: it refers to itself without end, or is too complex";
             return Err(GrammarError::Refused(why.to_owned()));
         }
-        let trie = self.factory.tok_env().tok_trie();
-        let quotes = &Quotes::default();
-        let shortest = landing::way_out(&matcher, quotes, &self.exits, trie);
-        Ok(Compiled { matcher, shortest })
+        let shortest = landing::way_out(&parser, &Quotes::default(), &self.exits);
+        Ok(Compiled { parser, shortest })
     }
 }
 

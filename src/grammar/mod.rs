@@ -14,6 +14,7 @@ mod guide;
 mod kept;
 mod landing;
 mod memory;
+mod parser;
 mod schema;
 mod thread;
 mod turns;
@@ -25,14 +26,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use llguidance::Matcher;
-
 use crate::engine::Model;
 
 use compile::{Compiled, Compiler};
 use guide::Follower;
 use kept::Kept;
 use memory::{Held, Memory};
+use parser::Parser;
 use thread::{CompileThread, Undone};
 use turns::{Try, Turn, Turns};
 
@@ -127,10 +127,10 @@ struct Shared {
 /// A grammar at the beginning of an answer.
 #[derive(Clone)]
 struct Begun {
-    matcher: Matcher,
+    parser: Parser,
     /// Tokens of the shortest answer, if there is a short one.
     shortest: Option<u32>,
-    /// Whether an answer was given up. Clones of a matcher share the states of their lexer, whose
+    /// Whether an answer was given up. Clones of a parser share the states of their lexer, whose
     /// number is bounded: what one answer cannot add, no other can.
     worn: Arc<AtomicBool>,
     held: Arc<Held>,
@@ -139,7 +139,7 @@ struct Begun {
 impl Begun {
     fn new(compiled: Compiled, held: Held) -> Self {
         Self {
-            matcher: compiled.matcher,
+            parser: compiled.parser,
             shortest: compiled.shortest,
             worn: Arc::default(),
             held: Arc::new(held),
@@ -190,9 +190,8 @@ impl Grammars {
         };
         let compiler = self.shared.compiler()?;
         Ok(Guide::new(Follower::new(
-            begun.matcher,
+            begun.parser,
             begun.shortest,
-            compiler.factory.tok_env().clone(),
             Arc::clone(&compiler.exits),
             begun.worn,
             begun.held,
