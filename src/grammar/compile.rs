@@ -84,6 +84,9 @@ const LIMITS: [&str; 4] = [
     "can't determine if patternProperty",
 ];
 
+/// How it says that a schema contradicts itself.
+pub(super) const NOTHING_FITS: &str = "nsatisfiable";
+
 /// What is wrong with a grammar, out of llguidance's message: the rest of that is about its own
 /// insides, and so is where in our rules the schema stands. What a panic says is nobody's business.
 fn reason(error: &str) -> String {
@@ -184,7 +187,7 @@ mod tests {
 
     /// Whether a thread with half of the stack compiles it: where it does not, the test ends here.
     fn compile_deep(schema: &Schema) -> Result<(), GrammarError> {
-        let text = format!("start: %json {schema}");
+        let text = format!("start: {schema}");
         let compiling = move || Compiler::for_bytes()?.compile(&text).map(drop);
         let thread = std::thread::Builder::new().stack_size(STACK / 2);
         let thread = thread.spawn(compiling).expect("a thread");

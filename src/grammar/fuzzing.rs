@@ -38,7 +38,7 @@ pub fn compile_schema(bytes: &[u8]) {
 }
 
 fn compile(schema: &Schema) {
-    let text = format!("start: %json {schema}");
+    let text = format!("start: {schema}");
     let compiling = move || {
         let compiled = Compiler::for_bytes()?.compile(&text).map(drop);
         Ok((compiled, processor_time()))

@@ -60,7 +60,7 @@ const LONGEST_WALK: Duration = Duration::from_secs(120);
 /// The byte with which llguidance marks the text of tokens that no text contains.
 const NO_TEXT: u8 = 0xFF;
 
-/// A grammar as text in llguidance's variant of Lark, in which `%json` embeds a JSON schema.
+/// A grammar as text in llguidance's variant of Lark, in which a [`Schema`] is an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grammar {
     text: String,
@@ -82,7 +82,7 @@ impl Grammar {
     #[must_use]
     pub fn schema(schema: &Schema) -> Self {
         Self {
-            text: format!("start: %json {schema}"),
+            text: format!("start: {schema}"),
             is_ours: schema.is_any_object(),
         }
     }
@@ -106,6 +106,14 @@ pub enum GrammarError {
     /// Who asked has left.
     #[error("nobody waits for it")]
     Abandoned,
+}
+
+impl GrammarError {
+    /// Whether the schema contradicts itself.
+    #[must_use]
+    pub fn nothing_fits(&self) -> bool {
+        matches!(self, Self::Refused(why) if why.contains(compile::NOTHING_FITS))
+    }
 }
 
 /// The grammars of one model.
