@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use llguidance::toktrie::SimpleVob;
+use llguidance::toktrie::{SimpleVob, TokenId};
 
 use crate::engine::Token;
 
@@ -164,12 +164,37 @@ impl Follower {
 
     fn allows(&mut self, token: Token, left: u32) -> bool {
         self.descend(left);
-        let chooses = matches!(self.descent, Descent::Landing) || self.quotes.is_stuck();
-        !chooses && u32::try_from(token.0).is_ok_and(|token| self.parser.allows(token))
+        if matches!(self.descent, Descent::Landing) || self.quotes.is_stuck() {
+            return false;
+        }
+        let Ok(token) = u32::try_from(token.0) else {
+            return false;
+        };
+        let allowed = self.parser.allows(token);
+        if allowed && matches!(self.descent, Descent::Careful) && !self.may_land(token, left) {
+            self.descent = Descent::Landing;
+            return false;
+        }
+        allowed
+    }
+
+    /// Whether the way out fits into what is left behind `token`.
+    fn may_land(&self, token: TokenId, left: u32) -> bool {
+        let (mut parser, mut quotes) = (self.parser.clone(), self.quotes.clone());
+        quotes.read(parser.trie().token(token));
+        let length = match parser.consume(token) {
+            Ok(()) => landing::way_out(&parser, &quotes, &self.exits),
+            Err(Failed) => None,
+        };
+        length.is_some_and(|length| length < left)
     }
 
     fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), TooComplex> {
         self.descend(left);
+        // Of a mask any token may be picked, and each would have to be looked at.
+        if matches!(self.descent, Descent::Careful) {
+            self.descent = Descent::Landing;
+        }
         let mask = if let Some(mask) = self.shortcut() {
             mask
         } else {

@@ -22,6 +22,11 @@ const LONGEST_PERIOD: usize = 16;
 /// A way out that is longer is not looked for.
 const LONGEST: u32 = 512;
 
+/// Tokens that are kept for what may have to be written yet.
+const RESERVE: u32 = 32;
+/// A longer way out is not looked for again at each token.
+const LONGEST_CAREFUL: u32 = 64;
+
 /// Of so many tokens the longest is looked for, of more any one is good.
 const FEW: usize = 64;
 /// Tokens that end several things at once.
@@ -237,16 +242,18 @@ pub(super) enum Descent {
     /// Not before so few tokens are left; then look again. So many are kept in reserve, because the
     /// next one may make the way out longer.
     At(u32, u32),
+    /// Soon: each token is looked at, and the first one that leaves too few for the way out is not taken.
+    Careful,
     /// Now, to the end.
     Landing,
 }
 
 impl Descent {
-    /// Of a grammar whose shortest answer has `shortest` tokens. No part of an answer, an element of
-    /// a list for example, is expected to need more than all of it.
+    /// Of a grammar whose shortest answer has `shortest` tokens. No token is expected to make the way out
+    /// longer by more than that, or than it takes to write the name and value of a property.
     pub(super) fn begin(shortest: Option<u32>) -> Self {
         match shortest {
-            Some(shortest) => Self::At(u32::MAX, shortest.max(8)),
+            Some(shortest) => Self::At(u32::MAX, shortest.max(RESERVE)),
             None => Self::NEVER,
         }
     }
@@ -259,6 +266,7 @@ impl Descent {
         match self {
             Self::At(next, reserve) if left > 0 && left <= next => match way_out() {
                 Some(length) if length <= left => match left.saturating_sub(length + reserve) {
+                    0 if length <= LONGEST_CAREFUL => Self::Careful,
                     0 => Self::Landing,
                     spare => Self::At(left - spare.div_ceil(2), reserve),
                 },
@@ -300,8 +308,8 @@ mod tests {
                 looks += 1;
                 Some(12)
             });
-            if matches!(descent, Descent::Landing) {
-                assert!(left >= 12 + 12, "{left}");
+            if matches!(descent, Descent::Careful) {
+                assert!(left >= 12 + RESERVE, "{left}");
                 assert!(looks < 12);
                 return;
             }

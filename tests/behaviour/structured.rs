@@ -230,6 +230,33 @@ fn a_string_of_any_pattern_is_whole_when_the_tokens_run_out() {
 }
 
 #[test]
+fn what_nests_as_deep_as_it_likes_is_whole_when_the_tokens_run_out() {
+    let digit = json!({"type": "integer", "minimum": 0, "maximum": 9});
+    let reference = json!({"$ref": "#/$defs/N"});
+    for beside in [
+        json!({}),
+        json!({"required": ["m"]}),
+        json!({"type": "object"}),
+    ] {
+        let mut next = reference.clone();
+        for (key, value) in beside.as_object().expect("an object") {
+            next[key] = value.clone();
+        }
+        let node = json!({
+            "type": "object", "properties": {"number": digit, "m": digit, "the next one of them": next},
+            "required": ["number"], "additionalProperties": false,
+        });
+        let list = json!({"type": "array", "items": {"anyOf": [node, {"type": "array", "items": reference}]}});
+        for definition in [node, list] {
+            let schema = json!({"$ref": "#/$defs/N", "$defs": {"N": definition}});
+            for most in [50, 80, 120] {
+                values(&schema, false, most);
+            }
+        }
+    }
+}
+
+#[test]
 fn numbers_that_no_double_is_come_as_they_are() {
     for (schema, allowed) in [
         (
@@ -454,6 +481,36 @@ fn what_patterns_and_names_say_holds_as_far_as_it_can_be_followed() {
             for (name, value) in value.as_object().expect("an object") {
                 assert!(fits(name) && is_digit(value), "{name}: {value} of {schema}");
             }
+        }
+    }
+    let digits = json!({"a": digit, "b": digit, "c": digit});
+    for (counts, closed) in [
+        (json!({"minProperties": 2}), true),
+        (json!({"minProperties": 1, "maxProperties": 2}), true),
+        (json!({"maxProperties": 1}), false),
+        (json!({"minProperties": 4, "maxProperties": 4}), false),
+        (
+            json!({"minProperties": 2, "maxProperties": 2, "required": ["c"]}),
+            false,
+        ),
+    ] {
+        let mut schema = json!({"type": "object", "properties": digits});
+        let others = if closed { json!(false) } else { digit.clone() };
+        schema["additionalProperties"] = others;
+        for (key, value) in counts.as_object().expect("an object") {
+            schema[key] = value.clone();
+        }
+        for value in values(&schema, false, 200) {
+            let count = value.as_object().expect("an object").len();
+            let bound = |key: &str, default| {
+                counts[key]
+                    .as_u64()
+                    .map_or(default, |bound| usize::try_from(bound).expect("small"))
+            };
+            assert!(
+                (bound("minProperties", 0)..=bound("maxProperties", 9)).contains(&count),
+                "{value} of {schema}"
+            );
         }
     }
     // Not strict, what no automaton follows is left out of account.

@@ -181,7 +181,9 @@ impl<'s> Check<'s> {
         if depth > DEEPEST {
             return Err(misfit(path, format!("is nested deeper than {DEEPEST}")));
         }
-        let is_object = object.get("type") == Some(&json!("object"));
+        // What a reference leads to has its own rules, and its type may be said beside it.
+        let refers = object.contains_key("$ref") && !object.contains_key("properties");
+        let is_object = object.get("type") == Some(&json!("object")) && !refers;
         let objects = objects + usize::from(is_object);
         if self.strict {
             strict_keywords(object, path)?;

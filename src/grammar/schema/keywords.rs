@@ -47,8 +47,15 @@ fn types(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
     };
     let at = path.under("type");
     let is_known = |kind: &Value| kind.as_str().is_some_and(|kind| TYPES.contains(&kind));
-    if listed.is_empty() || !listed.iter().all(is_known) {
-        let why = format!("must be one or several of `{}`", TYPES.join("`, `"));
+    let known = TYPES.join("`, `");
+    if listed.is_empty() {
+        return Err(misfit(&at, format!("must be one or several of `{known}`")));
+    }
+    if let Some(other) = listed.iter().find(|kind| !is_known(kind)) {
+        let why = format!(
+            "must be one or several of `{known}`; {:.40} is none",
+            other.to_string()
+        );
         return Err(misfit(&at, why));
     }
     let mut seen = HashSet::new();

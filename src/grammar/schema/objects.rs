@@ -30,7 +30,59 @@ pub(super) fn lower(
     if let Some(names) = object.get("propertyNames") {
         property_names(lowering.follow(names), heard);
     }
+    counts(heard);
     Ok(())
+}
+
+/// llguidance counts properties only where all that are declared have to be there. So no others come than
+/// the declared ones: the first ones of those have to be there, the last ones do not come. Where too
+/// few are declared, all of them have to be there, and others come.
+fn counts(heard: &mut Map<String, Value>) {
+    let count = |key: &str| {
+        let count = heard.get(key).and_then(Value::as_u64);
+        count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+    };
+    let (least, most) = (count("minProperties").unwrap_or(0), count("maxProperties"));
+    let Some(Value::Object(properties)) = heard.get("properties") else {
+        return;
+    };
+    let listed = heard.get("required").and_then(Value::as_array);
+    let mut required: Vec<Value> = listed.cloned().unwrap_or_default();
+    let is_optional = |name: &&String| !required.iter().any(|other| other == name.as_str());
+    let optional: Vec<String> = properties.keys().filter(is_optional).cloned().collect();
+    let needed = required.len();
+    if optional.is_empty() || (least <= needed && most.is_none()) {
+        return;
+    }
+    let is_open = heard.get("additionalProperties") != Some(&Value::Bool(false))
+        || heard.contains_key("patternProperties");
+    if least > needed + optional.len() && is_open {
+        required.extend(optional.into_iter().map(Value::from));
+        heard.insert("required".to_owned(), required.into());
+        return;
+    }
+    heard.shift_remove("patternProperties");
+    heard.insert("additionalProperties".to_owned(), false.into());
+    let room = most.map_or(usize::MAX, |most| most.saturating_sub(needed));
+    if let Some(Value::Object(properties)) = heard.get_mut("properties") {
+        optional
+            .iter()
+            .skip(room)
+            .for_each(|name| drop(properties.shift_remove(name)));
+    }
+    if most.is_some_and(|most| most >= needed) {
+        heard.shift_remove("maxProperties");
+    }
+    // At least one of them llguidance can do.
+    if (needed, least) != (0, 1) {
+        let more = optional
+            .into_iter()
+            .take(room)
+            .take(least.saturating_sub(needed));
+        required.extend(more.map(Value::from));
+        heard.insert("required".to_owned(), required.into());
+        heard.shift_remove("minProperties");
+    }
 }
 
 fn named(
