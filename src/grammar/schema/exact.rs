@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::Misfit;
-use super::lower::{EXACTLY, EXACTLY_AT};
+use super::prescribed::{EXACTLY, EXACTLY_AT};
 
 /// A lowered schema as an expression of llguidance's Lark, if it has such numbers.
 pub(super) fn in_lark(schema: &Value, layout: &Value) -> Result<Option<String>, Misfit> {

@@ -12,19 +12,15 @@ use serde_json::{Map, Value, json};
 
 use super::Misfit;
 use super::cost::values;
-use super::numbers::{exclusive_bounds, hold, is_known, is_of_type, is_within, needs_exact};
+use super::numbers::hold;
 use super::path::{Path, misfit};
+use super::prescribed::{alternatives_of_values, prescribed};
 use super::reference::{Target, resolve};
+use super::types::{is_always, is_never};
 use super::{objects, strings};
 
-/// Numbers that no double is, as they are written. llguidance has no such keyword: [`super::exact`]
-/// takes it out again.
-pub(super) const EXACTLY: &str = "x-exactly";
-/// Where those numbers stand.
-pub(super) const EXACTLY_AT: &str = "x-exactly-at";
-
 /// Keywords that say something about an instance, for llguidance.
-const HEARD: [&str; 27] = [
+pub(super) const HEARD: [&str; 27] = [
     "type",
     "enum",
     "const",
@@ -66,12 +62,10 @@ const PARTS: [&str; 9] = [
     "prefixItems",
     "additionalItems",
 ];
-/// What may stand beside a number that llguidance would round.
-const BESIDE_EXACT: [&str; 4] = ["minLength", "maxLength", "pattern", "format"];
-/// References that are followed to find out of which type something is.
-const MOST_FOLLOWED: usize = 32;
 /// JSON values that are written out once more for references in circles.
 const MOST_COPIED: u64 = 50_000;
+/// Schemas that are looked at to find references that go in circles.
+const MOST_LOOKED: usize = 50_000;
 
 /// Lowers what stands at `start` in `root`, of which `targets` are all that references lead to.
 pub(super) fn lower(
@@ -92,6 +86,7 @@ pub(super) fn lower(
         special: HashMap::new(),
         circles: HashMap::new(),
         copied: 0,
+        looked: 0,
     };
     let (schema, path) = start;
     let mut lowered = lowering.schema(schema, path)?;
@@ -142,6 +137,8 @@ pub(super) struct Lowering<'s> {
     /// Whether a target leads to itself.
     circles: HashMap<usize, bool>,
     copied: u64,
+    /// Schemas that were looked at for circles.
+    looked: usize,
 }
 
 impl Lowering<'_> {
@@ -232,7 +229,7 @@ impl Lowering<'_> {
     ) -> Result<Value, Misfit> {
         let target = self.targets[index].schema;
         if let Some(kinds) = beside.get("type")
-            && self.is_always(target, kinds, 0)
+            && is_always(self.root, target, kinds)
         {
             beside.shift_remove("type");
         }
@@ -240,14 +237,17 @@ impl Lowering<'_> {
             return Ok(self.refer(index));
         }
         let beside = self.heard(object, beside, path)?;
-        if !self.is_circle(index) {
-            let mut both = self.refer(index);
-            if let (Some(both), Value::Object(beside)) = (both.as_object_mut(), beside) {
-                both.extend(beside);
-            }
-            return Ok(both);
+        if self.is_circle(index) {
+            return self.special_reference(index, beside, path);
         }
-        self.special_reference(index, beside, path)
+        let reference = self.refer(index);
+        Ok(match (reference, beside) {
+            (Value::Object(mut both), Value::Object(beside)) if !beside.contains_key("$ref") => {
+                both.extend(beside);
+                Value::Object(both)
+            }
+            (reference, beside) => json!({"allOf": [reference, beside]}),
+        })
     }
 
     /// llguidance refuses a reference in a circle beside which something stands. What it leads to is
@@ -283,6 +283,12 @@ impl Lowering<'_> {
         let start = std::ptr::from_ref(self.targets[index].schema);
         let mut found = false;
         while let Some(schema) = next.pop() {
+            self.looked += 1;
+            // To take it for one is never wrong, only longer.
+            if self.looked > MOST_LOOKED {
+                found = true;
+                break;
+            }
             let mut references = Vec::new();
             collect_references(schema, &mut references);
             let targets = references
@@ -297,39 +303,6 @@ impl Lowering<'_> {
         }
         self.circles.insert(index, found);
         found
-    }
-
-    /// Whether all instances of a schema are of one of these types anyway.
-    fn is_always(&self, schema: &Value, kinds: &Value, followed: usize) -> bool {
-        let Some(object) = schema.as_object().filter(|_| followed < MOST_FOLLOWED) else {
-            return false;
-        };
-        if let Some(own) = object.get("type") {
-            return listed(own).all(|own| listed(kinds).any(|kind| has(kind, own)));
-        }
-        let is_of_one = |value: &Value| {
-            listed(kinds)
-                .filter_map(Value::as_str)
-                .any(|kind| is_of_type(value, kind))
-        };
-        if let Some(value) = object.get("const") {
-            return is_of_one(value);
-        }
-        if let Some(Value::Array(values)) = object.get("enum") {
-            return values.iter().all(is_of_one);
-        }
-        if let Some(target) = object.get("$ref").and_then(Value::as_str) {
-            let target = resolve(self.root, target);
-            return target.is_some_and(|target| self.is_always(target.schema, kinds, followed + 1));
-        }
-        let options = object.get("anyOf").or_else(|| object.get("oneOf"));
-        let mut options = options
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .peekable();
-        options.peek().is_some()
-            && options.all(|option| self.is_always(option, kinds, followed + 8))
     }
 
     /// Writes what is heard of a schema without a reference of its own.
@@ -370,7 +343,7 @@ impl Lowering<'_> {
             return;
         };
         let is_settled =
-            |option: &Value| is_never(option, kinds) || self.is_always(option, kinds, 0);
+            |option: &Value| is_never(option, kinds) || is_always(self.root, option, kinds);
         if options.iter().all(is_settled) {
             heard.shift_remove("type");
         }
@@ -412,29 +385,6 @@ impl Lowering<'_> {
     }
 }
 
-/// The names of types, one or several.
-fn listed(kinds: &Value) -> impl Iterator<Item = &Value> {
-    match kinds {
-        Value::Array(list) => list.as_slice(),
-        one => std::slice::from_ref(one),
-    }
-    .iter()
-}
-
-/// Whether all instances of the type `own` are of the type `kind`.
-fn has(kind: &Value, own: &Value) -> bool {
-    kind == own || (kind == "number" && own == "integer")
-}
-
-/// Whether a schema names only types that are none of these.
-fn is_never(schema: &Value, kinds: &Value) -> bool {
-    let own = schema.as_object().and_then(|schema| schema.get("type"));
-    own.is_some_and(|own| {
-        let meets = |own: &Value| listed(kinds).any(|kind| has(kind, own) || has(own, kind));
-        !listed(own).any(meets)
-    })
-}
-
 /// All that is referred to in a schema, and in what only looks like one.
 fn collect_references<'v>(value: &'v Value, references: &mut Vec<&'v str>) {
     match value {
@@ -451,31 +401,6 @@ fn collect_references<'v>(value: &'v Value, references: &mut Vec<&'v str>) {
     }
 }
 
-/// Alternatives that are nothing but values, with titles as a rule, are an `enum`.
-fn alternatives_of_values(object: &Map<String, Value>) -> Option<Value> {
-    if object.contains_key("enum") || object.contains_key("const") {
-        return None;
-    }
-    let options = match (object.get("anyOf"), object.get("oneOf")) {
-        (Some(options), None) | (None, Some(options)) => options.as_array()?,
-        _ => return None,
-    };
-    let mut all = Vec::new();
-    for option in options {
-        let said = option
-            .as_object()?
-            .iter()
-            .filter(|(key, _)| HEARD.contains(&key.as_str()));
-        match said.collect::<Vec<_>>()[..] {
-            [(key, value)] if key == "const" => all.push(value.clone()),
-            [(key, Value::Array(values))] if key == "enum" => all.extend(values.iter().cloned()),
-            _ => return None,
-        }
-    }
-    // Where no number is too long for llguidance, it can do this itself.
-    all.iter().any(needs_exact).then_some(Value::Array(all))
-}
-
 /// An `allOf` of one schema, beside nothing, is that schema.
 fn alone_in_all_of(heard: Map<String, Value>) -> Value {
     if heard.len() == 1
@@ -485,93 +410,4 @@ fn alone_in_all_of(heard: Map<String, Value>) -> Value {
         return only.clone();
     }
     Value::Object(heard)
-}
-
-/// The values of `enum` and `const` that fit what else is said of them.
-fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<Value, Misfit> {
-    exclusive_bounds(&mut heard);
-    let key = if heard.contains_key("enum") {
-        "enum"
-    } else {
-        "const"
-    };
-    let constant = heard.shift_remove("const");
-    let mut allowed = match heard.shift_remove("enum") {
-        Some(Value::Array(list)) => list,
-        _ => constant.iter().cloned().collect(),
-    };
-    if !allowed.iter().chain(&constant).all(is_known) {
-        let why = "has a number of more than 64 bits, or one beyond 2^53 with a point or an exponent: it \
-                   was rounded when it was read";
-        return Err(misfit(&path.under(key), why));
-    }
-    let kinds = heard.get("type").cloned();
-    allowed.retain(|value| {
-        let is_of_type = |kind: &Value| kind.as_str().is_some_and(|kind| is_of_type(value, kind));
-        constant.as_ref().is_none_or(|constant| constant == value)
-            && kinds
-                .as_ref()
-                .is_none_or(|kinds| listed(kinds).any(is_of_type))
-            && is_within(value, &heard)
-    });
-    // All that it could say is in the values now.
-    for key in [
-        "type",
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-    ] {
-        heard.shift_remove(key);
-    }
-    let (exact, others): (Vec<_>, Vec<_>) = allowed.into_iter().partition(needs_exact);
-    let other = heard
-        .keys()
-        .find(|key| !BESIDE_EXACT.contains(&key.as_str()));
-    if let Some(other) = other.filter(|other| !exact.is_empty() && *other != "multipleOf") {
-        let why = format!("has a number beyond 2^53, which cannot be followed beside `{other}`");
-        return Err(misfit(&path.under(key), why));
-    }
-    let mut alternatives: Vec<Value> = exact
-        .into_iter()
-        .map(|value| exactly(value, &path.under(key)))
-        .collect();
-    if alternatives.is_empty() || !others.is_empty() {
-        // Nothing fits no values at all, which llguidance has no `enum` for.
-        let (key, values) = if others.is_empty() {
-            ("anyOf", Vec::new())
-        } else {
-            ("enum", others)
-        };
-        heard.insert(key.to_owned(), values.into());
-        alternatives.insert(0, Value::Object(heard));
-    }
-    Ok(match alternatives.len() {
-        1 => alternatives.swap_remove(0),
-        _ => json!({"anyOf": alternatives}),
-    })
-}
-
-/// A value that has a number in it that llguidance would round.
-fn exactly(value: Value, path: &Path) -> Value {
-    if !needs_exact(&value) {
-        return json!({"const": value});
-    }
-    match value {
-        Value::Array(items) => {
-            let count = items.len();
-            let items: Vec<_> = items.into_iter().map(|item| exactly(item, path)).collect();
-            json!({"type": "array", "prefixItems": items, "items": false, "minItems": count,
-                   "maxItems": count})
-        }
-        Value::Object(members) => {
-            let required: Vec<_> = members.keys().cloned().collect();
-            let members = members
-                .into_iter()
-                .map(|(name, member)| (name, exactly(member, path)));
-            json!({"type": "object", "properties": members.collect::<Map<_, _>>(),
-                   "required": required, "additionalProperties": false})
-        }
-        number => json!({EXACTLY: [number.to_string()], EXACTLY_AT: path.to_string()}),
-    }
 }

@@ -12,9 +12,11 @@ mod numbers;
 mod objects;
 mod path;
 mod pattern;
+mod prescribed;
 mod reference;
 mod strict;
 mod strings;
+mod types;
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,8 +45,25 @@ pub struct Schema {
 struct Source {
     root: Arc<Value>,
     strict: bool,
-    /// The keys and indexes that lead to the part.
-    steps: Vec<String>,
+    /// What leads to the part.
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Name(String),
+    Index(usize),
+}
+
+/// As in a message.
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // The beginning of one that is longer than anybody reads.
+            Self::Name(name) => write!(formatter, ".{name:.100}"),
+            Self::Index(index) => write!(formatter, "[{index}]"),
+        }
+    }
 }
 
 /// What is wrong with a schema, and where.
@@ -112,7 +131,7 @@ impl Schema {
     fn of(source: Source) -> Result<Self, Misfit> {
         let targets = check(&source.root, source.strict)?;
         let part = walk(&source.root, &source.steps);
-        let path: String = source.steps.iter().map(|step| format!(".{step}")).collect();
+        let path: String = source.steps.iter().map(Step::to_string).collect();
         let path = Path::ROOT.behind(&path);
         let lowered = lower(&source.root, (part, &path), &targets, source.strict)?;
         check_growth(&lowered)?;
@@ -135,7 +154,7 @@ impl Schema {
         source.flat_map(|source| {
             let whole = walk(&source.root, &source.steps);
             steps_within(whole).into_iter().filter_map(|steps| {
-                let place: String = steps.iter().map(|step| format!(".{step}")).collect();
+                let place: String = steps.iter().map(Step::to_string).collect();
                 let mut part = source.clone();
                 part.steps.extend(steps);
                 Some(Self::of(part).ok()?.at(format!("{}{place}", self.place)))
@@ -145,17 +164,16 @@ impl Schema {
 }
 
 /// The part of a schema that these steps lead to.
-fn walk<'v>(root: &'v Value, steps: &[String]) -> &'v Value {
-    let step = |part: &'v Value, step: &String| match part {
-        Value::Array(list) => step.parse().ok().and_then(|index: usize| list.get(index)),
-        part => part.get(step),
-    };
-    let part = steps.iter().try_fold(root, step);
+fn walk<'v>(root: &'v Value, steps: &[Step]) -> &'v Value {
+    let part = steps.iter().try_fold(root, |part, step| match step {
+        Step::Name(name) => part.get(name),
+        Step::Index(index) => part.get(index),
+    });
     part.unwrap_or(&Value::Null)
 }
 
 /// The steps from a schema to each that stands directly within it.
-fn steps_within(schema: &Value) -> Vec<Vec<String>> {
+fn steps_within(schema: &Value) -> Vec<Vec<Step>> {
     const NAMED: [&str; 2] = ["properties", "patternProperties"];
     const OTHERS: [&str; 6] = [
         "prefixItems",
@@ -165,21 +183,19 @@ fn steps_within(schema: &Value) -> Vec<Vec<String>> {
         "anyOf",
         "oneOf",
     ];
+    let name = |name: &str| Step::Name(name.to_owned());
     let mut all = Vec::new();
     for key in NAMED {
         let named = schema.get(key).and_then(Value::as_object).into_iter();
-        all.extend(
-            named
-                .flat_map(Map::keys)
-                .map(|name| vec![key.to_owned(), name.clone()]),
-        );
+        let named = named.flat_map(Map::keys);
+        all.extend(named.map(|inner| vec![name(key), name(inner)]));
     }
     for key in OTHERS {
         match schema.get(key) {
             Some(Value::Array(list)) => {
-                all.extend((0..list.len()).map(|index| vec![key.to_owned(), index.to_string()]));
+                all.extend((0..list.len()).map(|index| vec![name(key), Step::Index(index)]));
             }
-            Some(Value::Object(_)) => all.push(vec![key.to_owned()]),
+            Some(Value::Object(_)) => all.push(vec![name(key)]),
             _ => {}
         }
     }

@@ -120,7 +120,7 @@ fn hold_side(
 }
 
 /// A number as a whole one, if it is written as one.
-fn whole(value: &Value) -> Option<i128> {
+pub(super) fn whole(value: &Value) -> Option<i128> {
     let number = value.as_number()?;
     let signed = number.as_i64().map(i128::from);
     signed.or_else(|| number.as_u64().map(i128::from))
@@ -191,22 +191,6 @@ fn compare(value: &Value, bound: &Value) -> Option<std::cmp::Ordering> {
     match (whole(value), whole(bound)) {
         (Some(value), Some(bound)) => Some(value.cmp(&bound)),
         _ => value.as_f64()?.partial_cmp(&bound.as_f64()?),
-    }
-}
-
-/// Whether a value is of a type, by its name in a schema.
-pub(super) fn is_of_type(value: &Value, name: &str) -> bool {
-    match name {
-        "null" => value.is_null(),
-        "boolean" => value.is_boolean(),
-        "string" => value.is_string(),
-        "array" => value.is_array(),
-        "object" => value.is_object(),
-        "number" => value.is_number(),
-        "integer" => {
-            whole(value).is_some() || value.as_f64().is_some_and(|double| double.fract() == 0.0)
-        }
-        _ => false,
     }
 }
 
