@@ -327,8 +327,8 @@ mod tests {
 
     /// Bytes of the shortest answer that the way out finds.
     fn shortest_answer(schema: &str) -> Option<u32> {
-        let compiler = Compiler::for_bytes().expect("a compiler");
-        let compiled = compiler.compile(&format!("start: %json {schema}"));
+        let bytes = Compiler::for_bytes().expect("a compiler");
+        let compiled = bytes.compile(&format!("start: %json {schema}"));
         compiled.expect("sound").shortest
     }
 

@@ -247,7 +247,9 @@ fn what_nests_as_deep_as_it_likes_is_whole_when_the_tokens_run_out() {
             "required": ["number"], "additionalProperties": false,
         });
         let list = json!({"type": "array", "items": {"anyOf": [node, {"type": "array", "items": reference}]}});
-        for definition in [node, list] {
+        let is_object = beside.get("type").is_some();
+        let definitions = [Some(node), Some(list).filter(|_| !is_object)];
+        for definition in definitions.into_iter().flatten() {
             let schema = json!({"$ref": "#/$defs/N", "$defs": {"N": definition}});
             for most in [50, 80, 120] {
                 values(&schema, false, most);

@@ -36,7 +36,9 @@ const HIGHEST_COUNT: u64 = 10_000;
 /// Properties of one object that need not be there: a mask looks at all that may come next.
 const MOST_OPTIONAL: usize = 500;
 /// What `multipleOf` may be, written without its point: each remainder is a state of the lexer.
-const HIGHEST_DIVISOR: u64 = 1000;
+const HIGHEST_DIVISOR: u32 = 1000;
+/// Behind its point.
+const MOST_PLACES: usize = 16;
 
 /// Keywords that say nothing about an instance, for llguidance and for us.
 pub(super) const ANNOTATIONS: [&str; 15] = [
@@ -382,16 +384,30 @@ fn divisor(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
         let text = number.to_string();
         let digits = text.chars().filter(char::is_ascii_digit);
         let digits: String = digits.collect();
-        let divisor: Result<u64, _> = digits.parse();
-        number > 0.0 && divisor.is_ok_and(|divisor| divisor <= HIGHEST_DIVISOR)
+        let divisor: Result<u32, _> = digits.parse();
+        let fits =
+            |divisor| divisor <= HIGHEST_DIVISOR && without_point(number) == Some(divisor.into());
+        number > 0.0 && divisor.is_ok_and(fits)
     });
     if fits {
         return Ok(());
     }
     let why = format!(
-        "must be a number above 0 and, written without its decimal point, at most {HIGHEST_DIVISOR}"
+        "must be a number above 0 and, written without its decimal point, at most {HIGHEST_DIVISOR}; \
+         one below 1e-7 may be too small"
     );
     Err(misfit(&path.under("multipleOf"), why))
+}
+
+/// A number without its decimal point, as llguidance finds it: by steps, of which each may round.
+fn without_point(mut number: f64) -> Option<f64> {
+    for _ in 0..MOST_PLACES {
+        if number.fract() == 0.0 {
+            return Some(number);
+        }
+        number *= 10.0;
+    }
+    None
 }
 
 /// A bound on what may come next in an object.

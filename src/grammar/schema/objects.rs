@@ -25,7 +25,7 @@ pub(super) fn lower(
     }
     if let Some(Value::Object(patterns)) = object.get("patternProperties") {
         let patterns = named(lowering, patterns, &path.under("patternProperties"))?;
-        pattern_properties(patterns, heard);
+        pattern_properties(&patterns, heard);
     }
     if let Some(names) = object.get("propertyNames") {
         property_names(lowering.follow(names), heard);
@@ -100,7 +100,7 @@ fn named(
 /// llguidance takes patterns only where no name fits two of them. Where that is not certain, all names
 /// that fit the first have to fit what is said of all, and no others come. So it is where a pattern cannot be
 /// followed: which names it is about nobody knows then.
-fn pattern_properties(schemas: Map<String, Value>, heard: &mut Map<String, Value>) {
+fn pattern_properties(schemas: &Map<String, Value>, heard: &mut Map<String, Value>) {
     heard.shift_remove("patternProperties");
     let count = schemas.len();
     let known = schemas

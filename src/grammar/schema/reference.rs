@@ -25,7 +25,7 @@ pub(super) fn resolve<'s>(root: &'s Value, reference: &str) -> Option<Target<'s>
     Some(target)
 }
 
-impl<'s> Target<'s> {
+impl Target<'_> {
     fn step(self, segment: &str) -> Option<Self> {
         let name = decode(segment);
         let schema = match self.schema {

@@ -15,7 +15,7 @@ pub(super) struct Class {
 const LAST: u32 = char::MAX as u32;
 const DIGITS: [(u32, u32); 1] = [(0x30, 0x39)];
 const WORD: [(u32, u32); 4] = [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)];
-/// ECMA-262's WhiteSpace and LineTerminator.
+/// ECMA-262's `WhiteSpace` and `LineTerminator`.
 const SPACE: [(u32, u32); 10] = [
     (0x09, 0x0D),
     (0x20, 0x20),
