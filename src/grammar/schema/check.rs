@@ -385,8 +385,9 @@ fn divisor(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
         let digits = text.chars().filter(char::is_ascii_digit);
         let digits: String = digits.collect();
         let divisor: Result<u32, _> = digits.parse();
-        let fits =
-            |divisor| divisor <= HIGHEST_DIVISOR && without_point(number) == Some(divisor.into());
+        let fits = |divisor: u32| {
+            divisor <= HIGHEST_DIVISOR && without_point(number) == Some(divisor.into())
+        };
         number > 0.0 && divisor.is_ok_and(fits)
     });
     if fits {
