@@ -101,8 +101,8 @@ fn schemas(form: &Form) -> Vec<&Schema> {
     arguments.chain(other).collect()
 }
 
-/// Names the schema that cannot be followed; the tools where none can be blamed alone, or none was
-/// found in time.
+/// Names the schema that cannot be followed, and the place in it; the tools where none can be blamed
+/// alone, or none was found in time.
 async fn cannot_be_followed(
     error: &GrammarError,
     schemas: &[&Schema],
@@ -110,23 +110,57 @@ async fn cannot_be_followed(
     caller: &Caller,
 ) -> ApiError {
     let until = Instant::now() + LONGEST_BLAME;
-    let mut blamed = None;
-    if let [one] = schemas {
-        blamed = Some((one.place(), error.clone()));
-    } else {
+    let blame = Blame {
+        until,
+        grammars,
+        caller,
+    };
+    let whole = match schemas {
+        [one] => Some(((*one).clone(), error.clone())),
+        several => {
+            blame
+                .first(several.iter().map(|one| (*one).clone()), error)
+                .await
+        }
+    };
+    let Some((mut schema, mut error)) = whole else {
+        return ApiError::invalid("tools", format!("`tools` cannot be followed: {error}"));
+    };
+    while let Some((part, why)) = blame.first(schema.parts(), &error).await {
+        (schema, error) = (part, why);
+    }
+    let place = schema.place();
+    ApiError::invalid(place, format!("`{place}` cannot be followed: {error}"))
+}
+
+/// Looking for the schema that is to blame.
+struct Blame<'g> {
+    until: Instant,
+    grammars: &'g Grammars,
+    caller: &'g Caller,
+}
+
+impl Blame<'_> {
+    /// The first of these schemas that cannot be followed even by itself, and why.
+    async fn first(
+        &self,
+        schemas: impl Iterator<Item = Schema>,
+        error: &GrammarError,
+    ) -> Option<(Schema, GrammarError)> {
         for schema in schemas {
-            let left = until.saturating_duration_since(Instant::now());
-            let grammar = Grammar::schema(schema);
-            match tokio::time::timeout(left, grammars.guide(&grammar, caller)).await {
+            let left = self.until.checked_duration_since(Instant::now())?;
+            let grammar = Grammar::schema(&schema);
+            let guide = self.grammars.guide(&grammar, self.caller);
+            match tokio::time::timeout(left, guide).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(GrammarError::Unavailable | GrammarError::Abandoned)) | Err(_) => break,
-                Ok(Err(error)) => {
-                    blamed = Some((schema.place(), error));
-                    break;
+                Ok(Err(GrammarError::Unavailable | GrammarError::Abandoned)) | Err(_) => {
+                    return None;
                 }
+                // A part that nothing fits may be left out, unless nothing fits the whole.
+                Ok(Err(other)) if other.nothing_fits() && !error.nothing_fits() => {}
+                Ok(Err(other)) => return Some((schema, other)),
             }
         }
+        None
     }
-    let (place, error) = blamed.unwrap_or(("tools", error.clone()));
-    ApiError::invalid(place, format!("`{place}` cannot be followed: {error}"))
 }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use llguidance::ParserFactory;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher, ParserFactory};
 
 use crate::engine::{Model, Pieces, SpecialKind, Token, Vocabulary};
 
 use super::landing::{self, Exits, Quotes};
+use super::parser::Parser;
 use super::{GrammarError, NO_TEXT};
 
 /// Bytes of stack for a thread that compiles. It holds twice what the deepest schema takes that the
@@ -28,7 +29,7 @@ pub(super) struct Compiler {
 
 /// A grammar that can be followed.
 pub(super) struct Compiled {
-    pub(super) matcher: Matcher,
+    pub(super) parser: Parser,
     /// Tokens of the shortest answer, if there is a short one.
     pub(super) shortest: Option<u32>,
 }
@@ -62,19 +63,16 @@ impl Compiler {
     /// When it is malformed, cannot be satisfied or exceeds llguidance's own limits.
     pub(super) fn compile(&self, text: &str) -> Result<Compiled, GrammarError> {
         let grammar = TopLevelGrammar::from_lark(text.to_owned());
-        let matcher = Matcher::new(self.factory.create_parser(grammar));
-        if let Some(error) = matcher.get_error() {
-            return Err(GrammarError::Refused(reason(&error)));
-        }
+        let parser = self.factory.create_parser(grammar);
+        let parser = parser.map_err(|error| GrammarError::Refused(reason(&error.to_string())))?;
+        let parser = Parser::new(parser);
         // What cannot even begin would end an answer under way.
-        if matcher.clone().compute_mask().is_err() {
+        if parser.clone().mask().is_err() {
             let why = "nothing can begin it: it refers to itself without end, or is too complex";
             return Err(GrammarError::Refused(why.to_owned()));
         }
-        let trie = self.factory.tok_env().tok_trie();
-        let quotes = &Quotes::default();
-        let shortest = landing::way_out(&matcher, quotes, &self.exits, trie);
-        Ok(Compiled { matcher, shortest })
+        let shortest = landing::way_out(&parser, &Quotes::default(), &self.exits);
+        Ok(Compiled { parser, shortest })
     }
 }
 
@@ -85,6 +83,9 @@ const LIMITS: [&str; 4] = [
     "Unable to determine if regex is empty",
     "can't determine if patternProperty",
 ];
+
+/// How it says that a schema contradicts itself.
+pub(super) const NOTHING_FITS: &str = "nsatisfiable";
 
 /// What is wrong with a grammar, out of llguidance's message: the rest of that is about its own
 /// insides, and so is where in our rules the schema stands. What a panic says is nobody's business.
@@ -186,7 +187,7 @@ mod tests {
 
     /// Whether a thread with half of the stack compiles it: where it does not, the test ends here.
     fn compile_deep(schema: &Schema) -> Result<(), GrammarError> {
-        let text = format!("start: %json {schema}");
+        let text = format!("start: {schema}");
         let compiling = move || Compiler::for_bytes()?.compile(&text).map(drop);
         let thread = std::thread::Builder::new().stack_size(STACK / 2);
         let thread = thread.spawn(compiling).expect("a thread");
@@ -233,10 +234,10 @@ mod tests {
     #[test]
     fn references_that_are_multiplied_lead_less_deep() {
         let beside: fn(Value) -> Value = |mut next| {
-            next["type"] = "string".into();
+            next["minLength"] = 1.into();
             next
         };
-        let within: fn(Value) -> Value = |next| json!({"allOf": [next], "type": "string"});
+        let within: fn(Value) -> Value = |next| json!({"allOf": [next], "minLength": 1});
         for link in [beside, within] {
             let most = longest_chain(link);
             assert!((50..100).contains(&most), "{most}");

@@ -38,7 +38,7 @@ pub fn compile_schema(bytes: &[u8]) {
 }
 
 fn compile(schema: &Schema) {
-    let text = format!("start: %json {schema}");
+    let text = format!("start: {schema}");
     let compiling = move || {
         let compiled = Compiler::for_bytes()?.compile(&text).map(drop);
         Ok((compiled, processor_time()))
@@ -133,7 +133,7 @@ impl Choices<'_> {
         let types = [
             "object", "array", "string", "number", "integer", "boolean", "null",
         ];
-        match self.of(20) {
+        match self.of(21) {
             0..=2 => ("type", json!(self.one(&types))),
             3 => ("type", json!(types[..=self.of(7)].to_vec())),
             4 => ("properties", self.named(depth, &["k#", "#", "a\"#", "é#"])),
@@ -156,6 +156,7 @@ impl Choices<'_> {
                     "#/$defs/d1",
                     "#/$defs/d2/items",
                     "#/properties/k0",
+                    "#/properties/a%22~10",
                 ]);
                 ("$ref", json!(place))
             }
@@ -176,6 +177,8 @@ impl Choices<'_> {
                     "[",
                     "(((((a)))))*",
                     "^\\d{4}-\\d{2}$",
+                    "^[a&&b[c]+(?:$|d)",
+                    "\\bab|(a)\\1",
                 ];
                 ("pattern", json!(self.one(&patterns)))
             }
@@ -208,9 +211,11 @@ impl Choices<'_> {
                     json!([1, [2]]),
                     json!({"a": null}),
                     json!(u64::MAX),
+                    json!({"a": [u64::MAX]}),
                 ]);
                 ("enum", Value::Array(vec![value; self.times()]))
             }
+            19 => ("propertyNames", self.schema(depth)),
             _ => (self.one(&["nullable", "deprecated", "x-note"]), json!(true)),
         }
     }

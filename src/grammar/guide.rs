@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use llguidance::Matcher;
-use llguidance::toktrie::{SimpleVob, TokEnv};
+use llguidance::toktrie::{SimpleVob, TokenId};
 
 use crate::engine::Token;
 
 use super::NO_TEXT;
-use super::landing::{self, Descent, Exits, Quotes};
+use super::landing::{self, Descent, Exits, Quotes, Way};
 use super::memory::Held;
+use super::parser::{Failed, Parser};
 use super::watch::Watch;
 
 /// Leads one answer along its grammar, all of it or the stretches that [`Watch`] finds.
@@ -112,14 +112,14 @@ impl Guide {
 /// How far text has got in a grammar.
 #[derive(Clone)]
 pub(super) struct Follower {
-    matcher: Matcher,
-    vocabulary: TokEnv,
+    parser: Parser,
     exits: Arc<Exits>,
     /// Set when what all answers with this grammar share is full.
     worn: Arc<AtomicBool>,
     /// The memory that is counted for it.
     _held: Arc<Held>,
     quotes: Quotes,
+    way: Way,
     descent: Descent,
     complete: bool,
 }
@@ -127,20 +127,19 @@ pub(super) struct Follower {
 impl Follower {
     /// At the beginning; the shortest whole text has `shortest` tokens, if there is a short one.
     pub(super) fn new(
-        matcher: Matcher,
+        parser: Parser,
         shortest: Option<u32>,
-        vocabulary: TokEnv,
         exits: Arc<Exits>,
         worn: Arc<AtomicBool>,
         held: Arc<Held>,
     ) -> Self {
         Self {
-            matcher,
-            vocabulary,
+            parser,
             exits,
             worn,
             _held: held,
             quotes: Quotes::default(),
+            way: Way::default(),
             descent: Descent::begin(shortest),
             complete: false,
         }
@@ -148,10 +147,9 @@ impl Follower {
 
     /// The text of a token, a control token's too.
     fn text(&self, token: Token) -> &[u8] {
-        let trie = self.vocabulary.tok_trie();
         match u32::try_from(token.0) {
             Ok(token) => {
-                let text = trie.token(token);
+                let text = self.parser.trie().token(token);
                 text.strip_prefix(&[NO_TEXT]).unwrap_or(text)
             }
             Err(_) => &[],
@@ -160,26 +158,48 @@ impl Follower {
 
     fn descend(&mut self, left: u32) {
         self.descent = self.descent.go_on(left, || {
-            let trie = self.vocabulary.tok_trie();
-            landing::way_out(&self.matcher, &self.quotes, &self.exits, trie)
+            landing::way_out(&self.parser, &self.quotes, &self.exits)
         });
     }
 
     fn allows(&mut self, token: Token, left: u32) -> bool {
         self.descend(left);
-        let chooses = matches!(self.descent, Descent::Landing) || self.quotes.is_stuck();
-        !chooses
-            && u32::try_from(token.0)
-                .is_ok_and(|token| self.matcher.validate_tokens(&[token]).unwrap_or(0) == 1)
+        if matches!(self.descent, Descent::Landing) || self.quotes.is_stuck() {
+            return false;
+        }
+        let Ok(token) = u32::try_from(token.0) else {
+            return false;
+        };
+        let allowed = self.parser.allows(token);
+        if allowed && matches!(self.descent, Descent::Careful) && !self.may_land(token, left) {
+            self.descent = Descent::Landing;
+            return false;
+        }
+        allowed
+    }
+
+    /// Whether the way out fits into what is left behind `token`.
+    fn may_land(&self, token: TokenId, left: u32) -> bool {
+        let (mut parser, mut quotes) = (self.parser.clone(), self.quotes.clone());
+        quotes.read(parser.trie().token(token));
+        let length = match parser.consume(token) {
+            Ok(()) => landing::way_out(&parser, &quotes, &self.exits),
+            Err(Failed) => None,
+        };
+        length.is_some_and(|length| length < left)
     }
 
     fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), TooComplex> {
         self.descend(left);
+        // Of a mask any token may be picked, and each would have to be looked at.
+        if matches!(self.descent, Descent::Careful) {
+            self.descent = Descent::Landing;
+        }
         let mask = if let Some(mask) = self.shortcut() {
             mask
         } else {
-            let mask = self.matcher.compute_mask_or_eos();
-            mask.map_err(|_| self.give_up())?
+            let mask = self.parser.mask_or_end();
+            mask.map_err(|Failed| self.give_up())?
         };
         ban(&mask, logits);
         Ok(())
@@ -188,25 +208,25 @@ impl Follower {
     /// What comes where not all that may come shall come.
     fn shortcut(&mut self) -> Option<SimpleVob> {
         let landing = matches!(self.descent, Descent::Landing);
-        if self.matcher.is_stopped() || !landing && !self.quotes.is_stuck() {
+        if self.parser.is_stopped() || !landing && !self.quotes.is_stuck() {
             return None;
         }
-        let trie = self.vocabulary.tok_trie();
         // Where the end may come, it comes.
-        if landing && self.matcher.is_accepting().unwrap_or(false) {
-            return Some(trie.eos_token_set());
+        if landing && self.parser.is_accepting().unwrap_or(false) {
+            return Some(self.parser.trie().eos_token_set());
         }
-        let in_string = self.quotes.is_open();
-        let token = self.exits.next(&mut self.matcher, in_string, trie)?;
-        Some(trie.singleton_token_set(token))
+        let exits = Arc::clone(&self.exits);
+        let token = exits.next(&mut self.parser, &self.quotes, &mut self.way)?;
+        Some(self.parser.trie().singleton_token_set(token))
     }
 
     fn accept(&mut self, token: Token) -> Result<(), TooComplex> {
         let token = u32::try_from(token.0).map_err(|_| TooComplex)?;
-        self.quotes.read(self.vocabulary.tok_trie().token(token));
-        let consumed = self.matcher.consume_token(token);
-        consumed.map_err(|_| self.give_up())?;
-        self.complete = self.matcher.is_stopped();
+        self.way.read(token);
+        self.quotes.read(self.parser.trie().token(token));
+        let consumed = self.parser.consume(token);
+        consumed.map_err(|Failed| self.give_up())?;
+        self.complete = self.parser.is_stopped();
         Ok(())
     }
 
@@ -217,10 +237,10 @@ impl Follower {
 
     /// Goes on by `text`, whatever tokens it would be; false where the grammar has none of it.
     fn read(&mut self, text: &[u8]) -> bool {
-        let tokens = self.vocabulary.tok_trie().greedy_tokenize(text);
-        let fits = self.matcher.try_consume_tokens(&tokens);
+        let tokens = self.parser.trie().greedy_tokenize(text);
+        let fits = self.parser.consume_while_valid(&tokens);
         self.quotes.read(text);
-        self.complete = self.matcher.is_stopped();
+        self.complete = self.parser.is_stopped();
         fits.is_ok_and(|count| count == tokens.len()) && !self.complete
     }
 }

@@ -4,11 +4,15 @@
 //! reached, which no client can read. So a guide asks from time to time how many tokens the shortest
 //! way out takes, and takes it while that still fits.
 
+mod search;
+
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-use llguidance::Matcher;
 use llguidance::toktrie::{TokTrie, TokenId};
+
+use super::parser::Parser;
+use search::{Scalar, shortest};
 
 /// Digits, sign, point and exponent of a double that is written out.
 const LONGEST_NUMBER: usize = 24;
@@ -17,6 +21,11 @@ const LOOP: usize = 96;
 const LONGEST_PERIOD: usize = 16;
 /// A way out that is longer is not looked for.
 const LONGEST: u32 = 512;
+
+/// Tokens that are kept for what may have to be written yet.
+const RESERVE: u32 = 32;
+/// A longer way out is not looked for again at each token.
+const LONGEST_CAREFUL: u32 = 64;
 
 /// Of so many tokens the longest is looked for, of more any one is good.
 const FEW: usize = 64;
@@ -28,6 +37,8 @@ const MOST_ENDS: usize = 24;
 pub(super) struct Exits {
     /// What ends things comes first, then values that are short.
     outside: Vec<Exit>,
+    /// Where a number begins. Not -0.000 and so on.
+    digits: Vec<Exit>,
     /// Inside of a string all but its end are part of it.
     inside: Vec<Exit>,
     /// One for each byte that text has.
@@ -60,18 +71,18 @@ impl Exits {
         };
         let ends = |bytes: &[u8]| bytes.iter().all(|byte| b"}]".contains(byte));
         let none = |_: &[u8]| false;
-        let mut outside = vec![
+        let outside = [
             exit(b"}", &ends),
             exit(b"]", &ends),
             exit(b",", &none),
             exit(b"n", &|bytes| b"ull".starts_with(bytes)),
             exit(b"\"", &none),
         ];
-        // Not -0.000 and so on.
-        outside.extend((b'0'..=b'9').rev().map(|digit| exit(&[digit], &none)));
+        let digits = (b'0'..=b'9').rev().map(|digit| exit(&[digit], &none));
         let text = (b' '..=b'~').chain([b'\n']);
         Self {
             outside: outside.into_iter().flatten().collect(),
+            digits: digits.flatten().collect(),
             inside: exit(b"\"", &ends).into_iter().collect(),
             bytes: text
                 .filter_map(|byte| trie.token_id_at_bytes(&[byte]))
@@ -79,29 +90,43 @@ impl Exits {
         }
     }
 
-    /// The token that soonest leads to the end: of what ends things most at once, else of what the
-    /// grammar prescribes. Looks at each candidate by itself where it can: among all of
-    /// a large vocabulary that is much cheaper than to find out what may come.
+    /// The token that soonest leads to the end: of what ends things most at once, else the next one on
+    /// the way to the end of the string or number at hand, else of what the grammar prescribes. Looks at each
+    /// candidate by itself where it can: among all of a large vocabulary that is much cheaper than to
+    /// find out what may come.
     pub(super) fn next(
         &self,
-        matcher: &mut Matcher,
-        in_string: bool,
-        trie: &TokTrie,
+        parser: &mut Parser,
+        quotes: &Quotes,
+        way: &mut Way,
     ) -> Option<TokenId> {
-        let mut fits = |token: TokenId| matcher.validate_tokens(&[token]).unwrap_or(0) == 1;
-        let exits = if in_string {
+        let exits = if quotes.open {
             &self.inside
         } else {
             &self.outside
         };
-        if let Some(exit) = exits.iter().find(|exit| fits(exit.shortest)) {
-            let longer = exit.longer.iter().copied().find(|token| fits(*token));
-            return Some(longer.unwrap_or(exit.shortest));
+        if let Some(token) = first_that_fits(exits, parser) {
+            return Some(way.leave_for(token));
         }
-        let allowed = matcher.compute_mask().ok()?;
+        if let Some(scalar) = quotes.scalar()
+            && let Some(token) = way.go_on(parser, scalar)
+        {
+            return Some(token);
+        }
+        if !quotes.open
+            && let Some(token) = first_that_fits(&self.digits, parser)
+        {
+            return Some(way.leave_for(token));
+        }
+        let token = self.whatever_fits(parser, quotes.open)?;
+        Some(way.leave_for(token))
+    }
+
+    fn whatever_fits(&self, parser: &mut Parser, in_string: bool) -> Option<TokenId> {
+        let allowed = parser.mask().ok()?;
         if allowed.num_set() <= FEW {
             // Text that is prescribed comes in long tokens; what is not begins nothing new in short ones.
-            let length = |token: &TokenId| trie.token_len(*token);
+            let length = |token: &TokenId| parser.trie().token_len(*token);
             return if in_string {
                 allowed.iter().max_by_key(length)
             } else {
@@ -110,6 +135,49 @@ impl Exits {
         }
         let byte = self.bytes.iter().find(|token| allowed.is_allowed(**token));
         byte.copied().or_else(|| allowed.iter().next())
+    }
+}
+
+/// Of the first exit that can be taken, what ends most.
+fn first_that_fits(exits: &[Exit], parser: &mut Parser) -> Option<TokenId> {
+    let exit = exits.iter().find(|exit| parser.allows(exit.shortest))?;
+    let longer = exit.longer.iter().copied();
+    let longer = longer.clone().find(|token| parser.allows(*token));
+    Some(longer.unwrap_or(exit.shortest))
+}
+
+/// The way to the end of a string or a number, while it is taken.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Way {
+    ahead: Vec<u8>,
+    /// What is to come next, if `ahead` is to hold.
+    next: Option<TokenId>,
+}
+
+impl Way {
+    fn leave_for(&mut self, token: TokenId) -> TokenId {
+        *self = Self::default();
+        token
+    }
+
+    fn go_on(&mut self, parser: &mut Parser, scalar: Scalar) -> Option<TokenId> {
+        if self.ahead.is_empty() {
+            self.ahead = shortest(parser, scalar).filter(|bytes| !bytes.is_empty())?;
+        }
+        let (mut token, mut length) = parser.trie().prefix_token_id(&self.ahead);
+        if !parser.allows(token) {
+            (token, length) = (parser.trie().token_id_at_bytes(&self.ahead[..1])?, 1);
+        }
+        self.ahead.drain(..length);
+        self.next = Some(token);
+        Some(token)
+    }
+
+    /// Takes note of what came.
+    pub(super) fn read(&mut self, token: TokenId) {
+        if self.next.take() != Some(token) {
+            self.ahead.clear();
+        }
     }
 }
 
@@ -147,8 +215,12 @@ impl Quotes {
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.open
+    /// What is begun and not ended.
+    fn scalar(&self) -> Option<Scalar> {
+        if self.open {
+            return Some(Scalar::String(self.escaped));
+        }
+        (!self.scalar.is_empty()).then_some(Scalar::Number)
     }
 
     /// Whether a number has more digits than mean anything, or a string has long said the same again
@@ -170,16 +242,18 @@ pub(super) enum Descent {
     /// Not before so few tokens are left; then look again. So many are kept in reserve, because the
     /// next one may make the way out longer.
     At(u32, u32),
+    /// Soon: each token is looked at, and the first one that leaves too few for the way out is not taken.
+    Careful,
     /// Now, to the end.
     Landing,
 }
 
 impl Descent {
-    /// Of a grammar whose shortest answer has `shortest` tokens. No part of an answer, an element of
-    /// a list for example, is expected to need more than all of it.
+    /// Of a grammar whose shortest answer has `shortest` tokens. No token is expected to make the way out
+    /// longer by more than that, or than it takes to write the name and value of a property.
     pub(super) fn begin(shortest: Option<u32>) -> Self {
         match shortest {
-            Some(shortest) => Self::At(u32::MAX, shortest.max(8)),
+            Some(shortest) => Self::At(u32::MAX, shortest.max(RESERVE)),
             None => Self::NEVER,
         }
     }
@@ -192,6 +266,7 @@ impl Descent {
         match self {
             Self::At(next, reserve) if left > 0 && left <= next => match way_out() {
                 Some(length) if length <= left => match left.saturating_sub(length + reserve) {
+                    0 if length <= LONGEST_CAREFUL => Self::Careful,
                     0 => Self::Landing,
                     spare => Self::At(left - spare.div_ceil(2), reserve),
                 },
@@ -203,27 +278,25 @@ impl Descent {
 }
 
 /// Tokens from here to the end, ending everything as soon as the grammar allows.
-pub(super) fn way_out(
-    matcher: &Matcher,
-    quotes: &Quotes,
-    exits: &Exits,
-    trie: &TokTrie,
-) -> Option<u32> {
-    let mut matcher = matcher.clone();
+pub(super) fn way_out(parser: &Parser, quotes: &Quotes, exits: &Exits) -> Option<u32> {
+    let mut parser = parser.clone();
     let mut quotes = quotes.clone();
+    let mut way = Way::default();
     for length in 0..=LONGEST {
-        if matcher.is_stopped() || matcher.is_accepting().ok()? {
+        if parser.is_stopped() || parser.is_accepting().ok()? {
             return Some(length);
         }
-        let token = exits.next(&mut matcher, quotes.is_open(), trie)?;
-        matcher.consume_token(token).ok()?;
-        quotes.read(trie.token(token));
+        let token = exits.next(&mut parser, &quotes, &mut way)?;
+        parser.consume(token).ok()?;
+        way.read(token);
+        quotes.read(parser.trie().token(token));
     }
     None
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::compile::Compiler;
     use super::*;
 
     #[test]
@@ -235,8 +308,8 @@ mod tests {
                 looks += 1;
                 Some(12)
             });
-            if matches!(descent, Descent::Landing) {
-                assert!(left >= 12 + 12, "{left}");
+            if matches!(descent, Descent::Careful) {
+                assert!(left >= 12 + RESERVE, "{left}");
                 assert!(looks < 12);
                 return;
             }
@@ -250,6 +323,64 @@ mod tests {
         assert_eq!(descent.go_on(1, || Some(1)), Descent::NEVER);
         let endless = Descent::begin(None);
         assert_eq!(endless.go_on(1, || Some(1)), Descent::NEVER);
+    }
+
+    /// Bytes of the shortest answer that the way out finds.
+    fn shortest_answer(schema: &str) -> Option<u32> {
+        let bytes = Compiler::for_bytes().expect("a compiler");
+        let compiled = bytes.compile(&format!("start: %json {schema}"));
+        compiled.expect("sound").shortest
+    }
+
+    #[test]
+    fn the_shortest_way_out_of_a_pattern_is_found_whatever_repeats_in_it() {
+        for (pattern, length) in [
+            (r"^\\d+kg$", 3),
+            (r"^.+\\.(jpg|png)$", 5),
+            ("^[a-z ]+!$", 2),
+            ("^[0-9a-f]{8}-[0-9a-f]{4}$", 13),
+            ("^(a|b)*c(d|e)*f$", 2),
+            ("^é+ü$", 4),
+            ("^[^a]+a$", 2),
+            (r"^\\n+x$", 3),
+            ("^\\\\u0022+x$", 3),
+            ("x[0-9]*y", 2),
+            ("^(0|1)*101$", 3),
+            ("^[0-9]{3,}z{5}$", 8),
+        ] {
+            let schema = format!(r#"{{"type": "string", "pattern": "{pattern}"}}"#);
+            assert_eq!(shortest_answer(&schema), Some(length + 2), "{pattern}");
+        }
+        for (format, length) in [("email", 3), ("uri", 2), ("hostname", 1), ("uuid", 36)] {
+            let schema = format!(r#"{{"type": "string", "format": "{format}"}}"#);
+            assert_eq!(shortest_answer(&schema), Some(length + 2), "{format}");
+        }
+        let both = r#"{"type": "string", "pattern": "^[a-z]+x$", "minLength": 40}"#;
+        assert_eq!(shortest_answer(both), Some(42));
+        let far = r#"{"type": "string", "minLength": 9000}"#;
+        assert_eq!(shortest_answer(far), None);
+    }
+
+    #[test]
+    fn the_shortest_way_out_of_a_number_is_found() {
+        for (number, length) in [
+            (r#""exclusiveMinimum": 0.1, "exclusiveMaximum": 0.2"#, 4),
+            (r#""minimum": 0.5, "maximum": 0.7"#, 3),
+            (r#""minimum": 1, "multipleOf": 8"#, 2),
+            (r#""minimum": 1, "multipleOf": 10"#, 2),
+            (r#""multipleOf": 0.25, "minimum": 0"#, 4),
+        ] {
+            let schema = format!(
+                r#"{{"type": "array", "items": {{"type": "number", {number}}}, "minItems": 1}}"#
+            );
+            let most = Some(length + 2);
+            assert!(
+                shortest_answer(&schema) <= most,
+                "{number}: {:?}",
+                shortest_answer(&schema)
+            );
+            assert!(shortest_answer(&schema).is_some());
+        }
     }
 
     #[test]
@@ -275,8 +406,8 @@ mod tests {
     fn quotes_open_and_close_strings() {
         let mut quotes = Quotes::default();
         quotes.read(b"{\"a\\\"");
-        assert!(quotes.is_open());
+        assert!(quotes.open);
         quotes.read(b"b\": ");
-        assert!(!quotes.is_open());
+        assert!(!quotes.open);
     }
 }

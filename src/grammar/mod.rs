@@ -14,6 +14,7 @@ mod guide;
 mod kept;
 mod landing;
 mod memory;
+mod parser;
 mod schema;
 mod thread;
 mod turns;
@@ -25,14 +26,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use llguidance::Matcher;
-
 use crate::engine::Model;
 
 use compile::{Compiled, Compiler};
 use guide::Follower;
 use kept::Kept;
 use memory::{Held, Memory};
+use parser::Parser;
 use thread::{CompileThread, Undone};
 use turns::{Try, Turn, Turns};
 
@@ -60,7 +60,7 @@ const LONGEST_WALK: Duration = Duration::from_secs(120);
 /// The byte with which llguidance marks the text of tokens that no text contains.
 const NO_TEXT: u8 = 0xFF;
 
-/// A grammar as text in llguidance's variant of Lark, in which `%json` embeds a JSON schema.
+/// A grammar as text in llguidance's variant of Lark, in which a [`Schema`] is an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grammar {
     text: String,
@@ -82,7 +82,7 @@ impl Grammar {
     #[must_use]
     pub fn schema(schema: &Schema) -> Self {
         Self {
-            text: format!("start: %json {schema}"),
+            text: format!("start: {schema}"),
             is_ours: schema.is_any_object(),
         }
     }
@@ -108,6 +108,14 @@ pub enum GrammarError {
     Abandoned,
 }
 
+impl GrammarError {
+    /// Whether the schema contradicts itself.
+    #[must_use]
+    pub fn nothing_fits(&self) -> bool {
+        matches!(self, Self::Refused(why) if why.contains(compile::NOTHING_FITS))
+    }
+}
+
 /// The grammars of one model.
 pub struct Grammars {
     shared: Arc<Shared>,
@@ -127,10 +135,10 @@ struct Shared {
 /// A grammar at the beginning of an answer.
 #[derive(Clone)]
 struct Begun {
-    matcher: Matcher,
+    parser: Parser,
     /// Tokens of the shortest answer, if there is a short one.
     shortest: Option<u32>,
-    /// Whether an answer was given up. Clones of a matcher share the states of their lexer, whose
+    /// Whether an answer was given up. Clones of a parser share the states of their lexer, whose
     /// number is bounded: what one answer cannot add, no other can.
     worn: Arc<AtomicBool>,
     held: Arc<Held>,
@@ -139,7 +147,7 @@ struct Begun {
 impl Begun {
     fn new(compiled: Compiled, held: Held) -> Self {
         Self {
-            matcher: compiled.matcher,
+            parser: compiled.parser,
             shortest: compiled.shortest,
             worn: Arc::default(),
             held: Arc::new(held),
@@ -190,9 +198,8 @@ impl Grammars {
         };
         let compiler = self.shared.compiler()?;
         Ok(Guide::new(Follower::new(
-            begun.matcher,
+            begun.parser,
             begun.shortest,
-            compiler.factory.tok_env().clone(),
             Arc::clone(&compiler.exits),
             begun.worn,
             begun.held,

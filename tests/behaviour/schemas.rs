@@ -138,6 +138,81 @@ fn a_grammar_that_its_compiler_cannot_take_holds_up_nothing_else() {
 }
 
 #[test]
+fn what_cannot_be_followed_is_refused_at_its_place() {
+    let gateway = Gateway::start();
+    let digit = json!({"type": "integer", "minimum": 0, "maximum": 9});
+    for (culprit, strict, place) in [
+        (
+            json!({"type": "string", "pattern": "^(?!x)y$"}),
+            true,
+            "culprit.pattern",
+        ),
+        (json!({"type": "str"}), false, "culprit.type"),
+        (json!({"type": ["string", 5]}), false, "culprit.type"),
+        (
+            json!({"type": "string", "format": "binary"}),
+            true,
+            "culprit.format",
+        ),
+        (
+            json!({"type": "integer", "minimum": 5, "maximum": 4}),
+            true,
+            "culprit",
+        ),
+        (
+            json!({"type": "string", "minLength": 5, "maxLength": 4}),
+            false,
+            "culprit",
+        ),
+        (
+            json!({"type": "array", "items": {"type": "string", "pattern": "^ab$", "maxLength": 1}, "minItems": 1}),
+            false,
+            "culprit.items",
+        ),
+        (
+            json!({"type": "number", "multipleOf": 1e-300}),
+            false,
+            "culprit.multipleOf",
+        ),
+        (json!({"const": 1e40}), false, "culprit.const"),
+    ] {
+        let mut properties = named(5, "p", &digit);
+        properties["culprit"] = culprit.clone();
+        let required = properties
+            .as_object()
+            .expect("an object")
+            .keys()
+            .cloned()
+            .collect::<Value>();
+        let schema = json!({
+            "type": "object", "properties": properties, "required": required,
+            "additionalProperties": false,
+        });
+        let mut form = with_schema(&schema);
+        form["response_format"]["json_schema"]["strict"] = json!(strict);
+        let mut tool = question("What do you sell?");
+        tool["tools"] = json!([
+            {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
+            {"type": "function", "function": {"name": "g", "parameters": schema, "strict": strict}},
+        ]);
+        tool["tool_choice"] = json!("required");
+        for (body, at) in [
+            (form, "response_format.json_schema.schema"),
+            (tool, "tools[1].function.parameters"),
+        ] {
+            let response = gateway.chat(&body);
+            assert_eq!(response.status, 400, "{culprit}: {}", response.body);
+            let param = response.json()["error"]["param"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            let expected = format!("{at}.properties.{place}");
+            assert_eq!(param, expected, "{}", response.body);
+        }
+    }
+}
+
+#[test]
 fn a_compiler_that_was_killed_is_replaced() {
     let gateway = Gateway::start();
     let schema = |name: &str| json!({"type": "object", "properties": {name: {"type": "string"}}});

@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::Misfit;
 use super::cost::{Growth, values};
-use super::finite::has_numbers;
+use super::keywords::kinds_of_values;
+use super::numbers::has_numbers;
 use super::path::{Path, misfit};
-use super::reference::{Target, place_of, resolve};
+use super::reference::{Target, resolve};
 use super::strict::{strict_keywords, strict_object, strict_root};
 
 /// Deeper schemas are refused before any recursion of ours or of the compiler's.
@@ -35,7 +36,9 @@ const HIGHEST_COUNT: u64 = 10_000;
 /// Properties of one object that need not be there: a mask looks at all that may come next.
 const MOST_OPTIONAL: usize = 500;
 /// What `multipleOf` may be, written without its point: each remainder is a state of the lexer.
-const HIGHEST_DIVISOR: u64 = 1000;
+const HIGHEST_DIVISOR: u32 = 1000;
+/// Behind its point.
+const MOST_PLACES: usize = 16;
 
 /// Keywords that say nothing about an instance, for llguidance and for us.
 pub(super) const ANNOTATIONS: [&str; 15] = [
@@ -101,19 +104,31 @@ pub(super) fn check(schema: &Value, strict: bool) -> Result<Vec<Target<'_>>, Mis
     // More of them may be found on the way.
     let mut next = 0;
     while let Some(target) = check.targets.get(next) {
-        let (place, schema) = (place_of(&target.reference), target.schema);
+        let (place, schema) = (target.place.clone(), target.schema);
         let place = Path::ROOT.behind(&place);
         if !check.checked.contains(&std::ptr::from_ref(schema)) {
             check.schema(schema, &place, 0, 0)?;
         }
         next += 1;
     }
-    let Check { root, targets, .. } = check;
-    let mut growth = Growth::of(root);
-    let mut schemas = growth.schemas(root);
-    for target in &targets {
+    Ok(check.targets)
+}
+
+/// Checks how much a lowered schema would grow in the compiler.
+pub(super) fn check_growth(lowered: &Value) -> Result<(), Misfit> {
+    let definitions = lowered.get("$defs").and_then(Value::as_object);
+    let definitions = || definitions.into_iter().flat_map(Map::values);
+    let deep: usize = definitions().map(|schema| 1 + levels(schema)).sum();
+    if deep > MOST_LEVELS + MOST_LEVELS / 4 {
+        let why = "has too many references in circles with something beside them: they have to be written \
+                   out, and are too deep so";
+        return Err(misfit(&Path::ROOT, why));
+    }
+    let mut growth = Growth::of(lowered);
+    let mut schemas = growth.schemas(lowered);
+    for schema in definitions() {
         if schemas <= MOST_SCHEMAS {
-            schemas = schemas.saturating_add(growth.schemas(target.schema));
+            schemas = schemas.saturating_add(growth.schemas(schema));
         }
     }
     if schemas > MOST_SCHEMAS {
@@ -123,7 +138,7 @@ pub(super) fn check(schema: &Value, strict: bool) -> Result<Vec<Target<'_>>, Mis
         );
         return Err(misfit(&Path::ROOT, why));
     }
-    Ok(targets)
+    Ok(())
 }
 
 /// JSON values within each other.
@@ -146,8 +161,8 @@ struct Check<'s> {
     /// By address: what a reference leads to may stand where a schema stands anyway.
     checked: HashSet<*const Value>,
     targets: Vec<Target<'s>>,
-    /// The references of all targets.
-    referred: HashSet<String>,
+    /// The addresses of all targets.
+    referred: HashSet<*const Value>,
 }
 
 impl<'s> Check<'s> {
@@ -168,7 +183,9 @@ impl<'s> Check<'s> {
         if depth > DEEPEST {
             return Err(misfit(path, format!("is nested deeper than {DEEPEST}")));
         }
-        let is_object = object.get("type") == Some(&json!("object"));
+        // What a reference leads to has its own rules, and its type may be said beside it.
+        let refers = object.contains_key("$ref") && !object.contains_key("properties");
+        let is_object = object.get("type") == Some(&json!("object")) && !refers;
         let objects = objects + usize::from(is_object);
         if self.strict {
             strict_keywords(object, path)?;
@@ -181,7 +198,7 @@ impl<'s> Check<'s> {
             }
         }
         self.reference(object, path)?;
-        types(object, path)?;
+        kinds_of_values(object, path)?;
         self.numbers(object, path)?;
         counts(object, path)?;
         divisor(object, path)?;
@@ -307,14 +324,14 @@ impl<'s> Check<'s> {
         };
         let at = path.under("$ref");
         let reference = reference.as_str().unwrap_or_default();
-        let Some(schema) = resolve(self.root, reference) else {
+        let Some(target) = resolve(self.root, reference) else {
             let why = "must name a place in this schema that is there, such as `#/$defs/name`";
             return Err(misfit(&at, why));
         };
-        if !self.referred.insert(reference.to_owned()) {
+        if !self.referred.insert(std::ptr::from_ref(target.schema)) {
             return Ok(());
         }
-        self.levels += 1 + levels(schema);
+        self.levels += 1 + levels(target.schema);
         if self.levels > MOST_LEVELS {
             let why = format!(
                 "is one reference too many: what all of them lead to may be {MOST_LEVELS} levels deep \
@@ -322,10 +339,7 @@ impl<'s> Check<'s> {
             );
             return Err(misfit(&at, why));
         }
-        self.targets.push(Target {
-            reference: reference.to_owned(),
-            schema,
-        });
+        self.targets.push(target);
         Ok(())
     }
 
@@ -345,19 +359,6 @@ impl<'s> Check<'s> {
         }
         Ok(())
     }
-}
-
-/// Each type that is listed is compiled with all keywords of the schema.
-fn types(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
-    let Some(Value::Array(list)) = object.get("type") else {
-        return Ok(());
-    };
-    let mut seen = HashSet::new();
-    if list.iter().all(|name| seen.insert(name.as_str())) {
-        return Ok(());
-    }
-    let why = "must name each type once";
-    Err(misfit(&path.under("type"), why))
 }
 
 fn counts(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
@@ -383,16 +384,31 @@ fn divisor(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
         let text = number.to_string();
         let digits = text.chars().filter(char::is_ascii_digit);
         let digits: String = digits.collect();
-        let divisor: Result<u64, _> = digits.parse();
-        number > 0.0 && divisor.is_ok_and(|divisor| divisor <= HIGHEST_DIVISOR)
+        let divisor: Result<u32, _> = digits.parse();
+        let fits = |divisor: u32| {
+            divisor <= HIGHEST_DIVISOR && without_point(number) == Some(divisor.into())
+        };
+        number > 0.0 && divisor.is_ok_and(fits)
     });
     if fits {
         return Ok(());
     }
     let why = format!(
-        "must be a number above 0 and, written without its decimal point, at most {HIGHEST_DIVISOR}"
+        "must be a number above 0 and, written without its decimal point, at most {HIGHEST_DIVISOR}; \
+         one below 1e-7 may be too small"
     );
     Err(misfit(&path.under("multipleOf"), why))
+}
+
+/// A number without its decimal point, as llguidance finds it: by steps, of which each may round.
+fn without_point(mut number: f64) -> Option<f64> {
+    for _ in 0..MOST_PLACES {
+        if number.fract() == 0.0 {
+            return Some(number);
+        }
+        number *= 10.0;
+    }
+    None
 }
 
 /// A bound on what may come next in an object.

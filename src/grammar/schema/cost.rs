@@ -161,7 +161,7 @@ impl<'s> Growth<'s> {
 
     fn referred(&mut self, reference: &str, joined: bool) -> Weight {
         let target = resolve(self.root, reference).filter(|_| joined);
-        let Some(target) = target else {
+        let Some(target) = target.map(|target| target.schema) else {
             return Weight::OPAQUE;
         };
         let address = std::ptr::from_ref(target);

@@ -5,26 +5,65 @@
 
 mod check;
 mod cost;
-mod finite;
+mod exact;
+mod keywords;
+mod lower;
+mod numbers;
+mod objects;
 mod path;
+mod pattern;
+mod prescribed;
 mod reference;
 mod strict;
+mod strings;
+mod types;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 #[cfg(test)]
 pub(super) use check::MOST_LEVELS;
-use check::check;
-use finite::bound;
-use reference::resolve_mut;
+use check::{check, check_growth};
+use exact::in_lark;
+use lower::lower;
+use path::Path;
 
 /// A schema that may be compiled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schema {
-    value: Value,
+    /// An expression of llguidance's Lark.
+    expression: String,
     place: String,
+    /// What a client wrote, if one did.
+    source: Option<Source>,
+}
+
+/// A client's schema, and the part of it that is meant.
+#[derive(Debug, Clone, PartialEq)]
+struct Source {
+    root: Arc<Value>,
+    strict: bool,
+    /// What leads to the part.
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Name(String),
+    Index(usize),
+}
+
+/// As in a message.
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // The beginning of one that is longer than anybody reads.
+            Self::Name(name) => write!(formatter, ".{name:.100}"),
+            Self::Index(index) => write!(formatter, "[{index}]"),
+        }
+    }
 }
 
 /// What is wrong with a schema, and where.
@@ -54,18 +93,26 @@ impl Schema {
     /// Any JSON object.
     #[must_use]
     pub fn object() -> Self {
-        Self::laid_out(json!({"type": "object"}))
+        Self::ours(&json!({"type": "object"}))
     }
 
     /// Whether it is [`object`](Self::object), whoever wrote it.
     pub(super) fn is_any_object(&self) -> bool {
-        self.value == Self::object().value
+        self.expression == Self::object().expression
     }
 
     /// An object that holds nothing.
     #[must_use]
     pub fn nothing() -> Self {
-        Self::laid_out(json!({"type": "object", "properties": {}, "additionalProperties": false}))
+        Self::ours(&json!({"type": "object", "properties": {}, "additionalProperties": false}))
+    }
+
+    fn ours(schema: &Value) -> Self {
+        Self {
+            expression: in_json(schema.clone(), &layout(false)),
+            place: String::new(),
+            source: None,
+        }
     }
 
     /// Checks a client's schema, by the rules of `strict` where it asks for them. Elsewhere
@@ -73,85 +120,126 @@ impl Schema {
     ///
     /// # Errors
     /// [`Misfit`] at the first place that is not as it must be.
-    pub fn new(mut schema: Value, strict: bool) -> Result<Self, Misfit> {
-        let targets = check(&schema, strict)?;
-        // Where no schema stands but by a reference, as in `examples`.
-        let references: Vec<String> = targets.into_iter().map(|target| target.reference).collect();
-        for reference in references {
-            if let Some(place) = resolve_mut(&mut schema, &reference) {
-                bound(place);
-            }
-        }
-        let mut laid_out = Self::laid_out(schema);
-        if !strict && let Some(options) = laid_out.options() {
-            options.insert("lenient".to_owned(), true.into());
-            options.insert("coerce_one_of".to_owned(), true.into());
-        }
-        Ok(laid_out)
+    pub fn new(schema: Value, strict: bool) -> Result<Self, Misfit> {
+        Self::of(Source {
+            root: Arc::new(schema),
+            strict,
+            steps: Vec::new(),
+        })
     }
 
-    /// White space as Python's `json.dumps` has it: models have read much of that, and one that is
-    /// free to write white space may never stop.
-    fn laid_out(mut schema: Value) -> Self {
-        bound(&mut schema);
-        let mut schema = match schema {
-            Value::Object(schema) => schema,
-            Value::Bool(false) => Map::from_iter([("not".to_owned(), json!({}))]),
-            _ => Map::new(),
+    fn of(source: Source) -> Result<Self, Misfit> {
+        let targets = check(&source.root, source.strict)?;
+        let part = walk(&source.root, &source.steps);
+        let path: String = source.steps.iter().map(Step::to_string).collect();
+        let path = Path::ROOT.behind(&path);
+        let lowered = lower(&source.root, (part, &path), &targets, source.strict)?;
+        check_growth(&lowered)?;
+        let layout = layout(source.strict);
+        let expression = match in_lark(&lowered, &layout)? {
+            Some(expression) => expression,
+            None => in_json(lowered, &layout),
         };
-        let layout = json!({
-            "whitespace_flexible": false,
-            "item_separator": ", ",
-            "key_separator": ": ",
-        });
-        schema.insert("x-guidance".to_owned(), layout);
-        Self {
-            value: Value::Object(schema),
+        Ok(Self {
+            expression,
             place: String::new(),
-        }
+            source: Some(source),
+        })
     }
 
-    fn options(&mut self) -> Option<&mut Map<String, Value>> {
-        self.value.get_mut("x-guidance")?.as_object_mut()
+    /// The schemas directly within it, to find the one that cannot be followed. Each is made when its turn
+    /// comes, for that takes as long as to make the whole.
+    pub fn parts(&self) -> impl Iterator<Item = Self> {
+        let source = self.source.iter();
+        source.flat_map(|source| {
+            let whole = walk(&source.root, &source.steps);
+            steps_within(whole).into_iter().filter_map(|steps| {
+                let place: String = steps.iter().map(Step::to_string).collect();
+                let mut part = source.clone();
+                part.steps.extend(steps);
+                Some(Self::of(part).ok()?.at(format!("{}{place}", self.place)))
+            })
+        })
     }
 }
 
+/// The part of a schema that these steps lead to.
+fn walk<'v>(root: &'v Value, steps: &[Step]) -> &'v Value {
+    let part = steps.iter().try_fold(root, |part, step| match step {
+        Step::Name(name) => part.get(name),
+        Step::Index(index) => part.get(index),
+    });
+    part.unwrap_or(&Value::Null)
+}
+
+/// The steps from a schema to each that stands directly within it.
+fn steps_within(schema: &Value) -> Vec<Vec<Step>> {
+    const NAMED: [&str; 2] = ["properties", "patternProperties"];
+    const OTHERS: [&str; 6] = [
+        "prefixItems",
+        "items",
+        "additionalProperties",
+        "allOf",
+        "anyOf",
+        "oneOf",
+    ];
+    let name = |name: &str| Step::Name(name.to_owned());
+    let mut all = Vec::new();
+    for key in NAMED {
+        let named = schema.get(key).and_then(Value::as_object).into_iter();
+        let named = named.flat_map(Map::keys);
+        all.extend(named.map(|inner| vec![name(key), name(inner)]));
+    }
+    for key in OTHERS {
+        match schema.get(key) {
+            Some(Value::Array(list)) => {
+                all.extend((0..list.len()).map(|index| vec![name(key), Step::Index(index)]));
+            }
+            Some(Value::Object(_)) => all.push(vec![name(key)]),
+            _ => {}
+        }
+    }
+    all
+}
+
+/// White space as Python's `json.dumps` has it: models have read much of that, and one that is
+/// free to write white space may never stop.
+fn layout(strict: bool) -> Value {
+    let mut layout = json!({
+        "whitespace_flexible": false,
+        "item_separator": ", ",
+        "key_separator": ": ",
+    });
+    if !strict {
+        layout["lenient"] = true.into();
+        layout["coerce_one_of"] = true.into();
+    }
+    layout
+}
+
+fn in_json(schema: Value, layout: &Value) -> String {
+    let mut schema = match schema {
+        Value::Object(schema) => schema,
+        // llguidance has no other word for what nothing fits.
+        Value::Bool(false) => Map::from_iter([("anyOf".to_owned(), json!([]))]),
+        _ => Map::new(),
+    };
+    schema.insert("x-guidance".to_owned(), layout.clone());
+    format!("%json {}", Value::Object(schema))
+}
+
+/// An expression of llguidance's Lark that has the instances of the schema.
 impl fmt::Display for Schema {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.value.fmt(formatter)
+        formatter.write_str(&self.expression)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::check::COUNTS;
-    use super::finite::HIGHEST_NUMBER;
+    use super::numbers::HIGHEST_NUMBER;
     use super::*;
-
-    #[test]
-    fn numbers_are_held_on_both_sides() {
-        for (given, held) in [
-            (json!({}), json!([-HIGHEST_NUMBER, HIGHEST_NUMBER])),
-            (json!({"minimum": 0}), json!([0, HIGHEST_NUMBER])),
-            (
-                json!({"minimum": i64::MIN, "maximum": i64::MAX}),
-                json!([-HIGHEST_NUMBER, HIGHEST_NUMBER]),
-            ),
-            (json!({"maximum": 5.5}), json!([-HIGHEST_NUMBER, 5.5])),
-        ] {
-            let mut schema = given;
-            schema["type"] = json!("integer");
-            bound(&mut schema);
-            assert_eq!(json!([schema["minimum"], schema["maximum"]]), held);
-        }
-        let mut schema = json!({"type": "number", "minimum": 1e18});
-        bound(&mut schema);
-        assert_eq!(schema["maximum"], Value::Null);
-        let mut schema = json!({"type": "number", "exclusiveMinimum": 0});
-        bound(&mut schema);
-        assert_eq!(schema["minimum"], Value::Null);
-        assert_eq!(schema["maximum"], HIGHEST_NUMBER);
-    }
 
     fn place(schema: Value) -> String {
         Schema::new(schema, true).expect_err("refused").path
@@ -301,19 +389,16 @@ mod tests {
             let refused = Schema::new(schema, false).expect_err("refused");
             assert_eq!(refused.path, at);
         }
-        // Another place that JSON Pointer would find, and llguidance does not.
-        let escaped = json!({"$ref": "#/x~1y", "x/y": {}, "x~1y": hostile});
-        assert_eq!(
-            Schema::new(escaped, false).expect_err("refused").path,
-            ".x~1y.maxLength"
-        );
+        let escaped = json!({"$ref": "#/x~1y", "x/y": hostile, "x~1y": {}});
+        let refused = Schema::new(escaped, false).expect_err("refused");
+        assert_eq!(refused.path, ".x/y.maxLength");
     }
 
     #[test]
     fn numbers_are_held_where_only_a_reference_leads() {
         let schema = json!({"$ref": "#/examples/0", "examples": [{"type": "integer"}]});
-        let held = Schema::new(schema, false).expect("sound");
-        assert_eq!(held.value["examples"][0]["maximum"], HIGHEST_NUMBER);
+        let held = Schema::new(schema, false).expect("sound").to_string();
+        assert!(held.contains(&HIGHEST_NUMBER.to_string()), "{held}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::check::names;
 use super::path::{Path, misfit};
 
 /// Keywords of JSON Schema that `strict` does not know.
-const NOT_STRICT: [&str; 22] = [
+const NOT_STRICT: [&str; 23] = [
     "allOf",
     "oneOf",
     "not",
@@ -30,6 +30,7 @@ const NOT_STRICT: [&str; 22] = [
     "prefixItems",
     "additionalItems",
     "$dynamicRef",
+    "$recursiveRef",
 ];
 /// One of these says what a strict schema is of.
 const SAYS_WHAT: [&str; 5] = ["type", "enum", "const", "anyOf", "$ref"];

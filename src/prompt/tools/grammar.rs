@@ -57,7 +57,7 @@ pub fn calls(
     });
     if let Some(schema) = otherwise {
         // Writing to a string cannot fail.
-        let _ = writeln!(rules, "answer: %json {schema}");
+        let _ = writeln!(rules, "answer: {schema}");
     }
     define_calls(&mut rules, format, functions, vocab);
     Grammar::lark(rules)
@@ -116,7 +116,7 @@ fn define_calls(
             }
         };
         let _ = writeln!(rules, "call_{index}: {call}");
-        let _ = writeln!(rules, "{arguments}: %json {}", function.arguments);
+        let _ = writeln!(rules, "{arguments}: {}", function.arguments);
     }
 }
 

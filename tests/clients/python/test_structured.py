@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
+from decimal import Decimal
 from enum import Enum
 from ipaddress import IPv4Address
 from typing import Literal
@@ -206,6 +207,42 @@ def test_the_sdk_parses_into_pydantic(client):
     completion = client.chat.completions.parse(model="kiosk", messages=ask(QUESTION), temperature=0, max_tokens=500, response_format=Product)
     product = completion.choices[0].message.parsed
     assert isinstance(product, Product) and 1 <= product.place.aisle <= 20
+
+
+class Priced(BaseModel):
+    price: Decimal
+    account: Literal[4000056655665556, 9007199254740993]
+
+
+def test_pydantics_decimals_and_long_numbers_can_be_asked_for(server):
+    """The pattern of a Decimal looks ahead, which nothing here can follow: where the schema is not strict, any text may come."""
+    schema = Priced.model_json_schema()
+    answer = server.chat(QUESTION, temperature=0, max_tokens=300, response_format=wanted(schema, strict=None))
+    assert answer.status == 200, answer.text
+    value = json.loads(answer.json()["choices"][0]["message"]["content"])
+    assert set(value) >= {"price", "account"} and value["account"] in (4000056655665556, 9007199254740993)
+
+
+DIGIT = {"type": "integer", "minimum": 0, "maximum": 9}
+POINTERS = {
+    "#/$defs/Shop~1Item": "Shop/Item", "#/$defs/a~0b": "a~b", "#/$defs/Price%20Tag": "Price Tag",
+    "#/$defs/Page%3CItem%3E": "Page<Item>", "#/$defs/Gr%C3%B6%C3%9Fe": "Größe", "#/$defs/50%25": "50%",
+}
+
+
+@pytest.mark.parametrize("pointer", POINTERS)
+def test_references_find_names_however_they_are_written(server, pointer):
+    schema = {**obj(v={"$ref": pointer}), "$defs": {POINTERS[pointer]: DIGIT}}
+    assert 0 <= valid(schema, ask_for(server, schema))["v"] <= 9
+    body = {"model": "kiosk", "input": QUESTION, "text": {"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": True}}}
+    answer = server.post("/v1/responses", body)
+    assert answer.status == 200, answer.text
+    [item] = answer.json()["output"]
+    assert 0 <= json.loads(item["content"][0]["text"])["v"] <= 9
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    answer = server.chat(QUESTION, tools=[tool], tool_choice="required", temperature=0, parallel_tool_calls=False, max_tokens=200)
+    [call] = answer.json()["choices"][0]["message"]["tool_calls"]
+    assert 0 <= json.loads(call["function"]["arguments"])["v"] <= 9
 
 
 class Till(BaseModel):

@@ -1,0 +1,145 @@
+//! llguidance's parser of one answer.
+//!
+//! llguidance's own wrapper for servers, `Matcher`, hides the lexer. The way out of an answer is looked
+//! for there (`landing::search`), so this is a wrapper of ours that does the same otherwise: a panic or
+//! an error ends the parser for good and nothing else.
+
+use std::panic::AssertUnwindSafe;
+
+use llguidance::TokenParser;
+use llguidance::api::StopReason;
+use llguidance::earley::ParserRecognizer;
+use llguidance::panic_utils::catch_unwind;
+use llguidance::toktrie::{SimpleVob, TokTrie, TokenId};
+
+/// The parser met an error or one of its limits, now or before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failed;
+
+/// Says which tokens may come next. Clones share the states of their lexer, and nothing else.
+#[derive(Clone)]
+pub(super) struct Parser {
+    inner: TokenParser,
+    failed: bool,
+}
+
+/// What the lexer has taken, of what its limits are about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LexerUse {
+    /// In llguidance's unit of work, some 100 ns.
+    pub(super) fuel: usize,
+    pub(super) states: usize,
+}
+
+impl Parser {
+    pub(super) fn new(mut parser: TokenParser) -> Self {
+        if parser.is_fresh() {
+            parser.start_without_prompt();
+        }
+        Self {
+            inner: parser,
+            failed: false,
+        }
+    }
+
+    fn settle<T, E>(&mut self, result: Result<T, E>) -> Result<T, Failed> {
+        self.failed |= result.is_err();
+        result.map_err(|_| Failed)
+    }
+
+    fn check(&self) -> Result<(), Failed> {
+        if self.failed { Err(Failed) } else { Ok(()) }
+    }
+
+    /// Which tokens may come next.
+    pub(super) fn mask(&mut self) -> Result<SimpleVob, Failed> {
+        self.check()?;
+        let mask = catch_unwind(AssertUnwindSafe(|| self.inner.compute_mask()));
+        self.settle(mask)
+    }
+
+    /// The same, and the end alone where nothing else may come.
+    pub(super) fn mask_or_end(&mut self) -> Result<SimpleVob, Failed> {
+        self.check()?;
+        if self.is_stopped() {
+            return Ok(self.trie().eos_token_set());
+        }
+        self.mask()
+    }
+
+    /// How many of these may come next, one after the other.
+    pub(super) fn valid(&mut self, tokens: &[TokenId]) -> usize {
+        if self.failed {
+            return 0;
+        }
+        let valid = catch_unwind(AssertUnwindSafe(|| self.inner.validate_tokens_raw(tokens)));
+        self.settle(valid).unwrap_or(0)
+    }
+
+    pub(super) fn allows(&mut self, token: TokenId) -> bool {
+        self.valid(&[token]) == 1
+    }
+
+    pub(super) fn consume(&mut self, token: TokenId) -> Result<(), Failed> {
+        self.check()?;
+        let inner = &mut self.inner;
+        let consumed = catch_unwind(AssertUnwindSafe(|| {
+            inner.consume_token(token)?;
+            inner.check_stop()
+        }));
+        self.settle(consumed).map(|_| ())
+    }
+
+    /// Goes on by as many of these as may come.
+    pub(super) fn consume_while_valid(&mut self, tokens: &[TokenId]) -> Result<usize, Failed> {
+        for (count, token) in tokens.iter().enumerate() {
+            if !self.allows(*token) {
+                return self.check().map(|()| count);
+            }
+            self.consume(*token)?;
+        }
+        Ok(tokens.len())
+    }
+
+    /// Whether it may end here.
+    pub(super) fn is_accepting(&mut self) -> Result<bool, Failed> {
+        self.check()?;
+        let accepting = catch_unwind(AssertUnwindSafe(|| Ok(self.inner.is_accepting())));
+        self.settle(accepting)
+    }
+
+    /// Whether nothing may come any more.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.failed || self.inner.stop_reason() != StopReason::NotStopped
+    }
+
+    pub(super) fn trie(&self) -> &TokTrie {
+        self.inner.token_env.tok_trie()
+    }
+
+    /// Lets `look` try bytes, of which nothing stays.
+    pub(super) fn look<T>(
+        &mut self,
+        look: impl FnOnce(&mut ParserRecognizer<'_>) -> T,
+    ) -> Result<T, Failed> {
+        self.check()?;
+        let inner = &mut self.inner.parser;
+        let looked = catch_unwind(AssertUnwindSafe(|| Ok(inner.with_recognizer(look))));
+        self.settle(looked)
+    }
+
+    /// Gives the lexer as much work to do as it may have for one token.
+    pub(super) fn refuel(&mut self) -> Result<(), Failed> {
+        // Only a mask that is computed anew does it.
+        self.inner.invalidate_bias_cache();
+        self.mask().map(|_| ())
+    }
+
+    pub(super) fn lexer_use(&self) -> LexerUse {
+        let stats = self.inner.parser.lexer_stats();
+        LexerUse {
+            fuel: stats.total_fuel_spent,
+            states: stats.num_states,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Numbers: none has so many digits that it says nothing, and those that are prescribed come exactly.
+
+use serde_json::{Map, Number, Value};
+
+use super::Misfit;
+use super::path::{Path, misfit};
+
+/// What a double has exactly with any digits in front: numbers without bounds of their own stay below.
+pub(super) const HIGHEST_NUMBER: i64 = 999_999_999_999_999;
+/// Whole numbers up to here are doubles.
+const EXACT: u64 = 1 << 53;
+/// Where a number has to be higher than that, it stays below the next of these: all whole doubles, and
+/// the highest that 64 bits have.
+const HIGHER: [i64; 2] = [1 << 53, i64::MAX - 1023];
+
+const LEAST: [&str; 2] = ["minimum", "exclusiveMinimum"];
+const MOST: [&str; 2] = ["maximum", "exclusiveMaximum"];
+
+/// Whether an instance may be a number, of which something is said.
+pub(super) fn has_numbers(object: &Map<String, Value>) -> bool {
+    let is_number = |kind: &Value| kind == "number" || kind == "integer";
+    match object.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().any(is_number),
+        Some(kind) => is_number(kind),
+        None => {
+            let keys = LEAST.into_iter().chain(MOST).chain(["multipleOf"]);
+            keys.into_iter().any(|key| object.contains_key(key))
+        }
+    }
+}
+
+/// Writes bounds with a yes or no, as draft 4 has them, as later drafts do.
+pub(super) fn exclusive_bounds(object: &mut Map<String, Value>) {
+    for (inclusive, exclusive) in [(LEAST[0], LEAST[1]), (MOST[0], MOST[1])] {
+        if let Some(Value::Bool(is_exclusive)) = object.get(exclusive) {
+            let is_exclusive = *is_exclusive;
+            object.shift_remove(exclusive);
+            if is_exclusive && let Some(bound) = object.shift_remove(inclusive) {
+                object.insert(exclusive.to_owned(), bound);
+            }
+        }
+    }
+}
+
+/// Holds numbers on both sides of 0. Also writes bounds as llguidance reads them, as doubles.
+pub(super) fn hold(object: &mut Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    exclusive_bounds(object);
+    if !has_numbers(object) {
+        return Ok(());
+    }
+    for (keys, up) in [(LEAST, true), (MOST, false)] {
+        for key in keys {
+            if let Some(bound) = object.get_mut(key) {
+                *bound = as_double(bound, up);
+            }
+        }
+    }
+    hold_side(object, LEAST, MOST, -1, path)?;
+    hold_side(object, MOST, LEAST, 1, path)
+}
+
+/// A bound that no double is, as the next one within: nothing beyond it may come.
+#[allow(clippy::cast_precision_loss)] // it is made up for
+fn as_double(bound: &Value, up: bool) -> Value {
+    let Some(whole) = whole(bound).filter(|whole| whole.unsigned_abs() > u128::from(EXACT)) else {
+        return bound.clone();
+    };
+    let near = whole as f64;
+    let held = match exact(near).cmp(&whole) {
+        std::cmp::Ordering::Less if up => near.next_up(),
+        std::cmp::Ordering::Greater if !up => near.next_down(),
+        _ => near,
+    };
+    held.into()
+}
+
+/// A whole double of up to 65 bits.
+#[allow(clippy::cast_possible_truncation)] // it has no fraction, and is small enough
+fn exact(double: f64) -> i128 {
+    double as i128
+}
+
+/// Holds a number on one side of 0, `sign`'s, where `bounds` hold it no nearer: those of 64 bits do
+/// not. One that has to be beyond, by `others`, is held by the next limit.
+#[allow(clippy::cast_precision_loss)] // doubles have these exactly
+fn hold_side(
+    object: &mut Map<String, Value>,
+    bounds: [&str; 2],
+    others: [&str; 2],
+    sign: i64,
+    path: &Path,
+) -> Result<(), Misfit> {
+    let beyond = |value: &Value, end: i64| {
+        let value = value.as_f64();
+        value.is_some_and(|value| value * sign as f64 >= end as f64)
+    };
+    let has_to_be_beyond = |end: i64| {
+        others
+            .iter()
+            .find(|key| object.get(**key).is_some_and(|value| beyond(value, end)))
+    };
+    let ends = [HIGHEST_NUMBER, HIGHER[0], HIGHER[1]];
+    let Some(end) = ends
+        .into_iter()
+        .find(|end| has_to_be_beyond(*end).is_none())
+    else {
+        let key = has_to_be_beyond(HIGHER[1]).unwrap_or(&others[0]);
+        let why = "must be within 64 bits";
+        return Err(misfit(&path.under(key), why));
+    };
+    for key in bounds {
+        if object.get(key).is_some_and(|value| beyond(value, end)) {
+            object.shift_remove(key);
+        }
+    }
+    if !bounds.iter().any(|key| object.contains_key(*key)) {
+        object.insert(bounds[0].to_owned(), (sign * end).into());
+    }
+    Ok(())
+}
+
+/// A number as a whole one, if it is written as one.
+pub(super) fn whole(value: &Value) -> Option<i128> {
+    let number = value.as_number()?;
+    let signed = number.as_i64().map(i128::from);
+    signed.or_else(|| number.as_u64().map(i128::from))
+}
+
+/// Whether a prescribed value is, or has within it, a number that no double is.
+pub(super) fn needs_exact(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => is_beyond_doubles(number),
+        Value::Array(items) => items.iter().any(needs_exact),
+        Value::Object(members) => members.values().any(needs_exact),
+        _ => false,
+    }
+}
+
+fn is_beyond_doubles(number: &Number) -> bool {
+    let whole = number
+        .as_i64()
+        .map(i64::unsigned_abs)
+        .or_else(|| number.as_u64());
+    match whole {
+        Some(whole) => whole > EXACT,
+        None => false,
+    }
+}
+
+/// Whether all numbers of a prescribed value are known exactly: what is beyond 64 bits was rounded when it
+/// was read.
+#[allow(clippy::cast_precision_loss)] // a double has it exactly
+pub(super) fn is_known(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            let is_whole = number.is_i64() || number.is_u64();
+            is_whole
+                || number
+                    .as_f64()
+                    .is_some_and(|double| double.abs() < EXACT as f64)
+        }
+        Value::Array(items) => items.iter().all(is_known),
+        Value::Object(members) => members.values().all(is_known),
+        _ => true,
+    }
+}
+
+/// Whether a prescribed number is within the bounds that stand beside it.
+pub(super) fn is_within(value: &Value, object: &Map<String, Value>) -> bool {
+    let holds = |key: &str, holds: fn(std::cmp::Ordering) -> bool| {
+        let order = object.get(key).and_then(|bound| compare(value, bound));
+        order.is_none_or(holds)
+    };
+    !value.is_number()
+        || holds("minimum", std::cmp::Ordering::is_ge)
+            && holds("exclusiveMinimum", std::cmp::Ordering::is_gt)
+            && holds("maximum", std::cmp::Ordering::is_le)
+            && holds("exclusiveMaximum", std::cmp::Ordering::is_lt)
+            && is_multiple(value, object.get("multipleOf"))
+}
+
+/// Of whole numbers; of others llguidance finds it out.
+fn is_multiple(value: &Value, divisor: Option<&Value>) -> bool {
+    match (whole(value), divisor.and_then(whole)) {
+        (Some(value), Some(divisor)) if divisor != 0 => value % divisor == 0,
+        _ => true,
+    }
+}
+
+fn compare(value: &Value, bound: &Value) -> Option<std::cmp::Ordering> {
+    match (whole(value), whole(bound)) {
+        (Some(value), Some(bound)) => Some(value.cmp(&bound)),
+        _ => value.as_f64()?.partial_cmp(&bound.as_f64()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn held(mut schema: Value) -> Value {
+        let object = schema.as_object_mut().expect("an object");
+        hold(object, &Path::ROOT).expect("within 64 bits");
+        schema
+    }
+
+    fn bounds(schema: Value) -> Value {
+        let held = held(schema);
+        json!([held["minimum"], held["maximum"]])
+    }
+
+    #[test]
+    fn numbers_are_held_on_both_sides() {
+        for (mut given, expected) in [
+            (json!({}), json!([-HIGHEST_NUMBER, HIGHEST_NUMBER])),
+            (json!({"minimum": 0}), json!([0, HIGHEST_NUMBER])),
+            (
+                json!({"minimum": i64::MIN, "maximum": i64::MAX}),
+                json!([-HIGHEST_NUMBER, HIGHEST_NUMBER]),
+            ),
+            (json!({"maximum": 5.5}), json!([-HIGHEST_NUMBER, 5.5])),
+            (json!({"maximum": -1}), json!([-HIGHEST_NUMBER, -1])),
+            (
+                json!({"exclusiveMaximum": false}),
+                json!([-HIGHEST_NUMBER, HIGHEST_NUMBER]),
+            ),
+            (
+                json!({"minimum": 1_000_000_000_000_000_u64}),
+                json!([1_000_000_000_000_000_u64, 1_u64 << 53]),
+            ),
+            (json!({"minimum": 1e18}), json!([1e18, i64::MAX - 1023])),
+        ] {
+            given["type"] = json!("integer");
+            assert_eq!(bounds(given.clone()), expected, "{given}");
+        }
+        let above = held(json!({"type": "number", "exclusiveMinimum": 0}));
+        assert_eq!(
+            (&above["minimum"], &above["maximum"]),
+            (&Value::Null, &json!(HIGHEST_NUMBER))
+        );
+        assert_eq!(held(json!({"minimum": 0}))["maximum"], HIGHEST_NUMBER);
+        assert_eq!(held(json!({"type": "string"})), json!({"type": "string"}));
+    }
+
+    #[test]
+    fn bounds_of_draft_4_become_those_of_later_ones() {
+        let given = json!({"type": "number", "minimum": 0, "exclusiveMinimum": true, "maximum": 9,
+                           "exclusiveMaximum": true});
+        let expected = json!({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 9});
+        assert_eq!(held(given), expected);
+    }
+
+    #[test]
+    fn bounds_that_are_no_doubles_are_rounded_inwards() {
+        let given = json!({"type": "integer", "minimum": 9_007_199_254_740_993_u64,
+                           "maximum": 9_999_999_999_999_999_u64});
+        assert_eq!(
+            bounds(given),
+            json!([9_007_199_254_740_994.0, 9_999_999_999_999_998.0])
+        );
+        let mut beyond = json!({"type": "number", "minimum": 1e20});
+        let refused = hold(beyond.as_object_mut().expect("an object"), &Path::ROOT);
+        assert_eq!(refused.expect_err("beyond 64 bits").path, ".minimum");
+    }
+}

@@ -1,0 +1,405 @@
+//! Reading a pattern as ECMA-262 has it, with and without its flag `u`, where that makes no difference.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+use super::class::Class;
+use super::{Node, Unsupported};
+
+/// Groups within each other.
+const DEEPEST: usize = 60;
+
+pub(super) fn parse(pattern: &str) -> Result<Node, Unsupported> {
+    let mut parser = Parser {
+        rest: pattern.chars().peekable(),
+        depth: 0,
+    };
+    // As Python and Rust write it at the beginning of a pattern.
+    let folds = pattern.starts_with("(?i)");
+    if folds {
+        parser.rest = pattern["(?i)".len()..].chars().peekable();
+    }
+    let root = parser.either()?;
+    match parser.rest.next() {
+        None if folds => Ok(Node::AnyCase(Box::new(root))),
+        None => Ok(root),
+        Some(_) => Err(Unsupported::new("a parenthesis that closes nothing")),
+    }
+}
+
+struct Parser<'p> {
+    rest: Peekable<Chars<'p>>,
+    depth: usize,
+}
+
+/// What an escape stands for.
+enum Escape {
+    Letter(char),
+    Class(Class),
+}
+
+impl Parser<'_> {
+    fn either(&mut self) -> Result<Node, Unsupported> {
+        let mut options = vec![self.concat()?];
+        while self.rest.next_if_eq(&'|').is_some() {
+            options.push(self.concat()?);
+        }
+        Ok(match options.len() {
+            1 => options.swap_remove(0),
+            _ => Node::Either(options),
+        })
+    }
+
+    fn concat(&mut self) -> Result<Node, Unsupported> {
+        let mut parts = Vec::new();
+        while let Some(next) = self.rest.peek()
+            && !"|)".contains(*next)
+        {
+            let atom = self.atom()?;
+            let part = self.repeated(atom)?;
+            match part {
+                // What a group holds is part of the sequence that it stands in.
+                Node::Concat(inner) => parts.extend(inner),
+                part => parts.push(part),
+            }
+        }
+        Ok(match parts.len() {
+            1 => parts.swap_remove(0),
+            _ => Node::Concat(parts),
+        })
+    }
+
+    fn atom(&mut self) -> Result<Node, Unsupported> {
+        let Some(letter) = self.rest.next() else {
+            return Ok(Node::Concat(Vec::new()));
+        };
+        match letter {
+            '^' => Ok(Node::Start),
+            '$' => Ok(Node::End),
+            '.' => Ok(Node::Class(Class::dot())),
+            '[' => self.class().map(Node::Class),
+            '(' => self.group(),
+            '\\' => Ok(Node::Class(match self.escape(false)? {
+                Escape::Letter(letter) => Class::one(letter),
+                Escape::Class(class) => class,
+            })),
+            '*' | '+' | '?' => Err(Unsupported::new("nothing to repeat")),
+            letter => Ok(Node::Class(Class::one(letter))),
+        }
+    }
+
+    fn group(&mut self) -> Result<Node, Unsupported> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(Unsupported::new("groups that are nested too deep"));
+        }
+        let folds = self.group_head()?;
+        let inner = self.either()?;
+        if self.rest.next() != Some(')') {
+            return Err(Unsupported::new("a parenthesis that is not closed"));
+        }
+        self.depth -= 1;
+        Ok(if folds {
+            Node::AnyCase(Box::new(inner))
+        } else {
+            inner
+        })
+    }
+
+    /// Reads what says of which kind a group is; whether it is of letters in either case.
+    fn group_head(&mut self) -> Result<bool, Unsupported> {
+        if self.rest.next_if_eq(&'?').is_none() {
+            return Ok(false);
+        }
+        match self.rest.next() {
+            Some(':') => Ok(false),
+            Some('=' | '!') => Err(Unsupported::new("look-ahead, such as `(?=a)`")),
+            Some('<') if matches!(self.rest.peek(), Some('=' | '!')) => {
+                Err(Unsupported::new("look-behind, such as `(?<=a)`"))
+            }
+            Some('<') => self.skip_name().map(|()| false),
+            Some('P') if self.rest.next_if_eq(&'<').is_some() => self.skip_name().map(|()| false),
+            Some('i') if self.rest.next_if_eq(&':').is_some() => Ok(true),
+            _ => Err(Unsupported::new("a group of an unknown kind")),
+        }
+    }
+
+    fn skip_name(&mut self) -> Result<(), Unsupported> {
+        if self.rest.any(|letter| letter == '>') {
+            return Ok(());
+        }
+        Err(Unsupported::new("a name that is not closed"))
+    }
+
+    fn repeated(&mut self, atom: Node) -> Result<Node, Unsupported> {
+        let Some((least, most)) = self.quantifier()? else {
+            return Ok(atom);
+        };
+        // Which of several matches is taken makes no difference here.
+        let _ = self.rest.next_if_eq(&'?');
+        if matches!(self.rest.peek(), Some('*' | '+' | '?')) {
+            return Err(Unsupported::new("something that is repeated twice"));
+        }
+        if matches!(atom, Node::Start | Node::End) {
+            return Err(Unsupported::new("a `^` or `$` that is repeated"));
+        }
+        Ok(Node::Repeat(Box::new(atom), least, most))
+    }
+
+    fn quantifier(&mut self) -> Result<Option<(u32, Option<u32>)>, Unsupported> {
+        let found = match self.rest.peek() {
+            Some('*') => (0, None),
+            Some('+') => (1, None),
+            Some('?') => (0, Some(1)),
+            Some('{') => return self.counts(),
+            _ => return Ok(None),
+        };
+        self.rest.next();
+        Ok(Some(found))
+    }
+
+    /// `{3}`, `{3,}` or `{3,5}`; anything else in braces is text.
+    fn counts(&mut self) -> Result<Option<(u32, Option<u32>)>, Unsupported> {
+        let mut ahead = self.rest.clone();
+        ahead.next();
+        let inside: String = ahead.by_ref().take_while(|letter| *letter != '}').collect();
+        let is_count =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let (least, most) = match inside.split_once(',') {
+            None => (&*inside, Some(&*inside)),
+            Some((least, "")) => (least, None),
+            Some((least, most)) => (least, Some(most)),
+        };
+        if !is_count(least) || !most.is_none_or(is_count) {
+            return Ok(None);
+        }
+        let number = |text: &str| {
+            let number = text.parse::<u32>();
+            number.map_err(|_| Unsupported::new("a count that is too high"))
+        };
+        let (least, most) = (number(least)?, most.map(number).transpose()?);
+        if most.is_some_and(|most| most < least) {
+            return Err(Unsupported::new("counts in the wrong order"));
+        }
+        self.rest = ahead;
+        Ok(Some((least, most)))
+    }
+
+    fn class(&mut self) -> Result<Class, Unsupported> {
+        let mut class = Class {
+            negated: self.rest.next_if_eq(&'^').is_some(),
+            ..Class::default()
+        };
+        loop {
+            let first = match self.class_part()? {
+                None => break,
+                Some(Escape::Class(other)) => {
+                    if !class.add(other) {
+                        return Err(Unsupported::new("a negated property within brackets"));
+                    }
+                    continue;
+                }
+                Some(Escape::Letter(letter)) => letter,
+            };
+            let last = self.range_end(first)?;
+            class.ranges.push((first.into(), last.into()));
+        }
+        if class.is_empty() && !class.negated {
+            return Err(Unsupported::new("an empty class, which nothing fits"));
+        }
+        Ok(class)
+    }
+
+    /// The next character or class within brackets, if they are not closed.
+    fn class_part(&mut self) -> Result<Option<Escape>, Unsupported> {
+        match self.rest.next() {
+            None => Err(Unsupported::new("a bracket that is not closed")),
+            Some(']') => Ok(None),
+            Some('\\') => self.escape(true).map(Some),
+            Some(letter) => Ok(Some(Escape::Letter(letter))),
+        }
+    }
+
+    /// Where the range that begins with `first` ends, which may be there.
+    fn range_end(&mut self, first: char) -> Result<char, Unsupported> {
+        let mut ahead = self.rest.clone();
+        if ahead.next() != Some('-') || matches!(ahead.peek(), None | Some(']')) {
+            return Ok(first);
+        }
+        // Before a class such as `\d` the hyphen is one.
+        if ahead.next() == Some('\\')
+            && matches!(
+                ahead.next(),
+                Some('d' | 'D' | 'w' | 'W' | 's' | 'S' | 'p' | 'P')
+            )
+        {
+            return Ok(first);
+        }
+        self.rest.next();
+        match self.class_part()? {
+            Some(Escape::Letter(last)) if first <= last => Ok(last),
+            _ => Err(Unsupported::new("a range in the wrong order")),
+        }
+    }
+
+    fn escape(&mut self, in_class: bool) -> Result<Escape, Unsupported> {
+        let Some(letter) = self.rest.next() else {
+            return Err(Unsupported::new("a backslash at its end"));
+        };
+        if let Some(class) = Class::escaped(letter) {
+            return Ok(Escape::Class(class));
+        }
+        let plain = match letter {
+            't' => '\t',
+            'n' => '\n',
+            'r' => '\r',
+            'v' => '\u{B}',
+            'f' => '\u{C}',
+            'b' if in_class => '\u{8}',
+            '0' if !self.rest.peek().is_some_and(char::is_ascii_digit) => '\0',
+            'x' => self
+                .hex(2)
+                .and_then(char::from_u32)
+                .ok_or_else(|| no_escape('x'))?,
+            'u' => self.unicode()?,
+            'p' | 'P' => return self.property(letter == 'P').map(Escape::Class),
+            '1'..='9' | 'k' if !in_class => {
+                return Err(Unsupported::new(r"a back reference, such as `\1`"));
+            }
+            'b' | 'B' => {
+                return Err(Unsupported::new(format!(
+                    r"`\{letter}`, the border of a word"
+                )));
+            }
+            letter if letter.is_ascii_alphanumeric() => return Err(no_escape(letter)),
+            letter => letter,
+        };
+        Ok(Escape::Letter(plain))
+    }
+
+    fn hex(&mut self, digits: usize) -> Option<u32> {
+        let text: String = self.rest.by_ref().take(digits).collect();
+        let is_hex = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex
+            .then(|| u32::from_str_radix(&text, 16).ok())
+            .flatten()
+    }
+
+    /// Behind `\u`: four digits, two times four of a character beyond the first plane, or braces.
+    fn unicode(&mut self) -> Result<char, Unsupported> {
+        if self.rest.next_if_eq(&'{').is_some() {
+            let text: String = self
+                .rest
+                .by_ref()
+                .take_while(|letter| *letter != '}')
+                .collect();
+            let point = u32::from_str_radix(&text, 16).ok();
+            return point.and_then(char::from_u32).ok_or_else(|| no_escape('u'));
+        }
+        let first = self.hex(4).ok_or_else(|| no_escape('u'))?;
+        if let Some(letter) = char::from_u32(first) {
+            return Ok(letter);
+        }
+        let mut ahead = self.rest.clone();
+        let second = (ahead.next() == Some('\\') && ahead.next() == Some('u')).then(|| {
+            self.rest = ahead;
+            self.hex(4)
+        });
+        let pair = second
+            .flatten()
+            .map(|second| char::decode_utf16([first, second].map(unit)).next());
+        match pair {
+            Some(Some(Ok(letter))) => Ok(letter),
+            _ => Err(Unsupported::new("half of a surrogate pair")),
+        }
+    }
+
+    /// General categories and scripts. What else Unicode knows of characters makes automata of a size that
+    /// llguidance does not take.
+    fn property(&mut self, negated: bool) -> Result<Class, Unsupported> {
+        let mut name = String::new();
+        if self.rest.next_if_eq(&'{').is_some() {
+            name = self
+                .rest
+                .by_ref()
+                .take_while(|letter| *letter != '}')
+                .collect();
+        }
+        let plain = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_=".contains(&byte));
+        let known = match name.split_once('=') {
+            Some(("sc" | "scx" | "Script" | "Script_Extensions", script)) => !script.is_empty(),
+            Some(("gc" | "General_Category", category)) => CATEGORIES.contains(&category),
+            Some(_) => false,
+            None => CATEGORIES.contains(&&*name),
+        };
+        if !plain || !known {
+            return Err(Unsupported::new(format!(r"`\p{{{name:.40}}}`")));
+        }
+        Ok(Class {
+            properties: vec![format!(r"\p{{{name}}}")],
+            negated,
+            ..Class::default()
+        })
+    }
+}
+
+/// Those that ECMA-262 knows by these names.
+const CATEGORIES: [&str; 46] = [
+    "L",
+    "Lu",
+    "Ll",
+    "Lt",
+    "LC",
+    "Lm",
+    "Lo",
+    "M",
+    "Mn",
+    "Mc",
+    "Me",
+    "N",
+    "Nd",
+    "Nl",
+    "No",
+    "P",
+    "Pc",
+    "Pd",
+    "Ps",
+    "Pe",
+    "Pi",
+    "Pf",
+    "Po",
+    "S",
+    "Sm",
+    "Sc",
+    "Sk",
+    "So",
+    "Z",
+    "Zs",
+    "Zl",
+    "Zp",
+    "C",
+    "Cc",
+    "Cf",
+    "Co",
+    "Letter",
+    "Uppercase_Letter",
+    "Lowercase_Letter",
+    "Mark",
+    "Number",
+    "Decimal_Number",
+    "Punctuation",
+    "Symbol",
+    "Separator",
+    "Other_Letter",
+];
+
+fn no_escape(letter: char) -> Unsupported {
+    Unsupported::new(format!(r"the escape `\{letter}`, which has no meaning"))
+}
+
+/// A code unit, which four digits always are.
+fn unit(point: u32) -> u16 {
+    u16::try_from(point).unwrap_or(0)
+}

@@ -1,0 +1,139 @@
+//! Strings: formats that end, and patterns in llguidance's syntax.
+
+use serde_json::{Map, Value, json};
+
+use super::Misfit;
+use super::path::{Path, misfit};
+use super::pattern::Pattern;
+
+/// A date with February 29 in leap years alone; how long other months are llguidance knows.
+macro_rules! date {
+    () => {
+        "([1-9][0-9]{3}-([0-9]{2}-([01][0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|3[01]))\
+         |([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)-02-29)"
+    };
+}
+
+macro_rules! time {
+    () => {
+        "[0-9]{2}:[0-9]{2}:[0-5][0-9][0-9Z:.+-]{1,16}"
+    };
+}
+
+/// What clients' parsers take: capital letters, nanoseconds at most, days that there are, neither the year
+/// 0 nor leap seconds, and at most six digits for each part of a duration.
+const HELD: [(&str, &str); 4] = [
+    ("date", concat!("^", date!(), "$")),
+    ("date-time", concat!("^", date!(), "T", time!(), "$")),
+    ("time", concat!("^", time!(), "$")),
+    ("duration", "^P(T?[0-9]{1,6}[YMWDHS])+$"),
+];
+/// The formats that llguidance knows.
+const KNOWN: [&str; 11] = [
+    "date",
+    "date-time",
+    "time",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uuid",
+    "uri",
+    "unknown",
+];
+
+/// Writes `pattern` and `format` so that llguidance takes them; what it cannot follow is left out, or
+/// refused where the schema is `strict`.
+pub(super) fn lower(
+    object: &mut Map<String, Value>,
+    strict: bool,
+    path: &Path,
+) -> Result<(), Misfit> {
+    let pattern = object.shift_remove("pattern");
+    if let Some(pattern) = pattern.as_ref().and_then(Value::as_str) {
+        match Pattern::new(pattern) {
+            Ok(pattern) => {
+                object.insert("pattern".to_owned(), pattern.in_rust().into());
+            }
+            Err(unsupported) if strict => {
+                let why = format!("cannot be followed: it has {}", unsupported.0);
+                return Err(misfit(&path.under("pattern"), why));
+            }
+            Err(_) => {}
+        }
+    }
+    let format = object.shift_remove("format");
+    if let Some(format) = format.as_ref().and_then(Value::as_str) {
+        if KNOWN.contains(&format) {
+            object.insert("format".to_owned(), format.into());
+        } else if strict {
+            let why = format!(
+                "must be one of {}: another cannot be followed",
+                KNOWN[..KNOWN.len() - 1].join(", ")
+            );
+            return Err(misfit(&path.under("format"), why));
+        }
+        hold(object, format);
+    }
+    Ok(())
+}
+
+/// Holds what could go on for ever.
+fn hold(object: &mut Map<String, Value>, format: &str) {
+    let held = HELD.iter().find(|(name, _)| *name == format);
+    let Some((_, held)) = held else {
+        return;
+    };
+    if !object.contains_key("pattern") {
+        object.insert("pattern".to_owned(), (*held).into());
+        return;
+    }
+    // A schema has one pattern, so the other stands beside it.
+    let mut beside = json!({"pattern": held});
+    if let Some(kind) = object.get("type") {
+        beside["type"] = kind.clone();
+    }
+    let all = object.entry("allOf").or_insert_with(|| json!([]));
+    if let Some(all) = all.as_array_mut() {
+        all.push(beside);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lowered(schema: Value, strict: bool) -> Result<Value, Misfit> {
+        let mut schema = schema;
+        lower(
+            schema.as_object_mut().expect("an object"),
+            strict,
+            &Path::ROOT,
+        )?;
+        Ok(schema)
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_left_out_or_named() {
+        let ahead = json!({"type": "string", "pattern": "^(?=a)", "format": "binary"});
+        assert_eq!(lowered(ahead.clone(), false), Ok(json!({"type": "string"})));
+        let refused = lowered(ahead, true).expect_err("strict");
+        assert_eq!(refused.path, ".pattern");
+        assert!(refused.why.contains("look-ahead"), "{refused}");
+        let format = json!({"type": "string", "format": "binary"});
+        assert_eq!(lowered(format, true).expect_err("strict").path, ".format");
+    }
+
+    #[test]
+    fn a_time_ends_also_where_it_has_a_pattern_of_its_own() {
+        let time = json!({"type": "string", "format": "time", "pattern": r"^\d\d:.*Z$"});
+        let lowered = lowered(time, true).expect("sound");
+        assert_eq!(lowered["allOf"][0]["type"], "string");
+        assert!(
+            lowered["pattern"]
+                .as_str()
+                .is_some_and(|pattern| pattern.contains("[0-9]"))
+        );
+    }
+}
