@@ -227,7 +227,7 @@ fn nonchars() -> impl Iterator<Item = char> {
     (0xFDD0..=0xFDEF).chain(planes).filter_map(char::from_u32)
 }
 
-fn is_nonchar(char: char) -> bool {
+pub(super) fn is_nonchar(char: char) -> bool {
     let code = u32::from(char);
     (0xFDD0..=0xFDEF).contains(&code) || code & 0xFFFE == 0xFFFE
 }

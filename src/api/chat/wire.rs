@@ -229,14 +229,22 @@ pub(super) struct Named {
                 "properties": {"role": {"const": "assistant"}, "tool_calls": {"type": "array", "minItems": 1}},
                 "required": ["role", "tool_calls"],
             },
-            "else": {"properties": {"content": {"type": ["string", "array"]}}, "required": ["content"]},
+            "else": {"anyOf": [
+                {"properties": {"content": {"type": ["string", "array"]}}, "required": ["content"]},
+                {
+                    "properties": {"role": {"const": "assistant"}, "refusal": {"type": "string"}},
+                    "required": ["refusal"],
+                },
+            ]},
         },
     ])
 )]
 pub(in crate::api) struct Message {
     pub(super) role: Role,
-    /// Only an assistant that calls tools may do without.
+    /// Only an assistant that calls tools or refuses may do without.
     pub(super) content: Option<Content>,
+    /// What an assistant said instead of an answer.
+    pub(super) refusal: Option<String>,
     pub(super) name: Option<String>,
     pub(super) tool_calls: Option<Vec<ToolCall>>,
     /// The call that a tool answers.
@@ -283,14 +291,20 @@ pub(super) enum Content {
 #[schemars(!remote)]
 #[schemars(
     rename = "ContentPart",
-    description = "Images, sounds and files are refused: models here read text only."
+    description = "Images, sounds and files are refused: models here read text only.",
+    extend("oneOf" = [
+        {"properties": {"type": {"const": "text"}, "text": {"type": "string"}}, "required": ["text"]},
+        {"properties": {"type": {"const": "refusal"}, "refusal": {"type": "string"}}, "required": ["refusal"]},
+    ])
 )]
 pub(super) struct Part {
     #[serde(rename = "type")]
-    #[schemars(transform = among(["text"]))]
+    #[schemars(transform = among(["text", "refusal"]))]
     pub(super) kind: String,
-    #[schemars(required)]
+    /// Of a part of type `text`.
     pub(super) text: Option<String>,
+    /// Of a part of type `refusal`, which assistant messages may have.
+    pub(super) refusal: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

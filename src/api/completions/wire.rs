@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::api::body::{Wire, only_objects};
@@ -16,7 +16,7 @@ use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
     ChatModel, LogitBias, among, at_least, each, only_in_streams, within,
 };
-use crate::api::usage::Usage;
+use crate::api::usage::ChunkUsage;
 use crate::api::values::Counted;
 
 /// Numbers are wide here, so that a value out of range is refused in words rather than by type.
@@ -127,8 +127,8 @@ pub(super) struct Body<'a> {
     pub(super) model: &'a str,
     pub(super) system_fingerprint: &'a str,
     pub(super) choices: Vec<Choice>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) usage: Option<Usage>,
+    #[serde(skip_serializing_if = "ChunkUsage::is_absent")]
+    pub(super) usage: ChunkUsage,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -147,13 +147,25 @@ pub(super) struct Choice {
 #[schemars(rename = "CompletionLogprobs")]
 #[allow(clippy::struct_field_names)] // OpenAI's
 pub(super) struct Logprobs {
+    /// Texts; `bytes:` and the bytes of what is no whole text.
     pub(super) tokens: Vec<String>,
     /// None for a prompt's first token, before which there is nothing.
     pub(super) token_logprobs: Vec<Option<f32>>,
-    #[schemars(with = "Vec<Option<HashMap<String, f32>>>")]
-    pub(super) top_logprobs: Vec<Option<Map<String, Value>>>,
-    /// Characters before the token.
+    /// The likeliest tokens and, always, the one that was chosen.
+    pub(super) top_logprobs: Vec<Option<Rivals>>,
+    /// Characters (code points) before the token.
     pub(super) text_offset: Vec<usize>,
+}
+
+/// Names of tokens, no two alike, and how likely each was.
+#[derive(Debug, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct Rivals(#[schemars(with = "HashMap<String, f32>")] pub(super) Vec<(String, f32)>);
+
+impl Serialize for Rivals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, logprob)| (name, logprob)))
+    }
 }
 
 impl Wire for CompletionRequest {
