@@ -9,7 +9,7 @@ use crate::admission::{Place, Presence};
 use crate::engine::{SpecialToken, Token, Vocabulary};
 use crate::grammar::{Caller, Guide};
 use crate::pool::{Entry, Loaded};
-use crate::prompt::{Conversation, OutputParser};
+use crate::prompt::{Conversation, OutputParser, PromptError, TemplateError};
 use crate::scheduler::{Job, QueueProgress, channel};
 
 use super::body::Arrival;
@@ -335,7 +335,9 @@ impl Input {
                 } else {
                     shorten::least_tokens(messages, longest_piece)
                 };
-                least + shorten::least_tool_tokens(&conversation.tools, longest_piece)
+                least
+                    + shorten::least_tool_tokens(&conversation.tools, longest_piece)
+                    + shorten::least_kwargs_tokens(&conversation.template_kwargs, longest_piece)
             }
             Self::Text(text) => text.len() / longest_piece,
             Self::Tokens(tokens) => tokens.len(),
@@ -373,12 +375,16 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
             }
             let prompt = prompter
                 .tokens(&conversation, model)
-                .map_err(|error| ApiError::from(&error))?;
+                .map_err(|error| not_laid_out(&error, &conversation))?;
             (prompt.tokens, prompt.opens_thoughts, prompt.tags)
         }
         Input::Text(text) => {
             let mut tokens: Vec<Token> = model.bos().into_iter().collect();
             tokens.extend(model.encode(&text));
+            if tokens.is_empty() {
+                // OpenAI's default prompt: a new text.
+                tokens.extend(model.text_border());
+            }
             (tokens, false, Vec::new())
         }
         Input::Tokens(tokens) => {
@@ -401,6 +407,20 @@ fn prompt(input: Input, loaded: &Loaded) -> Result<Prompt, ApiError> {
         opens_thoughts,
         tags: tags.into(),
     })
+}
+
+/// A template that fails over variables of the client's own is none of the model's faults.
+fn not_laid_out(error: &PromptError, conversation: &Conversation) -> ApiError {
+    const PARAM: &str = "chat_template_kwargs";
+    match error {
+        PromptError::Template(TemplateError::Broken(reason))
+            if !conversation.template_kwargs.is_empty() =>
+        {
+            let message = format!("the model's chat template fails with this `{PARAM}`: {reason}");
+            ApiError::invalid(PARAM, message)
+        }
+        error => ApiError::from(error),
+    }
 }
 
 fn prediction_too_long(context: usize) -> ApiError {

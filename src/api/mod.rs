@@ -31,6 +31,8 @@ mod server;
 mod shorten;
 mod socket;
 mod state;
+mod structured;
+mod template_kwargs;
 mod tokenize;
 mod tools;
 mod usage;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
-use super::{Model, Pieces, Token, Vocabulary};
+use super::{Model, Pieces, SpecialToken, Token, Vocabulary};
 
 /// How a text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +128,19 @@ impl Model {
         // `LlamaVocab::vocab_type` panics over most of the types.
         let kind = self.weights().meta_val_str("tokenizer.ggml.model");
         kind.is_ok_and(|kind| kind == "bert")
+    }
+
+    /// What stands between two texts that a model learnt from, which is what OpenAI's completions begin
+    /// with where nothing else is given.
+    #[must_use]
+    pub fn text_border(&self) -> Option<Token> {
+        let named = |special: &&SpecialToken| special.text == "<|endoftext|>";
+        if let Some(special) = self.specials().iter().find(named) {
+            return Some(special.token);
+        }
+        let vocab = self.weights().vocab();
+        let known = [vocab.bos(), vocab.eos()].into_iter();
+        known.map(|token| Token(token.0)).find(|token| token.0 >= 0)
     }
 
     /// How the vocabulary writes a token, e.g. `Ġthe` or `▁the`; empty for ids that are not in it.

@@ -14,8 +14,9 @@ use crate::api::bounds::{
 };
 use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
-    ChatModel, LogitBias, among, at_least, each, only_in_streams, within,
+    ChatModel, LogitBias, Refused, among, at_least, each, only_in_streams, within,
 };
+use crate::api::structured::StructuredOutputs;
 use crate::api::usage::ChunkUsage;
 use crate::api::values::Counted;
 
@@ -27,7 +28,8 @@ use crate::api::values::Counted;
 pub(in crate::api) struct CompletionRequest {
     #[schemars(with = "Option<ChatModel>")]
     pub(super) model: Option<String>,
-    pub(super) prompt: Prompt,
+    /// Where there is none, or an empty one, the model begins a new text.
+    pub(super) prompt: Option<Prompt>,
     /// Whether the answer comes as server-sent events.
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
@@ -82,6 +84,27 @@ pub(in crate::api) struct CompletionRequest {
     pub(super) stop_token_ids: Option<Vec<i64>>,
     #[schemars(transform = among(TIERS.map(|(name, _)| name)))]
     pub(super) service_tier: Option<String>,
+    /// A JSON schema of the answer or any JSON object, as in vLLM. Not OpenAI's.
+    pub(super) structured_outputs: Option<StructuredOutputs>,
+    /// A JSON schema of the answer, or one in a string: vLLM's older name. Not OpenAI's.
+    pub(super) guided_json: Option<Value>,
+    /// A JSON schema of the answer: llama.cpp's name. Not OpenAI's.
+    pub(super) json_schema: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_regex: Option<Value>,
+    /// Refused; use `guided_json` with an `enum`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_choice: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_grammar: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) grammar: Option<Value>,
+    /// Refused: of chat completions; use `structured_outputs`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) response_format: Option<Value>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
