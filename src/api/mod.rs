@@ -14,6 +14,7 @@ mod delivery;
 mod description;
 mod embeddings;
 mod error;
+mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod generate;

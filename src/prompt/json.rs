@@ -6,35 +6,30 @@
 
 use std::io::{self, Write};
 
-use minijinja::value::{Kwargs, Rest, Value, from_args};
+use minijinja::value::{Kwargs, Rest, Value};
 use minijinja::{Error, ErrorKind};
 use serde::Serialize as _;
 use serde_json::ser::{Formatter, Serializer};
 
 use super::guard::is_nonchar;
+use super::python::options;
 
 /// Characters that a level may be indented by; templates use 2 or 4 spaces.
 const MOST_INDENT: usize = 32;
 
 /// `value | tojson(ensure_ascii=…, indent=…, separators=(…, …), sort_keys=…)`, which may be given in this
 /// order without their names.
-pub(super) fn tojson(value: &Value, given: Rest<Value>) -> Result<String, Error> {
-    const NAMES: [&str; 4] = ["ensure_ascii", "indent", "separators", "sort_keys"];
-    let (positional, named): (&[Value], Kwargs) = from_args(&given)?;
-    if positional.len() > NAMES.len() {
-        return Err(ErrorKind::TooManyArguments.into());
-    }
-    let option = |index: usize| match positional.get(index) {
-        Some(value) if !named.has(NAMES[index]) => Ok(Some(value.clone())),
-        Some(_) => Err(wrong(NAMES[index], "is given twice")),
-        None => named.get::<Option<Value>>(NAMES[index]),
-    };
+pub(super) fn tojson(
+    value: &Value,
+    positional: Rest<Value>,
+    named: Kwargs,
+) -> Result<String, Error> {
+    let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
+    let [is_ascii, indent, separators, sorts] = options(names, positional, named)?;
     let is_on = |value: Option<Value>| value.is_some_and(|value| value.is_true());
-    let is_ascii = is_on(option(0)?);
-    let indent = option(1)?.as_ref().map_or(Ok(None), indent)?;
-    let separators = option(2)?.filter(|value| !value.is_none());
-    let sorts = is_on(option(3)?);
-    named.assert_all_used()?;
+    let (is_ascii, sorts) = (is_on(is_ascii), is_on(sorts));
+    let indent = indent.as_ref().map_or(Ok(None), self::indent)?;
+    let separators = separators.filter(|value| !value.is_none());
 
     let mut layout = Layout {
         item: if indent.is_some() { "," } else { ", " }.into(),

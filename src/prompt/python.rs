@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use minijinja_contrib::{filters, globals};
@@ -14,7 +14,14 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
         pad(&text, width.unwrap_or(80), ' ', Side::Both)
     });
     environment.add_filter("striptags", filters::striptags);
-    environment.add_filter("truncate", filters::truncate);
+    environment.add_filter("truncate", truncate);
+    environment.add_filter("indent", indent);
+    environment.add_filter("replace", replace);
+    environment.add_filter("default", default);
+    environment.add_filter("d", default);
+    environment.add_filter("int", int);
+    environment.add_filter("escape", |text: Cow<'_, str>| escape(&text));
+    environment.add_filter("e", |text: Cow<'_, str>| escape(&text));
     environment.add_filter("filesizeformat", filters::filesizeformat);
     environment.add_filter("wordcount", |text: Cow<'_, str>| {
         let is_word = |char: char| char.is_alphanumeric() || char == '_';
@@ -26,6 +33,149 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_test("callable", is_callable);
     environment.add_function("cycler", |items: Rest<Value>| globals::cycler(items.0));
     environment.add_function("joiner", globals::joiner);
+}
+
+/// The arguments of these names, given in this order or by name.
+pub(super) fn options<const N: usize>(
+    names: [&str; N],
+    positional: Rest<Value>,
+    named: Kwargs,
+) -> Result<[Option<Value>; N], Error> {
+    if positional.len() > N {
+        return Err(ErrorKind::TooManyArguments.into());
+    }
+    let mut found = [const { None }; N];
+    for (index, name) in names.into_iter().enumerate() {
+        let by_name: Option<Value> = named.get(name)?;
+        found[index] = match positional.get(index) {
+            Some(_) if by_name.is_some() => {
+                let message = format!("`{name}` is given twice");
+                return Err(Error::new(ErrorKind::InvalidOperation, message));
+            }
+            Some(value) => Some(value.clone()),
+            None => by_name,
+        };
+    }
+    named.assert_all_used()?;
+    Ok(found)
+}
+
+fn is_true(value: Option<&Value>) -> bool {
+    value.is_some_and(Value::is_true)
+}
+
+/// Jinja's, which also takes the number of replacements.
+fn replace(text: Cow<'_, str>, old: Cow<'_, str>, new: Cow<'_, str>, count: Option<i64>) -> String {
+    match count.map(usize::try_from) {
+        Some(Ok(count)) => text.replacen(&*old, &new, count),
+        _ => text.replace(&*old, &new),
+    }
+}
+
+/// Jinja's, which also takes its switch by name.
+fn default(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
+    let [instead, boolean] = options(["default_value", "boolean"], positional, named)?;
+    if value.is_undefined() || (is_true(boolean.as_ref()) && !value.is_true()) {
+        return Ok(instead.unwrap_or_else(|| Value::from("")));
+    }
+    Ok(value.clone())
+}
+
+/// Jinja's, which gives its default where there is no number.
+fn int(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
+    let [instead, base] = options(["default", "base"], positional, named)?;
+    let base = base.map_or(Ok(10), u32::try_from)?;
+    let number = match value.as_str() {
+        Some(text) => integer(text, base),
+        None => whole(value),
+    };
+    Ok(number.unwrap_or_else(|| instead.unwrap_or_else(|| Value::from(0))))
+}
+
+fn integer(text: &str, base: u32) -> Option<Value> {
+    let text = text.trim().replace('_', "");
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(&text)),
+    };
+    let known = [("0x", 16), ("0b", 2), ("0o", 8)]
+        .into_iter()
+        .find_map(|(prefix, of)| {
+            let digits = digits.to_ascii_lowercase();
+            let rest = digits.strip_prefix(prefix)?.to_owned();
+            (base == of || base == 0).then_some((rest, of))
+        });
+    let base = if base == 0 { 10 } else { base };
+    let (digits, base) = known.unwrap_or((digits.to_owned(), base));
+    if !(2..=36).contains(&base) {
+        return None;
+    }
+    if let Ok(number) = i64::from_str_radix(&digits, base) {
+        return Some(Value::from(sign * number));
+    }
+    // "2.7" is a number, too.
+    whole(&Value::from(text.parse::<f64>().ok()?))
+}
+
+/// A number without what is behind its point.
+fn whole(value: &Value) -> Option<Value> {
+    if value.kind() == ValueKind::Bool {
+        return Some(Value::from(i64::from(value.is_true())));
+    }
+    let exact = i64::try_from(value.clone()).map(Value::from);
+    let number = || f64::try_from(value.clone()).ok().map(f64::trunc);
+    exact
+        .ok()
+        .or_else(|| i64::try_from(Value::from(number()?)).ok().map(Value::from))
+}
+
+/// Jinja's: at most so many characters, cut between words.
+fn truncate(text: Cow<'_, str>, positional: Rest<Value>, named: Kwargs) -> Result<String, Error> {
+    let names = ["length", "killwords", "end", "leeway"];
+    let [length, kills_words, end, leeway] = options(names, positional, named)?;
+    let length = length.map_or(Ok(255), usize::try_from)?;
+    let leeway = leeway.filter(|value| !value.is_none());
+    let leeway = leeway.map_or(Ok(5), usize::try_from)?;
+    let end = end.map_or_else(|| "...".to_owned(), |end| end.to_string());
+    if text.chars().count() <= length.saturating_add(leeway) {
+        return Ok(text.into_owned());
+    }
+    let kept = length.saturating_sub(end.chars().count());
+    let (_, kept) = slice(&text, None, i64::try_from(kept).ok());
+    let kept = match kept.rsplit_once(' ') {
+        Some((words, _)) if !is_true(kills_words.as_ref()) => words,
+        _ => kept,
+    };
+    Ok(kept.to_owned() + &end)
+}
+
+/// Jinja's, which also takes the text to indent by.
+fn indent(text: Cow<'_, str>, positional: Rest<Value>, named: Kwargs) -> Result<String, Error> {
+    let [width, first, blank] = options(["width", "first", "blank"], positional, named)?;
+    let by = match &width {
+        None => " ".repeat(4),
+        Some(width) => match width.as_str() {
+            Some(text) => text.to_owned(),
+            None => " ".repeat(usize::try_from(width.clone())?),
+        },
+    };
+    let (first, blank) = (is_true(first.as_ref()), is_true(blank.as_ref()));
+    let mut out = String::with_capacity(text.len());
+    for (number, line) in text.split('\n').enumerate() {
+        if number > 0 {
+            out.push('\n');
+        }
+        let is_indented = if number == 0 {
+            first
+        } else {
+            blank || !line.is_empty()
+        };
+        if is_indented {
+            out.push_str(&by);
+        }
+        out.push_str(line);
+    }
+    Ok(out)
 }
 
 /// A method that the engine's values do not have.
@@ -210,7 +360,7 @@ fn split_at_blanks(text: &str, most: Option<usize>, from_the_end: bool) -> Vec<&
 }
 
 fn triple(parts: [&str; 3]) -> Value {
-    parts.map(Value::from).into_iter().collect()
+    Value::from(Tuple::from(parts.map(Value::from)))
 }
 
 /// Where a text stands within another, in characters; -1 or an error where it does not.

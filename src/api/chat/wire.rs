@@ -165,7 +165,6 @@ pub(in crate::api) struct ChatRequest {
     #[schemars(transform = among([false]))]
     pub(super) continue_final_message: Option<bool>,
     /// Refused as false: an answer is always a turn of its own.
-    #[schemars(transform = among([true]))]
     pub(super) add_generation_prompt: Option<bool>,
 }
 

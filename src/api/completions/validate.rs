@@ -170,6 +170,10 @@ mod tests {
             assert_eq!(completion.order.inputs.len(), count);
             assert_eq!(completion.order.decoding.max_tokens, Some(16));
         }
+        for nothing in [json!({}), json!({"prompt": null}), json!({"prompt": ""})] {
+            let completion = read(nothing).expect("valid");
+            assert!(matches!(&completion.order.inputs[..], [Input::Text(text)] if text.is_empty()));
+        }
         assert!(read(json!({"prompt": []})).is_err());
         assert!(read(json!({"prompt": [-1]})).is_err());
     }
@@ -181,6 +185,11 @@ mod tests {
             ("best_of", json!({"best_of": 3})),
             ("logprobs", json!({"logprobs": 6})),
             ("n", json!({"n": 0})),
+            (
+                "response_format",
+                json!({"response_format": {"type": "json_object"}}),
+            ),
+            ("guided_regex", json!({"guided_regex": "a"})),
         ] {
             let mut body = json!({"prompt": "a"});
             let extra = extra.as_object().expect("an object").clone();
