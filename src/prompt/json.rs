@@ -19,13 +19,17 @@ const MOST_INDENT: usize = 32;
 
 /// `value | tojson(ensure_ascii=…, indent=…, separators=(…, …), sort_keys=…)`, which may be given in this
 /// order without their names.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the engine hands keyword arguments over by value"
+)]
 pub(super) fn tojson(
     value: &Value,
     positional: Rest<Value>,
     named: Kwargs,
 ) -> Result<String, Error> {
     let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
-    let [is_ascii, indent, separators, sorts] = options(names, positional, named)?;
+    let [is_ascii, indent, separators, sorts] = options(names, &positional, &named)?;
     let is_on = |value: Option<Value>| value.is_some_and(|value| value.is_true());
     let (is_ascii, sorts) = (is_on(is_ascii), is_on(sorts));
     let indent = indent.as_ref().map_or(Ok(None), self::indent)?;

@@ -1,6 +1,9 @@
 //! What transformers' templates may use of Python and Jinja that the engine has not: methods of strings,
 //! lists and dicts, filters, tests and functions.
 
+// The engine hands arguments over by value.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::borrow::Cow;
 
 use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, from_args};
@@ -38,8 +41,8 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
 /// The arguments of these names, given in this order or by name.
 pub(super) fn options<const N: usize>(
     names: [&str; N],
-    positional: Rest<Value>,
-    named: Kwargs,
+    positional: &[Value],
+    named: &Kwargs,
 ) -> Result<[Option<Value>; N], Error> {
     if positional.len() > N {
         return Err(ErrorKind::TooManyArguments.into());
@@ -74,7 +77,7 @@ fn replace(text: Cow<'_, str>, old: Cow<'_, str>, new: Cow<'_, str>, count: Opti
 
 /// Jinja's, which also takes its switch by name.
 fn default(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
-    let [instead, boolean] = options(["default_value", "boolean"], positional, named)?;
+    let [instead, boolean] = options(["default_value", "boolean"], &positional, &named)?;
     if value.is_undefined() || (is_true(boolean.as_ref()) && !value.is_true()) {
         return Ok(instead.unwrap_or_else(|| Value::from("")));
     }
@@ -83,7 +86,7 @@ fn default(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Valu
 
 /// Jinja's, which gives its default where there is no number.
 fn int(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
-    let [instead, base] = options(["default", "base"], positional, named)?;
+    let [instead, base] = options(["default", "base"], &positional, &named)?;
     let base = base.map_or(Ok(10), u32::try_from)?;
     let number = match value.as_str() {
         Some(text) => integer(text, base),
@@ -132,7 +135,7 @@ fn whole(value: &Value) -> Option<Value> {
 /// Jinja's: at most so many characters, cut between words.
 fn truncate(text: Cow<'_, str>, positional: Rest<Value>, named: Kwargs) -> Result<String, Error> {
     let names = ["length", "killwords", "end", "leeway"];
-    let [length, kills_words, end, leeway] = options(names, positional, named)?;
+    let [length, kills_words, end, leeway] = options(names, &positional, &named)?;
     let length = length.map_or(Ok(255), usize::try_from)?;
     let leeway = leeway.filter(|value| !value.is_none());
     let leeway = leeway.map_or(Ok(5), usize::try_from)?;
@@ -151,7 +154,7 @@ fn truncate(text: Cow<'_, str>, positional: Rest<Value>, named: Kwargs) -> Resul
 
 /// Jinja's, which also takes the text to indent by.
 fn indent(text: Cow<'_, str>, positional: Rest<Value>, named: Kwargs) -> Result<String, Error> {
-    let [width, first, blank] = options(["width", "first", "blank"], positional, named)?;
+    let [width, first, blank] = options(["width", "first", "blank"], &positional, &named)?;
     let by = match &width {
         None => " ".repeat(4),
         Some(width) => match width.as_str() {
