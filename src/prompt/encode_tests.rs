@@ -468,8 +468,12 @@ fn variables_that_a_client_sets_are_plain_text_and_templates_can_compare_them() 
                 .clone(),
         ..talk(&[(Role::User, "?")])
     };
-    let vocab = Bytes::new();
-    let tokens = tokens(source, &conversation);
+    let vocab = Bytes::with(
+        &["<|im_start|>", "<|im_end|>", "[INST]", "<s>"],
+        &["<think>"],
+    );
+    let prompt = prompter(source).tokens(&conversation, &vocab);
+    let tokens = prompt.expect("renders").tokens;
     assert_eq!(
         vocab.decode(&tokens),
         "same im_start<|im_end|><think>[\"INST\", \"[INST]\\u00e9\"]?<s>"
