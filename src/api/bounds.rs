@@ -12,7 +12,6 @@ pub(super) const CHOICES: RangeInclusive<i64> = 1..=128;
 pub(super) const TOP_LOGPROBS: RangeInclusive<i64> = 0..=20;
 /// Of text completions.
 pub(super) const LOGPROBS: RangeInclusive<i64> = 0..=5;
-pub(super) const MOST_STOPS: usize = 4;
 pub(super) const MOST_TOOLS: usize = 128;
 pub(super) const MOST_METADATA: usize = 16;
 /// In characters.
@@ -42,6 +41,13 @@ pub(super) const LONGEST_DESCRIPTION: usize = 8192;
 /// Of an item with thoughts, in bytes.
 pub(super) const LARGEST_THOUGHTS: usize = 1 << 20;
 
-/// These are looked at for every token of an answer, on the thread that serves everybody. In bytes.
-pub(super) const LONGEST_STOP: usize = 256;
+/// Variables of chat templates.
+pub(super) const MOST_TEMPLATE_KWARGS: usize = 64;
+pub(super) const LONGEST_TEMPLATE_KWARG_NAME: usize = 64;
+
+/// OpenAI takes four strings. These are looked at for every token of an answer, on the thread that
+/// serves everybody; so in bytes, each and together.
+pub(super) const MOST_STOPS: usize = 64;
+pub(super) const LONGEST_STOP: usize = 1024;
+pub(super) const LONGEST_STOPS: usize = 4096;
 pub(super) const MOST_TOKENS: usize = 1024;

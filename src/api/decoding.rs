@@ -13,8 +13,8 @@ use crate::scheduler::Class;
 
 use super::bounds::{
     BIAS, CHOICES, LEAST_TOP_K, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_METADATA,
-    LONGEST_METADATA_KEY, LONGEST_STOP, MOST_METADATA, MOST_STOPS, MOST_TOKENS, PENALTY,
-    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOP_LOGPROBS,
+    LONGEST_METADATA_KEY, LONGEST_STOP, LONGEST_STOPS, MOST_METADATA, MOST_STOPS, MOST_TOKENS,
+    PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOP_LOGPROBS,
 };
 use super::error::ApiError;
 
@@ -223,11 +223,12 @@ pub(super) fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
         let message = format!("`stop` takes at most {MOST_STOPS} strings");
         return Err(ApiError::invalid("stop", message));
     }
-    if stops.iter().any(|stop| stop.len() > LONGEST_STOP) {
-        return Err(ApiError::invalid(
-            "stop",
-            format!("a string of `stop` may have at most {LONGEST_STOP} bytes"),
-        ));
+    let is_long = stops.iter().any(|stop| stop.len() > LONGEST_STOP);
+    if is_long || stops.iter().map(String::len).sum::<usize>() > LONGEST_STOPS {
+        let message = format!(
+            "a string of `stop` may have at most {LONGEST_STOP} bytes, all together {LONGEST_STOPS}"
+        );
+        return Err(ApiError::invalid("stop", message));
     }
     if stops.iter().any(String::is_empty) {
         return Err(ApiError::invalid(

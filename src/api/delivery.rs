@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::header;
+use axum::http::header::{self, HeaderName};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, future, stream};
 
@@ -249,6 +249,8 @@ pub(super) fn event_stream(
     let head = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
+        // nginx, and what is built on it, would keep events back until a buffer is full.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     (head, Body::from_stream(written)).into_response()
 }

@@ -9,7 +9,7 @@ use crate::admission::{Place, Presence};
 use crate::engine::{SpecialToken, Token, Vocabulary};
 use crate::grammar::{Caller, Guide};
 use crate::pool::{Entry, Loaded};
-use crate::prompt::{Conversation, OutputParser, Prompter};
+use crate::prompt::{Conversation, OutputParser, PromptError, Prompter, TemplateError};
 use crate::scheduler::{Job, QueueProgress, Stops, channel};
 
 use super::body::Arrival;
@@ -334,7 +334,9 @@ impl Input {
                 } else {
                     shorten::least_tokens(messages, longest_piece)
                 };
-                least + shorten::least_tool_tokens(&conversation.tools, longest_piece)
+                least
+                    + shorten::least_tool_tokens(&conversation.tools, longest_piece)
+                    + shorten::least_kwargs_tokens(&conversation.template_kwargs, longest_piece)
             }
             Self::Text(text) => text.len() / longest_piece,
             Self::Tokens(tokens) => tokens.len(),
@@ -372,7 +374,7 @@ fn prompt(input: Input, form: &Form, loaded: &Loaded) -> Result<Prompt, ApiError
             }
             let prompt = prompter
                 .tokens(&conversation, model)
-                .map_err(|error| ApiError::from(&error))?;
+                .map_err(|error| not_laid_out(&error, &conversation))?;
             let calls = !conversation.tools.is_empty();
             let parser = parser(prompter, calls, prompt.opens_thoughts, form).hiding(&prompt.tags);
             (prompt.tokens, prompt.opens_thoughts, prompt.tags, parser)
@@ -380,6 +382,10 @@ fn prompt(input: Input, form: &Form, loaded: &Loaded) -> Result<Prompt, ApiError
         Input::Text(text) => {
             let mut tokens: Vec<Token> = model.bos().into_iter().collect();
             tokens.extend(model.encode(&text));
+            if tokens.is_empty() {
+                // OpenAI's default prompt: a new text.
+                tokens.extend(model.text_border());
+            }
             (tokens, false, Vec::new(), OutputParser::new(None, None))
         }
         Input::Tokens(tokens) => {
@@ -422,6 +428,20 @@ fn parser(prompter: &Prompter, calls: bool, opens_thoughts: bool, form: &Form) -
             otherwise: None, ..
         } => parser.only_calls(),
         _ => parser,
+    }
+}
+
+/// A template that fails over variables of the client's own is none of the model's faults.
+fn not_laid_out(error: &PromptError, conversation: &Conversation) -> ApiError {
+    const PARAM: &str = "chat_template_kwargs";
+    match error {
+        PromptError::Template(TemplateError::Broken(reason))
+            if !conversation.template_kwargs.is_empty() =>
+        {
+            let message = format!("the model's chat template fails with this `{PARAM}`: {reason}");
+            ApiError::invalid(PARAM, message)
+        }
+        error => ApiError::from(error),
     }
 }
 

@@ -14,6 +14,7 @@ mod delivery;
 mod description;
 mod embeddings;
 mod error;
+mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod generate;
@@ -32,6 +33,8 @@ mod server;
 mod shorten;
 mod socket;
 mod state;
+mod structured;
+mod template_kwargs;
 mod tokenize;
 mod tools;
 mod usage;

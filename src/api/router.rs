@@ -45,6 +45,39 @@ pub(super) fn routes() -> Routes {
 
 /// The whole HTTP surface.
 pub fn router(state: AppState) -> Router {
+    // Before a route is looked for, which layers of its router come behind.
+    let tidying = ServiceBuilder::new().map_request(with_tidy_path);
+    Router::new().fallback_service(tidying.service(known_paths(state)))
+}
+
+/// A base URL that ends with a slash gives paths with two, and some clients put one behind a path: each
+/// means the route without.
+fn with_tidy_path(mut request: Request) -> Request {
+    let path = request.uri().path();
+    let is_tidy = path == "/" || !(path.ends_with('/') || path.contains("//"));
+    if is_tidy {
+        return request;
+    }
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let mut tidy: String = segments.flat_map(|segment| ["/", segment]).collect();
+    if tidy.is_empty() {
+        tidy.push('/');
+    }
+    if let Some(query) = request.uri().query() {
+        tidy.push('?');
+        tidy.push_str(query);
+    }
+    let mut parts = request.uri().clone().into_parts();
+    if let Ok(path) = tidy.parse() {
+        parts.path_and_query = Some(path);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+fn known_paths(state: AppState) -> Router {
     routes()
         .into_router()
         .fallback(not_found)
@@ -93,4 +126,35 @@ async fn method_not_allowed(method: Method, _request: Request) -> ApiError {
 #[allow(clippy::needless_pass_by_value)] // the signature that the layer wants
 fn internal_error(_panic: Box<dyn Any + Send + 'static>) -> Response {
     ApiError::Internal.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    fn tidy(uri: &str) -> String {
+        let request = Request::builder()
+            .uri(uri)
+            .body(Body::empty())
+            .expect("a request");
+        with_tidy_path(request).uri().to_string()
+    }
+
+    #[test]
+    fn slashes_too_many_are_left_out_of_paths() {
+        for (uri, expected) in [
+            ("/v1/chat/completions/", "/v1/chat/completions"),
+            ("/v1//chat/completions", "/v1/chat/completions"),
+            ("//v1/models///?a=/b//", "/v1/models?a=/b//"),
+            ("/v1/models/some/model/", "/v1/models/some/model"),
+            ("/", "/"),
+            ("//", "/"),
+            ("/v1/models", "/v1/models"),
+            ("/a%2F/", "/a%2F"),
+            ("*", "*"),
+        ] {
+            assert_eq!(tidy(uri), expected, "{uri}");
+        }
+    }
 }

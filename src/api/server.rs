@@ -18,6 +18,7 @@ use tower::Layer;
 
 use crate::admission::ClientId;
 
+use super::exchange::{Exchange, Exchanging};
 use super::socket::Socket;
 
 /// Files that are open beside connections, with room: models, sensors, the runtime's own.
@@ -108,6 +109,8 @@ impl Server {
             let _ = stream.set_nodelay(true);
             let socket = Socket::new(stream, self.options.write_timeout);
             let service = Extension(ClientId::of(peer)).layer(router.clone());
+            let exchange = Exchange::default();
+            let service = Exchanging::new(service, exchange.clone());
             let connection = connection(socket.clone(), service, self.options);
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
@@ -116,7 +119,7 @@ impl Server {
                     ended = connection => if let Err(error) = ended {
                         tracing::debug!(%error, "connection ended");
                     },
-                    () = socket.left() => {}
+                    () = socket.left(exchange) => {}
                 }
                 drop(place);
             });
@@ -130,7 +133,7 @@ impl Server {
 const LARGEST_HEAD: usize = 64 << 10;
 
 /// All routes, told who asks.
-type Service = AddExtension<Router, ClientId>;
+type Service = Exchanging<AddExtension<Router, ClientId>>;
 
 fn connection(
     socket: Socket,
@@ -141,6 +144,8 @@ fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
         .max_buf_size(LARGEST_HEAD)
+        // Whoever closes only its own side wants its answer; who has left is for the socket to notice.
+        .half_close(true)
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
 }
 

@@ -3,7 +3,7 @@
 //! The instructions at its beginning stay, and so does the last question with all that followed it.
 //! What is left begins with a question, so that no call's result is without its call.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::prompt::{Conversation, Message, Role};
 
@@ -47,6 +47,11 @@ pub(super) fn least_tokens_kept(messages: &[Message], longest_piece: usize) -> u
 /// The same of tools, which templates lay out as JSON.
 pub(super) fn least_tool_tokens(tools: &[Value], longest_piece: usize) -> usize {
     tools.iter().map(json_bytes).sum::<usize>() / longest_piece
+}
+
+/// The same of variables of the template, which it may lay out or not.
+pub(super) fn least_kwargs_tokens(kwargs: &Map<String, Value>, longest_piece: usize) -> usize {
+    kwargs.values().map(json_bytes).sum::<usize>() / longest_piece
 }
 
 /// Bytes that a value has as JSON at least: without any white space, and with nothing escaped.
@@ -112,8 +117,7 @@ fn without(conversation: &Conversation, head: usize, from: usize) -> Conversatio
     let messages = &conversation.messages;
     Conversation {
         messages: [&messages[..head], &messages[from..]].concat(),
-        tools: conversation.tools.clone(),
-        effort: conversation.effort,
+        ..conversation.without_messages()
     }
 }
 

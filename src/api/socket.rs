@@ -17,9 +17,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::allowance::Allowance;
+use super::exchange::{Exchange, Stage};
 
 /// Who sends nothing more has so long for an answer that takes no time.
 const MOMENT: Duration = Duration::from_millis(100);
+/// So long a client that closed its side is not asked whether it is there, and then less and less often.
+const PATIENCE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// What lies unread is looked behind after a moment, and then less and less often.
 const LONGEST_GLANCE: Duration = Duration::from_secs(1);
 
@@ -52,19 +56,37 @@ impl Socket {
         })))
     }
 
-    /// Resolves when the client has closed its side and no answer is on its way: one that is still
-    /// computed has then nobody to go to. (Who closes only its own side looks no different.)
-    pub(super) async fn left(self) {
+    /// Resolves when the client has closed its side and nobody is there to take an answer; see
+    /// [`super::exchange`].
+    pub(super) async fn left(self, exchange: Exchange) {
         let mut glance = MOMENT;
         while !self.has_ended().await {
             tokio::time::sleep(glance).await;
             glance = LONGEST_GLANCE.min(2 * glance);
         }
+        exchange.end();
+        let mut asks = Instant::now() + PATIENCE;
+        let mut pause = PATIENCE;
         loop {
             tokio::time::sleep(MOMENT).await;
             let mut watched = self.lock();
-            if !std::mem::take(&mut watched.sent) && !watched.blocked {
+            if watched.is_broken() {
                 return;
+            }
+            if std::mem::take(&mut watched.sent) || watched.blocked {
+                continue;
+            }
+            match exchange.stage() {
+                Stage::Waiting | Stage::ComputingUnasked => return,
+                Stage::Computing if Instant::now() >= asks => {
+                    if !watched.ask() {
+                        return;
+                    }
+                    pause = LONGEST_PAUSE.min(2 * pause);
+                    asks = Instant::now() + pause;
+                }
+                // A stream asks between its events; what is whole is written soon.
+                Stage::Computing | Stage::Telling => {}
             }
         }
     }
@@ -112,6 +134,18 @@ impl Watched {
     fn took(&mut self, bytes: usize) {
         self.alarm = None;
         self.allowance.took(bytes, Instant::now());
+    }
+
+    /// Whether the other side has told that nobody is there.
+    fn is_broken(&self) -> bool {
+        !matches!(self.stream.take_error(), Ok(None))
+    }
+
+    /// Writes what a client skips and the system of one that has left answers with a reset; false where
+    /// that cannot be written. Nothing of an answer may be on its way.
+    fn ask(&self) -> bool {
+        const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        matches!(self.stream.try_write(CONTINUE), Ok(count) if count == CONTINUE.len())
     }
 
     /// Also sees to it that the writer is woken when that is so.

@@ -15,7 +15,7 @@ use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
 
@@ -28,7 +28,7 @@ use super::body::JsonBody;
 #[cfg(any(test, fuzzing))]
 use super::body::read_value;
 use super::body::{Wire, only_objects};
-use super::bounds::{MOST_TOOLS, TOKEN};
+use super::bounds::{LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOKEN};
 use super::chat;
 use super::decoding::refuse_asked;
 use super::description::{AnyModel, Operation, Refused, Schemas, among, each, within};
@@ -36,6 +36,7 @@ use super::error::ApiError;
 use super::models::{find_model, serving};
 use super::shorten;
 use super::state::AppState;
+use super::template_kwargs::template_kwargs;
 use super::values::Counted;
 
 /// Longer texts, in bytes, take more than some 50 ms; 4 MiB take up to 5 s.
@@ -76,9 +77,12 @@ pub(super) struct TokenizeRequest {
     /// Refused: the template of the model's file is used.
     #[schemars(with = "Option<Refused>")]
     chat_template: Option<Value>,
-    /// Refused: the template of the model's file is used.
-    #[schemars(with = "Option<Refused>")]
-    chat_template_kwargs: Option<Value>,
+    /// Further variables of the chat template, as for chat completions.
+    #[schemars(extend(
+        "maxProperties" = MOST_TEMPLATE_KWARGS,
+        "propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength": LONGEST_TEMPLATE_KWARG_NAME},
+    ))]
+    chat_template_kwargs: Option<Map<String, Value>>,
     /// Refused: models here read text only.
     #[schemars(with = "Option<Refused>")]
     mm_processor_kwargs: Option<Value>,
@@ -265,11 +269,6 @@ fn refuse_what_is_not_built(request: &TokenizeRequest) -> Result<(), ApiError> {
         ),
         ("chat_template", asked(&request.chat_template), templates),
         (
-            "chat_template_kwargs",
-            asked(&request.chat_template_kwargs),
-            templates,
-        ),
-        (
             "mm_processor_kwargs",
             asked(&request.mm_processor_kwargs),
             "is not supported: models here read text only",
@@ -286,13 +285,14 @@ impl TryFrom<TokenizeRequest> for Source {
             (Some(text), None) => {
                 // Of no use to a text, and wrong all the same where they are.
                 chat::shown(tools)?;
+                template_kwargs(request.chat_template_kwargs)?;
                 Ok(Self::Prompt {
                     text,
                     bounds: request.add_special_tokens.unwrap_or(true),
                 })
             }
             (None, Some(messages)) => Ok(Self::Messages {
-                turns: chat::conversation(messages, tools)?,
+                turns: chat::conversation(messages, tools, request.chat_template_kwargs)?,
                 end: match request.add_generation_prompt {
                     None | Some(true) => End::OpenAnswer,
                     Some(false) => End::LastMessage,
@@ -316,7 +316,9 @@ impl Source {
         match self {
             Self::Prompt { text, .. } => text.len(),
             Self::Messages { turns, .. } => {
-                shorten::bytes(&turns.messages) + shorten::least_tool_tokens(&turns.tools, 1)
+                shorten::bytes(&turns.messages)
+                    + shorten::least_tool_tokens(&turns.tools, 1)
+                    + shorten::least_kwargs_tokens(&turns.template_kwargs, 1)
             }
         }
     }

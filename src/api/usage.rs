@@ -16,6 +16,33 @@ pub(super) struct Usage {
     edgellm: Option<Cost>,
 }
 
+/// The usage of a stream's chunk.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum ChunkUsage {
+    /// None was asked for.
+    Absent,
+    /// It comes with the last chunk: null.
+    Later(()),
+    /// Here it is.
+    Now(Usage),
+}
+
+impl ChunkUsage {
+    /// What all chunks but the last have, where the last has it if it is `wanted`.
+    pub(super) fn before_the_last(wanted: bool) -> Self {
+        if wanted {
+            Self::Later(())
+        } else {
+            Self::Absent
+        }
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
 /// What OpenAI's usage has no word for.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub(super) struct Cost {

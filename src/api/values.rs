@@ -14,6 +14,9 @@ pub(super) const MOST_IN_TOOLS: usize = 50_000;
 /// In the arguments of all earlier calls together.
 pub(super) const MOST_IN_ARGUMENTS: usize = 50_000;
 
+/// In all `chat_template_kwargs` together.
+pub(super) const MOST_IN_TEMPLATE_KWARGS: usize = 10_000;
+
 /// What is counted of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counted {

@@ -36,7 +36,7 @@ pub use llama::{EngineOptions, LlamaEngine};
 pub use logs::route_logs;
 pub use memory::{kv_cache_bytes, return_freed, return_freed_soon, return_large_blocks};
 pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
-pub use text::Reading;
+pub use text::{Control, Reading};
 
 /// One entry of a model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// A chat request as the templates need it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -13,9 +13,46 @@ pub struct Conversation {
     pub tools: Vec<Value>,
     /// How much a reasoning model should think, for templates that know it.
     pub effort: Option<Effort>,
+    /// Further variables of the template, by name.
+    pub template_kwargs: Map<String, Value>,
 }
 
 impl Conversation {
+    /// Everything but the messages.
+    #[must_use]
+    pub fn without_messages(&self) -> Self {
+        Self {
+            messages: Vec::new(),
+            tools: self.tools.clone(),
+            effort: self.effort,
+            template_kwargs: self.template_kwargs.clone(),
+        }
+    }
+
+    /// The same with a message of its own for what is said beside calls.
+    pub(super) fn with_calls_apart(&self) -> Self {
+        let mut messages = Vec::with_capacity(self.messages.len() + 1);
+        for message in &self.messages {
+            let text = message.content.as_deref().unwrap_or_default();
+            if message.tool_calls.is_empty() || text.is_empty() {
+                messages.push(message.clone());
+                continue;
+            }
+            messages.push(Message {
+                tool_calls: Vec::new(),
+                ..message.clone()
+            });
+            messages.push(Message {
+                content: None,
+                ..message.clone()
+            });
+        }
+        Self {
+            messages,
+            ..self.without_messages()
+        }
+    }
+
     /// The same with a message of its own for each call, and its answer right behind it.
     pub(super) fn with_calls_in_turn(&self) -> Self {
         let mut messages = Vec::with_capacity(self.messages.len());
@@ -40,8 +77,7 @@ impl Conversation {
         }
         Self {
             messages,
-            tools: self.tools.clone(),
-            effort: self.effort,
+            ..self.without_messages()
         }
     }
 
@@ -149,29 +185,6 @@ impl Message {
             tool_call_id: None,
         }
     }
-
-    /// The message as templates expect it: keys that do not apply are absent, because Llama's template
-    /// asks `'tool_calls' in message`. `absent` stands where there is no content.
-    pub(super) fn to_template(&self, absent: &Value) -> Value {
-        let mut object = Map::new();
-        object.insert("role".into(), self.role.as_str().into());
-        let content = self.content.as_deref();
-        object.insert(
-            "content".into(),
-            content.map_or(absent.clone(), Value::from),
-        );
-        if let Some(name) = &self.name {
-            object.insert("name".into(), name.as_str().into());
-        }
-        if !self.tool_calls.is_empty() {
-            let calls = self.tool_calls.iter().map(ToolCall::to_template);
-            object.insert("tool_calls".into(), calls.collect());
-        }
-        if let Some(id) = &self.tool_call_id {
-            object.insert("tool_call_id".into(), id.as_str().into());
-        }
-        Value::Object(object)
-    }
 }
 
 /// Who speaks in a turn.
@@ -209,17 +222,7 @@ pub struct ToolCall {
     pub id: String,
     /// The function.
     pub name: String,
-    /// Its arguments, parsed: templates expect an object, not OpenAI's string of JSON. A string where
+    /// Its arguments, parsed: most templates expect an object, not OpenAI's string of JSON. A string where
     /// they are no JSON.
     pub arguments: Value,
-}
-
-impl ToolCall {
-    fn to_template(&self) -> Value {
-        json!({
-            "id": self.id,
-            "type": "function",
-            "function": { "name": self.name, "arguments": self.arguments },
-        })
-    }
 }

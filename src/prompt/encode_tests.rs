@@ -461,3 +461,50 @@ fn a_tool_definition_keeps_the_words_that_templates_look_up() {
         .tokens;
     assert_eq!(vocab.decode(&tokens), "object");
 }
+
+#[test]
+fn variables_that_a_client_sets_are_plain_text_and_templates_can_compare_them() {
+    // "im_start" and "inst" stand inside of special tokens.
+    let source = "{% if mode == 'im_start' and list[0] == 'INST' %}same {% endif %}{{ mode }}{{ text }}\
+                  {{ list | tojson(ensure_ascii=true) }}{{ messages[0].content }}<s>";
+    let conversation = Conversation {
+        template_kwargs:
+            json!({"mode": "im_start", "text": "<|im_end|><think>", "list": ["INST", "[INST]é"]})
+                .as_object()
+                .expect("an object")
+                .clone(),
+        ..talk(&[(Role::User, "?")])
+    };
+    let vocab = Bytes::with(
+        &["<|im_start|>", "<|im_end|>", "[INST]", "<s>"],
+        &["<think>"],
+    );
+    let prompt = prompter(source).tokens(&conversation, &vocab);
+    let tokens = prompt.expect("renders").tokens;
+    assert_eq!(
+        vocab.decode(&tokens),
+        "same im_start<|im_end|><think>[\"INST\", \"[INST]\\u00e9\"]?<s>"
+    );
+    let special = tokens.iter().filter(|token| token.0 >= 256).count();
+    assert_eq!(special, 1, "the template's own");
+}
+
+#[test]
+fn arguments_that_become_text_are_plain_text() {
+    let source = "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}<tool_call>\
+                  {{ c.function.name + c.function.arguments }}{% endfor %}{% endfor %}";
+    let mut conversation = talk(&[(Role::User, "?"), (Role::Assistant, "")]);
+    conversation.messages[1].tool_calls = vec![ToolCall {
+        id: "1".into(),
+        name: "f".into(),
+        arguments: json!({"a<|im_end|>": "<|im_start|>\n\n", "b": [1, null]}),
+    }];
+    let vocab = Bytes::new();
+    let tokens = tokens(source, &conversation);
+    assert_eq!(
+        vocab.decode(&tokens),
+        r#"?<tool_call>f{"a<|im_end|>": "<|im_start|>\n\n", "b": [1, null]}"#
+    );
+    let special = tokens.iter().filter(|token| token.0 >= 256).count();
+    assert_eq!(special, 1, "the template's own");
+}

@@ -6,8 +6,9 @@
 //! and before a string that stands wholly inside a special. A special of which any part is a client's then
 //! has a mark inside; one without marks is the template's. Marks never reach a token.
 //!
-//! Two cases remain, both of templates that write a special's brackets around whatever word they find: an
-//! inner piece cut out of a client's string, and the few schema words that must stay recognisable.
+//! Three cases remain, all of templates that write a special's brackets around whatever word they find: an
+//! inner piece cut out of a client's string, the few schema words that must stay recognisable, and the
+//! values of `chat_template_kwargs`, which templates compare.
 
 use std::collections::{HashMap, HashSet};
 
@@ -57,6 +58,9 @@ enum Place {
     Answer,
     /// A key or a value in tool definitions and arguments.
     Json,
+    /// A variable of the template that the client sets, such as `"thinking": "low"`. Templates compare these,
+    /// so that what only stands inside a special is not marked.
+    Setting,
     /// Everything else.
     Plain,
 }
@@ -129,7 +133,9 @@ impl<'v> Guard<'v> {
         let mut out = String::with_capacity(text.len() + 8);
         let mut rest = text;
         let inner = text.trim();
-        if !inner.is_empty() && self.reach(place).texts.contains(&fold_text(inner)) {
+        let is_compared = place == Place::Setting;
+        if !inner.is_empty() && !is_compared && self.reach(place).texts.contains(&fold_text(inner))
+        {
             // Behind leading white space, which templates trim.
             rest = text.trim_start();
             out.push_str(&text[..text.len() - rest.len()]);
@@ -157,7 +163,7 @@ impl<'v> Guard<'v> {
     fn reach(&self, place: Place) -> &Reach {
         match place {
             Place::Answer => &self.control,
-            Place::Json | Place::Plain => &self.all,
+            Place::Json | Place::Setting | Place::Plain => &self.all,
         }
     }
 
@@ -227,7 +233,7 @@ fn nonchars() -> impl Iterator<Item = char> {
     (0xFDD0..=0xFDEF).chain(planes).filter_map(char::from_u32)
 }
 
-fn is_nonchar(char: char) -> bool {
+pub(super) fn is_nonchar(char: char) -> bool {
     let code = u32::from(char);
     (0xFDD0..=0xFDEF).contains(&code) || code & 0xFFFE == 0xFFFE
 }
@@ -248,7 +254,7 @@ fn rewrite(
             tool_calls.push(ToolCall {
                 id: change(&call.id, Place::Plain),
                 name: change(&call.name, Place::Plain),
-                arguments: rewrite_json(&call.arguments, change),
+                arguments: rewrite_json(&call.arguments, Place::Json, change),
             });
         }
         messages.push(Message {
@@ -266,25 +272,38 @@ fn rewrite(
         });
     }
     let tools = conversation.tools.iter();
+    let tools = tools
+        .map(|tool| rewrite_json(tool, Place::Json, change))
+        .collect();
+    let kwargs = conversation.template_kwargs.iter();
+    let kwargs = kwargs.map(|(name, value)| {
+        // The name is a variable of the template, and a plain one.
+        (name.clone(), rewrite_json(value, Place::Setting, change))
+    });
     Conversation {
+        template_kwargs: kwargs.collect(),
         messages,
-        tools: tools.map(|tool| rewrite_json(tool, change)).collect(),
+        tools,
         effort: conversation.effort,
     }
 }
 
-fn rewrite_json(value: &Value, change: &mut impl FnMut(&str, Place) -> String) -> Value {
+fn rewrite_json(
+    value: &Value,
+    place: Place,
+    change: &mut impl FnMut(&str, Place) -> String,
+) -> Value {
     match value {
-        Value::String(text) => Value::String(change(text, Place::Json)),
+        Value::String(text) => Value::String(change(text, place)),
         Value::Array(items) => items
             .iter()
-            .map(|item| rewrite_json(item, change))
+            .map(|item| rewrite_json(item, place, change))
             .collect(),
         Value::Object(object) => {
             let mut out = Map::with_capacity(object.len());
             for (key, value) in object {
-                let key = change(key, Place::Json);
-                out.insert(key, rewrite_json(value, change));
+                let key = change(key, place);
+                out.insert(key, rewrite_json(value, place, change));
             }
             Value::Object(out)
         }

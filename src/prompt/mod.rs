@@ -16,12 +16,17 @@ mod guard;
 mod json;
 mod markup;
 mod output;
+mod probe;
+mod python;
 mod template;
 mod thinking;
 mod tools;
+mod turns;
 
 #[cfg(test)]
 mod encode_tests;
+#[cfg(test)]
+mod jinja_tests;
 #[cfg(test)]
 mod template_tests;
 

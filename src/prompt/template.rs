@@ -6,17 +6,18 @@
 //! A template comes from a model file, so it is given fuel, a recursion limit, and a thread of its own
 //! with a budget of memory and stack (see [`super::bounds`]).
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::sync::{Arc, OnceLock};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
-use minijinja_contrib::pycompat::unknown_method_callback;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use super::conversation::{Conversation, Effort, Message, Role, ToolCall};
-use super::{bounds, clock, json};
+use super::conversation::{Conversation, Effort, Message};
+use super::probe::{self, Findings, View};
+use super::{bounds, clock, json, python};
 
 /// Instructions a rendering may take: a turn needs about 70, and this many pass in half a second.
 const FUEL: u64 = 5_000_000;
@@ -31,12 +32,11 @@ pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     /// Why it is not tried again: it took more than it may, and what it held is lost.
     given_up: OnceLock<String>,
+    /// The same with variables of a client's own, which must not end chat for all others.
+    given_up_with_kwargs: OnceLock<String>,
     bos_text: String,
     eos_text: String,
-    /// What the template sees where a message has no content.
-    absent: Json,
-    /// Whether it refuses messages with several calls, as Llama's does.
-    one_call_a_message: bool,
+    findings: Findings,
 }
 
 /// Where a prompt ends.
@@ -80,13 +80,15 @@ impl ChatTemplate {
         let mut template = Self {
             environment: Arc::new(environment),
             given_up: OnceLock::new(),
+            given_up_with_kwargs: OnceLock::new(),
             bos_text: bos_text.into(),
             eos_text: eos_text.into(),
-            absent: "".into(),
-            one_call_a_message: false,
+            findings: Findings::default(),
         };
-        template.absent = template.absent_content();
-        template.one_call_a_message = template.renders_calls(1) && !template.renders_calls(2);
+        template.findings = Findings::of(&|conversation: &Conversation, view: &View| {
+            let rendered = template.render_with(conversation, End::OpenAnswer, view);
+            rendered.ok()
+        });
         match template.given_up.get() {
             Some(reason) => Err(TemplateError::Broken(reason.clone())),
             None => Ok(template),
@@ -110,28 +112,41 @@ impl ChatTemplate {
         end: End,
         conversation: &Conversation,
     ) -> Result<String, TemplateError> {
+        let findings = &self.findings;
         let parallel = |message: &Message| message.tool_calls.len() > 1;
-        if self.one_call_a_message && conversation.messages.iter().any(parallel) {
-            return self.render_with(&conversation.with_calls_in_turn(), end, &self.absent);
+        let mut conversation = findings.turns.fit(conversation);
+        if findings.calls_apart {
+            conversation = Cow::Owned(conversation.with_calls_apart());
         }
-        self.render_with(conversation, end, &self.absent)
+        if findings.one_call_a_message && conversation.messages.iter().any(parallel) {
+            conversation = Cow::Owned(conversation.with_calls_in_turn());
+        }
+        self.render_with(&conversation, end, &findings.view)
     }
 
     fn render_with(
         &self,
         conversation: &Conversation,
         end: End,
-        absent: &Json,
+        view: &View,
     ) -> Result<String, TemplateError> {
-        if let Some(reason) = self.given_up.get() {
+        let kwargs = &conversation.template_kwargs;
+        let gives_up = if kwargs.is_empty() {
+            &self.given_up
+        } else {
+            &self.given_up_with_kwargs
+        };
+        let reason = self.given_up.get().or_else(|| gives_up.get());
+        if let Some(reason) = reason {
             return Err(TemplateError::Broken(reason.clone()));
         }
         let messages: Vec<Json> = conversation
             .messages
             .iter()
-            .map(|message| message.to_template(absent))
+            .map(|message| probe::message(message, view))
             .collect();
-        let budget = bounds::rendering(messages.iter().chain(&conversation.tools));
+        let others = conversation.tools.iter().chain(kwargs.values());
+        let budget = bounds::rendering(messages.iter().chain(others));
         // transformers passes None, and templates test for that.
         let tools = match conversation.tools.as_slice() {
             [] => Value::from(()),
@@ -143,7 +158,8 @@ impl ChatTemplate {
             add_generation_prompt => end == End::OpenAnswer,
             bos_token => &self.bos_text,
             eos_token => &self.eos_text,
-            ..thinking(conversation.effort)
+            // What comes first has precedence.
+            ..context! { ..Value::from(Serde(kwargs)), ..thinking(conversation.effort) }
         };
         let environment = Arc::clone(&self.environment);
         let rendered = budget.run(move || {
@@ -156,42 +172,22 @@ impl ChatTemplate {
             let reason = overrun.to_string();
             if overrun.is_a_loss() {
                 // Whoever was first says why.
-                let _ = self.given_up.set(reason.clone());
+                let _ = gives_up.set(reason.clone());
             }
             Err(TemplateError::Broken(reason))
         })
     }
-
-    /// Templates disagree on a message without content: most join it to other text and fail on none,
-    /// `DeepSeek`'s writes tool calls only where content `is none`. So: the empty string, unless only none
-    /// makes a call appear.
-    fn absent_content(&self) -> Json {
-        let shows = |absent: &Json| {
-            self.render_with(&probe(1), End::OpenAnswer, absent)
-                .is_ok_and(|text| text.contains(PROBED))
-        };
-        let empty = Json::from("");
-        if !shows(&empty) && shows(&Json::Null) {
-            Json::Null
-        } else {
-            empty
-        }
-    }
-
-    fn renders_calls(&self, count: usize) -> bool {
-        self.render_with(&probe(count), End::OpenAnswer, &self.absent)
-            .is_ok()
-    }
 }
 
 /// The engine with a template in it, set up as transformers sets Jinja up.
-fn environment(source: &str) -> Result<Environment<'static>, TemplateError> {
+pub(super) fn environment(source: &str) -> Result<Environment<'static>, TemplateError> {
     let mut environment = Environment::new();
     environment.set_debug(false);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.set_unknown_method_callback(python::method);
+    python::add_to(&mut environment);
     environment.add_filter("tojson", json::tojson);
     environment.add_test("iterable", is_iterable);
     environment.add_test("sequence", is_sequence);
@@ -218,35 +214,6 @@ fn warm_up() -> Result<(), TemplateError> {
         .and_then(|template| template.render(()))
         .map(drop)
         .map_err(|error| explain(&error))
-}
-
-/// The function that a [`probe`] calls.
-const PROBED: &str = "probe_function";
-
-/// A question, one message with so many calls, and their answers.
-fn probe(calls: usize) -> Conversation {
-    // Nine alphanumerics, which Mistral's template insists on.
-    let ids = || (0..calls).map(|number| format!("probe{number:04}"));
-    let call = |id| ToolCall {
-        id,
-        name: PROBED.into(),
-        arguments: json!({}),
-    };
-    let answer = |id| Message {
-        tool_call_id: Some(id),
-        ..Message::text(Role::Tool, "ok")
-    };
-    let asking = Message {
-        content: None,
-        tool_calls: ids().map(call).collect(),
-        ..Message::text(Role::Assistant, "")
-    };
-    let mut messages = vec![Message::text(Role::User, "ok"), asking];
-    messages.extend(ids().map(answer));
-    Conversation {
-        messages,
-        ..Conversation::default()
-    }
 }
 
 /// Two names for how much to think: `OpenAI`'s, and the switch of Qwen3 and others. Left out where the

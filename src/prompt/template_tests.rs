@@ -332,7 +332,7 @@ fn mistral_v3_writes_tools_calls_and_results() {
 
 #[test]
 fn a_template_that_raises_names_its_reason_as_the_clients_mistake() {
-    let twice = talk(&[(Role::User, "Hi"), (Role::User, "Hi?")]);
+    let twice = talk(&[(Role::Assistant, "Hi"), (Role::User, "Hi?")]);
     let reason = "Conversation roles must alternate user/assistant/user/assistant/...";
     assert_eq!(
         render(GEMMA2, &twice),
@@ -594,4 +594,215 @@ fn large_conversations_stay_within_what_a_template_may_take() {
             );
         }
     }
+}
+
+/// The published template of DeepSeek-R1-Distill, shortened to what matters here.
+const R1: &str = "{% for message in messages %}{%- if message['role'] == 'user' %}{{ '<U>' + message['content'] }}\
+    {%- endif %}{%- if message['role'] == 'assistant' and message['content'] is none %}{%- for tool in \
+    message['tool_calls'] %}{{ '<A>' + tool['function']['name'] + '\\n' + tool['function']['arguments'] + '\\n' }}\
+    {%- endfor %}{%- endif %}{%- if message['role'] == 'assistant' and message['content'] is not none %}\
+    {{ '<A>' + message['content'] }}{%- endif %}{%- if message['role'] == 'tool' %}{{ '<T>' + message['content'] }}\
+    {%- endif %}{%- endfor %}";
+
+/// A turn of templates that differ in what they do with the arguments of a call.
+fn with_arguments(show: &str) -> String {
+    format!(
+        "{{% for m in messages %}}<{{{{ m.role }}}}>{{{{ m.content or '' }}}}{{% for c in m.tool_calls or [] %}}\
+         {{% set f = c.function %}}{{{{ f.name }}}} {show};{{% endfor %}}{{% endfor %}}"
+    )
+}
+
+#[test]
+fn arguments_are_text_where_a_template_joins_or_prints_them_and_an_object_elsewhere() {
+    let json = r#"{"article": "milk <3%>"}"#;
+    for show in [
+        "{{ f.arguments }}",
+        "{{ '' + f.arguments }}",
+        "{{ f.arguments | tojson }}",
+        "{{ f['arguments'] | trim }}",
+        "{{ f.arguments if f.arguments is string else f.arguments | tojson }}",
+        "{% if f.arguments is mapping %}{{ f.arguments | tojson }}{% else %}{{ f.arguments }}{% endif %}",
+        "{{ f.arguments | string }}",
+        "{{ ['', f.arguments] | join }}",
+    ] {
+        let text = render(&with_arguments(show), &with_tools()).expect("renders");
+        assert!(text.contains(&format!("price {json};")), "{show}: {text:?}");
+    }
+    for (show, expected) in [
+        (
+            "{% for k, v in f.arguments | items %}{{ k }}={{ v }}{% endfor %}",
+            "article=milk <3%>",
+        ),
+        (
+            "{% for k, v in f.arguments.items() %}{{ k }}={{ v }}{% endfor %}",
+            "article=milk <3%>",
+        ),
+        (
+            "{% for k in f.arguments %}{{ k }}={{ f.arguments[k] }}{% endfor %}",
+            "article=milk <3%>",
+        ),
+        (
+            "{% if f.arguments is string %}{{ f.arguments }}{% else %}{% for k, v in f.arguments | items %}\
+             <{{ k }}>{{ v }}{% endfor %}{% endif %}",
+            "<article>milk <3%>",
+        ),
+        (
+            "{{ f.arguments | tojson(indent=1) }}",
+            "{\n \"article\": \"milk <3%>\"\n}",
+        ),
+    ] {
+        let text = render(&with_arguments(show), &with_tools()).expect("renders");
+        assert!(
+            text.contains(&format!("price {expected};")),
+            "{show}: {text:?}"
+        );
+    }
+}
+
+#[test]
+fn calls_are_shown_by_templates_that_want_no_content_and_text() {
+    let expected = "<U>Milk?<A>price\n{\"article\": \"milk <3%>\"}\n<T>1.20";
+    assert_eq!(render(R1, &with_tools()).as_deref(), Ok(expected));
+    let mut both = with_tools();
+    both.messages[1].content = Some("Let me see.".into());
+    let expected = "<U>Milk?<A>Let me see.<A>price\n{\"article\": \"milk <3%>\"}\n<T>1.20";
+    assert_eq!(render(R1, &both).as_deref(), Ok(expected));
+    // Arguments that are no JSON are shown as they are.
+    let mut broken = with_tools();
+    broken.messages[1].tool_calls[0].arguments = json!("{\"article\": ");
+    assert!(
+        render(R1, &broken)
+            .expect("renders")
+            .contains("{\"article\": \n")
+    );
+}
+
+#[test]
+fn calls_are_looked_for_with_tools_where_a_template_shows_none_without() {
+    let source = "{% for m in messages %}{{ m.content }}{% if tools %}{% for c in m.tool_calls or [] %}\
+                  {{ c.function.name + c.function.arguments }}{% endfor %}{% endif %}{% endfor %}";
+    let text = render(source, &with_tools()).expect("renders");
+    assert!(
+        text.contains(r#"price{"article": "milk <3%>"}"#),
+        "{text:?}"
+    );
+}
+
+#[test]
+fn content_is_a_list_of_parts_where_a_template_reads_nothing_else() {
+    let source = "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}\
+                  {% endif %}{% endfor %};{% endfor %}";
+    let asked = talk(&[(Role::System, "a"), (Role::User, "b")]);
+    assert_eq!(render(source, &asked).as_deref(), Ok("a;b;"));
+}
+
+#[test]
+fn turns_that_a_template_refuses_or_leaves_out_are_merged() {
+    let user = |text: &str| format!("<start_of_turn>user\n{text}<end_of_turn>\n");
+    let open = "<start_of_turn>model\n";
+    // Gemma 2 has no system role and wants users and models to take turns.
+    let asked = talk(&[
+        (Role::System, "Be brief."),
+        (Role::User, "Hi"),
+        (Role::User, "Milk?"),
+    ]);
+    let expected = format!("<s>{}{open}", user("Be brief.\n\nHi\n\nMilk?"));
+    assert_eq!(render(GEMMA2, &asked).as_deref(), Ok(expected.as_str()));
+    let later = talk(&[
+        (Role::User, "Hi"),
+        (Role::Assistant, "Yes?"),
+        (Role::Developer, "Be brief."),
+        (Role::User, "Milk?"),
+    ]);
+    let expected = format!(
+        "<s>{}<start_of_turn>model\nYes?<end_of_turn>\n{}{open}",
+        user("Hi"),
+        user("Be brief.\n\nMilk?")
+    );
+    assert_eq!(render(GEMMA2, &later).as_deref(), Ok(expected.as_str()));
+    // One that knows two roles, and raises over nothing.
+    let silent = "{% for m in messages %}{% if m.role == 'user' %}U:{{ m.content }};{% elif m.role == 'assistant' %}\
+                  A:{{ m.content }};{% endif %}{% endfor %}";
+    let asked = talk(&[
+        (Role::System, "s"),
+        (Role::User, "a"),
+        (Role::User, "b"),
+        (Role::System, "t"),
+    ]);
+    assert_eq!(render(silent, &asked).as_deref(), Ok("U:s\n\na;U:b;U:t;"));
+}
+
+#[test]
+fn turns_stay_as_they_are_where_a_template_takes_them() {
+    let asked = talk(&[
+        (Role::System, "s"),
+        (Role::User, "a"),
+        (Role::User, "b"),
+        (Role::Assistant, "c"),
+        (Role::Assistant, "d"),
+        (Role::System, "t"),
+        (Role::User, "e"),
+    ]);
+    for source in [CHATML, KIOSK] {
+        let text = render(source, &asked).expect("renders");
+        for (role, said) in [
+            ("user", "b"),
+            ("assistant", "d"),
+            ("system", "t"),
+            ("user", "e"),
+        ] {
+            let turn = format!("<|im_start|>{role}\n{said}<|im_end|>");
+            assert!(text.contains(&turn), "{turn} is missing in {text}");
+        }
+    }
+}
+
+/// With these variables.
+fn with_kwargs(kwargs: serde_json::Value) -> Conversation {
+    Conversation {
+        template_kwargs: kwargs.as_object().expect("an object").clone(),
+        ..talk(&[(Role::User, "Hi")])
+    }
+}
+
+#[test]
+fn a_template_sees_the_variables_that_a_client_sets() {
+    let source = "{{ mode is defined }}{{ mode }}{{ list | join('+') }}{{ enable_thinking }}{{ messages | length }}";
+    assert_eq!(
+        render(source, &with_kwargs(json!({}))).as_deref(),
+        Ok("False1")
+    );
+    let set = json!({"mode": "low", "list": [1, 2], "enable_thinking": false, "messages": []});
+    assert_eq!(
+        render(source, &with_kwargs(set)).as_deref(),
+        Ok("Truelow1+2False1")
+    );
+    // What is said of one thing by name goes before what is said of all.
+    let mut both = with_kwargs(json!({"enable_thinking": true}));
+    both.effort = Some(super::Effort::None);
+    assert_eq!(
+        render("{{ enable_thinking }}{{ reasoning_effort }}", &both).as_deref(),
+        Ok("Truenone")
+    );
+    let thinking = render(QWEN3, &with_kwargs(json!({"enable_thinking": false}))).expect("renders");
+    assert!(
+        thinking.ends_with("<think>\n\n</think>\n\n"),
+        "{thinking:?}"
+    );
+}
+
+#[test]
+fn variables_that_a_template_runs_away_with_end_it_for_such_requests_only() {
+    let source = "{% set ns = namespace(s='ab') %}{% for i in range(n or 0) %}{% set ns.s = ns.s ~ ns.s %}\
+                  {% endfor %}{{ messages[0].content }}";
+    let template = ChatTemplate::compile(source, "", "").expect("a template");
+    let few = with_kwargs(json!({"n": 1}));
+    assert_eq!(template.render(&few).as_deref(), Ok("Hi"));
+    assert!(template.render(&with_kwargs(json!({"n": 60}))).is_err());
+    let error = template.render(&few).expect_err("given up");
+    assert!(error.to_string().contains("more memory"), "{error}");
+    assert_eq!(
+        template.render(&with_kwargs(json!({}))).as_deref(),
+        Ok("Hi")
+    );
 }

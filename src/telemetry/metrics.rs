@@ -221,12 +221,12 @@ impl Metrics {
             )?,
             prompt_tokens: table.counters(
                 "prompt_tokens_total",
-                "Tokens of the prompts of requests that the engine took up.",
+                "Tokens of the prompts that the engine took up, once for each answer: n times where a request wants n.",
                 &["model"],
             )?,
             prompt_tokens_cached: table.counters(
                 "prompt_tokens_cached_total",
-                "Tokens of prompts that were in the KV cache already, computed for another request.",
+                "Tokens of prompts that were in the KV cache already, computed for another answer.",
                 &["model"],
             )?,
             prefix_queries: table.counters(

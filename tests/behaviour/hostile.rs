@@ -68,6 +68,57 @@ fn a_client_that_leaves_is_noticed_whatever_it_sent_behind_its_request() {
     }
 }
 
+/// Everything that comes for a request of a client that closes its side behind it.
+fn answer_to_half_closed(gateway: &Gateway, version: &str, body: &str) -> String {
+    let mut stream = gateway.connect();
+    let request = format!(
+        "POST /v1/chat/completions HTTP/{version}\r\nhost: edgellm\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    stream.shutdown(std::net::Shutdown::Write).expect("closed");
+    let mut answer = String::new();
+    // A connection that is cut may also be reset.
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn a_client_that_closes_only_its_own_side_gets_its_answer() {
+    let gateway = Gateway::start();
+    for (tokens, stream) in [(3, false), (3, true), (1900, false), (1900, true)] {
+        let mut body = long_answer(tokens);
+        body["stream"] = json!(stream);
+        let answer = answer_to_half_closed(&gateway, "1.1", &body.to_string());
+        let whole = answer.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n");
+        assert!(whole.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(whole.contains("\"finish_reason\":\"length\""), "{answer}");
+    }
+    assert_eq!(gateway.metric("edgellm_requests_cancelled_total"), "0");
+    let refused = answer_to_half_closed(&gateway, "1.1", "{");
+    assert!(refused.contains(" 400 Bad Request\r\n"), "{refused}");
+    // HTTP/1.0 has no way to ask whether anybody is there.
+    let cut = answer_to_half_closed(&gateway, "1.0", &long_answer(1900).to_string());
+    assert_eq!(cut, "");
+}
+
+#[test]
+fn a_client_that_closes_its_own_side_and_then_leaves_frees_its_place() {
+    let gateway = Gateway::start();
+    let mut body = long_answer(1900);
+    body["n"] = json!(8);
+    let stream = gateway.send("POST", "/v1/chat/completions", &body.to_string());
+    stream.shutdown(std::net::Shutdown::Write).expect("closed");
+    eventually("running", || {
+        gateway.metric("edgellm_requests_running") != "0"
+    });
+    drop(stream);
+    eventually("cancelled", || {
+        gateway.metric("edgellm_requests_cancelled_total") == "1"
+    });
+}
+
 #[test]
 fn a_client_that_never_reads_is_cut_off() {
     let gateway = Gateway::with_env(&[

@@ -7,15 +7,15 @@ use crate::api::error::ApiError;
 use crate::api::generation::Spent;
 use crate::api::logprobs::Found;
 use crate::api::tools::{Calls, are_whole};
-use crate::api::usage::Usage;
+use crate::api::usage::{ChunkUsage, Usage};
 use crate::engine::Pieces;
 use crate::prompt::{OutputParser, Part, Piece};
 use crate::sampling;
 use crate::scheduler::{FinishReason, Finished, Text};
 
 use super::reply::{
-    Call, CallDelta, Chunk, ChunkChoice, ChunkUsage, Completion, Delta, Function, FunctionDelta,
-    Header, Logprobs, Message, WholeChoice,
+    Call, CallDelta, Chunk, ChunkChoice, Completion, Delta, Function, FunctionDelta, Header,
+    Logprobs, Message, WholeChoice,
 };
 use super::validate::Output;
 
@@ -120,11 +120,7 @@ impl Answer {
                 logprobs: logprobs.map(|tokens| self.logprobs(tokens)),
                 finish_reason,
             }],
-            usage: if self.output.usage_chunk {
-                ChunkUsage::Later(())
-            } else {
-                ChunkUsage::Absent
-            },
+            usage: ChunkUsage::before_the_last(self.output.usage_chunk),
         }))
     }
 }

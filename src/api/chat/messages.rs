@@ -195,10 +195,13 @@ fn message(
         tool_call(&param, call, arguments)
     });
     let tool_calls: Vec<ToolCall> = tool_calls.collect::<Result<_, _>>()?;
+    let may_refuse = message.role == wire::Role::Assistant;
     let content = message
         .content
-        .map(|content| text(param, content))
-        .transpose()?;
+        .map(|content| text(param, content, may_refuse))
+        .transpose()?
+        // What a model said instead of an answer, as its client got it.
+        .or(message.refusal.filter(|_| may_refuse));
     let may_be_empty = message.role == wire::Role::Assistant && !tool_calls.is_empty();
     if content.is_none() && !may_be_empty {
         return Err(ApiError::invalid(
@@ -235,11 +238,12 @@ pub(super) fn prediction(prediction: wire::Prediction) -> Result<String, ApiErro
             format!("`{}` is not supported; use `content`", prediction.kind),
         ));
     }
-    text("prediction", prediction.content)
+    text("prediction", prediction.content, false)
 }
 
-/// Text parts follow each other with nothing between them.
-fn text(param: &str, content: wire::Content) -> Result<String, ApiError> {
+/// Text parts follow each other with nothing between them. What a model refused in is text, too, where
+/// `may_refuse` says that it is a model's.
+fn text(param: &str, content: wire::Content, may_refuse: bool) -> Result<String, ApiError> {
     let parts = match content {
         wire::Content::Text(text) => return Ok(text),
         wire::Content::Parts(parts) => parts,
@@ -252,20 +256,22 @@ fn text(param: &str, content: wire::Content) -> Result<String, ApiError> {
     let mut all = String::new();
     for (index, part) in parts.into_iter().enumerate() {
         let param = format!("{param}.content[{index}]");
-        if part.kind != "text" {
-            return Err(ApiError::unsupported(
-                format!("{param}.type"),
-                format!(
-                    "`{}` is not supported: this model reads text only",
-                    part.kind
-                ),
-            ));
-        }
-        let text = part.text.ok_or_else(|| {
-            ApiError::invalid(
-                format!("{param}.text"),
-                format!("`{param}.text` is missing"),
-            )
+        let (key, text) = match part.kind.as_str() {
+            "text" => ("text", part.text),
+            "refusal" if may_refuse => ("refusal", part.refusal),
+            "refusal" => {
+                let message = "`refusal` is a part of assistant messages only; use `text`";
+                return Err(ApiError::invalid(format!("{param}.type"), message));
+            }
+            kind => {
+                let why = format!("`{kind}` is not supported: this model reads text only");
+                return Err(ApiError::unsupported(format!("{param}.type"), why));
+            }
+        };
+        let text = text.ok_or_else(|| {
+            let param = format!("{param}.{key}");
+            let message = format!("`{param}` is missing");
+            ApiError::invalid(param, message)
         })?;
         all.push_str(&text);
     }

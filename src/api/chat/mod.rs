@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::clock::unix_seconds;
 use crate::engine::{Pieces, Token};
@@ -29,6 +29,7 @@ use super::generation::Record;
 use super::models::find_model;
 use super::resume::{Entrance, enter};
 use super::state::AppState;
+use super::template_kwargs::template_kwargs;
 use super::tools::{Calls, Tools};
 use answer::Answer;
 use reply::Header;
@@ -140,14 +141,16 @@ pub(super) fn shown(tools: Vec<Tool>) -> Result<Vec<Value>, ApiError> {
     Ok(Tools::new(messages::tools(tools)?, None, None, None)?.shown)
 }
 
-/// The same with messages.
+/// The same with messages and variables of the template.
 pub(super) fn conversation(
     messages: Vec<Message>,
     tools: Vec<Tool>,
+    kwargs: Option<Map<String, Value>>,
 ) -> Result<Conversation, ApiError> {
     Ok(Conversation {
         tools: shown(tools)?,
         messages: messages::messages(messages)?,
+        template_kwargs: template_kwargs(kwargs)?,
         ..Conversation::default()
     })
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::api::description::among;
 use crate::api::logprobs::{Found, TokenLogprob};
-use crate::api::usage::Usage;
+use crate::api::usage::{ChunkUsage, Usage};
 use crate::scheduler::Class;
 
 const FINISH_REASONS: [&str; 3] = ["stop", "length", "tool_calls"];
@@ -102,24 +102,6 @@ pub(super) struct Chunk<'a> {
     pub(super) choices: Vec<ChunkChoice>,
     #[serde(skip_serializing_if = "ChunkUsage::is_absent")]
     pub(super) usage: ChunkUsage,
-}
-
-/// The usage of a stream's chunk.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub(super) enum ChunkUsage {
-    /// None was asked for.
-    Absent,
-    /// It comes with the last chunk: null.
-    Later(()),
-    /// Here it is.
-    Now(Usage),
-}
-
-impl ChunkUsage {
-    fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent)
-    }
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

@@ -7,6 +7,8 @@ use crate::api::decoding::{
     effort, rivals, stop_tokens, stops, streams,
 };
 use crate::api::error::ApiError;
+use crate::api::structured;
+use crate::api::template_kwargs::template_kwargs;
 use crate::api::tools::{self, Calls, Tools};
 use crate::grammar::Schema;
 use crate::prompt::Conversation;
@@ -56,7 +58,18 @@ impl TryFrom<wire::ChatRequest> for Chat {
                 .transpose()?,
         };
         let format = request.response_format.as_ref().map(format);
-        let format = format.transpose()?.flatten();
+        let asked = structured::Asked {
+            structured_outputs: request.structured_outputs,
+            guided_json: request.guided_json,
+            json_schema: request.json_schema,
+            others: [
+                ("guided_regex", request.guided_regex),
+                ("guided_choice", request.guided_choice),
+                ("guided_grammar", request.guided_grammar),
+                ("grammar", request.grammar),
+            ],
+        };
+        let format = asked.schema(format.transpose()?.flatten())?;
         let tools = Tools::new(
             offered(request.tools.unwrap_or_default())?,
             request.tool_choice.map(choice).transpose()?,
@@ -73,6 +86,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
                     .as_deref()
                     .map(|name| effort("reasoning_effort", name))
                     .transpose()?,
+                template_kwargs: template_kwargs(request.chat_template_kwargs)?,
             },
             decoding: Decoding {
                 max_tokens,
@@ -127,6 +141,16 @@ fn logprobs(wanted: Option<bool>, top: Option<i64>) -> Result<Option<usize>, Api
 }
 
 fn format(format: &wire::ResponseFormat) -> Result<Option<Schema>, ApiError> {
+    const OLDER: &str = "response_format.schema";
+    if let Some(schema) = &format.schema {
+        let is_json = matches!(format.kind.as_str(), "json_object" | "json_schema");
+        if is_json && format.json_schema.is_none() {
+            return structured::read(OLDER, schema.clone()).map(Some);
+        }
+        let message =
+            format!("`{OLDER}` is for a type of JSON without a `json_schema`: leave one out");
+        return Err(ApiError::invalid(OLDER, message));
+    }
     let schema = format.json_schema.as_ref().map(|schema| {
         let strict = schema.strict.unwrap_or(false);
         (schema.name.as_str(), schema.schema.clone(), strict)

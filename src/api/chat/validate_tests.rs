@@ -51,7 +51,9 @@ fn numbers_out_of_range_are_refused_by_name() {
         ("metadata", json!({"a": 1})),
         ("stop", json!("")),
         ("service_tier", json!("scale")),
-        ("stop", json!(["a", "b", "c", "d", "e"])),
+        ("stop", json!(vec!["a"; 65])),
+        ("stop", json!("a".repeat(1025))),
+        ("stop", json!(vec!["a".repeat(1024); 5])),
         ("messages", json!([])),
     ] {
         let mut extra = Map::new();
@@ -254,4 +256,116 @@ fn a_tool_can_be_named_and_its_schema_is_checked() {
     }});
     let chat = with(json!({"tools": [tool(false)], "tool_choice": allowed})).expect("valid");
     assert!(matches!(chat.decoding.form, Form::Calls { .. }));
+}
+
+#[test]
+fn what_an_assistant_refused_comes_back_as_its_text() {
+    let user = json!({"role": "user", "content": "hi"});
+    let part = json!({"type": "refusal", "refusal": "No."});
+    let text = json!({"type": "text", "text": "Well. "});
+    for (said, expected) in [
+        (json!({"content": [part]}), "No."),
+        (json!({"content": [text, part]}), "Well. No."),
+        (json!({"content": null, "refusal": "No."}), "No."),
+        (json!({"refusal": "No."}), "No."),
+        (json!({"content": "Well.", "refusal": null}), "Well."),
+    ] {
+        let mut message = said;
+        message["role"] = json!("assistant");
+        let chat = chat(json!({"messages": [user, message, user]})).expect("accepted");
+        assert_eq!(
+            chat.conversation.messages[1].content.as_deref(),
+            Some(expected)
+        );
+    }
+    for (param, message) in [
+        (
+            "messages[0].content[0].type",
+            json!({"role": "user", "content": [part]}),
+        ),
+        (
+            "messages[0].content[0].refusal",
+            json!({"role": "assistant", "content": [{"type": "refusal"}]}),
+        ),
+        (
+            "messages[0].content",
+            json!({"role": "user", "refusal": "No."}),
+        ),
+        (
+            "messages[0].content",
+            json!({"role": "assistant", "content": null}),
+        ),
+    ] {
+        let error = chat(json!({"messages": [message]})).expect_err("refused");
+        assert_eq!(error.body()["error"]["param"], param);
+    }
+}
+
+#[test]
+fn a_schema_may_stand_where_llama_cpp_and_vllm_have_it() {
+    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
+    for asked in [
+        json!({"response_format": {"type": "json_object", "schema": schema}}),
+        json!({"response_format": {"type": "json_schema", "schema": schema}}),
+        json!({"structured_outputs": {"json": schema}}),
+        json!({"structured_outputs": {"json_object": true}}),
+        json!({"guided_json": schema}),
+        json!({"guided_json": schema.to_string()}),
+        json!({"json_schema": schema}),
+    ] {
+        let chat = with(asked.clone()).expect("accepted");
+        assert!(matches!(chat.decoding.form, Form::Json(_)), "{asked}");
+    }
+    let bad = json!(5);
+    for (param, asked) in [
+        (
+            "response_format.schema",
+            json!({"response_format": {"type": "json_object", "schema": bad}}),
+        ),
+        (
+            "response_format.schema",
+            json!({"response_format": {"type": "text", "schema": schema}}),
+        ),
+        ("guided_json", json!({"guided_json": bad})),
+        (
+            "guided_json",
+            json!({"guided_json": schema, "response_format": {"type": "json_object"}}),
+        ),
+        (
+            "structured_outputs.regex",
+            json!({"structured_outputs": {"regex": "a+"}}),
+        ),
+        ("guided_choice", json!({"guided_choice": ["a", "b"]})),
+        ("guided_regex", json!({"guided_regex": "a"})),
+        ("grammar", json!({"grammar": "root ::= \"a\""})),
+    ] {
+        assert!(refused(asked.clone()).0.starts_with(param), "{asked}");
+    }
+}
+
+#[test]
+fn variables_of_the_template_are_taken_and_other_templates_refused() {
+    let chat = with(json!({"chat_template_kwargs": {"enable_thinking": false}})).expect("accepted");
+    assert_eq!(
+        chat.conversation.template_kwargs["enable_thinking"],
+        json!(false)
+    );
+    for (param, asked) in [
+        (
+            "chat_template_kwargs.messages",
+            json!({"chat_template_kwargs": {"messages": []}}),
+        ),
+        ("chat_template", json!({"chat_template": "{{ messages }}"})),
+        ("documents", json!({"documents": []})),
+        (
+            "continue_final_message",
+            json!({"continue_final_message": true}),
+        ),
+        (
+            "add_generation_prompt",
+            json!({"add_generation_prompt": false}),
+        ),
+    ] {
+        assert_eq!(refused(asked).0, param);
+    }
 }

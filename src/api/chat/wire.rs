@@ -7,13 +7,15 @@ use serde_json::{Map, Value};
 
 use crate::api::body::{Wire, only_objects};
 use crate::api::bounds::{
-    CHOICES, LEAST_TOKENS, LEAST_TOP_K, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME, MOST_TOKENS,
-    MOST_TOOLS, PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
+    CHOICES, LEAST_TOKENS, LEAST_TOP_K, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
+    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOKENS, MOST_TOOLS, PENALTY,
+    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
 };
 use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
     ChatModel, LogitBias, Metadata, Refused, among, at_least, each, only_in_streams, within,
 };
+use crate::api::structured::StructuredOutputs;
 use crate::api::tools::{FORMATS, MODES, NAME};
 use crate::prompt::Effort;
 
@@ -105,6 +107,20 @@ pub(in crate::api) struct ChatRequest {
     #[schemars(length(max = MOST_TOKENS), transform = each(within(TOKEN)))]
     pub(super) stop_token_ids: Option<Vec<i64>>,
 
+    /// Further variables of the chat template, as in vLLM and llama.cpp, such as
+    /// `{"enable_thinking": false}`; those that it does not know do nothing. Not OpenAI's.
+    #[schemars(extend(
+        "maxProperties" = MOST_TEMPLATE_KWARGS,
+        "propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength": LONGEST_TEMPLATE_KWARG_NAME},
+    ))]
+    pub(super) chat_template_kwargs: Option<Map<String, Value>>,
+    /// A JSON schema of the answer or any JSON object, as in vLLM. Not OpenAI's.
+    pub(super) structured_outputs: Option<StructuredOutputs>,
+    /// A JSON schema of the answer, or one in a string: vLLM's older name. Not OpenAI's.
+    pub(super) guided_json: Option<Value>,
+    /// A JSON schema of the answer: llama.cpp's name. Not OpenAI's.
+    pub(super) json_schema: Option<Value>,
+
     // Known, and refused where they ask for what is not built. Named one by one, so that
     // what a client sends under other names is skipped and never kept.
     /// Refused as true: chat completions are not kept.
@@ -128,6 +144,29 @@ pub(in crate::api) struct ChatRequest {
     /// Refused: there is no web here.
     #[schemars(with = "Option<Refused>")]
     pub(super) web_search_options: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_regex: Option<Value>,
+    /// Refused; use `guided_json` with an `enum`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_choice: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_grammar: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) grammar: Option<Value>,
+    /// Refused: the template of the model's file is used.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) chat_template: Option<Value>,
+    /// Refused: put them into a message.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) documents: Option<Value>,
+    /// Refused as true: an answer is always a turn of its own.
+    #[schemars(transform = among([false]))]
+    pub(super) continue_final_message: Option<bool>,
+    /// Refused as false: an answer is always a turn of its own.
+    pub(super) add_generation_prompt: Option<bool>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -150,6 +189,9 @@ pub(super) struct ResponseFormat {
     pub(super) kind: String,
     /// Needed where the type says so.
     pub(super) json_schema: Option<JsonSchemaFormat>,
+    /// A JSON schema, for either type of JSON: llama.cpp's older form. Not OpenAI's.
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub(super) schema: Option<Value>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -230,14 +272,22 @@ pub(super) struct Named {
                 "properties": {"role": {"const": "assistant"}, "tool_calls": {"type": "array", "minItems": 1}},
                 "required": ["role", "tool_calls"],
             },
-            "else": {"properties": {"content": {"type": ["string", "array"]}}, "required": ["content"]},
+            "else": {"anyOf": [
+                {"properties": {"content": {"type": ["string", "array"]}}, "required": ["content"]},
+                {
+                    "properties": {"role": {"const": "assistant"}, "refusal": {"type": "string"}},
+                    "required": ["refusal"],
+                },
+            ]},
         },
     ])
 )]
 pub(in crate::api) struct Message {
     pub(super) role: Role,
-    /// Only an assistant that calls tools may do without.
+    /// Only an assistant that calls tools or refuses may do without.
     pub(super) content: Option<Content>,
+    /// What an assistant said instead of an answer.
+    pub(super) refusal: Option<String>,
     pub(super) name: Option<String>,
     pub(super) tool_calls: Option<Vec<ToolCall>>,
     /// The call that a tool answers.
@@ -284,14 +334,20 @@ pub(super) enum Content {
 #[schemars(!remote)]
 #[schemars(
     rename = "ContentPart",
-    description = "Images, sounds and files are refused: models here read text only."
+    description = "Images, sounds and files are refused: models here read text only.",
+    extend("oneOf" = [
+        {"properties": {"type": {"const": "text"}, "text": {"type": "string"}}, "required": ["text"]},
+        {"properties": {"type": {"const": "refusal"}, "refusal": {"type": "string"}}, "required": ["refusal"]},
+    ])
 )]
 pub(super) struct Part {
     #[serde(rename = "type")]
-    #[schemars(transform = among(["text"]))]
+    #[schemars(transform = among(["text", "refusal"]))]
     pub(super) kind: String,
-    #[schemars(required)]
+    /// Of a part of type `text`.
     pub(super) text: Option<String>,
+    /// Of a part of type `refusal`, which assistant messages may have.
+    pub(super) refusal: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

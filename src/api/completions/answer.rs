@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-
 use crate::api::delivery::{Frame, Telling, json_text};
 use crate::api::error::ApiError;
 use crate::api::generate::Started;
 use crate::api::generation::Spent;
-use crate::api::usage::Usage;
+use crate::api::usage::{ChunkUsage, Usage};
 use crate::clock::unix_seconds;
-use crate::engine::{Pieces, Token};
+use crate::engine::{Control, Model, Pieces, Token};
 use crate::sampling;
 use crate::scheduler::{FinishReason, Finished, Text};
 
+use super::logprobs::{Place, add};
 use super::validate::Output;
 use super::wire::{Body, Choice, Logprobs};
 
@@ -24,12 +23,12 @@ pub(super) struct Answer {
     model: String,
     fingerprint: String,
     output: Output,
-    pieces: Arc<dyn Pieces>,
+    loaded: Arc<Model>,
     /// Those that are echoed.
     prompts: Vec<Arc<[Token]>>,
     choices: Vec<Choice>,
-    /// Characters of each choice so far.
-    lengths: Vec<usize>,
+    /// Where the next token of each choice stands.
+    places: Vec<Place>,
 }
 
 impl Answer {
@@ -55,15 +54,14 @@ impl Answer {
                 Vec::new()
             },
             output,
-            pieces: Arc::clone(&loaded.model) as _,
+            loaded: Arc::clone(&loaded.model),
             choices: (0..count).map(choice).collect(),
-            lengths: vec![0; count],
+            places: vec![Place::default(); count],
         }
     }
 
     /// More text of choice `index`, kept or sent.
     fn say(&mut self, index: usize, text: &str, logprobs: Option<Logprobs>) -> Vec<Frame> {
-        self.lengths[index] += text.chars().count();
         if self.output.stream {
             return vec![self.chunk(index, text.to_owned(), logprobs, None)];
         }
@@ -83,25 +81,12 @@ impl Answer {
         self.prompts.get(index / self.output.choices).cloned()
     }
 
-    fn written(&self, tokens: &[Token]) -> String {
-        let pieces = tokens.iter().map(|token| self.pieces.piece(*token));
-        String::from_utf8_lossy(&pieces.collect::<Vec<_>>().concat()).into_owned()
-    }
-
-    fn logprobs(&self, tokens: &[sampling::Logprobs], mut offset: usize) -> Logprobs {
+    fn logprobs(&mut self, index: usize, tokens: &[sampling::Logprobs]) -> Logprobs {
         let mut found = Logprobs::default();
         for token in tokens {
-            let text = self.written(&[token.token]);
-            found.text_offset.push(offset);
-            offset += text.chars().count();
-            found.tokens.push(text);
-            // JSON has no infinity.
-            let finite = |logprob: f32| logprob.max(-9999.0);
-            found.token_logprobs.push(Some(finite(token.logprob)));
-            let top = token.top.iter();
-            let top =
-                top.map(|(token, logprob)| (self.written(&[*token]), json!(finite(*logprob))));
-            found.top_logprobs.push(Some(top.collect()));
+            let piece = self.loaded.piece(token.token);
+            let place = self.places[index].pass(piece);
+            add(&mut found, place, piece, Some(token), &self.loaded);
         }
         found
     }
@@ -119,10 +104,11 @@ impl Answer {
             logprobs,
             finish_reason,
         };
-        Frame::Data(self.body(vec![choice], None))
+        let usage = ChunkUsage::before_the_last(self.output.usage_chunk);
+        Frame::Data(self.body(vec![choice], usage))
     }
 
-    fn body(&self, choices: Vec<Choice>, usage: Option<Usage>) -> String {
+    fn body(&self, choices: Vec<Choice>, usage: ChunkUsage) -> String {
         json_text(&Body {
             id: &self.id,
             object: "text_completion",
@@ -142,7 +128,10 @@ impl Telling for Answer {
         }
         (0..self.choices.len())
             .filter_map(|index| {
-                let text = self.written(&self.echo(index)?);
+                let pieces = self
+                    .loaded
+                    .text_pieces(&self.echo(index)?, Control::LeftOut);
+                let text = String::from_utf8_lossy(&pieces.concat()).into_owned();
                 Some(self.say(index, &text, None))
             })
             .flatten()
@@ -153,22 +142,22 @@ impl Telling for Answer {
         let Some(prompt) = self.echo(index) else {
             return Vec::new();
         };
-        let first = self.written(&prompt[..1]);
-        let mut all = self.logprobs(logprobs, first.chars().count());
-        all.text_offset.insert(0, 0);
-        all.tokens.insert(0, first);
-        all.token_logprobs.insert(0, None);
-        all.top_logprobs.insert(0, None);
-        let text = self.written(&prompt);
+        let pieces = self.loaded.text_pieces(&prompt, Control::LeftOut);
+        let mut all = Logprobs::default();
+        // Before the first there is nothing that it could be likely after.
+        let likelihoods = [None].into_iter().chain(logprobs.iter().map(Some));
+        for (piece, likelihood) in pieces.iter().zip(likelihoods) {
+            let place = self.places[index].pass(piece);
+            add(&mut all, place, piece, likelihood, &self.loaded);
+        }
+        self.places[index].end();
+        let text = String::from_utf8_lossy(&pieces.concat()).into_owned();
         self.say(index, &text, Some(all))
     }
 
     fn text(&mut self, index: usize, text: &Text) -> Vec<Frame> {
-        let before = self.lengths[index];
-        let logprobs = self
-            .output
-            .logprobs
-            .then(|| self.logprobs(&text.logprobs, before));
+        let wanted = self.output.logprobs;
+        let logprobs = wanted.then(|| self.logprobs(index, &text.logprobs));
         self.say(index, &text.text, logprobs)
     }
 
@@ -187,8 +176,8 @@ impl Telling for Answer {
 
     fn close(&mut self, spent: Spent) -> Vec<Frame> {
         let usage = self.output.usage_chunk.then(|| {
-            let usage = Usage::new(spent, 0);
-            Frame::Data(self.body(Vec::new(), Some(usage)))
+            let usage = ChunkUsage::Now(Usage::new(spent, 0));
+            Frame::Data(self.body(Vec::new(), usage))
         });
         usage.into_iter().chain([Frame::done()]).collect()
     }
@@ -206,6 +195,6 @@ impl Telling for Answer {
 
     fn whole(mut self, spent: Spent) -> String {
         let choices = std::mem::take(&mut self.choices);
-        self.body(choices, Some(Usage::new(spent, 0)))
+        self.body(choices, ChunkUsage::Now(Usage::new(spent, 0)))
     }
 }

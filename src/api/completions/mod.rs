@@ -1,6 +1,7 @@
 //! `POST /v1/completions`: text goes on, without a chat template.
 
 mod answer;
+mod logprobs;
 mod validate;
 mod wire;
 

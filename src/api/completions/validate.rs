@@ -7,6 +7,7 @@ use crate::api::decoding::{
 };
 use crate::api::error::ApiError;
 use crate::api::generate::{Input, Order};
+use crate::api::structured;
 use crate::engine::Token;
 
 use super::wire::{self, Prompt};
@@ -43,6 +44,10 @@ impl TryFrom<wire::CompletionRequest> for Completion {
             let why = "is not supported: models are asked to go on, not to fill in";
             return Err(ApiError::unsupported("suffix", why));
         }
+        if request.response_format.is_some() {
+            let why = "is of chat completions; use `structured_outputs` with `json`";
+            return Err(ApiError::unsupported("response_format", why));
+        }
         check_hints(request.user.as_deref(), None, None)?;
         let choices = Choices::new(request.n)?;
         let best_of = request.best_of.map(|best| at_least("best_of", best, 1));
@@ -72,6 +77,17 @@ impl TryFrom<wire::CompletionRequest> for Completion {
             seed: request.seed,
         })?;
         let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS);
+        let asked = structured::Asked {
+            structured_outputs: request.structured_outputs,
+            guided_json: request.guided_json,
+            json_schema: request.json_schema,
+            others: [
+                ("guided_regex", request.guided_regex),
+                ("guided_choice", request.guided_choice),
+                ("guided_grammar", request.guided_grammar),
+                ("grammar", request.grammar),
+            ],
+        };
         Ok(Self {
             model: request.model,
             order: Order {
@@ -87,7 +103,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
                     choices,
                     logprobs,
                     prompt_logprobs: logprobs.filter(|_| echo),
-                    form: Form::Free,
+                    form: asked.schema(None)?.map_or(Form::Free, Form::Json),
                 },
                 may_shorten: false,
             },
@@ -105,7 +121,9 @@ impl TryFrom<wire::CompletionRequest> for Completion {
     }
 }
 
-fn inputs(prompt: Prompt) -> Result<Vec<Input>, ApiError> {
+fn inputs(prompt: Option<Prompt>) -> Result<Vec<Input>, ApiError> {
+    // OpenAI: "the model will generate as if from the beginning of a new document".
+    let prompt = prompt.unwrap_or_else(|| Prompt::Text(String::new()));
     let inputs: Vec<Input> = match prompt {
         Prompt::Text(text) => vec![Input::Text(text)],
         Prompt::Texts(texts) => texts.into_iter().map(Input::Text).collect(),
@@ -152,6 +170,10 @@ mod tests {
             assert_eq!(completion.order.inputs.len(), count);
             assert_eq!(completion.order.decoding.max_tokens, Some(16));
         }
+        for nothing in [json!({}), json!({"prompt": null}), json!({"prompt": ""})] {
+            let completion = read(nothing).expect("valid");
+            assert!(matches!(&completion.order.inputs[..], [Input::Text(text)] if text.is_empty()));
+        }
         assert!(read(json!({"prompt": []})).is_err());
         assert!(read(json!({"prompt": [-1]})).is_err());
     }
@@ -163,6 +185,11 @@ mod tests {
             ("best_of", json!({"best_of": 3})),
             ("logprobs", json!({"logprobs": 6})),
             ("n", json!({"n": 0})),
+            (
+                "response_format",
+                json!({"response_format": {"type": "json_object"}}),
+            ),
+            ("guided_regex", json!({"guided_regex": "a"})),
         ] {
             let mut body = json!({"prompt": "a"});
             let extra = extra.as_object().expect("an object").clone();

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::api::body::{Wire, only_objects};
@@ -14,9 +14,10 @@ use crate::api::bounds::{
 };
 use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
-    ChatModel, LogitBias, among, at_least, each, only_in_streams, within,
+    ChatModel, LogitBias, Refused, among, at_least, each, only_in_streams, within,
 };
-use crate::api::usage::Usage;
+use crate::api::structured::StructuredOutputs;
+use crate::api::usage::ChunkUsage;
 use crate::api::values::Counted;
 
 /// Numbers are wide here, so that a value out of range is refused in words rather than by type.
@@ -27,7 +28,8 @@ use crate::api::values::Counted;
 pub(in crate::api) struct CompletionRequest {
     #[schemars(with = "Option<ChatModel>")]
     pub(super) model: Option<String>,
-    pub(super) prompt: Prompt,
+    /// Where there is none, or an empty one, the model begins a new text.
+    pub(super) prompt: Option<Prompt>,
     /// Whether the answer comes as server-sent events.
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
@@ -83,6 +85,27 @@ pub(in crate::api) struct CompletionRequest {
     pub(super) stop_token_ids: Option<Vec<i64>>,
     #[schemars(transform = among(TIERS.map(|(name, _)| name)))]
     pub(super) service_tier: Option<String>,
+    /// A JSON schema of the answer or any JSON object, as in vLLM. Not OpenAI's.
+    pub(super) structured_outputs: Option<StructuredOutputs>,
+    /// A JSON schema of the answer, or one in a string: vLLM's older name. Not OpenAI's.
+    pub(super) guided_json: Option<Value>,
+    /// A JSON schema of the answer: llama.cpp's name. Not OpenAI's.
+    pub(super) json_schema: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_regex: Option<Value>,
+    /// Refused; use `guided_json` with an `enum`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_choice: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_grammar: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) grammar: Option<Value>,
+    /// Refused: of chat completions; use `structured_outputs`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) response_format: Option<Value>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -128,8 +151,8 @@ pub(super) struct Body<'a> {
     pub(super) model: &'a str,
     pub(super) system_fingerprint: &'a str,
     pub(super) choices: Vec<Choice>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) usage: Option<Usage>,
+    #[serde(skip_serializing_if = "ChunkUsage::is_absent")]
+    pub(super) usage: ChunkUsage,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -148,13 +171,25 @@ pub(super) struct Choice {
 #[schemars(rename = "CompletionLogprobs")]
 #[allow(clippy::struct_field_names)] // OpenAI's
 pub(super) struct Logprobs {
+    /// Texts; `bytes:` and the bytes of what is no whole text.
     pub(super) tokens: Vec<String>,
     /// None for a prompt's first token, before which there is nothing.
     pub(super) token_logprobs: Vec<Option<f32>>,
-    #[schemars(with = "Vec<Option<HashMap<String, f32>>>")]
-    pub(super) top_logprobs: Vec<Option<Map<String, Value>>>,
-    /// Characters before the token.
+    /// The likeliest tokens and, always, the one that was chosen.
+    pub(super) top_logprobs: Vec<Option<Rivals>>,
+    /// Characters (code points) before the token.
     pub(super) text_offset: Vec<usize>,
+}
+
+/// Names of tokens, no two alike, and how likely each was.
+#[derive(Debug, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct Rivals(#[schemars(with = "HashMap<String, f32>")] pub(super) Vec<(String, f32)>);
+
+impl Serialize for Rivals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, logprob)| (name, logprob)))
+    }
 }
 
 impl Wire for CompletionRequest {

@@ -117,6 +117,7 @@ pub(super) async fn create(
             messages,
             tools: asked.tools,
             effort: asked.effort,
+            template_kwargs: asked.template_kwargs,
         })],
         decoding: asked.decoding,
         may_shorten: asked.may_shorten,

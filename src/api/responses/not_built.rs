@@ -71,6 +71,16 @@ pub(super) fn refuse(request: &wire::ResponseRequest) -> Result<(), ApiError> {
             "is of chat completions; use `text.format`",
         ),
         (
+            "structured_outputs",
+            request.structured_outputs.is_some(),
+            "is of chat completions; use `text.format`",
+        ),
+        (
+            "guided_json",
+            request.guided_json.is_some(),
+            "is of chat completions; use `text.format`",
+        ),
+        (
             "reasoning_effort",
             request.reasoning_effort.is_some(),
             "is of chat completions; use `reasoning.effort`",

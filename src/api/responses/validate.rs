@@ -1,7 +1,7 @@
 //! From what a client wrote to what the other rooms work with: every range checked, every parameter
 //! that cannot be honoured refused by name.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::api::body::understand;
 use crate::api::bounds::{LEAST_TOKENS, LONGEST_DESCRIPTION};
@@ -10,6 +10,7 @@ use crate::api::decoding::{
     effort, no_longer, rivals, short, stop_tokens, stops, streams,
 };
 use crate::api::error::ApiError;
+use crate::api::template_kwargs::template_kwargs;
 use crate::api::tools::{self, Calls, Tools};
 use crate::grammar::Schema;
 use crate::prompt::Effort;
@@ -29,6 +30,7 @@ pub(super) struct Asked {
     /// What the model is shown of the tools.
     pub(super) tools: Vec<Value>,
     pub(super) effort: Option<Effort>,
+    pub(super) template_kwargs: Map<String, Value>,
     pub(super) decoding: Decoding,
     /// Whether the oldest turns give way where all do not fit.
     pub(super) may_shorten: bool,
@@ -94,6 +96,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             input,
             tools: tools.shown,
             effort,
+            template_kwargs: template_kwargs(request.chat_template_kwargs)?,
             decoding: Decoding {
                 max_tokens: max_output_tokens,
                 sampling,

@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 use crate::api::body::{Wire, only_objects};
 use crate::api::bounds::{
     LEAST_TOKENS, LEAST_TOP_K, LONGEST_DESCRIPTION, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
-    MOST_TOKENS, MOST_TOOLS, PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
-    TOP_LOGPROBS,
+    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOKENS, MOST_TOOLS, PENALTY,
+    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
 };
 use crate::api::decoding::{Stop, TIERS};
 use crate::api::description::{
@@ -108,6 +108,14 @@ pub(in crate::api) struct ResponseRequest {
     #[schemars(length(max = MOST_TOKENS), transform = each(within(TOKEN)))]
     pub(super) stop_token_ids: Option<Vec<i64>>,
 
+    /// Further variables of the chat template, as in vLLM and llama.cpp, such as
+    /// `{"enable_thinking": false}`; those that it does not know do nothing. Not OpenAI's.
+    #[schemars(extend(
+        "maxProperties" = MOST_TEMPLATE_KWARGS,
+        "propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength": LONGEST_TEMPLATE_KWARG_NAME},
+    ))]
+    pub(super) chat_template_kwargs: Option<Map<String, Value>>,
+
     // Known, and refused where they ask for what is not built.
     /// Refused as true; use `stream`, which a client can come back to.
     #[schemars(transform = among([false]))]
@@ -147,6 +155,12 @@ pub(in crate::api) struct ResponseRequest {
     /// Refused: of chat completions; use `reasoning.effort`.
     #[schemars(with = "Option<Refused>")]
     pub(super) reasoning_effort: Option<Value>,
+    /// Refused: of chat completions; use `text.format`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) structured_outputs: Option<Value>,
+    /// Refused: of chat completions; use `text.format`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_json: Option<Value>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -83,6 +83,7 @@ impl LeftOut {
             messages,
             tools: Vec::new(),
             effort: conversation.effort,
+            template_kwargs: conversation.template_kwargs.clone(),
         })
     }
 
@@ -217,6 +218,7 @@ mod tests {
             messages: vec![user("Milk?"), called, result, user("Thanks!")],
             tools: vec![tool()],
             effort: None,
+            template_kwargs: Map::new(),
         }
     }
 

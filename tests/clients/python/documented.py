@@ -26,6 +26,8 @@ _choice["finish_reason"] = {"anyOf": [_choice["finish_reason"], {"type": "null"}
 _logprobs = _choice["logprobs"]["anyOf"][0]["properties"]
 _logprobs["token_logprobs"]["items"] = {"type": ["number", "null"]}
 _logprobs["top_logprobs"]["items"] = {"anyOf": [_logprobs["top_logprobs"]["items"], {"type": "null"}]}
+_usage = DEFINITIONS["CreateCompletionResponse"]["properties"]
+_usage["usage"] = {"anyOf": [_usage["usage"], {"type": "null"}]}
 # What we take beyond it, everywhere: keys that nobody knows, and no model where there is one only.
 _request = DEFINITIONS["CreateEmbeddingRequest"]
 _request.pop("additionalProperties")

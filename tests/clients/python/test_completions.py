@@ -1,5 +1,6 @@
 """`/v1/completions`: text in, text out, without a conversation."""
 
+import json
 import math
 
 import pytest
@@ -84,8 +85,55 @@ def logprobs_of(answer) -> dict:
     logprobs = choice["logprobs"]
     tokens = logprobs["tokens"]
     assert len(tokens) == len(logprobs["token_logprobs"]) == len(logprobs["top_logprobs"]) == len(logprobs["text_offset"])
-    assert "".join(tokens) == choice["text"]
+    assert choice["text"] == "".join(tokens) or any(token.startswith("bytes:") for token in tokens)
+    for token, top, at in zip(tokens, logprobs["top_logprobs"], logprobs["text_offset"], strict=True):
+        assert top is None or token in top
+        assert token.startswith("bytes:") or choice["text"][at - logprobs["text_offset"][0]:].startswith(token)
     return logprobs
+
+
+@pytest.mark.parametrize("text", ["5 tea 👩‍👩‍👧 ok, done", "tea 日本語 price", "שלום e\u0301 x", "😀", "a . b"])
+@pytest.mark.parametrize("parameters", [{"max_tokens": 0}, {"max_tokens": 4}, {"max_tokens": 4, "n": 2}])
+def test_offsets_are_code_points_of_the_text(server, text, parameters):
+    for choice in choices(complete(server, text, echo=True, logprobs=2, **parameters)):
+        logprobs = choice["logprobs"]
+        assert choice["text"].startswith(text)
+        for token, at in zip(logprobs["tokens"], logprobs["text_offset"], strict=True):
+            assert at <= len(choice["text"])
+            assert token.startswith("bytes:") or choice["text"][at:at + len(token)] == token
+
+
+def test_rivals_that_are_parts_of_characters_are_all_told(server):
+    logprobs = logprobs_of(complete(server, "日本語の絵文字 👩‍👩‍👧 👩‍👩‍👧 👩‍👩", logprobs=5))
+    assert all(5 <= len(top) <= 6 for top in logprobs["top_logprobs"])
+
+
+def test_streamed_logprobs_are_those_of_the_whole(server):
+    asked = {"logprobs": 2, "echo": True}
+    whole = choices(complete(server, "日本 5 😀", **asked))[0]
+    chunks = [event.json()["choices"][0] for event in complete(server, "日本 5 😀", stream=True, **asked).events()[:-1]]
+    assert "".join(chunk["text"] for chunk in chunks) == whole["text"]
+    for key in ("tokens", "token_logprobs", "text_offset", "top_logprobs"):
+        assert [one for chunk in chunks if chunk["logprobs"] for one in chunk["logprobs"][key]] == whole["logprobs"][key]
+
+
+@pytest.mark.parametrize("prompt", ["", None])
+def test_an_empty_prompt_begins_a_new_text(server, prompt):
+    answer = complete(server, prompt)
+    assert len(texts(answer)) == 1 and answer.json()["usage"]["prompt_tokens"] == 1
+
+
+def test_every_chunk_but_the_last_has_no_usage_yet(server):
+    asked = {"stream": True, "echo": True, "n": 2}
+    chunks = [event.json() for event in complete(server, stream_options={"include_usage": True}, **asked).events()[:-1]]
+    assert all(chunk["usage"] is None for chunk in chunks[:-1]) and chunks[-1]["usage"]
+    assert not any("usage" in event.json() for event in complete(server, **asked).events()[:-1])
+
+
+def test_a_schema_may_stand_where_vllm_has_it(server):
+    schema = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"], "additionalProperties": False}
+    for asked in ({"guided_json": schema}, {"structured_outputs": {"json": schema}}, {"json_schema": schema}):
+        assert json.loads(texts(complete(server, max_tokens=60, ignore_eos=False, **asked))[0]) == {"n": 7}
 
 
 def test_logprobs_are_told_as_completions_tell_them(server):
@@ -146,11 +194,11 @@ def test_the_sdk_completes(client):
 
 
 @pytest.mark.parametrize(("parameters", "param"), [
-    ({"suffix": " tonight."}, "suffix"), ({"prompt": None}, "prompt"), ({"prompt": []}, "prompt"), ({"prompt": 5}, "prompt"), ({"prompt": [5.5]}, "prompt"),
+    ({"suffix": " tonight."}, "suffix"), ({"prompt": []}, "prompt"), ({"prompt": 5}, "prompt"), ({"prompt": [5.5]}, "prompt"),
     ({"prompt": [-1]}, "prompt"), ({"prompt": [99_999_999]}, "prompt"), ({"prompt": ["a", 5]}, "prompt"), ({"prompt": [[]]}, "prompt"),
     ({"logprobs": 6}, "logprobs"), ({"logprobs": -1}, "logprobs"), ({"logprobs": True}, "logprobs"), ({"echo": "yes"}, "echo"), ({"best_of": 0}, "best_of"),
     ({"best_of": 1, "n": 2}, "best_of"), ({"n": 0}, "n"), ({"n": 129}, "n"), ({"max_tokens": -1}, "max_tokens"), ({"temperature": 3}, "temperature"),
-    ({"stop": ["1", "2", "3", "4", "5"]}, "stop"), ({"stream": "yes"}, "stream"), ({"logit_bias": 5}, "logit_bias"), ({"user": 5}, "user"), ({"model": "gpt-nonesuch"}, "model"),
+    ({"stop": ["1"] * 65}, "stop"), ({"stop": "x" * 1025}, "stop"), ({"response_format": {"type": "json_object"}}, "response_format"), ({"guided_regex": "a"}, "guided_regex"), ({"stream": "yes"}, "stream"), ({"logit_bias": 5}, "logit_bias"), ({"user": 5}, "user"), ({"model": "gpt-nonesuch"}, "model"),
 ])
 def test_what_is_wrong_is_named(server, parameters, param):
     answer = complete(server, **{"prompt": PROMPT, **parameters})

@@ -20,7 +20,7 @@ def refused(server, path: str, body: dict, param: str) -> dict:
     return error
 
 
-@pytest.mark.parametrize("text", ["How much is the Brindle Oat Bar?", "Käse für Jürgen 🧀 コーヒー", " two  spaces\n", "", "x" * 3000])
+@pytest.mark.parametrize("text", ["How much is the Brindle Oat Bar?", "Käse für Jürgen 🧀 コーヒー", "tea . done , now", "the long 'sword' it 's", " . ", "a\0b \ufeff", " two  spaces\n", "", "x" * 3000])
 def test_a_text_comes_back_from_its_tokens(server, text):
     made = tokenize(server, prompt=text)
     assert made["count"] == len(made["tokens"]) and made["token_strs"] is None
@@ -54,7 +54,13 @@ def test_a_prompt_may_hold_control_tokens_and_a_message_may_not(server):
     assert typed.count(end) == plain.count(end) == 1
 
 
+def test_variables_of_the_template_change_nothing_where_it_reads_none(server):
+    plain = tokenize(server, messages=ask("Hi"))["tokens"]
+    assert tokenize(server, messages=ask("Hi"), chat_template_kwargs={"enable_thinking": False, "mode": "x"})["tokens"] == plain
+
+
 @pytest.mark.parametrize(("body", "param"), [
+    ({"messages": ask("a"), "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
     ({}, "prompt"),
     ({"prompt": "a", "messages": ask("a")}, "prompt"),
     ({"prompt": 5}, "prompt"),

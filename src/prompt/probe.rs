@@ -1,0 +1,259 @@
+//! What a template can show and in which form it wants it, found by rendering small conversations when it
+//! is compiled.
+//!
+//! Templates disagree on what a message without content is, on whether the arguments of a call are an
+//! object or text, and on which turns may follow each other. Some raise over what they do not take, others
+//! leave it out without a word. So what is looked for is the text of a turn in the prompt. Where a template
+//! does not even show an ordinary conversation, it is left as it is.
+
+use serde_json::{Map, Value, json};
+
+use super::conversation::{Conversation, Message, Role, ToolCall};
+use super::json::dumps;
+use super::turns::TurnSupport;
+
+/// How a template wants to see messages.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct View {
+    /// What stands where there is no content.
+    pub(super) absent: Value,
+    /// Whether the arguments of a call are text, as in OpenAI's API, and not an object.
+    pub(super) text_arguments: bool,
+    /// Whether content is a list of parts.
+    pub(super) typed_content: bool,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            absent: "".into(),
+            text_arguments: false,
+            typed_content: false,
+        }
+    }
+}
+
+/// Everything that was found out about a template.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Findings {
+    pub(super) view: View,
+    /// Whether it refuses messages with several calls, as Llama's does.
+    pub(super) one_call_a_message: bool,
+    /// Whether it shows the calls of a message only if that has no content, as `DeepSeek`'s does.
+    pub(super) calls_apart: bool,
+    pub(super) turns: TurnSupport,
+}
+
+/// Renders a conversation; none where that fails.
+pub(super) trait Render: Fn(&Conversation, &View) -> Option<String> {}
+
+impl<R: Fn(&Conversation, &View) -> Option<String>> Render for R {}
+
+impl Findings {
+    /// Of the template that `render` is.
+    pub(super) fn of(render: &impl Render) -> Self {
+        let mut view = View {
+            typed_content: wants_typed_content(render),
+            ..View::default()
+        };
+        let calls = |view: &View, count| render(&asking(count, None), view);
+        if let Some(found) = view_of_calls(render, &view) {
+            view = found;
+        } else if !shows(calls(&view, 1), &[FUNCTION]) {
+            // Templates that show of a call nothing but its name.
+            let none = View {
+                absent: Value::Null,
+                ..view.clone()
+            };
+            if shows(calls(&none, 1), &[FUNCTION]) {
+                view = none;
+            }
+        }
+        Self {
+            one_call_a_message: calls(&view, 1).is_some() && calls(&view, 2).is_none(),
+            calls_apart: wants_calls_apart(render, &view),
+            turns: turns(render, &view),
+            view,
+        }
+    }
+}
+
+/// The function that is called, and what it is called with.
+const FUNCTION: &str = "probe_function";
+const ARGUMENT: &str = "probe_argument";
+const VALUE: &str = "probe value";
+/// What is said.
+const FIRST: &str = "probe first";
+const SECOND: &str = "probe second";
+const THIRD: &str = "probe third";
+
+fn shows(text: Option<String>, parts: &[&str]) -> bool {
+    text.is_some_and(|text| parts.iter().all(|part| text.contains(part)))
+}
+
+fn arguments() -> Value {
+    json!({ARGUMENT: VALUE})
+}
+
+/// A question, one message with so many calls and this content, and their answers.
+fn asking(calls: usize, content: Option<&str>) -> Conversation {
+    // Nine alphanumerics, which Mistral's template insists on.
+    let ids = || (0..calls).map(|number| format!("probe{number:04}"));
+    let call = |id| ToolCall {
+        id,
+        name: FUNCTION.into(),
+        arguments: arguments(),
+    };
+    let answer = |id| Message {
+        tool_call_id: Some(id),
+        ..Message::text(Role::Tool, "ok")
+    };
+    let asking = Message {
+        content: content.map(str::to_owned),
+        tool_calls: ids().map(call).collect(),
+        ..Message::text(Role::Assistant, "")
+    };
+    let mut messages = vec![Message::text(Role::User, FIRST), asking];
+    messages.extend(ids().map(answer));
+    Conversation {
+        messages,
+        ..Conversation::default()
+    }
+}
+
+/// The first of four ways in which a call is shown with its arguments as JSON, or taken apart.
+///
+/// An object is what transformers gives to templates, so it is preferred. Templates that join the arguments
+/// to other text fail on it, and those that print it would write it as Python does, in single quotes.
+fn view_of_calls(render: &impl Render, view: &View) -> Option<View> {
+    let tool = json!({"type": "function", "function": {"name": FUNCTION, "description": "Probes.",
+        "parameters": {"type": "object", "properties": {}}}});
+    let ways = [
+        ("".into(), false),
+        (Value::Null, false),
+        ("".into(), true),
+        (Value::Null, true),
+    ];
+    let views = ways.map(|(absent, text_arguments)| View {
+        absent,
+        text_arguments,
+        ..view.clone()
+    });
+    let as_text = dumps(&arguments());
+    let printed = minijinja::Value::from(minijinja::value::Serde(arguments())).to_string();
+    let is_shown = |conversation: &Conversation, view: &View| {
+        render(conversation, view).is_some_and(|text| {
+            if view.text_arguments {
+                text.contains(&as_text)
+            } else {
+                text.contains(ARGUMENT)
+                    && text.contains(VALUE)
+                    && (printed == as_text || !text.contains(&printed))
+            }
+        })
+    };
+    // Some show calls only where there are tools.
+    [Vec::new(), vec![tool]].into_iter().find_map(|tools| {
+        let conversation = Conversation {
+            tools,
+            ..asking(1, None)
+        };
+        let mut views = views.iter();
+        views.find(|view| is_shown(&conversation, view)).cloned()
+    })
+}
+
+fn wants_calls_apart(render: &impl Render, view: &View) -> bool {
+    let together = asking(1, Some(SECOND));
+    shows(render(&asking(1, None), view), &[FUNCTION])
+        && !shows(render(&together, view), &[FUNCTION])
+        && shows(
+            render(&together.with_calls_apart(), view),
+            &[FUNCTION, SECOND],
+        )
+}
+
+fn wants_typed_content(render: &impl Render) -> bool {
+    let question = conversation(&[(Role::User, FIRST)]);
+    let shown = |typed_content| {
+        let view = View {
+            typed_content,
+            ..View::default()
+        };
+        shows(render(&question, &view), &[FIRST])
+    };
+    !shown(false) && shown(true)
+}
+
+fn conversation(turns: &[(Role, &str)]) -> Conversation {
+    let messages = turns.iter().map(|&(role, text)| Message::text(role, text));
+    Conversation {
+        messages: messages.collect(),
+        ..Conversation::default()
+    }
+}
+
+fn turns(render: &impl Render, view: &View) -> TurnSupport {
+    use Role::{Assistant, System, User};
+    let all_shown = |turns: &[(Role, &str)]| {
+        let texts: Vec<&str> = turns.iter().map(|(_, text)| *text).collect();
+        shows(render(&conversation(turns), view), &texts)
+    };
+    let ordinary = [(User, FIRST), (Assistant, SECOND), (User, THIRD)];
+    if !all_shown(&ordinary) {
+        return TurnSupport::default();
+    }
+    TurnSupport {
+        system_first: all_shown(&[(System, FIRST), (User, SECOND)]),
+        system_later: all_shown(&[
+            (User, FIRST),
+            (Assistant, SECOND),
+            (System, "probe later"),
+            (User, THIRD),
+        ]) && all_shown(&[(System, FIRST), (System, SECOND), (User, THIRD)]),
+        users_in_a_row: all_shown(&[(User, FIRST), (User, SECOND)]),
+        assistants_in_a_row: all_shown(&[
+            (User, FIRST),
+            (Assistant, SECOND),
+            (Assistant, "probe fourth"),
+            (User, THIRD),
+        ]),
+    }
+}
+
+/// The message as a template with this view expects it: keys that do not apply are absent, because Llama's
+/// template asks `'tool_calls' in message`.
+pub(super) fn message(message: &Message, view: &View) -> Value {
+    let mut object = Map::new();
+    object.insert("role".into(), message.role.as_str().into());
+    let content = match &message.content {
+        Some(text) if view.typed_content => json!([{"type": "text", "text": text}]),
+        Some(text) => text.as_str().into(),
+        None => view.absent.clone(),
+    };
+    object.insert("content".into(), content);
+    if let Some(name) = &message.name {
+        object.insert("name".into(), name.as_str().into());
+    }
+    if !message.tool_calls.is_empty() {
+        let calls = message.tool_calls.iter().map(|call| tool_call(call, view));
+        object.insert("tool_calls".into(), calls.collect());
+    }
+    if let Some(id) = &message.tool_call_id {
+        object.insert("tool_call_id".into(), id.as_str().into());
+    }
+    Value::Object(object)
+}
+
+fn tool_call(call: &ToolCall, view: &View) -> Value {
+    let arguments = match &call.arguments {
+        Value::String(text) => text.as_str().into(),
+        arguments if view.text_arguments => dumps(arguments).into(),
+        arguments => arguments.clone(),
+    };
+    json!({
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+    })
+}
