@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, Response, Version, header};
-use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::time::Sleep;
 use tower::Service;
@@ -172,6 +171,7 @@ mod tests {
     use super::*;
     use axum::response::IntoResponse;
     use futures_util::stream;
+    use http_body_util::BodyExt;
     use tower::ServiceExt;
     use tower::service_fn;
 

@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    fn refused(kwargs: Value) -> String {
+    fn refused(kwargs: &Value) -> String {
         let given = kwargs.as_object().expect("an object").clone();
         let error = template_kwargs(Some(given)).expect_err("refused");
         error.body()["error"]["param"]
@@ -88,24 +88,24 @@ mod tests {
     #[test]
     fn what_the_server_sets_is_refused_by_name() {
         for (name, _) in RESERVED {
-            assert_eq!(refused(json!({name: 1})), format!("{PARAM}.{name}"));
+            assert_eq!(refused(&json!({name: 1})), format!("{PARAM}.{name}"));
         }
     }
 
     #[test]
     fn a_switch_is_true_or_false() {
         let place = "chat_template_kwargs.enable_thinking";
-        assert_eq!(refused(json!({"enable_thinking": "false"})), place);
-        assert_eq!(refused(json!({"enable_thinking": 0})), place);
+        assert_eq!(refused(&json!({"enable_thinking": "false"})), place);
+        assert_eq!(refused(&json!({"enable_thinking": 0})), place);
     }
 
     #[test]
     fn names_and_sizes_have_bounds() {
         for name in ["", "two words", "1a", "é", &"a".repeat(65)] {
-            assert_eq!(refused(json!({name: 1})), PARAM);
+            assert_eq!(refused(&json!({name: 1})), PARAM);
         }
         let many: Map<String, Value> = (0..65).map(|n| (format!("a{n}"), json!(1))).collect();
-        assert_eq!(refused(many.into()), PARAM);
-        assert_eq!(refused(json!({"a": vec![0; 10_000]})), PARAM);
+        assert_eq!(refused(&many.into()), PARAM);
+        assert_eq!(refused(&json!({"a": vec![0; 10_000]})), PARAM);
     }
 }

@@ -28,8 +28,8 @@ pub(super) fn tojson(
     positional: Rest<Value>,
     named: Kwargs,
 ) -> Result<String, Error> {
-    let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
-    let [is_ascii, indent, separators, sorts] = options(names, &positional, &named)?;
+    let known = ["ensure_ascii", "indent", "separators", "sort_keys"];
+    let [is_ascii, indent, separators, sorts] = options(known, &positional, &named)?;
     let is_on = |value: Option<Value>| value.is_some_and(|value| value.is_true());
     let (is_ascii, sorts) = (is_on(is_ascii), is_on(sorts));
     let indent = indent.as_ref().map_or(Ok(None), self::indent)?;

@@ -40,7 +40,7 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
 
 /// The arguments of these names, given in this order or by name.
 pub(super) fn options<const N: usize>(
-    names: [&str; N],
+    known: [&str; N],
     positional: &[Value],
     named: &Kwargs,
 ) -> Result<[Option<Value>; N], Error> {
@@ -48,7 +48,7 @@ pub(super) fn options<const N: usize>(
         return Err(ErrorKind::TooManyArguments.into());
     }
     let mut found = [const { None }; N];
-    for (index, name) in names.into_iter().enumerate() {
+    for (index, name) in known.into_iter().enumerate() {
         let by_name: Option<Value> = named.get(name)?;
         found[index] = match positional.get(index) {
             Some(_) if by_name.is_some() => {
@@ -134,8 +134,8 @@ fn whole(value: &Value) -> Option<Value> {
 
 /// Jinja's: at most so many characters, cut between words.
 fn truncate(text: Cow<'_, str>, positional: Rest<Value>, named: Kwargs) -> Result<String, Error> {
-    let names = ["length", "killwords", "end", "leeway"];
-    let [length, kills_words, end, leeway] = options(names, &positional, &named)?;
+    let known = ["length", "killwords", "end", "leeway"];
+    let [length, kills_words, end, leeway] = options(known, &positional, &named)?;
     let length = length.map_or(Ok(255), usize::try_from)?;
     let leeway = leeway.filter(|value| !value.is_none());
     let leeway = leeway.map_or(Ok(5), usize::try_from)?;

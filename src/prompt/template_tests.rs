@@ -758,7 +758,7 @@ fn turns_stay_as_they_are_where_a_template_takes_them() {
 }
 
 /// With these variables.
-fn with_kwargs(kwargs: serde_json::Value) -> Conversation {
+fn with_kwargs(kwargs: &serde_json::Value) -> Conversation {
     Conversation {
         template_kwargs: kwargs.as_object().expect("an object").clone(),
         ..talk(&[(Role::User, "Hi")])
@@ -769,22 +769,23 @@ fn with_kwargs(kwargs: serde_json::Value) -> Conversation {
 fn a_template_sees_the_variables_that_a_client_sets() {
     let source = "{{ mode is defined }}{{ mode }}{{ list | join('+') }}{{ enable_thinking }}{{ messages | length }}";
     assert_eq!(
-        render(source, &with_kwargs(json!({}))).as_deref(),
+        render(source, &with_kwargs(&json!({}))).as_deref(),
         Ok("False1")
     );
     let set = json!({"mode": "low", "list": [1, 2], "enable_thinking": false, "messages": []});
     assert_eq!(
-        render(source, &with_kwargs(set)).as_deref(),
+        render(source, &with_kwargs(&set)).as_deref(),
         Ok("Truelow1+2False1")
     );
     // What is said of one thing by name goes before what is said of all.
-    let mut both = with_kwargs(json!({"enable_thinking": true}));
+    let mut both = with_kwargs(&json!({"enable_thinking": true}));
     both.effort = Some(super::Effort::None);
     assert_eq!(
         render("{{ enable_thinking }}{{ reasoning_effort }}", &both).as_deref(),
         Ok("Truenone")
     );
-    let thinking = render(QWEN3, &with_kwargs(json!({"enable_thinking": false}))).expect("renders");
+    let thinking =
+        render(QWEN3, &with_kwargs(&json!({"enable_thinking": false}))).expect("renders");
     assert!(
         thinking.ends_with("<think>\n\n</think>\n\n"),
         "{thinking:?}"
@@ -796,13 +797,13 @@ fn variables_that_a_template_runs_away_with_end_it_for_such_requests_only() {
     let source = "{% set ns = namespace(s='ab') %}{% for i in range(n or 0) %}{% set ns.s = ns.s ~ ns.s %}\
                   {% endfor %}{{ messages[0].content }}";
     let template = ChatTemplate::compile(source, "", "").expect("a template");
-    let few = with_kwargs(json!({"n": 1}));
+    let few = with_kwargs(&json!({"n": 1}));
     assert_eq!(template.render(&few).as_deref(), Ok("Hi"));
-    assert!(template.render(&with_kwargs(json!({"n": 60}))).is_err());
+    assert!(template.render(&with_kwargs(&json!({"n": 60}))).is_err());
     let error = template.render(&few).expect_err("given up");
     assert!(error.to_string().contains("more memory"), "{error}");
     assert_eq!(
-        template.render(&with_kwargs(json!({}))).as_deref(),
+        template.render(&with_kwargs(&json!({}))).as_deref(),
         Ok("Hi")
     );
 }

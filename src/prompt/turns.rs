@@ -37,7 +37,7 @@ impl Default for TurnSupport {
 
 impl TurnSupport {
     /// The conversation as the template takes it.
-    pub(super) fn fit<'c>(self, conversation: &'c Conversation) -> Cow<'c, Conversation> {
+    pub(super) fn fit(self, conversation: &Conversation) -> Cow<'_, Conversation> {
         if self == Self::default() {
             return Cow::Borrowed(conversation);
         }

@@ -95,11 +95,11 @@ fn rivals(found: &sampling::Logprobs, chosen: &str, model: &Model) -> Rivals {
 
 /// Several tokens may have the same text: a word with and without a space that is left out, or a letter
 /// and its byte.
-fn distinct_name(token: Token, taken: &HashSet<String>, model: &Model) -> String {
+fn distinct_name(token: Token, others: &HashSet<String>, model: &Model) -> String {
     let piece = model.written(token);
     [name(&piece), byte_name(&piece)]
         .into_iter()
-        .find(|name| !taken.contains(name))
+        .find(|name| !others.contains(name))
         .unwrap_or_else(|| format!("token_id:{}", token.0))
 }
 
@@ -226,11 +226,11 @@ mod tests {
     fn of_two_tokens_with_the_same_text_one_is_named_by_its_bytes() {
         let model = kiosk();
         let token = model.encode("a")[0];
-        let taken = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(distinct_name(token, &taken(&[]), &model), "a");
-        assert_eq!(distinct_name(token, &taken(&["a"]), &model), "bytes:a");
+        let others = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(distinct_name(token, &others(&[]), &model), "a");
+        assert_eq!(distinct_name(token, &others(&["a"]), &model), "bytes:a");
         assert_eq!(
-            distinct_name(token, &taken(&["a", "bytes:a"]), &model),
+            distinct_name(token, &others(&["a", "bytes:a"]), &model),
             format!("token_id:{}", token.0)
         );
     }

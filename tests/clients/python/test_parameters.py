@@ -94,7 +94,7 @@ def test_what_is_wrong_with_a_message_is_named(server, message, param):
     {"store": False}, {"service_tier": "auto"}, {"modalities": ["text"]}, {"response_format": {"type": "text"}}, {"n": 1},
     {"logprobs": False}, {"stream": False}, {"logit_bias": {}}, {"stop": None}, {"tools": None}, {"prediction": None}, {"seed": None},
     {"presence_penalty": 0, "frequency_penalty": 0}, {"max_tokens": None, "max_completion_tokens": None}, {"metadata": {}},
-    {"a_key_of_another_client": {"deep": [1, 2, 3]}}, {"guided_json": {}, "cache_prompt": True, "": 1},
+    {"a_key_of_another_client": {"deep": [1, 2, 3]}}, {"guided_json": None, "grammar": "", "cache_prompt": True, "": 1}, {"chat_template_kwargs": {}}, {"chat_template_kwargs": {"enable_thinking": False, "nobody_knows": [1]}},
 ])
 def test_what_asks_for_nothing_changes_nothing(server, parameters):
     assert content(chat(server, ask(QUESTION), **parameters)) == content(chat(server, ask(QUESTION)))
