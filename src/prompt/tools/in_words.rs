@@ -181,7 +181,7 @@ fn probed_call() -> ToolCall {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::*;
 
