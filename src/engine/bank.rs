@@ -18,7 +18,7 @@ const TRIAL: Duration = Duration::from_millis(500);
 const TRIALS: u32 = 3;
 /// Sizes of batches that are compared with all their rows at once: fewer than the kernels' tiles, as
 /// many, and some that leave rows over.
-const COMPARED: [usize; 8] = [2, 3, 4, 5, 6, 7, 8, 13];
+const COMPARED: [usize; 9] = [2, 3, 4, 5, 6, 7, 8, 13, 33];
 /// Rows of a block where their number matters.
 const BLOCK: usize = 32;
 /// Rows that a batch takes in any case: enough for a block, and for what is compared.
@@ -109,11 +109,15 @@ impl<'model> Bank<'model> {
     /// See [`Shape::exact_block`](super::Shape), by comparing batches of several sizes bit by bit.
     /// It does not depend on time: each start of the server finds the same.
     pub(super) fn exact_block(&mut self, vocabulary: usize) -> Result<usize, LoadError> {
-        let all: usize = COMPARED.iter().sum();
-        let is_invariant = self.batch_rows() >= all
-            && self.cells() >= all
-            && self.rows_at_once >= all
-            && self.read(&[all], vocabulary)? == self.read(&COMPARED, vocabulary)?;
+        let sum = |sizes: &[usize]| sizes.iter().sum::<usize>();
+        let mut compared = &COMPARED[..];
+        while let [less @ .., _] = compared
+            && sum(compared) > self.rows_at_once
+        {
+            compared = less;
+        }
+        let at_once = self.read(&[sum(compared)], vocabulary)?;
+        let is_invariant = at_once == self.read(compared, vocabulary)?;
         let block = if is_invariant { 1 } else { BLOCK };
         self.compute_in_blocks(Some(block));
         Ok(block)
@@ -239,8 +243,12 @@ impl<'model> Bank<'model> {
     fn filling(&self, group: usize) -> usize {
         let rows = self.rows.len();
         let filling = missing_in_group(rows, group);
-        let is_left_over = rows > self.rows_at_once && rows % self.rows_at_once == 1;
-        filling.max(usize::from(is_left_over))
+        filling.max(usize::from(self.leaves_a_row_over(rows)))
+    }
+
+    /// Whether llama.cpp would compute the last of so many rows by itself.
+    pub(super) fn leaves_a_row_over(&self, rows: usize) -> bool {
+        rows > self.rows_at_once && rows % self.rows_at_once == 1
     }
 
     /// Adds rows that nobody asked for, `outputs` of them with logits.

@@ -105,6 +105,26 @@ impl FakeEngine {
         self.used_in(bank) + more <= self.shape.cells
     }
 
+    /// What of a batch has a say in how a row is rounded: whether it is computed by itself, or where
+    /// [`Shape::exact_block`] has it so, with how many others.
+    fn batched(&self, row: &Row, rows: &[Row]) -> u64 {
+        let shape = self.shape;
+        let is_beside = |other: &&Row| shape.bank(other.sequence) == shape.bank(row.sequence);
+        let beside: Vec<&Row> = rows.iter().filter(is_beside).collect();
+        let block = match shape.exact_block {
+            Some(block) if block > 1 => block,
+            _ => return u64::from(beside.len() == 1),
+        };
+        if beside.iter().any(|other| other.sequence != row.sequence) {
+            return 1000 + beside.len() as u64;
+        }
+        let block_of = |row: &Row| row.position as usize / block;
+        let together = beside
+            .iter()
+            .filter(|other| block_of(other) == block_of(row));
+        together.count() as u64
+    }
+
     /// What a lone greedy run over `prompt` generates: `count` tokens.
     #[must_use]
     pub fn continuation(&self, prompt: &[Token], count: usize) -> Vec<Token> {
@@ -172,7 +192,7 @@ impl Engine for FakeEngine {
         self.rows += rows.len();
         let places = |bank: usize| self.free_places(bank);
         let mut free: Vec<_> = (0..self.shape.banks as usize).map(places).collect();
-        let single: Vec<bool> = (0..free.len()).map(|bank| rows_in(bank) == 1).collect();
+        let batched: Vec<u64> = rows.iter().map(|row| self.batched(row, rows)).collect();
         for (index, row) in rows.iter().enumerate() {
             let bank = self.shape.bank(row.sequence);
             assert!(bank < self.shape.banks as usize, "no such sequence");
@@ -184,7 +204,7 @@ impl Engine for FakeEngine {
                 "row does not continue its sequence"
             );
             let seen = history.iter().map(|cell| cell.value ^ cell.place as u64);
-            let computed = [number(row.token), place as u64, single[bank].into()];
+            let computed = [number(row.token), place as u64, batched[index]];
             let value = hash(seen.chain(computed));
             history.push(Cell {
                 place,

@@ -56,7 +56,11 @@ impl<'model> LlamaEngine<'model> {
         // Those compute the rows of different sequences apart: rows to fill up would be in the way.
         let is_apart = weights.is_recurrent() || weights.is_hybrid();
         let row_group = if is_apart { 1 } else { bank.row_group()? };
-        let batch_rows = bank.batch_rows().min(options.batch_rows as usize);
+        let mut batch_rows = bank.batch_rows().min(options.batch_rows as usize);
+        if bank.leaves_a_row_over(batch_rows) {
+            // There would be no place for a row beside it.
+            batch_rows -= 1;
+        }
         let cells = bank.cells();
         let vocabulary = model.info().vocabulary;
         let exact_block = match attention {

@@ -154,7 +154,7 @@ impl<E: Engine> Cache<E> {
 
     /// Cells that are free or can be freed at once.
     pub(super) fn room(&self) -> usize {
-        self.shape().cells - self.live()
+        self.shape().cells.saturating_sub(self.live())
     }
 
     /// A sequence of a bank, without cells, for a request of these tokens; a parked one gives way

@@ -52,15 +52,12 @@ impl<E: Engine> Scheduler<E> {
                 continue;
             }
             let is_exact = self.is_exact(&next);
-            if is_exact && is_full {
-                // It needs the bank of the one that makes way.
-                self.make_way(now);
-                loads = self.loads();
-            }
             let committed: usize = loads.iter().map(|load| load.committed).sum();
             let fits = |novel| plan::fits(novel, committed, self.running.len(), cells);
             let place = if is_exact {
-                self.exact_place(&next, &loads, fits)
+                // It may have the bank of the one that makes way.
+                let given_up = is_full.then(|| self.bank_of_victim()).flatten();
+                self.exact_place(&next, &loads, given_up, fits)
             } else {
                 self.place(&next, &loads, fits)
             };
@@ -79,7 +76,7 @@ impl<E: Engine> Scheduler<E> {
                 waiting[index] = Some(next);
                 continue;
             }
-            if is_full && !is_exact {
+            if is_full {
                 self.make_way(now);
                 loads = self.loads();
             }
@@ -93,6 +90,12 @@ impl<E: Engine> Scheduler<E> {
                 self.crowd.joined(now);
             }
             let mut sequence = next;
+            for running in &mut self.running {
+                // From now on it has to share its bank.
+                if self.cache.bank_of(running.id) == bank {
+                    running.sequence.set_exact(false);
+                }
+            }
             sequence.set_exact(is_exact);
             sequence.take_up(now, &self.metrics);
             self.running.push(Running::new(id, sequence));
@@ -113,14 +116,15 @@ impl<E: Engine> Scheduler<E> {
             && (self.limits.deterministic || is_alone && next.repeats())
     }
 
-    /// Where such a one is served: in a bank that nobody uses, if there is one.
+    /// Where such a one is served: in a bank that nobody uses, if there is one, or that is given up.
     fn exact_place(
         &self,
         next: &Sequence,
         loads: &[Load],
+        given_up: Option<usize>,
         fits: impl Fn(usize) -> bool,
     ) -> Option<Place> {
-        let is_free = |bank: usize| loads[bank].running == 0;
+        let is_free = |bank: usize| loads[bank].running == usize::from(given_up == Some(bank));
         let bank = self.cache.exact_bank(next.sharable_exactly(), is_free)?;
         Some(Place {
             bank,
@@ -204,6 +208,13 @@ impl<E: Engine> Scheduler<E> {
     fn outranks(&self, next: &Sequence) -> bool {
         let lower = |running: &Running| running.sequence.class() < next.class();
         self.running.iter().any(lower)
+    }
+
+    /// The bank of the request that would make way.
+    fn bank_of_victim(&self) -> Option<usize> {
+        let classes = self.running.iter().map(|running| running.sequence.class());
+        let victim = plan::victim(classes)?;
+        Some(self.cache.bank_of(self.running[victim].id))
     }
 
     /// Puts a request of the lowest class back into the queue; its cells stay as long as there is

@@ -241,12 +241,19 @@ impl<E: Engine> Scheduler<E> {
                 return None;
             }
             let urgencies = self.begin(now);
+            let block = self.cache.shape().exact_block;
             let mut logits = self.most_logits();
             let mut missing = |running: &Running| {
                 if !running.begun {
                     return 0;
                 }
-                let missing = running.sequence.missing();
+                let missing = match block {
+                    Some(block) if running.sequence.is_exact() => {
+                        let missing = running.sequence.missing();
+                        running.sequence.exact_share(missing, block)
+                    }
+                    _ => running.sequence.missing(),
+                };
                 if !running.sequence.is_scoring() {
                     return missing;
                 }
@@ -279,23 +286,32 @@ impl<E: Engine> Scheduler<E> {
             };
             match plan::compose(&needs, budget) {
                 Plan::Compute(mut shares) => {
-                    self.keep_exact(&mut shares);
-                    return Some(shares);
+                    self.keep_exact(&mut shares, budget.cells);
+                    if shares.iter().any(|share| *share > 0) {
+                        return Some(shares);
+                    }
+                    self.preempt(now);
                 }
                 Plan::Preempt => self.preempt(now),
             }
         }
     }
 
-    /// Lets exact sequences have as many rows as they would have each time.
-    fn keep_exact(&self, shares: &mut [usize]) {
+    /// Lets exact sequences, each of which has a bank to itself, have as many rows as they would have
+    /// each time, or none where there are not so many of these `cells`.
+    fn keep_exact(&self, shares: &mut [usize], cells: usize) {
         let Some(block) = self.cache.shape().exact_block else {
             return;
         };
+        let mut left = cells.saturating_sub(shares.iter().sum());
         for (running, share) in self.running.iter().zip(shares) {
-            if running.sequence.is_exact() {
-                *share = running.sequence.exact_share(*share, block);
+            if !running.sequence.is_exact() {
+                continue;
             }
+            let exact = running.sequence.exact_share(*share, block);
+            left += *share;
+            *share = if exact <= left { exact } else { 0 };
+            left -= *share;
         }
     }
 

@@ -45,6 +45,14 @@ pub(super) struct Found<'shelf, C> {
     pub(super) copied: &'shelf C,
 }
 
+impl<C> Clone for Found<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Found<'_, C> {}
+
 impl<C: Copied> Shelf<C> {
     /// One that keeps `most` bytes.
     pub(super) fn new(most: usize) -> Self {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Cache;
 use crate::engine::{Engine, SeqId, Token};
-use crate::scheduler::shelf::WORTH_COPYING;
+use crate::scheduler::shelf::{Found, WORTH_COPYING};
 
 /// So many bytes go to the shelf at once where nothing needs their cells: more would be a pause.
 const COPIED_AT_ONCE: usize = 32 << 20;
@@ -65,7 +65,10 @@ impl<E: Engine> Cache<E> {
         let original = original.filter(|(_, length)| kept <= Some(*length));
         original
             .and_then(|(from, length)| self.copy(from, id, &shareable[..length]))
-            .or_else(|| is_worth_it(kept).then(|| self.copy_in(id, shareable, is_worth_it))?)
+            .or_else(|| {
+                let is_still = |found: Found<'_, E::Copied>| is_worth_it(Some(found.length));
+                is_worth_it(kept).then(|| self.copy_in(id, shareable, is_still))?
+            })
             .unwrap_or_else(|| self.share_cells(id, shareable, now))
     }
 
@@ -86,20 +89,20 @@ impl<E: Engine> Cache<E> {
         Some(tokens.len())
     }
 
-    /// Gives `id` a copy of what the shelf has of `tokens`, for which room can be made, if so much
-    /// `is_worth_it` then.
+    /// Gives `id` a copy of what the shelf has of `tokens`, for which room can be made, if what is
+    /// found then `is_worth_it`.
     pub(super) fn copy_in(
         &mut self,
         id: SeqId,
         tokens: &[Token],
-        is_worth_it: impl Fn(Option<usize>) -> bool,
+        is_worth_it: impl Fn(Found<'_, E::Copied>) -> bool,
     ) -> Option<usize> {
         self.shelf.touch(tokens);
         let whole = self.shelf.find(tokens)?.whole;
         self.make_room(whole);
         // What gave way for it went to the shelf, and what it pushed out there may have been this.
         let found = self.shelf.find(tokens)?;
-        if found.whole > whole || !is_worth_it(Some(found.length)) {
+        if found.whole > whole || !is_worth_it(found) {
             return None;
         }
         let is_first = self.banks[self.shape().bank(id)].tree.cells() == 0;
@@ -173,7 +176,9 @@ impl<E: Engine> Cache<E> {
     /// Puts `id`, whose copy takes so many bytes, on the shelf; whether it is there then.
     fn copy_out(&mut self, id: SeqId, bytes: usize) -> bool {
         let tokens = self.tree(id).tokens_of(id);
-        if self.shelf.has(&tokens) {
+        let exact = self.exact[id.0 as usize];
+        let kept = self.shelf.find(&tokens).map_or(0, |found| found.exact);
+        if self.shelf.has(&tokens) && kept >= exact {
             self.shelf.touch(&tokens);
             return true;
         }
@@ -181,7 +186,7 @@ impl<E: Engine> Cache<E> {
         let Some(copied) = self.engine.copy_out(id, tokens.len()) else {
             return false;
         };
-        self.shelf.put(&tokens, copied, self.exact[id.0 as usize]);
+        self.shelf.put(&tokens, copied, exact);
         true
     }
 }

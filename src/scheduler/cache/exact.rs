@@ -73,6 +73,7 @@ impl<E: Engine> Cache<E> {
     /// The longest exact beginning of `tokens` that is not in this bank.
     fn exact_source(&self, bank: usize, tokens: &[Token]) -> Option<Source> {
         let kept = self.shelf.find(tokens);
+        let kept = kept.filter(|found| found.whole <= self.room());
         let kept = kept.map(|found| Source::Shelf(self.whole_blocks(found.exact)));
         let original = |other: usize| {
             let (_, holders) = self.banks[other].tree.longest_match(tokens);
@@ -131,25 +132,37 @@ impl<E: Engine> Cache<E> {
             let length = source.length();
             match source {
                 Source::Bank(from, _) => self.copy(from, id, &tokens[..length]),
-                Source::Shelf(_) => {
-                    self.copy_in(id, &tokens[..length], |found| found >= Some(length))
-                }
+                // Of a longer entry what is not exact is left out below.
+                Source::Shelf(_) => self.copy_in(id, tokens, |found| found.exact >= length),
             }
         });
-        copied.unwrap_or_else(|| {
-            let shared = self.share_cells(id, &tokens[..shared], now);
-            if self.exact[id.0 as usize] < shared {
-                // A twin with the same tokens was found instead.
-                self.release_cells(id);
-            }
+        if copied.is_none() {
+            self.share_cells(id, &tokens[..shared], now);
             self.clear(bank, id);
-            self.tree(id).length(id)
-        })
+        }
+        self.keep_exact_cells(id);
+        debug_assert_eq!(self.used_in(bank), self.tree(id).length(id));
+        self.tree(id).length(id)
+    }
+
+    /// Lets `id` have no cells but exact ones. It may have others where a twin with the same tokens
+    /// was found, or a copy that goes on beyond them.
+    fn keep_exact_cells(&mut self, id: SeqId) {
+        let tokens = self.tree(id).tokens_of(id);
+        let kept = self.whole_blocks(self.exact[id.0 as usize].min(tokens.len()));
+        if kept == tokens.len() {
+            return;
+        }
+        self.bank_mut(id).tree.release(id);
+        self.engine
+            .truncate(id, u32::try_from(kept).unwrap_or(u32::MAX));
+        self.computed(id, &tokens[..kept]);
+        self.exact[id.0 as usize] = kept;
     }
 
     /// Leaves in a bank what `id` holds, and what is under way.
     fn clear(&mut self, bank: usize, id: SeqId) {
         while self.evict_from(bank) {}
-        debug_assert!(self.tree(id).length(id) <= self.used_in(bank));
+        debug_assert!(self.used_in(bank) >= self.tree(id).length(id));
     }
 }

@@ -2,14 +2,12 @@
 
 use super::*;
 
-const BLOCK: usize = 1;
-
-fn shape(cells: usize, banks: u32) -> Shape {
+fn shape(cells: usize, banks: u32, block: usize) -> Shape {
     Shape {
         cells,
         banks,
         crowd_cells: Some(500),
-        exact_block: Some(BLOCK),
+        exact_block: Some(block),
         ..SHAPE
     }
 }
@@ -65,7 +63,7 @@ fn asked() -> impl Strategy<Value = Asked> {
         0_usize..100,
         0_usize..5,
         0_usize..30,
-        1_u32..30,
+        1_u32..90,
         class,
     )
         .prop_map(|(store, shared, question, own, max_tokens, class)| {
@@ -87,12 +85,13 @@ proptest! {
         rounds in prop::collection::vec((asked(), prop::collection::vec((0_usize..4, asked()), 0..5)), 1..6),
         cells in 200_usize..600,
         banks in 1_u32..4,
+        block in prop::sample::select(vec![1_usize, 8]),
     ) {
-        let mut scheduler = scheduler_of(shape(cells, banks), false);
+        let mut scheduler = scheduler_of(shape(cells, banks, block), false);
         for (alone, others) in &rounds {
             let mut receiver = alone.submit(&mut scheduler);
             run_dry(&mut scheduler);
-            prop_assert_eq!(said(&mut receiver), afresh(shape(cells, banks), false, alone));
+            prop_assert_eq!(said(&mut receiver), afresh(shape(cells, banks, block), false, alone));
             let mut listening = Vec::new();
             for (steps, other) in others {
                 listening.push(other.submit(&mut scheduler));
@@ -105,7 +104,7 @@ proptest! {
             for _ in 0..2 {
                 let mut receiver = alone.submit(&mut scheduler);
                 run_dry(&mut scheduler);
-                prop_assert_eq!(said(&mut receiver), afresh(shape(cells, banks), false, alone));
+                prop_assert_eq!(said(&mut receiver), afresh(shape(cells, banks, block), false, alone));
             }
         }
     }
@@ -115,8 +114,9 @@ proptest! {
         arrivals in prop::collection::vec((0_usize..6, asked()), 1..20),
         cells in 200_usize..600,
         banks in 1_u32..4,
+        block in prop::sample::select(vec![1_usize, 8]),
     ) {
-        let mut scheduler = scheduler_of(shape(cells, banks), true);
+        let mut scheduler = scheduler_of(shape(cells, banks, block), true);
         let mut clients = Vec::new();
         for (steps, asked) in &arrivals {
             for _ in 0..*steps {
@@ -126,14 +126,14 @@ proptest! {
         }
         run_dry(&mut scheduler);
         for (asked, mut receiver) in clients {
-            prop_assert_eq!(said(&mut receiver), afresh(shape(cells, banks), true, asked));
+            prop_assert_eq!(said(&mut receiver), afresh(shape(cells, banks, block), true, asked));
         }
     }
 }
 
 #[test]
 fn what_is_exact_is_shared() {
-    let mut scheduler = scheduler_of(shape(600, 2), false);
+    let mut scheduler = scheduler_of(shape(600, 2, 1), false);
     let store = prompt(1, 90);
     let rows = |scheduler: &Scheduler<FakeEngine>| scheduler.cache.engine().rows;
     let question = |number: usize| {
@@ -164,7 +164,7 @@ fn what_is_exact_is_shared() {
 fn an_engine_that_rounds_tells_what_was_cached_and_who_was_there() {
     let loose = Shape {
         exact_block: None,
-        ..shape(600, 1)
+        ..shape(600, 1, 1)
     };
     let asked = Asked {
         prompt: prompt(1, 60),

@@ -90,10 +90,16 @@ def test_an_answer_that_repeats_itself_drafts_and_is_the_same(serving, smollm2):
     assert server.metric("edgellm_speculative_drafted_tokens_total") > 0
 
 
-@pytest.mark.parametrize("name", ["smollm2", "qwen"])
-def test_deterministic_answers_are_the_same_beside_others(serving, request, name):
-    """Also with kernels that round by the number of rows, as those of Q4_K do."""
-    model = request.getfixturevalue(name)
+def test_deterministic_answers_are_the_same_beside_others(serving, smollm2):
+    deterministic_beside_others(serving, smollm2)
+
+
+def test_they_are_with_kernels_that_round_by_the_number_of_rows_as_well(serving, qwen):
+    """As those of Q4_K do."""
+    deterministic_beside_others(serving, qwen)
+
+
+def deterministic_beside_others(serving, model):
     deterministic = {"EDGELLM__MODELS__DETERMINISTIC": "true"}
     flags = ["--context", 4096]
     alone = serving(model, *flags, env=deterministic)
