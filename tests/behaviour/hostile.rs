@@ -115,7 +115,7 @@ fn a_client_that_closes_its_own_side_and_then_leaves_frees_its_place() {
     });
     drop(stream);
     eventually("cancelled", || {
-        gateway.metric("edgellm_requests_cancelled_total") == "1"
+        gateway.metric("edgellm_requests_cancelled_total") != "0"
     });
 }
 
@@ -202,7 +202,8 @@ fn a_full_queue_is_a_503_that_says_when_to_come_back() {
 fn endless_lists_are_refused_before_they_cost_every_token() {
     let gateway = Gateway::start();
     for (param, value) in [
-        ("stop", json!(["x".repeat(257)])),
+        ("stop", json!(["x".repeat(1025)])),
+        ("stop", json!(vec!["x"; 65])),
         ("stop_token_ids", json!(vec![1; 1025])),
     ] {
         let mut body = question("hello");
