@@ -61,6 +61,11 @@ impl LeftOut {
         })
     }
 
+    /// Whether calls become text, so that the template sees none.
+    pub(in crate::prompt) fn writes_calls(self) -> bool {
+        self.calls
+    }
+
     /// The same conversation with all of it in turns.
     pub(in crate::prompt) fn written_out(
         self,
@@ -82,8 +87,7 @@ impl LeftOut {
         Cow::Owned(Conversation {
             messages,
             tools: Vec::new(),
-            effort: conversation.effort,
-            template_kwargs: conversation.template_kwargs.clone(),
+            ..conversation.without_messages()
         })
     }
 
