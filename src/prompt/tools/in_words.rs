@@ -179,7 +179,8 @@ fn probed_call() -> ToolCall {
         // Nine alphanumerics, which Mistral's template insists on.
         id: "probe0000".to_owned(),
         name: PROBED.to_owned(),
-        arguments: serde_json::json!({}),
+        // Some show of a call only this.
+        arguments: serde_json::json!({"ok": PROBED}),
     }
 }
 
@@ -245,6 +246,9 @@ mod tests {
     fn what_each_template_leaves_out_is_found_by_trying() {
         let left_out = |source| LeftOut::by(&template(source)).expect("it shows no tools");
         assert!(left_out(GEMMA2).calls);
+        let only_arguments = "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}\
+            {% for k, v in c.function.arguments | items %}{{ k }}={{ v }}{% endfor %}{% endfor %}{% endfor %}";
+        assert!(!left_out(only_arguments).calls);
         assert_eq!(
             left_out(CHATML),
             LeftOut {
