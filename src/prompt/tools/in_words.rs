@@ -186,7 +186,7 @@ fn probed_call() -> ToolCall {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -222,8 +222,7 @@ mod tests {
         Conversation {
             messages: vec![user("Milk?"), called, result, user("Thanks!")],
             tools: vec![tool()],
-            effort: None,
-            template_kwargs: Map::new(),
+            ..Conversation::default()
         }
     }
 
