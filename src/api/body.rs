@@ -27,6 +27,9 @@ const LARGE: usize = 64 << 10;
 /// How long a large body waits for memory that others have.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A body of type `T`, and the request that it came with.
 #[derive(Debug)]
 pub(super) struct JsonBody<T>(pub(super) T, pub(super) Arrival);
@@ -212,6 +215,8 @@ pub(super) fn read_value<W: Wire>(bytes: &[u8]) -> Result<W, ApiError> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // RFC 8259 allows to ignore it, and some .NET clients write it.
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| misfit("", error))?;
     json.end().map_err(|error| ApiError::Invalid {
@@ -350,6 +355,23 @@ mod tests {
         );
         assert_eq!(param("{"), None);
         assert_eq!(param(r#"{"messages":[]} x"#), None);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_left_out_where_a_body_begins_with_it() {
+        let read = |body: &str| parse::<Outer>(body.as_bytes()).is_ok();
+        assert!(read("\u{feff}{\"messages\": []}"));
+        assert!(read(
+            "\u{feff}\n {\"messages\": [{\"role\": \"\u{feff}\"}]}"
+        ));
+        for body in [
+            "\u{feff}\u{feff}{\"messages\": []}",
+            " \u{feff}{\"messages\": []}",
+            "{\"messages\": []}\u{feff}",
+            "\u{feff}",
+        ] {
+            assert!(!read(body), "{body:?}");
+        }
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub(super) const LONGEST_IDENTIFIER: usize = 64;
 
 /// Ours.
 pub(super) const REPEAT_PENALTY: RangeInclusive<f64> = 0.01..=10.0;
-pub(super) const LEAST_TOP_K: i64 = 0;
+/// vLLM's word for all tokens; 0 means the same, as in llama.cpp.
+pub(super) const LEAST_TOP_K: i64 = -1;
 pub(super) const LEAST_TOKENS: i64 = 1;
 pub(super) const MOST_PROMPTS: usize = 128;
 pub(super) const TOKEN: RangeInclusive<i64> = 0..=i32::MAX as i64;

@@ -166,10 +166,7 @@ impl TryFrom<AskedSampling<'_>> for Sampling {
         Ok(Self {
             temperature: within("temperature", asked.temperature, TEMPERATURE)?,
             top_p: within("top_p", asked.top_p, PROBABILITY)?,
-            top_k: asked
-                .top_k
-                .map(|k| at_least("top_k", k, LEAST_TOP_K))
-                .transpose()?,
+            top_k: asked.top_k.map(top_k).transpose()?,
             min_p: within("min_p", asked.min_p, PROBABILITY)?,
             presence_penalty: penalty("presence_penalty", asked.presence_penalty)?,
             frequency_penalty: penalty("frequency_penalty", asked.frequency_penalty)?,
@@ -177,6 +174,14 @@ impl TryFrom<AskedSampling<'_>> for Sampling {
             logit_bias: logit_bias(asked.logit_bias)?,
             seed: asked.seed.map(i64::cast_unsigned),
         })
+    }
+}
+
+/// 0 stands for all tokens, and vLLM writes -1 for that.
+fn top_k(asked: i64) -> Result<u32, ApiError> {
+    match asked {
+        LEAST_TOP_K => Ok(0),
+        asked => at_least("top_k", asked, LEAST_TOP_K),
     }
 }
 

@@ -347,6 +347,14 @@ impl From<&PromptError> for ApiError {
         match error {
             PromptError::NoTemplate => Self::invalid("model", error.to_string()),
             PromptError::NoMark => Self::invalid("messages", error.to_string()),
+            PromptError::NoObject { message, call, id } => {
+                let param = format!("messages[{message}].tool_calls[{call}].function.arguments");
+                let why = format!(
+                    "`{param}`: the arguments of the call `{id}` are not a JSON object, which this model's \
+                     chat template needs: send an object (`{{}}` for none), or leave out the call and its answer"
+                );
+                Self::invalid(param, why)
+            }
             PromptError::Template(error) => error.into(),
         }
     }
@@ -355,7 +363,9 @@ impl From<&PromptError> for ApiError {
 impl From<&TemplateError> for ApiError {
     fn from(error: &TemplateError) -> Self {
         match error {
-            TemplateError::Refused(_) => Self::invalid("messages", error.to_string()),
+            TemplateError::Refused(_) | TemplateError::Failed(_) => {
+                Self::invalid("messages", error.to_string())
+            }
             TemplateError::Broken(reason) => {
                 tracing::error!(reason, "the model's chat template does not work");
                 Self::Template
@@ -408,6 +418,35 @@ mod tests {
             assert!(error.body().to_string().len() < 1000);
             assert_eq!(error.label(), format!("invalid_request_error: {known}"));
         }
+    }
+
+    #[test]
+    fn what_a_template_cannot_do_with_a_conversation_is_the_clients_to_mend() {
+        let no_object = PromptError::NoObject {
+            message: 1,
+            call: 2,
+            id: "call_7".to_owned(),
+        };
+        let error = ApiError::from(&no_object).body();
+        let param = "messages[1].tool_calls[2].function.arguments";
+        assert_eq!(error["error"]["param"], param);
+        let message = error["error"]["message"].as_str().expect("a text");
+        for part in [param, "call_7", "send an object (`{}` for none)"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let failed = TemplateError::Failed("cannot add".to_owned());
+        let error = ApiError::from(&failed);
+        assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+        assert!(
+            error.body()["error"]["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("cannot add"))
+        );
+        let broken = TemplateError::Broken("unknown filter".to_owned());
+        assert_eq!(
+            ApiError::from(&broken).status(),
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
     }
 
     #[test]

@@ -435,7 +435,7 @@ fn parser(prompter: &Prompter, calls: bool, opens_thoughts: bool, form: &Form) -
 fn not_laid_out(error: &PromptError, conversation: &Conversation) -> ApiError {
     const PARAM: &str = "chat_template_kwargs";
     match error {
-        PromptError::Template(TemplateError::Broken(reason))
+        PromptError::Template(TemplateError::Broken(reason) | TemplateError::Failed(reason))
             if !conversation.template_kwargs.is_empty() =>
         {
             let message = format!("the model's chat template fails with this `{PARAM}`: {reason}");

@@ -13,7 +13,10 @@ const PARAM: &str = "chat_template_kwargs";
 const RESERVED: [(&str, &str); 7] = [
     ("messages", "use `messages`"),
     ("tools", "use `tools`"),
-    ("add_generation_prompt", "the answer is always opened"),
+    (
+        "add_generation_prompt",
+        "send it beside `chat_template_kwargs`",
+    ),
     ("bos_token", "it is the model's"),
     ("eos_token", "it is the model's"),
     ("raise_exception", "it is a function of templates"),

@@ -22,7 +22,7 @@ use tracing::Span;
 use crate::admission::{Gate, Place, Presence, Reason, Refusal};
 use crate::engine::{Reading, Token};
 use crate::pool::Serving;
-use crate::prompt::{Conversation, End};
+use crate::prompt::Conversation;
 
 use super::body::JsonBody;
 #[cfg(any(test, fuzzing))]
@@ -31,7 +31,7 @@ use super::body::{Wire, only_objects};
 use super::bounds::{LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOKEN};
 use super::chat;
 use super::decoding::refuse_asked;
-use super::description::{AnyModel, Operation, Refused, Schemas, among, each, within};
+use super::description::{AnyModel, Operation, Refused, Schemas, each, within};
 use super::error::ApiError;
 use super::models::{find_model, serving};
 use super::shorten;
@@ -69,11 +69,11 @@ pub(super) struct TokenizeRequest {
     add_special_tokens: Option<bool>,
     /// Whether to tell each token as the vocabulary writes it.
     return_token_strs: Option<bool>,
+    /// Whether the prompt ends with the text of the last message, an assistant's; then without
+    /// `add_generation_prompt`.
+    continue_final_message: Option<bool>,
 
     // Known to vLLM, refused where they ask for what is not built.
-    /// Refused as true; use `add_generation_prompt`.
-    #[schemars(transform = among([false]))]
-    continue_final_message: Option<bool>,
     /// Refused: the template of the model's file is used.
     #[schemars(with = "Option<Refused>")]
     chat_template: Option<Value>,
@@ -92,7 +92,7 @@ pub(super) struct TokenizeRequest {
 #[derive(Debug)]
 enum Source {
     Prompt { text: String, bounds: bool },
-    Messages { turns: Conversation, end: End },
+    Messages(Conversation),
 }
 
 /// The answer of `POST /tokenize`.
@@ -262,11 +262,6 @@ fn refuse_what_is_not_built(request: &TokenizeRequest) -> Result<(), ApiError> {
     let templates = "is not supported: the template of the model's file is used";
     let asked = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
     refuse_asked([
-        (
-            "continue_final_message",
-            request.continue_final_message == Some(true),
-            "is not supported; use `add_generation_prompt: false`",
-        ),
         ("chat_template", asked(&request.chat_template), templates),
         (
             "mm_processor_kwargs",
@@ -291,13 +286,15 @@ impl TryFrom<TokenizeRequest> for Source {
                     bounds: request.add_special_tokens.unwrap_or(true),
                 })
             }
-            (None, Some(messages)) => Ok(Self::Messages {
-                turns: chat::conversation(messages, tools, request.chat_template_kwargs)?,
-                end: match request.add_generation_prompt {
-                    None | Some(true) => End::OpenAnswer,
-                    Some(false) => End::LastMessage,
-                },
-            }),
+            (None, Some(messages)) => {
+                let turns = chat::conversation(messages, tools, request.chat_template_kwargs)?;
+                let end = chat::end(
+                    request.continue_final_message,
+                    request.add_generation_prompt,
+                    &turns.messages,
+                )?;
+                Ok(Self::Messages(Conversation { end, ..turns }))
+            }
             (None, None) => Err(ApiError::invalid(
                 "prompt",
                 "`prompt` is missing: send a text as `prompt`, or `messages`",
@@ -315,7 +312,7 @@ impl Source {
     fn bytes(&self) -> usize {
         match self {
             Self::Prompt { text, .. } => text.len(),
-            Self::Messages { turns, .. } => {
+            Self::Messages(turns) => {
                 shorten::bytes(&turns.messages)
                     + shorten::least_tool_tokens(&turns.tools, 1)
                     + shorten::least_kwargs_tokens(&turns.template_kwargs, 1)
@@ -332,7 +329,7 @@ impl Source {
                 };
                 Ok(serving.model().tokenize(text, reading))
             }
-            (Self::Messages { turns, end }, Serving::Generation(loaded)) => {
+            (Self::Messages(turns), Serving::Generation(loaded)) => {
                 // As chat does, before a template and the guard of its marks work through megabytes.
                 let longest_piece = loaded.model.info().longest_piece.max(1);
                 let least = turns.messages.len().max(self.bytes() / longest_piece);
@@ -345,11 +342,11 @@ impl Source {
                 }
                 let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
                 prompter
-                    .tokens_to(*end, turns, &*loaded.model)
+                    .tokens(turns, &*loaded.model)
                     .map(|prompt| prompt.tokens)
                     .map_err(|error| ApiError::from(&error))
             }
-            (Self::Messages { .. }, Serving::Embedding(_)) => Err(ApiError::invalid(
+            (Self::Messages(_), Serving::Embedding(_)) => Err(ApiError::invalid(
                 "messages",
                 "an embedding model does not chat: send the text as `prompt`",
             )),
@@ -368,6 +365,7 @@ only_objects!(TokenizeRequest, DetokenizeRequest,);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prompt::End;
     use serde_json::json;
 
     fn source(body: Value) -> Result<Source, ApiError> {
@@ -381,10 +379,15 @@ mod tests {
         let turns = json!([{"role": "user", "content": "hi"}]);
         let chat = source(json!({"messages": turns})).expect("sound");
         let open = End::OpenAnswer;
-        assert!(matches!(chat, Source::Messages { end, .. } if end == open));
+        assert!(matches!(chat, Source::Messages(turns) if turns.end == open));
         let closed = source(json!({"messages": turns, "add_generation_prompt": false}));
         let last = End::LastMessage;
-        assert!(matches!(closed, Ok(Source::Messages { end, .. }) if end == last));
+        let begun =
+            json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "A"}]);
+        let going_on = source(json!({"messages": begun, "continue_final_message": true}));
+        let text = End::LastText;
+        assert!(matches!(going_on, Ok(Source::Messages(turns)) if turns.end == text));
+        assert!(matches!(closed, Ok(Source::Messages(turns)) if turns.end == last));
     }
 
     #[test]

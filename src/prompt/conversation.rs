@@ -15,6 +15,20 @@ pub struct Conversation {
     pub effort: Option<Effort>,
     /// Further variables of the template, by name.
     pub template_kwargs: Map<String, Value>,
+    /// Where the prompt ends.
+    pub end: End,
+}
+
+/// Where a prompt ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum End {
+    /// With the opening of the assistant's answer.
+    #[default]
+    OpenAnswer,
+    /// With the last message.
+    LastMessage,
+    /// With the text of the last message, so that the answer goes on with it.
+    LastText,
 }
 
 impl Conversation {
@@ -26,7 +40,18 @@ impl Conversation {
             tools: self.tools.clone(),
             effort: self.effort,
             template_kwargs: self.template_kwargs.clone(),
+            end: self.end,
         }
+    }
+
+    /// The first call whose arguments are no JSON object: the place of its message, and its own there.
+    pub(super) fn call_with_text(&self) -> Option<(usize, usize)> {
+        let with_text = |message: &Message| {
+            let mut calls = message.tool_calls.iter();
+            calls.position(|call| call.arguments.is_string())
+        };
+        let mut messages = self.messages.iter().enumerate();
+        messages.find_map(|(index, message)| Some((index, with_text(message)?)))
     }
 
     /// The same with a message of its own for what is said beside calls.

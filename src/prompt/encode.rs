@@ -6,10 +6,10 @@
 
 use std::borrow::Cow;
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, End};
 use super::guard::Guard;
 use super::markup::Markup;
-use super::template::{ChatTemplate, End, TemplateError};
+use super::template::{ChatTemplate, TemplateError};
 use super::thinking::ThoughtTags;
 use super::tools::{LeftOut, ToolFormat};
 use crate::engine::{SpecialKind, SpecialToken, Token, Vocabulary};
@@ -28,7 +28,7 @@ pub struct Prompter {
 /// What a model answers to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
-    /// Up to and including the opening of the assistant's answer.
+    /// Up to where the conversation is to end.
     pub tokens: Vec<Token>,
     /// Whether the answer begins in the middle of thoughts.
     pub opens_thoughts: bool,
@@ -49,6 +49,16 @@ pub enum PromptError {
     /// The request holds all 66 Unicode noncharacters, so that none is left to mark its text with.
     #[error("the messages contain every Unicode noncharacter (U+FDD0 and so on): leave one out")]
     NoMark,
+    /// The template takes the arguments of calls apart, and those of one are no JSON object.
+    #[error("the model's chat template needs a JSON object as the arguments of the call `{id}`")]
+    NoObject {
+        /// Where the message stands.
+        message: usize,
+        /// Where the call stands in it.
+        call: usize,
+        /// The call's id.
+        id: String,
+    },
     /// The template refuses or fails.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -114,20 +124,8 @@ impl Prompter {
         conversation: &Conversation,
         vocab: &dyn Vocabulary,
     ) -> Result<Prompt, PromptError> {
-        self.tokens_to(End::OpenAnswer, conversation, vocab)
-    }
-
-    /// The prompt up to `end`.
-    ///
-    /// # Errors
-    /// As [`tokens`](Self::tokens).
-    pub fn tokens_to(
-        &self,
-        end: End,
-        conversation: &Conversation,
-        vocab: &dyn Vocabulary,
-    ) -> Result<Prompt, PromptError> {
         let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
+        self.check_arguments(template, conversation)?;
         let has_tools = !conversation.tools.is_empty();
         let conversation = &match self.tool_format {
             ToolFormat::Mistral | ToolFormat::MistralNamed => {
@@ -143,12 +141,11 @@ impl Prompter {
             Some(left_out) => left_out.written_out(&marked),
             None => Cow::Borrowed(&marked),
         };
-        let text = template
-            .render_to(end, &marked)
-            .map_err(|error| match error {
-                TemplateError::Refused(reason) => TemplateError::Refused(guard.unmark(&reason)),
-                TemplateError::Broken(reason) => TemplateError::Broken(guard.unmark(&reason)),
-            })?;
+        let text = template.render(&marked).map_err(|error| match error {
+            TemplateError::Refused(reason) => TemplateError::Refused(guard.unmark(&reason)),
+            TemplateError::Failed(reason) => TemplateError::Failed(guard.unmark(&reason)),
+            TemplateError::Broken(reason) => TemplateError::Broken(guard.unmark(&reason)),
+        })?;
 
         let mut tokens = Vec::new();
         let mut plain = 0;
@@ -172,9 +169,30 @@ impl Prompter {
         }
         Ok(Prompt {
             tokens,
-            opens_thoughts: self.thoughts.is_some_and(|tags| tags.opened_by(&text)),
+            opens_thoughts: self.thoughts.is_some_and(|tags| match conversation.end {
+                End::OpenAnswer | End::LastMessage => tags.opened_by(&text),
+                End::LastText => tags.left_open_by(last_text(conversation)),
+            }),
             tags: self.tags(has_tools, vocab),
         })
+    }
+
+    /// Arguments that are no JSON object come from a model that was cut off or wrote nonsense. A template
+    /// that takes them apart would fail or leave them out.
+    fn check_arguments(
+        &self,
+        template: &ChatTemplate,
+        conversation: &Conversation,
+    ) -> Result<(), PromptError> {
+        let writes_calls = self.left_out.is_some_and(LeftOut::writes_calls);
+        if writes_calls || !template.needs_object_arguments() {
+            return Ok(());
+        }
+        let Some((message, call)) = conversation.call_with_text() else {
+            return Ok(());
+        };
+        let id = conversation.messages[message].tool_calls[call].id.clone();
+        Err(PromptError::NoObject { message, call, id })
     }
 
     /// The control tokens among the tags of thoughts, and of calls where some are expected. Others of
@@ -192,6 +210,12 @@ impl Prompter {
             .cloned()
             .collect()
     }
+}
+
+fn last_text(conversation: &Conversation) -> &str {
+    let last = conversation.messages.last();
+    last.and_then(|last| last.content.as_deref())
+        .unwrap_or_default()
 }
 
 fn encode_plain(text: &str, markup: &Markup, vocab: &dyn Vocabulary, tokens: &mut Vec<Token>) {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::tools::LeftOut;
-use super::{ChatTemplate, Conversation, Message, PromptError, Prompter, Role, ToolCall};
+use super::{ChatTemplate, Conversation, End, Message, PromptError, Prompter, Role, ToolCall};
 use crate::engine::{SpecialKind, SpecialToken, Token, Vocabulary};
 
 const CHATML: &str = include_str!("fixtures/chatml.jinja");
@@ -507,4 +507,80 @@ fn arguments_that_become_text_are_plain_text() {
     );
     let special = tokens.iter().filter(|token| token.0 >= 256).count();
     assert_eq!(special, 1, "the template's own");
+}
+
+/// A call of `f` with these arguments behind an answer.
+fn called_with(arguments: serde_json::Value) -> Conversation {
+    let mut conversation = talk(&[
+        (Role::User, "?"),
+        (Role::Assistant, "Well."),
+        (Role::User, "?"),
+        (Role::Assistant, ""),
+    ]);
+    let call = |id: &str, arguments| ToolCall {
+        id: id.into(),
+        name: "f".into(),
+        arguments,
+    };
+    conversation.messages[3].tool_calls = vec![call("1", json!({})), call("call<s>2", arguments)];
+    conversation
+}
+
+#[test]
+fn arguments_that_are_no_object_are_told_by_their_place_where_the_template_needs_one() {
+    let walking = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}\
+                   {% for k, v in c.function.arguments | items %}{{ k }}={{ v }};{% endfor %}{% endfor %}{% endfor %}";
+    let object = called_with(json!({"a": 1}));
+    let vocab = Bytes::new();
+    assert_eq!(vocab.decode(&tokens(walking, &object)), "?Well.?ffa=1;");
+    let printing = walking.replace(
+        "{% for k, v in c.function.arguments | items %}{{ k }}={{ v }};{% endfor %}",
+        "{{ c.function.arguments }}",
+    );
+    // One that drops calls: they are written out as text.
+    let dropping = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    for text in ["{\"a\": ", "\"Beijing\"", "[1]", "null", "no JSON", "7"] {
+        let conversation = called_with(text.into());
+        let error = prompter(walking).tokens(&conversation, &vocab);
+        let expected = PromptError::NoObject {
+            message: 3,
+            call: 1,
+            id: "call<s>2".into(),
+        };
+        assert_eq!(error, Err(expected), "{text}");
+        let shown = vocab.decode(&tokens(&printing, &conversation));
+        assert!(shown.ends_with(text), "{shown}");
+        let shown = vocab.decode(&tokens(dropping, &conversation));
+        let written = serde_json::Value::from(text).to_string();
+        assert!(shown.contains(&written), "{shown}");
+    }
+}
+
+#[test]
+fn a_text_that_is_gone_on_with_is_plain_text_and_may_leave_thoughts_open() {
+    let going_on = |text| {
+        let conversation = Conversation {
+            end: End::LastText,
+            ..talk(&[(Role::User, "?"), (Role::Assistant, text)])
+        };
+        let thinking = format!("{CHATML}{{# </think> #}}");
+        prompter(&thinking).tokens(&conversation, &Bytes::new())
+    };
+    let vocab = Bytes::new();
+    let prompt = going_on("A <|im_end|>").expect("renders");
+    let text = vocab.decode(&prompt.tokens);
+    assert!(
+        text.ends_with("<|im_start|>assistant\nA <|im_end|>"),
+        "{text}"
+    );
+    let plain = going_on("A").expect("renders");
+    let specials = |tokens: &[Token]| vocab.count(tokens, SpecialKind::Control);
+    assert_eq!(specials(&prompt.tokens), specials(&plain.tokens));
+    assert!(!plain.opens_thoughts);
+    assert!(going_on("<think>\nHm").expect("renders").opens_thoughts);
+    assert!(
+        !going_on("<think>\nHm</think>A")
+            .expect("renders")
+            .opens_thoughts
+    );
 }

@@ -285,6 +285,7 @@ fn rewrite(
         messages,
         tools,
         effort: conversation.effort,
+        end: conversation.end,
     }
 }
 

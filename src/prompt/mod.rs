@@ -30,9 +30,9 @@ mod jinja_tests;
 #[cfg(test)]
 mod template_tests;
 
-pub use conversation::{Conversation, Effort, Message, Role, ToolCall};
+pub use conversation::{Conversation, Effort, End, Message, Role, ToolCall};
 pub use encode::{Prompt, PromptError, Prompter};
 pub use output::{Channel, OutputParser, Piece, Stretch};
-pub use template::{ChatTemplate, End, TemplateError};
+pub use template::{ChatTemplate, TemplateError};
 pub use thinking::ThoughtTags;
 pub use tools::{Callable, Part, ToolFormat, calls, opened_calls};

@@ -33,12 +33,29 @@ impl Default for View {
     }
 }
 
+impl View {
+    /// Content in parts. One without text stands for none: templates look at the first.
+    fn typed() -> Self {
+        Self {
+            absent: parts(""),
+            typed_content: true,
+            ..Self::default()
+        }
+    }
+}
+
+fn parts(text: &str) -> Value {
+    json!([{"type": "text", "text": text}])
+}
+
 /// Everything that was found out about a template.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Findings {
     pub(super) view: View,
     /// Whether it refuses messages with several calls, as Llama's does.
     pub(super) one_call_a_message: bool,
+    /// Whether it takes arguments apart and shows nothing of those that are text, as Qwen3-Coder's does.
+    pub(super) needs_object_arguments: bool,
     /// Whether it shows the calls of a message only if that has no content, as `DeepSeek`'s does.
     pub(super) calls_apart: bool,
     pub(super) turns: TurnSupport,
@@ -52,9 +69,10 @@ impl<R: Fn(&Conversation, &View) -> Option<String>> Render for R {}
 impl Findings {
     /// Of the template that `render` is.
     pub(super) fn of(render: &impl Render) -> Self {
-        let mut view = View {
-            typed_content: wants_typed_content(render),
-            ..View::default()
+        let mut view = if wants_typed_content(render) {
+            View::typed()
+        } else {
+            View::default()
         };
         let calls = |view: &View, count| render(&asking(count, None), view);
         if let Some(found) = view_of_calls(render, &view) {
@@ -70,6 +88,7 @@ impl Findings {
             }
         }
         Self {
+            needs_object_arguments: needs_object_arguments(render, &view),
             one_call_a_message: calls(&view, 1).is_some() && calls(&view, 2).is_none(),
             calls_apart: wants_calls_apart(render, &view),
             turns: turns(render, &view),
@@ -93,6 +112,21 @@ fn shows(text: Option<String>, parts: &[&str]) -> bool {
 
 fn arguments() -> Value {
     json!({ARGUMENT: VALUE})
+}
+
+/// The tools to probe calls with: some templates show calls only where there are any.
+fn tool_sets() -> [Vec<Value>; 2] {
+    let tool = json!({"type": "function", "function": {"name": FUNCTION, "description": "Probes.",
+        "parameters": {"type": "object", "properties": {}}}});
+    [Vec::new(), vec![tool]]
+}
+
+/// Whether the template lays a question out, with instructions or without.
+pub(super) fn lays_questions_out(render: &impl Render, view: &View) -> bool {
+    let turns = [(Role::System, FIRST), (Role::User, SECOND)];
+    [&turns[1..], &turns[..]]
+        .into_iter()
+        .any(|turns| render(&conversation(turns), view).is_some())
 }
 
 /// A question, one message with so many calls and this content, and their answers.
@@ -126,19 +160,15 @@ fn asking(calls: usize, content: Option<&str>) -> Conversation {
 /// An object is what transformers gives to templates, so it is preferred. Templates that join the arguments
 /// to other text fail on it, and those that print it would write it as Python does, in single quotes.
 fn view_of_calls(render: &impl Render, view: &View) -> Option<View> {
-    let tool = json!({"type": "function", "function": {"name": FUNCTION, "description": "Probes.",
-        "parameters": {"type": "object", "properties": {}}}});
-    let ways = [
-        ("".into(), false),
-        (Value::Null, false),
-        ("".into(), true),
-        (Value::Null, true),
-    ];
-    let views = ways.map(|(absent, text_arguments)| View {
-        absent,
-        text_arguments,
-        ..view.clone()
-    });
+    let of = |text_arguments| {
+        let absent = [view.absent.clone(), Value::Null];
+        absent.map(|absent| View {
+            absent,
+            text_arguments,
+            ..view.clone()
+        })
+    };
+    let views = [of(false), of(true)];
     let as_text = dumps(&arguments());
     let printed = minijinja::Value::from(minijinja::value::Serde(arguments())).to_string();
     let is_shown = |conversation: &Conversation, view: &View| {
@@ -152,14 +182,34 @@ fn view_of_calls(render: &impl Render, view: &View) -> Option<View> {
             }
         })
     };
-    // Some show calls only where there are tools.
-    [Vec::new(), vec![tool]].into_iter().find_map(|tools| {
+    tool_sets().into_iter().find_map(|tools| {
         let conversation = Conversation {
             tools,
             ..asking(1, None)
         };
-        let mut views = views.iter();
+        let mut views = views.iter().flatten();
         views.find(|view| is_shown(&conversation, view)).cloned()
+    })
+}
+
+fn needs_object_arguments(render: &impl Render, view: &View) -> bool {
+    if view.text_arguments {
+        return false;
+    }
+    tool_sets().into_iter().any(|tools| {
+        let called_with = |arguments: Value| {
+            let mut conversation = Conversation {
+                tools: tools.clone(),
+                ..asking(1, None)
+            };
+            let calls = conversation.messages.iter_mut();
+            for call in calls.flat_map(|message| &mut message.tool_calls) {
+                call.arguments = arguments.clone();
+            }
+            render(&conversation, view)
+        };
+        shows(called_with(arguments()), &[ARGUMENT, VALUE])
+            && !shows(called_with(VALUE.into()), &[VALUE])
     })
 }
 
@@ -175,14 +225,8 @@ fn wants_calls_apart(render: &impl Render, view: &View) -> bool {
 
 fn wants_typed_content(render: &impl Render) -> bool {
     let question = conversation(&[(Role::User, FIRST)]);
-    let shown = |typed_content| {
-        let view = View {
-            typed_content,
-            ..View::default()
-        };
-        shows(render(&question, &view), &[FIRST])
-    };
-    !shown(false) && shown(true)
+    let shown = |view: &View| shows(render(&question, view), &[FIRST]);
+    !shown(&View::default()) && shown(&View::typed())
 }
 
 fn conversation(turns: &[(Role, &str)]) -> Conversation {
@@ -227,7 +271,7 @@ pub(super) fn message(message: &Message, view: &View) -> Value {
     let mut object = Map::new();
     object.insert("role".into(), message.role.as_str().into());
     let content = match &message.content {
-        Some(text) if view.typed_content => json!([{"type": "text", "text": text}]),
+        Some(text) if view.typed_content => parts(text),
         Some(text) => text.as_str().into(),
         None => view.absent.clone(),
     };

@@ -15,7 +15,7 @@ use minijinja::value::{Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
 use serde_json::Value as Json;
 
-use super::conversation::{Conversation, Effort, Message};
+use super::conversation::{Conversation, Effort, End, Message};
 use super::probe::{self, Findings, View};
 use super::{bounds, clock, json, python};
 
@@ -23,6 +23,9 @@ use super::{bounds, clock, json, python};
 const FUEL: u64 = 5_000_000;
 /// Nesting that a rendering may reach; real templates stay below ten.
 const RECURSION: usize = 100;
+/// Shows where the last text ends in a prompt, as transformers does it for `continue_final_message`. The
+/// space tells whether the template trims.
+const END_OF_TEXT: &str = "END_OF_THE_LAST_TEXT ";
 /// The template's name in error messages.
 const NAME: &str = "chat template";
 
@@ -37,15 +40,8 @@ pub struct ChatTemplate {
     bos_text: String,
     eos_text: String,
     findings: Findings,
-}
-
-/// Where a prompt ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// With the opening of the assistant's answer.
-    OpenAnswer,
-    /// With the last message.
-    LastMessage,
+    /// Whether it lays ordinary questions out, so that what fails later is due to the conversation.
+    works: bool,
 }
 
 /// Why a conversation could not be rendered.
@@ -54,6 +50,9 @@ pub enum TemplateError {
     /// The template itself turned the conversation down; the client can mend it.
     #[error("the model's chat template refuses this conversation: {0}")]
     Refused(String),
+    /// The template works, but not with this conversation; the client can mend it.
+    #[error("the model's chat template fails with these messages: {0}")]
+    Failed(String),
     /// The template fails, runs without end or uses what we do not know; the client cannot help it.
     #[error("the model's chat template does not work: {0}")]
     Broken(String),
@@ -84,34 +83,26 @@ impl ChatTemplate {
             bos_text: bos_text.into(),
             eos_text: eos_text.into(),
             findings: Findings::default(),
+            works: false,
         };
-        template.findings = Findings::of(&|conversation: &Conversation, view: &View| {
-            let rendered = template.render_with(conversation, End::OpenAnswer, view);
-            rendered.ok()
-        });
+        let render = |conversation: &Conversation, view: &View| {
+            template.render_with(conversation, view).ok()
+        };
+        let findings = Findings::of(&render);
+        let works = probe::lays_questions_out(&render, &findings.view);
+        (template.findings, template.works) = (findings, works);
         match template.given_up.get() {
             Some(reason) => Err(TemplateError::Broken(reason.clone())),
             None => Ok(template),
         }
     }
 
-    /// The prompt as text, up to and including the opening of the assistant's answer.
+    /// The prompt as text, up to where the conversation is to end.
     ///
     /// # Errors
-    /// [`TemplateError::Refused`] when the template raises, [`TemplateError::Broken`] when it fails.
+    /// [`TemplateError::Refused`] when the template raises, [`TemplateError::Failed`] when it fails with this
+    /// conversation, [`TemplateError::Broken`] when it fails with any.
     pub fn render(&self, conversation: &Conversation) -> Result<String, TemplateError> {
-        self.render_to(End::OpenAnswer, conversation)
-    }
-
-    /// The prompt as text, up to `end`.
-    ///
-    /// # Errors
-    /// As [`render`](Self::render).
-    pub fn render_to(
-        &self,
-        end: End,
-        conversation: &Conversation,
-    ) -> Result<String, TemplateError> {
         let findings = &self.findings;
         let parallel = |message: &Message| message.tool_calls.len() > 1;
         let mut conversation = findings.turns.fit(conversation);
@@ -121,13 +112,27 @@ impl ChatTemplate {
         if findings.one_call_a_message && conversation.messages.iter().any(parallel) {
             conversation = Cow::Owned(conversation.with_calls_in_turn());
         }
-        self.render_with(&conversation, end, &findings.view)
+        if conversation.end != End::LastText {
+            return self.render_with(&conversation, &findings.view);
+        }
+        let lost = || {
+            let reason = "it does not show the end of the last message, so that the answer cannot \
+                          go on with it";
+            TemplateError::Failed(reason.to_owned())
+        };
+        let marked = with_end_of_text(&conversation).ok_or_else(lost)?;
+        let prompt = self.render_with(&marked, &findings.view)?;
+        up_to_end_of_text(prompt).ok_or_else(lost)
+    }
+
+    /// Whether it takes the arguments of a call apart, so that they must be a JSON object.
+    pub(super) fn needs_object_arguments(&self) -> bool {
+        self.findings.needs_object_arguments
     }
 
     fn render_with(
         &self,
         conversation: &Conversation,
-        end: End,
         view: &View,
     ) -> Result<String, TemplateError> {
         let kwargs = &conversation.template_kwargs;
@@ -155,18 +160,24 @@ impl ChatTemplate {
         let values = context! {
             messages => Value::from(Serde(&messages)),
             tools => tools,
-            add_generation_prompt => end == End::OpenAnswer,
+            add_generation_prompt => conversation.end == End::OpenAnswer,
             bos_token => &self.bos_text,
             eos_token => &self.eos_text,
             // What comes first has precedence.
             ..context! { ..Value::from(Serde(kwargs)), ..thinking(conversation.effort) }
         };
         let environment = Arc::clone(&self.environment);
+        let works = self.works;
         let rendered = budget.run(move || {
             environment
                 .get_template(NAME)
                 .and_then(|template| template.render(values))
-                .map_err(|error| explain(&error))
+                .map_err(|error| match explain(&error) {
+                    TemplateError::Broken(reason) if works && !is_unknown_name(&error) => {
+                        TemplateError::Failed(reason)
+                    }
+                    other => other,
+                })
         });
         rendered.unwrap_or_else(|overrun| {
             let reason = overrun.to_string();
@@ -239,6 +250,25 @@ fn is_sequence(value: &Value) -> bool {
     matches!(value.kind(), Map | Seq | String)
 }
 
+/// The conversation with [`END_OF_TEXT`] behind its last text. None where there is no text.
+fn with_end_of_text(conversation: &Conversation) -> Option<Conversation> {
+    let mut marked = conversation.clone();
+    let text = marked.messages.last_mut()?.content.as_mut()?;
+    text.push_str(END_OF_TEXT);
+    Some(marked)
+}
+
+/// A prompt as far as the last text goes. None where the prompt does not show the end of that.
+fn up_to_end_of_text(mut prompt: String) -> Option<String> {
+    let at = prompt.rfind(END_OF_TEXT.trim_end())?;
+    let is_trimmed = !prompt[at..].starts_with(END_OF_TEXT);
+    prompt.truncate(at);
+    if is_trimmed {
+        prompt.truncate(prompt.trim_end().len());
+    }
+    Some(prompt)
+}
+
 fn raise_exception(message: String) -> Result<Value, Error> {
     let error = Error::new(ErrorKind::InvalidOperation, "raise_exception");
     Err(error.with_source(Raised(message)))
@@ -256,6 +286,21 @@ fn explain(error: &Error) -> TemplateError {
         cause = inner.source();
     }
     TemplateError::Broken(message)
+}
+
+/// Whether the template names something that the engine does not have, which no conversation changes.
+fn is_unknown_name(error: &Error) -> bool {
+    use ErrorKind::{UnknownFilter, UnknownFunction, UnknownTest};
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if matches!(error.kind(), UnknownFilter | UnknownFunction | UnknownTest) {
+            return true;
+        }
+        next = error
+            .source()
+            .and_then(<dyn std::error::Error>::downcast_ref);
+    }
+    false
 }
 
 /// `{% generation %}…{% endgeneration %}` marks what a trainer learns from and prints its body unchanged;

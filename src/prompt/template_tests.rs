@@ -138,8 +138,60 @@ fn ids_become_such_as_mistral_knows_and_equal_ones_stay_equal() {
 #[test]
 fn a_prompt_may_end_with_its_last_message() {
     let template = ChatTemplate::compile(CHATML, "<s>", "</s>").expect("a template");
-    let prompt = template.render_to(End::LastMessage, &talk(&[(Role::User, "Hi")]));
+    let asked = Conversation {
+        end: End::LastMessage,
+        ..talk(&[(Role::User, "Hi")])
+    };
+    let prompt = template.render(&asked);
     assert_eq!(prompt.as_deref(), Ok("<|im_start|>user\nHi<|im_end|>\n"));
+}
+
+#[test]
+fn a_prompt_may_end_with_the_text_of_its_last_message() {
+    let going_on = |source, text| {
+        let asked = Conversation {
+            end: End::LastText,
+            ..talk(&[(Role::User, "end"), (Role::Assistant, text)])
+        };
+        render(source, &asked)
+    };
+    let before = "<|im_start|>user\nend<|im_end|>\n<|im_start|>assistant\n";
+    // The text may be found elsewhere in the prompt, and in what follows it.
+    for text in ["The letter is", "The letter is ", " a", "end", "m", "a\n\n"] {
+        let expected = format!("{before}{text}");
+        assert_eq!(
+            going_on(CHATML, text).as_deref(),
+            Ok(&*expected),
+            "{text:?}"
+        );
+    }
+    // One that trims, and one that takes parts.
+    let text = going_on(GEMMA2, "The letter is ").expect("renders");
+    assert!(
+        text.ends_with("<start_of_turn>model\nThe letter is"),
+        "{text:?}"
+    );
+    let parts =
+        "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %};{% endfor %}";
+    assert_eq!(going_on(parts, "a").as_deref(), Ok("end;a"));
+    // What is not shown cannot be gone on with.
+    let error = going_on("{{ messages[0].content }}", "a").expect_err("not shown");
+    assert!(matches!(error, TemplateError::Failed(_)), "{error}");
+}
+
+#[test]
+fn the_text_of_turns_in_a_row_is_gone_on_with_where_they_become_one() {
+    let asked = Conversation {
+        end: End::LastText,
+        ..talk(&[
+            (Role::User, "a"),
+            (Role::Assistant, "b"),
+            (Role::Assistant, "c"),
+        ])
+    };
+    let source = "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}\
+                  {{ raise_exception('alternate') }}{% endif %}{{ m.content }};{% endfor %}";
+    assert_eq!(render(source, &asked).as_deref(), Ok("a;b\n\nc"));
 }
 
 #[test]
@@ -660,6 +712,69 @@ fn arguments_are_text_where_a_template_joins_or_prints_them_and_an_object_elsewh
 }
 
 #[test]
+fn arguments_must_be_an_object_only_where_a_template_takes_them_apart() {
+    let needs_objects = |show: &str| {
+        let template = ChatTemplate::compile(&with_arguments(show), "", "").expect("a template");
+        template.needs_object_arguments()
+    };
+    for show in [
+        "{% for k, v in f.arguments | items %}{{ k }}={{ v }}{% endfor %}",
+        "{% for k, v in f.arguments.items() %}{{ k }}={{ v }}{% endfor %}",
+        "{% for k, v in f.arguments | dictsort %}{{ k }}={{ v }}{% endfor %}",
+        "{% for k in f.arguments.keys() %}{{ k }}={{ f.arguments[k] }}{% endfor %}",
+        "{% for k in f.arguments %}{{ k }}={{ f.arguments[k] }}{% endfor %}",
+        "{% if f.arguments is mapping %}{% for k in f.arguments %}{{ k }}={{ f.arguments[k] }}{% endfor %}{% endif %}",
+    ] {
+        assert!(needs_objects(show), "{show}");
+    }
+    for show in [
+        "{{ f.arguments }}",
+        "{{ '' + f.arguments }}",
+        "{{ f.arguments | tojson }}",
+        "{{ f.arguments if f.arguments is string else f.arguments | tojson }}",
+        "{% if f.arguments is string %}{{ f.arguments }}{% else %}{% for k, v in f.arguments | items %}\
+         {{ k }}={{ v }}{% endfor %}{% endif %}",
+        "",
+    ] {
+        assert!(!needs_objects(show), "{show}");
+    }
+}
+
+#[test]
+fn a_template_that_fails_over_a_conversation_fails_and_one_that_fails_over_all_is_broken() {
+    let failed = |source: &str| match render(
+        source,
+        &talk(&[(Role::User, "tea"), (Role::Assistant, "x")]),
+    ) {
+        Err(TemplateError::Failed(reason)) => Some(reason),
+        Err(TemplateError::Broken(_)) => None,
+        other => panic!("{source}: {other:?}"),
+    };
+    let second = |show: &str| {
+        format!("{{{{ messages[0].content }}}}{{% if messages[1] %}}{show}{{% endif %}}")
+    };
+    for show in [
+        "{{ messages[1].nothing.more }}",
+        "{{ messages[1].content.nothing() }}",
+        "{{ messages[1].content + 1 }}",
+        "{% for a, b in messages[1].content | items %}{{ a }}{% endfor %}",
+        "{% macro f(x) %}{{ x.nothing.more }}{% endmacro %}{{ f(messages[1]) }}",
+    ] {
+        assert!(failed(&second(show)).is_some(), "{show}");
+    }
+    for source in [
+        "{{ messages.nothing.more }}".to_owned(),
+        "{{ messages[0].content | nothing }}".to_owned(),
+        second("{{ messages[1].content | nothing }}"),
+        second("{{ nothing() }}"),
+        second("{{ messages[1].content is nothing }}"),
+        second("{% macro f(x) %}{{ x | nothing }}{% endmacro %}{{ f(messages[1]) }}"),
+    ] {
+        assert_eq!(failed(&source), None, "{source}");
+    }
+}
+
+#[test]
 fn calls_are_shown_by_templates_that_want_no_content_and_text() {
     let expected = "<U>Milk?<A>price\n{\"article\": \"milk <3%>\"}\n<T>1.20";
     assert_eq!(render(R1, &with_tools()).as_deref(), Ok(expected));
@@ -694,6 +809,31 @@ fn content_is_a_list_of_parts_where_a_template_reads_nothing_else() {
                   {% endif %}{% endfor %};{% endfor %}";
     let asked = talk(&[(Role::System, "a"), (Role::User, "b")]);
     assert_eq!(render(source, &asked).as_deref(), Ok("a;b;"));
+    // SmolVLM's, which looks at the first part.
+    let smol_vlm = "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}{% if \
+                    message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}{% for line in \
+                    message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}{% elif line['type'] == 'image' \
+                    %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}{% if \
+                    add_generation_prompt %}{{ 'Assistant:' }}{% endif %}";
+    let expected = "<|im_start|>System: a<end_of_utterance>\nUser: b<end_of_utterance>\nAssistant:";
+    assert_eq!(render(smol_vlm, &asked).as_deref(), Ok(expected));
+    let empty = talk(&[(Role::User, "")]);
+    let expected = "<|im_start|>User: <end_of_utterance>\nAssistant:";
+    assert_eq!(render(smol_vlm, &empty).as_deref(), Ok(expected));
+    // A call has no content, and is shown by such templates, too.
+    let calling = smol_vlm.replace(
+        "<end_of_utterance>",
+        "{% for c in message.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments }}){% endfor %};",
+    );
+    let text = render(&calling, &with_tools()).expect("renders");
+    assert!(
+        text.contains("Assistant: price({\"article\": \"milk <3%>\"});"),
+        "{text:?}"
+    );
+    // What shows text as well gets text.
+    let both = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}\
+                {{ '<part>' + p.text }}{% endfor %}{% endif %};{% endfor %}";
+    assert_eq!(render(both, &asked).as_deref(), Ok("a;b;"));
 }
 
 #[test]

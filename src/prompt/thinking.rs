@@ -32,6 +32,14 @@ impl ThoughtTags {
     pub fn opened_by(self, prompt: &str) -> bool {
         prompt.trim_end().ends_with(self.open)
     }
+
+    /// Whether a text ends in the middle of thoughts.
+    #[must_use]
+    pub fn left_open_by(self, text: &str) -> bool {
+        let closed = text.rfind(self.close);
+        text.rfind(self.open)
+            .is_some_and(|opened| closed.is_none_or(|closed| closed < opened))
+    }
 }
 
 /// A stretch of a generated answer.
@@ -182,6 +190,16 @@ mod tests {
         open: "<think>",
         close: "</think>",
     };
+
+    #[test]
+    fn thoughts_are_left_open_by_a_text_that_does_not_close_the_last_of_them() {
+        for open in ["<think>", "<think>\nI am", "<think>a</think>b<think>c"] {
+            assert!(TAGS.left_open_by(open), "{open}");
+        }
+        for closed in ["", "a", "</think>", "<think>a</think>", "<think>a</think>b"] {
+            assert!(!TAGS.left_open_by(closed), "{closed}");
+        }
+    }
 
     /// Thoughts and answer.
     fn split<'a>(opened: bool, pieces: impl IntoIterator<Item = &'a str>) -> (String, String) {

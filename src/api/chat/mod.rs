@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`, top to bottom.
 
 mod answer;
+mod end;
 mod messages;
 mod not_built;
 mod reply;
@@ -32,6 +33,7 @@ use super::state::AppState;
 use super::template_kwargs::template_kwargs;
 use super::tools::{Calls, Tools};
 use answer::Answer;
+pub(super) use end::end;
 use reply::Header;
 use validate::{Chat, Output};
 pub(super) use wire::{Message, Tool};

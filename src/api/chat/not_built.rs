@@ -43,23 +43,12 @@ pub(super) fn refuse(request: &wire::ChatRequest) -> Result<(), ApiError> {
         ),
     ];
     let template = "is not supported: the template of the model's file is used";
-    let turn = "is not supported: an answer is always a turn of its own";
     let theirs = [
         ("chat_template", request.chat_template.is_some(), template),
         (
             "documents",
             request.documents.is_some(),
             "is not supported: put them into a message",
-        ),
-        (
-            "continue_final_message",
-            request.continue_final_message == Some(true),
-            turn,
-        ),
-        (
-            "add_generation_prompt",
-            request.add_generation_prompt == Some(false),
-            turn,
         ),
     ];
     refuse_asked(table.into_iter().chain(theirs))

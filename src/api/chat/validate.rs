@@ -13,6 +13,7 @@ use crate::api::tools::{self, Calls, Tools};
 use crate::grammar::Schema;
 use crate::prompt::Conversation;
 
+use super::end::{self, end};
 use super::messages::{choice, messages, prediction, tools as offered};
 use super::{not_built, wire};
 
@@ -76,10 +77,18 @@ impl TryFrom<wire::ChatRequest> for Chat {
             request.parallel_tool_calls,
             format,
         )?;
+        let messages = messages(request.messages)?;
+        let end = end(
+            request.continue_final_message,
+            request.add_generation_prompt,
+            &messages,
+        )?;
+        end::check_form(end, &tools.form)?;
         Ok(Self {
             model: request.model,
             conversation: Conversation {
-                messages: messages(request.messages)?,
+                messages,
+                end,
                 tools: tools.shown,
                 effort: request
                     .reasoning_effort

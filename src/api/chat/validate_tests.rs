@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::api::decoding::Form;
 use crate::engine::SamplingDefaults;
+use crate::prompt::End;
 
 fn chat(body: Value) -> Result<Chat, ApiError> {
     Chat::try_from(serde_json::from_value::<wire::ChatRequest>(body).expect("of the right types"))
@@ -35,7 +36,7 @@ fn numbers_out_of_range_are_refused_by_name() {
         ("temperature", json!(2.1)),
         ("temperature", json!(-0.1)),
         ("top_p", json!(1.5)),
-        ("top_k", json!(-1)),
+        ("top_k", json!(-2)),
         ("min_p", json!(-1)),
         ("presence_penalty", json!(3)),
         ("frequency_penalty", json!(-3)),
@@ -59,6 +60,57 @@ fn numbers_out_of_range_are_refused_by_name() {
         let mut extra = Map::new();
         extra.insert(param.to_owned(), value);
         assert_eq!(refused(Value::Object(extra)), (param.to_owned(), None));
+    }
+}
+
+#[test]
+fn a_top_k_of_0_or_minus_1_means_all_tokens() {
+    let top_k = |asked: i64| {
+        let chat = with(json!({"top_k": asked})).expect("accepted");
+        let model = SamplingDefaults {
+            top_k: Some(40),
+            ..Default::default()
+        };
+        chat.decoding.sampling.resolve(&model, 0, 0).top_k
+    };
+    assert_eq!([-1, 0, 1, 40].map(top_k), [0, 0, 1, 40]);
+}
+
+#[test]
+fn an_answer_goes_on_with_the_last_message_where_that_is_asked_for() {
+    let begun = |more: Value| {
+        let mut body = json!({"messages": [
+            {"role": "user", "content": "Say a letter."},
+            {"role": "assistant", "content": [{"type": "text", "text": "It is"}]},
+        ]});
+        let more = more.as_object().expect("an object").clone();
+        body.as_object_mut().expect("an object").extend(more);
+        chat(body)
+    };
+    for (asked, end) in [
+        (json!({}), End::OpenAnswer),
+        (json!({"continue_final_message": true}), End::LastText),
+        (
+            json!({"continue_final_message": true, "add_generation_prompt": false}),
+            End::LastText,
+        ),
+        (json!({"add_generation_prompt": false}), End::LastMessage),
+    ] {
+        assert_eq!(begun(asked).expect("accepted").conversation.end, end);
+    }
+    for more in [
+        json!({"add_generation_prompt": true}),
+        json!({"response_format": {"type": "json_object"}}),
+        json!({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}),
+        json!({"messages": [{"role": "user", "content": "a"}]}),
+    ] {
+        let mut asked = json!({"continue_final_message": true});
+        asked
+            .as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
+        let error = begun(asked).expect_err("refused").body();
+        assert_eq!(error["error"]["param"], "continue_final_message", "{more}");
     }
 }
 
@@ -360,10 +412,6 @@ fn variables_of_the_template_are_taken_and_other_templates_refused() {
         (
             "continue_final_message",
             json!({"continue_final_message": true}),
-        ),
-        (
-            "add_generation_prompt",
-            json!({"add_generation_prompt": false}),
         ),
     ] {
         assert_eq!(refused(asked).0, param);

@@ -92,7 +92,7 @@ pub(in crate::api) struct ChatRequest {
     pub(super) safety_identifier: Option<String>,
 
     // Ours.
-    /// Draw from so many of the likeliest tokens; 0 means all. Not OpenAI's.
+    /// Draw from so many of the likeliest tokens; 0 and -1 mean all. Not OpenAI's.
     #[schemars(transform = at_least(LEAST_TOP_K))]
     pub(super) top_k: Option<i64>,
     /// Leave tokens out that are less likely than the likeliest by this factor. Not OpenAI's.
@@ -114,6 +114,12 @@ pub(in crate::api) struct ChatRequest {
         "propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength": LONGEST_TEMPLATE_KWARG_NAME},
     ))]
     pub(super) chat_template_kwargs: Option<Map<String, Value>>,
+    /// Whether the answer goes on with the text of the last message, an assistant's, as in vLLM. Only what
+    /// is new is told. Not OpenAI's.
+    pub(super) continue_final_message: Option<bool>,
+    /// Whether the prompt opens the assistant's turn; true where nothing is said, but with
+    /// `continue_final_message`. Not OpenAI's.
+    pub(super) add_generation_prompt: Option<bool>,
     /// A JSON schema of the answer or any JSON object, as in vLLM. Not OpenAI's.
     pub(super) structured_outputs: Option<StructuredOutputs>,
     /// A JSON schema of the answer, or one in a string: vLLM's older name. Not OpenAI's.
@@ -162,11 +168,6 @@ pub(in crate::api) struct ChatRequest {
     /// Refused: put them into a message.
     #[schemars(with = "Option<Refused>")]
     pub(super) documents: Option<Value>,
-    /// Refused as true: an answer is always a turn of its own.
-    #[schemars(transform = among([false]))]
-    pub(super) continue_final_message: Option<bool>,
-    /// Refused as false: an answer is always a turn of its own.
-    pub(super) add_generation_prompt: Option<bool>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -69,7 +69,7 @@ pub(in crate::api) struct CompletionRequest {
     pub(super) user: Option<String>,
 
     // Ours.
-    /// Draw from so many of the likeliest tokens; 0 means all. Not OpenAI's.
+    /// Draw from so many of the likeliest tokens; 0 and -1 mean all. Not OpenAI's.
     #[schemars(transform = at_least(LEAST_TOP_K))]
     pub(super) top_k: Option<i64>,
     /// Leave tokens out that are less likely than the likeliest by this factor. Not OpenAI's.

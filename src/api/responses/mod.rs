@@ -118,6 +118,7 @@ pub(super) async fn create(
             tools: asked.tools,
             effort: asked.effort,
             template_kwargs: asked.template_kwargs,
+            ..Conversation::default()
         })],
         decoding: asked.decoding,
         may_shorten: asked.may_shorten,
@@ -208,8 +209,32 @@ fn in_own_words(error: ApiError) -> ApiError {
             Some((chats, ours)) => {
                 ApiError::invalid(ours, message.replace(&chats, &format!("`{ours}`")))
             }
+            // Turns are made of items, whose places are others.
+            None if param.starts_with("messages[") => {
+                ApiError::invalid("input", message.replace(&format!("`{param}`"), "`input`"))
+            }
             None => ApiError::invalid(param, message),
         },
         other => other.of_prompt_in("input"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompt::PromptError;
+
+    #[test]
+    fn what_is_wrong_about_a_turn_is_told_of_the_input() {
+        let no_object = PromptError::NoObject {
+            message: 1,
+            call: 0,
+            id: "call_7".to_owned(),
+        };
+        let error = in_own_words(ApiError::from(&no_object)).body();
+        assert_eq!(error["error"]["param"], "input");
+        let message = error["error"]["message"].as_str().expect("a text");
+        assert!(message.starts_with("`input`: "), "{message}");
+        assert!(message.contains("`call_7`"), "{message}");
     }
 }

@@ -61,6 +61,11 @@ impl LeftOut {
         })
     }
 
+    /// Whether calls become text, so that the template sees none.
+    pub(in crate::prompt) fn writes_calls(self) -> bool {
+        self.calls
+    }
+
     /// The same conversation with all of it in turns.
     pub(in crate::prompt) fn written_out(
         self,
@@ -82,8 +87,7 @@ impl LeftOut {
         Cow::Owned(Conversation {
             messages,
             tools: Vec::new(),
-            effort: conversation.effort,
-            template_kwargs: conversation.template_kwargs.clone(),
+            ..conversation.without_messages()
         })
     }
 
@@ -175,13 +179,14 @@ fn probed_call() -> ToolCall {
         // Nine alphanumerics, which Mistral's template insists on.
         id: "probe0000".to_owned(),
         name: PROBED.to_owned(),
-        arguments: serde_json::json!({}),
+        // Some show of a call only this.
+        arguments: serde_json::json!({"ok": PROBED}),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -217,8 +222,7 @@ mod tests {
         Conversation {
             messages: vec![user("Milk?"), called, result, user("Thanks!")],
             tools: vec![tool()],
-            effort: None,
-            template_kwargs: Map::new(),
+            ..Conversation::default()
         }
     }
 
@@ -241,6 +245,9 @@ mod tests {
     fn what_each_template_leaves_out_is_found_by_trying() {
         let left_out = |source| LeftOut::by(&template(source)).expect("it shows no tools");
         assert!(left_out(GEMMA2).calls);
+        let only_arguments = "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}\
+            {% for k, v in c.function.arguments | items %}{{ k }}={{ v }}{% endfor %}{% endfor %}{% endfor %}";
+        assert!(!left_out(only_arguments).calls);
         assert_eq!(
             left_out(CHATML),
             LeftOut {

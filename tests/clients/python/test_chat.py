@@ -201,3 +201,33 @@ def test_streams_tell_nginx_not_to_keep_events_back(server, path):
     asked = {"messages": ask("Hello")} if "chat" in path else {"input": "Hello"} if "responses" in path else {"prompt": "Hello"}
     answer = server.post(path, {"model": "kiosk", "stream": True, **asked})
     assert answer.status == 200 and answer.headers["x-accel-buffering"] == "no"
+
+
+BEGUN = [*ask("Where is the sun lotion?"), {"role": "assistant", "content": "The sun lotion is"}]
+
+
+def test_an_answer_goes_on_with_the_last_message_where_that_is_asked_for(server):
+    def answer(**more):
+        told = server.post("/v1/chat/completions", {"model": "kiosk", "temperature": 0, "max_tokens": 6, "messages": BEGUN, **more})
+        assert told.status == 200, told.text
+        return told.json()
+
+    going_on = answer(continue_final_message=True, add_generation_prompt=False)
+    assert not going_on["choices"][0]["message"]["content"].startswith("The sun lotion is"), going_on
+    assert going_on["usage"]["prompt_tokens"] < answer(add_generation_prompt=False)["usage"]["prompt_tokens"] < answer()["usage"]["prompt_tokens"]
+    assert answer(continue_final_message=True)["choices"] == going_on["choices"]
+
+
+@pytest.mark.parametrize("more", [
+    {"add_generation_prompt": True}, {"response_format": {"type": "json_object"}}, {"messages": BEGUN[:-1]},
+    {"messages": [*BEGUN[:-1], {"role": "assistant", "content": ""}]},
+])
+def test_what_cannot_be_gone_on_with_is_refused_by_name(server, more):
+    answer = server.post("/v1/chat/completions", {"model": "kiosk", "max_tokens": 6, "messages": BEGUN, "continue_final_message": True, **more})
+    assert answer.status == 400 and answer.error()["param"] == "continue_final_message", answer.text
+
+
+def test_a_byte_order_mark_before_a_body_is_left_out(server):
+    body = "\ufeff" + json.dumps({"model": "kiosk", "messages": ask("Hello"), "max_tokens": 2, "top_k": -1})
+    answer = server.http("POST", "/v1/chat/completions", body.encode(), {"content-type": "application/json"})
+    assert answer.status == 200, answer.text

@@ -63,7 +63,7 @@ def test_messages_that_are_wrong_are_named(server, messages, param):
 @pytest.mark.parametrize(("param", "value"), [
     ("temperature", -0.1), ("temperature", 2.1), ("temperature", "hot"), ("temperature", True),
     ("top_p", -0.5), ("top_p", 1.5), ("top_p", "most"),
-    ("top_k", -1), ("top_k", 1.5), ("min_p", -0.1), ("min_p", 1.1),
+    ("top_k", -2), ("top_k", 1.5), ("min_p", -0.1), ("min_p", 1.1),
     ("max_tokens", 0), ("max_tokens", -5), ("max_tokens", 2.5), ("max_tokens", "many"), ("max_tokens", 10**30),
     ("max_completion_tokens", 0), ("max_completion_tokens", -5),
     ("repeat_penalty", 0), ("repeat_penalty", -1), ("frequency_penalty", 2.1), ("presence_penalty", -2.1),

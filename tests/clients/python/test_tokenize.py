@@ -69,6 +69,7 @@ def test_variables_of_the_template_change_nothing_where_it_reads_none(server):
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"prompt": "a", "add_special_tokens": "yes"}, "add_special_tokens"),
     ({"messages": ask("a"), "continue_final_message": True}, "continue_final_message"),
+    ({"messages": [*ask("a"), {"role": "assistant", "content": "b"}], "continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
     ({"messages": ask("a"), "chat_template": "{{ messages }}"}, "chat_template"),
 ])
 def test_what_cannot_be_tokenized_is_refused_by_name(server, body, param):
