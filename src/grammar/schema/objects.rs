@@ -30,14 +30,14 @@ pub(super) fn lower(
     if let Some(names) = object.get("propertyNames") {
         property_names(lowering.follow(names), heard);
     }
-    counts(heard);
     Ok(())
 }
 
 /// llguidance counts properties only where all that are declared have to be there. So no others come than
 /// the declared ones: the first ones of those have to be there, the last ones do not come. Where too
-/// few are declared, all of them have to be there, and others come.
-fn counts(heard: &mut Map<String, Value>) {
+/// few are declared, all of them have to be there, and others come. That is for more properties than
+/// [`counted`](super::choices::counted) writes out.
+pub(super) fn counts(heard: &mut Map<String, Value>) {
     let count = |key: &str| {
         let count = heard.get(key).and_then(Value::as_u64);
         count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))
