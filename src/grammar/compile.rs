@@ -69,9 +69,8 @@ impl Compiler {
         // Where a schema is not strict, llguidance leaves this keyword out and only warns of it.
         let warnings = parser.grammar_warnings();
         if warnings.iter().any(|warning| warning.contains(UNCOUNTED)) {
-            let why = "`minProperties` and `maxProperties` cannot be followed here: have every property in \
-                       `required`, or the counts in the schema that has the `properties`, without `allOf`, \
-                       `anyOf`, `oneOf` and `$ref`";
+            let why = "`minProperties` and `maxProperties` hold only in the schema that has the `properties`, with no \
+                       `allOf`, `anyOf`, `oneOf` or `$ref` beside or above them";
             return Err(GrammarError::Refused(why.to_owned()));
         }
         let parser = Parser::new(parser);

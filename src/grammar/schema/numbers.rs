@@ -100,7 +100,8 @@ fn keep_off(
     }
     let within = margin(bound, sign, gap, number("multipleOf"));
     if (within - bound) * sign >= gap {
-        let why = "excludes all that a double could tell from it before the other bound";
+        let why =
+            "leaves no number between it and the other bound that a double could tell from them";
         return Err(misfit(&path.under(exclusive), why));
     }
     if number(inclusive).is_none_or(|other| (within - other) * sign > 0.0) {
