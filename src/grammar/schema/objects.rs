@@ -73,6 +73,7 @@ pub(super) fn counts(heard: &mut Map<String, Value>) {
     if most.is_some_and(|most| most >= needed) {
         heard.shift_remove("maxProperties");
     }
+    let is_kept = least <= needed.saturating_add(room.min(optional.len()));
     // At least one of them llguidance can do.
     if (needed, least) != (0, 1) {
         let more = optional
@@ -81,7 +82,10 @@ pub(super) fn counts(heard: &mut Map<String, Value>) {
             .take(least.saturating_sub(needed));
         required.extend(more.map(Value::from));
         heard.insert("required".to_owned(), required.into());
-        heard.shift_remove("minProperties");
+        // Where nothing fits, llguidance says so.
+        if is_kept {
+            heard.shift_remove("minProperties");
+        }
     }
 }
 
