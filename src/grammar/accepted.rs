@@ -68,8 +68,8 @@ fn an_excluded_bound_is_not_allowed_wherever_it_stands() {
         ),
         (
             json!({"type": "number", "minimum": 0, "exclusiveMaximum": 1}),
-            &["0", "0.5", "0.99"],
-            &["1", "1.0", "0.99999999999999999999999"],
+            &["0", "0.5", "0.9", "0.99"],
+            &["1", "1.0"],
         ),
         (
             json!({"type": ["number", "null"], "minimum": 1, "exclusiveMinimum": true, "maximum": 1.5}),
