@@ -64,7 +64,15 @@ impl Compiler {
     pub(super) fn compile(&self, text: &str) -> Result<Compiled, GrammarError> {
         let grammar = TopLevelGrammar::from_lark(text.to_owned());
         let parser = self.factory.create_parser(grammar);
-        let parser = parser.map_err(|error| GrammarError::Refused(reason(&error.to_string())))?;
+        let mut parser =
+            parser.map_err(|error| GrammarError::Refused(reason(&error.to_string())))?;
+        // Where a schema is not strict, llguidance leaves this keyword out and only warns of it.
+        let warnings = parser.grammar_warnings();
+        if warnings.iter().any(|warning| warning.contains(UNCOUNTED)) {
+            let why = "`minProperties` and `maxProperties` hold only in the schema that has the `properties`, with no \
+                       `allOf`, `anyOf`, `oneOf` or `$ref` beside or above them";
+            return Err(GrammarError::Refused(why.to_owned()));
+        }
         let parser = Parser::new(parser);
         // What cannot even begin would end an answer under way.
         if parser.clone().mask().is_err() {
@@ -86,6 +94,9 @@ const LIMITS: [&str; 4] = [
 
 /// How it says that a schema contradicts itself.
 pub(super) const NOTHING_FITS: &str = "nsatisfiable";
+
+/// How it warns that it does not count properties.
+const UNCOUNTED: &str = "min/maxProperties only supported";
 
 /// What is wrong with a grammar, out of llguidance's message: the rest of that is about its own
 /// insides, and so is where in our rules the schema stands. What a panic says is nobody's business.

@@ -6,6 +6,8 @@
 //! refuses by name what would be too much, `turns` says whose grammar is next, and a new one is
 //! compiled behind a [`Wall`] before it is compiled here.
 
+#[cfg(test)]
+mod accepted;
 mod caller;
 mod compile;
 #[cfg(any(test, fuzzing))]

@@ -202,6 +202,14 @@ fn a_string_of_any_pattern_is_whole_when_the_tokens_run_out() {
         r"^\+?[0-9 ]+#$",
         "^[^x]+x$",
         "^(0|1)+2$",
+        // Found anywhere in a text.
+        "[0-9]",
+        "a|b",
+        "x",
+        "(^a|b$)",
+        "^#",
+        "-[A-Z]{2}$",
+        "(?i)kg",
     ];
     let patterns = patterns.map(|pattern| json!({"type": "string", "pattern": pattern}));
     let formats = [
@@ -253,6 +261,61 @@ fn what_nests_as_deep_as_it_likes_is_whole_when_the_tokens_run_out() {
             let schema = json!({"$ref": "#/$defs/N", "$defs": {"N": definition}});
             for most in [50, 80, 120] {
                 values(&schema, false, most);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_may_be_anything_is_whole_and_has_numbers_that_doubles_hold() {
+    fn numbers(value: &Value) -> Vec<f64> {
+        match value {
+            Value::Number(number) => vec![number.as_f64().expect("a double")],
+            Value::Array(items) => items.iter().flat_map(numbers).collect(),
+            Value::Object(members) => members.values().flat_map(numbers).collect(),
+            _ => Vec::new(),
+        }
+    }
+    for schema in [
+        json!({}),
+        json!({"minimum": 0}),
+        json!({"type": "array", "minItems": 1}),
+        json!({"type": "object", "minProperties": 1}),
+        json!({"type": "object", "properties": {"a": {}, "b": {}}, "minProperties": 1}),
+        json!({"type": "object", "required": ["a"]}),
+    ] {
+        for most in [60, 120] {
+            let found = values(&schema, false, most);
+            let found: Vec<f64> = found.iter().flat_map(numbers).collect();
+            assert!(
+                found.iter().all(|number| number.abs() < 1e15),
+                "{found:?} of {schema}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_excluded_bound_never_comes() {
+    for (schema, fits) in [
+        (
+            json!({"type": "number", "exclusiveMinimum": 10, "maximum": 10.5}),
+            (|value| value > 10.0 && value <= 10.5) as fn(f64) -> bool,
+        ),
+        (
+            json!({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.5}),
+            |value| value > 0.0 && value < 0.5,
+        ),
+        (
+            json!({"type": "number", "minimum": -0.5, "exclusiveMaximum": 0}),
+            |value| (-0.5..0.0).contains(&value),
+        ),
+    ] {
+        for strict in [true, false] {
+            for most in [16, 40, 80] {
+                for value in values(&schema, strict, most) {
+                    assert!(value.as_f64().is_some_and(fits), "{value} of {schema}");
+                }
             }
         }
     }

@@ -50,7 +50,7 @@ struct Lark<'s> {
 }
 
 /// The schemas within a lowered schema.
-fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
     let object = schema.as_object();
     let at = move |key: &str| object.and_then(|object| object.get(key));
     let named = ["properties", "patternProperties"].map(at);
@@ -65,17 +65,19 @@ fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// The name of the definition that a lowered schema refers to.
-fn referred(schema: &Value) -> Option<&str> {
+pub(super) fn referred(schema: &Value) -> Option<&str> {
     schema.get("$ref")?.as_str()?.strip_prefix("#/$defs/")
 }
 
-fn leads_to(schema: &Value, exact: &HashSet<&str>) -> bool {
+/// Whether a lowered schema leads to a number that llguidance would round.
+pub(super) fn leads_to(schema: &Value, exact: &HashSet<&str>) -> bool {
     schema.get(EXACTLY).is_some()
         || referred(schema).is_some_and(|name| exact.contains(name))
         || parts(schema).any(|part| leads_to(part, exact))
 }
 
-fn exact_definitions(definitions: &Map<String, Value>) -> HashSet<&str> {
+/// The definitions that lead to such a number.
+pub(super) fn exact_definitions(definitions: &Map<String, Value>) -> HashSet<&str> {
     let mut exact = HashSet::new();
     // Each round finds those that refer to one that the round before has found.
     loop {

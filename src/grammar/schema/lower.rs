@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use super::Misfit;
+use super::choices::counted;
 use super::cost::values;
 use super::numbers::hold;
 use super::path::{Path, misfit};
@@ -329,6 +330,10 @@ impl Lowering<'_> {
             return prescribed(heard, path);
         }
         hold(&mut heard, path)?;
+        if let Some(alternatives) = counted(&heard) {
+            return Ok(json!({"anyOf": alternatives}));
+        }
+        objects::counts(&mut heard);
         Ok(alone_in_all_of(heard))
     }
 

@@ -4,8 +4,10 @@
 //! "Supported schemas", as of 2026; `minLength` and `maxLength` are honoured beyond them.
 
 mod check;
+mod choices;
 mod cost;
 mod exact;
+mod free;
 mod keywords;
 mod lower;
 mod numbers;
@@ -27,6 +29,7 @@ use serde_json::{Map, Value, json};
 pub(super) use check::MOST_LEVELS;
 use check::{check, check_growth};
 use exact::in_lark;
+use free::hold_free;
 use lower::lower;
 use path::Path;
 
@@ -93,7 +96,7 @@ impl Schema {
     /// Any JSON object.
     #[must_use]
     pub fn object() -> Self {
-        Self::ours(&json!({"type": "object"}))
+        Self::ours(json!({"type": "object"}))
     }
 
     /// Whether it is [`object`](Self::object), whoever wrote it.
@@ -104,12 +107,12 @@ impl Schema {
     /// An object that holds nothing.
     #[must_use]
     pub fn nothing() -> Self {
-        Self::ours(&json!({"type": "object", "properties": {}, "additionalProperties": false}))
+        Self::ours(json!({"type": "object", "properties": {}, "additionalProperties": false}))
     }
 
-    fn ours(schema: &Value) -> Self {
+    fn ours(schema: Value) -> Self {
         Self {
-            expression: in_json(schema.clone(), &layout(false)),
+            expression: in_json(hold_free(schema), &layout(false)),
             place: String::new(),
             source: None,
         }
@@ -134,6 +137,7 @@ impl Schema {
         let path: String = source.steps.iter().map(Step::to_string).collect();
         let path = Path::ROOT.behind(&path);
         let lowered = lower(&source.root, (part, &path), &targets, source.strict)?;
+        let lowered = hold_free(lowered);
         check_growth(&lowered)?;
         let layout = layout(source.strict);
         let expression = match in_lark(&lowered, &layout)? {

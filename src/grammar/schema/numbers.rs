@@ -4,6 +4,7 @@ use serde_json::{Map, Number, Value};
 
 use super::Misfit;
 use super::path::{Path, misfit};
+use super::types::listed;
 
 /// What a double has exactly with any digits in front: numbers without bounds of their own stay below.
 pub(super) const HIGHEST_NUMBER: i64 = 999_999_999_999_999;
@@ -12,6 +13,9 @@ const EXACT: u64 = 1 << 53;
 /// Where a number has to be higher than that, it stays below the next of these: all whole doubles, and
 /// the highest that 64 bits have.
 const HIGHER: [i64; 2] = [1 << 53, i64::MAX - 1023];
+
+/// How far numbers keep off a bound that is excluded, in decimal places.
+const MARGIN_PLACES: i32 = 9;
 
 const LEAST: [&str; 2] = ["minimum", "exclusiveMinimum"];
 const MOST: [&str; 2] = ["maximum", "exclusiveMaximum"];
@@ -56,7 +60,76 @@ pub(super) fn hold(object: &mut Map<String, Value>, path: &Path) -> Result<(), M
         }
     }
     hold_side(object, LEAST, MOST, -1, path)?;
-    hold_side(object, MOST, LEAST, 1, path)
+    hold_side(object, MOST, LEAST, 1, path)?;
+    if may_have_fractions(object) {
+        keep_off(object, LEAST, MOST, path)?;
+        keep_off(object, MOST, LEAST, path)?;
+    }
+    Ok(())
+}
+
+fn may_have_fractions(object: &Map<String, Value>) -> bool {
+    let kinds = object.get("type");
+    kinds.is_none_or(|kinds| listed(kinds).any(|kind| kind == "number"))
+}
+
+/// Replaces an excluded bound by one that is within it by a margin, if it is the bound nearer to 0.
+///
+/// llguidance would give out the excluded bound itself where it is whole and the other bound begins with
+/// the same digits before the point, be that one beside it or come by `allOf`: `json/numeric.rs` takes the
+/// fraction for optional there. Of the bound farther from 0 it does not, and a margin would keep 0.9 from
+/// numbers below 1: it takes the first digits of 0.999999999 only with all of them.
+fn keep_off(
+    object: &mut Map<String, Value>,
+    [inclusive, exclusive]: [&str; 2],
+    others: [&str; 2],
+    path: &Path,
+) -> Result<(), Misfit> {
+    let sign = if inclusive == LEAST[0] { 1.0 } else { -1.0 };
+    let number = |key: &str| object.get(key).and_then(Value::as_f64);
+    let Some(bound) = number(exclusive).filter(|bound| bound * sign >= 0.0) else {
+        return Ok(());
+    };
+    // As if the bound was the lower one.
+    let gaps = others.iter().filter_map(|key| number(key));
+    let gap = gaps.map(|other| (other - bound) * sign);
+    let gap = gap.fold(f64::INFINITY, f64::min);
+    // Nothing fits, which llguidance says.
+    if gap <= 0.0 {
+        return Ok(());
+    }
+    let within = margin(bound, sign, gap, number("multipleOf"));
+    if (within - bound) * sign >= gap {
+        let why =
+            "leaves no number between it and the other bound that a double could tell from them";
+        return Err(misfit(&path.under(exclusive), why));
+    }
+    if number(inclusive).is_none_or(|other| (within - other) * sign > 0.0) {
+        object.insert(inclusive.to_owned(), within.into());
+    }
+    object.shift_remove(exclusive);
+    Ok(())
+}
+
+/// The number nearest to `bound` that may come: off by 10^-9 in the direction of `sign`, or by less where
+/// the other bound or the first multiple would be too near.
+#[allow(clippy::cast_possible_truncation)] // the logarithm of a double is small
+fn margin(bound: f64, sign: f64, gap: f64, divisor: Option<f64>) -> f64 {
+    let exponent = |number: f64| number.log10().floor() as i32;
+    let places = MARGIN_PLACES
+        .max(3 - exponent(gap.min(1.0)))
+        .max(divisor.map_or(0, |divisor| 2 - exponent(divisor)));
+    let rough = bound + sign * 10_f64.powi(-places);
+    // As few digits as it takes: each is a part of a pattern.
+    let short = format!("{rough:.*}", usize::try_from(places).unwrap_or(0));
+    let short = short.parse().unwrap_or(rough);
+    if (short - bound) * sign > 0.0 {
+        short
+    } else if sign > 0.0 {
+        bound.next_up()
+    } else {
+        bound.next_down()
+    }
 }
 
 /// A bound that no double is, as the next one within: nothing beyond it may come.
@@ -238,7 +311,7 @@ mod tests {
         let above = held(json!({"type": "number", "exclusiveMinimum": 0}));
         assert_eq!(
             (&above["minimum"], &above["maximum"]),
-            (&Value::Null, &json!(HIGHEST_NUMBER))
+            (&json!(1e-9), &json!(HIGHEST_NUMBER))
         );
         assert_eq!(held(json!({"minimum": 0}))["maximum"], HIGHEST_NUMBER);
         assert_eq!(held(json!({"type": "string"})), json!({"type": "string"}));
@@ -246,9 +319,9 @@ mod tests {
 
     #[test]
     fn bounds_of_draft_4_become_those_of_later_ones() {
-        let given = json!({"type": "number", "minimum": 0, "exclusiveMinimum": true, "maximum": 9,
+        let given = json!({"type": "integer", "minimum": 0, "exclusiveMinimum": true, "maximum": 9,
                            "exclusiveMaximum": true});
-        let expected = json!({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 9});
+        let expected = json!({"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 9});
         assert_eq!(held(given), expected);
     }
 
@@ -263,5 +336,62 @@ mod tests {
         let mut beyond = json!({"type": "number", "minimum": 1e20});
         let refused = hold(beyond.as_object_mut().expect("an object"), &Path::ROOT);
         assert_eq!(refused.expect_err("beyond 64 bits").path, ".minimum");
+    }
+
+    #[test]
+    fn an_excluded_bound_is_kept_off_by_less_than_matters() {
+        for (given, expected) in [
+            (
+                json!({"exclusiveMinimum": 0}),
+                json!([1e-9, HIGHEST_NUMBER]),
+            ),
+            (
+                json!({"exclusiveMinimum": 10, "maximum": 10.5}),
+                json!([10.000_000_001, 10.5]),
+            ),
+            (
+                json!({"minimum": -0.5, "exclusiveMaximum": 0}),
+                json!([-0.5, -1e-9]),
+            ),
+            (
+                json!({"exclusiveMinimum": 0, "maximum": 1e-8}),
+                json!([1e-11, 1e-8]),
+            ),
+            (
+                json!({"exclusiveMinimum": 0, "minimum": 2, "maximum": 3}),
+                json!([2, 3]),
+            ),
+            (
+                json!({"exclusiveMinimum": 2, "minimum": 2, "maximum": 3}),
+                json!([2.000_000_001, 3]),
+            ),
+            (
+                json!({"exclusiveMinimum": 0, "maximum": 1, "multipleOf": 1e-9}),
+                json!([1e-11, 1]),
+            ),
+            (
+                json!({"exclusiveMinimum": 1e14}),
+                json!([1e14_f64.next_up(), HIGHEST_NUMBER]),
+            ),
+        ] {
+            let held = held(given.clone());
+            assert_eq!(
+                json!([held["minimum"], held["maximum"]]),
+                expected,
+                "{given}"
+            );
+            assert!(
+                held.get("exclusiveMinimum")
+                    .or(held.get("exclusiveMaximum"))
+                    .is_none(),
+                "{held}"
+            );
+        }
+        let mut none = json!({"exclusiveMinimum": 1, "exclusiveMaximum": 1.0_f64.next_up()});
+        let refused = hold(none.as_object_mut().expect("an object"), &Path::ROOT);
+        assert_eq!(
+            refused.expect_err("nothing between").path,
+            ".exclusiveMinimum"
+        );
     }
 }

@@ -30,14 +30,14 @@ pub(super) fn lower(
     if let Some(names) = object.get("propertyNames") {
         property_names(lowering.follow(names), heard);
     }
-    counts(heard);
     Ok(())
 }
 
 /// llguidance counts properties only where all that are declared have to be there. So no others come than
 /// the declared ones: the first ones of those have to be there, the last ones do not come. Where too
-/// few are declared, all of them have to be there, and others come.
-fn counts(heard: &mut Map<String, Value>) {
+/// few are declared, all of them have to be there, and others come. That is for more properties than
+/// [`counted`](super::choices::counted) writes out.
+pub(super) fn counts(heard: &mut Map<String, Value>) {
     let count = |key: &str| {
         let count = heard.get(key).and_then(Value::as_u64);
         count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))
@@ -73,6 +73,7 @@ fn counts(heard: &mut Map<String, Value>) {
     if most.is_some_and(|most| most >= needed) {
         heard.shift_remove("maxProperties");
     }
+    let is_kept = least <= needed.saturating_add(room.min(optional.len()));
     // At least one of them llguidance can do.
     if (needed, least) != (0, 1) {
         let more = optional
@@ -81,7 +82,10 @@ fn counts(heard: &mut Map<String, Value>) {
             .take(least.saturating_sub(needed));
         required.extend(more.map(Value::from));
         heard.insert("required".to_owned(), required.into());
-        heard.shift_remove("minProperties");
+        // Where nothing fits, llguidance says so.
+        if is_kept {
+            heard.shift_remove("minProperties");
+        }
     }
 }
 

@@ -262,6 +262,7 @@ impl Parser<'_> {
                 .and_then(char::from_u32)
                 .ok_or_else(|| no_escape('x'))?,
             'u' => self.unicode()?,
+            'c' => self.control()?,
             'p' | 'P' => return self.property(letter == 'P').map(Escape::Class),
             '1'..='9' | 'k' if !in_class => {
                 return Err(Unsupported::new(r"a back reference, such as `\1`"));
@@ -275,6 +276,14 @@ impl Parser<'_> {
             letter => letter,
         };
         Ok(Escape::Letter(plain))
+    }
+
+    /// Behind `\c`: the letter of a control character.
+    fn control(&mut self) -> Result<char, Unsupported> {
+        let letter = self.rest.next_if(char::is_ascii_alphabetic);
+        let letter = letter.and_then(|letter| u8::try_from(letter).ok());
+        let control = letter.map(|letter| char::from(letter & 0x1F));
+        control.ok_or_else(|| no_escape('c'))
     }
 
     fn hex(&mut self, digits: usize) -> Option<u32> {
