@@ -109,6 +109,9 @@ fn reason(error: &str) -> String {
         return "it is too complex: simplify its patterns and lengths, or have fewer of them"
             .to_owned();
     }
+    if error.contains("circular references") {
+        return "it refers to itself with something beside that, and without end".to_owned();
+    }
     let line = error.lines().next().unwrap_or_default();
     let (_, line) = line
         .split_once("failed to compile JSON schema: ")

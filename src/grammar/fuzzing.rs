@@ -133,7 +133,7 @@ impl Choices<'_> {
         let types = [
             "object", "array", "string", "number", "integer", "boolean", "null",
         ];
-        match self.of(21) {
+        match self.of(20) {
             0..=2 => ("type", json!(self.one(&types))),
             3 => ("type", json!(types[..=self.of(7)].to_vec())),
             4 => ("properties", self.named(depth, &["k#", "#", "a\"#", "é#"])),
@@ -215,7 +215,6 @@ impl Choices<'_> {
                 ]);
                 ("enum", Value::Array(vec![value; self.times()]))
             }
-            19 => ("propertyNames", self.schema(depth)),
             _ => (self.one(&["nullable", "deprecated", "x-note"]), json!(true)),
         }
     }

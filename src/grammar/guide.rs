@@ -216,6 +216,7 @@ impl Follower {
             return Some(self.parser.trie().eos_token_set());
         }
         let exits = Arc::clone(&self.exits);
+        self.way.refill();
         let token = exits.next(&mut self.parser, &self.quotes, &mut self.way)?;
         Some(self.parser.trie().singleton_token_set(token))
     }

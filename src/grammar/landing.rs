@@ -22,6 +22,8 @@ const LONGEST_PERIOD: usize = 16;
 /// A way out that is longer is not looked for.
 const LONGEST: u32 = 512;
 
+/// States of the lexer that are looked at for all strings and numbers of one way out: some 5 µs each.
+const MOST_LOOKED_AT: usize = 2400;
 /// Tokens that are kept for what may have to be written yet.
 const RESERVE: u32 = 32;
 /// A longer way out is not looked for again at each token.
@@ -106,7 +108,7 @@ impl Exits {
             &self.outside
         };
         if let Some(token) = first_that_fits(exits, parser) {
-            return Some(way.leave_for(token));
+            return Some(way.end(token));
         }
         if let Some(scalar) = quotes.scalar()
             && let Some(token) = way.go_on(parser, scalar)
@@ -147,22 +149,54 @@ fn first_that_fits(exits: &[Exit], parser: &mut Parser) -> Option<TokenId> {
 }
 
 /// The way to the end of a string or a number, while it is taken.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Way {
     ahead: Vec<u8>,
     /// What is to come next, if `ahead` is to hold.
     next: Option<TokenId>,
+    /// Whether none was found in the string or number at hand: it is not looked for again.
+    lost: bool,
+    /// States that may still be looked at.
+    budget: usize,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self {
+            ahead: Vec::new(),
+            next: None,
+            lost: false,
+            budget: MOST_LOOKED_AT,
+        }
+    }
 }
 
 impl Way {
+    /// A string, number or something else ends.
+    fn end(&mut self, token: TokenId) -> TokenId {
+        self.lost = false;
+        self.leave_for(token)
+    }
+
     fn leave_for(&mut self, token: TokenId) -> TokenId {
-        *self = Self::default();
+        self.ahead.clear();
+        self.next = None;
         token
+    }
+
+    /// Lets the next search look at as many states as any.
+    pub(super) fn refill(&mut self) {
+        self.budget = MOST_LOOKED_AT;
     }
 
     fn go_on(&mut self, parser: &mut Parser, scalar: Scalar) -> Option<TokenId> {
         if self.ahead.is_empty() {
-            self.ahead = shortest(parser, scalar).filter(|bytes| !bytes.is_empty())?;
+            if self.lost {
+                return None;
+            }
+            let found = shortest(parser, scalar, &mut self.budget);
+            self.lost = found.is_none();
+            self.ahead = found.filter(|bytes| !bytes.is_empty())?;
         }
         let (mut token, mut length) = parser.trie().prefix_token_id(&self.ahead);
         if !parser.allows(token) {
@@ -287,6 +321,10 @@ pub(super) fn way_out(parser: &Parser, quotes: &Quotes, exits: &Exits) -> Option
             return Some(length);
         }
         let token = exits.next(&mut parser, &quotes, &mut way)?;
+        // Whatever comes in a string that has no end within reach does not bring it nearer.
+        if way.lost && quotes.open {
+            return None;
+        }
         parser.consume(token).ok()?;
         way.read(token);
         quotes.read(parser.trie().token(token));

@@ -33,11 +33,13 @@ pub(super) enum Scalar {
 
 /// The bytes up to the end of the scalar that `parser` is in, without what ends it; none where it is too
 /// far away.
-pub(super) fn shortest(parser: &mut Parser, scalar: Scalar) -> Option<Vec<u8>> {
+/// `budget` is how many states may be looked at, and is reduced.
+pub(super) fn shortest(parser: &mut Parser, scalar: Scalar, budget: &mut usize) -> Option<Vec<u8>> {
     parser.refuel().ok()?;
     let before = parser.lexer_use();
     let mut search = Search::new(scalar);
     loop {
+        *budget = budget.checked_sub(AT_ONCE)?;
         let found = parser.look(|recognizer| search.go_on(recognizer)).ok()?;
         match found {
             Step::Found(bytes) => return Some(bytes),

@@ -395,7 +395,7 @@ fn divisor(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
     }
     let why = format!(
         "must be a number above 0 and, written without its decimal point, at most {HIGHEST_DIVISOR}; \
-         one below 1e-7 may be too small"
+         a few, such as 0.07 and those below 1e-7, cannot be followed"
     );
     Err(misfit(&path.under("multipleOf"), why))
 }
