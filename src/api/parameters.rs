@@ -185,12 +185,12 @@ mod tests {
 
     const PLACE: &str = "tools[0].function.parameters";
 
-    /// What a schema became, as a text; `Err` with what was said against it.
+    /// What a schema became; `Err` with what was said against it.
     #[allow(clippy::needless_pass_by_value)] // reads better where it is called
     fn taken(schema: Value) -> Result<Value, String> {
         let arguments = arguments(PLACE.to_owned(), Some(&schema), false);
         arguments
-            .map(|schema| serde_json::from_str(&schema.to_string()).expect("JSON"))
+            .map(|schema| schema.written().clone())
             .map_err(|error| {
                 let body = error.body();
                 assert_eq!(body["error"]["param"], PLACE);

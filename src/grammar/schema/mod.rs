@@ -151,6 +151,15 @@ impl Schema {
         })
     }
 
+    /// As its caller wrote it.
+    ///
+    /// # Panics
+    /// If it is one of this crate's own.
+    #[cfg(test)]
+    pub(crate) fn written(&self) -> &Value {
+        &self.source.as_ref().expect("a caller's").root
+    }
+
     /// The schemas directly within it, to find the one that cannot be followed. Each is made when its turn
     /// comes, for that takes as long as to make the whole.
     pub fn parts(&self) -> impl Iterator<Item = Self> {
