@@ -81,6 +81,31 @@ pub(super) fn refuse(request: &wire::ResponseRequest) -> Result<(), ApiError> {
             "is of chat completions; use `text.format`",
         ),
         (
+            "json_schema",
+            request.json_schema.is_some(),
+            "is of chat completions; use `text.format`",
+        ),
+        (
+            "grammar",
+            request.grammar.is_some(),
+            "is not supported: answers are held to JSON schemas alone; use `text.format`",
+        ),
+        (
+            "guided_regex",
+            request.guided_regex.is_some(),
+            "is not supported: answers are held to JSON schemas alone; use `text.format`",
+        ),
+        (
+            "guided_choice",
+            request.guided_choice.is_some(),
+            "is not supported; use `text.format` with an `enum`",
+        ),
+        (
+            "guided_grammar",
+            request.guided_grammar.is_some(),
+            "is not supported: answers are held to JSON schemas alone; use `text.format`",
+        ),
+        (
             "reasoning_effort",
             request.reasoning_effort.is_some(),
             "is of chat completions; use `reasoning.effort`",

@@ -249,6 +249,11 @@ fn format(asked: Option<Value>) -> Result<(Format, Option<Schema>), ApiError> {
     };
     let strict = asked.strict.unwrap_or(false);
     if asked.kind != "json_schema" {
+        if asked.schema.is_some() {
+            let at = format!("{AT}.schema");
+            let message = format!("`{at}` needs `{AT}.type` to be `json_schema`");
+            return Err(ApiError::invalid(at, message));
+        }
         let schema = tools::format(("text.format.type", AT), &asked.kind, None)?;
         let format = if schema.is_some() {
             Format::JsonObject

@@ -189,6 +189,19 @@ fn what_cannot_be_honoured_is_refused_by_name() {
             "response_format",
         ),
         (json!({"stream_options": {}}), "stream_options"),
+        (json!({"json_schema": {}}), "json_schema"),
+        (json!({"grammar": "root ::= x"}), "grammar"),
+        (json!({"guided_regex": "a"}), "guided_regex"),
+        (json!({"guided_choice": ["a"]}), "guided_choice"),
+        (json!({"guided_grammar": "a"}), "guided_grammar"),
+        (
+            json!({"text": {"format": {"type": "json_object", "schema": {}}}}),
+            "text.format.schema",
+        ),
+        (
+            json!({"text": {"format": {"type": "text", "schema": {}}}}),
+            "text.format.schema",
+        ),
         (
             json!({"safety_identifier": "x".repeat(65)}),
             "safety_identifier",

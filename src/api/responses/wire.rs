@@ -161,6 +161,21 @@ pub(in crate::api) struct ResponseRequest {
     /// Refused: of chat completions; use `text.format`.
     #[schemars(with = "Option<Refused>")]
     pub(super) guided_json: Option<Value>,
+    /// Refused: of llama.cpp's chat completions; use `text.format`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) json_schema: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) grammar: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_regex: Option<Value>,
+    /// Refused; use `text.format` with an `enum`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_choice: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_grammar: Option<Value>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

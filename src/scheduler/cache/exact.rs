@@ -4,8 +4,8 @@
 //! point depend on their order. [`Shape::exact_block`](crate::engine::Shape) says what to hold still.
 //! Here is what that means for the cells: a sequence has a bank to itself, and shares or copies only
 //! what was computed just as it would compute it. That is told by a number for each sequence: how
-//! many of its first cells are *exact*. They belong to a prompt (an answer is computed row by row,
-//! and would be two rows or more at a time as part of the next prompt), lie in their order from the
+//! many of its first cells are *exact*. They belong to a prompt (an answer is computed row by row, or with
+//! its drafts, and would be two rows or more at a time as part of the next prompt), lie in their order from the
 //! first cell of the bank on, and were computed while nothing else lay there.
 //!
 //! llama.cpp takes the first free cells. So a sequence that has the bank's first cells, and alone has
