@@ -226,9 +226,12 @@ impl<'model> Bank<'model> {
         {
             result = self.context.decode(part);
             if result.is_ok() && parts.peek().is_some() {
-                let logits = |(place, row): (usize, &Row)| match row.logits {
-                    true => self.context.logits(place).to_vec(),
-                    false => Vec::new(),
+                let logits = |(place, row): (usize, &Row)| {
+                    if row.logits {
+                        self.context.logits(place).to_vec()
+                    } else {
+                        Vec::new()
+                    }
                 };
                 self.earlier.extend(part.iter().enumerate().map(logits));
             }

@@ -66,6 +66,19 @@ pub(super) fn refuse(request: &wire::ResponseRequest) -> Result<(), ApiError> {
             "is of chat completions; use `max_output_tokens`",
         ),
         (
+            "reasoning_effort",
+            request.reasoning_effort.is_some(),
+            "is of chat completions; use `reasoning.effort`",
+        ),
+    ];
+    refuse_asked(table)?;
+    refuse_forms(request)
+}
+
+/// Forms of an answer by the names that they have in other endpoints, or with other servers.
+fn refuse_forms(request: &wire::ResponseRequest) -> Result<(), ApiError> {
+    let table = [
+        (
             "response_format",
             request.response_format.is_some(),
             "is of chat completions; use `text.format`",
@@ -104,11 +117,6 @@ pub(super) fn refuse(request: &wire::ResponseRequest) -> Result<(), ApiError> {
             "guided_grammar",
             request.guided_grammar.is_some(),
             "is not supported: answers are held to JSON schemas alone; use `text.format`",
-        ),
-        (
-            "reasoning_effort",
-            request.reasoning_effort.is_some(),
-            "is of chat completions; use `reasoning.effort`",
         ),
     ];
     refuse_asked(table)

@@ -143,7 +143,9 @@ impl Free<'_> {
                     named.values_mut().for_each(|schema| self.fill(schema));
                 }
                 ("prefixItems" | "anyOf" | "oneOf", Value::Array(list)) => {
-                    list.iter_mut().for_each(|schema| self.fill(schema));
+                    for schema in list {
+                        self.fill(schema);
+                    }
                 }
                 ("items" | "additionalProperties", schema) => self.fill(schema),
                 _ => {}
