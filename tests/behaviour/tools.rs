@@ -128,7 +128,8 @@ fn tools_that_do_not_fit_into_the_context_are_refused_before_a_grammar_is_made_o
         json!({"type": "integer", "minimum": 3, "maximum": 2});
     body["tools"] = json!([tool]);
     let error = gateway.chat(&body).json()["error"].clone();
-    assert_eq!(error["param"], "tools[0].function.parameters", "{error}");
+    let place = "tools[0].function.parameters.properties.name";
+    assert_eq!(error["param"], place, "{error}");
 
     for words in [3_000, 500_000] {
         body["tools"][0]["function"]["description"] = json!("word ".repeat(words));
