@@ -47,6 +47,51 @@ impl Trial {
 }
 
 #[test]
+fn an_excluded_bound_beyond_2_to_the_53_is_not_allowed() {
+    const FAR: i64 = 1 << 53;
+    const FARTHER: i64 = 1_000_000_000_000_000_000;
+    Trial::new().all(&[
+        (
+            json!({"type": "integer", "exclusiveMinimum": FAR, "exclusiveMaximum": FAR + 4}),
+            &["9007199254740994"],
+            &["9007199254740992", "9007199254740996"],
+        ),
+        (
+            json!({"type": "integer", "exclusiveMinimum": FARTHER, "exclusiveMaximum": FARTHER + 256}),
+            &["1000000000000000128"],
+            &["1000000000000000000", "1000000000000000256"],
+        ),
+        (
+            json!({"type": "integer", "exclusiveMaximum": -FAR, "minimum": -FAR - 2}),
+            &["-9007199254740994"],
+            &["-9007199254740992", "-9007199254740996"],
+        ),
+        (
+            json!({"type": ["integer", "null"], "minimum": FAR, "exclusiveMinimum": true,
+                   "maximum": FAR + 2}),
+            &["9007199254740994", "null"],
+            &["9007199254740992"],
+        ),
+        (
+            json!({"type": "number", "exclusiveMinimum": FAR, "exclusiveMaximum": FAR + 4}),
+            &["9007199254740994"],
+            &["9007199254740992", "9007199254740992.0", "9007199254740996"],
+        ),
+        (
+            json!({"allOf": [{"type": "integer", "minimum": FAR, "maximum": FAR + 2},
+                             {"exclusiveMinimum": FAR, "maximum": FAR + 2}]}),
+            &["9007199254740994"],
+            &["9007199254740992"],
+        ),
+        (
+            json!({"type": "integer", "minimum": 0, "exclusiveMaximum": 999_999_999_999_999_i64}),
+            &["999999999999998"],
+            &["999999999999999"],
+        ),
+    ]);
+}
+
+#[test]
 fn an_excluded_bound_is_not_allowed_wherever_it_stands() {
     let above = json!({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5});
     Trial::new().all(&[

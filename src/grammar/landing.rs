@@ -102,10 +102,11 @@ impl Exits {
         quotes: &Quotes,
         way: &mut Way,
     ) -> Option<TokenId> {
-        let exits = if quotes.open {
-            &self.inside
-        } else {
-            &self.outside
+        let exits: &[Exit] = match (quotes.open, quotes.escaped) {
+            // A quote behind a backslash is part of the string and ends nothing.
+            (true, true) => &[],
+            (true, false) => &self.inside,
+            (false, _) => &self.outside,
         };
         if let Some(token) = first_that_fits(exits, parser) {
             return Some(way.end(token));
@@ -385,6 +386,15 @@ mod tests {
             ("x[0-9]*y", 2),
             ("^(0|1)*101$", 3),
             ("^[0-9]{3,}z{5}$", 8),
+            // What has to come is escaped in JSON, and what repeats before it may be.
+            (r"^.+\\n$", 3),
+            (r"^.+\\t$", 3),
+            (r"^.+\\\\$", 3),
+            (r"^#+ .+\\n$", 5),
+            (r#"^.+\"$"#, 3),
+            (r#"^[^\"]+\\n$"#, 3),
+            (r"^[^x]+\\n\\t$", 5),
+            (r"^(.|\\n)*\\n$", 2),
         ] {
             let schema = format!(r#"{{"type": "string", "pattern": "{pattern}"}}"#);
             assert_eq!(shortest_answer(&schema), Some(length + 2), "{pattern}");

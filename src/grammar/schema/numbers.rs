@@ -1,5 +1,7 @@
 //! Numbers: none has so many digits that it says nothing, and those that are prescribed come exactly.
 
+use std::cmp::Ordering;
+
 use serde_json::{Map, Number, Value};
 
 use super::Misfit;
@@ -52,15 +54,17 @@ pub(super) fn hold(object: &mut Map<String, Value>, path: &Path) -> Result<(), M
     if !has_numbers(object) {
         return Ok(());
     }
-    for (keys, up) in [(LEAST, true), (MOST, false)] {
-        for key in keys {
-            if let Some(bound) = object.get_mut(key) {
-                *bound = as_double(bound, up);
-            }
-        }
+    let least = round_inwards(object, LEAST, true);
+    let most = round_inwards(object, MOST, false);
+    if let (Some(least), Some(most)) = (&least, &most)
+        && least.given <= most.given
+        && least.held > most.held
+    {
+        let why = "leaves no number: bounds beyond 2^53 are rounded inwards to what a double has";
+        return Err(misfit(&path.under(least.key), why));
     }
-    hold_side(object, LEAST, MOST, -1, path)?;
-    hold_side(object, MOST, LEAST, 1, path)?;
+    hold_side(object, LEAST, MOST, -1, most.map(|bound| bound.key), path)?;
+    hold_side(object, MOST, LEAST, 1, least.map(|bound| bound.key), path)?;
     if may_have_fractions(object) {
         keep_off(object, LEAST, MOST, path)?;
         keep_off(object, MOST, LEAST, path)?;
@@ -132,35 +136,86 @@ fn margin(bound: f64, sign: f64, gap: f64, divisor: Option<f64>) -> f64 {
     }
 }
 
-/// A bound that no double is, as the next one within: nothing beyond it may come.
-#[allow(clippy::cast_precision_loss)] // it is made up for
-fn as_double(bound: &Value, up: bool) -> Value {
-    let Some(whole) = whole(bound).filter(|whole| whole.unsigned_abs() > u128::from(EXACT)) else {
-        return bound.clone();
-    };
-    let near = whole as f64;
-    let held = match exact(near).cmp(&whole) {
-        std::cmp::Ordering::Less if up => near.next_up(),
-        std::cmp::Ordering::Greater if !up => near.next_down(),
-        _ => near,
-    };
-    held.into()
+/// A bound at or beyond 2^53, which llguidance is given as an inclusive one.
+struct FarBound {
+    /// Where it was written.
+    key: &'static str,
+    given: i128,
+    held: f64,
 }
 
-/// A whole double of up to 65 bits.
-#[allow(clippy::cast_possible_truncation)] // it has no fraction, and is small enough
+/// Writes the bounds of one side that are at or beyond 2^53 as a single inclusive one that is a double.
+/// Returns it, if there is one.
+///
+/// llguidance adds 1 to an excluded bound of whole numbers, or takes 1 from it. To a double beyond 2^53
+/// that may do nothing, and the excluded number would come.
+fn round_inwards(
+    object: &mut Map<String, Value>,
+    [inclusive, exclusive]: [&'static str; 2],
+    up: bool,
+) -> Option<FarBound> {
+    let far = |key| {
+        let given = object.get(key).and_then(far_bound)?;
+        let held = double_within(given, up, key == exclusive);
+        Some(FarBound { key, given, held })
+    };
+    let is_tighter = |one: f64, other: f64| if up { one > other } else { one < other };
+    let (included, excluded) = (far(inclusive), far(exclusive));
+    if let Some(included) = &included {
+        object.insert(inclusive.to_owned(), included.held.into());
+    }
+    let Some(excluded) = excluded else {
+        return included;
+    };
+    object.shift_remove(exclusive);
+    let other = object.get(inclusive).and_then(Value::as_f64);
+    if other.is_some_and(|other| !is_tighter(excluded.held, other)) {
+        return included;
+    }
+    object.insert(inclusive.to_owned(), excluded.held.into());
+    Some(excluded)
+}
+
+/// A bound at or beyond 2^53, exactly: all of them are whole.
+fn far_bound(bound: &Value) -> Option<i128> {
+    let double = || bound.as_f64().filter(|double| double.fract() == 0.0);
+    let exactly = whole(bound).or_else(|| double().map(exact))?;
+    (exactly.unsigned_abs() >= u128::from(EXACT)).then_some(exactly)
+}
+
+/// The double nearest to a bound that may come.
+#[allow(clippy::cast_precision_loss)] // it is made up for
+fn double_within(bound: i128, up: bool, is_excluded: bool) -> f64 {
+    let near = bound as f64;
+    let order = exact(near).cmp(&bound);
+    let is_within = match order {
+        Ordering::Less => !up,
+        Ordering::Equal => !is_excluded,
+        Ordering::Greater => up,
+    };
+    match (is_within, up) {
+        (true, _) => near,
+        (false, true) => near.next_up(),
+        (false, false) => near.next_down(),
+    }
+}
+
+/// A whole double. One of more than 127 bits stays beyond all that numbers are held to.
+#[allow(clippy::cast_possible_truncation)] // it has no fraction, and a larger one saturates
 fn exact(double: f64) -> i128 {
     double as i128
 }
 
 /// Holds a number on one side of 0, `sign`'s, where `bounds` hold it no nearer: those of 64 bits do
-/// not. One that has to be beyond, by `others`, is held by the next limit.
+/// not. One that has to be beyond, by `others`, is held by the next limit; `written` is the key that the
+/// client wrote of them, if it is another now.
 #[allow(clippy::cast_precision_loss)] // doubles have these exactly
 fn hold_side(
     object: &mut Map<String, Value>,
     bounds: [&str; 2],
     others: [&str; 2],
     sign: i64,
+    written: Option<&str>,
     path: &Path,
 ) -> Result<(), Misfit> {
     let beyond = |value: &Value, end: i64| {
@@ -178,11 +233,16 @@ fn hold_side(
         .find(|end| has_to_be_beyond(*end).is_none())
     else {
         let key = has_to_be_beyond(HIGHER[1]).unwrap_or(&others[0]);
+        let key = written.unwrap_or(key);
         let why = "must be within 64 bits";
         return Err(misfit(&path.under(key), why));
     };
     for key in bounds {
-        if object.get(key).is_some_and(|value| beyond(value, end)) {
+        // An excluded end is a bound of its own: the end that would take its place is included.
+        let is_end =
+            |value: &Value| key == bounds[1] && value.as_f64() == Some((sign * end) as f64);
+        let is_beyond = |value: &Value| beyond(value, end) && !is_end(value);
+        if object.get(key).is_some_and(is_beyond) {
             object.shift_remove(key);
         }
     }
@@ -240,15 +300,15 @@ pub(super) fn is_known(value: &Value) -> bool {
 
 /// Whether a prescribed number is within the bounds that stand beside it.
 pub(super) fn is_within(value: &Value, object: &Map<String, Value>) -> bool {
-    let holds = |key: &str, holds: fn(std::cmp::Ordering) -> bool| {
+    let holds = |key: &str, holds: fn(Ordering) -> bool| {
         let order = object.get(key).and_then(|bound| compare(value, bound));
         order.is_none_or(holds)
     };
     !value.is_number()
-        || holds("minimum", std::cmp::Ordering::is_ge)
-            && holds("exclusiveMinimum", std::cmp::Ordering::is_gt)
-            && holds("maximum", std::cmp::Ordering::is_le)
-            && holds("exclusiveMaximum", std::cmp::Ordering::is_lt)
+        || holds("minimum", Ordering::is_ge)
+            && holds("exclusiveMinimum", Ordering::is_gt)
+            && holds("maximum", Ordering::is_le)
+            && holds("exclusiveMaximum", Ordering::is_lt)
             && is_multiple(value, object.get("multipleOf"))
 }
 
@@ -260,7 +320,7 @@ fn is_multiple(value: &Value, divisor: Option<&Value>) -> bool {
     }
 }
 
-fn compare(value: &Value, bound: &Value) -> Option<std::cmp::Ordering> {
+fn compare(value: &Value, bound: &Value) -> Option<Ordering> {
     match (whole(value), whole(bound)) {
         (Some(value), Some(bound)) => Some(value.cmp(&bound)),
         _ => value.as_f64()?.partial_cmp(&bound.as_f64()?),
@@ -336,6 +396,113 @@ mod tests {
         let mut beyond = json!({"type": "number", "minimum": 1e20});
         let refused = hold(beyond.as_object_mut().expect("an object"), &Path::ROOT);
         assert_eq!(refused.expect_err("beyond 64 bits").path, ".minimum");
+    }
+
+    #[test]
+    fn excluded_bounds_from_2_to_the_53_on_become_included_ones() {
+        const FAR: i64 = 1 << 53;
+        const FARTHER: i64 = 1_000_000_000_000_000_000;
+        for (given, expected) in [
+            (
+                json!({"exclusiveMinimum": FAR, "exclusiveMaximum": FAR + 4}),
+                [FAR + 2, FAR + 2],
+            ),
+            (
+                json!({"exclusiveMinimum": 9_007_199_254_740_992.0, "maximum": FAR + 4}),
+                [FAR + 2, FAR + 4],
+            ),
+            (
+                json!({"minimum": FAR - 2, "exclusiveMaximum": FAR}),
+                [FAR - 2, FAR - 1],
+            ),
+            (
+                json!({"exclusiveMinimum": FAR + 1, "maximum": FAR + 4}),
+                [FAR + 2, FAR + 4],
+            ),
+            (
+                json!({"exclusiveMinimum": FARTHER, "exclusiveMaximum": FARTHER + 512}),
+                [FARTHER + 128, FARTHER + 384],
+            ),
+            (
+                json!({"exclusiveMaximum": -FAR, "minimum": -FAR - 4}),
+                [-FAR - 4, -FAR - 2],
+            ),
+            (
+                json!({"minimum": FAR, "exclusiveMinimum": true, "maximum": FAR + 4}),
+                [FAR + 2, FAR + 4],
+            ),
+            (
+                json!({"minimum": FAR + 4, "exclusiveMinimum": FAR, "maximum": FAR + 8}),
+                [FAR + 4, FAR + 8],
+            ),
+            (
+                json!({"minimum": 0, "exclusiveMinimum": FAR, "maximum": FAR + 8}),
+                [FAR + 2, FAR + 8],
+            ),
+            (
+                json!({"minimum": HIGHEST_NUMBER + 1, "exclusiveMaximum": FAR}),
+                [HIGHEST_NUMBER + 1, FAR - 1],
+            ),
+        ] {
+            for kind in ["integer", "number"] {
+                let mut given = given.clone();
+                given["type"] = json!(kind);
+                let held = held(given.clone());
+                #[allow(clippy::cast_precision_loss)] // doubles have these exactly
+                let expected = expected.map(|bound| Some(bound as f64));
+                let bounds = ["minimum", "maximum"].map(|key| held[key].as_f64());
+                assert_eq!(bounds, expected, "{given}");
+                assert!(
+                    !LEAST
+                        .into_iter()
+                        .chain(MOST)
+                        .any(|key| key.starts_with("ex") && held.get(key).is_some()),
+                    "{held}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_between_which_no_double_is_are_refused_where_they_stand() {
+        const FAR: i64 = 1 << 53;
+        for (given, path) in [
+            (
+                json!({"exclusiveMinimum": FAR, "exclusiveMaximum": FAR + 2}),
+                ".exclusiveMinimum",
+            ),
+            (
+                json!({"minimum": FAR, "exclusiveMinimum": true, "maximum": FAR + 1}),
+                ".exclusiveMinimum",
+            ),
+            (
+                json!({"minimum": -FAR - 1, "exclusiveMaximum": -FAR}),
+                ".minimum",
+            ),
+            (json!({"minimum": FAR + 1, "maximum": FAR + 1}), ".minimum"),
+        ] {
+            for kind in ["integer", "number"] {
+                let mut given = given.clone();
+                given["type"] = json!(kind);
+                let object = given.as_object_mut().expect("an object");
+                let refused = hold(object, &Path::ROOT).expect_err("nothing is left");
+                assert_eq!(refused.path, path);
+                assert!(refused.why.contains("rounded inwards"), "{refused:?}");
+            }
+        }
+        let mut beyond = json!({"type": "integer", "exclusiveMinimum": i64::MAX});
+        let refused = hold(beyond.as_object_mut().expect("an object"), &Path::ROOT);
+        assert_eq!(
+            refused.expect_err("beyond 64 bits").path,
+            ".exclusiveMinimum"
+        );
+    }
+
+    #[test]
+    fn an_excluded_limit_of_all_numbers_stays_excluded() {
+        let given = json!({"type": "integer", "exclusiveMaximum": HIGHEST_NUMBER,
+                           "exclusiveMinimum": -HIGHEST_NUMBER});
+        assert_eq!(held(given.clone()), given);
     }
 
     #[test]
