@@ -47,6 +47,29 @@ impl Trial {
 }
 
 #[test]
+fn what_a_class_excludes_does_not_come_escaped() {
+    let pattern = |pattern: &str| json!({"type": "string", "pattern": pattern});
+    Trial::new().all(&[
+        (
+            pattern(r#"^[^"\\]+$"#),
+            &[r#""a b""#, r#""é""#, r#""a\nb""#],
+            &[r#""a\"b""#, r#""a\\b""#, r#""""#],
+        ),
+        (
+            pattern(r#"^[^"]{2,9}$"#),
+            &[r#""a b""#, r#""a\\b""#],
+            &[r#""a\"b""#, r#""\"\"""#],
+        ),
+        (
+            pattern(r"^[^\\]{2,9}$"),
+            &[r#""a b""#, r#""a\"b""#],
+            &[r#""a\\b""#],
+        ),
+        (pattern(r#"^[^"\n]+x$"#), &[r#""a\tx""#], &[r#""\"x""#]),
+    ]);
+}
+
+#[test]
 fn an_excluded_bound_beyond_2_to_the_53_is_not_allowed() {
     const FAR: i64 = 1 << 53;
     const FARTHER: i64 = 1_000_000_000_000_000_000;

@@ -114,7 +114,34 @@ impl Class {
         }
     }
 
+    /// Where it has all control characters but not the quote or the backslash: the same without
+    /// U+0000. derivre 0.3 writes such a class in JSON as if it had both (`quote_byteset`).
+    fn without_nul(&self) -> Option<Self> {
+        if !self.properties.is_empty() {
+            return None;
+        }
+        let all = self.all();
+        let has = |letter: u32| {
+            let holds = |(first, last): &(u32, u32)| (*first..=*last).contains(&letter);
+            all.iter().any(holds)
+        };
+        let has_controls = (0..32).all(|control| control == u32::from('\n') || has(control));
+        let lacks = !has('"'.into()) || !has('\\'.into());
+        (has_controls && lacks).then(|| Self {
+            ranges: all
+                .iter()
+                .filter(|(_, last)| *last > 0)
+                .map(|(first, last)| ((*first).max(1), *last))
+                .collect(),
+            negated: false,
+            properties: Vec::new(),
+        })
+    }
+
     pub(super) fn write(&self, text: &mut String) {
+        if let Some(spared) = self.without_nul() {
+            return spared.write(text);
+        }
         let ranges = merged(&self.ranges);
         if let ([(first, last)], [], false) = (&*ranges, &*self.properties, self.negated)
             && first == last
