@@ -298,19 +298,15 @@ impl<E: Engine> Cache<E> {
 
     /// `id` and the cells that it alone holds are free.
     pub(super) fn release(&mut self, id: SeqId) {
-        self.release_cells(id);
+        self.engine.truncate(id, 0);
+        self.exact[id.0 as usize] = 0;
+        self.bank_mut(id).tree.release(id);
         self.bank_mut(id).free_ids.push(id);
         let bank = self.bank_of(id);
         if self.used_in(bank) == 0 && self.holds_much(bank) {
             self.banks[bank].most_cells = 0;
             self.engine.give_back(bank);
         }
-    }
-
-    fn release_cells(&mut self, id: SeqId) {
-        self.engine.truncate(id, 0);
-        self.bank_mut(id).tree.release(id);
-        self.exact[id.0 as usize] = 0;
     }
 
     fn shareable<'a>(&self, tokens: &'a [Token]) -> Option<&'a [Token]> {

@@ -128,7 +128,7 @@ impl<E: Engine> Cache<E> {
         let source = self.exact_source(bank, tokens);
         let is_worth_it = |source: &Source| with_copy(Some(source.length()), shared) > shared;
         let copied = source.filter(is_worth_it).and_then(|source| {
-            self.clear(bank, id);
+            self.clear(bank);
             let length = source.length();
             match source {
                 Source::Bank(from, _) => self.copy(from, id, &tokens[..length]),
@@ -138,7 +138,7 @@ impl<E: Engine> Cache<E> {
         });
         if copied.is_none() {
             self.share_cells(id, &tokens[..shared], now);
-            self.clear(bank, id);
+            self.clear(bank);
         }
         self.keep_exact_cells(id);
         debug_assert_eq!(self.used_in(bank), self.tree(id).length(id));
@@ -160,9 +160,8 @@ impl<E: Engine> Cache<E> {
         self.exact[id.0 as usize] = kept;
     }
 
-    /// Leaves in a bank what `id` holds, and what is under way.
-    fn clear(&mut self, bank: usize, id: SeqId) {
+    /// Leaves in a bank what is under way there.
+    fn clear(&mut self, bank: usize) {
         while self.evict_from(bank) {}
-        debug_assert!(self.used_in(bank) >= self.tree(id).length(id));
     }
 }
