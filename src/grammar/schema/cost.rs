@@ -86,8 +86,12 @@ impl Weight {
             let (ours, others) = (self.alternatives[kind], other.alternatives[kind]);
             self.alternatives[kind] = ours.saturating_mul(others);
             let repeated = self.schemas[kind].saturating_mul(others);
-            let others = other.schemas[kind].saturating_mul(ours);
-            self.schemas[kind] = repeated.saturating_add(others);
+            let more = other.schemas[kind].saturating_mul(ours);
+            self.schemas[kind] = repeated.saturating_add(more);
+            if ours > 1 && others > 1 {
+                // Each pair becomes a schema, also where neither side says anything.
+                self.schemas[kind] = self.schemas[kind].max(self.alternatives[kind]);
+            }
         }
         self
     }
@@ -267,6 +271,13 @@ mod tests {
         let large = json!({"type": "object", "properties": large});
         let beside = json!({"allOf": [large, {"anyOf": vec![json!({"type": "object"}); 50]}]});
         assert_eq!(schemas(&beside), 50 * 101 + 50);
+    }
+
+    #[test]
+    fn alternatives_that_say_nothing_are_multiplied_as_well() {
+        let empty = json!({"oneOf": vec![json!({}); 300]});
+        let all = json!({"allOf": vec![empty; 3]});
+        assert!(schemas(&all) >= 300 * 300 * 300);
     }
 
     #[test]
