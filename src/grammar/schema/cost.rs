@@ -1,57 +1,114 @@
 //! How much a schema grows when its alternatives are multiplied out.
 //!
 //! llguidance compiles `allOf`, and whatever stands beside `anyOf`, `oneOf`, `enum` or `$ref`, by
-//! intersecting each alternative of one side with each of the other, and clones what both hold
-//! (`Schema::intersect` in its `json/schema.rs`). A few kilobytes of JSON can become hundreds of
-//! megabytes so. [`Growth`] tells from the JSON alone how much it would be, and always too much
-//! rather than too little, but for members of one name that are intersected in turn.
+//! intersecting each alternative of one side with each of the other, members of one name and items of one
+//! place among them, and clones what both hold (`Schema::intersect` in its `json/schema.rs`). A few
+//! kilobytes of JSON can become hundreds of megabytes so. [`Growth`] tells from the JSON alone how much it
+//! would be, and always too much rather than too little, but for names that patterns of the other side match.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
 use super::check::ANNOTATIONS;
+use super::numbers::has_numbers;
 use super::reference::resolve;
 
 /// JSON Schema's types (`integer` is a number), as places of a [`Weight`].
 const TYPES: [&str; 6] = ["null", "boolean", "number", "string", "array", "object"];
+const NUMBER: usize = 2;
 const ARRAY: usize = 4;
 const OBJECT: usize = 5;
 /// Keywords that are multiplied with what stands beside them.
 const APPLICATORS: [&str; 6] = ["allOf", "anyOf", "oneOf", "enum", "const", "$ref"];
+/// Other schemas that take as long to compile as one number with bounds, each a pattern of its own.
+const NUMBER_SCHEMAS: u64 = 50;
 
 /// What a schema becomes, for each type: those of different types do not multiply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Weight {
+#[derive(Debug, Clone, PartialEq)]
+struct Weight<'s> {
     /// Schemas of which an instance must fit one.
     alternatives: [u64; TYPES.len()],
-    /// Schemas in all of them together.
+    /// Schemas in all of them together, but for those in `parts`.
     schemas: [u64; TYPES.len()],
+    /// What members and items are in all alternatives together.
+    parts: HashMap<Place<'s>, Part<'s>>,
 }
 
-impl Weight {
+/// Where in an instance a part is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place<'s> {
+    Member(&'s str),
+    Pattern(&'s str),
+    OtherMembers,
+    Item(usize),
+    OtherItems,
+}
+
+impl Place<'_> {
+    fn kind(self) -> usize {
+        match self {
+            Self::Member(_) | Self::Pattern(_) | Self::OtherMembers => OBJECT,
+            Self::Item(_) | Self::OtherItems => ARRAY,
+        }
+    }
+
+    /// What a part here is intersected with where the other side does not name the place.
+    fn others(self) -> Self {
+        if self.kind() == OBJECT {
+            Self::OtherMembers
+        } else {
+            Self::OtherItems
+        }
+    }
+}
+
+/// One of several schemas, each so many times.
+type Part<'s> = Vec<(u64, Piece<'s>)>;
+
+#[derive(Debug, Clone, PartialEq)]
+enum Piece<'s> {
+    /// Weighed when it is multiplied with something.
+    Schema(&'s Value),
+    Weighed(Rc<Weight<'s>>),
+}
+
+impl Weight<'_> {
     /// Nothing to multiply with.
-    const NEUTRAL: Self = Self {
-        alternatives: [1; TYPES.len()],
-        schemas: [0; TYPES.len()],
-    };
-    const NONE: Self = Self {
-        alternatives: [0; TYPES.len()],
-        schemas: [0; TYPES.len()],
-    };
-    const ENDLESS: Self = Self {
-        alternatives: [1; TYPES.len()],
-        schemas: [u64::MAX; TYPES.len()],
-    };
+    fn neutral() -> Self {
+        Self {
+            alternatives: [1; TYPES.len()],
+            schemas: [0; TYPES.len()],
+            parts: HashMap::new(),
+        }
+    }
+
+    fn none() -> Self {
+        Self {
+            alternatives: [0; TYPES.len()],
+            ..Self::neutral()
+        }
+    }
+
+    fn endless() -> Self {
+        Self {
+            schemas: [u64::MAX; TYPES.len()],
+            ..Self::neutral()
+        }
+    }
+
     /// One schema of any type that is not looked into.
-    const OPAQUE: Self = Self {
-        alternatives: [1; TYPES.len()],
-        schemas: [0, 0, 0, 0, 0, 1],
-    };
+    fn opaque() -> Self {
+        Self {
+            schemas: [0, 0, 0, 0, 0, 1],
+            ..Self::neutral()
+        }
+    }
 
     /// Of one type, with so many schemas.
     fn of(kind: usize, schemas: u64) -> Self {
-        let mut weight = Self::NONE;
+        let mut weight = Self::none();
         weight.alternatives[kind] = 1;
         weight.schemas[kind] = schemas;
         weight
@@ -62,7 +119,7 @@ impl Weight {
         let kind = match value {
             Value::Null => 0,
             Value::Bool(_) => 1,
-            Value::Number(_) => 2,
+            Value::Number(_) => NUMBER,
             Value::String(_) => 3,
             Value::Array(_) => ARRAY,
             Value::Object(_) => OBJECT,
@@ -77,27 +134,28 @@ impl Weight {
                 self.alternatives[kind].saturating_add(other.alternatives[kind]);
             self.schemas[kind] = self.schemas[kind].saturating_add(other.schemas[kind]);
         }
-        self
-    }
-
-    /// Both at once: each alternative with each of the same type.
-    fn and(mut self, other: Self) -> Self {
-        for kind in 0..TYPES.len() {
-            let (ours, others) = (self.alternatives[kind], other.alternatives[kind]);
-            self.alternatives[kind] = ours.saturating_mul(others);
-            let repeated = self.schemas[kind].saturating_mul(others);
-            let more = other.schemas[kind].saturating_mul(ours);
-            self.schemas[kind] = repeated.saturating_add(more);
-            if ours > 1 && others > 1 {
-                // Each pair becomes a schema, also where neither side says anything.
-                self.schemas[kind] = self.schemas[kind].max(self.alternatives[kind]);
-            }
+        for (place, mut part) in other.parts {
+            self.parts.entry(place).or_default().append(&mut part);
         }
         self
     }
 
-    fn all_schemas(self) -> u64 {
-        self.schemas.into_iter().fold(0, u64::saturating_add)
+    /// So many of it.
+    fn times(mut self, times: u64) -> Self {
+        for kind in 0..TYPES.len() {
+            self.alternatives[kind] = self.alternatives[kind].saturating_mul(times);
+            self.schemas[kind] = self.schemas[kind].saturating_mul(times);
+        }
+        for part in self.parts.values_mut() {
+            repeat(part, times);
+        }
+        self
+    }
+}
+
+fn repeat(part: &mut Part<'_>, times: u64) {
+    for (count, _) in part {
+        *count = count.saturating_mul(times);
     }
 }
 
@@ -105,13 +163,17 @@ impl Weight {
 pub(super) struct Growth<'s> {
     root: &'s Value,
     /// By address. What is being weighed counts as one schema: a circle is cut where it closes.
-    weighed: HashMap<*const Value, Weight>,
-    /// References that lead from one to the next and are being followed.
+    weighed: HashMap<*const Value, Rc<Weight<'s>>>,
+    /// References that lead from one to the next, or parts within each other, that are being followed.
     followed: usize,
+    /// Pairs of parts that were multiplied.
+    multiplied: usize,
 }
 
-/// More than so many references, each within what the one before leads to, weigh without end.
+/// More than so many of them, each within what the one before leads to, weigh without end.
 const MOST_FOLLOWED: usize = 64;
+/// llguidance intersects no more than 50,000 times.
+const MOST_MULTIPLIED: usize = 50_000;
 
 impl<'s> Growth<'s> {
     pub(super) fn of(root: &'s Value) -> Self {
@@ -119,102 +181,205 @@ impl<'s> Growth<'s> {
             root,
             weighed: HashMap::new(),
             followed: 0,
+            multiplied: 0,
         }
     }
 
     /// Schemas that `schema` becomes, references in its members not followed.
     pub(super) fn schemas(&mut self, schema: &'s Value) -> u64 {
-        self.weigh(schema, false).all_schemas()
+        let weight = self.weigh(schema, false);
+        self.all_schemas(&weight)
+    }
+
+    fn all_schemas(&mut self, weight: &Weight<'s>) -> u64 {
+        let own = weight.schemas.into_iter().fold(0, u64::saturating_add);
+        let pieces = weight.parts.values().flatten();
+        pieces.fold(own, |sum: u64, (times, piece)| {
+            let schemas = match piece {
+                Piece::Schema(schema) => self.schemas(schema),
+                Piece::Weighed(weight) => self.all_schemas(weight),
+            };
+            sum.saturating_add(schemas.saturating_mul(*times))
+        })
     }
 
     /// `joined`: something stands beside it that it is multiplied with, so references are followed.
-    fn weigh(&mut self, schema: &'s Value, joined: bool) -> Weight {
+    fn weigh(&mut self, schema: &'s Value, joined: bool) -> Weight<'s> {
         let Value::Object(object) = schema else {
-            return Weight::OPAQUE;
+            return Weight::opaque();
         };
         let says = |key: &&String| !ANNOTATIONS.contains(&key.as_str());
         let joined = joined || object.keys().filter(says).count() > 1;
         let is_plain = |key: &String| !APPLICATORS.contains(&key.as_str());
-        let mut weight = Weight::NEUTRAL;
+        let mut weight = Weight::neutral();
         if object.keys().filter(says).any(is_plain) {
-            weight = weight.and(self.plain(object));
+            weight = plain(object);
         }
         for part in list(object, "allOf") {
-            weight = weight.and(self.weigh(part, true));
+            let part = self.weigh(part, true);
+            weight = self.both(weight, part);
         }
         for key in ["anyOf", "oneOf"] {
             if object.contains_key(key) {
-                let options = list(object, key);
-                weight = weight.and(options.fold(Weight::NONE, |sum, option| {
-                    sum.or(self.weigh(option, joined))
-                }));
+                let mut options = Weight::none();
+                for option in list(object, key) {
+                    options = options.or(self.weigh(option, joined));
+                }
+                weight = self.both(weight, options);
             }
         }
         if object.contains_key("enum") {
             let options = list(object, "enum").map(Weight::of_value);
-            weight = weight.and(options.fold(Weight::NONE, Weight::or));
+            weight = self.both(weight, options.fold(Weight::none(), Weight::or));
         }
         if let Some(value) = object.get("const") {
-            weight = weight.and(Weight::of_value(value));
+            weight = self.both(weight, Weight::of_value(value));
         }
         if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
-            weight = weight.and(self.referred(reference, joined));
+            let referred = self.referred(reference, joined);
+            weight = self.both(weight, Rc::unwrap_or_clone(referred));
         }
         weight
     }
 
-    fn referred(&mut self, reference: &str, joined: bool) -> Weight {
+    fn referred(&mut self, reference: &str, joined: bool) -> Rc<Weight<'s>> {
         let target = resolve(self.root, reference).filter(|_| joined);
         let Some(target) = target.map(|target| target.schema) else {
-            return Weight::OPAQUE;
+            return Rc::new(Weight::opaque());
         };
         let address = std::ptr::from_ref(target);
         if let Some(weight) = self.weighed.get(&address) {
-            return *weight;
+            return Rc::clone(weight);
         }
-        if self.followed == MOST_FOLLOWED {
-            return Weight::ENDLESS;
-        }
-        self.weighed.insert(address, Weight::OPAQUE);
-        self.followed += 1;
-        let weight = self.weigh(target, true);
-        self.followed -= 1;
-        self.weighed.insert(address, weight);
+        self.weighed.insert(address, Rc::new(Weight::opaque()));
+        let weight = Rc::new(self.follow(|growth| growth.weigh(target, true)));
+        self.weighed.insert(address, Rc::clone(&weight));
         weight
     }
 
-    /// Of the keywords that say something of one type.
-    fn plain(&mut self, object: &'s Map<String, Value>) -> Weight {
-        let is_named = |name: &str| match object.get("type") {
-            None => true,
-            Some(Value::Array(names)) => names.iter().any(|other| is_type(other, name)),
-            Some(other) => is_type(other, name),
-        };
-        let mut weight = Weight::NONE;
-        for (kind, name) in TYPES.into_iter().enumerate() {
-            if is_named(name) {
-                weight = weight.or(Weight::of(kind, 1));
+    /// One step further, unless it is too far.
+    fn follow(&mut self, step: impl FnOnce(&mut Self) -> Weight<'s>) -> Weight<'s> {
+        if self.followed == MOST_FOLLOWED {
+            return Weight::endless();
+        }
+        self.followed += 1;
+        let weight = step(self);
+        self.followed -= 1;
+        weight
+    }
+
+    /// Both at once: each alternative with each of the same type.
+    fn both(&mut self, one: Weight<'s>, other: Weight<'s>) -> Weight<'s> {
+        let mut both = Weight::none();
+        for kind in 0..TYPES.len() {
+            let (ours, others) = (one.alternatives[kind], other.alternatives[kind]);
+            both.alternatives[kind] = ours.saturating_mul(others);
+            let repeated = one.schemas[kind].saturating_mul(others);
+            let more = other.schemas[kind].saturating_mul(ours);
+            both.schemas[kind] = repeated.saturating_add(more);
+            if ours > 1 && others > 1 {
+                // Each pair becomes a schema, also where neither side says anything.
+                both.schemas[kind] = both.schemas[kind].max(both.alternatives[kind]);
             }
         }
-        let maps = ["properties", "patternProperties"].into_iter();
-        let named = maps.filter_map(|key| object.get(key)?.as_object());
-        let named = named.flat_map(Map::values);
-        let members = self.sum(named.chain(object.get("additionalProperties")));
-        weight.schemas[OBJECT] = weight.schemas[OBJECT].saturating_add(members);
-        let listed = ["items", "prefixItems"].into_iter();
-        let listed = listed.flat_map(|key| list(object, key));
-        let others = ["items", "additionalItems"].into_iter();
-        let others = others.filter_map(|key| object.get(key));
-        let items = self.sum(listed.chain(others));
-        weight.schemas[ARRAY] = weight.schemas[ARRAY].saturating_add(items);
-        weight
+        for (&place, part) in &one.parts {
+            let beside = other
+                .parts
+                .get(&place)
+                .or_else(|| other.parts.get(&place.others()));
+            let part = match beside {
+                Some(beside) => self.both_parts(part, beside),
+                None => repeated(part, other.alternatives[place.kind()]),
+            };
+            both.parts.insert(place, part);
+        }
+        for (&place, part) in &other.parts {
+            if one.parts.contains_key(&place) {
+                continue;
+            }
+            let part = match one.parts.get(&place.others()) {
+                Some(beside) => self.both_parts(beside, part),
+                None => repeated(part, one.alternatives[place.kind()]),
+            };
+            both.parts.insert(place, part);
+        }
+        both
     }
 
-    fn sum(&mut self, schemas: impl Iterator<Item = &'s Value>) -> u64 {
-        schemas.fold(0, |sum: u64, schema| {
-            sum.saturating_add(self.schemas(schema))
-        })
+    fn both_parts(&mut self, one: &Part<'s>, other: &Part<'s>) -> Part<'s> {
+        self.multiplied += 1;
+        if self.multiplied > MOST_MULTIPLIED {
+            return vec![(1, Piece::Weighed(Rc::new(Weight::endless())))];
+        }
+        let weight = self.follow(|growth| {
+            let (one, other) = (growth.any_of(one), growth.any_of(other));
+            growth.both(one, other)
+        });
+        vec![(1, Piece::Weighed(Rc::new(weight)))]
     }
+
+    fn any_of(&mut self, part: &Part<'s>) -> Weight<'s> {
+        let mut sum = Weight::none();
+        for (times, piece) in part {
+            let weight = match piece {
+                Piece::Schema(schema) => self.weigh(schema, true),
+                Piece::Weighed(weight) => Weight::clone(weight),
+            };
+            sum = sum.or(weight.times(*times));
+        }
+        sum
+    }
+}
+
+fn repeated<'s>(part: &Part<'s>, times: u64) -> Part<'s> {
+    let mut part = part.clone();
+    repeat(&mut part, times);
+    part
+}
+
+/// Of the keywords that say something of one type.
+fn plain(object: &Map<String, Value>) -> Weight<'_> {
+    let is_named = |name: &str| match object.get("type") {
+        None => true,
+        Some(Value::Array(names)) => names.iter().any(|other| is_type(other, name)),
+        Some(other) => is_type(other, name),
+    };
+    let mut weight = Weight::none();
+    for (kind, name) in TYPES.into_iter().enumerate() {
+        if is_named(name) {
+            let is_range = kind == NUMBER && has_numbers(object);
+            let schemas = if is_range { NUMBER_SCHEMAS } else { 1 };
+            weight = weight.or(Weight::of(kind, schemas));
+        }
+    }
+    let named = |key: &str| {
+        object
+            .get(key)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+    };
+    let members = named("properties").map(|(name, schema)| (Place::Member(name), schema));
+    let patterns =
+        named("patternProperties").map(|(pattern, schema)| (Place::Pattern(pattern), schema));
+    let others = object.get("additionalProperties").into_iter();
+    let others = others.map(|schema| (Place::OtherMembers, schema));
+    let items = ["items", "prefixItems"]
+        .into_iter()
+        .flat_map(|key| list(object, key).enumerate());
+    let items = items.map(|(index, schema)| (Place::Item(index), schema));
+    let other_items = ["items", "additionalItems"].into_iter();
+    let other_items = other_items.filter_map(|key| object.get(key));
+    let other_items = other_items.filter(|schema| !schema.is_array());
+    let other_items = other_items.map(|schema| (Place::OtherItems, schema));
+    let parts = members.chain(patterns).chain(others);
+    for (place, schema) in parts.chain(items).chain(other_items) {
+        if weight.alternatives[place.kind()] > 0 {
+            let part = weight.parts.entry(place).or_default();
+            part.push((1, Piece::Schema(schema)));
+        }
+    }
+    weight
 }
 
 /// Whether the name of a type in a schema is that of `kind`.
@@ -255,8 +420,10 @@ mod tests {
         assert_eq!(schemas(&object), 2);
         assert_eq!(schemas(&json!({"minLength": 1})), 6);
         assert_eq!(schemas(&json!({"enum": [1, [2, 3], {"a": 4}]})), 1 + 3 + 2);
-        let list = json!({"type": "array", "items": {"type": "integer"}});
+        let list = json!({"type": "array", "items": {"type": "null"}});
         assert_eq!(schemas(&list), 2);
+        let number = json!({"type": "array", "items": {"type": "integer"}});
+        assert_eq!(schemas(&number), 1 + NUMBER_SCHEMAS);
     }
 
     #[test]
@@ -271,6 +438,46 @@ mod tests {
         let large = json!({"type": "object", "properties": large});
         let beside = json!({"allOf": [large, {"anyOf": vec![json!({"type": "object"}); 50]}]});
         assert_eq!(schemas(&beside), 50 * 101 + 50);
+    }
+
+    #[test]
+    fn parts_of_one_place_are_multiplied_as_well() {
+        let options = |count| json!({"anyOf": vec![json!({"type": "boolean"}); count]});
+        let beside = |one: Value, other: Value| schemas(&json!({"allOf": [one, other]}));
+        let object =
+            |name: &str, count| json!({"type": "object", "properties": {name: options(count)}});
+        assert_eq!(beside(object("a", 20), object("a", 30)), 2 + 2 * 20 * 30);
+        assert_eq!(beside(object("a", 20), object("b", 30)), 2 + 20 + 30);
+        let others = json!({"type": "object", "additionalProperties": options(20)});
+        assert_eq!(beside(others, object("a", 30)), 2 + 2 * 20 * 30 + 20);
+        let patterns = json!({"type": "object", "patternProperties": {"^a": options(20)}});
+        assert_eq!(beside(patterns.clone(), patterns), 2 + 2 * 20 * 20);
+        let items = |count| json!({"type": "array", "items": options(count)});
+        assert_eq!(beside(items(20), items(30)), 2 + 2 * 20 * 30);
+        let deep = |inner: Value| json!({"type": "object", "properties": {"a": inner}});
+        let within = beside(deep(items(20)), deep(items(30)));
+        assert_eq!(within, 2 + 2 + 2 * 20 * 30);
+        let two = json!({"anyOf": [object("a", 20), object("a", 20)]});
+        assert_eq!(beside(two, object("a", 30)), 2 + 2 + 2 * 2 * 20 * 30);
+    }
+
+    #[test]
+    fn parts_that_lead_to_more_parts_end() {
+        let both = json!({"$ref": "#/$defs/a"});
+        let node = json!({"type": "object", "properties": {"a": both, "b": both}});
+        let nodes = json!({"allOf": [both, node.clone()], "$defs": {"a": node}});
+        assert_eq!(schemas(&nodes), u64::MAX);
+        let mut definitions: Map<_, _> = (0..40)
+            .map(|i| {
+                let next = json!({"$ref": format!("#/$defs/a{}", i + 1)});
+                let node = json!({"type": "object", "properties": {"a": next, "b": next}});
+                (format!("a{i}"), node)
+            })
+            .collect();
+        definitions.insert("a40".to_owned(), json!({"type": "string"}));
+        let first = json!({"$ref": "#/$defs/a0"});
+        let doubled = json!({"allOf": [first, definitions["a0"]], "$defs": definitions});
+        assert!(schemas(&doubled) > 1 << 50);
     }
 
     #[test]
