@@ -164,6 +164,8 @@ pub(super) struct Growth<'s> {
     root: &'s Value,
     /// By address. What is being weighed counts as one schema: a circle is cut where it closes.
     weighed: HashMap<*const Value, Rc<Weight<'s>>>,
+    /// The same of the schemas that each becomes.
+    added_up: HashMap<*const Value, u64>,
     /// References that lead from one to the next, or parts within each other, that are being followed.
     followed: usize,
     /// Pairs of parts that were multiplied.
@@ -180,6 +182,7 @@ impl<'s> Growth<'s> {
         Self {
             root,
             weighed: HashMap::new(),
+            added_up: HashMap::new(),
             followed: 0,
             multiplied: 0,
         }
@@ -187,8 +190,15 @@ impl<'s> Growth<'s> {
 
     /// Schemas that `schema` becomes, references in its members not followed.
     pub(super) fn schemas(&mut self, schema: &'s Value) -> u64 {
+        let address = std::ptr::from_ref(schema);
+        if let Some(schemas) = self.added_up.get(&address) {
+            return *schemas;
+        }
+        self.added_up.insert(address, 1);
         let weight = self.weigh(schema, false);
-        self.all_schemas(&weight)
+        let schemas = self.all_schemas(&weight);
+        self.added_up.insert(address, schemas);
+        schemas
     }
 
     fn all_schemas(&mut self, weight: &Weight<'s>) -> u64 {
@@ -459,6 +469,31 @@ mod tests {
         assert_eq!(within, 2 + 2 + 2 * 20 * 30);
         let two = json!({"anyOf": [object("a", 20), object("a", 20)]});
         assert_eq!(beside(two, object("a", 30)), 2 + 2 + 2 * 2 * 20 * 30);
+    }
+
+    #[test]
+    fn long_chains_and_circles_need_little_stack() {
+        let nested =
+            |inner: Value, wrap: fn(Value) -> Value| (0..28).fold(inner, |inner, _| wrap(inner));
+        let wraps: [fn(Value) -> Value; 4] = [
+            |inner| json!({"properties": {"a": inner}, "type": "object"}),
+            |inner| json!({"items": inner, "type": "array"}),
+            |inner| json!({"allOf": [inner, {"type": "object"}]}),
+            |inner| json!({"anyOf": [inner], "minLength": 1}),
+        ];
+        for wrap in wraps {
+            let definitions: Map<_, _> = (0..64)
+                .map(|i| {
+                    let next = format!("#/$defs/d{}", (i + 1) % 64);
+                    let next = json!({"$ref": next, "minLength": 1});
+                    (format!("d{i}"), nested(next, wrap))
+                })
+                .collect();
+            let first = json!({"$ref": "#/$defs/d0", "maxLength": 1});
+            let chain =
+                json!({"properties": {"a": first}, "allOf": [first, first], "$defs": definitions});
+            assert!(schemas(&chain) > 1);
+        }
     }
 
     #[test]
