@@ -10,13 +10,14 @@ use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admission::Drain;
-use crate::api::{AppState, Server, ServerOptions, affordable_connections, router};
 use crate::config::Settings;
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
 use crate::grammar::Wall;
 use crate::headroom::{Series, most_memory};
+use crate::http::{AppState, Server, ServerOptions, affordable_connections};
 use crate::pool::{ModelSpec, Pool, State};
+use crate::routes::router;
 use crate::telemetry::{Logbook, Metrics};
 
 /// Time for connections to say good-bye when all answers are out.

@@ -1,6 +1,6 @@
 //! What `fuzz/` calls. The same is held against a few inputs in the tests.
 
-pub use crate::api::fuzzing::read_body;
 pub use crate::engine::tokenize::fuzzing::read_runs;
 pub use crate::grammar::fuzzing::compile_schema;
+pub use crate::openai::fuzzing::read_body;
 pub use crate::prompt::fuzzing::cut_answer;

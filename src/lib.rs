@@ -6,7 +6,6 @@
 //! [`telemetry`] stand at the side; [`app`] wires everything.
 
 pub mod admission;
-pub mod api;
 pub mod app;
 pub mod bench;
 pub mod cli;
@@ -20,8 +19,13 @@ pub mod fuzzing;
 pub mod governor;
 pub mod grammar;
 pub mod headroom;
+pub mod http;
+pub mod inference;
+pub mod openai;
+pub mod operator;
 pub mod pool;
 pub mod prompt;
+pub mod routes;
 pub mod sampling;
 pub mod scheduler;
 pub mod telemetry;

@@ -1,0 +1,100 @@
+//! Around every request: its id, its log span, and the count of answers that
+//! no [`Record`](crate::inference::generation::Record) counts.
+
+use std::net::Ipv4Addr;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use tracing::Instrument;
+
+use crate::admission::ClientId;
+
+use crate::http::error::ApiError;
+use crate::http::state::AppState;
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// Marks a response that is counted when its generation ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recorded;
+
+pub(crate) async fn log_and_count(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let id = client_id(request.headers())
+        .unwrap_or_else(|| format!("req_{}", uuid::Uuid::new_v4().simple()));
+    // Of the highest level, so that no log level leaves a line without its id.
+    let span = tracing::error_span!("request", id);
+    let endpoint = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("other", MatchedPath::as_str)
+        .to_owned();
+
+    let mut response = next.run(request).instrument(span.clone()).await;
+
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if response.extensions().get::<Recorded>().is_none() {
+        span.in_scope(|| count(&state, &endpoint, &response));
+    }
+    response
+}
+
+fn count(state: &AppState, endpoint: &str, response: &Response) {
+    let status = response.status();
+    let finish_reason = if status.is_success() { "" } else { "error" };
+    state
+        .metrics
+        .request_answered("", endpoint, status.as_u16(), finish_reason);
+    if let Some(error) = response.extensions().get::<ApiError>() {
+        tracing::info!(
+            endpoint,
+            status = status.as_u16(),
+            error = error.label(),
+            "answered"
+        );
+    } else {
+        // Probes and scrapes come every few seconds.
+        tracing::debug!(endpoint, status = status.as_u16(), "answered");
+    }
+}
+
+/// Who sent a request.
+pub(crate) fn client(request: &Request) -> ClientId {
+    let known = request.extensions().get().copied();
+    // Only where no socket is between, as in tests.
+    known.unwrap_or_else(|| ClientId::of((Ipv4Addr::LOCALHOST, 0).into()))
+}
+
+/// A client's own id, if it is one that can stand in a header and a log line.
+pub(crate) fn client_id(headers: &HeaderMap) -> Option<String> {
+    const LONGEST: usize = 128;
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let sound = (1..=LONGEST).contains(&id.len()) && id.chars().all(|c| c.is_ascii_graphic());
+    sound.then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(value: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_str(value).expect("a header"));
+        client_id(&headers)
+    }
+
+    #[test]
+    fn a_clients_id_is_kept_if_it_is_short_and_printable() {
+        assert_eq!(id("till-3:42").as_deref(), Some("till-3:42"));
+        assert_eq!(id(""), None);
+        assert_eq!(id("two words"), None);
+        assert_eq!(id(&"x".repeat(129)), None);
+    }
+}

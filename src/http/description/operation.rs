@@ -1,0 +1,224 @@
+//! What is said of one route.
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::http::error::ErrorBody;
+
+use super::schemas::Schemas;
+
+/// A method of a path.
+pub(crate) struct Operation {
+    object: Map<String, Value>,
+    parameters: Vec<Value>,
+    responses: Map<String, Value>,
+}
+
+/// The statuses of failures, and what each means.
+const FAILURES: [(StatusCode, &str); 7] = [
+    (
+        StatusCode::BAD_REQUEST,
+        "A parameter is missing, of the wrong type, out of its range, or known and not supported \
+         (`unsupported_parameter`); `param` says which. Or prompt and answer do not fit into the \
+         model's context (`context_length_exceeded`).",
+    ),
+    (
+        StatusCode::NOT_FOUND,
+        "There is no such model (`model_not_found`), stream (`stream_not_found`), response or path \
+         (`not_found`).",
+    ),
+    (
+        StatusCode::REQUEST_TIMEOUT,
+        "The body did not arrive in time.",
+    ),
+    (
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "The body is larger than the server takes.",
+    ),
+    (
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "The body is not declared as JSON, or it is compressed.",
+    ),
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "A defect, or a model that could not be loaded; the server's log says more.",
+    ),
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The request is not admitted now; `code` says why and `retry-after` when to try again.",
+    ),
+];
+
+/// What `components.responses` holds: every failure under its status.
+pub(super) fn failures(schemas: &mut Schemas) -> Value {
+    let schema = schemas.told::<ErrorBody>();
+    let failures = FAILURES.map(|(status, about)| {
+        let mut headers = headers();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers["retry-after"] = json!({
+                "description": "Seconds after which to try again.",
+                "required": true,
+                "schema": {"type": "integer", "minimum": 1},
+            });
+        }
+        let response = json!({
+            "description": about,
+            "headers": headers,
+            "content": {"application/json": {"schema": schema}},
+        });
+        (name(status), response)
+    });
+    Value::Object(failures.into_iter().collect())
+}
+
+fn name(status: StatusCode) -> String {
+    format!("Failure{}", status.as_str())
+}
+
+/// Those of every response.
+fn headers() -> Value {
+    json!({
+        "x-request-id": {
+            "description": "The request's own id if it had a printable one of at most 128 characters, \
+                otherwise a new one. It is in every line of the server's log about the request.",
+            "required": true,
+            "schema": {"type": "string"},
+        },
+    })
+}
+
+impl Operation {
+    pub(crate) fn new(id: &str, summary: &str) -> Self {
+        let mut object = Map::new();
+        object.insert("operationId".to_owned(), id.into());
+        object.insert("summary".to_owned(), summary.into());
+        let request_id = json!({
+            "name": "x-request-id",
+            "in": "header",
+            "description": "A name of the client's for this request: up to 128 printable characters. \
+                Others are not used.",
+            "schema": {"type": "string"},
+        });
+        Self {
+            object,
+            parameters: vec![request_id],
+            responses: Map::new(),
+        }
+    }
+
+    /// A part of the path.
+    pub(crate) fn path(mut self, name: &str, about: &str, schema: &Value) -> Self {
+        self.parameters.push(json!({
+            "name": name, "in": "path", "required": true, "description": about, "schema": schema,
+        }));
+        self
+    }
+
+    /// A part of the query that a client may send.
+    pub(crate) fn query(mut self, name: &str, about: &str, schema: &Value) -> Self {
+        self.parameters.push(json!({
+            "name": name, "in": "query", "description": about, "schema": schema,
+        }));
+        self
+    }
+
+    /// A header that a client may send.
+    pub(crate) fn header(mut self, name: &str, about: &str, schema: &Value) -> Self {
+        self.parameters.push(json!({
+            "name": name, "in": "header", "description": about, "schema": schema,
+        }));
+        self
+    }
+
+    /// The JSON that it takes, and the failures of whoever reads JSON.
+    pub(crate) fn takes(mut self, schema: &Value) -> Self {
+        let body = json!({"required": true, "content": {"application/json": {"schema": schema}}});
+        self.object.insert("requestBody".to_owned(), body);
+        self.fails(&[400, 408, 413, 415, 500, 503])
+    }
+
+    /// An answer, in one of several forms if this is called again.
+    pub(crate) fn tells(self, content_type: &str, schema: &Value) -> Self {
+        self.answers(StatusCode::OK, "The answer.", content_type, schema)
+    }
+
+    /// An answer under a status of its own.
+    pub(crate) fn answers(
+        mut self,
+        status: StatusCode,
+        about: &str,
+        content_type: &str,
+        schema: &Value,
+    ) -> Self {
+        let response = self.response(status, about);
+        response["content"][content_type] = json!({"schema": schema});
+        self
+    }
+
+    /// A status without a body.
+    pub(crate) fn says(mut self, status: StatusCode, about: &str) -> Self {
+        self.response(status, about);
+        self
+    }
+
+    fn response(&mut self, status: StatusCode, about: &str) -> &mut Value {
+        let responses = &mut self.responses;
+        responses
+            .entry(status.as_str())
+            .or_insert_with(|| json!({"description": about, "headers": headers()}))
+    }
+
+    /// Server-sent events whose data is a `schema` or an error; `last` is the data of the last one
+    /// where that is neither. OpenAPI 3.1 has no word for a stream: what it is told is each event.
+    pub(crate) fn streams(self, about: &str, schema: &Value, last: Option<&str>) -> Self {
+        let error = json!({"$ref": "#/components/schemas/Error"});
+        let mut data = vec![json!({
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"anyOf": [schema, error]},
+        })];
+        data.extend(last.map(|last| json!({"const": last})));
+        let event = json!({
+            "type": "object",
+            "description": about,
+            "properties": {
+                "id": {"type": "string", "description": "The number of the event."},
+                "event": {"type": "string"},
+                "data": {"anyOf": data},
+            },
+            "required": ["id", "data"],
+        });
+        self.tells("text/event-stream", &event)
+    }
+
+    /// A stream of it goes on for a client that lost its connection.
+    pub(crate) fn resumable(self) -> Self {
+        self.header(
+            "last-event-id",
+            "Together with the same `x-request-id` and body as before: the number of the last event \
+             that came. The rest of the stream follows.",
+            &json!({"type": "integer", "minimum": 0}),
+        )
+        .fails(&[404])
+    }
+
+    /// Statuses of [`FAILURES`].
+    pub(crate) fn fails(mut self, statuses: &[u16]) -> Self {
+        for (status, _) in &FAILURES {
+            if statuses.contains(&status.as_u16()) {
+                let reference =
+                    json!({"$ref": format!("#/components/responses/{}", name(*status))});
+                self.responses.insert(status.as_str().to_owned(), reference);
+            }
+        }
+        self
+    }
+
+    pub(super) fn into_value(mut self) -> Value {
+        self.object
+            .insert("parameters".to_owned(), self.parameters.into());
+        self.object
+            .insert("responses".to_owned(), self.responses.into());
+        Value::Object(self.object)
+    }
+}

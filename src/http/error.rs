@@ -1,0 +1,467 @@
+//! The one place where failures become HTTP: status, type, code and words.
+//!
+//! Details that a client cannot act on (paths, llama.cpp's messages, panics)
+//! are logged and never sent.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::admission::{Reason, Refusal};
+use crate::prompt::{PromptError, TemplateError};
+use crate::scheduler::JobError;
+
+/// Whatever a request can end in instead of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// A parameter is missing, of the wrong type or out of range.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong and what is expected.
+        message: String,
+        /// The parameter, as a path such as `messages[0].role`.
+        param: Option<String>,
+    },
+    /// A parameter that is known and cannot be honoured.
+    #[error("`{param}` {why}")]
+    Unsupported {
+        /// The parameter.
+        param: String,
+        /// What is not supported, and what to do instead.
+        why: String,
+    },
+    /// Prompt and answer do not fit into the model's context.
+    #[error("{0}")]
+    ContextLength(String),
+    /// One of the texts to embed does not fit into the model's context.
+    #[error("{message}")]
+    InputTooLong {
+        /// Which, as `input[3]`.
+        param: String,
+        /// How long it is and how long it may be.
+        message: String,
+    },
+    /// There is no stored response of this id.
+    #[error(
+        "Response with id '{0}' not found: it was not stored, was deleted, or has expired, or the server \
+         was restarted since"
+    )]
+    ResponseNotFound(String),
+    /// There is no stored response of this id to go on from.
+    #[error(
+        "Previous response with id '{0}' not found: it was not stored, was deleted, or has expired, or the \
+         server was restarted since; send the earlier items in `input`"
+    )]
+    PreviousResponseNotFound(String),
+    /// No such model.
+    #[error("the model `{name}` does not exist; this server has: {available}")]
+    ModelNotFound {
+        /// As asked for.
+        name: String,
+        /// The ids that exist.
+        available: String,
+    },
+    /// No such route.
+    #[error("there is nothing at {0}; see GET /v1/models and POST /v1/chat/completions")]
+    NotFound(String),
+    /// The route exists for other methods.
+    #[error("{method} is not allowed here")]
+    MethodNotAllowed {
+        /// As asked for.
+        method: String,
+    },
+    /// The body is larger than `server.max_body_bytes`.
+    #[error("the request body is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The answer is larger than all that may wait to be sent.
+    #[error(
+        "the answer would have {bytes} bytes, and this server holds at most {limit} for its clients \
+         (`server.max_unsent_bytes`): ask for less at once"
+    )]
+    AnswerTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// What is configured.
+        limit: usize,
+    },
+    /// The body is not declared as JSON.
+    #[error(
+        "send the body as plain JSON with the header `content-type: application/json` and no content-encoding"
+    )]
+    NotJson,
+    /// The client did not send its body in time.
+    #[error("the request body did not arrive within {0:?}")]
+    BodyTimeout(Duration),
+    /// There is nothing to resume.
+    #[error(
+        "there is no stream under this `x-request-id` and this body, byte for byte, to go on with: it ended over a minute \
+         ago, began without an id of the client's, or the server was restarted since; ask again without `Last-Event-ID`"
+    )]
+    StreamGone,
+    /// Not admitted.
+    #[error("{}", refusal_text(.0))]
+    Refused(Refusal),
+    /// The model could not be loaded or its thread has ended.
+    #[error("the model `{0}` is not available; the server's log says why")]
+    ModelUnavailable(String),
+    /// The model's chat template fails on this conversation.
+    #[error(
+        "the model's chat template does not work with these messages; the server's log says why"
+    )]
+    Template,
+    /// A request failed while it was computed.
+    #[error("{0}")]
+    Job(JobError),
+    /// A defect.
+    #[error("an internal error; the server's log has the details under this request's id")]
+    Internal,
+}
+
+fn refusal_text(refusal: &Refusal) -> &'static str {
+    match refusal.reason {
+        Reason::QueueFull => "too many requests are waiting; retry after the time in `retry-after`",
+        Reason::Draining => "the server is shutting down",
+        Reason::Loading => "the model is being loaded; retry after the time in `retry-after`",
+        Reason::Power => "the gateway is short of power; retry after the time in `retry-after`",
+        Reason::Thermal => "the gateway is too hot; retry after the time in `retry-after`",
+        Reason::Memory => "the gateway is short of memory; retry after the time in `retry-after`",
+    }
+}
+
+/// Columns of the table in the documentation.
+struct Row {
+    status: StatusCode,
+    kind: &'static str,
+    code: Option<&'static str>,
+}
+
+impl ApiError {
+    /// A parameter that is not as it should be.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            message: message.into(),
+            param: Some(param.into()),
+        }
+    }
+
+    /// A parameter that is known and cannot be honoured.
+    pub fn unsupported(param: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Unsupported {
+            param: param.into(),
+            why: why.into(),
+        }
+    }
+
+    /// The same where the prompt stands in a parameter of another name than `messages`.
+    #[must_use]
+    pub(crate) fn of_prompt_in(self, param: &str) -> Self {
+        match self {
+            Self::ContextLength(message) => Self::InputTooLong {
+                param: param.to_owned(),
+                message: message.replace("messages", param),
+            },
+            other => other,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.retry_after),
+            // By then whoever supervises this process should have started the next.
+            Self::Job(JobError::ShuttingDown | JobError::Unread) => Some(Duration::from_secs(5)),
+            _ => None,
+        }
+    }
+
+    /// The status that this becomes.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.row().status
+    }
+
+    fn row(&self) -> Row {
+        let row = |status, kind, code| Row { status, kind, code };
+        let invalid = "invalid_request_error";
+        match self {
+            Self::Invalid { .. } | Self::Job(JobError::Grammar) => {
+                row(StatusCode::BAD_REQUEST, invalid, None)
+            }
+            Self::Unsupported { .. } => row(
+                StatusCode::BAD_REQUEST,
+                invalid,
+                Some("unsupported_parameter"),
+            ),
+            Self::ContextLength(_) | Self::InputTooLong { .. } => row(
+                StatusCode::BAD_REQUEST,
+                invalid,
+                Some("context_length_exceeded"),
+            ),
+            Self::ModelNotFound { .. } => {
+                row(StatusCode::NOT_FOUND, invalid, Some("model_not_found"))
+            }
+            Self::ResponseNotFound(_) => {
+                row(StatusCode::NOT_FOUND, invalid, Some("response_not_found"))
+            }
+            Self::PreviousResponseNotFound(_) => row(
+                StatusCode::BAD_REQUEST,
+                invalid,
+                Some("previous_response_not_found"),
+            ),
+            Self::StreamGone => row(StatusCode::NOT_FOUND, invalid, Some("stream_not_found")),
+            Self::NotFound(_) => row(StatusCode::NOT_FOUND, invalid, Some("not_found")),
+            Self::MethodNotAllowed { .. } => row(
+                StatusCode::METHOD_NOT_ALLOWED,
+                invalid,
+                Some("method_not_allowed"),
+            ),
+            Self::TooLarge { .. } => row(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                invalid,
+                Some("request_too_large"),
+            ),
+            Self::AnswerTooLarge { .. } => row(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                invalid,
+                Some("answer_too_large"),
+            ),
+            Self::NotJson => row(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                invalid,
+                Some("unsupported_media_type"),
+            ),
+            Self::BodyTimeout(_) => row(StatusCode::REQUEST_TIMEOUT, "timeout_error", None),
+            Self::Refused(refusal) => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded_error",
+                Some(refusal.reason.as_str()),
+            ),
+            Self::Job(JobError::Unread) => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded_error",
+                Some(Reason::Memory.as_str()),
+            ),
+            Self::Job(JobError::ShuttingDown) => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded_error",
+                Some(Reason::Draining.as_str()),
+            ),
+            Self::ModelUnavailable(_)
+            | Self::Template
+            | Self::Job(JobError::Engine)
+            | Self::Internal => row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None),
+        }
+    }
+
+    /// What a log may say: type or code and the parameter, nothing that a client wrote.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let row = self.row();
+        let what = row.code.unwrap_or(row.kind);
+        match self {
+            // Without the keys of maps, which are a client's words.
+            Self::Invalid {
+                param: Some(param), ..
+            }
+            | Self::Unsupported { param, .. } => {
+                let maps = ["logit_bias.", ".schema.", ".parameters."];
+                let words = maps
+                    .iter()
+                    .filter_map(|map| Some(param.find(map)? + map.len() - 1));
+                let known = &param[..words.min().unwrap_or(param.len())];
+                format!("{what}: {}", shortened(known, 100))
+            }
+            _ => what.to_owned(),
+        }
+    }
+
+    /// The body, also for a stream that breaks off.
+    #[must_use]
+    pub fn body(&self) -> Value {
+        let row = self.row();
+        let param = match self {
+            Self::Invalid { param, .. } => param.as_deref(),
+            Self::Unsupported { param, .. } | Self::InputTooLong { param, .. } => {
+                Some(param.as_str())
+            }
+            Self::ContextLength(_) => Some("messages"),
+            Self::ModelNotFound { .. } => Some("model"),
+            Self::ResponseNotFound(_) => Some("response_id"),
+            Self::PreviousResponseNotFound(_) => Some("previous_response_id"),
+            _ => None,
+        };
+        json!(ErrorBody {
+            error: ErrorObject {
+                message: shortened(&self.to_string(), 400),
+                kind: row.kind,
+                param: param.map(|param| shortened(param, 100)),
+                code: row.code,
+            },
+        })
+    }
+}
+
+/// What every failure is told with.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub(crate) struct ErrorBody {
+    error: ErrorObject,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ErrorObject {
+    /// What is wrong, and what to do about it.
+    message: String,
+    /// Whose fault it is: `invalid_request_error`, `timeout_error`, `overloaded_error` or `server_error`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The parameter that is wrong, as a path such as `messages[0].role`.
+    param: Option<String>,
+    /// A name for programs, where there is one.
+    code: Option<&'static str>,
+}
+
+/// The beginning, with a sign that something is missing.
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<&PromptError> for ApiError {
+    fn from(error: &PromptError) -> Self {
+        match error {
+            PromptError::NoTemplate => Self::invalid("model", error.to_string()),
+            PromptError::NoMark => Self::invalid("messages", error.to_string()),
+            PromptError::NoObject { message, call, id } => {
+                let param = format!("messages[{message}].tool_calls[{call}].function.arguments");
+                let why = format!(
+                    "`{param}`: the arguments of the call `{id}` are not a JSON object, which this model's \
+                     chat template needs: send an object (`{{}}` for none), or leave out the call and its answer"
+                );
+                Self::invalid(param, why)
+            }
+            PromptError::Template(error) => error.into(),
+        }
+    }
+}
+
+impl From<&TemplateError> for ApiError {
+    fn from(error: &TemplateError) -> Self {
+        match error {
+            TemplateError::Refused(_) | TemplateError::Failed(_) => {
+                Self::invalid("messages", error.to_string())
+            }
+            TemplateError::Broken(reason) => {
+                tracing::error!(reason, "the model's chat template does not work");
+                Self::Template
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let mut response = (status, Json(self.body())).into_response();
+        if let Some(after) = self.retry_after() {
+            let seconds = after.as_secs_f64().ceil().max(1.0);
+            if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
+                response.headers_mut().insert(header::RETRY_AFTER, value);
+            }
+        }
+        // The access log and metrics read it back.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_when_to_come_back_in_whole_seconds() {
+        let error = ApiError::Refused(Refusal {
+            reason: Reason::QueueFull,
+            retry_after: Duration::from_millis(2300),
+        });
+        assert_eq!(error.body()["error"]["code"], "queue_full");
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
+    }
+
+    #[test]
+    fn what_a_client_wrote_is_cut_short_and_never_logged() {
+        for known in [
+            "logit_bias",
+            "response_format.json_schema.schema",
+            "tools[3].function.parameters",
+        ] {
+            let param = format!("{known}.{}", "secret".repeat(1000));
+            let error = ApiError::invalid(param, "secret".repeat(1000));
+            assert!(error.body().to_string().len() < 1000);
+            assert_eq!(error.label(), format!("invalid_request_error: {known}"));
+        }
+    }
+
+    #[test]
+    fn what_a_template_cannot_do_with_a_conversation_is_the_clients_to_mend() {
+        let no_object = PromptError::NoObject {
+            message: 1,
+            call: 2,
+            id: "call_7".to_owned(),
+        };
+        let error = ApiError::from(&no_object).body();
+        let param = "messages[1].tool_calls[2].function.arguments";
+        assert_eq!(error["error"]["param"], param);
+        let message = error["error"]["message"].as_str().expect("a text");
+        for part in [param, "call_7", "send an object (`{}` for none)"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let failed = TemplateError::Failed("cannot add".to_owned());
+        let error = ApiError::from(&failed);
+        assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+        assert!(
+            error.body()["error"]["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("cannot add"))
+        );
+        let broken = TemplateError::Broken("unknown filter".to_owned());
+        assert_eq!(
+            ApiError::from(&broken).status(),
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
+    }
+
+    #[test]
+    fn every_body_has_the_four_fields() {
+        for error in [
+            ApiError::Internal,
+            ApiError::NotJson,
+            ApiError::invalid("n", "no"),
+        ] {
+            let body = error.body();
+            let fields = body["error"].as_object().expect("an object");
+            assert_eq!(
+                fields.keys().collect::<Vec<_>>(),
+                ["message", "type", "param", "code"]
+            );
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Clients that close their own side of a connection and wait for the answer.
+//!
+//! Their sockets look like those of clients that have left. Only who is written to tells: a system whose
+//! program has gone answers with a reset. So while an answer is computed, such a client is sent HTTP's
+//! `100 Continue`, which every client skips, and while a stream is silent, a comment.
+//!
+//! HTTP/1.0 knows no `100 Continue`. There, whoever closes its side has left, as nginx means it, which
+//! speaks HTTP/1.0 to the servers behind it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{HeaderValue, Request, Response, Version, header};
+use hyper::body::Frame;
+use tokio::time::Sleep;
+use tower::Service;
+
+/// Between two comments of a stream that has nothing to say.
+const SILENCE: Duration = Duration::from_secs(1);
+const COMMENT: &[u8] = b": is anybody there?\n";
+
+/// How far the request is that a connection is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// There is none, or it is still read.
+    Waiting,
+    /// It is answered, and nothing of the answer was written. `Continue` may be.
+    Computing,
+    /// The same where nothing may be written before the answer.
+    ComputingUnasked,
+    /// The answer is being written.
+    Telling,
+}
+
+/// What is known of a connection by those who serve it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Exchange(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    stage: AtomicU8,
+    /// Whether the client has closed its side.
+    has_ended: AtomicBool,
+}
+
+impl Exchange {
+    pub(crate) fn stage(&self) -> Stage {
+        match self.0.stage.load(Ordering::Relaxed) {
+            COMPUTING => Stage::Computing,
+            COMPUTING_UNASKED => Stage::ComputingUnasked,
+            TELLING => Stage::Telling,
+            _ => Stage::Waiting,
+        }
+    }
+
+    /// The client will send nothing more.
+    pub(crate) fn end(&self) {
+        self.0.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.0.has_ended.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self, stage: u8) {
+        self.0.stage.store(stage, Ordering::Relaxed);
+    }
+}
+
+const COMPUTING: u8 = 1;
+const COMPUTING_UNASKED: u8 = 2;
+const TELLING: u8 = 3;
+
+/// A service that tells how far its requests are.
+#[derive(Debug, Clone)]
+pub(crate) struct Exchanging<S> {
+    service: S,
+    exchange: Exchange,
+}
+
+impl<S> Exchanging<S> {
+    pub(crate) fn new(service: S, exchange: Exchange) -> Self {
+        Self { service, exchange }
+    }
+}
+
+type Answering<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+
+impl<S, B> Service<Request<B>> for Exchanging<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Answering<S::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let exchange = self.exchange.clone();
+        exchange.enter(match request.version() {
+            Version::HTTP_09 | Version::HTTP_10 => COMPUTING_UNASKED,
+            _ => COMPUTING,
+        });
+        let answer = self.service.call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            exchange.enter(TELLING);
+            Ok(told(response, exchange))
+        })
+    }
+}
+
+fn told(response: Response<Body>, exchange: Exchange) -> Response<Body> {
+    let event_stream = HeaderValue::from_static("text/event-stream");
+    if response.headers().get(header::CONTENT_TYPE) != Some(&event_stream) {
+        return response;
+    }
+    response.map(|body| {
+        Body::new(Asking {
+            body,
+            exchange,
+            alarm: None,
+        })
+    })
+}
+
+/// Events, and comments between them once the client has closed its side.
+struct Asking {
+    body: Body,
+    exchange: Exchange,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for Asking {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.alarm = None;
+            return Poll::Ready(frame);
+        }
+        // Whoever notices the end wakes the connection's task.
+        if !self.exchange.has_ended() {
+            return Poll::Pending;
+        }
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(SILENCE)));
+        if alarm.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.alarm = None;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+    use futures_util::stream;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    use tower::service_fn;
+
+    /// A stream with one event and then nothing, told on this exchange.
+    async fn silent_stream(exchange: &Exchange) -> Body {
+        let service = service_fn(|_: Request<()>| async {
+            let event = stream::iter([Ok::<_, std::convert::Infallible>("data: 1\n\n")]);
+            let events = futures_util::StreamExt::chain(event, stream::pending());
+            let head = [(header::CONTENT_TYPE, "text/event-stream")];
+            Ok::<_, std::convert::Infallible>((head, Body::from_stream(events)).into_response())
+        });
+        let service = Exchanging::new(service, exchange.clone());
+        let response = service.oneshot(Request::new(())).await.expect("an answer");
+        response.into_body()
+    }
+
+    async fn next(body: &mut Body) -> Bytes {
+        let frame = body.frame().await.expect("more").expect("no error");
+        frame.into_data().expect("data")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_asks_only_whoever_closed_its_side() {
+        let exchange = Exchange::default();
+        let mut body = silent_stream(&exchange).await;
+        assert_eq!(next(&mut body).await, "data: 1\n\n");
+        let waiting = tokio::time::timeout(60 * SILENCE, next(&mut body)).await;
+        assert!(waiting.is_err(), "{waiting:?}");
+        exchange.end();
+        let began = tokio::time::Instant::now();
+        assert_eq!(next(&mut body).await, COMMENT);
+        assert_eq!(next(&mut body).await, COMMENT);
+        assert_eq!(began.elapsed(), 2 * SILENCE);
+    }
+
+    #[tokio::test]
+    async fn stages_follow_a_request() {
+        let exchange = Exchange::default();
+        assert_eq!(exchange.stage(), Stage::Waiting);
+        let seen = exchange.clone();
+        let service = service_fn(move |_: Request<()>| {
+            let stage = seen.stage();
+            async move { Ok::<_, std::convert::Infallible>(format!("{stage:?}").into_response()) }
+        });
+        for (version, stage) in [
+            (Version::HTTP_11, "Computing"),
+            (Version::HTTP_10, "ComputingUnasked"),
+        ] {
+            let mut request = Request::new(());
+            *request.version_mut() = version;
+            let service = Exchanging::new(service.clone(), exchange.clone());
+            let response = service.oneshot(request).await.expect("an answer");
+            let body = response.into_body().collect().await.expect("a body");
+            assert_eq!(body.to_bytes(), stage);
+            assert_eq!(exchange.stage(), Stage::Telling);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Streams that survive a lost connection.
+//!
+//! A client that means to come back sends an `x-request-id` of its own. Its stream is then written
+//! down while it is sent, and goes on for a while without a listener. The same request with the same
+//! id and a `Last-Event-ID` gets what follows that event, exactly once. Other streams are neither
+//! kept nor computed for nobody.
+
+mod recording;
+mod streams;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use futures_util::{Stream, stream};
+
+use crate::admission::{ClientId, Outbox};
+
+use crate::http::access::{client, client_id};
+use crate::http::body::{Arrival, Wire, read_json};
+use crate::http::delivery::{Frame, Outgoing, event_stream};
+use crate::http::error::ApiError;
+use crate::http::state::AppState;
+use crate::inference::generate::{refuse_deadline, refuse_if_all_do};
+use recording::{Listener, Recording};
+use streams::Key;
+
+pub(crate) use streams::Streams;
+
+/// How long a client may stay away, and how long an answer is kept behind its end.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// While what is written down takes so much memory, no more streams are, and each keeps only its
+/// latest events, as far as they are more than `FEW_BYTES` and all who listen have read the others.
+const MOST_BYTES: usize = 32 << 20;
+const FEW_BYTES: usize = 128 << 10;
+
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// The right to be written down.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    streams: Streams,
+    key: Key,
+    /// Where it was asked from.
+    owner: ClientId,
+}
+
+/// How a request comes in.
+pub(crate) enum Entrance<T> {
+    /// It is to be answered.
+    New(T, Option<Ticket>, Arrival),
+    /// It has been, and this is the rest.
+    Resumed(Response),
+}
+
+/// Reads a request where any would be let in, of which `check` makes what is worked with, or finds the
+/// stream that it wants the rest of.
+pub(crate) async fn enter<W, T>(
+    request: Request,
+    state: &AppState,
+    check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
+) -> Result<Entrance<T>, ApiError>
+where
+    W: Wire,
+    T: Send + 'static,
+{
+    refuse_deadline(request.headers())?;
+    let path = request.uri().path().to_owned();
+    let id = client_id(request.headers());
+    let owner = client(&request);
+    let told = last_event(request.headers())?;
+    if told.is_some() && id.is_none() {
+        return Err(ApiError::invalid(
+            LAST_EVENT_ID,
+            "`Last-Event-ID` needs the `x-request-id` of the stream that was lost",
+        ));
+    }
+    // What is left of a stream is no new work: who comes back is let in however full it is.
+    if told.is_none() {
+        refuse_if_all_do(state)?;
+    }
+    let (body, digest, arrival) = read_json(request, state, id.is_some(), check).await?;
+    let (Some(id), Some(digest)) = (id, digest) else {
+        return Ok(Entrance::New(body, None, arrival));
+    };
+    let key = Key { path, id, digest };
+    if let Some(told) = told {
+        let listener = state.streams.listen(&key, told);
+        let listener = listener.ok_or(ApiError::StreamGone)?;
+        if !listener.has_come_so_far() {
+            let message = format!("`Last-Event-ID` is {told}; the stream has not come so far");
+            return Err(ApiError::invalid(LAST_EVENT_ID, message));
+        }
+        return Ok(Entrance::Resumed(heard(listener, told, &state.streams)));
+    }
+    let ticket = Ticket {
+        streams: state.streams.clone(),
+        key,
+        owner,
+    };
+    Ok(Entrance::New(body, Some(ticket), arrival))
+}
+
+fn last_event(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else {
+        return Ok(None);
+    };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    let message = "`Last-Event-ID` must be the `id` of an event of the stream: a number";
+    number
+        .map(Some)
+        .ok_or_else(|| ApiError::invalid(LAST_EVENT_ID, message))
+}
+
+/// The response to a request whose answer comes as `frames`: written down on the way where there is a
+/// ticket and room.
+pub(crate) fn respond(
+    frames: impl Stream<Item = Outgoing> + Send + 'static,
+    ticket: Option<Ticket>,
+) -> Response {
+    let Some(ticket) = ticket else {
+        return event_stream(frames, 0);
+    };
+    match ticket.streams.record(&ticket.key, ticket.owner) {
+        Some((recording, listener)) => {
+            let response = heard(listener, 0, &ticket.streams);
+            tokio::spawn(record(frames, recording, ticket));
+            response
+        }
+        None => event_stream(frames, 0),
+    }
+}
+
+async fn record(frames: impl Stream<Item = Outgoing>, recording: Arc<Recording>, ticket: Ticket) {
+    {
+        let mut frames = pin!(frames);
+        let mut abandoned = pin!(recording.abandoned());
+        loop {
+            let next = async {
+                recording.room().await;
+                poll_fn(|context| frames.as_mut().poll_next(context)).await
+            };
+            let next = tokio::select! {
+                next = next => next,
+                () = &mut abandoned => None,
+            };
+            match next.map(|outgoing| outgoing.frame) {
+                // Listeners have their own.
+                Some(Frame::Comment(_)) => {}
+                Some(frame) => recording.write(frame),
+                None => break,
+            }
+        }
+    }
+    recording.end();
+    tokio::select! {
+        () = tokio::time::sleep(PATIENCE) => {}
+        () = recording.replaced() => {}
+    }
+    ticket.streams.forget(&ticket.key, &recording);
+}
+
+/// The frames behind the first `told`, as they come.
+fn heard(listener: Listener, told: usize, streams: &Streams) -> Response {
+    let outbox = Outbox::new(streams.send_budget());
+    let frames = stream::unfold((listener, outbox), |(mut listener, outbox)| async move {
+        let frame = listener.hear(&outbox).await?;
+        Some((frame, (listener, outbox)))
+    });
+    event_stream(frames, u64::try_from(told).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+#[path = "resume/tests.rs"]
+mod tests;

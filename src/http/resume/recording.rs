@@ -1,0 +1,237 @@
+//! A stream as far as it is written down, who listens to it, and what may be forgotten of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::admission::Outbox;
+use crate::http::delivery::{Frame, KEEP_ALIVE, Outgoing};
+
+use super::{FEW_BYTES, MOST_BYTES, PATIENCE};
+
+/// Bytes of all recordings together.
+pub(super) type AllBytes = Arc<AtomicUsize>;
+
+#[derive(Debug)]
+pub(super) struct Recording {
+    pages: Mutex<Pages>,
+    progress: watch::Sender<Progress>,
+    listeners: watch::Sender<usize>,
+    /// Changes whenever a listener has read something or has left.
+    read: watch::Sender<()>,
+    /// Whether nobody can come back for it.
+    replaced: watch::Sender<bool>,
+    all_bytes: AllBytes,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
+    frames: VecDeque<Frame>,
+    /// Frames before these that are not kept any more.
+    dropped: usize,
+    bytes: usize,
+    /// The next frame of each listener, by its number.
+    positions: HashMap<u64, usize>,
+    next_listener: u64,
+}
+
+impl Pages {
+    /// Frames in front that no listener has still to read.
+    fn read_by_all(&self) -> usize {
+        let needed = self.positions.values().min();
+        needed.map_or(self.frames.len(), |next| next.saturating_sub(self.dropped))
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Progress {
+    pub(super) frames: usize,
+    pub(super) ended: bool,
+}
+
+impl Recording {
+    pub(super) fn new(all_bytes: &AllBytes) -> Self {
+        Self {
+            pages: Mutex::default(),
+            progress: watch::Sender::default(),
+            listeners: watch::Sender::default(),
+            read: watch::Sender::default(),
+            replaced: watch::Sender::default(),
+            all_bytes: Arc::clone(all_bytes),
+        }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    pub(super) fn has_listeners(&self) -> bool {
+        *self.listeners.borrow() > 0
+    }
+
+    /// Returns once another frame may be written down. While memory is short that is when those who
+    /// listen have read the oldest, or have left: what they still have to read is not dropped.
+    pub(super) async fn room(&self) {
+        let mut read = self.read.subscribe();
+        while !self.make_room() {
+            // The sender is here: waiting cannot fail.
+            let _ = read.changed().await;
+        }
+    }
+
+    /// Drops the oldest frames as far as memory is short and nobody needs them; whether that is enough.
+    fn make_room(&self) -> bool {
+        let mut pages = self.pages();
+        let mut droppable = pages.read_by_all();
+        loop {
+            let is_short = self.all_bytes.load(Ordering::Relaxed) > MOST_BYTES;
+            if !is_short || pages.bytes <= FEW_BYTES {
+                return true;
+            }
+            if droppable == 0 {
+                return false;
+            }
+            let Some(oldest) = pages.frames.pop_front() else {
+                return true;
+            };
+            droppable -= 1;
+            pages.bytes -= oldest.size();
+            pages.dropped += 1;
+            self.all_bytes.fetch_sub(oldest.size(), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn write(&self, frame: Frame) {
+        let size = frame.size();
+        self.all_bytes.fetch_add(size, Ordering::Relaxed);
+        let mut pages = self.pages();
+        pages.bytes += size;
+        pages.frames.push_back(frame);
+        let count = pages.dropped + pages.frames.len();
+        self.progress
+            .send_modify(|progress| progress.frames = count);
+    }
+
+    pub(super) fn end(&self) {
+        self.progress.send_modify(|progress| progress.ended = true);
+    }
+
+    /// Nobody can come back for it any more. What nobody listens to is forgotten at once.
+    pub(super) fn give_up(&self) {
+        self.replaced.send_replace(true);
+        if !self.has_listeners() {
+            self.clear();
+        }
+    }
+
+    fn clear(&self) {
+        let mut pages = self.pages();
+        pages.dropped += pages.frames.len();
+        pages.frames = VecDeque::new();
+        let bytes = std::mem::take(&mut pages.bytes);
+        self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns when nobody has listened for as long as a client may stay away, or could come back.
+    pub(super) async fn abandoned(&self) {
+        let mut listeners = self.listeners.subscribe();
+        loop {
+            // The senders are here: waiting cannot fail.
+            let _ = listeners.wait_for(|count| *count == 0).await;
+            tokio::select! {
+                _ = listeners.wait_for(|count| *count > 0) => {}
+                () = self.replaced() => return,
+                () = tokio::time::sleep(PATIENCE) => return,
+            }
+        }
+    }
+
+    /// Returns when nobody can come back for it.
+    pub(super) async fn replaced(&self) {
+        let _ = self.replaced.subscribe().wait_for(|it| *it).await;
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Somebody who reads a recording. What it still has to read is kept as long as it is there.
+#[derive(Debug)]
+pub(super) struct Listener {
+    recording: Arc<Recording>,
+    progress: watch::Receiver<Progress>,
+    number: u64,
+    next: usize,
+}
+
+impl Listener {
+    /// For the frames behind the first `told`. None where not all of them are kept.
+    pub(super) fn new(recording: &Arc<Recording>, told: usize) -> Option<Self> {
+        let mut pages = recording.pages();
+        if told < pages.dropped {
+            return None;
+        }
+        let number = pages.next_listener;
+        pages.next_listener += 1;
+        pages.positions.insert(number, told);
+        drop(pages);
+        recording.listeners.send_modify(|count| *count += 1);
+        Some(Self {
+            progress: recording.progress.subscribe(),
+            recording: Arc::clone(recording),
+            number,
+            next: told,
+        })
+    }
+
+    /// Whether there are frames, or the end, behind what it has.
+    pub(super) fn has_come_so_far(&self) -> bool {
+        self.next <= self.recording.progress().frames
+    }
+
+    pub(super) async fn hear(&mut self, outbox: &Outbox) -> Option<Outgoing> {
+        let next = self.next;
+        let more = self
+            .progress
+            .wait_for(|progress| progress.frames > next || progress.ended);
+        let Ok(waited) = tokio::time::timeout(KEEP_ALIVE, more).await else {
+            return Some(Frame::Comment("working".to_owned()).into());
+        };
+        // The recording holds the sender.
+        drop(waited.ok()?);
+        let frame = {
+            let pages = self.recording.pages();
+            let index = next.checked_sub(pages.dropped)?;
+            pages.frames.get(index).cloned()?
+        };
+        // What it has to read is kept, so it loses nothing by waiting for room.
+        let Ok(held) = outbox.hold_soon(frame.size()).await else {
+            return Some(Frame::Comment("waiting for memory".to_owned()).into());
+        };
+        self.next += 1;
+        self.recording
+            .pages()
+            .positions
+            .insert(self.number, self.next);
+        self.recording.read.send_replace(());
+        let held = Some(held);
+        Some(Outgoing { frame, held })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.recording.pages().positions.remove(&self.number);
+        self.recording.listeners.send_modify(|count| *count -= 1);
+        self.recording.read.send_replace(());
+    }
+}

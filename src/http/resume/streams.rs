@@ -1,0 +1,199 @@
+//! All recordings: which stream is which, and which gives way.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+
+use crate::admission::{ClientId, SendBudget};
+use crate::http::body::Digest;
+
+use super::MOST_BYTES;
+use super::recording::{AllBytes, Listener, Recording};
+
+/// Streams that are written down at once.
+const MOST_STREAMS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// Which stream this is: a path, the client's name for the request, and the request itself. So who uses
+/// another's name by chance or by guess, but not its very words, has another stream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) path: String,
+    pub(super) id: String,
+    pub(super) digest: Digest,
+}
+
+/// All streams that are written down. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Streams(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kept: Mutex<LruCache<Key, Kept>>,
+    bytes: AllBytes,
+    send_budget: SendBudget,
+}
+
+#[derive(Debug)]
+struct Kept {
+    recording: Arc<Recording>,
+    /// Whose it is, as far as the network tells.
+    owner: ClientId,
+}
+
+impl Streams {
+    /// None yet.
+    pub(crate) fn new(send_budget: &SendBudget) -> Self {
+        Self(Arc::new(Inner {
+            // Its bound is kept by `keep`, which chooses who gives way.
+            kept: Mutex::new(LruCache::unbounded()),
+            bytes: AllBytes::default(),
+            send_budget: send_budget.clone(),
+        }))
+    }
+
+    pub(super) fn send_budget(&self) -> &SendBudget {
+        &self.0.send_budget
+    }
+
+    /// A listener to what follows the first `told` frames, if all of that is kept.
+    pub(super) fn listen(&self, key: &Key, told: usize) -> Option<Listener> {
+        // Under the lock: what somebody listens to does not give way.
+        Listener::new(&self.kept().get(key)?.recording, told)
+    }
+
+    /// A new recording for `key`, in the place of an older one, and its first listener. None where there
+    /// is no room, because all are listened to.
+    pub(super) fn record(&self, key: &Key, owner: ClientId) -> Option<(Arc<Recording>, Listener)> {
+        let mut kept = self.kept();
+        // A client that asks anew does not come back for what it asked before.
+        if let Some(older) = kept.pop(key) {
+            older.recording.give_up();
+        }
+        while kept.len() >= MOST_STREAMS.get() || self.bytes() >= MOST_BYTES {
+            let victim = victim(kept.iter().rev().map(|(key, kept)| Candidate {
+                key,
+                owner: kept.owner,
+                is_heard: kept.recording.has_listeners(),
+            }))?
+            .clone();
+            if let Some(kept) = kept.pop(&victim) {
+                kept.recording.give_up();
+            }
+        }
+        let recording = Arc::new(Recording::new(&self.0.bytes));
+        let listener = Listener::new(&recording, 0)?;
+        let entry = Kept {
+            recording: Arc::clone(&recording),
+            owner,
+        };
+        kept.push(key.clone(), entry);
+        Some((recording, listener))
+    }
+
+    /// Unless another has come in its place.
+    pub(super) fn forget(&self, key: &Key, recording: &Arc<Recording>) {
+        let mut kept = self.kept();
+        let is_it = |kept: &Kept| Arc::ptr_eq(&kept.recording, recording);
+        if kept.peek(key).is_some_and(is_it) {
+            kept.pop(key);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, LruCache<Key, Kept>> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A recording that might give way.
+#[derive(Debug, Clone, Copy)]
+struct Candidate<'a, K> {
+    key: &'a K,
+    owner: ClientId,
+    /// Whether somebody listens to it.
+    is_heard: bool,
+}
+
+/// Which of `candidates`, the longest not asked for first, gives way: nobody listens to it, and of those
+/// one of the owner that has most, so that who begins a thousand streams takes the room from itself.
+fn victim<'a, K>(candidates: impl Iterator<Item = Candidate<'a, K>>) -> Option<&'a K> {
+    let candidates: Vec<_> = candidates.collect();
+    let mut counts: HashMap<ClientId, usize> = HashMap::new();
+    for candidate in &candidates {
+        *counts.entry(candidate.owner).or_default() += 1;
+    }
+    let free = candidates.iter().rev().filter(|it| !it.is_heard);
+    // Of several the last, which is the oldest because of `rev`.
+    let victim = free.max_by_key(|candidate| counts[&candidate.owner])?;
+    Some(victim.key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(last: u8) -> ClientId {
+        ClientId::Address([10, 0, 0, last].into())
+    }
+
+    fn key(id: usize) -> Key {
+        Key {
+            path: "/v1/chat/completions".to_owned(),
+            id: id.to_string(),
+            digest: [0; 32],
+        }
+    }
+
+    #[test]
+    fn who_has_most_gives_way_first_and_nobody_who_is_heard() {
+        let candidate = |key, last, is_heard| Candidate {
+            key,
+            owner: owner(last),
+            is_heard,
+        };
+        let of = |candidates: &[Candidate<'static, &'static str>]| {
+            victim(candidates.iter().copied()).copied()
+        };
+        let lone = candidate(&"oldest", 1, false);
+        let flood = [candidate(&"older", 2, false), candidate(&"newer", 2, false)];
+        assert_eq!(of(&[lone, flood[0], flood[1]]), Some("older"));
+        let heard = candidate(&"older", 2, true);
+        assert_eq!(of(&[lone, heard, flood[1]]), Some("newer"));
+        let both = candidate(&"newer", 2, true);
+        assert_eq!(of(&[lone, heard, both]), Some("oldest"));
+        assert_eq!(of(&[heard, both]), None);
+    }
+
+    #[test]
+    fn a_flood_of_streams_takes_no_room_from_those_that_are_heard_or_of_others() {
+        let streams = Streams::new(&SendBudget::new(usize::MAX));
+        let (_, heard) = streams.record(&key(0), owner(1)).expect("room");
+        let (_, left) = streams.record(&key(1), owner(1)).expect("room");
+        drop(left);
+        for id in 2..1000 {
+            assert!(streams.record(&key(id), owner(2)).is_some());
+        }
+        assert_eq!(streams.kept().len(), MOST_STREAMS.get());
+        assert!(streams.listen(&key(0), 0).is_some());
+        assert!(streams.listen(&key(1), 0).is_some(), "another's");
+        assert!(streams.listen(&key(2), 0).is_none(), "the flood's own");
+        drop(heard);
+    }
+
+    #[test]
+    fn where_everybody_listens_no_more_are_written_down() {
+        let streams = Streams::new(&SendBudget::new(usize::MAX));
+        let all: Vec<_> = (0..MOST_STREAMS.get())
+            .map(|id| streams.record(&key(id), owner(1)).expect("room"))
+            .collect();
+        assert!(streams.record(&key(1000), owner(2)).is_none());
+        drop(all);
+        assert!(streams.record(&key(1000), owner(2)).is_some());
+    }
+}

@@ -1,0 +1,201 @@
+//! A client's socket, shared between hyper and who watches whether the client is still there.
+//!
+//! While it answers, hyper looks for the end of a connection only as long as nothing lies in its
+//! buffer: after a byte too many behind a request, such as the line break that some clients send, it
+//! would compute for a client that has left.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use crate::http::allowance::Allowance;
+use crate::http::exchange::{Exchange, Stage};
+
+/// Who sends nothing more has so long for an answer that takes no time.
+const MOMENT: Duration = Duration::from_millis(100);
+/// So long a client that closed its side is not asked whether it is there, and then less and less often.
+const PATIENCE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// What lies unread is looked behind after a moment, and then less and less often.
+const LONGEST_GLANCE: Duration = Duration::from_secs(1);
+
+/// All its clones belong into one task: a socket wakes one.
+#[derive(Debug, Clone)]
+pub(crate) struct Socket(Arc<Mutex<Watched>>);
+
+#[derive(Debug)]
+struct Watched {
+    stream: TcpStream,
+    /// Whether something was sent since this was last looked at.
+    sent: bool,
+    /// Whether something waits to be sent.
+    blocked: bool,
+    /// For how long that may be.
+    allowance: Allowance,
+    /// Wakes whoever writes when the allowance is used up; there while something waits.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    /// For a client that may let what is to be sent wait for `write_timeout`.
+    pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Watched {
+            stream,
+            sent: false,
+            blocked: false,
+            allowance: Allowance::new(write_timeout),
+            alarm: None,
+        })))
+    }
+
+    /// Resolves when the client has closed its side and nobody is there to take an answer; see
+    /// [`crate::http::exchange`].
+    pub(crate) async fn left(self, exchange: Exchange) {
+        let mut glance = MOMENT;
+        while !self.has_ended().await {
+            tokio::time::sleep(glance).await;
+            glance = LONGEST_GLANCE.min(2 * glance);
+        }
+        exchange.end();
+        let mut asks = Instant::now() + PATIENCE;
+        let mut pause = PATIENCE;
+        loop {
+            tokio::time::sleep(MOMENT).await;
+            let mut watched = self.lock();
+            if watched.is_broken() {
+                return;
+            }
+            if std::mem::take(&mut watched.sent) || watched.blocked {
+                continue;
+            }
+            match exchange.stage() {
+                Stage::Waiting | Stage::ComputingUnasked => return,
+                Stage::Computing if Instant::now() >= asks => {
+                    if !watched.ask() {
+                        return;
+                    }
+                    pause = LONGEST_PAUSE.min(2 * pause);
+                    asks = Instant::now() + pause;
+                }
+                // A stream asks between its events; what is whole is written soon.
+                Stage::Computing | Stage::Telling => {}
+            }
+        }
+    }
+
+    /// Waits until there is something to read; whether that is the end, or the end lies behind it.
+    async fn has_ended(&self) -> bool {
+        let mut byte = [0];
+        let mut peek = |context: &mut Context<'_>| {
+            let stream = &self.lock().stream;
+            stream.poll_peek(context, &mut ReadBuf::new(&mut byte))
+        };
+        let holds_bytes = poll_fn(&mut peek).await.is_ok_and(|count| count > 0);
+        let watched = self.lock();
+        let ready = watched.stream.ready(Interest::READABLE).now_or_never();
+        !holds_bytes || matches!(ready, Some(Ok(ready)) if ready.is_read_closed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(
+        &self,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let mut watched = self.lock();
+        let result = write(Pin::new(&mut watched.stream), context);
+        watched.blocked = result.is_pending();
+        watched.sent |= result.is_ready();
+        match &result {
+            Poll::Ready(Ok(bytes)) => watched.took(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                if watched.has_waited_too_long(context) {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+        }
+        result
+    }
+}
+
+impl Watched {
+    fn took(&mut self, bytes: usize) {
+        self.alarm = None;
+        self.allowance.took(bytes, Instant::now());
+    }
+
+    /// Whether the other side has told that nobody is there.
+    fn is_broken(&self) -> bool {
+        !matches!(self.stream.take_error(), Ok(None))
+    }
+
+    /// Writes what a client skips and the system of one that has left answers with a reset; false where
+    /// that cannot be written. Nothing of an answer may be on its way.
+    fn ask(&self) -> bool {
+        const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        matches!(self.stream.try_write(CONTINUE), Ok(count) if count == CONTINUE.len())
+    }
+
+    /// Also sees to it that the writer is woken when that is so.
+    fn has_waited_too_long(&mut self, context: &mut Context<'_>) -> bool {
+        let end = self.allowance.waits(Instant::now());
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        alarm.as_mut().poll(context).is_ready()
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.send(context, |stream, context| stream.poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.send(context, |stream, context| {
+            stream.poll_write_vectored(context, slices)
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.lock().stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,128 @@
+//! How many values JSON has, before any of them is made.
+//!
+//! A value takes up to 400 bytes of memory for two of JSON (`[0]` is a list with room for four), and a
+//! prompt is made of several copies. So they are counted in the text, which takes no memory.
+
+use serde_json::Value;
+
+use crate::http::error::ApiError;
+
+/// In the body of a request: some thousand turns, or all tools with all parameters.
+pub(crate) const MOST_IN_BODY: usize = 200_000;
+/// In all tools together, and in a schema: 128 tools of 400 each.
+pub(crate) const MOST_IN_TOOLS: usize = 50_000;
+/// In the arguments of all earlier calls together.
+pub(crate) const MOST_IN_ARGUMENTS: usize = 50_000;
+
+/// In all `chat_template_kwargs` together.
+pub(crate) const MOST_IN_TEMPLATE_KWARGS: usize = 10_000;
+
+/// What is counted of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// Every value and every name of one.
+    All,
+    /// The same but for numbers in lists that the outermost object has: tokens, which take eight bytes
+    /// each.
+    AllButTokens,
+}
+
+/// At least the values and names in a text that should be JSON, at most twice as many. Where it is none,
+/// its parser will say so.
+pub(crate) fn count(json: &[u8], counted: Counted) -> usize {
+    let mut count = 0;
+    // Those that are open.
+    let mut objects = 0_usize;
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => {
+                count += 1;
+                skip_string(&mut bytes);
+            }
+            b'{' => {
+                objects += 1;
+                count += 1;
+            }
+            b'}' => objects = objects.saturating_sub(1),
+            b'[' => count += 1,
+            _ => {}
+        }
+        // Behind these comes a value, which counts once more where it is none of those above.
+        let numbers_count = counted == Counted::All || objects > 1;
+        count += usize::from(numbers_count && matches!(byte, b'[' | b',' | b':'));
+    }
+    count
+}
+
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Values and names in `value`, itself among them.
+pub(crate) fn within(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(within).sum::<usize>(),
+        Value::Object(members) => {
+            1 + members
+                .values()
+                .map(|member| 1 + within(member))
+                .sum::<usize>()
+        }
+        _ => 1,
+    }
+}
+
+/// Refuses what stands at `param` where it has more values than it may.
+pub(crate) fn at_most(param: &str, count: usize, most: usize) -> Result<(), ApiError> {
+    if count <= most {
+        return Ok(());
+    }
+    let message = format!("`{param}` holds more than {most} JSON values: make it smaller");
+    Err(ApiError::invalid(param, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tokens_in_lists_are_free_and_values_in_objects_are_not() {
+        let lists = br#"{"prompt": [[1, 2, 3], [4]], "n": 1}"#;
+        let all = count(lists, Counted::All);
+        let others = count(lists, Counted::AllButTokens);
+        assert!(all > others && others < 8, "{all}, {others}");
+        let nested = br#"{"logit_bias": {"1": [0, 0, 0, 0, 0, 0, 0, 0]}}"#;
+        assert!(count(nested, Counted::AllButTokens) >= 10);
+    }
+
+    #[test]
+    fn what_stands_in_strings_does_not_count() {
+        assert_eq!(count(br#""[[[,,,\"{{{""#, Counted::All), 1);
+        assert_eq!(count(b"\"never closed [[[", Counted::All), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_escapes_the_count(
+            lists in prop::collection::vec(prop::collection::vec(0..9_u8, 0..5), 0..5),
+            names in prop::collection::vec("[a-c\"\\\\,\\[]{1,3}", 0..5),
+        ) {
+            let members: serde_json::Map<_, _> = names.into_iter().map(|name| (name, json!(lists))).collect();
+            let value = json!({"a": members});
+            let text = value.to_string();
+            prop_assert!(count(text.as_bytes(), Counted::All) >= within(&value));
+        }
+    }
+}

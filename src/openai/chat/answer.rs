@@ -1,0 +1,303 @@
+//! What the client gets: one completion object, or its chunks.
+
+use std::sync::Arc;
+
+use crate::engine::Pieces;
+use crate::http::delivery::{Frame, Telling, json_text};
+use crate::http::error::ApiError;
+use crate::inference::generation::Spent;
+use crate::openai::logprobs::Found;
+use crate::openai::tools::{Calls, are_whole};
+use crate::openai::usage::{ChunkUsage, Usage};
+use crate::prompt::{OutputParser, Part, Piece};
+use crate::sampling;
+use crate::scheduler::{FinishReason, Finished, Text};
+
+use super::reply::{
+    Call, CallDelta, Chunk, ChunkChoice, Completion, Delta, Function, FunctionDelta, Header,
+    Logprobs, Message, WholeChoice,
+};
+use super::validate::Output;
+
+/// Turns what was generated into OpenAI's objects.
+pub(super) struct Answer {
+    header: Header,
+    output: Output,
+    pieces: Arc<dyn Pieces>,
+    choices: Vec<Choice>,
+}
+
+/// One of the answers so far.
+struct Choice {
+    parser: Option<OutputParser>,
+    /// Kept for a whole answer only.
+    content: String,
+    thoughts: String,
+    /// Kept for the finish reason and the indices, too.
+    calls: Vec<Call>,
+    /// Whether the call that is being written is one too many.
+    skips_call: bool,
+    /// Tokens that were thoughts.
+    thought_tokens: u32,
+    /// What has not been sent along with a delta yet.
+    logprobs: Vec<sampling::Logprobs>,
+    finish_reason: Option<&'static str>,
+}
+
+impl Answer {
+    /// One parser a choice.
+    pub(super) fn new(
+        header: Header,
+        output: Output,
+        pieces: Arc<dyn Pieces>,
+        parsers: impl IntoIterator<Item = OutputParser>,
+    ) -> Self {
+        let choice = |parser| Choice {
+            parser: Some(parser),
+            content: String::new(),
+            thoughts: String::new(),
+            calls: Vec::new(),
+            skips_call: false,
+            thought_tokens: 0,
+            logprobs: Vec::new(),
+            finish_reason: None,
+        };
+        Self {
+            header,
+            output,
+            pieces,
+            choices: parsers.into_iter().map(choice).collect(),
+        }
+    }
+
+    fn usage(&self, spent: Spent) -> Usage {
+        let thoughts = self.choices.iter().map(|choice| choice.thought_tokens);
+        Usage::new(spent, thoughts.sum())
+    }
+
+    /// Keeps what a whole answer needs; the chunks of a stream.
+    fn tell(&mut self, index: usize, pieces: Vec<Piece>) -> Vec<Frame> {
+        let output = self.output;
+        let choice = &mut self.choices[index];
+        let deltas: Vec<Delta> = pieces
+            .into_iter()
+            .filter_map(|piece| choice.take(piece, output))
+            .collect();
+        if !output.stream || deltas.is_empty() {
+            return Vec::new();
+        }
+        let mut logprobs = output
+            .logprobs
+            .then(|| std::mem::take(&mut choice.logprobs));
+        deltas
+            .into_iter()
+            .map(|delta| self.chunk(index, delta, logprobs.take(), None))
+            .collect()
+    }
+
+    fn logprobs(&self, tokens: Vec<sampling::Logprobs>) -> Logprobs {
+        Logprobs {
+            content: Found {
+                tokens,
+                pieces: Arc::clone(&self.pieces),
+            },
+            refusal: None,
+        }
+    }
+
+    fn chunk(
+        &self,
+        index: usize,
+        delta: Delta,
+        logprobs: Option<Vec<sampling::Logprobs>>,
+        finish_reason: Option<&'static str>,
+    ) -> Frame {
+        Frame::Data(json_text(&Chunk {
+            header: &self.header,
+            choices: vec![ChunkChoice {
+                index,
+                delta,
+                logprobs: logprobs.map(|tokens| self.logprobs(tokens)),
+                finish_reason,
+            }],
+            usage: ChunkUsage::before_the_last(self.output.usage_chunk),
+        }))
+    }
+}
+
+impl Telling for Answer {
+    /// Chunks that carry the role alone.
+    fn opening(&mut self) -> Vec<Frame> {
+        let delta = || Delta {
+            role: Some("assistant"),
+            content: Some(String::new()),
+            ..Delta::default()
+        };
+        (0..self.choices.len())
+            .map(|index| self.chunk(index, delta(), None, None))
+            .collect()
+    }
+
+    fn text(&mut self, index: usize, text: &Text) -> Vec<Frame> {
+        let choice = &mut self.choices[index];
+        choice.logprobs.extend_from_slice(&text.logprobs);
+        let found = match &mut choice.parser {
+            Some(parser) => parser.push(&text.text),
+            None => Vec::new(),
+        };
+        let thinks = matches!(found.last(), Some(Piece::Thought(_)));
+        choice.thought_tokens += if thinks { text.tokens } else { 0 };
+        self.tell(index, found)
+    }
+
+    fn end(&mut self, index: usize, finished: &Finished) -> Vec<Frame> {
+        let parser = self.choices[index].parser.take();
+        let rest = match finished.reason {
+            FinishReason::Length => None,
+            FinishReason::Stop => parser.map(OutputParser::finish),
+        };
+        let mut chunks = self.tell(index, rest.unwrap_or_default());
+        let choice = &mut self.choices[index];
+        let reason = match finished.reason {
+            FinishReason::Length => "length",
+            FinishReason::Stop if choice.has_whole_calls() => "tool_calls",
+            FinishReason::Stop => "stop",
+        };
+        choice.finish_reason = Some(reason);
+        if self.output.stream {
+            // What is left of the likelihoods belongs to text that nobody reads, such as a call's tags.
+            let rest = std::mem::take(&mut choice.logprobs);
+            let logprobs = (!rest.is_empty()).then_some(rest);
+            chunks.push(self.chunk(index, Delta::default(), logprobs, Some(reason)));
+        }
+        chunks
+    }
+
+    fn close(&mut self, spent: Spent) -> Vec<Frame> {
+        let usage = self.output.usage_chunk.then(|| {
+            Frame::Data(json_text(&Chunk {
+                header: &self.header,
+                choices: Vec::new(),
+                usage: ChunkUsage::Now(self.usage(spent)),
+            }))
+        });
+        usage.into_iter().chain([Frame::done()]).collect()
+    }
+
+    fn failure(&mut self, error: &ApiError) -> Frame {
+        Frame::Data(error.body().to_string())
+    }
+
+    fn finish_reason(&self) -> &'static str {
+        let first = self.choices.first();
+        first
+            .and_then(|choice| choice.finish_reason)
+            .unwrap_or("stop")
+    }
+
+    fn whole(mut self, spent: Spent) -> String {
+        let usage = self.usage(spent);
+        let choices = std::mem::take(&mut self.choices);
+        let whole = |(index, choice): (usize, Choice)| WholeChoice {
+            index,
+            logprobs: (self.output.logprobs).then(|| self.logprobs(choice.logprobs)),
+            finish_reason: choice.finish_reason.unwrap_or("stop"),
+            message: Message {
+                role: "assistant",
+                content: (choice.calls.is_empty() || !choice.content.is_empty())
+                    .then_some(choice.content),
+                reasoning_content: (!choice.thoughts.is_empty()).then_some(choice.thoughts),
+                refusal: None,
+                tool_calls: choice.calls,
+            },
+        };
+        json_text(&Completion {
+            header: &self.header,
+            choices: choices.into_iter().enumerate().map(whole).collect(),
+            usage,
+        })
+    }
+}
+
+impl Choice {
+    /// Whether there are calls, and all of them can be made.
+    fn has_whole_calls(&self) -> bool {
+        let arguments = self.calls.iter().map(|call| &call.function.arguments);
+        !self.calls.is_empty() && arguments.into_iter().all(|text| are_whole(text))
+    }
+
+    /// Takes note of a piece and says what a stream tells of it.
+    fn take(&mut self, piece: Piece, output: Output) -> Option<Delta> {
+        match piece {
+            Piece::Thought(text) => {
+                if !output.stream {
+                    self.thoughts.push_str(&text);
+                }
+                Some(Delta {
+                    reasoning_content: Some(text),
+                    ..Delta::default()
+                })
+            }
+            Piece::Part(Part::Text(text)) => {
+                if !output.stream {
+                    self.content.push_str(&text);
+                }
+                Some(Delta {
+                    content: Some(text),
+                    ..Delta::default()
+                })
+            }
+            Piece::Part(Part::Call { name }) => {
+                self.skips_call = output.calls == Calls::One && !self.calls.is_empty();
+                if self.skips_call {
+                    return None;
+                }
+                let call = Call {
+                    id: format!("call_{}", uuid::Uuid::new_v4().simple()),
+                    r#type: "function",
+                    function: Function {
+                        name,
+                        arguments: String::new(),
+                    },
+                };
+                let delta = CallDelta {
+                    index: self.calls.len(),
+                    id: Some(call.id.clone()),
+                    r#type: Some(call.r#type),
+                    function: FunctionDelta {
+                        name: Some(call.function.name.clone()),
+                        arguments: String::new(),
+                    },
+                };
+                self.calls.push(call);
+                Some(Delta {
+                    tool_calls: Some([delta]),
+                    ..Delta::default()
+                })
+            }
+            Piece::Part(Part::Arguments(more)) => {
+                if self.skips_call {
+                    return None;
+                }
+                let index = self.calls.len().checked_sub(1)?;
+                self.calls[index].function.arguments.push_str(&more);
+                Some(Delta {
+                    tool_calls: Some([CallDelta {
+                        index,
+                        id: None,
+                        r#type: None,
+                        function: FunctionDelta {
+                            name: None,
+                            arguments: more,
+                        },
+                    }]),
+                    ..Delta::default()
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

@@ -1,0 +1,291 @@
+//! Messages, tools and predictions: from what a client wrote to what the prompt is made of.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use crate::http::error::ApiError;
+use crate::http::values;
+use crate::openai::tools::{Arguments, Choice, Offered};
+use crate::prompt::{Message, Role, ToolCall};
+
+use super::wire;
+
+pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
+    // Before any copy is made of them.
+    let rest = tools.iter().flat_map(|tool| {
+        let function = tool.function.iter().map(|function| &function.rest);
+        function.chain([&tool.rest]).flat_map(Map::values)
+    });
+    let count = rest.map(values::within).sum();
+    values::at_most("tools", count, values::MOST_IN_TOOLS)?;
+    tools
+        .into_iter()
+        .enumerate()
+        .map(|(index, tool)| {
+            let param = format!("tools[{index}]");
+            if tool.kind != "function" {
+                return Err(ApiError::unsupported(
+                    format!("{param}.type"),
+                    format!("`{}` is not supported; use `function`", tool.kind),
+                ));
+            }
+            let function = tool.function.ok_or_else(|| {
+                ApiError::invalid(format!("{param}.function"), "a tool needs a `function`")
+            })?;
+            let strict = match function.rest.get("strict") {
+                None | Some(Value::Null) => false,
+                Some(Value::Bool(strict)) => *strict,
+                Some(_) => {
+                    let param = format!("{param}.function.strict");
+                    let message = format!("`{param}` must be true or false");
+                    return Err(ApiError::invalid(param, message));
+                }
+            };
+            let parameters = function.rest.get("parameters").cloned();
+            let mut body = Map::new();
+            body.insert("name".to_owned(), Value::String(function.name.clone()));
+            body.extend(function.rest);
+            let mut object = Map::new();
+            object.insert("type".to_owned(), Value::String(tool.kind));
+            object.insert("function".to_owned(), Value::Object(body));
+            object.extend(tool.rest);
+            Ok(Offered {
+                param: format!("{param}.function"),
+                name: function.name,
+                parameters,
+                strict,
+                shown: Value::Object(object),
+            })
+        })
+        .collect()
+}
+
+/// OpenAI's `tool_choice`.
+pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
+    let chosen = match choice {
+        wire::ToolChoice::Mode(mode) => return Choice::mode("tool_choice", &mode),
+        wire::ToolChoice::Some(chosen) => chosen,
+    };
+    let missing = |key: &str| {
+        let param = format!("tool_choice.{key}");
+        let message = format!("`{param}` is missing");
+        ApiError::invalid(param, message)
+    };
+    match chosen.kind.as_str() {
+        "function" => {
+            let function = chosen.function.ok_or_else(|| missing("function"))?;
+            Ok(Choice::Named(function.name))
+        }
+        "allowed_tools" => {
+            let allowed = chosen
+                .allowed_tools
+                .ok_or_else(|| missing("allowed_tools"))?;
+            let names = allowed.tools.into_iter().enumerate().map(|(index, tool)| {
+                let function = tool.function;
+                function
+                    .map(|function| function.name)
+                    .ok_or_else(|| missing(&format!("allowed_tools.tools[{index}].function")))
+            });
+            let names = names.collect::<Result<_, _>>()?;
+            Choice::allowed("tool_choice.allowed_tools.mode", &allowed.mode, names)
+        }
+        kind => Err(ApiError::unsupported(
+            "tool_choice.type",
+            format!("`{kind}` is not supported; use `function` or `allowed_tools`"),
+        )),
+    }
+}
+
+pub(super) fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::invalid(
+            "messages",
+            "`messages` must hold at least one message",
+        ));
+    }
+    let mut arguments = Arguments::default();
+    let messages = messages
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| {
+            self::message(&format!("messages[{index}]"), message, &mut arguments)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    calls_and_answers(&messages)?;
+    Ok(messages)
+}
+
+/// As OpenAI has it: behind calls come the messages that answer each of them, and nowhere else.
+fn calls_and_answers(messages: &[Message]) -> Result<(), ApiError> {
+    let mut calls = Calls::default();
+    for (index, message) in messages.iter().enumerate() {
+        if message.role != Role::Tool {
+            calls.end()?;
+            calls = Calls::of(index, message);
+            continue;
+        }
+        let Some(id) = &message.tool_call_id else {
+            continue;
+        };
+        if calls.all.is_empty() {
+            let param = format!("messages[{index}].role");
+            let message = format!(
+                "`{param}`: messages with role `tool` must be a response to a preceding message \
+                 with `tool_calls`"
+            );
+            return Err(ApiError::invalid(param, message));
+        }
+        if !calls.all.contains(id.as_str()) {
+            let param = format!("messages[{index}].tool_call_id");
+            let message = format!(
+                "`{param}`: no call in `messages[{}]` has the id `{id}`",
+                calls.at
+            );
+            return Err(ApiError::invalid(param, message));
+        }
+        calls.open.remove(id.as_str());
+    }
+    calls.end()
+}
+
+/// The calls of one message, by their ids.
+#[derive(Default)]
+struct Calls<'m> {
+    at: usize,
+    all: HashSet<&'m str>,
+    /// Those without an answer.
+    open: HashSet<&'m str>,
+}
+
+impl<'m> Calls<'m> {
+    fn of(at: usize, message: &'m Message) -> Self {
+        let ids = message.tool_calls.iter().map(|call| call.id.as_str());
+        let all: HashSet<_> = ids.collect();
+        Self {
+            at,
+            open: all.clone(),
+            all,
+        }
+    }
+
+    /// No further answer may come.
+    fn end(&self) -> Result<(), ApiError> {
+        // The same one each time.
+        let Some(id) = self.open.iter().min() else {
+            return Ok(());
+        };
+        let param = format!("messages[{}].tool_calls", self.at);
+        let message = format!(
+            "`{param}` must be followed by `tool` messages that respond to each `tool_call_id`; \
+             `{id}` has no response"
+        );
+        Err(ApiError::invalid(param, message))
+    }
+}
+
+fn message(
+    param: &str,
+    message: wire::Message,
+    arguments: &mut Arguments,
+) -> Result<Message, ApiError> {
+    let calls = message.tool_calls.unwrap_or_default().into_iter();
+    let tool_calls = calls.enumerate().map(|(index, call)| {
+        let param = format!("{param}.tool_calls[{index}].function.arguments");
+        tool_call(&param, call, arguments)
+    });
+    let tool_calls: Vec<ToolCall> = tool_calls.collect::<Result<_, _>>()?;
+    let may_refuse = message.role == wire::Role::Assistant;
+    let content = message
+        .content
+        .map(|content| text(param, content, may_refuse))
+        .transpose()?
+        // What a model said instead of an answer, as its client got it.
+        .or(message.refusal.filter(|_| may_refuse));
+    let may_be_empty = message.role == wire::Role::Assistant && !tool_calls.is_empty();
+    if content.is_none() && !may_be_empty {
+        return Err(ApiError::invalid(
+            format!("{param}.content"),
+            format!("`{param}.content` is missing"),
+        ));
+    }
+    if message.role == wire::Role::Tool && message.tool_call_id.is_none() {
+        return Err(ApiError::invalid(
+            format!("{param}.tool_call_id"),
+            format!("`{param}.tool_call_id` is missing: a tool message answers a call"),
+        ));
+    }
+    Ok(Message {
+        role: match message.role {
+            wire::Role::System => Role::System,
+            wire::Role::Developer => Role::Developer,
+            wire::Role::User => Role::User,
+            wire::Role::Assistant => Role::Assistant,
+            wire::Role::Tool => Role::Tool,
+        },
+        content,
+        name: message.name,
+        tool_calls,
+        tool_call_id: message.tool_call_id,
+    })
+}
+
+/// OpenAI's `prediction`: the text that the answer is expected to be.
+pub(super) fn prediction(prediction: wire::Prediction) -> Result<String, ApiError> {
+    if prediction.kind != "content" {
+        return Err(ApiError::unsupported(
+            "prediction.type",
+            format!("`{}` is not supported; use `content`", prediction.kind),
+        ));
+    }
+    text("prediction", prediction.content, false)
+}
+
+/// Text parts follow each other with nothing between them. What a model refused in is text, too, where
+/// `may_refuse` says that it is a model's.
+fn text(param: &str, content: wire::Content, may_refuse: bool) -> Result<String, ApiError> {
+    let parts = match content {
+        wire::Content::Text(text) => return Ok(text),
+        wire::Content::Parts(parts) => parts,
+    };
+    if parts.is_empty() {
+        let param = format!("{param}.content");
+        let message = format!("`{param}` is an empty array; it must hold at least one part");
+        return Err(ApiError::invalid(param, message));
+    }
+    let mut all = String::new();
+    for (index, part) in parts.into_iter().enumerate() {
+        let param = format!("{param}.content[{index}]");
+        let (key, text) = match part.kind.as_str() {
+            "text" => ("text", part.text),
+            "refusal" if may_refuse => ("refusal", part.refusal),
+            "refusal" => {
+                let message = "`refusal` is a part of assistant messages only; use `text`";
+                return Err(ApiError::invalid(format!("{param}.type"), message));
+            }
+            kind => {
+                let why = format!("`{kind}` is not supported: this model reads text only");
+                return Err(ApiError::unsupported(format!("{param}.type"), why));
+            }
+        };
+        let text = text.ok_or_else(|| {
+            let param = format!("{param}.{key}");
+            let message = format!("`{param}` is missing");
+            ApiError::invalid(param, message)
+        })?;
+        all.push_str(&text);
+    }
+    Ok(all)
+}
+
+fn tool_call(
+    param: &str,
+    call: wire::ToolCall,
+    arguments: &mut Arguments,
+) -> Result<ToolCall, ApiError> {
+    Ok(ToolCall {
+        id: call.id,
+        name: call.function.name,
+        arguments: arguments.of_call(param, &call.function.arguments)?,
+    })
+}

@@ -1,0 +1,160 @@
+//! `POST /v1/chat/completions`, top to bottom.
+
+mod answer;
+mod end;
+mod messages;
+mod not_built;
+mod reply;
+mod validate;
+mod wire;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
+use serde_json::{Map, Value};
+
+use crate::clock::unix_seconds;
+use crate::engine::{Pieces, Token};
+use crate::prompt::{Conversation, OutputParser, ToolFormat};
+use crate::scheduler::Text;
+
+#[cfg(any(test, fuzzing))]
+use crate::http::body::read_value;
+use crate::http::delivery::{Frame, Outgoing, Telling, event_stream, respond};
+use crate::http::description::{Operation, Schemas};
+use crate::http::error::ApiError;
+use crate::http::resume::{Entrance, enter};
+use crate::http::state::AppState;
+use crate::inference::generate::{Input, Order, begin};
+use crate::inference::generation::Record;
+use crate::openai::models::find_model;
+use crate::openai::template_kwargs::template_kwargs;
+use crate::openai::tools::{Calls, Tools};
+use answer::Answer;
+pub(crate) use end::end;
+use reply::Header;
+use validate::{Chat, Output};
+pub(crate) use wire::{Message, Tool};
+
+const ENDPOINT: &str = "/v1/chat/completions";
+
+pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
+    Operation::new("chat", "Answers a conversation.")
+        .takes(&schemas.sent::<wire::ChatRequest>())
+        .resumable()
+        .tells("application/json", &schemas.told::<reply::Completion>())
+        .streams(
+            "Chunks of the answer, then `[DONE]`; an `Error` where it breaks off.",
+            &schemas.told::<reply::Chunk>(),
+            Some("[DONE]"),
+        )
+}
+
+pub(crate) async fn completions(
+    State(state): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let check = |asked: wire::ChatRequest| Chat::try_from(asked);
+    let (chat, ticket, arrival) = match enter(request, &state, check).await? {
+        Entrance::New(chat, ticket, arrival) => (chat, ticket, arrival),
+        Entrance::Resumed(rest) => return Ok(rest),
+    };
+    let entry = Arc::clone(find_model(&state, chat.model.as_deref())?);
+
+    // From here on the request counts as one of this model's, however it ends.
+    let record = Record::new(&state, &entry.id, ENDPOINT);
+    let output = chat.output;
+    let class = chat.decoding.class;
+    let choices = chat.decoding.choices.count();
+    let order = Order {
+        inputs: vec![Input::Conversation(chat.conversation)],
+        decoding: chat.decoding,
+        may_shorten: false,
+    };
+    let mut response = match begin(&state, &entry, order, arrival, record).await {
+        Err(error) => error.into_response(),
+        Ok(started) => {
+            let object = if output.stream {
+                "chat.completion.chunk"
+            } else {
+                "chat.completion"
+            };
+            let digest = &started.loaded.model.info().digest;
+            let header = Header::new(object, &entry.id, digest, unix_seconds(), class);
+            let parsers = (0..choices).map(|_| started.parser(0));
+            let pieces = Arc::clone(&started.loaded.model);
+            let answer = Answer::new(header, output, pieces, parsers);
+            respond(started.generation, answer, output.stream, ticket).await
+        }
+    };
+    response
+        .extensions_mut()
+        .insert(crate::http::access::Recorded);
+    Ok(response)
+}
+
+/// Reads a body as far as no model is needed for it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
+    Chat::try_from(read_value::<wire::ChatRequest>(body)?).map(drop)
+}
+
+/// A streamed answer of so many words, for `benches/sse.rs`.
+#[must_use]
+pub fn measured_stream(words: u32, tools: bool) -> Response {
+    struct NoPieces;
+
+    impl Pieces for NoPieces {
+        fn piece(&self, _token: Token) -> &[u8] {
+            b""
+        }
+
+        fn is_end(&self, _token: Token) -> bool {
+            false
+        }
+    }
+
+    let output = Output {
+        stream: true,
+        usage_chunk: true,
+        calls: if tools { Calls::Any } else { Calls::None },
+        logprobs: false,
+    };
+    let header = Header::new(
+        "chat.completion.chunk",
+        "qwen2.5-0.5b",
+        "0123456789",
+        0,
+        None,
+    );
+    let parser = OutputParser::new(None, tools.then_some(ToolFormat::Hermes));
+    let mut answer = Answer::new(header, output, Arc::new(NoPieces), [parser]);
+    let word = Text {
+        text: " word".to_owned(),
+        tokens: 1,
+        logprobs: Vec::new(),
+    };
+    let frames: Vec<Frame> = (0..words).flat_map(|_| answer.text(0, &word)).collect();
+    event_stream(stream::iter(frames).map(Outgoing::from), 0)
+}
+
+/// What the model is shown of the tools of a request to any endpoint, checked as chat's are.
+pub(crate) fn shown(tools: Vec<Tool>) -> Result<Vec<Value>, ApiError> {
+    Ok(Tools::new(messages::tools(tools)?, None, None, None)?.shown)
+}
+
+/// The same with messages and variables of the template.
+pub(crate) fn conversation(
+    messages: Vec<Message>,
+    tools: Vec<Tool>,
+    kwargs: Option<Map<String, Value>>,
+) -> Result<Conversation, ApiError> {
+    Ok(Conversation {
+        tools: shown(tools)?,
+        messages: messages::messages(messages)?,
+        template_kwargs: template_kwargs(kwargs)?,
+        ..Conversation::default()
+    })
+}

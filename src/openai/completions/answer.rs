@@ -1,0 +1,200 @@
+//! What the client gets: one completion object, or its chunks.
+
+use std::sync::Arc;
+
+use crate::clock::unix_seconds;
+use crate::engine::{Control, Model, Pieces, Token};
+use crate::http::delivery::{Frame, Telling, json_text};
+use crate::http::error::ApiError;
+use crate::inference::generate::Started;
+use crate::inference::generation::Spent;
+use crate::openai::usage::{ChunkUsage, Usage};
+use crate::sampling;
+use crate::scheduler::{FinishReason, Finished, Text};
+
+use super::logprobs::{Place, add};
+use super::validate::Output;
+use super::wire::{Body, Choice, Logprobs};
+
+/// Turns what was generated into OpenAI's objects.
+pub(super) struct Answer {
+    id: String,
+    created: u64,
+    model: String,
+    fingerprint: String,
+    output: Output,
+    loaded: Arc<Model>,
+    /// Those that are echoed.
+    prompts: Vec<Arc<[Token]>>,
+    choices: Vec<Choice>,
+    /// Where the next token of each choice stands.
+    places: Vec<Place>,
+}
+
+impl Answer {
+    pub(super) fn new(model: &str, output: Output, started: &Started) -> Self {
+        let loaded = &started.loaded;
+        let digest = &loaded.model.info().digest;
+        let count = started.prompts.len() * output.choices;
+        let choice = |index| Choice {
+            text: String::new(),
+            index,
+            logprobs: output.logprobs.then(Logprobs::default),
+            finish_reason: None,
+        };
+        Self {
+            id: format!("cmpl-{}", uuid::Uuid::new_v4().simple()),
+            created: unix_seconds(),
+            model: model.to_owned(),
+            fingerprint: format!("fp_{}", digest.get(..10).unwrap_or(digest)),
+            prompts: if output.echo {
+                let prompts = started.prompts.iter();
+                prompts.map(|prompt| Arc::clone(&prompt.tokens)).collect()
+            } else {
+                Vec::new()
+            },
+            output,
+            loaded: Arc::clone(&loaded.model),
+            choices: (0..count).map(choice).collect(),
+            places: vec![Place::default(); count],
+        }
+    }
+
+    /// More text of choice `index`, kept or sent.
+    fn say(&mut self, index: usize, text: &str, logprobs: Option<Logprobs>) -> Vec<Frame> {
+        if self.output.stream {
+            return vec![self.chunk(index, text.to_owned(), logprobs, None)];
+        }
+        let choice = &mut self.choices[index];
+        choice.text.push_str(text);
+        if let (Some(all), Some(more)) = (&mut choice.logprobs, logprobs) {
+            all.tokens.extend(more.tokens);
+            all.token_logprobs.extend(more.token_logprobs);
+            all.top_logprobs.extend(more.top_logprobs);
+            all.text_offset.extend(more.text_offset);
+        }
+        Vec::new()
+    }
+
+    /// The prompt of choice `index`, where it is echoed.
+    fn echo(&self, index: usize) -> Option<Arc<[Token]>> {
+        self.prompts.get(index / self.output.choices).cloned()
+    }
+
+    fn logprobs(&mut self, index: usize, tokens: &[sampling::Logprobs]) -> Logprobs {
+        let mut found = Logprobs::default();
+        for token in tokens {
+            let piece = self.loaded.piece(token.token);
+            let place = self.places[index].pass(piece);
+            add(&mut found, place, piece, Some(token), &self.loaded);
+        }
+        found
+    }
+
+    fn chunk(
+        &self,
+        index: usize,
+        text: String,
+        logprobs: Option<Logprobs>,
+        finish_reason: Option<&'static str>,
+    ) -> Frame {
+        let choice = Choice {
+            text,
+            index,
+            logprobs,
+            finish_reason,
+        };
+        let usage = ChunkUsage::before_the_last(self.output.usage_chunk);
+        Frame::Data(self.body(vec![choice], usage))
+    }
+
+    fn body(&self, choices: Vec<Choice>, usage: ChunkUsage) -> String {
+        json_text(&Body {
+            id: &self.id,
+            object: "text_completion",
+            created: self.created,
+            model: &self.model,
+            system_fingerprint: &self.fingerprint,
+            choices,
+            usage,
+        })
+    }
+}
+
+impl Telling for Answer {
+    fn opening(&mut self) -> Vec<Frame> {
+        if self.output.logprobs {
+            return Vec::new(); // they come with the prompt
+        }
+        (0..self.choices.len())
+            .filter_map(|index| {
+                let pieces = self
+                    .loaded
+                    .text_pieces(&self.echo(index)?, Control::LeftOut);
+                let text = String::from_utf8_lossy(&pieces.concat()).into_owned();
+                Some(self.say(index, &text, None))
+            })
+            .flatten()
+            .collect()
+    }
+
+    fn prompt(&mut self, index: usize, logprobs: &[sampling::Logprobs]) -> Vec<Frame> {
+        let Some(prompt) = self.echo(index) else {
+            return Vec::new();
+        };
+        let pieces = self.loaded.text_pieces(&prompt, Control::LeftOut);
+        let mut all = Logprobs::default();
+        // Before the first there is nothing that it could be likely after.
+        let likelihoods = [None].into_iter().chain(logprobs.iter().map(Some));
+        for (piece, likelihood) in pieces.iter().zip(likelihoods) {
+            let place = self.places[index].pass(piece);
+            add(&mut all, place, piece, likelihood, &self.loaded);
+        }
+        self.places[index].end();
+        let text = String::from_utf8_lossy(&pieces.concat()).into_owned();
+        self.say(index, &text, Some(all))
+    }
+
+    fn text(&mut self, index: usize, text: &Text) -> Vec<Frame> {
+        let wanted = self.output.logprobs;
+        let logprobs = wanted.then(|| self.logprobs(index, &text.logprobs));
+        self.say(index, &text.text, logprobs)
+    }
+
+    fn end(&mut self, index: usize, finished: &Finished) -> Vec<Frame> {
+        let reason = match finished.reason {
+            FinishReason::Length => "length",
+            FinishReason::Stop => "stop",
+        };
+        self.choices[index].finish_reason = Some(reason);
+        if self.output.stream {
+            vec![self.chunk(index, String::new(), None, Some(reason))]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn close(&mut self, spent: Spent) -> Vec<Frame> {
+        let usage = self.output.usage_chunk.then(|| {
+            let usage = ChunkUsage::Now(Usage::new(spent, 0));
+            Frame::Data(self.body(Vec::new(), usage))
+        });
+        usage.into_iter().chain([Frame::done()]).collect()
+    }
+
+    fn failure(&mut self, error: &ApiError) -> Frame {
+        Frame::Data(error.body().to_string())
+    }
+
+    fn finish_reason(&self) -> &'static str {
+        let first = self.choices.first();
+        first
+            .and_then(|choice| choice.finish_reason)
+            .unwrap_or("stop")
+    }
+
+    fn whole(mut self, spent: Spent) -> String {
+        let choices = std::mem::take(&mut self.choices);
+        self.body(choices, ChunkUsage::Now(Usage::new(spent, 0)))
+    }
+}

@@ -1,0 +1,201 @@
+//! From what a client wrote to what the other rooms work with.
+
+use crate::engine::Token;
+use crate::http::error::ApiError;
+use crate::inference::bounds::{LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS};
+use crate::inference::decoding::{
+    AskedSampling, Choices, Decoding, Form, Sampling, at_least, at_most, between, check_hints,
+    class, stop_tokens, stops, streams, token,
+};
+use crate::inference::generate::{Input, Order};
+use crate::openai::structured;
+
+use super::wire::{self, Prompt};
+
+/// OpenAI's.
+const DEFAULT_TOKENS: i64 = 16;
+
+/// A request that can be answered, but for the length of its prompts.
+#[derive(Debug)]
+pub(super) struct Completion {
+    pub(super) model: Option<String>,
+    pub(super) order: Order,
+    pub(super) output: Output,
+}
+
+/// How the answers are to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // what a client switches on and off
+pub(super) struct Output {
+    pub(super) stream: bool,
+    pub(super) usage_chunk: bool,
+    /// Whether the prompt comes before the answer.
+    pub(super) echo: bool,
+    /// Answers to each prompt.
+    pub(super) choices: usize,
+    pub(super) logprobs: bool,
+}
+
+impl TryFrom<wire::CompletionRequest> for Completion {
+    type Error = ApiError;
+
+    fn try_from(request: wire::CompletionRequest) -> Result<Self, ApiError> {
+        if request.suffix.as_ref().is_some_and(|text| !text.is_empty()) {
+            let why = "is not supported: models are asked to go on, not to fill in";
+            return Err(ApiError::unsupported("suffix", why));
+        }
+        if request.response_format.is_some() {
+            let why = "is of chat completions; use `structured_outputs` with `json`";
+            return Err(ApiError::unsupported("response_format", why));
+        }
+        check_hints(request.user.as_deref(), None, None)?;
+        let choices = Choices::new(request.n)?;
+        let best_of = request.best_of.map(|best| at_least("best_of", best, 1));
+        if best_of
+            .transpose()?
+            .is_some_and(|best| best != choices.count())
+        {
+            let why = "is supported only where it equals `n`";
+            return Err(ApiError::unsupported("best_of", why));
+        }
+        let logprobs = request
+            .logprobs
+            .map(|count| between("logprobs", count, LOGPROBS))
+            .transpose()?
+            .map(|count| count as usize);
+        let echo = request.echo.unwrap_or(false);
+        let stream = streams(request.stream, request.stream_options.is_some())?;
+        let sampling = Sampling::try_from(AskedSampling {
+            temperature: request.temperature,
+            top_p: request.top_p,
+            top_k: request.top_k,
+            min_p: request.min_p,
+            presence_penalty: request.presence_penalty,
+            frequency_penalty: request.frequency_penalty,
+            repeat_penalty: request.repeat_penalty,
+            logit_bias: request.logit_bias.as_ref(),
+            seed: request.seed,
+        })?;
+        let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS);
+        let asked = structured::Asked {
+            structured_outputs: request.structured_outputs,
+            guided_json: request.guided_json,
+            json_schema: request.json_schema,
+            others: [
+                ("guided_regex", request.guided_regex),
+                ("guided_choice", request.guided_choice),
+                ("guided_grammar", request.guided_grammar),
+                ("grammar", request.grammar),
+            ],
+        };
+        Ok(Self {
+            model: request.model,
+            order: Order {
+                inputs: inputs(request.prompt)?,
+                decoding: Decoding {
+                    max_tokens: Some(at_least("max_tokens", max_tokens, LEAST_COMPLETION_TOKENS)?),
+                    sampling,
+                    stops: stops(request.stop)?,
+                    stop_tokens: stop_tokens(request.stop_token_ids)?,
+                    ignore_end: request.ignore_eos.unwrap_or(false),
+                    class: request.service_tier.as_deref().map(class).transpose()?,
+                    prediction: None,
+                    choices,
+                    logprobs,
+                    prompt_logprobs: logprobs.filter(|_| echo),
+                    form: asked.schema(None)?.map_or(Form::Free, Form::Json),
+                },
+                may_shorten: false,
+            },
+            output: Output {
+                stream,
+                usage_chunk: request
+                    .stream_options
+                    .and_then(|options| options.include_usage)
+                    .unwrap_or(false),
+                echo,
+                choices: choices.count() as usize,
+                logprobs: logprobs.is_some(),
+            },
+        })
+    }
+}
+
+fn inputs(prompt: Option<Prompt>) -> Result<Vec<Input>, ApiError> {
+    // OpenAI: "the model will generate as if from the beginning of a new document".
+    let prompt = prompt.unwrap_or_else(|| Prompt::Text(String::new()));
+    let inputs: Vec<Input> = match prompt {
+        Prompt::Text(text) => vec![Input::Text(text)],
+        Prompt::Texts(texts) => texts.into_iter().map(Input::Text).collect(),
+        Prompt::Tokens(ids) if ids.is_empty() => Vec::new(),
+        Prompt::Tokens(ids) => vec![Input::Tokens(tokens(&ids)?)],
+        Prompt::TokenLists(lists) => lists
+            .iter()
+            .map(|ids| tokens(ids).map(Input::Tokens))
+            .collect::<Result<_, _>>()?,
+    };
+    if inputs.is_empty() {
+        let message = "`prompt` is empty: write something";
+        return Err(ApiError::invalid("prompt", message));
+    }
+    at_most("prompt", inputs.len(), MOST_PROMPTS)?;
+    Ok(inputs)
+}
+
+fn tokens(ids: &[i64]) -> Result<Vec<Token>, ApiError> {
+    ids.iter().map(|id| token("prompt", *id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(body: Value) -> Result<Completion, ApiError> {
+        Completion::try_from(
+            serde_json::from_value::<wire::CompletionRequest>(body).expect("types"),
+        )
+    }
+
+    #[test]
+    fn a_prompt_has_one_of_four_forms() {
+        for (prompt, count) in [
+            (json!("a"), 1),
+            (json!(["a", "b"]), 2),
+            (json!([1, 2, 3]), 1),
+            (json!([[1, 2], [3]]), 2),
+        ] {
+            let completion = read(json!({"prompt": prompt})).expect("valid");
+            assert_eq!(completion.order.inputs.len(), count);
+            assert_eq!(completion.order.decoding.max_tokens, Some(16));
+        }
+        for nothing in [json!({}), json!({"prompt": null}), json!({"prompt": ""})] {
+            let completion = read(nothing).expect("valid");
+            assert!(matches!(&completion.order.inputs[..], [Input::Text(text)] if text.is_empty()));
+        }
+        assert!(read(json!({"prompt": []})).is_err());
+        assert!(read(json!({"prompt": [-1]})).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused_by_name() {
+        for (param, extra) in [
+            ("suffix", json!({"suffix": "end"})),
+            ("best_of", json!({"best_of": 3})),
+            ("logprobs", json!({"logprobs": 6})),
+            ("n", json!({"n": 0})),
+            (
+                "response_format",
+                json!({"response_format": {"type": "json_object"}}),
+            ),
+            ("guided_regex", json!({"guided_regex": "a"})),
+        ] {
+            let mut body = json!({"prompt": "a"});
+            let extra = extra.as_object().expect("an object").clone();
+            body.as_object_mut().expect("an object").extend(extra);
+            let error = read(body).expect_err("refused").body();
+            assert_eq!(error["error"]["param"], param);
+        }
+    }
+}

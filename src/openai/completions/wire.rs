@@ -1,0 +1,199 @@
+//! The bodies of text completions, as OpenAI documents them, and the parameters of ours beside them.
+//! `null` means absent, unknown keys are ignored.
+
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::http::body::{Wire, only_objects};
+use crate::http::description::{
+    ChatModel, LogitBias, Refused, among, at_least, each, only_in_streams, within,
+};
+use crate::http::values::Counted;
+use crate::inference::bounds::{
+    CHOICES, LEAST_COMPLETION_TOKENS, LEAST_TOP_K, LOGPROBS, LONGEST_ID, MOST_PROMPTS, MOST_TOKENS,
+    PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
+};
+use crate::inference::decoding::{Stop, TIERS};
+use crate::openai::structured::StructuredOutputs;
+use crate::openai::usage::ChunkUsage;
+
+/// Numbers are wide here, so that a value out of range is refused in words rather than by type.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(description = "A text, and how it is to go on.", transform = only_in_streams)]
+pub(crate) struct CompletionRequest {
+    #[schemars(with = "Option<ChatModel>")]
+    pub(super) model: Option<String>,
+    /// Where there is none, or an empty one, the model begins a new text.
+    pub(super) prompt: Option<Prompt>,
+    /// Whether the answer comes as server-sent events.
+    pub(super) stream: Option<bool>,
+    pub(super) stream_options: Option<StreamOptions>,
+
+    #[schemars(transform = at_least(LEAST_COMPLETION_TOKENS))]
+    pub(super) max_tokens: Option<i64>,
+    #[schemars(transform = within(TEMPERATURE))]
+    pub(super) temperature: Option<f64>,
+    #[schemars(transform = within(PROBABILITY))]
+    pub(super) top_p: Option<f64>,
+    #[schemars(transform = within(PENALTY))]
+    pub(super) presence_penalty: Option<f64>,
+    #[schemars(transform = within(PENALTY))]
+    pub(super) frequency_penalty: Option<f64>,
+    /// Token ids and what is added to their likelihood.
+    #[schemars(with = "Option<LogitBias>")]
+    pub(super) logit_bias: Option<Map<String, Value>>,
+    /// The same seed gives the same draws; whether it gives the same answer, bit by bit, while others
+    /// are served is up to the server's `models.deterministic`.
+    pub(super) seed: Option<i64>,
+    pub(super) stop: Option<Stop>,
+    /// How many answers to each prompt.
+    #[schemars(transform = within(CHOICES))]
+    pub(super) n: Option<i64>,
+    /// Refused unless it equals `n`.
+    #[schemars(transform = within(CHOICES))]
+    pub(super) best_of: Option<i64>,
+    /// Rivals to tell of each token.
+    #[schemars(transform = within(LOGPROBS))]
+    pub(super) logprobs: Option<i64>,
+    /// Whether the prompt comes before the answer.
+    pub(super) echo: Option<bool>,
+    /// Refused unless it is empty: models are asked to go on, not to fill in.
+    #[schemars(length(max = 0))]
+    pub(super) suffix: Option<String>,
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) user: Option<String>,
+
+    // Ours.
+    /// Draw from so many of the likeliest tokens; 0 and -1 mean all. Not OpenAI's.
+    #[schemars(transform = at_least(LEAST_TOP_K))]
+    pub(super) top_k: Option<i64>,
+    /// Leave tokens out that are less likely than the likeliest by this factor. Not OpenAI's.
+    #[schemars(transform = within(PROBABILITY))]
+    pub(super) min_p: Option<f64>,
+    /// What likelihoods of tokens that were there already are divided by; 1 is off. Not OpenAI's.
+    #[schemars(transform = within(REPEAT_PENALTY))]
+    pub(super) repeat_penalty: Option<f64>,
+    /// Whether to go on where the model would end. Not OpenAI's.
+    pub(super) ignore_eos: Option<bool>,
+    /// Tokens that end the answer. Not OpenAI's.
+    #[schemars(length(max = MOST_TOKENS), transform = each(within(TOKEN)))]
+    pub(super) stop_token_ids: Option<Vec<i64>>,
+    #[schemars(transform = among(TIERS.map(|(name, _)| name)))]
+    pub(super) service_tier: Option<String>,
+    /// A JSON schema of the answer or any JSON object, as in vLLM. Not OpenAI's.
+    pub(super) structured_outputs: Option<StructuredOutputs>,
+    /// A JSON schema of the answer, or one in a string: vLLM's older name. Not OpenAI's.
+    pub(super) guided_json: Option<Value>,
+    /// A JSON schema of the answer: llama.cpp's name. Not OpenAI's.
+    pub(super) json_schema: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_regex: Option<Value>,
+    /// Refused; use `guided_json` with an `enum`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_choice: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_grammar: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) grammar: Option<Value>,
+    /// Refused: of chat completions; use `structured_outputs`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) response_format: Option<Value>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(
+    rename = "CompletionStreamOptions",
+    description = "Only together with `stream`."
+)]
+pub(super) struct StreamOptions {
+    /// Whether a chunk with the usage comes last.
+    pub(super) include_usage: Option<bool>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(description = "A text, several, the tokens of one, or those of several.")]
+#[serde(
+    untagged,
+    expecting = "expected a string, an array of strings, an array of token ids, or an array of such arrays"
+)]
+pub(super) enum Prompt {
+    Text(String),
+    Texts(#[schemars(length(min = 1, max = MOST_PROMPTS))] Vec<String>),
+    Tokens(#[schemars(length(min = 1), transform = each(within(TOKEN)))] Vec<i64>),
+    TokenLists(
+        #[schemars(
+            length(min = 1, max = MOST_PROMPTS),
+            inner(length(min = 1)),
+            transform = each(each(within(TOKEN)))
+        )]
+        Vec<Vec<i64>>,
+    ),
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Completion")]
+pub(super) struct Body<'a> {
+    pub(super) id: &'a str,
+    #[schemars(transform = among(["text_completion"]))]
+    pub(super) object: &'static str,
+    /// Seconds since 1970.
+    pub(super) created: u64,
+    pub(super) model: &'a str,
+    pub(super) system_fingerprint: &'a str,
+    pub(super) choices: Vec<Choice>,
+    #[serde(skip_serializing_if = "ChunkUsage::is_absent")]
+    pub(super) usage: ChunkUsage,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CompletionChoice")]
+pub(super) struct Choice {
+    pub(super) text: String,
+    pub(super) index: usize,
+    pub(super) logprobs: Option<Logprobs>,
+    /// `null` in a stream until the end.
+    #[schemars(transform = among(["stop", "length"]))]
+    pub(super) finish_reason: Option<&'static str>,
+}
+
+/// One entry a token in each list.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "CompletionLogprobs")]
+#[allow(clippy::struct_field_names)] // OpenAI's
+pub(super) struct Logprobs {
+    /// Texts; `bytes:` and the bytes of what is no whole text.
+    pub(super) tokens: Vec<String>,
+    /// None for a prompt's first token, before which there is nothing.
+    pub(super) token_logprobs: Vec<Option<f32>>,
+    /// The likeliest tokens and, always, the one that was chosen.
+    pub(super) top_logprobs: Vec<Option<Rivals>>,
+    /// Characters (code points) before the token.
+    pub(super) text_offset: Vec<usize>,
+}
+
+/// Names of tokens, no two alike, and how likely each was.
+#[derive(Debug, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct Rivals(#[schemars(with = "HashMap<String, f32>")] pub(super) Vec<(String, f32)>);
+
+impl Serialize for Rivals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, logprob)| (name, logprob)))
+    }
+}
+
+impl Wire for CompletionRequest {
+    const COUNTED: Counted = Counted::AllButTokens;
+}
+
+only_objects!(CompletionRequest, StreamOptions,);

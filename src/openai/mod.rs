@@ -1,0 +1,20 @@
+//! OpenAI's endpoints, and those beside them that speak their words: from a body on the wire to
+//! [`inference`](crate::inference), and from its answers to a reply.
+
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod embeddings;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+mod logprobs;
+pub(crate) mod models;
+mod parameters;
+pub(crate) mod responses;
+mod structured;
+mod template_kwargs;
+pub(crate) mod tokenize;
+mod tools;
+mod usage;
+
+#[doc(hidden)]
+pub use chat::measured_stream;

@@ -1,0 +1,475 @@
+//! Items: what the input and the output of a response consist of.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::http::body::understand;
+use crate::http::error::ApiError;
+use crate::inference::bounds::LARGEST_THOUGHTS;
+use crate::inference::decoding::{at_most, short};
+use crate::openai::logprobs::TokenLogprob;
+
+use super::wire::{self, TextOr};
+
+/// They are looked at one by one on a thread that serves others as well.
+const MOST_ITEMS: usize = 4096;
+
+/// The name of an item.
+///
+/// Only those that this server made are unguessable and different from each other. Those are what any
+/// request may refer to; a name that a client gave means something in its own conversation alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(transparent)]
+pub(super) struct Id {
+    text: String,
+    #[serde(skip)]
+    is_ours: bool,
+}
+
+impl Id {
+    /// A new one, such as `msg_…`.
+    pub(super) fn new(kind: &str) -> Self {
+        Self {
+            text: new_id(kind),
+            is_ours: true,
+        }
+    }
+
+    /// The client's, where it gave one.
+    fn given(at: &str, given: Option<String>, kind: &str) -> Result<Self, ApiError> {
+        let Some(text) = given else {
+            return Ok(Self::new(kind));
+        };
+        short(&format!("{at}.id"), &text)?;
+        let is_ours = false;
+        Ok(Self { text, is_ours })
+    }
+
+    #[cfg(test)]
+    pub(super) fn fixed(text: &str, is_ours: bool) -> Self {
+        let text = text.to_owned();
+        Self { text, is_ours }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether this server made it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+}
+
+/// OpenAI's items, as far as a text model has them.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "ResponseItem")]
+pub(super) enum Item {
+    Message {
+        id: Id,
+        status: Status,
+        role: Role,
+        content: Vec<Part>,
+    },
+    FunctionCall {
+        id: Id,
+        call_id: String,
+        name: String,
+        /// JSON in a string; cut off where the call is incomplete.
+        arguments: String,
+        status: Status,
+    },
+    FunctionCallOutput {
+        id: Id,
+        call_id: String,
+        output: Output,
+        status: Status,
+    },
+    Reasoning {
+        id: Id,
+        summary: Vec<Part>,
+        content: Vec<Part>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        encrypted_content: Option<String>,
+        status: Status,
+    },
+}
+
+/// How far an item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "ItemStatus")]
+pub(super) enum Status {
+    InProgress,
+    Completed,
+    Incomplete,
+}
+
+/// Who speaks in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "ItemRole")]
+pub(super) enum Role {
+    User,
+    System,
+    Developer,
+    Assistant,
+}
+
+/// Of a message's content or a model's thoughts.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "ItemPart")]
+pub(super) enum Part {
+    InputText {
+        text: String,
+    },
+    OutputText {
+        text: String,
+        /// Of files and web pages, which this server has none of.
+        annotations: [(); 0],
+        logprobs: Vec<TokenLogprob>,
+    },
+    Refusal {
+        refusal: String,
+    },
+    ReasoningText {
+        text: String,
+    },
+    SummaryText {
+        text: String,
+    },
+}
+
+/// What a function returned.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "FunctionOutput")]
+pub(super) enum Output {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+/// An item of a request.
+#[derive(Debug, PartialEq)]
+pub(super) enum Given {
+    Item(Item),
+    /// The id of one that is stored.
+    Reference(String),
+}
+
+impl Item {
+    pub(super) fn id(&self) -> &Id {
+        match self {
+            Self::Message { id, .. }
+            | Self::FunctionCall { id, .. }
+            | Self::FunctionCallOutput { id, .. }
+            | Self::Reasoning { id, .. } => id,
+        }
+    }
+
+    /// Gives it a name of ours.
+    pub(super) fn rename(&mut self) {
+        let (id, kind) = match self {
+            Self::Message { id, .. } => (id, "msg"),
+            Self::FunctionCall { id, .. } => (id, "fc"),
+            Self::FunctionCallOutput { id, .. } => (id, "fco"),
+            Self::Reasoning { id, .. } => (id, "rs"),
+        };
+        *id = Id::new(kind);
+    }
+
+    /// Bytes of memory that it takes, roughly.
+    pub(super) fn size(&self) -> usize {
+        let parts = |parts: &[Part]| -> usize { parts.iter().map(Part::size).sum() };
+        let texts = match self {
+            Self::Message { id, content, .. } => id.text.len() + parts(content),
+            Self::FunctionCall {
+                id,
+                call_id,
+                name,
+                arguments,
+                ..
+            } => id.text.len() + call_id.len() + name.len() + arguments.len(),
+            Self::FunctionCallOutput {
+                id,
+                call_id,
+                output,
+                ..
+            } => {
+                let output = match output {
+                    Output::Text(text) => text.len(),
+                    Output::Parts(list) => parts(list),
+                };
+                id.text.len() + call_id.len() + output
+            }
+            Self::Reasoning {
+                id,
+                summary,
+                content,
+                encrypted_content,
+                ..
+            } => {
+                let encrypted = encrypted_content.as_ref().map_or(0, String::len);
+                id.text.len() + parts(summary) + parts(content) + encrypted
+            }
+        };
+        size_of::<Self>() + texts
+    }
+}
+
+impl Part {
+    pub(super) fn output(text: String, logprobs: Vec<TokenLogprob>) -> Self {
+        Self::OutputText {
+            text,
+            annotations: [],
+            logprobs,
+        }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::InputText { text }
+            | Self::OutputText { text, .. }
+            | Self::ReasoningText { text }
+            | Self::SummaryText { text }
+            | Self::Refusal { refusal: text } => text,
+        }
+    }
+
+    fn size(&self) -> usize {
+        let logprobs = match self {
+            Self::OutputText { logprobs, .. } => logprobs.iter().map(TokenLogprob::size).sum(),
+            _ => 0,
+        };
+        size_of::<Self>() + self.text().len() + logprobs
+    }
+}
+
+/// A new name, such as `msg_…`.
+pub(super) fn new_id(kind: &str) -> String {
+    format!("{kind}_{}", Uuid::new_v4().simple())
+}
+
+/// The items of a request's `input`; at least one.
+pub(super) fn given(input: Option<TextOr<Value>>) -> Result<Vec<Given>, ApiError> {
+    let values = match input {
+        None => {
+            let message = "`input` is missing: write a question, or a list of items";
+            return Err(ApiError::invalid("input", message));
+        }
+        Some(TextOr::Text(text)) => {
+            return Ok(vec![Given::Item(Item::Message {
+                id: Id::new("msg"),
+                status: Status::Completed,
+                role: Role::User,
+                content: vec![Part::InputText { text }],
+            })]);
+        }
+        Some(TextOr::List(values)) => values,
+    };
+    if values.is_empty() {
+        let message = "`input` is empty: it must hold at least one item";
+        return Err(ApiError::invalid("input", message));
+    }
+    at_most("input", values.len(), MOST_ITEMS)?;
+    let items = values.into_iter().enumerate();
+    items
+        .map(|(index, value)| item(&format!("input[{index}]"), value))
+        .collect()
+}
+
+fn item(at: &str, value: Value) -> Result<Given, ApiError> {
+    if !value.is_object() {
+        let message = format!("`{at}` must be an item: an object with a `type`");
+        return Err(ApiError::invalid(at, message));
+    }
+    let kind = match value.get("type") {
+        Some(Value::String(kind)) => kind.clone(),
+        // OpenAI lets clients leave it out of these two.
+        None | Some(Value::Null) if value.get("role").is_some() => "message".to_owned(),
+        None | Some(Value::Null) if value.get("id").is_some() => "item_reference".to_owned(),
+        _ => {
+            let message = format!("`{at}.type` must say what the item is, such as `message`");
+            return Err(ApiError::invalid(format!("{at}.type"), message));
+        }
+    };
+    let item = match kind.as_str() {
+        "message" => message(at, understand(at, value)?)?,
+        "function_call" => function_call(at, understand(at, value)?)?,
+        "function_call_output" => function_call_output(at, understand(at, value)?)?,
+        "reasoning" => reasoning(at, understand(at, value)?)?,
+        "item_reference" => {
+            let wire::ItemReference { id } = understand(at, value)?;
+            short(&format!("{at}.id"), &id)?;
+            return Ok(Given::Reference(id));
+        }
+        kind => {
+            let why = format!(
+                "`{kind}` is not supported; use `message`, `function_call`, \
+                 `function_call_output`, `reasoning` or `item_reference`"
+            );
+            return Err(ApiError::unsupported(format!("{at}.type"), why));
+        }
+    };
+    Ok(Given::Item(item))
+}
+
+fn message(at: &str, message: wire::Message) -> Result<Item, ApiError> {
+    let role = match message.role.as_str() {
+        "user" => Role::User,
+        "system" => Role::System,
+        "developer" => Role::Developer,
+        "assistant" => Role::Assistant,
+        _ => {
+            let message =
+                format!("`{at}.role` must be `user`, `assistant`, `system` or `developer`");
+            return Err(ApiError::invalid(format!("{at}.role"), message));
+        }
+    };
+    let at_content = format!("{at}.content");
+    let content = match message.content {
+        TextOr::Text(text) if role == Role::Assistant => vec![Part::output(text, Vec::new())],
+        TextOr::Text(text) => vec![Part::InputText { text }],
+        TextOr::List(parts) if parts.is_empty() && role != Role::Assistant => {
+            let message = format!("`{at_content}` is empty: it must hold at least one part");
+            return Err(ApiError::invalid(at_content, message));
+        }
+        TextOr::List(parts) if role == Role::Assistant => list(&at_content, parts, said)?,
+        TextOr::List(parts) => list(&at_content, parts, written)?,
+    };
+    Ok(Item::Message {
+        id: Id::given(at, message.id, "msg")?,
+        status: status(at, message.status.as_deref())?,
+        role,
+        content,
+    })
+}
+
+fn function_call(at: &str, call: wire::FunctionCall) -> Result<Item, ApiError> {
+    short(&format!("{at}.call_id"), &call.call_id)?;
+    short(&format!("{at}.name"), &call.name)?;
+    Ok(Item::FunctionCall {
+        id: Id::given(at, call.id, "fc")?,
+        call_id: call.call_id,
+        name: call.name,
+        arguments: call.arguments,
+        status: status(at, call.status.as_deref())?,
+    })
+}
+
+fn function_call_output(at: &str, output: wire::FunctionCallOutput) -> Result<Item, ApiError> {
+    short(&format!("{at}.call_id"), &output.call_id)?;
+    Ok(Item::FunctionCallOutput {
+        id: Id::given(at, output.id, "fco")?,
+        call_id: output.call_id,
+        output: match output.output {
+            TextOr::Text(text) => Output::Text(text),
+            TextOr::List(parts) => Output::Parts(list(&format!("{at}.output"), parts, written)?),
+        },
+        status: status(at, output.status.as_deref())?,
+    })
+}
+
+fn reasoning(at: &str, item: wire::ReasoningItem) -> Result<Item, ApiError> {
+    let summary = item.summary.unwrap_or_default();
+    let content = item.content.unwrap_or_default();
+    let item = Item::Reasoning {
+        id: Id::given(at, item.id, "rs")?,
+        summary: list(&format!("{at}.summary"), summary, thought)?,
+        content: list(&format!("{at}.content"), content, thought)?,
+        encrypted_content: item.encrypted_content,
+        status: status(at, item.status.as_deref())?,
+    };
+    // No model reads it, hence no context bounds it; and it is stored.
+    if item.size() > LARGEST_THOUGHTS {
+        let message = format!("`{at}` is larger than {LARGEST_THOUGHTS} bytes: leave it out");
+        return Err(ApiError::invalid(at, message));
+    }
+    Ok(item)
+}
+
+fn status(at: &str, status: Option<&str>) -> Result<Status, ApiError> {
+    match status {
+        None | Some("completed") => Ok(Status::Completed),
+        Some("in_progress") => Ok(Status::InProgress),
+        Some("incomplete") => Ok(Status::Incomplete),
+        Some(_) => {
+            let at = format!("{at}.status");
+            let message = format!("`{at}` must be `completed`, `incomplete` or `in_progress`");
+            Err(ApiError::invalid(at, message))
+        }
+    }
+}
+
+fn list(
+    at: &str,
+    parts: Vec<wire::Part>,
+    part: fn(&str, wire::Part) -> Result<Part, ApiError>,
+) -> Result<Vec<Part>, ApiError> {
+    let parts = parts.into_iter().enumerate();
+    parts
+        .map(|(index, found)| part(&format!("{at}[{index}]"), found))
+        .collect()
+}
+
+/// A part of what is told to the model.
+fn written(at: &str, part: wire::Part) -> Result<Part, ApiError> {
+    match part.kind.as_str() {
+        "input_text" => Ok(Part::InputText {
+            text: present(at, "text", part.text)?,
+        }),
+        "input_image" | "input_file" | "input_audio" => Err(ApiError::unsupported(
+            format!("{at}.type"),
+            format!(
+                "`{}` is not supported: this model reads text only",
+                part.kind
+            ),
+        )),
+        _ => Err(unknown_part(at, &part.kind, "`input_text`")),
+    }
+}
+
+/// A part of what the model said.
+fn said(at: &str, part: wire::Part) -> Result<Part, ApiError> {
+    match part.kind.as_str() {
+        "output_text" | "input_text" => {
+            Ok(Part::output(present(at, "text", part.text)?, Vec::new()))
+        }
+        "refusal" => Ok(Part::Refusal {
+            refusal: present(at, "refusal", part.refusal)?,
+        }),
+        _ => Err(unknown_part(at, &part.kind, "`output_text` or `refusal`")),
+    }
+}
+
+/// A part of what the model thought.
+fn thought(at: &str, part: wire::Part) -> Result<Part, ApiError> {
+    let text = present(at, "text", part.text)?;
+    match part.kind.as_str() {
+        "reasoning_text" => Ok(Part::ReasoningText { text }),
+        "summary_text" => Ok(Part::SummaryText { text }),
+        kind => {
+            let known = "`reasoning_text` or `summary_text`";
+            Err(unknown_part(at, kind, known))
+        }
+    }
+}
+
+fn unknown_part(at: &str, kind: &str, known: &str) -> ApiError {
+    let at = format!("{at}.type");
+    let message = format!("`{at}`: there is no `{kind}` here; use {known}");
+    ApiError::invalid(at, message)
+}
+
+fn present(at: &str, name: &str, value: Option<String>) -> Result<String, ApiError> {
+    value.ok_or_else(|| {
+        let at = format!("{at}.{name}");
+        let message = format!("`{at}` is missing");
+        ApiError::invalid(at, message)
+    })
+}

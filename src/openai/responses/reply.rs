@@ -1,0 +1,189 @@
+//! The response object, as OpenAI documents it.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::clock::unix_seconds;
+use crate::http::description::among;
+use crate::inference::generation::Spent;
+use crate::openai::usage::Cost;
+use crate::sampling::SamplingParams;
+
+use super::items::{Item, new_id};
+use super::tools::Tool;
+
+/// A response, finished or not.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Response {
+    pub(super) id: String,
+    #[schemars(transform = among(["response"]))]
+    object: &'static str,
+    /// Seconds since 1970.
+    created_at: u64,
+    pub(super) status: Stage,
+    background: bool,
+    /// Seconds since 1970; of completed ones only.
+    completed_at: Option<u64>,
+    pub(super) error: Option<Failure>,
+    incomplete_details: Option<Incomplete>,
+    model: String,
+    pub(super) output: Vec<Item>,
+    temperature: f32,
+    top_p: f32,
+    #[serde(flatten)]
+    pub(super) echo: Echo,
+    /// Known at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+}
+
+/// How far a response is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "ResponseStatus")]
+pub(super) enum Stage {
+    InProgress,
+    Completed,
+    Incomplete,
+    Failed,
+}
+
+/// What the request said, told again.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct Echo {
+    pub(super) instructions: Option<String>,
+    pub(super) max_output_tokens: Option<u32>,
+    pub(super) max_tool_calls: Option<u32>,
+    pub(super) metadata: Map<String, Value>,
+    pub(super) parallel_tool_calls: bool,
+    pub(super) previous_response_id: Option<String>,
+    pub(super) prompt_cache_key: Option<String>,
+    pub(super) reasoning: Reasoning,
+    pub(super) safety_identifier: Option<String>,
+    pub(super) service_tier: &'static str,
+    pub(super) store: bool,
+    pub(super) text: Text,
+    pub(super) tool_choice: Value,
+    pub(super) tools: Vec<Tool>,
+    pub(super) top_logprobs: usize,
+    pub(super) truncation: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseReasoning")]
+pub(super) struct Reasoning {
+    pub(super) effort: Option<String>,
+    pub(super) summary: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseText")]
+pub(super) struct Text {
+    pub(super) format: Format,
+    pub(super) verbosity: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "ResponseTextFormat")]
+pub(super) enum Format {
+    Text,
+    JsonObject,
+    JsonSchema {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
+        schema: Value,
+        strict: bool,
+    },
+}
+
+/// Why a response failed.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseFailure")]
+pub(super) struct Failure {
+    /// One of OpenAI's.
+    pub(super) code: &'static str,
+    pub(super) message: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "IncompleteDetails")]
+struct Incomplete {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseUsage")]
+struct Usage {
+    input_tokens: u32,
+    input_tokens_details: InputDetails,
+    output_tokens: u32,
+    output_tokens_details: OutputDetails,
+    total_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edgellm: Option<Cost>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[schemars(rename = "InputTokenDetails")]
+struct InputDetails {
+    cached_tokens: u32,
+    /// All others stay for the next prompt with the same beginning.
+    cache_write_tokens: u32,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[schemars(rename = "OutputTokenDetails")]
+struct OutputDetails {
+    reasoning_tokens: u32,
+}
+
+impl Response {
+    /// One that is about to be computed.
+    pub(super) fn new(model: &str, sampling: &SamplingParams, echo: Echo) -> Self {
+        Self {
+            id: new_id("resp"),
+            object: "response",
+            created_at: unix_seconds(),
+            status: Stage::InProgress,
+            background: false,
+            completed_at: None,
+            error: None,
+            incomplete_details: None,
+            model: model.to_owned(),
+            output: Vec::new(),
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            echo,
+            usage: None,
+        }
+    }
+
+    /// The end; `reasoning_tokens` of the generated ones were thoughts.
+    pub(super) fn end(&mut self, cut_off: bool, spent: Spent, reasoning_tokens: u32) {
+        if cut_off {
+            self.status = Stage::Incomplete;
+            self.incomplete_details = Some(Incomplete {
+                reason: "max_output_tokens",
+            });
+        } else {
+            self.status = Stage::Completed;
+            self.completed_at = Some(unix_seconds());
+        }
+        self.usage = Some(Usage {
+            input_tokens: spent.prompt_tokens,
+            input_tokens_details: InputDetails {
+                cached_tokens: spent.cached_tokens,
+                cache_write_tokens: spent.prompt_tokens.saturating_sub(spent.cached_tokens),
+            },
+            output_tokens: spent.generated_tokens,
+            output_tokens_details: OutputDetails { reasoning_tokens },
+            total_tokens: spent.prompt_tokens + spent.generated_tokens,
+            edgellm: Cost::of(spent),
+        });
+    }
+}

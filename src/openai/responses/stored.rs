@@ -1,0 +1,304 @@
+//! Stored responses: reading one, its input items, and forgetting it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::http::description::{Operation, Schemas, among};
+use crate::http::error::ApiError;
+use crate::http::state::AppState;
+use crate::inference::bounds::PAGE;
+use crate::inference::decoding::between;
+
+use super::items::Item;
+use super::store::Kept;
+
+/// OpenAI's.
+const DEFAULT_LIMIT: usize = 20;
+
+type Id = Result<Path<String>, PathRejection>;
+
+/// A response that is no more.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DeletedResponse")]
+#[allow(clippy::struct_field_names)] // OpenAI's
+pub(crate) struct Deleted {
+    id: String,
+    #[schemars(transform = among(["response"]))]
+    object: &'static str,
+    deleted: bool,
+}
+
+/// A part of what a response answers to.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseItemList")]
+struct ItemList<'a> {
+    #[schemars(transform = among(["list"]))]
+    object: &'static str,
+    data: &'a [&'a Item],
+    first_id: String,
+    last_id: String,
+    has_more: bool,
+}
+
+fn about_one(id: &str, summary: &str) -> Operation {
+    let any = json!({"type": "string"});
+    Operation::new(id, summary)
+        .path("id", "The response's id.", &any)
+        .fails(&[400, 404])
+}
+
+pub(crate) fn describe_show(schemas: &mut Schemas) -> Operation {
+    let no = json!({"type": "string", "enum": ["false"]});
+    about_one("showResponse", "A stored response.")
+        .query("stream", "Refused as true.", &no)
+        .tells(
+            "application/json",
+            &schemas.told::<super::reply::Response>(),
+        )
+}
+
+pub(crate) fn describe_delete(schemas: &mut Schemas) -> Operation {
+    about_one("deleteResponse", "Forgets a stored response.")
+        .tells("application/json", &schemas.told::<Deleted>())
+}
+
+pub(crate) fn describe_cancel(_: &mut Schemas) -> Operation {
+    let summary = "Refused: only background responses can be cancelled, and there are none.";
+    about_one("cancelResponse", summary)
+}
+
+pub(crate) fn describe_input_items(schemas: &mut Schemas) -> Operation {
+    let limit = json!({
+        "type": "integer", "minimum": PAGE.start(), "maximum": PAGE.end(), "default": DEFAULT_LIMIT,
+    });
+    let order = json!({"type": "string", "enum": ["asc", "desc"], "default": "desc"});
+    let any = json!({"type": "string"});
+    about_one(
+        "listInputItems",
+        "What a stored response answers to, earlier turns included.",
+    )
+    .query("limit", "Items at most.", &limit)
+    .query(
+        "order",
+        "Which come first: the oldest or the newest.",
+        &order,
+    )
+    .query("after", "Only those behind the item with this id.", &any)
+    .tells("application/json", &schemas.told::<ItemList>())
+}
+
+/// `GET /v1/responses/{id}`
+pub(crate) async fn show(
+    State(state): State<AppState>,
+    id: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let id = path(id)?;
+    let streams = |(name, value): &(String, String)| name == "stream" && value != "false";
+    if pairs(query.as_deref()).iter().any(streams) {
+        let why = "is not supported here: a stream is gone on with by repeating its request with \
+                   `x-request-id` and `Last-Event-ID`";
+        return Err(ApiError::unsupported("stream", why));
+    }
+    match state.responses.find(&id) {
+        Some(stored) => {
+            let head = [(header::CONTENT_TYPE, "application/json")];
+            Ok((head, stored.body.clone()).into_response())
+        }
+        None => Err(ApiError::ResponseNotFound(id)),
+    }
+}
+
+/// `DELETE /v1/responses/{id}`
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    id: Id,
+) -> Result<Json<Deleted>, ApiError> {
+    let id = path(id)?;
+    if !state.responses.forget(&id) {
+        return Err(ApiError::ResponseNotFound(id));
+    }
+    Ok(Json(Deleted {
+        id,
+        object: "response",
+        deleted: true,
+    }))
+}
+
+/// `POST /v1/responses/{id}/cancel`: only background responses can be, and there are none.
+pub(crate) async fn cancel(State(state): State<AppState>, id: Id) -> Result<Json<Value>, ApiError> {
+    let id = path(id)?;
+    if state.responses.find(&id).is_none() {
+        return Err(ApiError::ResponseNotFound(id));
+    }
+    let message = "this response has ended: only a background response can be cancelled; to cancel \
+                   a stream, close its connection";
+    Err(ApiError::invalid("response_id", message))
+}
+
+/// `GET /v1/responses/{id}/input_items`: what the response answers to, earlier turns included.
+pub(crate) async fn input_items(
+    State(state): State<AppState>,
+    id: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, ApiError> {
+    let id = path(id)?;
+    let page = Page::read(query.as_deref())?;
+    let Some(stored) = state.responses.find(&id) else {
+        return Err(ApiError::ResponseNotFound(id));
+    };
+    page.of(different(&stored.input)).map(Json)
+}
+
+/// Items that the input has, each once: a page begins behind an id, which must be one place.
+fn different(input: &[Arc<Kept>]) -> Vec<&Item> {
+    let mut seen = HashSet::new();
+    let new = input.iter().filter(|kept| seen.insert(Arc::as_ptr(kept)));
+    new.map(|kept| &kept.item).collect()
+}
+
+fn path(id: Id) -> Result<String, ApiError> {
+    let Path(id) = id.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
+    Ok(id)
+}
+
+fn pairs(query: Option<&str>) -> Vec<(String, String)> {
+    let query = query.unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect()
+}
+
+/// Which items are wanted.
+#[derive(Debug, PartialEq, Eq)]
+struct Page {
+    limit: usize,
+    oldest_first: bool,
+    /// Only those behind this one.
+    after: Option<String>,
+}
+
+impl Page {
+    fn read(query: Option<&str>) -> Result<Self, ApiError> {
+        let mut page = Self {
+            limit: DEFAULT_LIMIT,
+            oldest_first: false,
+            after: None,
+        };
+        for (name, value) in pairs(query) {
+            match (name.as_str(), value.as_str()) {
+                ("limit", _) => {
+                    let number = value.parse().map_err(|_| {
+                        ApiError::invalid("limit", "`limit` must be a whole number")
+                    })?;
+                    page.limit = between("limit", number, PAGE)? as usize;
+                }
+                ("order", "asc") => page.oldest_first = true,
+                ("order", "desc") => page.oldest_first = false,
+                ("order", _) => {
+                    let message = "`order` must be `asc` or `desc`";
+                    return Err(ApiError::invalid("order", message));
+                }
+                ("after", _) => page.after = Some(value),
+                _ => {}
+            }
+        }
+        Ok(page)
+    }
+
+    /// The list, of items that are oldest first.
+    fn of(&self, mut items: Vec<&Item>) -> Result<Value, ApiError> {
+        if !self.oldest_first {
+            items.reverse();
+        }
+        let begin = match &self.after {
+            None => 0,
+            Some(id) => {
+                let place = items.iter().position(|item| item.id().as_str() == id);
+                let message = "`after` must be the id of an item of this list";
+                1 + place.ok_or_else(|| ApiError::invalid("after", message))?
+            }
+        };
+        let rest = &items[begin..];
+        let data = &rest[..rest.len().min(self.limit)];
+        let id = |item: Option<&&Item>| item.map_or("", |item| item.id().as_str()).to_owned();
+        Ok(json!(ItemList {
+            object: "list",
+            data,
+            first_id: id(data.first()),
+            last_id: id(data.last()),
+            has_more: data.len() < rest.len(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::items::{Id, Part, Role, Status};
+    use super::*;
+
+    fn items() -> Vec<Item> {
+        let item = |number| Item::Message {
+            id: Id::fixed(&format!("msg_{number}"), true),
+            status: Status::Completed,
+            role: Role::User,
+            content: vec![Part::InputText {
+                text: "Hello".to_owned(),
+            }],
+        };
+        (0..5).map(item).collect()
+    }
+
+    fn page(query: &str) -> Result<Value, ApiError> {
+        let items = items();
+        Page::read(Some(query))?.of(items.iter().collect())
+    }
+
+    fn ids(page: &Value) -> Vec<&str> {
+        let data = page["data"].as_array().expect("a list");
+        data.iter().filter_map(|item| item["id"].as_str()).collect()
+    }
+
+    #[test]
+    fn the_newest_item_comes_first_unless_asked_otherwise() {
+        let newest = page("").expect("valid");
+        assert_eq!(ids(&newest), ["msg_4", "msg_3", "msg_2", "msg_1", "msg_0"]);
+        let oldest = page("order=asc").expect("valid");
+        assert_eq!(oldest["first_id"], "msg_0");
+    }
+
+    #[test]
+    fn pages_follow_each_other_without_a_gap() {
+        let first = page("order=asc&limit=3").expect("valid");
+        assert_eq!(ids(&first), ["msg_0", "msg_1", "msg_2"]);
+        assert_eq!(first["has_more"], true);
+        let second = page("order=asc&limit=3&after=msg_2").expect("valid");
+        assert_eq!(ids(&second), ["msg_3", "msg_4"]);
+        assert_eq!(
+            (&second["has_more"], &second["last_id"]),
+            (&json!(false), &json!("msg_4"))
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (query, param) in [
+            ("limit=0", "limit"),
+            ("limit=many", "limit"),
+            ("order=up", "order"),
+            ("after=msg_9", "after"),
+        ] {
+            let error = page(query).expect_err("refused").body();
+            assert_eq!(error["error"]["param"], param);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Function tools as the Responses API writes them: flat, and strict unless they say otherwise.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::grammar::Schema;
+use crate::http::body::understand;
+use crate::http::description::among;
+use crate::http::error::ApiError;
+use crate::http::values;
+use crate::inference::bounds::MOST_TOOLS;
+use crate::inference::decoding::at_most;
+use crate::openai::tools::{Choice, Offered};
+
+use super::wire;
+
+/// A tool as the response tells it again.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseTool")]
+pub(super) struct Tool {
+    #[schemars(transform = among(["function"]))]
+    r#type: &'static str,
+    name: String,
+    description: Option<String>,
+    parameters: Option<Value>,
+    strict: bool,
+}
+
+/// What is offered, and how that is told again.
+pub(super) fn offered(tools: Vec<Value>) -> Result<(Vec<Offered>, Vec<Tool>), ApiError> {
+    // Before any copy is made of them.
+    let count = tools.iter().map(values::within).sum();
+    values::at_most("tools", count, values::MOST_IN_TOOLS)?;
+    let tools = tools.into_iter().enumerate();
+    let both: Vec<(Offered, Tool)> = tools
+        .map(|(index, tool)| one(format!("tools[{index}]"), tool))
+        .collect::<Result<_, _>>()?;
+    Ok(both.into_iter().unzip())
+}
+
+fn one(at: String, tool: Value) -> Result<(Offered, Tool), ApiError> {
+    let kind = kind(&at, &tool)?;
+    if kind != "function" {
+        return Err(ApiError::unsupported(
+            format!("{at}.type"),
+            format!("`{kind}` is not supported: this server runs no tools itself; use `function`"),
+        ));
+    }
+    let function: wire::Function = understand(&at, tool)?;
+    // OpenAI holds those that say nothing to the strict rules if they follow them.
+    let strict = function.strict.unwrap_or_else(|| {
+        let parameters = function.parameters.clone();
+        parameters.is_none_or(|schema| Schema::new(schema, true).is_ok())
+    });
+    let mut shown = Map::new();
+    shown.insert("name".to_owned(), json!(function.name));
+    if let Some(description) = &function.description {
+        shown.insert("description".to_owned(), json!(description));
+    }
+    if let Some(parameters) = &function.parameters {
+        shown.insert("parameters".to_owned(), parameters.clone());
+    }
+    let offered = Offered {
+        param: at,
+        name: function.name.clone(),
+        parameters: function.parameters.clone(),
+        strict,
+        shown: json!({"type": "function", "function": shown}),
+    };
+    let told = Tool {
+        r#type: "function",
+        name: function.name,
+        description: function.description,
+        parameters: function.parameters,
+        strict,
+    };
+    Ok((offered, told))
+}
+
+/// OpenAI's `tool_choice`.
+pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
+    const AT: &str = "tool_choice";
+    if let Value::String(mode) = choice {
+        return Choice::mode(AT, mode);
+    }
+    match kind(AT, choice)? {
+        "function" => {
+            let wire::Named { name } = understand(AT, choice.clone())?;
+            Ok(Choice::Named(name))
+        }
+        "allowed_tools" => {
+            let allowed: wire::Allowed = understand(AT, choice.clone())?;
+            at_most("tool_choice.tools", allowed.tools.len(), MOST_TOOLS)?;
+            let names = allowed.tools.into_iter().enumerate().map(|(index, tool)| {
+                let at = format!("{AT}.tools[{index}]");
+                match kind(&at, &tool)? {
+                    "function" => {
+                        let wire::Named { name } = understand(&at, tool)?;
+                        Ok(name)
+                    }
+                    kind => Err(ApiError::unsupported(
+                        format!("{at}.type"),
+                        format!("`{kind}` is not supported; use `function`"),
+                    )),
+                }
+            });
+            let names = names.collect::<Result<_, ApiError>>()?;
+            Choice::allowed("tool_choice.mode", &allowed.mode, names)
+        }
+        kind => Err(ApiError::unsupported(
+            format!("{AT}.type"),
+            format!("`{kind}` is not supported; use `function` or `allowed_tools`"),
+        )),
+    }
+}
+
+/// The same as it is told again: what was understood of it, and nothing else that a client wrote.
+pub(super) fn told_choice(choice: Option<&Choice>) -> Value {
+    match choice {
+        None | Some(Choice::Auto) => json!("auto"),
+        Some(Choice::None) => json!("none"),
+        Some(Choice::Required) => json!("required"),
+        Some(Choice::Named(name)) => json!({"type": "function", "name": name}),
+        Some(Choice::Allowed(names, must)) => {
+            let tool = |name: &String| json!({"type": "function", "name": name});
+            json!({
+                "type": "allowed_tools",
+                "mode": if *must { "required" } else { "auto" },
+                "tools": names.iter().map(tool).collect::<Vec<_>>(),
+            })
+        }
+    }
+}
+
+/// The `type` of an object.
+fn kind<'a>(at: &str, object: &'a Value) -> Result<&'a str, ApiError> {
+    if !object.is_object() {
+        let message = format!("`{at}` must be an object with a `type`");
+        return Err(ApiError::invalid(at, message));
+    }
+    let kind = object.get("type").and_then(Value::as_str);
+    kind.ok_or_else(|| {
+        let at = format!("{at}.type");
+        let message = format!("`{at}` must be a string, such as `function`");
+        ApiError::invalid(at, message)
+    })
+}

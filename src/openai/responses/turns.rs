@@ -1,0 +1,125 @@
+//! From items to the turns that a chat template lays out.
+
+use std::collections::HashSet;
+
+use crate::http::error::ApiError;
+use crate::openai::tools::Arguments;
+use crate::prompt::{self, Message, ToolCall};
+
+use super::items::{Item, Output, Part, Role, Status};
+
+/// A conversation as far as it is read.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    messages: Vec<Message>,
+    /// Ids of the calls so far.
+    calls: HashSet<String>,
+    arguments: Arguments,
+    /// Bytes that items may have together, and those of the items so far.
+    most_bytes: usize,
+    bytes: usize,
+}
+
+impl Turns {
+    /// Before anybody said anything.
+    pub(super) fn new(instructions: Option<&str>, most_bytes: usize) -> Self {
+        let system = instructions.map(|text| Message::text(prompt::Role::System, text));
+        Self {
+            messages: system.into_iter().collect(),
+            most_bytes,
+            ..Self::default()
+        }
+    }
+
+    /// What was said next; it stands at `at` of the request.
+    pub(super) fn add(&mut self, item: &Item, at: &str) -> Result<(), ApiError> {
+        // A reference takes a few bytes of a body, and may stand for megabytes, again and again.
+        self.bytes = self.bytes.saturating_add(item.size());
+        if self.bytes > self.most_bytes {
+            let most = self.most_bytes;
+            let message = format!(
+                "`{at}`: with it the conversation has more than {most} bytes, which no model here reads: \
+                 leave older items out"
+            );
+            return Err(ApiError::invalid(at, message));
+        }
+        match item {
+            Item::Message { role, content, .. } => {
+                let text = text(content);
+                let role = match role {
+                    Role::User => prompt::Role::User,
+                    Role::System => prompt::Role::System,
+                    Role::Developer => prompt::Role::Developer,
+                    Role::Assistant => prompt::Role::Assistant,
+                };
+                self.messages.push(Message::text(role, text));
+            }
+            Item::FunctionCall {
+                call_id,
+                name,
+                arguments,
+                status,
+                ..
+            } => {
+                let at = format!("{at}.arguments");
+                let arguments = self.arguments.of_call(&at, arguments)?;
+                // One that was cut off before it was whole is none.
+                if *status == Status::Incomplete && !arguments.is_object() {
+                    return Ok(());
+                }
+                self.call(ToolCall {
+                    id: call_id.clone(),
+                    name: name.clone(),
+                    arguments,
+                });
+            }
+            Item::FunctionCallOutput {
+                call_id, output, ..
+            } => {
+                if !self.calls.contains(call_id) {
+                    let at = format!("{at}.call_id");
+                    let message = format!(
+                        "`{at}`: no function call with the `call_id` `{call_id}` comes before its \
+                         output: send the call as well, or name its response in \
+                         `previous_response_id`"
+                    );
+                    return Err(ApiError::invalid(at, message));
+                }
+                let output = match output {
+                    Output::Text(text) => text.clone(),
+                    Output::Parts(parts) => text(parts),
+                };
+                let mut message = Message::text(prompt::Role::Tool, output);
+                message.tool_call_id = Some(call_id.clone());
+                self.messages.push(message);
+            }
+            // Of no use to an answer: models are trained without the thoughts of earlier turns.
+            Item::Reasoning { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Belongs to the turn in which the model spoke just before.
+    fn call(&mut self, call: ToolCall) {
+        self.calls.insert(call.id.clone());
+        match self.messages.last_mut() {
+            Some(last) if last.role == prompt::Role::Assistant => last.tool_calls.push(call),
+            _ => self.messages.push(Message {
+                role: prompt::Role::Assistant,
+                content: None,
+                name: None,
+                tool_calls: vec![call],
+                tool_call_id: None,
+            }),
+        }
+    }
+
+    pub(super) fn into_messages(self) -> Vec<Message> {
+        self.messages
+    }
+}
+
+/// Parts follow each other with nothing between them.
+fn text(parts: &[Part]) -> String {
+    parts.iter().map(Part::text).collect()
+}

@@ -1,0 +1,283 @@
+//! From what a client wrote to what the other rooms work with: every range checked, every parameter
+//! that cannot be honoured refused by name.
+
+use serde_json::{Map, Value};
+
+use crate::grammar::Schema;
+use crate::http::body::understand;
+use crate::http::error::ApiError;
+use crate::inference::bounds::{LEAST_TOKENS, LONGEST_DESCRIPTION};
+use crate::inference::decoding::{
+    AskedSampling, Choices, Decoding, Sampling, at_least, check_hints, check_metadata, class,
+    effort, no_longer, rivals, short, stop_tokens, stops, streams,
+};
+use crate::openai::template_kwargs::template_kwargs;
+use crate::openai::tools::{self, Calls, Tools};
+use crate::prompt::Effort;
+
+use super::items::{Given, given};
+use super::reply::{Echo, Format, Reasoning, Text};
+use super::tools::{choice, offered, told_choice};
+use super::{not_built, wire};
+
+/// A request that can be answered, but for what it refers to and the length of its prompt.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) model: Option<String>,
+    /// The response that this one goes on from.
+    pub(super) previous: Option<String>,
+    pub(super) input: Vec<Given>,
+    /// What the model is shown of the tools.
+    pub(super) tools: Vec<Value>,
+    pub(super) effort: Option<Effort>,
+    pub(super) template_kwargs: Map<String, Value>,
+    pub(super) decoding: Decoding,
+    /// Whether the oldest turns give way where all do not fit.
+    pub(super) may_shorten: bool,
+    pub(super) output: Output,
+    pub(super) echo: Echo,
+}
+
+/// How the answer is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Output {
+    pub(super) stream: bool,
+    /// Whether deltas are filled up, so that their lengths tell nothing.
+    pub(super) obfuscate: bool,
+    /// Whether tool calls are looked for in the text, and how many are wanted.
+    pub(super) calls: Calls,
+    /// Whether the answer tells how likely its tokens were.
+    pub(super) logprobs: bool,
+}
+
+impl TryFrom<wire::ResponseRequest> for Asked {
+    type Error = ApiError;
+
+    fn try_from(request: wire::ResponseRequest) -> Result<Self, ApiError> {
+        not_built::refuse(&request)?;
+        check_metadata(request.metadata.as_ref())?;
+        check_hints(
+            request.user.as_deref(),
+            request.prompt_cache_key.as_deref(),
+            request.safety_identifier.as_deref(),
+        )?;
+        if let Some(id) = &request.previous_response_id {
+            short("previous_response_id", id)?;
+        }
+        let stream = streams(request.stream, request.stream_options.is_some())?;
+        let sampling = sampling(&request)?;
+        let logprobs = logprobs(&request)?;
+        let max_output_tokens = request
+            .max_output_tokens
+            .map(|count| at_least("max_output_tokens", count, LEAST_TOKENS))
+            .transpose()?;
+        let max_tool_calls = request
+            .max_tool_calls
+            .map(|count| at_least("max_tool_calls", count, LEAST_TOKENS))
+            .transpose()?;
+        let truncation = truncation(request.truncation.as_deref())?;
+        let class = request.service_tier.as_deref().map(class).transpose()?;
+        let reasoning = reasoning(request.reasoning)?;
+        let effort = reasoning
+            .effort
+            .as_deref()
+            .map(|name| effort("reasoning.effort", name))
+            .transpose()?;
+        let (format, schema) = format(request.text.and_then(|text| text.format))?;
+        let input = given(request.input)?;
+        let (offered, told) = offered(request.tools.unwrap_or_default())?;
+        let tool_choice = request.tool_choice.as_ref().map(choice).transpose()?;
+        let tool_choice_told = told_choice(tool_choice.as_ref());
+        let parallel = request.parallel_tool_calls;
+        let tools = Tools::new(offered, tool_choice, parallel, schema)?;
+        Ok(Self {
+            model: request.model,
+            previous: request.previous_response_id.clone(),
+            input,
+            tools: tools.shown,
+            effort,
+            template_kwargs: template_kwargs(request.chat_template_kwargs)?,
+            decoding: Decoding {
+                max_tokens: max_output_tokens,
+                sampling,
+                stops: stops(request.stop)?,
+                stop_tokens: stop_tokens(request.stop_token_ids)?,
+                ignore_end: request.ignore_eos.unwrap_or(false),
+                class,
+                prediction: None,
+                choices: Choices::default(),
+                logprobs,
+                prompt_logprobs: None,
+                form: tools.form,
+            },
+            may_shorten: truncation == "auto",
+            output: Output {
+                stream,
+                obfuscate: request
+                    .stream_options
+                    .and_then(|options| options.include_obfuscation)
+                    .unwrap_or(false),
+                calls: tools.calls,
+                logprobs: logprobs.is_some(),
+            },
+            echo: Echo {
+                instructions: request.instructions,
+                max_output_tokens,
+                max_tool_calls,
+                metadata: request.metadata.unwrap_or_default(),
+                parallel_tool_calls: parallel.unwrap_or(true),
+                previous_response_id: request.previous_response_id,
+                prompt_cache_key: request.prompt_cache_key,
+                reasoning,
+                safety_identifier: request.safety_identifier,
+                service_tier: class.unwrap_or_default().as_str(),
+                store: request.store.unwrap_or(true),
+                text: Text {
+                    format,
+                    verbosity: "medium",
+                },
+                tool_choice: tool_choice_told,
+                tools: told,
+                top_logprobs: logprobs.unwrap_or(0),
+                truncation,
+                user: request.user,
+            },
+        })
+    }
+}
+
+fn sampling(request: &wire::ResponseRequest) -> Result<Sampling, ApiError> {
+    Sampling::try_from(AskedSampling {
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        min_p: request.min_p,
+        presence_penalty: request.presence_penalty,
+        frequency_penalty: request.frequency_penalty,
+        repeat_penalty: request.repeat_penalty,
+        logit_bias: request.logit_bias.as_ref(),
+        seed: request.seed,
+    })
+}
+
+fn truncation(asked: Option<&str>) -> Result<&'static str, ApiError> {
+    match asked {
+        None | Some("disabled") => Ok("disabled"),
+        Some("auto") => Ok("auto"),
+        Some(_) => Err(ApiError::invalid(
+            "truncation",
+            "`truncation` must be `auto` or `disabled`",
+        )),
+    }
+}
+
+/// They are told to whoever includes them or asks for rivals.
+fn logprobs(request: &wire::ResponseRequest) -> Result<Option<usize>, ApiError> {
+    let mut wanted = false;
+    for (index, name) in request.include.iter().flatten().enumerate() {
+        match name.as_str() {
+            "message.output_text.logprobs" => wanted = true,
+            // Thoughts are told as text, which is as good for sending them back.
+            "reasoning.encrypted_content" => {}
+            "file_search_call.results"
+            | "web_search_call.results"
+            | "web_search_call.action.sources"
+            | "message.input_image.image_url"
+            | "computer_call_output.output.image_url"
+            | "code_interpreter_call.outputs" => {
+                let why = format!(
+                    "`{name}` is of something that this server does not have; leave it out"
+                );
+                return Err(ApiError::unsupported(format!("include[{index}]"), why));
+            }
+            _ => {
+                let at = format!("include[{index}]");
+                let message = format!(
+                    "`{at}` must be `message.output_text.logprobs` or \
+                     `reasoning.encrypted_content`"
+                );
+                return Err(ApiError::invalid(at, message));
+            }
+        }
+    }
+    let count = request
+        .top_logprobs
+        .map(|count| rivals("top_logprobs", count))
+        .transpose()?
+        .unwrap_or(0);
+    Ok((wanted || count > 0).then_some(count))
+}
+
+fn reasoning(asked: Option<wire::Reasoning>) -> Result<Reasoning, ApiError> {
+    let Some(asked) = asked else {
+        return Ok(Reasoning::default());
+    };
+    let summaries = [
+        ("reasoning.summary", &asked.summary),
+        ("reasoning.generate_summary", &asked.generate_summary),
+    ];
+    for (at, summary) in summaries {
+        match summary.as_deref() {
+            None | Some("auto") => {}
+            Some("concise" | "detailed") => {
+                let why = "is supported as `auto` only: thoughts are told as they are";
+                return Err(ApiError::unsupported(at, why));
+            }
+            Some(_) => {
+                let message = format!("`{at}` must be `auto`, `concise` or `detailed`");
+                return Err(ApiError::invalid(at, message));
+            }
+        }
+    }
+    Ok(Reasoning {
+        effort: asked.effort,
+        summary: asked.summary,
+    })
+}
+
+/// `text.format`: how it is told again, and the schema that the answer must fit.
+fn format(asked: Option<Value>) -> Result<(Format, Option<Schema>), ApiError> {
+    const AT: &str = "text.format";
+    let asked: wire::Format = match asked {
+        None | Some(Value::Null) => return Ok((Format::Text, None)),
+        Some(asked) => understand(AT, asked)?,
+    };
+    let missing = |name: &str| {
+        let at = format!("{AT}.{name}");
+        let message = format!("`{at}` is missing: a `json_schema` format needs one");
+        ApiError::invalid(at, message)
+    };
+    let strict = asked.strict.unwrap_or(false);
+    if asked.kind != "json_schema" {
+        if asked.schema.is_some() {
+            let at = format!("{AT}.schema");
+            let message = format!("`{at}` needs `{AT}.type` to be `json_schema`");
+            return Err(ApiError::invalid(at, message));
+        }
+        let schema = tools::format(("text.format.type", AT), &asked.kind, None)?;
+        let format = if schema.is_some() {
+            Format::JsonObject
+        } else {
+            Format::Text
+        };
+        return Ok((format, schema));
+    }
+    if let Some(description) = &asked.description {
+        no_longer("text.format.description", description, LONGEST_DESCRIPTION)?;
+    }
+    let name = asked.name.ok_or_else(|| missing("name"))?;
+    let schema = asked.schema.ok_or_else(|| missing("schema"))?;
+    let described = Some((name.as_str(), Some(schema.clone()), strict));
+    let checked = tools::format(("text.format.type", AT), &asked.kind, described)?;
+    let format = Format::JsonSchema {
+        name,
+        description: asked.description,
+        schema,
+        strict,
+    };
+    Ok((format, checked))
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

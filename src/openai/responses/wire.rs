@@ -1,0 +1,499 @@
+//! The body of `POST /v1/responses`, as OpenAI documents it, and the parameters of ours beside it.
+//! `null` means absent, unknown keys are ignored. Items and tools come in many kinds, so they are
+//! kept as they are until their kind is known.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::http::body::{Wire, only_objects};
+use crate::http::description::{
+    ChatModel, LogitBias, Metadata, Refused, among, at_least, each, only_in_streams, within,
+};
+use crate::inference::bounds::{
+    LEAST_TOKENS, LEAST_TOP_K, LONGEST_DESCRIPTION, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
+    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOKENS, MOST_TOOLS, PENALTY,
+    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
+};
+use crate::inference::decoding::{Stop, TIERS};
+use crate::openai::tools::{FORMATS, MODES, NAME};
+use crate::prompt::Effort;
+
+/// The request. Numbers are wide here, so that a value out of range is refused in words rather than
+/// by type.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(
+    description = "What the model is to respond to, and how.",
+    transform = only_in_streams
+)]
+pub(crate) struct ResponseRequest {
+    #[schemars(with = "Option<ChatModel>")]
+    pub(super) model: Option<String>,
+    /// A question, or items of a conversation.
+    #[schemars(with = "TextOr<InputItem>")]
+    pub(super) input: Option<TextOr<Value>>,
+    /// What the system says, before everything else.
+    pub(super) instructions: Option<String>,
+    /// A stored response that this one goes on from.
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) previous_response_id: Option<String>,
+    /// Whether the response is kept for a while; it is unless this is false.
+    pub(super) store: Option<bool>,
+    /// Whether the answer comes as server-sent events.
+    pub(super) stream: Option<bool>,
+    pub(super) stream_options: Option<StreamOptions>,
+    #[schemars(transform = each(among(INCLUDED)))]
+    pub(super) include: Option<Vec<String>>,
+
+    /// Tokens of the answer at most, thoughts included.
+    #[schemars(transform = at_least(LEAST_TOKENS))]
+    pub(super) max_output_tokens: Option<i64>,
+    #[schemars(transform = within(TEMPERATURE))]
+    pub(super) temperature: Option<f64>,
+    #[schemars(transform = within(PROBABILITY))]
+    pub(super) top_p: Option<f64>,
+    /// Rivals to tell of each token.
+    #[schemars(transform = within(TOP_LOGPROBS))]
+    pub(super) top_logprobs: Option<i64>,
+    pub(super) reasoning: Option<Reasoning>,
+    pub(super) text: Option<Text>,
+    /// Whether the oldest turns give way where all do not fit.
+    #[schemars(transform = among(["auto", "disabled"]))]
+    pub(super) truncation: Option<String>,
+
+    #[schemars(with = "Option<Vec<OfferedTool>>", length(max = MOST_TOOLS))]
+    pub(super) tools: Option<Vec<Value>>,
+    #[schemars(with = "Option<ToolChoice>")]
+    pub(super) tool_choice: Option<Value>,
+    pub(super) parallel_tool_calls: Option<bool>,
+    /// Of tools that the server runs itself, which this one does not.
+    #[schemars(transform = at_least(LEAST_TOKENS))]
+    pub(super) max_tool_calls: Option<i64>,
+
+    #[schemars(transform = among(TIERS.map(|(name, _)| name)))]
+    pub(super) service_tier: Option<String>,
+    #[schemars(with = "Option<Metadata>")]
+    pub(super) metadata: Option<Map<String, Value>>,
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) user: Option<String>,
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) prompt_cache_key: Option<String>,
+    #[schemars(length(max = LONGEST_IDENTIFIER))]
+    pub(super) safety_identifier: Option<String>,
+
+    // Ours: what chat completions take.
+    /// As for chat completions; none of these is OpenAI's here.
+    #[schemars(transform = at_least(LEAST_TOP_K))]
+    pub(super) top_k: Option<i64>,
+    #[schemars(transform = within(PROBABILITY))]
+    pub(super) min_p: Option<f64>,
+    #[schemars(transform = within(PENALTY))]
+    pub(super) presence_penalty: Option<f64>,
+    #[schemars(transform = within(PENALTY))]
+    pub(super) frequency_penalty: Option<f64>,
+    #[schemars(transform = within(REPEAT_PENALTY))]
+    pub(super) repeat_penalty: Option<f64>,
+    #[schemars(with = "Option<LogitBias>")]
+    pub(super) logit_bias: Option<Map<String, Value>>,
+    pub(super) seed: Option<i64>,
+    pub(super) stop: Option<Stop>,
+    pub(super) ignore_eos: Option<bool>,
+    #[schemars(length(max = MOST_TOKENS), transform = each(within(TOKEN)))]
+    pub(super) stop_token_ids: Option<Vec<i64>>,
+
+    /// Further variables of the chat template, as in vLLM and llama.cpp, such as
+    /// `{"enable_thinking": false}`; those that it does not know do nothing. Not OpenAI's.
+    #[schemars(extend(
+        "maxProperties" = MOST_TEMPLATE_KWARGS,
+        "propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength": LONGEST_TEMPLATE_KWARG_NAME},
+    ))]
+    pub(super) chat_template_kwargs: Option<Map<String, Value>>,
+
+    // Known, and refused where they ask for what is not built.
+    /// Refused as true; use `stream`, which a client can come back to.
+    #[schemars(transform = among([false]))]
+    pub(super) background: Option<bool>,
+    /// Refused; use `previous_response_id`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) conversation: Option<Value>,
+    /// Refused: no prompt templates are kept here.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) prompt: Option<Value>,
+    /// Refused.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) context_management: Option<Value>,
+    /// Refused.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) moderation: Option<Value>,
+    /// Refused: beginnings of prompts are kept while there is room.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) prompt_cache_options: Option<Value>,
+    /// Refused with anything but `in_memory`.
+    #[schemars(transform = among(["in_memory", "in-memory"]))]
+    pub(super) prompt_cache_retention: Option<String>,
+
+    // Of chat completions, and called differently here.
+    /// Refused: of chat completions; use `input`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) messages: Option<Value>,
+    /// Refused: of chat completions; use `max_output_tokens`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) max_tokens: Option<Value>,
+    /// Refused: of chat completions; use `max_output_tokens`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) max_completion_tokens: Option<Value>,
+    /// Refused: of chat completions; use `text.format`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) response_format: Option<Value>,
+    /// Refused: of chat completions; use `reasoning.effort`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) reasoning_effort: Option<Value>,
+    /// Refused: of chat completions; use `text.format`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) structured_outputs: Option<Value>,
+    /// Refused: of chat completions; use `text.format`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_json: Option<Value>,
+    /// Refused: of llama.cpp's chat completions; use `text.format`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) json_schema: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) grammar: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_regex: Option<Value>,
+    /// Refused; use `text.format` with an `enum`.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_choice: Option<Value>,
+    /// Refused: answers are held to JSON schemas alone.
+    #[schemars(with = "Option<Refused>")]
+    pub(super) guided_grammar: Option<Value>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(
+    rename = "ResponseStreamOptions",
+    description = "Only together with `stream`."
+)]
+pub(super) struct StreamOptions {
+    /// Whether deltas are filled up, so that their lengths tell nothing.
+    pub(super) include_obfuscation: Option<bool>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(rename = "ReasoningOptions")]
+pub(super) struct Reasoning {
+    /// How much to think, for models whose template knows it; others refuse all but `none`.
+    #[schemars(transform = among(Effort::ALL.map(Effort::as_str)))]
+    pub(super) effort: Option<String>,
+    /// Refused with anything but `auto`: thoughts are told as they are.
+    #[schemars(transform = among(["auto"]))]
+    pub(super) summary: Option<String>,
+    /// Refused with anything but `auto`: thoughts are told as they are.
+    #[schemars(transform = among(["auto"]))]
+    pub(super) generate_summary: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(rename = "TextOptions")]
+pub(super) struct Text {
+    #[schemars(with = "Option<Format>")]
+    pub(super) format: Option<Value>,
+    /// Refused with anything but `medium`.
+    #[schemars(transform = among(["medium"]))]
+    pub(super) verbosity: Option<String>,
+}
+
+/// `type` is `text`, `json_object` or `json_schema`; the rest is for the last.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(
+    rename = "TextFormat",
+    description = "What the answer must be; name and schema are for `json_schema`."
+)]
+pub(super) struct Format {
+    #[serde(rename = "type")]
+    #[schemars(transform = among(FORMATS))]
+    pub(super) kind: String,
+    #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
+    pub(super) name: Option<String>,
+    #[schemars(length(max = LONGEST_DESCRIPTION))]
+    pub(super) description: Option<String>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub(super) schema: Option<Value>,
+    pub(super) strict: Option<bool>,
+}
+
+/// A message among the input items.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(rename = "InputMessage")]
+pub(super) struct Message {
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) id: Option<String>,
+    #[schemars(transform = among(["user", "assistant", "system", "developer"]))]
+    pub(super) role: String,
+    pub(super) content: TextOr<Part>,
+    #[schemars(transform = among(["completed", "incomplete", "in_progress"]))]
+    pub(super) status: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(
+    rename = "InputPart",
+    description = "A part with a text, or with a refusal of the model's. Images, sounds and files are refused."
+)]
+pub(super) struct Part {
+    #[serde(rename = "type")]
+    #[schemars(transform = among(PARTS))]
+    pub(super) kind: String,
+    pub(super) text: Option<String>,
+    pub(super) refusal: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(rename = "InputFunctionCall")]
+pub(super) struct FunctionCall {
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) id: Option<String>,
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) call_id: String,
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) name: String,
+    /// JSON in a string.
+    pub(super) arguments: String,
+    #[schemars(transform = among(["completed", "incomplete", "in_progress"]))]
+    pub(super) status: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(rename = "InputFunctionCallOutput")]
+pub(super) struct FunctionCallOutput {
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) id: Option<String>,
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) call_id: String,
+    pub(super) output: TextOr<Part>,
+    #[schemars(transform = among(["completed", "incomplete", "in_progress"]))]
+    pub(super) status: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(rename = "InputReasoning")]
+pub(super) struct ReasoningItem {
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) id: Option<String>,
+    pub(super) summary: Option<Vec<Part>>,
+    pub(super) content: Option<Vec<Part>>,
+    pub(super) encrypted_content: Option<String>,
+    #[schemars(transform = among(["completed", "incomplete", "in_progress"]))]
+    pub(super) status: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+pub(super) struct ItemReference {
+    #[schemars(length(max = LONGEST_ID))]
+    pub(super) id: String,
+}
+
+/// A tool on offer.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(rename = "ResponseFunction")]
+pub(super) struct Function {
+    #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
+    pub(super) name: String,
+    pub(super) description: Option<String>,
+    /// The JSON schema of its arguments.
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub(super) parameters: Option<Value>,
+    pub(super) strict: Option<bool>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(rename = "ChosenFunction")]
+pub(super) struct Named {
+    pub(super) name: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(remote = "Self")]
+#[schemars(!remote)]
+#[schemars(rename = "AllowedFunctions")]
+pub(super) struct Allowed {
+    #[schemars(transform = among(["auto", "required"]))]
+    pub(super) mode: String,
+    #[schemars(with = "Vec<AllowedFunction>")]
+    pub(super) tools: Vec<Value>,
+}
+
+/// What can be told in addition.
+const INCLUDED: [&str; 2] = [
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+];
+const PARTS: [&str; 5] = [
+    "input_text",
+    "output_text",
+    "refusal",
+    "reasoning_text",
+    "summary_text",
+];
+
+/// What [`given`](super::items::given) reads by its kind. OpenAI lets clients leave the kind of
+/// messages and references out.
+#[derive(JsonSchema)]
+#[schemars(
+    tag = "type",
+    rename_all = "snake_case",
+    transform = kind_may_be_absent,
+    description = "An item of a conversation."
+)]
+#[expect(dead_code, reason = "for the description")]
+enum InputItem {
+    Message(Message),
+    FunctionCall(FunctionCall),
+    FunctionCallOutput(FunctionCallOutput),
+    Reasoning(ReasoningItem),
+    ItemReference(ItemReference),
+}
+
+fn kind_may_be_absent(schema: &mut Schema) {
+    let Some(Value::Array(mut kinds)) = schema.remove("oneOf") else {
+        return;
+    };
+    for kind in &mut kinds {
+        let name = &kind["properties"]["type"]["const"];
+        if (name == "message" || name == "item_reference")
+            && let Some(required) = kind["required"].as_array_mut()
+        {
+            required.retain(|name| name != "type");
+        }
+    }
+    schema.insert("anyOf".to_owned(), kinds.into());
+}
+
+/// What [`offered`](super::tools::offered) reads.
+#[derive(JsonSchema)]
+#[schemars(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "ResponseOfferedTool", description = "A tool on offer.")]
+#[expect(dead_code, reason = "for the description")]
+enum OfferedTool {
+    Function(Function),
+}
+
+/// What [`choice`](super::tools::choice) reads.
+#[derive(JsonSchema)]
+#[schemars(
+    untagged,
+    rename = "ResponseToolChoice",
+    description = "`none`, `auto`, `required`, one function, or some that are allowed."
+)]
+#[expect(dead_code, reason = "for the description")]
+enum ToolChoice {
+    Mode(#[schemars(transform = among(MODES))] String),
+    Some(Chosen),
+}
+
+#[derive(JsonSchema)]
+#[schemars(
+    tag = "type",
+    rename_all = "snake_case",
+    rename = "ResponseChosenTools"
+)]
+#[expect(dead_code, reason = "for the description")]
+enum Chosen {
+    Function(Named),
+    AllowedTools(Allowed),
+}
+
+#[derive(JsonSchema)]
+#[schemars(tag = "type", rename_all = "snake_case")]
+#[expect(dead_code, reason = "for the description")]
+enum AllowedFunction {
+    Function(Named),
+}
+
+/// A string, or a list. Not an untagged enum, in which the place of a mistake would get lost.
+#[derive(Debug, PartialEq, JsonSchema)]
+#[schemars(untagged, inline)]
+pub(super) enum TextOr<T> {
+    Text(String),
+    List(Vec<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = TextOr<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string or an array")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(TextOr::Text(text.to_owned()))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
+                Ok(TextOr::Text(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(TextOr::List)
+            }
+        }
+
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+}
+
+impl Wire for ResponseRequest {}
+
+only_objects!(
+    ResponseRequest,
+    StreamOptions,
+    Reasoning,
+    Text,
+    Format,
+    Message,
+    Part,
+    FunctionCall,
+    FunctionCallOutput,
+    ReasoningItem,
+    ItemReference,
+    Function,
+    Named,
+    Allowed,
+);

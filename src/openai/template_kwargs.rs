@@ -1,0 +1,114 @@
+//! vLLM's and llama.cpp's `chat_template_kwargs`: further variables of a chat template, such as
+//! `{"enable_thinking": false}`. A template that does not read one renders as without it.
+
+use serde_json::{Map, Value};
+
+use crate::http::error::ApiError;
+use crate::http::values;
+use crate::inference::bounds::{LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS};
+use crate::inference::decoding::at_most;
+
+const PARAM: &str = "chat_template_kwargs";
+/// What the server itself tells templates, and where a client says it instead.
+const RESERVED: [(&str, &str); 7] = [
+    ("messages", "use `messages`"),
+    ("tools", "use `tools`"),
+    (
+        "add_generation_prompt",
+        "send it beside `chat_template_kwargs`",
+    ),
+    ("bos_token", "it is the model's"),
+    ("eos_token", "it is the model's"),
+    ("raise_exception", "it is a function of templates"),
+    ("strftime_now", "it is a function of templates"),
+];
+/// Switches that templates test by their truth, where `"false"` would mean yes.
+const SWITCHES: [&str; 2] = ["enable_thinking", "thinking_enabled"];
+
+/// Checks what a client set, if it did.
+pub(crate) fn template_kwargs(
+    given: Option<Map<String, Value>>,
+) -> Result<Map<String, Value>, ApiError> {
+    let given = given.unwrap_or_default();
+    at_most(PARAM, given.len(), MOST_TEMPLATE_KWARGS)?;
+    let count = given.values().map(values::within).sum();
+    values::at_most(PARAM, count, values::MOST_IN_TEMPLATE_KWARGS)?;
+    given
+        .iter()
+        .try_for_each(|(name, value)| check(name, value))?;
+    Ok(given)
+}
+
+fn check(name: &str, value: &Value) -> Result<(), ApiError> {
+    let is_name = |name: &str| {
+        let plain = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        name.len() <= LONGEST_TEMPLATE_KWARG_NAME
+            && name.chars().all(plain)
+            && name.starts_with(|first: char| !first.is_ascii_digit())
+    };
+    if !is_name(name) {
+        let message = format!(
+            "`{PARAM}` has names of template variables: letters, digits and underscores, at most \
+             {LONGEST_TEMPLATE_KWARG_NAME}, no digit first"
+        );
+        return Err(ApiError::invalid(PARAM, message));
+    }
+    let param = format!("{PARAM}.{name}");
+    if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| *reserved == name) {
+        let message = format!("`{param}` is set by the server: {instead}");
+        return Err(ApiError::invalid(param, message));
+    }
+    if SWITCHES.contains(&name) && !(value.is_boolean() || value.is_null()) {
+        let message = format!("`{param}` must be true or false");
+        return Err(ApiError::invalid(param, message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(kwargs: &Value) -> String {
+        let given = kwargs.as_object().expect("an object").clone();
+        let error = template_kwargs(Some(given)).expect_err("refused");
+        error.body()["error"]["param"]
+            .as_str()
+            .expect("a place")
+            .to_owned()
+    }
+
+    #[test]
+    fn whatever_json_has_may_be_given_under_plain_names() {
+        assert_eq!(template_kwargs(None), Ok(Map::new()));
+        let given = json!({"enable_thinking": false, "thinking": "low", "_x1": [{"a": null}]});
+        let given = given.as_object().expect("an object").clone();
+        assert_eq!(template_kwargs(Some(given.clone())), Ok(given));
+    }
+
+    #[test]
+    fn what_the_server_sets_is_refused_by_name() {
+        for (name, _) in RESERVED {
+            assert_eq!(refused(&json!({name: 1})), format!("{PARAM}.{name}"));
+        }
+    }
+
+    #[test]
+    fn a_switch_is_true_or_false() {
+        let place = "chat_template_kwargs.enable_thinking";
+        assert_eq!(refused(&json!({"enable_thinking": "false"})), place);
+        assert_eq!(refused(&json!({"enable_thinking": 0})), place);
+    }
+
+    #[test]
+    fn names_and_sizes_have_bounds() {
+        for name in ["", "two words", "1a", "é", &"a".repeat(65)] {
+            assert_eq!(refused(&json!({name: 1})), PARAM);
+        }
+        let many: Map<String, Value> = (0..65).map(|n| (format!("a{n}"), json!(1))).collect();
+        assert_eq!(refused(&many.into()), PARAM);
+        assert_eq!(refused(&json!({"a": vec![0; 10_000]})), PARAM);
+    }
+}

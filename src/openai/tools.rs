@@ -1,0 +1,385 @@
+//! Tools on offer and the choice among them, the same for every endpoint that has them.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use crate::grammar::{Misfit, Schema};
+use crate::prompt::Callable;
+
+use crate::http::error::ApiError;
+use crate::http::values;
+use crate::inference::bounds::{LONGEST_NAME, MOST_TOOLS};
+use crate::inference::decoding::{Form, at_most};
+use crate::openai::parameters::arguments;
+
+/// What names of functions and schemas look like; [`check_name`] checks it.
+pub(crate) const NAME: &str = "^[a-zA-Z0-9_-]+$";
+/// What [`format`] knows, and [`Choice::mode`].
+pub(crate) const FORMATS: [&str; 3] = ["text", "json_object", "json_schema"];
+pub(crate) const MODES: [&str; 3] = ["none", "auto", "required"];
+
+/// A function on offer.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    /// Where it stands in the request, such as `tools[0].function`.
+    pub(crate) param: String,
+    pub(crate) name: String,
+    pub(crate) parameters: Option<Value>,
+    pub(crate) strict: bool,
+    /// What the model reads of it.
+    pub(crate) shown: Value,
+}
+
+/// Which of them the model may or must call.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    None,
+    Auto,
+    Required,
+    /// This one.
+    Named(String),
+    /// Some of these; `true` when it must.
+    Allowed(Vec<String>, bool),
+}
+
+/// What comes of both.
+#[derive(Debug, Default)]
+pub(crate) struct Tools {
+    /// What the model is shown.
+    pub(crate) shown: Vec<Value>,
+    /// Whether calls are looked for in the answer, and how many are wanted.
+    pub(crate) calls: Calls,
+    /// What the answer must be, where it must be a call.
+    pub(crate) form: Form,
+}
+
+/// How many calls are taken from an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Calls {
+    #[default]
+    None,
+    One,
+    Any,
+}
+
+impl Choice {
+    /// By its name.
+    pub(crate) fn mode(param: &str, mode: &str) -> Result<Self, ApiError> {
+        match mode {
+            "none" => Ok(Self::None),
+            "auto" => Ok(Self::Auto),
+            "required" => Ok(Self::Required),
+            _ => Err(ApiError::invalid(
+                param,
+                format!("`{param}` must be `none`, `auto` or `required`, or name a function"),
+            )),
+        }
+    }
+
+    /// Some that are allowed, by `mode`.
+    pub(crate) fn allowed(param: &str, mode: &str, names: Vec<String>) -> Result<Self, ApiError> {
+        match mode {
+            "auto" => Ok(Self::Allowed(names, false)),
+            "required" => Ok(Self::Allowed(names, true)),
+            _ => Err(ApiError::invalid(
+                param,
+                format!("`{param}` must be `auto` or `required`"),
+            )),
+        }
+    }
+}
+
+impl Tools {
+    /// Checks what is offered and what is chosen of it. `format` is what an answer must be that
+    /// calls nothing.
+    pub(crate) fn new(
+        offered: Vec<Offered>,
+        choice: Option<Choice>,
+        parallel: Option<bool>,
+        format: Option<Schema>,
+    ) -> Result<Self, ApiError> {
+        let free = |format: Option<Schema>| format.map_or(Form::Free, Form::Json);
+        let callables = check(&offered)?;
+        let choice = choice.unwrap_or(Choice::Auto);
+        // A named function is called exactly once, as OpenAI has it, whatever is said of several.
+        let is_named = matches!(choice, Choice::Named(_));
+        let several = parallel.unwrap_or(true) && !is_named;
+        let calls = if several { Calls::Any } else { Calls::One };
+        let chosen = |names: &[String]| -> Result<HashSet<String>, ApiError> {
+            let known = |name: &String| offered.iter().any(|tool| tool.name == *name);
+            match names.iter().find(|name| !known(name)) {
+                None => Ok(names.iter().cloned().collect()),
+                Some(name) => Err(ApiError::invalid(
+                    "tool_choice",
+                    format!("`tool_choice` names `{name}`, which is not one of `tools`"),
+                )),
+            }
+        };
+        let (names, must) = match choice {
+            // The model shall not call any: it is not shown them.
+            Choice::None => (HashSet::new(), false),
+            Choice::Auto => (
+                offered.iter().map(|tool| tool.name.clone()).collect(),
+                false,
+            ),
+            Choice::Required => (offered.iter().map(|tool| tool.name.clone()).collect(), true),
+            Choice::Named(name) => (chosen(&[name])?, true),
+            Choice::Allowed(names, must) => (chosen(&names)?, must),
+        };
+        if names.is_empty() {
+            if must {
+                let message = "`tool_choice` wants a call, but there are no `tools`";
+                return Err(ApiError::invalid("tool_choice", message));
+            }
+            return Ok(Self {
+                form: free(format),
+                ..Self::default()
+            });
+        }
+        let functions: Vec<Callable> = callables
+            .into_iter()
+            .filter(|callable| names.contains(&callable.name))
+            .collect();
+        let strict: HashSet<&str> = offered
+            .iter()
+            .filter(|tool| tool.strict)
+            .map(|tool| tool.name.as_str())
+            .collect();
+        let is_strict = |callable: &Callable| strict.contains(callable.name.as_str());
+        let form = if must {
+            Form::Calls {
+                functions,
+                several,
+                otherwise: None,
+            }
+        } else if let Some(format) = format {
+            Form::Calls {
+                functions,
+                several,
+                otherwise: Some(format),
+            }
+        } else if functions.iter().any(is_strict) {
+            Form::FreeWithCalls(loosened(functions, is_strict))
+        } else {
+            Form::Free
+        };
+        let shown = offered
+            .into_iter()
+            .filter(|tool| names.contains(&tool.name))
+            .map(|tool| tool.shown)
+            .collect();
+        Ok(Self { shown, calls, form })
+    }
+}
+
+/// What the model calls of itself must fit where that is promised; elsewhere any object will do.
+fn loosened(mut functions: Vec<Callable>, is_strict: impl Fn(&Callable) -> bool) -> Vec<Callable> {
+    for function in &mut functions {
+        if !is_strict(function) {
+            function.arguments = Schema::object();
+        }
+    }
+    functions
+}
+
+fn check(offered: &[Offered]) -> Result<Vec<Callable>, ApiError> {
+    at_most("tools", offered.len(), MOST_TOOLS)?;
+    let mut names = HashSet::new();
+    offered
+        .iter()
+        .map(|tool| {
+            let param = &tool.param;
+            check_name(&format!("{param}.name"), &tool.name)?;
+            if !names.insert(&tool.name) {
+                return Err(ApiError::invalid(
+                    format!("{param}.name"),
+                    format!("`{param}.name`: there are two tools named `{}`", tool.name),
+                ));
+            }
+            let place = format!("{param}.parameters");
+            let arguments = arguments(place, tool.parameters.as_ref(), tool.strict)?;
+            Ok(Callable {
+                name: tool.name.clone(),
+                arguments,
+            })
+        })
+        .collect()
+}
+
+/// Whether the arguments of a call that a model made are whole JSON. They are not where the model ended
+/// in the middle of them, by a stop token or of itself.
+pub(crate) fn are_whole(arguments: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(arguments).is_ok()
+}
+
+/// The arguments of the earlier calls of a conversation, read one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Arguments {
+    /// JSON values in those read so far.
+    values: usize,
+}
+
+impl Arguments {
+    /// Of one call, which stand at `param`. What is no JSON object is shown as it is: a model wrote
+    /// it, and its client sends it back.
+    pub(crate) fn of_call(&mut self, param: &str, text: &str) -> Result<Value, ApiError> {
+        self.values += values::count(text.as_bytes(), values::Counted::All);
+        values::at_most(param, self.values, values::MOST_IN_ARGUMENTS)?;
+        // Clients write a call without arguments in either way.
+        let object = match text.trim() {
+            "" => "{}",
+            text => text,
+        };
+        let object = serde_json::from_str(object).ok().filter(Value::is_object);
+        Ok(object.unwrap_or_else(|| Value::String(text.to_owned())))
+    }
+}
+
+/// OpenAI's rule for names of functions and schemas.
+pub(crate) fn check_name(param: &str, name: &str) -> Result<(), ApiError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(plain) {
+        return Err(ApiError::invalid(
+            param,
+            format!(
+                "`{param}` must have 1 to {LONGEST_NAME} letters, digits, underscores or hyphens"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// A schema that stands at `param` and is not as it must be.
+pub(crate) fn refuse(param: &str, misfit: &Misfit) -> ApiError {
+    let place = format!("{param}{}", misfit.path);
+    ApiError::invalid(&place, format!("`{place}` {}", misfit.why))
+}
+
+/// `response_format` and its twin in the Responses API: the schema that an answer must fit. The kind
+/// and what describes the schema stand at `at`.
+pub(crate) fn format(
+    at: (&str, &str),
+    kind: &str,
+    schema: Option<(&str, Option<Value>, bool)>,
+) -> Result<Option<Schema>, ApiError> {
+    let (kind_at, param) = at;
+    match (kind, schema) {
+        ("text", _) => Ok(None),
+        ("json_object", _) => Ok(Some(Schema::object().at(param))),
+        ("json_schema", Some((name, schema, strict))) => {
+            check_name(&format!("{param}.name"), name)?;
+            let schema = schema.unwrap_or_else(|| Value::Object(Map::new()));
+            let at = format!("{param}.schema");
+            values::at_most(&at, values::within(&schema), values::MOST_IN_TOOLS)?;
+            let schema = Schema::new(schema, strict).map_err(|misfit| refuse(&at, &misfit))?;
+            Ok(Some(schema.at(at)))
+        }
+        ("json_schema", None) => {
+            let message = format!("`{param}` is missing: a `json_schema` format needs one");
+            Err(ApiError::invalid(param, message))
+        }
+        _ => Err(ApiError::invalid(
+            kind_at,
+            format!("`{kind_at}` must be `text`, `json_object` or `json_schema`"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn offered(name: &str) -> Offered {
+        Offered {
+            param: "tools[0].function".to_owned(),
+            name: name.to_owned(),
+            parameters: None,
+            strict: false,
+            shown: json!({"name": name}),
+        }
+    }
+
+    fn both(choice: Choice) -> Result<Tools, ApiError> {
+        Tools::new(vec![offered("f"), offered("g")], Some(choice), None, None)
+    }
+
+    #[test]
+    fn none_hides_them_and_auto_leaves_the_answer_free() {
+        let none = both(Choice::None).expect("valid");
+        assert!(none.shown.is_empty() && none.calls == Calls::None);
+        let auto = both(Choice::Auto).expect("valid");
+        assert!(auto.shown.len() == 2 && matches!(auto.form, Form::Free));
+    }
+
+    #[test]
+    fn calls_of_the_models_own_fit_strict_schemas_and_others_any_object() {
+        let strict = Offered {
+            strict: true,
+            ..offered("f")
+        };
+        let tools = Tools::new(vec![strict, offered("g")], None, None, None).expect("valid");
+        let Form::FreeWithCalls(functions) = tools.form else {
+            panic!("some are strict");
+        };
+        assert_eq!(functions[0].arguments, Schema::nothing());
+        assert_eq!(functions[1].arguments, Schema::object());
+    }
+
+    #[test]
+    fn a_named_one_and_allowed_ones_are_the_only_ones() {
+        let named = both(Choice::Named("g".to_owned())).expect("valid");
+        let Form::Calls { functions, .. } = named.form else {
+            panic!("it must call");
+        };
+        assert_eq!(functions.len(), 1);
+        let allowed = both(Choice::Allowed(vec!["f".to_owned()], false)).expect("valid");
+        assert_eq!(allowed.shown, [json!({"name": "f"})]);
+        let unknown = both(Choice::Named("h".to_owned())).expect_err("no such tool");
+        assert_eq!(unknown.body()["error"]["param"], "tool_choice");
+    }
+
+    #[test]
+    fn a_named_function_is_called_once_and_others_as_often_as_is_asked_for() {
+        for parallel in [None, Some(true), Some(false)] {
+            let new = |choice| {
+                let tools = Tools::new(
+                    vec![offered("f"), offered("g")],
+                    Some(choice),
+                    parallel,
+                    None,
+                );
+                let tools = tools.expect("valid");
+                let Form::Calls { several, .. } = tools.form else {
+                    panic!("it must call");
+                };
+                (tools.calls, several)
+            };
+            assert_eq!(new(Choice::Named("g".to_owned())), (Calls::One, false));
+            let several = parallel.unwrap_or(true);
+            let calls = if several { Calls::Any } else { Calls::One };
+            assert_eq!(new(Choice::Required), (calls, several));
+            let allowed = Choice::Allowed(vec!["f".to_owned()], true);
+            assert_eq!(new(allowed), (calls, several));
+        }
+    }
+
+    #[test]
+    fn names_are_plain_and_unlike() {
+        for names in [["f", "f"], ["a b", "f"], ["", "f"]] {
+            let tools = names.map(offered).into();
+            assert!(Tools::new(tools, None, None, None).is_err(), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_needs_a_call_needs_tools() {
+        let error = Tools::new(Vec::new(), Some(Choice::Required), None, None);
+        assert_eq!(
+            error.expect_err("no tools").body()["error"]["param"],
+            "tool_choice"
+        );
+    }
+}

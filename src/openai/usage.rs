@@ -1,0 +1,95 @@
+//! What an answer took, as OpenAI's chat and text completions tell it.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::inference::generation::Spent;
+
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub(crate) struct Usage {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    total_tokens: u32,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edgellm: Option<Cost>,
+}
+
+/// The usage of a stream's chunk.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum ChunkUsage {
+    /// None was asked for.
+    Absent,
+    /// It comes with the last chunk: null.
+    Later(()),
+    /// Here it is.
+    Now(Usage),
+}
+
+impl ChunkUsage {
+    /// What all chunks but the last have, where the last has it if it is `wanted`.
+    pub(crate) fn before_the_last(wanted: bool) -> Self {
+        if wanted {
+            Self::Later(())
+        } else {
+            Self::Absent
+        }
+    }
+
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
+/// What OpenAI's usage has no word for.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub(crate) struct Cost {
+    /// Only where `telemetry.energy_in_usage` is on and the energy is known.
+    energy_joules: f64,
+}
+
+impl Cost {
+    /// Unknown where nothing measures it or clients are not to know.
+    pub(crate) fn of(spent: Spent) -> Option<Self> {
+        let energy_joules = spent.energy_joules?;
+        Some(Self { energy_joules })
+    }
+}
+
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+struct PromptDetails {
+    /// Those that were computed before.
+    cached_tokens: u32,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[allow(clippy::struct_field_names)] // OpenAI's
+struct CompletionDetails {
+    /// Those that were thoughts.
+    reasoning_tokens: u32,
+    accepted_prediction_tokens: u32,
+    rejected_prediction_tokens: u32,
+}
+
+impl Usage {
+    /// `reasoning_tokens` of the generated ones were thoughts.
+    pub(crate) fn new(spent: Spent, reasoning_tokens: u32) -> Self {
+        let predicted = spent.predicted_tokens.unwrap_or_default();
+        Self {
+            prompt_tokens: spent.prompt_tokens,
+            completion_tokens: spent.generated_tokens,
+            total_tokens: spent.prompt_tokens + spent.generated_tokens,
+            prompt_tokens_details: PromptDetails {
+                cached_tokens: spent.cached_tokens,
+            },
+            completion_tokens_details: CompletionDetails {
+                reasoning_tokens,
+                accepted_prediction_tokens: predicted.accepted,
+                rejected_prediction_tokens: predicted.rejected,
+            },
+            edgellm: Cost::of(spent),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `GET /health`: does the process get on? `GET /ready`: would a request be admitted?
+
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::http::description::{Operation, Schemas};
+use crate::http::state::AppState;
+use crate::openai::models;
+
+/// The answer to both questions.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(description = "How the server is.")]
+struct Condition {
+    /// `ok`, `ready`, or what is wrong in one word.
+    status: &'static str,
+    /// Those that something is wrong with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    models: Vec<Trouble>,
+}
+
+/// What is wrong with a model.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(description = "What is wrong with a model.")]
+struct Trouble {
+    model: String,
+    reason: &'static str,
+}
+
+impl IntoResponse for Condition {
+    fn into_response(self) -> Response {
+        let status = if self.models.is_empty() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+pub(crate) fn describe_health(schemas: &mut Schemas) -> Operation {
+    let condition = schemas.told::<Condition>();
+    Operation::new("health", "Whether every model gets on with its work.")
+        .tells("application/json", &condition)
+        .answers(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "A model hangs or has failed.",
+            "application/json",
+            &condition,
+        )
+}
+
+pub(crate) async fn health(Shared(state): Shared<AppState>) -> Response {
+    let entries = state.pool.entries().iter();
+    let models: Vec<_> = entries
+        .filter_map(|entry| {
+            let reason = entry.health().err()?;
+            let model = entry.id.clone();
+            Some(Trouble { model, reason })
+        })
+        .collect();
+    let status = if models.is_empty() { "ok" } else { "unhealthy" };
+    Condition { status, models }.into_response()
+}
+
+pub(crate) fn describe_ready(schemas: &mut Schemas) -> Operation {
+    let condition = schemas.told::<Condition>();
+    Operation::new("ready", "Whether a request sent now would be admitted.")
+        .tells("application/json", &condition)
+        .answers(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "It would not: a model is being loaded, the server is short of something or shuts down.",
+            "application/json",
+            &condition,
+        )
+}
+
+pub(crate) async fn ready(Shared(state): Shared<AppState>) -> Response {
+    let mut not_ready = Vec::new();
+    for entry in state.pool.entries() {
+        let reason = match (entry.gate.would_admit(), models::serving(entry)) {
+            (Err(refusal), _) => refusal.reason.as_str(),
+            (_, Err(_)) => entry.state().as_str(),
+            (Ok(()), Ok(_)) => continue,
+        };
+        not_ready.push(Trouble {
+            model: entry.id.clone(),
+            reason,
+        });
+    }
+    Condition {
+        status: not_ready.first().map_or("ready", |first| first.reason),
+        models: not_ready,
+    }
+    .into_response()
+}

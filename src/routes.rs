@@ -1,0 +1,167 @@
+//! Every route and every layer, top to bottom.
+
+use std::any::Any;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{Method, Uri};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::http::access;
+use crate::http::description;
+use crate::http::description::{Operation, Routes, Schemas};
+use crate::http::error::ApiError;
+use crate::http::outgoing;
+use crate::http::state::AppState;
+use crate::openai::chat;
+use crate::openai::completions;
+use crate::openai::embeddings;
+use crate::openai::models;
+use crate::openai::responses;
+use crate::openai::tokenize;
+use crate::operator::health;
+use crate::operator::page;
+
+/// Every route with its description.
+#[rustfmt::skip] // a table
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .post("/v1/chat/completions", chat::completions, chat::describe)
+        .post("/v1/completions", completions::completions, completions::describe)
+        .post("/v1/embeddings", embeddings::create, embeddings::describe)
+        .post("/v1/responses", responses::create, responses::describe)
+        .get("/v1/responses/{id}", responses::show, responses::describe_show)
+        .delete("/v1/responses/{id}", responses::delete, responses::describe_delete)
+        .get("/v1/responses/{id}/input_items", responses::input_items, responses::describe_input_items)
+        .post("/v1/responses/{id}/cancel", responses::cancel, responses::describe_cancel)
+        .get("/v1/models", models::list, models::describe_list)
+        .get("/v1/models/{*id}", models::show, models::describe_show)
+        .post("/tokenize", tokenize::tokenize, tokenize::describe_tokenize)
+        .post("/detokenize", tokenize::detokenize, tokenize::describe_detokenize)
+        .get("/health", health::health, health::describe_health)
+        .get("/ready", health::ready, health::describe_ready)
+        .get("/metrics", metrics, describe_metrics)
+        .get("/openapi.json", description::show, description::describe)
+        .get("/", page::index, page::describe_index)
+        .get("/page/{file}", page::part, page::describe_part)
+}
+
+/// The whole HTTP surface.
+pub fn router(state: AppState) -> Router {
+    // Before a route is looked for, which layers of its router come behind.
+    let tidying = ServiceBuilder::new().map_request(with_tidy_path);
+    Router::new().fallback_service(tidying.service(known_paths(state)))
+}
+
+/// A base URL that ends with a slash gives paths with two, and some clients put one behind a path: each
+/// means the route without.
+fn with_tidy_path(mut request: Request) -> Request {
+    let path = request.uri().path();
+    let is_tidy = path == "/" || !(path.ends_with('/') || path.contains("//"));
+    if is_tidy {
+        return request;
+    }
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let mut tidy: String = segments.flat_map(|segment| ["/", segment]).collect();
+    if tidy.is_empty() {
+        tidy.push('/');
+    }
+    if let Some(query) = request.uri().query() {
+        tidy.push('?');
+        tidy.push_str(query);
+    }
+    let mut parts = request.uri().clone().into_parts();
+    if let Ok(path) = tidy.parse() {
+        parts.path_and_query = Some(path);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+fn known_paths(state: AppState) -> Router {
+    routes()
+        .into_router()
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(
+            ServiceBuilder::new()
+                // Outermost: a panic's answer has a request id and is counted, too.
+                .layer(middleware::from_fn_with_state(
+                    state.clone(),
+                    access::log_and_count,
+                ))
+                .layer(middleware::from_fn_with_state(
+                    state.clone(),
+                    outgoing::count_large_answers,
+                ))
+                .layer(CatchPanicLayer::custom(internal_error)),
+        )
+        .with_state(state)
+}
+
+fn describe_metrics(_: &mut Schemas) -> Operation {
+    Operation::new("metrics", "Everything that is measured, for Prometheus.")
+        .tells("text/plain; version=0.0.4", &json!({"type": "string"}))
+        .fails(&[500])
+}
+
+async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let (text, content_type) = state.metrics.encode().map_err(|error| {
+        tracing::error!(%error, "metrics could not be written");
+        ApiError::Internal
+    })?;
+    Ok(([(axum::http::header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+async fn not_found(uri: Uri) -> ApiError {
+    ApiError::NotFound(uri.path().to_owned())
+}
+
+async fn method_not_allowed(method: Method, _request: Request) -> ApiError {
+    ApiError::MethodNotAllowed {
+        method: method.to_string(),
+    }
+}
+
+/// The panic itself is in the log already.
+#[allow(clippy::needless_pass_by_value)] // the signature that the layer wants
+fn internal_error(_panic: Box<dyn Any + Send + 'static>) -> Response {
+    ApiError::Internal.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    fn tidy(uri: &str) -> String {
+        let request = Request::builder()
+            .uri(uri)
+            .body(Body::empty())
+            .expect("a request");
+        with_tidy_path(request).uri().to_string()
+    }
+
+    #[test]
+    fn slashes_too_many_are_left_out_of_paths() {
+        for (uri, expected) in [
+            ("/v1/chat/completions/", "/v1/chat/completions"),
+            ("/v1//chat/completions", "/v1/chat/completions"),
+            ("//v1/models///?a=/b//", "/v1/models?a=/b//"),
+            ("/v1/models/some/model/", "/v1/models/some/model"),
+            ("/", "/"),
+            ("//", "/"),
+            ("/v1/models", "/v1/models"),
+            ("/a%2F/", "/a%2F"),
+            ("*", "*"),
+        ] {
+            assert_eq!(tidy(uri), expected, "{uri}");
+        }
+    }
+}
