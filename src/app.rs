@@ -15,7 +15,9 @@ use crate::engine::{self, cpu};
 use crate::governor::Governor;
 use crate::grammar::Wall;
 use crate::headroom::{Series, most_memory};
-use crate::http::{AppState, Server, ServerOptions, affordable_connections};
+use crate::http::{Server, ServerOptions, affordable_connections};
+use crate::inference::Inference;
+use crate::openai::AppState;
 use crate::pool::{ModelSpec, Pool, State};
 use crate::routes::router;
 use crate::telemetry::{Logbook, Metrics};
@@ -109,7 +111,8 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
     wall.warm_up();
     let pool = Pool::start(specs, &metrics, &drain, &governor.governed(), &wall)?;
     let pool = Arc::new(pool);
-    let state = AppState::new(&settings, Arc::clone(&pool), metrics);
+    let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
+    let state = AppState::new(&settings, inference, metrics);
     let url = format!("http://{}", server.local_addr()?);
     tracing::info!("listening on {url}");
 

@@ -2,5 +2,5 @@
 
 pub use crate::engine::tokenize::fuzzing::read_runs;
 pub use crate::grammar::fuzzing::compile_schema;
-pub use crate::openai::fuzzing::read_body;
 pub use crate::prompt::fuzzing::cut_answer;
+pub use crate::routes::fuzzing::read_body;

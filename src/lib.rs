@@ -13,6 +13,7 @@ mod clock;
 pub mod config;
 pub mod embedding;
 pub mod engine;
+pub mod field;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;

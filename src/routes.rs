@@ -1,22 +1,25 @@
 //! Every route and every layer, top to bottom.
 
+mod document;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::any::Any;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request};
 use axum::http::{Method, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::http::access;
-use crate::http::description;
-use crate::http::description::{Operation, Routes, Schemas};
+use crate::http::description::Routes;
 use crate::http::error::ApiError;
 use crate::http::outgoing;
-use crate::http::state::AppState;
+use crate::http::state::HttpState;
+use crate::openai::AppState;
 use crate::openai::chat;
 use crate::openai::completions;
 use crate::openai::embeddings;
@@ -24,11 +27,12 @@ use crate::openai::models;
 use crate::openai::responses;
 use crate::openai::tokenize;
 use crate::operator::health;
+use crate::operator::metrics;
 use crate::operator::page;
 
 /// Every route with its description.
 #[rustfmt::skip] // a table
-pub(crate) fn routes() -> Routes {
+pub(crate) fn routes() -> Routes<AppState> {
     Routes::new()
         .post("/v1/chat/completions", chat::completions, chat::describe)
         .post("/v1/completions", completions::completions, completions::describe)
@@ -44,8 +48,8 @@ pub(crate) fn routes() -> Routes {
         .post("/detokenize", tokenize::detokenize, tokenize::describe_detokenize)
         .get("/health", health::health, health::describe_health)
         .get("/ready", health::ready, health::describe_ready)
-        .get("/metrics", metrics, describe_metrics)
-        .get("/openapi.json", description::show, description::describe)
+        .get("/metrics", metrics::show, metrics::describe)
+        .get("/openapi.json", document::show, document::describe)
         .get("/", page::index, page::describe_index)
         .get("/page/{file}", page::part, page::describe_part)
 }
@@ -85,6 +89,7 @@ fn with_tidy_path(mut request: Request) -> Request {
 }
 
 fn known_paths(state: AppState) -> Router {
+    let http = HttpState::from_ref(&state);
     routes()
         .into_router()
         .fallback(not_found)
@@ -93,30 +98,16 @@ fn known_paths(state: AppState) -> Router {
             ServiceBuilder::new()
                 // Outermost: a panic's answer has a request id and is counted, too.
                 .layer(middleware::from_fn_with_state(
-                    state.clone(),
+                    http.clone(),
                     access::log_and_count,
                 ))
                 .layer(middleware::from_fn_with_state(
-                    state.clone(),
+                    http,
                     outgoing::count_large_answers,
                 ))
                 .layer(CatchPanicLayer::custom(internal_error)),
         )
         .with_state(state)
-}
-
-fn describe_metrics(_: &mut Schemas) -> Operation {
-    Operation::new("metrics", "Everything that is measured, for Prometheus.")
-        .tells("text/plain; version=0.0.4", &json!({"type": "string"}))
-        .fails(&[500])
-}
-
-async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
-    let (text, content_type) = state.metrics.encode().map_err(|error| {
-        tracing::error!(%error, "metrics could not be written");
-        ApiError::Internal
-    })?;
-    Ok(([(axum::http::header::CONTENT_TYPE, content_type)], text).into_response())
 }
 
 async fn not_found(uri: Uri) -> ApiError {

@@ -1,27 +1,48 @@
 //! Around every request: its id, its log span, and the count of answers that
-//! no [`Record`](crate::inference::generation::Record) counts.
+//! no [`RequestAccount`](crate::inference::RequestAccount) counts.
 
 use std::net::Ipv4Addr;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use crate::admission::ClientId;
 
 use crate::http::error::ApiError;
-use crate::http::state::AppState;
+use crate::http::state::HttpState;
 
 const REQUEST_ID: &str = "x-request-id";
 
-/// Marks a response that is counted when its generation ends.
+/// A response, and who counts it.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// The account of its request does, when that ends.
+    Accounted(Response),
+    /// Nobody else does: [`log_and_count`].
+    Uncounted(Response),
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Accounted(mut response) => {
+                response.extensions_mut().insert(Accounted);
+                response
+            }
+            Self::Uncounted(response) => response,
+        }
+    }
+}
+
+/// Marks a response that the account of its request counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Recorded;
+struct Accounted;
 
 pub(crate) async fn log_and_count(
-    State(state): State<AppState>,
+    State(state): State<HttpState>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -40,13 +61,13 @@ pub(crate) async fn log_and_count(
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    if response.extensions().get::<Recorded>().is_none() {
+    if response.extensions().get::<Accounted>().is_none() {
         span.in_scope(|| count(&state, &endpoint, &response));
     }
     response
 }
 
-fn count(state: &AppState, endpoint: &str, response: &Response) {
+fn count(state: &HttpState, endpoint: &str, response: &Response) {
     let status = response.status();
     let finish_reason = if status.is_success() { "" } else { "error" };
     state

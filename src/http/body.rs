@@ -1,25 +1,30 @@
 //! Reading a JSON body: its declared type, its size, the time it may take, and
 //! errors that name the field.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
+use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_path_to_error::Segment;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::admission::{ClientId, Refusal};
+use crate::admission::Refusal;
 use crate::engine::return_freed_soon;
+use crate::field::FieldPath;
 
 use crate::http::access::client;
 use crate::http::error::ApiError;
-use crate::http::state::AppState;
+use crate::http::state::HttpState;
 use crate::http::values::{Counted, MOST_IN_BODY, count};
+use crate::inference::arrival::Arrival;
 
 /// Larger bodies are parsed and checked off the runtime's threads, and take their memory from a
 /// common store.
@@ -34,19 +39,9 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 #[derive(Debug)]
 pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) Arrival);
 
-/// When a request came, from whom, and the memory that its body takes.
-#[derive(Debug)]
-pub(crate) struct Arrival {
-    pub(crate) at: Instant,
-    pub(crate) client: ClientId,
-    /// Kept until the prompt is laid out: what is made of a large body on the way there takes many
-    /// times its size.
-    pub(crate) memory: LargeBody,
-}
-
 /// What a large body holds of the memory and the turns for such; nothing of a small one.
 #[derive(Debug, Default)]
-pub(crate) struct LargeBody {
+struct LargeBody {
     _memory: Vec<OwnedSemaphorePermit>,
     turn: Option<OwnedSemaphorePermit>,
 }
@@ -60,16 +55,20 @@ impl Drop for LargeBody {
 }
 
 /// What a body of JSON is read as.
-pub(crate) trait Wire: DeserializeOwned + Send + 'static {
+pub(crate) trait Wire: DeserializeOwned + JsonSchema + Send + 'static {
     /// What counts towards the values that a body may hold.
     const COUNTED: Counted = Counted::All;
 }
 
-impl<T: Wire> FromRequest<AppState> for JsonBody<T> {
+impl<T: Wire, S: Send + Sync> FromRequest<S> for JsonBody<T>
+where
+    HttpState: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let (value, _, arrival) = read_json(request, state, false, Ok).await?;
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let state = HttpState::from_ref(state);
+        let (value, _, arrival) = read_json(request, &state, false, Ok).await?;
         Ok(Self(value, arrival))
     }
 }
@@ -80,7 +79,7 @@ pub(crate) type Digest = [u8; 32];
 /// What `check` makes of a body, and its digest where that is wanted.
 pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
     request: Request,
-    state: &AppState,
+    state: &HttpState,
     wants_digest: bool,
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Option<Digest>, Arrival), ApiError> {
@@ -108,7 +107,7 @@ pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
         })?;
     if bytes.len() < LARGE {
         let (value, digest) = read_in(&bytes)?;
-        let memory = LargeBody::default();
+        let memory = None;
         return Ok((value, digest, Arrival { at, client, memory }));
     }
     let memory = LargeBody {
@@ -119,6 +118,7 @@ pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
     // What it holds goes along: the parsing goes on when the client has left.
     let parsed = tokio::task::spawn_blocking(move || {
         let (value, digest) = read_in(&bytes)?;
+        let memory: Option<Box<dyn Send>> = Some(Box::new(memory));
         Ok((value, digest, Arrival { at, client, memory }))
     });
     parsed.await.map_err(|_| ApiError::Internal)?
@@ -214,11 +214,12 @@ pub(crate) fn read_value<W: Wire>(bytes: &[u8]) -> Result<W, ApiError> {
     parse(bytes)
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+fn parse<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
     // RFC 8259 allows to ignore it, and some .NET clients write it.
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| misfit("", error))?;
+    let value = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| misfit::<T>(&FieldPath::default(), error))?;
     json.end().map_err(|error| ApiError::Invalid {
         message: format!("the request body is not valid JSON: {error}"),
         param: None,
@@ -227,13 +228,19 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 /// A value that stands at `at` of a body as a `T`.
-pub(crate) fn understand<T: DeserializeOwned>(at: &str, value: Value) -> Result<T, ApiError> {
-    serde_path_to_error::deserialize(value).map_err(|error| misfit(at, error))
+pub(crate) fn understand<T: DeserializeOwned + JsonSchema>(
+    at: impl Into<FieldPath>,
+    value: Value,
+) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(|error| misfit::<T>(&at.into(), error))
 }
 
-/// What is wrong with what stands at `at`; empty is the whole body.
-fn misfit(at: &str, error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
-    let path = error.path().to_string();
+/// What is wrong with a `T` that stands at `at`; empty is the whole body.
+fn misfit<T: JsonSchema>(
+    at: &FieldPath,
+    error: serde_path_to_error::Error<serde_json::Error>,
+) -> ApiError {
+    let path = error.path().clone();
     let inner = error.into_inner();
     let words = in_words(inner.to_string());
     if !inner.is_data() {
@@ -242,24 +249,47 @@ fn misfit(at: &str, error: serde_path_to_error::Error<serde_json::Error>) -> Api
             param: None,
         };
     }
-    // A missing field is reported at its parent; name the field itself.
-    let path = (path != ".").then_some(path);
-    let names = [Some(at.to_owned()), path, missing_field(&inner.to_string())];
-    let param = names
-        .into_iter()
-        .flatten()
-        .filter(|name| !name.is_empty())
-        .reduce(|place, name| {
-            let dot = if name.starts_with('[') { "" } else { "." };
-            place + dot + &name
+    let names = names_in::<T>();
+    let mut param = path
+        .iter()
+        .fold(at.clone(), |param, segment| match segment {
+            Segment::Seq { index } => param.index(*index),
+            // Of a struct or of a client's own map: which of both is not told here.
+            Segment::Map { key } if names.contains(key) => param.known_name(key),
+            Segment::Map { key } => param.key(key),
+            Segment::Enum { .. } | Segment::Unknown => param,
         });
-    ApiError::Invalid {
-        message: match &param {
-            Some(param) => format!("`{param}`: {words}"),
-            None => words,
-        },
-        param,
+    // A missing field is reported at its parent; name the field itself.
+    if let Some(name) = missing_field(&inner.to_string()) {
+        param = param.known_name(&name);
     }
+    if param.is_empty() {
+        return ApiError::Invalid {
+            message: words,
+            param: None,
+        };
+    }
+    let message = format!("`{param}`: {words}");
+    ApiError::invalid(param, message)
+}
+
+/// The names of all fields within a `T`: what is none of them was a client's idea.
+fn names_in<T: JsonSchema>() -> HashSet<String> {
+    fn collect(schema: &Value, names: &mut HashSet<String>) {
+        match schema {
+            Value::Object(members) => {
+                if let Some(Value::Object(properties)) = members.get("properties") {
+                    names.extend(properties.keys().cloned());
+                }
+                members.values().for_each(|member| collect(member, names));
+            }
+            Value::Array(items) => items.iter().for_each(|item| collect(item, names)),
+            _ => {}
+        }
+    }
+    let mut names = HashSet::new();
+    collect(schema_for!(T).as_value(), &mut names);
+    names
 }
 
 /// Without Rust's names of types.
@@ -323,13 +353,13 @@ mod tests {
     use futures_util::{FutureExt, StreamExt};
     use serde::Deserialize;
 
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Deserialize, JsonSchema)]
     struct Inner {
         #[serde(rename = "role")]
         _role: String,
     }
 
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Deserialize, JsonSchema)]
     struct Outer {
         #[serde(rename = "messages")]
         _messages: Vec<Inner>,
@@ -337,7 +367,7 @@ mod tests {
 
     fn param(json: &str) -> Option<String> {
         match parse::<Outer>(json.as_bytes()).expect_err("bad input") {
-            ApiError::Invalid { param, .. } => param,
+            ApiError::Invalid { param, .. } => param.map(|param| param.to_string()),
             other => panic!("{other:?}"),
         }
     }
@@ -355,6 +385,20 @@ mod tests {
         );
         assert_eq!(param("{"), None);
         assert_eq!(param(r#"{"messages":[]} x"#), None);
+    }
+
+    #[test]
+    fn a_name_that_a_client_chose_is_told_and_not_logged() {
+        #[derive(Debug, Deserialize, JsonSchema)]
+        struct Maps {
+            #[serde(rename = "biases")]
+            _biases: std::collections::HashMap<String, f64>,
+        }
+        let error = parse::<Maps>(br#"{"biases": {"secret": "x"}}"#).expect_err("no number");
+        assert_eq!(error.body()["error"]["param"], "biases.secret");
+        assert_eq!(error.label(), "invalid_request_error: biases");
+        let error = parse::<Outer>(br#"{"messages":[{"role":1}]}"#).expect_err("no string");
+        assert_eq!(error.label(), "invalid_request_error: messages[0].role");
     }
 
     #[test]

@@ -13,7 +13,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::admission::{Reason, Refusal};
-use crate::prompt::{PromptError, TemplateError};
+use crate::field::FieldPath;
+use crate::inference::FailureSummary;
+use crate::inference::checks::OutOfBounds;
+use crate::inference::error::Failure;
 use crate::scheduler::JobError;
 
 /// Whatever a request can end in instead of an answer.
@@ -25,24 +28,21 @@ pub enum ApiError {
         /// What is wrong and what is expected.
         message: String,
         /// The parameter, as a path such as `messages[0].role`.
-        param: Option<String>,
+        param: Option<FieldPath>,
     },
     /// A parameter that is known and cannot be honoured.
     #[error("`{param}` {why}")]
     Unsupported {
         /// The parameter.
-        param: String,
+        param: FieldPath,
         /// What is not supported, and what to do instead.
         why: String,
     },
-    /// Prompt and answer do not fit into the model's context.
-    #[error("{0}")]
-    ContextLength(String),
-    /// One of the texts to embed does not fit into the model's context.
+    /// A prompt, or a text to embed, does not fit into the model's context.
     #[error("{message}")]
-    InputTooLong {
-        /// Which, as `input[3]`.
-        param: String,
+    ContextLength {
+        /// Which, such as `messages` or `input[3]`.
+        param: FieldPath,
         /// How long it is and how long it may be.
         message: String,
     },
@@ -145,7 +145,7 @@ struct Row {
 
 impl ApiError {
     /// A parameter that is not as it should be.
-    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn invalid(param: impl Into<FieldPath>, message: impl Into<String>) -> Self {
         Self::Invalid {
             message: message.into(),
             param: Some(param.into()),
@@ -153,22 +153,10 @@ impl ApiError {
     }
 
     /// A parameter that is known and cannot be honoured.
-    pub fn unsupported(param: impl Into<String>, why: impl Into<String>) -> Self {
+    pub fn unsupported(param: impl Into<FieldPath>, why: impl Into<String>) -> Self {
         Self::Unsupported {
             param: param.into(),
             why: why.into(),
-        }
-    }
-
-    /// The same where the prompt stands in a parameter of another name than `messages`.
-    #[must_use]
-    pub(crate) fn of_prompt_in(self, param: &str) -> Self {
-        match self {
-            Self::ContextLength(message) => Self::InputTooLong {
-                param: param.to_owned(),
-                message: message.replace("messages", param),
-            },
-            other => other,
         }
     }
 
@@ -199,7 +187,7 @@ impl ApiError {
                 invalid,
                 Some("unsupported_parameter"),
             ),
-            Self::ContextLength(_) | Self::InputTooLong { .. } => row(
+            Self::ContextLength { .. } => row(
                 StatusCode::BAD_REQUEST,
                 invalid,
                 Some("context_length_exceeded"),
@@ -266,19 +254,26 @@ impl ApiError {
         let row = self.row();
         let what = row.code.unwrap_or(row.kind);
         match self {
-            // Without the keys of maps, which are a client's words.
             Self::Invalid {
                 param: Some(param), ..
             }
             | Self::Unsupported { param, .. } => {
-                let maps = ["logit_bias.", ".schema.", ".parameters."];
-                let words = maps
-                    .iter()
-                    .filter_map(|map| Some(param.find(map)? + map.len() - 1));
-                let known = &param[..words.min().unwrap_or(param.len())];
-                format!("{what}: {}", shortened(known, 100))
+                format!("{what}: {}", shortened(&param.known().to_string(), 100))
             }
             _ => what.to_owned(),
+        }
+    }
+
+    /// What is counted and logged of it.
+    pub(crate) fn summary(&self) -> FailureSummary {
+        FailureSummary {
+            status: self.status().as_u16(),
+            label: self.label(),
+            refused: match self {
+                Self::Refused(refusal) => Some(refusal.reason),
+                Self::Job(JobError::Unread) => Some(Reason::Memory),
+                _ => None,
+            },
         }
     }
 
@@ -287,21 +282,20 @@ impl ApiError {
     pub fn body(&self) -> Value {
         let row = self.row();
         let param = match self {
-            Self::Invalid { param, .. } => param.as_deref(),
-            Self::Unsupported { param, .. } | Self::InputTooLong { param, .. } => {
-                Some(param.as_str())
+            Self::Invalid { param, .. } => param.as_ref().map(ToString::to_string),
+            Self::Unsupported { param, .. } | Self::ContextLength { param, .. } => {
+                Some(param.to_string())
             }
-            Self::ContextLength(_) => Some("messages"),
-            Self::ModelNotFound { .. } => Some("model"),
-            Self::ResponseNotFound(_) => Some("response_id"),
-            Self::PreviousResponseNotFound(_) => Some("previous_response_id"),
+            Self::ModelNotFound { .. } => Some("model".to_owned()),
+            Self::ResponseNotFound(_) => Some("response_id".to_owned()),
+            Self::PreviousResponseNotFound(_) => Some("previous_response_id".to_owned()),
             _ => None,
         };
         json!(ErrorBody {
             error: ErrorObject {
                 message: shortened(&self.to_string(), 400),
                 kind: row.kind,
-                param: param.map(|param| shortened(param, 100)),
+                param: param.map(|param| shortened(&param, 100)),
                 code: row.code,
             },
         })
@@ -342,35 +336,26 @@ impl From<Refusal> for ApiError {
     }
 }
 
-impl From<&PromptError> for ApiError {
-    fn from(error: &PromptError) -> Self {
-        match error {
-            PromptError::NoTemplate => Self::invalid("model", error.to_string()),
-            PromptError::NoMark => Self::invalid("messages", error.to_string()),
-            PromptError::NoObject { message, call, id } => {
-                let param = format!("messages[{message}].tool_calls[{call}].function.arguments");
-                let why = format!(
-                    "`{param}`: the arguments of the call `{id}` are not a JSON object, which this model's \
-                     chat template needs: send an object (`{{}}` for none), or leave out the call and its answer"
-                );
-                Self::invalid(param, why)
-            }
-            PromptError::Template(error) => error.into(),
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::UnknownModel { name, available } => Self::ModelNotFound {
+                name,
+                available: available.join(", "),
+            },
+            Failure::Refused(refusal) => Self::Refused(refusal),
+            Failure::ModelUnavailable(model) => Self::ModelUnavailable(model),
+            Failure::Template => Self::Template,
+            Failure::Job(error) => Self::Job(error),
+            Failure::Internal => Self::Internal,
         }
     }
 }
 
-impl From<&TemplateError> for ApiError {
-    fn from(error: &TemplateError) -> Self {
-        match error {
-            TemplateError::Refused(_) | TemplateError::Failed(_) => {
-                Self::invalid("messages", error.to_string())
-            }
-            TemplateError::Broken(reason) => {
-                tracing::error!(reason, "the model's chat template does not work");
-                Self::Template
-            }
-        }
+impl From<OutOfBounds> for ApiError {
+    fn from(error: OutOfBounds) -> Self {
+        let message = error.to_string();
+        Self::invalid(error.parameter, message)
     }
 }
 
@@ -413,40 +398,11 @@ mod tests {
             "response_format.json_schema.schema",
             "tools[3].function.parameters",
         ] {
-            let param = format!("{known}.{}", "secret".repeat(1000));
+            let param = FieldPath::from(known).key("secret".repeat(1000));
             let error = ApiError::invalid(param, "secret".repeat(1000));
             assert!(error.body().to_string().len() < 1000);
             assert_eq!(error.label(), format!("invalid_request_error: {known}"));
         }
-    }
-
-    #[test]
-    fn what_a_template_cannot_do_with_a_conversation_is_the_clients_to_mend() {
-        let no_object = PromptError::NoObject {
-            message: 1,
-            call: 2,
-            id: "call_7".to_owned(),
-        };
-        let error = ApiError::from(&no_object).body();
-        let param = "messages[1].tool_calls[2].function.arguments";
-        assert_eq!(error["error"]["param"], param);
-        let message = error["error"]["message"].as_str().expect("a text");
-        for part in [param, "call_7", "send an object (`{}` for none)"] {
-            assert!(message.contains(part), "{message}");
-        }
-        let failed = TemplateError::Failed("cannot add".to_owned());
-        let error = ApiError::from(&failed);
-        assert_eq!(error.status(), StatusCode::BAD_REQUEST);
-        assert!(
-            error.body()["error"]["message"]
-                .as_str()
-                .is_some_and(|text| text.contains("cannot add"))
-        );
-        let broken = TemplateError::Broken("unknown filter".to_owned());
-        assert_eq!(
-            ApiError::from(&broken).status(),
-            StatusCode::INTERNAL_SERVER_ERROR
-        );
     }
 
     #[test]

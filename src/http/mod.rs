@@ -6,17 +6,18 @@
 pub(crate) mod access;
 mod allowance;
 pub(crate) mod body;
-pub(crate) mod delivery;
 pub(crate) mod description;
 pub(crate) mod error;
 mod exchange;
 pub(crate) mod outgoing;
+pub(crate) mod precheck;
+pub(crate) mod respond;
 pub(crate) mod resume;
 mod server;
 mod socket;
+pub(crate) mod sse;
 pub(crate) mod state;
 pub(crate) mod values;
 
 pub use error::ApiError;
 pub use server::{Server, ServerOptions, affordable_connections};
-pub use state::AppState;

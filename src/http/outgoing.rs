@@ -16,7 +16,7 @@ use crate::admission::{Reservation, SendBudget};
 use crate::engine::return_freed_soon;
 
 use crate::http::error::ApiError;
-use crate::http::state::AppState;
+use crate::http::state::HttpState;
 
 /// Whole answers that are no larger take nothing of the budget.
 const SMALL: usize = 64 << 10;
@@ -31,7 +31,7 @@ struct Counted;
 
 /// A layer around every handler: a large answer finds room in the budget, or gives way to an error.
 pub(crate) async fn count_large_answers(
-    State(state): State<AppState>,
+    State(state): State<HttpState>,
     request: Request,
     next: Next,
 ) -> Response {

@@ -21,11 +21,13 @@ use futures_util::{Stream, stream};
 use crate::admission::{ClientId, Outbox};
 
 use crate::http::access::{client, client_id};
-use crate::http::body::{Arrival, Wire, read_json};
-use crate::http::delivery::{Frame, Outgoing, event_stream};
+use crate::http::body::{Wire, read_json};
 use crate::http::error::ApiError;
-use crate::http::state::AppState;
-use crate::inference::generate::{refuse_deadline, refuse_if_all_do};
+use crate::http::precheck::{refuse_deadline, refuse_if_all_do};
+use crate::http::sse::{Frame, Outgoing, event_stream};
+use crate::http::state::HttpState;
+use crate::inference::Inference;
+use crate::inference::arrival::Arrival;
 use recording::{Listener, Recording};
 use streams::Key;
 
@@ -61,7 +63,8 @@ pub(crate) enum Entrance<T> {
 /// stream that it wants the rest of.
 pub(crate) async fn enter<W, T>(
     request: Request,
-    state: &AppState,
+    state: &HttpState,
+    inference: &Inference,
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<Entrance<T>, ApiError>
 where
@@ -81,7 +84,7 @@ where
     }
     // What is left of a stream is no new work: who comes back is let in however full it is.
     if told.is_none() {
-        refuse_if_all_do(state)?;
+        refuse_if_all_do(inference)?;
     }
     let (body, digest, arrival) = read_json(request, state, id.is_some(), check).await?;
     let (Some(id), Some(digest)) = (id, digest) else {

@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use crate::field::FieldPath;
 use crate::http::error::ApiError;
 
 /// In the body of a request: some thousand turns, or all tools with all parameters.
@@ -82,10 +83,15 @@ pub(crate) fn within(value: &Value) -> usize {
 }
 
 /// Refuses what stands at `param` where it has more values than it may.
-pub(crate) fn at_most(param: &str, count: usize, most: usize) -> Result<(), ApiError> {
+pub(crate) fn at_most(
+    param: impl Into<FieldPath>,
+    count: usize,
+    most: usize,
+) -> Result<(), ApiError> {
     if count <= most {
         return Ok(());
     }
+    let param = param.into();
     let message = format!("`{param}` holds more than {most} JSON values: make it smaller");
     Err(ApiError::invalid(param, message))
 }

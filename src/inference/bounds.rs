@@ -52,3 +52,6 @@ pub(crate) const MOST_STOPS: usize = 64;
 pub(crate) const LONGEST_STOP: usize = 1024;
 pub(crate) const LONGEST_STOPS: usize = 4096;
 pub(crate) const MOST_TOKENS: usize = 1024;
+
+/// Of all texts of a request to embed: OpenAI's.
+pub(crate) const MOST_EMBEDDED_TOKENS: usize = 300_000;

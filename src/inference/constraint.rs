@@ -1,4 +1,4 @@
-//! How an answer is held to its form: from the form to a grammar, and from that to a guide.
+//! How an answer is held to its format: from the format to a grammar, and from that to a constraint.
 
 use std::time::{Duration, Instant};
 
@@ -7,31 +7,32 @@ use crate::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Wat
 use crate::pool::Loaded;
 use crate::prompt::{calls, opened_calls};
 
-use crate::http::error::ApiError;
-use crate::inference::decoding::Form;
+use super::error::{Failure, Field, InferenceError, RequestError};
+use super::params::OutputFormat;
 
 /// How long to look for the schema that is to blame.
 const LONGEST_BLAME: Duration = Duration::from_millis(300);
 
-/// What is to hold an answer to its form.
-pub(crate) struct Outline {
+/// What is to hold an answer to its format.
+pub(super) struct ConstraintPlan {
     grammar: Grammar,
     watch: Option<Watch>,
 }
 
-/// Of an answer that is not free; `in_thoughts` says that it begins in the middle of them.
-pub(crate) fn outline(
-    form: &Form,
+/// Plans how an answer is held to its format, unless it is free; `in_thoughts` says that it begins in the
+/// middle of thoughts.
+pub(super) fn plan(
+    format: &OutputFormat,
     in_thoughts: bool,
     loaded: &Loaded,
-) -> Result<Option<Outline>, ApiError> {
+) -> Result<Option<ConstraintPlan>, InferenceError> {
     let mut watch = None;
-    let grammar = match form {
-        Form::Free => return Ok(None),
-        Form::FreeWithCalls(functions) => {
-            let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
-            let format = prompter.tool_format();
-            let Some(opener) = format.opener() else {
+    let grammar = match format {
+        OutputFormat::Free => return Ok(None),
+        OutputFormat::FreeWithCalls(functions) => {
+            let prompter = loaded.prompter.as_ref().map_err(InferenceError::from)?;
+            let tools = prompter.tool_format();
+            let Some(opener) = tools.opener() else {
                 return Ok(None);
             };
             let calls = Watch::new(opener);
@@ -39,18 +40,18 @@ pub(crate) fn outline(
                 Some(tags) => calls.behind_thoughts(tags.both(), in_thoughts),
                 None => calls,
             });
-            opened_calls(format, functions, &*loaded.model)
+            opened_calls(tools, functions, &*loaded.model)
         }
-        Form::Json(schema) => Grammar::schema(schema),
-        Form::Calls {
+        OutputFormat::Json(schema) => Grammar::schema(schema),
+        OutputFormat::Calls {
             functions,
             several,
             otherwise,
         } => {
-            let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
-            let format = prompter.tool_format();
+            let prompter = loaded.prompter.as_ref().map_err(InferenceError::from)?;
+            let tools = prompter.tool_format();
             calls(
-                format,
+                tools,
                 functions,
                 *several,
                 otherwise.as_ref(),
@@ -58,40 +59,40 @@ pub(crate) fn outline(
             )
         }
     };
-    Ok(Some(Outline { grammar, watch }))
+    Ok(Some(ConstraintPlan { grammar, watch }))
 }
 
-/// What holds an answer to `form`, of which the outline is.
-pub(crate) async fn guide(
-    outline: Outline,
-    form: &Form,
+/// Compiles the plan that was made of `format`.
+pub(super) async fn constraint(
+    plan: ConstraintPlan,
+    format: &OutputFormat,
     grammars: &Grammars,
     caller: &Caller,
-) -> Result<Guide, ApiError> {
-    let guide = match grammars.guide(&outline.grammar, caller).await {
+) -> Result<Guide, InferenceError> {
+    let guide = match grammars.guide(&plan.grammar, caller).await {
         Ok(guide) => guide,
         Err(GrammarError::Unavailable) => {
-            return Err(ApiError::Refused(Refusal::memory()));
+            return Err(Refusal::memory().into());
         }
         // Nobody reads it.
-        Err(GrammarError::Abandoned) => return Err(ApiError::Internal),
+        Err(GrammarError::Abandoned) => return Err(Failure::Internal.into()),
         Err(error) => {
-            return Err(cannot_be_followed(&error, &schemas(form), grammars, caller).await);
+            return Err(cannot_be_followed(&error, &schemas(format), grammars, caller).await);
         }
     };
-    Ok(match outline.watch {
+    Ok(match plan.watch {
         Some(watch) => guide.behind(watch),
         None => guide,
     })
 }
 
 /// The schemas that clients gave.
-fn schemas(form: &Form) -> Vec<&Schema> {
-    let (functions, other) = match form {
-        Form::Free => return Vec::new(),
-        Form::Json(schema) => return vec![schema],
-        Form::FreeWithCalls(functions) => (functions, None),
-        Form::Calls {
+fn schemas(format: &OutputFormat) -> Vec<&Schema> {
+    let (functions, other) = match format {
+        OutputFormat::Free => return Vec::new(),
+        OutputFormat::Json(schema) => return vec![schema],
+        OutputFormat::FreeWithCalls(functions) => (functions, None),
+        OutputFormat::Calls {
             functions,
             otherwise,
             ..
@@ -108,7 +109,7 @@ async fn cannot_be_followed(
     schemas: &[&Schema],
     grammars: &Grammars,
     caller: &Caller,
-) -> ApiError {
+) -> InferenceError {
     let until = Instant::now() + LONGEST_BLAME;
     let blame = Blame {
         until,
@@ -124,13 +125,15 @@ async fn cannot_be_followed(
         }
     };
     let Some((mut schema, mut error)) = whole else {
-        return ApiError::invalid("tools", format!("`tools` cannot be followed: {error}"));
+        let why = format!(" cannot be followed: {error}");
+        return RequestError::invalid(Field::Tools, why).into();
     };
     while let Some((part, why)) = blame.first(schema.parts(), &error).await {
         (schema, error) = (part, why);
     }
     let place = schema.place();
-    ApiError::invalid(place, format!("`{place}` cannot be followed: {error}"))
+    let field = Field::Schema(place.clone());
+    RequestError::invalid(field, format!(" cannot be followed: {error}")).into()
 }
 
 /// Looking for the schema that is to blame.

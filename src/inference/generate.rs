@@ -1,25 +1,26 @@
 //! From a checked request to answers under way: admission, prompt, and into the model's queue.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use axum::http::HeaderMap;
 use tracing::{Instrument, Span};
 
-use crate::admission::{Place, Presence};
-use crate::engine::{SpecialToken, Token, Vocabulary};
+use crate::admission::{Place, Presence, SendBudget};
+use crate::engine::{Token, Vocabulary};
 use crate::grammar::{Caller, Guide};
 use crate::pool::{Entry, Loaded};
-use crate::prompt::{Conversation, OutputParser, PromptError, Prompter, TemplateError};
+use crate::prompt::{Conversation, OutputParser};
 use crate::scheduler::{Job, QueueProgress, Stops, channel};
 
-use crate::http::body::Arrival;
-use crate::http::error::ApiError;
-use crate::http::state::AppState;
-use crate::inference::constraint::{Outline, guide, outline};
-use crate::inference::decoding::{Decoding, Form};
-use crate::inference::generation::{Generation, Record, Underway};
-use crate::inference::truncation;
-use crate::openai::models::ready;
+use super::Inference;
+use super::account::RequestAccount;
+use super::answers::{Answers, RunningAnswer};
+use super::arrival::Arrival;
+use super::constraint::{ConstraintPlan, constraint, plan};
+use super::error::{Failure, Field, InferenceError, RequestError};
+use super::layout::{Prompt, answer_room, check_length, check_prediction, prompt, truncate};
+use super::models::generator;
+use super::params::GenerationParams;
 
 /// What a client wants answers to.
 #[derive(Debug)]
@@ -34,35 +35,23 @@ pub(crate) enum Input {
 
 /// A request for one or more answers to each of its inputs.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct GenerationRequest {
     /// Not empty.
     pub(crate) inputs: Vec<Input>,
-    pub(crate) decoding: Decoding,
+    pub(crate) params: GenerationParams,
     /// Whether the oldest turns of a conversation may be left out until the rest fits.
-    pub(crate) may_shorten: bool,
+    pub(crate) may_truncate: bool,
 }
 
 /// Answers under way. They are numbered through: all choices of the first input, then of the next.
-pub(crate) struct Started {
-    pub(crate) generation: Generation,
+pub(crate) struct StartedGeneration {
+    pub(crate) answers: Answers,
     pub(crate) loaded: Arc<Loaded>,
     /// In the order of the inputs.
     pub(crate) prompts: Vec<Prompt>,
 }
 
-/// An input as the model reads it.
-#[derive(Debug)]
-pub(crate) struct Prompt {
-    pub(crate) tokens: Arc<[Token]>,
-    /// Whether the answer begins in the middle of thoughts.
-    opens_thoughts: bool,
-    /// See [`crate::prompt::Prompt::tags`].
-    tags: Arc<[SpecialToken]>,
-    /// What takes an answer to it apart, at the beginning of the answer.
-    parser: OutputParser,
-}
-
-impl Started {
+impl StartedGeneration {
     /// What takes an answer to input `input` apart.
     pub(crate) fn parser(&self, input: usize) -> OutputParser {
         let prompt = self.prompts.get(input);
@@ -73,200 +62,185 @@ impl Started {
     }
 }
 
-/// Known and not built, hence not silently dropped.
-pub(crate) fn refuse_deadline(headers: &HeaderMap) -> Result<(), ApiError> {
-    if headers.contains_key("x-deadline-ms") {
-        let why = "is not supported by this version; leave the header out";
-        return Err(ApiError::unsupported("x-deadline-ms", why));
-    }
-    Ok(())
-}
-
-/// Whoever would be refused in any case need not send a body first.
-pub(crate) fn refuse_if_all_do(state: &AppState) -> Result<(), ApiError> {
-    let mut refusal = Ok(());
-    for entry in state.pool.entries() {
-        refusal = entry.gate.would_admit();
-        if refusal.is_ok() {
-            break;
-        }
-    }
-    if let Err(refusal) = refusal {
-        state.metrics.request_rejected("", refusal.reason.as_str());
-    }
-    Ok(refusal?)
-}
-
-/// Starts computing. What goes wrong is written down, too.
-pub(crate) async fn begin(
-    state: &AppState,
-    entry: &Entry,
-    order: Order,
-    arrival: Arrival,
-    mut record: Record,
-) -> Result<Started, ApiError> {
-    match prepare(state, entry, order, arrival).await {
-        Ok(prepared) => {
-            let (sent, rest): (Vec<_>, Vec<_>) = prepared.jobs.into_iter().unzip();
-            for job in sent {
-                if prepared.loaded.submit(job).is_err() {
-                    let error = ApiError::ModelUnavailable(entry.id.clone());
-                    record.failed(&error);
-                    return Err(error);
+impl Inference {
+    /// Starts to compute the answers to a request; however it ends, `account` is told.
+    ///
+    /// # Errors
+    /// Whatever keeps the request from the model's queue.
+    pub(crate) async fn generate(
+        &self,
+        entry: &Entry,
+        request: GenerationRequest,
+        arrival: Arrival,
+        mut account: RequestAccount,
+    ) -> Result<StartedGeneration, InferenceError> {
+        match self.prepare(entry, request, arrival).await {
+            Ok(prepared) => {
+                let (jobs, running): (Vec<_>, Vec<_>) = prepared.jobs.into_iter().unzip();
+                for job in jobs {
+                    if prepared.loaded.submit(job).is_err() {
+                        let error = Failure::ModelUnavailable(entry.id.clone()).into();
+                        account.failed(&error);
+                        return Err(error);
+                    }
                 }
+                let budget = self.send_budget.clone();
+                let (choices, presence) = (prepared.choices, prepared.presence);
+                Ok(StartedGeneration {
+                    answers: Answers::new(running, choices, presence, account, budget),
+                    loaded: prepared.loaded,
+                    prompts: prepared.prompts,
+                })
             }
-            Ok(Started {
-                generation: Generation::new(rest, prepared.choices, prepared.presence, record),
-                loaded: prepared.loaded,
-                prompts: prepared.prompts,
-            })
+            Err(error) => {
+                account.failed(&error);
+                Err(error)
+            }
         }
-        Err(error) => {
-            record.failed(&error);
-            Err(error)
+    }
+
+    /// Everything but the submission.
+    async fn prepare(
+        &self,
+        entry: &Entry,
+        request: GenerationRequest,
+        arrival: Arrival,
+    ) -> Result<Prepared, InferenceError> {
+        let loaded = generator(entry)?;
+        let choices = request.params.choices.count();
+        let count = request.inputs.len() * choices as usize;
+        check_count(count, entry.gate.capacity())?;
+        let (places, presence) = entry.gate.admit_together(count)?;
+        let arrived = arrival.at;
+        let laid_out = self
+            .lay_out(request, Arc::clone(&loaded), places, arrival)
+            .await?;
+        laid_out
+            .params
+            .sampling
+            .check(loaded.model.info().vocabulary)?;
+        let prompts = laid_out.prompts.clone();
+        let jobs = jobs(laid_out, &loaded, &self.send_budget, arrived);
+        Ok(Prepared {
+            jobs,
+            choices: choices as usize,
+            presence,
+            loaded,
+            prompts,
+        })
+    }
+
+    /// Templates, tokenizers and grammars may take a while: off the runtime's threads, and grammars, for
+    /// which others may be waiting as well, off those that take blocking work.
+    async fn lay_out(
+        &self,
+        request: GenerationRequest,
+        loaded: Arc<Loaded>,
+        places: Vec<Place>,
+        arrival: Arrival,
+    ) -> Result<LaidOut, InferenceError> {
+        let longest_piece = loaded.model.info().longest_piece.max(1);
+        for input in &request.inputs {
+            check_length(input, longest_piece, request.may_truncate, loaded.context())?;
         }
+        let predicted = request.params.prediction.as_ref().map_or(0, String::len);
+        check_prediction(predicted / longest_piece, loaded.context())?;
+        let shared = Arc::clone(&loaded);
+        let (caller, _here) = Caller::new(arrival.client);
+        let log_prompts = self.log_prompts;
+        // It goes on when the client has left, and the places with it: whoever leaves and comes again
+        // gets no more done.
+        let laying_out = async move {
+            let blocking = in_span(move || {
+                let _memory = arrival.memory;
+                lay_out(request, &loaded, places, log_prompts)
+            });
+            let laid_out = tokio::task::spawn_blocking(blocking).await;
+            let (mut laid_out, plan) = laid_out.map_err(|_| Failure::Internal)??;
+            if let Some(plan) = plan {
+                let format = &laid_out.params.format;
+                laid_out.constraint =
+                    Some(constraint(plan, format, &shared.grammars, &caller).await?);
+            }
+            Ok(laid_out)
+        };
+        let laid_out = tokio::spawn(laying_out.in_current_span());
+        laid_out.await.map_err(|_| Failure::Internal)?
     }
 }
 
-/// Everything but the submission.
+/// A request that only has to be submitted.
 struct Prepared {
-    jobs: Vec<(Job, Underway)>,
+    jobs: Vec<(Job, RunningAnswer)>,
     choices: usize,
     presence: Presence,
     loaded: Arc<Loaded>,
     prompts: Vec<Prompt>,
 }
 
-async fn prepare(
-    state: &AppState,
-    entry: &Entry,
-    order: Order,
-    arrival: Arrival,
-) -> Result<Prepared, ApiError> {
-    let loaded = ready(entry)?;
-    let choices = order.decoding.choices.count();
-    let count = order.inputs.len() * choices as usize;
-    if count > entry.gate.capacity() {
-        return Err(ApiError::invalid(
-            "n",
-            format!(
-                "these are {count} answers at once; this server takes at most {}: lower `n` or \
-                 send fewer prompts",
-                entry.gate.capacity()
-            ),
-        ));
+/// A request with its prompts.
+struct LaidOut {
+    params: GenerationParams,
+    prompts: Vec<Prompt>,
+    /// Tokens that the answers to each prompt may have.
+    rooms: Vec<u32>,
+    prediction: Option<Vec<Token>>,
+    constraint: Option<Guide>,
+    places: Vec<Place>,
+}
+
+fn check_count(answers: usize, capacity: usize) -> Result<(), RequestError> {
+    if answers <= capacity {
+        return Ok(());
     }
-    let (places, presence) = entry.gate.admit_together(count)?;
-    let arrived = arrival.at;
-    let rendered = render(
-        order,
-        Arc::clone(&loaded),
-        places,
-        arrival,
-        state.log_prompts,
-    )
-    .await?;
-    let Rendered {
-        decoding,
-        prompts,
-        rooms,
-        prediction,
-        guide,
-        places,
-    } = rendered;
-    let info = loaded.model.info();
-    decoding.sampling.check(info.vocabulary)?;
-    let defaults = &info.sampling;
+    let before = format!(
+        "these are {answers} answers at once; this server takes at most {capacity}: lower "
+    );
+    let after = " or send fewer prompts";
+    Err(RequestError::invalid_in(Field::Choices, before, after))
+}
+
+/// The jobs of a request: for each prompt all its choices.
+fn jobs(
+    laid_out: LaidOut,
+    loaded: &Loaded,
+    budget: &SendBudget,
+    arrived: Instant,
+) -> Vec<(Job, RunningAnswer)> {
+    let params = &laid_out.params;
+    let defaults = &loaded.model.info().sampling;
     let seed = random_seed();
-    let mut places = places.into_iter();
-    let mut jobs = Vec::with_capacity(count);
-    for (prompt, max_tokens) in prompts.iter().zip(rooms) {
-        for choice in 0..choices {
-            let (sender, events) = channel(max_tokens, &state.send_budget);
+    let mut places = laid_out.places.into_iter();
+    let mut jobs = Vec::new();
+    for (prompt, max_tokens) in laid_out.prompts.iter().zip(laid_out.rooms) {
+        for choice in 0..params.choices.count() {
+            let (sender, events) = channel(max_tokens, budget);
             let progress = Arc::new(QueueProgress::default());
-            let sampling = decoding.sampling.resolve(defaults, seed, choice);
+            let sampling = params.sampling.resolve(defaults, seed, choice);
             let job = Job {
                 progress: Arc::clone(&progress),
                 prompt: Arc::clone(&prompt.tokens),
                 max_tokens,
-                repeats: decoding.sampling.repeats(sampling.temperature),
+                repeats: params.sampling.repeats(sampling.temperature),
                 sampling,
-                guide: guide.clone(),
-                logprobs: decoding.logprobs,
-                prompt_logprobs: decoding.prompt_logprobs,
-                stops: Stops::new(decoding.stops.clone(), &prompt.parser),
-                stop_tokens: decoding.stop_tokens.clone(),
+                guide: laid_out.constraint.clone(),
+                logprobs: params.logprobs,
+                prompt_logprobs: params.prompt_logprobs,
+                stops: Stops::new(params.stops.clone(), &prompt.parser),
+                stop_tokens: params.stop_tokens.clone(),
                 tags: Arc::clone(&prompt.tags),
-                prediction: prediction.clone(),
-                class: decoding.class.unwrap_or_default(),
-                ignore_end: decoding.ignore_end,
+                prediction: laid_out.prediction.clone(),
+                class: params.class.unwrap_or_default(),
+                ignore_end: params.ignore_end,
                 arrived,
                 place: places.next(),
                 span: Span::current(),
                 events: sender,
             };
-            jobs.push((job, Underway::new(events, progress)));
+            jobs.push((job, RunningAnswer::new(events, progress)));
         }
     }
-    Ok(Prepared {
-        jobs,
-        choices: choices as usize,
-        presence,
-        loaded,
-        prompts,
-    })
-}
-
-/// A request with its prompts.
-struct Rendered {
-    decoding: Decoding,
-    prompts: Vec<Prompt>,
-    /// Tokens that the answers to each prompt may have.
-    rooms: Vec<u32>,
-    prediction: Option<Vec<Token>>,
-    guide: Option<Guide>,
-    places: Vec<Place>,
-}
-
-/// Templates, tokenizers and grammars may take a while: off the runtime's threads, and grammars, for
-/// which others may be waiting as well, off those that take blocking work.
-async fn render(
-    order: Order,
-    loaded: Arc<Loaded>,
-    places: Vec<Place>,
-    arrival: Arrival,
-    log_prompts: bool,
-) -> Result<Rendered, ApiError> {
-    let longest_piece = loaded.model.info().longest_piece.max(1);
-    for input in &order.inputs {
-        let least = input.least_tokens(longest_piece, order.may_shorten);
-        if least >= loaded.context() {
-            return Err(too_long(&format!("at least {least}"), loaded.context()));
-        }
-    }
-    let predicted = order.decoding.prediction.as_ref().map_or(0, String::len);
-    if predicted / longest_piece >= loaded.context() {
-        return Err(prediction_too_long(loaded.context()));
-    }
-    let shared = Arc::clone(&loaded);
-    let (caller, _here) = Caller::new(arrival.client);
-    // It goes on when the client has left, and the places with it: whoever leaves and comes again
-    // gets no more done.
-    let rendering = async move {
-        let blocking = in_span(move || {
-            let _memory = arrival.memory;
-            lay_out(order, &loaded, places, log_prompts)
-        });
-        let laid_out = tokio::task::spawn_blocking(blocking).await;
-        let (mut rendered, outline) = laid_out.map_err(|_| ApiError::Internal)??;
-        if let Some(outline) = outline {
-            let form = &rendered.decoding.form;
-            rendered.guide = Some(guide(outline, form, &shared.grammars, &caller).await?);
-        }
-        Ok(rendered)
-    };
-    let rendered = tokio::spawn(rendering.in_current_span());
-    rendered.await.map_err(|_| ApiError::Internal)?
+    jobs
 }
 
 fn in_span<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
@@ -274,203 +248,50 @@ fn in_span<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     move || span.in_scope(work)
 }
 
-/// All but the guide, which comes of the outline.
+/// Everything but the constraint, which comes of the plan.
 fn lay_out(
-    order: Order,
+    request: GenerationRequest,
     loaded: &Loaded,
     places: Vec<Place>,
     log_prompts: bool,
-) -> Result<(Rendered, Option<Outline>), ApiError> {
-    let Order {
+) -> Result<(LaidOut, Option<ConstraintPlan>), InferenceError> {
+    let GenerationRequest {
         mut inputs,
-        decoding,
-        may_shorten,
-    } = order;
+        params,
+        may_truncate,
+    } = request;
     if log_prompts {
         tracing::info!(?inputs, "prompt");
     }
-    if may_shorten {
+    if may_truncate {
         for input in &mut inputs {
-            truncate(input, decoding.max_tokens, loaded)?;
+            truncate(input, params.max_tokens, loaded)?;
         }
     }
-    let prompts: Result<Vec<Prompt>, ApiError> = inputs
+    let prompts: Result<Vec<Prompt>, InferenceError> = inputs
         .into_iter()
-        .map(|input| prompt(input, &decoding.form, loaded))
+        .map(|input| prompt(input, &params.format, loaded))
         .collect();
-    let text = decoding.prediction.as_ref();
+    let text = params.prediction.as_ref();
     let prediction = text.map(|text| loaded.model.encode(text));
     let length = prediction.as_ref().map_or(0, Vec::len);
-    if length >= loaded.context() {
-        return Err(prediction_too_long(loaded.context()));
-    }
+    check_prediction(length, loaded.context())?;
     let prompts = prompts?;
-    // Before its grammar, which is dearer: tools stand in the prompt as well.
+    // Before the grammar, which costs more: tools stand in the prompt as well.
     let room =
-        |prompt: &Prompt| answer_room(decoding.max_tokens, prompt.tokens.len(), loaded.context());
+        |prompt: &Prompt| answer_room(params.max_tokens, prompt.tokens.len(), loaded.context());
     let rooms = prompts.iter().map(room).collect::<Result<_, _>>()?;
-    let opened = prompts.iter().any(|prompt| prompt.opens_thoughts);
-    let outline = outline(&decoding.form, opened, loaded)?;
-    let rendered = Rendered {
+    let in_thoughts = prompts.iter().any(|prompt| prompt.opens_thoughts);
+    let plan = plan(&params.format, in_thoughts, loaded)?;
+    let laid_out = LaidOut {
         prompts,
         rooms,
         prediction,
-        guide: None,
-        decoding,
+        constraint: None,
+        params,
         places,
     };
-    Ok((rendered, outline))
-}
-
-impl Input {
-    /// Tokens that it has at least, when one token stands for `longest_piece` bytes at most and
-    /// every message has a border; `may_shorten` says that messages may be left out.
-    fn least_tokens(&self, longest_piece: usize, may_shorten: bool) -> usize {
-        match self {
-            Self::Conversation(conversation) => {
-                let messages = &conversation.messages;
-                let least = if may_shorten {
-                    truncation::least_tokens_kept(messages, longest_piece)
-                } else {
-                    truncation::least_tokens(messages, longest_piece)
-                };
-                least
-                    + truncation::least_tool_tokens(&conversation.tools, longest_piece)
-                    + truncation::least_kwargs_tokens(&conversation.template_kwargs, longest_piece)
-            }
-            Self::Text(text) => text.len() / longest_piece,
-            Self::Tokens(tokens) => tokens.len(),
-        }
-    }
-}
-
-/// Leaves the oldest turns of a conversation out, as far as that is needed for an answer of
-/// `wanted` tokens.
-fn truncate(input: &mut Input, wanted: Option<u32>, loaded: &Loaded) -> Result<(), ApiError> {
-    let Input::Conversation(conversation) = input else {
-        return Ok(());
-    };
-    let room = truncation::room(loaded.context(), wanted);
-    let longest_piece = loaded.model.info().longest_piece.max(1);
-    let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
-    let length = |conversation: &Conversation| {
-        let prompt = prompter.tokens(conversation, &*loaded.model);
-        prompt.map(|prompt| prompt.tokens.len())
-    };
-    truncation::truncate(conversation, room, longest_piece, length)
-        .map_err(|error| ApiError::from(&error))
-}
-
-fn prompt(input: Input, form: &Form, loaded: &Loaded) -> Result<Prompt, ApiError> {
-    let model = &*loaded.model;
-    let (tokens, opens_thoughts, tags, parser) = match input {
-        Input::Conversation(conversation) => {
-            let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
-            if conversation.effort.is_some_and(|effort| !effort.is_none())
-                && !prompter.knows_efforts()
-            {
-                let why = "is not known to this model's chat template; leave it out";
-                return Err(ApiError::unsupported("reasoning_effort", why));
-            }
-            let prompt = prompter
-                .tokens(&conversation, model)
-                .map_err(|error| not_laid_out(&error, &conversation))?;
-            let calls = !conversation.tools.is_empty();
-            let parser = parser(prompter, calls, prompt.opens_thoughts, form).hiding(&prompt.tags);
-            (prompt.tokens, prompt.opens_thoughts, prompt.tags, parser)
-        }
-        Input::Text(text) => {
-            let mut tokens: Vec<Token> = model.bos().into_iter().collect();
-            tokens.extend(model.encode(&text));
-            if tokens.is_empty() {
-                // OpenAI's default prompt: a new text.
-                tokens.extend(model.text_border());
-            }
-            (tokens, false, Vec::new(), OutputParser::new(None, None))
-        }
-        Input::Tokens(tokens) => {
-            let vocabulary = model.info().vocabulary;
-            let unknown =
-                |token: &&Token| usize::try_from(token.0).is_ok_and(|id| id >= vocabulary);
-            if let Some(token) = tokens.iter().find(unknown) {
-                let message = format!("`prompt`: the model has no token {}", token.0);
-                return Err(ApiError::invalid("prompt", message));
-            }
-            (tokens, false, Vec::new(), OutputParser::new(None, None))
-        }
-    };
-    if tokens.is_empty() {
-        let message = "the prompt is empty: write something";
-        return Err(ApiError::invalid("prompt", message));
-    }
-    Ok(Prompt {
-        tokens: tokens.into(),
-        opens_thoughts,
-        tags: tags.into(),
-        parser,
-    })
-}
-
-/// What takes apart an answer of this form; `calls` says whether calls are looked for, `opens_thoughts`
-/// whether the prompt ends in the middle of thoughts.
-fn parser(prompter: &Prompter, calls: bool, opens_thoughts: bool, form: &Form) -> OutputParser {
-    // A grammar that holds from the first token on leaves no room for thoughts.
-    let thinks = match form {
-        Form::Free | Form::FreeWithCalls(_) => opens_thoughts,
-        Form::Json(_) | Form::Calls { .. } => false,
-    };
-    let parser = OutputParser::new(
-        prompter.thoughts().map(|tags| (tags, thinks)),
-        calls.then(|| prompter.tool_format()),
-    );
-    match form {
-        Form::Calls {
-            otherwise: None, ..
-        } => parser.only_calls(),
-        _ => parser,
-    }
-}
-
-/// A template that fails over variables of the client's own is none of the model's faults.
-fn not_laid_out(error: &PromptError, conversation: &Conversation) -> ApiError {
-    const PARAM: &str = "chat_template_kwargs";
-    match error {
-        PromptError::Template(TemplateError::Broken(reason) | TemplateError::Failed(reason))
-            if !conversation.template_kwargs.is_empty() =>
-        {
-            let message = format!("the model's chat template fails with this `{PARAM}`: {reason}");
-            ApiError::invalid(PARAM, message)
-        }
-        error => ApiError::from(error),
-    }
-}
-
-fn prediction_too_long(context: usize) -> ApiError {
-    ApiError::invalid(
-        "prediction.content",
-        format!(
-            "`prediction.content` is longer than the model's context of {context} tokens, \
-             hence than any answer: shorten it"
-        ),
-    )
-}
-
-fn too_long(prompt: &str, context: usize) -> ApiError {
-    // Clients know this failure by OpenAI's words.
-    ApiError::ContextLength(format!(
-        "This model's maximum context length is {context} tokens. However, your messages resulted \
-         in {prompt} tokens, and at least one must be left for the answer. Please reduce the \
-         length of the messages."
-    ))
-}
-
-/// How many tokens the answer may have: what was asked for, as far as the context allows.
-fn answer_room(wanted: Option<u32>, prompt: usize, context: usize) -> Result<u32, ApiError> {
-    if prompt >= context {
-        return Err(too_long(&prompt.to_string(), context));
-    }
-    let room = u32::try_from(context - prompt).unwrap_or(u32::MAX);
-    Ok(wanted.map_or(room, |wanted| wanted.min(room)))
+    Ok((laid_out, plan))
 }
 
 fn random_seed() -> u64 {

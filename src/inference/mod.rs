@@ -1,8 +1,99 @@
-//! What a request is, without a transport.
+//! What a request is, without a transport: from a checked request to the events of its answers.
+//!
+//! [`Inference`] is the one thing that fronts call. It knows the pool of models, the metrics, and who asks;
+//! it knows nothing of HTTP, of JSON on the wire, or of any protocol's names for parameters and failures.
 
+mod account;
+mod answers;
+pub(crate) mod arrival;
 pub(crate) mod bounds;
-pub(crate) mod constraint;
-pub(crate) mod decoding;
+pub(crate) mod checks;
+mod constraint;
+pub(crate) mod embed;
+pub(crate) mod error;
 pub(crate) mod generate;
-pub(crate) mod generation;
-pub(crate) mod truncation;
+mod layout;
+mod models;
+pub(crate) mod params;
+pub(crate) mod sampling;
+pub(crate) mod tokenize;
+mod truncation;
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::admission::{Refusal, SendBudget};
+use crate::config::{CachedTokens, Settings};
+use crate::pool::Pool;
+use crate::telemetry::Metrics;
+
+pub(crate) use account::{FailureSummary, RequestAccount, UsageTotals};
+pub(crate) use answers::Answers;
+pub(crate) use models::serving;
+
+/// Answers requests with the models of a pool. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Inference {
+    pool: Arc<Pool>,
+    metrics: Metrics,
+    /// Memory for answers that wait for their clients.
+    send_budget: SendBudget,
+    /// For long texts that only become tokens: one at a time, so that they keep one core at most from the
+    /// answers under way.
+    long_texts: Arc<Semaphore>,
+    /// Whether prompts may be logged.
+    log_prompts: bool,
+    /// Whether clients are told what their answer cost.
+    energy_in_usage: bool,
+    /// How exactly they are told what was cached.
+    cached_tokens_in_usage: CachedTokens,
+}
+
+impl Inference {
+    /// With the models of `pool`, and what `settings` say of prompts and usage.
+    #[must_use]
+    pub fn new(settings: &Settings, pool: Arc<Pool>, metrics: Metrics) -> Self {
+        Self {
+            pool,
+            metrics,
+            send_budget: SendBudget::new(settings.server.max_unsent_bytes),
+            long_texts: Arc::new(Semaphore::new(1)),
+            log_prompts: settings.telemetry.log_prompts,
+            energy_in_usage: settings.telemetry.energy_in_usage,
+            cached_tokens_in_usage: settings.telemetry.cached_tokens_in_usage,
+        }
+    }
+
+    /// The models.
+    #[must_use]
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Memory for answers that wait for their clients.
+    #[must_use]
+    pub(crate) fn send_budget(&self) -> &SendBudget {
+        &self.send_budget
+    }
+
+    /// Whether any model would admit a request now: whoever would be refused in any case need not send one.
+    ///
+    /// # Errors
+    /// The refusal of the last model asked, which is counted.
+    pub(crate) fn would_admit(&self) -> Result<(), Refusal> {
+        let mut outcome = Ok(());
+        for entry in self.pool.entries() {
+            outcome = entry.gate.would_admit();
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome.inspect_err(|refusal| self.count_refusal("", refusal))
+    }
+
+    fn count_refusal(&self, model: &str, refusal: &Refusal) {
+        self.metrics
+            .request_rejected(model, refusal.reason.as_str());
+    }
+}

@@ -4,12 +4,14 @@
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzzing;
+mod endpoint;
+mod generation_params;
 mod logprobs;
 pub(crate) mod models;
+mod names;
 mod parameters;
 pub(crate) mod responses;
+mod state;
 mod structured;
 mod template_kwargs;
 pub(crate) mod tokenize;
@@ -18,3 +20,4 @@ mod usage;
 
 #[doc(hidden)]
 pub use chat::measured_stream;
+pub use state::AppState;

@@ -1,7 +1,4 @@
-//! `GET /v1/models` and `/v1/models/{id}`, and finding the model of a request.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! `GET /v1/models` and `/v1/models/{id}`.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -9,12 +6,11 @@ use axum::extract::{Path, State as Shared};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::admission::{Reason, Refusal};
-use crate::pool::{Entry, Loaded, Serving, State};
+use crate::pool::{Entry, Serving, State};
 
 use crate::http::description::{AnyModel, Operation, Schemas, among};
 use crate::http::error::ApiError;
-use crate::http::state::AppState;
+use crate::inference::Inference;
 
 /// OpenAI's list.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -75,10 +71,15 @@ pub(crate) fn describe_list(schemas: &mut Schemas) -> Operation {
         .tells("application/json", &schemas.told::<ModelList>())
 }
 
-pub(crate) async fn list(Shared(state): Shared<AppState>) -> Json<ModelList> {
+pub(crate) async fn list(Shared(inference): Shared<Inference>) -> Json<ModelList> {
     Json(ModelList {
         object: "list",
-        data: state.pool.entries().iter().map(|e| model(e)).collect(),
+        data: inference
+            .pool()
+            .entries()
+            .iter()
+            .map(|e| model(e))
+            .collect(),
     })
 }
 
@@ -91,11 +92,11 @@ pub(crate) fn describe_show(schemas: &mut Schemas) -> Operation {
 }
 
 pub(crate) async fn show(
-    Shared(state): Shared<AppState>,
+    Shared(inference): Shared<Inference>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Model>, ApiError> {
     let Path(id) = id.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
-    find_model(&state, Some(&id)).map(|entry| Json(model(entry)))
+    Ok(Json(model(inference.find_model(Some(&id))?)))
 }
 
 fn model(entry: &Entry) -> Model {
@@ -128,79 +129,5 @@ fn model(entry: &Entry) -> Model {
             state: state.as_str(),
             file,
         },
-    }
-}
-
-/// The model of this name, or the first that chats when a request names none.
-pub(crate) fn find_model<'a>(
-    state: &'a AppState,
-    id: Option<&str>,
-) -> Result<&'a Arc<Entry>, ApiError> {
-    find(state, id, |entry| !embeds(entry))
-}
-
-/// The model of this name, or the first that embeds when a request names none.
-pub(crate) fn find_embedder<'a>(
-    state: &'a AppState,
-    id: Option<&str>,
-) -> Result<&'a Arc<Entry>, ApiError> {
-    find(state, id, embeds)
-}
-
-/// Whether it is an embedding model, as far as that is known by now.
-pub(crate) fn embeds(entry: &Entry) -> bool {
-    matches!(entry.state(), State::Ready(Serving::Embedding(_)))
-}
-
-fn find<'a>(
-    state: &'a AppState,
-    id: Option<&str>,
-    suits: impl Fn(&Entry) -> bool,
-) -> Result<&'a Arc<Entry>, ApiError> {
-    let entries = state.pool.entries();
-    let found = if let Some(id) = id {
-        state.pool.find(id)
-    } else {
-        let suited = entries.iter().find(|entry| suits(entry));
-        suited.or(entries.first())
-    };
-    found.ok_or_else(|| {
-        let ids: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
-        ApiError::ModelNotFound {
-            // Long enough to recognize, short enough to send back.
-            name: id.unwrap_or_default().chars().take(100).collect(),
-            available: ids.join(", "),
-        }
-    })
-}
-
-/// The inside of a model that generates, if it can answer.
-pub(crate) fn ready(entry: &Entry) -> Result<Arc<Loaded>, ApiError> {
-    match serving(entry)? {
-        Serving::Generation(loaded) => Ok(loaded),
-        Serving::Embedding(_) => Err(ApiError::invalid(
-            "model",
-            format!(
-                "`{}` is an embedding model, for POST /v1/embeddings; GET /v1/models shows which \
-                 models chat",
-                entry.id
-            ),
-        )),
-    }
-}
-
-/// The model's inside, if it can answer.
-pub(crate) fn serving(entry: &Entry) -> Result<Serving, ApiError> {
-    let refused = |reason, seconds| {
-        Err(ApiError::Refused(Refusal {
-            reason,
-            retry_after: Duration::from_secs(seconds),
-        }))
-    };
-    match entry.state() {
-        State::Ready(serving) => Ok(serving),
-        State::Loading => refused(Reason::Loading, 2),
-        State::Stopped => refused(Reason::Draining, 5),
-        State::Unloadable(_) | State::Crashed => Err(ApiError::ModelUnavailable(entry.id.clone())),
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::field::FieldPath;
 use crate::grammar::Schema;
 
 use crate::http::error::ApiError;
@@ -24,7 +25,7 @@ const OPENING: [&str; 6] = [
 
 /// What the arguments must be of a function whose `parameters` stand at `place`.
 pub(crate) fn arguments(
-    place: String,
+    place: FieldPath,
     parameters: Option<&Value>,
     strict: bool,
 ) -> Result<Schema, ApiError> {
@@ -188,7 +189,7 @@ mod tests {
     /// What a schema became; `Err` with what was said against it.
     #[allow(clippy::needless_pass_by_value)] // reads better where it is called
     fn taken(schema: Value) -> Result<Value, String> {
-        let arguments = arguments(PLACE.to_owned(), Some(&schema), false);
+        let arguments = arguments(PLACE.into(), Some(&schema), false);
         arguments
             .map(|schema| schema.written().clone())
             .map_err(|error| {

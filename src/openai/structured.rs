@@ -105,7 +105,7 @@ fn asks(value: &Value) -> bool {
     !value.is_null() && value != ""
 }
 
-fn only_one(param: &str, other: Option<&Schema>) -> Result<(), ApiError> {
+fn only_one(param: &'static str, other: Option<&Schema>) -> Result<(), ApiError> {
     let Some(other) = other else {
         return Ok(());
     };
@@ -117,7 +117,7 @@ fn only_one(param: &str, other: Option<&Schema>) -> Result<(), ApiError> {
 }
 
 /// A schema that stands at `param`, as JSON or as a string of it.
-pub(crate) fn read(param: &str, schema: Value) -> Result<Schema, ApiError> {
+pub(crate) fn read(param: &'static str, schema: Value) -> Result<Schema, ApiError> {
     let schema = match schema {
         Value::String(text) => {
             let count = values::count(text.as_bytes(), values::Counted::All);
@@ -130,7 +130,7 @@ pub(crate) fn read(param: &str, schema: Value) -> Result<Schema, ApiError> {
         schema => schema,
     };
     values::at_most(param, values::within(&schema), values::MOST_IN_TOOLS)?;
-    let schema = Schema::new(schema, false).map_err(|misfit| refuse(param, &misfit))?;
+    let schema = Schema::new(schema, false).map_err(|misfit| refuse(&param.into(), &misfit))?;
     Ok(schema.at(param))
 }
 
@@ -149,7 +149,7 @@ mod tests {
 
     fn place(asked: Asked) -> Option<String> {
         let schema = asked.schema(None).expect("a sound schema");
-        schema.map(|schema| schema.place().to_owned())
+        schema.map(|schema| schema.place().to_string())
     }
 
     fn refusal(asked: Asked) -> String {

@@ -3,10 +3,11 @@
 
 use serde_json::{Map, Value};
 
+use crate::field::FieldPath;
 use crate::http::error::ApiError;
 use crate::http::values;
 use crate::inference::bounds::{LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS};
-use crate::inference::decoding::at_most;
+use crate::inference::checks::at_most;
 
 const PARAM: &str = "chat_template_kwargs";
 /// What the server itself tells templates, and where a client says it instead.
@@ -53,7 +54,7 @@ fn check(name: &str, value: &Value) -> Result<(), ApiError> {
         );
         return Err(ApiError::invalid(PARAM, message));
     }
-    let param = format!("{PARAM}.{name}");
+    let param = FieldPath::from(PARAM).key(name);
     if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| *reserved == name) {
         let message = format!("`{param}` is set by the server: {instead}");
         return Err(ApiError::invalid(param, message));

@@ -8,20 +8,12 @@
 //! control token, and the begin token is there if the model wants one, whatever
 //! `add_special_tokens` says. Messages that no chat request could hold are refused.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::OwnedSemaphorePermit;
-use tracing::Span;
 
-use crate::admission::{Gate, Place, Presence, Reason, Refusal};
-use crate::engine::{Reading, Token};
-use crate::pool::Serving;
 use crate::prompt::Conversation;
 
 use crate::http::body::JsonBody;
@@ -30,19 +22,16 @@ use crate::http::body::read_value;
 use crate::http::body::{Wire, only_objects};
 use crate::http::description::{AnyModel, Operation, Refused, Schemas, each, within};
 use crate::http::error::ApiError;
-use crate::http::state::AppState;
 use crate::http::values::Counted;
+use crate::inference::Inference;
 use crate::inference::bounds::{
     LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOKEN,
 };
-use crate::inference::decoding::refuse_asked;
-use crate::inference::truncation;
+use crate::inference::tokenize::TokenizeInput;
 use crate::openai::chat;
-use crate::openai::models::{find_model, serving};
+use crate::openai::generation_params::refuse_asked;
+use crate::openai::names::TOKENIZE;
 use crate::openai::template_kwargs::template_kwargs;
-
-/// Longer texts, in bytes, take more than some 50 ms; 4 MiB take up to 5 s.
-pub(crate) const LONG_TEXT: usize = 64 << 10;
 
 /// The body of `POST /tokenize`; `null` means absent.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -90,13 +79,6 @@ pub(crate) struct TokenizeRequest {
     mm_processor_kwargs: Option<Value>,
 }
 
-/// What is to be made into tokens.
-#[derive(Debug)]
-enum Source {
-    Prompt { text: String, bounds: bool },
-    Messages(Conversation),
-}
-
 /// The answer of `POST /tokenize`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Tokenized {
@@ -119,27 +101,22 @@ pub(crate) fn describe_tokenize(schemas: &mut Schemas) -> Operation {
 }
 
 pub(crate) async fn tokenize(
-    State(state): State<AppState>,
+    State(inference): State<Inference>,
     JsonBody(request, arrival): JsonBody<TokenizeRequest>,
 ) -> Result<Json<Tokenized>, ApiError> {
     refuse_what_is_not_built(&request)?;
     let with_texts = request.return_token_strs.unwrap_or(false);
     let model = request.model.clone();
-    let source = Source::try_from(request)?;
-    let answer = on_model(&state, model.as_deref(), source.bytes(), move |serving| {
-        let _memory = arrival.memory;
-        let tokens = source.tokens(&serving)?;
-        let texts = tokens
-            .iter()
-            .map(|token| serving.model().token_text(*token));
-        Ok(Tokenized {
-            count: tokens.len(),
-            max_model_len: serving.context(),
-            token_strs: with_texts.then(|| texts.collect()),
-            tokens: tokens.into_iter().map(|token| token.0).collect(),
-        })
-    });
-    answer.await.map(Json)
+    let input = TokenizeInput::try_from(request)?;
+    let entry = inference.find_model(model.as_deref())?;
+    let tokenized = inference.tokenize(entry, input, with_texts, arrival.memory);
+    let tokenized = tokenized.await.map_err(|error| TOKENIZE.tell(error))?;
+    Ok(Json(Tokenized {
+        count: tokenized.tokens.len(),
+        max_model_len: tokenized.context,
+        token_strs: tokenized.texts,
+        tokens: tokenized.tokens.into_iter().map(|token| token.0).collect(),
+    }))
 }
 
 /// The body of `POST /detokenize`.
@@ -169,19 +146,13 @@ pub(crate) fn describe_detokenize(schemas: &mut Schemas) -> Operation {
 }
 
 pub(crate) async fn detokenize(
-    State(state): State<AppState>,
+    State(inference): State<Inference>,
     JsonBody(request, arrival): JsonBody<DetokenizeRequest>,
 ) -> Result<Json<Detokenized>, ApiError> {
-    let DetokenizeRequest { model, tokens: ids } = request;
-    let answer = on_model(&state, model.as_deref(), ids.len(), move |serving| {
-        let _memory = arrival.memory;
-        let model = serving.model();
-        let tokens = known_tokens("tokens", &ids, model.info().vocabulary)?;
-        Ok(Detokenized {
-            prompt: model.detokenize(&tokens),
-        })
-    });
-    answer.await.map(Json)
+    let entry = inference.find_model(request.model.as_deref())?;
+    let text = inference.detokenize(entry, request.tokens, arrival.memory);
+    let prompt = text.await.map_err(|error| TOKENIZE.tell(error))?;
+    Ok(Json(Detokenized { prompt }))
 }
 
 /// Reads a body of `/tokenize` as far as no model is needed for it.
@@ -189,75 +160,13 @@ pub(crate) async fn detokenize(
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     let request = read_value::<TokenizeRequest>(body)?;
     refuse_what_is_not_built(&request)?;
-    Source::try_from(request).map(drop)
+    TokenizeInput::try_from(request).map(drop)
 }
 
 /// Reads a body of `/detokenize` as far as no model is needed for it.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_tokens(body: &[u8]) -> Result<(), ApiError> {
     read_value::<DetokenizeRequest>(body).map(drop)
-}
-
-/// Token ids as tokens of a vocabulary of so many; llama.cpp ends the process over others.
-pub(crate) fn known_tokens(
-    param: &str,
-    ids: &[i64],
-    vocabulary: usize,
-) -> Result<Vec<Token>, ApiError> {
-    let known = |id: i64| {
-        let inside = usize::try_from(id).is_ok_and(|id| id < vocabulary);
-        inside.then(|| i32::try_from(id).ok()).flatten()
-    };
-    let tokens = ids.iter().enumerate().map(|(index, id)| {
-        known(*id).map(Token).ok_or_else(|| {
-            let param = format!("{param}[{index}]");
-            let message = format!(
-                "`{param}`: {id} is not a token of this model, whose ids are 0 to {}",
-                vocabulary.saturating_sub(1)
-            );
-            ApiError::invalid(param, message)
-        })
-    });
-    tokens.collect()
-}
-
-/// Off the runtime's threads, and as one of the requests that the model's gate counts. A long
-/// text is refused while another is read.
-async fn on_model<T: Send + 'static>(
-    state: &AppState,
-    model: Option<&str>,
-    length: usize,
-    work: impl FnOnce(Serving) -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let entry = find_model(state, model)?;
-    let serving = serving(entry)?;
-    let held = hold(state, &entry.gate, length).inspect_err(|refusal| {
-        let reason = refusal.reason.as_str();
-        state.metrics.request_rejected(&entry.id, reason);
-    })?;
-    let span = Span::current();
-    let done = tokio::task::spawn_blocking(move || {
-        let _held = held;
-        span.in_scope(|| work(serving))
-    });
-    done.await.map_err(|_| ApiError::Internal)?
-}
-
-/// What a request holds while its text is read.
-type Held = (Place, Presence, Option<OwnedSemaphorePermit>);
-
-fn hold(state: &AppState, gate: &Gate, length: usize) -> Result<Held, Refusal> {
-    let (place, presence) = gate.admit()?;
-    let long = if length > LONG_TEXT {
-        let only_one = Arc::clone(&state.long_texts).try_acquire_owned();
-        Some(only_one.map_err(|_| Refusal {
-            reason: Reason::QueueFull,
-            retry_after: Duration::from_secs(5),
-        })?)
-    } else {
-        None
-    };
-    Ok((place, presence, long))
 }
 
 fn refuse_what_is_not_built(request: &TokenizeRequest) -> Result<(), ApiError> {
@@ -273,7 +182,7 @@ fn refuse_what_is_not_built(request: &TokenizeRequest) -> Result<(), ApiError> {
     ])
 }
 
-impl TryFrom<TokenizeRequest> for Source {
+impl TryFrom<TokenizeRequest> for TokenizeInput {
     type Error = ApiError;
 
     fn try_from(request: TokenizeRequest) -> Result<Self, ApiError> {
@@ -283,7 +192,7 @@ impl TryFrom<TokenizeRequest> for Source {
                 // Of no use to a text, and wrong all the same where they are.
                 chat::shown(tools)?;
                 template_kwargs(request.chat_template_kwargs)?;
-                Ok(Self::Prompt {
+                Ok(Self::Text {
                     text,
                     bounds: request.add_special_tokens.unwrap_or(true),
                 })
@@ -295,7 +204,7 @@ impl TryFrom<TokenizeRequest> for Source {
                     request.add_generation_prompt,
                     &turns.messages,
                 )?;
-                Ok(Self::Messages(Conversation { end, ..turns }))
+                Ok(Self::Conversation(Conversation { end, ..turns }))
             }
             (None, None) => Err(ApiError::invalid(
                 "prompt",
@@ -304,53 +213,6 @@ impl TryFrom<TokenizeRequest> for Source {
             (Some(_), Some(_)) => Err(ApiError::invalid(
                 "prompt",
                 "send either `prompt` or `messages`, not both",
-            )),
-        }
-    }
-}
-
-impl Source {
-    /// What has to be read, in bytes.
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Prompt { text, .. } => text.len(),
-            Self::Messages(turns) => {
-                truncation::bytes(&turns.messages)
-                    + truncation::least_tool_tokens(&turns.tools, 1)
-                    + truncation::least_kwargs_tokens(&turns.template_kwargs, 1)
-            }
-        }
-    }
-
-    fn tokens(&self, serving: &Serving) -> Result<Vec<Token>, ApiError> {
-        match (self, serving) {
-            (Self::Prompt { text, bounds }, _) => {
-                let reading = Reading {
-                    bounds: *bounds,
-                    markup: matches!(serving, Serving::Generation(_)),
-                };
-                Ok(serving.model().tokenize(text, reading))
-            }
-            (Self::Messages(turns), Serving::Generation(loaded)) => {
-                // As chat does, before a template and the guard of its marks work through megabytes.
-                let longest_piece = loaded.model.info().longest_piece.max(1);
-                let least = turns.messages.len().max(self.bytes() / longest_piece);
-                if least > loaded.context() {
-                    return Err(ApiError::ContextLength(format!(
-                        "the messages have at least {least} tokens; the model's context is {}: \
-                         no chat request can hold them",
-                        loaded.context()
-                    )));
-                }
-                let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
-                prompter
-                    .tokens(turns, &*loaded.model)
-                    .map(|prompt| prompt.tokens)
-                    .map_err(|error| ApiError::from(&error))
-            }
-            (Self::Messages(_), Serving::Embedding(_)) => Err(ApiError::invalid(
-                "messages",
-                "an embedding model does not chat: send the text as `prompt`",
             )),
         }
     }
@@ -370,26 +232,26 @@ mod tests {
     use crate::prompt::End;
     use serde_json::json;
 
-    fn source(body: Value) -> Result<Source, ApiError> {
-        Source::try_from(serde_json::from_value::<TokenizeRequest>(body).expect("typed"))
+    fn source(body: Value) -> Result<TokenizeInput, ApiError> {
+        TokenizeInput::try_from(serde_json::from_value::<TokenizeRequest>(body).expect("typed"))
     }
 
     #[test]
     fn a_prompt_has_its_bounds_and_messages_the_opening_of_an_answer_unless_told_otherwise() {
         let prompt = source(json!({"prompt": "hi"})).expect("sound");
-        assert!(matches!(prompt, Source::Prompt { bounds: true, .. }));
+        assert!(matches!(prompt, TokenizeInput::Text { bounds: true, .. }));
         let turns = json!([{"role": "user", "content": "hi"}]);
         let chat = source(json!({"messages": turns})).expect("sound");
         let open = End::OpenAnswer;
-        assert!(matches!(chat, Source::Messages(turns) if turns.end == open));
+        assert!(matches!(chat, TokenizeInput::Conversation(turns) if turns.end == open));
         let closed = source(json!({"messages": turns, "add_generation_prompt": false}));
         let last = End::LastMessage;
         let begun =
             json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "A"}]);
         let going_on = source(json!({"messages": begun, "continue_final_message": true}));
         let text = End::LastText;
-        assert!(matches!(going_on, Ok(Source::Messages(turns)) if turns.end == text));
-        assert!(matches!(closed, Ok(Source::Messages(turns)) if turns.end == last));
+        assert!(matches!(going_on, Ok(TokenizeInput::Conversation(turns)) if turns.end == text));
+        assert!(matches!(closed, Ok(TokenizeInput::Conversation(turns)) if turns.end == last));
     }
 
     #[test]
@@ -419,17 +281,5 @@ mod tests {
         let tools = json!([{"type": "function", "function": {"name": "no name"}}]);
         let error = source(json!({"messages": turns, "tools": tools})).expect_err("refused");
         assert_eq!(error.body()["error"]["param"], "tools[0].function.name");
-    }
-
-    #[test]
-    fn ids_outside_the_vocabulary_are_named_with_their_place() {
-        assert_eq!(
-            known_tokens("tokens", &[0, 9], 10),
-            Ok(vec![Token(0), Token(9)])
-        );
-        for id in [-1, 10, i64::MAX, i64::MIN] {
-            let error = known_tokens("tokens", &[1, id], 10).expect_err("refused");
-            assert_eq!(error.body()["error"]["param"], "tokens[1]");
-        }
     }
 }

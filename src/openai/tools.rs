@@ -4,13 +4,15 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use crate::field::FieldPath;
 use crate::grammar::{Misfit, Schema};
 use crate::prompt::Callable;
 
 use crate::http::error::ApiError;
 use crate::http::values;
 use crate::inference::bounds::{LONGEST_NAME, MOST_TOOLS};
-use crate::inference::decoding::{Form, at_most};
+use crate::inference::checks::at_most;
+use crate::inference::params::OutputFormat;
 use crate::openai::parameters::arguments;
 
 /// What names of functions and schemas look like; [`check_name`] checks it.
@@ -23,7 +25,7 @@ pub(crate) const MODES: [&str; 3] = ["none", "auto", "required"];
 #[derive(Debug)]
 pub(crate) struct Offered {
     /// Where it stands in the request, such as `tools[0].function`.
-    pub(crate) param: String,
+    pub(crate) param: FieldPath,
     pub(crate) name: String,
     pub(crate) parameters: Option<Value>,
     pub(crate) strict: bool,
@@ -51,7 +53,7 @@ pub(crate) struct Tools {
     /// Whether calls are looked for in the answer, and how many are wanted.
     pub(crate) calls: Calls,
     /// What the answer must be, where it must be a call.
-    pub(crate) form: Form,
+    pub(crate) form: OutputFormat,
 }
 
 /// How many calls are taken from an answer.
@@ -65,7 +67,7 @@ pub(crate) enum Calls {
 
 impl Choice {
     /// By its name.
-    pub(crate) fn mode(param: &str, mode: &str) -> Result<Self, ApiError> {
+    pub(crate) fn mode(param: &'static str, mode: &str) -> Result<Self, ApiError> {
         match mode {
             "none" => Ok(Self::None),
             "auto" => Ok(Self::Auto),
@@ -78,7 +80,11 @@ impl Choice {
     }
 
     /// Some that are allowed, by `mode`.
-    pub(crate) fn allowed(param: &str, mode: &str, names: Vec<String>) -> Result<Self, ApiError> {
+    pub(crate) fn allowed(
+        param: &'static str,
+        mode: &str,
+        names: Vec<String>,
+    ) -> Result<Self, ApiError> {
         match mode {
             "auto" => Ok(Self::Allowed(names, false)),
             "required" => Ok(Self::Allowed(names, true)),
@@ -99,7 +105,7 @@ impl Tools {
         parallel: Option<bool>,
         format: Option<Schema>,
     ) -> Result<Self, ApiError> {
-        let free = |format: Option<Schema>| format.map_or(Form::Free, Form::Json);
+        let free = |format: Option<Schema>| format.map_or(OutputFormat::Free, OutputFormat::Json);
         let callables = check(&offered)?;
         let choice = choice.unwrap_or(Choice::Auto);
         // A named function is called exactly once, as OpenAI has it, whatever is said of several.
@@ -148,21 +154,21 @@ impl Tools {
             .collect();
         let is_strict = |callable: &Callable| strict.contains(callable.name.as_str());
         let form = if must {
-            Form::Calls {
+            OutputFormat::Calls {
                 functions,
                 several,
                 otherwise: None,
             }
         } else if let Some(format) = format {
-            Form::Calls {
+            OutputFormat::Calls {
                 functions,
                 several,
                 otherwise: Some(format),
             }
         } else if functions.iter().any(is_strict) {
-            Form::FreeWithCalls(loosened(functions, is_strict))
+            OutputFormat::FreeWithCalls(loosened(functions, is_strict))
         } else {
-            Form::Free
+            OutputFormat::Free
         };
         let shown = offered
             .into_iter()
@@ -190,14 +196,14 @@ fn check(offered: &[Offered]) -> Result<Vec<Callable>, ApiError> {
         .iter()
         .map(|tool| {
             let param = &tool.param;
-            check_name(&format!("{param}.name"), &tool.name)?;
+            check_name(&param.name("name"), &tool.name)?;
             if !names.insert(&tool.name) {
                 return Err(ApiError::invalid(
-                    format!("{param}.name"),
+                    param.name("name"),
                     format!("`{param}.name`: there are two tools named `{}`", tool.name),
                 ));
             }
-            let place = format!("{param}.parameters");
+            let place = param.name("parameters");
             let arguments = arguments(place, tool.parameters.as_ref(), tool.strict)?;
             Ok(Callable {
                 name: tool.name.clone(),
@@ -223,7 +229,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// Of one call, which stand at `param`. What is no JSON object is shown as it is: a model wrote
     /// it, and its client sends it back.
-    pub(crate) fn of_call(&mut self, param: &str, text: &str) -> Result<Value, ApiError> {
+    pub(crate) fn of_call(&mut self, param: &FieldPath, text: &str) -> Result<Value, ApiError> {
         self.values += values::count(text.as_bytes(), values::Counted::All);
         values::at_most(param, self.values, values::MOST_IN_ARGUMENTS)?;
         // Clients write a call without arguments in either way.
@@ -237,7 +243,7 @@ impl Arguments {
 }
 
 /// OpenAI's rule for names of functions and schemas.
-pub(crate) fn check_name(param: &str, name: &str) -> Result<(), ApiError> {
+pub(crate) fn check_name(param: &FieldPath, name: &str) -> Result<(), ApiError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(plain) {
         return Err(ApiError::invalid(
@@ -251,26 +257,28 @@ pub(crate) fn check_name(param: &str, name: &str) -> Result<(), ApiError> {
 }
 
 /// A schema that stands at `param` and is not as it must be.
-pub(crate) fn refuse(param: &str, misfit: &Misfit) -> ApiError {
-    let place = format!("{param}{}", misfit.path);
-    ApiError::invalid(&place, format!("`{place}` {}", misfit.why))
+pub(crate) fn refuse(param: &FieldPath, misfit: &Misfit) -> ApiError {
+    let place = param.keys(&misfit.path);
+    let message = format!("`{place}` {}", misfit.why);
+    ApiError::invalid(place, message)
 }
 
 /// `response_format` and its twin in the Responses API: the schema that an answer must fit. The kind
 /// and what describes the schema stand at `at`.
 pub(crate) fn format(
-    at: (&str, &str),
+    at: (&'static str, &'static str),
     kind: &str,
     schema: Option<(&str, Option<Value>, bool)>,
 ) -> Result<Option<Schema>, ApiError> {
-    let (kind_at, param) = at;
+    let (kind_at, described_at) = at;
+    let param = FieldPath::from(described_at);
     match (kind, schema) {
         ("text", _) => Ok(None),
         ("json_object", _) => Ok(Some(Schema::object().at(param))),
         ("json_schema", Some((name, schema, strict))) => {
-            check_name(&format!("{param}.name"), name)?;
+            check_name(&param.name("name"), name)?;
             let schema = schema.unwrap_or_else(|| Value::Object(Map::new()));
-            let at = format!("{param}.schema");
+            let at = param.name("schema");
             values::at_most(&at, values::within(&schema), values::MOST_IN_TOOLS)?;
             let schema = Schema::new(schema, strict).map_err(|misfit| refuse(&at, &misfit))?;
             Ok(Some(schema.at(at)))
@@ -294,7 +302,7 @@ mod tests {
 
     fn offered(name: &str) -> Offered {
         Offered {
-            param: "tools[0].function".to_owned(),
+            param: FieldPath::from("tools").index(0).name("function"),
             name: name.to_owned(),
             parameters: None,
             strict: false,
@@ -311,7 +319,7 @@ mod tests {
         let none = both(Choice::None).expect("valid");
         assert!(none.shown.is_empty() && none.calls == Calls::None);
         let auto = both(Choice::Auto).expect("valid");
-        assert!(auto.shown.len() == 2 && matches!(auto.form, Form::Free));
+        assert!(auto.shown.len() == 2 && matches!(auto.form, OutputFormat::Free));
     }
 
     #[test]
@@ -321,7 +329,7 @@ mod tests {
             ..offered("f")
         };
         let tools = Tools::new(vec![strict, offered("g")], None, None, None).expect("valid");
-        let Form::FreeWithCalls(functions) = tools.form else {
+        let OutputFormat::FreeWithCalls(functions) = tools.form else {
             panic!("some are strict");
         };
         assert_eq!(functions[0].arguments, Schema::nothing());
@@ -331,7 +339,7 @@ mod tests {
     #[test]
     fn a_named_one_and_allowed_ones_are_the_only_ones() {
         let named = both(Choice::Named("g".to_owned())).expect("valid");
-        let Form::Calls { functions, .. } = named.form else {
+        let OutputFormat::Calls { functions, .. } = named.form else {
             panic!("it must call");
         };
         assert_eq!(functions.len(), 1);
@@ -352,7 +360,7 @@ mod tests {
                     None,
                 );
                 let tools = tools.expect("valid");
-                let Form::Calls { several, .. } = tools.form else {
+                let OutputFormat::Calls { several, .. } = tools.form else {
                     panic!("it must call");
                 };
                 (tools.calls, several)

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::inference::generation::Spent;
+use crate::inference::UsageTotals;
 
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub(crate) struct Usage {
@@ -52,7 +52,7 @@ pub(crate) struct Cost {
 
 impl Cost {
     /// Unknown where nothing measures it or clients are not to know.
-    pub(crate) fn of(spent: Spent) -> Option<Self> {
+    pub(crate) fn of(spent: UsageTotals) -> Option<Self> {
         let energy_joules = spent.energy_joules?;
         Some(Self { energy_joules })
     }
@@ -75,7 +75,7 @@ struct CompletionDetails {
 
 impl Usage {
     /// `reasoning_tokens` of the generated ones were thoughts.
-    pub(crate) fn new(spent: Spent, reasoning_tokens: u32) -> Self {
+    pub(crate) fn new(spent: UsageTotals, reasoning_tokens: u32) -> Self {
         let predicted = spent.predicted_tokens.unwrap_or_default();
         Self {
             prompt_tokens: spent.prompt_tokens,

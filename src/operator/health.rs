@@ -8,8 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::description::{Operation, Schemas};
-use crate::http::state::AppState;
-use crate::openai::models;
+use crate::inference::{Inference, serving};
 
 /// The answer to both questions.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -53,8 +52,8 @@ pub(crate) fn describe_health(schemas: &mut Schemas) -> Operation {
         )
 }
 
-pub(crate) async fn health(Shared(state): Shared<AppState>) -> Response {
-    let entries = state.pool.entries().iter();
+pub(crate) async fn health(Shared(inference): Shared<Inference>) -> Response {
+    let entries = inference.pool().entries().iter();
     let models: Vec<_> = entries
         .filter_map(|entry| {
             let reason = entry.health().err()?;
@@ -78,10 +77,10 @@ pub(crate) fn describe_ready(schemas: &mut Schemas) -> Operation {
         )
 }
 
-pub(crate) async fn ready(Shared(state): Shared<AppState>) -> Response {
+pub(crate) async fn ready(Shared(inference): Shared<Inference>) -> Response {
     let mut not_ready = Vec::new();
-    for entry in state.pool.entries() {
-        let reason = match (entry.gate.would_admit(), models::serving(entry)) {
+    for entry in inference.pool().entries() {
+        let reason = match (entry.gate.would_admit(), serving(entry)) {
             (Err(refusal), _) => refusal.reason.as_str(),
             (_, Err(_)) => entry.state().as_str(),
             (Ok(()), Ok(_)) => continue,

@@ -219,6 +219,12 @@ impl Entry {
         self.state.borrow().clone()
     }
 
+    /// Whether it is an embedding model, as far as that is known by now.
+    #[must_use]
+    pub fn embeds(&self) -> bool {
+        matches!(*self.state.borrow(), State::Ready(Serving::Embedding(_)))
+    }
+
     /// Whether its loop gets on: `Err` says what is wrong.
     pub fn health(&self) -> Result<(), &'static str> {
         if matches!(*self.state.borrow(), State::Crashed) {

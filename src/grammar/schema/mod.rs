@@ -25,6 +25,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::field::FieldPath;
+
 #[cfg(test)]
 pub(super) use check::MOST_LEVELS;
 use check::{check, check_growth};
@@ -38,7 +40,8 @@ use path::Path;
 pub struct Schema {
     /// An expression of llguidance's Lark.
     expression: String,
-    place: String,
+    /// Where it stands in a request; empty where it is nobody's.
+    place: FieldPath,
     /// What a client wrote, if one did.
     source: Option<Source>,
 }
@@ -82,14 +85,14 @@ pub struct Misfit {
 impl Schema {
     /// The same, known to stand at `place` of a request, such as `tools[0].function.parameters`.
     #[must_use]
-    pub fn at(mut self, place: impl Into<String>) -> Self {
+    pub fn at(mut self, place: impl Into<FieldPath>) -> Self {
         self.place = place.into();
         self
     }
 
     /// Where it stands in a request; empty where it is nobody's.
     #[must_use]
-    pub fn place(&self) -> &str {
+    pub fn place(&self) -> &FieldPath {
         &self.place
     }
 
@@ -113,7 +116,7 @@ impl Schema {
     fn ours(schema: Value) -> Self {
         Self {
             expression: in_json(hold_free(schema), &layout(false)),
-            place: String::new(),
+            place: FieldPath::default(),
             source: None,
         }
     }
@@ -146,7 +149,7 @@ impl Schema {
         };
         Ok(Self {
             expression,
-            place: String::new(),
+            place: FieldPath::default(),
             source: Some(source),
         })
     }
@@ -170,7 +173,7 @@ impl Schema {
                 let place: String = steps.iter().map(Step::to_string).collect();
                 let mut part = source.clone();
                 part.steps.extend(steps);
-                Some(Self::of(part).ok()?.at(format!("{}{place}", self.place)))
+                Some(Self::of(part).ok()?.at(self.place.keys(place)))
             })
         })
     }

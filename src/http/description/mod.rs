@@ -6,19 +6,11 @@
 mod operation;
 mod schemas;
 
-use std::sync::LazyLock;
-
-use axum::extract::State;
+use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, on};
-use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
-use crate::pool::Entry;
-
-use crate::http::state::AppState;
-use crate::openai::models::embeds;
-use crate::routes::routes;
 pub(crate) use operation::Operation;
 use operation::failures;
 pub(crate) use schemas::{
@@ -27,13 +19,13 @@ pub(crate) use schemas::{
 };
 
 /// Routes and what is said of them.
-pub(crate) struct Routes {
-    router: Router<AppState>,
+pub(crate) struct Routes<S> {
+    router: Router<S>,
     paths: Map<String, Value>,
     schemas: Schemas,
 }
 
-impl Routes {
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
     pub(crate) fn new() -> Self {
         Self {
             router: Router::new(),
@@ -49,7 +41,7 @@ impl Routes {
         describe: fn(&mut Schemas) -> Operation,
     ) -> Self
     where
-        H: Handler<T, AppState>,
+        H: Handler<T, S>,
         T: 'static,
     {
         self.add(path, "get", on(MethodFilter::GET, handler), describe)
@@ -62,7 +54,7 @@ impl Routes {
         describe: fn(&mut Schemas) -> Operation,
     ) -> Self
     where
-        H: Handler<T, AppState>,
+        H: Handler<T, S>,
         T: 'static,
     {
         self.add(path, "post", on(MethodFilter::POST, handler), describe)
@@ -75,7 +67,7 @@ impl Routes {
         describe: fn(&mut Schemas) -> Operation,
     ) -> Self
     where
-        H: Handler<T, AppState>,
+        H: Handler<T, S>,
         T: 'static,
     {
         self.add(path, "delete", on(MethodFilter::DELETE, handler), describe)
@@ -85,7 +77,7 @@ impl Routes {
         mut self,
         path: &str,
         method: &str,
-        handler: axum::routing::MethodRouter<AppState>,
+        handler: axum::routing::MethodRouter<S>,
         describe: fn(&mut Schemas) -> Operation,
     ) -> Self {
         self.router = self.router.route(path, handler);
@@ -97,11 +89,18 @@ impl Routes {
         self
     }
 
-    pub(crate) fn into_router(self) -> Router<AppState> {
+    pub(crate) fn into_router(self) -> Router<S> {
         self.router
     }
 
-    fn into_document(mut self) -> Value {
+    /// The types that are read, and those that are written.
+    #[cfg(test)]
+    pub(crate) fn into_definitions(mut self) -> [Map<String, Value>; 2] {
+        failures(&mut self.schemas);
+        self.schemas.into_definitions()
+    }
+
+    pub(crate) fn into_document(mut self) -> Value {
         let responses = failures(&mut self.schemas);
         let schemas: Map<String, Value> = self
             .schemas
@@ -125,43 +124,3 @@ impl Routes {
         })
     }
 }
-
-/// The same for every server but for the names of its models.
-static DOCUMENT: LazyLock<Value> = LazyLock::new(|| routes().into_document());
-
-pub(crate) async fn show(State(state): State<AppState>) -> Json<Value> {
-    let mut document = DOCUMENT.clone();
-    let ids = |suits: fn(&Entry) -> bool| -> Vec<Value> {
-        let entries = state.pool.entries().iter();
-        let suited = entries.filter(|entry| suits(entry));
-        suited.map(|entry| entry.id.as_str().into()).collect()
-    };
-    for (schema, ids) in [
-        ("ChatModel", ids(|entry| !embeds(entry))),
-        ("EmbeddingModel", ids(embeds)),
-        ("AnyModel", ids(|_| true)),
-    ] {
-        // An `enum` may not be empty.
-        if !ids.is_empty() {
-            document["components"]["schemas"][schema]["enum"] = ids.into();
-        }
-    }
-    Json(document)
-}
-
-/// The parameters in the body of a POST request.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn parameters(path: &str) -> Option<&'static Map<String, Value>> {
-    let operation = &DOCUMENT["paths"][path]["post"];
-    let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-    let pointer = schema["$ref"].as_str()?.strip_prefix('#')?;
-    DOCUMENT.pointer(pointer)?["properties"].as_object()
-}
-
-pub(crate) fn describe(_: &mut Schemas) -> Operation {
-    Operation::new("describe", "This description.")
-        .tells("application/json", &json!({"type": "object"}))
-}
-
-#[cfg(test)]
-mod tests;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::admission::Outbox;
-use crate::http::delivery::{Frame, KEEP_ALIVE, Outgoing};
+use crate::http::sse::{Frame, KEEP_ALIVE, Outgoing};
 
 use super::{FEW_BYTES, MOST_BYTES, PATIENCE};
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::engine::Pieces;
-use crate::http::delivery::{Frame, Telling, json_text};
 use crate::http::error::ApiError;
-use crate::inference::generation::Spent;
+use crate::http::respond::ResponseRenderer;
+use crate::http::sse::{Frame, json_text};
+use crate::inference::UsageTotals;
 use crate::openai::logprobs::Found;
 use crate::openai::tools::{Calls, are_whole};
 use crate::openai::usage::{ChunkUsage, Usage};
@@ -70,7 +71,7 @@ impl Answer {
         }
     }
 
-    fn usage(&self, spent: Spent) -> Usage {
+    fn usage(&self, spent: UsageTotals) -> Usage {
         let thoughts = self.choices.iter().map(|choice| choice.thought_tokens);
         Usage::new(spent, thoughts.sum())
     }
@@ -125,7 +126,7 @@ impl Answer {
     }
 }
 
-impl Telling for Answer {
+impl ResponseRenderer for Answer {
     /// Chunks that carry the role alone.
     fn opening(&mut self) -> Vec<Frame> {
         let delta = || Delta {
@@ -173,7 +174,7 @@ impl Telling for Answer {
         chunks
     }
 
-    fn close(&mut self, spent: Spent) -> Vec<Frame> {
+    fn close(&mut self, spent: UsageTotals) -> Vec<Frame> {
         let usage = self.output.usage_chunk.then(|| {
             Frame::Data(json_text(&Chunk {
                 header: &self.header,
@@ -195,7 +196,7 @@ impl Telling for Answer {
             .unwrap_or("stop")
     }
 
-    fn whole(mut self, spent: Spent) -> String {
+    fn whole(mut self, spent: UsageTotals) -> String {
         let usage = self.usage(spent);
         let choices = std::mem::take(&mut self.choices);
         let whole = |(index, choice): (usize, Choice)| WholeChoice {

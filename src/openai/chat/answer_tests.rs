@@ -59,12 +59,12 @@ fn finished() -> Finished {
     }
 }
 
-fn spent() -> Spent {
-    Spent {
+fn spent() -> UsageTotals {
+    UsageTotals {
         prompt_tokens: 10,
         cached_tokens: 8,
         generated_tokens: 5,
-        ..Spent::default()
+        ..UsageTotals::default()
     }
 }
 
@@ -178,13 +178,17 @@ fn calls_are_the_reason_only_where_all_of_them_can_be_made() {
         let _ = broken.text(0, &say(CALL));
         let _ = broken.text(0, &say(texts[0]));
         let _ = broken.end(0, &finished());
-        assert_eq!(Telling::finish_reason(&broken), "stop", "{texts:?}");
+        assert_eq!(
+            ResponseRenderer::finish_reason(&broken),
+            "stop",
+            "{texts:?}"
+        );
     }
     for stream in [false, true] {
         let mut whole = answer(stream, Calls::Any);
         let _ = whole.text(0, &say(CALL));
         let _ = whole.end(0, &finished());
-        assert_eq!(Telling::finish_reason(&whole), "tool_calls");
+        assert_eq!(ResponseRenderer::finish_reason(&whole), "tool_calls");
     }
 }
 

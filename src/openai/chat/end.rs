@@ -1,7 +1,7 @@
 //! Where the prompt of a chat ends: vLLM's `continue_final_message` and `add_generation_prompt`.
 
 use crate::http::error::ApiError;
-use crate::inference::decoding::Form;
+use crate::inference::params::OutputFormat;
 use crate::prompt::{End, Message, Role};
 
 const CONTINUE: &str = "continue_final_message";
@@ -41,13 +41,15 @@ fn may_go_on(messages: &[Message]) -> bool {
 
 /// What must be JSON or a call is held to that from its first token on, which an answer that goes on
 /// with a text has behind it.
-pub(super) fn check_form(end: End, form: &Form) -> Result<(), ApiError> {
+pub(super) fn check_form(end: End, form: &OutputFormat) -> Result<(), ApiError> {
     match (end, form) {
-        (End::LastText, Form::Json(_) | Form::Calls { .. }) => Err(ApiError::unsupported(
-            CONTINUE,
-            "is not supported where the answer must be JSON or a call: leave it out, or the \
+        (End::LastText, OutputFormat::Json(_) | OutputFormat::Calls { .. }) => {
+            Err(ApiError::unsupported(
+                CONTINUE,
+                "is not supported where the answer must be JSON or a call: leave it out, or the \
              `response_format` or `tool_choice` that asks for that",
-        )),
+            ))
+        }
         _ => Ok(()),
     }
 }
@@ -104,9 +106,9 @@ mod tests {
 
     #[test]
     fn json_does_not_go_on_with_a_text() {
-        let json = || Form::Json(Schema::object());
+        let json = || OutputFormat::Json(Schema::object());
         assert!(check_form(End::LastText, &json()).is_err());
         assert_eq!(check_form(End::OpenAnswer, &json()), Ok(()));
-        assert_eq!(check_form(End::LastText, &Form::Free), Ok(()));
+        assert_eq!(check_form(End::LastText, &OutputFormat::Free), Ok(()));
     }
 }

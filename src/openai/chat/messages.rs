@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use crate::field::FieldPath;
 use crate::http::error::ApiError;
 use crate::http::values;
 use crate::openai::tools::{Arguments, Choice, Offered};
@@ -23,21 +24,21 @@ pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
         .into_iter()
         .enumerate()
         .map(|(index, tool)| {
-            let param = format!("tools[{index}]");
+            let param = FieldPath::from("tools").index(index);
             if tool.kind != "function" {
                 return Err(ApiError::unsupported(
-                    format!("{param}.type"),
+                    param.name("type"),
                     format!("`{}` is not supported; use `function`", tool.kind),
                 ));
             }
             let function = tool.function.ok_or_else(|| {
-                ApiError::invalid(format!("{param}.function"), "a tool needs a `function`")
+                ApiError::invalid(param.name("function"), "a tool needs a `function`")
             })?;
             let strict = match function.rest.get("strict") {
                 None | Some(Value::Null) => false,
                 Some(Value::Bool(strict)) => *strict,
                 Some(_) => {
-                    let param = format!("{param}.function.strict");
+                    let param = param.name("function.strict");
                     let message = format!("`{param}` must be true or false");
                     return Err(ApiError::invalid(param, message));
                 }
@@ -51,7 +52,7 @@ pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
             object.insert("function".to_owned(), Value::Object(body));
             object.extend(tool.rest);
             Ok(Offered {
-                param: format!("{param}.function"),
+                param: param.name("function"),
                 name: function.name,
                 parameters,
                 strict,
@@ -67,25 +68,30 @@ pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
         wire::ToolChoice::Mode(mode) => return Choice::mode("tool_choice", &mode),
         wire::ToolChoice::Some(chosen) => chosen,
     };
-    let missing = |key: &str| {
-        let param = format!("tool_choice.{key}");
+    let missing = |key: FieldPath| {
+        let param = FieldPath::from("tool_choice").join(key);
         let message = format!("`{param}` is missing");
         ApiError::invalid(param, message)
     };
     match chosen.kind.as_str() {
         "function" => {
-            let function = chosen.function.ok_or_else(|| missing("function"))?;
+            let function = chosen.function.ok_or_else(|| missing("function".into()))?;
             Ok(Choice::Named(function.name))
         }
         "allowed_tools" => {
             let allowed = chosen
                 .allowed_tools
-                .ok_or_else(|| missing("allowed_tools"))?;
+                .ok_or_else(|| missing("allowed_tools".into()))?;
+            let place = |index| {
+                FieldPath::from("allowed_tools.tools")
+                    .index(index)
+                    .name("function")
+            };
             let names = allowed.tools.into_iter().enumerate().map(|(index, tool)| {
                 let function = tool.function;
                 function
                     .map(|function| function.name)
-                    .ok_or_else(|| missing(&format!("allowed_tools.tools[{index}].function")))
+                    .ok_or_else(|| missing(place(index)))
             });
             let names = names.collect::<Result<_, _>>()?;
             Choice::allowed("tool_choice.allowed_tools.mode", &allowed.mode, names)
@@ -109,7 +115,11 @@ pub(super) fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, Api
         .into_iter()
         .enumerate()
         .map(|(index, message)| {
-            self::message(&format!("messages[{index}]"), message, &mut arguments)
+            self::message(
+                &FieldPath::from("messages").index(index),
+                message,
+                &mut arguments,
+            )
         })
         .collect::<Result<Vec<_>, _>>()?;
     calls_and_answers(&messages)?;
@@ -129,7 +139,7 @@ fn calls_and_answers(messages: &[Message]) -> Result<(), ApiError> {
             continue;
         };
         if calls.all.is_empty() {
-            let param = format!("messages[{index}].role");
+            let param = FieldPath::from("messages").index(index).name("role");
             let message = format!(
                 "`{param}`: messages with role `tool` must be a response to a preceding message \
                  with `tool_calls`"
@@ -137,7 +147,9 @@ fn calls_and_answers(messages: &[Message]) -> Result<(), ApiError> {
             return Err(ApiError::invalid(param, message));
         }
         if !calls.all.contains(id.as_str()) {
-            let param = format!("messages[{index}].tool_call_id");
+            let param = FieldPath::from("messages")
+                .index(index)
+                .name("tool_call_id");
             let message = format!(
                 "`{param}`: no call in `messages[{}]` has the id `{id}`",
                 calls.at
@@ -175,7 +187,9 @@ impl<'m> Calls<'m> {
         let Some(id) = self.open.iter().min() else {
             return Ok(());
         };
-        let param = format!("messages[{}].tool_calls", self.at);
+        let param = FieldPath::from("messages")
+            .index(self.at)
+            .name("tool_calls");
         let message = format!(
             "`{param}` must be followed by `tool` messages that respond to each `tool_call_id`; \
              `{id}` has no response"
@@ -185,13 +199,16 @@ impl<'m> Calls<'m> {
 }
 
 fn message(
-    param: &str,
+    param: &FieldPath,
     message: wire::Message,
     arguments: &mut Arguments,
 ) -> Result<Message, ApiError> {
     let calls = message.tool_calls.unwrap_or_default().into_iter();
     let tool_calls = calls.enumerate().map(|(index, call)| {
-        let param = format!("{param}.tool_calls[{index}].function.arguments");
+        let param = param
+            .name("tool_calls")
+            .index(index)
+            .name("function.arguments");
         tool_call(&param, call, arguments)
     });
     let tool_calls: Vec<ToolCall> = tool_calls.collect::<Result<_, _>>()?;
@@ -205,13 +222,13 @@ fn message(
     let may_be_empty = message.role == wire::Role::Assistant && !tool_calls.is_empty();
     if content.is_none() && !may_be_empty {
         return Err(ApiError::invalid(
-            format!("{param}.content"),
+            param.name("content"),
             format!("`{param}.content` is missing"),
         ));
     }
     if message.role == wire::Role::Tool && message.tool_call_id.is_none() {
         return Err(ApiError::invalid(
-            format!("{param}.tool_call_id"),
+            param.name("tool_call_id"),
             format!("`{param}.tool_call_id` is missing: a tool message answers a call"),
         ));
     }
@@ -238,38 +255,38 @@ pub(super) fn prediction(prediction: wire::Prediction) -> Result<String, ApiErro
             format!("`{}` is not supported; use `content`", prediction.kind),
         ));
     }
-    text("prediction", prediction.content, false)
+    text(&"prediction".into(), prediction.content, false)
 }
 
 /// Text parts follow each other with nothing between them. What a model refused in is text, too, where
 /// `may_refuse` says that it is a model's.
-fn text(param: &str, content: wire::Content, may_refuse: bool) -> Result<String, ApiError> {
+fn text(param: &FieldPath, content: wire::Content, may_refuse: bool) -> Result<String, ApiError> {
     let parts = match content {
         wire::Content::Text(text) => return Ok(text),
         wire::Content::Parts(parts) => parts,
     };
     if parts.is_empty() {
-        let param = format!("{param}.content");
+        let param = param.name("content");
         let message = format!("`{param}` is an empty array; it must hold at least one part");
         return Err(ApiError::invalid(param, message));
     }
     let mut all = String::new();
     for (index, part) in parts.into_iter().enumerate() {
-        let param = format!("{param}.content[{index}]");
+        let param = param.name("content").index(index);
         let (key, text) = match part.kind.as_str() {
             "text" => ("text", part.text),
             "refusal" if may_refuse => ("refusal", part.refusal),
             "refusal" => {
                 let message = "`refusal` is a part of assistant messages only; use `text`";
-                return Err(ApiError::invalid(format!("{param}.type"), message));
+                return Err(ApiError::invalid(param.name("type"), message));
             }
             kind => {
                 let why = format!("`{kind}` is not supported: this model reads text only");
-                return Err(ApiError::unsupported(format!("{param}.type"), why));
+                return Err(ApiError::unsupported(param.name("type"), why));
             }
         };
         let text = text.ok_or_else(|| {
-            let param = format!("{param}.{key}");
+            let param = param.name(key);
             let message = format!("`{param}` is missing");
             ApiError::invalid(param, message)
         })?;
@@ -279,7 +296,7 @@ fn text(param: &str, content: wire::Content, may_refuse: bool) -> Result<String,
 }
 
 fn tool_call(
-    param: &str,
+    param: &FieldPath,
     call: wire::ToolCall,
     arguments: &mut Arguments,
 ) -> Result<ToolCall, ApiError> {

@@ -8,10 +8,17 @@ mod reply;
 mod validate;
 mod wire;
 
+use crate::http::access::Reply;
+use crate::inference::generate::{GenerationRequest, Input, StartedGeneration};
+use crate::openai::AppState;
+use crate::openai::endpoint::{self, Endpoint};
+use crate::openai::names::{CHAT, ParameterNames};
+use crate::pool::Entry;
+use crate::scheduler::Class;
+use axum::response::Response;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value};
 
@@ -22,14 +29,10 @@ use crate::scheduler::Text;
 
 #[cfg(any(test, fuzzing))]
 use crate::http::body::read_value;
-use crate::http::delivery::{Frame, Outgoing, Telling, event_stream, respond};
 use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
-use crate::http::resume::{Entrance, enter};
-use crate::http::state::AppState;
-use crate::inference::generate::{Input, Order, begin};
-use crate::inference::generation::Record;
-use crate::openai::models::find_model;
+use crate::http::respond::ResponseRenderer;
+use crate::http::sse::{Frame, Outgoing, event_stream};
 use crate::openai::template_kwargs::template_kwargs;
 use crate::openai::tools::{Calls, Tools};
 use answer::Answer;
@@ -37,8 +40,6 @@ pub(crate) use end::end;
 use reply::Header;
 use validate::{Chat, Output};
 pub(crate) use wire::{Message, Tool};
-
-const ENDPOINT: &str = "/v1/chat/completions";
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new("chat", "Answers a conversation.")
@@ -55,44 +56,63 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
 pub(crate) async fn completions(
     State(state): State<AppState>,
     request: Request,
-) -> Result<Response, ApiError> {
-    let check = |asked: wire::ChatRequest| Chat::try_from(asked);
-    let (chat, ticket, arrival) = match enter(request, &state, check).await? {
-        Entrance::New(chat, ticket, arrival) => (chat, ticket, arrival),
-        Entrance::Resumed(rest) => return Ok(rest),
-    };
-    let entry = Arc::clone(find_model(&state, chat.model.as_deref())?);
+) -> Result<Reply, ApiError> {
+    endpoint::answer::<ChatCompletions>(state, request).await
+}
 
-    // From here on the request counts as one of this model's, however it ends.
-    let record = Record::new(&state, &entry.id, ENDPOINT);
-    let output = chat.output;
-    let class = chat.decoding.class;
-    let choices = chat.decoding.choices.count();
-    let order = Order {
-        inputs: vec![Input::Conversation(chat.conversation)],
-        decoding: chat.decoding,
-        may_shorten: false,
-    };
-    let mut response = match begin(&state, &entry, order, arrival, record).await {
-        Err(error) => error.into_response(),
-        Ok(started) => {
-            let object = if output.stream {
-                "chat.completion.chunk"
-            } else {
-                "chat.completion"
-            };
-            let digest = &started.loaded.model.info().digest;
-            let header = Header::new(object, &entry.id, digest, unix_seconds(), class);
-            let parsers = (0..choices).map(|_| started.parser(0));
-            let pieces = Arc::clone(&started.loaded.model);
-            let answer = Answer::new(header, output, pieces, parsers);
-            respond(started.generation, answer, output.stream, ticket).await
-        }
-    };
-    response
-        .extensions_mut()
-        .insert(crate::http::access::Recorded);
-    Ok(response)
+/// The endpoint, with what is needed to tell an answer.
+struct ChatCompletions {
+    output: Output,
+    class: Option<Class>,
+    choices: u32,
+}
+
+impl Endpoint for ChatCompletions {
+    type Body = wire::ChatRequest;
+    type Checked = Chat;
+    type Renderer = Answer;
+
+    const PATH: &'static str = "/v1/chat/completions";
+    const NAMES: ParameterNames = CHAT;
+
+    fn check(body: wire::ChatRequest) -> Result<Chat, ApiError> {
+        Chat::try_from(body)
+    }
+
+    fn model(chat: &Chat) -> Option<&str> {
+        chat.model.as_deref()
+    }
+
+    fn request(_: &AppState, chat: Chat) -> Result<(GenerationRequest, Self), ApiError> {
+        let endpoint = Self {
+            output: chat.output,
+            class: chat.params.class,
+            choices: chat.params.choices.count(),
+        };
+        let request = GenerationRequest {
+            inputs: vec![Input::Conversation(chat.conversation)],
+            params: chat.params,
+            may_truncate: false,
+        };
+        Ok((request, endpoint))
+    }
+
+    fn streams(&self) -> bool {
+        self.output.stream
+    }
+
+    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Answer {
+        let object = if self.output.stream {
+            "chat.completion.chunk"
+        } else {
+            "chat.completion"
+        };
+        let digest = &started.loaded.model.info().digest;
+        let header = Header::new(object, &entry.id, digest, unix_seconds(), self.class);
+        let parsers = (0..self.choices).map(|_| started.parser(0));
+        let pieces = Arc::clone(&started.loaded.model);
+        Answer::new(header, self.output, pieces, parsers)
+    }
 }
 
 /// Reads a body as far as no model is needed for it.

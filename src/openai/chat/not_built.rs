@@ -1,7 +1,7 @@
 //! What OpenAI and vLLM document and this version cannot do: refused by name, never silently dropped.
 
 use crate::http::error::ApiError;
-use crate::inference::decoding::refuse_asked;
+use crate::openai::generation_params::refuse_asked;
 
 use super::wire;
 

@@ -4,9 +4,11 @@
 use crate::grammar::Schema;
 use crate::http::error::ApiError;
 use crate::inference::bounds::LEAST_TOKENS;
-use crate::inference::decoding::{
-    AskedSampling, Choices, Decoding, Sampling, at_least, check_hints, check_metadata, class,
-    effort, rivals, stop_tokens, stops, streams,
+use crate::inference::checks::{OutOfBounds, at_least};
+use crate::inference::params::{Choices, GenerationParams};
+use crate::inference::sampling::{Sampling, SamplingValues};
+use crate::openai::generation_params::{
+    check_hints, check_metadata, class, effort, rivals, stop_tokens, stops, streams,
 };
 use crate::openai::structured;
 use crate::openai::template_kwargs::template_kwargs;
@@ -22,7 +24,7 @@ use super::{not_built, wire};
 pub(super) struct Chat {
     pub(super) model: Option<String>,
     pub(super) conversation: Conversation,
-    pub(super) decoding: Decoding,
+    pub(super) params: GenerationParams,
     pub(super) output: Output,
 }
 
@@ -97,7 +99,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
                     .transpose()?,
                 template_kwargs: template_kwargs(request.chat_template_kwargs)?,
             },
-            decoding: Decoding {
+            params: GenerationParams {
                 max_tokens,
                 sampling,
                 stops: stops(request.stop)?,
@@ -108,7 +110,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
                 choices: Choices::new(request.n)?,
                 logprobs,
                 prompt_logprobs: None,
-                form: tools.form,
+                format: tools.form,
             },
             output: Output {
                 stream,
@@ -123,8 +125,8 @@ impl TryFrom<wire::ChatRequest> for Chat {
     }
 }
 
-fn sampling(request: &wire::ChatRequest) -> Result<Sampling, ApiError> {
-    Sampling::try_from(AskedSampling {
+fn sampling(request: &wire::ChatRequest) -> Result<Sampling, OutOfBounds> {
+    Sampling::try_from(SamplingValues {
         temperature: request.temperature,
         top_p: request.top_p,
         top_k: request.top_k,

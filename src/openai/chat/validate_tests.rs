@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::engine::SamplingDefaults;
-use crate::inference::decoding::Form;
+use crate::inference::params::OutputFormat;
 use crate::prompt::End;
 
 fn chat(body: Value) -> Result<Chat, ApiError> {
@@ -71,7 +71,7 @@ fn a_top_k_of_0_or_minus_1_means_all_tokens() {
             top_k: Some(40),
             ..Default::default()
         };
-        chat.decoding.sampling.resolve(&model, 0, 0).top_k
+        chat.params.sampling.resolve(&model, 0, 0).top_k
     };
     assert_eq!([-1, 0, 1, 40].map(top_k), [0, 0, 1, 40]);
 }
@@ -137,7 +137,7 @@ fn a_prediction_is_text_in_either_form() {
     ] {
         let chat = with(json!({"prediction": {"type": "content", "content": content}}));
         assert_eq!(
-            chat.expect("valid").decoding.prediction.as_deref(),
+            chat.expect("valid").params.prediction.as_deref(),
             Some("a b")
         );
     }
@@ -262,7 +262,7 @@ fn a_request_overrides_the_model_and_the_model_overrides_openai() {
     };
     let params = with(json!({"top_p": 0.9}))
         .expect("accepted")
-        .decoding
+        .params
         .sampling
         .resolve(&model, 7, 0);
     assert_eq!(
@@ -285,7 +285,7 @@ fn a_schema_is_refused_at_its_place() {
     );
     let closed = json!({"type": "object", "properties": {}, "additionalProperties": false});
     let chat = with(format(closed)).expect("strict");
-    assert!(matches!(chat.decoding.form, Form::Json(_)));
+    assert!(matches!(chat.params.format, OutputFormat::Json(_)));
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn a_tool_can_be_named_and_its_schema_is_checked() {
     };
     let named = json!({"type": "function", "function": {"name": "f"}});
     let chat = with(json!({"tools": [tool(false)], "tool_choice": named})).expect("valid");
-    assert!(matches!(chat.decoding.form, Form::Calls { .. }));
+    assert!(matches!(chat.params.format, OutputFormat::Calls { .. }));
     let (param, _) = refused(json!({"tools": [tool(true)]}));
     assert_eq!(param, "tools[0].function.parameters.additionalProperties");
     let other = json!({"type": "function", "function": {"name": "g"}});
@@ -307,7 +307,7 @@ fn a_tool_can_be_named_and_its_schema_is_checked() {
         "mode": "required", "tools": [{"type": "function", "function": {"name": "f"}}],
     }});
     let chat = with(json!({"tools": [tool(false)], "tool_choice": allowed})).expect("valid");
-    assert!(matches!(chat.decoding.form, Form::Calls { .. }));
+    assert!(matches!(chat.params.format, OutputFormat::Calls { .. }));
 }
 
 #[test]
@@ -366,7 +366,10 @@ fn a_schema_may_stand_where_llama_cpp_and_vllm_have_it() {
         json!({"json_schema": schema}),
     ] {
         let chat = with(asked.clone()).expect("accepted");
-        assert!(matches!(chat.decoding.form, Form::Json(_)), "{asked}");
+        assert!(
+            matches!(chat.params.format, OutputFormat::Json(_)),
+            "{asked}"
+        );
     }
     let bad = json!(5);
     for (param, asked) in [

@@ -14,7 +14,7 @@ use crate::inference::bounds::{
     LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOKENS, MOST_TOOLS, PENALTY,
     PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
 };
-use crate::inference::decoding::{Stop, TIERS};
+use crate::openai::generation_params::{Stop, TIERS};
 use crate::openai::structured::StructuredOutputs;
 use crate::openai::tools::{FORMATS, MODES, NAME};
 use crate::prompt::Effort;

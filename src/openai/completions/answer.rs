@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::clock::unix_seconds;
 use crate::engine::{Control, Model, Pieces, Token};
-use crate::http::delivery::{Frame, Telling, json_text};
 use crate::http::error::ApiError;
-use crate::inference::generate::Started;
-use crate::inference::generation::Spent;
+use crate::http::respond::ResponseRenderer;
+use crate::http::sse::{Frame, json_text};
+use crate::inference::UsageTotals;
+use crate::inference::generate::StartedGeneration;
 use crate::openai::usage::{ChunkUsage, Usage};
 use crate::sampling;
 use crate::scheduler::{FinishReason, Finished, Text};
@@ -32,7 +33,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(model: &str, output: Output, started: &Started) -> Self {
+    pub(super) fn new(model: &str, output: Output, started: &StartedGeneration) -> Self {
         let loaded = &started.loaded;
         let digest = &loaded.model.info().digest;
         let count = started.prompts.len() * output.choices;
@@ -121,7 +122,7 @@ impl Answer {
     }
 }
 
-impl Telling for Answer {
+impl ResponseRenderer for Answer {
     fn opening(&mut self) -> Vec<Frame> {
         if self.output.logprobs {
             return Vec::new(); // they come with the prompt
@@ -174,7 +175,7 @@ impl Telling for Answer {
         }
     }
 
-    fn close(&mut self, spent: Spent) -> Vec<Frame> {
+    fn close(&mut self, spent: UsageTotals) -> Vec<Frame> {
         let usage = self.output.usage_chunk.then(|| {
             let usage = ChunkUsage::Now(Usage::new(spent, 0));
             Frame::Data(self.body(Vec::new(), usage))
@@ -193,7 +194,7 @@ impl Telling for Answer {
             .unwrap_or("stop")
     }
 
-    fn whole(mut self, spent: Spent) -> String {
+    fn whole(mut self, spent: UsageTotals) -> String {
         let choices = std::mem::take(&mut self.choices);
         self.body(choices, ChunkUsage::Now(Usage::new(spent, 0)))
     }

@@ -5,25 +5,20 @@ mod logprobs;
 mod validate;
 mod wire;
 
-use std::sync::Arc;
-
+use crate::http::access::Reply;
+use crate::inference::generate::{GenerationRequest, StartedGeneration};
+use crate::openai::AppState;
+use crate::openai::endpoint::{self, Endpoint};
+use crate::openai::names::{COMPLETIONS, ParameterNames};
+use crate::pool::Entry;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
 
 #[cfg(any(test, fuzzing))]
 use crate::http::body::read_value;
-use crate::http::delivery::respond;
 use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
-use crate::http::resume::{Entrance, enter};
-use crate::http::state::AppState;
-use crate::inference::generate::begin;
-use crate::inference::generation::Record;
-use crate::openai::models::find_model;
 use answer::Answer;
-use validate::Completion;
-
-const ENDPOINT: &str = "/v1/completions";
+use validate::{Completion, Output};
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new("complete", "Goes on with texts, without a chat template.")
@@ -40,27 +35,46 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
 pub(crate) async fn completions(
     State(state): State<AppState>,
     request: Request,
-) -> Result<Response, ApiError> {
-    let check = |asked: wire::CompletionRequest| Completion::try_from(asked);
-    let (completion, ticket, arrival) = match enter(request, &state, check).await? {
-        Entrance::New(completion, ticket, arrival) => (completion, ticket, arrival),
-        Entrance::Resumed(rest) => return Ok(rest),
-    };
-    let entry = Arc::clone(find_model(&state, completion.model.as_deref())?);
+) -> Result<Reply, ApiError> {
+    endpoint::answer::<Completions>(state, request).await
+}
 
-    let record = Record::new(&state, &entry.id, ENDPOINT);
-    let output = completion.output;
-    let mut response = match begin(&state, &entry, completion.order, arrival, record).await {
-        Err(error) => error.of_prompt_in("prompt").into_response(),
-        Ok(started) => {
-            let answer = Answer::new(&entry.id, output, &started);
-            respond(started.generation, answer, output.stream, ticket).await
-        }
-    };
-    response
-        .extensions_mut()
-        .insert(crate::http::access::Recorded);
-    Ok(response)
+/// The endpoint, with what is needed to tell an answer.
+struct Completions {
+    output: Output,
+}
+
+impl Endpoint for Completions {
+    type Body = wire::CompletionRequest;
+    type Checked = Completion;
+    type Renderer = Answer;
+
+    const PATH: &'static str = "/v1/completions";
+    const NAMES: ParameterNames = COMPLETIONS;
+
+    fn check(body: wire::CompletionRequest) -> Result<Completion, ApiError> {
+        Completion::try_from(body)
+    }
+
+    fn model(completion: &Completion) -> Option<&str> {
+        completion.model.as_deref()
+    }
+
+    fn request(
+        _: &AppState,
+        completion: Completion,
+    ) -> Result<(GenerationRequest, Self), ApiError> {
+        let output = completion.output;
+        Ok((completion.request, Self { output }))
+    }
+
+    fn streams(&self) -> bool {
+        self.output.stream
+    }
+
+    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Answer {
+        Answer::new(&entry.id, self.output, started)
+    }
 }
 
 /// Reads a body as far as no model is needed for it.

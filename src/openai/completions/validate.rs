@@ -3,11 +3,11 @@
 use crate::engine::Token;
 use crate::http::error::ApiError;
 use crate::inference::bounds::{LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS};
-use crate::inference::decoding::{
-    AskedSampling, Choices, Decoding, Form, Sampling, at_least, at_most, between, check_hints,
-    class, stop_tokens, stops, streams, token,
-};
-use crate::inference::generate::{Input, Order};
+use crate::inference::checks::{OutOfBounds, at_least, at_most, between, token};
+use crate::inference::generate::{GenerationRequest, Input};
+use crate::inference::params::{Choices, GenerationParams, OutputFormat};
+use crate::inference::sampling::{Sampling, SamplingValues};
+use crate::openai::generation_params::{check_hints, class, stop_tokens, stops, streams};
 use crate::openai::structured;
 
 use super::wire::{self, Prompt};
@@ -19,7 +19,7 @@ const DEFAULT_TOKENS: i64 = 16;
 #[derive(Debug)]
 pub(super) struct Completion {
     pub(super) model: Option<String>,
-    pub(super) order: Order,
+    pub(super) request: GenerationRequest,
     pub(super) output: Output,
 }
 
@@ -65,7 +65,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
             .map(|count| count as usize);
         let echo = request.echo.unwrap_or(false);
         let stream = streams(request.stream, request.stream_options.is_some())?;
-        let sampling = Sampling::try_from(AskedSampling {
+        let sampling = Sampling::try_from(SamplingValues {
             temperature: request.temperature,
             top_p: request.top_p,
             top_k: request.top_k,
@@ -90,9 +90,9 @@ impl TryFrom<wire::CompletionRequest> for Completion {
         };
         Ok(Self {
             model: request.model,
-            order: Order {
+            request: GenerationRequest {
                 inputs: inputs(request.prompt)?,
-                decoding: Decoding {
+                params: GenerationParams {
                     max_tokens: Some(at_least("max_tokens", max_tokens, LEAST_COMPLETION_TOKENS)?),
                     sampling,
                     stops: stops(request.stop)?,
@@ -103,9 +103,11 @@ impl TryFrom<wire::CompletionRequest> for Completion {
                     choices,
                     logprobs,
                     prompt_logprobs: logprobs.filter(|_| echo),
-                    form: asked.schema(None)?.map_or(Form::Free, Form::Json),
+                    format: asked
+                        .schema(None)?
+                        .map_or(OutputFormat::Free, OutputFormat::Json),
                 },
-                may_shorten: false,
+                may_truncate: false,
             },
             output: Output {
                 stream,
@@ -142,7 +144,7 @@ fn inputs(prompt: Option<Prompt>) -> Result<Vec<Input>, ApiError> {
     Ok(inputs)
 }
 
-fn tokens(ids: &[i64]) -> Result<Vec<Token>, ApiError> {
+fn tokens(ids: &[i64]) -> Result<Vec<Token>, OutOfBounds> {
     ids.iter().map(|id| token("prompt", *id)).collect()
 }
 
@@ -167,12 +169,14 @@ mod tests {
             (json!([[1, 2], [3]]), 2),
         ] {
             let completion = read(json!({"prompt": prompt})).expect("valid");
-            assert_eq!(completion.order.inputs.len(), count);
-            assert_eq!(completion.order.decoding.max_tokens, Some(16));
+            assert_eq!(completion.request.inputs.len(), count);
+            assert_eq!(completion.request.params.max_tokens, Some(16));
         }
         for nothing in [json!({}), json!({"prompt": null}), json!({"prompt": ""})] {
             let completion = read(nothing).expect("valid");
-            assert!(matches!(&completion.order.inputs[..], [Input::Text(text)] if text.is_empty()));
+            assert!(
+                matches!(&completion.request.inputs[..], [Input::Text(text)] if text.is_empty())
+            );
         }
         assert!(read(json!({"prompt": []})).is_err());
         assert!(read(json!({"prompt": [-1]})).is_err());

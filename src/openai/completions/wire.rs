@@ -16,7 +16,7 @@ use crate::inference::bounds::{
     CHOICES, LEAST_COMPLETION_TOKENS, LEAST_TOP_K, LOGPROBS, LONGEST_ID, MOST_PROMPTS, MOST_TOKENS,
     PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
 };
-use crate::inference::decoding::{Stop, TIERS};
+use crate::openai::generation_params::{Stop, TIERS};
 use crate::openai::structured::StructuredOutputs;
 use crate::openai::usage::ChunkUsage;
 

@@ -7,64 +7,64 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequest, Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use tokio::sync::oneshot;
-use tracing::Span;
+use axum::response::IntoResponse;
 
-use crate::admission::{Place, Presence};
-use crate::embedding::{Embedded, Job};
-use crate::engine::{Reading, Token};
-use crate::pool::{Entry, LoadedEmbedder, Serving};
-use crate::scheduler::{JobError, Timings};
-
-use crate::http::access::Recorded;
+use crate::http::access::Reply;
+use crate::http::body::JsonBody;
 #[cfg(any(test, fuzzing))]
 use crate::http::body::read_value;
-use crate::http::body::{Arrival, JsonBody, LargeBody};
 use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
-use crate::http::state::AppState;
-use crate::inference::decoding::at_least;
-use crate::inference::generate::{refuse_deadline, refuse_if_all_do};
-use crate::inference::generation::{Record, Spent};
-use crate::openai::models::{embeds, find_embedder, serving};
-use crate::openai::tokenize::{LONG_TEXT, known_tokens};
+use crate::http::precheck::{refuse_deadline, refuse_if_all_do};
+use crate::inference::RequestAccount;
+use crate::inference::checks::at_least;
+use crate::inference::embed::Embeddings;
+use crate::inference::error::InferenceError;
+use crate::openai::AppState;
+use crate::openai::names::EMBEDDINGS;
+use crate::scheduler::JobError;
 use vectors::{Encoding, unit};
-use wire::{
-    Datum, ENCODINGS, EmbeddingRequest, EmbeddingResponse, Input, LEAST_DIMENSIONS, MOST_TOKENS,
-    Usage,
-};
+use wire::{Datum, ENCODINGS, EmbeddingRequest, EmbeddingResponse, LEAST_DIMENSIONS, Usage};
 
 const ENDPOINT: &str = "/v1/embeddings";
-/// Bytes of a token that is longer than most.
-const LONG_TOKEN: usize = 16;
 
 pub(crate) async fn create(
     State(state): State<AppState>,
     request: Request,
-) -> Result<Response, ApiError> {
+) -> Result<Reply, ApiError> {
     refuse_deadline(request.headers())?;
-    refuse_if_all_do(&state)?;
+    refuse_if_all_do(&state.inference)?;
     let JsonBody(request, arrival) =
         JsonBody::<EmbeddingRequest>::from_request(request, &state).await?;
     let form = Form::try_from(&request)?;
-    let entry = Arc::clone(find_embedder(&state, request.model.as_deref())?);
+    let entry = Arc::clone(state.inference.find_embedder(request.model.as_deref())?);
 
     // From here on the request counts as one of this model's, however it ends.
-    let mut record = Record::new(&state, &entry.id, ENDPOINT);
-    let answer = answer(&state, &entry, request.input, form, arrival).await;
-    let mut response = match answer {
-        Ok((body, spent)) => {
-            record.embedded(spent);
+    let summarize = |error: &InferenceError| EMBEDDINGS.summarize(error);
+    let mut account = RequestAccount::new(&state.inference, &entry.id, ENDPOINT, summarize);
+    let input = request.input.into();
+    let embedding = state
+        .inference
+        .embed(&entry, input, form.dimensions, arrival);
+    let answer = match embedding.await {
+        Ok(embeddings) => {
+            let usage = embeddings.usage;
+            let written = write(embeddings, form.encoding, entry.id.clone()).await;
+            written.map(|body| (body, usage))
+        }
+        Err(error) => Err(EMBEDDINGS.tell(error)),
+    };
+    let response = match answer {
+        Ok((body, usage)) => {
+            account.embedded(usage);
             ([(CONTENT_TYPE, "application/json")], body).into_response()
         }
         Err(error) => {
-            record.failed(&error);
+            account.ended(error.summary());
             error.into_response()
         }
     };
-    response.extensions_mut().insert(Recorded);
-    Ok(response)
+    Ok(Reply::Accounted(response))
 }
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
@@ -114,223 +114,24 @@ impl TryFrom<&EmbeddingRequest> for Form {
     }
 }
 
-/// The body of the answer, and what it took. Dropping the future cancels the request.
-async fn answer(
-    state: &AppState,
-    entry: &Entry,
-    input: Input,
-    form: Form,
-    arrival: Arrival,
-) -> Result<(Vec<u8>, Spent), ApiError> {
-    let loaded = embedder(state, entry)?;
-    let dimensions = dimensions(form, loaded.model.info().dimensions)?;
-    let (place, _presence): (Place, Presence) = entry.gate.admit()?;
-    let arrived = arrival.at;
-    let held = (place, arrival.memory);
-    let Read { texts, place } = read(state, input, Arc::clone(&loaded), held).await?;
-    let tokens: usize = texts.iter().map(Vec::len).sum();
-    let (answer, embedded) = oneshot::channel();
-    let job = Job {
-        texts,
-        arrived,
-        place: Some(place),
-        span: Span::current(),
-        answer,
-    };
-    loaded
-        .submit(job)
-        .map_err(|_| ApiError::ModelUnavailable(entry.id.clone()))?;
-    // The channel to the model's thread may end with the thread only: by a defect.
-    let embedded = embedded.await.map_err(|_| ApiError::Internal)?;
-    let embedded = embedded.map_err(ApiError::Job)?;
-    let spent = Spent {
-        prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-        energy_joules: embedded.energy_joules,
-        timings: Timings {
-            queue: embedded.queue,
-            prefill: embedded.compute,
-            decode: 0.0,
-        },
-        ..Spent::default()
-    };
-    let model = entry.id.clone();
-    let written = tokio::task::spawn_blocking(move || {
-        write(embedded, dimensions, form.encoding, &model, tokens)
-    });
-    let body = written.await.map_err(|_| ApiError::Internal)??;
-    Ok((body, spent))
-}
-
-/// The model's inside, if it embeds.
-fn embedder(state: &AppState, entry: &Entry) -> Result<Arc<LoadedEmbedder>, ApiError> {
-    match serving(entry)? {
-        Serving::Embedding(loaded) => Ok(loaded),
-        Serving::Generation(_) => {
-            let others = state.pool.entries().iter().filter(|entry| embeds(entry));
-            let others: Vec<_> = others.map(|entry| format!("`{}`", entry.id)).collect();
-            let remedy = if others.is_empty() {
-                "this server has no embedding model: add one to its [[models]]".to_owned()
-            } else {
-                format!("embedding models of this server: {}", others.join(", "))
-            };
-            let message = format!("`{}` is no embedding model; {remedy}", entry.id);
-            Err(ApiError::invalid("model", message))
-        }
-    }
-}
-
-fn dimensions(form: Form, model: usize) -> Result<usize, ApiError> {
-    match form.dimensions {
-        Some(wanted) if wanted > model => Err(ApiError::invalid(
-            "dimensions",
-            format!("`dimensions` is {wanted}; the model's vectors have {model}"),
-        )),
-        wanted => Ok(wanted.unwrap_or(model)),
-    }
-}
-
-/// A request's texts as tokens.
-struct Read {
-    texts: Vec<Vec<Token>>,
-    place: Place,
-}
-
-/// Off the runtime's threads; long texts of several requests one after the other. The place goes
-/// along, because the work goes on when the client has left.
-async fn read(
-    state: &AppState,
-    input: Input,
-    loaded: Arc<LoadedEmbedder>,
-    (place, memory): (Place, LargeBody),
-) -> Result<Read, ApiError> {
-    let bytes = match &input {
-        Input::Text(text) => text.len(),
-        Input::Texts(texts) => texts.iter().map(String::len).sum(),
-        Input::Tokens(_) | Input::TokenLists(_) => 0,
-    };
-    let turn = if bytes > LONG_TEXT {
-        // The semaphore is never closed.
-        Arc::clone(&state.long_texts).acquire_owned().await.ok()
-    } else {
-        None
-    };
-    let log_prompts = state.log_prompts;
-    let span = Span::current();
-    let read = tokio::task::spawn_blocking(move || {
-        let _entered = span.enter();
-        let _held = (turn, memory);
-        if log_prompts {
-            tracing::info!(?input, "prompt");
-        }
-        let texts = tokens(&input, &loaded)?;
-        Ok(Read { texts, place })
-    });
-    read.await.map_err(|_| ApiError::Internal)?
-}
-
-fn tokens(input: &Input, loaded: &LoadedEmbedder) -> Result<Vec<Vec<Token>>, ApiError> {
-    let model = &loaded.model;
-    let read = |param: &str, text: &str| {
-        if text.is_empty() {
-            let message = format!("`{param}` must not be an empty string");
-            return Err(ApiError::invalid(param, message));
-        }
-        let reading = Reading {
-            bounds: true,
-            // Texts are data, whatever they look like.
-            markup: false,
-        };
-        // Tokens of megabytes take seconds, and only to be refused.
-        if let Some(beginning) = beginning(text, LONG_TEXT.max(loaded.context * LONG_TOKEN)) {
-            let least = model.tokenize(beginning, reading).len();
-            if least > loaded.context {
-                return Err(too_long(
-                    param,
-                    &format!("at least {least}"),
-                    loaded.context,
-                ));
-            }
-        }
-        Ok(model.tokenize(text, reading))
-    };
-    let known = |param: &str, ids: &[i64]| known_tokens(param, ids, model.info().vocabulary);
-    let mut limits = Bounds {
-        context: loaded.context,
-        total: 0,
-    };
-    let indexed = |index: usize| format!("input[{index}]");
-    match input {
-        Input::Text(text) => Ok(vec![limits.check("input", read("input", text)?)?]),
-        Input::Tokens(ids) => Ok(vec![limits.check("input", known("input", ids)?)?]),
-        Input::Texts(texts) => (texts.iter().enumerate())
-            .map(|(index, text)| {
-                let param = indexed(index);
-                limits.check(&param, read(&param, text)?)
-            })
-            .collect(),
-        Input::TokenLists(lists) => (lists.iter().enumerate())
-            .map(|(index, ids)| {
-                let param = indexed(index);
-                limits.check(&param, known(&param, ids)?)
-            })
-            .collect(),
-    }
-}
-
-fn too_long(param: &str, tokens: &str, context: usize) -> ApiError {
-    ApiError::InputTooLong {
-        message: format!(
-            "`{param}` has {tokens} tokens; the model reads at most {context}: split or shorten it"
-        ),
-        param: param.to_owned(),
-    }
-}
-
-/// The words within the first `bytes` of a longer text; all of those bytes where that is one word.
-fn beginning(text: &str, bytes: usize) -> Option<&str> {
-    if text.len() <= bytes {
-        return None;
-    }
-    let part = (0..=bytes).rev().find_map(|end| text.get(..end))?;
-    let words = part.rfind(char::is_whitespace).map(|end| &part[..end]);
-    Some(words.filter(|words| !words.is_empty()).unwrap_or(part))
-}
-
-/// How much one text and all of them may have.
-struct Bounds {
-    context: usize,
-    /// Tokens so far.
-    total: usize,
-}
-
-impl Bounds {
-    fn check(&mut self, param: &str, text: Vec<Token>) -> Result<Vec<Token>, ApiError> {
-        if text.is_empty() {
-            let message = format!("`{param}` has no tokens: write something");
-            return Err(ApiError::invalid(param, message));
-        }
-        if text.len() > self.context {
-            return Err(too_long(param, &text.len().to_string(), self.context));
-        }
-        self.total += text.len();
-        if self.total > MOST_TOKENS {
-            let message = format!(
-                "`input` has more than {MOST_TOKENS} tokens in all: send it in several requests"
-            );
-            return Err(ApiError::invalid("input", message));
-        }
-        Ok(text)
-    }
-}
-
-fn write(
-    embedded: Embedded,
-    dimensions: usize,
+/// The body of the answer, written off the runtime's threads.
+async fn write(
+    embeddings: Embeddings,
     encoding: Encoding,
-    model: &str,
-    tokens: usize,
+    model: String,
 ) -> Result<Vec<u8>, ApiError> {
-    let data = (0..).zip(embedded.vectors).map(|(index, vector)| {
+    let writing = tokio::task::spawn_blocking(move || to_json(embeddings, encoding, &model));
+    writing.await.map_err(|_| ApiError::Internal)?
+}
+
+fn to_json(embeddings: Embeddings, encoding: Encoding, model: &str) -> Result<Vec<u8>, ApiError> {
+    let Embeddings {
+        vectors,
+        dimensions,
+        tokens,
+        ..
+    } = embeddings;
+    let data = (0..).zip(vectors).map(|(index, vector)| {
         let vector = unit(vector, dimensions).ok_or_else(|| {
             tracing::error!(index, "the model gave numbers that are no vector");
             ApiError::Job(JobError::Engine)
@@ -389,44 +190,5 @@ mod tests {
             let error = form(json!({"input": "a", "dimensions": count})).expect_err("refused");
             assert_eq!(param(&error), "dimensions");
         }
-        let wanted = form(json!({"input": "a", "dimensions": 385})).expect("sound");
-        assert_eq!(
-            param(&dimensions(wanted, 384).expect_err("too many")),
-            "dimensions"
-        );
-        assert_eq!(dimensions(wanted, 385), Ok(385));
-    }
-
-    #[test]
-    fn a_long_text_is_judged_by_its_first_words() {
-        assert_eq!(beginning("two words", 9), None);
-        assert_eq!(beginning("three more words", 12), Some("three more"));
-        assert_eq!(beginning("oneword", 4), Some("onew"));
-        assert_eq!(beginning("ééé", 3), Some("é"));
-    }
-
-    #[test]
-    fn a_text_over_the_context_and_a_sum_over_the_limit_are_told_apart() {
-        let mut bounds = Bounds {
-            context: 100_000,
-            total: 0,
-        };
-        let text = |length: usize| vec![Token(1); length];
-        let long = bounds
-            .check("input[3]", text(100_001))
-            .expect_err("too long");
-        assert_eq!(long.body()["error"]["code"], "context_length_exceeded");
-        assert_eq!(param(&long), "input[3]");
-        for _ in 0..3 {
-            assert!(bounds.check("input[0]", text(100_000)).is_ok());
-        }
-        assert_eq!(
-            param(&bounds.check("input[3]", text(1)).expect_err("full")),
-            "input"
-        );
-        assert_eq!(
-            param(&bounds.check("input[4]", text(0)).expect_err("empty")),
-            "input[4]"
-        );
     }
 }

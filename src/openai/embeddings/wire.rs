@@ -11,11 +11,11 @@ use super::vectors::Encoding;
 use crate::http::body::{Wire, only_objects};
 use crate::http::description::{EmbeddingModel, among, at_least, each, within};
 use crate::http::values::Counted;
-use crate::inference::bounds::TOKEN;
+use crate::inference::bounds::{MOST_EMBEDDED_TOKENS, TOKEN};
+use crate::inference::embed::EmbeddingInput;
 
 /// OpenAI's bounds.
 pub(super) const MOST_INPUTS: usize = 2048;
-pub(super) const MOST_TOKENS: usize = 300_000;
 
 pub(super) const LEAST_DIMENSIONS: i64 = 1;
 pub(super) const ENCODINGS: [(&str, Encoding); 2] =
@@ -46,16 +46,28 @@ pub(super) enum Input {
     Text(#[schemars(length(min = 1))] String),
     Texts(#[schemars(length(min = 1, max = MOST_INPUTS), inner(length(min = 1)))] Vec<String>),
     Tokens(
-        #[schemars(length(min = 1, max = MOST_TOKENS), transform = each(within(TOKEN)))] Vec<i64>,
+        #[schemars(length(min = 1, max = MOST_EMBEDDED_TOKENS), transform = each(within(TOKEN)))]
+        Vec<i64>,
     ),
     TokenLists(
         #[schemars(
             length(min = 1, max = MOST_INPUTS),
-            inner(length(min = 1, max = MOST_TOKENS)),
+            inner(length(min = 1, max = MOST_EMBEDDED_TOKENS)),
             transform = each(each(within(TOKEN)))
         )]
         Vec<Vec<i64>>,
     ),
+}
+
+impl From<Input> for EmbeddingInput {
+    fn from(input: Input) -> Self {
+        match input {
+            Input::Text(text) => Self::Text(text),
+            Input::Texts(texts) => Self::Texts(texts),
+            Input::Tokens(ids) => Self::Tokens(ids),
+            Input::TokenLists(lists) => Self::TokenLists(lists),
+        }
+    }
 }
 
 /// Read by hand, so that an entry which does not belong is named with its place, and reading ends
@@ -108,7 +120,7 @@ impl<'de> Visitor<'de> for InputVisitor {
                 Input::Texts(all.filter_map(Any::text).collect())
             }
             Kind::Token => {
-                let all = rest(MOST_TOKENS, first)?.into_iter();
+                let all = rest(MOST_EMBEDDED_TOKENS, first)?.into_iter();
                 Input::Tokens(all.filter_map(Any::token).collect())
             }
             Kind::Tokens => {
@@ -221,8 +233,8 @@ impl<'de> Visitor<'de> for Entry {
         }
         let mut ids = Vec::new();
         while let Some(id) = array.next_element::<i64>()? {
-            if ids.len() == MOST_TOKENS {
-                let message = format!("the array must have at most {MOST_TOKENS} entries");
+            if ids.len() == MOST_EMBEDDED_TOKENS {
+                let message = format!("the array must have at most {MOST_EMBEDDED_TOKENS} entries");
                 return Err(de::Error::custom(message));
             }
             ids.push(id);
@@ -323,8 +335,8 @@ mod tests {
             let error = input(&array(MOST_INPUTS + 1, entry)).expect_err("too many");
             assert!(error.contains("at most 2048"), "{error}");
         }
-        assert!(input(&array(MOST_TOKENS, "1")).is_ok());
-        assert!(input(&array(MOST_TOKENS + 1, "1")).is_err());
+        assert!(input(&array(MOST_EMBEDDED_TOKENS, "1")).is_ok());
+        assert!(input(&array(MOST_EMBEDDED_TOKENS + 1, "1")).is_err());
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::engine::Pieces;
-use crate::http::delivery::{Frame, Telling as Tells, json_text};
 use crate::http::error::ApiError;
-use crate::inference::generation::Spent;
+use crate::http::respond::ResponseRenderer;
+use crate::http::sse::{Frame, json_text};
+use crate::inference::UsageTotals;
 use crate::openai::logprobs::TokenLogprob;
 use crate::openai::tools::{Calls, are_whole};
 use crate::prompt::{OutputParser, Part as Generated, Piece};
@@ -303,7 +304,7 @@ impl Answer {
     }
 
     /// The whole response, stored if it is to be.
-    fn finish(&mut self, spent: Spent) {
+    fn finish(&mut self, spent: UsageTotals) {
         let cut_off = self.finish_reason == "length";
         self.response.end(cut_off, spent, self.thought_tokens);
         let Some(Keeping { store, input }) = self.keeping.take() else {
@@ -322,7 +323,7 @@ impl Answer {
     }
 }
 
-impl Tells for Answer {
+impl ResponseRenderer for Answer {
     fn opening(&mut self) -> Vec<Frame> {
         for name in ["response.created", "response.in_progress"] {
             let response = &self.response;
@@ -372,7 +373,7 @@ impl Tells for Answer {
         self.events.take()
     }
 
-    fn close(&mut self, spent: Spent) -> Vec<Frame> {
+    fn close(&mut self, spent: UsageTotals) -> Vec<Frame> {
         self.finish(spent);
         let response = &self.response;
         let name = match response.status {
@@ -410,7 +411,7 @@ impl Tells for Answer {
         self.finish_reason
     }
 
-    fn whole(mut self, spent: Spent) -> String {
+    fn whole(mut self, spent: UsageTotals) -> String {
         self.finish(spent);
         json_text(&self.response)
     }

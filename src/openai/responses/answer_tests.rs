@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::engine::Token;
-use crate::openai::responses::reply::{Echo, Format, Reasoning, Text as Form};
+use crate::openai::responses::reply::{Echo, Format, Reasoning, Text as OutputFormat};
 use crate::openai::responses::store::Limits;
 use crate::prompt::{ThoughtTags, ToolFormat};
 use crate::sampling::{Logprobs, SamplingParams};
@@ -40,7 +40,7 @@ fn echo() -> Echo {
         safety_identifier: None,
         service_tier: "default",
         store: true,
-        text: Form {
+        text: OutputFormat {
             format: Format::Text,
             verbosity: "medium",
         },
@@ -91,12 +91,12 @@ fn finished(reason: FinishReason) -> Finished {
     }
 }
 
-fn spent() -> Spent {
-    Spent {
+fn spent() -> UsageTotals {
+    UsageTotals {
         prompt_tokens: 10,
         cached_tokens: 8,
         generated_tokens: 5,
-        ..Spent::default()
+        ..UsageTotals::default()
     }
 }
 
@@ -115,7 +115,7 @@ fn stream(mut answer: Answer, texts: &[&str], reason: FinishReason) -> Vec<Value
         frames.extend(answer.text(0, &say(text)));
     }
     frames.extend(answer.end(0, &finished(reason)));
-    frames.extend(Tells::close(&mut answer, spent()));
+    frames.extend(ResponseRenderer::close(&mut answer, spent()));
     read(frames)
 }
 
@@ -297,7 +297,7 @@ fn a_call_that_the_model_left_in_the_middle_is_none_to_be_made() {
     let mut ended = answer(false, Calls::Any, None);
     let _ = ended.text(0, &say(broken));
     let _ = ended.end(0, &finished(FinishReason::Stop));
-    assert_eq!(Tells::finish_reason(&ended), "stop");
+    assert_eq!(ResponseRenderer::finish_reason(&ended), "stop");
     assert_eq!(ended.response.output.len(), 1);
     let body: Value = serde_json::from_str(&ended.whole(spent())).expect("JSON");
     assert_eq!(body["output"][0]["status"], "incomplete");
@@ -353,7 +353,7 @@ fn likelihoods_go_with_the_text_that_they_are_of() {
     frames.extend(answer.text(0, &likely("c", 2)));
     frames.extend(answer.text(0, &likely(CALL, 3)));
     frames.extend(answer.end(0, &finished(FinishReason::Stop)));
-    let Frame::Named(_, last) = Tells::close(&mut answer, spent()).remove(0) else {
+    let Frame::Named(_, last) = ResponseRenderer::close(&mut answer, spent()).remove(0) else {
         panic!("a named event");
     };
     let last: Value = serde_json::from_str(&last).expect("JSON");

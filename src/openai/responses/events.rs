@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::http::delivery::{Frame, json_text};
+use crate::http::sse::{Frame, json_text};
 use crate::openai::logprobs::TokenLogprob;
 
 use super::items::{Item, Part};

@@ -5,10 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::field::FieldPath;
 use crate::http::body::understand;
 use crate::http::error::ApiError;
 use crate::inference::bounds::LARGEST_THOUGHTS;
-use crate::inference::decoding::{at_most, short};
+use crate::inference::checks::{at_most, short};
 use crate::openai::logprobs::TokenLogprob;
 
 use super::wire::{self, TextOr};
@@ -39,11 +40,11 @@ impl Id {
     }
 
     /// The client's, where it gave one.
-    fn given(at: &str, given: Option<String>, kind: &str) -> Result<Self, ApiError> {
+    fn given(at: &FieldPath, given: Option<String>, kind: &str) -> Result<Self, ApiError> {
         let Some(text) = given else {
             return Ok(Self::new(kind));
         };
-        short(&format!("{at}.id"), &text)?;
+        short(at.name("id"), &text)?;
         let is_ours = false;
         Ok(Self { text, is_ours })
     }
@@ -279,11 +280,11 @@ pub(super) fn given(input: Option<TextOr<Value>>) -> Result<Vec<Given>, ApiError
     at_most("input", values.len(), MOST_ITEMS)?;
     let items = values.into_iter().enumerate();
     items
-        .map(|(index, value)| item(&format!("input[{index}]"), value))
+        .map(|(index, value)| item(&FieldPath::from("input").index(index), value))
         .collect()
 }
 
-fn item(at: &str, value: Value) -> Result<Given, ApiError> {
+fn item(at: &FieldPath, value: Value) -> Result<Given, ApiError> {
     if !value.is_object() {
         let message = format!("`{at}` must be an item: an object with a `type`");
         return Err(ApiError::invalid(at, message));
@@ -295,7 +296,7 @@ fn item(at: &str, value: Value) -> Result<Given, ApiError> {
         None | Some(Value::Null) if value.get("id").is_some() => "item_reference".to_owned(),
         _ => {
             let message = format!("`{at}.type` must say what the item is, such as `message`");
-            return Err(ApiError::invalid(format!("{at}.type"), message));
+            return Err(ApiError::invalid(at.name("type"), message));
         }
     };
     let item = match kind.as_str() {
@@ -305,7 +306,7 @@ fn item(at: &str, value: Value) -> Result<Given, ApiError> {
         "reasoning" => reasoning(at, understand(at, value)?)?,
         "item_reference" => {
             let wire::ItemReference { id } = understand(at, value)?;
-            short(&format!("{at}.id"), &id)?;
+            short(at.name("id"), &id)?;
             return Ok(Given::Reference(id));
         }
         kind => {
@@ -313,13 +314,13 @@ fn item(at: &str, value: Value) -> Result<Given, ApiError> {
                 "`{kind}` is not supported; use `message`, `function_call`, \
                  `function_call_output`, `reasoning` or `item_reference`"
             );
-            return Err(ApiError::unsupported(format!("{at}.type"), why));
+            return Err(ApiError::unsupported(at.name("type"), why));
         }
     };
     Ok(Given::Item(item))
 }
 
-fn message(at: &str, message: wire::Message) -> Result<Item, ApiError> {
+fn message(at: &FieldPath, message: wire::Message) -> Result<Item, ApiError> {
     let role = match message.role.as_str() {
         "user" => Role::User,
         "system" => Role::System,
@@ -328,10 +329,10 @@ fn message(at: &str, message: wire::Message) -> Result<Item, ApiError> {
         _ => {
             let message =
                 format!("`{at}.role` must be `user`, `assistant`, `system` or `developer`");
-            return Err(ApiError::invalid(format!("{at}.role"), message));
+            return Err(ApiError::invalid(at.name("role"), message));
         }
     };
-    let at_content = format!("{at}.content");
+    let at_content = at.name("content");
     let content = match message.content {
         TextOr::Text(text) if role == Role::Assistant => vec![Part::output(text, Vec::new())],
         TextOr::Text(text) => vec![Part::InputText { text }],
@@ -350,9 +351,9 @@ fn message(at: &str, message: wire::Message) -> Result<Item, ApiError> {
     })
 }
 
-fn function_call(at: &str, call: wire::FunctionCall) -> Result<Item, ApiError> {
-    short(&format!("{at}.call_id"), &call.call_id)?;
-    short(&format!("{at}.name"), &call.name)?;
+fn function_call(at: &FieldPath, call: wire::FunctionCall) -> Result<Item, ApiError> {
+    short(at.name("call_id"), &call.call_id)?;
+    short(at.name("name"), &call.name)?;
     Ok(Item::FunctionCall {
         id: Id::given(at, call.id, "fc")?,
         call_id: call.call_id,
@@ -362,26 +363,29 @@ fn function_call(at: &str, call: wire::FunctionCall) -> Result<Item, ApiError> {
     })
 }
 
-fn function_call_output(at: &str, output: wire::FunctionCallOutput) -> Result<Item, ApiError> {
-    short(&format!("{at}.call_id"), &output.call_id)?;
+fn function_call_output(
+    at: &FieldPath,
+    output: wire::FunctionCallOutput,
+) -> Result<Item, ApiError> {
+    short(at.name("call_id"), &output.call_id)?;
     Ok(Item::FunctionCallOutput {
         id: Id::given(at, output.id, "fco")?,
         call_id: output.call_id,
         output: match output.output {
             TextOr::Text(text) => Output::Text(text),
-            TextOr::List(parts) => Output::Parts(list(&format!("{at}.output"), parts, written)?),
+            TextOr::List(parts) => Output::Parts(list(&at.name("output"), parts, written)?),
         },
         status: status(at, output.status.as_deref())?,
     })
 }
 
-fn reasoning(at: &str, item: wire::ReasoningItem) -> Result<Item, ApiError> {
+fn reasoning(at: &FieldPath, item: wire::ReasoningItem) -> Result<Item, ApiError> {
     let summary = item.summary.unwrap_or_default();
     let content = item.content.unwrap_or_default();
     let item = Item::Reasoning {
         id: Id::given(at, item.id, "rs")?,
-        summary: list(&format!("{at}.summary"), summary, thought)?,
-        content: list(&format!("{at}.content"), content, thought)?,
+        summary: list(&at.name("summary"), summary, thought)?,
+        content: list(&at.name("content"), content, thought)?,
         encrypted_content: item.encrypted_content,
         status: status(at, item.status.as_deref())?,
     };
@@ -393,13 +397,13 @@ fn reasoning(at: &str, item: wire::ReasoningItem) -> Result<Item, ApiError> {
     Ok(item)
 }
 
-fn status(at: &str, status: Option<&str>) -> Result<Status, ApiError> {
+fn status(at: &FieldPath, status: Option<&str>) -> Result<Status, ApiError> {
     match status {
         None | Some("completed") => Ok(Status::Completed),
         Some("in_progress") => Ok(Status::InProgress),
         Some("incomplete") => Ok(Status::Incomplete),
         Some(_) => {
-            let at = format!("{at}.status");
+            let at = at.name("status");
             let message = format!("`{at}` must be `completed`, `incomplete` or `in_progress`");
             Err(ApiError::invalid(at, message))
         }
@@ -407,24 +411,24 @@ fn status(at: &str, status: Option<&str>) -> Result<Status, ApiError> {
 }
 
 fn list(
-    at: &str,
+    at: &FieldPath,
     parts: Vec<wire::Part>,
-    part: fn(&str, wire::Part) -> Result<Part, ApiError>,
+    part: fn(&FieldPath, wire::Part) -> Result<Part, ApiError>,
 ) -> Result<Vec<Part>, ApiError> {
     let parts = parts.into_iter().enumerate();
     parts
-        .map(|(index, found)| part(&format!("{at}[{index}]"), found))
+        .map(|(index, found)| part(&at.index(index), found))
         .collect()
 }
 
 /// A part of what is told to the model.
-fn written(at: &str, part: wire::Part) -> Result<Part, ApiError> {
+fn written(at: &FieldPath, part: wire::Part) -> Result<Part, ApiError> {
     match part.kind.as_str() {
         "input_text" => Ok(Part::InputText {
             text: present(at, "text", part.text)?,
         }),
         "input_image" | "input_file" | "input_audio" => Err(ApiError::unsupported(
-            format!("{at}.type"),
+            at.name("type"),
             format!(
                 "`{}` is not supported: this model reads text only",
                 part.kind
@@ -435,7 +439,7 @@ fn written(at: &str, part: wire::Part) -> Result<Part, ApiError> {
 }
 
 /// A part of what the model said.
-fn said(at: &str, part: wire::Part) -> Result<Part, ApiError> {
+fn said(at: &FieldPath, part: wire::Part) -> Result<Part, ApiError> {
     match part.kind.as_str() {
         "output_text" | "input_text" => {
             Ok(Part::output(present(at, "text", part.text)?, Vec::new()))
@@ -448,7 +452,7 @@ fn said(at: &str, part: wire::Part) -> Result<Part, ApiError> {
 }
 
 /// A part of what the model thought.
-fn thought(at: &str, part: wire::Part) -> Result<Part, ApiError> {
+fn thought(at: &FieldPath, part: wire::Part) -> Result<Part, ApiError> {
     let text = present(at, "text", part.text)?;
     match part.kind.as_str() {
         "reasoning_text" => Ok(Part::ReasoningText { text }),
@@ -460,15 +464,15 @@ fn thought(at: &str, part: wire::Part) -> Result<Part, ApiError> {
     }
 }
 
-fn unknown_part(at: &str, kind: &str, known: &str) -> ApiError {
-    let at = format!("{at}.type");
+fn unknown_part(at: &FieldPath, kind: &str, known: &str) -> ApiError {
+    let at = at.name("type");
     let message = format!("`{at}`: there is no `{kind}` here; use {known}");
     ApiError::invalid(at, message)
 }
 
-fn present(at: &str, name: &str, value: Option<String>) -> Result<String, ApiError> {
+fn present(at: &FieldPath, name: &'static str, value: Option<String>) -> Result<String, ApiError> {
     value.ok_or_else(|| {
-        let at = format!("{at}.{name}");
+        let at = at.name(name);
         let message = format!("`{at}` is missing");
         ApiError::invalid(at, message)
     })

@@ -13,37 +13,37 @@ mod turns;
 mod validate;
 mod wire;
 
+use crate::field::FieldPath;
+use crate::http::access::Reply;
+use crate::inference;
+use crate::inference::generate::{GenerationRequest, StartedGeneration};
+use crate::inference::sampling::Sampling;
+use crate::openai::AppState;
+use crate::openai::endpoint::{self, Endpoint};
+use crate::openai::names::{ParameterNames, RESPONSES};
+use crate::pool::Entry;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
 
 use crate::prompt::{Conversation, Message};
 
 #[cfg(any(test, fuzzing))]
 use crate::http::body::read_value;
-use crate::http::delivery::respond;
 use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
-use crate::http::resume::{Entrance, enter};
-use crate::http::state::AppState;
-use crate::inference::generate::{Input as Wanted, Order, begin};
-use crate::inference::generation::Record;
-use crate::openai::models::find_model;
 use answer::{Answer, Keeping};
 use input::Input;
 use items::Given;
 use store::Source;
 use turns::Turns;
-use validate::Asked;
+use validate::{Asked, Output};
 
 pub(crate) use store::{Limits, Store};
 pub(crate) use stored::{
     cancel, delete, describe_cancel, describe_delete, describe_input_items, describe_show,
     input_items, show,
 };
-
-const ENDPOINT: &str = "/v1/responses";
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new(
@@ -85,63 +85,83 @@ pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
 pub(crate) async fn create(
     State(state): State<AppState>,
     request: Request,
-) -> Result<Response, ApiError> {
-    let check = |asked: wire::ResponseRequest| {
-        let asks_to_store = asked.store == Some(true);
-        Ok((Asked::try_from(asked)?, asks_to_store))
-    };
-    let ((mut asked, asks_to_store), ticket, arrival) = match enter(request, &state, check).await? {
-        Entrance::New(asked, ticket, arrival) => (asked, ticket, arrival),
-        Entrance::Resumed(rest) => return Ok(rest),
-    };
-    let store = &state.responses;
-    if asks_to_store && !store.is_open() {
-        let why = "is not supported as true: this server is configured to keep no responses";
-        return Err(ApiError::unsupported("store", why));
-    }
-    asked.echo.store &= store.is_open();
-    let entry = Arc::clone(find_model(&state, asked.model.as_deref())?);
-    let (messages, input) = conversation(
-        store,
-        2 * state.body_limit,
-        asked.echo.instructions.as_deref(),
-        asked.previous,
-        asked.input,
-    )?;
+) -> Result<Reply, ApiError> {
+    endpoint::answer::<Responses>(state, request).await
+}
 
-    // From here on the request counts as one of this model's, however it ends.
-    let record = Record::new(&state, &entry.id, ENDPOINT);
-    let sampling = asked.decoding.sampling.clone();
-    let order = Order {
-        inputs: vec![Wanted::Conversation(Conversation {
+/// The endpoint, with what is needed to tell an answer.
+struct Responses {
+    output: Output,
+    echo: reply::Echo,
+    sampling: Sampling,
+    keeping: Option<Keeping>,
+}
+
+impl Endpoint for Responses {
+    type Body = wire::ResponseRequest;
+    type Checked = Asked;
+    type Renderer = Answer;
+
+    const PATH: &'static str = "/v1/responses";
+    const NAMES: ParameterNames = RESPONSES;
+
+    fn check(body: wire::ResponseRequest) -> Result<Asked, ApiError> {
+        Asked::try_from(body)
+    }
+
+    fn model(asked: &Asked) -> Option<&str> {
+        asked.model.as_deref()
+    }
+
+    fn request(state: &AppState, mut asked: Asked) -> Result<(GenerationRequest, Self), ApiError> {
+        let store = &state.responses;
+        if asked.asks_to_store && !store.is_open() {
+            let why = "is not supported as true: this server is configured to keep no responses";
+            return Err(ApiError::unsupported("store", why));
+        }
+        asked.echo.store &= store.is_open();
+        let (messages, input) = conversation(
+            store,
+            2 * state.http.body_limit,
+            asked.echo.instructions.as_deref(),
+            asked.previous,
+            asked.input,
+        )?;
+        let endpoint = Self {
+            output: asked.output,
+            sampling: asked.params.sampling.clone(),
+            keeping: asked.echo.store.then(|| Keeping {
+                store: store.clone(),
+                input,
+            }),
+            echo: asked.echo,
+        };
+        let conversation = Conversation {
             messages,
             tools: asked.tools,
             effort: asked.effort,
             template_kwargs: asked.template_kwargs,
             ..Conversation::default()
-        })],
-        decoding: asked.decoding,
-        may_shorten: asked.may_shorten,
-    };
-    let mut response = match begin(&state, &entry, order, arrival, record).await {
-        Err(error) => in_own_words(error).into_response(),
-        Ok(started) => {
-            let sampling = sampling.resolve(&started.loaded.model.info().sampling, 0, 0);
-            let keeping = asked.echo.store.then(|| Keeping {
-                store: store.clone(),
-                input,
-            });
-            let parser = started.parser(0);
-            let pieces = Arc::clone(&started.loaded.model);
-            let reply = reply::Response::new(&entry.id, &sampling, asked.echo);
-            let answer = Answer::new(reply, asked.output, pieces, parser, keeping);
-            respond(started.generation, answer, asked.output.stream, ticket).await
-        }
-    };
-    response
-        .extensions_mut()
-        .insert(crate::http::access::Recorded);
-    Ok(response)
+        };
+        let request = GenerationRequest {
+            inputs: vec![inference::generate::Input::Conversation(conversation)],
+            params: asked.params,
+            may_truncate: asked.may_truncate,
+        };
+        Ok((request, endpoint))
+    }
+
+    fn streams(&self) -> bool {
+        self.output.stream
+    }
+
+    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Answer {
+        let model = Arc::clone(&started.loaded.model);
+        let sampling = self.sampling.resolve(&model.info().sampling, 0, 0);
+        let reply = reply::Response::new(&entry.id, &sampling, self.echo);
+        let parser = started.parser(0);
+        Answer::new(reply, self.output, model, parser, self.keeping)
+    }
 }
 
 /// The turns of a request, and the items that they are made of.
@@ -159,12 +179,12 @@ fn conversation(
             return Err(ApiError::PreviousResponseNotFound(id));
         };
         for kept in stored.conversation() {
-            turns.add(&kept.item, "previous_response_id")?;
+            turns.add(&kept.item, &"previous_response_id".into())?;
             input.add(Source::Kept(kept));
         }
     }
     for (index, given) in given.into_iter().enumerate() {
-        let at = format!("input[{index}]");
+        let at = FieldPath::from("input").index(index);
         let source = match given {
             Given::Item(item) => Source::New(item),
             Given::Reference(id) => input.referred(store, &id).ok_or_else(|| {
@@ -172,7 +192,7 @@ fn conversation(
                     "Item with id '{id}' not found: it was not stored, or has expired, or its id is \
                      not this server's; send the item itself"
                 );
-                ApiError::invalid(format!("{at}.id"), message)
+                ApiError::invalid(at.name("id"), message)
             })?,
         };
         if let Some(item) = input.item(&source) {
@@ -186,57 +206,4 @@ fn conversation(
         return Err(ApiError::invalid("input", message));
     }
     Ok((messages, input.sources))
-}
-
-/// Parameters by the names that they have here.
-fn in_own_words(error: ApiError) -> ApiError {
-    const NAMES: [(&str, &str); 3] = [
-        ("messages", "input"),
-        ("reasoning_effort", "reasoning.effort"),
-        ("response_format", "text.format"),
-    ];
-    let name = |param: &str| {
-        let found = NAMES.into_iter().find(|(chats, _)| *chats == param);
-        found.map(|(chats, ours)| (format!("`{chats}`"), ours))
-    };
-    match error {
-        ApiError::Unsupported { param, why } => match name(&param) {
-            Some((_, ours)) => ApiError::unsupported(ours, why),
-            None => ApiError::Unsupported { param, why },
-        },
-        ApiError::Invalid {
-            message,
-            param: Some(param),
-        } => match name(&param) {
-            Some((chats, ours)) => {
-                ApiError::invalid(ours, message.replace(&chats, &format!("`{ours}`")))
-            }
-            // Turns are made of items, whose places are others.
-            None if param.starts_with("messages[") => {
-                ApiError::invalid("input", message.replace(&format!("`{param}`"), "`input`"))
-            }
-            None => ApiError::invalid(param, message),
-        },
-        other => other.of_prompt_in("input"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::prompt::PromptError;
-
-    #[test]
-    fn what_is_wrong_about_a_turn_is_told_of_the_input() {
-        let no_object = PromptError::NoObject {
-            message: 1,
-            call: 0,
-            id: "call_7".to_owned(),
-        };
-        let error = in_own_words(ApiError::from(&no_object)).body();
-        assert_eq!(error["error"]["param"], "input");
-        let message = error["error"]["message"].as_str().expect("a text");
-        assert!(message.starts_with("`input`: "), "{message}");
-        assert!(message.contains("`call_7`"), "{message}");
-    }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::unix_seconds;
 use crate::http::description::among;
-use crate::inference::generation::Spent;
+use crate::inference::UsageTotals;
 use crate::openai::usage::Cost;
 use crate::sampling::SamplingParams;
 
@@ -164,7 +164,7 @@ impl Response {
     }
 
     /// The end; `reasoning_tokens` of the generated ones were thoughts.
-    pub(super) fn end(&mut self, cut_off: bool, spent: Spent, reasoning_tokens: u32) {
+    pub(super) fn end(&mut self, cut_off: bool, spent: UsageTotals, reasoning_tokens: u32) {
         if cut_off {
             self.status = Stage::Incomplete;
             self.incomplete_details = Some(Incomplete {

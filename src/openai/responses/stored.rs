@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 
 use crate::http::description::{Operation, Schemas, among};
 use crate::http::error::ApiError;
-use crate::http::state::AppState;
 use crate::inference::bounds::PAGE;
-use crate::inference::decoding::between;
+use crate::inference::checks::between;
+use crate::openai::AppState;
 
 use super::items::Item;
 use super::store::Kept;

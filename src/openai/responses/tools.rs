@@ -4,13 +4,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::field::FieldPath;
 use crate::grammar::Schema;
 use crate::http::body::understand;
 use crate::http::description::among;
 use crate::http::error::ApiError;
 use crate::http::values;
 use crate::inference::bounds::MOST_TOOLS;
-use crate::inference::decoding::at_most;
+use crate::inference::checks::at_most;
 use crate::openai::tools::{Choice, Offered};
 
 use super::wire;
@@ -34,16 +35,16 @@ pub(super) fn offered(tools: Vec<Value>) -> Result<(Vec<Offered>, Vec<Tool>), Ap
     values::at_most("tools", count, values::MOST_IN_TOOLS)?;
     let tools = tools.into_iter().enumerate();
     let both: Vec<(Offered, Tool)> = tools
-        .map(|(index, tool)| one(format!("tools[{index}]"), tool))
+        .map(|(index, tool)| one(FieldPath::from("tools").index(index), tool))
         .collect::<Result<_, _>>()?;
     Ok(both.into_iter().unzip())
 }
 
-fn one(at: String, tool: Value) -> Result<(Offered, Tool), ApiError> {
+fn one(at: FieldPath, tool: Value) -> Result<(Offered, Tool), ApiError> {
     let kind = kind(&at, &tool)?;
     if kind != "function" {
         return Err(ApiError::unsupported(
-            format!("{at}.type"),
+            at.name("type"),
             format!("`{kind}` is not supported: this server runs no tools itself; use `function`"),
         ));
     }
@@ -84,7 +85,7 @@ pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
     if let Value::String(mode) = choice {
         return Choice::mode(AT, mode);
     }
-    match kind(AT, choice)? {
+    match kind(&AT.into(), choice)? {
         "function" => {
             let wire::Named { name } = understand(AT, choice.clone())?;
             Ok(Choice::Named(name))
@@ -93,14 +94,14 @@ pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
             let allowed: wire::Allowed = understand(AT, choice.clone())?;
             at_most("tool_choice.tools", allowed.tools.len(), MOST_TOOLS)?;
             let names = allowed.tools.into_iter().enumerate().map(|(index, tool)| {
-                let at = format!("{AT}.tools[{index}]");
+                let at = FieldPath::from(AT).name("tools").index(index);
                 match kind(&at, &tool)? {
                     "function" => {
                         let wire::Named { name } = understand(&at, tool)?;
                         Ok(name)
                     }
                     kind => Err(ApiError::unsupported(
-                        format!("{at}.type"),
+                        at.name("type"),
                         format!("`{kind}` is not supported; use `function`"),
                     )),
                 }
@@ -109,7 +110,7 @@ pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
             Choice::allowed("tool_choice.mode", &allowed.mode, names)
         }
         kind => Err(ApiError::unsupported(
-            format!("{AT}.type"),
+            FieldPath::from(AT).name("type"),
             format!("`{kind}` is not supported; use `function` or `allowed_tools`"),
         )),
     }
@@ -134,14 +135,14 @@ pub(super) fn told_choice(choice: Option<&Choice>) -> Value {
 }
 
 /// The `type` of an object.
-fn kind<'a>(at: &str, object: &'a Value) -> Result<&'a str, ApiError> {
+fn kind<'a>(at: &FieldPath, object: &'a Value) -> Result<&'a str, ApiError> {
     if !object.is_object() {
         let message = format!("`{at}` must be an object with a `type`");
         return Err(ApiError::invalid(at, message));
     }
     let kind = object.get("type").and_then(Value::as_str);
     kind.ok_or_else(|| {
-        let at = format!("{at}.type");
+        let at = at.name("type");
         let message = format!("`{at}` must be a string, such as `function`");
         ApiError::invalid(at, message)
     })

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::field::FieldPath;
 use crate::http::error::ApiError;
 use crate::openai::tools::Arguments;
 use crate::prompt::{self, Message, ToolCall};
@@ -32,7 +33,7 @@ impl Turns {
     }
 
     /// What was said next; it stands at `at` of the request.
-    pub(super) fn add(&mut self, item: &Item, at: &str) -> Result<(), ApiError> {
+    pub(super) fn add(&mut self, item: &Item, at: &FieldPath) -> Result<(), ApiError> {
         // A reference takes a few bytes of a body, and may stand for megabytes, again and again.
         self.bytes = self.bytes.saturating_add(item.size());
         if self.bytes > self.most_bytes {
@@ -61,7 +62,7 @@ impl Turns {
                 status,
                 ..
             } => {
-                let at = format!("{at}.arguments");
+                let at = at.name("arguments");
                 let arguments = self.arguments.of_call(&at, arguments)?;
                 // One that was cut off before it was whole is none.
                 if *status == Status::Incomplete && !arguments.is_object() {
@@ -77,7 +78,7 @@ impl Turns {
                 call_id, output, ..
             } => {
                 if !self.calls.contains(call_id) {
-                    let at = format!("{at}.call_id");
+                    let at = at.name("call_id");
                     let message = format!(
                         "`{at}`: no function call with the `call_id` `{call_id}` comes before its \
                          output: send the call as well, or name its response in \

@@ -3,13 +3,16 @@
 
 use serde_json::{Map, Value};
 
+use crate::field::FieldPath;
 use crate::grammar::Schema;
 use crate::http::body::understand;
 use crate::http::error::ApiError;
 use crate::inference::bounds::{LEAST_TOKENS, LONGEST_DESCRIPTION};
-use crate::inference::decoding::{
-    AskedSampling, Choices, Decoding, Sampling, at_least, check_hints, check_metadata, class,
-    effort, no_longer, rivals, short, stop_tokens, stops, streams,
+use crate::inference::checks::{OutOfBounds, at_least, no_longer, short};
+use crate::inference::params::{Choices, GenerationParams};
+use crate::inference::sampling::{Sampling, SamplingValues};
+use crate::openai::generation_params::{
+    check_hints, check_metadata, class, effort, rivals, stop_tokens, stops, streams,
 };
 use crate::openai::template_kwargs::template_kwargs;
 use crate::openai::tools::{self, Calls, Tools};
@@ -31,10 +34,12 @@ pub(super) struct Asked {
     pub(super) tools: Vec<Value>,
     pub(super) effort: Option<Effort>,
     pub(super) template_kwargs: Map<String, Value>,
-    pub(super) decoding: Decoding,
+    pub(super) params: GenerationParams,
     /// Whether the oldest turns give way where all do not fit.
-    pub(super) may_shorten: bool,
+    pub(super) may_truncate: bool,
     pub(super) output: Output,
+    /// Whether it asks to be stored, and does not only leave that to us.
+    pub(super) asks_to_store: bool,
     pub(super) echo: Echo,
 }
 
@@ -97,7 +102,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             tools: tools.shown,
             effort,
             template_kwargs: template_kwargs(request.chat_template_kwargs)?,
-            decoding: Decoding {
+            params: GenerationParams {
                 max_tokens: max_output_tokens,
                 sampling,
                 stops: stops(request.stop)?,
@@ -108,9 +113,9 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 choices: Choices::default(),
                 logprobs,
                 prompt_logprobs: None,
-                form: tools.form,
+                format: tools.form,
             },
-            may_shorten: truncation == "auto",
+            may_truncate: truncation == "auto",
             output: Output {
                 stream,
                 obfuscate: request
@@ -120,6 +125,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 calls: tools.calls,
                 logprobs: logprobs.is_some(),
             },
+            asks_to_store: request.store == Some(true),
             echo: Echo {
                 instructions: request.instructions,
                 max_output_tokens,
@@ -146,8 +152,8 @@ impl TryFrom<wire::ResponseRequest> for Asked {
     }
 }
 
-fn sampling(request: &wire::ResponseRequest) -> Result<Sampling, ApiError> {
-    Sampling::try_from(AskedSampling {
+fn sampling(request: &wire::ResponseRequest) -> Result<Sampling, OutOfBounds> {
+    Sampling::try_from(SamplingValues {
         temperature: request.temperature,
         top_p: request.top_p,
         top_k: request.top_k,
@@ -188,10 +194,13 @@ fn logprobs(request: &wire::ResponseRequest) -> Result<Option<usize>, ApiError> 
                 let why = format!(
                     "`{name}` is of something that this server does not have; leave it out"
                 );
-                return Err(ApiError::unsupported(format!("include[{index}]"), why));
+                return Err(ApiError::unsupported(
+                    FieldPath::from("include").index(index),
+                    why,
+                ));
             }
             _ => {
-                let at = format!("include[{index}]");
+                let at = FieldPath::from("include").index(index);
                 let message = format!(
                     "`{at}` must be `message.output_text.logprobs` or \
                      `reasoning.encrypted_content`"
@@ -242,15 +251,15 @@ fn format(asked: Option<Value>) -> Result<(Format, Option<Schema>), ApiError> {
         None | Some(Value::Null) => return Ok((Format::Text, None)),
         Some(asked) => understand(AT, asked)?,
     };
-    let missing = |name: &str| {
-        let at = format!("{AT}.{name}");
+    let missing = |name: &'static str| {
+        let at = FieldPath::from(AT).name(name);
         let message = format!("`{at}` is missing: a `json_schema` format needs one");
         ApiError::invalid(at, message)
     };
     let strict = asked.strict.unwrap_or(false);
     if asked.kind != "json_schema" {
         if asked.schema.is_some() {
-            let at = format!("{AT}.schema");
+            let at = FieldPath::from(AT).name("schema");
             let message = format!("`{at}` needs `{AT}.type` to be `json_schema`");
             return Err(ApiError::invalid(at, message));
         }

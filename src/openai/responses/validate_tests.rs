@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::inference::decoding::Form;
+use crate::field::FieldPath;
+use crate::inference::params::OutputFormat;
 use crate::openai::responses::items::{Item, Part, Role};
 use crate::openai::responses::turns::Turns;
 use crate::prompt;
@@ -34,7 +35,7 @@ fn turns(input: &Value) -> Result<Vec<prompt::Message>, ApiError> {
         let Given::Item(item) = given else {
             panic!("no references here");
         };
-        turns.add(item, &format!("input[{index}]"))?;
+        turns.add(item, &FieldPath::from("input").index(index))?;
     }
     Ok(turns.into_messages())
 }
@@ -325,20 +326,20 @@ fn tools_that_say_nothing_are_strict_if_they_can_be() {
 #[test]
 fn likelihoods_are_told_to_whoever_includes_them_or_asks_for_rivals() {
     let asked = with(json!({"include": ["message.output_text.logprobs"]})).expect("valid");
-    assert_eq!(asked.decoding.logprobs, Some(0));
+    assert_eq!(asked.params.logprobs, Some(0));
     let asked = with(json!({"top_logprobs": 3})).expect("valid");
     assert_eq!(
-        (asked.decoding.logprobs, asked.echo.top_logprobs),
+        (asked.params.logprobs, asked.echo.top_logprobs),
         (Some(3), 3)
     );
-    assert_eq!(with(json!({})).expect("valid").decoding.logprobs, None);
+    assert_eq!(with(json!({})).expect("valid").params.logprobs, None);
 }
 
 #[test]
 fn a_format_is_told_again_and_obeyed() {
     let format = json!({"type": "json_schema", "name": "place", "strict": false, "schema": {"type": "object"}});
     let asked = with(json!({"text": {"format": format}})).expect("valid");
-    assert!(matches!(asked.decoding.form, Form::Json(_)));
+    assert!(matches!(asked.params.format, OutputFormat::Json(_)));
     let told = serde_json::to_value(&asked.echo.text).expect("JSON");
     assert_eq!(told["format"]["schema"], format["schema"]);
     assert_eq!(told["format"]["name"], "place");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use serde_json::Value;
 
-use crate::http::description::parameters;
+use super::document::parameters;
 use crate::http::error::ApiError;
 use crate::openai::chat;
 use crate::openai::completions;

@@ -1,0 +1,174 @@
+//! From the events of answers to a response, as a whole or as server-sent events.
+
+use std::collections::VecDeque;
+
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, stream};
+
+use crate::admission::Outbox;
+use crate::inference::{Answers, UsageTotals};
+use crate::sampling::Logprobs;
+use crate::scheduler::{Event, Finished, JobError, Text};
+
+use super::error::ApiError;
+use super::outgoing;
+use super::resume::{self, Ticket};
+use super::sse::{Frame, KEEP_ALIVE, Outgoing};
+
+/// How an endpoint tells its answers. A stream sends the frames; a whole answer is asked for at the
+/// end, and its frames are empty.
+pub(crate) trait ResponseRenderer: Send + Sized + 'static {
+    /// Before anything is known.
+    fn opening(&mut self) -> Vec<Frame>;
+    /// How likely the tokens of an answer's prompt were, but the first.
+    fn prompt(&mut self, _answer: usize, _logprobs: &[Logprobs]) -> Vec<Frame> {
+        Vec::new()
+    }
+    /// More of an answer.
+    fn text(&mut self, answer: usize, text: &Text) -> Vec<Frame>;
+    /// The end of an answer.
+    fn end(&mut self, answer: usize, finished: &Finished) -> Vec<Frame>;
+    /// The end of all of them.
+    fn close(&mut self, usage: UsageTotals) -> Vec<Frame>;
+    /// What broke a stream off.
+    fn failure(&mut self, error: &ApiError) -> Frame;
+    /// Why the first answer ended.
+    fn finish_reason(&self) -> &'static str;
+    /// Everything as one body of JSON.
+    fn whole(self, usage: UsageTotals) -> String;
+}
+
+/// Tells the answers as a stream, which its client may come back for with a ticket, or as a whole.
+pub(crate) async fn respond(
+    answers: Answers,
+    renderer: impl ResponseRenderer,
+    stream: bool,
+    ticket: Option<Ticket>,
+) -> Response {
+    if stream {
+        resume::respond(frames(answers, renderer), ticket)
+    } else {
+        whole(answers, renderer).await
+    }
+}
+
+/// Waits for the end of all answers.
+async fn whole(mut answers: Answers, mut renderer: impl ResponseRenderer) -> Response {
+    drop(renderer.opening());
+    while let Some(next) = answers.next().await {
+        match next {
+            Ok((answer, Event::Prompt(logprobs))) => drop(renderer.prompt(answer, &logprobs)),
+            Ok((answer, Event::Text(text))) => drop(renderer.text(answer, &text)),
+            Ok((answer, Event::Finished(end))) => drop(renderer.end(answer, &end)),
+            Ok((_, Event::Failed(_))) => {}
+            Err(failure) => return ApiError::from(failure).into_response(),
+        }
+    }
+    let reason = renderer.finish_reason();
+    let body = renderer.whole(answers.usage());
+    match outgoing::json(body, answers.send_budget()).await {
+        Ok(response) => {
+            answers.finished(reason);
+            response
+        }
+        Err(error) => {
+            answers.end(error.summary());
+            error.into_response()
+        }
+    }
+}
+
+/// The answers as they come. Dropping the stream cancels the request.
+fn frames(
+    answers: Answers,
+    mut renderer: impl ResponseRenderer,
+) -> impl Stream<Item = Outgoing> + Send + 'static {
+    let opening = renderer.opening();
+    let mut state = Streaming {
+        outbox: Outbox::new(answers.send_budget()),
+        pending: VecDeque::new(),
+        answers,
+        renderer: Some(renderer),
+    };
+    state.queue(opening);
+    stream::unfold(state, |mut state| async move {
+        loop {
+            if let Some(frame) = state.pending.pop_front() {
+                return Some((frame, state));
+            }
+            // Behind the end there is none.
+            state.renderer.as_ref()?;
+            state.advance().await;
+        }
+    })
+}
+
+struct Streaming<T> {
+    answers: Answers,
+    /// None behind the end: what it remembers of the answer is not needed to send the rest.
+    renderer: Option<T>,
+    /// Ready to be sent.
+    pending: VecDeque<Outgoing>,
+    /// What of them, and of those that are being sent, the client has not taken.
+    outbox: Outbox,
+}
+
+impl<T: ResponseRenderer> Streaming<T> {
+    async fn advance(&mut self) {
+        let Some(renderer) = &mut self.renderer else {
+            return;
+        };
+        let next = tokio::select! {
+            next = self.answers.next() => next,
+            () = tokio::time::sleep(KEEP_ALIVE) => {
+                let comment = self.answers.whereabouts();
+                self.pending.push_back(Frame::Comment(comment).into());
+                return;
+            }
+        };
+        let frames = match next {
+            Some(Ok((answer, Event::Prompt(logprobs)))) => renderer.prompt(answer, &logprobs),
+            Some(Ok((answer, Event::Text(text)))) => renderer.text(answer, &text),
+            Some(Ok((answer, Event::Finished(end)))) => renderer.end(answer, &end),
+            Some(Ok((_, Event::Failed(_)))) => Vec::new(),
+            Some(Err(failure)) => {
+                self.break_off(&failure.into());
+                return;
+            }
+            None => {
+                let usage = self.answers.usage();
+                let reason = renderer.finish_reason();
+                let frames = renderer.close(usage);
+                if self.queue(frames) {
+                    self.answers.finished(reason);
+                }
+                self.renderer = None;
+                return;
+            }
+        };
+        self.queue(frames);
+    }
+
+    /// Frames to be sent. False where there is no memory for all of them: that ends the stream.
+    fn queue(&mut self, frames: Vec<Frame>) -> bool {
+        for frame in frames {
+            let Some(held) = self.outbox.hold(frame.size()) else {
+                let error = ApiError::Job(JobError::Unread);
+                self.answers.end(error.summary());
+                self.break_off(&error);
+                return false;
+            };
+            let held = Some(held);
+            self.pending.push_back(Outgoing { frame, held });
+        }
+        true
+    }
+
+    fn break_off(&mut self, error: &ApiError) {
+        if let Some(mut renderer) = self.renderer.take() {
+            let frame = renderer.failure(error);
+            let held = Some(self.outbox.hold_last(frame.size()));
+            self.pending.push_back(Outgoing { frame, held });
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Bounds of single parameters, for every front the same.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use crate::engine::Token;
+
+use super::bounds::LONGEST_ID;
+use crate::field::FieldPath;
+
+/// A parameter, by the name that its front has for it, whose value is out of bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutOfBounds {
+    /// The parameter.
+    pub(crate) parameter: FieldPath,
+    /// What follows its name.
+    after: String,
+}
+
+impl OutOfBounds {
+    pub(crate) fn new(parameter: impl Into<FieldPath>, after: impl Into<String>) -> Self {
+        Self {
+            parameter: parameter.into(),
+            after: after.into(),
+        }
+    }
+}
+
+impl fmt::Display for OutOfBounds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}`{}", self.parameter, self.after)
+    }
+}
+
+/// `value`, if there is one, within `range`.
+#[allow(clippy::cast_possible_truncation)] // sampling needs no more than an f32
+pub(crate) fn within(
+    parameter: impl Into<FieldPath>,
+    value: Option<f64>,
+    range: RangeInclusive<f64>,
+) -> Result<Option<f32>, OutOfBounds> {
+    match value {
+        Some(value) if !range.contains(&value) => {
+            let (least, most) = (range.start(), range.end());
+            let after = format!(" must be between {least} and {most}; it is {value}");
+            Err(OutOfBounds::new(parameter, after))
+        }
+        value => Ok(value.map(|value| value as f32)),
+    }
+}
+
+/// `value`, within `range`.
+pub(crate) fn between(
+    parameter: impl Into<FieldPath>,
+    value: i64,
+    range: RangeInclusive<i64>,
+) -> Result<u32, OutOfBounds> {
+    match u32::try_from(value) {
+        Ok(fits) if range.contains(&value) => Ok(fits),
+        _ => {
+            let (least, most) = (range.start(), range.end());
+            let after = format!(" must be between {least} and {most}; it is {value}");
+            Err(OutOfBounds::new(parameter, after))
+        }
+    }
+}
+
+/// `value`, which is `least` or more.
+pub(crate) fn at_least(
+    parameter: impl Into<FieldPath>,
+    value: i64,
+    least: i64,
+) -> Result<u32, OutOfBounds> {
+    if value < least {
+        let after = format!(" must be at least {least}; it is {value}");
+        return Err(OutOfBounds::new(parameter, after));
+    }
+    Ok(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+/// Checks a text that names something, or that is stored or sent back.
+pub(crate) fn short(parameter: impl Into<FieldPath>, text: &str) -> Result<(), OutOfBounds> {
+    no_longer(parameter, text, LONGEST_ID)
+}
+
+/// Checks that a text has at most `most` characters.
+pub(crate) fn no_longer(
+    parameter: impl Into<FieldPath>,
+    text: &str,
+    most: usize,
+) -> Result<(), OutOfBounds> {
+    // Bytes first: counting characters of megabytes takes a while.
+    let is_short = text.len() <= most || text.len() <= 4 * most && text.chars().count() <= most;
+    if is_short {
+        return Ok(());
+    }
+    let after = format!(" may have at most {most} characters: shorten it");
+    Err(OutOfBounds::new(parameter, after))
+}
+
+/// Checks that a list or a map has at most `most` entries.
+pub(crate) fn at_most(
+    parameter: impl Into<FieldPath>,
+    count: usize,
+    most: usize,
+) -> Result<(), OutOfBounds> {
+    if count > most {
+        let after = format!(" takes at most {most} entries; there are {count}");
+        return Err(OutOfBounds::new(parameter, after));
+    }
+    Ok(())
+}
+
+/// A token of this id; which ids the model has is checked where the model is known.
+pub(crate) fn token(parameter: impl Into<FieldPath>, id: i64) -> Result<Token, OutOfBounds> {
+    let token = i32::try_from(id).ok().filter(|id| *id >= 0).map(Token);
+    token.ok_or_else(|| OutOfBounds::new(parameter, format!(": {id} is not a token id")))
+}

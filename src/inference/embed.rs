@@ -1,0 +1,313 @@
+//! From texts to vectors: admission, tokens, and into the model's queue.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+use tracing::Span;
+
+use crate::admission::{Place, Presence};
+use crate::embedding::{Embedded, Job};
+use crate::engine::{Reading, Token};
+use crate::pool::{Entry, LoadedEmbedder};
+use crate::scheduler::Timings;
+
+use super::Inference;
+use super::account::UsageTotals;
+use super::arrival::Arrival;
+use super::bounds::MOST_EMBEDDED_TOKENS;
+use super::error::{self, Failure, Field, InferenceError, RequestError, TooLong};
+use super::tokenize::{LONG_TEXT, tokens_of_ids};
+
+/// Bytes of a token that is longer than most.
+const LONG_TOKEN: usize = 16;
+
+/// What vectors are made of.
+#[derive(Debug)]
+pub(crate) enum EmbeddingInput {
+    /// A text.
+    Text(String),
+    /// Several texts.
+    Texts(Vec<String>),
+    /// The token ids of a text.
+    Tokens(Vec<i64>),
+    /// Those of several texts.
+    TokenLists(Vec<Vec<i64>>),
+}
+
+/// Vectors, and what they took.
+#[derive(Debug)]
+pub(crate) struct Embeddings {
+    pub(crate) vectors: Vec<Vec<f32>>,
+    /// Numbers of a vector that were asked for.
+    pub(crate) dimensions: usize,
+    /// Tokens of all texts.
+    pub(crate) tokens: usize,
+    pub(crate) usage: UsageTotals,
+    /// Holds the request's place in the server until the vectors are told.
+    pub(crate) _presence: Presence,
+}
+
+impl Inference {
+    /// Makes a vector of each text. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// Whatever keeps the texts from becoming vectors.
+    pub(crate) async fn embed(
+        &self,
+        entry: &Entry,
+        input: EmbeddingInput,
+        dimensions: Option<usize>,
+        arrival: Arrival,
+    ) -> Result<Embeddings, InferenceError> {
+        let loaded = self.embedder(entry)?;
+        let dimensions = check_dimensions(dimensions, loaded.model.info().dimensions)?;
+        let (place, presence) = entry.gate.admit()?;
+        let arrived = arrival.at;
+        let TokenizedTexts { texts, place } = self
+            .tokenize_texts(input, Arc::clone(&loaded), place, arrival.memory)
+            .await?;
+        let tokens: usize = texts.iter().map(Vec::len).sum();
+        let embedded = compute(&loaded, entry, texts, place, arrived).await?;
+        let usage = UsageTotals {
+            prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+            energy_joules: embedded.energy_joules,
+            timings: Timings {
+                queue: embedded.queue,
+                prefill: embedded.compute,
+                decode: 0.0,
+            },
+            ..UsageTotals::default()
+        };
+        Ok(Embeddings {
+            vectors: embedded.vectors,
+            dimensions,
+            tokens,
+            usage,
+            _presence: presence,
+        })
+    }
+
+    /// Off the runtime's threads; long texts of several requests one after the other. The place goes
+    /// along, because the work goes on when the client has left.
+    async fn tokenize_texts(
+        &self,
+        input: EmbeddingInput,
+        loaded: Arc<LoadedEmbedder>,
+        place: Place,
+        memory: Option<Box<dyn Send>>,
+    ) -> Result<TokenizedTexts, InferenceError> {
+        let turn = if input.bytes() > LONG_TEXT {
+            // The semaphore is never closed.
+            Arc::clone(&self.long_texts).acquire_owned().await.ok()
+        } else {
+            None
+        };
+        let log_prompts = self.log_prompts;
+        let span = Span::current();
+        let tokenized = tokio::task::spawn_blocking(move || {
+            let _entered = span.enter();
+            let _held = (turn, memory);
+            if log_prompts {
+                tracing::info!(?input, "prompt");
+            }
+            let texts = tokens(&input, &loaded)?;
+            Ok(TokenizedTexts { texts, place })
+        });
+        tokenized.await.map_err(|_| Failure::Internal)?
+    }
+}
+
+impl EmbeddingInput {
+    /// Bytes of text that has to be tokenized.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Texts(texts) => texts.iter().map(String::len).sum(),
+            Self::Tokens(_) | Self::TokenLists(_) => 0,
+        }
+    }
+}
+
+/// A request's texts as tokens.
+struct TokenizedTexts {
+    texts: Vec<Vec<Token>>,
+    place: Place,
+}
+
+async fn compute(
+    loaded: &LoadedEmbedder,
+    entry: &Entry,
+    texts: Vec<Vec<Token>>,
+    place: Place,
+    arrived: Instant,
+) -> Result<Embedded, Failure> {
+    let (answer, embedded) = oneshot::channel();
+    let job = Job {
+        texts,
+        arrived,
+        place: Some(place),
+        span: Span::current(),
+        answer,
+    };
+    loaded
+        .submit(job)
+        .map_err(|_| Failure::ModelUnavailable(entry.id.clone()))?;
+    // The channel to the model's thread may end with the thread only: by a defect.
+    let embedded = embedded.await.map_err(|_| Failure::Internal)?;
+    embedded.map_err(Failure::Job)
+}
+
+fn check_dimensions(wanted: Option<usize>, model: usize) -> Result<usize, RequestError> {
+    match wanted {
+        Some(wanted) if wanted > model => {
+            let after = format!(" is {wanted}; the model's vectors have {model}");
+            Err(RequestError::invalid(Field::Dimensions, after))
+        }
+        wanted => Ok(wanted.unwrap_or(model)),
+    }
+}
+
+fn tokens(
+    input: &EmbeddingInput,
+    loaded: &LoadedEmbedder,
+) -> Result<Vec<Vec<Token>>, InferenceError> {
+    let read = |text: Option<usize>, words: &str| read(text, words, loaded);
+    let vocabulary = loaded.model.info().vocabulary;
+    let known = |text: Option<usize>, ids: &[i64]| {
+        tokens_of_ids(ids, vocabulary, |token| Field::TextToken(text, token))
+    };
+    let mut bounds = Bounds {
+        context: loaded.context,
+        total: 0,
+    };
+    match input {
+        EmbeddingInput::Text(text) => Ok(vec![bounds.check(None, read(None, text)?)?]),
+        EmbeddingInput::Tokens(ids) => Ok(vec![bounds.check(None, known(None, ids)?)?]),
+        EmbeddingInput::Texts(texts) => (texts.iter().enumerate())
+            .map(|(index, text)| Ok(bounds.check(Some(index), read(Some(index), text)?)?))
+            .collect(),
+        EmbeddingInput::TokenLists(lists) => (lists.iter().enumerate())
+            .map(|(index, ids)| Ok(bounds.check(Some(index), known(Some(index), ids)?)?))
+            .collect(),
+    }
+}
+
+/// The tokens of the words of a text.
+fn read(
+    text: Option<usize>,
+    words: &str,
+    loaded: &LoadedEmbedder,
+) -> Result<Vec<Token>, RequestError> {
+    if words.is_empty() {
+        return Err(RequestError::invalid(
+            Field::Text(text),
+            " must not be an empty string",
+        ));
+    }
+    let reading = Reading {
+        bounds: true,
+        // Texts are data, whatever they look like.
+        markup: false,
+    };
+    // Tokens of megabytes take seconds, and only to be refused.
+    if let Some(beginning) = beginning(words, LONG_TEXT.max(loaded.context * LONG_TOKEN)) {
+        let least = loaded.model.tokenize(beginning, reading).len();
+        if least > loaded.context {
+            return Err(too_long(text, least, true, loaded.context));
+        }
+    }
+    Ok(loaded.model.tokenize(words, reading))
+}
+
+fn too_long(text: Option<usize>, tokens: usize, at_least: bool, context: usize) -> RequestError {
+    let too_long = TooLong {
+        tokens,
+        at_least,
+        context,
+        purpose: error::Reading::Embedding,
+    };
+    RequestError::too_long(Field::Text(text), too_long)
+}
+
+/// The words within the first `bytes` of a longer text; all of those bytes where that is one word.
+fn beginning(text: &str, bytes: usize) -> Option<&str> {
+    if text.len() <= bytes {
+        return None;
+    }
+    let part = (0..=bytes).rev().find_map(|end| text.get(..end))?;
+    let words = part.rfind(char::is_whitespace).map(|end| &part[..end]);
+    Some(words.filter(|words| !words.is_empty()).unwrap_or(part))
+}
+
+/// How much one text and all of them may have.
+struct Bounds {
+    context: usize,
+    /// Tokens so far.
+    total: usize,
+}
+
+impl Bounds {
+    fn check(
+        &mut self,
+        text: Option<usize>,
+        tokens: Vec<Token>,
+    ) -> Result<Vec<Token>, RequestError> {
+        if tokens.is_empty() {
+            let after = " has no tokens: write something";
+            return Err(RequestError::invalid(Field::Text(text), after));
+        }
+        if tokens.len() > self.context {
+            return Err(too_long(text, tokens.len(), false, self.context));
+        }
+        self.total += tokens.len();
+        if self.total > MOST_EMBEDDED_TOKENS {
+            let after = format!(
+                " has more than {MOST_EMBEDDED_TOKENS} tokens in all: send it in several requests"
+            );
+            return Err(RequestError::invalid(Field::Text(None), after));
+        }
+        Ok(tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inference::error::Problem;
+
+    #[test]
+    fn a_vector_has_no_more_numbers_than_the_models() {
+        let error = check_dimensions(Some(385), 384).expect_err("too many");
+        assert_eq!(error.field, Field::Dimensions);
+        assert_eq!(check_dimensions(Some(385), 385), Ok(385));
+        assert_eq!(check_dimensions(None, 384), Ok(384));
+    }
+
+    #[test]
+    fn a_long_text_is_judged_by_its_first_words() {
+        assert_eq!(beginning("two words", 9), None);
+        assert_eq!(beginning("three more words", 12), Some("three more"));
+        assert_eq!(beginning("oneword", 4), Some("onew"));
+        assert_eq!(beginning("ééé", 3), Some("é"));
+    }
+
+    #[test]
+    fn a_text_over_the_context_and_a_sum_over_the_limit_are_told_apart() {
+        let mut bounds = Bounds {
+            context: 100_000,
+            total: 0,
+        };
+        let text = |length: usize| vec![Token(1); length];
+        let long = bounds.check(Some(3), text(100_001)).expect_err("too long");
+        assert!(matches!(long.problem, Problem::TooLong(_)), "{long:?}");
+        assert_eq!(long.field, Field::Text(Some(3)));
+        for _ in 0..3 {
+            assert!(bounds.check(Some(0), text(100_000)).is_ok());
+        }
+        let full = bounds.check(Some(3), text(1)).expect_err("full");
+        assert_eq!(full.field, Field::Text(None));
+        let empty = bounds.check(Some(4), text(0)).expect_err("empty");
+        assert_eq!(empty.field, Field::Text(Some(4)));
+    }
+}

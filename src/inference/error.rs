@@ -1,0 +1,304 @@
+//! Why a request is not answered, in the words of no protocol.
+//!
+//! A front says which of its parameters a [`Field`] is and which of its codes a [`Problem`] is, and makes
+//! the sentence that its client reads.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::admission::Refusal;
+use crate::prompt::{PromptError, TemplateError};
+use crate::scheduler::JobError;
+
+use crate::field::FieldPath;
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum InferenceError {
+    /// Something in it is wrong.
+    Request(RequestError),
+    /// Nothing in it is wrong.
+    Failure(Failure),
+}
+
+/// What is wrong with which part of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RequestError {
+    /// The part.
+    pub(crate) field: Field,
+    /// What is wrong with it.
+    pub(crate) problem: Problem,
+}
+
+/// A part of a request that the protocols have different names for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// The model's name.
+    Model,
+    /// The conversation or the text that is answered, or a place in it.
+    Prompt(FieldPath),
+    /// The number of answers to each prompt.
+    Choices,
+    /// What is added to the likelihood of this token.
+    LogitBias(i32),
+    /// How much the model is to think.
+    Effort,
+    /// The text that the answer is expected to be.
+    Prediction,
+    /// Further variables of the chat template.
+    TemplateVariables,
+    /// The tools that the model may call.
+    Tools,
+    /// A schema that the answer must fit, or a place in it, where the client wrote it.
+    Schema(FieldPath),
+    /// The text that is embedded, or this one of several.
+    Text(Option<usize>),
+    /// This token of the text that is embedded, or of this one of several.
+    TextToken(Option<usize>, usize),
+    /// How many numbers a vector has.
+    Dimensions,
+    /// This token of those that are to become text.
+    Token(usize),
+}
+
+/// What is wrong with a part of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// It is not what it must be.
+    Invalid(Sentence),
+    /// It is known and cannot be honoured; the words follow its name.
+    Unsupported(Cow<'static, str>),
+    /// It is longer than the model's context.
+    TooLong(TooLong),
+    /// The model does something else.
+    WrongPurpose(WrongPurpose),
+}
+
+/// A model that was asked for what it does not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WrongPurpose {
+    /// This one embeds and does not generate.
+    Embeds(String),
+    /// It embeds, and was given a conversation.
+    DoesNotChat,
+    /// This one generates and does not embed, as `embedders` do.
+    Generates {
+        /// Its id.
+        model: String,
+        /// The ids of those that embed.
+        embedders: Vec<String>,
+    },
+}
+
+/// A sentence about a parameter, whose name only the front knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Sentence {
+    /// The name stands between these.
+    Around {
+        /// What comes before it.
+        before: Cow<'static, str>,
+        /// What comes after it.
+        after: String,
+    },
+    /// It has no need of the name.
+    Whole(String),
+}
+
+impl Sentence {
+    /// The sentence in which the parameter is called `name`.
+    #[must_use]
+    pub(crate) fn about(&self, name: &impl fmt::Display) -> String {
+        match self {
+            Self::Around { before, after } => format!("{before}`{name}`{after}"),
+            Self::Whole(sentence) => sentence.clone(),
+        }
+    }
+}
+
+/// How long something is that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooLong {
+    /// Its length in tokens; where it is only known to be longer, the shortest that it can be.
+    pub(crate) tokens: usize,
+    /// Whether that is all that is known.
+    pub(crate) at_least: bool,
+    /// The model's context in tokens.
+    pub(crate) context: usize,
+    /// What it is for.
+    pub(crate) purpose: Reading,
+}
+
+/// What a text is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// To be answered.
+    Answer,
+    /// To be made a vector of.
+    Embedding,
+    /// To be shown its tokens.
+    Tokens,
+}
+
+impl TooLong {
+    /// The sentence in which the parameter is called `name`.
+    #[must_use]
+    pub(crate) fn about(self, name: &impl fmt::Display) -> String {
+        let context = self.context;
+        let at_least = if self.at_least { "at least " } else { "" };
+        let tokens = format!("{at_least}{}", self.tokens);
+        match self.purpose {
+            // Clients know this failure by OpenAI's words.
+            Reading::Answer => format!(
+                "This model's maximum context length is {context} tokens. However, your {name} resulted \
+                 in {tokens} tokens, and at least one must be left for the answer. Please reduce the \
+                 length of the {name}."
+            ),
+            Reading::Embedding => format!(
+                "`{name}` has {tokens} tokens; the model reads at most {context}: split or shorten it"
+            ),
+            Reading::Tokens => format!(
+                "the {name} have {tokens} tokens; the model's context is {context}: no chat request can \
+                 hold them"
+            ),
+        }
+    }
+}
+
+/// Why a request is not answered in which nothing is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// There is no such model.
+    UnknownModel {
+        /// As asked for, cut to what can be told.
+        name: String,
+        /// The ids that exist.
+        available: Vec<String>,
+    },
+    /// It was not admitted.
+    Refused(Refusal),
+    /// This model could not be loaded, or its thread has ended.
+    ModelUnavailable(String),
+    /// The model's chat template does not work.
+    Template,
+    /// It failed while it was computed.
+    Job(JobError),
+    /// A defect; the log has the details.
+    Internal,
+}
+
+impl RequestError {
+    /// `field` is not what it must be; `after` follows its name.
+    pub(crate) fn invalid(field: Field, after: impl Into<String>) -> Self {
+        Self::invalid_in(field, "", after)
+    }
+
+    /// `field` is not what it must be: its name stands between these.
+    pub(crate) fn invalid_in(
+        field: Field,
+        before: impl Into<Cow<'static, str>>,
+        after: impl Into<String>,
+    ) -> Self {
+        let (before, after) = (before.into(), after.into());
+        Self {
+            field,
+            problem: Problem::Invalid(Sentence::Around { before, after }),
+        }
+    }
+
+    /// `field` is not what it must be, which is said without its name.
+    pub(crate) fn invalid_whole(field: Field, sentence: impl Into<String>) -> Self {
+        Self {
+            field,
+            problem: Problem::Invalid(Sentence::Whole(sentence.into())),
+        }
+    }
+
+    pub(crate) fn wrong_purpose(wrong: WrongPurpose) -> Self {
+        Self::not_for_this_model(Field::Model, wrong)
+    }
+
+    /// `field` is nothing for this model.
+    pub(crate) fn not_for_this_model(field: Field, wrong: WrongPurpose) -> Self {
+        Self {
+            field,
+            problem: Problem::WrongPurpose(wrong),
+        }
+    }
+
+    /// `field` does not fit into the model's context.
+    pub(crate) fn too_long(field: Field, too_long: TooLong) -> Self {
+        Self {
+            field,
+            problem: Problem::TooLong(too_long),
+        }
+    }
+
+    /// `field` is known and cannot be honoured; `why` follows its name.
+    pub(crate) fn unsupported(field: Field, why: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            field,
+            problem: Problem::Unsupported(why.into()),
+        }
+    }
+}
+
+impl From<RequestError> for InferenceError {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl From<Failure> for InferenceError {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Refusal> for InferenceError {
+    fn from(refusal: Refusal) -> Self {
+        Failure::Refused(refusal).into()
+    }
+}
+
+impl From<&PromptError> for InferenceError {
+    fn from(error: &PromptError) -> Self {
+        let prompt = || Field::Prompt(FieldPath::default());
+        match error {
+            PromptError::NoTemplate => {
+                RequestError::invalid_whole(Field::Model, error.to_string()).into()
+            }
+            PromptError::NoMark => {
+                let why = " contains every Unicode noncharacter (U+FDD0 and so on): leave one out";
+                RequestError::invalid(prompt(), why).into()
+            }
+            PromptError::NoObject { message, call, id } => {
+                let place = FieldPath::default()
+                    .index(*message)
+                    .name("tool_calls")
+                    .index(*call)
+                    .name("function.arguments");
+                let why = format!(
+                    ": the arguments of the call `{id}` are not a JSON object, which this model's chat \
+                     template needs: send an object (`{{}}` for none), or leave out the call and its answer"
+                );
+                RequestError::invalid(Field::Prompt(place), why).into()
+            }
+            PromptError::Template(error) => error.into(),
+        }
+    }
+}
+
+impl From<&TemplateError> for InferenceError {
+    fn from(error: &TemplateError) -> Self {
+        match error {
+            TemplateError::Refused(_) | TemplateError::Failed(_) => {
+                let prompt = Field::Prompt(FieldPath::default());
+                RequestError::invalid_whole(prompt, error.to_string()).into()
+            }
+            TemplateError::Broken(reason) => {
+                tracing::error!(reason, "the model's chat template does not work");
+                Failure::Template.into()
+            }
+        }
+    }
+}

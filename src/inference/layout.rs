@@ -1,0 +1,214 @@
+//! From the inputs of a request to the prompts that a model reads.
+
+use std::sync::Arc;
+
+use crate::engine::{SpecialToken, Token, Vocabulary};
+use crate::field::FieldPath;
+use crate::pool::Loaded;
+use crate::prompt::{Conversation, OutputParser, PromptError, Prompter, TemplateError};
+
+use super::error::{Field, InferenceError, Reading, RequestError, TooLong};
+use super::generate::Input;
+use super::params::OutputFormat;
+use super::truncation;
+
+/// An input as the model reads it.
+#[derive(Debug, Clone)]
+pub(crate) struct Prompt {
+    pub(crate) tokens: Arc<[Token]>,
+    /// Whether the answer begins in the middle of thoughts.
+    pub(super) opens_thoughts: bool,
+    /// See [`crate::prompt::Prompt::tags`].
+    pub(super) tags: Arc<[SpecialToken]>,
+    /// What takes an answer to it apart, at the beginning of the answer.
+    pub(super) parser: OutputParser,
+}
+
+impl Input {
+    /// Tokens that it has at least, when one token stands for `longest_piece` bytes at most and
+    /// every message has a border; `may_truncate` says that messages may be left out.
+    fn least_tokens(&self, longest_piece: usize, may_truncate: bool) -> usize {
+        match self {
+            Self::Conversation(conversation) => {
+                let messages = &conversation.messages;
+                let least = if may_truncate {
+                    truncation::least_tokens_kept(messages, longest_piece)
+                } else {
+                    truncation::least_tokens(messages, longest_piece)
+                };
+                least
+                    + truncation::least_tool_tokens(&conversation.tools, longest_piece)
+                    + truncation::least_kwargs_tokens(&conversation.template_kwargs, longest_piece)
+            }
+            Self::Text(text) => text.len() / longest_piece,
+            Self::Tokens(tokens) => tokens.len(),
+        }
+    }
+}
+
+/// Leaves the oldest turns of a conversation out, as far as that is needed for an answer of
+/// `wanted` tokens.
+pub(super) fn truncate(
+    input: &mut Input,
+    wanted: Option<u32>,
+    loaded: &Loaded,
+) -> Result<(), InferenceError> {
+    let Input::Conversation(conversation) = input else {
+        return Ok(());
+    };
+    let room = truncation::room(loaded.context(), wanted);
+    let longest_piece = loaded.model.info().longest_piece.max(1);
+    let prompter = loaded.prompter.as_ref().map_err(InferenceError::from)?;
+    let length = |conversation: &Conversation| {
+        let prompt = prompter.tokens(conversation, &*loaded.model);
+        prompt.map(|prompt| prompt.tokens.len())
+    };
+    truncation::truncate(conversation, room, longest_piece, length)
+        .map_err(|error| InferenceError::from(&error))
+}
+
+pub(super) fn prompt(
+    input: Input,
+    format: &OutputFormat,
+    loaded: &Loaded,
+) -> Result<Prompt, InferenceError> {
+    let model = &*loaded.model;
+    let (tokens, opens_thoughts, tags, parser) = match input {
+        Input::Conversation(conversation) => {
+            let prompter = loaded.prompter.as_ref().map_err(InferenceError::from)?;
+            if conversation.effort.is_some_and(|effort| !effort.is_none())
+                && !prompter.knows_efforts()
+            {
+                let why = "is not known to this model's chat template; leave it out";
+                return Err(RequestError::unsupported(Field::Effort, why).into());
+            }
+            let prompt = prompter
+                .tokens(&conversation, model)
+                .map_err(|error| not_laid_out(&error, &conversation))?;
+            let calls = !conversation.tools.is_empty();
+            let parser =
+                parser(prompter, calls, prompt.opens_thoughts, format).hiding(&prompt.tags);
+            (prompt.tokens, prompt.opens_thoughts, prompt.tags, parser)
+        }
+        Input::Text(text) => {
+            let mut tokens: Vec<Token> = model.bos().into_iter().collect();
+            tokens.extend(model.encode(&text));
+            if tokens.is_empty() {
+                // OpenAI's default prompt: a new text.
+                tokens.extend(model.text_border());
+            }
+            (tokens, false, Vec::new(), OutputParser::new(None, None))
+        }
+        Input::Tokens(tokens) => {
+            let vocabulary = model.info().vocabulary;
+            let unknown =
+                |token: &&Token| usize::try_from(token.0).is_ok_and(|id| id >= vocabulary);
+            if let Some(token) = tokens.iter().find(unknown) {
+                let after = format!(": the model has no token {}", token.0);
+                return Err(RequestError::invalid(whole_prompt(), after).into());
+            }
+            (tokens, false, Vec::new(), OutputParser::new(None, None))
+        }
+    };
+    if tokens.is_empty() {
+        let sentence = "the prompt is empty: write something";
+        return Err(RequestError::invalid_whole(whole_prompt(), sentence).into());
+    }
+    Ok(Prompt {
+        tokens: tokens.into(),
+        opens_thoughts,
+        tags: tags.into(),
+        parser,
+    })
+}
+
+/// What takes apart an answer of this form; `calls` says whether calls are looked for, `opens_thoughts`
+/// whether the prompt ends in the middle of thoughts.
+fn parser(
+    prompter: &Prompter,
+    calls: bool,
+    opens_thoughts: bool,
+    format: &OutputFormat,
+) -> OutputParser {
+    // A grammar that holds from the first token on leaves no room for thoughts.
+    let thinks = match format {
+        OutputFormat::Free | OutputFormat::FreeWithCalls(_) => opens_thoughts,
+        OutputFormat::Json(_) | OutputFormat::Calls { .. } => false,
+    };
+    let parser = OutputParser::new(
+        prompter.thoughts().map(|tags| (tags, thinks)),
+        calls.then(|| prompter.tool_format()),
+    );
+    match format {
+        OutputFormat::Calls {
+            otherwise: None, ..
+        } => parser.only_calls(),
+        _ => parser,
+    }
+}
+
+/// A template that fails over variables of the client's own is none of the model's faults.
+fn not_laid_out(error: &PromptError, conversation: &Conversation) -> InferenceError {
+    match error {
+        PromptError::Template(TemplateError::Broken(reason) | TemplateError::Failed(reason))
+            if !conversation.template_kwargs.is_empty() =>
+        {
+            let before = "the model's chat template fails with this ";
+            let after = format!(": {reason}");
+            RequestError::invalid_in(Field::TemplateVariables, before, after).into()
+        }
+        error => InferenceError::from(error),
+    }
+}
+
+/// Checks that a prediction, of which the shortest length is known, is no longer than any answer.
+pub(super) fn check_prediction(tokens: usize, context: usize) -> Result<(), RequestError> {
+    if tokens < context {
+        return Ok(());
+    }
+    let after = format!(
+        " is longer than the model's context of {context} tokens, hence than any answer: shorten it"
+    );
+    Err(RequestError::invalid(Field::Prediction, after))
+}
+
+/// Checks that a prompt leaves room for an answer, before it is laid out.
+pub(super) fn check_length(
+    input: &Input,
+    longest_piece: usize,
+    may_truncate: bool,
+    context: usize,
+) -> Result<(), RequestError> {
+    let tokens = input.least_tokens(longest_piece, may_truncate);
+    if tokens < context {
+        return Ok(());
+    }
+    Err(too_long(tokens, true, context))
+}
+
+fn too_long(tokens: usize, at_least: bool, context: usize) -> RequestError {
+    let too_long = TooLong {
+        tokens,
+        at_least,
+        context,
+        purpose: Reading::Answer,
+    };
+    RequestError::too_long(whole_prompt(), too_long)
+}
+
+fn whole_prompt() -> Field {
+    Field::Prompt(FieldPath::default())
+}
+
+/// How many tokens the answer may have: as many as were asked for, as far as the context allows.
+pub(super) fn answer_room(
+    wanted: Option<u32>,
+    prompt: usize,
+    context: usize,
+) -> Result<u32, RequestError> {
+    if prompt >= context {
+        return Err(too_long(prompt, false, context));
+    }
+    let room = u32::try_from(context - prompt).unwrap_or(u32::MAX);
+    Ok(wanted.map_or(room, |wanted| wanted.min(room)))
+}

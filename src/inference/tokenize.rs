@@ -1,0 +1,210 @@
+//! From texts and conversations to tokens, and back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Span;
+
+use crate::admission::{Gate, Place, Presence, Reason, Refusal};
+use crate::engine::{self, Token};
+use crate::field::FieldPath;
+use crate::pool::{Entry, Serving};
+use crate::prompt::Conversation;
+
+use super::Inference;
+use super::error::{Failure, Field, InferenceError, Reading, RequestError, TooLong, WrongPurpose};
+use super::models::serving;
+use super::truncation;
+
+/// Longer texts, in bytes, take more than some 50 ms; 4 MiB take up to 5 s.
+pub(super) const LONG_TEXT: usize = 64 << 10;
+
+/// What is to become tokens.
+#[derive(Debug)]
+pub(crate) enum TokenizeInput {
+    /// A text; `bounds` says whether the model's begin and end tokens come around it.
+    Text { text: String, bounds: bool },
+    /// Messages, laid out by the model's chat template.
+    Conversation(Conversation),
+}
+
+/// The tokens of a text or a conversation.
+#[derive(Debug)]
+pub(crate) struct TokenizedInput {
+    pub(crate) tokens: Vec<Token>,
+    /// Each token as the vocabulary writes it, where that was asked for.
+    pub(crate) texts: Option<Vec<String>>,
+    /// Tokens that prompt and answer may have together.
+    pub(crate) context: usize,
+}
+
+impl Inference {
+    /// Makes tokens of a text or a conversation, and with `with_texts` a text of each; `memory` is dropped
+    /// when that is done.
+    ///
+    /// # Errors
+    /// Whatever keeps the input from becoming tokens.
+    pub(crate) async fn tokenize(
+        &self,
+        entry: &Entry,
+        input: TokenizeInput,
+        with_texts: bool,
+        memory: Option<Box<dyn Send>>,
+    ) -> Result<TokenizedInput, InferenceError> {
+        self.on_model(entry, input.bytes(), move |serving| {
+            let _memory = memory;
+            let tokens = input.tokens(&serving)?;
+            let text = |token: &Token| serving.model().token_text(*token);
+            Ok(TokenizedInput {
+                texts: with_texts.then(|| tokens.iter().map(text).collect()),
+                context: serving.context(),
+                tokens,
+            })
+        })
+        .await
+    }
+
+    /// Makes a text of token ids; `memory` is dropped when that is done.
+    ///
+    /// # Errors
+    /// Ids that are none of the model's, or that it cannot answer now.
+    pub(crate) async fn detokenize(
+        &self,
+        entry: &Entry,
+        ids: Vec<i64>,
+        memory: Option<Box<dyn Send>>,
+    ) -> Result<String, InferenceError> {
+        self.on_model(entry, ids.len(), move |serving| {
+            let _memory = memory;
+            let model = serving.model();
+            let tokens = tokens_of_ids(&ids, model.info().vocabulary, Field::Token)?;
+            Ok(model.detokenize(&tokens))
+        })
+        .await
+    }
+
+    /// Off the runtime's threads, and as one of the requests that the model's gate counts. A long
+    /// text is refused while another is read.
+    async fn on_model<T: Send + 'static>(
+        &self,
+        entry: &Entry,
+        length: usize,
+        work: impl FnOnce(Serving) -> Result<T, InferenceError> + Send + 'static,
+    ) -> Result<T, InferenceError> {
+        let serving = serving(entry)?;
+        let permits = self
+            .admit(&entry.gate, length)
+            .inspect_err(|refusal| self.count_refusal(&entry.id, refusal))?;
+        let span = Span::current();
+        let done = tokio::task::spawn_blocking(move || {
+            let _permits = permits;
+            span.in_scope(|| work(serving))
+        });
+        done.await.map_err(|_| Failure::Internal)?
+    }
+
+    fn admit(&self, gate: &Gate, length: usize) -> Result<Permits, Refusal> {
+        let (place, presence) = gate.admit()?;
+        let long = if length > LONG_TEXT {
+            let only_one = Arc::clone(&self.long_texts).try_acquire_owned();
+            Some(only_one.map_err(|_| Refusal {
+                reason: Reason::QueueFull,
+                retry_after: Duration::from_secs(5),
+            })?)
+        } else {
+            None
+        };
+        Ok((place, presence, long))
+    }
+}
+
+/// What a request holds while its text is read.
+type Permits = (Place, Presence, Option<OwnedSemaphorePermit>);
+
+impl TokenizeInput {
+    /// What has to be read, in bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text { text, .. } => text.len(),
+            Self::Conversation(conversation) => {
+                truncation::bytes(&conversation.messages)
+                    + truncation::least_tool_tokens(&conversation.tools, 1)
+                    + truncation::least_kwargs_tokens(&conversation.template_kwargs, 1)
+            }
+        }
+    }
+
+    fn tokens(&self, serving: &Serving) -> Result<Vec<Token>, InferenceError> {
+        let whole_prompt = || Field::Prompt(FieldPath::default());
+        match (self, serving) {
+            (Self::Text { text, bounds }, _) => {
+                let reading = engine::Reading {
+                    bounds: *bounds,
+                    markup: matches!(serving, Serving::Generation(_)),
+                };
+                Ok(serving.model().tokenize(text, reading))
+            }
+            (Self::Conversation(conversation), Serving::Generation(loaded)) => {
+                // As chat does, before a template and the guard of its marks work through megabytes.
+                let longest_piece = loaded.model.info().longest_piece.max(1);
+                let messages = conversation.messages.len();
+                let least = messages.max(self.bytes() / longest_piece);
+                let context = loaded.context();
+                if least > context {
+                    let too_long = TooLong {
+                        tokens: least,
+                        at_least: true,
+                        context,
+                        purpose: Reading::Tokens,
+                    };
+                    return Err(RequestError::too_long(whole_prompt(), too_long).into());
+                }
+                let prompter = loaded.prompter.as_ref().map_err(InferenceError::from)?;
+                let prompt = prompter.tokens(conversation, &*loaded.model);
+                prompt
+                    .map(|prompt| prompt.tokens)
+                    .map_err(|error| InferenceError::from(&error))
+            }
+            (Self::Conversation(_), Serving::Embedding(_)) => Err(
+                RequestError::not_for_this_model(whole_prompt(), WrongPurpose::DoesNotChat).into(),
+            ),
+        }
+    }
+}
+
+/// Token ids as tokens of a vocabulary of so many, or which `field` is none; llama.cpp ends the process
+/// over others.
+pub(super) fn tokens_of_ids(
+    ids: &[i64],
+    vocabulary: usize,
+    field: impl Fn(usize) -> Field,
+) -> Result<Vec<Token>, RequestError> {
+    let known = |id: i64| {
+        let inside = usize::try_from(id).is_ok_and(|id| id < vocabulary);
+        inside.then(|| i32::try_from(id).ok()).flatten()
+    };
+    let tokens = ids.iter().enumerate().map(|(index, id)| {
+        known(*id).map(Token).ok_or_else(|| {
+            let most = vocabulary.saturating_sub(1);
+            let after = format!(": {id} is not a token of this model, whose ids are 0 to {most}");
+            RequestError::invalid(field(index), after)
+        })
+    });
+    tokens.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_outside_the_vocabulary_are_named_with_their_place() {
+        let tokens = |ids: &[i64]| tokens_of_ids(ids, 10, Field::Token);
+        assert_eq!(tokens(&[0, 9]), Ok(vec![Token(0), Token(9)]));
+        for id in [-1, 10, i64::MAX, i64::MIN] {
+            let error = tokens(&[1, id]).expect_err("refused");
+            assert_eq!(error.field, Field::Token(1));
+        }
+    }
+}

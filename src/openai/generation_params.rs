@@ -1,0 +1,156 @@
+//! Parameters that the endpoints which generate text share, checked.
+
+use schemars::JsonSchema;
+use serde_json::{Map, Value};
+
+use crate::engine::Token;
+use crate::http::error::ApiError;
+use crate::inference::bounds::{
+    LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_METADATA, LONGEST_METADATA_KEY, LONGEST_STOP,
+    LONGEST_STOPS, MOST_METADATA, MOST_STOPS, MOST_TOKENS, TOP_LOGPROBS,
+};
+use crate::inference::checks::{OutOfBounds, at_most, between, no_longer, token};
+use crate::prompt::Effort;
+use crate::scheduler::Class;
+
+/// One string or several.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a string or an array of strings")]
+#[schemars(description = "Texts that end the answer; they are not part of it.")]
+pub(crate) enum Stop {
+    One(#[schemars(length(min = 1, max = LONGEST_STOP))] String),
+    Several(
+        #[schemars(
+            length(max = MOST_STOPS),
+            inner(length(min = 1, max = LONGEST_STOP))
+        )]
+        Vec<String>,
+    ),
+}
+
+pub(crate) fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
+    let stops = match stop {
+        None => Vec::new(),
+        Some(Stop::One(stop)) => vec![stop],
+        Some(Stop::Several(stops)) => stops,
+    };
+    if stops.len() > MOST_STOPS {
+        let message = format!("`stop` takes at most {MOST_STOPS} strings");
+        return Err(ApiError::invalid("stop", message));
+    }
+    let is_long = stops.iter().any(|stop| stop.len() > LONGEST_STOP);
+    if is_long || stops.iter().map(String::len).sum::<usize>() > LONGEST_STOPS {
+        let message = format!(
+            "a string of `stop` may have at most {LONGEST_STOP} bytes, all together {LONGEST_STOPS}"
+        );
+        return Err(ApiError::invalid("stop", message));
+    }
+    if stops.iter().any(String::is_empty) {
+        return Err(ApiError::invalid(
+            "stop",
+            "`stop` must not hold an empty string",
+        ));
+    }
+    Ok(stops)
+}
+
+/// OpenAI's names of service tiers.
+pub(crate) const TIERS: [(&str, Class); 4] = [
+    ("auto", Class::Default),
+    ("default", Class::Default),
+    ("flex", Class::Flex),
+    ("priority", Class::Priority),
+];
+
+pub(crate) fn class(tier: &str) -> Result<Class, ApiError> {
+    let found = TIERS.into_iter().find(|(name, _)| *name == tier);
+    found.map(|(_, class)| class).ok_or_else(|| {
+        ApiError::invalid(
+            "service_tier",
+            "`service_tier` must be `auto`, `default`, `flex` or `priority`",
+        )
+    })
+}
+
+/// How much a reasoning model is to think.
+pub(crate) fn effort(param: &'static str, name: &str) -> Result<Effort, ApiError> {
+    let found = Effort::ALL
+        .into_iter()
+        .find(|effort| effort.as_str() == name);
+    found.ok_or_else(|| {
+        let names = Effort::ALL.map(Effort::as_str).join("`, `");
+        ApiError::invalid(param, format!("`{param}` must be one of `{names}`"))
+    })
+}
+
+pub(crate) fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, OutOfBounds> {
+    let ids = ids.unwrap_or_default();
+    at_most("stop_token_ids", ids.len(), MOST_TOKENS)?;
+    ids.into_iter()
+        .map(|id| token("stop_token_ids", id))
+        .collect()
+}
+
+/// How many rivals of each token are told.
+pub(crate) fn rivals(param: &'static str, count: i64) -> Result<usize, OutOfBounds> {
+    Ok(between(param, count, TOP_LOGPROBS)? as usize)
+}
+
+/// OpenAI's limits on what clients attach for themselves.
+pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>) -> Result<(), ApiError> {
+    at_most("metadata", metadata.map_or(0, Map::len), MOST_METADATA)?;
+    for (key, value) in metadata.into_iter().flatten() {
+        let fits = key.chars().count() <= LONGEST_METADATA_KEY
+            && value
+                .as_str()
+                .is_some_and(|value| value.chars().count() <= LONGEST_METADATA);
+        if !fits {
+            return Err(ApiError::invalid(
+                "metadata",
+                format!(
+                    "`metadata` holds keys of at most {LONGEST_METADATA_KEY} characters with \
+                     strings of at most {LONGEST_METADATA}"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Those of them that all endpoints know by the same name, where they are there.
+pub(crate) fn check_hints(
+    user: Option<&str>,
+    prompt_cache_key: Option<&str>,
+    safety_identifier: Option<&str>,
+) -> Result<(), OutOfBounds> {
+    let hints = [
+        ("user", user, LONGEST_ID),
+        ("prompt_cache_key", prompt_cache_key, LONGEST_ID),
+        ("safety_identifier", safety_identifier, LONGEST_IDENTIFIER),
+    ];
+    hints.into_iter().try_for_each(|(param, text, most)| {
+        text.map_or(Ok(()), |text| no_longer(param, text, most))
+    })
+}
+
+/// Whether an answer is to be a stream; options of one are for nothing else.
+pub(crate) fn streams(stream: Option<bool>, has_options: bool) -> Result<bool, ApiError> {
+    let stream = stream.unwrap_or(false);
+    if has_options && !stream {
+        return Err(ApiError::invalid(
+            "stream_options",
+            "`stream_options` is for streams: set `stream` to true",
+        ));
+    }
+    Ok(stream)
+}
+
+/// Refuses the first parameter that is asked for, of those that are not built, with why.
+pub(crate) fn refuse_asked<'a>(
+    table: impl IntoIterator<Item = (&'static str, bool, &'a str)>,
+) -> Result<(), ApiError> {
+    match table.into_iter().find(|(_, is_asked, _)| *is_asked) {
+        Some((param, _, why)) => Err(ApiError::unsupported(param, why)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,47 @@
+//! What OpenAI's endpoints share.
+
+use axum::extract::FromRef;
+
+use crate::config::Settings;
+use crate::http::state::HttpState;
+use crate::inference::Inference;
+use crate::telemetry::Metrics;
+
+use super::responses::{Limits, Store};
+
+/// Cheap to clone; one clone goes into every request.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    pub(super) http: HttpState,
+    pub(super) inference: Inference,
+    /// Responses whose clients may come back.
+    pub(super) responses: Store,
+}
+
+impl AppState {
+    /// What handlers need of the configuration, and the rooms that they call.
+    #[must_use]
+    pub fn new(settings: &Settings, inference: Inference, metrics: Metrics) -> Self {
+        Self {
+            http: HttpState::new(settings, &inference, metrics),
+            inference,
+            responses: Store::new(Limits {
+                responses: settings.server.store_max_responses,
+                bytes: settings.server.store_max_bytes,
+                age: settings.server.store_time,
+            }),
+        }
+    }
+}
+
+impl FromRef<AppState> for HttpState {
+    fn from_ref(state: &AppState) -> Self {
+        state.http.clone()
+    }
+}
+
+impl FromRef<AppState> for Inference {
+    fn from_ref(state: &AppState) -> Self {
+        state.inference.clone()
+    }
+}
