@@ -10,8 +10,33 @@ use crate::inference::bounds::{
     LONGEST_STOPS, MOST_METADATA, MOST_STOPS, MOST_TOKENS, TOP_LOGPROBS,
 };
 use crate::inference::checks::{OutOfBounds, at_most, between, no_longer, token};
+use crate::inference::params::GenerationParams;
+use crate::inference::sampling::{Sampling, SamplingValues};
 use crate::prompt::Effort;
 use crate::scheduler::Class;
+
+/// The fields that all endpoints which generate text have in common, as clients write them.
+pub(crate) struct SharedValues<'a> {
+    pub(crate) sampling: SamplingValues<'a>,
+    pub(crate) stop: Option<Stop>,
+    pub(crate) stop_token_ids: Option<Vec<i64>>,
+    pub(crate) ignore_eos: Option<bool>,
+    pub(crate) service_tier: Option<&'a str>,
+}
+
+impl SharedValues<'_> {
+    /// What they ask for; of the rest nothing is asked yet.
+    pub(crate) fn check(self) -> Result<GenerationParams, ApiError> {
+        Ok(GenerationParams {
+            sampling: Sampling::try_from(self.sampling)?,
+            stops: stops(self.stop)?,
+            stop_tokens: stop_tokens(self.stop_token_ids)?,
+            ignore_end: self.ignore_eos.unwrap_or(false),
+            class: self.service_tier.map(class).transpose()?,
+            ..GenerationParams::default()
+        })
+    }
+}
 
 /// One string or several.
 #[derive(Debug, serde::Deserialize, JsonSchema)]
@@ -28,7 +53,7 @@ pub(crate) enum Stop {
     ),
 }
 
-pub(crate) fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
+fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
     let stops = match stop {
         None => Vec::new(),
         Some(Stop::One(stop)) => vec![stop],
@@ -62,7 +87,7 @@ pub(crate) const TIERS: [(&str, Class); 4] = [
     ("priority", Class::Priority),
 ];
 
-pub(crate) fn class(tier: &str) -> Result<Class, ApiError> {
+fn class(tier: &str) -> Result<Class, ApiError> {
     let found = TIERS.into_iter().find(|(name, _)| *name == tier);
     found.map(|(_, class)| class).ok_or_else(|| {
         ApiError::invalid(
@@ -83,7 +108,7 @@ pub(crate) fn effort(param: &'static str, name: &str) -> Result<Effort, ApiError
     })
 }
 
-pub(crate) fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, OutOfBounds> {
+fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, OutOfBounds> {
     let ids = ids.unwrap_or_default();
     at_most("stop_token_ids", ids.len(), MOST_TOKENS)?;
     ids.into_iter()

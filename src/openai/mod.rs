@@ -11,6 +11,7 @@ pub(crate) mod models;
 mod names;
 mod parameters;
 pub(crate) mod responses;
+mod shared_fields;
 mod state;
 mod structured;
 mod template_kwargs;

@@ -53,7 +53,7 @@ pub(crate) struct Tools {
     /// Whether calls are looked for in the answer, and how many are wanted.
     pub(crate) calls: Calls,
     /// What the answer must be, where it must be a call.
-    pub(crate) form: OutputFormat,
+    pub(crate) format: OutputFormat,
 }
 
 /// How many calls are taken from an answer.
@@ -139,7 +139,7 @@ impl Tools {
                 return Err(ApiError::invalid("tool_choice", message));
             }
             return Ok(Self {
-                form: free(format),
+                format: free(format),
                 ..Self::default()
             });
         }
@@ -153,7 +153,7 @@ impl Tools {
             .map(|tool| tool.name.as_str())
             .collect();
         let is_strict = |callable: &Callable| strict.contains(callable.name.as_str());
-        let form = if must {
+        let format = if must {
             OutputFormat::Calls {
                 functions,
                 several,
@@ -175,7 +175,11 @@ impl Tools {
             .filter(|tool| names.contains(&tool.name))
             .map(|tool| tool.shown)
             .collect();
-        Ok(Self { shown, calls, form })
+        Ok(Self {
+            shown,
+            calls,
+            format,
+        })
     }
 }
 
@@ -319,7 +323,7 @@ mod tests {
         let none = both(Choice::None).expect("valid");
         assert!(none.shown.is_empty() && none.calls == Calls::None);
         let auto = both(Choice::Auto).expect("valid");
-        assert!(auto.shown.len() == 2 && matches!(auto.form, OutputFormat::Free));
+        assert!(auto.shown.len() == 2 && matches!(auto.format, OutputFormat::Free));
     }
 
     #[test]
@@ -329,7 +333,7 @@ mod tests {
             ..offered("f")
         };
         let tools = Tools::new(vec![strict, offered("g")], None, None, None).expect("valid");
-        let OutputFormat::FreeWithCalls(functions) = tools.form else {
+        let OutputFormat::FreeWithCalls(functions) = tools.format else {
             panic!("some are strict");
         };
         assert_eq!(functions[0].arguments, Schema::nothing());
@@ -339,7 +343,7 @@ mod tests {
     #[test]
     fn a_named_one_and_allowed_ones_are_the_only_ones() {
         let named = both(Choice::Named("g".to_owned())).expect("valid");
-        let OutputFormat::Calls { functions, .. } = named.form else {
+        let OutputFormat::Calls { functions, .. } = named.format else {
             panic!("it must call");
         };
         assert_eq!(functions.len(), 1);
@@ -360,7 +364,7 @@ mod tests {
                     None,
                 );
                 let tools = tools.expect("valid");
-                let OutputFormat::Calls { several, .. } = tools.form else {
+                let OutputFormat::Calls { several, .. } = tools.format else {
                     panic!("it must call");
                 };
                 (tools.calls, several)

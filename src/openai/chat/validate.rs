@@ -4,12 +4,9 @@
 use crate::grammar::Schema;
 use crate::http::error::ApiError;
 use crate::inference::bounds::LEAST_TOKENS;
-use crate::inference::checks::{OutOfBounds, at_least};
+use crate::inference::checks::at_least;
 use crate::inference::params::{Choices, GenerationParams};
-use crate::inference::sampling::{Sampling, SamplingValues};
-use crate::openai::generation_params::{
-    check_hints, check_metadata, class, effort, rivals, stop_tokens, stops, streams,
-};
+use crate::openai::generation_params::{check_hints, check_metadata, effort, rivals, streams};
 use crate::openai::structured;
 use crate::openai::template_kwargs::template_kwargs;
 use crate::openai::tools::{self, Calls, Tools};
@@ -42,7 +39,7 @@ pub(super) struct Output {
 impl TryFrom<wire::ChatRequest> for Chat {
     type Error = ApiError;
 
-    fn try_from(request: wire::ChatRequest) -> Result<Self, ApiError> {
+    fn try_from(mut request: wire::ChatRequest) -> Result<Self, ApiError> {
         not_built::refuse(&request)?;
         check_metadata(request.metadata.as_ref())?;
         check_hints(
@@ -51,7 +48,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
             request.safety_identifier.as_deref(),
         )?;
         let stream = streams(request.stream, request.stream_options.is_some())?;
-        let sampling = sampling(&request)?;
+        let params = request.generation_params()?;
         let logprobs = logprobs(request.logprobs, request.top_logprobs)?;
         let max_tokens = match request.max_completion_tokens {
             Some(count) => Some(at_least("max_completion_tokens", count, LEAST_TOKENS)?),
@@ -61,18 +58,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
                 .transpose()?,
         };
         let format = request.response_format.as_ref().map(format);
-        let asked = structured::Asked {
-            structured_outputs: request.structured_outputs,
-            guided_json: request.guided_json,
-            json_schema: request.json_schema,
-            others: [
-                ("guided_regex", request.guided_regex),
-                ("guided_choice", request.guided_choice),
-                ("guided_grammar", request.guided_grammar),
-                ("grammar", request.grammar),
-            ],
-        };
-        let format = asked.schema(format.transpose()?.flatten())?;
+        let format = request.schema(format.transpose()?.flatten())?;
         let tools = Tools::new(
             offered(request.tools.unwrap_or_default())?,
             request.tool_choice.map(choice).transpose()?,
@@ -85,7 +71,7 @@ impl TryFrom<wire::ChatRequest> for Chat {
             request.add_generation_prompt,
             &messages,
         )?;
-        end::check_form(end, &tools.form)?;
+        end::check_form(end, &tools.format)?;
         Ok(Self {
             model: request.model,
             conversation: Conversation {
@@ -101,16 +87,11 @@ impl TryFrom<wire::ChatRequest> for Chat {
             },
             params: GenerationParams {
                 max_tokens,
-                sampling,
-                stops: stops(request.stop)?,
-                stop_tokens: stop_tokens(request.stop_token_ids)?,
-                ignore_end: request.ignore_eos.unwrap_or(false),
-                class: request.service_tier.as_deref().map(class).transpose()?,
                 prediction: request.prediction.map(prediction).transpose()?,
                 choices: Choices::new(request.n)?,
                 logprobs,
-                prompt_logprobs: None,
-                format: tools.form,
+                format: tools.format,
+                ..params
             },
             output: Output {
                 stream,
@@ -123,20 +104,6 @@ impl TryFrom<wire::ChatRequest> for Chat {
             },
         })
     }
-}
-
-fn sampling(request: &wire::ChatRequest) -> Result<Sampling, OutOfBounds> {
-    Sampling::try_from(SamplingValues {
-        temperature: request.temperature,
-        top_p: request.top_p,
-        top_k: request.top_k,
-        min_p: request.min_p,
-        presence_penalty: request.presence_penalty,
-        frequency_penalty: request.frequency_penalty,
-        repeat_penalty: request.repeat_penalty,
-        logit_bias: request.logit_bias.as_ref(),
-        seed: request.seed,
-    })
 }
 
 fn logprobs(wanted: Option<bool>, top: Option<i64>) -> Result<Option<usize>, ApiError> {

@@ -6,19 +6,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::http::body::{Wire, only_objects};
-use crate::http::description::{
-    ChatModel, LogitBias, Metadata, Refused, among, at_least, each, only_in_streams, within,
-};
+use crate::http::description::{Metadata, Refused, among, at_least, each, only_in_streams, within};
 use crate::inference::bounds::{
-    CHOICES, LEAST_TOKENS, LEAST_TOP_K, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
-    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOKENS, MOST_TOOLS, PENALTY,
-    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
+    CHOICES, LEAST_TOKENS, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
+    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOP_LOGPROBS,
 };
-use crate::openai::generation_params::{Stop, TIERS};
-use crate::openai::structured::StructuredOutputs;
+use crate::openai::shared_fields::with_structured_output_fields;
 use crate::openai::tools::{FORMATS, MODES, NAME};
 use crate::prompt::Effort;
 
+with_structured_output_fields! {
 /// The request. Numbers are wide here, so that a value out of range is refused
 /// in words rather than by type.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -30,12 +27,8 @@ use crate::prompt::Effort;
     description = "A conversation, and how it is to be answered."
 )]
 pub(crate) struct ChatRequest {
-    #[schemars(with = "Option<ChatModel>")]
-    pub(super) model: Option<String>,
     #[schemars(length(min = 1))]
     pub(super) messages: Vec<Message>,
-    /// Whether the answer comes as server-sent events.
-    pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
 
     /// OpenAI's old name of `max_completion_tokens`, which it gives way to.
@@ -44,21 +37,6 @@ pub(crate) struct ChatRequest {
     /// Tokens of an answer at most, thoughts included.
     #[schemars(transform = at_least(LEAST_TOKENS))]
     pub(super) max_completion_tokens: Option<i64>,
-    #[schemars(transform = within(TEMPERATURE))]
-    pub(super) temperature: Option<f64>,
-    #[schemars(transform = within(PROBABILITY))]
-    pub(super) top_p: Option<f64>,
-    #[schemars(transform = within(PENALTY))]
-    pub(super) presence_penalty: Option<f64>,
-    #[schemars(transform = within(PENALTY))]
-    pub(super) frequency_penalty: Option<f64>,
-    /// Token ids and what is added to their likelihood.
-    #[schemars(with = "Option<LogitBias>")]
-    pub(super) logit_bias: Option<Map<String, Value>>,
-    /// The same seed gives the same draws; whether it gives the same answer, bit by bit, while others
-    /// are served is up to the server's `models.deterministic`.
-    pub(super) seed: Option<i64>,
-    pub(super) stop: Option<Stop>,
     /// How many answers.
     #[schemars(transform = within(CHOICES))]
     pub(super) n: Option<i64>,
@@ -78,34 +56,16 @@ pub(crate) struct ChatRequest {
     pub(super) parallel_tool_calls: Option<bool>,
 
     pub(super) prediction: Option<Prediction>,
-    #[schemars(transform = among(TIERS.map(|(name, _)| name)))]
-    pub(super) service_tier: Option<String>,
 
     // Of no consequence here, but of the right type and length.
     #[schemars(with = "Option<Metadata>")]
     pub(super) metadata: Option<Map<String, Value>>,
-    #[schemars(length(max = LONGEST_ID))]
-    pub(super) user: Option<String>,
     #[schemars(length(max = LONGEST_ID))]
     pub(super) prompt_cache_key: Option<String>,
     #[schemars(length(max = LONGEST_IDENTIFIER))]
     pub(super) safety_identifier: Option<String>,
 
     // Ours.
-    /// Draw from so many of the likeliest tokens; 0 and -1 mean all. Not OpenAI's.
-    #[schemars(transform = at_least(LEAST_TOP_K))]
-    pub(super) top_k: Option<i64>,
-    /// Leave tokens out that are less likely than the likeliest by this factor. Not OpenAI's.
-    #[schemars(transform = within(PROBABILITY))]
-    pub(super) min_p: Option<f64>,
-    /// What likelihoods of tokens that were there already are divided by; 1 is off. Not OpenAI's.
-    #[schemars(transform = within(REPEAT_PENALTY))]
-    pub(super) repeat_penalty: Option<f64>,
-    /// Whether to go on where the model would end. Not OpenAI's.
-    pub(super) ignore_eos: Option<bool>,
-    /// Tokens that end the answer. Not OpenAI's.
-    #[schemars(length(max = MOST_TOKENS), transform = each(within(TOKEN)))]
-    pub(super) stop_token_ids: Option<Vec<i64>>,
 
     /// Further variables of the chat template, as in vLLM and llama.cpp, such as
     /// `{"enable_thinking": false}`; those that it does not know do nothing. Not OpenAI's.
@@ -120,12 +80,6 @@ pub(crate) struct ChatRequest {
     /// Whether the prompt opens the assistant's turn; true where nothing is said, but with
     /// `continue_final_message`. Not OpenAI's.
     pub(super) add_generation_prompt: Option<bool>,
-    /// A JSON schema of the answer or any JSON object, as in vLLM. Not OpenAI's.
-    pub(super) structured_outputs: Option<StructuredOutputs>,
-    /// A JSON schema of the answer, or one in a string: vLLM's older name. Not OpenAI's.
-    pub(super) guided_json: Option<Value>,
-    /// A JSON schema of the answer: llama.cpp's name. Not OpenAI's.
-    pub(super) json_schema: Option<Value>,
 
     // Known, and refused where they ask for what is not built. Named one by one, so that
     // what a client sends under other names is skipped and never kept.
@@ -150,24 +104,13 @@ pub(crate) struct ChatRequest {
     /// Refused: there is no web here.
     #[schemars(with = "Option<Refused>")]
     pub(super) web_search_options: Option<Value>,
-    /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
-    pub(super) guided_regex: Option<Value>,
-    /// Refused; use `guided_json` with an `enum`.
-    #[schemars(with = "Option<Refused>")]
-    pub(super) guided_choice: Option<Value>,
-    /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
-    pub(super) guided_grammar: Option<Value>,
-    /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
-    pub(super) grammar: Option<Value>,
     /// Refused: the template of the model's file is used.
     #[schemars(with = "Option<Refused>")]
     pub(super) chat_template: Option<Value>,
     /// Refused: put them into a message.
     #[schemars(with = "Option<Refused>")]
     pub(super) documents: Option<Value>,
+}
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -6,9 +6,7 @@ use crate::inference::bounds::{LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS};
 use crate::inference::checks::{OutOfBounds, at_least, at_most, between, token};
 use crate::inference::generate::{GenerationRequest, Input};
 use crate::inference::params::{Choices, GenerationParams, OutputFormat};
-use crate::inference::sampling::{Sampling, SamplingValues};
-use crate::openai::generation_params::{check_hints, class, stop_tokens, stops, streams};
-use crate::openai::structured;
+use crate::openai::generation_params::{check_hints, streams};
 
 use super::wire::{self, Prompt};
 
@@ -39,7 +37,7 @@ pub(super) struct Output {
 impl TryFrom<wire::CompletionRequest> for Completion {
     type Error = ApiError;
 
-    fn try_from(request: wire::CompletionRequest) -> Result<Self, ApiError> {
+    fn try_from(mut request: wire::CompletionRequest) -> Result<Self, ApiError> {
         if request.suffix.as_ref().is_some_and(|text| !text.is_empty()) {
             let why = "is not supported: models are asked to go on, not to fill in";
             return Err(ApiError::unsupported("suffix", why));
@@ -65,47 +63,20 @@ impl TryFrom<wire::CompletionRequest> for Completion {
             .map(|count| count as usize);
         let echo = request.echo.unwrap_or(false);
         let stream = streams(request.stream, request.stream_options.is_some())?;
-        let sampling = Sampling::try_from(SamplingValues {
-            temperature: request.temperature,
-            top_p: request.top_p,
-            top_k: request.top_k,
-            min_p: request.min_p,
-            presence_penalty: request.presence_penalty,
-            frequency_penalty: request.frequency_penalty,
-            repeat_penalty: request.repeat_penalty,
-            logit_bias: request.logit_bias.as_ref(),
-            seed: request.seed,
-        })?;
+        let params = request.generation_params()?;
         let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS);
-        let asked = structured::Asked {
-            structured_outputs: request.structured_outputs,
-            guided_json: request.guided_json,
-            json_schema: request.json_schema,
-            others: [
-                ("guided_regex", request.guided_regex),
-                ("guided_choice", request.guided_choice),
-                ("guided_grammar", request.guided_grammar),
-                ("grammar", request.grammar),
-            ],
-        };
+        let format = request.schema(None)?;
         Ok(Self {
             model: request.model,
             request: GenerationRequest {
                 inputs: inputs(request.prompt)?,
                 params: GenerationParams {
                     max_tokens: Some(at_least("max_tokens", max_tokens, LEAST_COMPLETION_TOKENS)?),
-                    sampling,
-                    stops: stops(request.stop)?,
-                    stop_tokens: stop_tokens(request.stop_token_ids)?,
-                    ignore_end: request.ignore_eos.unwrap_or(false),
-                    class: request.service_tier.as_deref().map(class).transpose()?,
-                    prediction: None,
                     choices,
                     logprobs,
                     prompt_logprobs: logprobs.filter(|_| echo),
-                    format: asked
-                        .schema(None)?
-                        .map_or(OutputFormat::Free, OutputFormat::Json),
+                    format: format.map_or(OutputFormat::Free, OutputFormat::Json),
+                    ..params
                 },
                 may_truncate: false,
             },

@@ -5,52 +5,28 @@ use std::collections::HashMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::http::body::{Wire, only_objects};
-use crate::http::description::{
-    ChatModel, LogitBias, Refused, among, at_least, each, only_in_streams, within,
-};
+use crate::http::description::{Refused, among, at_least, each, only_in_streams, within};
 use crate::http::values::Counted;
-use crate::inference::bounds::{
-    CHOICES, LEAST_COMPLETION_TOKENS, LEAST_TOP_K, LOGPROBS, LONGEST_ID, MOST_PROMPTS, MOST_TOKENS,
-    PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN,
-};
-use crate::openai::generation_params::{Stop, TIERS};
-use crate::openai::structured::StructuredOutputs;
+use crate::inference::bounds::{CHOICES, LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS, TOKEN};
+use crate::openai::shared_fields::with_structured_output_fields;
 use crate::openai::usage::ChunkUsage;
 
+with_structured_output_fields! {
 /// Numbers are wide here, so that a value out of range is refused in words rather than by type.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
 #[schemars(description = "A text, and how it is to go on.", transform = only_in_streams)]
 pub(crate) struct CompletionRequest {
-    #[schemars(with = "Option<ChatModel>")]
-    pub(super) model: Option<String>,
     /// Where there is none, or an empty one, the model begins a new text.
     pub(super) prompt: Option<Prompt>,
-    /// Whether the answer comes as server-sent events.
-    pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
 
     #[schemars(transform = at_least(LEAST_COMPLETION_TOKENS))]
     pub(super) max_tokens: Option<i64>,
-    #[schemars(transform = within(TEMPERATURE))]
-    pub(super) temperature: Option<f64>,
-    #[schemars(transform = within(PROBABILITY))]
-    pub(super) top_p: Option<f64>,
-    #[schemars(transform = within(PENALTY))]
-    pub(super) presence_penalty: Option<f64>,
-    #[schemars(transform = within(PENALTY))]
-    pub(super) frequency_penalty: Option<f64>,
-    /// Token ids and what is added to their likelihood.
-    #[schemars(with = "Option<LogitBias>")]
-    pub(super) logit_bias: Option<Map<String, Value>>,
-    /// The same seed gives the same draws; whether it gives the same answer, bit by bit, while others
-    /// are served is up to the server's `models.deterministic`.
-    pub(super) seed: Option<i64>,
-    pub(super) stop: Option<Stop>,
     /// How many answers to each prompt.
     #[schemars(transform = within(CHOICES))]
     pub(super) n: Option<i64>,
@@ -65,47 +41,12 @@ pub(crate) struct CompletionRequest {
     /// Refused unless it is empty: models are asked to go on, not to fill in.
     #[schemars(length(max = 0))]
     pub(super) suffix: Option<String>,
-    #[schemars(length(max = LONGEST_ID))]
-    pub(super) user: Option<String>,
 
     // Ours.
-    /// Draw from so many of the likeliest tokens; 0 and -1 mean all. Not OpenAI's.
-    #[schemars(transform = at_least(LEAST_TOP_K))]
-    pub(super) top_k: Option<i64>,
-    /// Leave tokens out that are less likely than the likeliest by this factor. Not OpenAI's.
-    #[schemars(transform = within(PROBABILITY))]
-    pub(super) min_p: Option<f64>,
-    /// What likelihoods of tokens that were there already are divided by; 1 is off. Not OpenAI's.
-    #[schemars(transform = within(REPEAT_PENALTY))]
-    pub(super) repeat_penalty: Option<f64>,
-    /// Whether to go on where the model would end. Not OpenAI's.
-    pub(super) ignore_eos: Option<bool>,
-    /// Tokens that end the answer. Not OpenAI's.
-    #[schemars(length(max = MOST_TOKENS), transform = each(within(TOKEN)))]
-    pub(super) stop_token_ids: Option<Vec<i64>>,
-    #[schemars(transform = among(TIERS.map(|(name, _)| name)))]
-    pub(super) service_tier: Option<String>,
-    /// A JSON schema of the answer or any JSON object, as in vLLM. Not OpenAI's.
-    pub(super) structured_outputs: Option<StructuredOutputs>,
-    /// A JSON schema of the answer, or one in a string: vLLM's older name. Not OpenAI's.
-    pub(super) guided_json: Option<Value>,
-    /// A JSON schema of the answer: llama.cpp's name. Not OpenAI's.
-    pub(super) json_schema: Option<Value>,
-    /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
-    pub(super) guided_regex: Option<Value>,
-    /// Refused; use `guided_json` with an `enum`.
-    #[schemars(with = "Option<Refused>")]
-    pub(super) guided_choice: Option<Value>,
-    /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
-    pub(super) guided_grammar: Option<Value>,
-    /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
-    pub(super) grammar: Option<Value>,
     /// Refused: of chat completions; use `structured_outputs`.
     #[schemars(with = "Option<Refused>")]
     pub(super) response_format: Option<Value>,
+}
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

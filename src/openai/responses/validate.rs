@@ -8,12 +8,9 @@ use crate::grammar::Schema;
 use crate::http::body::understand;
 use crate::http::error::ApiError;
 use crate::inference::bounds::{LEAST_TOKENS, LONGEST_DESCRIPTION};
-use crate::inference::checks::{OutOfBounds, at_least, no_longer, short};
-use crate::inference::params::{Choices, GenerationParams};
-use crate::inference::sampling::{Sampling, SamplingValues};
-use crate::openai::generation_params::{
-    check_hints, check_metadata, class, effort, rivals, stop_tokens, stops, streams,
-};
+use crate::inference::checks::{at_least, no_longer, short};
+use crate::inference::params::GenerationParams;
+use crate::openai::generation_params::{check_hints, check_metadata, effort, rivals, streams};
 use crate::openai::template_kwargs::template_kwargs;
 use crate::openai::tools::{self, Calls, Tools};
 use crate::prompt::Effort;
@@ -58,7 +55,7 @@ pub(super) struct Output {
 impl TryFrom<wire::ResponseRequest> for Asked {
     type Error = ApiError;
 
-    fn try_from(request: wire::ResponseRequest) -> Result<Self, ApiError> {
+    fn try_from(mut request: wire::ResponseRequest) -> Result<Self, ApiError> {
         not_built::refuse(&request)?;
         check_metadata(request.metadata.as_ref())?;
         check_hints(
@@ -70,7 +67,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             short("previous_response_id", id)?;
         }
         let stream = streams(request.stream, request.stream_options.is_some())?;
-        let sampling = sampling(&request)?;
+        let params = request.generation_params()?;
         let logprobs = logprobs(&request)?;
         let max_output_tokens = request
             .max_output_tokens
@@ -81,7 +78,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             .map(|count| at_least("max_tool_calls", count, LEAST_TOKENS))
             .transpose()?;
         let truncation = truncation(request.truncation.as_deref())?;
-        let class = request.service_tier.as_deref().map(class).transpose()?;
+        let class = params.class;
         let reasoning = reasoning(request.reasoning)?;
         let effort = reasoning
             .effort
@@ -104,16 +101,9 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             template_kwargs: template_kwargs(request.chat_template_kwargs)?,
             params: GenerationParams {
                 max_tokens: max_output_tokens,
-                sampling,
-                stops: stops(request.stop)?,
-                stop_tokens: stop_tokens(request.stop_token_ids)?,
-                ignore_end: request.ignore_eos.unwrap_or(false),
-                class,
-                prediction: None,
-                choices: Choices::default(),
                 logprobs,
-                prompt_logprobs: None,
-                format: tools.form,
+                format: tools.format,
+                ..params
             },
             may_truncate: truncation == "auto",
             output: Output {
@@ -150,20 +140,6 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             },
         })
     }
-}
-
-fn sampling(request: &wire::ResponseRequest) -> Result<Sampling, OutOfBounds> {
-    Sampling::try_from(SamplingValues {
-        temperature: request.temperature,
-        top_p: request.top_p,
-        top_k: request.top_k,
-        min_p: request.min_p,
-        presence_penalty: request.presence_penalty,
-        frequency_penalty: request.frequency_penalty,
-        repeat_penalty: request.repeat_penalty,
-        logit_bias: request.logit_bias.as_ref(),
-        seed: request.seed,
-    })
 }
 
 fn truncation(asked: Option<&str>) -> Result<&'static str, ApiError> {

@@ -12,18 +12,16 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::http::body::{Wire, only_objects};
-use crate::http::description::{
-    ChatModel, LogitBias, Metadata, Refused, among, at_least, each, only_in_streams, within,
-};
+use crate::http::description::{Metadata, Refused, among, at_least, each, only_in_streams, within};
 use crate::inference::bounds::{
-    LEAST_TOKENS, LEAST_TOP_K, LONGEST_DESCRIPTION, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
-    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOKENS, MOST_TOOLS, PENALTY,
-    PROBABILITY, REPEAT_PENALTY, TEMPERATURE, TOKEN, TOP_LOGPROBS,
+    LEAST_TOKENS, LONGEST_DESCRIPTION, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
+    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOP_LOGPROBS,
 };
-use crate::openai::generation_params::{Stop, TIERS};
+use crate::openai::shared_fields::with_generation_fields;
 use crate::openai::tools::{FORMATS, MODES, NAME};
 use crate::prompt::Effort;
 
+with_generation_fields! {
 /// The request. Numbers are wide here, so that a value out of range is refused in words rather than
 /// by type.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -34,8 +32,6 @@ use crate::prompt::Effort;
     transform = only_in_streams
 )]
 pub(crate) struct ResponseRequest {
-    #[schemars(with = "Option<ChatModel>")]
-    pub(super) model: Option<String>,
     /// A question, or items of a conversation.
     #[schemars(with = "TextOr<InputItem>")]
     pub(super) input: Option<TextOr<Value>>,
@@ -46,8 +42,6 @@ pub(crate) struct ResponseRequest {
     pub(super) previous_response_id: Option<String>,
     /// Whether the response is kept for a while; it is unless this is false.
     pub(super) store: Option<bool>,
-    /// Whether the answer comes as server-sent events.
-    pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
     #[schemars(transform = each(among(INCLUDED)))]
     pub(super) include: Option<Vec<String>>,
@@ -55,10 +49,6 @@ pub(crate) struct ResponseRequest {
     /// Tokens of the answer at most, thoughts included.
     #[schemars(transform = at_least(LEAST_TOKENS))]
     pub(super) max_output_tokens: Option<i64>,
-    #[schemars(transform = within(TEMPERATURE))]
-    pub(super) temperature: Option<f64>,
-    #[schemars(transform = within(PROBABILITY))]
-    pub(super) top_p: Option<f64>,
     /// Rivals to tell of each token.
     #[schemars(transform = within(TOP_LOGPROBS))]
     pub(super) top_logprobs: Option<i64>,
@@ -77,36 +67,14 @@ pub(crate) struct ResponseRequest {
     #[schemars(transform = at_least(LEAST_TOKENS))]
     pub(super) max_tool_calls: Option<i64>,
 
-    #[schemars(transform = among(TIERS.map(|(name, _)| name)))]
-    pub(super) service_tier: Option<String>,
     #[schemars(with = "Option<Metadata>")]
     pub(super) metadata: Option<Map<String, Value>>,
-    #[schemars(length(max = LONGEST_ID))]
-    pub(super) user: Option<String>,
     #[schemars(length(max = LONGEST_ID))]
     pub(super) prompt_cache_key: Option<String>,
     #[schemars(length(max = LONGEST_IDENTIFIER))]
     pub(super) safety_identifier: Option<String>,
 
     // Ours: what chat completions take.
-    /// As for chat completions; none of these is OpenAI's here.
-    #[schemars(transform = at_least(LEAST_TOP_K))]
-    pub(super) top_k: Option<i64>,
-    #[schemars(transform = within(PROBABILITY))]
-    pub(super) min_p: Option<f64>,
-    #[schemars(transform = within(PENALTY))]
-    pub(super) presence_penalty: Option<f64>,
-    #[schemars(transform = within(PENALTY))]
-    pub(super) frequency_penalty: Option<f64>,
-    #[schemars(transform = within(REPEAT_PENALTY))]
-    pub(super) repeat_penalty: Option<f64>,
-    #[schemars(with = "Option<LogitBias>")]
-    pub(super) logit_bias: Option<Map<String, Value>>,
-    pub(super) seed: Option<i64>,
-    pub(super) stop: Option<Stop>,
-    pub(super) ignore_eos: Option<bool>,
-    #[schemars(length(max = MOST_TOKENS), transform = each(within(TOKEN)))]
-    pub(super) stop_token_ids: Option<Vec<i64>>,
 
     /// Further variables of the chat template, as in vLLM and llama.cpp, such as
     /// `{"enable_thinking": false}`; those that it does not know do nothing. Not OpenAI's.
@@ -176,6 +144,7 @@ pub(crate) struct ResponseRequest {
     /// Refused: answers are held to JSON schemas alone.
     #[schemars(with = "Option<Refused>")]
     pub(super) guided_grammar: Option<Value>,
+}
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
