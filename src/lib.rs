@@ -25,3 +25,4 @@ pub mod prompt;
 pub mod sampling;
 pub mod scheduler;
 pub mod telemetry;
+pub mod worker;

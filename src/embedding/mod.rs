@@ -1,6 +1,6 @@
 //! Vectors of texts, many texts a batch.
 //!
-//! [`Batcher`] owns an embedder and the requests that wait for it; [`drive`](crate::scheduler::drive())
+//! [`Batcher`] owns an embedder and the requests that wait for it; [`worker::run`](crate::worker::run())
 //! runs it on the model's thread as it runs the scheduler. There is nothing to remember between two
 //! batches, so all there is to decide is which texts go into the next one: [`compose`], a plain
 //! function.
@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use crate::admission::Place;
 use crate::engine::{DecodeError, Embedder, Token};
 use crate::governor::Governed;
-use crate::scheduler::{JobError, Work};
 use crate::telemetry::EmbeddingMetrics;
+use crate::worker::{WorkError, Worker};
 
 pub use compose::compose;
 
@@ -34,7 +34,7 @@ pub struct Job {
     /// Where log lines about it belong.
     pub span: tracing::Span,
     /// Where the vectors go. Whoever drops the other end is not computed any further.
-    pub answer: oneshot::Sender<Result<Embedded, JobError>>,
+    pub answer: oneshot::Sender<Result<Embedded, WorkError>>,
 }
 
 /// What came of a request.
@@ -176,7 +176,7 @@ impl<E: Embedder> Batcher<E> {
                         tracing::error!(%error, "a text could not be computed");
                     });
                     // Whoever left meanwhile does not mind.
-                    let _ = running.job.answer.send(Err(JobError::Engine));
+                    let _ = running.job.answer.send(Err(WorkError::Engine));
                     continue;
                 }
             }
@@ -252,19 +252,19 @@ fn only(vectors: Vec<Vec<f32>>) -> Result<Vec<f32>, DecodeError> {
     vectors.into_iter().next().ok_or(DecodeError::Failed(0))
 }
 
-impl<E: Embedder> Work for Batcher<E> {
-    type Job = Job;
+impl<E: Embedder> Worker for Batcher<E> {
+    type Request = Job;
 
-    fn submit(&mut self, job: Job) {
+    fn accept(&mut self, job: Job) {
         self.waiting.push_back(job);
     }
 
-    fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+    fn has_work(&self) -> bool {
+        !self.running.is_empty() || !self.waiting.is_empty()
     }
 
     /// Frees what belongs to clients that left, takes up waiting requests and computes one batch.
-    fn step(&mut self, clock: &dyn Fn() -> Instant) {
+    fn run_step(&mut self, clock: &dyn Fn() -> Instant) {
         self.drop_cancelled();
         self.take_up(clock());
         if !self.running.is_empty() {
@@ -274,11 +274,11 @@ impl<E: Embedder> Work for Batcher<E> {
         self.publish();
     }
 
-    fn rest(&self, worked: Duration) -> Duration {
+    fn rest_after(&self, worked: Duration) -> Duration {
         self.governed.measures().rest(worked)
     }
 
-    fn fail_all(&mut self, error: JobError) {
+    fn abort_all(&mut self, error: WorkError) {
         let running = self.running.drain(..).map(|running| running.job);
         for job in running.chain(self.waiting.drain(..)) {
             let _ = job.answer.send(Err(error));

@@ -112,7 +112,7 @@ fn logprobs_size(logprobs: &[Logprobs]) -> usize {
 mod tests {
     use super::*;
     use crate::admission::FREE;
-    use crate::scheduler::JobError;
+    use crate::worker::WorkError;
 
     fn text(bytes: usize) -> Event {
         Event::Text(Text {
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(sender.send(text(FREE / 2)), Ok(()));
         assert_eq!(sender.send(text(FREE / 2)), Ok(()), "from the budget");
         assert_eq!(sender.send(text(FREE)), Err(Unsent::NoRoom));
-        let end = Event::Failed(JobError::Unread);
+        let end = Event::Failed(WorkError::Unread);
         assert_eq!(sender.send(end.clone()), Ok(()));
         let (other, _its_receiver) = channel(8, &budget);
         assert_eq!(other.send(text(FREE / 2)), Ok(()), "others have their own");

@@ -1,8 +1,7 @@
 //! Continuous batching: requests join and leave at any step.
 //!
-//! [`Scheduler`] owns an engine and the sequences in it and is driven one step
-//! at a time; [`drive`](drive()) is the loop around it that a model's thread
-//! runs. Deciding is apart from acting: `plan` and `pace` are plain functions,
+//! [`Scheduler`] owns an engine and the sequences in it and computes one step at a time, as the
+//! [`Worker`] of a model's thread. Deciding is apart from acting: `plan` and `pace` are plain functions,
 //! this file carries out what they say.
 //!
 //! Sequences share the cells of a common beginning (`prefix`, `cache`): a request
@@ -14,7 +13,6 @@
 
 mod cache;
 mod crowd;
-mod drive;
 mod events;
 mod governed;
 mod job;
@@ -33,13 +31,14 @@ use std::time::{Duration, Instant};
 use crate::engine::{DecodeError, Engine, Pieces, Row};
 use crate::governor::{Governed, Measures};
 use crate::telemetry::ModelMetrics;
+use crate::worker::{WorkError, Worker};
 
-pub use drive::{Heartbeat, Work, drive};
 pub use events::{EventReceiver, EventSender, channel};
-pub use job::{
-    Class, Event, FinishReason, Finished, Job, JobError, Predicted, QueueProgress, Text, Timings,
-};
+pub use job::{Class, Event, FinishReason, Finished, Job, Predicted, QueueProgress, Text, Timings};
 pub use text::Stops;
+
+// Until the front uses the name itself.
+pub use crate::worker::WorkError as JobError;
 
 use cache::Cache;
 use crowd::Crowd;
@@ -151,7 +150,7 @@ impl<E: Engine> Scheduler<E> {
     }
 
     /// Ends every request with `error`.
-    pub fn fail_all(&mut self, error: JobError) {
+    pub fn fail_all(&mut self, error: WorkError) {
         for mut running in std::mem::take(&mut self.running) {
             running.sequence.fail(error);
             self.cache.release(running.id);
@@ -514,7 +513,7 @@ impl<E: Engine> Scheduler<E> {
         let mut victim = self.running.remove(victim);
         if alone {
             self.cache.release(victim.id);
-            victim.sequence.fail(JobError::Engine);
+            victim.sequence.fail(WorkError::Engine);
             return;
         }
         self.cache.set_aside(victim.id);
@@ -530,7 +529,7 @@ impl<E: Engine> Scheduler<E> {
             .extract_if(.., |_| in_batch.next().unwrap_or(false))
             .collect();
         for mut running in failed {
-            running.sequence.fail(JobError::Engine);
+            running.sequence.fail(WorkError::Engine);
             self.cache.release(running.id);
         }
     }
@@ -549,6 +548,38 @@ impl<E: Engine> Scheduler<E> {
             .parked_bytes
             .set(gauge(self.cache.shelf_bytes()));
         self.metrics.kv_usage.set(used as f64 / cells.max(1) as f64);
+    }
+}
+
+impl<E: Engine> Worker for Scheduler<E> {
+    type Request = Job;
+
+    fn accept(&mut self, job: Job) {
+        self.submit(job);
+    }
+
+    fn has_work(&self) -> bool {
+        !self.is_idle()
+    }
+
+    fn run_step(&mut self, clock: &dyn Fn() -> Instant) {
+        let began = Instant::now();
+        let working = self.working();
+        self.step(clock);
+        drop(working);
+        self.worked(began.elapsed());
+    }
+
+    fn longest_sleep(&self) -> Option<Duration> {
+        self.nap()
+    }
+
+    fn rest_after(&self, worked: Duration) -> Duration {
+        self.rest(worked)
+    }
+
+    fn abort_all(&mut self, error: WorkError) {
+        self.fail_all(error);
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Instant;
 use crate::engine::{Pieces, SeqId, Token};
 use crate::sampling::{self, Logprobs, Sampler};
 use crate::telemetry::ModelMetrics;
+use crate::worker::WorkError;
 
 use super::events::Unsent;
-use super::job::{Class, Event, FinishReason, Finished, Job, JobError, Text, Timings};
+use super::job::{Class, Event, FinishReason, Finished, Job, Text, Timings};
 use super::speculate::{self, Guess, Kind, Outcome, Prediction, Record};
 use super::text::{Pushed, TextAssembler};
 
@@ -303,7 +304,7 @@ impl Sequence {
             return Progress::Ended;
         }
         let Ok(token) = self.sampler.sample(logits, index, most) else {
-            self.fail(JobError::Grammar);
+            self.fail(WorkError::Grammar);
             return Progress::Ended;
         };
         self.tokens.push(token);
@@ -347,7 +348,7 @@ impl Sequence {
     }
 
     /// Tells the client that nothing more comes.
-    pub(super) fn fail(&mut self, error: JobError) {
+    pub(super) fn fail(&mut self, error: WorkError) {
         self.job
             .span
             .in_scope(|| tracing::warn!(%error, "request failed"));
@@ -435,7 +436,7 @@ impl Sequence {
             Ok(()) => true,
             Err(Unsent::ClientLeft) => false,
             Err(Unsent::NoRoom) => {
-                self.fail(JobError::Unread);
+                self.fail(WorkError::Unread);
                 false
             }
         }

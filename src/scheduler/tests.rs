@@ -241,10 +241,10 @@ fn when_the_grace_time_ends_everyone_is_told() {
     let mut scheduler = scheduler(SHAPE);
     let mut events = submit(&mut scheduler, &prompt(1, 20), 300);
     step(&mut scheduler);
-    scheduler.fail_all(JobError::ShuttingDown);
+    scheduler.fail_all(WorkError::ShuttingDown);
     check_integrity(&scheduler);
     let (_, end) = received(&mut events);
-    assert_eq!(end, Some(Event::Failed(JobError::ShuttingDown)));
+    assert_eq!(end, Some(Event::Failed(WorkError::ShuttingDown)));
 }
 
 /// A store prompt of 300 tokens and a question of its own.
