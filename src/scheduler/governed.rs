@@ -26,12 +26,13 @@ impl<E: Engine> Scheduler<E> {
     pub(super) fn obey(&mut self, now: Instant) {
         self.measures = self.governed.measures();
         if !self.measures.flex {
-            let is_flex = |running: &mut super::Running| running.sequence.class() == Class::Flex;
+            let is_flex =
+                |running: &mut super::RunningSequence| running.sequence.class() == Class::Flex;
             let parked: Vec<_> = self.running.extract_if(.., is_flex).collect();
             for mut running in parked {
                 self.cache.park(running.id, now);
                 self.metrics.preemptions.inc();
-                running.sequence.put_back(now);
+                running.sequence.requeue(now);
                 self.waiting.push(running.sequence);
             }
         }
@@ -41,7 +42,7 @@ impl<E: Engine> Scheduler<E> {
 
     /// How long it may be idle: memory that could be given back is not slept on.
     pub(super) fn nap(&self) -> Option<Duration> {
-        (self.cache.shelf_bytes() > 0 || self.cache.has_swollen()).then_some(NAP)
+        (self.cache.offloaded_bytes() > 0 || self.cache.has_swollen()).then_some(NAP)
     }
 
     /// Whether requests of this class are taken up at all.
@@ -78,7 +79,7 @@ impl<E: Engine> Scheduler<E> {
         self.billed = took;
         let seconds = (took + std::mem::take(&mut self.unbilled)).as_secs_f64();
         let tariff = self.governed.tariff();
-        let known = self.pace.outputs(outputs);
+        let known = self.step_latency.outputs(outputs);
         let price = Price::of(seconds, outputs, rows - outputs, known);
         for (running, share) in self.running.iter_mut().zip(shares) {
             let sequence = &mut running.sequence;

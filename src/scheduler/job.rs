@@ -28,7 +28,7 @@ pub struct Job {
     pub guide: Option<Guide>,
     /// Whether to tell how likely each token was, with so many rivals.
     pub logprobs: Option<usize>,
-    /// The same for the prompt, which then shares no computed beginning.
+    /// The same for the prompt, which then shares no computed prefix.
     pub prompt_logprobs: Option<usize>,
     /// Texts that end the answer where its client reads them; they are not part of it.
     pub stops: Stops,

@@ -1,28 +1,28 @@
 //! Continuous batching: requests join and leave at any step.
 //!
 //! [`Scheduler`] owns an engine and the sequences in it and computes one step at a time, as the
-//! [`Worker`] of a model's thread. Deciding is apart from acting: `plan` and `pace` are plain functions,
+//! [`Worker`] of a model's thread. Deciding is apart from acting: `plan` and `step_latency` are plain functions,
 //! this file carries out what they say.
 //!
-//! Sequences share the cells of a common beginning (`prefix`, `cache`): a request
+//! Sequences share the cells of a common prefix (`prefix`, `cache`): a request
 //! starts from the longest one that is in the cache, and waits while another is
 //! just computing a longer one, instead of computing it a second time.
 //!
 //! Answers draft tokens that they may well go on with (`speculate`) where that pays: rows that
 //! are computed along with the next token and kept as far as the sampler then agrees.
 
+mod batch_admission;
 mod cache;
-mod crowd;
 mod events;
 mod governed;
 mod job;
-mod joining;
-mod pace;
+mod kv_offload;
+mod placement;
 mod plan;
 mod prefix;
 mod sequence;
-mod shelf;
-mod speculate;
+mod speculation;
+mod step_latency;
 mod text;
 
 use std::sync::Arc;
@@ -41,16 +41,16 @@ pub use text::Stops;
 pub use crate::worker::WorkError as JobError;
 
 use cache::Cache;
-use crowd::Crowd;
-use pace::Pace;
-use plan::{Budget, Need, Plan, Urgency};
-use sequence::{Progress, Running, Sequence};
-use speculate::{Acceptance, Guess, Offer};
+use placement::PlacementCosts;
+use plan::{SequenceDemand, StepBudget, StepPlan, Urgency};
+use sequence::{Progress, RunningSequence, Sequence};
+use speculation::{AcceptanceRates, DraftCandidate, DraftProposal};
+use step_latency::StepLatency;
 
 /// Of the time that a step has left for others than answers, drafts get this much while prompts
 /// want to be read.
 const DRAFTS_BESIDE_PROMPTS: f64 = 0.25;
-/// Logits of answers and drafts take so much memory at most in a bank of the cache, and those of
+/// Logits of answers and drafts take so much memory at most in a partition of the cache, and those of
 /// scored prompts, however large the vocabulary.
 const LOGITS_BYTES: usize = 32 << 20;
 
@@ -63,10 +63,10 @@ pub struct Limits {
     pub target_inter_token: Duration,
     /// Whether answers may draft.
     pub speculation: bool,
-    /// Bytes beside the KV cache for beginnings that gave way in it.
+    /// Bytes beside the KV cache for prefixes that gave way in it.
     pub parked_bytes: usize,
     /// Whether each request is computed so that it comes out the same whatever else there is: in a
-    /// bank of the cache that it has to itself, without drafts.
+    /// partition of the cache that it has to itself, without drafts.
     pub deterministic: bool,
 }
 
@@ -79,10 +79,10 @@ pub struct Scheduler<E: Engine> {
     /// In no order that matters.
     waiting: Vec<Sequence>,
     /// In the order in which they were taken up.
-    running: Vec<Running>,
-    pace: Pace,
-    crowd: Crowd,
-    acceptance: Acceptance,
+    running: Vec<RunningSequence>,
+    step_latency: StepLatency,
+    placement: PlacementCosts,
+    acceptance: AcceptanceRates,
     rows: Vec<Row>,
     governed: Governed,
     /// What the governor asked for when the step began.
@@ -112,9 +112,9 @@ impl<E: Engine> Scheduler<E> {
             metrics,
             waiting: Vec::new(),
             running: Vec::new(),
-            pace: Pace::default(),
-            crowd: Crowd::new(shape.crowd_cells, shape.threads),
-            acceptance: Acceptance::default(),
+            step_latency: StepLatency::default(),
+            placement: PlacementCosts::new(shape.crowd_cells, shape.threads),
+            acceptance: AcceptanceRates::default(),
             rows: Vec::new(),
             governed: Governed::default(),
             measures: Measures::NONE,
@@ -180,12 +180,12 @@ impl<E: Engine> Scheduler<E> {
         }
     }
 
-    /// Starts sequences from the longest beginning in the cache, but for those that an older
+    /// Starts sequences from the longest prefix in the cache, but for those that an older
     /// one will soon give a longer one: that one is as urgent then as the most urgent that
     /// waits for it, so waiting never takes longer than computing it again would. Returns how
     /// soon each running sequence is wanted.
     fn begin(&mut self, at: Instant) -> Vec<Urgency> {
-        let urgency = |running: &Running| Urgency {
+        let urgency = |running: &RunningSequence| Urgency {
             class: running.sequence.class(),
             left: running.sequence.missing(),
         };
@@ -193,18 +193,18 @@ impl<E: Engine> Scheduler<E> {
         let mut begun = Vec::new();
         for index in 0..self.running.len() {
             let running = &self.running[index];
-            if running.begun {
+            if running.has_started {
                 continue;
             }
             let tokens = running.sequence.sharable();
-            let bank = self.cache.bank_of(running.id);
-            let now = self.cache.known_length(bank, tokens);
+            let partition = self.cache.partition_of(running.id);
+            let now = self.cache.known_length(partition, tokens);
             let waits_for = self.running[..index]
                 .iter()
                 .enumerate()
                 .find_map(|(at, older)| {
                     // What an answer will say is not waited for: that would be token by token.
-                    let common = self.common(bank, tokens, older);
+                    let common = self.common(partition, tokens, older);
                     let left = common.saturating_sub(older.sequence.computed());
                     (!older.sequence.is_decoding() && left > 0 && now < common)
                         .then_some((at, left))
@@ -220,15 +220,15 @@ impl<E: Engine> Scheduler<E> {
                 self.cache.share(running.id, tokens, at)
             };
             let running = &mut self.running[index];
-            running.begun = true;
-            running.sequence.begin(shared, &self.metrics);
+            running.has_started = true;
+            running.sequence.start(shared, &self.metrics);
             urgencies[index] = urgency(running);
-            begun.push(bank);
+            begun.push(partition);
         }
         if !begun.is_empty() {
-            let waiting = self.running.iter().filter(|running| !running.begun);
+            let waiting = self.running.iter().filter(|running| !running.has_started);
             let awaited = waiting.map(|running| (running.id, running.sequence.sharable()));
-            self.cache.shelve_strangers(&begun, awaited);
+            self.cache.offload_unrelated(&begun, awaited);
         }
         urgencies
     }
@@ -242,8 +242,8 @@ impl<E: Engine> Scheduler<E> {
             let urgencies = self.begin(now);
             let block = self.cache.shape().exact_block;
             let mut logits = self.most_logits();
-            let mut missing = |running: &Running| {
-                if !running.begun {
+            let mut missing = |running: &RunningSequence| {
+                if !running.has_started {
                     return 0;
                 }
                 let missing = match block {
@@ -260,43 +260,43 @@ impl<E: Engine> Scheduler<E> {
                 logits -= scored;
                 scored
             };
-            let needs: Vec<Need> = (self.running.iter().zip(urgencies))
-                .map(|(running, urgency)| Need {
+            let demands: Vec<SequenceDemand> = (self.running.iter().zip(urgencies))
+                .map(|(running, urgency)| SequenceDemand {
                     missing: missing(running),
                     decoding: running.sequence.is_decoding(),
                     urgency,
                 })
                 .collect();
-            let answers = needs.iter().filter(|need| need.decoding).count();
-            let prompts = needs.iter().filter(|need| !need.decoding);
-            let drafted = self.draft(answers, prompts.map(|need| need.missing).sum());
+            let answers = demands.iter().filter(|demand| demand.decoding).count();
+            let prompts = demands.iter().filter(|demand| !demand.decoding);
+            let drafted = self.draft(answers, prompts.map(|demand| demand.missing).sum());
             let shape = self.cache.shape();
-            let budget = Budget {
+            let budget = StepBudget {
                 cells: self.cache.room() - drafted,
                 rows: shape.batch_rows - drafted,
                 drafted,
                 row_group: shape.row_group,
-                prefill_rows: self.pace.prefill_rows(
+                prefill_rows: self.step_latency.prefill_rows(
                     answers + drafted,
                     self.limits.target_inter_token,
                     shape.batch_rows,
                     shape.tile_rows,
                 ),
             };
-            match plan::compose(&needs, budget) {
-                Plan::Compute(mut shares) => {
+            match plan::compose(&demands, budget) {
+                StepPlan::Compute(mut shares) => {
                     self.keep_exact(&mut shares, budget.cells);
                     if shares.iter().any(|share| *share > 0) {
                         return Some(shares);
                     }
                     self.preempt(now);
                 }
-                Plan::Preempt => self.preempt(now),
+                StepPlan::Preempt => self.preempt(now),
             }
         }
     }
 
-    /// Lets exact sequences, each of which has a bank to itself, have as many rows as they would have
+    /// Lets exact sequences, each of which has a partition to itself, have as many rows as they would have
     /// each time, or none where there are not so many of these `cells`.
     fn keep_exact(&self, shares: &mut [usize], cells: usize) {
         let Some(block) = self.cache.shape().exact_block else {
@@ -330,7 +330,7 @@ impl<E: Engine> Scheduler<E> {
         {
             return running.draft_alone(room.saturating_sub(1));
         }
-        let Some(undrafted) = self.pace.outputs(answers) else {
+        let Some(undrafted) = self.step_latency.outputs(answers) else {
             return 0;
         };
         let target = self.limits.target_inter_token.as_secs_f64();
@@ -339,27 +339,27 @@ impl<E: Engine> Scheduler<E> {
         } else {
             undrafted + DRAFTS_BESIDE_PROMPTS * (target - undrafted).max(0.0)
         };
-        let offers = self.offers();
+        let candidates = self.candidates();
         let room = self.draft_room(answers, unread);
-        let lengths = speculate::allot(&offers, answers, room, |rows| {
-            let seconds = self.pace.decoding(answers, rows);
+        let lengths = speculation::allot_drafts(&candidates, answers, room, |rows| {
+            let seconds = self.step_latency.decode_seconds(answers, rows);
             let seconds = seconds.unwrap_or(f64::INFINITY);
             // Beside a prompt nothing is tried out: what the step takes longer would be put down to it.
-            let is_untried = unread > 0 && rows > self.pace.most_outputs();
+            let is_untried = unread > 0 && rows > self.step_latency.most_output_rows();
             if rows > answers && (seconds > longest || is_untried) {
                 f64::INFINITY
             } else {
                 seconds
             }
         });
-        for (offer, &length) in offers.iter().zip(&lengths) {
-            let running = &mut self.running[offer.running];
+        for (candidate, &length) in candidates.iter().zip(&lengths) {
+            let running = &mut self.running[candidate.running];
             if length == 0 {
-                running.watch(offer.guess);
+                running.watch(candidate.proposal);
             } else {
-                running.take_draft(Guess {
+                running.take_draft(DraftProposal {
                     length,
-                    ..offer.guess
+                    ..candidate.proposal
                 });
             }
         }
@@ -367,18 +367,22 @@ impl<E: Engine> Scheduler<E> {
     }
 
     /// What each answer could draft.
-    fn offers(&self) -> Vec<Offer> {
-        let offer = |(index, running): (usize, &Running)| {
-            let guess = running.sequence.guess()?;
-            Some(Offer {
+    fn candidates(&self) -> Vec<DraftCandidate> {
+        let candidate = |(index, running): (usize, &RunningSequence)| {
+            let proposal = running.sequence.draft_proposal()?;
+            Some(DraftCandidate {
                 running: index,
-                guess,
+                proposal,
                 chance: self
                     .acceptance
-                    .chance(guess.kind, running.sequence.record()),
+                    .chance(proposal.source, running.sequence.record()),
             })
         };
-        self.running.iter().enumerate().filter_map(offer).collect()
+        self.running
+            .iter()
+            .enumerate()
+            .filter_map(candidate)
+            .collect()
     }
 
     /// Rows that drafts may take beside `answers`, and prompts that miss `unread` tokens.
@@ -431,7 +435,7 @@ impl<E: Engine> Scheduler<E> {
         let now = clock();
         let outputs = self.rows.iter().filter(|row| row.logits).count();
         let took = now.duration_since(started);
-        self.pace.observe(outputs, self.prompt_rows(), took);
+        self.step_latency.observe(outputs, self.prompt_rows(), took);
         self.charge(shares, outputs, self.rows.len(), took);
         self.metrics.steps.inc();
         self.metrics.busy_seconds.inc_by(took.as_secs_f64());
@@ -440,18 +444,18 @@ impl<E: Engine> Scheduler<E> {
         self.deliver(shares, &firsts, now);
     }
 
-    /// Rows of prompts in the batch: as many as one bank alone would have computed in the time.
+    /// Rows of prompts in the batch: as many as one partition alone would have computed in the time.
     #[allow(
         clippy::cast_precision_loss, // a batch has thousands of rows at most
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss
     )]
     fn prompt_rows(&self) -> usize {
-        let mut banks = vec![0.0; self.cache.bank_count()];
+        let mut partitions = vec![0.0; self.cache.partition_count()];
         for row in self.rows.iter().filter(|row| !row.logits) {
-            banks[self.cache.bank_of(row.sequence)] += 1.0;
+            partitions[self.cache.partition_of(row.sequence)] += 1.0;
         }
-        self.cache.shape().threads.as_one_bank(&banks).round() as usize
+        self.cache.shape().threads.as_one_bank(&partitions).round() as usize
     }
 
     fn deliver(&mut self, shares: &[usize], firsts: &[usize], now: Instant) {
@@ -473,9 +477,9 @@ impl<E: Engine> Scheduler<E> {
                 let (drafted, accepted) = (running.draft.len(), running.draft.accepted());
                 self.metrics.drafted_tokens.inc_by(drafted as u64);
                 self.metrics.accepted_tokens.inc_by(accepted as u64);
-                if let Some((kind, outcome)) = running.guess_outcome(progress) {
+                if let Some((source, outcome)) = running.draft_outcome(progress) {
                     let record = running.sequence.record_mut();
-                    self.acceptance.learn(kind, record, outcome);
+                    self.acceptance.learn(source, record, outcome);
                 }
                 if progress == Progress::Ended {
                     ended.push(index);
@@ -494,7 +498,7 @@ impl<E: Engine> Scheduler<E> {
         }
         for index in ended.into_iter().rev() {
             let running = self.running.remove(index);
-            self.crowd.ended(running.sequence.generated());
+            self.placement.ended(running.sequence.generated());
             if running.sequence.client_left() && !running.sequence.is_finished() {
                 running.sequence.cancelled(&self.metrics);
             }
@@ -516,9 +520,9 @@ impl<E: Engine> Scheduler<E> {
             victim.sequence.fail(WorkError::Engine);
             return;
         }
-        self.cache.set_aside(victim.id);
+        self.cache.swap_out(victim.id);
         self.metrics.preemptions.inc();
-        victim.sequence.put_back(now);
+        victim.sequence.requeue(now);
         self.waiting.push(victim.sequence);
     }
 
@@ -546,7 +550,7 @@ impl<E: Engine> Scheduler<E> {
         self.metrics.kv_free.set(gauge(cells - used - parked));
         self.metrics
             .parked_bytes
-            .set(gauge(self.cache.shelf_bytes()));
+            .set(gauge(self.cache.offloaded_bytes()));
         self.metrics.kv_usage.set(used as f64 / cells.max(1) as f64);
     }
 }

@@ -1,5 +1,5 @@
 //! Which sequences hold which tokens: a tree in which sequences with a common
-//! beginning share the nodes of it, as they share its cells in the KV cache.
+//! prefix share the nodes of it, as they share its cells in the KV cache.
 //!
 //! A node is a run of tokens, one cell each, and the sequences that hold those
 //! cells. The holders of a node hold its ancestors too, so any holder of the
@@ -33,9 +33,9 @@ pub(super) struct PrefixTree {
     cells: usize,
 }
 
-/// The longest beginning that some sequence holds.
+/// The longest prefix that some sequence holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Match {
+struct PrefixMatch {
     /// In tokens, all of them.
     length: usize,
     /// Where it ends, and how far into that node.
@@ -204,15 +204,15 @@ impl PrefixTree {
         }
     }
 
-    fn longest(&self, children: &[NodeId], tokens: &[Token]) -> Match {
-        let mut best = Match::default();
+    fn longest(&self, children: &[NodeId], tokens: &[Token]) -> PrefixMatch {
+        let mut best = PrefixMatch::default();
         for &id in children {
             let node = &self.nodes[id];
             let within = common_length(&node.tokens, tokens);
             if within == 0 {
                 continue;
             }
-            let mut found = Match {
+            let mut found = PrefixMatch {
                 length: within,
                 end: Some((id, within)),
             };
@@ -255,7 +255,7 @@ impl PrefixTree {
     }
 }
 
-/// Length of the longest common beginning.
+/// Length of the longest common prefix.
 pub(super) fn common_length(a: &[Token], b: &[Token]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_common_beginning_is_held_once() {
+    fn a_common_prefix_is_held_once() {
         let mut tree = PrefixTree::default();
         tree.extend(A, &tokens("store prompt, question one"));
         let shared = tree.share(B, &tokens("store prompt, question two"));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_outlives_the_sequence_that_computed_it() {
+    fn a_prefix_outlives_the_sequence_that_computed_it() {
         let mut tree = PrefixTree::default();
         tree.extend(A, &tokens("abcdef"));
         tree.share(B, &tokens("abcx"));

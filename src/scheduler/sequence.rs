@@ -7,10 +7,12 @@ use crate::sampling::{self, Logprobs, Sampler};
 use crate::telemetry::ModelMetrics;
 use crate::worker::WorkError;
 
-use super::events::Unsent;
+use super::events::SendError;
 use super::job::{Class, Event, FinishReason, Finished, Job, Text, Timings};
-use super::speculate::{self, Guess, Kind, Outcome, Prediction, Record};
-use super::text::{Pushed, TextAssembler};
+use super::speculation::{
+    self, AcceptanceRecord, DraftOutcome, DraftProposal, DraftSource, Prediction,
+};
+use super::text::{PushOutcome, TextAssembler};
 
 /// Whether a sequence goes on after a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub(super) struct Sequence {
     text: TextAssembler,
     prediction: Option<Prediction>,
     /// How its drafts have fared.
-    record: Record,
+    record: AcceptanceRecord,
     /// When it last came into the queue.
     queued: Instant,
     /// Tokens of the prompt that were there already when it first began.
@@ -68,7 +70,7 @@ impl Sequence {
             scores,
             text,
             prediction,
-            record: Record::default(),
+            record: AcceptanceRecord::default(),
             cached: None,
             joules: Some(0.0),
             taken_up: None,
@@ -186,22 +188,22 @@ impl Sequence {
     }
 
     /// How the answer may go on; never beyond the last token that it may have.
-    pub(super) fn guess(&self) -> Option<Guess> {
+    pub(super) fn draft_proposal(&self) -> Option<DraftProposal> {
         if !self.is_decoding() {
             return None;
         }
         // The step brings one token in any case.
         let most = (self.job.max_tokens - self.generated()).saturating_sub(1) as usize;
-        let predicted = self.prediction.as_ref().and_then(Prediction::guess);
-        let guess = predicted.or_else(|| speculate::lookup(&self.tokens))?;
-        let length = guess.length.min(most);
-        (length > 0).then_some(Guess { length, ..guess })
+        let predicted = self.prediction.as_ref().and_then(Prediction::proposal);
+        let proposal = predicted.or_else(|| speculation::prompt_lookup(&self.tokens))?;
+        let length = proposal.length.min(most);
+        (length > 0).then_some(DraftProposal { length, ..proposal })
     }
 
-    /// The tokens of its guess.
-    fn guessed(&self, guess: Guess) -> impl Iterator<Item = Token> {
-        guess.tokens(match &self.prediction {
-            Some(prediction) if guess.kind == Kind::PREDICTION => prediction.tokens(),
+    /// The tokens of its proposal.
+    fn proposed_tokens(&self, proposal: DraftProposal) -> impl Iterator<Item = Token> {
+        proposal.tokens(match &self.prediction {
+            Some(prediction) if proposal.source == DraftSource::PREDICTION => prediction.tokens(),
             _ => &self.tokens,
         })
     }
@@ -225,16 +227,16 @@ impl Sequence {
         self.queued
     }
 
-    pub(super) fn record(&self) -> &Record {
+    pub(super) fn record(&self) -> &AcceptanceRecord {
         &self.record
     }
 
-    pub(super) fn record_mut(&mut self) -> &mut Record {
+    pub(super) fn record_mut(&mut self) -> &mut AcceptanceRecord {
         &mut self.record
     }
 
     /// It begins with `shared` tokens computed; the rest is its own work.
-    pub(super) fn begin(&mut self, shared: usize, metrics: &ModelMetrics) {
+    pub(super) fn start(&mut self, shared: usize, metrics: &ModelMetrics) {
         self.computed = shared;
         if self.cached.is_none() {
             self.cached = Some(shared);
@@ -280,7 +282,7 @@ impl Sequence {
     }
 
     /// It waits again, without cells of its own.
-    pub(super) fn put_back(&mut self, now: Instant) {
+    pub(super) fn requeue(&mut self, now: Instant) {
         self.computed = 0;
         self.exact = false;
         self.queued = now;
@@ -326,8 +328,8 @@ impl Sequence {
                 None => self.text.push(pieces.piece(token), logprobs),
             };
             let (text, stopped) = match pushed {
-                Pushed::Text(text) => (text, self.sampler.is_complete()),
-                Pushed::Stopped(text) => (text, true),
+                PushOutcome::Text(text) => (text, self.sampler.is_complete()),
+                PushOutcome::Stopped(text) => (text, true),
             };
             if !self.send_text(text) {
                 return Progress::Ended;
@@ -434,8 +436,8 @@ impl Sequence {
     fn send(&mut self, event: Event) -> bool {
         match self.job.events.send(event) {
             Ok(()) => true,
-            Err(Unsent::ClientLeft) => false,
-            Err(Unsent::NoRoom) => {
+            Err(SendError::ClientLeft) => false,
+            Err(SendError::NoRoom) => {
                 self.fail(WorkError::Unread);
                 false
             }
@@ -474,29 +476,31 @@ fn exact_share(computed: usize, prompt: usize, share: usize, block: usize) -> us
 
 /// A sequence that has an id in the engine.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningSequence {
     pub(super) id: SeqId,
     pub(super) sequence: Sequence,
-    /// False while it waits for another to compute a beginning that both have.
-    pub(super) begun: bool,
+    /// False while it waits for another to compute a prefix that both have.
+    pub(super) has_started: bool,
     /// What it computes in this step beyond what it knows.
     pub(super) draft: Draft,
 }
 
-impl Running {
+impl RunningSequence {
     pub(super) fn new(id: SeqId, sequence: Sequence) -> Self {
         Self {
             id,
             sequence,
-            begun: false,
+            has_started: false,
             draft: Draft::default(),
         }
     }
 
     /// Drafts what it guesses.
-    pub(super) fn take_draft(&mut self, guess: Guess) {
-        self.draft.kind = Some(guess.kind);
-        self.draft.tokens.extend(self.sequence.guessed(guess));
+    pub(super) fn take_draft(&mut self, proposal: DraftProposal) {
+        self.draft.source = Some(proposal.source);
+        self.draft
+            .tokens
+            .extend(self.sequence.proposed_tokens(proposal));
     }
 
     /// Picks the next token from the logits of row `first`, and one more from each row behind it
@@ -524,35 +528,35 @@ impl Running {
     /// Drafts what it guesses as far as that is expected to pay, going by nothing but its own tokens:
     /// how many rows are computed together is the same each time then. Returns how many it drafts.
     pub(super) fn draft_alone(&mut self, room: usize) -> usize {
-        let Some(guess) = self.sequence.guess() else {
+        let Some(proposal) = self.sequence.draft_proposal() else {
             return 0;
         };
-        let length = speculate::length_alone(guess, self.sequence.record()).min(room);
+        let length = speculation::lone_draft_length(proposal, self.sequence.record()).min(room);
         if length == 0 {
-            self.watch(guess);
+            self.watch(proposal);
         } else {
-            self.take_draft(Guess { length, ..guess });
+            self.take_draft(DraftProposal { length, ..proposal });
         }
         length
     }
 
     /// Drafts nothing, but remembers what it would have.
-    pub(super) fn watch(&mut self, guess: Guess) {
-        self.draft.kind = Some(guess.kind);
-        self.draft.expected = self.sequence.guessed(guess).next();
+    pub(super) fn watch(&mut self, proposal: DraftProposal) {
+        self.draft.source = Some(proposal.source);
+        self.draft.expected = self.sequence.proposed_tokens(proposal).next();
     }
 
-    /// What its guess was worth, if it had one. What an answer that ended left over was not wrong,
-    /// and a guess that was only watched tells by its first token.
-    pub(super) fn guess_outcome(&self, progress: Progress) -> Option<(Kind, Outcome)> {
-        let kind = self.draft.kind?;
+    /// What its proposal was worth, if it had one. What an answer that ended left over was not wrong,
+    /// and a proposal that was only watched tells by its first token.
+    pub(super) fn draft_outcome(&self, progress: Progress) -> Option<(DraftSource, DraftOutcome)> {
+        let source = self.draft.source?;
         let accepted = self.draft.accepted;
         let (drafted, accepted) = match (self.draft.expected, progress) {
             (Some(token), _) => (1, usize::from(self.sequence.tokens.last() == Some(&token))),
             (None, Progress::Continues) => (self.draft.tokens.len(), accepted),
             (None, Progress::Ended) => (accepted, accepted),
         };
-        Some((kind, Outcome { drafted, accepted }))
+        Some((source, DraftOutcome { drafted, accepted }))
     }
 }
 
@@ -560,8 +564,8 @@ impl Running {
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     tokens: Vec<Token>,
-    kind: Option<Kind>,
-    /// The first token of a guess that was not worth drafting.
+    source: Option<DraftSource>,
+    /// The first token of a proposal that was not worth drafting.
     expected: Option<Token>,
     accepted: usize,
 }
@@ -569,7 +573,7 @@ pub(super) struct Draft {
 impl Draft {
     pub(super) fn clear(&mut self) {
         self.tokens.clear();
-        self.kind = None;
+        self.source = None;
         self.expected = None;
         self.accepted = 0;
     }
@@ -624,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_had_to_give_way_is_computed_row_by_row() {
+    fn a_preempted_answer_is_computed_row_by_row() {
         for block in [1, 32] {
             assert_eq!(exact_share(40, 40, 17, block), 1);
             assert_eq!(exact_share(41, 40, 0, block), 0);

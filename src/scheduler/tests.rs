@@ -10,10 +10,10 @@ use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, Threads, Token};
 use crate::telemetry::Metrics;
 
-mod banks;
-mod crowded;
 mod governed;
 mod parked;
+mod partitions;
+mod placement;
 mod repeatable;
 mod scoring;
 
@@ -85,8 +85,8 @@ fn expected_of(engine: &FakeEngine, prompt: &[Token], max_tokens: u32) -> String
         .collect();
     let mut assembler = text::TextAssembler::default();
     match assembler.push(&bytes, None) {
-        text::Pushed::Text(text) => text.text + &assembler.finish(FinishReason::Length).text,
-        text::Pushed::Stopped(_) => panic!("there is no stop string"),
+        text::PushOutcome::Text(text) => text.text + &assembler.finish(FinishReason::Length).text,
+        text::PushOutcome::Stopped(_) => panic!("there is no stop string"),
     }
 }
 
@@ -195,7 +195,7 @@ fn a_client_that_leaves_frees_its_cells_at_the_next_step() {
 }
 
 #[test]
-fn a_full_cache_puts_the_latest_back_and_nobody_notices() {
+fn a_full_cache_preempts_the_latest_and_nobody_notices() {
     let mut scheduler = scheduler(Shape {
         cells: 128,
         ..SHAPE
@@ -531,7 +531,7 @@ proptest! {
         repeats in any::<bool>(),
         crowd_cells in prop::option::of(1_usize..3000),
         row_group in 1_usize..6,
-        banks in 1_u32..4,
+        partitions in 1_u32..4,
         side_by_side in 1_u32..3,
         together in 1_u32..3,
         most_copied in prop::option::of(50_usize..200),
@@ -539,7 +539,7 @@ proptest! {
         let threads = Threads { side_by_side, together };
         let most_copied = most_copied.unwrap_or(usize::MAX);
         let engine = || {
-            let shape = Shape { cells, banks, threads, row_group, crowd_cells, most_copied, ..SHAPE };
+            let shape = Shape { cells, banks: partitions, threads, row_group, crowd_cells, most_copied, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
         let mut scheduler = with_parked_bytes(engine(), parked_bytes);

@@ -96,14 +96,14 @@ fn what_is_kept_of_ended_requests_shrinks_to_its_share() {
         fewer < kept && fewer > 0 && fewer <= 128,
         "{fewer} of {kept}"
     );
-    let bytes = scheduler.cache.shelf_bytes();
+    let bytes = scheduler.cache.offloaded_bytes();
     assert_eq!(
         bytes, 0,
         "what gives way for want of memory takes none elsewhere"
     );
     scheduler = shrink_to(scheduler, 0.0);
     assert_eq!(scheduler.cache.parked_cells(), 0);
-    assert_eq!(scheduler.cache.shelf_bytes(), 0);
+    assert_eq!(scheduler.cache.offloaded_bytes(), 0);
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Beginnings whose request has ended, in the cache and beside it.
+//! Prefixes whose request has ended, in the cache and beside it.
 
 use super::*;
 
 #[test]
-fn parked_beginnings_give_way_to_running_requests() {
+fn parked_prefixes_are_evicted_for_running_requests() {
     let mut scheduler = scheduler(Shape {
         cells: 400,
         crowd_cells: Some(100_000),
@@ -14,7 +14,7 @@ fn parked_beginnings_give_way_to_running_requests() {
         let mut events = submit(&mut scheduler, &prompt, 20);
         run_dry(&mut scheduler);
         assert_eq!(received(&mut events).0, expected(&prompt, 20));
-        // One beginning at most is larger than what may be kept.
+        // One prefix at most is larger than what may be kept.
         assert!(scheduler.cache.parked_cells() < 200);
     }
     assert_eq!(scheduler.metrics.preemptions.get(), 0);
@@ -62,14 +62,14 @@ fn where_keeping_them_in_the_cache_costs_something_they_are_kept_beside_it() {
 }
 
 #[test]
-fn what_the_shelf_has_is_waited_for_where_there_is_no_room_for_all_of_it() {
+fn what_is_offloaded_is_waited_for_where_there_is_no_room_for_all_of_it() {
     let mut scheduler = scheduler(SHAPE);
     let long = prompt(0, 420);
     for tokens in [&long, &prompt(1, 400)] {
         let _events = submit(&mut scheduler, tokens, 20);
         run_dry(&mut scheduler);
     }
-    assert!(scheduler.cache.shelf_bytes() >= 420);
+    assert!(scheduler.cache.offloaded_bytes() >= 420);
     let _others_events = submit(&mut scheduler, &prompt(2, 120), 40);
     step(&mut scheduler);
     let before = scheduler.cache.engine().rows;
@@ -80,10 +80,7 @@ fn what_the_shelf_has_is_waited_for_where_there_is_no_room_for_all_of_it() {
     run_dry(&mut scheduler);
     assert_eq!(scheduler.cache.engine().copied_in, 0);
     let rows = scheduler.cache.engine().rows - before;
-    assert!(
-        rows < 2 * 150 + 120,
-        "the beginning was computed once: {rows}"
-    );
+    assert!(rows < 2 * 150 + 120, "the prefix was computed once: {rows}");
 }
 
 #[test]

@@ -6,14 +6,14 @@ use crate::engine::{Engine, Token};
 
 use super::Scheduler;
 use super::cache::with_copy;
-use super::crowd::Place;
+use super::placement::PlacementOption;
 use super::plan;
 use super::prefix::common_length;
-use super::sequence::{Running, Sequence};
+use super::sequence::{RunningSequence, Sequence};
 
-/// What is in a bank of the cache.
+/// What is in a partition of the cache.
 #[derive(Debug, Clone, Copy)]
-struct Load {
+struct PartitionLoad {
     running: usize,
     /// Cells that running requests have or still need for what is known of them.
     committed: usize,
@@ -37,7 +37,7 @@ impl<E: Engine> Scheduler<E> {
             .collect();
         let cells = self.cache.shape().cells;
         let mut loads = self.loads();
-        let (mut misfits, mut crowded_out) = (0, vec![0; loads.len()]);
+        let (mut misfits, mut held_back) = (0, vec![0; loads.len()]);
         for &index in &order {
             let is_full = self.running.len() >= self.rows();
             let may_start = |next: &mut Sequence| {
@@ -46,59 +46,59 @@ impl<E: Engine> Scheduler<E> {
             let Some(next) = waiting[index].take_if(may_start) else {
                 continue;
             };
-            let is_looked_at = crowded_out.iter().any(|crowded| *crowded < MOST_MISFITS);
-            if !is_looked_at && !self.may_crowd(&next) {
+            let is_looked_at = held_back.iter().any(|crowded| *crowded < MOST_MISFITS);
+            if !is_looked_at && !self.joins_regardless(&next) {
                 waiting[index] = Some(next);
                 continue;
             }
             let is_exact = self.is_exact(&next);
             let committed: usize = loads.iter().map(|load| load.committed).sum();
             let fits = |novel| plan::fits(novel, committed, self.running.len(), cells);
-            let place = if is_exact {
-                // It may have the bank of the one that makes way.
-                let given_up = is_full.then(|| self.bank_of_victim()).flatten();
+            let option = if is_exact {
+                // It may have the partition of the one that makes way.
+                let given_up = is_full.then(|| self.partition_of_victim()).flatten();
                 self.exact_place(&next, &loads, given_up, fits)
             } else {
-                self.place(&next, &loads, fits)
+                self.option(&next, &loads, fits)
             };
-            let Some(place) = place.filter(|place| place.fits) else {
+            let Some(option) = option.filter(|option| option.fits) else {
                 misfits += 1;
                 let waited = now.saturating_duration_since(next.queued());
                 waiting[index] = Some(next);
-                if waited > plan::PATIENCE || misfits == MOST_MISFITS {
+                if waited > plan::LONGEST_OVERTAKING || misfits == MOST_MISFITS {
                     break;
                 }
                 continue;
             };
-            let bank = place.bank;
-            if !is_exact && self.keeps_out(&next, place, crowded_out[bank] > 0, now) {
-                crowded_out[bank] += 1;
+            let partition = option.partition;
+            if !is_exact && self.keeps_out(&next, option, held_back[partition] > 0, now) {
+                held_back[partition] += 1;
                 waiting[index] = Some(next);
                 continue;
             }
             if is_full {
-                self.make_way(now);
+                self.preempt_for_another(now);
                 loads = self.loads();
             }
-            let Some(id) = self.cache.acquire(bank, next.tokens(), now) else {
+            let Some(id) = self.cache.acquire(partition, next.tokens(), now) else {
                 waiting[index] = Some(next);
                 break;
             };
-            loads[bank].running += 1;
-            loads[bank].committed += place.novel;
-            if crowded_out[bank] == 0 {
-                self.crowd.joined(now);
+            loads[partition].running += 1;
+            loads[partition].committed += option.novel;
+            if held_back[partition] == 0 {
+                self.placement.joined(now);
             }
             let mut sequence = next;
             for running in &mut self.running {
-                // From now on it has to share its bank.
-                if self.cache.bank_of(running.id) == bank {
+                // From now on it has to share its partition.
+                if self.cache.partition_of(running.id) == partition {
                     running.sequence.set_exact(false);
                 }
             }
             sequence.set_exact(is_exact);
             sequence.take_up(now, &self.metrics);
-            self.running.push(Running::new(id, sequence));
+            self.running.push(RunningSequence::new(id, sequence));
         }
         let left = order.iter().filter_map(|&index| waiting[index].as_ref());
         for (ahead, sequence) in left.enumerate() {
@@ -116,18 +116,21 @@ impl<E: Engine> Scheduler<E> {
             && (self.limits.deterministic || is_alone && next.repeats())
     }
 
-    /// Where such a one is served: in a bank that nobody uses, if there is one, or that is given up.
+    /// Where such a one is served: in a partition that nobody uses, if there is one, or that is given up.
     fn exact_place(
         &self,
         next: &Sequence,
-        loads: &[Load],
+        loads: &[PartitionLoad],
         given_up: Option<usize>,
         fits: impl Fn(usize) -> bool,
-    ) -> Option<Place> {
-        let is_free = |bank: usize| loads[bank].running == usize::from(given_up == Some(bank));
-        let bank = self.cache.exact_bank(next.sharable_exactly(), is_free)?;
-        Some(Place {
-            bank,
+    ) -> Option<PlacementOption> {
+        let is_free =
+            |partition: usize| loads[partition].running == usize::from(given_up == Some(partition));
+        let partition = self
+            .cache
+            .exact_partition(next.sharable_exactly(), is_free)?;
+        Some(PlacementOption {
+            partition,
             running: 0,
             used: 0,
             novel: next.len(),
@@ -138,28 +141,28 @@ impl<E: Engine> Scheduler<E> {
 
     /// Whether it joins however many there are: it is of a higher class than one of them, or a
     /// reader is in the middle of its answer.
-    fn may_crowd(&self, next: &Sequence) -> bool {
+    fn joins_regardless(&self, next: &Sequence) -> bool {
         next.generated() > 0 || self.outranks(next)
     }
 
-    /// Where it had best be served, of the banks where it `fits` if there is one.
-    fn place(
+    /// Where it had best be served, of the partitions where it `fits` if there is one.
+    fn option(
         &self,
         next: &Sequence,
-        loads: &[Load],
+        loads: &[PartitionLoad],
         fits: impl Fn(usize) -> bool,
-    ) -> Option<Place> {
+    ) -> Option<PlacementOption> {
         let tokens = next.sharable();
         // Where there is no choice only its cells matter.
         let has_choice = loads.len() > 1;
         let copy = has_choice.then(|| self.cache.copy_of(tokens)).flatten();
-        let place = |(bank, load): (usize, &Load)| {
-            let shared = self.shareable(bank, tokens, self.running.len());
+        let option = |(partition, load): (usize, &PartitionLoad)| {
+            let shared = self.shareable(partition, tokens, self.running.len());
             let known = with_copy(copy, shared);
             // Of a copy all cells are its own.
             let novel = next.len() - if known > shared { 0 } else { shared };
-            Place {
-                bank,
+            PlacementOption {
+                partition,
                 running: load.running,
                 used: load.committed + load.parked,
                 novel,
@@ -167,28 +170,28 @@ impl<E: Engine> Scheduler<E> {
                 fits: fits(novel),
             }
         };
-        let places: Vec<Place> = loads.iter().enumerate().map(place).collect();
-        self.crowd.choose(&places, !self.may_crowd(next))
+        let places: Vec<PlacementOption> = loads.iter().enumerate().map(option).collect();
+        self.placement.choose(&places, !self.joins_regardless(next))
     }
 
-    /// What is in each bank.
-    fn loads(&self) -> Vec<Load> {
-        let load = |bank| {
-            let (all, live) = (self.cache.used_in(bank), self.cache.live_in(bank));
-            Load {
+    /// What is in each partition.
+    fn loads(&self) -> Vec<PartitionLoad> {
+        let load = |partition| {
+            let (all, live) = (self.cache.used_in(partition), self.cache.live_in(partition));
+            PartitionLoad {
                 running: 0,
                 committed: live,
                 parked: all - live,
             }
         };
-        let mut loads: Vec<Load> = (0..self.cache.bank_count()).map(load).collect();
+        let mut loads: Vec<PartitionLoad> = (0..self.cache.partition_count()).map(load).collect();
         for (index, running) in self.running.iter().enumerate() {
-            let (bank, sequence) = (self.cache.bank_of(running.id), &running.sequence);
-            loads[bank].running += 1;
-            loads[bank].committed += if running.begun {
+            let (partition, sequence) = (self.cache.partition_of(running.id), &running.sequence);
+            loads[partition].running += 1;
+            loads[partition].committed += if running.has_started {
                 sequence.missing()
             } else {
-                sequence.len() - self.shareable(bank, sequence.sharable(), index)
+                sequence.len() - self.shareable(partition, sequence.sharable(), index)
             };
         }
         loads
@@ -196,54 +199,68 @@ impl<E: Engine> Scheduler<E> {
 
     /// Whether it is better for all that it waits. Others may go before it then, and only the
     /// first that waits so loses its patience.
-    fn keeps_out(&self, next: &Sequence, place: Place, others: bool, now: Instant) -> bool {
-        if !self.crowd.is_full(place) || self.may_crowd(next) {
+    fn keeps_out(
+        &self,
+        next: &Sequence,
+        option: PlacementOption,
+        others: bool,
+        now: Instant,
+    ) -> bool {
+        if !self.placement.is_full(option) || self.joins_regardless(next) {
             return false;
         }
-        let (queued, first_row) = (next.queued(), self.pace.outputs(1));
-        others || self.crowd.is_worth_waiting(place, queued, first_row, now)
+        let (queued, first_row) = (next.queued(), self.step_latency.outputs(1));
+        others
+            || self
+                .placement
+                .is_worth_waiting(option, queued, first_row, now)
     }
 
     /// Whether some running request is of a lower class.
     fn outranks(&self, next: &Sequence) -> bool {
-        let lower = |running: &Running| running.sequence.class() < next.class();
+        let lower = |running: &RunningSequence| running.sequence.class() < next.class();
         self.running.iter().any(lower)
     }
 
-    /// The bank of the request that would make way.
-    fn bank_of_victim(&self) -> Option<usize> {
+    /// The partition of the request that would make way.
+    fn partition_of_victim(&self) -> Option<usize> {
         let classes = self.running.iter().map(|running| running.sequence.class());
         let victim = plan::victim(classes)?;
-        Some(self.cache.bank_of(self.running[victim].id))
+        Some(self.cache.partition_of(self.running[victim].id))
     }
 
     /// Puts a request of the lowest class back into the queue; its cells stay as long as there is
     /// room, so that going on costs little.
-    fn make_way(&mut self, now: Instant) {
+    fn preempt_for_another(&mut self, now: Instant) {
         let classes = self.running.iter().map(|running| running.sequence.class());
         if let Some(victim) = plan::victim(classes) {
             let mut victim = self.running.remove(victim);
             self.cache.park(victim.id, now);
             self.metrics.preemptions.inc();
-            victim.sequence.put_back(now);
+            victim.sequence.requeue(now);
             self.waiting.push(victim.sequence);
         }
     }
 
-    /// How much of a beginning is in a bank, or will be when the first `older` running
+    /// How much of a prefix is in a partition, or will be when the first `older` running
     /// sequences have computed what they are to.
-    fn shareable(&self, bank: usize, tokens: &[Token], older: usize) -> usize {
-        let now = self.cache.match_length(bank, tokens);
+    fn shareable(&self, partition: usize, tokens: &[Token], older: usize) -> usize {
+        let now = self.cache.match_length(partition, tokens);
         self.running[..older]
             .iter()
-            .map(|running| self.common(bank, tokens, running))
+            .map(|running| self.common(partition, tokens, running))
             .fold(now, usize::max)
     }
 
-    /// How much of `tokens` a running sequence has or will have in a bank; the last one is always
+    /// How much of `tokens` a running sequence has or will have in a partition; the last one is always
     /// computed.
-    pub(super) fn common(&self, bank: usize, tokens: &[Token], running: &Running) -> usize {
-        if !self.cache.shape().shares_prefixes || self.cache.bank_of(running.id) != bank {
+    pub(super) fn common(
+        &self,
+        partition: usize,
+        tokens: &[Token],
+        running: &RunningSequence,
+    ) -> usize {
+        if !self.cache.shape().shares_prefixes || self.cache.partition_of(running.id) != partition {
             return 0;
         }
         let Some((_, all_but_last)) = tokens.split_last() else {
