@@ -39,9 +39,9 @@ impl<E: Engine> Scheduler<E> {
         let mut loads = self.loads();
         let (mut misfits, mut held_back) = (0, vec![0; loads.len()]);
         for &index in &order {
-            let is_full = self.running.len() >= self.rows();
+            let is_full = self.running.len() >= self.governed.running(self.limits.max_running);
             let may_start = |next: &mut Sequence| {
-                self.serves(next.class()) && (!is_full || self.outranks(next))
+                self.governed.serves(next.class()) && (!is_full || self.outranks(next))
             };
             let Some(next) = waiting[index].take_if(may_start) else {
                 continue;
@@ -234,11 +234,9 @@ impl<E: Engine> Scheduler<E> {
     fn preempt_for_another(&mut self, now: Instant) {
         let classes = self.running.iter().map(|running| running.sequence.class());
         if let Some(victim) = plan::victim(classes) {
-            let mut victim = self.running.remove(victim);
+            let victim = self.running.remove(victim);
             self.cache.park(victim.id, now);
-            self.metrics.preemptions.inc();
-            victim.sequence.requeue(now);
-            self.waiting.push(victim.sequence);
+            self.requeue(victim.sequence, now);
         }
     }
 

@@ -297,6 +297,11 @@ impl<E: Engine> Cache<E> {
         (0..self.partition_count()).any(|partition| self.is_swollen(partition))
     }
 
+    /// Whether memory is held that could be given back while nothing is computed.
+    pub(super) fn could_free_memory(&self) -> bool {
+        self.offloaded_bytes() > 0 || self.has_swollen()
+    }
+
     /// Frees what is kept beyond `most` cells, but for the latest unless there is to be none, and as
     /// much of the shelf, which takes nothing meanwhile; without a `most` all may be kept again.
     pub(super) fn limit(&mut self, most: Option<usize>) {

@@ -13,8 +13,9 @@
 
 mod batch_admission;
 mod cache;
+mod energy_bill;
 mod events;
-mod governed;
+mod governed_limits;
 mod job;
 mod kv_offload;
 mod placement;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::{DecodeError, Engine, Pieces, Row};
-use crate::governor::{Governed, Measures};
+use crate::governor::Governed;
 use crate::telemetry::ModelMetrics;
 use crate::worker::{WorkError, Worker};
 
@@ -41,6 +42,8 @@ pub use text::Stops;
 pub use crate::worker::WorkError as JobError;
 
 use cache::Cache;
+use energy_bill::EnergyBill;
+use governed_limits::GovernedLimits;
 use placement::PlacementCosts;
 use plan::{SequenceDemand, StepBudget, StepPlan, Urgency};
 use sequence::{Progress, RunningSequence, Sequence};
@@ -53,6 +56,9 @@ const DRAFTS_BESIDE_PROMPTS: f64 = 0.25;
 /// Logits of answers and drafts take so much memory at most in a partition of the cache, and those of
 /// scored prompts, however large the vocabulary.
 const LOGITS_BYTES: usize = 32 << 20;
+
+/// How often an idle scheduler looks whether memory is to be given back.
+const MEMORY_CHECK: Duration = Duration::from_secs(1);
 
 /// How a scheduler divides its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +90,8 @@ pub struct Scheduler<E: Engine> {
     placement: PlacementCosts,
     acceptance: AcceptanceRates,
     rows: Vec<Row>,
-    governed: Governed,
-    /// What the governor asked for when the step began.
-    measures: Measures,
-    /// Time of the last batch that requests were charged for, and what came around batches since.
-    billed: Duration,
-    unbilled: Duration,
+    governed: GovernedLimits,
+    energy_bill: EnergyBill,
 }
 
 impl<E: Engine> Scheduler<E> {
@@ -116,11 +118,16 @@ impl<E: Engine> Scheduler<E> {
             placement: PlacementCosts::new(shape.crowd_cells, shape.threads),
             acceptance: AcceptanceRates::default(),
             rows: Vec::new(),
-            governed: Governed::default(),
-            measures: Measures::NONE,
-            billed: Duration::ZERO,
-            unbilled: Duration::ZERO,
+            governed: GovernedLimits::default(),
+            energy_bill: EnergyBill::default(),
         }
+    }
+
+    /// Lets the scheduler obey a governor.
+    #[must_use]
+    pub fn governed_by(mut self, governed: Governed) -> Self {
+        self.governed = GovernedLimits::new(governed);
+        self
     }
 
     /// Queues a request.
@@ -141,7 +148,7 @@ impl<E: Engine> Scheduler<E> {
         let now = clock();
         self.drop_cancelled(now);
         self.cache.expire(now);
-        self.obey(now);
+        self.follow_governor(now);
         self.take_up(now);
         if let Some(shares) = self.compose(now) {
             self.compute(&shares, clock);
@@ -159,6 +166,30 @@ impl<E: Engine> Scheduler<E> {
             sequence.fail(error);
         }
         self.publish();
+    }
+
+    /// Follows the governor: flex requests go back into the queue where they are not served, and
+    /// what is kept of ended requests shrinks. How many may run is looked at where requests join.
+    fn follow_governor(&mut self, now: Instant) {
+        self.governed.refresh();
+        let governed = &self.governed;
+        let unserved: Vec<_> = self
+            .running
+            .extract_if(.., |running| !governed.serves(running.sequence.class()))
+            .collect();
+        for running in unserved {
+            self.cache.park(running.id, now);
+            self.requeue(running.sequence, now);
+        }
+        let parked = self.governed.parked_cells(self.cache.shape().cells);
+        self.cache.limit(parked);
+    }
+
+    /// Puts a preempted request back into the queue.
+    fn requeue(&mut self, mut sequence: Sequence, now: Instant) {
+        self.metrics.preemptions.inc();
+        sequence.requeue(now);
+        self.waiting.push(sequence);
     }
 
     fn drop_cancelled(&mut self, now: Instant) {
@@ -436,12 +467,33 @@ impl<E: Engine> Scheduler<E> {
         let outputs = self.rows.iter().filter(|row| row.logits).count();
         let took = now.duration_since(started);
         self.step_latency.observe(outputs, self.prompt_rows(), took);
-        self.charge(shares, outputs, self.rows.len(), took);
+        self.charge(shares, outputs, took);
         self.metrics.steps.inc();
         self.metrics.busy_seconds.inc_by(took.as_secs_f64());
         #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
         self.metrics.batch_tokens.observe(self.rows.len() as f64);
         self.deliver(shares, &firsts, now);
+    }
+
+    /// Charges every request its share of a batch that took `took`, and the energy that goes with
+    /// it; `outputs` rows had logits.
+    fn charge(&mut self, shares: &[usize], outputs: usize, took: Duration) {
+        let prompts = self.rows.len() - outputs;
+        let known = self.step_latency.outputs(outputs);
+        let price = self.energy_bill.charge(took, outputs, prompts, known);
+        let tariff = self.governed.tariff();
+        for (running, &share) in self.running.iter_mut().zip(shares) {
+            let (outputs, prompts) = running.charged_rows(share);
+            let seconds = price.seconds(outputs, prompts);
+            if let Some(tariff) = tariff
+                && seconds > 0.0
+            {
+                let phase = running.sequence.phase();
+                self.metrics.energy.computed(phase, &tariff, seconds);
+            }
+            let joules = tariff.map(|tariff| tariff.gross(seconds));
+            running.sequence.spent(joules);
+        }
     }
 
     /// Rows of prompts in the batch: as many as one partition alone would have computed in the time.
@@ -521,9 +573,7 @@ impl<E: Engine> Scheduler<E> {
             return;
         }
         self.cache.swap_out(victim.id);
-        self.metrics.preemptions.inc();
-        victim.sequence.requeue(now);
-        self.waiting.push(victim.sequence);
+        self.requeue(victim.sequence, now);
     }
 
     fn fail_shares(&mut self, shares: &[usize]) {
@@ -568,18 +618,19 @@ impl<E: Engine> Worker for Scheduler<E> {
 
     fn run_step(&mut self, clock: &dyn Fn() -> Instant) {
         let began = Instant::now();
-        let working = self.working();
+        let working = self.governed.working();
         self.step(clock);
         drop(working);
-        self.worked(began.elapsed());
+        self.energy_bill.close_step(began.elapsed());
     }
 
     fn longest_sleep(&self) -> Option<Duration> {
-        self.nap()
+        self.cache.could_free_memory().then_some(MEMORY_CHECK)
     }
 
     fn rest_after(&self, worked: Duration) -> Duration {
-        self.rest(worked)
+        let is_held_back = self.running.is_empty() && !self.waiting.is_empty();
+        self.governed.rest_after(worked, is_held_back)
     }
 
     fn abort_all(&mut self, error: WorkError) {

@@ -178,6 +178,15 @@ impl Sequence {
         self.first_token.is_some() && self.missing() == 1
     }
 
+    /// What it computes, as the metrics name it.
+    pub(super) fn phase(&self) -> &'static str {
+        if self.is_decoding() {
+            "generation"
+        } else {
+            "prompt"
+        }
+    }
+
     /// Whether it ended by itself, heard or not.
     pub(super) fn is_finished(&self) -> bool {
         self.finished
@@ -493,6 +502,13 @@ impl RunningSequence {
             has_started: false,
             draft: Draft::default(),
         }
+    }
+
+    /// Rows of the batch that it is charged for when it computes `share` of its tokens and its
+    /// draft: those with logits of its answer, and the others.
+    pub(super) fn charged_rows(&self, share: usize) -> (usize, usize) {
+        let ends = usize::from(share > 0 && share == self.sequence.missing());
+        (ends + self.draft.len(), share - ends)
     }
 
     /// Drafts what it guesses.

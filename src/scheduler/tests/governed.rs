@@ -1,6 +1,7 @@
 //! What a scheduler does of what the governor asks.
 
 use super::*;
+use crate::governor::Measures;
 use crate::headroom::Tariff;
 
 const WATTS: Option<Tariff> = Some(Tariff {
