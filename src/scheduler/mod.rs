@@ -11,25 +11,33 @@
 //! Answers draft tokens that they may well go on with (`speculate`) where that pays: rows that
 //! are computed along with the next token and kept as far as the sampler then agrees.
 
+mod batch;
 mod batch_admission;
 mod cache;
+mod drafting;
 mod energy_bill;
 mod events;
+mod exact_share;
 mod governed_limits;
 mod job;
 mod kv_offload;
 mod placement;
 mod plan;
+mod prefill;
 mod prefix;
+mod prefix_lookup;
+mod prompt_scores;
+mod running;
 mod sequence;
 mod speculation;
 mod step_latency;
 mod text;
+mod timeline;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{DecodeError, Engine, Pieces, Row};
+use crate::engine::{DecodeError, Engine, Pieces};
 use crate::governor::Governed;
 use crate::telemetry::ModelMetrics;
 use crate::worker::{WorkError, Worker};
@@ -41,18 +49,22 @@ pub use text::Stops;
 // Until the front uses the name itself.
 pub use crate::worker::WorkError as JobError;
 
+use batch::Batch;
+use batch_admission::{
+    Admission, AdmissionRound, BatchSnapshot, Candidate, ExactPolicy, RunningSummary,
+};
 use cache::Cache;
+use drafting::DraftBudget;
 use energy_bill::EnergyBill;
 use governed_limits::GovernedLimits;
 use placement::PlacementCosts;
-use plan::{SequenceDemand, StepBudget, StepPlan, Urgency};
-use sequence::{Progress, RunningSequence, Sequence};
-use speculation::{AcceptanceRates, DraftCandidate, DraftProposal};
+use plan::{StepBudget, StepPlan};
+use prefix_lookup::CacheView;
+use running::RunningSequence;
+use sequence::{Progress, Sequence};
+use speculation::AcceptanceRates;
 use step_latency::StepLatency;
 
-/// Of the time that a step has left for others than answers, drafts get this much while prompts
-/// want to be read.
-const DRAFTS_BESIDE_PROMPTS: f64 = 0.25;
 /// Logits of answers and drafts take so much memory at most in a partition of the cache, and those of
 /// scored prompts, however large the vocabulary.
 const LOGITS_BYTES: usize = 32 << 20;
@@ -89,7 +101,7 @@ pub struct Scheduler<E: Engine> {
     step_latency: StepLatency,
     placement: PlacementCosts,
     acceptance: AcceptanceRates,
-    rows: Vec<Row>,
+    batch: Batch,
     governed: GovernedLimits,
     energy_bill: EnergyBill,
 }
@@ -117,7 +129,7 @@ impl<E: Engine> Scheduler<E> {
             step_latency: StepLatency::default(),
             placement: PlacementCosts::new(shape.crowd_cells, shape.threads),
             acceptance: AcceptanceRates::default(),
-            rows: Vec::new(),
+            batch: Batch::default(),
             governed: GovernedLimits::default(),
             energy_bill: EnergyBill::default(),
         }
@@ -149,7 +161,7 @@ impl<E: Engine> Scheduler<E> {
         self.drop_cancelled(now);
         self.cache.expire(now);
         self.follow_governor(now);
-        self.take_up(now);
+        self.admit_waiting(now);
         if let Some(shares) = self.compose(now) {
             self.compute(&shares, clock);
         }
@@ -211,57 +223,100 @@ impl<E: Engine> Scheduler<E> {
         }
     }
 
-    /// Starts sequences from the longest prefix in the cache, but for those that an older
-    /// one will soon give a longer one: that one is as urgent then as the most urgent that
-    /// waits for it, so waiting never takes longer than computing it again would. Returns how
-    /// soon each running sequence is wanted.
-    fn begin(&mut self, at: Instant) -> Vec<Urgency> {
-        let urgency = |running: &RunningSequence| Urgency {
-            class: running.sequence.class(),
-            left: running.sequence.missing(),
+    /// Lets waiting requests join the batch, as [`batch_admission`] decides.
+    fn admit_waiting(&mut self, now: Instant) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let order = plan::order(self.waiting.iter().map(Sequence::rank));
+        let mut waiting: Vec<Option<Sequence>> = self.waiting.drain(..).map(Some).collect();
+        let is_served = |index: &usize| {
+            let sequence = waiting[*index].as_ref();
+            sequence.is_some_and(|sequence| self.governed.serves(sequence.class()))
         };
-        let mut urgencies: Vec<Urgency> = self.running.iter().map(urgency).collect();
-        let mut begun = Vec::new();
-        for index in 0..self.running.len() {
-            let running = &self.running[index];
-            if running.has_started {
-                continue;
+        let served = order.iter().copied().filter(is_served).collect();
+        let mut round = AdmissionRound::new(served, self.view().loads());
+        while let Some(admission) = round.next(&self.snapshot(now, &self.view()), |index| {
+            waiting[index].as_ref().map(Candidate::from)
+        }) {
+            if let Some(victim) = admission.victim {
+                let victim = self.running.remove(victim);
+                // Its cells stay as long as there is room, so that going on costs little.
+                self.cache.park(victim.id, now);
+                self.requeue(victim.sequence, now);
+                round.preempted(self.view().loads());
             }
-            let tokens = running.sequence.sharable();
-            let partition = self.cache.partition_of(running.id);
-            let now = self.cache.known_length(partition, tokens);
-            let waits_for = self.running[..index]
-                .iter()
-                .enumerate()
-                .find_map(|(at, older)| {
-                    // What an answer will say is not waited for: that would be token by token.
-                    let common = self.common(partition, tokens, older);
-                    let left = common.saturating_sub(older.sequence.computed());
-                    (!older.sequence.is_decoding() && left > 0 && now < common)
-                        .then_some((at, left))
-                });
-            if let Some((older, left)) = waits_for {
-                urgencies[older].wanted_by(running.sequence.class(), left);
-                continue;
-            }
-            let shared = if running.sequence.is_exact() {
-                let tokens = running.sequence.sharable_exactly();
-                self.cache.share_exactly(running.id, tokens, at)
-            } else {
-                self.cache.share(running.id, tokens, at)
+            let Some(sequence) = waiting[admission.index].take() else {
+                break;
             };
-            let running = &mut self.running[index];
-            running.has_started = true;
-            running.sequence.start(shared, &self.metrics);
-            urgencies[index] = urgency(running);
-            begun.push(partition);
+            if let Err(sequence) = self.admit(sequence, &admission, now) {
+                waiting[admission.index] = Some(sequence);
+                break;
+            }
+            round.carried_out(&admission);
         }
-        if !begun.is_empty() {
-            let waiting = self.running.iter().filter(|running| !running.has_started);
-            let awaited = waiting.map(|running| (running.id, running.sequence.sharable()));
-            self.cache.offload_unrelated(&begun, awaited);
+        let left = order.iter().filter_map(|&index| waiting[index].as_ref());
+        for (ahead, sequence) in left.enumerate() {
+            sequence.waits(ahead);
         }
-        urgencies
+        // Those that were preempted are in the queue already.
+        self.waiting.extend(waiting.into_iter().flatten());
+    }
+
+    /// Lets a request join the batch; gives it back where the partition has no sequence for it.
+    fn admit(
+        &mut self,
+        mut sequence: Sequence,
+        admission: &Admission,
+        now: Instant,
+    ) -> Result<(), Sequence> {
+        let partition = admission.partition;
+        let Some(id) = self.cache.acquire(partition, sequence.tokens(), now) else {
+            return Err(sequence);
+        };
+        if !admission.overtakes {
+            self.placement.joined(now);
+        }
+        for running in &mut self.running {
+            // From now on it has to share its partition.
+            if self.cache.partition_of(running.id) == partition {
+                running.sequence.set_exact(false);
+            }
+        }
+        sequence.set_exact(admission.is_exact);
+        sequence.joins(now, &self.metrics);
+        self.running.push(RunningSequence::new(id, sequence));
+        Ok(())
+    }
+
+    /// What admission knows of this moment.
+    fn snapshot<'a>(&'a self, now: Instant, prefixes: &'a CacheView<'a, E>) -> BatchSnapshot<'a> {
+        let shape = self.cache.shape();
+        let summary = |running: &RunningSequence| RunningSummary {
+            class: running.sequence.class(),
+            partition: self.cache.partition_of(running.id),
+        };
+        BatchSnapshot {
+            now,
+            running: self.running.iter().map(summary).collect(),
+            most_running: self.governed.running(self.limits.max_running),
+            cells: shape.cells,
+            exact: match shape.exact_block {
+                None => ExactPolicy::Never,
+                Some(_) if self.limits.deterministic => ExactPolicy::Always,
+                Some(_) => ExactPolicy::WhenAlone,
+            },
+            placement: &self.placement,
+            one_row_seconds: self.step_latency.outputs(1),
+            prefixes,
+        }
+    }
+
+    fn view(&self) -> CacheView<'_, E> {
+        CacheView {
+            cache: &self.cache,
+            running: &self.running,
+        }
     }
 
     /// Decides what to compute; makes room first where a plan needs it.
@@ -270,34 +325,10 @@ impl<E: Engine> Scheduler<E> {
             if self.running.is_empty() {
                 return None;
             }
-            let urgencies = self.begin(now);
+            let urgencies =
+                prefill::start_sequences(&mut self.cache, &mut self.running, now, &self.metrics);
             let block = self.cache.shape().exact_block;
-            let mut logits = self.most_logits();
-            let mut missing = |running: &RunningSequence| {
-                if !running.has_started {
-                    return 0;
-                }
-                let missing = match block {
-                    Some(block) if running.sequence.is_exact() => {
-                        let missing = running.sequence.missing();
-                        running.sequence.exact_share(missing, block)
-                    }
-                    _ => running.sequence.missing(),
-                };
-                if !running.sequence.is_scoring() {
-                    return missing;
-                }
-                let scored = missing.min(logits);
-                logits -= scored;
-                scored
-            };
-            let demands: Vec<SequenceDemand> = (self.running.iter().zip(urgencies))
-                .map(|(running, urgency)| SequenceDemand {
-                    missing: missing(running),
-                    decoding: running.sequence.is_decoding(),
-                    urgency,
-                })
-                .collect();
+            let demands = prefill::demands(&self.running, urgencies, block, self.most_logits());
             let answers = demands.iter().filter(|demand| demand.decoding).count();
             let prompts = demands.iter().filter(|demand| !demand.decoding);
             let drafted = self.draft(answers, prompts.map(|demand| demand.missing).sum());
@@ -316,7 +347,7 @@ impl<E: Engine> Scheduler<E> {
             };
             match plan::compose(&demands, budget) {
                 StepPlan::Compute(mut shares) => {
-                    self.keep_exact(&mut shares, budget.cells);
+                    exact_share::limit(&self.running, &mut shares, block, budget.cells);
                     if shares.iter().any(|share| *share > 0) {
                         return Some(shares);
                     }
@@ -324,24 +355,6 @@ impl<E: Engine> Scheduler<E> {
                 }
                 StepPlan::Preempt => self.preempt(now),
             }
-        }
-    }
-
-    /// Lets exact sequences, each of which has a partition to itself, have as many rows as they would have
-    /// each time, or none where there are not so many of these `cells`.
-    fn keep_exact(&self, shares: &mut [usize], cells: usize) {
-        let Some(block) = self.cache.shape().exact_block else {
-            return;
-        };
-        let mut left = cells.saturating_sub(shares.iter().sum());
-        for (running, share) in self.running.iter().zip(shares) {
-            if !running.sequence.is_exact() {
-                continue;
-            }
-            let exact = running.sequence.exact_share(*share, block);
-            left += *share;
-            *share = if exact <= left { exact } else { 0 };
-            left -= *share;
         }
     }
 
@@ -361,59 +374,18 @@ impl<E: Engine> Scheduler<E> {
         {
             return running.draft_alone(room.saturating_sub(1));
         }
-        let Some(undrafted) = self.step_latency.outputs(answers) else {
-            return 0;
+        let budget = DraftBudget {
+            answers,
+            unread,
+            rows: self.draft_room(answers, unread),
+            target: self.limits.target_inter_token.as_secs_f64(),
         };
-        let target = self.limits.target_inter_token.as_secs_f64();
-        let longest = if unread == 0 {
-            target
-        } else {
-            undrafted + DRAFTS_BESIDE_PROMPTS * (target - undrafted).max(0.0)
-        };
-        let candidates = self.candidates();
-        let room = self.draft_room(answers, unread);
-        let lengths = speculation::allot_drafts(&candidates, answers, room, |rows| {
-            let seconds = self.step_latency.decode_seconds(answers, rows);
-            let seconds = seconds.unwrap_or(f64::INFINITY);
-            // Beside a prompt nothing is tried out: what the step takes longer would be put down to it.
-            let is_untried = unread > 0 && rows > self.step_latency.most_output_rows();
-            if rows > answers && (seconds > longest || is_untried) {
-                f64::INFINITY
-            } else {
-                seconds
-            }
-        });
-        for (candidate, &length) in candidates.iter().zip(&lengths) {
-            let running = &mut self.running[candidate.running];
-            if length == 0 {
-                running.watch(candidate.proposal);
-            } else {
-                running.take_draft(DraftProposal {
-                    length,
-                    ..candidate.proposal
-                });
-            }
-        }
-        lengths.iter().sum()
-    }
-
-    /// What each answer could draft.
-    fn candidates(&self) -> Vec<DraftCandidate> {
-        let candidate = |(index, running): (usize, &RunningSequence)| {
-            let proposal = running.sequence.draft_proposal()?;
-            Some(DraftCandidate {
-                running: index,
-                proposal,
-                chance: self
-                    .acceptance
-                    .chance(proposal.source, running.sequence.record()),
-            })
-        };
-        self.running
-            .iter()
-            .enumerate()
-            .filter_map(candidate)
-            .collect()
+        drafting::draft(
+            &mut self.running,
+            budget,
+            &self.step_latency,
+            &self.acceptance,
+        )
     }
 
     /// Rows that drafts may take beside `answers`, and prompts that miss `unread` tokens.
@@ -433,52 +405,39 @@ impl<E: Engine> Scheduler<E> {
     }
 
     fn compute(&mut self, shares: &[usize], clock: &dyn Fn() -> Instant) {
-        self.rows.clear();
-        // Each sequence's first row in the batch.
-        let mut firsts = Vec::with_capacity(shares.len());
-        for (running, &share) in self.running.iter().zip(shares) {
-            firsts.push(self.rows.len());
-            let known = running.sequence.next_rows(share);
-            let drafted = (running.sequence.len()..).zip(running.draft.tokens());
-            for (position, token) in known.chain(drafted) {
-                self.rows.push(Row {
-                    token,
-                    position: u32::try_from(position).unwrap_or(u32::MAX),
-                    sequence: running.id,
-                    logits: running.sequence.needs_logits(position),
-                });
-            }
-        }
-
+        self.batch.fill(&self.running, shares);
         let started = clock();
-        match self.cache.decode(&self.rows) {
+        match self.cache.decode(self.batch.rows()) {
             Ok(()) => {}
             Err(DecodeError::NoCells) => {
                 self.preempt(started);
                 return;
             }
             Err(error @ DecodeError::Failed(_)) => {
-                tracing::error!(%error, rows = self.rows.len(), "batch lost");
+                tracing::error!(%error, rows = self.batch.rows().len(), "batch lost");
                 self.fail_shares(shares);
                 return;
             }
         }
         let now = clock();
-        let outputs = self.rows.iter().filter(|row| row.logits).count();
+        let outputs = self.batch.output_rows();
         let took = now.duration_since(started);
-        self.step_latency.observe(outputs, self.prompt_rows(), took);
+        let prompts = self.batch.effective_prompt_rows(&self.cache);
+        self.step_latency.observe(outputs, prompts, took);
         self.charge(shares, outputs, took);
         self.metrics.steps.inc();
         self.metrics.busy_seconds.inc_by(took.as_secs_f64());
         #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
-        self.metrics.batch_tokens.observe(self.rows.len() as f64);
-        self.deliver(shares, &firsts, now);
+        self.metrics
+            .batch_tokens
+            .observe(self.batch.rows().len() as f64);
+        self.deliver(shares, now);
     }
 
     /// Charges every request its share of a batch that took `took`, and the energy that goes with
     /// it; `outputs` rows had logits.
     fn charge(&mut self, shares: &[usize], outputs: usize, took: Duration) {
-        let prompts = self.rows.len() - outputs;
+        let prompts = self.batch.rows().len() - outputs;
         let known = self.step_latency.outputs(outputs);
         let price = self.energy_bill.charge(took, outputs, prompts, known);
         let tariff = self.governed.tariff();
@@ -496,27 +455,13 @@ impl<E: Engine> Scheduler<E> {
         }
     }
 
-    /// Rows of prompts in the batch: as many as one partition alone would have computed in the time.
-    #[allow(
-        clippy::cast_precision_loss, // a batch has thousands of rows at most
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss
-    )]
-    fn prompt_rows(&self) -> usize {
-        let mut partitions = vec![0.0; self.cache.partition_count()];
-        for row in self.rows.iter().filter(|row| !row.logits) {
-            partitions[self.cache.partition_of(row.sequence)] += 1.0;
-        }
-        self.cache.shape().threads.as_one_bank(&partitions).round() as usize
-    }
-
-    fn deliver(&mut self, shares: &[usize], firsts: &[usize], now: Instant) {
+    fn deliver(&mut self, shares: &[usize], now: Instant) {
         let mut ended = Vec::new();
         for ((index, running), (&share, &first)) in self
             .running
             .iter_mut()
             .enumerate()
-            .zip(shares.iter().zip(firsts))
+            .zip(shares.iter().zip(self.batch.first_rows()))
         {
             let logits = |row: usize| self.cache.logits(row);
             let before = running.sequence.computed();

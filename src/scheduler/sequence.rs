@@ -2,17 +2,18 @@
 
 use std::time::Instant;
 
-use crate::engine::{Pieces, SeqId, Token};
-use crate::sampling::{self, Logprobs, Sampler};
+use crate::engine::{Pieces, Token};
+use crate::sampling::{self, Sampler};
 use crate::telemetry::ModelMetrics;
 use crate::worker::WorkError;
 
 use super::events::SendError;
-use super::job::{Class, Event, FinishReason, Finished, Job, Text, Timings};
-use super::speculation::{
-    self, AcceptanceRecord, DraftOutcome, DraftProposal, DraftSource, Prediction,
-};
+use super::exact_share::{self, LEAST_ROWS};
+use super::job::{Class, Event, FinishReason, Finished, Job, Text};
+use super::prompt_scores::PromptScores;
+use super::speculation::{self, AcceptanceRecord, DraftProposal, DraftSource, Prediction};
 use super::text::{PushOutcome, TextAssembler};
+use super::timeline::Timeline;
 
 /// Whether a sequence goes on after a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(super) enum Progress {
     Ended,
 }
 
+/// A request with its tokens, from the queue to the end of its answer.
+///
 /// There are no phases beyond this: *computed* catches up with *tokens*,
 /// many at a time in a prompt and one at a time in an answer. A sequence that
 /// lost its cells starts over from `computed == 0` with the same tokens.
@@ -32,22 +35,17 @@ pub(super) struct Sequence {
     /// How many of `tokens` have their cell.
     computed: usize,
     sampler: Sampler,
-    /// How likely the prompt's tokens behind the first are, as far as is known; none where nobody
-    /// asks, and once it is told.
-    scores: Option<Vec<Logprobs>>,
+    /// Present where the request asks for scores of its prompt, until they have been sent.
+    scores: Option<PromptScores>,
     text: TextAssembler,
     prediction: Option<Prediction>,
     /// How its drafts have fared.
     record: AcceptanceRecord,
-    /// When it last came into the queue.
-    queued: Instant,
+    timeline: Timeline,
     /// Tokens of the prompt that were there already when it first began.
     cached: Option<usize>,
     /// Joules so far, unless some of them are not known.
     joules: Option<f64>,
-    taken_up: Option<Instant>,
-    first_token: Option<Instant>,
-    last_token: Option<Instant>,
     finished: bool,
     /// Whether it is computed so that it comes out the same each time: see `cache::exact`.
     exact: bool,
@@ -60,9 +58,9 @@ impl Sequence {
         let sampler = Sampler::new(params, &tokens, job.guide.take());
         let text = TextAssembler::new(std::mem::take(&mut job.stops));
         let prediction = job.prediction.take().map(Prediction::new);
-        let scores = job.prompt_logprobs.map(|_| Vec::new());
+        let scores = job.prompt_logprobs.map(PromptScores::new);
         Self {
-            queued: job.arrived,
+            timeline: Timeline::new(job.arrived),
             job,
             tokens,
             computed: 0,
@@ -73,9 +71,6 @@ impl Sequence {
             record: AcceptanceRecord::default(),
             cached: None,
             joules: Some(0.0),
-            taken_up: None,
-            first_token: None,
-            last_token: None,
             finished: false,
             exact: false,
         }
@@ -88,7 +83,7 @@ impl Sequence {
     /// Those whose cells may be another's: what is to be scored has to be computed.
     pub(super) fn sharable(&self) -> &[Token] {
         match &self.scores {
-            Some(scores) => &self.tokens[..scores.len()],
+            Some(scores) => &self.tokens[..scores.position()],
             None => &self.tokens,
         }
     }
@@ -117,7 +112,7 @@ impl Sequence {
     /// So many rows that `share` allows, in batches that are the same each time: of a prompt two at
     /// least, or whole blocks; of an answer, which had to give way, one by one.
     pub(super) fn exact_share(&self, share: usize, block: usize) -> usize {
-        exact_share(self.computed, self.job.prompt.len(), share, block)
+        exact_share::exact_share(self.computed, self.job.prompt.len(), share, block)
     }
 
     /// Whether what it has computed so far is of its prompt.
@@ -133,7 +128,8 @@ impl Sequence {
     /// Whether the logits behind `position` are needed.
     pub(super) fn needs_logits(&self, position: usize) -> bool {
         let scores = self.scores.as_ref();
-        position + 1 >= self.tokens.len() || scores.is_some_and(|scores| position >= scores.len())
+        position + 1 >= self.tokens.len()
+            || scores.is_some_and(|scores| position >= scores.position())
     }
 
     /// Takes the scores out of the next `count` rows, the first of which is row `first` of the batch.
@@ -143,21 +139,14 @@ impl Sequence {
         count: usize,
         logits: &dyn Fn(usize) -> &'a [f32],
     ) {
-        let (Some(scores), Some(top)) = (&mut self.scores, self.job.prompt_logprobs) else {
+        let Some(mut scores) = self.scores.take() else {
             return;
         };
-        let prompt = &self.job.prompt;
-        for (row, position) in (first..first + count).zip(self.computed..) {
-            if position == scores.len()
-                && let Some(token) = prompt.get(position + 1)
-            {
-                scores.push(sampling::logprobs(logits(row), *token, top));
-            }
-        }
-        if scores.len() + 1 >= prompt.len() {
-            let scores = std::mem::take(scores);
-            self.scores = None;
-            self.send(Event::Prompt(scores));
+        scores.score(&self.job.prompt, self.computed, first, count, logits);
+        if scores.is_complete(&self.job.prompt) {
+            self.send(Event::Prompt(scores.into_scores()));
+        } else {
+            self.scores = Some(scores);
         }
     }
 
@@ -175,7 +164,7 @@ impl Sequence {
 
     /// Whether an answer is under way that a reader waits on.
     pub(super) fn is_decoding(&self) -> bool {
-        self.first_token.is_some() && self.missing() == 1
+        self.timeline.has_token() && self.missing() == 1
     }
 
     /// What it computes, as the metrics name it.
@@ -210,7 +199,7 @@ impl Sequence {
     }
 
     /// The tokens of its proposal.
-    fn proposed_tokens(&self, proposal: DraftProposal) -> impl Iterator<Item = Token> {
+    pub(super) fn proposed_tokens(&self, proposal: DraftProposal) -> impl Iterator<Item = Token> {
         proposal.tokens(match &self.prediction {
             Some(prediction) if proposal.source == DraftSource::PREDICTION => prediction.tokens(),
             _ => &self.tokens,
@@ -225,7 +214,7 @@ impl Sequence {
     /// that came later, but for the lowest class, which would only give way again.
     pub(super) fn rank(&self) -> (Class, Instant) {
         let since = match self.job.class {
-            Class::Flex => self.queued,
+            Class::Flex => self.timeline.queued(),
             Class::Default | Class::Priority => self.job.arrived,
         };
         (self.job.class, since)
@@ -233,7 +222,7 @@ impl Sequence {
 
     /// Since when it waits.
     pub(super) fn queued(&self) -> Instant {
-        self.queued
+        self.timeline.queued()
     }
 
     pub(super) fn record(&self) -> &AcceptanceRecord {
@@ -270,12 +259,9 @@ impl Sequence {
         self.job.progress.waits(ahead);
     }
 
-    pub(super) fn take_up(&mut self, now: Instant, metrics: &ModelMetrics) {
+    pub(super) fn joins(&mut self, now: Instant, metrics: &ModelMetrics) {
         self.job.progress.runs();
-        if self.taken_up.is_none() {
-            self.taken_up = Some(now);
-            let waited = now.duration_since(self.job.arrived).as_secs_f64();
-            metrics.queue_duration.observe(waited);
+        if self.timeline.joined(now, metrics) {
             metrics.prompt_tokens.inc_by(self.job.prompt.len() as u64);
         }
     }
@@ -294,7 +280,7 @@ impl Sequence {
     pub(super) fn requeue(&mut self, now: Instant) {
         self.computed = 0;
         self.exact = false;
-        self.queued = now;
+        self.timeline.requeued(now);
     }
 
     /// Picks the next token from `logits` and sends what became text.
@@ -322,7 +308,7 @@ impl Sequence {
         if let Some(prediction) = &mut self.prediction {
             prediction.follow(&self.tokens[self.job.prompt.len()..]);
         }
-        self.clock_token(now, metrics);
+        self.timeline.token(now, metrics);
 
         let ends =
             (pieces.is_end(token) && !self.job.ignore_end) || self.job.stop_tokens.contains(&token);
@@ -381,41 +367,12 @@ impl Sequence {
         u32::try_from(self.tokens.len() - self.job.prompt.len()).unwrap_or(u32::MAX)
     }
 
-    fn clock_token(&mut self, now: Instant, metrics: &ModelMetrics) {
-        metrics.generation_tokens.inc();
-        if let Some(last) = self.last_token.replace(now) {
-            // Several tokens of one step come at one moment: what counts is the silence before.
-            if now > last {
-                let silence = now.duration_since(last).as_secs_f64();
-                metrics.inter_token_latency.observe(silence);
-            }
-        } else {
-            self.first_token = Some(now);
-            metrics
-                .time_to_first_token
-                .observe(now.duration_since(self.job.arrived).as_secs_f64());
-        }
-    }
-
     fn finish(&mut self, reason: FinishReason, now: Instant, metrics: &ModelMetrics) {
         let assembler = std::mem::take(&mut self.text);
         self.send_text(assembler.finish(reason));
         if self.finished {
             return;
         }
-        let taken_up = self.taken_up.unwrap_or(self.job.arrived);
-        let first = self.first_token.unwrap_or(now);
-        let seconds = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64();
-        let timings = Timings {
-            queue: seconds(self.job.arrived, taken_up),
-            prefill: seconds(taken_up, first),
-            decode: seconds(first, now),
-        };
-        metrics.prefill_duration.observe(timings.prefill);
-        metrics.decode_duration.observe(timings.decode);
-        metrics
-            .request_duration
-            .observe(seconds(self.job.arrived, now));
         let finished = Finished {
             reason,
             prompt_tokens: u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX),
@@ -423,7 +380,7 @@ impl Sequence {
             generated_tokens: self.generated(),
             predicted_tokens: self.prediction.as_ref().map(Prediction::usage),
             energy_joules: self.joules,
-            timings,
+            timings: self.timeline.finished(now, metrics),
         };
         if let Some(joules) = self.joules {
             metrics.energy.request(joules);
@@ -450,204 +407,6 @@ impl Sequence {
                 self.fail(WorkError::Unread);
                 false
             }
-        }
-    }
-}
-
-/// A row of a prompt is never computed by itself: it would be by another method.
-const LEAST_ROWS: usize = 2;
-
-/// See [`Sequence::exact_share`].
-fn exact_share(computed: usize, prompt: usize, share: usize, block: usize) -> usize {
-    if share == 0 || computed >= prompt {
-        return share.min(1);
-    }
-    let missing = prompt - computed;
-    if block > 1 {
-        let whole = if share >= missing {
-            missing
-        } else {
-            share / block * block
-        };
-        return whole.max(block).min(missing);
-    }
-    let share = share.max(LEAST_ROWS);
-    if share + 1 == missing {
-        // The next batch would have a single row.
-        return if share > LEAST_ROWS {
-            share - 1
-        } else {
-            missing
-        };
-    }
-    share.min(missing)
-}
-
-/// A sequence that has an id in the engine.
-#[derive(Debug)]
-pub(super) struct RunningSequence {
-    pub(super) id: SeqId,
-    pub(super) sequence: Sequence,
-    /// False while it waits for another to compute a prefix that both have.
-    pub(super) has_started: bool,
-    /// What it computes in this step beyond what it knows.
-    pub(super) draft: Draft,
-}
-
-impl RunningSequence {
-    pub(super) fn new(id: SeqId, sequence: Sequence) -> Self {
-        Self {
-            id,
-            sequence,
-            has_started: false,
-            draft: Draft::default(),
-        }
-    }
-
-    /// Rows of the batch that it is charged for when it computes `share` of its tokens and its
-    /// draft: those with logits of its answer, and the others.
-    pub(super) fn charged_rows(&self, share: usize) -> (usize, usize) {
-        let ends = usize::from(share > 0 && share == self.sequence.missing());
-        (ends + self.draft.len(), share - ends)
-    }
-
-    /// Drafts what it guesses.
-    pub(super) fn take_draft(&mut self, proposal: DraftProposal) {
-        self.draft.source = Some(proposal.source);
-        self.draft
-            .tokens
-            .extend(self.sequence.proposed_tokens(proposal));
-    }
-
-    /// Picks the next token from the logits of row `first`, and one more from each row behind it
-    /// as long as the draft had what was picked.
-    pub(super) fn advance<'a>(
-        &mut self,
-        first: usize,
-        logits: &dyn Fn(usize) -> &'a [f32],
-        pieces: &dyn Pieces,
-        now: Instant,
-        metrics: &ModelMetrics,
-    ) -> Progress {
-        loop {
-            let row = first + self.draft.accepted;
-            let progress = self.sequence.advance(logits(row), pieces, now, metrics);
-            let drafted = self.draft.tokens.get(self.draft.accepted);
-            if progress == Progress::Ended || drafted != self.sequence.tokens.last() {
-                return progress;
-            }
-            self.draft.accepted += 1;
-            self.sequence.computed_more(1);
-        }
-    }
-
-    /// Drafts what it guesses as far as that is expected to pay, going by nothing but its own tokens:
-    /// how many rows are computed together is the same each time then. Returns how many it drafts.
-    pub(super) fn draft_alone(&mut self, room: usize) -> usize {
-        let Some(proposal) = self.sequence.draft_proposal() else {
-            return 0;
-        };
-        let length = speculation::lone_draft_length(proposal, self.sequence.record()).min(room);
-        if length == 0 {
-            self.watch(proposal);
-        } else {
-            self.take_draft(DraftProposal { length, ..proposal });
-        }
-        length
-    }
-
-    /// Drafts nothing, but remembers what it would have.
-    pub(super) fn watch(&mut self, proposal: DraftProposal) {
-        self.draft.source = Some(proposal.source);
-        self.draft.expected = self.sequence.proposed_tokens(proposal).next();
-    }
-
-    /// What its proposal was worth, if it had one. What an answer that ended left over was not wrong,
-    /// and a proposal that was only watched tells by its first token.
-    pub(super) fn draft_outcome(&self, progress: Progress) -> Option<(DraftSource, DraftOutcome)> {
-        let source = self.draft.source?;
-        let accepted = self.draft.accepted;
-        let (drafted, accepted) = match (self.draft.expected, progress) {
-            (Some(token), _) => (1, usize::from(self.sequence.tokens.last() == Some(&token))),
-            (None, Progress::Continues) => (self.draft.tokens.len(), accepted),
-            (None, Progress::Ended) => (accepted, accepted),
-        };
-        Some((source, DraftOutcome { drafted, accepted }))
-    }
-}
-
-/// Tokens that a sequence guesses it will go on with.
-#[derive(Debug, Default)]
-pub(super) struct Draft {
-    tokens: Vec<Token>,
-    source: Option<DraftSource>,
-    /// The first token of a proposal that was not worth drafting.
-    expected: Option<Token>,
-    accepted: usize,
-}
-
-impl Draft {
-    pub(super) fn clear(&mut self) {
-        self.tokens.clear();
-        self.source = None;
-        self.expected = None;
-        self.accepted = 0;
-    }
-
-    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
-        self.tokens.iter().copied()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.tokens.len()
-    }
-
-    /// How many of its tokens were right.
-    pub(super) fn accepted(&self) -> usize {
-        self.accepted
-    }
-
-    /// Whether cells of it are in the cache that must not be.
-    pub(super) fn has_rejected(&self) -> bool {
-        self.accepted < self.tokens.len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_prompt_is_computed_in_the_same_batches_whatever_there_is_time_for(
-            prompt in 1_usize..300,
-            shares in prop::collection::vec(1_usize..200, 1..40),
-            block in prop::sample::select(vec![1_usize, 2, 32]),
-        ) {
-            let mut computed = 0;
-            for share in shares.iter().cycle() {
-                if computed == prompt {
-                    break;
-                }
-                let rows = exact_share(computed, prompt, (*share).min(prompt - computed), block);
-                prop_assert!(rows > 0 && computed + rows <= prompt);
-                if block == 1 {
-                    prop_assert!(rows > 1 || prompt == 1, "{rows} rows behind {computed} of {prompt}");
-                } else {
-                    let end = computed + rows;
-                    prop_assert!(end.is_multiple_of(block) || end == prompt);
-                }
-                computed += rows;
-            }
-        }
-    }
-
-    #[test]
-    fn a_preempted_answer_is_computed_row_by_row() {
-        for block in [1, 32] {
-            assert_eq!(exact_share(40, 40, 17, block), 1);
-            assert_eq!(exact_share(41, 40, 0, block), 0);
         }
     }
 }

@@ -64,7 +64,7 @@ fn flex_is_parked_in_mid_answer_and_goes_on_as_if_nothing_had_been() {
     assert!(received(&mut usual_events).1.is_some(), "the other is done");
     assert!(scheduler.running.is_empty() && !scheduler.is_idle());
     assert!(
-        scheduler.rest(Duration::ZERO) > Duration::ZERO,
+        scheduler.rest_after(Duration::ZERO) > Duration::ZERO,
         "no spinning"
     );
     scheduler = scheduler.governed_by(Governed::default());
@@ -113,7 +113,7 @@ fn a_paced_step_is_followed_by_its_rest() {
         duty: 0.25,
         ..Measures::NONE
     });
-    let rest = scheduler.rest(Duration::from_millis(20));
+    let rest = scheduler.rest_after(Duration::from_millis(20));
     assert_eq!(rest, Duration::from_millis(60));
 }
 

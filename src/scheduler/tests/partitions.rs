@@ -1,7 +1,7 @@
 //! Conversations in partitions of the cache.
 
 use super::*;
-use crate::engine::SeqId;
+use crate::engine::{Row, SeqId};
 
 /// Two unrelated prompts of 50 tokens are a crowd.
 const PARTITIONS: Shape = Shape {
