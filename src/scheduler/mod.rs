@@ -29,8 +29,10 @@ mod prefix_lookup;
 mod prompt_scores;
 mod running;
 mod sequence;
+mod sequences;
 mod speculation;
 mod step_latency;
+mod step_planning;
 mod text;
 mod timeline;
 
@@ -50,24 +52,16 @@ pub use text::Stops;
 pub use crate::worker::WorkError as JobError;
 
 use batch::Batch;
-use batch_admission::{
-    Admission, AdmissionRound, BatchSnapshot, Candidate, ExactPolicy, RunningSummary,
-};
+use batch_admission::{Admission, AdmissionRound, BatchSnapshot, Candidate, ExactPolicy};
 use cache::Cache;
-use drafting::DraftBudget;
 use energy_bill::EnergyBill;
 use governed_limits::GovernedLimits;
 use placement::PlacementCosts;
-use plan::{StepBudget, StepPlan};
-use prefix_lookup::CacheView;
-use running::RunningSequence;
 use sequence::{Progress, Sequence};
+use sequences::Sequences;
 use speculation::AcceptanceRates;
 use step_latency::StepLatency;
-
-/// Logits of answers and drafts take so much memory at most in a partition of the cache, and those of
-/// scored prompts, however large the vocabulary.
-const LOGITS_BYTES: usize = 32 << 20;
+use step_planning::StepPlanning;
 
 /// How often an idle scheduler looks whether memory is to be given back.
 const MEMORY_CHECK: Duration = Duration::from_secs(1);
@@ -90,14 +84,10 @@ pub struct Limits {
 
 /// See the module's text.
 pub struct Scheduler<E: Engine> {
-    cache: Cache<E>,
     pieces: Arc<dyn Pieces>,
     limits: Limits,
     metrics: ModelMetrics,
-    /// In no order that matters.
-    waiting: Vec<Sequence>,
-    /// In the order in which they were taken up.
-    running: Vec<RunningSequence>,
+    sequences: Sequences<E>,
     step_latency: StepLatency,
     placement: PlacementCosts,
     acceptance: AcceptanceRates,
@@ -121,11 +111,9 @@ impl<E: Engine> Scheduler<E> {
                 speculation: limits.speculation && shape.shares_prefixes && !limits.deterministic,
                 ..limits
             },
-            cache: Cache::new(engine, limits.parked_bytes),
+            sequences: Sequences::new(Cache::new(engine, limits.parked_bytes), metrics.clone()),
             pieces,
             metrics,
-            waiting: Vec::new(),
-            running: Vec::new(),
             step_latency: StepLatency::default(),
             placement: PlacementCosts::new(shape.crowd_cells, shape.threads),
             acceptance: AcceptanceRates::default(),
@@ -144,13 +132,13 @@ impl<E: Engine> Scheduler<E> {
 
     /// Queues a request.
     pub fn submit(&mut self, job: Job) {
-        self.waiting.push(Sequence::new(job));
+        self.sequences.waiting.push(Sequence::new(job));
     }
 
     /// Whether there is nothing to compute.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.sequences.is_empty()
     }
 
     /// Frees what belongs to clients that left, takes up waiting requests,
@@ -158,147 +146,85 @@ impl<E: Engine> Scheduler<E> {
     /// and after the batch.
     pub fn step(&mut self, clock: &dyn Fn() -> Instant) {
         let now = clock();
-        self.drop_cancelled(now);
-        self.cache.expire(now);
+        self.sequences.drop_cancelled(now);
+        self.sequences.cache.expire(now);
         self.follow_governor(now);
         self.admit_waiting(now);
-        if let Some(shares) = self.compose(now) {
+        let mut planning = StepPlanning {
+            sequences: &mut self.sequences,
+            limits: self.limits,
+            step_latency: &self.step_latency,
+            acceptance: &self.acceptance,
+        };
+        if let Some(shares) = planning.plan(now) {
             self.compute(&shares, clock);
         }
-        self.publish();
+        self.sequences.publish();
     }
 
     /// Ends every request with `error`.
     pub fn fail_all(&mut self, error: WorkError) {
-        for mut running in std::mem::take(&mut self.running) {
-            running.sequence.fail(error);
-            self.cache.release(running.id);
-        }
-        for mut sequence in std::mem::take(&mut self.waiting) {
-            sequence.fail(error);
-        }
-        self.publish();
+        self.sequences.fail_all(error);
+        self.sequences.publish();
     }
 
     /// Follows the governor: flex requests go back into the queue where they are not served, and
     /// what is kept of ended requests shrinks. How many may run is looked at where requests join.
     fn follow_governor(&mut self, now: Instant) {
         self.governed.refresh();
-        let governed = &self.governed;
-        let unserved: Vec<_> = self
-            .running
-            .extract_if(.., |running| !governed.serves(running.sequence.class()))
-            .collect();
-        for running in unserved {
-            self.cache.park(running.id, now);
-            self.requeue(running.sequence, now);
-        }
-        let parked = self.governed.parked_cells(self.cache.shape().cells);
-        self.cache.limit(parked);
-    }
-
-    /// Puts a preempted request back into the queue.
-    fn requeue(&mut self, mut sequence: Sequence, now: Instant) {
-        self.metrics.preemptions.inc();
-        sequence.requeue(now);
-        self.waiting.push(sequence);
-    }
-
-    fn drop_cancelled(&mut self, now: Instant) {
-        let metrics = &self.metrics;
-        self.waiting.retain(|sequence| {
-            let left = sequence.client_left();
-            if left {
-                sequence.cancelled(metrics);
-            }
-            !left
-        });
-        let gone: Vec<_> = self
-            .running
-            .extract_if(.., |running| running.sequence.client_left())
-            .collect();
-        for running in gone {
-            running.sequence.cancelled(&self.metrics);
-            self.cache.park(running.id, now);
-        }
+        self.sequences.preempt_unserved(&self.governed, now);
+        let cache = &mut self.sequences.cache;
+        cache.limit(self.governed.parked_cells(cache.shape().cells));
     }
 
     /// Lets waiting requests join the batch, as [`batch_admission`] decides.
     fn admit_waiting(&mut self, now: Instant) {
-        if self.waiting.is_empty() {
+        if self.sequences.waiting.is_empty() {
             return;
         }
-        let order = plan::order(self.waiting.iter().map(Sequence::rank));
-        let mut waiting: Vec<Option<Sequence>> = self.waiting.drain(..).map(Some).collect();
+        let queue = std::mem::take(&mut self.sequences.waiting);
+        let order = plan::order(queue.iter().map(Sequence::rank));
+        let mut waiting: Vec<Option<Sequence>> = queue.into_iter().map(Some).collect();
         let is_served = |index: &usize| {
             let sequence = waiting[*index].as_ref();
             sequence.is_some_and(|sequence| self.governed.serves(sequence.class()))
         };
         let served = order.iter().copied().filter(is_served).collect();
-        let mut round = AdmissionRound::new(served, self.view().loads());
-        while let Some(admission) = round.next(&self.snapshot(now, &self.view()), |index| {
-            waiting[index].as_ref().map(Candidate::from)
-        }) {
+        let mut round = AdmissionRound::new(served, self.sequences.view().loads());
+        while let Some(admission) = self.next_admission(&mut round, &waiting, now) {
             if let Some(victim) = admission.victim {
-                let victim = self.running.remove(victim);
-                // Its cells stay as long as there is room, so that going on costs little.
-                self.cache.park(victim.id, now);
-                self.requeue(victim.sequence, now);
-                round.preempted(self.view().loads());
+                self.sequences.preempt(victim, now);
+                round.preempted(self.sequences.view().loads());
             }
-            let Some(sequence) = waiting[admission.index].take() else {
-                break;
-            };
-            if let Err(sequence) = self.admit(sequence, &admission, now) {
-                waiting[admission.index] = Some(sequence);
+            let place = &mut waiting[admission.index];
+            if !self.sequences.admit(place, &admission, now) {
                 break;
             }
             round.carried_out(&admission);
+            if !admission.overtakes {
+                self.placement.joined(now);
+            }
         }
         let left = order.iter().filter_map(|&index| waiting[index].as_ref());
         for (ahead, sequence) in left.enumerate() {
             sequence.waits(ahead);
         }
         // Those that were preempted are in the queue already.
-        self.waiting.extend(waiting.into_iter().flatten());
+        let left = waiting.into_iter().flatten();
+        self.sequences.waiting.extend(left);
     }
 
-    /// Lets a request join the batch; gives it back where the partition has no sequence for it.
-    fn admit(
-        &mut self,
-        mut sequence: Sequence,
-        admission: &Admission,
+    /// Shows a round of admission how things are now; returns what it decides.
+    fn next_admission(
+        &self,
+        round: &mut AdmissionRound,
+        waiting: &[Option<Sequence>],
         now: Instant,
-    ) -> Result<(), Sequence> {
-        let partition = admission.partition;
-        let Some(id) = self.cache.acquire(partition, sequence.tokens(), now) else {
-            return Err(sequence);
-        };
-        if !admission.overtakes {
-            self.placement.joined(now);
-        }
-        for running in &mut self.running {
-            // From now on it has to share its partition.
-            if self.cache.partition_of(running.id) == partition {
-                running.sequence.set_exact(false);
-            }
-        }
-        sequence.set_exact(admission.is_exact);
-        sequence.joins(now, &self.metrics);
-        self.running.push(RunningSequence::new(id, sequence));
-        Ok(())
-    }
-
-    /// What admission knows of this moment.
-    fn snapshot<'a>(&'a self, now: Instant, prefixes: &'a CacheView<'a, E>) -> BatchSnapshot<'a> {
-        let shape = self.cache.shape();
-        let summary = |running: &RunningSequence| RunningSummary {
-            class: running.sequence.class(),
-            partition: self.cache.partition_of(running.id),
-        };
-        BatchSnapshot {
+    ) -> Option<Admission> {
+        let shape = self.sequences.cache.shape();
+        let snapshot = BatchSnapshot {
             now,
-            running: self.running.iter().map(summary).collect(),
+            running: self.sequences.summaries(),
             most_running: self.governed.running(self.limits.max_running),
             cells: shape.cells,
             exact: match shape.exact_block {
@@ -308,121 +234,32 @@ impl<E: Engine> Scheduler<E> {
             },
             placement: &self.placement,
             one_row_seconds: self.step_latency.outputs(1),
-            prefixes,
-        }
-    }
-
-    fn view(&self) -> CacheView<'_, E> {
-        CacheView {
-            cache: &self.cache,
-            running: &self.running,
-        }
-    }
-
-    /// Decides what to compute; makes room first where a plan needs it.
-    fn compose(&mut self, now: Instant) -> Option<Vec<usize>> {
-        loop {
-            if self.running.is_empty() {
-                return None;
-            }
-            let urgencies =
-                prefill::start_sequences(&mut self.cache, &mut self.running, now, &self.metrics);
-            let block = self.cache.shape().exact_block;
-            let demands = prefill::demands(&self.running, urgencies, block, self.most_logits());
-            let answers = demands.iter().filter(|demand| demand.decoding).count();
-            let prompts = demands.iter().filter(|demand| !demand.decoding);
-            let drafted = self.draft(answers, prompts.map(|demand| demand.missing).sum());
-            let shape = self.cache.shape();
-            let budget = StepBudget {
-                cells: self.cache.room() - drafted,
-                rows: shape.batch_rows - drafted,
-                drafted,
-                row_group: shape.row_group,
-                prefill_rows: self.step_latency.prefill_rows(
-                    answers + drafted,
-                    self.limits.target_inter_token,
-                    shape.batch_rows,
-                    shape.tile_rows,
-                ),
-            };
-            match plan::compose(&demands, budget) {
-                StepPlan::Compute(mut shares) => {
-                    exact_share::limit(&self.running, &mut shares, block, budget.cells);
-                    if shares.iter().any(|share| *share > 0) {
-                        return Some(shares);
-                    }
-                    self.preempt(now);
-                }
-                StepPlan::Preempt => self.preempt(now),
-            }
-        }
-    }
-
-    /// Lets answers draft where that pays; returns the rows it takes. Prompts, which miss
-    /// `unread` tokens, go first: drafts get the cells that nobody wants, for which nothing is
-    /// evicted, and a part of the time.
-    fn draft(&mut self, answers: usize, unread: usize) -> usize {
-        for running in &mut self.running {
-            running.draft.clear();
-        }
-        if answers == 0 || !self.limits.speculation {
-            return 0;
-        }
-        let room = self.most_logits().min(self.cache.room());
-        if let [running] = &mut self.running[..]
-            && running.sequence.is_exact()
-        {
-            return running.draft_alone(room.saturating_sub(1));
-        }
-        let budget = DraftBudget {
-            answers,
-            unread,
-            rows: self.draft_room(answers, unread),
-            target: self.limits.target_inter_token.as_secs_f64(),
+            prefixes: &self.sequences.view(),
         };
-        drafting::draft(
-            &mut self.running,
-            budget,
-            &self.step_latency,
-            &self.acceptance,
-        )
-    }
-
-    /// Rows that drafts may take beside `answers`, and prompts that miss `unread` tokens.
-    fn draft_room(&self, answers: usize, unread: usize) -> usize {
-        let shape = self.cache.shape();
-        let rows = shape.batch_rows - unread.min(shape.batch_rows / 2);
-        let cells = self.cache.free_cells().saturating_sub(unread);
-        let most = rows.min(self.most_logits()).min(cells);
-        most.saturating_sub(answers)
-    }
-
-    /// Rows with logits that a batch should have at most: llama.cpp keeps room for as many as there
-    /// ever were.
-    fn most_logits(&self) -> usize {
-        let row = self.cache.shape().vocabulary * size_of::<f32>();
-        (LOGITS_BYTES / row.max(1)).max(1)
+        round.next(&snapshot, |index| {
+            waiting[index].as_ref().map(Candidate::from)
+        })
     }
 
     fn compute(&mut self, shares: &[usize], clock: &dyn Fn() -> Instant) {
-        self.batch.fill(&self.running, shares);
+        self.batch.fill(&self.sequences.running, shares);
         let started = clock();
-        match self.cache.decode(self.batch.rows()) {
+        match self.sequences.cache.decode(self.batch.rows()) {
             Ok(()) => {}
             Err(DecodeError::NoCells) => {
-                self.preempt(started);
+                self.sequences.swap_out_victim(started);
                 return;
             }
             Err(error @ DecodeError::Failed(_)) => {
                 tracing::error!(%error, rows = self.batch.rows().len(), "batch lost");
-                self.fail_shares(shares);
+                self.sequences.fail_batch(shares);
                 return;
             }
         }
         let now = clock();
         let outputs = self.batch.output_rows();
         let took = now.duration_since(started);
-        let prompts = self.batch.effective_prompt_rows(&self.cache);
+        let prompts = self.batch.effective_prompt_rows(&self.sequences.cache);
         self.step_latency.observe(outputs, prompts, took);
         self.charge(shares, outputs, took);
         self.metrics.steps.inc();
@@ -441,7 +278,7 @@ impl<E: Engine> Scheduler<E> {
         let known = self.step_latency.outputs(outputs);
         let price = self.energy_bill.charge(took, outputs, prompts, known);
         let tariff = self.governed.tariff();
-        for (running, &share) in self.running.iter_mut().zip(shares) {
+        for (running, &share) in self.sequences.running.iter_mut().zip(shares) {
             let (outputs, prompts) = running.charged_rows(share);
             let seconds = price.seconds(outputs, prompts);
             if let Some(tariff) = tariff
@@ -458,12 +295,13 @@ impl<E: Engine> Scheduler<E> {
     fn deliver(&mut self, shares: &[usize], now: Instant) {
         let mut ended = Vec::new();
         for ((index, running), (&share, &first)) in self
+            .sequences
             .running
             .iter_mut()
             .enumerate()
             .zip(shares.iter().zip(self.batch.first_rows()))
         {
-            let logits = |row: usize| self.cache.logits(row);
+            let logits = |row: usize| self.sequences.cache.logits(row);
             let before = running.sequence.computed();
             let complete = share > 0 && share == running.sequence.missing();
             running.sequence.score(first, share, &logits);
@@ -485,68 +323,17 @@ impl<E: Engine> Scheduler<E> {
             let computed = running.sequence.computed();
             let tokens = &running.sequence.tokens()[before..computed];
             if running.sequence.is_in_prompt() {
-                self.cache.computed_prompt(running.id, tokens);
+                self.sequences.cache.computed_prompt(running.id, tokens);
             } else {
-                self.cache.computed(running.id, tokens);
+                self.sequences.cache.computed(running.id, tokens);
             }
             if running.draft.has_rejected() {
-                self.cache.forget_drafts(running.id, computed);
+                self.sequences.cache.forget_drafts(running.id, computed);
             }
         }
-        for index in ended.into_iter().rev() {
-            let running = self.running.remove(index);
-            self.placement.ended(running.sequence.generated());
-            if running.sequence.client_left() && !running.sequence.is_finished() {
-                running.sequence.cancelled(&self.metrics);
-            }
-            self.cache.park(running.id, now);
+        for length in self.sequences.end(&ended, now) {
+            self.placement.ended(length);
         }
-    }
-
-    /// Puts a sequence back into the queue, to be computed again when there is room. One that
-    /// fills the cache alone cannot go on.
-    fn preempt(&mut self, now: Instant) {
-        let alone = self.running.len() == 1;
-        let classes = self.running.iter().map(|running| running.sequence.class());
-        let Some(victim) = plan::victim(classes) else {
-            return;
-        };
-        let mut victim = self.running.remove(victim);
-        if alone {
-            self.cache.release(victim.id);
-            victim.sequence.fail(WorkError::Engine);
-            return;
-        }
-        self.cache.swap_out(victim.id);
-        self.requeue(victim.sequence, now);
-    }
-
-    fn fail_shares(&mut self, shares: &[usize]) {
-        let mut in_batch = shares.iter().map(|share| *share > 0);
-        let failed: Vec<_> = self
-            .running
-            .extract_if(.., |_| in_batch.next().unwrap_or(false))
-            .collect();
-        for mut running in failed {
-            running.sequence.fail(WorkError::Engine);
-            self.cache.release(running.id);
-        }
-    }
-
-    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
-    fn publish(&self) {
-        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let (used, parked) = (self.cache.live(), self.cache.parked_cells());
-        let cells = self.cache.shape().cells;
-        self.metrics.waiting.set(gauge(self.waiting.len()));
-        self.metrics.running.set(gauge(self.running.len()));
-        self.metrics.kv_used.set(gauge(used));
-        self.metrics.kv_parked.set(gauge(parked));
-        self.metrics.kv_free.set(gauge(cells - used - parked));
-        self.metrics
-            .parked_bytes
-            .set(gauge(self.cache.offloaded_bytes()));
-        self.metrics.kv_usage.set(used as f64 / cells.max(1) as f64);
     }
 }
 
@@ -570,12 +357,15 @@ impl<E: Engine> Worker for Scheduler<E> {
     }
 
     fn longest_sleep(&self) -> Option<Duration> {
-        self.cache.could_free_memory().then_some(MEMORY_CHECK)
+        self.sequences
+            .cache
+            .could_free_memory()
+            .then_some(MEMORY_CHECK)
     }
 
     fn rest_after(&self, worked: Duration) -> Duration {
-        let is_held_back = self.running.is_empty() && !self.waiting.is_empty();
-        self.governed.rest_after(worked, is_held_back)
+        self.governed
+            .rest_after(worked, self.sequences.is_held_back())
     }
 
     fn abort_all(&mut self, error: WorkError) {

@@ -13,9 +13,10 @@ const PARTITIONS: Shape = Shape {
 
 fn partitions_in_use(scheduler: &Scheduler<FakeEngine>) -> Vec<usize> {
     let partitions = scheduler
+        .sequences
         .running
         .iter()
-        .map(|r| scheduler.cache.partition_of(r.id));
+        .map(|r| scheduler.sequences.cache.partition_of(r.id));
     partitions.collect()
 }
 
@@ -49,18 +50,18 @@ fn kiosks_of_two_stores_share_a_partition_a_store() {
     assert_eq!(partitions_in_use(&scheduler), [0, 1, 0, 1]);
     run_dry(&mut scheduler);
     // Each store's prompt once.
-    assert!(scheduler.cache.engine().rows < 2 * 100 + 4 * 12);
+    assert!(scheduler.sequences.cache.engine().rows < 2 * 100 + 4 * 12);
 
     // Much later: what was kept of the other store costs these nothing, and is still there.
     all.push(ask(&mut scheduler, 2, 5));
     step(&mut scheduler);
     assert_eq!(partitions_in_use(&scheduler), [1]);
     run_dry(&mut scheduler);
-    let rows = scheduler.cache.engine().rows;
+    let rows = scheduler.sequences.cache.engine().rows;
     all.push(ask(&mut scheduler, 1, 6));
     run_dry(&mut scheduler);
-    assert_eq!(scheduler.cache.engine().copied_in, 0);
-    assert!(scheduler.cache.engine().rows - rows < 12);
+    assert_eq!(scheduler.sequences.cache.engine().copied_in, 0);
+    assert!(scheduler.sequences.cache.engine().rows - rows < 12);
     for (tokens, events) in &mut all {
         assert_eq!(received(events).0, expected(tokens, 10));
     }
@@ -87,13 +88,17 @@ fn the_memory_of_a_partition_that_held_much_is_given_back_when_it_is_empty() {
     let mut scheduler = with_parked_bytes(FakeEngine::new(PARTITIONS), 0);
     let _short = submit(&mut scheduler, &prompt(1, 60), 5);
     run_dry(&mut scheduler);
-    scheduler.cache.limit(Some(0));
-    assert_eq!(scheduler.cache.engine().given_back, 0, "little was used");
+    scheduler.sequences.cache.limit(Some(0));
+    assert_eq!(
+        scheduler.sequences.cache.engine().given_back,
+        0,
+        "little was used"
+    );
     let _long = submit(&mut scheduler, &prompt(2, 300), 5);
     run_dry(&mut scheduler);
-    scheduler.cache.limit(Some(0));
-    assert_eq!(scheduler.cache.used(), 0);
-    assert_eq!(scheduler.cache.engine().given_back, 1);
+    scheduler.sequences.cache.limit(Some(0));
+    assert_eq!(scheduler.sequences.cache.used(), 0);
+    assert_eq!(scheduler.sequences.cache.engine().given_back, 1);
 }
 
 #[test]
@@ -132,7 +137,7 @@ fn kiosks_of_a_store_are_served_in_partitions_side_by_side() {
     let long = [store.clone(), prompt(7, 12)].concat();
     let _first = submit(&mut scheduler, &long, 5);
     run_dry(&mut scheduler);
-    let rows = scheduler.cache.engine().rows;
+    let rows = scheduler.sequences.cache.engine().rows;
     let asked = |question| [store.clone(), prompt(question, 8)].concat();
     let mut all: Vec<_> = (2..6)
         .map(|question| submit(&mut scheduler, &asked(question), 10))
@@ -142,7 +147,7 @@ fn kiosks_of_a_store_are_served_in_partitions_side_by_side() {
     partitions.sort_unstable();
     assert_eq!(partitions, [0, 0, 1, 1]);
     run_dry(&mut scheduler);
-    let engine = scheduler.cache.engine();
+    let engine = scheduler.sequences.cache.engine();
     assert!(engine.rows - rows < 4 * 20, "computed once, copied once");
     assert_eq!(engine.copied_in, 150);
     for (question, events) in (2..6).zip(&mut all) {

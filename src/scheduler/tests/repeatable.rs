@@ -135,7 +135,7 @@ proptest! {
 fn what_is_exact_is_shared() {
     let mut scheduler = scheduler_of(shape(600, 2, 1), false);
     let store = prompt(1, 90);
-    let rows = |scheduler: &Scheduler<FakeEngine>| scheduler.cache.engine().rows;
+    let rows = |scheduler: &Scheduler<FakeEngine>| scheduler.sequences.cache.engine().rows;
     let question = |number: usize| {
         let mut tokens = store.clone();
         tokens.extend(prompt(20 + number, 10));
