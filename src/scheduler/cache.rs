@@ -1,6 +1,7 @@
 //! The KV cache as the scheduler sees it: the engine's sequences, what each
 //! holds, and the parked ones, whose request has ended and whose cells wait for
-//! another with the same prefix. Those that give way are kept on a shelf beside it.
+//! another with the same prefix. Evicted ones are offloaded to
+//! host memory where that pays.
 
 mod copies;
 mod exact;
@@ -15,28 +16,29 @@ use super::prefix::PrefixTree;
 
 pub(super) use copies::with_copy;
 
-/// Where every row pays for all used cells of its partition, what is kept there for later gets so many at
-/// most, but for the latest prefix: a store's prompt that many kiosks send is among them in any
-/// case.
+/// Cells that parked sequences may hold in a partition where every row pays for all used cells of
+/// it. The latest parked sequence stays however long it is: a store's prompt that many kiosks send
+/// is kept in any case.
 const PARKED_AT_A_PRICE: usize = 512;
-/// Elsewhere a row only looks at the masks of what is kept. That is little, but for thousands of
-/// cells no longer nothing: beyond so many they go when nobody asked for them for a while.
+/// Cells that parked sequences may hold for good where a row only looks at the masks of other cells.
+/// That costs little, but thousands of cells are no longer nothing: beyond this many, sequences go
+/// that nobody asked for in [`A_WHILE`].
 const PARKED_FOR_GOOD: usize = 1024;
 const A_WHILE: Duration = Duration::from_secs(30);
 
-/// What lies in a partition of the engine's.
+/// What the engine holds in one KV partition.
 #[derive(Debug)]
 struct Partition {
     tree: PrefixTree,
     free_ids: Vec<SeqId>,
-    /// The most cells in use since its memory was given back.
+    /// The most cells that were used at once since its memory was given back.
     most_cells: usize,
     /// The sequence that had all its rows in the last batch.
     alone: Option<SeqId>,
 }
 
 impl Partition {
-    /// Beside what is in the tree so many cells were used.
+    /// Notes that `more` cells were used beside those in the tree.
     fn filled(&mut self, more: usize) {
         self.most_cells = self.most_cells.max(self.tree.cells() + more);
     }
@@ -48,7 +50,7 @@ pub(super) struct Cache<E: Engine> {
     engine: E,
     partitions: Vec<Partition>,
     offload: OffloadStore<E::Copied>,
-    /// Bytes that the shelf may keep when nothing is short.
+    /// Bytes that may be offloaded while the governor sets no bound.
     offload_limit: usize,
     /// Least recently used first, with the time of that.
     parked: VecDeque<(SeqId, Instant)>,
@@ -107,7 +109,7 @@ impl<E: Engine> Cache<E> {
             .sum()
     }
 
-    /// Those that lie in a partition.
+    /// Cells of requests under way in a partition.
     pub(super) fn live_in(&self, partition: usize) -> usize {
         let is_live = |id: SeqId| !self.is_parked[id.0 as usize];
         self.partitions[partition].tree.cells_held_by(is_live)
@@ -126,7 +128,7 @@ impl<E: Engine> Cache<E> {
             .sum()
     }
 
-    /// Those that lie in a partition.
+    /// Cells that hold something in a partition.
     pub(super) fn used_in(&self, partition: usize) -> usize {
         self.partitions[partition].tree.cells()
     }
@@ -138,17 +140,17 @@ impl<E: Engine> Cache<E> {
             .sum()
     }
 
-    /// Those that lie in a partition.
+    /// Cells that only parked sequences hold in a partition.
     fn parked_in(&self, partition: usize) -> usize {
         self.used_in(partition) - self.live_in(partition)
     }
 
-    /// Bytes that are kept beside the cells.
+    /// Bytes of offloaded cells.
     pub(super) fn offloaded_bytes(&self) -> usize {
         self.offload.bytes()
     }
 
-    /// How much of `tokens` could be shared now in a partition. The last token is always
+    /// How many of the first `tokens` could be shared now in a partition. The last token is always
     /// computed: its logits are what is wanted.
     pub(super) fn match_length(&self, partition: usize, tokens: &[Token]) -> usize {
         match self.shareable(tokens) {
@@ -162,8 +164,8 @@ impl<E: Engine> Cache<E> {
         self.shape().cells.saturating_sub(self.live())
     }
 
-    /// A sequence of a partition, without cells, for a request of these tokens; a parked one gives way
-    /// for it if need be, those that it can share with last.
+    /// Takes a sequence without cells in a partition, for a request of these tokens. Where none is
+    /// free a parked one is evicted; those that the request can share with are evicted last.
     pub(super) fn acquire(
         &mut self,
         partition: usize,
@@ -198,7 +200,7 @@ impl<E: Engine> Cache<E> {
         length
     }
 
-    /// Computes a batch; what each sequence has then is told by [`Cache::computed`].
+    /// Computes a batch. The caller has to report what each sequence has then: [`Cache::computed`].
     pub(super) fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         self.make_room(rows.len());
         self.note_alone(rows);
@@ -215,26 +217,26 @@ impl<E: Engine> Cache<E> {
         self.engine.logits(row)
     }
 
-    /// `id` has computed `tokens` of its prompt behind what it had.
+    /// Records that `id` has computed `tokens` of its prompt after what it had.
     pub(super) fn computed_prompt(&mut self, id: SeqId, tokens: &[Token]) {
         self.note_exact(id, tokens.len());
         self.computed(id, tokens);
     }
 
-    /// `id` has computed `tokens` behind what it had.
+    /// Records that `id` has computed `tokens` after what it had.
     pub(super) fn computed(&mut self, id: SeqId, tokens: &[Token]) {
         let partition = self.partition_mut(id);
         partition.tree.extend(id, tokens);
         partition.filled(0);
     }
 
-    /// What `id` computed beyond its first `kept` tokens was not to be.
+    /// Removes what `id` computed beyond its first `kept` tokens: drafts that were wrong.
     pub(super) fn forget_drafts(&mut self, id: SeqId, kept: usize) {
         self.engine
             .truncate(id, u32::try_from(kept).unwrap_or(u32::MAX));
     }
 
-    /// The request of `id` has ended; its cells stay for the next with the same prefix.
+    /// Parks `id`, whose request has ended: its cells stay for the next request with the same prefix.
     pub(super) fn park(&mut self, id: SeqId, now: Instant) {
         if !self.shape().shares_prefixes || self.tree(id).is_redundant(id) {
             self.release(id);
@@ -253,8 +255,8 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// Frees what nobody has asked for in a while, where there is much of it or a partition could give
-    /// memory back: a conversation a step.
+    /// Evicts one parked sequence that nobody has asked for in a while, if parked sequences hold many
+    /// cells or a partition could give memory back.
     pub(super) fn expire(&mut self, now: Instant) {
         let is_old = |(_, used): &&(SeqId, Instant)| now.saturating_duration_since(*used) > A_WHILE;
         let mut old = self.parked.iter().take_while(is_old);
@@ -268,13 +270,13 @@ impl<E: Engine> Cache<E> {
         self.evict_at(place);
     }
 
-    /// Whether what `id` has would still be known, or soon be computed again.
+    /// Whether evicting `id` loses little: its cells can be offloaded, or are few.
     fn is_little_lost_with(&self, id: SeqId) -> bool {
         self.tree(id).lost_with(id) < WORTH_COPYING || self.bytes_worth_offloading(id).is_some()
     }
 
-    /// Whether a partition could give back much memory, and all partitions together hold that of more cells
-    /// than there are: they were full one after the other.
+    /// Whether a partition could give back much memory, while the partitions together hold memory for
+    /// more cells than the cache has. That happens when they were full one after the other.
     fn is_swollen(&self, partition: usize) -> bool {
         let held: usize = self
             .partitions
@@ -287,12 +289,12 @@ impl<E: Engine> Cache<E> {
             && most > 2 * self.used_in(partition)
     }
 
-    /// Whether a partition holds the memory of more cells than its share.
+    /// Whether a partition holds memory for more cells than its equal share.
     fn holds_much(&self, partition: usize) -> bool {
         self.partitions[partition].most_cells > self.shape().cells / self.partition_count()
     }
 
-    /// Whether some memory of the cache could be given back after a while.
+    /// Whether some partition could give memory back after a while.
     pub(super) fn has_swollen(&self) -> bool {
         (0..self.partition_count()).any(|partition| self.is_swollen(partition))
     }
@@ -302,8 +304,9 @@ impl<E: Engine> Cache<E> {
         self.offloaded_bytes() > 0 || self.has_swollen()
     }
 
-    /// Frees what is kept beyond `most` cells, but for the latest unless there is to be none, and as
-    /// much of the shelf, which takes nothing meanwhile; without a `most` all may be kept again.
+    /// Bounds the cells that parked sequences may hold by `most`. The latest stays all the same,
+    /// unless `most` is 0. Offloaded bytes shrink in proportion, and nothing is offloaded meanwhile.
+    /// `None` lifts the bound.
     pub(super) fn limit(&mut self, most: Option<usize>) {
         let cells = self.shape().cells.max(1);
         let Some(most) = most else {
@@ -323,7 +326,7 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// `id` and the cells that it alone holds are free.
+    /// Frees `id` and the cells that it alone holds.
     pub(super) fn release(&mut self, id: SeqId) {
         self.engine.truncate(id, 0);
         self.exact[id.0 as usize] = 0;
@@ -345,12 +348,12 @@ impl<E: Engine> Cache<E> {
         while self.used() + rows > self.shape().cells && self.evict() {}
     }
 
-    /// Frees the least recently used parked sequence; false when there is none.
+    /// Evicts the least recently used parked sequence; false when there is none.
     fn evict(&mut self) -> bool {
         self.evict_at(Some(0))
     }
 
-    /// As [`Cache::evict`], of those in a partition.
+    /// Evicts the least recently used parked sequence of a partition; false when there is none.
     fn evict_from(&mut self, partition: usize) -> bool {
         let is_here = |(id, _): &(SeqId, Instant)| self.partition_of(*id) == partition;
         let place = self.parked.iter().position(is_here);

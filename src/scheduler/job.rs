@@ -26,9 +26,9 @@ pub struct Job {
     pub repeats: bool,
     /// What the answer must be, if it is not free.
     pub guide: Option<Guide>,
-    /// Whether to tell how likely each token was, with so many rivals.
+    /// How many rivals to list beside each token with its likelihood; `None` for no likelihoods.
     pub logprobs: Option<usize>,
-    /// The same for the prompt, which then shares no computed prefix.
+    /// As `logprobs`, for the tokens of the prompt, which then shares no computed prefix.
     pub prompt_logprobs: Option<usize>,
     /// Texts that end the answer where its client reads them; they are not part of it.
     pub stops: Stops,

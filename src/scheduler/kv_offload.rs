@@ -1,6 +1,6 @@
-//! Prefixes that gave way in the KV cache, kept as bytes beside it: there they cost no row
-//! anything and take no cell, and copying one back takes a small part of the time that computing
-//! it would.
+//! KV offload: prefixes that were evicted from the KV cache, kept as bytes in host memory. There
+//! they cost no row anything and take no cell, and copying one back takes a small part of the time
+//! that computing it would.
 
 use std::collections::VecDeque;
 
@@ -11,10 +11,10 @@ use super::prefix::PrefixTree;
 /// Copying out and in costs as much as computing some tokens: for fewer it is not done.
 pub(super) const WORTH_COPYING: usize = 64;
 
-/// See the module's text.
+/// Keeps copies of evicted prefixes up to a number of bytes, the most recently used ones.
 #[derive(Debug)]
 pub(super) struct OffloadStore<C> {
-    /// What is kept, by numbers that stand for no sequence of the engine.
+    /// The tokens of all entries, by numbers of their own: these are no sequences of the engine.
     tree: PrefixTree,
     /// Least recently used first.
     entries: VecDeque<OffloadEntry<C>>,
@@ -33,12 +33,12 @@ struct OffloadEntry<C> {
     copied: C,
 }
 
-/// What is kept of some tokens.
+/// What is kept of a request's tokens.
 #[derive(Debug)]
 pub(super) struct OffloadedPrefix<'store, C> {
-    /// How many of them are its prefix.
+    /// How many of the first tokens it has.
     pub(super) length: usize,
-    /// How many tokens it has.
+    /// How many tokens the entry has in all.
     pub(super) whole: usize,
     /// How many of the length are exact: see `cache::exact`.
     pub(super) exact: usize,
@@ -54,7 +54,7 @@ impl<C> Clone for OffloadedPrefix<'_, C> {
 impl<C> Copy for OffloadedPrefix<'_, C> {}
 
 impl<C: Copied> OffloadStore<C> {
-    /// One that keeps `most` bytes.
+    /// An empty store that keeps `most` bytes.
     pub(super) fn new(most: usize) -> Self {
         Self {
             tree: PrefixTree::default(),
@@ -70,12 +70,12 @@ impl<C: Copied> OffloadStore<C> {
         self.bytes
     }
 
-    /// Whether as much more could be kept, if what was not used for long goes for it.
+    /// Whether so many `bytes` could be kept if less recently used entries are dropped for them.
     pub(super) fn could_take(&self, bytes: usize) -> bool {
         bytes <= self.most
     }
 
-    /// Whether as much more could be kept with all that is.
+    /// Whether so many more `bytes` could be kept without dropping anything.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         bytes <= self.most.saturating_sub(self.bytes)
     }
@@ -88,7 +88,7 @@ impl<C: Copied> OffloadStore<C> {
         }
     }
 
-    /// What is kept of the longest prefix of `tokens`.
+    /// The entry that has the longest prefix of `tokens`.
     pub(super) fn find(&self, tokens: &[Token]) -> Option<OffloadedPrefix<'_, C>> {
         let (place, length) = self.longest_match(tokens)?;
         let entry = &self.entries[place];
@@ -100,12 +100,12 @@ impl<C: Copied> OffloadStore<C> {
         })
     }
 
-    /// Whether what is kept of `tokens` lacks too little to be worth copying.
+    /// Whether so much of `tokens` is kept that the rest is not worth copying.
     pub(super) fn covers(&self, tokens: &[Token]) -> bool {
         tokens.len() < self.tree.match_length(tokens) + WORTH_COPYING
     }
 
-    /// What is kept of the longest prefix of `tokens` has been used.
+    /// Marks the entry that has the longest prefix of `tokens` as the most recently used.
     pub(super) fn touch(&mut self, tokens: &[Token]) {
         if let Some((place, _)) = self.longest_match(tokens)
             && let Some(entry) = self.entries.remove(place)
@@ -114,8 +114,8 @@ impl<C: Copied> OffloadStore<C> {
         }
     }
 
-    /// Makes room for so many bytes, which it could take, of what `tokens` have in the cache: what
-    /// is kept of their prefix goes, if little else is in it, and then the least recently used.
+    /// Drops entries until there is room for so many `bytes` of `tokens`: first one that has little
+    /// but a prefix of them, then the least recently used.
     pub(super) fn make_room(&mut self, tokens: &[Token], bytes: usize) {
         if let Some((place, length)) = self.longest_match(tokens)
             && self.entries[place].tokens < length + WORTH_COPYING
@@ -127,7 +127,8 @@ impl<C: Copied> OffloadStore<C> {
         }
     }
 
-    /// Keeps what `tokens` had in the cache, for which there is room.
+    /// Keeps a copy of the cells of `tokens`, the first `exact` of which are exact. Without room for it
+    /// nothing happens.
     pub(super) fn put(&mut self, tokens: &[Token], copied: C, exact: usize) {
         let bytes = copied.bytes();
         if !self.has_room(bytes) {
@@ -147,7 +148,7 @@ impl<C: Copied> OffloadStore<C> {
         });
     }
 
-    /// The place of the entry that has the longest prefix of `tokens`, and how long that is.
+    /// The place of the entry that has the longest prefix of `tokens`, and the length of that prefix.
     fn longest_match(&self, tokens: &[Token]) -> Option<(usize, usize)> {
         let (length, holders) = self.tree.longest_match(tokens);
         let holds = |entry: &OffloadEntry<C>| holders.first() == Some(&entry.number);

@@ -1,14 +1,14 @@
 //! Continuous batching: requests join and leave at any step.
 //!
 //! [`Scheduler`] owns an engine and the sequences in it and computes one step at a time, as the
-//! [`Worker`] of a model's thread. Deciding is apart from acting: `plan` and `step_latency` are plain functions,
+//! [`Worker`] of a model's thread. Deciding is apart from acting: `plan`, `batch_admission` and `step_latency` are plain functions,
 //! this file carries out what they say.
 //!
 //! Sequences share the cells of a common prefix (`prefix`, `cache`): a request
 //! starts from the longest one that is in the cache, and waits while another is
 //! just computing a longer one, instead of computing it a second time.
 //!
-//! Answers draft tokens that they may well go on with (`speculate`) where that pays: rows that
+//! Answers draft tokens that they may well go on with (`speculation`) where that pays: rows that
 //! are computed along with the next token and kept as far as the sampler then agrees.
 
 mod batch;
@@ -75,14 +75,14 @@ pub struct Limits {
     pub target_inter_token: Duration,
     /// Whether answers may draft.
     pub speculation: bool,
-    /// Bytes beside the KV cache for prefixes that gave way in it.
+    /// Bytes of host memory for prefixes that were evicted from the KV cache.
     pub parked_bytes: usize,
     /// Whether each request is computed so that it comes out the same whatever else there is: in a
     /// partition of the cache that it has to itself, without drafts.
     pub deterministic: bool,
 }
 
-/// See the module's text.
+/// Answers the requests of one model: decides at each step who computes what, and does it.
 pub struct Scheduler<E: Engine> {
     pieces: Arc<dyn Pieces>,
     limits: Limits,
@@ -141,8 +141,8 @@ impl<E: Engine> Scheduler<E> {
         self.sequences.is_empty()
     }
 
-    /// Frees what belongs to clients that left, takes up waiting requests,
-    /// computes one batch and delivers what came of it. `clock` is asked before
+    /// Drops requests whose clients left, lets waiting ones join, computes one batch and sends what
+    /// came of it. `clock` is asked before
     /// and after the batch.
     pub fn step(&mut self, clock: &dyn Fn() -> Instant) {
         let now = clock();

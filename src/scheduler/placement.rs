@@ -1,4 +1,5 @@
-//! How many conversations are computed together: not always as many as there are rows.
+//! The cost model of placement: in which KV partition a conversation is computed at the least cost,
+//! and how many are computed together, which is not always as many as there are rows.
 //!
 //! A step over `R` rows takes `W + R (w + c U)`: the weights are read once, each row is computed,
 //! and each row passes by all `U` used cells, those of others as well. A conversation that has `N`
@@ -19,33 +20,33 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{ROWS_A_READ, Threads};
 
-/// Until answers have ended, they are taken to have so many tokens.
+/// Tokens that an answer is taken to have until some have ended.
 const FIRST_ANSWER: f64 = 64.0;
-/// Of work that makes no step longer this part counts: it takes power.
+/// How much work counts that makes no step longer: it takes power all the same.
 const UNSEEN: f64 = 0.1;
-/// Copying a token out of the cache and into another place of it takes as long as passing by so many
-/// cells: they are read and written number by number.
+/// What copying a token from one partition to another costs, in cells that a row passes by: cells are
+/// read and written number by number.
 const COPIED: f64 = 40.0;
 /// Weight of the latest answer's length.
 const NEWEST: f64 = 0.1;
-/// Waiting takes at most so many times what is lost by joining at once: those under way may go on
-/// for long.
+/// How long a request waits at most, as a multiple of the time that joining at once would lose:
+/// those under way may go on for long.
 const WAIT_FACTOR: f64 = 2.0;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// See the module's text.
+/// Weighs in which partition a newcomer is served, and whether it had better wait.
 #[derive(Debug)]
 pub(super) struct PlacementCosts {
-    /// `W / c`; none where rows leave out the cells of others.
+    /// `W / c`, in cells; `None` where rows leave out the cells of others.
     cells: Option<f64>,
     threads: Threads,
-    /// Tokens of a usual answer.
+    /// Tokens of a usual answer, learnt from those that ended.
     answer: f64,
-    /// When somebody joined last who had not overtaken anybody.
+    /// When a request joined last that had not overtaken another.
     joined: Option<Instant>,
 }
 
-/// A partition as somebody finds it who wants to join.
+/// A partition as a newcomer finds it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlacementOption {
     pub(super) partition: usize,
@@ -55,14 +56,14 @@ pub(super) struct PlacementOption {
     pub(super) used: usize,
     /// Cells that the newcomer needs of its own.
     pub(super) novel: usize,
-    /// Tokens that it has to compute first: as many, but for those that can be copied there.
+    /// Tokens that the newcomer has to compute first: `novel` ones but for those that can be copied.
     pub(super) unread: usize,
-    /// Whether there is room for it.
+    /// Whether there is room for the newcomer.
     pub(super) fits: bool,
 }
 
 impl PlacementCosts {
-    /// For an engine whose rows pass by `cells` cells while its weights are read.
+    /// Costs of an engine whose rows pass by `cells` cells in the time in which its weights are read.
     #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
     pub(super) fn new(cells: Option<usize>, threads: Threads) -> Self {
         Self {
@@ -73,20 +74,21 @@ impl PlacementCosts {
         }
     }
 
-    /// Somebody joined who had not overtaken anybody.
+    /// Notes that a request joined that had not overtaken another.
     pub(super) fn joined(&mut self, now: Instant) {
         self.joined = Some(now);
     }
 
-    /// An answer of so many tokens has ended. Those of one token are none: a score, a class.
+    /// Learns from an answer of so many `tokens`. One token is no answer but a score or a class.
     pub(super) fn ended(&mut self, tokens: u32) {
         if tokens > 1 {
             self.answer += NEWEST * (f64::from(tokens) - self.answer);
         }
     }
 
-    /// Which of these options a newcomer had best take: that of the least cost where it fits, or if
-    /// it `may_wait` and would have to there, one that is not full and costs less than waiting could.
+    /// Chooses the option of the least cost, of those where the newcomer fits if there are any. If it
+    /// `may_wait` and would have to there, one that is not full is better, as long as that costs less
+    /// than waiting could.
     pub(super) fn choose(
         &self,
         options: &[PlacementOption],
@@ -112,10 +114,10 @@ impl PlacementCosts {
         Some(open.filter(is_worth_it).unwrap_or(best).1)
     }
 
-    /// What it takes to serve a newcomer there, with what that costs those who are under way, whose
-    /// steps become so much `longer`, counted in cells that rows pass by. A row of a prompt computes
-    /// as long as it takes to pass by `W / c`.
-    #[allow(clippy::cast_precision_loss)] // as above
+    /// The cost of serving a newcomer in a partition, in cells that rows pass by. It includes what
+    /// the conversations under way lose, because each step becomes `longer`. A row of a prompt takes
+    /// as long to compute as to pass by `W / c` cells.
+    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
     fn cost(&self, option: PlacementOption, longer: f64) -> f64 {
         let weights = self.cells.unwrap_or(0.0);
         let (novel, used) = (option.novel as f64, option.used as f64);
@@ -126,7 +128,7 @@ impl PlacementCosts {
         prompt + self.answer * (longer + UNSEEN * (work - longer))
     }
 
-    /// What a step takes with the newcomer in one of the options, if in any.
+    /// The cost of a step in all partitions, with the newcomer in the one that it has `joined`, if any.
     fn step(&self, options: &[PlacementOption], joined: Option<PlacementOption>) -> f64 {
         let is_joined = |option: &PlacementOption| {
             joined.is_some_and(|joined| joined.partition == option.partition)
@@ -137,8 +139,8 @@ impl PlacementCosts {
             .step(&options.iter().map(in_partition).collect::<Vec<_>>())
     }
 
-    /// What a step takes in a partition with so many newcomers like this one.
-    #[allow(clippy::cast_precision_loss)] // as above
+    /// The cost of a step in one partition, with so many `newcomers` like this one.
+    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
     fn in_partition(&self, option: PlacementOption, newcomers: usize) -> f64 {
         let weights = self.cells.unwrap_or(0.0);
         let rows = option.running + newcomers;
@@ -147,8 +149,8 @@ impl PlacementCosts {
         read + rows as f64 * (weights / ROWS_A_READ + passed_by as f64)
     }
 
-    /// Whether joining there makes each take longer.
-    #[allow(clippy::cast_precision_loss)] // as above
+    /// Whether so many run there that each would take longer if the newcomer joined.
+    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
     pub(super) fn is_full(&self, option: PlacementOption) -> bool {
         let Some(cells) = self.cells else {
             return false;
@@ -158,8 +160,8 @@ impl PlacementCosts {
         option.running > 0 && rows * novel * (novel + self.answer) >= cells * self.answer
     }
 
-    /// Whether one that has been `queued` since then should wait still where it is full;
-    /// `first_row` are the seconds of a step with a single row, once that is known.
+    /// Whether a request that was `queued` at that time should go on waiting for a full partition.
+    /// `first_row` is how many seconds a step with a single row takes, once that is known.
     pub(super) fn is_worth_waiting(
         &self,
         option: PlacementOption,
@@ -174,9 +176,9 @@ impl PlacementCosts {
         now.saturating_duration_since(since) < self.longest_wait(option, first_row / cells)
     }
 
-    /// What joining now costs, its own prompt and the answers under way, some times over, where to
-    /// pass by a cell takes `cell` seconds.
-    #[allow(clippy::cast_precision_loss)] // as above
+    /// The time that joining now would cost the newcomer's prompt and the answers under way, times
+    /// [`WAIT_FACTOR`]. Passing by a cell takes `cell` seconds.
+    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
     fn longest_wait(&self, option: PlacementOption, cell: f64) -> Duration {
         let passed_by = option.used as f64 + option.running as f64 * self.answer;
         let lost = cell * option.novel as f64 * passed_by;

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::job::Class;
 
-/// So much earlier does a request of one class count than one of the class below: nobody waits
-/// for ever.
+/// How much earlier a request counts than one of the class below that came at the same time. So
+/// nobody waits for ever.
 const HEAD_START: Duration = Duration::from_secs(10);
 
-/// What the planner sees of a running sequence, in the order in which they were taken up.
+/// What the planner sees of a running sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SequenceDemand {
     /// Tokens without a cell.
@@ -47,11 +47,11 @@ pub(super) struct StepBudget {
     pub(super) prefill_rows: usize,
     /// Rows of drafts, which are beside all this.
     pub(super) drafted: usize,
-    /// Batches are best a multiple of so many rows.
+    /// Batches cost least by the row where their rows are a multiple of this.
     pub(super) row_group: usize,
 }
 
-/// For so long others may go before a request that does not fit yet; then all wait for it.
+/// How long others may overtake a request that does not fit yet; then all wait for it.
 pub(super) const LONGEST_OVERTAKING: Duration = Duration::from_secs(20);
 
 /// A step's work.
@@ -59,7 +59,7 @@ pub(super) const LONGEST_OVERTAKING: Duration = Duration::from_secs(20);
 pub(super) enum StepPlan {
     /// Rows for each sequence, in the order given.
     Compute(Vec<usize>),
-    /// No cell is left for an answer under way: put the one that [`victim`] names back first.
+    /// No cell is left for an answer under way: swap out the one that [`victim`] names first.
     Preempt,
 }
 
@@ -140,7 +140,7 @@ pub(super) fn order(waiting: impl Iterator<Item = (Class, Instant)>) -> Vec<usiz
     order.into_iter().map(|(index, _)| index).collect()
 }
 
-/// Which of the running requests, oldest first, gives its cells up: the latest of the lowest class.
+/// Which of the running requests, oldest first, is preempted: the latest of the lowest class.
 pub(super) fn victim(
     running: impl DoubleEndedIterator<Item = Class> + ExactSizeIterator,
 ) -> Option<usize> {

@@ -23,7 +23,7 @@ struct Node {
     children: Vec<NodeId>,
 }
 
-/// See the module's text.
+/// Finds the longest prefix of some tokens that a sequence holds, and counts cells that are shared.
 #[derive(Debug, Default)]
 pub(super) struct PrefixTree {
     nodes: Slab<Node>,
@@ -48,7 +48,7 @@ impl PrefixTree {
         self.cells
     }
 
-    /// Cells that `counts` says at least one holder of.
+    /// Cells that have at least one holder which `counts`.
     pub(super) fn cells_held_by(&self, counts: impl Fn(SeqId) -> bool) -> usize {
         self.nodes
             .iter()
@@ -62,7 +62,7 @@ impl PrefixTree {
         self.longest(&self.roots, tokens).length
     }
 
-    /// As [`PrefixTree::match_length`], with those who hold all of that.
+    /// The length of the longest match of `tokens`, and the sequences that hold all of it.
     pub(super) fn longest_match(&self, tokens: &[Token]) -> (usize, &[SeqId]) {
         let found = self.longest(&self.roots, tokens);
         let holders = found.end.map(|(node, _)| &*self.nodes[node].holders);
@@ -124,7 +124,7 @@ impl PrefixTree {
         Some((found.length, sources))
     }
 
-    /// `sequence` has computed `tokens` behind what it held.
+    /// Records that `sequence` has computed `tokens` after what it held.
     pub(super) fn extend(&mut self, sequence: SeqId, tokens: &[Token]) {
         if tokens.is_empty() {
             return;
@@ -151,7 +151,7 @@ impl PrefixTree {
         self.leaves.insert(sequence, child);
     }
 
-    /// `sequence` holds nothing any more; cells that nobody else holds are free.
+    /// Lets `sequence` hold nothing any more; cells that nobody else holds are free.
     pub(super) fn release(&mut self, sequence: SeqId) {
         let mut next = self.leaves.remove(&sequence);
         while let Some(id) = next {

@@ -8,14 +8,14 @@ use crate::telemetry::ModelMetrics;
 use super::sequence::{Progress, Sequence};
 use super::speculation::{self, DraftOutcome, DraftProposal, DraftSource};
 
-/// A sequence that has an id in the engine.
+/// A sequence in the batch, which has an id in the engine.
 #[derive(Debug)]
 pub(super) struct RunningSequence {
     pub(super) id: SeqId,
     pub(super) sequence: Sequence,
     /// False while it waits for another to compute a prefix that both have.
     pub(super) has_started: bool,
-    /// What it computes in this step beyond what it knows.
+    /// Tokens that it computes in this step beyond those that are certain.
     pub(super) draft: Draft,
 }
 
@@ -36,7 +36,7 @@ impl RunningSequence {
         (ends + self.draft.len(), share - ends)
     }
 
-    /// Drafts what it guesses.
+    /// Drafts what it proposed.
     pub(super) fn take_draft(&mut self, proposal: DraftProposal) {
         self.draft.source = Some(proposal.source);
         self.draft
@@ -66,8 +66,8 @@ impl RunningSequence {
         }
     }
 
-    /// Drafts what it guesses as far as that is expected to pay, going by nothing but its own tokens:
-    /// how many rows are computed together is the same each time then. Returns how many it drafts.
+    /// Drafts what it proposes as far as that is expected to pay, by nothing but its own tokens, so
+    /// that as many rows are computed together each time. Returns how many tokens it drafts.
     pub(super) fn draft_alone(&mut self, room: usize) -> usize {
         let Some(proposal) = self.sequence.draft_proposal() else {
             return 0;
@@ -81,14 +81,14 @@ impl RunningSequence {
         length
     }
 
-    /// Drafts nothing, but remembers what it would have.
+    /// Drafts nothing, but remembers the first token of the proposal, to learn whether it was right.
     pub(super) fn watch(&mut self, proposal: DraftProposal) {
         self.draft.source = Some(proposal.source);
         self.draft.expected = self.sequence.proposed_tokens(proposal).next();
     }
 
-    /// What its proposal was worth, if it had one. What an answer that ended left over was not wrong,
-    /// and a proposal that was only watched tells by its first token.
+    /// How its proposal fared, if it had one. Tokens that an answer left over because it ended do not
+    /// count as wrong, and of a proposal that was only watched the first token counts.
     pub(super) fn draft_outcome(&self, progress: Progress) -> Option<(DraftSource, DraftOutcome)> {
         let source = self.draft.source?;
         let accepted = self.draft.accepted;
@@ -104,7 +104,7 @@ impl RunningSequence {
     }
 }
 
-/// Tokens that a sequence guesses it will go on with.
+/// Tokens with which a sequence may go on, computed along with its next one.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     tokens: Vec<Token>,
@@ -135,7 +135,7 @@ impl Draft {
         self.accepted
     }
 
-    /// Whether cells of it are in the cache that must not be.
+    /// Whether the cache has cells of drafted tokens that were wrong.
     pub(super) fn has_rejected(&self) -> bool {
         self.accepted < self.tokens.len()
     }

@@ -80,7 +80,7 @@ impl Sequence {
         &self.tokens
     }
 
-    /// Those whose cells may be another's: what is to be scored has to be computed.
+    /// The first tokens whose cells may be another's: what is to be scored has to be computed.
     pub(super) fn sharable(&self) -> &[Token] {
         match &self.scores {
             Some(scores) => &self.tokens[..scores.position()],
@@ -101,21 +101,21 @@ impl Sequence {
         self.exact = exact;
     }
 
-    /// Those of [`Sequence::sharable`] whose cells an exact sequence may have from another: never of
-    /// an answer, and not so much that a single row of the prompt is left.
+    /// The first tokens whose cells an exact sequence may have from another: none of an answer, and
+    /// not so many that a single row of the prompt would be left.
     pub(super) fn sharable_exactly(&self) -> &[Token] {
         let most = self.job.prompt.len().saturating_sub(LEAST_ROWS);
         let sharable = self.sharable();
         &sharable[..most.min(sharable.len())]
     }
 
-    /// So many rows that `share` allows, in batches that are the same each time: of a prompt two at
-    /// least, or whole blocks; of an answer, which had to give way, one by one.
+    /// How many rows it computes exactly of the `share` that it may have: see
+    /// [`exact_share::exact_share`].
     pub(super) fn exact_share(&self, share: usize, block: usize) -> usize {
         exact_share::exact_share(self.computed, self.job.prompt.len(), share, block)
     }
 
-    /// Whether what it has computed so far is of its prompt.
+    /// Whether all that it has computed so far belongs to its prompt.
     pub(super) fn is_in_prompt(&self) -> bool {
         self.computed <= self.job.prompt.len()
     }
@@ -125,14 +125,14 @@ impl Sequence {
         self.scores.is_some()
     }
 
-    /// Whether the logits behind `position` are needed.
+    /// Whether the logits that follow the token at `position` are needed.
     pub(super) fn needs_logits(&self, position: usize) -> bool {
         let scores = self.scores.as_ref();
         position + 1 >= self.tokens.len()
             || scores.is_some_and(|scores| position >= scores.position())
     }
 
-    /// Takes the scores out of the next `count` rows, the first of which is row `first` of the batch.
+    /// Scores its prompt by the next `count` rows, the first of which is row `first` of the batch.
     pub(super) fn score<'a>(
         &mut self,
         first: usize,
@@ -162,7 +162,7 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
-    /// Whether an answer is under way that a reader waits on.
+    /// Whether its answer has begun, so that a reader waits for its next token.
     pub(super) fn is_decoding(&self) -> bool {
         self.timeline.has_token() && self.missing() == 1
     }
@@ -185,7 +185,7 @@ impl Sequence {
         self.job.events.is_closed()
     }
 
-    /// How the answer may go on; never beyond the last token that it may have.
+    /// Proposes how the answer may go on; never beyond the last token that it may have.
     pub(super) fn draft_proposal(&self) -> Option<DraftProposal> {
         if !self.is_decoding() {
             return None;
@@ -198,7 +198,7 @@ impl Sequence {
         (length > 0).then_some(DraftProposal { length, ..proposal })
     }
 
-    /// The tokens of its proposal.
+    /// The tokens that it proposed.
     pub(super) fn proposed_tokens(&self, proposal: DraftProposal) -> impl Iterator<Item = Token> {
         proposal.tokens(match &self.prediction {
             Some(prediction) if proposal.source == DraftSource::PREDICTION => prediction.tokens(),
@@ -210,8 +210,9 @@ impl Sequence {
         self.job.class
     }
 
-    /// What decides when it is its turn. One that had to give way in mid-answer goes before those
-    /// that came later, but for the lowest class, which would only give way again.
+    /// Its class and the time from which it counts as waiting. One that was preempted in mid-answer
+    /// goes before those that arrived later; but not in the lowest class, where it would only be
+    /// preempted again.
     pub(super) fn rank(&self) -> (Class, Instant) {
         let since = match self.job.class {
             Class::Flex => self.timeline.queued(),
@@ -233,7 +234,7 @@ impl Sequence {
         &mut self.record
     }
 
-    /// It begins with `shared` tokens computed; the rest is its own work.
+    /// Starts it with `shared` tokens computed already; the rest is its own work.
     pub(super) fn start(&mut self, shared: usize, metrics: &ModelMetrics) {
         self.computed = shared;
         if self.cached.is_none() {
@@ -271,12 +272,12 @@ impl Sequence {
         debug_assert!(self.computed <= self.tokens.len());
     }
 
-    /// A step cost so many joules; none if nobody knows.
+    /// Adds the joules of a step; `None` where they are not known.
     pub(super) fn spent(&mut self, joules: Option<f64>) {
         self.joules = self.joules.zip(joules).map(|(all, more)| all + more);
     }
 
-    /// It waits again, without cells of its own.
+    /// Lets it wait again, without cells of its own.
     pub(super) fn requeue(&mut self, now: Instant) {
         self.computed = 0;
         self.exact = false;
@@ -353,7 +354,7 @@ impl Sequence {
         self.finished = true;
     }
 
-    /// The client is gone.
+    /// Counts and logs that the client is gone.
     pub(super) fn cancelled(&self, metrics: &ModelMetrics) {
         metrics.cancelled.inc();
         let generated = self.generated();

@@ -4,7 +4,7 @@
 //! Drafts need no second model. A kiosk's answer copies from the store's prompt, so what followed
 //! the last few tokens where they stood before is a good proposal (prompt lookup decoding); and a
 //! client may send a `prediction` of its own. How long drafts are follows from two measurements:
-//! how often guesses of the same source were right, and what rows of a batch cost.
+//! how often proposals of the same source were right, and what rows of a batch cost.
 
 use crate::engine::Token;
 
@@ -175,7 +175,7 @@ impl AcceptanceRecord {
     }
 }
 
-/// What became of a draft.
+/// How many tokens of a draft were right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DraftOutcome {
     pub(super) drafted: usize,
@@ -194,7 +194,7 @@ impl DraftOutcome {
     }
 }
 
-/// Shares of drafted tokens that were right, by the source of their proposal.
+/// How often drafted tokens were right, by the source of their proposal.
 #[derive(Debug)]
 pub(super) struct AcceptanceRates {
     means: [f64; DraftSource::COUNT],
@@ -257,7 +257,7 @@ pub(super) struct DraftCandidate {
 }
 
 /// How many tokens each candidate drafts: `answers` rows are computed in any case, at most `room` can be
-/// added, and `seconds` tells how long a step of so many rows is.
+/// added, and `seconds` tells how long a step takes by its rows.
 ///
 /// What is made as large as can be is the product of the speeds of all answers: an answer that gets
 /// on twice as fast must not slow ten others down by a tenth each.

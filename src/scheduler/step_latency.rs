@@ -12,7 +12,8 @@ const NEWEST: f64 = 0.05;
 /// A step during which another program had the processor says little: it counts as this much of
 /// what was expected at most, and one that was shorter than half as half.
 const PLAUSIBLE: (f64, f64) = (0.5, 2.0);
-/// Of so many first measurements the shortest counts: the very first reads weights from the disk.
+/// How many first measurements count by the shortest of them: the very first one reads the weights
+/// from the disk.
 const FIRST_FEW: f64 = 3.0;
 /// How far a measurement at one size moves the others: a deeper cache or a slower clock meets all.
 const DRIFT: f64 = 0.05;
@@ -21,7 +22,7 @@ const LEAST_ROWS: usize = 8;
 /// The first chunk of a prompt beside answers, while nothing is known.
 const FIRST_ROWS: usize = 64;
 
-/// Seconds of steps by their rows.
+/// Learns and predicts how many seconds a step takes, by its rows.
 #[derive(Debug)]
 pub(super) struct StepLatency {
     outputs: Curve,
@@ -140,9 +141,9 @@ impl StepLatency {
 struct Curve {
     /// What a row beyond the only size known costs, in shares of a row within it.
     prior: f64,
-    /// Up to so many times the largest size known a row more is hoped to cost no more than that:
-    /// where a second row costs as much as the first, a dozen may cost no more than four. Too
-    /// much hope costs a step for each such size, too little is never found out.
+    /// Up to this many times the largest size known, a further row is hoped to cost no more than
+    /// `prior` says: where a second row costs as much as the first, a dozen may cost no more than
+    /// four. Too much hope costs a step for each such size; too little is never found out.
     hope: f64,
     /// Sizes 1 to 4 each for itself, then two an octave.
     points: Vec<Option<Point>>,
@@ -204,7 +205,7 @@ impl Curve {
         point.seconds += weight * (seconds - point.seconds);
     }
 
-    #[allow(clippy::cast_precision_loss)] // as above
+    #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
     fn seconds(&self, rows: usize) -> Option<f64> {
         let rows = rows as f64;
         let mut known = self.points.iter().flatten().copied();

@@ -1,5 +1,5 @@
-//! Copies of cells: from partition to partition, so that requests with the same prefix are computed side
-//! by side, and to and from the shelf beside the cells; and the choice between a copy and shared cells.
+//! Copies of cells: from partition to partition, so that requests with the same prefix are computed
+//! side by side, and to and from host memory (KV offload). And when a copy is better than sharing.
 
 use std::time::Instant;
 
@@ -7,32 +7,33 @@ use super::Cache;
 use crate::engine::{Engine, SeqId, Token};
 use crate::scheduler::kv_offload::{OffloadedPrefix, WORTH_COPYING};
 
-/// So many bytes go to the shelf at once where nothing needs their cells: more would be a pause.
+/// Bytes that are offloaded at once where nobody needs their cells: more would be a pause.
 const OFFLOADED_AT_ONCE: usize = 32 << 20;
 
 impl<E: Engine> Cache<E> {
-    /// How much of `tokens` need not be computed in a partition: what can be shared there, or copied.
+    /// How many of the first `tokens` need not be computed in a partition, because they can be shared
+    /// there or copied.
     pub(in crate::scheduler) fn known_length(&self, partition: usize, tokens: &[Token]) -> usize {
         let shared = self.match_length(partition, tokens);
         with_copy(self.copy_of(tokens), shared)
     }
 
-    /// How much of `tokens` the shelf has, if there is room for all that was kept with it, or another
-    /// partition.
+    /// How many of the first `tokens` can be copied, from offloaded cells or from another partition,
+    /// if there is room for all cells of the copy.
     pub(in crate::scheduler) fn copy_of(&self, tokens: &[Token]) -> Option<usize> {
         let tokens = self.shareable(tokens)?;
         let original = self.longest_elsewhere(tokens).map(|(_, length)| length);
         self.offloaded_length(tokens).max(original)
     }
 
-    /// What of that the shelf has.
+    /// How many of the first `tokens` can be copied from offloaded cells.
     fn offloaded_length(&self, tokens: &[Token]) -> Option<usize> {
         let found = self.offload.find(tokens)?;
         (found.whole <= self.room()).then_some(found.length)
     }
 
-    /// The sequence that has most of `tokens` in some partition, and how much, if there is room for a
-    /// copy of that.
+    /// The sequence that has the longest prefix of `tokens` in any partition, and how long that is, if
+    /// there is room for a copy of it.
     fn longest_elsewhere(&self, tokens: &[Token]) -> Option<(SeqId, usize)> {
         if self.partition_count() == 1 {
             return None;
@@ -46,8 +47,8 @@ impl<E: Engine> Cache<E> {
         fits.then_some((*holders.first()?, length))
     }
 
-    /// Lets `id` share the longest prefix of `tokens` that is in the cache, or gives it a copy of
-    /// a longer one; returns its length.
+    /// Lets `id` share the longest prefix of `tokens` in its partition, or gives it a copy of a longer
+    /// one; returns how long its prefix is.
     pub(in crate::scheduler) fn share(
         &mut self,
         id: SeqId,
@@ -73,8 +74,8 @@ impl<E: Engine> Cache<E> {
             .unwrap_or_else(|| self.share_cells(id, shareable, now))
     }
 
-    /// Gives `id` a copy of `tokens`, which `from` has in another partition and for which room can be made;
-    /// that one may give way for it.
+    /// Gives `id` a copy of `tokens`, which `from` has in another partition. There must be room, or room
+    /// that evictions can make; `from` itself may be evicted for it.
     pub(super) fn copy_from_partition(
         &mut self,
         from: SeqId,
@@ -95,8 +96,8 @@ impl<E: Engine> Cache<E> {
         Some(tokens.len())
     }
 
-    /// Gives `id` a copy of what the shelf has of `tokens`, for which room can be made, if what is
-    /// found then `is_worth_it`.
+    /// Gives `id` a copy of the longest offloaded prefix of `tokens`, for which room can be made. It
+    /// must still be found `is_worth_it` after room has been made for it.
     pub(super) fn restore(
         &mut self,
         id: SeqId,
@@ -106,7 +107,7 @@ impl<E: Engine> Cache<E> {
         self.offload.touch(tokens);
         let whole = self.offload.find(tokens)?.whole;
         self.make_room(whole);
-        // What gave way for it went to the shelf, and what it pushed out there may have been this.
+        // What was evicted for it has been offloaded, and may have pushed out this very prefix.
         let found = self.offload.find(tokens)?;
         if found.whole > whole || !is_worth_it(found) {
             return None;
@@ -125,9 +126,9 @@ impl<E: Engine> Cache<E> {
         Some(length)
     }
 
-    /// Where every row pays for all used cells of its partition: what nobody under way shares in these
-    /// `partitions` goes to the shelf, as long as that has room, but for what those will share that are
-    /// still to begin with `awaited`.
+    /// Offloads the parked sequences of these `partitions`, as long as there is room for them, where
+    /// every row pays for all used cells of its partition. Those that a sequence which has not started
+    /// yet will share stay: `awaited` names these sequences and their tokens.
     pub(in crate::scheduler) fn offload_unrelated<'a>(
         &mut self,
         partitions: &[usize],
@@ -162,7 +163,7 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// As [`Cache::release`], for what may be wanted again.
+    /// Frees `id` as [`Cache::release`] does, and offloads its cells if they may be wanted again.
     pub(in crate::scheduler) fn swap_out(&mut self, id: SeqId) {
         if let Some(bytes) = self.bytes_worth_offloading(id) {
             self.offload(id, bytes);
@@ -170,7 +171,7 @@ impl<E: Engine> Cache<E> {
         self.release(id);
     }
 
-    /// Bytes of a copy of `id`, if much of it would be lost without one.
+    /// Bytes of a copy of `id`, if much would be lost without one; `None` where it is not worth it.
     pub(super) fn bytes_worth_offloading(&self, id: SeqId) -> Option<usize> {
         let (lost, all) = (self.tree(id).lost_with(id), self.tree(id).length(id));
         if lost < WORTH_COPYING || lost < all / 2 || !self.shape().shares_prefixes {
@@ -180,7 +181,7 @@ impl<E: Engine> Cache<E> {
         self.offload.could_take(bytes).then_some(bytes)
     }
 
-    /// Puts `id`, whose copy takes so many bytes, on the shelf; whether it is there then.
+    /// Offloads the cells of `id`, which take so many `bytes`; returns whether they are there then.
     fn offload(&mut self, id: SeqId, bytes: usize) -> bool {
         let tokens = self.tree(id).tokens_of(id);
         let exact = self.exact[id.0 as usize];
@@ -198,8 +199,9 @@ impl<E: Engine> Cache<E> {
     }
 }
 
-/// How much is known where so much can be shared and a copy has as much; which is not used where it
-/// has little more, because its cells are its own, also those that it could have shared.
+/// How many tokens need not be computed, where `shared` can be shared and a `copy` has as many as it
+/// says. A copy that has little more is not used: all its cells are its own, also those that could
+/// have been shared.
 pub(in crate::scheduler) fn with_copy(copy: Option<usize>, shared: usize) -> usize {
     let is_worth_it = |copy: &usize| {
         let more = copy.saturating_sub(shared);

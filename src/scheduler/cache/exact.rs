@@ -33,7 +33,7 @@ impl PrefixSource {
 }
 
 impl<E: Engine> Cache<E> {
-    /// As much of so many tokens as whole blocks have.
+    /// The largest number of whole blocks within so many tokens, in tokens.
     fn whole_blocks(&self, tokens: usize) -> usize {
         match self.shape().exact_block {
             Some(block) => tokens / block * block,
@@ -41,7 +41,7 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// Notes which sequences have a partition's rows to themselves in a batch.
+    /// Notes which sequences have all rows of their partition in a batch.
     pub(super) fn note_alone(&mut self, rows: &[Row]) {
         let shape = self.shape();
         let mut sequences = vec![0; self.partitions.len()];
@@ -53,7 +53,7 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// `id` is about to hold so many more tokens of a prompt, computed in one batch.
+    /// Notes whether `more` tokens of a prompt are exact, which `id` has computed in one batch.
     pub(super) fn note_exact(&mut self, id: SeqId, more: usize) {
         let partition = &self.partitions[self.partition_of(id)];
         let exact = self.exact[id.0 as usize];
@@ -64,7 +64,7 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// How much of `tokens` is exact in a partition.
+    /// How many of the first `tokens` are exact in a partition.
     fn exact_match(&self, partition: usize, tokens: &[Token]) -> usize {
         let (length, holders) = self.partitions[partition].tree.longest_match(tokens);
         let exact = holders.first().map_or(0, |id| self.exact[id.0 as usize]);
@@ -112,7 +112,7 @@ impl<E: Engine> Cache<E> {
     }
 
     /// Lets `id` begin with what is known of `tokens` exactly, in a partition that it has to itself: what
-    /// is kept there for later goes to the shelf, or is lost. Returns how much that is.
+    /// is parked there is evicted. Returns how many tokens it starts with.
     pub(in crate::scheduler) fn share_exactly(
         &mut self,
         id: SeqId,
@@ -165,7 +165,7 @@ impl<E: Engine> Cache<E> {
         self.exact[id.0 as usize] = kept;
     }
 
-    /// Leaves in a partition what is under way there.
+    /// Evicts everything parked in a partition.
     fn clear(&mut self, partition: usize) {
         while self.evict_from(partition) {}
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::{Row, SeqId};
 
-/// Two unrelated prompts of 50 tokens are a crowd.
+/// Two unrelated prompts of 50 tokens slow each other down in one partition.
 const PARTITIONS: Shape = Shape {
     banks: 3,
     threads: Threads::ONE,
