@@ -11,7 +11,8 @@ use futures_util::{Stream, StreamExt, future, stream};
 
 use crate::admission::{Held, Outbox};
 use crate::sampling::Logprobs;
-use crate::scheduler::{Event, Finished, JobError, Text};
+use crate::scheduler::{Event, Finished, Text};
+use crate::worker::WorkError;
 
 use super::error::ApiError;
 use super::generation::{Generation, Spent};
@@ -208,7 +209,7 @@ impl<T: Telling> Streaming<T> {
     fn queue(&mut self, frames: Vec<Frame>) -> bool {
         for frame in frames {
             let Some(held) = self.outbox.hold(frame.size()) else {
-                let error = ApiError::Job(JobError::Unread);
+                let error = ApiError::Job(WorkError::Unread);
                 self.generation.fail(&error);
                 self.break_off(&error);
                 return false;

@@ -10,10 +10,9 @@ use tracing::Span;
 
 use crate::admission::{Presence, Reason, SendBudget};
 use crate::config::CachedTokens;
-use crate::scheduler::{
-    Event, EventReceiver, Finished, JobError, Predicted, QueueProgress, Timings,
-};
+use crate::scheduler::{Event, EventReceiver, Finished, Predicted, QueueProgress, Timings};
 use crate::telemetry::Metrics;
+use crate::worker::WorkError;
 
 use super::error::ApiError;
 use super::state::AppState;
@@ -239,7 +238,7 @@ impl Record {
         self.status = error.status().as_u16();
         let reason = match error {
             ApiError::Refused(refusal) => Some(refusal.reason),
-            ApiError::Job(JobError::Unread) => Some(Reason::Memory),
+            ApiError::Job(WorkError::Unread) => Some(Reason::Memory),
             _ => None,
         };
         if let Some(reason) = reason {

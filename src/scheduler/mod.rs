@@ -48,9 +48,6 @@ pub use events::{EventReceiver, EventSender, channel};
 pub use job::{Class, Event, FinishReason, Finished, Job, Predicted, QueueProgress, Text, Timings};
 pub use text::Stops;
 
-// Until the front uses the name itself.
-pub use crate::worker::WorkError as JobError;
-
 use batch::Batch;
 use batch_admission::{Admission, AdmissionRound, BatchSnapshot, Candidate, ExactPolicy};
 use cache::Cache;

@@ -15,7 +15,8 @@ use crate::admission::{Place, Presence};
 use crate::embedding::{Embedded, Job};
 use crate::engine::{Reading, Token};
 use crate::pool::{Entry, LoadedEmbedder, Serving};
-use crate::scheduler::{JobError, Timings};
+use crate::scheduler::Timings;
+use crate::worker::WorkError;
 
 use super::access::Recorded;
 #[cfg(any(test, fuzzing))]
@@ -333,7 +334,7 @@ fn write(
     let data = (0..).zip(embedded.vectors).map(|(index, vector)| {
         let vector = unit(vector, dimensions).ok_or_else(|| {
             tracing::error!(index, "the model gave numbers that are no vector");
-            ApiError::Job(JobError::Engine)
+            ApiError::Job(WorkError::Engine)
         })?;
         Ok(Datum {
             object: "embedding",

@@ -9,7 +9,8 @@ use crate::api::logprobs::TokenLogprob;
 use crate::api::tools::{Calls, are_whole};
 use crate::engine::Pieces;
 use crate::prompt::{OutputParser, Part as Generated, Piece};
-use crate::scheduler::{FinishReason, Finished, JobError, Text};
+use crate::scheduler::{FinishReason, Finished, Text};
+use crate::worker::WorkError;
 
 use super::events::{Events, Place, Telling};
 use super::items::{Id, Item, Part, Role, Status, new_id};
@@ -385,7 +386,7 @@ impl Tells for Answer {
 
     fn failure(&mut self, error: &ApiError) -> Frame {
         let open = self.open.take();
-        if matches!(error, ApiError::Job(JobError::Unread)) {
+        if matches!(error, ApiError::Job(WorkError::Unread)) {
             // All of it again would take more of the memory that was missing.
             self.response.output.clear();
         } else if let Some(open) = open {
@@ -396,7 +397,7 @@ impl Tells for Answer {
         self.response.status = Stage::Failed;
         self.response.error = Some(Failure {
             code: match error {
-                ApiError::Job(JobError::Grammar) => "invalid_prompt",
+                ApiError::Job(WorkError::Grammar) => "invalid_prompt",
                 _ => "server_error",
             },
             message: error.to_string(),
