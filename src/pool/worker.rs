@@ -103,7 +103,7 @@ impl Worker {
             threads_a_bank,
             attention = ?engine.attention(),
             row_group = engine.shape().row_group,
-            banks = engine.shape().banks,
+            banks = engine.shape().partitions,
             seconds = started.elapsed().as_secs_f64(),
             "loaded"
         );

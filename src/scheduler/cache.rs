@@ -5,6 +5,8 @@
 
 mod copies;
 mod exact;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -62,7 +64,7 @@ pub(super) struct Cache<E: Engine> {
 
 impl<E: Engine> Cache<E> {
     pub(super) fn new(engine: E, offload_limit: usize) -> Self {
-        let (sequences, partitions) = (engine.shape().sequences, engine.shape().banks);
+        let (sequences, partitions) = (engine.shape().sequences, engine.shape().partitions);
         let ids = |partition: u32| partition * sequences..(partition + 1) * sequences;
         let partition = |partition| Partition {
             tree: PrefixTree::default(),
@@ -90,7 +92,7 @@ impl<E: Engine> Cache<E> {
     }
 
     pub(super) fn partition_of(&self, id: SeqId) -> usize {
-        self.shape().bank(id)
+        self.shape().partition(id)
     }
 
     fn tree(&self, id: SeqId) -> &PrefixTree {
@@ -247,7 +249,7 @@ impl<E: Engine> Cache<E> {
         let (shape, partition) = (self.shape(), self.partition_of(id));
         if shape.crowd_cells.is_some() {
             let most = PARKED_AT_A_PRICE.min(shape.cells / 8);
-            let is_here = |(id, _): &&(SeqId, Instant)| shape.bank(*id) == partition;
+            let is_here = |(id, _): &&(SeqId, Instant)| shape.partition(*id) == partition;
             while self.parked_in(partition) > most && self.parked.iter().filter(is_here).count() > 1
             {
                 self.evict_from(partition);
@@ -402,47 +404,5 @@ impl<E: Engine> Cache<E> {
         for (id, tokens) in running {
             assert_eq!(&self.tree(*id).tokens_of(*id), tokens);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::Threads;
-    use crate::engine::fake::FakeEngine;
-
-    #[test]
-    fn what_nobody_asks_for_goes_after_a_while_but_for_the_latest() {
-        let shape = Shape {
-            cells: 10_000,
-            banks: 1,
-            threads: Threads::ONE,
-            sequences: 8,
-            batch_rows: 512,
-            tile_rows: 0,
-            row_group: 1,
-            crowd_cells: None,
-            most_copied: usize::MAX,
-            exact_block: None,
-            vocabulary: 256,
-            shares_prefixes: true,
-        };
-        let mut cache = Cache::new(FakeEngine::new(shape), 0);
-        let start = Instant::now();
-        for number in 0..4 {
-            let tokens = vec![Token(number); 1000];
-            let id = cache.acquire(0, &tokens, start).expect("a sequence");
-            cache.computed(id, &tokens);
-            cache.park(id, start + Duration::from_secs(10) * number.unsigned_abs());
-        }
-        let mut after = |seconds| {
-            for _step in 0..4 {
-                cache.expire(start + Duration::from_secs(seconds));
-            }
-            cache.parked_cells()
-        };
-        assert_eq!(after(30), 4000);
-        assert_eq!(after(45), 2000);
-        assert_eq!(after(1000), 1000);
     }
 }

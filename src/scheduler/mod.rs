@@ -100,7 +100,7 @@ impl<E: Engine> Scheduler<E> {
         Self {
             limits: Limits {
                 max_running: if limits.deterministic {
-                    limits.max_running.min(shape.banks as usize)
+                    limits.max_running.min(shape.partitions as usize)
                 } else {
                     limits.max_running.min(shape.sequences as usize)
                 },

@@ -19,7 +19,7 @@ mod scoring;
 
 const SHAPE: Shape = Shape {
     cells: 512,
-    banks: 1,
+    partitions: 1,
     threads: Threads::ONE,
     sequences: 8,
     batch_rows: 32,
@@ -546,7 +546,7 @@ proptest! {
         let threads = Threads { side_by_side, together };
         let most_copied = most_copied.unwrap_or(usize::MAX);
         let engine = || {
-            let shape = Shape { cells, banks: partitions, threads, row_group, crowd_cells, most_copied, ..SHAPE };
+            let shape = Shape { cells, partitions, threads, row_group, crowd_cells, most_copied, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
         let mut scheduler = with_parked_bytes(engine(), parked_bytes);

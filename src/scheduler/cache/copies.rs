@@ -112,7 +112,7 @@ impl<E: Engine> Cache<E> {
         if found.whole > whole || !is_worth_it(found) {
             return None;
         }
-        let is_first = self.partitions[self.shape().bank(id)].tree.cells() == 0;
+        let is_first = self.partitions[self.shape().partition(id)].tree.cells() == 0;
         if !self.engine.copy_in(found.copied, id) {
             self.engine.truncate(id, 0);
             return None;

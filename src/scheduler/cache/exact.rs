@@ -46,7 +46,7 @@ impl<E: Engine> Cache<E> {
         let shape = self.shape();
         let mut sequences = vec![0; self.partitions.len()];
         for run in rows.chunk_by(|row, next| row.sequence == next.sequence) {
-            let partition = shape.bank(run[0].sequence);
+            let partition = shape.partition(run[0].sequence);
             sequences[partition] += 1;
             self.partitions[partition].alone =
                 (sequences[partition] == 1).then_some(run[0].sequence);

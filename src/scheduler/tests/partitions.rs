@@ -5,7 +5,7 @@ use crate::engine::{Row, SeqId};
 
 /// Two unrelated prompts of 50 tokens slow each other down in one partition.
 const PARTITIONS: Shape = Shape {
-    banks: 3,
+    partitions: 3,
     threads: Threads::ONE,
     crowd_cells: Some(100),
     ..SHAPE

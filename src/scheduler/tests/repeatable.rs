@@ -5,7 +5,7 @@ use super::*;
 fn shape(cells: usize, partitions: u32, block: usize) -> Shape {
     Shape {
         cells,
-        banks: partitions,
+        partitions,
         crowd_cells: Some(500),
         exact_block: Some(block),
         ..SHAPE
