@@ -4,7 +4,7 @@
 //! `EDGELLM_BENCH_MODEL` names another GGUF than the one that ships, `EDGELLM_BENCH_THREADS`
 //! another number of threads than one, `EDGELLM_BENCH_ATTENTION` (`plain`, `flash`) another
 //! attention than suits the model; `EDGELLM_BENCH_OTHERS` fills so many cells with a conversation
-//! that has no part in it; `EDGELLM_BENCH_BANKS` spreads the sequences over so many banks of the
+//! that has no part in it; `EDGELLM_BENCH_BANKS` spreads the sequences over so many partitions of the
 //! cache, where it has them.
 #![allow(missing_docs)] // `criterion_group!` makes a public function
 
@@ -40,10 +40,10 @@ impl<'model> Loop<'model> {
                 from..others.min(from + CHUNK),
             );
         }
-        let banks = number("EDGELLM_BENCH_BANKS", 1).min(engine.shape().banks);
-        let in_a_bank = engine.shape().sequences;
+        let partitions = number("EDGELLM_BENCH_BANKS", 1).min(engine.shape().partitions);
+        let in_a_partition = engine.shape().sequences;
         let sequences: Vec<SeqId> = (0..sequences)
-            .map(|number| SeqId(number % banks * in_a_bank + number / banks))
+            .map(|number| SeqId(number % partitions * in_a_partition + number / partitions))
             .collect();
         for sequence in &sequences {
             prompt(&mut engine, *sequence, 0..PROMPT);

@@ -45,7 +45,7 @@ impl Engine for IdleEngine {
     fn shape(&self) -> Shape {
         Shape {
             cells: 1 << 20,
-            banks: 1,
+            partitions: 1,
             threads: Threads::ONE,
             sequences: self.sequences,
             batch_rows: 512,
@@ -83,7 +83,7 @@ impl Engine for IdleEngine {
 
     fn truncate(&mut self, _sequence: SeqId, _from: u32) {}
 
-    fn give_back(&mut self, _bank: usize) {}
+    fn give_back(&mut self, _partition: usize) {}
 }
 
 struct Words;

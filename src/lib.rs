@@ -30,3 +30,4 @@ pub mod routes;
 pub mod sampling;
 pub mod scheduler;
 pub mod telemetry;
+pub mod worker;

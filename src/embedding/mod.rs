@@ -1,6 +1,6 @@
 //! Vectors of texts, many texts a batch.
 //!
-//! [`Batcher`] owns an embedder and the requests that wait for it; [`drive`](crate::scheduler::drive())
+//! [`Batcher`] owns an embedder and the requests that wait for it; [`worker::run`](crate::worker::run())
 //! runs it on the model's thread as it runs the scheduler. There is nothing to remember between two
 //! batches, so all there is to decide is which texts go into the next one: [`compose`], a plain
 //! function.
@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use crate::admission::Place;
 use crate::engine::{DecodeError, Embedder, Token};
 use crate::governor::Governed;
-use crate::scheduler::{JobError, Work};
 use crate::telemetry::EmbeddingMetrics;
+use crate::worker::{WorkError, Worker};
 
 pub use compose::compose;
 
@@ -34,23 +34,23 @@ pub struct Job {
     /// Where log lines about it belong.
     pub span: tracing::Span,
     /// Where the vectors go. Whoever drops the other end is not computed any further.
-    pub answer: oneshot::Sender<Result<Embedded, JobError>>,
+    pub answer: oneshot::Sender<Result<Embedded, WorkError>>,
 }
 
-/// What came of a request.
+/// The vectors of a request, and what they took.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embedded {
     /// The vector of each text, in their order, as the model gives it.
     pub vectors: Vec<Vec<f32>>,
     /// Seconds from arrival to the first batch with a text of it.
     pub queue: f64,
-    /// Seconds from then on.
+    /// Seconds from that batch to the last vector.
     pub compute: f64,
     /// What it took of the gateway's energy, in joules, where all of it could be told.
     pub energy_joules: Option<f64>,
 }
 
-/// How a batcher divides its embedder.
+/// How a batcher divides its embedder among requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Requests that are computed in turns; the others wait, because results take memory.
@@ -59,24 +59,24 @@ pub struct Limits {
     pub fill: usize,
 }
 
-/// A request that has its turns.
+/// A request some of whose texts are computed in each batch.
 #[derive(Debug)]
-struct Running {
+struct RunningRequest {
     job: Job,
     since: Instant,
     /// Joules so far, unless some of them are not known.
     joules: Option<f64>,
-    /// The texts before these are still to be computed.
+    /// Vectors of the first texts; the other texts are still to be computed.
     vectors: Vec<Vec<f32>>,
 }
 
-impl Running {
+impl RunningRequest {
     fn todo(&self) -> &[Vec<Token>] {
         &self.job.texts[self.vectors.len()..]
     }
 }
 
-/// See the module's text.
+/// Computes vectors for the requests of one embedding model, many texts a batch.
 #[derive(Debug)]
 pub struct Batcher<E> {
     embedder: E,
@@ -86,7 +86,7 @@ pub struct Batcher<E> {
     /// By arrival.
     waiting: VecDeque<Job>,
     /// The first has the next turn.
-    running: VecDeque<Running>,
+    running: VecDeque<RunningRequest>,
 }
 
 impl<E: Embedder> Batcher<E> {
@@ -102,7 +102,7 @@ impl<E: Embedder> Batcher<E> {
         }
     }
 
-    /// Makes it obey.
+    /// Lets the batcher obey a governor.
     #[must_use]
     pub fn governed_by(mut self, governed: Governed) -> Self {
         self.governed = governed;
@@ -127,7 +127,7 @@ impl<E: Embedder> Batcher<E> {
             self.metrics.prompt_tokens.inc_by(tokens as u64);
             let queue = now.duration_since(job.arrived).as_secs_f64();
             self.metrics.queue_duration.observe(queue);
-            self.running.push_back(Running {
+            self.running.push_back(RunningRequest {
                 since: now,
                 joules: Some(0.0),
                 vectors: Vec::with_capacity(job.texts.len()),
@@ -136,10 +136,10 @@ impl<E: Embedder> Batcher<E> {
         }
     }
 
-    /// One batch. Where it fails, each text is computed alone, so that only the request fails
+    /// Computes one batch. Where it fails, each text is computed alone, so that only the request fails
     /// whose text it was.
     fn compute(&mut self, clock: &dyn Fn() -> Instant) {
-        let todo: Vec<_> = self.running.iter().map(Running::todo).collect();
+        let todo: Vec<_> = self.running.iter().map(RunningRequest::todo).collect();
         let counts = compose(&todo, self.limits.fill, self.embedder.shape().sequences);
         let texts: Vec<&[Token]> = todo
             .iter()
@@ -176,7 +176,7 @@ impl<E: Embedder> Batcher<E> {
                         tracing::error!(%error, "a text could not be computed");
                     });
                     // Whoever left meanwhile does not mind.
-                    let _ = running.job.answer.send(Err(JobError::Engine));
+                    let _ = running.job.answer.send(Err(WorkError::Engine));
                     continue;
                 }
             }
@@ -200,7 +200,7 @@ impl<E: Embedder> Batcher<E> {
         if let Some(tariff) = tariff {
             self.metrics.energy.computed("prompt", &tariff, seconds);
         }
-        let tokens = |running: &Running, count: usize| -> usize {
+        let tokens = |running: &RunningRequest, count: usize| -> usize {
             running.todo()[..count].iter().map(Vec::len).sum()
         };
         let shares = self.running.iter().zip(counts);
@@ -214,8 +214,8 @@ impl<E: Embedder> Batcher<E> {
         }
     }
 
-    fn finish(&self, running: Running, now: Instant) {
-        let Running {
+    fn finish(&self, running: RunningRequest, now: Instant) {
+        let RunningRequest {
             mut job,
             since,
             joules,
@@ -252,19 +252,19 @@ fn only(vectors: Vec<Vec<f32>>) -> Result<Vec<f32>, DecodeError> {
     vectors.into_iter().next().ok_or(DecodeError::Failed(0))
 }
 
-impl<E: Embedder> Work for Batcher<E> {
-    type Job = Job;
+impl<E: Embedder> Worker for Batcher<E> {
+    type Request = Job;
 
-    fn submit(&mut self, job: Job) {
+    fn accept(&mut self, job: Job) {
         self.waiting.push_back(job);
     }
 
-    fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+    fn has_work(&self) -> bool {
+        !self.running.is_empty() || !self.waiting.is_empty()
     }
 
-    /// Frees what belongs to clients that left, takes up waiting requests and computes one batch.
-    fn step(&mut self, clock: &dyn Fn() -> Instant) {
+    /// Drops requests whose clients left, lets waiting ones join, and computes one batch.
+    fn run_step(&mut self, clock: &dyn Fn() -> Instant) {
         self.drop_cancelled();
         self.take_up(clock());
         if !self.running.is_empty() {
@@ -274,11 +274,11 @@ impl<E: Embedder> Work for Batcher<E> {
         self.publish();
     }
 
-    fn rest(&self, worked: Duration) -> Duration {
+    fn rest_after(&self, worked: Duration) -> Duration {
         self.governed.measures().rest(worked)
     }
 
-    fn fail_all(&mut self, error: JobError) {
+    fn abort_all(&mut self, error: WorkError) {
         let running = self.running.drain(..).map(|running| running.job);
         for job in running.chain(self.waiting.drain(..)) {
             let _ = job.answer.send(Err(error));

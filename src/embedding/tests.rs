@@ -55,12 +55,12 @@ fn batcher(max_running: usize) -> Batcher<FakeEmbedder> {
     )
 }
 
-type Answer = Receiver<Result<Embedded, JobError>>;
+type Answer = Receiver<Result<Embedded, WorkError>>;
 
 fn submit(batcher: &mut Batcher<FakeEmbedder>, texts: &[&[i32]]) -> Answer {
     let (answer, receiver) = channel();
     let tokens = |text: &&[i32]| text.iter().map(|id| Token(*id)).collect();
-    batcher.submit(Job {
+    batcher.accept(Job {
         texts: texts.iter().map(tokens).collect(),
         arrived: Instant::now(),
         place: None,
@@ -72,10 +72,10 @@ fn submit(batcher: &mut Batcher<FakeEmbedder>, texts: &[&[i32]]) -> Answer {
 
 fn run(batcher: &mut Batcher<FakeEmbedder>) {
     for _ in 0..100 {
-        if batcher.is_idle() {
+        if !batcher.has_work() {
             return;
         }
-        batcher.step(&Instant::now);
+        batcher.run_step(&Instant::now);
     }
     panic!("it does not come to an end");
 }
@@ -112,9 +112,9 @@ fn every_request_gets_its_own_vectors_in_its_own_order() {
 fn one_text_does_not_wait_for_a_request_with_hundreds() {
     let mut batcher = batcher(8);
     let _many = submit(&mut batcher, &[&[1][..]; 300]);
-    batcher.step(&Instant::now);
+    batcher.run_step(&Instant::now);
     let mut one = submit(&mut batcher, &[&[2]]);
-    batcher.step(&Instant::now);
+    batcher.run_step(&Instant::now);
     assert_eq!(vectors(&mut one), [[2.0, 1.0]]);
 }
 
@@ -125,7 +125,7 @@ fn a_long_text_gets_its_turn_however_many_short_ones_come() {
     let mut long = submit(&mut batcher, &[&[2; 50]]);
     for _ in 0..4 {
         short.push(submit(&mut batcher, &[&[1]]));
-        batcher.step(&Instant::now);
+        batcher.run_step(&Instant::now);
     }
     assert_eq!(vectors(&mut long), [[100.0, 50.0]]);
 }
@@ -136,7 +136,7 @@ fn a_client_that_left_is_not_computed() {
     drop(submit(&mut batcher, &[&[1][..]; 50]));
     let mut stays = submit(&mut batcher, &[&[2]]);
     let leaves = submit(&mut batcher, &[&[3]]);
-    batcher.step(&Instant::now);
+    batcher.run_step(&Instant::now);
     drop(leaves);
     run(&mut batcher);
     assert_eq!(vectors(&mut stays), [[2.0, 1.0]]);
@@ -151,7 +151,7 @@ fn a_text_that_fails_fails_its_own_request_only() {
     let mut broken = submit(&mut batcher, &[&[3], &[13]]);
     run(&mut batcher);
     assert_eq!(vectors(&mut sound), [[1.0, 1.0], [2.0, 1.0]]);
-    assert_eq!(broken.try_recv(), Ok(Err(JobError::Engine)));
+    assert_eq!(broken.try_recv(), Ok(Err(WorkError::Engine)));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn no_more_requests_are_under_way_than_may_be() {
     let answers: Vec<_> = (0..5)
         .map(|_| submit(&mut batcher, &[&[1][..]; 9]))
         .collect();
-    batcher.step(&Instant::now);
+    batcher.run_step(&Instant::now);
     assert_eq!(
         (batcher.metrics.running.get(), batcher.metrics.waiting.get()),
         (2, 3)
@@ -179,11 +179,11 @@ fn a_shutdown_tells_all_who_wait() {
     let mut answers: Vec<_> = (0..2)
         .map(|_| submit(&mut batcher, &[&[1][..]; 9]))
         .collect();
-    batcher.step(&Instant::now);
-    batcher.fail_all(JobError::ShuttingDown);
-    assert!(batcher.is_idle());
+    batcher.run_step(&Instant::now);
+    batcher.abort_all(WorkError::ShuttingDown);
+    assert!(!batcher.has_work());
     for answer in &mut answers {
-        assert_eq!(answer.try_recv(), Ok(Err(JobError::ShuttingDown)));
+        assert_eq!(answer.try_recv(), Ok(Err(WorkError::ShuttingDown)));
     }
 }
 
@@ -194,7 +194,7 @@ fn the_time_in_the_queue_ends_with_the_first_batch() {
     let clock = || start + Duration::from_secs(ticks.fetch_add(1, Relaxed) as u64 + 10);
     let mut batcher = batcher(1);
     let mut answer = submit(&mut batcher, &[&[1]]);
-    batcher.step(&clock);
+    batcher.run_step(&clock);
     let embedded = answer.try_recv().expect("an answer").expect("vectors");
     assert!((9.0..=10.0).contains(&embedded.queue), "{embedded:?}");
     assert!((embedded.compute - 2.0).abs() < 1e-6, "{embedded:?}");

@@ -1,7 +1,7 @@
-//! The threads that compute, and how banks are shared out among them.
+//! The threads that compute, and how partitions are shared out among them.
 //!
 //! ggml's threads share every operation and wait for each other behind it, hundreds of times a step:
-//! a small model computes no longer than that takes. Where several banks have rows, each is rather
+//! a small model computes no longer than that takes. Where several partitions have rows, each is rather
 //! computed by a thread of its own, and they wait for each other once a step (BENCHMARKS.md).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,18 +9,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::DecodeError;
-use super::bank::Bank;
+use super::partition::Partition;
 
 /// So many rows of answers take as long to compute as it takes to read the weights for them: between
 /// one or two (6 M parameters) and seven (13 M; `cargo bench --bench engine`).
 pub const ROWS_A_READ: f64 = 4.0;
 
-/// How many threads there are to compute banks.
+/// How many threads there are to compute partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threads {
-    /// Banks that can be computed at the same time, a thread each.
+    /// Partitions that can be computed at the same time, a thread each.
     pub side_by_side: u32,
-    /// Threads that compute a bank together where banks are computed one after the other.
+    /// Threads that compute a partition together where partitions are computed one after the other.
     pub together: u32,
 }
 
@@ -31,50 +31,50 @@ impl Threads {
         together: 1,
     };
 
-    /// How much faster than one thread those are that compute a bank together: two of them half as
+    /// How much faster than one thread those are that compute a partition together: two of them half as
     /// fast again (13 M parameters, BENCHMARKS.md), taken to go on like that.
     #[must_use]
     pub fn speed_up(self) -> f64 {
         f64::from(self.together + 1) / 2.0
     }
 
-    /// How long a step takes over banks that would take one thread so long each.
+    /// How long a step takes over partitions that would take one thread so long each.
     #[must_use]
-    pub fn step(self, banks: &[f64]) -> f64 {
-        self.apart(banks).min(self.in_turn(banks))
+    pub fn step(self, partitions: &[f64]) -> f64 {
+        self.apart(partitions).min(self.in_turn(partitions))
     }
 
-    /// What a single bank would take one thread if its step took as long as this one.
+    /// What a single partition would take one thread if its step took as long as this one.
     #[must_use]
-    pub fn as_one_bank(self, banks: &[f64]) -> f64 {
-        self.step(banks) * self.speed_up()
+    pub fn as_one_partition(self, partitions: &[f64]) -> f64 {
+        self.step(partitions) * self.speed_up()
     }
 
-    /// The same side by side: each bank goes to the thread that has least to do, the longest first.
-    fn apart(self, banks: &[f64]) -> f64 {
-        let mut banks = banks.to_vec();
-        banks.sort_by(|a, b| b.total_cmp(a));
+    /// The same side by side: each partition goes to the thread that has least to do, the longest first.
+    fn apart(self, partitions: &[f64]) -> f64 {
+        let mut partitions = partitions.to_vec();
+        partitions.sort_by(|a, b| b.total_cmp(a));
         let mut threads = vec![0.0_f64; self.side_by_side.max(1) as usize];
-        for bank in banks {
+        for partition in partitions {
             if let Some(least) = threads.iter_mut().min_by(|a, b| a.total_cmp(b)) {
-                *least += bank;
+                *least += partition;
             }
         }
         threads.into_iter().fold(0.0, f64::max)
     }
 
     /// The same one after the other, by all threads together.
-    fn in_turn(self, banks: &[f64]) -> f64 {
-        banks.iter().sum::<f64>() / self.speed_up()
+    fn in_turn(self, partitions: &[f64]) -> f64 {
+        partitions.iter().sum::<f64>() / self.speed_up()
     }
 
-    /// Whether banks with so many rows each are better computed side by side.
+    /// Whether partitions with so many rows each are better computed side by side.
     #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
     fn are_better_apart(self, rows: &[usize]) -> bool {
-        let banks: Vec<f64> = (rows.iter())
+        let partitions: Vec<f64> = (rows.iter())
             .map(|rows| ROWS_A_READ + *rows as f64)
             .collect();
-        banks.len() > 1 && self.apart(&banks) <= self.in_turn(&banks)
+        partitions.len() > 1 && self.apart(&partitions) <= self.in_turn(&partitions)
     }
 }
 
@@ -87,9 +87,9 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// So many threads for so many banks, of which `together` at most compute the same one.
-    pub(super) fn new(threads: u32, together: u32, banks: usize) -> Self {
-        let helpers = banks.min(threads as usize).saturating_sub(1);
+    /// So many threads for so many partitions, of which `together` at most compute the same one.
+    pub(super) fn new(threads: u32, together: u32, partitions: usize) -> Self {
+        let helpers = partitions.min(threads as usize).saturating_sub(1);
         let build = |helpers| {
             let builder = ThreadPoolBuilder::new().num_threads(helpers);
             let builder = builder.thread_name(|number| format!("bank-{number}"));
@@ -112,24 +112,24 @@ impl Crew {
         }
     }
 
-    /// Computes what was added to these banks; if one fails so does all.
+    /// Computes what was added to these partitions; if one fails so does all.
     pub(super) fn compute(
         &self,
-        mut busy: Vec<&mut Bank<'_>>,
+        mut busy: Vec<&mut Partition<'_>>,
         row_group: usize,
     ) -> Result<(), DecodeError> {
         // The longest is begun first: the last of the list.
-        busy.sort_by_key(|bank| bank.missing());
-        let rows: Vec<usize> = busy.iter().map(|bank| bank.missing()).collect();
+        busy.sort_by_key(|partition| partition.missing());
+        let rows: Vec<usize> = busy.iter().map(|partition| partition.missing()).collect();
         let apart = self.threads().are_better_apart(&rows);
         // Never a part of them: OpenMP ends and begins threads where their number changes. With one
         // it is left alone.
         let threads = if apart { 1 } else { self.together };
         let (queue, result) = (Mutex::new(busy), Mutex::new(Ok(())));
         let work = || {
-            while let Some(bank) = next(&queue) {
-                bank.set_threads(threads);
-                if let Err(error) = bank.decode(row_group) {
+            while let Some(partition) = next(&queue) {
+                partition.set_threads(threads);
+                if let Err(error) = partition.decode(row_group) {
                     note(&result, error);
                 }
             }
@@ -148,7 +148,7 @@ impl Crew {
 }
 
 /// The lock is held for no longer than this.
-fn next<'a, 'm>(queue: &Mutex<Vec<&'a mut Bank<'m>>>) -> Option<&'a mut Bank<'m>> {
+fn next<'a, 'm>(queue: &Mutex<Vec<&'a mut Partition<'m>>>) -> Option<&'a mut Partition<'m>> {
     lock(queue).pop()
 }
 
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn banks_are_computed_side_by_side_where_that_takes_no_longer() {
+    fn partitions_are_computed_side_by_side_where_that_takes_no_longer() {
         let apart = |threads: u32, together: u32, rows: &[usize]| {
             let crew = Crew::new(threads, together, 8);
             crew.threads().are_better_apart(rows)
@@ -177,7 +177,7 @@ mod tests {
         assert!(!apart(2, 2, &[5]));
         assert!(apart(2, 2, &[4, 5]) && apart(2, 2, &[1, 1, 2]));
         assert!(!apart(2, 2, &[1, 128]), "the other would soon be idle");
-        assert!(apart(2, 1, &[1, 128]), "each bank has one in any case");
+        assert!(apart(2, 1, &[1, 128]), "each partition has one in any case");
         assert!(apart(4, 4, &[3, 3, 3]) && !apart(8, 8, &[3, 3, 3]));
         assert!(!apart(8, 8, &[1, 1, 1, 1, 1, 1, 1, 20]));
         assert!(!apart(1, 1, &[7]));
@@ -190,14 +190,14 @@ mod tests {
             together: 1,
         };
         let both = Threads { together: 2, ..two };
-        let takes = |threads: Threads, banks: &[f64], expected: f64| {
-            (threads.step(banks) - expected).abs() < 1e-9
+        let takes = |threads: Threads, partitions: &[f64], expected: f64| {
+            (threads.step(partitions) - expected).abs() < 1e-9
         };
         assert!(takes(two, &[6.0], 6.0) && takes(two, &[6.0, 5.0, 5.0], 10.0));
         assert!(takes(both, &[6.0], 4.0) && takes(both, &[6.0, 6.0], 6.0));
         assert!(takes(Threads::ONE, &[1.0, 2.0], 3.0));
         for threads in [Threads::ONE, two, both] {
-            assert!((threads.as_one_bank(&[0.0, 7.0, 0.0]) - 7.0).abs() < 1e-9);
+            assert!((threads.as_one_partition(&[0.0, 7.0, 0.0]) - 7.0).abs() < 1e-9);
         }
     }
 

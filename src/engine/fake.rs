@@ -27,11 +27,11 @@ pub struct FakeEngine {
     pub rows: usize,
     /// Cells that were copied in.
     pub copied_in: usize,
-    /// Times that the memory of a bank was given back.
+    /// Times that the memory of a partition was given back.
     pub given_back: usize,
 }
 
-/// A token of a sequence, where it lies in its bank, and how it was computed there, which counts if the
+/// A token of a sequence, where it lies in its partition, and how it was computed there, which counts if the
 /// engine rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Cell {
@@ -78,38 +78,39 @@ impl FakeEngine {
     /// Cells in use, each counted once.
     #[must_use]
     pub fn used(&self) -> usize {
-        (0..self.shape.banks)
-            .map(|bank| self.used_in(bank as usize))
+        (0..self.shape.partitions)
+            .map(|partition| self.used_in(partition as usize))
             .sum()
     }
 
-    fn used_in(&self, bank: usize) -> usize {
-        self.places_in(bank).len()
+    fn used_in(&self, partition: usize) -> usize {
+        self.places_in(partition).len()
     }
 
-    fn places_in(&self, bank: usize) -> BTreeSet<usize> {
+    fn places_in(&self, partition: usize) -> BTreeSet<usize> {
         let histories = self.histories.iter();
-        let here = histories.filter(|(sequence, _)| self.shape.bank(**sequence) == bank);
+        let here = histories.filter(|(sequence, _)| self.shape.partition(**sequence) == partition);
         here.flat_map(|(_, history)| history.iter().map(|cell| cell.place))
             .collect()
     }
 
-    /// The first places of a bank that are free, as llama.cpp takes them.
-    fn free_places(&self, bank: usize) -> impl Iterator<Item = usize> + use<> {
-        let used = self.places_in(bank);
+    /// The first places of a partition that are free, as llama.cpp takes them.
+    fn free_places(&self, partition: usize) -> impl Iterator<Item = usize> + use<> {
+        let used = self.places_in(partition);
         (0..).filter(move |place| !used.contains(place))
     }
 
-    /// Whether a bank could hold so many cells more; of all together it takes no notice.
-    fn has_room(&self, bank: usize, more: usize) -> bool {
-        self.used_in(bank) + more <= self.shape.cells
+    /// Whether a partition could hold so many cells more; of all together it takes no notice.
+    fn has_room(&self, partition: usize, more: usize) -> bool {
+        self.used_in(partition) + more <= self.shape.cells
     }
 
     /// What of a batch has a say in how a row is rounded: whether it is computed by itself, or where
     /// [`Shape::exact_block`] has it so, with how many others.
     fn batched(&self, row: &Row, rows: &[Row]) -> u64 {
         let shape = self.shape;
-        let is_beside = |other: &&Row| shape.bank(other.sequence) == shape.bank(row.sequence);
+        let is_beside =
+            |other: &&Row| shape.partition(other.sequence) == shape.partition(row.sequence);
         let beside: Vec<&Row> = rows.iter().filter(is_beside).collect();
         let block = match shape.exact_block {
             Some(block) if block > 1 => block,
@@ -174,29 +175,34 @@ impl Engine for FakeEngine {
 
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         assert!(!rows.is_empty(), "an empty batch");
-        let rows_in = |bank| {
-            let is_here = |row: &&Row| self.shape.bank(row.sequence) == bank;
+        let rows_in = |partition| {
+            let is_here = |row: &&Row| self.shape.partition(row.sequence) == partition;
             rows.iter().filter(is_here).count()
         };
         let batch_rows = self.shape.batch_rows;
-        let mut banks = 0..self.shape.banks as usize;
+        let mut partitions = 0..self.shape.partitions as usize;
         assert!(
-            banks.clone().all(|bank| rows_in(bank) <= batch_rows),
+            partitions
+                .clone()
+                .all(|partition| rows_in(partition) <= batch_rows),
             "too many rows"
         );
-        if !banks.all(|bank| self.has_room(bank, rows_in(bank))) {
+        if !partitions.all(|partition| self.has_room(partition, rows_in(partition))) {
             return Err(DecodeError::NoCells);
         }
         self.outputs.clear();
         self.decodes += 1;
         self.rows += rows.len();
-        let places = |bank: usize| self.free_places(bank);
-        let mut free: Vec<_> = (0..self.shape.banks as usize).map(places).collect();
+        let places = |partition: usize| self.free_places(partition);
+        let mut free: Vec<_> = (0..self.shape.partitions as usize).map(places).collect();
         let batched: Vec<u64> = rows.iter().map(|row| self.batched(row, rows)).collect();
         for (index, row) in rows.iter().enumerate() {
-            let bank = self.shape.bank(row.sequence);
-            assert!(bank < self.shape.banks as usize, "no such sequence");
-            let place = free[bank].next().unwrap_or_default();
+            let partition = self.shape.partition(row.sequence);
+            assert!(
+                partition < self.shape.partitions as usize,
+                "no such sequence"
+            );
+            let place = free[partition].next().unwrap_or_default();
             let history = self.histories.entry(row.sequence).or_default();
             assert_eq!(
                 history.len(),
@@ -232,8 +238,8 @@ impl Engine for FakeEngine {
 
     fn share(&mut self, from: SeqId, to: SeqId, length: usize) {
         assert!(!self.histories.contains_key(&to), "the target has cells");
-        let (there, here) = (self.shape.bank(from), self.shape.bank(to));
-        assert_eq!(there, here, "banks share nothing");
+        let (there, here) = (self.shape.partition(from), self.shape.partition(to));
+        assert_eq!(there, here, "partitions share nothing");
         let beginning = self.histories[&from][..length].to_vec();
         self.histories.insert(to, beginning);
     }
@@ -253,10 +259,10 @@ impl Engine for FakeEngine {
 
     fn copy_in(&mut self, copied: &CopiedTokens, to: SeqId) -> bool {
         assert!(!self.histories.contains_key(&to), "the target has cells");
-        if !self.has_room(self.shape.bank(to), copied.0.len()) {
+        if !self.has_room(self.shape.partition(to), copied.0.len()) {
             return false;
         }
-        let places = self.free_places(self.shape.bank(to)).zip(&copied.0);
+        let places = self.free_places(self.shape.partition(to)).zip(&copied.0);
         let mut history: Vec<_> = places
             .map(|(place, (position, cell))| (*position, Cell { place, ..*cell }))
             .collect();
@@ -276,9 +282,12 @@ impl Engine for FakeEngine {
         }
     }
 
-    fn give_back(&mut self, bank: usize) {
-        let is_here = |sequence: &SeqId| self.shape.bank(*sequence) == bank;
-        assert!(!self.histories.keys().any(is_here), "the bank is in use");
+    fn give_back(&mut self, partition: usize) {
+        let is_here = |sequence: &SeqId| self.shape.partition(*sequence) == partition;
+        assert!(
+            !self.histories.keys().any(is_here),
+            "the partition is in use"
+        );
         self.given_back += 1;
     }
 }

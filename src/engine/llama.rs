@@ -1,11 +1,11 @@
 //! The real engine: llama.cpp contexts over one model.
 
 use super::attention::{Attention, Weight, attention};
-use super::bank::Bank;
 use super::context::Cells;
 use super::crew::Crew;
 use super::memory::kv_cache_bytes;
 use super::model::{LoadError, Model};
+use super::partition::Partition;
 use super::{Copied, DecodeError, Engine, Row, SeqId, Shape};
 
 /// How a context is laid out.
@@ -13,16 +13,16 @@ use super::{Copied, DecodeError, Engine, Row, SeqId, Shape};
 pub struct EngineOptions {
     /// KV cells shared by all sequences.
     pub cells: u32,
-    /// Sequences that can exist at once in a bank (llama.cpp allows 256, one of which is the
+    /// Sequences that can exist at once in a partition (llama.cpp allows 256, one of which is the
     /// engine's own).
     pub sequences: u32,
     /// Rows of one decode at most.
     pub batch_rows: u32,
-    /// Threads that compute, all banks together.
+    /// Threads that compute, all partitions together.
     pub threads: u32,
-    /// Those of them that compute the same bank at most.
+    /// Those of them that compute the same partition at most.
     pub threads_a_bank: u32,
-    /// Bytes that the banks of the cache may take at most, if there is more than one.
+    /// Bytes that the partitions of the cache may take at most, if there is more than one.
     pub memory: u64,
     /// How attention is computed; `None` is what suits the model.
     pub attention: Option<Attention>,
@@ -31,15 +31,15 @@ pub struct EngineOptions {
     pub deterministic: bool,
 }
 
-/// A llama.cpp context for each bank of the KV cache; it borrows its model and belongs to one
+/// A llama.cpp context for each partition of the KV cache; it borrows its model and belongs to one
 /// thread.
 #[derive(Debug)]
 pub struct LlamaEngine<'model> {
-    banks: Vec<Bank<'model>>,
+    partitions: Vec<Partition<'model>>,
     crew: Crew,
     shape: Shape,
     attention: Attention,
-    /// Where each row of the last batch was computed: its bank, and its place there.
+    /// Where each row of the last batch was computed: its partition, and its place there.
     places: Vec<(usize, usize)>,
 }
 
@@ -51,43 +51,43 @@ impl<'model> LlamaEngine<'model> {
     pub fn new(model: &'model Model, options: EngineOptions) -> Result<Self, LoadError> {
         let weight = Weight::of(model);
         let attention = attention(options, weight);
-        let mut bank = Bank::new(model, options, attention)?;
+        let mut partition = Partition::new(model, options, attention)?;
         let weights = model.weights();
         // Those compute the rows of different sequences apart: rows to fill up would be in the way.
         let is_apart = weights.is_recurrent() || weights.is_hybrid();
-        let row_group = if is_apart { 1 } else { bank.row_group()? };
-        let mut batch_rows = bank.batch_rows().min(options.batch_rows as usize);
-        if bank.leaves_a_row_over(batch_rows) {
+        let row_group = if is_apart { 1 } else { partition.row_group()? };
+        let mut batch_rows = partition.batch_rows().min(options.batch_rows as usize);
+        if partition.leaves_a_row_over(batch_rows) {
             // There would be no place for a row beside it.
             batch_rows -= 1;
         }
-        let cells = bank.cells();
+        let cells = partition.cells();
         let vocabulary = model.info().vocabulary;
         let exact_block = match attention {
-            Attention::Plain => Some(bank.exact_block(vocabulary)?),
+            Attention::Plain => Some(partition.exact_block(vocabulary)?),
             Attention::Flash => None,
         };
         let bytes = kv_cache_bytes(model, cells)
             .map(|cache| cache + weight.buffer_bytes(options, vocabulary));
-        let mut banks = vec![bank];
+        let mut partitions = vec![partition];
         for _ in 1..attention.banks(bytes, options.memory) {
-            match Bank::new(model, options, attention) {
-                Ok(mut bank) => {
-                    bank.compute_in_blocks(exact_block);
-                    banks.push(bank);
+            match Partition::new(model, options, attention) {
+                Ok(mut partition) => {
+                    partition.compute_in_blocks(exact_block);
+                    partitions.push(partition);
                 }
                 Err(error) => {
                     // What was left for the last one may be wanted for something else.
-                    banks.truncate(banks.len().max(2) - 1);
-                    tracing::warn!(%error, banks = banks.len(), "fewer banks of the KV cache than planned");
+                    partitions.truncate(partitions.len().max(2) - 1);
+                    tracing::warn!(%error, banks = partitions.len(), "fewer banks of the KV cache than planned");
                     break;
                 }
             }
         }
-        let crew = Crew::new(options.threads, options.threads_a_bank, banks.len());
+        let crew = Crew::new(options.threads, options.threads_a_bank, partitions.len());
         let shape = Shape {
             cells,
-            banks: u32::try_from(banks.len()).unwrap_or(1),
+            partitions: u32::try_from(partitions.len()).unwrap_or(1),
             threads: crew.threads(),
             sequences: options.sequences,
             batch_rows,
@@ -105,7 +105,7 @@ impl<'model> LlamaEngine<'model> {
         };
         Ok(Self {
             crew,
-            banks,
+            partitions,
             shape,
             attention,
             places: Vec::new(),
@@ -118,12 +118,12 @@ impl<'model> LlamaEngine<'model> {
         self.attention
     }
 
-    fn bank(&self, sequence: SeqId) -> &Bank<'model> {
-        &self.banks[self.shape.bank(sequence)]
+    fn partition(&self, sequence: SeqId) -> &Partition<'model> {
+        &self.partitions[self.shape.partition(sequence)]
     }
 
-    fn bank_mut(&mut self, sequence: SeqId) -> &mut Bank<'model> {
-        &mut self.banks[self.shape.bank(sequence)]
+    fn partition_mut(&mut self, sequence: SeqId) -> &mut Partition<'model> {
+        &mut self.partitions[self.shape.partition(sequence)]
     }
 
     /// Frees the cells of rows that were computed.
@@ -154,12 +154,15 @@ impl Engine for LlamaEngine<'_> {
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         self.places.clear();
         for row in rows {
-            let bank = self.shape.bank(row.sequence);
+            let partition = self.shape.partition(row.sequence);
             let sequence = self.shape.local(row.sequence);
-            let place = self.banks[bank].add(Row { sequence, ..*row });
-            self.places.push((bank, place));
+            let place = self.partitions[partition].add(Row { sequence, ..*row });
+            self.places.push((partition, place));
         }
-        let busy = self.banks.iter_mut().filter(|bank| bank.missing() > 0);
+        let busy = self
+            .partitions
+            .iter_mut()
+            .filter(|partition| partition.missing() > 0);
         let result = self.crew.compute(busy.collect(), self.shape.row_group);
         if result.is_err() {
             self.take_back(rows);
@@ -168,39 +171,39 @@ impl Engine for LlamaEngine<'_> {
     }
 
     fn logits(&self, row: usize) -> &[f32] {
-        let (bank, row) = self.places[row];
-        self.banks[bank].logits(row)
+        let (partition, row) = self.places[row];
+        self.partitions[partition].logits(row)
     }
 
     fn share(&mut self, from: SeqId, to: SeqId, length: usize) {
         let (local, to_local) = (self.shape.local(from), self.shape.local(to));
-        self.bank_mut(from).share(local, to_local, length);
+        self.partition_mut(from).share(local, to_local, length);
     }
 
     fn copied_bytes(&self, sequence: SeqId) -> Option<usize> {
-        let (bank, local) = (self.bank(sequence), self.shape.local(sequence));
-        (bank.length(local) <= self.shape.most_copied).then(|| bank.copied_bytes(local))
+        let (partition, local) = (self.partition(sequence), self.shape.local(sequence));
+        (partition.length(local) <= self.shape.most_copied).then(|| partition.copied_bytes(local))
     }
 
     fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<CopiedCells> {
         let local = self.shape.local(sequence);
-        self.bank_mut(sequence)
+        self.partition_mut(sequence)
             .copy_out(local, length)
             .map(CopiedCells)
     }
 
     fn copy_in(&mut self, copied: &CopiedCells, to: SeqId) -> bool {
         let local = self.shape.local(to);
-        self.bank_mut(to).copy_in(&copied.0, local)
+        self.partition_mut(to).copy_in(&copied.0, local)
     }
 
     fn truncate(&mut self, sequence: SeqId, from: u32) {
         let local = self.shape.local(sequence);
-        self.bank_mut(sequence).truncate(local, from);
+        self.partition_mut(sequence).truncate(local, from);
     }
 
-    fn give_back(&mut self, bank: usize) {
-        self.banks[bank].give_back();
+    fn give_back(&mut self, partition: usize) {
+        self.partitions[partition].give_back();
     }
 }
 
@@ -230,18 +233,18 @@ mod tests {
     fn cells_take_memory_when_they_are_used() {
         let (model, options) = kiosk(16_384);
         let mut engine = LlamaEngine::new(&model, options).expect("a context");
-        let (all, unused) = engine.banks[0].resident();
+        let (all, unused) = engine.partitions[0].resident();
         assert_eq!(all >> 20, 40);
         assert!(unused < all / 100, "{unused}");
         engine.decode(&rows(0, 300..364)).expect("computed");
-        let (_, used) = engine.banks[0].resident();
+        let (_, used) = engine.partitions[0].resident();
         // Half of it, where the system gives huge pages to whoever touches a byte.
         assert!(used > unused && used < all * 3 / 4, "{used}");
         engine.give_back(0);
-        assert_eq!(engine.banks[0].resident().1, used, "it is in use");
+        assert_eq!(engine.partitions[0].resident().1, used, "it is in use");
         engine.truncate(SeqId(0), 0);
         engine.give_back(0);
-        assert!(engine.banks[0].resident().1 < used);
+        assert!(engine.partitions[0].resident().1 < used);
     }
 
     #[test]
@@ -281,17 +284,17 @@ mod tests {
         }
     }
 
-    /// Threads, and those a bank: one bank after the other, side by side, all together.
+    /// Threads, and those a partition: one partition after the other, side by side, all together.
     const THREADS: [(u32, u32); 3] = [(1, 1), (3, 1), (2, 2)];
 
     #[test]
-    fn a_sequence_says_the_same_in_every_bank_and_whatever_is_in_others() {
+    fn a_sequence_says_the_same_in_every_partition_and_whatever_is_in_others() {
         for threads in THREADS {
-            says_the_same_in_every_bank(threads);
+            says_the_same_in_every_partition(threads);
         }
     }
 
-    fn says_the_same_in_every_bank((threads, threads_a_bank): (u32, u32)) {
+    fn says_the_same_in_every_partition((threads, threads_a_bank): (u32, u32)) {
         let (model, options) = kiosk(1024);
         let options = EngineOptions {
             batch_rows: 512,
@@ -300,8 +303,8 @@ mod tests {
             ..options
         };
         let mut engine = LlamaEngine::new(&model, options).expect("contexts");
-        let (banks, sequences) = (engine.shape().banks, engine.shape().sequences);
-        assert_eq!(banks, 8);
+        let (partitions, sequences) = (engine.shape().partitions, engine.shape().sequences);
+        assert_eq!(partitions, 8);
         let alone = |engine: &mut LlamaEngine<'_>| {
             let batch = rows(0, 300..340);
             engine.decode(&batch).expect("computed");
@@ -309,25 +312,31 @@ mod tests {
         };
         let expected = alone(&mut engine);
         engine.truncate(SeqId(0), 0);
-        // One in each bank, mixed row by row, beside another in the first.
+        // One in each partition, mixed row by row, beside another in the first.
         let mut batch = Vec::new();
         for position in 0..40 {
-            for bank in 0..banks {
+            for partition in 0..partitions {
                 let token = 300 + i32::try_from(position).expect("small");
-                batch.extend(at(position, rows(bank * sequences, token..token + 1)));
+                batch.extend(at(position, rows(partition * sequences, token..token + 1)));
             }
         }
         batch.extend(rows(1, 900..950));
         engine.decode(&batch).expect("computed");
-        for bank in 0..banks as usize {
-            assert_near(&expected, engine.logits(39 * banks as usize + bank));
+        for partition in 0..partitions as usize {
+            assert_near(
+                &expected,
+                engine.logits(39 * partitions as usize + partition),
+            );
         }
         let shared = SeqId(2 * sequences + 1);
         engine.share(SeqId(2 * sequences), shared, 39);
         let copied = SeqId(3 * sequences + 1);
         let beginning = engine.copy_out(SeqId(2 * sequences), 39).expect("copied");
         assert!(engine.copy_in(&beginning, copied));
-        assert_eq!(engine.bank(copied).length(engine.shape.local(copied)), 39);
+        assert_eq!(
+            engine.partition(copied).length(engine.shape.local(copied)),
+            39
+        );
         for sequence in [shared, copied] {
             let last = at(39, rows(sequence.0, 339..340));
             engine.decode(&last).expect("computed");
@@ -336,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn alone_in_its_bank_a_sequence_comes_out_bit_for_bit() {
+    fn alone_in_its_partition_a_sequence_comes_out_bit_for_bit() {
         let mut all = Vec::new();
         for (threads, threads_a_bank) in THREADS {
             let (model, options) = kiosk(1024);
@@ -349,10 +358,10 @@ mod tests {
             let mut engine = LlamaEngine::new(&model, options).expect("contexts");
             let block = engine.shape().exact_block.expect("attention is plain");
             let sequences = engine.shape().sequences;
-            // At once, in batches of several sizes, and beside what is computed in another bank; then a
+            // At once, in batches of several sizes, and beside what is computed in another partition; then a
             // row by itself.
-            for (bank, chunks) in [(0, &[129_u32][..]), (0, &[2, 64, 63]), (3, &[33, 96])] {
-                let sequence = bank * sequences + 2;
+            for (partition, chunks) in [(0, &[129_u32][..]), (0, &[2, 64, 63]), (3, &[33, 96])] {
+                let sequence = partition * sequences + 2;
                 let mut position = 0;
                 for chunk in chunks {
                     let chunk = chunk.next_multiple_of(u32::try_from(block).expect("small"));
@@ -376,10 +385,10 @@ mod tests {
     }
 
     #[test]
-    fn where_one_bank_is_full_nothing_is_computed_in_the_others() {
+    fn where_one_partition_is_full_nothing_is_computed_in_the_others() {
         for (threads, threads_a_bank) in THREADS {
             let (model, options) = kiosk(256);
-            nothing_is_computed_beside_a_full_bank(
+            nothing_is_computed_beside_a_full_partition(
                 &model,
                 EngineOptions {
                     threads,
@@ -390,7 +399,7 @@ mod tests {
         }
     }
 
-    fn nothing_is_computed_beside_a_full_bank(model: &Model, options: EngineOptions) {
+    fn nothing_is_computed_beside_a_full_partition(model: &Model, options: EngineOptions) {
         let mut engine = LlamaEngine::new(model, options).expect("contexts");
         let second = engine.shape().sequences;
         for part in 0..4 {
@@ -403,8 +412,8 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(engine.decode(&both), Err(DecodeError::NoCells));
         }
-        assert_eq!(engine.banks[0].length(SeqId(0)), 10);
-        assert_eq!(engine.banks[1].length(SeqId(0)), 256);
+        assert_eq!(engine.partitions[0].length(SeqId(0)), 10);
+        assert_eq!(engine.partitions[1].length(SeqId(0)), 256);
         engine.truncate(SeqId(second), 0);
         engine.give_back(1);
         engine.decode(&at(10, rows(0, 310..320))).expect("computed");

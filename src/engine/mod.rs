@@ -8,7 +8,6 @@
 #![allow(unsafe_code)]
 
 mod attention;
-mod bank;
 pub mod budget;
 mod context;
 pub mod cpu;
@@ -23,6 +22,7 @@ mod memory;
 mod model;
 pub mod openmp;
 mod pages;
+mod partition;
 pub mod quantize;
 mod source;
 mod text;
@@ -98,52 +98,52 @@ pub trait Pieces: Send + Sync {
 /// The fixed measures of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// KV cells, shared by all sequences. Where there are several banks it is for whoever drives
-    /// the engine to see that those in use are no more.
+    /// KV cells, shared by all sequences. Each partition could hold all of them; the caller has to see
+    /// that the partitions together use no more.
     pub cells: usize,
-    /// Parts of the cache, each of which could hold all cells. A row passes by those of its own bank
-    /// alone, and sequences share cells within a bank alone.
-    pub banks: u32,
-    /// What computes them.
+    /// KV partitions. A row attends to the cells of its own partition alone, and sequences share cells
+    /// only within a partition.
+    pub partitions: u32,
+    /// The threads that compute the partitions.
     pub threads: Threads,
-    /// Sequences that can exist at once in a bank; the first one has the ids `0..sequences`, the
-    /// next one those behind, and so on.
+    /// Sequences that can exist at once in a partition. The first partition has the ids
+    /// `0..sequences`, the next one the ids that follow, and so on.
     pub sequences: u32,
-    /// Rows that one decode takes at most in a bank.
+    /// Rows that one decode computes at most in a partition.
     pub batch_rows: usize,
-    /// Batches of at least so many rows are computed by a faster method: a chunk that comes near
-    /// is better as large.
+    /// Rows from which on a batch is computed by a faster method. A prompt's chunk that comes near is
+    /// better made as large; 0 where there is no such method.
     pub tile_rows: usize,
-    /// Batches that are a multiple of so many rows are computed at the least cost a row; 1 where it
-    /// makes no difference.
+    /// Batches cost least by the row where their rows are a multiple of this; 1 where it makes no
+    /// difference.
     pub row_group: usize,
-    /// So many cells of others, or of what is kept for later, can a row pass by in the time that
-    /// it takes to compute: beyond that they cost it more than it costs itself. None where a row
-    /// leaves them out.
+    /// Used cells of other sequences whose attention costs a row as much time as all the rest of its
+    /// computation. With more of them in its partition, a row spends most of its time on the cells of
+    /// others. `None` where a row skips the cells of other sequences.
     pub crowd_cells: Option<usize>,
-    /// Cells of a sequence that can be copied; of more it would take too much memory on the way.
+    /// Cells of a sequence that can be copied at most: more would take too much memory on the way.
     pub most_copied: usize,
-    /// Where a sequence can be computed so that it comes out the same, bit by bit, each time: it has
-    /// a bank to itself, its cells lie there in their order from the first cell on, and its prompt
-    /// is computed two rows or more at a time, its answer one by one. Where that is enough this is
-    /// 1; where the number of rows matters beyond that, a prompt has to be computed in blocks of so
-    /// many tokens, and only whole blocks are worth sharing. None where nothing is promised.
+    /// Tokens of the blocks in which a prompt has to be computed to come out the same, bit by bit, each
+    /// time. The sequence must have a partition to itself and its cells must lie there in their order
+    /// from the first cell on; its prompt is computed two rows or more at a time, its answer one row
+    /// at a time. Where that is enough this is 1. Where the number of rows matters as well it is
+    /// larger, and only whole blocks are worth sharing. `None` where nothing is promised.
     pub exact_block: Option<usize>,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub vocabulary: usize,
-    /// Whether a sequence may share the beginning of another: not so for
-    /// recurrent, hybrid and sliding-window models.
+    /// Whether a sequence may share a prefix of another: not so for recurrent, hybrid and
+    /// sliding-window models.
     pub shares_prefixes: bool,
 }
 
 impl Shape {
-    /// The bank of a sequence.
+    /// The partition of a sequence.
     #[must_use]
-    pub fn bank(&self, sequence: SeqId) -> usize {
+    pub fn partition(&self, sequence: SeqId) -> usize {
         (sequence.0 / self.sequences) as usize
     }
 
-    /// Its number within the bank.
+    /// Its number within the partition.
     #[must_use]
     pub fn local(&self, sequence: SeqId) -> SeqId {
         SeqId(sequence.0 % self.sequences)
@@ -195,7 +195,7 @@ pub trait Engine {
     fn logits(&self, row: usize) -> &[f32];
 
     /// Lets sequence `to`, which has no cells, share the first `length` cells of `from`, in the same
-    /// bank.
+    /// partition.
     fn share(&mut self, from: SeqId, to: SeqId, length: usize);
 
     /// Memory that a copy of the sequence's cells would take; none where copying them costs too much.
@@ -205,13 +205,13 @@ pub trait Engine {
     /// done.
     fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::Copied>;
 
-    /// Gives sequence `to`, which has no cells and may lie in another bank, those that were copied
+    /// Gives sequence `to`, which has no cells and may lie in another partition, those that were copied
     /// out; whether there was room.
     fn copy_in(&mut self, copied: &Self::Copied, to: SeqId) -> bool;
 
     /// Frees the sequence's cells from position `from` on, those that it shares for itself only.
     fn truncate(&mut self, sequence: SeqId, from: u32);
 
-    /// Gives back the memory of a bank, if nothing is in it any more.
-    fn give_back(&mut self, bank: usize);
+    /// Gives back the memory of a partition, if nothing is in it any more.
+    fn give_back(&mut self, partition: usize);
 }

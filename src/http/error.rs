@@ -17,7 +17,7 @@ use crate::field::FieldPath;
 use crate::inference::FailureSummary;
 use crate::inference::checks::OutOfBounds;
 use crate::inference::error::Failure;
-use crate::scheduler::JobError;
+use crate::worker::WorkError;
 
 /// Whatever a request can end in instead of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +119,7 @@ pub enum ApiError {
     Template,
     /// A request failed while it was computed.
     #[error("{0}")]
-    Job(JobError),
+    Job(WorkError),
     /// A defect.
     #[error("an internal error; the server's log has the details under this request's id")]
     Internal,
@@ -164,7 +164,7 @@ impl ApiError {
         match self {
             Self::Refused(refusal) => Some(refusal.retry_after),
             // By then whoever supervises this process should have started the next.
-            Self::Job(JobError::ShuttingDown | JobError::Unread) => Some(Duration::from_secs(5)),
+            Self::Job(WorkError::ShuttingDown | WorkError::Unread) => Some(Duration::from_secs(5)),
             _ => None,
         }
     }
@@ -179,7 +179,7 @@ impl ApiError {
         let row = |status, kind, code| Row { status, kind, code };
         let invalid = "invalid_request_error";
         match self {
-            Self::Invalid { .. } | Self::Job(JobError::Grammar) => {
+            Self::Invalid { .. } | Self::Job(WorkError::Grammar) => {
                 row(StatusCode::BAD_REQUEST, invalid, None)
             }
             Self::Unsupported { .. } => row(
@@ -231,19 +231,19 @@ impl ApiError {
                 "overloaded_error",
                 Some(refusal.reason.as_str()),
             ),
-            Self::Job(JobError::Unread) => row(
+            Self::Job(WorkError::Unread) => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded_error",
                 Some(Reason::Memory.as_str()),
             ),
-            Self::Job(JobError::ShuttingDown) => row(
+            Self::Job(WorkError::ShuttingDown) => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded_error",
                 Some(Reason::Draining.as_str()),
             ),
             Self::ModelUnavailable(_)
             | Self::Template
-            | Self::Job(JobError::Engine)
+            | Self::Job(WorkError::Engine)
             | Self::Internal => row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None),
         }
     }
@@ -271,7 +271,7 @@ impl ApiError {
             label: self.label(),
             refused: match self {
                 Self::Refused(refusal) => Some(refusal.reason),
-                Self::Job(JobError::Unread) => Some(Reason::Memory),
+                Self::Job(WorkError::Unread) => Some(Reason::Memory),
                 _ => None,
             },
         }

@@ -8,7 +8,8 @@ use futures_util::{Stream, stream};
 use crate::admission::Outbox;
 use crate::inference::{Answers, UsageTotals};
 use crate::sampling::Logprobs;
-use crate::scheduler::{Event, Finished, JobError, Text};
+use crate::scheduler::{Event, Finished, Text};
+use crate::worker::WorkError;
 
 use super::error::ApiError;
 use super::outgoing;
@@ -153,7 +154,7 @@ impl<T: ResponseRenderer> Streaming<T> {
     fn queue(&mut self, frames: Vec<Frame>) -> bool {
         for frame in frames {
             let Some(held) = self.outbox.hold(frame.size()) else {
-                let error = ApiError::Job(JobError::Unread);
+                let error = ApiError::Job(WorkError::Unread);
                 self.answers.end(error.summary());
                 self.break_off(&error);
                 return false;

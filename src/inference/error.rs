@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::admission::Refusal;
 use crate::prompt::{PromptError, TemplateError};
-use crate::scheduler::JobError;
+use crate::worker::WorkError;
 
 use crate::field::FieldPath;
 
@@ -181,7 +181,7 @@ pub(crate) enum Failure {
     /// The model's chat template does not work.
     Template,
     /// It failed while it was computed.
-    Job(JobError),
+    Job(WorkError),
     /// A defect; the log has the details.
     Internal,
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::embedding::{Batcher, Job, Limits};
 use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Model};
-use crate::scheduler::drive;
+use crate::worker;
 
 use super::worker::{Worker, threads_for};
 use super::{ModelSpec, Serving, State};
@@ -88,7 +88,7 @@ impl Worker {
             jobs,
         };
         self.serve(Serving::Embedding(Arc::new(loaded)));
-        drive(batcher, &queue, &self.heartbeat, &|| {
+        worker::run(batcher, &queue, &self.heartbeat, &|| {
             self.abort.load(Ordering::SeqCst)
         });
         Ok(())

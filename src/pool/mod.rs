@@ -23,8 +23,9 @@ use crate::engine::{Attention, EngineOptions, LoadError, Model};
 use crate::governor::Governed;
 use crate::grammar::{Grammars, Wall};
 use crate::prompt::{Prompter, TemplateError};
-use crate::scheduler::{Heartbeat, Job, Limits};
+use crate::scheduler::{Job, Limits};
 use crate::telemetry::Metrics;
+use crate::worker::Heartbeat;
 
 pub use embed::LoadedEmbedder;
 

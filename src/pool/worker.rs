@@ -15,8 +15,9 @@ use crate::engine::{
 use crate::governor::Governed;
 use crate::grammar::{Grammars, Wall};
 use crate::prompt::Prompter;
-use crate::scheduler::{Heartbeat, Limits, Scheduler, drive};
+use crate::scheduler::{Limits, Scheduler};
 use crate::telemetry::Metrics;
+use crate::worker::{self, Heartbeat};
 
 use super::{Loaded, ModelSpec, Serving, State};
 
@@ -102,7 +103,7 @@ impl Worker {
             threads_a_bank,
             attention = ?engine.attention(),
             row_group = engine.shape().row_group,
-            banks = engine.shape().banks,
+            banks = engine.shape().partitions,
             seconds = started.elapsed().as_secs_f64(),
             "loaded"
         );
@@ -126,7 +127,7 @@ impl Worker {
             jobs,
         });
         self.serve(Serving::Generation(loaded));
-        drive(scheduler, &queue, &self.heartbeat, &|| {
+        worker::run(scheduler, &queue, &self.heartbeat, &|| {
             self.abort.load(Ordering::SeqCst)
         });
         Ok(())

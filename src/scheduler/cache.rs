@@ -1,42 +1,46 @@
 //! The KV cache as the scheduler sees it: the engine's sequences, what each
 //! holds, and the parked ones, whose request has ended and whose cells wait for
-//! another with the same beginning. Those that give way are kept on a shelf beside it.
+//! another with the same prefix. Evicted ones are offloaded to
+//! host memory where that pays.
 
 mod copies;
 mod exact;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token, return_freed};
 
+use super::kv_offload::{OffloadStore, WORTH_COPYING};
 use super::prefix::PrefixTree;
-use super::shelf::{Shelf, WORTH_COPYING};
 
 pub(super) use copies::with_copy;
 
-/// Where every row pays for all used cells of its bank, what is kept there for later gets so many at
-/// most, but for the latest beginning: a store's prompt that many kiosks send is among them in any
-/// case.
+/// Cells that parked sequences may hold in a partition where every row pays for all used cells of
+/// it. The latest parked sequence stays however long it is: a store's prompt that many kiosks send
+/// is kept in any case.
 const PARKED_AT_A_PRICE: usize = 512;
-/// Elsewhere a row only looks at the masks of what is kept. That is little, but for thousands of
-/// cells no longer nothing: beyond so many they go when nobody asked for them for a while.
+/// Cells that parked sequences may hold for good where a row only looks at the masks of other cells.
+/// That costs little, but thousands of cells are no longer nothing: beyond this many, sequences go
+/// that nobody asked for in [`A_WHILE`].
 const PARKED_FOR_GOOD: usize = 1024;
 const A_WHILE: Duration = Duration::from_secs(30);
 
-/// What lies in a bank of the engine's.
+/// What the engine holds in one KV partition.
 #[derive(Debug)]
-struct Bank {
+struct Partition {
     tree: PrefixTree,
     free_ids: Vec<SeqId>,
-    /// The most cells in use since its memory was given back.
+    /// The most cells that were used at once since its memory was given back.
     most_cells: usize,
     /// The sequence that had all its rows in the last batch.
     alone: Option<SeqId>,
 }
 
-impl Bank {
-    /// Beside what is in the tree so many cells were used.
+impl Partition {
+    /// Notes that `more` cells were used beside those in the tree.
     fn filled(&mut self, more: usize) {
         self.most_cells = self.most_cells.max(self.tree.cells() + more);
     }
@@ -46,10 +50,10 @@ impl Bank {
 #[derive(Debug)]
 pub(super) struct Cache<E: Engine> {
     engine: E,
-    banks: Vec<Bank>,
-    shelf: Shelf<E::Copied>,
-    /// Bytes that the shelf may keep when nothing is short.
-    most_on_shelf: usize,
+    partitions: Vec<Partition>,
+    offload: OffloadStore<E::Copied>,
+    /// Bytes that may be offloaded while the governor sets no bound.
+    offload_limit: usize,
     /// Least recently used first, with the time of that.
     parked: VecDeque<(SeqId, Instant)>,
     /// By sequence, whether it is parked.
@@ -59,23 +63,23 @@ pub(super) struct Cache<E: Engine> {
 }
 
 impl<E: Engine> Cache<E> {
-    pub(super) fn new(engine: E, most_on_shelf: usize) -> Self {
-        let (sequences, banks) = (engine.shape().sequences, engine.shape().banks);
-        let ids = |bank: u32| bank * sequences..(bank + 1) * sequences;
-        let bank = |bank| Bank {
+    pub(super) fn new(engine: E, offload_limit: usize) -> Self {
+        let (sequences, partitions) = (engine.shape().sequences, engine.shape().partitions);
+        let ids = |partition: u32| partition * sequences..(partition + 1) * sequences;
+        let partition = |partition| Partition {
             tree: PrefixTree::default(),
-            free_ids: ids(bank).rev().map(SeqId).collect(),
+            free_ids: ids(partition).rev().map(SeqId).collect(),
             most_cells: 0,
             alone: None,
         };
         Self {
             engine,
-            banks: (0..banks).map(bank).collect(),
-            shelf: Shelf::new(most_on_shelf),
-            most_on_shelf,
+            partitions: (0..partitions).map(partition).collect(),
+            offload: OffloadStore::new(offload_limit),
+            offload_limit,
             parked: VecDeque::new(),
-            is_parked: vec![false; (sequences * banks) as usize],
-            exact: vec![0; (sequences * banks) as usize],
+            is_parked: vec![false; (sequences * partitions) as usize],
+            exact: vec![0; (sequences * partitions) as usize],
         }
     }
 
@@ -83,32 +87,34 @@ impl<E: Engine> Cache<E> {
         self.engine.shape()
     }
 
-    pub(super) fn bank_count(&self) -> usize {
-        self.banks.len()
+    pub(super) fn partition_count(&self) -> usize {
+        self.partitions.len()
     }
 
-    pub(super) fn bank_of(&self, id: SeqId) -> usize {
-        self.shape().bank(id)
+    pub(super) fn partition_of(&self, id: SeqId) -> usize {
+        self.shape().partition(id)
     }
 
     fn tree(&self, id: SeqId) -> &PrefixTree {
-        &self.banks[self.bank_of(id)].tree
+        &self.partitions[self.partition_of(id)].tree
     }
 
-    fn bank_mut(&mut self, id: SeqId) -> &mut Bank {
-        let bank = self.bank_of(id);
-        &mut self.banks[bank]
+    fn partition_mut(&mut self, id: SeqId) -> &mut Partition {
+        let partition = self.partition_of(id);
+        &mut self.partitions[partition]
     }
 
     /// Cells of requests under way; the rest is free or can be freed at once.
     pub(super) fn live(&self) -> usize {
-        (0..self.bank_count()).map(|bank| self.live_in(bank)).sum()
+        (0..self.partition_count())
+            .map(|partition| self.live_in(partition))
+            .sum()
     }
 
-    /// Those that lie in a bank.
-    pub(super) fn live_in(&self, bank: usize) -> usize {
+    /// Cells of requests under way in a partition.
+    pub(super) fn live_in(&self, partition: usize) -> usize {
         let is_live = |id: SeqId| !self.is_parked[id.0 as usize];
-        self.banks[bank].tree.cells_held_by(is_live)
+        self.partitions[partition].tree.cells_held_by(is_live)
     }
 
     /// Cells that hold nothing at all.
@@ -118,36 +124,39 @@ impl<E: Engine> Cache<E> {
 
     /// Cells that hold something.
     pub(super) fn used(&self) -> usize {
-        self.banks.iter().map(|bank| bank.tree.cells()).sum()
+        self.partitions
+            .iter()
+            .map(|partition| partition.tree.cells())
+            .sum()
     }
 
-    /// Those that lie in a bank.
-    pub(super) fn used_in(&self, bank: usize) -> usize {
-        self.banks[bank].tree.cells()
+    /// Cells that hold something in a partition.
+    pub(super) fn used_in(&self, partition: usize) -> usize {
+        self.partitions[partition].tree.cells()
     }
 
     /// Cells that only parked sequences hold.
     pub(super) fn parked_cells(&self) -> usize {
-        (0..self.bank_count())
-            .map(|bank| self.parked_in(bank))
+        (0..self.partition_count())
+            .map(|partition| self.parked_in(partition))
             .sum()
     }
 
-    /// Those that lie in a bank.
-    fn parked_in(&self, bank: usize) -> usize {
-        self.used_in(bank) - self.live_in(bank)
+    /// Cells that only parked sequences hold in a partition.
+    fn parked_in(&self, partition: usize) -> usize {
+        self.used_in(partition) - self.live_in(partition)
     }
 
-    /// Bytes that are kept beside the cells.
-    pub(super) fn shelf_bytes(&self) -> usize {
-        self.shelf.bytes()
+    /// Bytes of offloaded cells.
+    pub(super) fn offloaded_bytes(&self) -> usize {
+        self.offload.bytes()
     }
 
-    /// How much of `tokens` could be shared now in a bank. The last token is always
+    /// How many of the first `tokens` could be shared now in a partition. The last token is always
     /// computed: its logits are what is wanted.
-    pub(super) fn match_length(&self, bank: usize, tokens: &[Token]) -> usize {
+    pub(super) fn match_length(&self, partition: usize, tokens: &[Token]) -> usize {
         match self.shareable(tokens) {
-            Some(tokens) => self.banks[bank].tree.match_length(tokens),
+            Some(tokens) => self.partitions[partition].tree.match_length(tokens),
             None => 0,
         }
     }
@@ -157,20 +166,30 @@ impl<E: Engine> Cache<E> {
         self.shape().cells.saturating_sub(self.live())
     }
 
-    /// A sequence of a bank, without cells, for a request of these tokens; a parked one gives way
-    /// for it if need be, those that it can share with last.
-    pub(super) fn acquire(&mut self, bank: usize, tokens: &[Token], now: Instant) -> Option<SeqId> {
-        if self.banks[bank].free_ids.is_empty() {
-            for holder in self.banks[bank].tree.longest_match(tokens).1.to_vec() {
+    /// Takes a sequence without cells in a partition, for a request of these tokens. Where none is
+    /// free a parked one is evicted; those that the request can share with are evicted last.
+    pub(super) fn acquire(
+        &mut self,
+        partition: usize,
+        tokens: &[Token],
+        now: Instant,
+    ) -> Option<SeqId> {
+        if self.partitions[partition].free_ids.is_empty() {
+            for holder in self.partitions[partition]
+                .tree
+                .longest_match(tokens)
+                .1
+                .to_vec()
+            {
                 self.touch(holder, now);
             }
-            self.evict_from(bank);
+            self.evict_from(partition);
         }
-        self.banks[bank].free_ids.pop()
+        self.partitions[partition].free_ids.pop()
     }
 
     fn share_cells(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
-        let Some((length, sources)) = self.bank_mut(id).tree.share(id, tokens) else {
+        let Some((length, sources)) = self.partition_mut(id).tree.share(id, tokens) else {
             return 0;
         };
         if let Some(source) = sources.first() {
@@ -183,7 +202,7 @@ impl<E: Engine> Cache<E> {
         length
     }
 
-    /// Computes a batch; what each sequence has then is told by [`Cache::computed`].
+    /// Computes a batch. The caller has to report what each sequence has then: [`Cache::computed`].
     pub(super) fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         self.make_room(rows.len());
         self.note_alone(rows);
@@ -200,26 +219,26 @@ impl<E: Engine> Cache<E> {
         self.engine.logits(row)
     }
 
-    /// `id` has computed `tokens` of its prompt behind what it had.
+    /// Records that `id` has computed `tokens` of its prompt after what it had.
     pub(super) fn computed_prompt(&mut self, id: SeqId, tokens: &[Token]) {
         self.note_exact(id, tokens.len());
         self.computed(id, tokens);
     }
 
-    /// `id` has computed `tokens` behind what it had.
+    /// Records that `id` has computed `tokens` after what it had.
     pub(super) fn computed(&mut self, id: SeqId, tokens: &[Token]) {
-        let bank = self.bank_mut(id);
-        bank.tree.extend(id, tokens);
-        bank.filled(0);
+        let partition = self.partition_mut(id);
+        partition.tree.extend(id, tokens);
+        partition.filled(0);
     }
 
-    /// What `id` computed beyond its first `kept` tokens was not to be.
+    /// Removes what `id` computed beyond its first `kept` tokens: drafts that were wrong.
     pub(super) fn forget_drafts(&mut self, id: SeqId, kept: usize) {
         self.engine
             .truncate(id, u32::try_from(kept).unwrap_or(u32::MAX));
     }
 
-    /// The request of `id` has ended; its cells stay for the next with the same beginning.
+    /// Parks `id`, whose request has ended: its cells stay for the next request with the same prefix.
     pub(super) fn park(&mut self, id: SeqId, now: Instant) {
         if !self.shape().shares_prefixes || self.tree(id).is_redundant(id) {
             self.release(id);
@@ -227,24 +246,25 @@ impl<E: Engine> Cache<E> {
         }
         self.is_parked[id.0 as usize] = true;
         self.parked.push_back((id, now));
-        let (shape, bank) = (self.shape(), self.bank_of(id));
+        let (shape, partition) = (self.shape(), self.partition_of(id));
         if shape.crowd_cells.is_some() {
             let most = PARKED_AT_A_PRICE.min(shape.cells / 8);
-            let is_here = |(id, _): &&(SeqId, Instant)| shape.bank(*id) == bank;
-            while self.parked_in(bank) > most && self.parked.iter().filter(is_here).count() > 1 {
-                self.evict_from(bank);
+            let is_here = |(id, _): &&(SeqId, Instant)| shape.partition(*id) == partition;
+            while self.parked_in(partition) > most && self.parked.iter().filter(is_here).count() > 1
+            {
+                self.evict_from(partition);
             }
         }
     }
 
-    /// Frees what nobody has asked for in a while, where there is much of it or a bank could give
-    /// memory back: a conversation a step.
+    /// Evicts one parked sequence that nobody has asked for in a while, if parked sequences hold many
+    /// cells or a partition could give memory back.
     pub(super) fn expire(&mut self, now: Instant) {
         let is_old = |(_, used): &&(SeqId, Instant)| now.saturating_duration_since(*used) > A_WHILE;
         let mut old = self.parked.iter().take_while(is_old);
         let place = if self.shape().crowd_cells.is_some() {
             old.position(|(id, _)| {
-                self.is_swollen(self.bank_of(*id)) && self.is_little_lost_with(*id)
+                self.is_swollen(self.partition_of(*id)) && self.is_little_lost_with(*id)
             })
         } else {
             old.position(|_| self.parked.len() > 1 && self.parked_cells() > PARKED_FOR_GOOD)
@@ -252,40 +272,52 @@ impl<E: Engine> Cache<E> {
         self.evict_at(place);
     }
 
-    /// Whether what `id` has would still be known, or soon be computed again.
+    /// Whether evicting `id` loses little: its cells can be offloaded, or are few.
     fn is_little_lost_with(&self, id: SeqId) -> bool {
-        self.tree(id).lost_with(id) < WORTH_COPYING || self.worth_copying_out(id).is_some()
+        self.tree(id).lost_with(id) < WORTH_COPYING || self.bytes_worth_offloading(id).is_some()
     }
 
-    /// Whether a bank could give back much memory, and all banks together hold that of more cells
-    /// than there are: they were full one after the other.
-    fn is_swollen(&self, bank: usize) -> bool {
-        let held: usize = self.banks.iter().map(|bank| bank.most_cells).sum();
-        let most = self.banks[bank].most_cells;
-        held > self.shape().cells && self.holds_much(bank) && most > 2 * self.used_in(bank)
+    /// Whether a partition could give back much memory, while the partitions together hold memory for
+    /// more cells than the cache has. That happens when they were full one after the other.
+    fn is_swollen(&self, partition: usize) -> bool {
+        let held: usize = self
+            .partitions
+            .iter()
+            .map(|partition| partition.most_cells)
+            .sum();
+        let most = self.partitions[partition].most_cells;
+        held > self.shape().cells
+            && self.holds_much(partition)
+            && most > 2 * self.used_in(partition)
     }
 
-    /// Whether a bank holds the memory of more cells than its share.
-    fn holds_much(&self, bank: usize) -> bool {
-        self.banks[bank].most_cells > self.shape().cells / self.bank_count()
+    /// Whether a partition holds memory for more cells than its equal share.
+    fn holds_much(&self, partition: usize) -> bool {
+        self.partitions[partition].most_cells > self.shape().cells / self.partition_count()
     }
 
-    /// Whether some memory of the cache could be given back after a while.
+    /// Whether some partition could give memory back after a while.
     pub(super) fn has_swollen(&self) -> bool {
-        (0..self.bank_count()).any(|bank| self.is_swollen(bank))
+        (0..self.partition_count()).any(|partition| self.is_swollen(partition))
     }
 
-    /// Frees what is kept beyond `most` cells, but for the latest unless there is to be none, and as
-    /// much of the shelf, which takes nothing meanwhile; without a `most` all may be kept again.
+    /// Whether memory is held that could be given back while nothing is computed.
+    pub(super) fn could_free_memory(&self) -> bool {
+        self.offloaded_bytes() > 0 || self.has_swollen()
+    }
+
+    /// Bounds the cells that parked sequences may hold by `most`. The latest stays all the same,
+    /// unless `most` is 0. Offloaded bytes shrink in proportion, and nothing is offloaded meanwhile.
+    /// `None` lifts the bound.
     pub(super) fn limit(&mut self, most: Option<usize>) {
         let cells = self.shape().cells.max(1);
         let Some(most) = most else {
-            self.shelf.limit(self.most_on_shelf);
+            self.offload.limit(self.offload_limit);
             return;
         };
-        let (share, kept) = (self.most_on_shelf / cells * most, self.shelf.bytes());
-        self.shelf.limit(share.min(kept));
-        if self.shelf.bytes() < kept {
+        let (share, kept) = (self.offload_limit / cells * most, self.offload.bytes());
+        self.offload.limit(share.min(kept));
+        if self.offload.bytes() < kept {
             return_freed();
         }
         while self.parked.len() > usize::from(most > 0)
@@ -296,16 +328,16 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// `id` and the cells that it alone holds are free.
+    /// Frees `id` and the cells that it alone holds.
     pub(super) fn release(&mut self, id: SeqId) {
         self.engine.truncate(id, 0);
         self.exact[id.0 as usize] = 0;
-        self.bank_mut(id).tree.release(id);
-        self.bank_mut(id).free_ids.push(id);
-        let bank = self.bank_of(id);
-        if self.used_in(bank) == 0 && self.holds_much(bank) {
-            self.banks[bank].most_cells = 0;
-            self.engine.give_back(bank);
+        self.partition_mut(id).tree.release(id);
+        self.partition_mut(id).free_ids.push(id);
+        let partition = self.partition_of(id);
+        if self.used_in(partition) == 0 && self.holds_much(partition) {
+            self.partitions[partition].most_cells = 0;
+            self.engine.give_back(partition);
         }
     }
 
@@ -318,21 +350,21 @@ impl<E: Engine> Cache<E> {
         while self.used() + rows > self.shape().cells && self.evict() {}
     }
 
-    /// Frees the least recently used parked sequence; false when there is none.
+    /// Evicts the least recently used parked sequence; false when there is none.
     fn evict(&mut self) -> bool {
         self.evict_at(Some(0))
     }
 
-    /// As [`Cache::evict`], of those in a bank.
-    fn evict_from(&mut self, bank: usize) -> bool {
-        let is_here = |(id, _): &(SeqId, Instant)| self.bank_of(*id) == bank;
+    /// Evicts the least recently used parked sequence of a partition; false when there is none.
+    fn evict_from(&mut self, partition: usize) -> bool {
+        let is_here = |(id, _): &(SeqId, Instant)| self.partition_of(*id) == partition;
         let place = self.parked.iter().position(is_here);
         self.evict_at(place)
     }
 
     fn evict_at(&mut self, place: Option<usize>) -> bool {
         let id = place.and_then(|place| self.unpark(place));
-        id.map(|id| self.set_aside(id)).is_some()
+        id.map(|id| self.swap_out(id)).is_some()
     }
 
     /// Takes a sequence out of the parked ones, of which the first is the least recently used.
@@ -357,58 +389,20 @@ impl<E: Engine> Cache<E> {
     /// Panics unless tree, ids and parked sequences agree; `running` are the ids in use.
     #[cfg(test)]
     pub(super) fn check_integrity(&self, running: &[(SeqId, Vec<Token>)]) {
-        for bank in &self.banks {
-            bank.tree.check_integrity();
+        for partition in &self.partitions {
+            partition.tree.check_integrity();
         }
-        self.shelf.check_integrity();
+        self.offload.check_integrity();
         assert!(self.used() <= self.shape().cells);
-        let free: usize = self.banks.iter().map(|bank| bank.free_ids.len()).sum();
+        let free: usize = self
+            .partitions
+            .iter()
+            .map(|partition| partition.free_ids.len())
+            .sum();
         let ids = free + self.parked.len() + running.len();
         assert_eq!(ids, self.is_parked.len());
         for (id, tokens) in running {
             assert_eq!(&self.tree(*id).tokens_of(*id), tokens);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::Threads;
-    use crate::engine::fake::FakeEngine;
-
-    #[test]
-    fn what_nobody_asks_for_goes_after_a_while_but_for_the_latest() {
-        let shape = Shape {
-            cells: 10_000,
-            banks: 1,
-            threads: Threads::ONE,
-            sequences: 8,
-            batch_rows: 512,
-            tile_rows: 0,
-            row_group: 1,
-            crowd_cells: None,
-            most_copied: usize::MAX,
-            exact_block: None,
-            vocabulary: 256,
-            shares_prefixes: true,
-        };
-        let mut cache = Cache::new(FakeEngine::new(shape), 0);
-        let start = Instant::now();
-        for number in 0..4 {
-            let tokens = vec![Token(number); 1000];
-            let id = cache.acquire(0, &tokens, start).expect("a sequence");
-            cache.computed(id, &tokens);
-            cache.park(id, start + Duration::from_secs(10) * number.unsigned_abs());
-        }
-        let mut after = |seconds| {
-            for _step in 0..4 {
-                cache.expire(start + Duration::from_secs(seconds));
-            }
-            cache.parked_cells()
-        };
-        assert_eq!(after(30), 4000);
-        assert_eq!(after(45), 2000);
-        assert_eq!(after(1000), 1000);
     }
 }

@@ -37,7 +37,7 @@ pub struct EventSender {
 
 /// Why an event could not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsent {
+pub(super) enum SendError {
     /// The client is gone.
     ClientLeft,
     /// The client has not read what was sent before, and there is no memory for more.
@@ -49,20 +49,20 @@ impl EventSender {
         self.events.is_closed()
     }
 
-    pub(super) fn send(&self, event: Event) -> Result<(), Unsent> {
+    pub(super) fn send(&self, event: Event) -> Result<(), SendError> {
         let held = match &event {
             // Whoever reads to the end must find one.
             Event::Finished(_) | Event::Failed(_) => self.outbox.hold_last(event.size()),
             Event::Prompt(_) | Event::Text(_) => {
-                self.outbox.hold(event.size()).ok_or(Unsent::NoRoom)?
+                self.outbox.hold(event.size()).ok_or(SendError::NoRoom)?
             }
         };
         let envelope = Envelope { event, _held: held };
         self.events.try_send(envelope).map_err(|error| match error {
-            mpsc::error::TrySendError::Closed(_) => Unsent::ClientLeft,
+            mpsc::error::TrySendError::Closed(_) => SendError::ClientLeft,
             mpsc::error::TrySendError::Full(_) => {
                 debug_assert!(false, "the channel holds a whole answer");
-                Unsent::NoRoom
+                SendError::NoRoom
             }
         })
     }
@@ -112,7 +112,7 @@ fn logprobs_size(logprobs: &[Logprobs]) -> usize {
 mod tests {
     use super::*;
     use crate::admission::FREE;
-    use crate::scheduler::JobError;
+    use crate::worker::WorkError;
 
     fn text(bytes: usize) -> Event {
         Event::Text(Text {
@@ -128,8 +128,8 @@ mod tests {
         let (sender, mut receiver) = channel(8, &budget);
         assert_eq!(sender.send(text(FREE / 2)), Ok(()));
         assert_eq!(sender.send(text(FREE / 2)), Ok(()), "from the budget");
-        assert_eq!(sender.send(text(FREE)), Err(Unsent::NoRoom));
-        let end = Event::Failed(JobError::Unread);
+        assert_eq!(sender.send(text(FREE)), Err(SendError::NoRoom));
+        let end = Event::Failed(WorkError::Unread);
         assert_eq!(sender.send(end.clone()), Ok(()));
         let (other, _its_receiver) = channel(8, &budget);
         assert_eq!(other.send(text(FREE / 2)), Ok(()), "others have their own");
@@ -147,6 +147,6 @@ mod tests {
         assert!(budget.reserved() > 0);
         drop(receiver);
         assert_eq!(budget.reserved(), 0);
-        assert_eq!(sender.send(text(1)), Err(Unsent::ClientLeft));
+        assert_eq!(sender.send(text(1)), Err(SendError::ClientLeft));
     }
 }

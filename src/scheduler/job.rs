@@ -8,6 +8,7 @@ use crate::admission::{Place, SendBudget};
 use crate::engine::{SpecialToken, Token};
 use crate::grammar::Guide;
 use crate::sampling::{Logprobs, SamplingParams};
+use crate::worker::WorkError;
 
 use super::events::{EventReceiver, EventSender, channel};
 use super::text::Stops;
@@ -25,9 +26,9 @@ pub struct Job {
     pub repeats: bool,
     /// What the answer must be, if it is not free.
     pub guide: Option<Guide>,
-    /// Whether to tell how likely each token was, with so many rivals.
+    /// How many rivals to list beside each token with its likelihood; `None` for no likelihoods.
     pub logprobs: Option<usize>,
-    /// The same for the prompt, which then shares no computed beginning.
+    /// As `logprobs`, for the tokens of the prompt, which then shares no computed prefix.
     pub prompt_logprobs: Option<usize>,
     /// Texts that end the answer where its client reads them; they are not part of it.
     pub stops: Stops,
@@ -148,7 +149,7 @@ pub enum Event {
     /// The end, as asked for.
     Finished(Finished),
     /// The end, by a failure of this request alone.
-    Failed(JobError),
+    Failed(WorkError),
 }
 
 /// A stretch of an answer.
@@ -208,24 +209,4 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the model's context was reached.
     Length,
-}
-
-/// Why a request could not be answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum JobError {
-    /// The engine failed on a batch that held it.
-    #[error("the engine could not compute this request")]
-    Engine,
-    /// Its grammar took more work than an answer may.
-    #[error("the answer's grammar is too complex to be followed: simplify the schema")]
-    Grammar,
-    /// What waits for its client is more than there is memory for.
-    #[error(
-        "this answer was not read as fast as it was made, and the memory for answers that wait for \
-         their clients is used up: read faster, or ask for fewer tokens or `top_logprobs`"
-    )]
-    Unread,
-    /// It was still running when the grace time of a shutdown ended.
-    #[error("the server is shutting down")]
-    ShuttingDown,
 }

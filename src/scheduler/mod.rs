@@ -1,59 +1,67 @@
 //! Continuous batching: requests join and leave at any step.
 //!
-//! [`Scheduler`] owns an engine and the sequences in it and is driven one step
-//! at a time; [`drive`](drive()) is the loop around it that a model's thread
-//! runs. Deciding is apart from acting: `plan` and `pace` are plain functions,
+//! [`Scheduler`] owns an engine and the sequences in it and computes one step at a time, as the
+//! [`Worker`] of a model's thread. Deciding is apart from acting: `plan`, `batch_admission` and `step_latency` are plain functions,
 //! this file carries out what they say.
 //!
-//! Sequences share the cells of a common beginning (`prefix`, `cache`): a request
+//! Sequences share the cells of a common prefix (`prefix`, `cache`): a request
 //! starts from the longest one that is in the cache, and waits while another is
 //! just computing a longer one, instead of computing it a second time.
 //!
-//! Answers draft tokens that they may well go on with (`speculate`) where that pays: rows that
+//! Answers draft tokens that they may well go on with (`speculation`) where that pays: rows that
 //! are computed along with the next token and kept as far as the sampler then agrees.
 
+mod batch;
+mod batch_admission;
 mod cache;
-mod crowd;
-mod drive;
+mod drafting;
+mod energy_bill;
 mod events;
-mod governed;
+mod exact_share;
+mod governed_limits;
 mod job;
-mod joining;
-mod pace;
+mod kv_offload;
+mod placement;
 mod plan;
+mod prefill;
 mod prefix;
+mod prefix_lookup;
+mod prompt_scores;
+mod running;
 mod sequence;
-mod shelf;
-mod speculate;
+mod sequences;
+mod speculation;
+mod step_latency;
+mod step_planning;
 mod text;
+mod timeline;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{DecodeError, Engine, Pieces, Row};
-use crate::governor::{Governed, Measures};
+use crate::engine::{DecodeError, Engine, Pieces};
+use crate::governor::Governed;
 use crate::telemetry::ModelMetrics;
+use crate::worker::{WorkError, Worker};
 
-pub use drive::{Heartbeat, Work, drive};
 pub use events::{EventReceiver, EventSender, channel};
-pub use job::{
-    Class, Event, FinishReason, Finished, Job, JobError, Predicted, QueueProgress, Text, Timings,
-};
+pub use job::{Class, Event, FinishReason, Finished, Job, Predicted, QueueProgress, Text, Timings};
 pub use text::Stops;
 
+use batch::Batch;
+use batch_admission::{Admission, AdmissionRound, BatchSnapshot, Candidate, ExactPolicy};
 use cache::Cache;
-use crowd::Crowd;
-use pace::Pace;
-use plan::{Budget, Need, Plan, Urgency};
-use sequence::{Progress, Running, Sequence};
-use speculate::{Acceptance, Guess, Offer};
+use energy_bill::EnergyBill;
+use governed_limits::GovernedLimits;
+use placement::PlacementCosts;
+use sequence::{Progress, Sequence};
+use sequences::Sequences;
+use speculation::AcceptanceRates;
+use step_latency::StepLatency;
+use step_planning::StepPlanning;
 
-/// Of the time that a step has left for others than answers, drafts get this much while prompts
-/// want to be read.
-const DRAFTS_BESIDE_PROMPTS: f64 = 0.25;
-/// Logits of answers and drafts take so much memory at most in a bank of the cache, and those of
-/// scored prompts, however large the vocabulary.
-const LOGITS_BYTES: usize = 32 << 20;
+/// How often an idle scheduler looks whether memory is to be given back.
+const MEMORY_CHECK: Duration = Duration::from_secs(1);
 
 /// How a scheduler divides its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,33 +72,25 @@ pub struct Limits {
     pub target_inter_token: Duration,
     /// Whether answers may draft.
     pub speculation: bool,
-    /// Bytes beside the KV cache for beginnings that gave way in it.
+    /// Bytes of host memory for prefixes that were evicted from the KV cache.
     pub parked_bytes: usize,
     /// Whether each request is computed so that it comes out the same whatever else there is: in a
-    /// bank of the cache that it has to itself, without drafts.
+    /// partition of the cache that it has to itself, without drafts.
     pub deterministic: bool,
 }
 
-/// See the module's text.
+/// Answers the requests of one model: decides at each step who computes what, and does it.
 pub struct Scheduler<E: Engine> {
-    cache: Cache<E>,
     pieces: Arc<dyn Pieces>,
     limits: Limits,
     metrics: ModelMetrics,
-    /// In no order that matters.
-    waiting: Vec<Sequence>,
-    /// In the order in which they were taken up.
-    running: Vec<Running>,
-    pace: Pace,
-    crowd: Crowd,
-    acceptance: Acceptance,
-    rows: Vec<Row>,
-    governed: Governed,
-    /// What the governor asked for when the step began.
-    measures: Measures,
-    /// Time of the last batch that requests were charged for, and what came around batches since.
-    billed: Duration,
-    unbilled: Duration,
+    sequences: Sequences<E>,
+    step_latency: StepLatency,
+    placement: PlacementCosts,
+    acceptance: AcceptanceRates,
+    batch: Batch,
+    governed: GovernedLimits,
+    energy_bill: EnergyBill,
 }
 
 impl<E: Engine> Scheduler<E> {
@@ -100,7 +100,7 @@ impl<E: Engine> Scheduler<E> {
         Self {
             limits: Limits {
                 max_running: if limits.deterministic {
-                    limits.max_running.min(shape.banks as usize)
+                    limits.max_running.min(shape.partitions as usize)
                 } else {
                     limits.max_running.min(shape.sequences as usize)
                 },
@@ -108,362 +108,197 @@ impl<E: Engine> Scheduler<E> {
                 speculation: limits.speculation && shape.shares_prefixes && !limits.deterministic,
                 ..limits
             },
-            cache: Cache::new(engine, limits.parked_bytes),
+            sequences: Sequences::new(Cache::new(engine, limits.parked_bytes), metrics.clone()),
             pieces,
             metrics,
-            waiting: Vec::new(),
-            running: Vec::new(),
-            pace: Pace::default(),
-            crowd: Crowd::new(shape.crowd_cells, shape.threads),
-            acceptance: Acceptance::default(),
-            rows: Vec::new(),
-            governed: Governed::default(),
-            measures: Measures::NONE,
-            billed: Duration::ZERO,
-            unbilled: Duration::ZERO,
+            step_latency: StepLatency::default(),
+            placement: PlacementCosts::new(shape.crowd_cells, shape.threads),
+            acceptance: AcceptanceRates::default(),
+            batch: Batch::default(),
+            governed: GovernedLimits::default(),
+            energy_bill: EnergyBill::default(),
         }
+    }
+
+    /// Lets the scheduler obey a governor.
+    #[must_use]
+    pub fn governed_by(mut self, governed: Governed) -> Self {
+        self.governed = GovernedLimits::new(governed);
+        self
     }
 
     /// Queues a request.
     pub fn submit(&mut self, job: Job) {
-        self.waiting.push(Sequence::new(job));
+        self.sequences.waiting.push(Sequence::new(job));
     }
 
     /// Whether there is nothing to compute.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.sequences.is_empty()
     }
 
-    /// Frees what belongs to clients that left, takes up waiting requests,
-    /// computes one batch and delivers what came of it. `clock` is asked before
+    /// Drops requests whose clients left, lets waiting ones join, computes one batch and sends what
+    /// came of it. `clock` is asked before
     /// and after the batch.
     pub fn step(&mut self, clock: &dyn Fn() -> Instant) {
         let now = clock();
-        self.drop_cancelled(now);
-        self.cache.expire(now);
-        self.obey(now);
-        self.take_up(now);
-        if let Some(shares) = self.compose(now) {
+        self.sequences.drop_cancelled(now);
+        self.sequences.cache.expire(now);
+        self.follow_governor(now);
+        self.admit_waiting(now);
+        let mut planning = StepPlanning {
+            sequences: &mut self.sequences,
+            limits: self.limits,
+            step_latency: &self.step_latency,
+            acceptance: &self.acceptance,
+        };
+        if let Some(shares) = planning.plan(now) {
             self.compute(&shares, clock);
         }
-        self.publish();
+        self.sequences.publish();
     }
 
     /// Ends every request with `error`.
-    pub fn fail_all(&mut self, error: JobError) {
-        for mut running in std::mem::take(&mut self.running) {
-            running.sequence.fail(error);
-            self.cache.release(running.id);
-        }
-        for mut sequence in std::mem::take(&mut self.waiting) {
-            sequence.fail(error);
-        }
-        self.publish();
+    pub fn fail_all(&mut self, error: WorkError) {
+        self.sequences.fail_all(error);
+        self.sequences.publish();
     }
 
-    fn drop_cancelled(&mut self, now: Instant) {
-        let metrics = &self.metrics;
-        self.waiting.retain(|sequence| {
-            let left = sequence.client_left();
-            if left {
-                sequence.cancelled(metrics);
-            }
-            !left
-        });
-        let gone: Vec<_> = self
-            .running
-            .extract_if(.., |running| running.sequence.client_left())
-            .collect();
-        for running in gone {
-            running.sequence.cancelled(&self.metrics);
-            self.cache.park(running.id, now);
-        }
+    /// Follows the governor: flex requests go back into the queue where they are not served, and
+    /// what is kept of ended requests shrinks. How many may run is looked at where requests join.
+    fn follow_governor(&mut self, now: Instant) {
+        self.governed.refresh();
+        self.sequences.preempt_unserved(&self.governed, now);
+        let cache = &mut self.sequences.cache;
+        cache.limit(self.governed.parked_cells(cache.shape().cells));
     }
 
-    /// Starts sequences from the longest beginning in the cache, but for those that an older
-    /// one will soon give a longer one: that one is as urgent then as the most urgent that
-    /// waits for it, so waiting never takes longer than computing it again would. Returns how
-    /// soon each running sequence is wanted.
-    fn begin(&mut self, at: Instant) -> Vec<Urgency> {
-        let urgency = |running: &Running| Urgency {
-            class: running.sequence.class(),
-            left: running.sequence.missing(),
-        };
-        let mut urgencies: Vec<Urgency> = self.running.iter().map(urgency).collect();
-        let mut begun = Vec::new();
-        for index in 0..self.running.len() {
-            let running = &self.running[index];
-            if running.begun {
-                continue;
-            }
-            let tokens = running.sequence.sharable();
-            let bank = self.cache.bank_of(running.id);
-            let now = self.cache.known_length(bank, tokens);
-            let waits_for = self.running[..index]
-                .iter()
-                .enumerate()
-                .find_map(|(at, older)| {
-                    // What an answer will say is not waited for: that would be token by token.
-                    let common = self.common(bank, tokens, older);
-                    let left = common.saturating_sub(older.sequence.computed());
-                    (!older.sequence.is_decoding() && left > 0 && now < common)
-                        .then_some((at, left))
-                });
-            if let Some((older, left)) = waits_for {
-                urgencies[older].wanted_by(running.sequence.class(), left);
-                continue;
-            }
-            let shared = if running.sequence.is_exact() {
-                let tokens = running.sequence.sharable_exactly();
-                self.cache.share_exactly(running.id, tokens, at)
-            } else {
-                self.cache.share(running.id, tokens, at)
-            };
-            let running = &mut self.running[index];
-            running.begun = true;
-            running.sequence.begin(shared, &self.metrics);
-            urgencies[index] = urgency(running);
-            begun.push(bank);
-        }
-        if !begun.is_empty() {
-            let waiting = self.running.iter().filter(|running| !running.begun);
-            let awaited = waiting.map(|running| (running.id, running.sequence.sharable()));
-            self.cache.shelve_strangers(&begun, awaited);
-        }
-        urgencies
-    }
-
-    /// Decides what to compute; makes room first where a plan needs it.
-    fn compose(&mut self, now: Instant) -> Option<Vec<usize>> {
-        loop {
-            if self.running.is_empty() {
-                return None;
-            }
-            let urgencies = self.begin(now);
-            let block = self.cache.shape().exact_block;
-            let mut logits = self.most_logits();
-            let mut missing = |running: &Running| {
-                if !running.begun {
-                    return 0;
-                }
-                let missing = match block {
-                    Some(block) if running.sequence.is_exact() => {
-                        let missing = running.sequence.missing();
-                        running.sequence.exact_share(missing, block)
-                    }
-                    _ => running.sequence.missing(),
-                };
-                if !running.sequence.is_scoring() {
-                    return missing;
-                }
-                let scored = missing.min(logits);
-                logits -= scored;
-                scored
-            };
-            let needs: Vec<Need> = (self.running.iter().zip(urgencies))
-                .map(|(running, urgency)| Need {
-                    missing: missing(running),
-                    decoding: running.sequence.is_decoding(),
-                    urgency,
-                })
-                .collect();
-            let answers = needs.iter().filter(|need| need.decoding).count();
-            let prompts = needs.iter().filter(|need| !need.decoding);
-            let drafted = self.draft(answers, prompts.map(|need| need.missing).sum());
-            let shape = self.cache.shape();
-            let budget = Budget {
-                cells: self.cache.room() - drafted,
-                rows: shape.batch_rows - drafted,
-                drafted,
-                row_group: shape.row_group,
-                prefill_rows: self.pace.prefill_rows(
-                    answers + drafted,
-                    self.limits.target_inter_token,
-                    shape.batch_rows,
-                    shape.tile_rows,
-                ),
-            };
-            match plan::compose(&needs, budget) {
-                Plan::Compute(mut shares) => {
-                    self.keep_exact(&mut shares, budget.cells);
-                    if shares.iter().any(|share| *share > 0) {
-                        return Some(shares);
-                    }
-                    self.preempt(now);
-                }
-                Plan::Preempt => self.preempt(now),
-            }
-        }
-    }
-
-    /// Lets exact sequences, each of which has a bank to itself, have as many rows as they would have
-    /// each time, or none where there are not so many of these `cells`.
-    fn keep_exact(&self, shares: &mut [usize], cells: usize) {
-        let Some(block) = self.cache.shape().exact_block else {
+    /// Lets waiting requests join the batch, as [`batch_admission`] decides.
+    fn admit_waiting(&mut self, now: Instant) {
+        if self.sequences.waiting.is_empty() {
             return;
+        }
+        let queue = std::mem::take(&mut self.sequences.waiting);
+        let order = plan::order(queue.iter().map(Sequence::rank));
+        let mut waiting: Vec<Option<Sequence>> = queue.into_iter().map(Some).collect();
+        let is_served = |index: &usize| {
+            let sequence = waiting[*index].as_ref();
+            sequence.is_some_and(|sequence| self.governed.serves(sequence.class()))
         };
-        let mut left = cells.saturating_sub(shares.iter().sum());
-        for (running, share) in self.running.iter().zip(shares) {
-            if !running.sequence.is_exact() {
-                continue;
+        let served = order.iter().copied().filter(is_served).collect();
+        let mut round = AdmissionRound::new(served, self.sequences.view().loads());
+        while let Some(admission) = self.next_admission(&mut round, &waiting, now) {
+            if let Some(victim) = admission.victim {
+                self.sequences.preempt(victim, now);
+                round.preempted(self.sequences.view().loads());
             }
-            let exact = running.sequence.exact_share(*share, block);
-            left += *share;
-            *share = if exact <= left { exact } else { 0 };
-            left -= *share;
-        }
-    }
-
-    /// Lets answers draft where that pays; returns the rows it takes. Prompts, which miss
-    /// `unread` tokens, go first: drafts get the cells that nobody wants, for which nothing is
-    /// evicted, and a part of the time.
-    fn draft(&mut self, answers: usize, unread: usize) -> usize {
-        for running in &mut self.running {
-            running.draft.clear();
-        }
-        if answers == 0 || !self.limits.speculation {
-            return 0;
-        }
-        let room = self.most_logits().min(self.cache.room());
-        if let [running] = &mut self.running[..]
-            && running.sequence.is_exact()
-        {
-            return running.draft_alone(room.saturating_sub(1));
-        }
-        let Some(undrafted) = self.pace.outputs(answers) else {
-            return 0;
-        };
-        let target = self.limits.target_inter_token.as_secs_f64();
-        let longest = if unread == 0 {
-            target
-        } else {
-            undrafted + DRAFTS_BESIDE_PROMPTS * (target - undrafted).max(0.0)
-        };
-        let offers = self.offers();
-        let room = self.draft_room(answers, unread);
-        let lengths = speculate::allot(&offers, answers, room, |rows| {
-            let seconds = self.pace.decoding(answers, rows);
-            let seconds = seconds.unwrap_or(f64::INFINITY);
-            // Beside a prompt nothing is tried out: what the step takes longer would be put down to it.
-            let is_untried = unread > 0 && rows > self.pace.most_outputs();
-            if rows > answers && (seconds > longest || is_untried) {
-                f64::INFINITY
-            } else {
-                seconds
+            let place = &mut waiting[admission.index];
+            if !self.sequences.admit(place, &admission, now) {
+                break;
             }
-        });
-        for (offer, &length) in offers.iter().zip(&lengths) {
-            let running = &mut self.running[offer.running];
-            if length == 0 {
-                running.watch(offer.guess);
-            } else {
-                running.take_draft(Guess {
-                    length,
-                    ..offer.guess
-                });
+            round.carried_out(&admission);
+            if !admission.overtakes {
+                self.placement.joined(now);
             }
         }
-        lengths.iter().sum()
+        let left = order.iter().filter_map(|&index| waiting[index].as_ref());
+        for (ahead, sequence) in left.enumerate() {
+            sequence.waits(ahead);
+        }
+        // Those that were preempted are in the queue already.
+        let left = waiting.into_iter().flatten();
+        self.sequences.waiting.extend(left);
     }
 
-    /// What each answer could draft.
-    fn offers(&self) -> Vec<Offer> {
-        let offer = |(index, running): (usize, &Running)| {
-            let guess = running.sequence.guess()?;
-            Some(Offer {
-                running: index,
-                guess,
-                chance: self
-                    .acceptance
-                    .chance(guess.kind, running.sequence.record()),
-            })
+    /// Shows a round of admission how things are now; returns what it decides.
+    fn next_admission(
+        &self,
+        round: &mut AdmissionRound,
+        waiting: &[Option<Sequence>],
+        now: Instant,
+    ) -> Option<Admission> {
+        let shape = self.sequences.cache.shape();
+        let snapshot = BatchSnapshot {
+            now,
+            running: self.sequences.summaries(),
+            most_running: self.governed.running(self.limits.max_running),
+            cells: shape.cells,
+            exact: match shape.exact_block {
+                None => ExactPolicy::Never,
+                Some(_) if self.limits.deterministic => ExactPolicy::Always,
+                Some(_) => ExactPolicy::WhenAlone,
+            },
+            placement: &self.placement,
+            one_row_seconds: self.step_latency.outputs(1),
+            prefixes: &self.sequences.view(),
         };
-        self.running.iter().enumerate().filter_map(offer).collect()
-    }
-
-    /// Rows that drafts may take beside `answers`, and prompts that miss `unread` tokens.
-    fn draft_room(&self, answers: usize, unread: usize) -> usize {
-        let shape = self.cache.shape();
-        let rows = shape.batch_rows - unread.min(shape.batch_rows / 2);
-        let cells = self.cache.free_cells().saturating_sub(unread);
-        let most = rows.min(self.most_logits()).min(cells);
-        most.saturating_sub(answers)
-    }
-
-    /// Rows with logits that a batch should have at most: llama.cpp keeps room for as many as there
-    /// ever were.
-    fn most_logits(&self) -> usize {
-        let row = self.cache.shape().vocabulary * size_of::<f32>();
-        (LOGITS_BYTES / row.max(1)).max(1)
+        round.next(&snapshot, |index| {
+            waiting[index].as_ref().map(Candidate::from)
+        })
     }
 
     fn compute(&mut self, shares: &[usize], clock: &dyn Fn() -> Instant) {
-        self.rows.clear();
-        // Each sequence's first row in the batch.
-        let mut firsts = Vec::with_capacity(shares.len());
-        for (running, &share) in self.running.iter().zip(shares) {
-            firsts.push(self.rows.len());
-            let known = running.sequence.next_rows(share);
-            let drafted = (running.sequence.len()..).zip(running.draft.tokens());
-            for (position, token) in known.chain(drafted) {
-                self.rows.push(Row {
-                    token,
-                    position: u32::try_from(position).unwrap_or(u32::MAX),
-                    sequence: running.id,
-                    logits: running.sequence.needs_logits(position),
-                });
-            }
-        }
-
+        self.batch.fill(&self.sequences.running, shares);
         let started = clock();
-        match self.cache.decode(&self.rows) {
+        match self.sequences.cache.decode(self.batch.rows()) {
             Ok(()) => {}
             Err(DecodeError::NoCells) => {
-                self.preempt(started);
+                self.sequences.swap_out_victim(started);
                 return;
             }
             Err(error @ DecodeError::Failed(_)) => {
-                tracing::error!(%error, rows = self.rows.len(), "batch lost");
-                self.fail_shares(shares);
+                tracing::error!(%error, rows = self.batch.rows().len(), "batch lost");
+                self.sequences.fail_batch(shares);
                 return;
             }
         }
         let now = clock();
-        let outputs = self.rows.iter().filter(|row| row.logits).count();
+        let outputs = self.batch.output_rows();
         let took = now.duration_since(started);
-        self.pace.observe(outputs, self.prompt_rows(), took);
-        self.charge(shares, outputs, self.rows.len(), took);
+        let prompts = self.batch.effective_prompt_rows(&self.sequences.cache);
+        self.step_latency.observe(outputs, prompts, took);
+        self.charge(shares, outputs, took);
         self.metrics.steps.inc();
         self.metrics.busy_seconds.inc_by(took.as_secs_f64());
         #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
-        self.metrics.batch_tokens.observe(self.rows.len() as f64);
-        self.deliver(shares, &firsts, now);
+        self.metrics
+            .batch_tokens
+            .observe(self.batch.rows().len() as f64);
+        self.deliver(shares, now);
     }
 
-    /// Rows of prompts in the batch: as many as one bank alone would have computed in the time.
-    #[allow(
-        clippy::cast_precision_loss, // a batch has thousands of rows at most
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss
-    )]
-    fn prompt_rows(&self) -> usize {
-        let mut banks = vec![0.0; self.cache.bank_count()];
-        for row in self.rows.iter().filter(|row| !row.logits) {
-            banks[self.cache.bank_of(row.sequence)] += 1.0;
+    /// Charges every request its share of a batch that took `took`, and the energy that goes with
+    /// it; `outputs` rows had logits.
+    fn charge(&mut self, shares: &[usize], outputs: usize, took: Duration) {
+        let prompts = self.batch.rows().len() - outputs;
+        let known = self.step_latency.outputs(outputs);
+        let price = self.energy_bill.charge(took, outputs, prompts, known);
+        let tariff = self.governed.tariff();
+        for (running, &share) in self.sequences.running.iter_mut().zip(shares) {
+            let (outputs, prompts) = running.charged_rows(share);
+            let seconds = price.seconds(outputs, prompts);
+            if let Some(tariff) = tariff
+                && seconds > 0.0
+            {
+                let phase = running.sequence.phase();
+                self.metrics.energy.computed(phase, &tariff, seconds);
+            }
+            let joules = tariff.map(|tariff| tariff.gross(seconds));
+            running.sequence.spent(joules);
         }
-        self.cache.shape().threads.as_one_bank(&banks).round() as usize
     }
 
-    fn deliver(&mut self, shares: &[usize], firsts: &[usize], now: Instant) {
+    fn deliver(&mut self, shares: &[usize], now: Instant) {
         let mut ended = Vec::new();
         for ((index, running), (&share, &first)) in self
+            .sequences
             .running
             .iter_mut()
             .enumerate()
-            .zip(shares.iter().zip(firsts))
+            .zip(shares.iter().zip(self.batch.first_rows()))
         {
-            let logits = |row: usize| self.cache.logits(row);
+            let logits = |row: usize| self.sequences.cache.logits(row);
             let before = running.sequence.computed();
             let complete = share > 0 && share == running.sequence.missing();
             running.sequence.score(first, share, &logits);
@@ -474,9 +309,9 @@ impl<E: Engine> Scheduler<E> {
                 let (drafted, accepted) = (running.draft.len(), running.draft.accepted());
                 self.metrics.drafted_tokens.inc_by(drafted as u64);
                 self.metrics.accepted_tokens.inc_by(accepted as u64);
-                if let Some((kind, outcome)) = running.guess_outcome(progress) {
+                if let Some((source, outcome)) = running.draft_outcome(progress) {
                     let record = running.sequence.record_mut();
-                    self.acceptance.learn(kind, record, outcome);
+                    self.acceptance.learn(source, record, outcome);
                 }
                 if progress == Progress::Ended {
                     ended.push(index);
@@ -485,70 +320,53 @@ impl<E: Engine> Scheduler<E> {
             let computed = running.sequence.computed();
             let tokens = &running.sequence.tokens()[before..computed];
             if running.sequence.is_in_prompt() {
-                self.cache.computed_prompt(running.id, tokens);
+                self.sequences.cache.computed_prompt(running.id, tokens);
             } else {
-                self.cache.computed(running.id, tokens);
+                self.sequences.cache.computed(running.id, tokens);
             }
             if running.draft.has_rejected() {
-                self.cache.forget_drafts(running.id, computed);
+                self.sequences.cache.forget_drafts(running.id, computed);
             }
         }
-        for index in ended.into_iter().rev() {
-            let running = self.running.remove(index);
-            self.crowd.ended(running.sequence.generated());
-            if running.sequence.client_left() && !running.sequence.is_finished() {
-                running.sequence.cancelled(&self.metrics);
-            }
-            self.cache.park(running.id, now);
+        for length in self.sequences.end(&ended, now) {
+            self.placement.ended(length);
         }
     }
+}
 
-    /// Puts a sequence back into the queue, to be computed again when there is room. One that
-    /// fills the cache alone cannot go on.
-    fn preempt(&mut self, now: Instant) {
-        let alone = self.running.len() == 1;
-        let classes = self.running.iter().map(|running| running.sequence.class());
-        let Some(victim) = plan::victim(classes) else {
-            return;
-        };
-        let mut victim = self.running.remove(victim);
-        if alone {
-            self.cache.release(victim.id);
-            victim.sequence.fail(JobError::Engine);
-            return;
-        }
-        self.cache.set_aside(victim.id);
-        self.metrics.preemptions.inc();
-        victim.sequence.put_back(now);
-        self.waiting.push(victim.sequence);
+impl<E: Engine> Worker for Scheduler<E> {
+    type Request = Job;
+
+    fn accept(&mut self, job: Job) {
+        self.submit(job);
     }
 
-    fn fail_shares(&mut self, shares: &[usize]) {
-        let mut in_batch = shares.iter().map(|share| *share > 0);
-        let failed: Vec<_> = self
-            .running
-            .extract_if(.., |_| in_batch.next().unwrap_or(false))
-            .collect();
-        for mut running in failed {
-            running.sequence.fail(JobError::Engine);
-            self.cache.release(running.id);
-        }
+    fn has_work(&self) -> bool {
+        !self.is_idle()
     }
 
-    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
-    fn publish(&self) {
-        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let (used, parked) = (self.cache.live(), self.cache.parked_cells());
-        let cells = self.cache.shape().cells;
-        self.metrics.waiting.set(gauge(self.waiting.len()));
-        self.metrics.running.set(gauge(self.running.len()));
-        self.metrics.kv_used.set(gauge(used));
-        self.metrics.kv_parked.set(gauge(parked));
-        self.metrics.kv_free.set(gauge(cells - used - parked));
-        self.metrics
-            .parked_bytes
-            .set(gauge(self.cache.shelf_bytes()));
-        self.metrics.kv_usage.set(used as f64 / cells.max(1) as f64);
+    fn run_step(&mut self, clock: &dyn Fn() -> Instant) {
+        let began = Instant::now();
+        let working = self.governed.working();
+        self.step(clock);
+        drop(working);
+        self.energy_bill.close_step(began.elapsed());
+    }
+
+    fn longest_sleep(&self) -> Option<Duration> {
+        self.sequences
+            .cache
+            .could_free_memory()
+            .then_some(MEMORY_CHECK)
+    }
+
+    fn rest_after(&self, worked: Duration) -> Duration {
+        self.governed
+            .rest_after(worked, self.sequences.is_held_back())
+    }
+
+    fn abort_all(&mut self, error: WorkError) {
+        self.fail_all(error);
     }
 }
 

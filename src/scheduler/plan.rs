@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::job::Class;
 
-/// So much earlier does a request of one class count than one of the class below: nobody waits
-/// for ever.
+/// How much earlier a request counts than one of the class below that came at the same time. So
+/// nobody waits for ever.
 const HEAD_START: Duration = Duration::from_secs(10);
 
-/// What the planner sees of a running sequence, in the order in which they were taken up.
+/// What the planner sees of a running sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Need {
+pub(super) struct SequenceDemand {
     /// Tokens without a cell.
     pub(super) missing: usize,
     /// Whether an answer is under way.
@@ -38,7 +38,7 @@ impl Urgency {
 
 /// What a step may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Budget {
+pub(super) struct StepBudget {
     /// Free KV cells.
     pub(super) cells: usize,
     /// Rows that the engine takes.
@@ -47,33 +47,33 @@ pub(super) struct Budget {
     pub(super) prefill_rows: usize,
     /// Rows of drafts, which are beside all this.
     pub(super) drafted: usize,
-    /// Batches are best a multiple of so many rows.
+    /// Batches cost least by the row where their rows are a multiple of this.
     pub(super) row_group: usize,
 }
 
-/// For so long others may go before a request that does not fit yet; then all wait for it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long others may overtake a request that does not fit yet; then all wait for it.
+pub(super) const LONGEST_OVERTAKING: Duration = Duration::from_secs(20);
 
 /// A step's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(super) enum StepPlan {
     /// Rows for each sequence, in the order given.
     Compute(Vec<usize>),
-    /// No cell is left for an answer under way: put the one that [`victim`] names back first.
+    /// No cell is left for an answer under way: swap out the one that [`victim`] names first.
     Preempt,
 }
 
 /// Every decoding row first, so that no arriving prompt stalls an answer; what
 /// is left goes to prompts, in chunks that keep the step short. With no answer
 /// under way prompts take whole batches.
-pub(super) fn compose(needs: &[Need], budget: Budget) -> Plan {
-    let decoding = needs.iter().filter(|need| need.decoding).count();
+pub(super) fn compose(demands: &[SequenceDemand], budget: StepBudget) -> StepPlan {
+    let decoding = demands.iter().filter(|demand| demand.decoding).count();
     debug_assert!(
         decoding <= budget.rows,
         "a batch holds every running answer"
     );
     if decoding > budget.cells {
-        return Plan::Preempt;
+        return StepPlan::Preempt;
     }
     let mut prefill = if decoding == 0 {
         budget.rows
@@ -82,43 +82,43 @@ pub(super) fn compose(needs: &[Need], budget: Budget) -> Plan {
     };
     prefill = prefill.min(budget.cells - decoding);
     // Rows that are left over cost as much as a group, but a step more for a few tokens costs more.
-    let prompts = needs.iter().filter(|need| !need.decoding);
-    let missing: usize = prompts.map(|need| need.missing).sum();
+    let prompts = demands.iter().filter(|demand| !demand.decoding);
+    let missing: usize = prompts.map(|demand| demand.missing).sum();
     let rest = (decoding + budget.drafted + prefill) % budget.row_group;
     if rest < prefill && prefill < missing {
         prefill -= rest;
     }
-    let mut rows = prompt_rows(needs, prefill);
-    for (rows, need) in rows.iter_mut().zip(needs) {
-        if need.decoding {
+    let mut rows = prompt_rows(demands, prefill);
+    for (rows, demand) in rows.iter_mut().zip(demands) {
+        if demand.decoding {
             *rows = 1;
         }
     }
-    let stuck = rows.iter().sum::<usize>() == 0 && !needs.is_empty();
+    let stuck = rows.iter().sum::<usize>() == 0 && !demands.is_empty();
     if stuck {
-        Plan::Preempt
+        StepPlan::Preempt
     } else {
-        Plan::Compute(rows)
+        StepPlan::Compute(rows)
     }
 }
 
 /// Half for the oldest prompt, so that it always gets on; the rest for those that need least, so
 /// that a kiosk's question does not wait until somebody's long document is read.
-fn prompt_rows(needs: &[Need], mut left: usize) -> Vec<usize> {
-    let mut rows = vec![0; needs.len()];
-    let mut prompts: Vec<usize> = (0..needs.len())
-        .filter(|index| !needs[*index].decoding && needs[*index].missing > 0)
+fn prompt_rows(demands: &[SequenceDemand], mut left: usize) -> Vec<usize> {
+    let mut rows = vec![0; demands.len()];
+    let mut prompts: Vec<usize> = (0..demands.len())
+        .filter(|index| !demands[*index].decoding && demands[*index].missing > 0)
         .collect();
     if let Some(&oldest) = prompts.first() {
-        rows[oldest] = needs[oldest].missing.min(left.div_ceil(2));
+        rows[oldest] = demands[oldest].missing.min(left.div_ceil(2));
         left -= rows[oldest];
     }
     prompts.sort_by_key(|index| {
-        let Urgency { class, left } = needs[*index].urgency;
+        let Urgency { class, left } = demands[*index].urgency;
         (Reverse(class), left)
     });
     for index in prompts {
-        let more = (needs[index].missing - rows[index]).min(left);
+        let more = (demands[index].missing - rows[index]).min(left);
         rows[index] += more;
         left -= more;
     }
@@ -140,7 +140,7 @@ pub(super) fn order(waiting: impl Iterator<Item = (Class, Instant)>) -> Vec<usiz
     order.into_iter().map(|(index, _)| index).collect()
 }
 
-/// Which of the running requests, oldest first, gives its cells up: the latest of the lowest class.
+/// Which of the running requests, oldest first, is preempted: the latest of the lowest class.
 pub(super) fn victim(
     running: impl DoubleEndedIterator<Item = Class> + ExactSizeIterator,
 ) -> Option<usize> {
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const BUDGET: Budget = Budget {
+    const BUDGET: StepBudget = StepBudget {
         cells: 1000,
         rows: 64,
         prefill_rows: 16,
@@ -170,8 +170,8 @@ mod tests {
         row_group: 1,
     };
 
-    fn prompt(missing: usize) -> Need {
-        Need {
+    fn prompt(missing: usize) -> SequenceDemand {
+        SequenceDemand {
             missing,
             decoding: false,
             urgency: Urgency {
@@ -181,7 +181,7 @@ mod tests {
         }
     }
 
-    const ANSWER: Need = Need {
+    const ANSWER: SequenceDemand = SequenceDemand {
         missing: 1,
         decoding: true,
         urgency: Urgency {
@@ -193,43 +193,43 @@ mod tests {
     #[test]
     fn with_no_answer_under_way_a_prompt_takes_whole_batches() {
         let plan = compose(&[prompt(500)], BUDGET);
-        assert_eq!(plan, Plan::Compute(vec![64]));
+        assert_eq!(plan, StepPlan::Compute(vec![64]));
     }
 
     #[test]
     fn answers_come_first_and_prompts_get_a_chunk() {
         let plan = compose(&[prompt(500), ANSWER, ANSWER], BUDGET);
-        assert_eq!(plan, Plan::Compute(vec![16, 1, 1]));
+        assert_eq!(plan, StepPlan::Compute(vec![16, 1, 1]));
     }
 
     #[test]
     fn chunks_make_batches_whole_groups_unless_nothing_would_be_left_of_them() {
-        let grouped = Budget {
+        let grouped = StepBudget {
             row_group: 4,
             drafted: 1,
             ..BUDGET
         };
         let plan = compose(&[prompt(500), ANSWER, ANSWER], grouped);
-        assert_eq!(plan, Plan::Compute(vec![13, 1, 1]));
+        assert_eq!(plan, StepPlan::Compute(vec![13, 1, 1]));
         let plan = compose(&[prompt(16), ANSWER, ANSWER], grouped);
-        assert_eq!(plan, Plan::Compute(vec![16, 1, 1]), "all of it");
-        let few = Budget {
+        assert_eq!(plan, StepPlan::Compute(vec![16, 1, 1]), "all of it");
+        let few = StepBudget {
             prefill_rows: 1,
             drafted: 0,
             ..grouped
         };
         let plan = compose(&[prompt(500), ANSWER], few);
-        assert_eq!(plan, Plan::Compute(vec![1, 1]));
+        assert_eq!(plan, StepPlan::Compute(vec![1, 1]));
     }
 
     #[test]
     fn the_oldest_prompt_gets_half_and_the_shortest_go_before_the_rest_of_it() {
         let plan = compose(&[prompt(500), prompt(300), prompt(10)], BUDGET);
-        assert_eq!(plan, Plan::Compute(vec![32, 22, 10]));
+        assert_eq!(plan, StepPlan::Compute(vec![32, 22, 10]));
         let plan = compose(&[prompt(500), ANSWER, prompt(3)], BUDGET);
-        assert_eq!(plan, Plan::Compute(vec![13, 1, 3]));
+        assert_eq!(plan, StepPlan::Compute(vec![13, 1, 3]));
         let plan = compose(&[ANSWER, prompt(10), prompt(10)], BUDGET);
-        assert_eq!(plan, Plan::Compute(vec![1, 10, 6]));
+        assert_eq!(plan, StepPlan::Compute(vec![1, 10, 6]));
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         let mut urgent = prompt(400);
         urgent.urgency.wanted_by(Class::Priority, 900);
         let plan = compose(&[prompt(500), prompt(10), urgent], BUDGET);
-        assert_eq!(plan, Plan::Compute(vec![32, 0, 32]));
+        assert_eq!(plan, StepPlan::Compute(vec![32, 0, 32]));
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_of_the_lowest_class_gives_way() {
+    fn the_latest_of_the_lowest_class_is_preempted() {
         use Class::{Default, Flex, Priority};
         let victim = |classes: &[Class]| victim(classes.iter().copied());
         assert_eq!(victim(&[Default, Default]), Some(1));
@@ -270,10 +270,10 @@ mod tests {
 
     #[test]
     fn answers_without_cells_ask_for_a_preemption() {
-        let full = Budget { cells: 1, ..BUDGET };
-        assert_eq!(compose(&[ANSWER, ANSWER], full), Plan::Preempt);
-        let none = Budget { cells: 0, ..BUDGET };
-        assert_eq!(compose(&[prompt(3), prompt(4)], none), Plan::Preempt);
+        let full = StepBudget { cells: 1, ..BUDGET };
+        assert_eq!(compose(&[ANSWER, ANSWER], full), StepPlan::Preempt);
+        let none = StepBudget { cells: 0, ..BUDGET };
+        assert_eq!(compose(&[prompt(3), prompt(4)], none), StepPlan::Preempt);
     }
 
     #[test]
@@ -286,27 +286,27 @@ mod tests {
     proptest! {
         #[test]
         fn a_plan_never_exceeds_its_budget_and_always_gets_somewhere(
-            needs in prop::collection::vec((1_usize..300, any::<bool>()), 1..40),
+            demands in prop::collection::vec((1_usize..300, any::<bool>()), 1..40),
             cells in 0_usize..600,
             rows in 40_usize..128,
             prefill_rows in 1_usize..64,
             drafted in 0_usize..8,
             row_group in 1_usize..8,
         ) {
-            let needs: Vec<Need> = needs
+            let demands: Vec<SequenceDemand> = demands
                 .into_iter()
                 .map(|(missing, decoding)| if decoding { ANSWER } else { prompt(missing) })
                 .collect();
-            let budget = Budget { cells, rows, prefill_rows, drafted, row_group };
-            if let Plan::Compute(shares) = compose(&needs, budget) {
+            let budget = StepBudget { cells, rows, prefill_rows, drafted, row_group };
+            if let StepPlan::Compute(shares) = compose(&demands, budget) {
                 let total: usize = shares.iter().sum();
                 prop_assert!(total > 0 && total <= rows && total <= cells);
-                for (need, share) in needs.iter().zip(shares) {
-                    prop_assert!(share <= need.missing);
-                    prop_assert!(!need.decoding || share == 1);
+                for (demand, share) in demands.iter().zip(shares) {
+                    prop_assert!(share <= demand.missing);
+                    prop_assert!(!demand.decoding || share == 1);
                 }
             } else {
-                let decoding = needs.iter().filter(|need| need.decoding).count();
+                let decoding = demands.iter().filter(|demand| demand.decoding).count();
                 prop_assert!(cells < decoding || cells == 0);
             }
         }

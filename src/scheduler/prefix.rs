@@ -1,5 +1,5 @@
 //! Which sequences hold which tokens: a tree in which sequences with a common
-//! beginning share the nodes of it, as they share its cells in the KV cache.
+//! prefix share the nodes of it, as they share its cells in the KV cache.
 //!
 //! A node is a run of tokens, one cell each, and the sequences that hold those
 //! cells. The holders of a node hold its ancestors too, so any holder of the
@@ -23,7 +23,7 @@ struct Node {
     children: Vec<NodeId>,
 }
 
-/// See the module's text.
+/// Finds the longest prefix of some tokens that a sequence holds, and counts cells that are shared.
 #[derive(Debug, Default)]
 pub(super) struct PrefixTree {
     nodes: Slab<Node>,
@@ -33,9 +33,9 @@ pub(super) struct PrefixTree {
     cells: usize,
 }
 
-/// The longest beginning that some sequence holds.
+/// The longest prefix that some sequence holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Match {
+struct PrefixMatch {
     /// In tokens, all of them.
     length: usize,
     /// Where it ends, and how far into that node.
@@ -48,7 +48,7 @@ impl PrefixTree {
         self.cells
     }
 
-    /// Cells that `counts` says at least one holder of.
+    /// Cells that have at least one holder which `counts`.
     pub(super) fn cells_held_by(&self, counts: impl Fn(SeqId) -> bool) -> usize {
         self.nodes
             .iter()
@@ -62,7 +62,7 @@ impl PrefixTree {
         self.longest(&self.roots, tokens).length
     }
 
-    /// As [`PrefixTree::match_length`], with those who hold all of that.
+    /// The length of the longest match of `tokens`, and the sequences that hold all of it.
     pub(super) fn longest_match(&self, tokens: &[Token]) -> (usize, &[SeqId]) {
         let found = self.longest(&self.roots, tokens);
         let holders = found.end.map(|(node, _)| &*self.nodes[node].holders);
@@ -124,7 +124,7 @@ impl PrefixTree {
         Some((found.length, sources))
     }
 
-    /// `sequence` has computed `tokens` behind what it held.
+    /// Records that `sequence` has computed `tokens` after what it held.
     pub(super) fn extend(&mut self, sequence: SeqId, tokens: &[Token]) {
         if tokens.is_empty() {
             return;
@@ -151,7 +151,7 @@ impl PrefixTree {
         self.leaves.insert(sequence, child);
     }
 
-    /// `sequence` holds nothing any more; cells that nobody else holds are free.
+    /// Lets `sequence` hold nothing any more; cells that nobody else holds are free.
     pub(super) fn release(&mut self, sequence: SeqId) {
         let mut next = self.leaves.remove(&sequence);
         while let Some(id) = next {
@@ -204,15 +204,15 @@ impl PrefixTree {
         }
     }
 
-    fn longest(&self, children: &[NodeId], tokens: &[Token]) -> Match {
-        let mut best = Match::default();
+    fn longest(&self, children: &[NodeId], tokens: &[Token]) -> PrefixMatch {
+        let mut best = PrefixMatch::default();
         for &id in children {
             let node = &self.nodes[id];
             let within = common_length(&node.tokens, tokens);
             if within == 0 {
                 continue;
             }
-            let mut found = Match {
+            let mut found = PrefixMatch {
                 length: within,
                 end: Some((id, within)),
             };
@@ -255,7 +255,7 @@ impl PrefixTree {
     }
 }
 
-/// Length of the longest common beginning.
+/// Length of the longest common prefix.
 pub(super) fn common_length(a: &[Token], b: &[Token]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_common_beginning_is_held_once() {
+    fn a_common_prefix_is_held_once() {
         let mut tree = PrefixTree::default();
         tree.extend(A, &tokens("store prompt, question one"));
         let shared = tree.share(B, &tokens("store prompt, question two"));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_outlives_the_sequence_that_computed_it() {
+    fn a_prefix_outlives_the_sequence_that_computed_it() {
         let mut tree = PrefixTree::default();
         tree.extend(A, &tokens("abcdef"));
         tree.share(B, &tokens("abcx"));

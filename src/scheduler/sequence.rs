@@ -2,14 +2,18 @@
 
 use std::time::Instant;
 
-use crate::engine::{Pieces, SeqId, Token};
-use crate::sampling::{self, Logprobs, Sampler};
+use crate::engine::{Pieces, Token};
+use crate::sampling::{self, Sampler};
 use crate::telemetry::ModelMetrics;
+use crate::worker::WorkError;
 
-use super::events::Unsent;
-use super::job::{Class, Event, FinishReason, Finished, Job, JobError, Text, Timings};
-use super::speculate::{self, Guess, Kind, Outcome, Prediction, Record};
-use super::text::{Pushed, TextAssembler};
+use super::events::SendError;
+use super::exact_share::{self, LEAST_ROWS};
+use super::job::{Class, Event, FinishReason, Finished, Job, Text};
+use super::prompt_scores::PromptScores;
+use super::speculation::{self, AcceptanceRecord, DraftProposal, DraftSource, Prediction};
+use super::text::{PushOutcome, TextAssembler};
+use super::timeline::Timeline;
 
 /// Whether a sequence goes on after a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +22,8 @@ pub(super) enum Progress {
     Ended,
 }
 
+/// A request with its tokens, from the queue to the end of its answer.
+///
 /// There are no phases beyond this: *computed* catches up with *tokens*,
 /// many at a time in a prompt and one at a time in an answer. A sequence that
 /// lost its cells starts over from `computed == 0` with the same tokens.
@@ -29,22 +35,17 @@ pub(super) struct Sequence {
     /// How many of `tokens` have their cell.
     computed: usize,
     sampler: Sampler,
-    /// How likely the prompt's tokens behind the first are, as far as is known; none where nobody
-    /// asks, and once it is told.
-    scores: Option<Vec<Logprobs>>,
+    /// Present where the request asks for scores of its prompt, until they have been sent.
+    scores: Option<PromptScores>,
     text: TextAssembler,
     prediction: Option<Prediction>,
     /// How its drafts have fared.
-    record: Record,
-    /// When it last came into the queue.
-    queued: Instant,
+    record: AcceptanceRecord,
+    timeline: Timeline,
     /// Tokens of the prompt that were there already when it first began.
     cached: Option<usize>,
     /// Joules so far, unless some of them are not known.
     joules: Option<f64>,
-    taken_up: Option<Instant>,
-    first_token: Option<Instant>,
-    last_token: Option<Instant>,
     finished: bool,
     /// Whether it is computed so that it comes out the same each time: see `cache::exact`.
     exact: bool,
@@ -57,9 +58,9 @@ impl Sequence {
         let sampler = Sampler::new(params, &tokens, job.guide.take());
         let text = TextAssembler::new(std::mem::take(&mut job.stops));
         let prediction = job.prediction.take().map(Prediction::new);
-        let scores = job.prompt_logprobs.map(|_| Vec::new());
+        let scores = job.prompt_logprobs.map(PromptScores::new);
         Self {
-            queued: job.arrived,
+            timeline: Timeline::new(job.arrived),
             job,
             tokens,
             computed: 0,
@@ -67,12 +68,9 @@ impl Sequence {
             scores,
             text,
             prediction,
-            record: Record::default(),
+            record: AcceptanceRecord::default(),
             cached: None,
             joules: Some(0.0),
-            taken_up: None,
-            first_token: None,
-            last_token: None,
             finished: false,
             exact: false,
         }
@@ -82,10 +80,10 @@ impl Sequence {
         &self.tokens
     }
 
-    /// Those whose cells may be another's: what is to be scored has to be computed.
+    /// The first tokens whose cells may be another's: what is to be scored has to be computed.
     pub(super) fn sharable(&self) -> &[Token] {
         match &self.scores {
-            Some(scores) => &self.tokens[..scores.len()],
+            Some(scores) => &self.tokens[..scores.position()],
             None => &self.tokens,
         }
     }
@@ -103,21 +101,21 @@ impl Sequence {
         self.exact = exact;
     }
 
-    /// Those of [`Sequence::sharable`] whose cells an exact sequence may have from another: never of
-    /// an answer, and not so much that a single row of the prompt is left.
+    /// The first tokens whose cells an exact sequence may have from another: none of an answer, and
+    /// not so many that a single row of the prompt would be left.
     pub(super) fn sharable_exactly(&self) -> &[Token] {
         let most = self.job.prompt.len().saturating_sub(LEAST_ROWS);
         let sharable = self.sharable();
         &sharable[..most.min(sharable.len())]
     }
 
-    /// So many rows that `share` allows, in batches that are the same each time: of a prompt two at
-    /// least, or whole blocks; of an answer, which had to give way, one by one.
+    /// How many rows it computes exactly of the `share` that it may have: see
+    /// [`exact_share::exact_share`].
     pub(super) fn exact_share(&self, share: usize, block: usize) -> usize {
-        exact_share(self.computed, self.job.prompt.len(), share, block)
+        exact_share::exact_share(self.computed, self.job.prompt.len(), share, block)
     }
 
-    /// Whether what it has computed so far is of its prompt.
+    /// Whether all that it has computed so far belongs to its prompt.
     pub(super) fn is_in_prompt(&self) -> bool {
         self.computed <= self.job.prompt.len()
     }
@@ -127,34 +125,28 @@ impl Sequence {
         self.scores.is_some()
     }
 
-    /// Whether the logits behind `position` are needed.
+    /// Whether the logits that follow the token at `position` are needed.
     pub(super) fn needs_logits(&self, position: usize) -> bool {
         let scores = self.scores.as_ref();
-        position + 1 >= self.tokens.len() || scores.is_some_and(|scores| position >= scores.len())
+        position + 1 >= self.tokens.len()
+            || scores.is_some_and(|scores| position >= scores.position())
     }
 
-    /// Takes the scores out of the next `count` rows, the first of which is row `first` of the batch.
+    /// Scores its prompt by the next `count` rows, the first of which is row `first` of the batch.
     pub(super) fn score<'a>(
         &mut self,
         first: usize,
         count: usize,
         logits: &dyn Fn(usize) -> &'a [f32],
     ) {
-        let (Some(scores), Some(top)) = (&mut self.scores, self.job.prompt_logprobs) else {
+        let Some(mut scores) = self.scores.take() else {
             return;
         };
-        let prompt = &self.job.prompt;
-        for (row, position) in (first..first + count).zip(self.computed..) {
-            if position == scores.len()
-                && let Some(token) = prompt.get(position + 1)
-            {
-                scores.push(sampling::logprobs(logits(row), *token, top));
-            }
-        }
-        if scores.len() + 1 >= prompt.len() {
-            let scores = std::mem::take(scores);
-            self.scores = None;
-            self.send(Event::Prompt(scores));
+        scores.score(&self.job.prompt, self.computed, first, count, logits);
+        if scores.is_complete(&self.job.prompt) {
+            self.send(Event::Prompt(scores.into_scores()));
+        } else {
+            self.scores = Some(scores);
         }
     }
 
@@ -170,9 +162,18 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
-    /// Whether an answer is under way that a reader waits on.
+    /// Whether its answer has begun, so that a reader waits for its next token.
     pub(super) fn is_decoding(&self) -> bool {
-        self.first_token.is_some() && self.missing() == 1
+        self.timeline.has_token() && self.missing() == 1
+    }
+
+    /// What it computes, as the metrics name it.
+    pub(super) fn phase(&self) -> &'static str {
+        if self.is_decoding() {
+            "generation"
+        } else {
+            "prompt"
+        }
     }
 
     /// Whether it ended by itself, heard or not.
@@ -184,23 +185,23 @@ impl Sequence {
         self.job.events.is_closed()
     }
 
-    /// How the answer may go on; never beyond the last token that it may have.
-    pub(super) fn guess(&self) -> Option<Guess> {
+    /// Proposes how the answer may go on; never beyond the last token that it may have.
+    pub(super) fn draft_proposal(&self) -> Option<DraftProposal> {
         if !self.is_decoding() {
             return None;
         }
         // The step brings one token in any case.
         let most = (self.job.max_tokens - self.generated()).saturating_sub(1) as usize;
-        let predicted = self.prediction.as_ref().and_then(Prediction::guess);
-        let guess = predicted.or_else(|| speculate::lookup(&self.tokens))?;
-        let length = guess.length.min(most);
-        (length > 0).then_some(Guess { length, ..guess })
+        let predicted = self.prediction.as_ref().and_then(Prediction::proposal);
+        let proposal = predicted.or_else(|| speculation::prompt_lookup(&self.tokens))?;
+        let length = proposal.length.min(most);
+        (length > 0).then_some(DraftProposal { length, ..proposal })
     }
 
-    /// The tokens of its guess.
-    fn guessed(&self, guess: Guess) -> impl Iterator<Item = Token> {
-        guess.tokens(match &self.prediction {
-            Some(prediction) if guess.kind == Kind::PREDICTION => prediction.tokens(),
+    /// The tokens that it proposed.
+    pub(super) fn proposed_tokens(&self, proposal: DraftProposal) -> impl Iterator<Item = Token> {
+        proposal.tokens(match &self.prediction {
+            Some(prediction) if proposal.source == DraftSource::PREDICTION => prediction.tokens(),
             _ => &self.tokens,
         })
     }
@@ -209,11 +210,12 @@ impl Sequence {
         self.job.class
     }
 
-    /// What decides when it is its turn. One that had to give way in mid-answer goes before those
-    /// that came later, but for the lowest class, which would only give way again.
+    /// Its class and the time from which it counts as waiting. One that was preempted in mid-answer
+    /// goes before those that arrived later; but not in the lowest class, where it would only be
+    /// preempted again.
     pub(super) fn rank(&self) -> (Class, Instant) {
         let since = match self.job.class {
-            Class::Flex => self.queued,
+            Class::Flex => self.timeline.queued(),
             Class::Default | Class::Priority => self.job.arrived,
         };
         (self.job.class, since)
@@ -221,19 +223,19 @@ impl Sequence {
 
     /// Since when it waits.
     pub(super) fn queued(&self) -> Instant {
-        self.queued
+        self.timeline.queued()
     }
 
-    pub(super) fn record(&self) -> &Record {
+    pub(super) fn record(&self) -> &AcceptanceRecord {
         &self.record
     }
 
-    pub(super) fn record_mut(&mut self) -> &mut Record {
+    pub(super) fn record_mut(&mut self) -> &mut AcceptanceRecord {
         &mut self.record
     }
 
-    /// It begins with `shared` tokens computed; the rest is its own work.
-    pub(super) fn begin(&mut self, shared: usize, metrics: &ModelMetrics) {
+    /// Starts it with `shared` tokens computed already; the rest is its own work.
+    pub(super) fn start(&mut self, shared: usize, metrics: &ModelMetrics) {
         self.computed = shared;
         if self.cached.is_none() {
             self.cached = Some(shared);
@@ -258,12 +260,9 @@ impl Sequence {
         self.job.progress.waits(ahead);
     }
 
-    pub(super) fn take_up(&mut self, now: Instant, metrics: &ModelMetrics) {
+    pub(super) fn joins(&mut self, now: Instant, metrics: &ModelMetrics) {
         self.job.progress.runs();
-        if self.taken_up.is_none() {
-            self.taken_up = Some(now);
-            let waited = now.duration_since(self.job.arrived).as_secs_f64();
-            metrics.queue_duration.observe(waited);
+        if self.timeline.joined(now, metrics) {
             metrics.prompt_tokens.inc_by(self.job.prompt.len() as u64);
         }
     }
@@ -273,16 +272,16 @@ impl Sequence {
         debug_assert!(self.computed <= self.tokens.len());
     }
 
-    /// A step cost so many joules; none if nobody knows.
+    /// Adds the joules of a step; `None` where they are not known.
     pub(super) fn spent(&mut self, joules: Option<f64>) {
         self.joules = self.joules.zip(joules).map(|(all, more)| all + more);
     }
 
-    /// It waits again, without cells of its own.
-    pub(super) fn put_back(&mut self, now: Instant) {
+    /// Lets it wait again, without cells of its own.
+    pub(super) fn requeue(&mut self, now: Instant) {
         self.computed = 0;
         self.exact = false;
-        self.queued = now;
+        self.timeline.requeued(now);
     }
 
     /// Picks the next token from `logits` and sends what became text.
@@ -303,14 +302,14 @@ impl Sequence {
             return Progress::Ended;
         }
         let Ok(token) = self.sampler.sample(logits, index, most) else {
-            self.fail(JobError::Grammar);
+            self.fail(WorkError::Grammar);
             return Progress::Ended;
         };
         self.tokens.push(token);
         if let Some(prediction) = &mut self.prediction {
             prediction.follow(&self.tokens[self.job.prompt.len()..]);
         }
-        self.clock_token(now, metrics);
+        self.timeline.token(now, metrics);
 
         let ends =
             (pieces.is_end(token) && !self.job.ignore_end) || self.job.stop_tokens.contains(&token);
@@ -325,8 +324,8 @@ impl Sequence {
                 None => self.text.push(pieces.piece(token), logprobs),
             };
             let (text, stopped) = match pushed {
-                Pushed::Text(text) => (text, self.sampler.is_complete()),
-                Pushed::Stopped(text) => (text, true),
+                PushOutcome::Text(text) => (text, self.sampler.is_complete()),
+                PushOutcome::Stopped(text) => (text, true),
             };
             if !self.send_text(text) {
                 return Progress::Ended;
@@ -347,7 +346,7 @@ impl Sequence {
     }
 
     /// Tells the client that nothing more comes.
-    pub(super) fn fail(&mut self, error: JobError) {
+    pub(super) fn fail(&mut self, error: WorkError) {
         self.job
             .span
             .in_scope(|| tracing::warn!(%error, "request failed"));
@@ -355,7 +354,7 @@ impl Sequence {
         self.finished = true;
     }
 
-    /// The client is gone.
+    /// Counts and logs that the client is gone.
     pub(super) fn cancelled(&self, metrics: &ModelMetrics) {
         metrics.cancelled.inc();
         let generated = self.generated();
@@ -369,41 +368,12 @@ impl Sequence {
         u32::try_from(self.tokens.len() - self.job.prompt.len()).unwrap_or(u32::MAX)
     }
 
-    fn clock_token(&mut self, now: Instant, metrics: &ModelMetrics) {
-        metrics.generation_tokens.inc();
-        if let Some(last) = self.last_token.replace(now) {
-            // Several tokens of one step come at one moment: what counts is the silence before.
-            if now > last {
-                let silence = now.duration_since(last).as_secs_f64();
-                metrics.inter_token_latency.observe(silence);
-            }
-        } else {
-            self.first_token = Some(now);
-            metrics
-                .time_to_first_token
-                .observe(now.duration_since(self.job.arrived).as_secs_f64());
-        }
-    }
-
     fn finish(&mut self, reason: FinishReason, now: Instant, metrics: &ModelMetrics) {
         let assembler = std::mem::take(&mut self.text);
         self.send_text(assembler.finish(reason));
         if self.finished {
             return;
         }
-        let taken_up = self.taken_up.unwrap_or(self.job.arrived);
-        let first = self.first_token.unwrap_or(now);
-        let seconds = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64();
-        let timings = Timings {
-            queue: seconds(self.job.arrived, taken_up),
-            prefill: seconds(taken_up, first),
-            decode: seconds(first, now),
-        };
-        metrics.prefill_duration.observe(timings.prefill);
-        metrics.decode_duration.observe(timings.decode);
-        metrics
-            .request_duration
-            .observe(seconds(self.job.arrived, now));
         let finished = Finished {
             reason,
             prompt_tokens: u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX),
@@ -411,7 +381,7 @@ impl Sequence {
             generated_tokens: self.generated(),
             predicted_tokens: self.prediction.as_ref().map(Prediction::usage),
             energy_joules: self.joules,
-            timings,
+            timings: self.timeline.finished(now, metrics),
         };
         if let Some(joules) = self.joules {
             metrics.energy.request(joules);
@@ -433,200 +403,11 @@ impl Sequence {
     fn send(&mut self, event: Event) -> bool {
         match self.job.events.send(event) {
             Ok(()) => true,
-            Err(Unsent::ClientLeft) => false,
-            Err(Unsent::NoRoom) => {
-                self.fail(JobError::Unread);
+            Err(SendError::ClientLeft) => false,
+            Err(SendError::NoRoom) => {
+                self.fail(WorkError::Unread);
                 false
             }
-        }
-    }
-}
-
-/// A row of a prompt is never computed by itself: it would be by another method.
-const LEAST_ROWS: usize = 2;
-
-/// See [`Sequence::exact_share`].
-fn exact_share(computed: usize, prompt: usize, share: usize, block: usize) -> usize {
-    if share == 0 || computed >= prompt {
-        return share.min(1);
-    }
-    let missing = prompt - computed;
-    if block > 1 {
-        let whole = if share >= missing {
-            missing
-        } else {
-            share / block * block
-        };
-        return whole.max(block).min(missing);
-    }
-    let share = share.max(LEAST_ROWS);
-    if share + 1 == missing {
-        // The next batch would have a single row.
-        return if share > LEAST_ROWS {
-            share - 1
-        } else {
-            missing
-        };
-    }
-    share.min(missing)
-}
-
-/// A sequence that has an id in the engine.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) id: SeqId,
-    pub(super) sequence: Sequence,
-    /// False while it waits for another to compute a beginning that both have.
-    pub(super) begun: bool,
-    /// What it computes in this step beyond what it knows.
-    pub(super) draft: Draft,
-}
-
-impl Running {
-    pub(super) fn new(id: SeqId, sequence: Sequence) -> Self {
-        Self {
-            id,
-            sequence,
-            begun: false,
-            draft: Draft::default(),
-        }
-    }
-
-    /// Drafts what it guesses.
-    pub(super) fn take_draft(&mut self, guess: Guess) {
-        self.draft.kind = Some(guess.kind);
-        self.draft.tokens.extend(self.sequence.guessed(guess));
-    }
-
-    /// Picks the next token from the logits of row `first`, and one more from each row behind it
-    /// as long as the draft had what was picked.
-    pub(super) fn advance<'a>(
-        &mut self,
-        first: usize,
-        logits: &dyn Fn(usize) -> &'a [f32],
-        pieces: &dyn Pieces,
-        now: Instant,
-        metrics: &ModelMetrics,
-    ) -> Progress {
-        loop {
-            let row = first + self.draft.accepted;
-            let progress = self.sequence.advance(logits(row), pieces, now, metrics);
-            let drafted = self.draft.tokens.get(self.draft.accepted);
-            if progress == Progress::Ended || drafted != self.sequence.tokens.last() {
-                return progress;
-            }
-            self.draft.accepted += 1;
-            self.sequence.computed_more(1);
-        }
-    }
-
-    /// Drafts what it guesses as far as that is expected to pay, going by nothing but its own tokens:
-    /// how many rows are computed together is the same each time then. Returns how many it drafts.
-    pub(super) fn draft_alone(&mut self, room: usize) -> usize {
-        let Some(guess) = self.sequence.guess() else {
-            return 0;
-        };
-        let length = speculate::length_alone(guess, self.sequence.record()).min(room);
-        if length == 0 {
-            self.watch(guess);
-        } else {
-            self.take_draft(Guess { length, ..guess });
-        }
-        length
-    }
-
-    /// Drafts nothing, but remembers what it would have.
-    pub(super) fn watch(&mut self, guess: Guess) {
-        self.draft.kind = Some(guess.kind);
-        self.draft.expected = self.sequence.guessed(guess).next();
-    }
-
-    /// What its guess was worth, if it had one. What an answer that ended left over was not wrong,
-    /// and a guess that was only watched tells by its first token.
-    pub(super) fn guess_outcome(&self, progress: Progress) -> Option<(Kind, Outcome)> {
-        let kind = self.draft.kind?;
-        let accepted = self.draft.accepted;
-        let (drafted, accepted) = match (self.draft.expected, progress) {
-            (Some(token), _) => (1, usize::from(self.sequence.tokens.last() == Some(&token))),
-            (None, Progress::Continues) => (self.draft.tokens.len(), accepted),
-            (None, Progress::Ended) => (accepted, accepted),
-        };
-        Some((kind, Outcome { drafted, accepted }))
-    }
-}
-
-/// Tokens that a sequence guesses it will go on with.
-#[derive(Debug, Default)]
-pub(super) struct Draft {
-    tokens: Vec<Token>,
-    kind: Option<Kind>,
-    /// The first token of a guess that was not worth drafting.
-    expected: Option<Token>,
-    accepted: usize,
-}
-
-impl Draft {
-    pub(super) fn clear(&mut self) {
-        self.tokens.clear();
-        self.kind = None;
-        self.expected = None;
-        self.accepted = 0;
-    }
-
-    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
-        self.tokens.iter().copied()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.tokens.len()
-    }
-
-    /// How many of its tokens were right.
-    pub(super) fn accepted(&self) -> usize {
-        self.accepted
-    }
-
-    /// Whether cells of it are in the cache that must not be.
-    pub(super) fn has_rejected(&self) -> bool {
-        self.accepted < self.tokens.len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_prompt_is_computed_in_the_same_batches_whatever_there_is_time_for(
-            prompt in 1_usize..300,
-            shares in prop::collection::vec(1_usize..200, 1..40),
-            block in prop::sample::select(vec![1_usize, 2, 32]),
-        ) {
-            let mut computed = 0;
-            for share in shares.iter().cycle() {
-                if computed == prompt {
-                    break;
-                }
-                let rows = exact_share(computed, prompt, (*share).min(prompt - computed), block);
-                prop_assert!(rows > 0 && computed + rows <= prompt);
-                if block == 1 {
-                    prop_assert!(rows > 1 || prompt == 1, "{rows} rows behind {computed} of {prompt}");
-                } else {
-                    let end = computed + rows;
-                    prop_assert!(end.is_multiple_of(block) || end == prompt);
-                }
-                computed += rows;
-            }
-        }
-    }
-
-    #[test]
-    fn an_answer_that_had_to_give_way_is_computed_row_by_row() {
-        for block in [1, 32] {
-            assert_eq!(exact_share(40, 40, 17, block), 1);
-            assert_eq!(exact_share(41, 40, 0, block), 0);
         }
     }
 }

@@ -10,16 +10,16 @@ use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, Threads, Token};
 use crate::telemetry::Metrics;
 
-mod banks;
-mod crowded;
 mod governed;
 mod parked;
+mod partitions;
+mod placement;
 mod repeatable;
 mod scoring;
 
 const SHAPE: Shape = Shape {
     cells: 512,
-    banks: 1,
+    partitions: 1,
     threads: Threads::ONE,
     sequences: 8,
     batch_rows: 32,
@@ -85,8 +85,8 @@ fn expected_of(engine: &FakeEngine, prompt: &[Token], max_tokens: u32) -> String
         .collect();
     let mut assembler = text::TextAssembler::default();
     match assembler.push(&bytes, None) {
-        text::Pushed::Text(text) => text.text + &assembler.finish(FinishReason::Length).text,
-        text::Pushed::Stopped(_) => panic!("there is no stop string"),
+        text::PushOutcome::Text(text) => text.text + &assembler.finish(FinishReason::Length).text,
+        text::PushOutcome::Stopped(_) => panic!("there is no stop string"),
     }
 }
 
@@ -103,6 +103,7 @@ fn received(receiver: &mut EventReceiver) -> (String, Option<Event>) {
 
 fn check_integrity(scheduler: &Scheduler<FakeEngine>) {
     let running: Vec<_> = scheduler
+        .sequences
         .running
         .iter()
         .map(|running| {
@@ -111,8 +112,11 @@ fn check_integrity(scheduler: &Scheduler<FakeEngine>) {
             (running.id, computed)
         })
         .collect();
-    scheduler.cache.check_integrity(&running);
-    assert_eq!(scheduler.cache.engine().used(), scheduler.cache.used());
+    scheduler.sequences.cache.check_integrity(&running);
+    assert_eq!(
+        scheduler.sequences.cache.engine().used(),
+        scheduler.sequences.cache.used()
+    );
 }
 
 /// Every step takes a millisecond, however many rows it has and whatever other tests run.
@@ -153,7 +157,7 @@ fn an_answer_is_what_the_engine_says_and_ends_at_max_tokens() {
         (finished.prompt_tokens, finished.generated_tokens),
         (100, 20)
     );
-    assert_eq!(scheduler.cache.live(), 0);
+    assert_eq!(scheduler.sequences.cache.live(), 0);
 }
 
 #[test]
@@ -167,10 +171,10 @@ fn requests_that_join_late_decode_together_with_those_running() {
         step(&mut scheduler);
         step(&mut scheduler);
     }
-    let before = scheduler.cache.engine().decodes;
+    let before = scheduler.sequences.cache.engine().decodes;
     run_dry(&mut scheduler);
     // One at a time would take about 200 batches.
-    assert!(scheduler.cache.engine().decodes - before < 60);
+    assert!(scheduler.sequences.cache.engine().decodes - before < 60);
     for (prompt, receiver) in prompts.iter().zip(&mut receivers) {
         assert_eq!(received(receiver).0, expected(prompt, 50));
     }
@@ -188,14 +192,14 @@ fn a_client_that_leaves_frees_its_cells_at_the_next_step() {
     }
     drop(gone);
     step(&mut scheduler);
-    assert_eq!(scheduler.running.len(), 1);
+    assert_eq!(scheduler.sequences.running.len(), 1);
     assert_eq!(scheduler.metrics.cancelled.get(), 1);
     run_dry(&mut scheduler);
     assert_eq!(received(&mut events).0, expected(&prompt(1, 20), 30));
 }
 
 #[test]
-fn a_full_cache_puts_the_latest_back_and_nobody_notices() {
+fn a_full_cache_preempts_the_latest_and_nobody_notices() {
     let mut scheduler = scheduler(Shape {
         cells: 128,
         ..SHAPE
@@ -241,10 +245,10 @@ fn when_the_grace_time_ends_everyone_is_told() {
     let mut scheduler = scheduler(SHAPE);
     let mut events = submit(&mut scheduler, &prompt(1, 20), 300);
     step(&mut scheduler);
-    scheduler.fail_all(JobError::ShuttingDown);
+    scheduler.fail_all(WorkError::ShuttingDown);
     check_integrity(&scheduler);
     let (_, end) = received(&mut events);
-    assert_eq!(end, Some(Event::Failed(JobError::ShuttingDown)));
+    assert_eq!(end, Some(Event::Failed(WorkError::ShuttingDown)));
 }
 
 /// A store prompt of 300 tokens and a question of its own.
@@ -264,7 +268,10 @@ fn kiosks_at_once_compute_their_common_prompt_once() {
     }
     run_dry(&mut scheduler);
     // The prompt once, four questions, four answers but for their last token.
-    assert_eq!(scheduler.cache.engine().rows, 300 + 4 * 10 + 4 * 4);
+    assert_eq!(
+        scheduler.sequences.cache.engine().rows,
+        300 + 4 * 10 + 4 * 4
+    );
     for (question, receiver) in receivers.iter_mut().enumerate() {
         let (text, end) = received(receiver);
         assert_eq!(text, expected(&kiosk(question), 5));
@@ -314,7 +321,7 @@ fn a_model_that_cannot_share_is_served_without() {
         let mut events = submit(&mut scheduler, &kiosk(question), 5);
         run_dry(&mut scheduler);
         assert_eq!(received(&mut events).0, expected(&kiosk(question), 5));
-        assert_eq!(scheduler.cache.used(), 0);
+        assert_eq!(scheduler.sequences.cache.used(), 0);
     }
 }
 
@@ -388,11 +395,11 @@ fn flex_makes_way_and_goes_on_where_it_was() {
         step(&mut scheduler);
     }
     assert!(matches!(received(&mut soon).1, Some(Event::Finished(_))));
-    let rows = scheduler.cache.engine().rows;
+    let rows = scheduler.sequences.cache.engine().rows;
     run_dry(&mut scheduler);
     assert_eq!(received(&mut later).0, expected(&prompt(1, 60), 40));
     // Its cells were kept: only what was missing was computed.
-    assert!(scheduler.cache.engine().rows - rows < 40);
+    assert!(scheduler.sequences.cache.engine().rows - rows < 40);
 }
 
 #[test]
@@ -426,7 +433,7 @@ fn an_answer_that_repeats_itself_takes_fewer_steps_and_stays_the_same() {
     let right = expected_of(&FakeEngine::forgetful(SHAPE), &prompt, 200);
     assert_eq!(text, right);
     assert!(matches!(end, Some(Event::Finished(finished)) if finished.generated_tokens == 200));
-    assert!(scheduler.cache.engine().decodes < 80);
+    assert!(scheduler.sequences.cache.engine().decodes < 80);
     assert!(scheduler.metrics.accepted_tokens.get() > 120);
     assert!(scheduler.metrics.drafted_tokens.get() >= scheduler.metrics.accepted_tokens.get());
 }
@@ -472,7 +479,7 @@ fn a_prediction_is_drafted_where_the_answer_follows_it_and_counted() {
     let predicted = finished.predicted_tokens.expect("there was a prediction");
     assert_eq!(predicted.accepted + predicted.rejected, 100);
     assert!((90..=99).contains(&predicted.accepted), "{predicted:?}");
-    let decodes = scheduler.cache.engine().decodes;
+    let decodes = scheduler.sequences.cache.engine().decodes;
     assert!(decodes < 40, "{decodes}");
 }
 
@@ -483,7 +490,7 @@ fn nothing_is_drafted_when_speculation_is_off() {
     let _events = submit(&mut scheduler, &prompt(1, 20), 100);
     run_dry(&mut scheduler);
     assert_eq!(scheduler.metrics.drafted_tokens.get(), 0);
-    assert_eq!(scheduler.cache.engine().decodes, 100);
+    assert_eq!(scheduler.sequences.cache.engine().decodes, 100);
 }
 
 #[derive(Debug, Clone)]
@@ -531,7 +538,7 @@ proptest! {
         repeats in any::<bool>(),
         crowd_cells in prop::option::of(1_usize..3000),
         row_group in 1_usize..6,
-        banks in 1_u32..4,
+        partitions in 1_u32..4,
         side_by_side in 1_u32..3,
         together in 1_u32..3,
         most_copied in prop::option::of(50_usize..200),
@@ -539,7 +546,7 @@ proptest! {
         let threads = Threads { side_by_side, together };
         let most_copied = most_copied.unwrap_or(usize::MAX);
         let engine = || {
-            let shape = Shape { cells, banks, threads, row_group, crowd_cells, most_copied, ..SHAPE };
+            let shape = Shape { cells, partitions, threads, row_group, crowd_cells, most_copied, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
         let mut scheduler = with_parked_bytes(engine(), parked_bytes);
@@ -574,7 +581,7 @@ proptest! {
             clients.push((prompt, arrival.max_tokens, receiver, arrival.leaves_after));
         }
         run_dry(&mut scheduler);
-        prop_assert_eq!(scheduler.cache.live(), 0);
+        prop_assert_eq!(scheduler.sequences.cache.live(), 0);
         for (prompt, max_tokens, mut receiver, _) in clients {
             let (text, end) = received(&mut receiver);
             prop_assert_eq!(text, expected_of(&engine(), &prompt, max_tokens));

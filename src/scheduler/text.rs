@@ -15,7 +15,7 @@ use stops::{StopFinder, Verdict};
 
 /// What a piece of output led to.
 #[derive(Debug, PartialEq)]
-pub(super) enum Pushed {
+pub(super) enum PushOutcome {
     /// Text that can be sent now; may be empty.
     Text(Text),
     /// A stop string stands in the output; this came before it and is the last text.
@@ -51,7 +51,7 @@ impl TextAssembler {
     }
 
     /// Adds the bytes of one token.
-    pub(super) fn push(&mut self, piece: &[u8], logprobs: Option<Logprobs>) -> Pushed {
+    pub(super) fn push(&mut self, piece: &[u8], logprobs: Option<Logprobs>) -> PushOutcome {
         self.begin_token(logprobs);
         self.bytes.extend_from_slice(piece);
         let from = self.held.len();
@@ -62,7 +62,7 @@ impl TextAssembler {
 
     /// Adds a token that is no text for the client, but by which the answer is taken apart. No stop
     /// string goes through it, and it comes out whole.
-    pub(super) fn push_tag(&mut self, tag: &str, logprobs: Option<Logprobs>) -> Pushed {
+    pub(super) fn push_tag(&mut self, tag: &str, logprobs: Option<Logprobs>) -> PushOutcome {
         // A character that was begun before it is not completed behind it.
         let from = self.held.len();
         self.decode(self.bytes.len());
@@ -113,13 +113,13 @@ impl TextAssembler {
     }
 
     /// Takes what may go.
-    fn release(&mut self) -> Pushed {
+    fn release(&mut self) -> PushOutcome {
         match self.finder.verdict(&self.held) {
-            Verdict::Free(length) => Pushed::Text(self.take(length)),
+            Verdict::Free(length) => PushOutcome::Text(self.take(length)),
             Verdict::Stop(at) => {
                 let last = self.take(at);
                 *self = Self::default();
-                Pushed::Stopped(last)
+                PushOutcome::Stopped(last)
             }
         }
     }
@@ -189,9 +189,9 @@ mod tests {
         let mut all = String::new();
         for piece in pieces {
             match assembler.push(piece, None) {
-                Pushed::Text(text) => all.push_str(&text.text),
+                PushOutcome::Text(text) => all.push_str(&text.text),
                 // Nothing may be left for the end.
-                Pushed::Stopped(text) => {
+                PushOutcome::Stopped(text) => {
                     return (
                         all + &text.text + &assembler.finish(FinishReason::Stop).text,
                         true,
@@ -205,8 +205,8 @@ mod tests {
     /// The text that comes out after one more token, and whether it is the last.
     fn push(assembler: &mut TextAssembler, piece: &[u8]) -> (String, bool) {
         match assembler.push(piece, None) {
-            Pushed::Text(text) => (text.text, false),
-            Pushed::Stopped(text) => (text.text, true),
+            PushOutcome::Text(text) => (text.text, false),
+            PushOutcome::Stopped(text) => (text.text, true),
         }
     }
 
@@ -239,7 +239,7 @@ mod tests {
     fn a_tag_comes_out_whole_whatever_is_held_and_stops_nothing() {
         let mut assembler = assembler(&["x[T", "T]"]);
         assert_eq!(push(&mut assembler, b"a x"), ("a ".to_owned(), false));
-        let Pushed::Text(text) = assembler.push_tag("[T]", None) else {
+        let PushOutcome::Text(text) = assembler.push_tag("[T]", None) else {
             panic!("no stop string");
         };
         assert_eq!((text.text.as_str(), text.tokens), ("x[T]", 1));
@@ -274,7 +274,8 @@ mod tests {
     fn tokens_come_with_the_text_in_which_they_begin() {
         let mut assembler = assembler(&["END"]);
         let counts = [&b"a "[..], b"", b"E", b"x", b" EN", b"D"].map(|piece| {
-            let (Pushed::Text(text) | Pushed::Stopped(text)) = assembler.push(piece, None);
+            let (PushOutcome::Text(text) | PushOutcome::Stopped(text)) =
+                assembler.push(piece, None);
             (text.text, text.tokens)
         });
         let expected = [("a ", 1), ("", 0), ("", 0), ("Ex", 3), (" ", 1), ("", 0)];
@@ -289,7 +290,7 @@ mod tests {
         let mut assembler = assembler(&["xEND"]);
         assert_eq!(push(&mut assembler, &[0xE2]).0, "");
         let tokens = |pushed| match pushed {
-            Pushed::Text(text) | Pushed::Stopped(text) => (text.text, text.tokens),
+            PushOutcome::Text(text) | PushOutcome::Stopped(text) => (text.text, text.tokens),
         };
         let first = tokens(assembler.push(b"(x", None));
         assert_eq!(first, ("\u{FFFD}(".to_owned(), 2));

@@ -163,7 +163,7 @@ impl<E: Engine> Engine for Faulty<E> {
         self.engine.truncate(sequence, from);
     }
 
-    fn give_back(&mut self, bank: usize) {
-        self.engine.give_back(bank);
+    fn give_back(&mut self, partition: usize) {
+        self.engine.give_back(partition);
     }
 }

@@ -49,7 +49,7 @@ pub struct Recording<E> {
 impl<E: Engine> Recording<E> {
     pub fn new(engine: E, notes: Rc<RefCell<Notes>>) -> Self {
         let shape = engine.shape();
-        let sequences = (shape.sequences * shape.banks) as usize;
+        let sequences = (shape.sequences * shape.partitions) as usize;
         Self {
             engine,
             held: vec![Vec::new(); sequences],
@@ -146,7 +146,7 @@ impl<E: Engine> Engine for Recording<E> {
         self.held(sequence).truncate(from as usize);
     }
 
-    fn give_back(&mut self, bank: usize) {
-        self.engine.give_back(bank);
+    fn give_back(&mut self, partition: usize) {
+        self.engine.give_back(partition);
     }
 }

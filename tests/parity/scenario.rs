@@ -125,7 +125,7 @@ impl Scenario {
                 batch_rows: 256,
                 threads: if attention == Attention::Plain { 2 } else { 1 },
                 threads_a_bank: 1,
-                // One bank alone, where what gives way is to give way to others in it.
+                // One partition alone, where what gives way is to give way to others in it.
                 memory: if situation == Situation::Shelved {
                     0
                 } else {

@@ -22,7 +22,7 @@ use crate::inference::embed::Embeddings;
 use crate::inference::error::InferenceError;
 use crate::openai::AppState;
 use crate::openai::names::EMBEDDINGS;
-use crate::scheduler::JobError;
+use crate::worker::WorkError;
 use vectors::{Encoding, unit};
 use wire::{Datum, ENCODINGS, EmbeddingRequest, EmbeddingResponse, LEAST_DIMENSIONS, Usage};
 
@@ -134,7 +134,7 @@ fn to_json(embeddings: Embeddings, encoding: Encoding, model: &str) -> Result<Ve
     let data = (0..).zip(vectors).map(|(index, vector)| {
         let vector = unit(vector, dimensions).ok_or_else(|| {
             tracing::error!(index, "the model gave numbers that are no vector");
-            ApiError::Job(JobError::Engine)
+            ApiError::Job(WorkError::Engine)
         })?;
         Ok(Datum {
             object: "embedding",

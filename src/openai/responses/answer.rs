@@ -10,7 +10,8 @@ use crate::inference::UsageTotals;
 use crate::openai::logprobs::TokenLogprob;
 use crate::openai::tools::{Calls, are_whole};
 use crate::prompt::{OutputParser, Part as Generated, Piece};
-use crate::scheduler::{FinishReason, Finished, JobError, Text};
+use crate::scheduler::{FinishReason, Finished, Text};
+use crate::worker::WorkError;
 
 use super::events::{Events, Place, Telling};
 use super::items::{Id, Item, Part, Role, Status, new_id};
@@ -386,7 +387,7 @@ impl ResponseRenderer for Answer {
 
     fn failure(&mut self, error: &ApiError) -> Frame {
         let open = self.open.take();
-        if matches!(error, ApiError::Job(JobError::Unread)) {
+        if matches!(error, ApiError::Job(WorkError::Unread)) {
             // All of it again would take more of the memory that was missing.
             self.response.output.clear();
         } else if let Some(open) = open {
@@ -397,7 +398,7 @@ impl ResponseRenderer for Answer {
         self.response.status = Stage::Failed;
         self.response.error = Some(Failure {
             code: match error {
-                ApiError::Job(JobError::Grammar) => "invalid_prompt",
+                ApiError::Job(WorkError::Grammar) => "invalid_prompt",
                 _ => "server_error",
             },
             message: error.to_string(),

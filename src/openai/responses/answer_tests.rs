@@ -324,7 +324,7 @@ fn a_failure_ends_the_stream_with_what_there_was() {
     let mut answer = answer(true, Calls::None, None);
     let mut frames = answer.opening();
     frames.extend(answer.text(0, &say("Aisle ")));
-    let error = ApiError::Job(JobError::Engine);
+    let error = ApiError::Job(WorkError::Engine);
     frames.push(answer.failure(&error));
     let events = read(frames);
     let last = events.last().expect("an end");

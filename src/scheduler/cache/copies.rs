@@ -1,53 +1,54 @@
-//! Copies of cells: from bank to bank, so that requests with the same beginning are computed side
-//! by side, and to and from the shelf beside the cells; and the choice between a copy and shared cells.
+//! Copies of cells: from partition to partition, so that requests with the same prefix are computed
+//! side by side, and to and from host memory (KV offload). And when a copy is better than sharing.
 
 use std::time::Instant;
 
 use super::Cache;
 use crate::engine::{Engine, SeqId, Token};
-use crate::scheduler::shelf::{Found, WORTH_COPYING};
+use crate::scheduler::kv_offload::{OffloadedPrefix, WORTH_COPYING};
 
-/// So many bytes go to the shelf at once where nothing needs their cells: more would be a pause.
-const COPIED_AT_ONCE: usize = 32 << 20;
+/// Bytes that are offloaded at once where nobody needs their cells: more would be a pause.
+const OFFLOADED_AT_ONCE: usize = 32 << 20;
 
 impl<E: Engine> Cache<E> {
-    /// How much of `tokens` need not be computed in a bank: what can be shared there, or copied.
-    pub(in crate::scheduler) fn known_length(&self, bank: usize, tokens: &[Token]) -> usize {
-        let shared = self.match_length(bank, tokens);
+    /// How many of the first `tokens` need not be computed in a partition, because they can be shared
+    /// there or copied.
+    pub(in crate::scheduler) fn known_length(&self, partition: usize, tokens: &[Token]) -> usize {
+        let shared = self.match_length(partition, tokens);
         with_copy(self.copy_of(tokens), shared)
     }
 
-    /// How much of `tokens` the shelf has, if there is room for all that was kept with it, or another
-    /// bank.
+    /// How many of the first `tokens` can be copied, from offloaded cells or from another partition,
+    /// if there is room for all cells of the copy.
     pub(in crate::scheduler) fn copy_of(&self, tokens: &[Token]) -> Option<usize> {
         let tokens = self.shareable(tokens)?;
-        let original = self.original(tokens).map(|(_, length)| length);
-        self.kept(tokens).max(original)
+        let original = self.longest_elsewhere(tokens).map(|(_, length)| length);
+        self.offloaded_length(tokens).max(original)
     }
 
-    /// What of that the shelf has.
-    fn kept(&self, tokens: &[Token]) -> Option<usize> {
-        let found = self.shelf.find(tokens)?;
+    /// How many of the first `tokens` can be copied from offloaded cells.
+    fn offloaded_length(&self, tokens: &[Token]) -> Option<usize> {
+        let found = self.offload.find(tokens)?;
         (found.whole <= self.room()).then_some(found.length)
     }
 
-    /// The sequence that has most of `tokens` in some bank, and how much, if there is room for a
-    /// copy of that.
-    fn original(&self, tokens: &[Token]) -> Option<(SeqId, usize)> {
-        if self.bank_count() == 1 {
+    /// The sequence that has the longest prefix of `tokens` in any partition, and how long that is, if
+    /// there is room for a copy of it.
+    fn longest_elsewhere(&self, tokens: &[Token]) -> Option<(SeqId, usize)> {
+        if self.partition_count() == 1 {
             return None;
         }
         let matches = self
-            .banks
+            .partitions
             .iter()
-            .map(|bank| bank.tree.longest_match(tokens));
+            .map(|partition| partition.tree.longest_match(tokens));
         let (length, holders) = matches.max_by_key(|(length, _)| *length)?;
         let fits = length <= self.room().min(self.shape().most_copied);
         fits.then_some((*holders.first()?, length))
     }
 
-    /// Lets `id` share the longest beginning of `tokens` that is in the cache, or gives it a copy of
-    /// a longer one; returns its length.
+    /// Lets `id` share the longest prefix of `tokens` in its partition, or gives it a copy of a longer
+    /// one; returns how long its prefix is.
     pub(in crate::scheduler) fn share(
         &mut self,
         id: SeqId,
@@ -57,61 +58,67 @@ impl<E: Engine> Cache<E> {
         let Some(shareable) = self.shareable(tokens) else {
             return 0;
         };
-        let shared = self.match_length(self.bank_of(id), tokens);
+        let shared = self.match_length(self.partition_of(id), tokens);
         let is_worth_it = |copy: Option<usize>| with_copy(copy, shared) > shared;
-        let kept = self.kept(shareable);
-        let original = self.original(shareable);
+        let kept = self.offloaded_length(shareable);
+        let original = self.longest_elsewhere(shareable);
         let original = original.filter(|(_, length)| is_worth_it(Some(*length)));
         let original = original.filter(|(_, length)| kept <= Some(*length));
         original
-            .and_then(|(from, length)| self.copy(from, id, &shareable[..length]))
+            .and_then(|(from, length)| self.copy_from_partition(from, id, &shareable[..length]))
             .or_else(|| {
-                let is_still = |found: Found<'_, E::Copied>| is_worth_it(Some(found.length));
-                is_worth_it(kept).then(|| self.copy_in(id, shareable, is_still))?
+                let is_still =
+                    |found: OffloadedPrefix<'_, E::Copied>| is_worth_it(Some(found.length));
+                is_worth_it(kept).then(|| self.restore(id, shareable, is_still))?
             })
             .unwrap_or_else(|| self.share_cells(id, shareable, now))
     }
 
-    /// Gives `id` a copy of `tokens`, which `from` has in another bank and for which room can be made;
-    /// that one may give way for it.
-    pub(super) fn copy(&mut self, from: SeqId, id: SeqId, tokens: &[Token]) -> Option<usize> {
+    /// Gives `id` a copy of `tokens`, which `from` has in another partition. There must be room, or room
+    /// that evictions can make; `from` itself may be evicted for it.
+    pub(super) fn copy_from_partition(
+        &mut self,
+        from: SeqId,
+        id: SeqId,
+        tokens: &[Token],
+    ) -> Option<usize> {
         let copied = self.engine.copy_out(from, tokens.len())?;
         let exact = self.exact[from.0 as usize].min(tokens.len());
         self.make_room(tokens.len());
-        let is_first = self.used_in(self.bank_of(id)) == 0;
+        let is_first = self.used_in(self.partition_of(id)) == 0;
         if !self.engine.copy_in(&copied, id) {
             self.engine.truncate(id, 0);
             return None;
         }
-        self.bank_mut(id).filled(tokens.len());
+        self.partition_mut(id).filled(tokens.len());
         self.computed(id, tokens);
         self.exact[id.0 as usize] = if is_first { exact } else { 0 };
         Some(tokens.len())
     }
 
-    /// Gives `id` a copy of what the shelf has of `tokens`, for which room can be made, if what is
-    /// found then `is_worth_it`.
-    pub(super) fn copy_in(
+    /// Gives `id` a copy of the longest offloaded prefix of `tokens`, for which room can be made. It
+    /// must still be found `is_worth_it` after room has been made for it.
+    pub(super) fn restore(
         &mut self,
         id: SeqId,
         tokens: &[Token],
-        is_worth_it: impl Fn(Found<'_, E::Copied>) -> bool,
+        is_worth_it: impl Fn(OffloadedPrefix<'_, E::Copied>) -> bool,
     ) -> Option<usize> {
-        self.shelf.touch(tokens);
-        let whole = self.shelf.find(tokens)?.whole;
+        self.offload.touch(tokens);
+        let whole = self.offload.find(tokens)?.whole;
         self.make_room(whole);
-        // What gave way for it went to the shelf, and what it pushed out there may have been this.
-        let found = self.shelf.find(tokens)?;
+        // What was evicted for it has been offloaded, and may have pushed out this very prefix.
+        let found = self.offload.find(tokens)?;
         if found.whole > whole || !is_worth_it(found) {
             return None;
         }
-        let is_first = self.banks[self.shape().bank(id)].tree.cells() == 0;
+        let is_first = self.partitions[self.shape().partition(id)].tree.cells() == 0;
         if !self.engine.copy_in(found.copied, id) {
             self.engine.truncate(id, 0);
             return None;
         }
         let (length, whole, exact) = (found.length, found.whole, found.exact);
-        self.bank_mut(id).filled(whole);
+        self.partition_mut(id).filled(whole);
         self.engine
             .truncate(id, u32::try_from(length).unwrap_or(u32::MAX));
         self.computed(id, &tokens[..length]);
@@ -119,12 +126,12 @@ impl<E: Engine> Cache<E> {
         Some(length)
     }
 
-    /// Where every row pays for all used cells of its bank: what nobody under way shares in these
-    /// `banks` goes to the shelf, as long as that has room, but for what those will share that are
-    /// still to begin with `awaited`.
-    pub(in crate::scheduler) fn shelve_strangers<'a>(
+    /// Offloads the parked sequences of these `partitions`, as long as there is room for them, where
+    /// every row pays for all used cells of its partition. Those that a sequence which has not started
+    /// yet will share stay: `awaited` names these sequences and their tokens.
+    pub(in crate::scheduler) fn offload_unrelated<'a>(
         &mut self,
-        banks: &[usize],
+        partitions: &[usize],
         awaited: impl Iterator<Item = (SeqId, &'a [Token])>,
     ) {
         if self.shape().crowd_cells.is_none() || self.parked.is_empty() {
@@ -136,16 +143,17 @@ impl<E: Engine> Cache<E> {
             .collect();
         let mut copied = 0;
         for (id, used) in std::mem::take(&mut self.parked) {
-            let fits =
-                |bytes: &usize| copied + bytes <= COPIED_AT_ONCE && self.shelf.has_room(*bytes);
-            let stays = awaited.contains(&id) || !banks.contains(&self.bank_of(id));
+            let fits = |bytes: &usize| {
+                copied + bytes <= OFFLOADED_AT_ONCE && self.offload.has_room(*bytes)
+            };
+            let stays = awaited.contains(&id) || !partitions.contains(&self.partition_of(id));
             let bytes = if stays {
                 None
             } else {
-                self.worth_copying_out(id)
+                self.bytes_worth_offloading(id)
             };
             match bytes.filter(fits) {
-                Some(bytes) if self.copy_out(id, bytes) => {
+                Some(bytes) if self.offload(id, bytes) => {
                     copied += bytes;
                     self.is_parked[id.0 as usize] = false;
                     self.release(id);
@@ -155,44 +163,45 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// As [`Cache::release`], for what may be wanted again.
-    pub(in crate::scheduler) fn set_aside(&mut self, id: SeqId) {
-        if let Some(bytes) = self.worth_copying_out(id) {
-            self.copy_out(id, bytes);
+    /// Frees `id` as [`Cache::release`] does, and offloads its cells if they may be wanted again.
+    pub(in crate::scheduler) fn swap_out(&mut self, id: SeqId) {
+        if let Some(bytes) = self.bytes_worth_offloading(id) {
+            self.offload(id, bytes);
         }
         self.release(id);
     }
 
-    /// Bytes of a copy of `id`, if much of it would be lost without one.
-    pub(super) fn worth_copying_out(&self, id: SeqId) -> Option<usize> {
+    /// Bytes of a copy of `id`, if much would be lost without one; `None` where it is not worth it.
+    pub(super) fn bytes_worth_offloading(&self, id: SeqId) -> Option<usize> {
         let (lost, all) = (self.tree(id).lost_with(id), self.tree(id).length(id));
         if lost < WORTH_COPYING || lost < all / 2 || !self.shape().shares_prefixes {
             return None;
         }
         let bytes = self.engine.copied_bytes(id)?;
-        self.shelf.could_take(bytes).then_some(bytes)
+        self.offload.could_take(bytes).then_some(bytes)
     }
 
-    /// Puts `id`, whose copy takes so many bytes, on the shelf; whether it is there then.
-    fn copy_out(&mut self, id: SeqId, bytes: usize) -> bool {
+    /// Offloads the cells of `id`, which take so many `bytes`; returns whether they are there then.
+    fn offload(&mut self, id: SeqId, bytes: usize) -> bool {
         let tokens = self.tree(id).tokens_of(id);
         let exact = self.exact[id.0 as usize];
-        let kept = self.shelf.find(&tokens).map_or(0, |found| found.exact);
-        if self.shelf.has(&tokens) && kept >= exact {
-            self.shelf.touch(&tokens);
+        let kept = self.offload.find(&tokens).map_or(0, |found| found.exact);
+        if self.offload.covers(&tokens) && kept >= exact {
+            self.offload.touch(&tokens);
             return true;
         }
-        self.shelf.make_room(&tokens, bytes);
+        self.offload.make_room(&tokens, bytes);
         let Some(copied) = self.engine.copy_out(id, tokens.len()) else {
             return false;
         };
-        self.shelf.put(&tokens, copied, exact);
+        self.offload.put(&tokens, copied, exact);
         true
     }
 }
 
-/// How much is known where so much can be shared and a copy has as much; which is not used where it
-/// has little more, because its cells are its own, also those that it could have shared.
+/// How many tokens need not be computed, where `shared` can be shared and a `copy` has as many as it
+/// says. A copy that has little more is not used: all its cells are its own, also those that could
+/// have been shared.
 pub(in crate::scheduler) fn with_copy(copy: Option<usize>, shared: usize) -> usize {
     let is_worth_it = |copy: &usize| {
         let more = copy.saturating_sub(shared);

@@ -2,13 +2,13 @@
 //!
 //! llama.cpp adds numbers up in the order of cells and by the number of rows, and sums of floating
 //! point depend on their order. [`Shape::exact_block`](crate::engine::Shape) says what to hold still.
-//! Here is what that means for the cells: a sequence has a bank to itself, and shares or copies only
+//! Here is what that means for the cells: a sequence has a partition to itself, and shares or copies only
 //! what was computed just as it would compute it. That is told by a number for each sequence: how
 //! many of its first cells are *exact*. They belong to a prompt (an answer is computed row by row, or with
 //! its drafts, and would be two rows or more at a time as part of the next prompt), lie in their order from the
-//! first cell of the bank on, and were computed while nothing else lay there.
+//! first cell of the partition on, and were computed while nothing else lay there.
 //!
-//! llama.cpp takes the first free cells. So a sequence that has the bank's first cells, and alone has
+//! llama.cpp takes the first free cells. So a sequence that has the partition's first cells, and alone has
 //! any, gets the ones behind them.
 
 use std::cmp::Reverse;
@@ -17,23 +17,23 @@ use std::time::Instant;
 use super::{Cache, with_copy};
 use crate::engine::{Engine, Row, SeqId, Token};
 
-/// Where the longest exact beginning of some tokens can be copied from.
+/// Where the longest exact prefix of some tokens can be copied from.
 #[derive(Debug, Clone, Copy)]
-enum Source {
-    Shelf(usize),
-    Bank(SeqId, usize),
+enum PrefixSource {
+    Offloaded(usize),
+    Partition(SeqId, usize),
 }
 
-impl Source {
+impl PrefixSource {
     fn length(self) -> usize {
         match self {
-            Self::Shelf(length) | Self::Bank(_, length) => length,
+            Self::Offloaded(length) | Self::Partition(_, length) => length,
         }
     }
 }
 
 impl<E: Engine> Cache<E> {
-    /// As much of so many tokens as whole blocks have.
+    /// The largest number of whole blocks within so many tokens, in tokens.
     fn whole_blocks(&self, tokens: usize) -> usize {
         match self.shape().exact_block {
             Some(block) => tokens / block * block,
@@ -41,107 +41,112 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// Notes which sequences have a bank's rows to themselves in a batch.
+    /// Notes which sequences have all rows of their partition in a batch.
     pub(super) fn note_alone(&mut self, rows: &[Row]) {
         let shape = self.shape();
-        let mut sequences = vec![0; self.banks.len()];
+        let mut sequences = vec![0; self.partitions.len()];
         for run in rows.chunk_by(|row, next| row.sequence == next.sequence) {
-            let bank = shape.bank(run[0].sequence);
-            sequences[bank] += 1;
-            self.banks[bank].alone = (sequences[bank] == 1).then_some(run[0].sequence);
+            let partition = shape.partition(run[0].sequence);
+            sequences[partition] += 1;
+            self.partitions[partition].alone =
+                (sequences[partition] == 1).then_some(run[0].sequence);
         }
     }
 
-    /// `id` is about to hold so many more tokens of a prompt, computed in one batch.
+    /// Notes whether `more` tokens of a prompt are exact, which `id` has computed in one batch.
     pub(super) fn note_exact(&mut self, id: SeqId, more: usize) {
-        let bank = &self.banks[self.bank_of(id)];
+        let partition = &self.partitions[self.partition_of(id)];
         let exact = self.exact[id.0 as usize];
         // A single row is computed by another method than two.
-        let is_exact = more > 1 && bank.alone == Some(id) && bank.tree.cells() == exact;
-        if is_exact && bank.tree.length(id) == exact {
+        let is_exact = more > 1 && partition.alone == Some(id) && partition.tree.cells() == exact;
+        if is_exact && partition.tree.length(id) == exact {
             self.exact[id.0 as usize] = self.whole_blocks(exact + more);
         }
     }
 
-    /// How much of `tokens` is exact in a bank.
-    fn exact_match(&self, bank: usize, tokens: &[Token]) -> usize {
-        let (length, holders) = self.banks[bank].tree.longest_match(tokens);
+    /// How many of the first `tokens` are exact in a partition.
+    fn exact_match(&self, partition: usize, tokens: &[Token]) -> usize {
+        let (length, holders) = self.partitions[partition].tree.longest_match(tokens);
         let exact = holders.first().map_or(0, |id| self.exact[id.0 as usize]);
         self.whole_blocks(length.min(exact))
     }
 
-    /// The longest exact beginning of `tokens` that is not in this bank.
-    fn exact_source(&self, bank: usize, tokens: &[Token]) -> Option<Source> {
-        let kept = self.shelf.find(tokens);
+    /// The longest exact prefix of `tokens` that is not in this partition.
+    fn exact_source(&self, partition: usize, tokens: &[Token]) -> Option<PrefixSource> {
+        let kept = self.offload.find(tokens);
         let kept = kept.filter(|found| found.whole <= self.room());
-        let kept = kept.map(|found| Source::Shelf(self.whole_blocks(found.exact)));
+        let kept = kept.map(|found| PrefixSource::Offloaded(self.whole_blocks(found.exact)));
         let original = |other: usize| {
-            let (_, holders) = self.banks[other].tree.longest_match(tokens);
-            Some(Source::Bank(
+            let (_, holders) = self.partitions[other].tree.longest_match(tokens);
+            Some(PrefixSource::Partition(
                 *holders.first()?,
                 self.exact_match(other, tokens),
             ))
         };
-        let others = (0..self.bank_count()).filter(|other| *other != bank);
-        let fits = |source: &Source| source.length() <= self.shape().most_copied;
+        let others = (0..self.partition_count()).filter(|other| *other != partition);
+        let fits = |source: &PrefixSource| source.length() <= self.shape().most_copied;
         let sources = others.filter_map(original).chain(kept).filter(fits);
         sources.max_by_key(|source| source.length())
     }
 
-    /// The bank in which a sequence of these tokens is computed exactly at the least cost, of those
+    /// The partition in which a sequence of these tokens is computed exactly at the least cost, of those
     /// that `is_free`: where most of it is, unless a copy has much more, and else where least lies.
-    pub(in crate::scheduler) fn exact_bank(
+    pub(in crate::scheduler) fn exact_partition(
         &self,
         tokens: &[Token],
         is_free: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let free = || (0..self.bank_count()).filter(|bank| is_free(*bank));
-        let emptiest = free().min_by_key(|bank| self.used_in(*bank))?;
-        let known = |bank: &usize| {
+        let free = || (0..self.partition_count()).filter(|partition| is_free(*partition));
+        let emptiest = free().min_by_key(|partition| self.used_in(*partition))?;
+        let known = |partition: &usize| {
             (
-                self.exact_match(*bank, tokens),
-                Reverse(self.used_in(*bank)),
+                self.exact_match(*partition, tokens),
+                Reverse(self.used_in(*partition)),
             )
         };
         let best = free().max_by_key(known)?;
         let shared = self.exact_match(best, tokens);
-        let copied = self.exact_source(best, tokens).map(Source::length);
+        let copied = self.exact_source(best, tokens).map(PrefixSource::length);
         let is_copied = shared == 0 || with_copy(copied, shared) > shared;
         Some(if is_copied { emptiest } else { best })
     }
 
-    /// Lets `id` begin with what is known of `tokens` exactly, in a bank that it has to itself: what
-    /// is kept there for later goes to the shelf, or is lost. Returns how much that is.
+    /// Lets `id` begin with what is known of `tokens` exactly, in a partition that it has to itself: what
+    /// is parked there is evicted. Returns how many tokens it starts with.
     pub(in crate::scheduler) fn share_exactly(
         &mut self,
         id: SeqId,
         tokens: &[Token],
         now: Instant,
     ) -> usize {
-        let bank = self.bank_of(id);
+        let partition = self.partition_of(id);
         let tokens = if self.shape().shares_prefixes {
             tokens
         } else {
             &[]
         };
-        let shared = self.exact_match(bank, tokens);
-        let source = self.exact_source(bank, tokens);
-        let is_worth_it = |source: &Source| with_copy(Some(source.length()), shared) > shared;
+        let shared = self.exact_match(partition, tokens);
+        let source = self.exact_source(partition, tokens);
+        let is_worth_it = |source: &PrefixSource| with_copy(Some(source.length()), shared) > shared;
         let copied = source.filter(is_worth_it).and_then(|source| {
-            self.clear(bank);
+            self.clear(partition);
             let length = source.length();
             match source {
-                Source::Bank(from, _) => self.copy(from, id, &tokens[..length]),
+                PrefixSource::Partition(from, _) => {
+                    self.copy_from_partition(from, id, &tokens[..length])
+                }
                 // Of a longer entry what is not exact is left out below.
-                Source::Shelf(_) => self.copy_in(id, tokens, |found| found.exact >= length),
+                PrefixSource::Offloaded(_) => {
+                    self.restore(id, tokens, |found| found.exact >= length)
+                }
             }
         });
         if copied.is_none() {
             self.share_cells(id, &tokens[..shared], now);
-            self.clear(bank);
+            self.clear(partition);
         }
         self.keep_exact_cells(id);
-        debug_assert_eq!(self.used_in(bank), self.tree(id).length(id));
+        debug_assert_eq!(self.used_in(partition), self.tree(id).length(id));
         self.tree(id).length(id)
     }
 
@@ -153,15 +158,15 @@ impl<E: Engine> Cache<E> {
         if kept == tokens.len() {
             return;
         }
-        self.bank_mut(id).tree.release(id);
+        self.partition_mut(id).tree.release(id);
         self.engine
             .truncate(id, u32::try_from(kept).unwrap_or(u32::MAX));
         self.computed(id, &tokens[..kept]);
         self.exact[id.0 as usize] = kept;
     }
 
-    /// Leaves in a bank what is under way there.
-    fn clear(&mut self, bank: usize) {
-        while self.evict_from(bank) {}
+    /// Evicts everything parked in a partition.
+    fn clear(&mut self, partition: usize) {
+        while self.evict_from(partition) {}
     }
 }

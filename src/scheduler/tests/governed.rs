@@ -1,6 +1,7 @@
 //! What a scheduler does of what the governor asks.
 
 use super::*;
+use crate::governor::Measures;
 use crate::headroom::Tariff;
 
 const WATTS: Option<Tariff> = Some(Tariff {
@@ -33,7 +34,7 @@ fn fewer_rows_run_and_all_answers_are_whole_in_the_end() {
         .collect();
     while !scheduler.is_idle() {
         step(&mut scheduler);
-        assert!(scheduler.running.len() <= 2);
+        assert!(scheduler.sequences.running.len() <= 2);
     }
     for (prompt, events) in &mut all {
         assert_eq!(received(events).0, expected(prompt, 10));
@@ -51,7 +52,7 @@ fn flex_is_parked_in_mid_answer_and_goes_on_as_if_nothing_had_been() {
     for _ in 0..8 {
         step(&mut scheduler);
     }
-    assert_eq!(scheduler.running.len(), 2);
+    assert_eq!(scheduler.sequences.running.len(), 2);
     let parked = Measures {
         flex: false,
         ..Measures::NONE
@@ -61,9 +62,9 @@ fn flex_is_parked_in_mid_answer_and_goes_on_as_if_nothing_had_been() {
         step(&mut scheduler);
     }
     assert!(received(&mut usual_events).1.is_some(), "the other is done");
-    assert!(scheduler.running.is_empty() && !scheduler.is_idle());
+    assert!(scheduler.sequences.running.is_empty() && !scheduler.is_idle());
     assert!(
-        scheduler.rest(Duration::ZERO) > Duration::ZERO,
+        scheduler.rest_after(Duration::ZERO) > Duration::ZERO,
         "no spinning"
     );
     scheduler = scheduler.governed_by(Governed::default());
@@ -80,7 +81,7 @@ fn what_is_kept_of_ended_requests_shrinks_to_its_share() {
         let _events = submit(&mut scheduler, &prompt(seed, 100), 2);
         run_dry(&mut scheduler);
     }
-    let kept = scheduler.cache.parked_cells();
+    let kept = scheduler.sequences.cache.parked_cells();
     let shrink_to = |scheduler: Scheduler<FakeEngine>, parked| {
         let measures = Measures {
             parked,
@@ -91,19 +92,19 @@ fn what_is_kept_of_ended_requests_shrinks_to_its_share() {
         scheduler
     };
     scheduler = shrink_to(scheduler, 0.25);
-    let fewer = scheduler.cache.parked_cells();
+    let fewer = scheduler.sequences.cache.parked_cells();
     assert!(
         fewer < kept && fewer > 0 && fewer <= 128,
         "{fewer} of {kept}"
     );
-    let bytes = scheduler.cache.shelf_bytes();
+    let bytes = scheduler.sequences.cache.offloaded_bytes();
     assert_eq!(
         bytes, 0,
         "what gives way for want of memory takes none elsewhere"
     );
     scheduler = shrink_to(scheduler, 0.0);
-    assert_eq!(scheduler.cache.parked_cells(), 0);
-    assert_eq!(scheduler.cache.shelf_bytes(), 0);
+    assert_eq!(scheduler.sequences.cache.parked_cells(), 0);
+    assert_eq!(scheduler.sequences.cache.offloaded_bytes(), 0);
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn a_paced_step_is_followed_by_its_rest() {
         duty: 0.25,
         ..Measures::NONE
     });
-    let rest = scheduler.rest(Duration::from_millis(20));
+    let rest = scheduler.rest_after(Duration::from_millis(20));
     assert_eq!(rest, Duration::from_millis(60));
 }
 

@@ -1,9 +1,9 @@
-//! Beginnings whose request has ended, in the cache and beside it.
+//! Prefixes whose request has ended, in the cache and beside it.
 
 use super::*;
 
 #[test]
-fn parked_beginnings_give_way_to_running_requests() {
+fn parked_prefixes_are_evicted_for_running_requests() {
     let mut scheduler = scheduler(Shape {
         cells: 400,
         crowd_cells: Some(100_000),
@@ -14,8 +14,8 @@ fn parked_beginnings_give_way_to_running_requests() {
         let mut events = submit(&mut scheduler, &prompt, 20);
         run_dry(&mut scheduler);
         assert_eq!(received(&mut events).0, expected(&prompt, 20));
-        // One beginning at most is larger than what may be kept.
-        assert!(scheduler.cache.parked_cells() < 200);
+        // One prefix at most is larger than what may be kept.
+        assert!(scheduler.sequences.cache.parked_cells() < 200);
     }
     assert_eq!(scheduler.metrics.preemptions.get(), 0);
 }
@@ -41,7 +41,7 @@ fn asked_twice(scheduler: &mut Scheduler<FakeEngine>) -> Vec<u32> {
 fn conversations_without_anything_in_common_stay_where_keeping_them_costs_nothing() {
     let mut scheduler = scheduler(SHAPE);
     assert_eq!(asked_twice(&mut scheduler), [100; 4]);
-    assert_eq!(scheduler.cache.engine().copied_in, 0);
+    assert_eq!(scheduler.sequences.cache.engine().copied_in, 0);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn where_keeping_them_in_the_cache_costs_something_they_are_kept_beside_it() {
     };
     let mut scheduler = with_parked_bytes(crowded(), 500);
     assert_eq!(asked_twice(&mut scheduler), [100; 4]);
-    assert_eq!(scheduler.cache.engine().copied_in, 4 * 102);
+    assert_eq!(scheduler.sequences.cache.engine().copied_in, 4 * 102);
     assert!((1..=500).contains(&scheduler.metrics.parked_bytes.get()));
 
     let mut without = with_parked_bytes(crowded(), 0);
@@ -62,28 +62,25 @@ fn where_keeping_them_in_the_cache_costs_something_they_are_kept_beside_it() {
 }
 
 #[test]
-fn what_the_shelf_has_is_waited_for_where_there_is_no_room_for_all_of_it() {
+fn what_is_offloaded_is_waited_for_where_there_is_no_room_for_all_of_it() {
     let mut scheduler = scheduler(SHAPE);
     let long = prompt(0, 420);
     for tokens in [&long, &prompt(1, 400)] {
         let _events = submit(&mut scheduler, tokens, 20);
         run_dry(&mut scheduler);
     }
-    assert!(scheduler.cache.shelf_bytes() >= 420);
+    assert!(scheduler.sequences.cache.offloaded_bytes() >= 420);
     let _others_events = submit(&mut scheduler, &prompt(2, 120), 40);
     step(&mut scheduler);
-    let before = scheduler.cache.engine().rows;
+    let before = scheduler.sequences.cache.engine().rows;
     for question in 0..3 {
         let asked = [&long[..150], &prompt(3 + question, 5)].concat();
         let _events = submit(&mut scheduler, &asked, 2);
     }
     run_dry(&mut scheduler);
-    assert_eq!(scheduler.cache.engine().copied_in, 0);
-    let rows = scheduler.cache.engine().rows - before;
-    assert!(
-        rows < 2 * 150 + 120,
-        "the beginning was computed once: {rows}"
-    );
+    assert_eq!(scheduler.sequences.cache.engine().copied_in, 0);
+    let rows = scheduler.sequences.cache.engine().rows - before;
+    assert!(rows < 2 * 150 + 120, "the prefix was computed once: {rows}");
 }
 
 #[test]
@@ -100,12 +97,12 @@ fn what_others_under_way_share_is_not_copied_beside_them() {
     }
     let _kiosks_events = submit(&mut scheduler, &[&*store, &prompt(3, 5)].concat(), 40);
     step(&mut scheduler);
-    let copied = scheduler.cache.engine().copied_in;
+    let copied = scheduler.sequences.cache.engine().copied_in;
     assert!(copied > 180, "the store's prompt was on the shelf");
     let mut events = submit(&mut scheduler, &history, 2);
     run_dry(&mut scheduler);
     assert_eq!(received(&mut events).0, expected(&history, 2));
-    assert_eq!(scheduler.cache.engine().copied_in, copied);
+    assert_eq!(scheduler.sequences.cache.engine().copied_in, copied);
 }
 
 #[test]
@@ -126,5 +123,5 @@ fn what_was_preempted_is_copied_back_instead_of_computed_again() {
         assert_eq!(received(&mut events).0, expected(&prompt, 100));
     }
     assert!(scheduler.metrics.preemptions.get() > 0);
-    assert!(scheduler.cache.engine().rows < 2 * 250 + 20);
+    assert!(scheduler.sequences.cache.engine().rows < 2 * 250 + 20);
 }

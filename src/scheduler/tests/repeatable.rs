@@ -2,10 +2,10 @@
 
 use super::*;
 
-fn shape(cells: usize, banks: u32, block: usize) -> Shape {
+fn shape(cells: usize, partitions: u32, block: usize) -> Shape {
     Shape {
         cells,
-        banks,
+        partitions,
         crowd_cells: Some(500),
         exact_block: Some(block),
         ..SHAPE
@@ -57,7 +57,7 @@ impl Asked {
 
 fn asked() -> impl Strategy<Value = Asked> {
     let class = prop::sample::select(vec![Class::Flex, Class::Default, Class::Priority]);
-    // Beginnings that others have as well, long and short.
+    // Prefixes that others have as well, long and short.
     (
         0_usize..3,
         0_usize..100,
@@ -84,14 +84,14 @@ proptest! {
     fn who_is_alone_hears_what_it_heard_before(
         rounds in prop::collection::vec((asked(), prop::collection::vec((0_usize..4, asked()), 0..5)), 1..6),
         cells in 200_usize..600,
-        banks in 1_u32..4,
+        partitions in 1_u32..4,
         block in prop::sample::select(vec![1_usize, 8]),
     ) {
-        let mut scheduler = scheduler_of(shape(cells, banks, block), false);
+        let mut scheduler = scheduler_of(shape(cells, partitions, block), false);
         for (alone, others) in &rounds {
             let mut receiver = alone.submit(&mut scheduler);
             run_dry(&mut scheduler);
-            prop_assert_eq!(said(&mut receiver), afresh(shape(cells, banks, block), false, alone));
+            prop_assert_eq!(said(&mut receiver), afresh(shape(cells, partitions, block), false, alone));
             let mut listening = Vec::new();
             for (steps, other) in others {
                 listening.push(other.submit(&mut scheduler));
@@ -104,7 +104,7 @@ proptest! {
             for _ in 0..2 {
                 let mut receiver = alone.submit(&mut scheduler);
                 run_dry(&mut scheduler);
-                prop_assert_eq!(said(&mut receiver), afresh(shape(cells, banks, block), false, alone));
+                prop_assert_eq!(said(&mut receiver), afresh(shape(cells, partitions, block), false, alone));
             }
         }
     }
@@ -113,10 +113,10 @@ proptest! {
     fn a_deterministic_answer_is_the_same_whoever_else_asks(
         arrivals in prop::collection::vec((0_usize..6, asked()), 1..20),
         cells in 200_usize..600,
-        banks in 1_u32..4,
+        partitions in 1_u32..4,
         block in prop::sample::select(vec![1_usize, 8]),
     ) {
-        let mut scheduler = scheduler_of(shape(cells, banks, block), true);
+        let mut scheduler = scheduler_of(shape(cells, partitions, block), true);
         let mut clients = Vec::new();
         for (steps, asked) in &arrivals {
             for _ in 0..*steps {
@@ -126,7 +126,7 @@ proptest! {
         }
         run_dry(&mut scheduler);
         for (asked, mut receiver) in clients {
-            prop_assert_eq!(said(&mut receiver), afresh(shape(cells, banks, block), true, asked));
+            prop_assert_eq!(said(&mut receiver), afresh(shape(cells, partitions, block), true, asked));
         }
     }
 }
@@ -135,7 +135,7 @@ proptest! {
 fn what_is_exact_is_shared() {
     let mut scheduler = scheduler_of(shape(600, 2, 1), false);
     let store = prompt(1, 90);
-    let rows = |scheduler: &Scheduler<FakeEngine>| scheduler.cache.engine().rows;
+    let rows = |scheduler: &Scheduler<FakeEngine>| scheduler.sequences.cache.engine().rows;
     let question = |number: usize| {
         let mut tokens = store.clone();
         tokens.extend(prompt(20 + number, 10));

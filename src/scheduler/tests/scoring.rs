@@ -53,7 +53,7 @@ fn without_an_answer_the_prompt_alone_is_computed() {
     assert_eq!(finished.reason, FinishReason::Length);
 }
 
-/// A few rows a step, a cache that is too small for all, and beginnings that others
+/// A few rows a step, a cache that is too small for all, and prefixes that others
 /// have computed: the scores are the same.
 #[test]
 fn scores_do_not_depend_on_who_else_is_there() {

@@ -67,9 +67,9 @@ fn read<'a>(
     let mut read = Vec::new();
     let mut stopped = false;
     for piece in pieces {
-        let (Pushed::Text(text) | Pushed::Stopped(text)) = &{
+        let (PushOutcome::Text(text) | PushOutcome::Stopped(text)) = &{
             let pushed = assembler.push(piece.as_bytes(), None);
-            stopped = matches!(pushed, Pushed::Stopped(_));
+            stopped = matches!(pushed, PushOutcome::Stopped(_));
             pushed
         };
         read.extend(parser.push(&text.text));
@@ -212,7 +212,7 @@ fn a_control_token_is_never_part_of_a_stop_string_and_comes_out_whole() {
         } else {
             assembler.push(text.as_bytes(), None)
         };
-        let Pushed::Text(text) = pushed else {
+        let PushOutcome::Text(text) = pushed else {
             panic!("stopped at {text}");
         };
         assert_eq!(
@@ -227,7 +227,10 @@ fn a_control_token_is_never_part_of_a_stop_string_and_comes_out_whole() {
 
     let mut assembler = TextAssembler::new(stops());
     let _ = assembler.push_tag("[TOOL_CALLS]", None);
-    assert!(matches!(assembler.push(b"no [x", None), Pushed::Stopped(_)));
+    assert!(matches!(
+        assembler.push(b"no [x", None),
+        PushOutcome::Stopped(_)
+    ));
 }
 
 #[test]
@@ -236,7 +239,7 @@ fn an_answer_that_is_cut_off_keeps_all_that_was_generated() {
     let stops = Stops::new(vec!["name".to_owned()], &parser);
     let mut assembler = TextAssembler::new(stops);
     let cut = b"So <tool_call>\n{\"name\": \"f";
-    let Pushed::Text(begun) = assembler.push(cut, None) else {
+    let PushOutcome::Text(begun) = assembler.push(cut, None) else {
         panic!("it may be a call");
     };
     let rest = assembler.finish(FinishReason::Length);

@@ -36,9 +36,9 @@ impl Stops {
 /// How much of the text that is held may go.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// So many bytes.
+    /// This many bytes may go.
     Free(usize),
-    /// So many bytes, and no more ever: a stop string stands behind them.
+    /// This many bytes may go and no more ever: a stop string follows them.
     Stop(usize),
 }
 
@@ -122,7 +122,7 @@ impl StopFinder {
         Verdict::Free(end - possible)
     }
 
-    /// So many bytes have gone.
+    /// Notes that this many bytes have gone.
     pub(super) fn release(&mut self, length: usize) {
         let mut left = length;
         while let Some(first) = self.decided.front_mut() {

@@ -1,6 +1,6 @@
-//! Beginnings that gave way in the KV cache, kept as bytes beside it: there they cost no row
-//! anything and take no cell, and copying one back takes a small part of the time that computing
-//! it would.
+//! KV offload: prefixes that were evicted from the KV cache, kept as bytes in host memory. There
+//! they cost no row anything and take no cell, and copying one back takes a small part of the time
+//! that computing it would.
 
 use std::collections::VecDeque;
 
@@ -11,13 +11,13 @@ use super::prefix::PrefixTree;
 /// Copying out and in costs as much as computing some tokens: for fewer it is not done.
 pub(super) const WORTH_COPYING: usize = 64;
 
-/// See the module's text.
+/// Keeps copies of evicted prefixes up to a number of bytes, the most recently used ones.
 #[derive(Debug)]
-pub(super) struct Shelf<C> {
-    /// What is kept, by numbers that stand for no sequence of the engine.
+pub(super) struct OffloadStore<C> {
+    /// The tokens of all entries, by numbers of their own: these are no sequences of the engine.
     tree: PrefixTree,
     /// Least recently used first.
-    entries: VecDeque<Entry<C>>,
+    entries: VecDeque<OffloadEntry<C>>,
     next: u32,
     bytes: usize,
     /// Bytes that may be kept.
@@ -25,7 +25,7 @@ pub(super) struct Shelf<C> {
 }
 
 #[derive(Debug)]
-struct Entry<C> {
+struct OffloadEntry<C> {
     number: SeqId,
     tokens: usize,
     /// How many of the first are exact: see `cache::exact`.
@@ -33,28 +33,28 @@ struct Entry<C> {
     copied: C,
 }
 
-/// What is kept of some tokens.
+/// What is kept of a request's tokens.
 #[derive(Debug)]
-pub(super) struct Found<'shelf, C> {
-    /// How many of them stand at its beginning.
+pub(super) struct OffloadedPrefix<'store, C> {
+    /// How many of the first tokens it has.
     pub(super) length: usize,
-    /// How many tokens it has.
+    /// How many tokens the entry has in all.
     pub(super) whole: usize,
     /// How many of the length are exact: see `cache::exact`.
     pub(super) exact: usize,
-    pub(super) copied: &'shelf C,
+    pub(super) copied: &'store C,
 }
 
-impl<C> Clone for Found<'_, C> {
+impl<C> Clone for OffloadedPrefix<'_, C> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<C> Copy for Found<'_, C> {}
+impl<C> Copy for OffloadedPrefix<'_, C> {}
 
-impl<C: Copied> Shelf<C> {
-    /// One that keeps `most` bytes.
+impl<C: Copied> OffloadStore<C> {
+    /// An empty store that keeps `most` bytes.
     pub(super) fn new(most: usize) -> Self {
         Self {
             tree: PrefixTree::default(),
@@ -70,12 +70,12 @@ impl<C: Copied> Shelf<C> {
         self.bytes
     }
 
-    /// Whether as much more could be kept, if what was not used for long goes for it.
+    /// Whether so many `bytes` could be kept if less recently used entries are dropped for them.
     pub(super) fn could_take(&self, bytes: usize) -> bool {
         bytes <= self.most
     }
 
-    /// Whether as much more could be kept with all that is.
+    /// Whether so many more `bytes` could be kept without dropping anything.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         bytes <= self.most.saturating_sub(self.bytes)
     }
@@ -88,11 +88,11 @@ impl<C: Copied> Shelf<C> {
         }
     }
 
-    /// What is kept of the longest beginning of `tokens`.
-    pub(super) fn find(&self, tokens: &[Token]) -> Option<Found<'_, C>> {
+    /// The entry that has the longest prefix of `tokens`.
+    pub(super) fn find(&self, tokens: &[Token]) -> Option<OffloadedPrefix<'_, C>> {
         let (place, length) = self.longest_match(tokens)?;
         let entry = &self.entries[place];
-        Some(Found {
+        Some(OffloadedPrefix {
             length,
             whole: entry.tokens,
             exact: entry.exact.min(length),
@@ -100,12 +100,12 @@ impl<C: Copied> Shelf<C> {
         })
     }
 
-    /// Whether what is kept of `tokens` lacks too little to be worth copying.
-    pub(super) fn has(&self, tokens: &[Token]) -> bool {
+    /// Whether so much of `tokens` is kept that the rest is not worth copying.
+    pub(super) fn covers(&self, tokens: &[Token]) -> bool {
         tokens.len() < self.tree.match_length(tokens) + WORTH_COPYING
     }
 
-    /// What is kept of the longest beginning of `tokens` has been used.
+    /// Marks the entry that has the longest prefix of `tokens` as the most recently used.
     pub(super) fn touch(&mut self, tokens: &[Token]) {
         if let Some((place, _)) = self.longest_match(tokens)
             && let Some(entry) = self.entries.remove(place)
@@ -114,8 +114,8 @@ impl<C: Copied> Shelf<C> {
         }
     }
 
-    /// Makes room for so many bytes, which it could take, of what `tokens` have in the cache: what
-    /// is kept of their beginning goes, if little else is in it, and then the least recently used.
+    /// Drops entries until there is room for so many `bytes` of `tokens`: first one that has little
+    /// but a prefix of them, then the least recently used.
     pub(super) fn make_room(&mut self, tokens: &[Token], bytes: usize) {
         if let Some((place, length)) = self.longest_match(tokens)
             && self.entries[place].tokens < length + WORTH_COPYING
@@ -127,7 +127,8 @@ impl<C: Copied> Shelf<C> {
         }
     }
 
-    /// Keeps what `tokens` had in the cache, for which there is room.
+    /// Keeps a copy of the cells of `tokens`, the first `exact` of which are exact. Without room for it
+    /// nothing happens.
     pub(super) fn put(&mut self, tokens: &[Token], copied: C, exact: usize) {
         let bytes = copied.bytes();
         if !self.has_room(bytes) {
@@ -139,7 +140,7 @@ impl<C: Copied> Shelf<C> {
         let shared = shared.map_or(0, |(length, _)| length);
         self.tree.extend(number, &tokens[shared..]);
         self.bytes += bytes;
-        self.entries.push_back(Entry {
+        self.entries.push_back(OffloadEntry {
             number,
             tokens: tokens.len(),
             exact,
@@ -147,10 +148,10 @@ impl<C: Copied> Shelf<C> {
         });
     }
 
-    /// The place of the entry that has the longest beginning of `tokens`, and how long that is.
+    /// The place of the entry that has the longest prefix of `tokens`, and the length of that prefix.
     fn longest_match(&self, tokens: &[Token]) -> Option<(usize, usize)> {
         let (length, holders) = self.tree.longest_match(tokens);
-        let holds = |entry: &Entry<C>| holders.first() == Some(&entry.number);
+        let holds = |entry: &OffloadEntry<C>| holders.first() == Some(&entry.number);
         Some((self.entries.iter().position(holds)?, length))
     }
 
@@ -172,7 +173,7 @@ impl<C: Copied> Shelf<C> {
             let tokens = self.tree.tokens_of(entry.number);
             assert_eq!(tokens.len(), entry.tokens);
             let (_, holders) = self.tree.longest_match(&tokens);
-            assert_eq!(holders, [entry.number], "one is the beginning of another");
+            assert_eq!(holders, [entry.number], "one is the prefix of another");
         }
     }
 }
@@ -198,71 +199,71 @@ mod tests {
     }
 
     /// Puts it there as the cache does; a letter takes a byte.
-    fn put(shelf: &mut Shelf<Bytes>, text: &str) {
+    fn put(store: &mut OffloadStore<Bytes>, text: &str) {
         let (tokens, bytes) = (tokens(text), text.len());
-        if !shelf.has(&tokens) && shelf.could_take(bytes) {
-            shelf.make_room(&tokens, bytes);
-            shelf.put(&tokens, Bytes(bytes), 0);
+        if !store.covers(&tokens) && store.could_take(bytes) {
+            store.make_room(&tokens, bytes);
+            store.put(&tokens, Bytes(bytes), 0);
         }
-        shelf.check_integrity();
+        store.check_integrity();
     }
 
-    fn length(shelf: &Shelf<Bytes>, text: &str) -> usize {
-        let found = shelf.find(&tokens(text));
+    fn length(store: &OffloadStore<Bytes>, text: &str) -> usize {
+        let found = store.find(&tokens(text));
         found.map_or(0, |found| found.length / WORTH_COPYING)
     }
 
     #[test]
-    fn the_longest_is_found_and_a_longer_one_takes_the_place_of_its_beginning() {
-        let mut shelf = Shelf::new(100);
-        put(&mut shelf, "store one");
-        put(&mut shelf, "store two");
-        put(&mut shelf, "store one, question");
-        put(&mut shelf, "store");
-        assert_eq!(shelf.bytes(), 9 + 19);
-        assert_eq!(length(&shelf, "store one, quiz"), 13);
-        let found = shelf.find(&tokens("store one, quiz")).expect("it is there");
+    fn the_longest_is_found_and_a_longer_one_takes_the_place_of_its_prefix() {
+        let mut store = OffloadStore::new(100);
+        put(&mut store, "store one");
+        put(&mut store, "store two");
+        put(&mut store, "store one, question");
+        put(&mut store, "store");
+        assert_eq!(store.bytes(), 9 + 19);
+        assert_eq!(length(&store, "store one, quiz"), 13);
+        let found = store.find(&tokens("store one, quiz")).expect("it is there");
         assert_eq!(found.whole, 19 * WORTH_COPYING);
         assert_eq!(found.copied, &Bytes(19));
-        assert!(shelf.find(&tokens("another")).is_none());
-        assert!(shelf.has(&tokens("store t")) && !shelf.has(&tokens("store three")));
+        assert!(store.find(&tokens("another")).is_none());
+        assert!(store.covers(&tokens("store t")) && !store.covers(&tokens("store three")));
     }
 
     #[test]
     fn another_question_to_the_same_store_is_not_kept_once_more() {
-        let mut shelf = Shelf::new(1000);
-        put(&mut shelf, "store");
+        let mut store = OffloadStore::new(1000);
+        put(&mut store, "store");
         let mut asked = tokens("store");
         asked.truncate(asked.len() - 20);
         asked.extend([Token(1); WORTH_COPYING - 1]);
-        assert!(shelf.has(&asked));
+        assert!(store.covers(&asked));
         // A longer one is, instead of the one that differs by little.
         asked.extend([Token(2); WORTH_COPYING]);
-        assert!(!shelf.has(&asked));
-        shelf.make_room(&asked, 7);
-        shelf.put(&asked, Bytes(7), 0);
-        shelf.check_integrity();
-        assert_eq!(shelf.bytes(), 7);
+        assert!(!store.covers(&asked));
+        store.make_room(&asked, 7);
+        store.put(&asked, Bytes(7), 0);
+        store.check_integrity();
+        assert_eq!(store.bytes(), 7);
     }
 
     #[test]
     fn the_least_recently_used_goes_when_room_is_short() {
-        let mut shelf = Shelf::new(20);
+        let mut store = OffloadStore::new(20);
         for text in ["aaaaaaaa", "bbbbbbbb"] {
-            put(&mut shelf, text);
+            put(&mut store, text);
         }
-        shelf.touch(&tokens("aaaa"));
-        assert!(shelf.has_room(4) && !shelf.has_room(8));
-        put(&mut shelf, "cccccccc");
-        assert_eq!(length(&shelf, "bbbb"), 0);
-        assert_eq!(length(&shelf, "aaaa"), 4);
-        put(&mut shelf, "what is longer than all the room");
-        assert_eq!(shelf.bytes(), 16);
-        shelf.limit(8);
-        shelf.check_integrity();
-        assert_eq!(length(&shelf, "cccc"), 4);
-        shelf.limit(0);
-        put(&mut shelf, "d");
-        assert_eq!(shelf.bytes(), 0);
+        store.touch(&tokens("aaaa"));
+        assert!(store.has_room(4) && !store.has_room(8));
+        put(&mut store, "cccccccc");
+        assert_eq!(length(&store, "bbbb"), 0);
+        assert_eq!(length(&store, "aaaa"), 4);
+        put(&mut store, "what is longer than all the room");
+        assert_eq!(store.bytes(), 16);
+        store.limit(8);
+        store.check_integrity();
+        assert_eq!(length(&store, "cccc"), 4);
+        store.limit(0);
+        put(&mut store, "d");
+        assert_eq!(store.bytes(), 0);
     }
 }

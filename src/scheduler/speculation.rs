@@ -2,36 +2,36 @@
 //! and kept as far as the sampler then picks the same. Wrong ones cost time, never text.
 //!
 //! Drafts need no second model. A kiosk's answer copies from the store's prompt, so what followed
-//! the last few tokens where they stood before is a good guess (prompt lookup decoding); and a
+//! the last few tokens where they stood before is a good proposal (prompt lookup decoding); and a
 //! client may send a `prediction` of its own. How long drafts are follows from two measurements:
-//! how often guesses of the same kind were right, and what rows of a batch cost.
+//! how often proposals of the same source were right, and what rows of a batch cost.
 
 use crate::engine::Token;
 
 use super::job::Predicted;
 
-/// Longest run of tokens that a guess is compared by.
+/// Longest run of tokens that a proposal is compared by.
 const LONGEST_MATCH: usize = 8;
 /// How far back runs are looked for: further would cost more than it finds.
 const LOOK_BACK: usize = 8192;
 /// Tokens that one answer drafts at most in a step.
 pub(super) const LONGEST_DRAFT: usize = 16;
-/// Weight of the newest token in a kind's mean.
+/// Weight of the newest token in a source's mean.
 const NEWEST: f64 = 0.05;
-/// How many of its own tokens an answer needs to outweigh the mean of the kind.
+/// How many of its own tokens an answer needs to outweigh the mean of the source.
 const OWN_WEIGHT: f64 = 8.0;
 
-/// Where a guess comes from, which says how good it is.
+/// Where a proposal comes from, which says how good it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kind(usize);
+pub(super) struct DraftSource(usize);
 
-impl Kind {
+impl DraftSource {
     /// What the client said the answer would be, as long as it is.
     pub(super) const PREDICTION: Self = Self(LONGEST_MATCH + 1);
     const COUNT: usize = LONGEST_MATCH + 2;
 
     /// The last `tokens` tokens stood there before.
-    fn lookup(tokens: usize) -> Self {
+    fn prompt_lookup(tokens: usize) -> Self {
         Self(tokens.min(LONGEST_MATCH))
     }
 }
@@ -39,13 +39,13 @@ impl Kind {
 /// How an answer may go on: a piece of its own text, or of its prediction. One that is longer than
 /// the rest of the text begins anew there, as what repeats itself does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Guess {
-    pub(super) kind: Kind,
+pub(super) struct DraftProposal {
+    pub(super) source: DraftSource,
     pub(super) start: usize,
     pub(super) length: usize,
 }
 
-impl Guess {
+impl DraftProposal {
     /// Its tokens, from the text that it is a piece of.
     pub(super) fn tokens(self, text: &[Token]) -> impl Iterator<Item = Token> {
         text[self.start..].iter().copied().cycle().take(self.length)
@@ -54,7 +54,7 @@ impl Guess {
 
 /// What followed the last place where `text` had the tokens that it ends with, the longest run of
 /// them that it had before; nothing if not even the last one did.
-pub(super) fn lookup(text: &[Token]) -> Option<Guess> {
+pub(super) fn prompt_lookup(text: &[Token]) -> Option<DraftProposal> {
     let (last, before) = text.split_last()?;
     let mut best = (0, 0);
     for (place, token) in before.iter().enumerate().rev().take(LOOK_BACK) {
@@ -80,8 +80,8 @@ pub(super) fn lookup(text: &[Token]) -> Option<Guess> {
     let rest = text.len() - start;
     // The text ends in a piece of which it had all, or much, just before: it repeats itself.
     let repeats = run >= rest.min(LONGEST_MATCH);
-    (run > 0).then(|| Guess {
-        kind: Kind::lookup(run),
+    (run > 0).then(|| DraftProposal {
+        source: DraftSource::prompt_lookup(run),
         start,
         length: if repeats {
             LONGEST_DRAFT
@@ -140,11 +140,11 @@ impl Prediction {
             .filter(|at| *at >= self.left);
     }
 
-    pub(super) fn guess(&self) -> Option<Guess> {
+    pub(super) fn proposal(&self) -> Option<DraftProposal> {
         let start = self.at?;
         let length = LONGEST_DRAFT.min(self.tokens.len() - start);
-        (length > 0).then_some(Guess {
-            kind: Kind::PREDICTION,
+        (length > 0).then_some(DraftProposal {
+            source: DraftSource::PREDICTION,
             start,
             length,
         })
@@ -162,28 +162,28 @@ impl Prediction {
 
 /// How often an answer's own drafted tokens were right, the latest counting most.
 #[derive(Debug, Default)]
-pub(super) struct Record {
+pub(super) struct AcceptanceRecord {
     right: f64,
     tried: f64,
 }
 
-impl Record {
-    fn add(&mut self, outcome: Outcome) {
+impl AcceptanceRecord {
+    fn add(&mut self, outcome: DraftOutcome) {
         const KEPT: f64 = 0.9;
         self.right = self.right * KEPT + outcome.right();
         self.tried = self.tried * KEPT + outcome.tried();
     }
 }
 
-/// What became of a draft.
+/// How many tokens of a draft were right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct DraftOutcome {
     pub(super) drafted: usize,
     pub(super) accepted: usize,
 }
 
 #[allow(clippy::cast_precision_loss)] // a draft has a handful of tokens
-impl Outcome {
+impl DraftOutcome {
     fn right(self) -> f64 {
         self.accepted as f64
     }
@@ -194,24 +194,24 @@ impl Outcome {
     }
 }
 
-/// Shares of drafted tokens that were right, by the kind of their guess.
+/// How often drafted tokens were right, by the source of their proposal.
 #[derive(Debug)]
-pub(super) struct Acceptance {
-    means: [f64; Kind::COUNT],
+pub(super) struct AcceptanceRates {
+    means: [f64; DraftSource::COUNT],
 }
 
-impl Default for Acceptance {
+impl Default for AcceptanceRates {
     fn default() -> Self {
         Self {
-            means: std::array::from_fn(first_guess),
+            means: std::array::from_fn(first_rate),
         }
     }
 }
 
 /// One common token says little; a run of them that comes again often goes on as before. What is
 /// not drafted is watched, so these need not be high to be corrected.
-fn first_guess(kind: usize) -> f64 {
-    match kind {
+fn first_rate(source: usize) -> f64 {
+    match source {
         0 => 0.0,
         1 => 0.2,
         2 => 0.4,
@@ -221,19 +221,24 @@ fn first_guess(kind: usize) -> f64 {
     }
 }
 
-impl Acceptance {
-    /// How likely the next token of a guess is right.
-    pub(super) fn chance(&self, kind: Kind, own: &Record) -> f64 {
-        (self.means[kind.0] * OWN_WEIGHT + own.right) / (OWN_WEIGHT + own.tried)
+impl AcceptanceRates {
+    /// How likely the next token of a proposal is right.
+    pub(super) fn chance(&self, source: DraftSource, own: &AcceptanceRecord) -> f64 {
+        (self.means[source.0] * OWN_WEIGHT + own.right) / (OWN_WEIGHT + own.tried)
     }
 
-    pub(super) fn learn(&mut self, kind: Kind, own: &mut Record, outcome: Outcome) {
+    pub(super) fn learn(
+        &mut self,
+        source: DraftSource,
+        own: &mut AcceptanceRecord,
+        outcome: DraftOutcome,
+    ) {
         own.add(outcome);
         // How good one client's predictions are says nothing about another's.
-        if kind == Kind::PREDICTION {
+        if source == DraftSource::PREDICTION {
             return;
         }
-        let mean = &mut self.means[kind.0];
+        let mean = &mut self.means[source.0];
         for token in 0..outcome.drafted.min(outcome.accepted + 1) {
             let right = f64::from(u8::from(token < outcome.accepted));
             *mean += NEWEST * (right - *mean);
@@ -243,21 +248,21 @@ impl Acceptance {
 
 /// A running answer that could draft.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Offer {
+pub(super) struct DraftCandidate {
     /// Which one.
     pub(super) running: usize,
-    pub(super) guess: Guess,
+    pub(super) proposal: DraftProposal,
     /// How likely each next token is right, given that those before it are.
     pub(super) chance: f64,
 }
 
-/// How many tokens each offer drafts: `answers` rows are computed in any case, at most `room` can be
-/// added, and `seconds` tells how long a step of so many rows is.
+/// How many tokens each candidate drafts: `answers` rows are computed in any case, at most `room` can be
+/// added, and `seconds` tells how long a step takes by its rows.
 ///
 /// What is made as large as can be is the product of the speeds of all answers: an answer that gets
 /// on twice as fast must not slow ten others down by a tenth each.
-pub(super) fn allot(
-    offers: &[Offer],
+pub(super) fn allot_drafts(
+    candidates: &[DraftCandidate],
     answers: usize,
     room: usize,
     seconds: impl Fn(usize) -> f64,
@@ -265,10 +270,13 @@ pub(super) fn allot(
     /// Each answer has to get faster by this much on the average, and one more by that: the times
     /// are no surer.
     const WORTH: f64 = 1.08;
-    let mut lengths = vec![0; offers.len()];
-    // Of each offer the tokens that it brings, and the chance that its next one counts.
-    let mut tokens = vec![1.0; offers.len()];
-    let mut chances: Vec<f64> = offers.iter().map(|offer| offer.chance).collect();
+    let mut lengths = vec![0; candidates.len()];
+    // Of each candidate the tokens that it brings, and the chance that its next one counts.
+    let mut tokens = vec![1.0; candidates.len()];
+    let mut chances: Vec<f64> = candidates
+        .iter()
+        .map(|candidate| candidate.chance)
+        .collect();
     #[allow(clippy::cast_precision_loss)] // a batch has hundreds of answers at most
     let everyone = answers as f64;
     let undrafted = seconds(answers);
@@ -277,7 +285,7 @@ pub(super) fn allot(
     let mut best = lengths.clone();
     for extra in 1..=room {
         let took = seconds(answers + extra);
-        let open = (0..offers.len()).filter(|i| lengths[*i] < offers[*i].guess.length);
+        let open = (0..candidates.len()).filter(|i| lengths[*i] < candidates[*i].proposal.length);
         let gain = |i: usize| (1.0 + chances[i] / tokens[i]).ln();
         let Some(next) = open.max_by(|a, b| gain(*a).total_cmp(&gain(*b))) else {
             break;
@@ -287,7 +295,7 @@ pub(super) fn allot(
         }
         gained += gain(next);
         tokens[next] += chances[next];
-        chances[next] *= offers[next].chance;
+        chances[next] *= candidates[next].chance;
         lengths[next] += 1;
         // A row more may cost nothing, or as much as four: so the best counts, not the first.
         let all = gained - everyone * (took / undrafted).ln();
@@ -302,16 +310,16 @@ pub(super) fn allot(
 /// How many tokens an answer drafts that is alone and has to come out the same each time: so by
 /// nothing that was measured, neither of time nor of other answers. A row more is taken to cost half
 /// of the first, between what it costs large models and small ones.
-pub(super) fn length_alone(guess: Guess, own: &Record) -> usize {
+pub(super) fn lone_draft_length(proposal: DraftProposal, own: &AcceptanceRecord) -> usize {
     const MORE: f64 = 0.5;
-    let offer = Offer {
+    let candidate = DraftCandidate {
         running: 0,
-        guess,
-        chance: Acceptance::default().chance(guess.kind, own),
+        proposal,
+        chance: AcceptanceRates::default().chance(proposal.source, own),
     };
     #[allow(clippy::cast_precision_loss)] // a draft has a handful of tokens
     let seconds = |rows: usize| 1.0 + MORE * (rows - 1) as f64;
-    allot(&[offer], 1, LONGEST_DRAFT, seconds)[0]
+    allot_drafts(&[candidate], 1, LONGEST_DRAFT, seconds)[0]
 }
 
 #[cfg(test)]
@@ -325,12 +333,12 @@ mod tests {
 
     fn found(text: &str) -> Option<(String, usize)> {
         let text = tokens(text);
-        lookup(&text).map(|guess| {
-            let bytes = guess.tokens(&text).map(|token| token.0.unsigned_abs());
+        prompt_lookup(&text).map(|proposal| {
+            let bytes = proposal.tokens(&text).map(|token| token.0.unsigned_abs());
             let bytes = bytes.map(|byte| u8::try_from(byte).expect("a byte"));
             (
                 String::from_utf8(bytes.collect()).expect("ASCII"),
-                guess.kind.0,
+                proposal.source.0,
             )
         })
     }
@@ -369,8 +377,8 @@ mod tests {
             answer.push(token);
             prediction.follow(&answer);
         }
-        let guess = prediction.guess().expect("joined again");
-        assert_eq!(prediction.tokens()[guess.start..], tokens("sle: 7"));
+        let proposal = prediction.proposal().expect("joined again");
+        assert_eq!(prediction.tokens()[proposal.start..], tokens("sle: 7"));
         // "price: ", and "i" after ", a" had brought it back.
         assert_eq!(prediction.usage(), predicted(8, 10));
     }
@@ -384,9 +392,9 @@ mod tests {
             answer.push(token);
             prediction.follow(&answer);
         }
-        let guess = prediction.guess().expect("joined again");
+        let proposal = prediction.proposal().expect("joined again");
         assert_eq!(
-            prediction.tokens()[guess.start..],
+            prediction.tokens()[proposal.start..],
             tokens(" stock, oil 9 in stock")
         );
     }
@@ -396,7 +404,7 @@ mod tests {
         let mut prediction = Prediction::new(tokens("ab"));
         prediction.follow(&tokens("a"));
         prediction.follow(&tokens("ab"));
-        assert_eq!(prediction.guess(), None);
+        assert_eq!(prediction.proposal(), None);
         prediction.follow(&tokens("abc"));
         assert_eq!(prediction.usage(), predicted(2, 0));
     }
@@ -407,22 +415,22 @@ mod tests {
         move |rows| 10.0 + row * (rows as f64 - 1.0)
     }
 
-    fn offer(chance: f64, length: usize) -> Offer {
-        let guess = Guess {
-            kind: Kind::lookup(3),
+    fn candidate(chance: f64, length: usize) -> DraftCandidate {
+        let proposal = DraftProposal {
+            source: DraftSource::prompt_lookup(3),
             start: 0,
             length,
         };
-        Offer {
+        DraftCandidate {
             running: 0,
-            guess,
+            proposal,
             chance,
         }
     }
 
     #[test]
     fn drafts_are_longer_where_rows_are_cheaper_and_guesses_better() {
-        let length = |chance, row| allot(&[offer(chance, 16)], 1, 64, linear(row))[0];
+        let length = |chance, row| allot_drafts(&[candidate(chance, 16)], 1, 64, linear(row))[0];
         assert_eq!(length(0.9, 10.0), 0, "a row costs what it brings");
         assert_eq!(length(0.05, 1.0), 0);
         assert!(length(0.5, 1.0) >= 1);
@@ -432,11 +440,11 @@ mod tests {
 
     #[test]
     fn one_that_copies_does_not_slow_the_others_down() {
-        let alone = allot(&[offer(0.97, 16)], 1, 64, linear(1.5))[0];
-        let in_company = allot(&[offer(0.97, 16)], 8, 64, linear(1.5))[0];
+        let alone = allot_drafts(&[candidate(0.97, 16)], 1, 64, linear(1.5))[0];
+        let in_company = allot_drafts(&[candidate(0.97, 16)], 8, 64, linear(1.5))[0];
         assert!(alone > 4, "{alone}");
         assert!(in_company < 2, "{in_company}");
-        let all_copy = allot(&[offer(0.97, 16); 8], 8, 64, linear(0.2));
+        let all_copy = allot_drafts(&[candidate(0.97, 16); 8], 8, 64, linear(0.2));
         assert!(all_copy.iter().all(|length| *length > 2), "{all_copy:?}");
     }
 
@@ -444,23 +452,23 @@ mod tests {
     fn a_step_in_the_cost_is_seen_past() {
         // Rows 2 and 3 cost as much as 1 each, rows 4 to 8 nothing beyond that.
         let seconds = |rows: usize| [0.0, 1.0, 2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 9.0][rows.min(9)];
-        assert_eq!(allot(&[offer(0.95, 16)], 1, 8, seconds), [7]);
+        assert_eq!(allot_drafts(&[candidate(0.95, 16)], 1, 8, seconds), [7]);
     }
 
     #[test]
     fn what_is_never_right_is_given_up_until_watching_it_shows_otherwise() {
-        let (mut acceptance, mut own) = (Acceptance::default(), Record::default());
-        let kind = Kind::lookup(3);
+        let (mut acceptance, mut own) = (AcceptanceRates::default(), AcceptanceRecord::default());
+        let source = DraftSource::prompt_lookup(3);
         let mut learn = |accepted, times: usize| {
             for _ in 0..times {
-                let outcome = Outcome {
+                let outcome = DraftOutcome {
                     drafted: 1,
                     accepted,
                 };
-                acceptance.learn(kind, &mut own, outcome);
+                acceptance.learn(source, &mut own, outcome);
             }
-            allot(
-                &[offer(acceptance.chance(kind, &own), 4)],
+            allot_drafts(
+                &[candidate(acceptance.chance(source, &own), 4)],
                 1,
                 8,
                 linear(2.0),
@@ -474,25 +482,25 @@ mod tests {
     proptest! {
         #[test]
         fn drafts_fit_and_promise_more_than_none(
-            offers in prop::collection::vec((0.0_f64..1.0, 0_usize..17), 0..20),
+            candidates in prop::collection::vec((0.0_f64..1.0, 0_usize..17), 0..20),
             room in 0_usize..40,
             row in 0.0_f64..10.0,
         ) {
-            let offers: Vec<Offer> = offers
+            let candidates: Vec<DraftCandidate> = candidates
                 .into_iter()
-                .map(|(chance, length)| offer(chance, length))
+                .map(|(chance, length)| candidate(chance, length))
                 .collect();
-            let answers = offers.len().max(1);
-            let lengths = allot(&offers, answers, room, linear(row));
+            let answers = candidates.len().max(1);
+            let lengths = allot_drafts(&candidates, answers, room, linear(row));
             prop_assert!(lengths.iter().sum::<usize>() <= room);
-            let within = |(length, offer): (&usize, &Offer)| *length <= offer.guess.length;
-            prop_assert!(lengths.iter().zip(&offers).all(within));
+            let within = |(length, candidate): (&usize, &DraftCandidate)| *length <= candidate.proposal.length;
+            prop_assert!(lengths.iter().zip(&candidates).all(within));
             let drafted: usize = lengths.iter().sum();
             if drafted > 0 {
-                let brings = |(length, offer): (&usize, &Offer)| -> f64 {
-                    (0..=*length).map(|n| offer.chance.powi(i32::try_from(n).unwrap_or(0))).sum()
+                let brings = |(length, candidate): (&usize, &DraftCandidate)| -> f64 {
+                    (0..=*length).map(|n| candidate.chance.powi(i32::try_from(n).unwrap_or(0))).sum()
                 };
-                let gain: f64 = lengths.iter().zip(&offers).map(brings).map(f64::ln).sum();
+                let gain: f64 = lengths.iter().zip(&candidates).map(brings).map(f64::ln).sum();
                 #[allow(clippy::cast_precision_loss)]
                 let everyone = answers as f64;
                 let slower = linear(row)(answers + drafted) / linear(row)(answers);
@@ -503,10 +511,10 @@ mod tests {
         #[test]
         fn what_is_looked_up_did_follow(text in "[ab]{0,40}") {
             let text = tokens(&text);
-            if let Some(guess) = lookup(&text) {
-                let run = &text[text.len() - guess.kind.0..];
+            if let Some(proposal) = prompt_lookup(&text) {
+                let run = &text[text.len() - proposal.source.0..];
                 let mut with_next = run.to_vec();
-                with_next.push(text[guess.start]);
+                with_next.push(text[proposal.start]);
                 prop_assert!(text.windows(with_next.len()).any(|window| window == with_next));
             }
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Two of 50 cells each are a crowd, four with one of their own are not.
+/// Two of 50 cells each slow each other down, four with one of their own do not.
 const NARROW: Shape = Shape {
     crowd_cells: Some(100),
     ..SHAPE
@@ -18,7 +18,7 @@ fn most_together(scheduler: &mut Scheduler<FakeEngine>) -> usize {
     let mut most = 0;
     while !scheduler.is_idle() {
         step(scheduler);
-        most = most.max(scheduler.running.len());
+        most = most.max(scheduler.sequences.running.len());
     }
     most
 }
@@ -53,7 +53,11 @@ fn those_that_share_their_prompt_run_together_and_go_before_one_that_does_not() 
     let mut unrelated = ask(&mut scheduler, prompt(3, 300));
     let mut others: Vec<_> = (1..4).map(|seed| kiosk(&mut scheduler, seed)).collect();
     step(&mut scheduler);
-    assert_eq!(scheduler.running.len(), 4, "the one in between waits");
+    assert_eq!(
+        scheduler.sequences.running.len(),
+        4,
+        "the one in between waits"
+    );
     assert!(received(&mut unrelated.1).1.is_none());
     run_dry(&mut scheduler);
     others.push(unrelated);
@@ -73,5 +77,5 @@ fn a_higher_class_does_not_wait_for_the_sake_of_others() {
     urgent.class = Class::Priority;
     scheduler.submit(urgent);
     step(&mut scheduler);
-    assert_eq!(scheduler.running.len(), 2);
+    assert_eq!(scheduler.sequences.running.len(), 2);
 }

@@ -12,7 +12,8 @@ const NEWEST: f64 = 0.05;
 /// A step during which another program had the processor says little: it counts as this much of
 /// what was expected at most, and one that was shorter than half as half.
 const PLAUSIBLE: (f64, f64) = (0.5, 2.0);
-/// Of so many first measurements the shortest counts: the very first reads weights from the disk.
+/// How many first measurements count by the shortest of them: the very first one reads the weights
+/// from the disk.
 const FIRST_FEW: f64 = 3.0;
 /// How far a measurement at one size moves the others: a deeper cache or a slower clock meets all.
 const DRIFT: f64 = 0.05;
@@ -21,9 +22,9 @@ const LEAST_ROWS: usize = 8;
 /// The first chunk of a prompt beside answers, while nothing is known.
 const FIRST_ROWS: usize = 64;
 
-/// Seconds of steps by their rows.
+/// Learns and predicts how many seconds a step takes, by its rows.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct StepLatency {
     outputs: Curve,
     prefill: Curve,
     /// What a step takes longer whose batch has another shape than the one before: llama.cpp makes
@@ -33,7 +34,7 @@ pub(super) struct Pace {
     last: Option<usize>,
 }
 
-impl Default for Pace {
+impl Default for StepLatency {
     fn default() -> Self {
         Self {
             // Decoding reads all weights for its first row: more rows cost little, as a first guess.
@@ -45,7 +46,7 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl StepLatency {
     /// Learns from a step that took `took`.
     pub(super) fn observe(&mut self, outputs: usize, prefill: usize, took: Duration) {
         let took = took.as_secs_f64();
@@ -85,14 +86,14 @@ impl Pace {
     /// The rows whose logits were wanted in the largest steps measured, on the average of their
     /// point of the curve.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a mean of numbers of rows
-    pub(super) fn most_outputs(&self) -> usize {
+    pub(super) fn most_output_rows(&self) -> usize {
         let largest = self.outputs.points.iter().flatten().last();
         largest.map_or(0, |point| point.rows.round() as usize)
     }
 
     /// Seconds that an answering step of `rows` costs, `answers` of them wanted in any case, with
     /// what changing the shape of the batch costs now and, beside a usual step, later.
-    pub(super) fn decoding(&self, answers: usize, rows: usize) -> Option<f64> {
+    pub(super) fn decode_seconds(&self, answers: usize, rows: usize) -> Option<f64> {
         let switches = match self.last {
             Some(last) if last == rows => 0.0,
             Some(last) if last == answers => 2.0,
@@ -139,10 +140,10 @@ impl Pace {
 #[derive(Debug)]
 struct Curve {
     /// What a row beyond the only size known costs, in shares of a row within it.
-    guess: f64,
-    /// Up to so many times the largest size known a row more is hoped to cost no more than that:
-    /// where a second row costs as much as the first, a dozen may cost no more than four. Too
-    /// much hope costs a step for each such size, too little is never found out.
+    prior: f64,
+    /// Up to this many times the largest size known, a further row is hoped to cost no more than
+    /// `prior` says: where a second row costs as much as the first, a dozen may cost no more than
+    /// four. Too much hope costs a step for each such size; too little is never found out.
     hope: f64,
     /// Sizes 1 to 4 each for itself, then two an octave.
     points: Vec<Option<Point>>,
@@ -156,9 +157,9 @@ struct Point {
 }
 
 impl Curve {
-    fn new(guess: f64, hope: f64) -> Self {
+    fn new(prior: f64, hope: f64) -> Self {
         Self {
-            guess,
+            prior,
             hope,
             points: Vec::new(),
         }
@@ -204,13 +205,13 @@ impl Curve {
         point.seconds += weight * (seconds - point.seconds);
     }
 
-    #[allow(clippy::cast_precision_loss)] // as above
+    #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
     fn seconds(&self, rows: usize) -> Option<f64> {
         let rows = rows as f64;
         let mut known = self.points.iter().flatten().copied();
         let first = known.next()?;
         if rows <= first.rows {
-            return Some(first.seconds * (1.0 + self.guess * (rows / first.rows - 1.0)));
+            return Some(first.seconds * (1.0 + self.prior * (rows / first.rows - 1.0)));
         }
         let mut below = first;
         for mut point in known {
@@ -221,16 +222,16 @@ impl Curve {
             }
             below = point;
         }
-        let guessed = self.guess * first.seconds / first.rows;
+        let proposed_tokens = self.prior * first.seconds / first.rows;
         if below.rows <= first.rows {
-            return Some(below.seconds + guessed * (rows - below.rows));
+            return Some(below.seconds + proposed_tokens * (rows - below.rows));
         }
         let known = (below.seconds - first.seconds) / (below.rows - first.rows);
         // Two sizes that took the same say little about ten times as much.
-        let known = known.max(guessed / 4.0);
+        let known = known.max(proposed_tokens / 4.0);
         let hoped = rows.min(self.hope * below.rows) - below.rows;
         let beyond = rows - below.rows - hoped;
-        Some(below.seconds + known.min(guessed) * hoped + known * beyond)
+        Some(below.seconds + known.min(proposed_tokens) * hoped + known * beyond)
     }
 }
 
@@ -255,139 +256,142 @@ mod tests {
 
     #[test]
     fn chunks_fill_what_decoding_leaves_of_the_target() {
-        let mut pace = Pace::default();
-        pace.observe(4, 0, millis(50));
-        pace.observe(4, 100, millis(150));
-        assert_eq!(pace.prefill_rows(4, TARGET, 512, 0), 100);
+        let mut step_latency = StepLatency::default();
+        step_latency.observe(4, 0, millis(50));
+        step_latency.observe(4, 100, millis(150));
+        assert_eq!(step_latency.prefill_rows(4, TARGET, 512, 0), 100);
     }
 
     #[test]
     fn each_batch_size_has_its_own_time() {
-        let mut pace = Pace::default();
+        let mut step_latency = StepLatency::default();
         for _ in 0..50 {
-            pace.observe(1, 0, millis(30));
-            pace.observe(16, 0, millis(100));
-            pace.observe(0, 100, millis(300));
+            step_latency.observe(1, 0, millis(30));
+            step_latency.observe(16, 0, millis(100));
+            step_latency.observe(0, 100, millis(300));
         }
-        let seconds = |rows| pace.outputs(rows).expect("known");
+        let seconds = |rows| step_latency.outputs(rows).expect("known");
         assert!((seconds(1) - 0.030).abs() < 0.003);
         assert!((seconds(16) - 0.100).abs() < 0.010);
         assert!(seconds(4) > seconds(1) && seconds(4) < seconds(16));
-        assert!(pace.prefill_rows(1, TARGET, 512, 0) > 2 * pace.prefill_rows(16, TARGET, 512, 0));
+        assert!(
+            step_latency.prefill_rows(1, TARGET, 512, 0)
+                > 2 * step_latency.prefill_rows(16, TARGET, 512, 0)
+        );
     }
 
     #[test]
     fn large_chunks_that_are_cheaper_by_the_row_are_known_to_be() {
-        let mut pace = Pace::default();
+        let mut step_latency = StepLatency::default();
         for _ in 0..50 {
-            pace.observe(1, 0, millis(10));
-            pace.observe(1, 16, millis(10 + 80));
-            pace.observe(0, 256, millis(300));
+            step_latency.observe(1, 0, millis(10));
+            step_latency.observe(1, 16, millis(10 + 80));
+            step_latency.observe(0, 256, millis(300));
         }
-        let rows = pace.prefill_rows(1, TARGET, 512, 0);
+        let rows = step_latency.prefill_rows(1, TARGET, 512, 0);
         assert!((50..130).contains(&rows), "{rows}");
     }
 
     #[test]
     fn sizes_beyond_those_known_are_hoped_to_be_cheap() {
-        let mut pace = Pace::default();
+        let mut step_latency = StepLatency::default();
         for _ in 0..10 {
-            pace.observe(1, 0, millis(10));
-            pace.observe(2, 0, millis(22));
+            step_latency.observe(1, 0, millis(10));
+            step_latency.observe(2, 0, millis(22));
         }
-        let seconds = |rows| pace.outputs(rows).expect("guessed");
+        let seconds = |rows| step_latency.outputs(rows).expect("proposed_tokens");
         assert!((0.022..0.035).contains(&seconds(8)), "{}", seconds(8));
         assert!(seconds(16) > seconds(8) + 0.050, "but not without end");
     }
 
     #[test]
     fn longer_chunks_than_those_known_are_not() {
-        let mut pace = Pace::default();
+        let mut step_latency = StepLatency::default();
         for _ in 0..10 {
-            pace.observe(0, 8, millis(10));
-            pace.observe(0, 16, millis(40));
+            step_latency.observe(0, 8, millis(10));
+            step_latency.observe(0, 16, millis(40));
         }
-        assert!(pace.prefill_rows(0, TARGET, 512, 0) < 60);
+        assert!(step_latency.prefill_rows(0, TARGET, 512, 0) < 60);
     }
 
     #[test]
     fn changing_the_shape_of_the_batch_has_its_own_price() {
-        let mut pace = Pace::default();
+        let mut step_latency = StepLatency::default();
         for _ in 0..10 {
-            pace.observe(1, 0, millis(10));
+            step_latency.observe(1, 0, millis(10));
         }
         for _ in 0..10 {
-            pace.observe(4, 0, millis(12));
+            step_latency.observe(4, 0, millis(12));
         }
         for _ in 0..60 {
-            pace.observe(4, 0, millis(20));
-            pace.observe(1, 0, millis(18));
+            step_latency.observe(4, 0, millis(20));
+            step_latency.observe(1, 0, millis(18));
         }
-        let seconds = |rows| pace.decoding(1, rows).expect("known");
-        assert!((pace.outputs(1).expect("known") - 0.010).abs() < 0.001);
+        let seconds = |rows| step_latency.decode_seconds(1, rows).expect("known");
+        assert!((step_latency.outputs(1).expect("known") - 0.010).abs() < 0.001);
         assert!((seconds(1) - 0.010).abs() < 0.001, "as the last");
         assert!(seconds(4) > 0.012 + 0.012, "there and back");
     }
 
     #[test]
     fn a_chunk_that_comes_near_a_tile_is_one() {
-        let mut pace = Pace::default();
-        pace.observe(4, 0, millis(40));
-        pace.observe(4, 60, millis(200));
-        assert_eq!(pace.prefill_rows(4, TARGET, 512, 64), 60);
-        assert!(pace.prefill_rows(4, TARGET, 512, 0) < 50);
+        let mut step_latency = StepLatency::default();
+        step_latency.observe(4, 0, millis(40));
+        step_latency.observe(4, 60, millis(200));
+        assert_eq!(step_latency.prefill_rows(4, TARGET, 512, 64), 60);
+        assert!(step_latency.prefill_rows(4, TARGET, 512, 0) < 50);
         for _ in 0..100 {
-            pace.observe(4, 60, millis(400));
+            step_latency.observe(4, 60, millis(400));
         }
         assert!(
-            pace.prefill_rows(4, TARGET, 512, 64) < 30,
+            step_latency.prefill_rows(4, TARGET, 512, 64) < 30,
             "too slow for that"
         );
     }
 
     #[test]
     fn a_first_step_that_reads_the_weights_from_a_slow_disk_is_not_believed() {
-        let mut pace = Pace::default();
-        pace.observe(1, 0, Duration::from_secs(3));
+        let mut step_latency = StepLatency::default();
+        step_latency.observe(1, 0, Duration::from_secs(3));
         for _ in 0..2 {
-            pace.observe(1, 0, millis(50));
+            step_latency.observe(1, 0, millis(50));
         }
-        pace.observe(8, 0, millis(60));
-        pace.observe(8, 32, millis(90));
-        assert!(pace.prefill_rows(8, TARGET, 512, 0) >= 64);
+        step_latency.observe(8, 0, millis(60));
+        step_latency.observe(8, 32, millis(90));
+        assert!(step_latency.prefill_rows(8, TARGET, 512, 0) >= 64);
     }
 
     #[test]
     fn chunks_are_learnt_even_if_no_step_is_without_prompts() {
-        let mut pace = Pace::default();
+        let mut step_latency = StepLatency::default();
         for _ in 0..5 {
-            pace.observe(1, 64, Duration::from_secs(3));
+            step_latency.observe(1, 64, Duration::from_secs(3));
         }
-        assert_eq!(pace.prefill_rows(1, TARGET, 512, 0), LEAST_ROWS);
+        assert_eq!(step_latency.prefill_rows(1, TARGET, 512, 0), LEAST_ROWS);
     }
 
     #[test]
     fn a_hiccup_is_forgotten_even_if_every_step_has_prompts() {
-        let mut pace = Pace::default();
-        pace.observe(4, 0, Duration::from_secs(5));
+        let mut step_latency = StepLatency::default();
+        step_latency.observe(4, 0, Duration::from_secs(5));
         for _ in 0..100 {
-            pace.observe(4, 8, millis(20));
+            step_latency.observe(4, 8, millis(20));
         }
-        assert!(pace.prefill_rows(4, TARGET, 512, 0) > 30);
+        assert!(step_latency.prefill_rows(4, TARGET, 512, 0) > 30);
     }
 
     #[test]
     fn a_slow_machine_still_gets_on() {
-        let mut pace = Pace::default();
-        pace.observe(4, 0, millis(900));
-        pace.observe(0, 10, Duration::from_secs(1));
-        assert_eq!(pace.prefill_rows(4, TARGET, 512, 0), LEAST_ROWS);
-        assert_eq!(pace.prefill_rows(4, TARGET, 4, 0), 4);
+        let mut step_latency = StepLatency::default();
+        step_latency.observe(4, 0, millis(900));
+        step_latency.observe(0, 10, Duration::from_secs(1));
+        assert_eq!(step_latency.prefill_rows(4, TARGET, 512, 0), LEAST_ROWS);
+        assert_eq!(step_latency.prefill_rows(4, TARGET, 4, 0), 4);
     }
 
     #[test]
     fn an_unknown_machine_starts_with_a_modest_chunk() {
-        assert_eq!(Pace::default().prefill_rows(4, TARGET, 512, 0), 64);
+        assert_eq!(StepLatency::default().prefill_rows(4, TARGET, 512, 0), 64);
     }
 
     #[test]

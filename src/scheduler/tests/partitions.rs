@@ -1,32 +1,33 @@
-//! Conversations in banks of the cache.
+//! Conversations in partitions of the cache.
 
 use super::*;
-use crate::engine::SeqId;
+use crate::engine::{Row, SeqId};
 
-/// Two unrelated prompts of 50 tokens are a crowd.
-const BANKS: Shape = Shape {
-    banks: 3,
+/// Two unrelated prompts of 50 tokens slow each other down in one partition.
+const PARTITIONS: Shape = Shape {
+    partitions: 3,
     threads: Threads::ONE,
     crowd_cells: Some(100),
     ..SHAPE
 };
 
-fn banks_in_use(scheduler: &Scheduler<FakeEngine>) -> Vec<usize> {
-    let banks = scheduler
+fn partitions_in_use(scheduler: &Scheduler<FakeEngine>) -> Vec<usize> {
+    let partitions = scheduler
+        .sequences
         .running
         .iter()
-        .map(|r| scheduler.cache.bank_of(r.id));
-    banks.collect()
+        .map(|r| scheduler.sequences.cache.partition_of(r.id));
+    partitions.collect()
 }
 
 #[test]
-fn unrelated_prompts_run_side_by_side_in_banks_of_their_own() {
-    let mut scheduler = scheduler(BANKS);
+fn unrelated_prompts_run_side_by_side_in_partitions_of_their_own() {
+    let mut scheduler = scheduler(PARTITIONS);
     let mut all: Vec<_> = (0..3)
         .map(|seed| submit(&mut scheduler, &prompt(seed, 50), 10))
         .collect();
     step(&mut scheduler);
-    assert_eq!(banks_in_use(&scheduler), [0, 1, 2]);
+    assert_eq!(partitions_in_use(&scheduler), [0, 1, 2]);
     run_dry(&mut scheduler);
     for (seed, events) in all.iter_mut().enumerate() {
         assert_eq!(received(events).0, expected(&prompt(seed, 50), 10));
@@ -34,8 +35,8 @@ fn unrelated_prompts_run_side_by_side_in_banks_of_their_own() {
 }
 
 #[test]
-fn kiosks_of_two_stores_share_a_bank_a_store() {
-    let mut scheduler = scheduler(BANKS);
+fn kiosks_of_two_stores_share_a_partition_a_store() {
+    let mut scheduler = scheduler(PARTITIONS);
     let ask = |scheduler: &mut Scheduler<FakeEngine>, store: usize, question: usize| {
         let mut tokens = prompt(store, 100);
         tokens.push(Token(i32::try_from(question).expect("small")));
@@ -46,31 +47,31 @@ fn kiosks_of_two_stores_share_a_bank_a_store() {
         .map(|(store, question)| ask(&mut scheduler, store, question))
         .into();
     step(&mut scheduler);
-    assert_eq!(banks_in_use(&scheduler), [0, 1, 0, 1]);
+    assert_eq!(partitions_in_use(&scheduler), [0, 1, 0, 1]);
     run_dry(&mut scheduler);
     // Each store's prompt once.
-    assert!(scheduler.cache.engine().rows < 2 * 100 + 4 * 12);
+    assert!(scheduler.sequences.cache.engine().rows < 2 * 100 + 4 * 12);
 
     // Much later: what was kept of the other store costs these nothing, and is still there.
     all.push(ask(&mut scheduler, 2, 5));
     step(&mut scheduler);
-    assert_eq!(banks_in_use(&scheduler), [1]);
+    assert_eq!(partitions_in_use(&scheduler), [1]);
     run_dry(&mut scheduler);
-    let rows = scheduler.cache.engine().rows;
+    let rows = scheduler.sequences.cache.engine().rows;
     all.push(ask(&mut scheduler, 1, 6));
     run_dry(&mut scheduler);
-    assert_eq!(scheduler.cache.engine().copied_in, 0);
-    assert!(scheduler.cache.engine().rows - rows < 12);
+    assert_eq!(scheduler.sequences.cache.engine().copied_in, 0);
+    assert!(scheduler.sequences.cache.engine().rows - rows < 12);
     for (tokens, events) in &mut all {
         assert_eq!(received(events).0, expected(tokens, 10));
     }
 }
 
 #[test]
-fn the_cells_of_all_banks_are_as_many_as_there_are() {
+fn the_cells_of_all_partitions_are_as_many_as_there_are() {
     let mut scheduler = scheduler(Shape {
         cells: 250,
-        ..BANKS
+        ..PARTITIONS
     });
     let mut all: Vec<_> = (0..3)
         .map(|seed| submit(&mut scheduler, &prompt(seed, 70), 60))
@@ -83,28 +84,32 @@ fn the_cells_of_all_banks_are_as_many_as_there_are() {
 }
 
 #[test]
-fn the_memory_of_a_bank_that_held_much_is_given_back_when_it_is_empty() {
-    let mut scheduler = with_parked_bytes(FakeEngine::new(BANKS), 0);
+fn the_memory_of_a_partition_that_held_much_is_given_back_when_it_is_empty() {
+    let mut scheduler = with_parked_bytes(FakeEngine::new(PARTITIONS), 0);
     let _short = submit(&mut scheduler, &prompt(1, 60), 5);
     run_dry(&mut scheduler);
-    scheduler.cache.limit(Some(0));
-    assert_eq!(scheduler.cache.engine().given_back, 0, "little was used");
+    scheduler.sequences.cache.limit(Some(0));
+    assert_eq!(
+        scheduler.sequences.cache.engine().given_back,
+        0,
+        "little was used"
+    );
     let _long = submit(&mut scheduler, &prompt(2, 300), 5);
     run_dry(&mut scheduler);
-    scheduler.cache.limit(Some(0));
-    assert_eq!(scheduler.cache.used(), 0);
-    assert_eq!(scheduler.cache.engine().given_back, 1);
+    scheduler.sequences.cache.limit(Some(0));
+    assert_eq!(scheduler.sequences.cache.used(), 0);
+    assert_eq!(scheduler.sequences.cache.engine().given_back, 1);
 }
 
 #[test]
-fn users_who_take_turns_keep_a_bank_each() {
-    let mut scheduler = with_parked_bytes(FakeEngine::new(BANKS), 0);
+fn users_who_take_turns_keep_a_partition_each() {
+    let mut scheduler = with_parked_bytes(FakeEngine::new(PARTITIONS), 0);
     for round in 0..2 {
         for user in 0..3 {
             let asked = prompt(user, 150);
             let mut events = submit(&mut scheduler, &asked, 5);
             step(&mut scheduler);
-            assert_eq!(banks_in_use(&scheduler), [user]);
+            assert_eq!(partitions_in_use(&scheduler), [user]);
             run_dry(&mut scheduler);
             let (text, end) = received(&mut events);
             assert_eq!(text, expected(&asked, 5));
@@ -117,14 +122,14 @@ fn users_who_take_turns_keep_a_bank_each() {
 }
 
 #[test]
-fn kiosks_of_a_store_are_served_in_banks_side_by_side() {
+fn kiosks_of_a_store_are_served_in_partitions_side_by_side() {
     let shape = Shape {
         threads: Threads {
             side_by_side: 2,
             together: 1,
         },
         crowd_cells: Some(1000),
-        ..BANKS
+        ..PARTITIONS
     };
     let mut scheduler = with_parked_bytes(FakeEngine::new(shape), 0);
     let store = prompt(1, 150);
@@ -132,17 +137,17 @@ fn kiosks_of_a_store_are_served_in_banks_side_by_side() {
     let long = [store.clone(), prompt(7, 12)].concat();
     let _first = submit(&mut scheduler, &long, 5);
     run_dry(&mut scheduler);
-    let rows = scheduler.cache.engine().rows;
+    let rows = scheduler.sequences.cache.engine().rows;
     let asked = |question| [store.clone(), prompt(question, 8)].concat();
     let mut all: Vec<_> = (2..6)
         .map(|question| submit(&mut scheduler, &asked(question), 10))
         .collect();
     step(&mut scheduler);
-    let mut banks = banks_in_use(&scheduler);
-    banks.sort_unstable();
-    assert_eq!(banks, [0, 0, 1, 1]);
+    let mut partitions = partitions_in_use(&scheduler);
+    partitions.sort_unstable();
+    assert_eq!(partitions, [0, 0, 1, 1]);
     run_dry(&mut scheduler);
-    let engine = scheduler.cache.engine();
+    let engine = scheduler.sequences.cache.engine();
     assert!(engine.rows - rows < 4 * 20, "computed once, copied once");
     assert_eq!(engine.copied_in, 150);
     for (question, events) in (2..6).zip(&mut all) {
@@ -151,9 +156,9 @@ fn kiosks_of_a_store_are_served_in_banks_side_by_side() {
 }
 
 #[test]
-fn what_a_copy_is_made_of_may_give_way_for_it() {
+fn what_a_copy_is_made_of_may_be_evicted_for_it() {
     let now = Instant::now();
-    let mut cache = cache::Cache::new(FakeEngine::new(BANKS), 0);
+    let mut cache = cache::Cache::new(FakeEngine::new(PARTITIONS), 0);
     let mut compute = |tokens: &[Token]| {
         let id = cache.acquire(0, &[], now).expect("a sequence");
         fill(&mut cache, id, tokens);
@@ -182,12 +187,15 @@ fn fill(cache: &mut cache::Cache<FakeEngine>, id: SeqId, tokens: &[Token]) {
     cache.computed(id, tokens);
 }
 
-/// Two banks of which many cells were used and are no more, and a shop's prompt of 100 tokens in it.
+/// Two partitions of which many cells were used and are no more, and a shop's prompt of 100 tokens in it.
 fn swollen(parked_bytes: usize, now: Instant) -> cache::Cache<FakeEngine> {
-    let mut cache = cache::Cache::new(FakeEngine::new(BANKS), parked_bytes);
-    for (bank, tokens) in [0, 1].map(|bank| [(bank, 400), (bank, 100)]).concat() {
-        let tokens = prompt(bank + tokens, tokens);
-        let id = cache.acquire(bank, &[], now).expect("a sequence");
+    let mut cache = cache::Cache::new(FakeEngine::new(PARTITIONS), parked_bytes);
+    for (partition, tokens) in [0, 1]
+        .map(|partition| [(partition, 400), (partition, 100)])
+        .concat()
+    {
+        let tokens = prompt(partition + tokens, tokens);
+        let id = cache.acquire(partition, &[], now).expect("a sequence");
         fill(&mut cache, id, &tokens);
         cache.park(id, now);
     }
@@ -196,7 +204,7 @@ fn swollen(parked_bytes: usize, now: Instant) -> cache::Cache<FakeEngine> {
 }
 
 #[test]
-fn what_nobody_asks_for_any_more_does_not_keep_the_memory_of_a_bank() {
+fn what_nobody_asks_for_any_more_does_not_keep_the_memory_of_a_partition() {
     let now = Instant::now();
     let mut cache = swollen(1 << 20, now);
     assert!(cache.has_swollen());

@@ -1,4 +1,4 @@
-//! One llama.cpp context: a bank of the KV cache.
+//! One llama.cpp context: a partition of the KV cache.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ const LEAST_ROWS: u32 = 48;
 
 /// A context with a unified KV cache; sequences are `0..options.sequences` in each.
 #[derive(Debug)]
-pub(super) struct Bank<'model> {
+pub(super) struct Partition<'model> {
     context: Context<'model>,
     /// What is computed next.
     rows: Vec<Row>,
@@ -41,7 +41,7 @@ pub(super) struct Bank<'model> {
     earlier: Vec<Vec<f32>>,
 }
 
-impl<'model> Bank<'model> {
+impl<'model> Partition<'model> {
     /// Allocates cache and compute buffers.
     pub(super) fn new(
         model: &'model Model,
@@ -61,7 +61,7 @@ impl<'model> Bank<'model> {
         // SAFETY: the defaults have no pointers.
         let mut context = unsafe { Context::new(model, params)? };
         context.set_threads(options.threads_a_bank);
-        let mut bank = Self {
+        let mut partition = Self {
             context,
             rows: Vec::new(),
             filler: SeqId(options.sequences),
@@ -70,9 +70,9 @@ impl<'model> Bank<'model> {
             earlier: Vec::new(),
         };
         // The first one waits until the weights are read from the disk.
-        bank.try_out(1)?;
-        bank.give_back();
-        Ok(bank)
+        partition.try_out(1)?;
+        partition.give_back();
+        Ok(partition)
     }
 
     /// Cells, rounded up as llama.cpp does.
@@ -123,7 +123,7 @@ impl<'model> Bank<'model> {
         Ok(block)
     }
 
-    /// Lets a sequence that is alone be computed as [`Bank::exact_block`] found to be exact.
+    /// Lets a sequence that is alone be computed as [`Partition::exact_block`] found to be exact.
     pub(super) fn compute_in_blocks(&mut self, block: Option<usize>) {
         self.block = block.filter(|block| *block > 1);
     }
@@ -175,7 +175,7 @@ impl<'model> Bank<'model> {
         self.context.set_threads(threads);
     }
 
-    /// Notes a row of this bank that is to be computed; its place among them.
+    /// Notes a row of this partition that is to be computed; its place among them.
     pub(super) fn add(&mut self, row: Row) -> usize {
         self.rows.push(row);
         self.rows.len() - 1

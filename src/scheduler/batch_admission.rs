@@ -1,0 +1,343 @@
+//! Which waiting request joins the batch next, in which partition of the KV cache, and who is
+//! preempted for it.
+//!
+//! All of this decides and nothing acts. [`AdmissionRound`] goes through the waiting requests of
+//! one step in their order, looks at a [`BatchSnapshot`] and returns one [`Admission`] at a time.
+//! The scheduler carries it out and asks again with a new snapshot, because each admission changes
+//! what the next one finds in the cache.
+
+use std::time::Instant;
+
+use crate::engine::Token;
+
+use super::cache::with_copy;
+use super::job::Class;
+use super::placement::{PlacementCosts, PlacementOption};
+use super::plan;
+use super::prefix_lookup::PrefixLookup;
+use super::sequence::Sequence;
+
+/// How many waiting requests a step looks at though they do not fit, and in each partition though
+/// they had better wait.
+const MOST_MISFITS: usize = 8;
+
+/// What a partition of the cache holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PartitionLoad {
+    /// Sequences that run there.
+    pub(super) running: usize,
+    /// Cells that running sequences have, or will need for the tokens that they have so far.
+    pub(super) committed: usize,
+    /// Cells that only parked sequences hold.
+    pub(super) parked: usize,
+}
+
+/// Which requests are computed exactly: so that they come out the same, bit by bit, each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ExactPolicy {
+    /// The engine cannot do that.
+    Never,
+    /// Those that expect it of an engine that computes nothing else, where it costs nobody anything.
+    WhenAlone,
+    /// All of them, as the setting demands.
+    Always,
+}
+
+/// A running request, as far as admission looks at it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RunningSummary {
+    pub(super) class: Class,
+    pub(super) partition: usize,
+}
+
+/// What admission knows of the batch and of the cache at one moment.
+pub(super) struct BatchSnapshot<'a> {
+    pub(super) now: Instant,
+    /// In the order in which they joined.
+    pub(super) running: Vec<RunningSummary>,
+    /// How many may run together.
+    pub(super) most_running: usize,
+    /// Cells of the whole cache.
+    pub(super) cells: usize,
+    pub(super) exact: ExactPolicy,
+    pub(super) placement: &'a PlacementCosts,
+    /// Seconds of a step with a single row, once they are known.
+    pub(super) one_row_seconds: Option<f64>,
+    pub(super) prefixes: &'a dyn PrefixLookup,
+}
+
+impl BatchSnapshot<'_> {
+    fn is_full(&self) -> bool {
+        self.running.len() >= self.most_running
+    }
+
+    /// Whether some running request is of a lower class.
+    fn is_outranked_by(&self, candidate: &Candidate) -> bool {
+        let is_lower = |running: &RunningSummary| running.class < candidate.class;
+        self.running.iter().any(is_lower)
+    }
+
+    /// The place of the running request that would be preempted.
+    fn victim(&self) -> Option<usize> {
+        plan::victim(self.running.iter().map(|running| running.class))
+    }
+
+    /// Whether it joins even where its joining makes all take longer: it is of a higher class than
+    /// one that runs, or a reader is in the middle of its answer.
+    fn must_not_hold_back(&self, candidate: &Candidate) -> bool {
+        candidate.has_answer || self.is_outranked_by(candidate)
+    }
+
+    fn computes_exactly(&self, candidate: &Candidate) -> bool {
+        match self.exact {
+            ExactPolicy::Never => false,
+            ExactPolicy::WhenAlone => {
+                self.running.is_empty() && !candidate.has_answer && candidate.repeats
+            }
+            ExactPolicy::Always => true,
+        }
+    }
+}
+
+/// A waiting request, as far as admission looks at it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    pub(super) class: Class,
+    /// Since when it waits.
+    pub(super) queued: Instant,
+    /// Whether its answer has begun: it was preempted.
+    pub(super) has_answer: bool,
+    /// Whether its client expects the same answer each time.
+    pub(super) repeats: bool,
+    /// Its tokens so far.
+    pub(super) length: usize,
+    /// Those of its tokens whose cells may be another's.
+    pub(super) sharable: &'a [Token],
+    /// As `sharable`, where it is computed exactly.
+    pub(super) sharable_exactly: &'a [Token],
+}
+
+impl<'a> From<&'a Sequence> for Candidate<'a> {
+    fn from(sequence: &'a Sequence) -> Self {
+        Self {
+            class: sequence.class(),
+            queued: sequence.queued(),
+            has_answer: sequence.generated() > 0,
+            repeats: sequence.repeats(),
+            length: sequence.len(),
+            sharable: sequence.sharable(),
+            sharable_exactly: sequence.sharable_exactly(),
+        }
+    }
+}
+
+/// A waiting request that is to join now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Admission {
+    /// Its place in the queue.
+    pub(super) index: usize,
+    /// Where it is computed.
+    pub(super) partition: usize,
+    /// Cells that it needs there of its own.
+    pub(super) novel: usize,
+    /// Whether it is computed exactly, in a partition that it has to itself.
+    pub(super) is_exact: bool,
+    /// The place of the running request that is preempted for it.
+    pub(super) victim: Option<usize>,
+    /// Whether one that was held back in the same partition came before it.
+    pub(super) overtakes: bool,
+}
+
+/// What is decided about one waiting request.
+enum Verdict {
+    Admit(Admission),
+    /// It waits; those behind it are looked at.
+    Wait,
+    /// It waits, and so do all behind it.
+    EndRound,
+}
+
+/// Goes through the waiting requests of one step.
+#[derive(Debug)]
+pub(super) struct AdmissionRound {
+    /// Places in the queue that are still to be looked at, in their order.
+    order: std::vec::IntoIter<usize>,
+    /// By partition.
+    loads: Vec<PartitionLoad>,
+    /// Requests that did not fit.
+    misfits: usize,
+    /// By partition, requests that fit and had better wait all the same.
+    held_back: Vec<usize>,
+}
+
+impl AdmissionRound {
+    /// Begins a round through the queue in this `order`.
+    pub(super) fn new(order: Vec<usize>, loads: Vec<PartitionLoad>) -> Self {
+        Self {
+            order: order.into_iter(),
+            held_back: vec![0; loads.len()],
+            loads,
+            misfits: 0,
+        }
+    }
+
+    /// The next request that is to join; `None` at the end of the round. `candidate` tells what
+    /// waits at a place in the queue.
+    pub(super) fn next<'c>(
+        &mut self,
+        snapshot: &BatchSnapshot,
+        candidate: impl Fn(usize) -> Option<Candidate<'c>>,
+    ) -> Option<Admission> {
+        while let Some(index) = self.order.next() {
+            let Some(candidate) = candidate(index) else {
+                continue;
+            };
+            match self.judge(index, &candidate, snapshot) {
+                Verdict::Admit(admission) => return Some(admission),
+                Verdict::Wait => {}
+                Verdict::EndRound => return None,
+            }
+        }
+        None
+    }
+
+    /// An admission was carried out.
+    pub(super) fn carried_out(&mut self, admission: &Admission) {
+        let load = &mut self.loads[admission.partition];
+        load.running += 1;
+        load.committed += admission.novel;
+    }
+
+    /// A running request was preempted, after which the partitions hold this.
+    pub(super) fn preempted(&mut self, loads: Vec<PartitionLoad>) {
+        self.loads = loads;
+    }
+
+    fn judge(&mut self, index: usize, candidate: &Candidate, snapshot: &BatchSnapshot) -> Verdict {
+        let is_full = snapshot.is_full();
+        if is_full && !snapshot.is_outranked_by(candidate) {
+            return Verdict::Wait;
+        }
+        let may_wait = !snapshot.must_not_hold_back(candidate);
+        if may_wait && self.held_back.iter().all(|count| *count >= MOST_MISFITS) {
+            return Verdict::Wait;
+        }
+        let is_exact = snapshot.computes_exactly(candidate);
+        let victim = is_full.then(|| snapshot.victim()).flatten();
+        let option = if is_exact {
+            let freed = victim.map(|victim| snapshot.running[victim].partition);
+            self.exact_option(candidate, freed, snapshot)
+        } else {
+            self.best_option(candidate, may_wait, snapshot)
+        };
+        let Some(option) = option.filter(|option| option.fits) else {
+            return self.misfit(candidate, snapshot.now);
+        };
+        let overtakes = self.held_back[option.partition] > 0;
+        if !is_exact && may_wait && had_better_wait(candidate, option, overtakes, snapshot) {
+            self.held_back[option.partition] += 1;
+            return Verdict::Wait;
+        }
+        Verdict::Admit(Admission {
+            index,
+            partition: option.partition,
+            novel: option.novel,
+            is_exact,
+            victim,
+            overtakes,
+        })
+    }
+
+    /// It does not fit. Others may go before it, but neither for ever nor very many.
+    fn misfit(&mut self, candidate: &Candidate, now: Instant) -> Verdict {
+        self.misfits += 1;
+        let waited = now.saturating_duration_since(candidate.queued);
+        if waited > plan::LONGEST_OVERTAKING || self.misfits == MOST_MISFITS {
+            Verdict::EndRound
+        } else {
+            Verdict::Wait
+        }
+    }
+
+    /// Whether a request fits that needs `novel` cells of its own.
+    fn fits(&self, novel: usize, snapshot: &BatchSnapshot) -> bool {
+        let committed = self.loads.iter().map(|load| load.committed).sum();
+        plan::fits(novel, committed, snapshot.running.len(), snapshot.cells)
+    }
+
+    /// A partition where an exact sequence has no company: one where nobody runs, or nobody but the
+    /// one that is preempted for it, in the partition `freed`.
+    fn exact_option(
+        &self,
+        candidate: &Candidate,
+        freed: Option<usize>,
+        snapshot: &BatchSnapshot,
+    ) -> Option<PlacementOption> {
+        let is_free = |partition: usize| {
+            self.loads[partition].running == usize::from(freed == Some(partition))
+        };
+        let tokens = candidate.sharable_exactly;
+        let partition = snapshot.prefixes.exact_partition(tokens, &is_free)?;
+        Some(PlacementOption {
+            partition,
+            running: 0,
+            used: 0,
+            novel: candidate.length,
+            unread: candidate.length,
+            fits: self.fits(candidate.length, snapshot),
+        })
+    }
+
+    /// The partition where serving it costs least, of those where it fits if there is one.
+    fn best_option(
+        &self,
+        candidate: &Candidate,
+        may_wait: bool,
+        snapshot: &BatchSnapshot,
+    ) -> Option<PlacementOption> {
+        let tokens = candidate.sharable;
+        // Where there is no choice only its cells matter.
+        let has_choice = self.loads.len() > 1;
+        let copied = has_choice
+            .then(|| snapshot.prefixes.copied(tokens))
+            .flatten();
+        let option = |(partition, load): (usize, &PartitionLoad)| {
+            let shared = snapshot.prefixes.shared(partition, tokens);
+            let known = with_copy(copied, shared);
+            // All cells of a copy are its own.
+            let novel = candidate.length - if known > shared { 0 } else { shared };
+            PlacementOption {
+                partition,
+                running: load.running,
+                used: load.committed + load.parked,
+                novel,
+                unread: candidate.length - known,
+                fits: self.fits(novel, snapshot),
+            }
+        };
+        let options: Vec<PlacementOption> = self.loads.iter().enumerate().map(option).collect();
+        snapshot.placement.choose(&options, may_wait)
+    }
+}
+
+/// Whether it is better for all that it waits. One that comes after another which is held back in
+/// the same partition waits as well: only the first of them may lose its patience.
+fn had_better_wait(
+    candidate: &Candidate,
+    option: PlacementOption,
+    overtakes: bool,
+    snapshot: &BatchSnapshot,
+) -> bool {
+    let placement = snapshot.placement;
+    placement.is_full(option)
+        && (overtakes
+            || placement.is_worth_waiting(
+                option,
+                candidate.queued,
+                snapshot.one_row_seconds,
+                snapshot.now,
+            ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+use std::time::Duration;
+
+use super::*;
+use crate::engine::Threads;
+
+/// Says what a cache would, without one.
+#[derive(Debug, Default)]
+struct KnownPrefixes {
+    /// By partition, how much of anything could be shared there.
+    shared: Vec<usize>,
+    copied: Option<usize>,
+}
+
+impl PrefixLookup for KnownPrefixes {
+    fn shared(&self, partition: usize, tokens: &[Token]) -> usize {
+        let shared = self.shared.get(partition).copied();
+        shared.unwrap_or(0).min(tokens.len())
+    }
+
+    fn copied(&self, _tokens: &[Token]) -> Option<usize> {
+        self.copied
+    }
+
+    fn exact_partition(&self, _tokens: &[Token], is_free: &dyn Fn(usize) -> bool) -> Option<usize> {
+        (0..self.shared.len()).find(|partition| is_free(*partition))
+    }
+}
+
+const TOKENS: [Token; 400] = [Token(7); 400];
+
+/// A batch in partitions of one cache of 1,000 cells.
+struct Batch {
+    now: Instant,
+    running: Vec<RunningSummary>,
+    most_running: usize,
+    exact: ExactPolicy,
+    placement: PlacementCosts,
+    prefixes: KnownPrefixes,
+}
+
+impl Batch {
+    fn new(partitions: usize) -> Self {
+        Self {
+            now: Instant::now(),
+            running: Vec::new(),
+            most_running: 4,
+            exact: ExactPolicy::Never,
+            placement: PlacementCosts::new(None, Threads::ONE),
+            prefixes: KnownPrefixes {
+                shared: vec![0; partitions],
+                copied: None,
+            },
+        }
+    }
+
+    fn runs(mut self, class: Class, partition: usize) -> Self {
+        self.running.push(RunningSummary { class, partition });
+        self
+    }
+
+    /// Each running sequence has 100 cells.
+    fn loads(&self) -> Vec<PartitionLoad> {
+        let load = |partition| {
+            let is_here = |running: &&RunningSummary| running.partition == partition;
+            let running = self.running.iter().filter(is_here).count();
+            PartitionLoad {
+                running,
+                committed: 100 * running,
+                parked: 0,
+            }
+        };
+        (0..self.prefixes.shared.len()).map(load).collect()
+    }
+
+    fn snapshot(&self) -> BatchSnapshot<'_> {
+        BatchSnapshot {
+            now: self.now,
+            running: self.running.clone(),
+            most_running: self.most_running,
+            cells: 1000,
+            exact: self.exact,
+            placement: &self.placement,
+            one_row_seconds: Some(0.01),
+            prefixes: &self.prefixes,
+        }
+    }
+
+    fn waiting(&self, class: Class, length: usize) -> Candidate<'static> {
+        Candidate {
+            class,
+            queued: self.now,
+            has_answer: false,
+            repeats: true,
+            length,
+            sharable: &TOKENS[..length.min(TOKENS.len())],
+            sharable_exactly: &TOKENS[..length.min(TOKENS.len())],
+        }
+    }
+
+    /// The first request that joins.
+    fn first(&self, waiting: &[Candidate<'static>]) -> Option<Admission> {
+        self.round(waiting)
+            .next(&self.snapshot(), |index| waiting.get(index).copied())
+    }
+
+    fn round(&self, waiting: &[Candidate]) -> AdmissionRound {
+        AdmissionRound::new((0..waiting.len()).collect(), self.loads())
+    }
+}
+
+#[test]
+fn one_that_does_not_fit_lets_others_go_before_it_but_not_for_long() {
+    let mut batch = Batch::new(1).runs(Class::Default, 0);
+    let waiting = [
+        batch.waiting(Class::Default, 2000),
+        batch.waiting(Class::Default, 50),
+    ];
+    let admitted = batch.first(&waiting).expect("the small one fits");
+    assert_eq!((admitted.index, admitted.novel), (1, 50));
+    batch.now += plan::LONGEST_OVERTAKING + Duration::from_millis(1);
+    assert_eq!(batch.first(&waiting), None);
+}
+
+#[test]
+fn only_so_many_that_do_not_fit_are_looked_at() {
+    let batch = Batch::new(1).runs(Class::Default, 0);
+    let mut waiting = vec![batch.waiting(Class::Default, 2000); MOST_MISFITS - 1];
+    waiting.push(batch.waiting(Class::Default, 50));
+    let admitted = batch.first(&waiting).expect("it is just looked at");
+    assert_eq!(admitted.index, MOST_MISFITS - 1);
+    waiting.insert(0, batch.waiting(Class::Default, 2000));
+    assert_eq!(batch.first(&waiting), None);
+}
+
+#[test]
+fn a_full_batch_is_joined_by_a_higher_class_for_which_the_latest_of_the_lowest_is_preempted() {
+    let batch = Batch {
+        most_running: 3,
+        ..Batch::new(1)
+            .runs(Class::Flex, 0)
+            .runs(Class::Flex, 0)
+            .runs(Class::Default, 0)
+    };
+    let usual = batch.waiting(Class::Default, 50);
+    let admitted = batch.first(&[batch.waiting(Class::Flex, 50), usual]);
+    let admitted = admitted.expect("a higher class");
+    assert_eq!((admitted.index, admitted.victim), (1, Some(1)));
+    assert_eq!(batch.first(&[batch.waiting(Class::Flex, 50)]), None);
+}
+
+#[test]
+fn a_request_goes_where_its_prefix_is() {
+    let mut batch = Batch::new(2).runs(Class::Default, 0);
+    batch.placement = PlacementCosts::new(Some(2000), Threads::ONE);
+    batch.prefixes.shared = vec![0, 290];
+    let admitted = batch.first(&[batch.waiting(Class::Default, 300)]);
+    let admitted = admitted.expect("there is room");
+    assert_eq!((admitted.partition, admitted.novel), (1, 10));
+    batch.prefixes.shared = vec![0, 0];
+    batch.prefixes.copied = Some(290);
+    let admitted = batch.first(&[batch.waiting(Class::Default, 300)]);
+    let admitted = admitted.expect("there is room");
+    assert_eq!((admitted.partition, admitted.novel), (1, 300), "of a copy");
+}
+
+#[test]
+fn what_was_admitted_counts_for_those_behind_it() {
+    let mut batch = Batch::new(1).runs(Class::Default, 0);
+    let waiting = [batch.waiting(Class::Default, 400); 3];
+    let mut round = batch.round(&waiting);
+    let mut admitted = 0;
+    while let Some(admission) = round.next(&batch.snapshot(), |index| waiting.get(index).copied()) {
+        round.carried_out(&admission);
+        batch = batch.runs(Class::Default, admission.partition);
+        admitted += 1;
+    }
+    assert_eq!(admitted, 2, "100 + 400 + 400 of 1,000 cells");
+}
+
+#[test]
+fn one_that_makes_all_slower_waits_and_those_behind_it_that_do_not_overtake_it() {
+    let mut batch = Batch::new(1).runs(Class::Default, 0);
+    batch.placement = PlacementCosts::new(Some(100), Threads::ONE);
+    batch.prefixes.shared = vec![299];
+    let long = Candidate {
+        sharable: &[],
+        ..batch.waiting(Class::Default, 300)
+    };
+    let kiosk = batch.waiting(Class::Default, 300);
+    let admitted = batch.first(&[long, kiosk]).expect("a row costs little");
+    assert_eq!((admitted.index, admitted.overtakes), (1, true));
+    let preempted = Candidate {
+        has_answer: true,
+        ..long
+    };
+    let admitted = batch.first(&[preempted]).expect("a reader waits");
+    assert!(!admitted.overtakes);
+}
+
+#[test]
+fn an_exact_request_has_a_partition_to_itself() {
+    let mut batch = Batch::new(2);
+    batch.exact = ExactPolicy::WhenAlone;
+    let waiting = [batch.waiting(Class::Default, 50)];
+    assert!(batch.first(&waiting).is_some_and(|first| first.is_exact));
+    let mut batch = batch.runs(Class::Default, 0);
+    assert!(batch.first(&waiting).is_some_and(|first| !first.is_exact));
+    batch.exact = ExactPolicy::Always;
+    let admitted = batch.first(&waiting).expect("one is free");
+    assert_eq!((admitted.partition, admitted.is_exact), (1, true));
+    let full = batch.runs(Class::Flex, 1);
+    assert_eq!(full.first(&waiting), None, "both are taken");
+    let full = Batch {
+        most_running: 2,
+        ..full
+    };
+    let admitted = full.first(&waiting).expect("that of the flex request");
+    assert_eq!((admitted.partition, admitted.victim), (1, Some(1)));
+}

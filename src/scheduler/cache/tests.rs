@@ -1,0 +1,38 @@
+use super::*;
+use crate::engine::Threads;
+use crate::engine::fake::FakeEngine;
+
+#[test]
+fn what_nobody_asks_for_goes_after_a_while_but_for_the_latest() {
+    let shape = Shape {
+        cells: 10_000,
+        partitions: 1,
+        threads: Threads::ONE,
+        sequences: 8,
+        batch_rows: 512,
+        tile_rows: 0,
+        row_group: 1,
+        crowd_cells: None,
+        most_copied: usize::MAX,
+        exact_block: None,
+        vocabulary: 256,
+        shares_prefixes: true,
+    };
+    let mut cache = Cache::new(FakeEngine::new(shape), 0);
+    let start = Instant::now();
+    for number in 0..4 {
+        let tokens = vec![Token(number); 1000];
+        let id = cache.acquire(0, &tokens, start).expect("a sequence");
+        cache.computed(id, &tokens);
+        cache.park(id, start + Duration::from_secs(10) * number.unsigned_abs());
+    }
+    let mut after = |seconds| {
+        for _step in 0..4 {
+            cache.expire(start + Duration::from_secs(seconds));
+        }
+        cache.parked_cells()
+    };
+    assert_eq!(after(30), 4000);
+    assert_eq!(after(45), 2000);
+    assert_eq!(after(1000), 1000);
+}

@@ -1,0 +1,223 @@
+//! The requests of a scheduler and the cells that they have, through their whole life: they wait,
+//! join the batch, are preempted, and end.
+//!
+//! What happens to a request is decided elsewhere. Here it is done, in the queue, the batch, the
+//! cache and the metrics at once, so that these agree.
+
+use std::time::Instant;
+
+use crate::engine::Engine;
+use crate::telemetry::ModelMetrics;
+use crate::worker::WorkError;
+
+use super::batch_admission::{Admission, RunningSummary};
+use super::cache::Cache;
+use super::governed_limits::GovernedLimits;
+use super::plan::{self, Urgency};
+use super::prefill;
+use super::prefix_lookup::CacheView;
+use super::running::RunningSequence;
+use super::sequence::Sequence;
+
+/// Keeps the waiting and the running requests in step with the cache.
+pub(super) struct Sequences<E: Engine> {
+    pub(super) cache: Cache<E>,
+    /// In no order that matters.
+    pub(super) waiting: Vec<Sequence>,
+    /// In the order in which they joined.
+    pub(super) running: Vec<RunningSequence>,
+    metrics: ModelMetrics,
+}
+
+impl<E: Engine> Sequences<E> {
+    pub(super) fn new(cache: Cache<E>, metrics: ModelMetrics) -> Self {
+        Self {
+            cache,
+            waiting: Vec::new(),
+            running: Vec::new(),
+            metrics,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Whether requests wait though none runs.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.running.is_empty() && !self.waiting.is_empty()
+    }
+
+    /// The cache as a newcomer finds it.
+    pub(super) fn view(&self) -> CacheView<'_, E> {
+        CacheView {
+            cache: &self.cache,
+            running: &self.running,
+        }
+    }
+
+    /// The running requests as admission looks at them.
+    pub(super) fn summaries(&self) -> Vec<RunningSummary> {
+        let summary = |running: &RunningSequence| RunningSummary {
+            class: running.sequence.class(),
+            partition: self.cache.partition_of(running.id),
+        };
+        self.running.iter().map(summary).collect()
+    }
+
+    /// Drops every request whose client has left. The cells of those that ran are parked.
+    pub(super) fn drop_cancelled(&mut self, now: Instant) {
+        let metrics = &self.metrics;
+        self.waiting.retain(|sequence| {
+            let left = sequence.client_left();
+            if left {
+                sequence.cancelled(metrics);
+            }
+            !left
+        });
+        let gone: Vec<_> = self
+            .running
+            .extract_if(.., |running| running.sequence.client_left())
+            .collect();
+        for running in gone {
+            running.sequence.cancelled(&self.metrics);
+            self.cache.park(running.id, now);
+        }
+    }
+
+    /// Preempts the requests of classes that the governor does not let run.
+    pub(super) fn preempt_unserved(&mut self, governed: &GovernedLimits, now: Instant) {
+        let unserved: Vec<_> = self
+            .running
+            .extract_if(.., |running| !governed.serves(running.sequence.class()))
+            .collect();
+        for running in unserved {
+            self.park_and_requeue(running, now);
+        }
+    }
+
+    /// Preempts the running request at a place.
+    pub(super) fn preempt(&mut self, place: usize, now: Instant) {
+        let victim = self.running.remove(place);
+        self.park_and_requeue(victim, now);
+    }
+
+    /// Its cells stay as long as there is room, so that going on costs little.
+    fn park_and_requeue(&mut self, running: RunningSequence, now: Instant) {
+        self.cache.park(running.id, now);
+        self.requeue(running.sequence, now);
+    }
+
+    /// Frees the cells of the running request that [`plan::victim`] names, which waits until there
+    /// is room again. One that fills the cache alone cannot go on: it fails.
+    pub(super) fn swap_out_victim(&mut self, now: Instant) {
+        let alone = self.running.len() == 1;
+        let classes = self.running.iter().map(|running| running.sequence.class());
+        let Some(victim) = plan::victim(classes) else {
+            return;
+        };
+        let mut victim = self.running.remove(victim);
+        if alone {
+            self.cache.release(victim.id);
+            victim.sequence.fail(WorkError::Engine);
+            return;
+        }
+        self.cache.swap_out(victim.id);
+        self.requeue(victim.sequence, now);
+    }
+
+    fn requeue(&mut self, mut sequence: Sequence, now: Instant) {
+        self.metrics.preemptions.inc();
+        sequence.requeue(now);
+        self.waiting.push(sequence);
+    }
+
+    /// Takes a request out of its place in the queue and lets it join the batch. Returns false where
+    /// its partition has no sequence for it; then it stays in its place.
+    pub(super) fn admit(
+        &mut self,
+        waiting: &mut Option<Sequence>,
+        admission: &Admission,
+        now: Instant,
+    ) -> bool {
+        let partition = admission.partition;
+        let id = waiting
+            .as_ref()
+            .and_then(|sequence| self.cache.acquire(partition, sequence.tokens(), now));
+        let Some((id, mut sequence)) = id.zip(waiting.take_if(|_| id.is_some())) else {
+            return false;
+        };
+        for running in &mut self.running {
+            // From now on it has to share its partition.
+            if self.cache.partition_of(running.id) == partition {
+                running.sequence.set_exact(false);
+            }
+        }
+        sequence.set_exact(admission.is_exact);
+        sequence.joins(now, &self.metrics);
+        self.running.push(RunningSequence::new(id, sequence));
+        true
+    }
+
+    /// Starts those that have just joined: see [`prefill::start_sequences`].
+    pub(super) fn start(&mut self, now: Instant) -> Vec<Urgency> {
+        prefill::start_sequences(&mut self.cache, &mut self.running, now, &self.metrics)
+    }
+
+    /// Removes the running requests at these places, in ascending order, whose answers have ended.
+    /// Returns how many tokens each answer has, the last one first.
+    pub(super) fn end(&mut self, places: &[usize], now: Instant) -> Vec<u32> {
+        let mut lengths = Vec::with_capacity(places.len());
+        for place in places.iter().rev() {
+            let running = self.running.remove(*place);
+            lengths.push(running.sequence.generated());
+            if running.sequence.client_left() && !running.sequence.is_finished() {
+                running.sequence.cancelled(&self.metrics);
+            }
+            self.cache.park(running.id, now);
+        }
+        lengths
+    }
+
+    /// Fails the running requests that have a share of a batch that was lost.
+    pub(super) fn fail_batch(&mut self, shares: &[usize]) {
+        let mut in_batch = shares.iter().map(|share| *share > 0);
+        let failed: Vec<_> = self
+            .running
+            .extract_if(.., |_| in_batch.next().unwrap_or(false))
+            .collect();
+        for mut running in failed {
+            running.sequence.fail(WorkError::Engine);
+            self.cache.release(running.id);
+        }
+    }
+
+    /// Ends every request with `error`.
+    pub(super) fn fail_all(&mut self, error: WorkError) {
+        for mut running in std::mem::take(&mut self.running) {
+            running.sequence.fail(error);
+            self.cache.release(running.id);
+        }
+        for mut sequence in std::mem::take(&mut self.waiting) {
+            sequence.fail(error);
+        }
+    }
+
+    /// Sets the gauges of requests and cells.
+    #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
+    pub(super) fn publish(&self) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let (used, parked) = (self.cache.live(), self.cache.parked_cells());
+        let cells = self.cache.shape().cells;
+        let metrics = &self.metrics;
+        metrics.waiting.set(gauge(self.waiting.len()));
+        metrics.running.set(gauge(self.running.len()));
+        metrics.kv_used.set(gauge(used));
+        metrics.kv_parked.set(gauge(parked));
+        metrics.kv_free.set(gauge(cells - used - parked));
+        metrics
+            .parked_bytes
+            .set(gauge(self.cache.offloaded_bytes()));
+        metrics.kv_usage.set(used as f64 / cells.max(1) as f64);
+    }
+}

@@ -1,0 +1,47 @@
+//! The thread that computes for one model: requests come in through a channel, and every step
+//! computes a part of them.
+//!
+//! [`Worker`] is what such a thread runs, [`run`] the loop around it, [`Heartbeat`] shows from
+//! outside whether the loop moves on, and [`WorkError`] is what a request ends with that could not
+//! be answered. Nothing here knows what a request is: the scheduler and the embedding batcher stand
+//! on this side by side, and neither knows the other.
+
+mod error;
+mod heartbeat;
+mod run;
+
+use std::time::{Duration, Instant};
+
+pub use error::WorkError;
+pub use heartbeat::Heartbeat;
+pub use run::run;
+
+/// Computes the requests of one model, step by step.
+///
+/// The names are not those of the methods that an implementation is likely to have itself, so that
+/// none of these can call itself by mistake.
+pub trait Worker {
+    /// What comes in.
+    type Request;
+
+    /// Takes a request in; it is computed in later steps.
+    fn accept(&mut self, request: Self::Request);
+
+    /// Whether a request waits or is being computed.
+    fn has_work(&self) -> bool;
+
+    /// Computes one batch. `clock` is asked before and after it.
+    fn run_step(&mut self, clock: &dyn Fn() -> Instant);
+
+    /// How long the loop may sleep while there is no work, before it calls
+    /// [`Worker::run_step`] all the same. With `None` it sleeps until a request comes.
+    fn longest_sleep(&self) -> Option<Duration> {
+        None
+    }
+
+    /// How long the loop has to rest after a step that took `worked`.
+    fn rest_after(&self, worked: Duration) -> Duration;
+
+    /// Ends every request with `error`.
+    fn abort_all(&mut self, error: WorkError);
+}
