@@ -164,8 +164,8 @@ impl Conversation {
 /// Stands between texts that become one, as in the templates of Gemma and Mistral.
 const BETWEEN: &str = "\n\n";
 
-/// Two texts as one.
-pub(super) fn joined(first: String, second: Option<&str>) -> String {
+/// Two texts of one side as one.
+pub(crate) fn joined(first: String, second: Option<&str>) -> String {
     match second {
         None | Some("") => first,
         Some(second) if first.is_empty() => second.to_owned(),

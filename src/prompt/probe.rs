@@ -81,7 +81,7 @@ impl BesideCalls {
     const ALL: [Self; 3] = [Self::Together, Self::Apart, Self::OneTextATurn];
 
     /// The conversation with the text where it is shown.
-    pub(super) fn lay_out<'c>(self, conversation: &'c Conversation) -> Cow<'c, Conversation> {
+    pub(super) fn lay_out(self, conversation: &Conversation) -> Cow<'_, Conversation> {
         match self {
             Self::Together => Cow::Borrowed(conversation),
             Self::Apart => Cow::Owned(conversation.with_calls_apart()),
