@@ -11,6 +11,7 @@ pub mod bench;
 pub mod cli;
 mod clock;
 pub mod config;
+mod decimal;
 pub mod embedding;
 pub mod engine;
 pub mod field;

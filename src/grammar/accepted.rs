@@ -262,6 +262,31 @@ fn properties_that_are_counted_may_be_any_of_the_optional_ones() {
 }
 
 #[test]
+fn prescribed_numbers_are_multiples_by_their_digits() {
+    let trial = Trial::new();
+    trial.all(&[
+        (
+            json!({"enum": [0.3, 0.35, 0.7, 1, "a", 9_007_199_254_740_993_u64], "multipleOf": 0.1}),
+            &["0.3", "0.7", "1", r#""a""#, "9007199254740993"],
+            &["0.35"],
+        ),
+        (json!({"const": 4.35, "multipleOf": 0.01}), &["4.35"], &[]),
+        (
+            json!({"enum": [0.14, 0.15], "multipleOf": 0.07}),
+            &["0.14"],
+            &["0.15"],
+        ),
+        (
+            json!({"enum": [9, 10, 7.5], "multipleOf": 2.5}),
+            &["10", "7.5"],
+            &["9"],
+        ),
+    ]);
+    let none = json!({"const": 0.35, "multipleOf": 0.1});
+    assert!(trial.refusal(&none).is_some());
+}
+
+#[test]
 fn counts_that_nobody_would_keep_are_refused() {
     let trial = Trial::new();
     let ab = json!({"type": "object", "properties": {"a": {}, "b": {}}});

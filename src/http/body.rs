@@ -1,6 +1,7 @@
 //! Reading a JSON body: its declared type, its size, the time it may take, and
 //! errors that name the field.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::admission::Refusal;
 use crate::engine::return_freed_soon;
 use crate::field::FieldPath;
+use crate::prompt::{vanishing_number, with_exact_numbers};
 
 use crate::http::access::client;
 use crate::http::error::ApiError;
@@ -58,6 +60,10 @@ impl Drop for LargeBody {
 pub(crate) trait Wire: DeserializeOwned + JsonSchema + Send + 'static {
     /// What counts towards the values that a body may hold.
     const COUNTED: Counted = Counted::All;
+
+    /// Keeps the `tools` of a body that has numbers which are rounded when they are read, with those
+    /// numbers as they are written.
+    fn keep_tools(&mut self, _written: Vec<Value>) {}
 }
 
 impl<T: Wire, S: Send + Sync> FromRequest<S> for JsonBody<T>
@@ -211,12 +217,65 @@ pub(crate) fn read_value<W: Wire>(bytes: &[u8]) -> Result<W, ApiError> {
             param: None,
         });
     }
-    parse(bytes)
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    if let Some(number) = vanishing_number(text) {
+        return Err(ApiError::Invalid {
+            message: format!(
+                "the request body has the number `{number:.40}`, which is too near to 0: write 0, or \
+                 one that a double has"
+            ),
+            param: None,
+        });
+    }
+    let mut value: W = parse(bytes)?;
+    if let Some(tools) = tools_as_written(text) {
+        value.keep_tools(tools);
+    }
+    Ok(value)
 }
 
+/// The `tools` of a body that has numbers which are rounded when they are read, which few have.
+fn tools_as_written(body: &str) -> Option<Vec<Value>> {
+    #[derive(serde::Deserialize, JsonSchema)]
+    struct Written {
+        tools: Option<Vec<Value>>,
+    }
+
+    match with_exact_numbers(body) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(written) => parse::<Written>(written.as_bytes()).ok()?.tools,
+    }
+}
+
+/// A body as a `T`. Of a name that comes twice in one object the last one counts, as for OpenAI and in most
+/// languages. serde does so in maps and refuses it in structs, so such a body is read once more.
 fn parse<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
     // RFC 8259 allows to ignore it, and some .NET clients write it.
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    parse_once(bytes).or_else(|error| {
+        let again = with_each_name_once(bytes).map(|once| parse_once(&once));
+        match again {
+            Some(Ok(value)) => Ok(value),
+            // What is wrong with it beside the names.
+            Some(Err(other)) => Err(other),
+            None => Err(error),
+        }
+    })
+}
+
+/// A body without the members whose names come again. None where there are no such members, where it is no
+/// JSON, or where it has more values than may be made of a body.
+fn with_each_name_once(bytes: &[u8]) -> Option<Vec<u8>> {
+    let values = count(bytes, Counted::All);
+    if values > MOST_IN_BODY {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    let once = serde_json::to_vec(&value).ok()?;
+    (count(&once, Counted::All) < values).then_some(once)
+}
+
+fn parse_once<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| misfit::<T>(&FieldPath::default(), error))?;
@@ -355,15 +414,15 @@ mod tests {
 
     #[derive(Debug, Deserialize, JsonSchema)]
     struct Inner {
-        #[serde(rename = "role")]
-        _role: String,
+        role: String,
     }
 
     #[derive(Debug, Deserialize, JsonSchema)]
     struct Outer {
-        #[serde(rename = "messages")]
-        _messages: Vec<Inner>,
+        messages: Vec<Inner>,
     }
+
+    impl Wire for Outer {}
 
     fn param(json: &str) -> Option<String> {
         match parse::<Outer>(json.as_bytes()).expect_err("bad input") {
@@ -399,6 +458,27 @@ mod tests {
         assert_eq!(error.label(), "invalid_request_error: biases");
         let error = parse::<Outer>(br#"{"messages":[{"role":1}]}"#).expect_err("no string");
         assert_eq!(error.label(), "invalid_request_error: messages[0].role");
+    }
+
+    #[test]
+    fn of_a_name_that_comes_twice_the_last_one_counts_wherever_it_stands() {
+        let roles = |body: &str| {
+            let read = parse::<Outer>(body.as_bytes());
+            let roles = read.map(|read| read.messages.into_iter().map(|inner| inner.role));
+            roles.map(Iterator::collect::<Vec<_>>)
+        };
+        let body = r#"{"messages": 5, "messages": [{"role": "a", "role": "b"}]}"#;
+        assert_eq!(roles(body), Ok(vec!["b".to_owned()]));
+        let body = r#"{"messages": [{"role": "a"}], "messages": 5}"#;
+        assert_eq!(param(body).as_deref(), Some("messages"));
+    }
+
+    #[test]
+    fn a_number_that_would_be_0_is_refused() {
+        let read = |body: &str| read_value::<Outer>(body.as_bytes()).map(drop);
+        assert_eq!(read(r#"{"messages": [], "x": {"const": 1e-300}}"#), Ok(()));
+        let refused = read(r#"{"messages": [], "x": {"const": 1e-400}}"#).expect_err("refused");
+        assert!(refused.to_string().contains("`1e-400`"), "{refused}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::prompt::{Conversation, Message, Role};
+use crate::prompt::{Conversation, Message, Role, is_exact_number};
 
 /// Tokens of a context that a prompt may have when the answer is to have `wanted`: an eighth is left
 /// to an answer of any length, and never less than half to the prompt.
@@ -61,6 +61,7 @@ fn json_bytes(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) => 4,
         Value::Number(_) => 1,
+        Value::String(text) if is_exact_number(text) => 1,
         Value::String(text) => QUOTES + text.len(),
         Value::Array(items) => {
             2 + separators(items.len()) + items.iter().map(json_bytes).sum::<usize>()

@@ -23,16 +23,31 @@ const OPENING: [&str; 6] = [
     "$dynamicRef",
 ];
 
+/// How much of a schema the arguments keep to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// All that OpenAI's strict rules allow.
+    Strictly,
+    /// All that can be followed.
+    AsFarAsPossible,
+    /// None of it: the model reads it and calls as it likes.
+    NotAtAll,
+}
+
 /// What the arguments must be of a function whose `parameters` stand at `place`.
 pub(crate) fn arguments(
     place: FieldPath,
     parameters: Option<&Value>,
-    strict: bool,
+    kept: Kept,
 ) -> Result<Schema, ApiError> {
+    let nothing = || match kept {
+        Kept::NotAtAll => Schema::object(),
+        Kept::Strictly | Kept::AsFarAsPossible => Schema::nothing(),
+    };
     let root = match parameters {
         // A function that takes nothing.
-        None | Some(Value::Null) => return Ok(Schema::nothing()),
-        Some(Value::Object(root)) if root.is_empty() => return Ok(Schema::nothing()),
+        None | Some(Value::Null) => return Ok(nothing()),
+        Some(Value::Object(root)) if root.is_empty() => return Ok(nothing()),
         Some(Value::Object(root)) => root,
         Some(_) => {
             let message = format!("`{place}` must be a JSON schema: an object");
@@ -50,13 +65,18 @@ pub(crate) fn arguments(
         );
         return Err(ApiError::invalid(place, message));
     }
-    // OpenAI's strict rules want both of the client.
-    let schema = if strict {
-        root.clone()
-    } else {
-        declared_only(object_only(root.clone()))
+    let schema = match kept {
+        // OpenAI's strict rules want a type and `additionalProperties` of the client.
+        Kept::Strictly => Schema::new(root.clone().into(), true),
+        Kept::AsFarAsPossible => {
+            Schema::new(declared_only(object_only(root.clone())).into(), false)
+        }
+        Kept::NotAtAll => {
+            return Schema::check_hint(&root.clone().into())
+                .map(|()| Schema::object())
+                .map_err(|misfit| refuse(&place, &misfit));
+        }
     };
-    let schema = Schema::new(Value::Object(schema), strict);
     Ok(schema.map_err(|misfit| refuse(&place, &misfit))?.at(place))
 }
 
@@ -189,7 +209,7 @@ mod tests {
     /// What a schema became; `Err` with what was said against it.
     #[allow(clippy::needless_pass_by_value)] // reads better where it is called
     fn taken(schema: Value) -> Result<Value, String> {
-        let arguments = arguments(PLACE.into(), Some(&schema), false);
+        let arguments = arguments(PLACE.into(), Some(&schema), Kept::AsFarAsPossible);
         arguments
             .map(|schema| schema.written().clone())
             .map_err(|error| {

@@ -218,7 +218,11 @@ impl TryFrom<TokenizeRequest> for TokenizeInput {
     }
 }
 
-impl Wire for TokenizeRequest {}
+impl Wire for TokenizeRequest {
+    fn keep_tools(&mut self, written: Vec<Value>) {
+        chat::Tool::keep_as_written(self.tools.as_mut(), written);
+    }
+}
 
 impl Wire for DetokenizeRequest {
     const COUNTED: Counted = Counted::AllButTokens;

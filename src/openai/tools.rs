@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 
 use crate::field::FieldPath;
 use crate::grammar::{Misfit, Schema};
-use crate::prompt::Callable;
+use crate::prompt::{Callable, with_exact_numbers};
 
 use crate::http::error::ApiError;
 use crate::http::values;
 use crate::inference::bounds::{LONGEST_NAME, MOST_TOOLS};
 use crate::inference::checks::at_most;
 use crate::inference::params::OutputFormat;
-use crate::openai::parameters::arguments;
+use crate::openai::parameters::{Kept, arguments};
 
 /// What names of functions and schemas look like; [`check_name`] checks it.
 pub(crate) const NAME: &str = "^[a-zA-Z0-9_-]+$";
@@ -106,7 +106,7 @@ impl Tools {
         format: Option<Schema>,
     ) -> Result<Self, ApiError> {
         let free = |format: Option<Schema>| format.map_or(OutputFormat::Free, OutputFormat::Json);
-        let callables = check(&offered)?;
+        check(&offered)?;
         let choice = choice.unwrap_or(Choice::Auto);
         // A named function is called exactly once, as OpenAI has it, whatever is said of several.
         let is_named = matches!(choice, Choice::Named(_));
@@ -133,6 +133,15 @@ impl Tools {
             Choice::Named(name) => (chosen(&[name])?, true),
             Choice::Allowed(names, must) => (chosen(&names)?, must),
         };
+        // All of them, so that whether a schema is one does not depend on the choice.
+        let holds_all = must || (format.is_some() && !names.is_empty());
+        let callables = offered
+            .iter()
+            .map(|tool| {
+                let is_held = holds_all && names.contains(&tool.name);
+                callable(tool, is_held)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         if names.is_empty() {
             if must {
                 let message = "`tool_choice` wants a call, but there are no `tools`";
@@ -166,7 +175,7 @@ impl Tools {
                 otherwise: Some(format),
             }
         } else if functions.iter().any(is_strict) {
-            OutputFormat::FreeWithCalls(loosened(functions, is_strict))
+            OutputFormat::FreeWithCalls(functions)
         } else {
             OutputFormat::Free
         };
@@ -183,38 +192,36 @@ impl Tools {
     }
 }
 
-/// What the model calls of itself must fit where that is promised; elsewhere any object will do.
-fn loosened(mut functions: Vec<Callable>, is_strict: impl Fn(&Callable) -> bool) -> Vec<Callable> {
-    for function in &mut functions {
-        if !is_strict(function) {
-            function.arguments = Schema::object();
-        }
-    }
-    functions
-}
-
-fn check(offered: &[Offered]) -> Result<Vec<Callable>, ApiError> {
+/// Checks how many tools there are, and their names.
+fn check(offered: &[Offered]) -> Result<(), ApiError> {
     at_most("tools", offered.len(), MOST_TOOLS)?;
     let mut names = HashSet::new();
-    offered
-        .iter()
-        .map(|tool| {
-            let param = &tool.param;
-            check_name(&param.name("name"), &tool.name)?;
-            if !names.insert(&tool.name) {
-                return Err(ApiError::invalid(
-                    param.name("name"),
-                    format!("`{param}.name`: there are two tools named `{}`", tool.name),
-                ));
-            }
-            let place = param.name("parameters");
-            let arguments = arguments(place, tool.parameters.as_ref(), tool.strict)?;
-            Ok(Callable {
-                name: tool.name.clone(),
-                arguments,
-            })
-        })
-        .collect()
+    for tool in offered {
+        let param = &tool.param;
+        check_name(&param.name("name"), &tool.name)?;
+        if !names.insert(&tool.name) {
+            return Err(ApiError::invalid(
+                param.name("name"),
+                format!("`{param}.name`: there are two tools named `{}`", tool.name),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A tool as it may be called. What the model calls of itself must fit where that is promised, by `strict`;
+/// elsewhere the schema only tells it what to write, and any object will do.
+fn callable(tool: &Offered, is_held: bool) -> Result<Callable, ApiError> {
+    let kept = match (tool.strict, is_held) {
+        (true, _) => Kept::Strictly,
+        (false, true) => Kept::AsFarAsPossible,
+        (false, false) => Kept::NotAtAll,
+    };
+    let place = tool.param.name("parameters");
+    Ok(Callable {
+        name: tool.name.clone(),
+        arguments: arguments(place, tool.parameters.as_ref(), kept)?,
+    })
 }
 
 /// Whether the arguments of a call that a model made are whole JSON. They are not where the model ended
@@ -241,7 +248,9 @@ impl Arguments {
             "" => "{}",
             text => text,
         };
-        let object = serde_json::from_str(object).ok().filter(Value::is_object);
+        let object = with_exact_numbers(object);
+        let object = serde_json::from_str(&object).ok();
+        let object = object.filter(Value::is_object);
         Ok(object.unwrap_or_else(|| Value::String(text.to_owned())))
     }
 }
@@ -319,6 +328,26 @@ mod tests {
     }
 
     #[test]
+    fn arguments_of_earlier_calls_keep_numbers_that_would_be_rounded() {
+        let of_call = |text| Arguments::default().of_call(&"messages[0]".into(), text);
+        let exact = of_call(r#"{"a": 12345678901234567890123, "b": 1e400, "c": 1}"#).expect("few");
+        assert!(
+            exact["a"]
+                .as_str()
+                .is_some_and(|text| text.ends_with(":12345678901234567890123"))
+        );
+        assert!(
+            exact["b"]
+                .as_str()
+                .is_some_and(|text| text.ends_with(":1e400"))
+        );
+        assert_eq!(exact["c"], 1);
+        // As OpenAI and Python read it.
+        let twice = of_call(r#"{"a": 1, "b": 2, "a": 3}"#).expect("few");
+        assert_eq!(twice, json!({"a": 3, "b": 2}));
+    }
+
+    #[test]
     fn none_hides_them_and_auto_leaves_the_answer_free() {
         let none = both(Choice::None).expect("valid");
         assert!(none.shown.is_empty() && none.calls == Calls::None);
@@ -338,6 +367,45 @@ mod tests {
         };
         assert_eq!(functions[0].arguments, Schema::nothing());
         assert_eq!(functions[1].arguments, Schema::object());
+    }
+
+    #[test]
+    fn a_schema_that_only_tells_the_model_what_to_write_need_not_be_one_that_can_be_followed() {
+        let tools = |properties: Value| {
+            let parameters = json!({"type": "object", "properties": {"a": properties}});
+            vec![Offered {
+                parameters: Some(parameters),
+                ..offered("f")
+            }]
+        };
+        let beyond = [
+            json!({"const": 1e30}),
+            json!({"type": "integer", "minimum": 1e30}),
+            json!({"multipleOf": 0.12345}),
+            json!({"type": "string", "maxLength": 1_000_000}),
+            json!({"enum": (0..1001).collect::<Vec<_>>()}),
+        ];
+        for property in beyond {
+            let hint = Tools::new(tools(property.clone()), Some(Choice::Auto), None, None);
+            assert!(hint.is_ok(), "{property}");
+            let must = Tools::new(tools(property.clone()), Some(Choice::Required), None, None);
+            let must = must.expect_err("cannot be followed").body();
+            let param = must["error"]["param"].as_str().expect("a place");
+            assert!(param.starts_with("tools[0].function.parameters.properties.a"));
+        }
+        // What is no schema is none as a hint, either.
+        for property in [
+            json!({"type": "str"}),
+            json!({"$ref": "#/$defs/lost"}),
+            json!({"minimum": "3"}),
+            json!({"anyOf": {}}),
+            json!({"enum": []}),
+            json!({"maxLength": -1}),
+            json!(5),
+        ] {
+            let hint = Tools::new(tools(property.clone()), Some(Choice::Auto), None, None);
+            assert!(hint.is_err(), "{property}");
+        }
     }
 
     #[test]

@@ -78,6 +78,47 @@ impl Conversation {
         }
     }
 
+    /// The same with all that the assistant says between two questions in one text: behind the calls, as
+    /// far as something is said there, else before the last of them. For templates that want questions and
+    /// answers to take turns whatever is called between them.
+    pub(super) fn with_one_text_a_turn(&self) -> Self {
+        let mut messages: Vec<Message> = Vec::with_capacity(self.messages.len());
+        // Where the last text of this turn is.
+        let mut spoken: Option<usize> = None;
+        for message in &self.messages {
+            let mut message = message.clone();
+            match message.role {
+                Role::Tool => {}
+                Role::Assistant => {
+                    let says = message
+                        .content
+                        .as_ref()
+                        .is_some_and(|text| !text.is_empty());
+                    if says && let Some(before) = spoken.replace(messages.len()) {
+                        let before = &mut messages[before];
+                        let said = before.content.take();
+                        message.content = said
+                            .map(|said| joined(said, message.content.as_deref()))
+                            .or(message.content);
+                    }
+                }
+                Role::System | Role::Developer | Role::User => spoken = None,
+            }
+            messages.push(message);
+        }
+        // A message that neither says nor calls anything is none.
+        messages.retain(|message| {
+            message.role != Role::Assistant
+                || message.content.is_some()
+                || !message.tool_calls.is_empty()
+        });
+        let fitted = Self {
+            messages,
+            ..self.without_messages()
+        };
+        fitted.with_calls_apart()
+    }
+
     /// The same with a message of its own for each call, and its answer right behind it.
     pub(super) fn with_calls_in_turn(&self) -> Self {
         let mut messages = Vec::with_capacity(self.messages.len());
@@ -117,6 +158,18 @@ impl Conversation {
             message.tool_call_id = message.tool_call_id.as_deref().map(short_id);
         }
         conversation
+    }
+}
+
+/// Stands between texts that become one, as in the templates of Gemma and Mistral.
+const BETWEEN: &str = "\n\n";
+
+/// Two texts of one side as one.
+pub(crate) fn joined(first: String, second: Option<&str>) -> String {
+    match second {
+        None | Some("") => first,
+        Some(second) if first.is_empty() => second.to_owned(),
+        Some(second) => first + BETWEEN + second,
     }
 }
 

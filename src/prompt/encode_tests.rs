@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::tools::LeftOut;
-use super::{ChatTemplate, Conversation, End, Message, PromptError, Prompter, Role, ToolCall};
+use super::{
+    ChatTemplate, Conversation, End, Message, PromptError, Prompter, Role, ToolCall,
+    with_exact_numbers,
+};
 use crate::engine::{SpecialKind, SpecialToken, Token, Vocabulary};
 
 const CHATML: &str = include_str!("fixtures/chatml.jinja");
@@ -553,6 +556,58 @@ fn arguments_that_are_no_object_are_told_by_their_place_where_the_template_needs
         let shown = vocab.decode(&tokens(dropping, &conversation));
         let written = serde_json::Value::from(text).to_string();
         assert!(shown.contains(&written), "{shown}");
+    }
+}
+
+#[test]
+fn numbers_of_arguments_and_tools_come_as_they_are_written_however_a_template_shows_them() {
+    const LONG: &str = "12345678901234567890123";
+    const DIGITS: &str = "0.12345678901234567890";
+    let exactly = |json: &str| {
+        let json = with_exact_numbers(json);
+        serde_json::from_str::<serde_json::Value>(&json).expect("JSON")
+    };
+    let as_text = "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}\
+                   {{ c.function.name + c.function.arguments }}{% endfor %}{% endfor %}";
+    let as_json = as_text.replace("c.function.arguments", "(c.function.arguments | tojson)");
+    let in_a_string = as_text.replace(
+        "c.function.arguments",
+        "((c.function.arguments ~ '') | tojson)",
+    );
+    let taken_apart = as_text.replace(
+        "{{ c.function.name + c.function.arguments }}",
+        "{% for k, v in c.function.arguments | items %}\"{{ k }}\": {% if v is string %}\"{{ v }}\"{% else %}\
+         {{ v | tojson }}{% endif %}, {% endfor %}",
+    );
+    let dropped = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    let json = format!(r#"{{"a": {LONG}, "b": [{DIGITS}, 1], "c": "{LONG}"}}"#);
+    let called = called_with(exactly(&json));
+    for source in [as_text, &as_json, &in_a_string, &taken_apart, dropped] {
+        let shown = Bytes::new().decode(&tokens(source, &called));
+        let shown = shown.replace(['\\', ' '], "").replace('\'', "\"");
+        for part in [
+            format!(r#""a":{LONG},"b":[{DIGITS},1]"#),
+            format!(r#""c":"{LONG}""#),
+        ] {
+            assert!(shown.contains(&part), "{part} is not in {shown}");
+        }
+    }
+    let mut offered = talk(&[(Role::User, "?")]);
+    let tool = format!(
+        r#"{{"type": "function", "function": {{"name": "f", "parameters": {{"const": {LONG}}}}}}}"#
+    );
+    offered.tools = vec![exactly(&tool)];
+    for source in [
+        "{{ tools | tojson }}",
+        "{{ tools[0] | tojson(indent=2) }}",
+        "{{ messages[0].content }}",
+    ] {
+        let shown = Bytes::new().decode(&tokens(source, &offered));
+        let shown = shown.replace(": ", ":");
+        assert!(
+            shown.contains(&format!("\"const\":{LONG}}}").replace('}', "")),
+            "{shown}"
+        );
     }
 }
 

@@ -15,6 +15,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::conversation::{Conversation, Message, Role, ToolCall};
+use super::exact::exact_number;
 use super::markup::Markup;
 use crate::engine::SpecialKind;
 
@@ -69,6 +70,8 @@ enum Place {
 pub(super) struct Guard<'v> {
     markup: &'v Markup<'v>,
     mark: char,
+    /// Stands on both sides of a number that travels as a string; none where the request leaves none.
+    number_mark: Option<char>,
     all: Reach,
     control: Reach,
     /// The simple tags that stand in control tokens, folded.
@@ -95,7 +98,8 @@ impl<'v> Guard<'v> {
             note(text);
             String::new()
         });
-        let mark = nonchars().find(|char| !used.contains(char))?;
+        let mut unused = nonchars().filter(|char| !used.contains(char));
+        let (mark, number_mark) = (unused.next()?, unused.next());
         let all = markup.iter().map(|special| special.text.as_str());
         let control = markup
             .iter()
@@ -108,6 +112,7 @@ impl<'v> Guard<'v> {
         Some(Self {
             markup,
             mark,
+            number_mark,
             control_tags: control_tags.collect(),
             all: Reach::of(all, mark),
             control: Reach::of(control, mark),
@@ -120,12 +125,22 @@ impl<'v> Guard<'v> {
         rewrite(conversation, &mut |text, place| self.mark_text(text, place))
     }
 
-    /// `text` as it was before marking.
+    /// `text` as it was before marking, and numbers that travel as strings without their quotes.
     pub(super) fn unmark(&self, text: &str) -> String {
-        text.replace(self.mark, "")
+        let text = text.replace(self.mark, "");
+        match self.number_mark {
+            Some(mark) if text.contains(mark) => without_quotes(text, mark),
+            _ => text,
+        }
     }
 
     fn mark_text(&mut self, text: &str, place: Place) -> String {
+        let number = exact_number(text).filter(|_| place == Place::Json);
+        if let (Some(number), Some(mark)) = (number, self.number_mark) {
+            return format!("{mark}{number}{mark}");
+        }
+        // Where no mark is left for it, it keeps its quotes.
+        let text = number.unwrap_or(text);
         let known = place == Place::Json && SCHEMA_WORDS.contains(&text);
         if known && self.markup.pieces(text).len() == 1 {
             return text.into();
@@ -207,6 +222,16 @@ impl Reach {
             .map(fold)
             .any(|char| Some(char) != closing && self.edges.contains(&char))
     }
+}
+
+/// Without marks of numbers and the quotes outside of them: JSON's, those within a string of JSON, and
+/// Python's.
+fn without_quotes(mut text: String, mark: char) -> String {
+    for quote in ["\\\"", "\"", "'"] {
+        text = text.replace(&format!("{quote}{mark}"), &mark.to_string());
+        text = text.replace(&format!("{mark}{quote}"), &mark.to_string());
+    }
+    text.replace(mark, "")
 }
 
 /// Templates may change case, so comparisons ignore it.

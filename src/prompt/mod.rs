@@ -10,6 +10,7 @@ mod bounds;
 mod clock;
 mod conversation;
 mod encode;
+mod exact;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod guard;
@@ -30,8 +31,10 @@ mod jinja_tests;
 #[cfg(test)]
 mod template_tests;
 
+pub(crate) use conversation::joined;
 pub use conversation::{Conversation, Effort, End, Message, Role, ToolCall};
 pub use encode::{Prompt, PromptError, Prompter};
+pub use exact::{is_exact_number, vanishing_number, with_exact_numbers};
 pub use output::{Channel, OutputParser, Piece, Stretch};
 pub use template::{ChatTemplate, TemplateError};
 pub use thinking::ThoughtTags;

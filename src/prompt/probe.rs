@@ -6,6 +6,8 @@
 //! leave it out without a word. So what is looked for is the text of a turn in the prompt. Where a template
 //! does not even show an ordinary conversation, it is left as it is.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::conversation::{Conversation, Message, Role, ToolCall};
@@ -56,9 +58,36 @@ pub(super) struct Findings {
     pub(super) one_call_a_message: bool,
     /// Whether it takes arguments apart and shows nothing of those that are text, as Qwen3-Coder's does.
     pub(super) needs_object_arguments: bool,
-    /// Whether it shows the calls of a message only if that has no content, as `DeepSeek`'s does.
-    pub(super) calls_apart: bool,
+    /// Where it shows what is said beside calls.
+    pub(super) beside_calls: BesideCalls,
     pub(super) turns: TurnSupport,
+}
+
+/// Where a template shows text that stands beside calls in one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum BesideCalls {
+    /// With the calls; also where nothing is known of it.
+    #[default]
+    Together,
+    /// In a message of its own before them: `DeepSeek`'s shows only the text of such a message, Llama's only
+    /// the calls.
+    Apart,
+    /// The same, but in one message with what is said behind the calls: Mistral's older ones raise where
+    /// the assistant speaks twice between two questions.
+    OneTextATurn,
+}
+
+impl BesideCalls {
+    const ALL: [Self; 3] = [Self::Together, Self::Apart, Self::OneTextATurn];
+
+    /// The conversation with the text where it is shown.
+    pub(super) fn lay_out(self, conversation: &Conversation) -> Cow<'_, Conversation> {
+        match self {
+            Self::Together => Cow::Borrowed(conversation),
+            Self::Apart => Cow::Owned(conversation.with_calls_apart()),
+            Self::OneTextATurn => Cow::Owned(conversation.with_one_text_a_turn()),
+        }
+    }
 }
 
 /// Renders a conversation; none where that fails.
@@ -90,7 +119,7 @@ impl Findings {
         Self {
             needs_object_arguments: needs_object_arguments(render, &view),
             one_call_a_message: calls(&view, 1).is_some() && calls(&view, 2).is_none(),
-            calls_apart: wants_calls_apart(render, &view),
+            beside_calls: beside_calls(render, &view),
             turns: turns(render, &view),
             view,
         }
@@ -105,6 +134,7 @@ const VALUE: &str = "probe value";
 const FIRST: &str = "probe first";
 const SECOND: &str = "probe second";
 const THIRD: &str = "probe third";
+const FOURTH: &str = "probe fourth";
 
 fn shows(text: Option<String>, parts: &[&str]) -> bool {
     text.is_some_and(|text| parts.iter().all(|part| text.contains(part)))
@@ -213,14 +243,47 @@ fn needs_object_arguments(render: &impl Render, view: &View) -> bool {
     })
 }
 
-fn wants_calls_apart(render: &impl Render, view: &View) -> bool {
-    let together = asking(1, Some(SECOND));
-    shows(render(&asking(1, None), view), &[FUNCTION])
-        && !shows(render(&together, view), &[FUNCTION])
-        && shows(
-            render(&together.with_calls_apart(), view),
-            &[FUNCTION, SECOND],
-        )
+/// The first way in which text beside a call is shown wherever the call alone is.
+fn beside_calls(render: &impl Render, view: &View) -> BesideCalls {
+    let answered = |content| {
+        let mut conversation = asking(1, content);
+        let turns = [(Role::Assistant, THIRD), (Role::User, FOURTH)];
+        let turns = turns.map(|(role, text)| Message::text(role, text));
+        conversation.messages.extend(turns);
+        conversation
+    };
+    let [none, some] = tool_sets();
+    // A definition has the name as well, so there the call is known by its arguments.
+    [(none, FUNCTION), (some, VALUE)]
+        .into_iter()
+        .find_map(|(tools, call)| {
+            let pairs = [
+                (asking(1, None), asking(1, Some(SECOND)), vec![call, FIRST]),
+                (
+                    answered(None),
+                    answered(Some(SECOND)),
+                    vec![call, FIRST, THIRD, FOURTH],
+                ),
+            ];
+            let with_tools = |conversation| Conversation {
+                tools: tools.clone(),
+                ..conversation
+            };
+            let shown: Vec<_> = pairs
+                .into_iter()
+                .map(|(alone, beside, parts)| (with_tools(alone), with_tools(beside), parts))
+                .filter(|(alone, _, parts)| shows(render(alone, view), parts))
+                .collect();
+            let all_shown = |layout: &BesideCalls| {
+                shown.iter().all(|(_, beside, parts)| {
+                    let text = render(&layout.lay_out(beside), view);
+                    shows(text.clone(), &[SECOND]) && shows(text, parts)
+                })
+            };
+            let found = BesideCalls::ALL.into_iter().find(all_shown);
+            found.filter(|_| !shown.is_empty())
+        })
+        .unwrap_or_default()
 }
 
 fn wants_typed_content(render: &impl Render) -> bool {
@@ -259,7 +322,7 @@ fn turns(render: &impl Render, view: &View) -> TurnSupport {
         assistants_in_a_row: all_shown(&[
             (User, FIRST),
             (Assistant, SECOND),
-            (Assistant, "probe fourth"),
+            (Assistant, FOURTH),
             (User, THIRD),
         ]),
     }

@@ -106,8 +106,8 @@ impl ChatTemplate {
         let findings = &self.findings;
         let parallel = |message: &Message| message.tool_calls.len() > 1;
         let mut conversation = findings.turns.fit(conversation);
-        if findings.calls_apart {
-            conversation = Cow::Owned(conversation.with_calls_apart());
+        if conversation.messages.iter().any(says_beside_calls) {
+            conversation = Cow::Owned(findings.beside_calls.lay_out(&conversation).into_owned());
         }
         if findings.one_call_a_message && conversation.messages.iter().any(parallel) {
             conversation = Cow::Owned(conversation.with_calls_in_turn());
@@ -267,6 +267,15 @@ fn up_to_end_of_text(mut prompt: String) -> Option<String> {
         prompt.truncate(prompt.trim_end().len());
     }
     Some(prompt)
+}
+
+/// Whether a message has text and calls.
+fn says_beside_calls(message: &Message) -> bool {
+    let says = message
+        .content
+        .as_ref()
+        .is_some_and(|text| !text.is_empty());
+    says && !message.tool_calls.is_empty()
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {

@@ -528,14 +528,14 @@ fn peak_of_memory() -> usize {
 
 #[test]
 fn a_template_that_grows_with_some_conversations_is_not_tried_again_after_one() {
-    let source = "{% set ns = namespace(s='a') %}{% if messages | length == 5 %}{% for i in range(60) %}\
+    let source = "{% set ns = namespace(s='a') %}{% if messages | length == 7 %}{% for i in range(60) %}\
                   {% set ns.s = ns.s ~ ns.s %}{% endfor %}{% endif %}{{ messages[0].content }}";
     let template = ChatTemplate::compile(source, "<s>", "</s>").expect("a template");
     let one = talk(&[(Role::User, "Hi")]);
     assert_eq!(template.render(&one).as_deref(), Ok("Hi"));
     // Other lengths than those that are tried when a template is compiled.
-    let five = talk(&[(Role::User, "Hi"); 5]);
-    let error = template.render(&five).expect_err("broken");
+    let seven = talk(&[(Role::User, "Hi"); 7]);
+    let error = template.render(&seven).expect_err("broken");
     assert!(
         error
             .to_string()
@@ -790,6 +790,82 @@ fn calls_are_shown_by_templates_that_want_no_content_and_text() {
             .expect("renders")
             .contains("{\"article\": \n")
     );
+}
+
+/// The order in which these stand in a text, or what is missing.
+fn stand_in_order(text: &str, parts: &[&str]) -> Result<(), String> {
+    let mut at = 0;
+    for part in parts {
+        let found = text[at..].find(part);
+        at += found.ok_or_else(|| format!("{part:?} is not behind the others in {text:?}"))?;
+        at += part.len();
+    }
+    Ok(())
+}
+
+#[test]
+fn text_beside_a_call_is_shown_once_by_every_template_that_shows_calls() {
+    let mut asked = with_tools();
+    asked.messages[1].content = Some("Let me see.".into());
+    let mut answered = asked.clone();
+    answered.messages.extend([
+        Message::text(Role::Assistant, "It is 1.20."),
+        Message::text(Role::User, "And rope?"),
+    ]);
+    let call_only = "{% for m in messages %}<{{ m.role }}>{% if m.tool_calls %}{{ m.tool_calls[0].function | tojson }}\
+                     {% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let only_with_tools = format!("{{% if tools %}}{call_only}{{% endif %}}");
+    let templates = [
+        QWEN25,
+        LLAMA32,
+        MISTRAL_NAMED,
+        KIOSK,
+        R1,
+        call_only,
+        &only_with_tools,
+    ];
+    for source in templates {
+        for conversation in [&asked, &answered] {
+            let text = render(source, conversation).expect("renders");
+            stand_in_order(&text, &["Milk?", "Let me see.", "milk <3%>", "1.20"]).expect(source);
+            assert_eq!(text.matches("Let me see.").count(), 1, "{text}");
+        }
+    }
+    // Here the assistant may say only one thing between two questions.
+    let text = render(MISTRAL, &asked).expect("renders");
+    stand_in_order(
+        &text,
+        &["Milk?", " Let me see.</s>", "[TOOL_CALLS]", "1.20"],
+    )
+    .expect("shown");
+    let text = render(MISTRAL, &answered).expect("renders");
+    let said = " Let me see.\n\nIt is 1.20.</s>";
+    stand_in_order(&text, &["Milk?", "[TOOL_CALLS]", "1.20", said, "And rope?"]).expect("shown");
+    // Several steps, of which the last has no answer yet.
+    let mut steps = asked.clone();
+    steps.messages.extend(asked.messages[1..].to_vec());
+    steps.messages[3].content = Some("Once more.".into());
+    let text = render(MISTRAL, &steps).expect("renders");
+    let said = " Let me see.\n\nOnce more.</s>";
+    let (call, result) = ("[TOOL_CALLS]", "[TOOL_RESULTS]");
+    stand_in_order(&text, &["Milk?", call, result, said, call, result]).expect("shown");
+}
+
+#[test]
+fn a_call_alone_stays_where_it_is_beside_one_with_text() {
+    let mut asked = with_tools();
+    asked.messages.extend([
+        Message::text(Role::Assistant, "It is 1.20."),
+        Message::text(Role::User, "And rope?"),
+    ]);
+    let alone = render(MISTRAL, &asked).expect("renders");
+    let more = with_tools().messages[1..].to_vec();
+    asked.messages.extend(more);
+    asked.messages[5].content = Some("Let me see.".into());
+    let text = render(MISTRAL, &asked).expect("renders");
+    let first = alone.find("[AVAILABLE_TOOLS]").expect("tools");
+    assert_eq!(text[..first], alone[..first]);
+    stand_in_order(&text, &["And rope?", " Let me see.</s>", "[TOOL_CALLS]"]).expect("shown");
 }
 
 #[test]

@@ -6,10 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::conversation::{Conversation, Message, Role};
-
-/// Stands between texts that become one, as in the templates of Gemma and Mistral.
-const BETWEEN: &str = "\n\n";
+use super::conversation::{Conversation, Message, Role, joined};
 
 /// Which turns a template shows, beyond questions and answers that take turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,14 +145,6 @@ fn join(first: &mut Message, second: &Message) {
     };
 }
 
-fn joined(first: String, second: Option<&str>) -> String {
-    match second {
-        None | Some("") => first,
-        Some(second) if first.is_empty() => second.to_owned(),
-        Some(second) => first + BETWEEN + second,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +184,7 @@ mod tests {
                 .find(|(_, role)| *role == message.role)
                 .expect("a role");
             let text = message.content.as_deref().unwrap_or_default();
-            format!("{letter}{}", text.replace(BETWEEN, "+"))
+            format!("{letter}{}", text.replace("\n\n", "+"))
         });
         told.collect::<Vec<_>>().join(" ")
     }

@@ -83,14 +83,25 @@ pub(super) const COUNTS: [&str; 6] = [
     "maxProperties",
 ];
 
+/// What a schema is checked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rules {
+    /// OpenAI's for strict schemas, beside all others.
+    Strict,
+    /// That it can be followed.
+    Followed,
+    /// That it is one at all: a model only reads it.
+    Hint,
+}
+
 /// Checks all of a schema, and all that its references lead to. The references, each once.
-pub(super) fn check(schema: &Value, strict: bool) -> Result<Vec<Target<'_>>, Misfit> {
-    if strict {
+pub(super) fn check(schema: &Value, rules: Rules) -> Result<Vec<Target<'_>>, Misfit> {
+    if rules == Rules::Strict {
         strict_root(schema)?;
     }
     let mut check = Check {
         root: schema,
-        strict,
+        rules,
         properties: 0,
         enum_values: 0,
         pattern_pairs: 0,
@@ -152,7 +163,7 @@ fn levels(value: &Value) -> usize {
 
 struct Check<'s> {
     root: &'s Value,
-    strict: bool,
+    rules: Rules,
     properties: usize,
     enum_values: u64,
     pattern_pairs: usize,
@@ -177,7 +188,7 @@ impl<'s> Check<'s> {
         self.checked.insert(std::ptr::from_ref(schema));
         let object = match schema {
             Value::Object(object) => object,
-            Value::Bool(_) if !self.strict => return Ok(()),
+            Value::Bool(_) if self.rules != Rules::Strict => return Ok(()),
             _ => return Err(misfit(path, "must be an object")),
         };
         if depth > DEEPEST {
@@ -187,7 +198,7 @@ impl<'s> Check<'s> {
         let refers = object.contains_key("$ref") && !object.contains_key("properties");
         let is_object = object.get("type") == Some(&json!("object")) && !refers;
         let objects = objects + usize::from(is_object);
-        if self.strict {
+        if self.rules == Rules::Strict {
             strict_keywords(object, path)?;
             if objects > DEEPEST_STRICT {
                 let why = format!("is nested deeper than {DEEPEST_STRICT} objects");
@@ -199,14 +210,24 @@ impl<'s> Check<'s> {
         }
         self.reference(object, path)?;
         kinds_of_values(object, path)?;
+        enumeration(object, path)?;
+        if self.rules == Rules::Hint {
+            counts(object, path, u64::MAX)?;
+        } else {
+            self.costs(object, path)?;
+        }
+        self.parts(object, path, depth + 1, objects)
+    }
+
+    /// Bounds on what it takes to follow a schema.
+    fn costs(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
         self.numbers(object, path)?;
-        counts(object, path)?;
+        counts(object, path, HIGHEST_COUNT)?;
         divisor(object, path)?;
         optional(object, path)?;
         self.required(object, path)?;
         self.patterns(object, path)?;
-        self.values(object, path)?;
-        self.parts(object, path, depth + 1, objects)
+        self.values(object, path)
     }
 
     fn parts(
@@ -347,11 +368,8 @@ impl<'s> Check<'s> {
     fn values(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
         let constant = object.get("const").map_or(0, values);
         let at = path.under(if constant > 0 { "const" } else { "enum" });
-        let listed = match object.get("enum") {
-            None => 0,
-            Some(Value::Array(list)) if !list.is_empty() => list.iter().map(values).sum(),
-            Some(_) => return Err(misfit(&at, "must be an array of values, and not empty")),
-        };
+        let listed = object.get("enum").and_then(Value::as_array);
+        let listed: u64 = listed.into_iter().flatten().map(values).sum();
         self.enum_values += constant + listed;
         if self.enum_values > MOST_ENUM_VALUES {
             let why = format!("is beyond the {MOST_ENUM_VALUES}th enum value of the schema");
@@ -361,12 +379,23 @@ impl<'s> Check<'s> {
     }
 }
 
-fn counts(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+fn enumeration(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    match object.get("enum") {
+        None => Ok(()),
+        Some(Value::Array(list)) if !list.is_empty() => Ok(()),
+        Some(_) => {
+            let why = "must be an array of values, and not empty";
+            Err(misfit(&path.under("enum"), why))
+        }
+    }
+}
+
+fn counts(object: &Map<String, Value>, path: &Path, highest: u64) -> Result<(), Misfit> {
     for key in COUNTS {
         if let Some(count) = object.get(key) {
-            let fits = count.as_u64().is_some_and(|count| count <= HIGHEST_COUNT);
+            let fits = count.as_u64().is_some_and(|count| count <= highest);
             if !fits {
-                let why = format!("must be a whole number from 0 to {HIGHEST_COUNT}");
+                let why = format!("must be a whole number from 0 to {highest}");
                 return Err(misfit(&path.under(key), why));
             }
         }
@@ -379,7 +408,12 @@ fn divisor(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
     let Some(value) = object.get("multipleOf") else {
         return Ok(());
     };
+    // Values that are prescribed are filtered by it before anything is compiled.
+    let is_prescribed = object.contains_key("enum") || object.contains_key("const");
     let fits = value.as_f64().is_some_and(|number| {
+        if is_prescribed {
+            return number > 0.0;
+        }
         // As a double is written shortest, such as 0.25 or 1e-7.
         let text = number.to_string();
         let digits = text.chars().filter(char::is_ascii_digit);

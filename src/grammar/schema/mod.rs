@@ -29,7 +29,7 @@ use crate::field::FieldPath;
 
 #[cfg(test)]
 pub(super) use check::MOST_LEVELS;
-use check::{check, check_growth};
+use check::{Rules, check, check_growth};
 use exact::in_lark;
 use free::hold_free;
 use lower::lower;
@@ -134,8 +134,22 @@ impl Schema {
         })
     }
 
+    /// Checks a client's schema that nothing is held to. It may say what cannot be followed, but it must
+    /// be one.
+    ///
+    /// # Errors
+    /// [`Misfit`] at the first place that no schema has.
+    pub fn check_hint(schema: &Value) -> Result<(), Misfit> {
+        check(schema, Rules::Hint).map(drop)
+    }
+
     fn of(source: Source) -> Result<Self, Misfit> {
-        let targets = check(&source.root, source.strict)?;
+        let rules = if source.strict {
+            Rules::Strict
+        } else {
+            Rules::Followed
+        };
+        let targets = check(&source.root, rules)?;
         let part = walk(&source.root, &source.steps);
         let path: String = source.steps.iter().map(Step::to_string).collect();
         let path = Path::ROOT.behind(&path);

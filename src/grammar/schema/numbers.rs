@@ -7,6 +7,7 @@ use serde_json::{Map, Number, Value};
 use super::Misfit;
 use super::path::{Path, misfit};
 use super::types::listed;
+use crate::decimal::Decimal;
 
 /// What a double has exactly with any digits in front: numbers without bounds of their own stay below.
 pub(super) const HIGHEST_NUMBER: i64 = 999_999_999_999_999;
@@ -312,12 +313,11 @@ pub(super) fn is_within(value: &Value, object: &Map<String, Value>) -> bool {
             && is_multiple(value, object.get("multipleOf"))
 }
 
-/// Of whole numbers; of others llguidance finds it out.
+/// By their digits: to a double 0.3 is no multiple of 0.1.
 fn is_multiple(value: &Value, divisor: Option<&Value>) -> bool {
-    match (whole(value), divisor.and_then(whole)) {
-        (Some(value), Some(divisor)) if divisor != 0 => value % divisor == 0,
-        _ => true,
-    }
+    let decimal = |value: &Value| Decimal::parse(&value.as_number()?.to_string());
+    let fits = divisor.and_then(|divisor| decimal(value)?.is_multiple_of(&decimal(divisor)?));
+    fits.unwrap_or(true)
 }
 
 fn compare(value: &Value, bound: &Value) -> Option<Ordering> {

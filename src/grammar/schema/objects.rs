@@ -7,6 +7,7 @@ use super::lower::Lowering;
 use super::path::Path;
 use super::pattern::Pattern;
 use super::reference::resolve;
+use super::strings::malformed;
 
 /// Writes the keywords about properties so that llguidance takes them.
 pub(super) fn lower(
@@ -24,13 +25,29 @@ pub(super) fn lower(
         heard.insert("additionalProperties".to_owned(), others);
     }
     if let Some(Value::Object(patterns)) = object.get("patternProperties") {
-        let patterns = named(lowering, patterns, &path.under("patternProperties"))?;
+        let at = path.under("patternProperties");
+        for pattern in patterns.keys() {
+            well_formed(pattern, &at.under(pattern))?;
+        }
+        let patterns = named(lowering, patterns, &at)?;
         pattern_properties(&patterns, heard);
     }
     if let Some(names) = object.get("propertyNames") {
-        property_names(lowering.follow(names), heard);
+        let names = lowering.follow(names);
+        if let Some(pattern) = names.get("pattern").and_then(Value::as_str) {
+            well_formed(pattern, &path.under("propertyNames").under("pattern"))?;
+        }
+        property_names(names, heard);
     }
     Ok(())
+}
+
+/// Refuses a pattern of names that is none.
+fn well_formed(pattern: &str, path: &Path) -> Result<(), Misfit> {
+    match Pattern::new(pattern) {
+        Err(unsupported) if unsupported.is_malformed => Err(malformed(path, &unsupported)),
+        _ => Ok(()),
+    }
 }
 
 /// llguidance counts properties only where all that are declared have to be there. So no others come than

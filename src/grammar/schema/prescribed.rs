@@ -75,6 +75,7 @@ pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<V
         "maximum",
         "exclusiveMinimum",
         "exclusiveMaximum",
+        "multipleOf",
     ] {
         heard.shift_remove(key);
     }
@@ -82,7 +83,7 @@ pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<V
     let other = heard
         .keys()
         .find(|key| !BESIDE_EXACT.contains(&key.as_str()));
-    if let Some(other) = other.filter(|other| !exact.is_empty() && *other != "multipleOf") {
+    if let Some(other) = other.filter(|_| !exact.is_empty()) {
         let why = format!("has a number beyond 2^53, which cannot be followed beside `{other}`");
         return Err(misfit(&path.under(key), why));
     }

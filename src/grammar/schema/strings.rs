@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Misfit;
 use super::path::{Path, misfit};
-use super::pattern::Pattern;
+use super::pattern::{Pattern, Unsupported};
 
 /// A date with February 29 in leap years alone; how long other months are llguidance knows.
 macro_rules! date {
@@ -56,8 +56,12 @@ pub(super) fn lower(
             Ok(pattern) => {
                 object.insert("pattern".to_owned(), pattern.in_rust().into());
             }
+            // No reader of the schema takes it, so there is nothing to leave out.
+            Err(unsupported) if unsupported.is_malformed => {
+                return Err(malformed(&path.under("pattern"), &unsupported));
+            }
             Err(unsupported) if strict => {
-                let why = format!("cannot be followed: it has {}", unsupported.0);
+                let why = format!("cannot be followed: it has {}", unsupported.what);
                 return Err(misfit(&path.under("pattern"), why));
             }
             Err(_) => {}
@@ -77,6 +81,15 @@ pub(super) fn lower(
         hold(object, format);
     }
     Ok(())
+}
+
+/// Refuses a pattern that is none.
+pub(super) fn malformed(path: &Path, unsupported: &Unsupported) -> Misfit {
+    let why = format!(
+        "is no regular expression of ECMA-262: it has {}",
+        unsupported.what
+    );
+    misfit(path, why)
 }
 
 /// Holds what could go on for ever.
@@ -123,6 +136,16 @@ mod tests {
         assert!(refused.why.contains("look-ahead"), "{refused}");
         let format = json!({"type": "string", "format": "binary"});
         assert_eq!(lowered(format, true).expect_err("strict").path, ".format");
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_is_refused_with_and_without_strict() {
+        for strict in [false, true] {
+            let twice = json!({"type": "string", "pattern": "^a{2}{3}$"});
+            let refused = lowered(twice, strict).expect_err("a syntax error");
+            assert_eq!(refused.path, ".pattern");
+            assert!(refused.why.contains("repeated twice"), "{refused}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::field::FieldPath;
 use crate::http::error::ApiError;
 use crate::http::values;
 use crate::openai::tools::{Arguments, Choice, Offered};
-use crate::prompt::{Message, Role, ToolCall};
+use crate::prompt::{Message, Role, ToolCall, joined};
 
 use super::wire;
 
@@ -44,22 +44,33 @@ pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
                 }
             };
             let parameters = function.rest.get("parameters").cloned();
-            let mut body = Map::new();
-            body.insert("name".to_owned(), Value::String(function.name.clone()));
-            body.extend(function.rest);
-            let mut object = Map::new();
-            object.insert("type".to_owned(), Value::String(tool.kind));
-            object.insert("function".to_owned(), Value::Object(body));
-            object.extend(tool.rest);
+            let name = function.name.clone();
+            let written = tool.as_written;
+            // It was read once before, so that it can be read again.
+            let written = written.and_then(|tool| serde_json::from_value::<wire::Tool>(tool).ok());
+            let written =
+                written.and_then(|tool| Some(shown(tool.kind, tool.function?, tool.rest)));
             Ok(Offered {
                 param: param.name("function"),
-                name: function.name,
+                name,
                 parameters,
                 strict,
-                shown: Value::Object(object),
+                shown: written.unwrap_or_else(|| shown(tool.kind, function, tool.rest)),
             })
         })
         .collect()
+}
+
+/// What the model reads of a tool: all of it, what names it first.
+fn shown(kind: String, function: wire::Function, rest: Map<String, Value>) -> Value {
+    let mut body = Map::new();
+    body.insert("name".to_owned(), Value::String(function.name));
+    body.extend(function.rest);
+    let mut object = Map::new();
+    object.insert("type".to_owned(), Value::String(kind));
+    object.insert("function".to_owned(), Value::Object(body));
+    object.extend(rest);
+    Value::Object(object)
 }
 
 /// OpenAI's `tool_choice`.
@@ -216,9 +227,13 @@ fn message(
     let content = message
         .content
         .map(|content| text(param, content, may_refuse))
-        .transpose()?
-        // What a model said instead of an answer, as its client got it.
-        .or(message.refusal.filter(|_| may_refuse));
+        .transpose()?;
+    // What a model said instead of an answer, or when it broke off one, as its client got it.
+    let refusal = message.refusal.filter(|_| may_refuse);
+    let content = match (content, refusal) {
+        (Some(content), Some(refusal)) => Some(joined(content, Some(&refusal))),
+        (content, refusal) => content.or(refusal),
+    };
     let may_be_empty = message.role == wire::Role::Assistant && !tool_calls.is_empty();
     if content.is_none() && !may_be_empty {
         return Err(ApiError::invalid(

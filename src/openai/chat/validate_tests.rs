@@ -4,8 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::engine::SamplingDefaults;
+use crate::http::body::read_value;
 use crate::inference::params::OutputFormat;
-use crate::prompt::End;
+use crate::prompt::{End, is_exact_number};
 
 fn chat(body: Value) -> Result<Chat, ApiError> {
     Chat::try_from(serde_json::from_value::<wire::ChatRequest>(body).expect("of the right types"))
@@ -321,6 +322,12 @@ fn what_an_assistant_refused_comes_back_as_its_text() {
         (json!({"content": null, "refusal": "No."}), "No."),
         (json!({"refusal": "No."}), "No."),
         (json!({"content": "Well.", "refusal": null}), "Well."),
+        (
+            json!({"content": "Well.", "refusal": "No."}),
+            "Well.\n\nNo.",
+        ),
+        (json!({"content": "", "refusal": "No."}), "No."),
+        (json!({"content": "Well.", "refusal": ""}), "Well."),
     ] {
         let mut message = said;
         message["role"] = json!("assistant");
@@ -351,6 +358,25 @@ fn what_an_assistant_refused_comes_back_as_its_text() {
         let error = chat(json!({"messages": [message]})).expect_err("refused");
         assert_eq!(error.body()["error"]["param"], param);
     }
+}
+
+#[test]
+fn the_model_is_shown_numbers_of_tools_as_they_are_written() {
+    let body = br#"{"messages": [{"role": "user", "content": "hi"}], "tools": [{"type": "function",
+        "x": 1, "function": {"description": "d", "name": "f", "parameters": {"type": "object",
+        "properties": {"a": {"const": 12345678901234567890123, "minimum": 5}}}}}]}"#;
+    let request: wire::ChatRequest = read_value(body).expect("a request");
+    let chat = Chat::try_from(request).expect("a hint is never an error");
+    let shown = chat.conversation.tools[0].to_string();
+    let name = r#"{"type":"function","function":{"name":"f","description":"d","#;
+    assert!(
+        shown.starts_with(name) && shown.ends_with(r#","x":1}"#),
+        "{shown}"
+    );
+    let property = &chat.conversation.tools[0]["function"]["parameters"]["properties"]["a"];
+    let number = property["const"].as_str().expect("kept as it is written");
+    assert!(is_exact_number(number) && number.ends_with(":12345678901234567890123"));
+    assert_eq!(property["minimum"], 5);
 }
 
 #[test]

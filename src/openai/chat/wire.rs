@@ -332,6 +332,18 @@ pub(crate) struct Tool {
     pub(super) function: Option<Function>,
     #[serde(flatten)]
     pub(super) rest: Map<String, Value>,
+    /// The same with its numbers as they are written, where they would be rounded.
+    #[serde(skip)]
+    pub(super) as_written: Option<Value>,
+}
+
+impl Tool {
+    /// Keeps tools as they are written.
+    pub(crate) fn keep_as_written(tools: Option<&mut Vec<Self>>, written: Vec<Value>) {
+        for (tool, written) in tools.into_iter().flatten().zip(written) {
+            tool.as_written = Some(written);
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -347,7 +359,11 @@ pub(super) struct Function {
     pub(super) rest: Map<String, Value>,
 }
 
-impl Wire for ChatRequest {}
+impl Wire for ChatRequest {
+    fn keep_tools(&mut self, written: Vec<Value>) {
+        Tool::keep_as_written(self.tools.as_mut(), written);
+    }
+}
 
 only_objects!(
     ChatRequest,

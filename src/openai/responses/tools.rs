@@ -28,19 +28,26 @@ pub(super) struct Tool {
     strict: bool,
 }
 
-/// What is offered, and how that is told again.
-pub(super) fn offered(tools: Vec<Value>) -> Result<(Vec<Offered>, Vec<Tool>), ApiError> {
+/// What is offered, and how that is told again. The model is shown the parameters of what is `written`,
+/// where that is kept.
+pub(super) fn offered(
+    tools: Vec<Value>,
+    written: &[Value],
+) -> Result<(Vec<Offered>, Vec<Tool>), ApiError> {
     // Before any copy is made of them.
     let count = tools.iter().map(values::within).sum();
     values::at_most("tools", count, values::MOST_IN_TOOLS)?;
     let tools = tools.into_iter().enumerate();
     let both: Vec<(Offered, Tool)> = tools
-        .map(|(index, tool)| one(FieldPath::from("tools").index(index), tool))
+        .map(|(index, tool)| {
+            let at = FieldPath::from("tools").index(index);
+            one(at, tool, written.get(index))
+        })
         .collect::<Result<_, _>>()?;
     Ok(both.into_iter().unzip())
 }
 
-fn one(at: FieldPath, tool: Value) -> Result<(Offered, Tool), ApiError> {
+fn one(at: FieldPath, tool: Value, written: Option<&Value>) -> Result<(Offered, Tool), ApiError> {
     let kind = kind(&at, &tool)?;
     if kind != "function" {
         return Err(ApiError::unsupported(
@@ -60,7 +67,9 @@ fn one(at: FieldPath, tool: Value) -> Result<(Offered, Tool), ApiError> {
         shown.insert("description".to_owned(), json!(description));
     }
     if let Some(parameters) = &function.parameters {
-        shown.insert("parameters".to_owned(), parameters.clone());
+        let written = written.and_then(|tool| tool.get("parameters"));
+        let parameters = written.unwrap_or(parameters).clone();
+        shown.insert("parameters".to_owned(), parameters);
     }
     let offered = Offered {
         param: at,

@@ -87,7 +87,8 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             .transpose()?;
         let (format, schema) = format(request.text.and_then(|text| text.format))?;
         let input = given(request.input)?;
-        let (offered, told) = offered(request.tools.unwrap_or_default())?;
+        let (offered, told) =
+            offered(request.tools.unwrap_or_default(), &request.tools_as_written)?;
         let tool_choice = request.tool_choice.as_ref().map(choice).transpose()?;
         let tool_choice_told = told_choice(tool_choice.as_ref());
         let parallel = request.parallel_tool_calls;

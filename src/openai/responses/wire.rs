@@ -60,6 +60,9 @@ pub(crate) struct ResponseRequest {
 
     #[schemars(with = "Option<Vec<OfferedTool>>", length(max = MOST_TOOLS))]
     pub(super) tools: Option<Vec<Value>>,
+    /// The same with numbers as they are written, where some would be rounded.
+    #[serde(skip)]
+    pub(super) tools_as_written: Vec<Value>,
     #[schemars(with = "Option<ToolChoice>")]
     pub(super) tool_choice: Option<Value>,
     pub(super) parallel_tool_calls: Option<bool>,
@@ -448,7 +451,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
     }
 }
 
-impl Wire for ResponseRequest {}
+impl Wire for ResponseRequest {
+    fn keep_tools(&mut self, written: Vec<Value>) {
+        self.tools_as_written = written;
+    }
+}
 
 only_objects!(
     ResponseRequest,

@@ -48,6 +48,7 @@ SHORT = {"type": "string", "maxLength": 12}
 BOUNDED = {
     "enum": obj(unit={"type": "string", "enum": ["piece", "kilogram"]}),
     "enum of numbers": obj(aisle={"enum": [3, 5, 7, 12]}),
+    "an enum of multiples of a decimal": obj(price={"enum": [0.5, 0.3, 0.75], "multipleOf": 0.25}),
     "const": obj(kind={"const": "price"}, currency={"const": "$"}),
     "boolean and null": obj(in_stock={"type": "boolean"}, note={"type": "null"}),
     "integer bounds": obj(aisle={"type": "integer", "minimum": 1, "maximum": 40}),
@@ -286,6 +287,7 @@ NOT_STRICT = {
     "a type that is no name": (obj(price={"type": 5}), "type"),
     "an enum of nothing": (obj(price={"enum": []}), "enum"),
     "properties that are a list": ({"type": "object", "properties": ["a"], "required": [], "additionalProperties": False}, "properties"),
+    "a pattern that repeats a repetition": (obj(price={"type": "string", "pattern": "^a{2}{3}$"}), "pattern"),
     "bounds that contradict": (obj(price={"type": "integer", "minimum": 5, "maximum": 4}), "price"),
 }
 

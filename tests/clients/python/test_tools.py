@@ -352,6 +352,43 @@ def test_what_is_wrong_about_tools_is_named(server, parameters, param):
     assert (answer.error()["param"] or "").startswith(param), answer.text
 
 
+LONG = 12345678901234567890123
+
+
+@pytest.mark.parametrize("beyond", [
+    {"const": LONG}, {"type": "integer", "minimum": LONG}, {"type": "string", "maxLength": 1_000_000}, {"multipleOf": 0.12345},
+], ids=lambda schema: str(schema)[:40])
+def test_a_schema_that_cannot_be_followed_is_a_400_only_where_it_is_enforced(server, beyond):
+    parameters = {"type": "object", "properties": {"a": beyond}}
+    assert call(server, [bare(parameters)], tool_choice="auto", max_tokens=2).status == 200
+    answer = call(server, [bare(parameters)], tool_choice="required", max_tokens=2)
+    assert answer.status == 400, answer.text
+    assert answer.error()["param"].startswith("tools[0].function.parameters.properties.a")
+
+
+def prompt(server, messages: list[dict], **more) -> str:
+    """What the model reads of a conversation."""
+    tokens = server.post("/tokenize", {"model": "kiosk", "messages": messages, **more}).json()["tokens"]
+    return server.post("/detokenize", {"model": "kiosk", "tokens": tokens}).json()["prompt"]
+
+
+def test_the_model_reads_numbers_and_the_text_beside_a_call_as_they_were_written(server):
+    arguments = f'{{"a": {LONG}, "b": [0.12345678901234567890], "c": 1}}'
+    called = {"role": "assistant", "content": "Let me see.", "refusal": "Not all.", "tool_calls": [
+        {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": arguments}}]}
+    messages = [{"role": "user", "content": "?"}, called, {"role": "tool", "tool_call_id": "call_1", "content": "done"}]
+    text = prompt(server, messages, tools=[bare({"type": "object", "properties": {"a": {"const": LONG}}})])
+    assert arguments in text
+    assert text.count(str(LONG)) >= 2
+    assert "Let me see.\n\nNot all." in text
+
+
+def test_of_a_name_that_comes_twice_the_last_counts(server):
+    body = '{"model": "nobody", "model": "kiosk", "max_tokens": 2, "messages": 5, "messages": [{"role": "x", "role": "user", "content": "hi"}]}'
+    answer = server.http("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+    assert answer.status == 200, answer.text
+
+
 @pytest.mark.parametrize(("parameters", "where"), [
     ({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}, "additionalProperties"),
     ({"type": "object", "properties": {"name": {"type": "string"}}, "required": [], "additionalProperties": False}, "name"),

@@ -12,11 +12,26 @@ use class::Class;
 
 /// What a pattern has that cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unsupported(pub(super) String);
+pub(super) struct Unsupported {
+    /// In words that go behind "has".
+    pub(super) what: String,
+    /// Whether ECMA-262 calls it a syntax error, with and without its flag `u`.
+    pub(super) is_malformed: bool,
+}
 
 impl Unsupported {
     fn new(what: impl Into<String>) -> Self {
-        Self(what.into())
+        Self {
+            what: what.into(),
+            is_malformed: false,
+        }
+    }
+
+    fn malformed(what: impl Into<String>) -> Self {
+        Self {
+            is_malformed: true,
+            ..Self::new(what)
+        }
     }
 }
 
@@ -46,7 +61,7 @@ const MOST_STEPS: usize = 20_000;
 
 impl Pattern {
     /// # Errors
-    /// [`Unsupported`], in words that go behind "has".
+    /// [`Unsupported`] at the first thing that cannot be followed.
     pub(super) fn new(pattern: &str) -> Result<Self, Unsupported> {
         let root = parse::parse(pattern)?;
         check_anchors(&root, true, true)?;
@@ -296,10 +311,73 @@ mod tests {
             (r"[\ud800-\udfff]", "surrogate"),
             (&"(".repeat(5000), "nested"),
         ] {
-            let Err(Unsupported(told)) = Pattern::new(pattern) else {
+            let Err(told) = Pattern::new(pattern) else {
                 panic!("{pattern:.40} is taken");
             };
-            assert!(told.contains(what), "{pattern:.40}: {told}");
+            assert!(told.what.contains(what), "{pattern:.40}: {told:?}");
+        }
+    }
+
+    /// Each of these is a `SyntaxError` in `new RegExp(…)`, with the flag `u` and without it.
+    #[test]
+    fn what_is_a_syntax_error_is_told_from_what_no_automaton_follows() {
+        for pattern in [
+            "^a{2}{3}$",
+            "a**",
+            "a*+",
+            "a+?+",
+            "a???",
+            "a{2}*",
+            "a{2}?{3}",
+            "a*{2,}",
+            "a?{2,3}",
+            "(a+)+*",
+            "{2}",
+            "^{2}",
+            "a|{2,3}",
+            "({2,})",
+            "*a",
+            "+",
+            "?",
+            "^*",
+            "$+",
+            "(a",
+            "a)",
+            "[a",
+            "[b-a]",
+            "a{3,2}",
+            "a\\",
+            "(?<n",
+        ] {
+            let error = Pattern::new(pattern).err();
+            let error = error.unwrap_or_else(|| panic!("{pattern} is taken"));
+            assert!(error.is_malformed, "{pattern}: {error:?}");
+        }
+        for pattern in [
+            "(?=a)b",
+            r"(a)\1",
+            r"\ba",
+            "a^b",
+            "[]",
+            r"\p{Emoji}",
+            "(?s:a)",
+        ] {
+            let error = Pattern::new(pattern).expect_err(pattern);
+            assert!(!error.is_malformed, "{pattern}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn braces_that_hold_no_count_are_text() {
+        for (ecma, written) in [
+            ("^a{2", r"^a\{2"),
+            ("^a{2,", r"^a\{2,"),
+            ("^a+{$", r"^a+\{$"),
+            ("^a*{,2}$", r"^a*\{,2\}$"),
+            ("^{$", r"^\{$"),
+            ("^a{2}{b}$", r"^a{2}\{b\}$"),
+        ] {
+            assert_eq!(rust(ecma), written, "{ecma}");
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) fn parse(pattern: &str) -> Result<Node, Unsupported> {
     match parser.rest.next() {
         None if folds => Ok(Node::AnyCase(Box::new(root))),
         None => Ok(root),
-        Some(_) => Err(Unsupported::new("a parenthesis that closes nothing")),
+        Some(_) => Err(Unsupported::malformed("a parenthesis that closes nothing")),
     }
 }
 
@@ -83,7 +83,10 @@ impl Parser<'_> {
                 Escape::Letter(letter) => Class::one(letter),
                 Escape::Class(class) => class,
             })),
-            '*' | '+' | '?' => Err(Unsupported::new("nothing to repeat")),
+            '*' | '+' | '?' => Err(Unsupported::malformed("nothing to repeat")),
+            '{' if counts(self.rest.clone()).is_some() => {
+                Err(Unsupported::malformed("nothing to repeat"))
+            }
             letter => Ok(Node::Class(Class::one(letter))),
         }
     }
@@ -96,7 +99,7 @@ impl Parser<'_> {
         let folds = self.group_head()?;
         let inner = self.either()?;
         if self.rest.next() != Some(')') {
-            return Err(Unsupported::new("a parenthesis that is not closed"));
+            return Err(Unsupported::malformed("a parenthesis that is not closed"));
         }
         self.depth -= 1;
         Ok(if folds {
@@ -128,7 +131,7 @@ impl Parser<'_> {
         if self.rest.any(|letter| letter == '>') {
             return Ok(());
         }
-        Err(Unsupported::new("a name that is not closed"))
+        Err(Unsupported::malformed("a name that is not closed"))
     }
 
     fn repeated(&mut self, atom: Node) -> Result<Node, Unsupported> {
@@ -137,11 +140,11 @@ impl Parser<'_> {
         };
         // Which of several matches is taken makes no difference here.
         let _ = self.rest.next_if_eq(&'?');
-        if matches!(self.rest.peek(), Some('*' | '+' | '?')) {
-            return Err(Unsupported::new("something that is repeated twice"));
+        if self.quantifier()?.is_some() {
+            return Err(Unsupported::malformed("something that is repeated twice"));
         }
         if matches!(atom, Node::Start | Node::End) {
-            return Err(Unsupported::new("a `^` or `$` that is repeated"));
+            return Err(Unsupported::malformed("a `^` or `$` that is repeated"));
         }
         Ok(Node::Repeat(Box::new(atom), least, most))
     }
@@ -158,28 +161,20 @@ impl Parser<'_> {
         Ok(Some(found))
     }
 
-    /// `{3}`, `{3,}` or `{3,5}`; anything else in braces is text.
+    /// The counts in braces, if there are any.
     fn counts(&mut self) -> Result<Option<(u32, Option<u32>)>, Unsupported> {
         let mut ahead = self.rest.clone();
         ahead.next();
-        let inside: String = ahead.by_ref().take_while(|letter| *letter != '}').collect();
-        let is_count =
-            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let (least, most) = match inside.split_once(',') {
-            None => (&*inside, Some(&*inside)),
-            Some((least, "")) => (least, None),
-            Some((least, most)) => (least, Some(most)),
-        };
-        if !is_count(least) || !most.is_none_or(is_count) {
+        let Some((least, most)) = counts(ahead.by_ref()) else {
             return Ok(None);
-        }
-        let number = |text: &str| {
+        };
+        let number = |text: String| {
             let number = text.parse::<u32>();
             number.map_err(|_| Unsupported::new("a count that is too high"))
         };
         let (least, most) = (number(least)?, most.map(number).transpose()?);
         if most.is_some_and(|most| most < least) {
-            return Err(Unsupported::new("counts in the wrong order"));
+            return Err(Unsupported::malformed("counts in the wrong order"));
         }
         self.rest = ahead;
         Ok(Some((least, most)))
@@ -213,7 +208,7 @@ impl Parser<'_> {
     /// The next character or class within brackets, if they are not closed.
     fn class_part(&mut self) -> Result<Option<Escape>, Unsupported> {
         match self.rest.next() {
-            None => Err(Unsupported::new("a bracket that is not closed")),
+            None => Err(Unsupported::malformed("a bracket that is not closed")),
             Some(']') => Ok(None),
             Some('\\') => self.escape(true).map(Some),
             Some(letter) => Ok(Some(Escape::Letter(letter))),
@@ -238,13 +233,13 @@ impl Parser<'_> {
         self.rest.next();
         match self.class_part()? {
             Some(Escape::Letter(last)) if first <= last => Ok(last),
-            _ => Err(Unsupported::new("a range in the wrong order")),
+            _ => Err(Unsupported::malformed("a range in the wrong order")),
         }
     }
 
     fn escape(&mut self, in_class: bool) -> Result<Escape, Unsupported> {
         let Some(letter) = self.rest.next() else {
-            return Err(Unsupported::new("a backslash at its end"));
+            return Err(Unsupported::malformed("a backslash at its end"));
         };
         if let Some(class) = Class::escaped(letter) {
             return Ok(Escape::Class(class));
@@ -352,6 +347,26 @@ impl Parser<'_> {
             ..Class::default()
         })
     }
+}
+
+/// Behind a brace: `3}`, `3,}` or `3,5}`; anything else is text.
+fn counts(mut rest: impl Iterator<Item = char>) -> Option<(String, Option<String>)> {
+    let mut inside = String::new();
+    loop {
+        match rest.next()? {
+            '}' => break,
+            letter if letter == ',' || letter.is_ascii_digit() => inside.push(letter),
+            _ => return None,
+        }
+    }
+    let is_count = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (least, most) = match inside.split_once(',') {
+        None => (&*inside, Some(&*inside)),
+        Some((least, "")) => (least, None),
+        Some((least, most)) => (least, Some(most)),
+    };
+    let is_whole = is_count(least) && most.is_none_or(is_count);
+    is_whole.then(|| (least.to_owned(), most.map(str::to_owned)))
 }
 
 /// Those that ECMA-262 knows by these names.
