@@ -174,7 +174,7 @@ async fn prepare(
         guide,
         places,
     } = rendered;
-    let info = loaded.model.info();
+    let info = loaded.tokenizer.info();
     decoding.sampling.check(info.vocabulary)?;
     let defaults = &info.sampling;
     let seed = random_seed();
@@ -237,7 +237,7 @@ async fn render(
     arrival: Arrival,
     log_prompts: bool,
 ) -> Result<Rendered, ApiError> {
-    let longest_piece = loaded.model.info().longest_piece.max(1);
+    let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
     for input in &order.inputs {
         let least = input.least_tokens(longest_piece, order.may_shorten);
         if least >= loaded.context() {
@@ -299,7 +299,7 @@ fn lay_out(
         .map(|input| prompt(input, &decoding.form, loaded))
         .collect();
     let text = decoding.prediction.as_ref();
-    let prediction = text.map(|text| loaded.model.encode(text));
+    let prediction = text.map(|text| loaded.tokenizer.encode(text));
     let length = prediction.as_ref().map_or(0, Vec::len);
     if length >= loaded.context() {
         return Err(prediction_too_long(loaded.context()));
@@ -351,10 +351,10 @@ fn shorten(input: &mut Input, wanted: Option<u32>, loaded: &Loaded) -> Result<()
         return Ok(());
     };
     let room = shorten::room(loaded.context(), wanted);
-    let longest_piece = loaded.model.info().longest_piece.max(1);
+    let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
     let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
     let length = |conversation: &Conversation| {
-        let prompt = prompter.tokens(conversation, &*loaded.model);
+        let prompt = prompter.tokens(conversation, &*loaded.tokenizer);
         prompt.map(|prompt| prompt.tokens.len())
     };
     shorten::shorten(conversation, room, longest_piece, length)
@@ -362,7 +362,7 @@ fn shorten(input: &mut Input, wanted: Option<u32>, loaded: &Loaded) -> Result<()
 }
 
 fn prompt(input: Input, form: &Form, loaded: &Loaded) -> Result<Prompt, ApiError> {
-    let model = &*loaded.model;
+    let tokenizer = &*loaded.tokenizer;
     let (tokens, opens_thoughts, tags, parser) = match input {
         Input::Conversation(conversation) => {
             let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
@@ -373,23 +373,23 @@ fn prompt(input: Input, form: &Form, loaded: &Loaded) -> Result<Prompt, ApiError
                 return Err(ApiError::unsupported("reasoning_effort", why));
             }
             let prompt = prompter
-                .tokens(&conversation, model)
+                .tokens(&conversation, tokenizer)
                 .map_err(|error| not_laid_out(&error, &conversation))?;
             let calls = !conversation.tools.is_empty();
             let parser = parser(prompter, calls, prompt.opens_thoughts, form).hiding(&prompt.tags);
             (prompt.tokens, prompt.opens_thoughts, prompt.tags, parser)
         }
         Input::Text(text) => {
-            let mut tokens: Vec<Token> = model.bos().into_iter().collect();
-            tokens.extend(model.encode(&text));
+            let mut tokens: Vec<Token> = tokenizer.bos().into_iter().collect();
+            tokens.extend(tokenizer.encode(&text));
             if tokens.is_empty() {
                 // OpenAI's default prompt: a new text.
-                tokens.extend(model.text_border());
+                tokens.extend(tokenizer.text_border());
             }
             (tokens, false, Vec::new(), OutputParser::new(None, None))
         }
         Input::Tokens(tokens) => {
-            let vocabulary = model.info().vocabulary;
+            let vocabulary = tokenizer.info().vocabulary;
             let unknown =
                 |token: &&Token| usize::try_from(token.0).is_ok_and(|id| id >= vocabulary);
             if let Some(token) = tokens.iter().find(unknown) {

@@ -39,7 +39,7 @@ pub(super) fn outline(
                 Some(tags) => calls.behind_thoughts(tags.both(), in_thoughts),
                 None => calls,
             });
-            opened_calls(format, functions, &*loaded.model)
+            opened_calls(format, functions, &*loaded.tokenizer)
         }
         Form::Json(schema) => Grammar::schema(schema),
         Form::Calls {
@@ -54,7 +54,7 @@ pub(super) fn outline(
                 functions,
                 *several,
                 otherwise.as_ref(),
-                &*loaded.model,
+                &*loaded.tokenizer,
             )
         }
     };

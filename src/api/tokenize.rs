@@ -129,7 +129,7 @@ pub(super) async fn tokenize(
         let tokens = source.tokens(&serving)?;
         let texts = tokens
             .iter()
-            .map(|token| serving.model().token_text(*token));
+            .map(|token| serving.tokenizer().token_text(*token));
         Ok(Tokenized {
             count: tokens.len(),
             max_model_len: serving.context(),
@@ -173,10 +173,10 @@ pub(super) async fn detokenize(
     let DetokenizeRequest { model, tokens: ids } = request;
     let answer = on_model(&state, model.as_deref(), ids.len(), move |serving| {
         let _memory = arrival.memory;
-        let model = serving.model();
-        let tokens = known_tokens("tokens", &ids, model.info().vocabulary)?;
+        let tokenizer = serving.tokenizer();
+        let tokens = known_tokens("tokens", &ids, tokenizer.info().vocabulary)?;
         Ok(Detokenized {
-            prompt: model.detokenize(&tokens),
+            prompt: tokenizer.detokenize(&tokens),
         })
     });
     answer.await.map(Json)
@@ -327,11 +327,11 @@ impl Source {
                     bounds: *bounds,
                     markup: matches!(serving, Serving::Generation(_)),
                 };
-                Ok(serving.model().tokenize(text, reading))
+                Ok(serving.tokenizer().tokenize(text, reading))
             }
             (Self::Messages(turns), Serving::Generation(loaded)) => {
                 // As chat does, before a template and the guard of its marks work through megabytes.
-                let longest_piece = loaded.model.info().longest_piece.max(1);
+                let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
                 let least = turns.messages.len().max(self.bytes() / longest_piece);
                 if least > loaded.context() {
                     return Err(ApiError::ContextLength(format!(
@@ -342,7 +342,7 @@ impl Source {
                 }
                 let prompter = loaded.prompter.as_ref().map_err(ApiError::from)?;
                 prompter
-                    .tokens(turns, &*loaded.model)
+                    .tokens(turns, &*loaded.tokenizer)
                     .map(|prompt| prompt.tokens)
                     .map_err(|error| ApiError::from(&error))
             }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Instant;
 
 use crate::embedding::{Batcher, Job, Limits};
-use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Model};
+use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Tokenizer, Weights};
 use crate::scheduler::drive;
 
 use super::worker::{Worker, threads_for};
@@ -18,8 +18,8 @@ const MOST_TEXTS: usize = 64;
 /// An embedding model that answers.
 #[derive(Debug)]
 pub struct LoadedEmbedder {
-    /// Weights, vocabulary and metadata.
-    pub model: Arc<Model>,
+    /// Vocabulary and metadata.
+    pub tokenizer: Arc<Tokenizer>,
     /// Tokens that one text may have.
     pub context: usize,
     jobs: SyncSender<Job>,
@@ -48,9 +48,14 @@ fn shape(spec: &ModelSpec, trained_context: u32) -> (EmbedderShape, usize) {
 }
 
 impl Worker {
-    pub(super) fn embed(&self, model: &Arc<Model>, started: Instant) -> Result<(), LoadError> {
+    pub(super) fn embed(
+        &self,
+        weights: &Weights,
+        tokenizer: Arc<Tokenizer>,
+        started: Instant,
+    ) -> Result<(), LoadError> {
         let spec = &self.spec;
-        let info = model.info();
+        let info = weights.info();
         let (shape, context) = shape(spec, info.trained_context);
         // One for a small model: a chat model often computes beside it, and two threads that wait
         // for a core answer later than one.
@@ -61,7 +66,7 @@ impl Worker {
             threads,
             attention: spec.engine.attention,
         };
-        let embedder = LlamaEmbedder::new(model, options)?;
+        let embedder = LlamaEmbedder::new(weights, options)?;
         self.metrics
             .model_loaded(&spec.id, &info.quantization, &info.digest);
         tracing::info!(
@@ -83,7 +88,7 @@ impl Worker {
         let batcher = Batcher::new(embedder, limits, metrics).governed_by(self.governed.clone());
         let (jobs, queue) = sync_channel(self.queue);
         let loaded = LoadedEmbedder {
-            model: Arc::clone(model),
+            tokenizer,
             context,
             jobs,
         };

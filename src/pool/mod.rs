@@ -1,8 +1,9 @@
 //! Which models there are and what state each is in.
 //!
 //! Every model has one OS thread that loads it, makes its context and runs its
-//! scheduler; all of that lives in the thread's locals, so unloading a model is
-//! returning from the thread.
+//! scheduler. Weights and contexts are the thread's locals, so unloading a model
+//! is returning from the thread. What others hold of it ([`Loaded`],
+//! [`LoadedEmbedder`]) has no more than its vocabulary, metadata and grammars.
 
 mod embed;
 mod worker;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use crate::admission::{Drain, Gate};
 use crate::clock::unix_seconds;
 use crate::config;
-use crate::engine::{Attention, EngineOptions, LoadError, Model};
+use crate::engine::{Attention, EngineOptions, LoadError, Tokenizer};
 use crate::governor::Governed;
 use crate::grammar::{Grammars, Wall};
 use crate::prompt::{Prompter, TemplateError};
@@ -149,12 +150,12 @@ pub enum Serving {
 }
 
 impl Serving {
-    /// Weights, vocabulary and metadata.
+    /// Vocabulary and metadata.
     #[must_use]
-    pub fn model(&self) -> &Arc<Model> {
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         match self {
-            Self::Generation(loaded) => &loaded.model,
-            Self::Embedding(loaded) => &loaded.model,
+            Self::Generation(loaded) => &loaded.tokenizer,
+            Self::Embedding(loaded) => &loaded.tokenizer,
         }
     }
 
@@ -171,8 +172,8 @@ impl Serving {
 /// A model that generates.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Weights, vocabulary and metadata.
-    pub model: Arc<Model>,
+    /// Vocabulary and metadata.
+    pub tokenizer: Arc<Tokenizer>,
     /// Its chat template.
     pub prompter: Result<Prompter, TemplateError>,
     /// What answers can be held to.
@@ -186,7 +187,8 @@ impl Loaded {
     /// Tokens that prompt and answer of one request may have together.
     #[must_use]
     pub fn context(&self) -> usize {
-        self.cells.min(self.model.info().trained_context as usize)
+        self.cells
+            .min(self.tokenizer.info().trained_context as usize)
     }
 
     /// Hands a request to the scheduler; gives it back when the scheduler is gone.

@@ -10,7 +10,8 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::engine::{
-    Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces, Purpose, kv_cache_bytes,
+    Engine, EngineOptions, LlamaEngine, LoadError, Pieces, Purpose, Tokenizer, Weights,
+    kv_cache_bytes, load_model, return_freed,
 };
 use crate::governor::Governed;
 use crate::grammar::{Grammars, Wall};
@@ -48,6 +49,8 @@ impl Worker {
                         State::Crashed
                     }
                 };
+                // Contexts and weights are gone. What glibc keeps of them is for the next model.
+                return_freed();
                 self.state.send_replace(end);
             })
     }
@@ -56,16 +59,22 @@ impl Worker {
         let spec = &self.spec;
         let started = Instant::now();
         tracing::info!(model = spec.id, file = %spec.path.display(), "loading");
-        let model = Arc::new(Model::load(&spec.path, &self.abort)?);
-        match model.info().purpose {
-            Purpose::Generation => self.generate(&model, started),
-            Purpose::Embedding => self.embed(&model, started),
+        let (weights, tokenizer) = load_model(&spec.path, &self.abort)?;
+        let tokenizer = Arc::new(tokenizer);
+        match weights.info().purpose {
+            Purpose::Generation => self.generate(&weights, tokenizer, started),
+            Purpose::Embedding => self.embed(&weights, tokenizer, started),
         }
     }
 
-    fn generate(&self, model: &Arc<Model>, started: Instant) -> Result<(), LoadError> {
+    fn generate(
+        &self,
+        weights: &Weights,
+        tokenizer: Arc<Tokenizer>,
+        started: Instant,
+    ) -> Result<(), LoadError> {
         let spec = &self.spec;
-        let info = model.info();
+        let info = weights.info();
         let threads = spec.threads.unwrap_or(spec.engine.threads);
         let threads_a_bank = spec
             .threads
@@ -75,7 +84,7 @@ impl Worker {
             threads_a_bank,
             ..spec.engine
         };
-        let engine = LlamaEngine::new(model, options)?;
+        let engine = LlamaEngine::new(weights, options)?;
         let prompter = Prompter::new(
             info.chat_template.as_deref(),
             &info.bos_text,
@@ -87,7 +96,7 @@ impl Worker {
         self.metrics
             .model_loaded(&spec.id, &info.quantization, &info.digest);
         let cells = engine.shape().cells;
-        let kv_cache = kv_cache_bytes(model, cells);
+        let kv_cache = kv_cache_bytes(weights, cells);
         self.metrics
             .model_memory(&spec.id, info.size_bytes, kv_cache);
         tracing::info!(
@@ -115,13 +124,13 @@ impl Worker {
             ..spec.limits
         };
         let (jobs, queue) = sync_channel(self.queue);
-        let pieces: Arc<dyn Pieces> = Arc::clone(model) as _;
+        let pieces: Arc<dyn Pieces> = Arc::clone(&tokenizer) as _;
         let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
             .governed_by(self.governed.clone());
         let loaded = Arc::new(Loaded {
-            model: Arc::clone(model),
+            grammars: Grammars::new(Arc::clone(&tokenizer), self.wall.clone()),
+            tokenizer,
             prompter,
-            grammars: Grammars::new(Arc::clone(model), self.wall.clone()),
             cells,
             jobs,
         });

@@ -81,10 +81,10 @@ pub(super) async fn completions(
             } else {
                 "chat.completion"
             };
-            let digest = &started.loaded.model.info().digest;
+            let digest = &started.loaded.tokenizer.info().digest;
             let header = Header::new(object, &entry.id, digest, unix_seconds(), class);
             let parsers = (0..choices).map(|_| started.parser(0));
-            let pieces = Arc::clone(&started.loaded.model);
+            let pieces = Arc::clone(&started.loaded.tokenizer);
             let answer = Answer::new(header, output, pieces, parsers);
             respond(started.generation, answer, output.stream, ticket).await
         }

@@ -123,7 +123,7 @@ async fn answer(
     arrival: Arrival,
 ) -> Result<(Vec<u8>, Spent), ApiError> {
     let loaded = embedder(state, entry)?;
-    let dimensions = dimensions(form, loaded.model.info().dimensions)?;
+    let dimensions = dimensions(form, loaded.tokenizer.info().dimensions)?;
     let (place, _presence): (Place, Presence) = entry.gate.admit()?;
     let arrived = arrival.at;
     let held = (place, arrival.memory);
@@ -229,7 +229,7 @@ async fn read(
 }
 
 fn tokens(input: &Input, loaded: &LoadedEmbedder) -> Result<Vec<Vec<Token>>, ApiError> {
-    let model = &loaded.model;
+    let tokenizer = &loaded.tokenizer;
     let read = |param: &str, text: &str| {
         if text.is_empty() {
             let message = format!("`{param}` must not be an empty string");
@@ -242,7 +242,7 @@ fn tokens(input: &Input, loaded: &LoadedEmbedder) -> Result<Vec<Vec<Token>>, Api
         };
         // Tokens of megabytes take seconds, and only to be refused.
         if let Some(beginning) = beginning(text, LONG_TEXT.max(loaded.context * LONG_TOKEN)) {
-            let least = model.tokenize(beginning, reading).len();
+            let least = tokenizer.tokenize(beginning, reading).len();
             if least > loaded.context {
                 return Err(too_long(
                     param,
@@ -251,9 +251,9 @@ fn tokens(input: &Input, loaded: &LoadedEmbedder) -> Result<Vec<Vec<Token>>, Api
                 ));
             }
         }
-        Ok(model.tokenize(text, reading))
+        Ok(tokenizer.tokenize(text, reading))
     };
-    let known = |param: &str, ids: &[i64]| known_tokens(param, ids, model.info().vocabulary);
+    let known = |param: &str, ids: &[i64]| known_tokens(param, ids, tokenizer.info().vocabulary);
     let mut limits = Bounds {
         context: loaded.context,
         total: 0,

@@ -126,13 +126,13 @@ pub(super) async fn create(
     let mut response = match begin(&state, &entry, order, arrival, record).await {
         Err(error) => in_own_words(error).into_response(),
         Ok(started) => {
-            let sampling = sampling.resolve(&started.loaded.model.info().sampling, 0, 0);
+            let sampling = sampling.resolve(&started.loaded.tokenizer.info().sampling, 0, 0);
             let keeping = asked.echo.store.then(|| Keeping {
                 store: store.clone(),
                 input,
             });
             let parser = started.parser(0);
-            let pieces = Arc::clone(&started.loaded.model);
+            let pieces = Arc::clone(&started.loaded.tokenizer);
             let reply = reply::Response::new(&entry.id, &sampling, asked.echo);
             let answer = Answer::new(reply, asked.output, pieces, parser, keeping);
             respond(started.generation, answer, asked.output.stream, ticket).await
