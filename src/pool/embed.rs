@@ -9,7 +9,7 @@ use crate::embedding::{Batcher, Job, Limits};
 use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Tokenizer, Weights};
 use crate::scheduler::drive;
 
-use super::worker::{Worker, threads_for};
+use super::worker::Worker;
 use super::{ModelSpec, Serving, State};
 
 /// Texts of one batch: more would make short texts no faster, and each takes a vector's memory.
@@ -39,9 +39,9 @@ impl LoadedEmbedder {
 /// Room for the longest text that the model reads, or that `models.context` allows, and for
 /// short ones as many as a step of a scheduler would take.
 fn shape(spec: &ModelSpec, trained_context: u32) -> (EmbedderShape, usize) {
-    let context = spec.engine.cells.min(trained_context) as usize;
+    let context = spec.context.min(trained_context) as usize;
     let shape = EmbedderShape {
-        rows: context.max(spec.engine.batch_rows as usize),
+        rows: context.max(spec.batch_rows() as usize),
         sequences: MOST_TEXTS,
     };
     (shape, context)
@@ -59,12 +59,11 @@ impl Worker {
         let (shape, context) = shape(spec, info.trained_context);
         // One for a small model: a chat model often computes beside it, and two threads that wait
         // for a core answer later than one.
-        let threads =
-            (spec.threads).unwrap_or_else(|| threads_for(info.parameters, spec.engine.threads));
+        let threads = spec.threads_together(info.parameters);
         let options = EmbedderOptions {
             shape,
             threads,
-            attention: spec.engine.attention,
+            attention: spec.attention,
         };
         let embedder = LlamaEmbedder::new(weights, options)?;
         self.metrics
@@ -81,8 +80,8 @@ impl Worker {
             "loaded, for embeddings"
         );
         let limits = Limits {
-            max_running: spec.limits.max_running,
-            fill: spec.engine.batch_rows as usize,
+            max_running: spec.max_running as usize,
+            fill: spec.batch_rows() as usize,
         };
         let metrics = self.metrics.for_embedding_model(&spec.id);
         let batcher = Batcher::new(embedder, limits, metrics).governed_by(self.governed.clone());

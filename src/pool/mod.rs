@@ -6,9 +6,9 @@
 //! [`LoadedEmbedder`]) has no more than its vocabulary, metadata and grammars.
 
 mod embed;
+mod spec;
 mod worker;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,98 +19,18 @@ use tokio::sync::watch;
 
 use crate::admission::{Drain, Gate};
 use crate::clock::unix_seconds;
-use crate::config;
-use crate::engine::{Attention, EngineOptions, LoadError, Tokenizer};
+use crate::engine::{LoadError, Tokenizer};
 use crate::governor::Governed;
 use crate::grammar::{Grammars, Wall};
 use crate::prompt::{Prompter, TemplateError};
-use crate::scheduler::{Heartbeat, Job, Limits};
+use crate::scheduler::{Heartbeat, Job};
 use crate::telemetry::Metrics;
 
 pub use embed::LoadedEmbedder;
+pub use spec::ModelSpec;
 
 /// A step that takes longer than this is taken for a hang.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
-
-/// Sequences beyond twice the running ones; each costs a row of logits in memory.
-const PARKED: u32 = 8;
-/// llama.cpp allows one more in a context, which is the engine's own.
-const MOST_SEQUENCES: u32 = 255;
-
-/// What a model's thread needs to know.
-#[derive(Debug, Clone)]
-pub struct ModelSpec {
-    /// The name that clients use.
-    pub id: String,
-    /// The GGUF file.
-    pub path: PathBuf,
-    /// Whether it drafts unless it is very small; [`Limits::speculation`] is for any size.
-    pub large_models_speculate: bool,
-    /// How its context is laid out, but for the threads.
-    pub engine: EngineOptions,
-    /// Threads that compute, where the configuration says.
-    pub threads: Option<u32>,
-    /// How its scheduler works.
-    pub limits: Limits,
-    /// Requests that may wait.
-    pub max_waiting: usize,
-}
-
-/// What banks of KV caches may take is this part of all memory.
-const BANKS_SHARE: u64 = 4;
-
-impl ModelSpec {
-    /// From the configuration; `cores` where it leaves the threads open, and bytes of `memory` for
-    /// everything, where that is known.
-    #[must_use]
-    pub fn new(
-        model: &config::Model,
-        settings: &config::Settings,
-        cores: u32,
-        memory: Option<u64>,
-    ) -> Self {
-        let max_running = model.max_running.get();
-        let sequences = (2 * max_running + PARKED).min(MOST_SEQUENCES);
-        Self {
-            id: model.id.clone(),
-            path: model.path.clone(),
-            engine: EngineOptions {
-                cells: model.context.get(),
-                // As many again for the beginnings that ended requests leave behind.
-                sequences,
-                // Every running answer must fit into a batch, with room for a prompt, and llama.cpp
-                // ends the process unless every sequence could.
-                batch_rows: settings
-                    .scheduler
-                    .max_batch_tokens
-                    .get()
-                    .max(max_running + 16)
-                    .max(sequences + 1),
-                threads: cores,
-                threads_a_bank: cores,
-                memory: memory.map_or(0, |bytes| {
-                    bytes / BANKS_SHARE / settings.models.len() as u64
-                }),
-                attention: match model.attention {
-                    config::Attention::Auto => None,
-                    config::Attention::Plain => Some(Attention::Plain),
-                    config::Attention::Flash => Some(Attention::Flash),
-                },
-                deterministic: model.deterministic,
-            },
-            large_models_speculate: settings.scheduler.speculation == config::Speculation::Auto,
-            threads: model.threads.map(std::num::NonZeroU32::get),
-            limits: Limits {
-                max_running: max_running as usize,
-                target_inter_token: settings.scheduler.target_inter_token,
-                speculation: settings.scheduler.speculation == config::Speculation::On,
-                parked_bytes: settings.scheduler.parked_bytes,
-                deterministic: model.deterministic,
-            },
-            max_waiting: settings.admission.max_waiting as usize,
-        }
-    }
-}
 
 /// Where a model is in its life.
 #[derive(Debug, Clone)]
@@ -269,8 +189,7 @@ impl Pool {
         let mut threads = Vec::new();
         for spec in specs {
             let state = watch::Sender::new(State::Loading);
-            let capacity = spec.limits.max_running + spec.max_waiting;
-            let gate = Gate::new(capacity, drain.clone(), governed.clone());
+            let gate = Gate::new(spec.capacity(), drain.clone(), governed.clone());
             let heartbeat = Heartbeat::default();
             let id = spec.id.clone();
             let worker = worker::Worker {

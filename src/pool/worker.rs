@@ -10,19 +10,16 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::engine::{
-    Engine, EngineOptions, LlamaEngine, LoadError, Pieces, Purpose, Tokenizer, Weights,
-    kv_cache_bytes, load_model, return_freed,
+    Engine, LlamaEngine, LoadError, Pieces, Purpose, Tokenizer, Weights, kv_cache_bytes,
+    load_model, return_freed,
 };
 use crate::governor::Governed;
 use crate::grammar::{Grammars, Wall};
 use crate::prompt::Prompter;
-use crate::scheduler::{Heartbeat, Limits, Scheduler, drive};
+use crate::scheduler::{Heartbeat, Scheduler, drive};
 use crate::telemetry::Metrics;
 
 use super::{Loaded, ModelSpec, Serving, State};
-
-/// Parameters below which a model spends its time around its matrix products.
-const SMALL: u64 = 30_000_000;
 
 pub(super) struct Worker {
     pub(super) spec: ModelSpec,
@@ -49,7 +46,7 @@ impl Worker {
                         State::Crashed
                     }
                 };
-                // Contexts and weights are gone. What glibc keeps of them is for the next model.
+                // Contexts and weights are dropped: without this glibc would keep much of their memory.
                 return_freed();
                 self.state.send_replace(end);
             })
@@ -75,15 +72,7 @@ impl Worker {
     ) -> Result<(), LoadError> {
         let spec = &self.spec;
         let info = weights.info();
-        let threads = spec.threads.unwrap_or(spec.engine.threads);
-        let threads_a_bank = spec
-            .threads
-            .unwrap_or_else(|| threads_for(info.parameters, threads));
-        let options = EngineOptions {
-            threads,
-            threads_a_bank,
-            ..spec.engine
-        };
+        let options = spec.engine_options(info.parameters);
         let engine = LlamaEngine::new(weights, options)?;
         let prompter = Prompter::new(
             info.chat_template.as_deref(),
@@ -106,9 +95,9 @@ impl Worker {
             parameters = info.parameters,
             context = cells,
             trained_context = info.trained_context,
-            max_running = spec.limits.max_running,
-            threads,
-            threads_a_bank,
+            max_running = spec.max_running,
+            threads = options.threads,
+            threads_a_bank = options.threads_a_bank,
             attention = ?engine.attention(),
             row_group = engine.shape().row_group,
             banks = engine.shape().banks,
@@ -116,15 +105,9 @@ impl Worker {
             "loaded"
         );
 
-        // With 6 M parameters making a batch of another shape costs as much as computing it: the
-        // shipped model answers `edgellm bench` 7 % slower with drafts than without.
-        let may_draft = spec.large_models_speculate && info.parameters >= SMALL;
-        let limits = Limits {
-            speculation: spec.limits.speculation || may_draft,
-            ..spec.limits
-        };
         let (jobs, queue) = sync_channel(self.queue);
         let pieces: Arc<dyn Pieces> = Arc::clone(&tokenizer) as _;
+        let limits = spec.limits(info.parameters);
         let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
             .governed_by(self.governed.clone());
         let loaded = Arc::new(Loaded {
@@ -139,24 +122,5 @@ impl Worker {
             self.abort.load(Ordering::SeqCst)
         });
         Ok(())
-    }
-}
-
-/// Threads that compute one batch together: all cores, but one for a model so small that its threads
-/// would wait for each other longer than they compute. The 6 M one that ships answers 8 kiosks faster
-/// so, and another program on the cores does not hold it up (`edgellm bench`, with `--threads 1` and
-/// `2`).
-pub(super) fn threads_for(parameters: u64, cores: u32) -> u32 {
-    if parameters < SMALL { 1 } else { cores }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bank_of_a_small_model_takes_one_core_and_one_of_a_large_model_all() {
-        assert_eq!(threads_for(6_000_000, 4), 1);
-        assert_eq!(threads_for(500_000_000, 4), 4);
     }
 }
