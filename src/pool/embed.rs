@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Instant;
 
 use crate::embedding::{Batcher, Job, Limits};
 use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Tokenizer, Weights};
 use crate::scheduler::drive;
 
+use super::queue::Queue;
 use super::worker::Worker;
 use super::{ModelSpec, Serving, State};
 
@@ -22,17 +22,13 @@ pub struct LoadedEmbedder {
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that one text may have.
     pub context: usize,
-    jobs: SyncSender<Job>,
+    pub(super) jobs: Queue<Job>,
 }
 
 impl LoadedEmbedder {
     /// Hands a request to the model's thread; gives it back when that is gone.
     pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
-        use std::sync::mpsc::TrySendError;
-        // As many places as the gate admits: it is never full.
-        self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
-        })
+        self.jobs.submit(job)
     }
 }
 
@@ -85,7 +81,7 @@ impl Worker {
         };
         let metrics = self.metrics.for_embedding_model(&spec.id);
         let batcher = Batcher::new(embedder, limits, metrics).governed_by(self.governed.clone());
-        let (jobs, queue) = sync_channel(self.queue);
+        let (jobs, queue) = Queue::new(self.queue);
         let loaded = LoadedEmbedder {
             tokenizer,
             context,

@@ -6,11 +6,11 @@
 //! [`LoadedEmbedder`]) has no more than its vocabulary, metadata and grammars.
 
 mod embed;
+mod queue;
 mod spec;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,6 +25,8 @@ use crate::grammar::{Grammars, Wall};
 use crate::prompt::{Prompter, TemplateError};
 use crate::scheduler::{Heartbeat, Job};
 use crate::telemetry::Metrics;
+
+use queue::Queue;
 
 pub use embed::LoadedEmbedder;
 pub use spec::ModelSpec;
@@ -79,6 +81,14 @@ impl Serving {
         }
     }
 
+    /// Takes no more requests, which lets the model's thread end.
+    fn close(&self) {
+        match self {
+            Self::Generation(loaded) => loaded.jobs.close(),
+            Self::Embedding(loaded) => loaded.jobs.close(),
+        }
+    }
+
     /// Tokens that one request, or one text to embed, may have.
     #[must_use]
     pub fn context(&self) -> usize {
@@ -100,7 +110,7 @@ pub struct Loaded {
     pub grammars: Grammars,
     /// KV cells, shared by all requests.
     pub cells: usize,
-    jobs: SyncSender<Job>,
+    jobs: Queue<Job>,
 }
 
 impl Loaded {
@@ -113,11 +123,7 @@ impl Loaded {
 
     /// Hands a request to the scheduler; gives it back when the scheduler is gone.
     pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
-        use std::sync::mpsc::TrySendError;
-        // The channel holds as many jobs as the gate admits, and a job keeps its place: it is never full.
-        self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
-        })
+        self.jobs.submit(job)
     }
 }
 
@@ -234,9 +240,12 @@ impl Pool {
     pub fn stop(&self) {
         self.abort.store(true, Ordering::SeqCst);
         for entry in &self.entries {
-            // Drops the last way into the thread's channel, which ends its loop; a thread that
-            // is still loading finds that nobody waits for it any more.
+            // Closes the way into the thread, which ends its loop, whoever still holds it; a
+            // thread that is still loading finds that nobody waits for it any more.
             entry.state.send_if_modified(|state| {
+                if let State::Ready(serving) = state {
+                    serving.close();
+                }
                 let alive = matches!(state, State::Ready(_) | State::Loading);
                 if alive {
                     *state = State::Stopped;

@@ -3,7 +3,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -19,6 +18,7 @@ use crate::prompt::Prompter;
 use crate::scheduler::{Heartbeat, Scheduler, drive};
 use crate::telemetry::Metrics;
 
+use super::queue::Queue;
 use super::{Loaded, ModelSpec, Serving, State};
 
 pub(super) struct Worker {
@@ -105,7 +105,7 @@ impl Worker {
             "loaded"
         );
 
-        let (jobs, queue) = sync_channel(self.queue);
+        let (jobs, queue) = Queue::new(self.queue);
         let pieces: Arc<dyn Pieces> = Arc::clone(&tokenizer) as _;
         let limits = spec.limits(info.parameters);
         let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
