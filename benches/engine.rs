@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use edgellm::engine::{Attention, Engine, EngineOptions, LlamaEngine, Model, Row, SeqId, Token};
+use edgellm::engine::{
+    Attention, Engine, EngineOptions, LlamaEngine, Row, SeqId, Token, Weights, load_model,
+};
 use edgellm::sampling::{Sampler, SamplingParams};
 
 const MOST_SEQUENCES: u32 = 16;
@@ -31,8 +33,8 @@ struct Loop<'model> {
 }
 
 impl<'model> Loop<'model> {
-    fn new(model: &'model Model, options: EngineOptions, sequences: u32, others: u32) -> Self {
-        let mut engine = LlamaEngine::new(model, options).expect("a context");
+    fn new(weights: &'model Weights, options: EngineOptions, sequences: u32, others: u32) -> Self {
+        let mut engine = LlamaEngine::new(weights, options).expect("a context");
         for from in (0..others).step_by(CHUNK as usize) {
             prompt(
                 &mut engine,
@@ -126,11 +128,12 @@ fn benches(criterion: &mut Criterion) {
         }),
         deterministic: false,
     };
-    let model = Model::load(&path, &Arc::new(AtomicBool::new(false))).expect("a model");
+    let model = load_model(&path, &Arc::new(AtomicBool::new(false)));
+    let (weights, _) = model.expect("a model");
     let mut group = criterion.benchmark_group("a token for each of so many sequences");
     group.sample_size(20);
     for sequences in [1, 2, 3, 4, 5, 6, 7, 8, 12, 15, MOST_SEQUENCES] {
-        let mut endless = Loop::new(&model, options, sequences, others);
+        let mut endless = Loop::new(&weights, options, sequences, others);
         group.throughput(Throughput::Elements(sequences.into()));
         group.bench_function(sequences.to_string(), |bench| bench.iter(|| endless.step()));
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use edgellm::admission::ClientId;
-use edgellm::engine::{Model, Token};
+use edgellm::engine::{Token, load_model};
 use edgellm::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Wall};
 use edgellm::sampling::{Sampler, SamplingParams};
 use rand_chacha::ChaCha8Rng;
@@ -473,9 +473,9 @@ fn rows(grammars: &Grammars, vocabulary: usize) {
 fn main() {
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
     let path = std::env::var_os("EDGELLM_BENCH_MODEL").map_or(shipped.into(), PathBuf::from);
-    let model = Arc::new(Model::load(&path, &Arc::default()).expect("a model"));
-    let vocabulary = model.info().vocabulary;
-    let grammars = Grammars::new(model, wall());
+    let (_, tokenizer) = load_model(&path, &Arc::default()).expect("a model");
+    let vocabulary = tokenizer.info().vocabulary;
+    let grammars = Grammars::new(Arc::new(tokenizer), wall());
     let started = Instant::now();
     let warm = guide_of(&grammars, &Schema::object());
     println!(

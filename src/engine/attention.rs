@@ -4,8 +4,8 @@ use llama_cpp_sys_2::{
     LLAMA_FLASH_ATTN_TYPE_DISABLED, LLAMA_FLASH_ATTN_TYPE_ENABLED, llama_flash_attn_type,
 };
 
+use super::Weights;
 use super::llama::EngineOptions;
-use super::model::Model;
 
 /// Two ways to the same numbers, but for rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +58,12 @@ pub(super) struct Weight {
 }
 
 impl Weight {
-    pub(super) fn of(model: &Model) -> Self {
+    pub(super) fn of(weights: &Weights) -> Self {
         Self {
-            heads: model.weights().n_head(),
-            kv_heads: model.weights().n_head_kv(),
-            layers: model.weights().n_layer(),
-            parameters: model.info().parameters,
+            heads: weights.llama().n_head(),
+            kv_heads: weights.llama().n_head_kv(),
+            layers: weights.llama().n_layer(),
+            parameters: weights.info().parameters,
         }
     }
 

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 
-use super::model::{LoadError, Model, backend};
+use super::backend::backend;
 use super::pages::CachePages;
-use super::{DecodeError, Row, SeqId};
+use super::{DecodeError, LoadError, Row, SeqId, Weights};
 
 /// Owns a context; what is computed in one knows nothing of the others.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Context<'model> {
     threads: u32,
     batch: Batch,
     vocabulary: usize,
-    model: PhantomData<&'model Model>,
+    model: PhantomData<&'model Weights>,
 }
 
 // SAFETY: a context belongs to no thread in particular; what changes it takes `&mut`. The pointers
@@ -51,7 +51,7 @@ impl<'model> Context<'model> {
     /// # Safety
     /// Pointers in `params` are null, or lead to what lives longer.
     pub(super) unsafe fn new(
-        model: &'model Model,
+        weights: &'model Weights,
         mut params: sys::llama_context_params,
     ) -> Result<Self, LoadError> {
         backend()?;
@@ -59,14 +59,14 @@ impl<'model> Context<'model> {
         pages.ask_where(&mut params);
         // SAFETY: the model outlives the context, by the lifetime; the pages do, which are dropped
         // behind it; the rest as the caller says.
-        let raw = unsafe { sys::llama_init_from_model(raw_model(model.weights()), params) };
+        let raw = unsafe { sys::llama_init_from_model(raw_model(weights.llama()), params) };
         let raw = NonNull::new(raw).ok_or_else(|| LoadError::Context(super::logs::last_error()))?;
         Ok(Self {
             raw,
             pages,
             threads: 0,
             batch: Batch::default(),
-            vocabulary: model.info().vocabulary,
+            vocabulary: weights.info().vocabulary,
             model: PhantomData,
         })
     }

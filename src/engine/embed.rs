@@ -7,9 +7,9 @@ use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
+use super::backend::backend;
 use super::context::index;
-use super::model::backend;
-use super::{Attention, DecodeError, LoadError, Model, Token};
+use super::{Attention, DecodeError, LoadError, Token, Weights};
 
 /// What a model was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl<'model> LlamaEmbedder<'model> {
     ///
     /// # Errors
     /// [`LoadError::Context`] when llama.cpp refuses, most often for want of memory.
-    pub fn new(model: &'model Model, options: EmbedderOptions) -> Result<Self, LoadError> {
+    pub fn new(weights: &'model Weights, options: EmbedderOptions) -> Result<Self, LoadError> {
         let EmbedderOptions { shape, threads, .. } = options;
         let threads = i32::try_from(threads).unwrap_or(i32::MAX);
         let rows = u32::try_from(shape.rows).unwrap_or(u32::MAX);
@@ -108,8 +108,8 @@ impl<'model> LlamaEmbedder<'model> {
             .with_kv_unified(true)
             .with_flash_attention_policy(attention.policy())
             .with_no_perf(true);
-        let context = model
-            .weights()
+        let context = weights
+            .llama()
             .new_context(backend()?, params)
             .map_err(|_| LoadError::Context(super::logs::last_error()))?;
         let mut embedder = Self {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
-use super::{LoadError, Model};
+use super::{LoadError, Tokenizer, load_model};
 
 /// The model that ships.
 pub(super) const KIOSK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
@@ -100,16 +100,16 @@ impl Edited {
         self
     }
 
-    pub(super) fn load(self) -> Result<Model, LoadError> {
+    pub(super) fn load(self) -> Result<Tokenizer, LoadError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         super::route_logs();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = env::temp_dir().join(format!("edgellm-{}-{number}.gguf", process::id()));
         self.write(&path);
-        let model = Model::load(&path, &Arc::default());
+        let model = load_model(&path, &Arc::default());
         // What is loaded is mapped, and needs no name.
         fs::remove_file(&path).expect("removed");
-        model
+        model.map(|(_, tokenizer)| tokenizer)
     }
 
     pub(super) fn write(mut self, path: &Path) {

@@ -4,9 +4,8 @@ use super::attention::{Attention, Weight, attention};
 use super::context::Cells;
 use super::crew::Crew;
 use super::memory::kv_cache_bytes;
-use super::model::{LoadError, Model};
 use super::partition::Partition;
-use super::{Copied, DecodeError, Engine, Row, SeqId, Shape};
+use super::{Copied, DecodeError, Engine, LoadError, Row, SeqId, Shape, Weights};
 
 /// How a context is laid out.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +47,13 @@ impl<'model> LlamaEngine<'model> {
     ///
     /// # Errors
     /// [`LoadError::Context`] when llama.cpp refuses, most often for want of memory.
-    pub fn new(model: &'model Model, options: EngineOptions) -> Result<Self, LoadError> {
-        let weight = Weight::of(model);
+    pub fn new(weights: &'model Weights, options: EngineOptions) -> Result<Self, LoadError> {
+        let weight = Weight::of(weights);
         let attention = attention(options, weight);
-        let mut partition = Partition::new(model, options, attention)?;
-        let weights = model.weights();
+        let mut partition = Partition::new(weights, options, attention)?;
+        let llama = weights.llama();
         // Those compute the rows of different sequences apart: rows to fill up would be in the way.
-        let is_apart = weights.is_recurrent() || weights.is_hybrid();
+        let is_apart = llama.is_recurrent() || llama.is_hybrid();
         let row_group = if is_apart { 1 } else { partition.row_group()? };
         let mut batch_rows = partition.batch_rows().min(options.batch_rows as usize);
         if partition.leaves_a_row_over(batch_rows) {
@@ -62,16 +61,16 @@ impl<'model> LlamaEngine<'model> {
             batch_rows -= 1;
         }
         let cells = partition.cells();
-        let vocabulary = model.info().vocabulary;
+        let vocabulary = weights.info().vocabulary;
         let exact_block = match attention {
             Attention::Plain => Some(partition.exact_block(vocabulary)?),
             Attention::Flash => None,
         };
-        let bytes = kv_cache_bytes(model, cells)
+        let bytes = kv_cache_bytes(weights, cells)
             .map(|cache| cache + weight.buffer_bytes(options, vocabulary));
         let mut partitions = vec![partition];
         for _ in 1..attention.banks(bytes, options.memory) {
-            match Partition::new(model, options, attention) {
+            match Partition::new(weights, options, attention) {
                 Ok(mut partition) => {
                     partition.compute_in_blocks(exact_block);
                     partitions.push(partition);
@@ -101,7 +100,7 @@ impl<'model> LlamaEngine<'model> {
             most_copied: weight.most_copied(attention),
             exact_block,
             vocabulary,
-            shares_prefixes: model.info().shares_prefixes,
+            shares_prefixes: weights.info().shares_prefixes,
         };
         Ok(Self {
             crew,
@@ -210,11 +209,13 @@ impl Engine for LlamaEngine<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::Token;
+    use super::super::load_model;
     use super::*;
 
-    fn kiosk(cells: u32) -> (Model, EngineOptions) {
+    fn kiosk(cells: u32) -> (Weights, EngineOptions) {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
-        let model = Model::load(path.as_ref(), &std::sync::Arc::default()).expect("it ships");
+        let model = load_model(path.as_ref(), &std::sync::Arc::default());
+        let (weights, _) = model.expect("it ships");
         let options = EngineOptions {
             cells,
             sequences: 8,
@@ -225,14 +226,14 @@ mod tests {
             attention: None,
             deterministic: false,
         };
-        (model, options)
+        (weights, options)
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn cells_take_memory_when_they_are_used() {
-        let (model, options) = kiosk(16_384);
-        let mut engine = LlamaEngine::new(&model, options).expect("a context");
+        let (weights, options) = kiosk(16_384);
+        let mut engine = LlamaEngine::new(&weights, options).expect("a context");
         let (all, unused) = engine.partitions[0].resident();
         assert_eq!(all >> 20, 40);
         assert!(unused < all / 100, "{unused}");
@@ -250,12 +251,12 @@ mod tests {
     #[test]
     fn what_is_copied_in_is_what_was_copied_out() {
         for attention in [Attention::Plain, Attention::Flash] {
-            let (model, options) = kiosk(1024);
+            let (weights, options) = kiosk(1024);
             let options = EngineOptions {
                 attention: Some(attention),
                 ..options
             };
-            let mut engine = LlamaEngine::new(&model, options).expect("a context");
+            let mut engine = LlamaEngine::new(&weights, options).expect("a context");
             // Two sequences side by side, so that neither's cells lie together.
             for position in 0..128 {
                 let mut both = at(position, rows(1, 300..301));
@@ -295,14 +296,14 @@ mod tests {
     }
 
     fn says_the_same_in_every_partition((threads, threads_a_bank): (u32, u32)) {
-        let (model, options) = kiosk(1024);
+        let (weights, options) = kiosk(1024);
         let options = EngineOptions {
             batch_rows: 512,
             threads,
             threads_a_bank,
             ..options
         };
-        let mut engine = LlamaEngine::new(&model, options).expect("contexts");
+        let mut engine = LlamaEngine::new(&weights, options).expect("contexts");
         let (partitions, sequences) = (engine.shape().partitions, engine.shape().sequences);
         assert_eq!(partitions, 8);
         let alone = |engine: &mut LlamaEngine<'_>| {
@@ -348,14 +349,14 @@ mod tests {
     fn alone_in_its_partition_a_sequence_comes_out_bit_for_bit() {
         let mut all = Vec::new();
         for (threads, threads_a_bank) in THREADS {
-            let (model, options) = kiosk(1024);
+            let (weights, options) = kiosk(1024);
             let options = EngineOptions {
                 batch_rows: 512,
                 threads,
                 threads_a_bank,
                 ..options
             };
-            let mut engine = LlamaEngine::new(&model, options).expect("contexts");
+            let mut engine = LlamaEngine::new(&weights, options).expect("contexts");
             let block = engine.shape().exact_block.expect("attention is plain");
             let sequences = engine.shape().sequences;
             // At once, in batches of several sizes, and beside what is computed in another partition; then a
@@ -387,9 +388,9 @@ mod tests {
     #[test]
     fn where_one_partition_is_full_nothing_is_computed_in_the_others() {
         for (threads, threads_a_bank) in THREADS {
-            let (model, options) = kiosk(256);
+            let (weights, options) = kiosk(256);
             nothing_is_computed_beside_a_full_partition(
-                &model,
+                &weights,
                 EngineOptions {
                     threads,
                     threads_a_bank,
@@ -399,8 +400,8 @@ mod tests {
         }
     }
 
-    fn nothing_is_computed_beside_a_full_partition(model: &Model, options: EngineOptions) {
-        let mut engine = LlamaEngine::new(model, options).expect("contexts");
+    fn nothing_is_computed_beside_a_full_partition(weights: &Weights, options: EngineOptions) {
+        let mut engine = LlamaEngine::new(weights, options).expect("contexts");
         let second = engine.shape().sequences;
         for part in 0..4 {
             let part = at(64 * part, rows(second, 300..364));
@@ -434,8 +435,8 @@ mod tests {
 
     #[test]
     fn without_room_nothing_is_copied_in() {
-        let (model, options) = kiosk(256);
-        let mut engine = LlamaEngine::new(&model, options).expect("a context");
+        let (weights, options) = kiosk(256);
+        let mut engine = LlamaEngine::new(&weights, options).expect("a context");
         engine.decode(&rows(0, 300..364)).expect("computed");
         let copied = engine.copy_out(SeqId(0), 64).expect("copied");
         for sequence in 1..4 {
@@ -448,12 +449,12 @@ mod tests {
 
     #[test]
     fn a_small_context_takes_small_batches() {
-        let (model, options) = kiosk(300);
+        let (weights, options) = kiosk(300);
         let options = EngineOptions {
             batch_rows: 4096,
             ..options
         };
-        let mut engine = LlamaEngine::new(&model, options).expect("a context");
+        let mut engine = LlamaEngine::new(&weights, options).expect("a context");
         assert_eq!((engine.shape.cells, engine.shape.batch_rows), (512, 512));
         engine.shape.row_group = 4;
         engine
@@ -476,9 +477,9 @@ mod tests {
 
     #[test]
     fn rows_that_fill_a_group_change_nothing_and_leave_nothing_behind() {
-        let (model, options) = kiosk(256);
+        let (weights, options) = kiosk(256);
         let logits = |group: usize| {
-            let mut engine = LlamaEngine::new(&model, options).expect("a context");
+            let mut engine = LlamaEngine::new(&weights, options).expect("a context");
             engine.shape.row_group = group;
             // Again and again, so that what was left behind would fill the cache.
             let likely: Vec<usize> = (0..40)
@@ -500,8 +501,8 @@ mod tests {
 
     #[test]
     fn the_last_cell_can_be_used_though_the_group_has_no_room() {
-        let (model, options) = kiosk(256);
-        let mut engine = LlamaEngine::new(&model, options).expect("a context");
+        let (weights, options) = kiosk(256);
+        let mut engine = LlamaEngine::new(&weights, options).expect("a context");
         engine.shape.row_group = 4;
         let cells = engine.shape.cells;
         for start in (0..cells - 7).step_by(7) {

@@ -83,9 +83,16 @@ impl Lines {
 }
 
 /// Warnings of what is the rule here: the cache is shared by many sequences, so it has more cells
-/// than one may have; and when it is full, the scheduler makes room and tries again.
+/// than one may have; when it is full, the scheduler makes room and tries again; and weights are
+/// loaded without a vocabulary, whose place llama.cpp fills.
 fn is_usual(line: &str) -> bool {
-    line.contains("n_ctx_train") || line.contains("failed to find a memory slot")
+    [
+        "n_ctx_train",
+        "failed to find a memory slot",
+        "dummy tokens",
+    ]
+    .iter()
+    .any(|usual| line.contains(usual))
 }
 
 /// `llama_model_load: error loading model: x` → `error loading model: x`.

@@ -1,13 +1,16 @@
 //! The sole user of llama.cpp and of `unsafe`.
 //!
-//! [`Model`] is a loaded file: weights, vocabulary, metadata; it may be shared
-//! between threads. [`Engine`] is what the scheduler drives: rows in, logits
-//! out, sequences copied and removed. [`LlamaEngine`] is the real one;
+//! [`load_model`] makes two things of a file: the [`Weights`], which stay on the
+//! thread that loaded them and end with it, and a [`Tokenizer`], which holds the
+//! vocabulary and the metadata and may be shared. [`Engine`] is what the
+//! scheduler drives: rows in, logits out, sequences copied and removed.
+//! [`LlamaEngine`] is the real one;
 //! [`fake::FakeEngine`] beside it is deterministic and needs no file.
 //! [`Embedder`] is what makes vectors of texts, and [`LlamaEmbedder`] the real one.
 #![allow(unsafe_code)]
 
 mod attention;
+mod backend;
 pub mod budget;
 mod context;
 pub mod cpu;
@@ -16,27 +19,35 @@ mod embed;
 pub mod fake;
 #[cfg(any(test, fuzzing))]
 mod gguf_edit;
+mod info;
 mod llama;
+mod load;
 mod logs;
 mod memory;
-mod model;
+mod metadata;
 pub mod openmp;
+mod overrides;
 mod pages;
 mod partition;
 pub mod quantize;
 mod source;
 mod text;
 pub(crate) mod tokenize;
+mod tokenizer;
 mod vocabulary;
+mod weights;
 
 pub use attention::Attention;
 pub use crew::{ROWS_A_READ, Threads};
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
+pub use info::{ModelInfo, SamplingDefaults};
 pub use llama::{EngineOptions, LlamaEngine};
+pub use load::{LoadError, load_model};
 pub use logs::route_logs;
 pub use memory::{kv_cache_bytes, return_freed, return_freed_soon, return_large_blocks};
-pub use model::{LoadError, Model, ModelInfo, SamplingDefaults};
 pub use text::{Control, Reading};
+pub use tokenizer::Tokenizer;
+pub use weights::Weights;
 
 /// One entry of a model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

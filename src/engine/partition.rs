@@ -7,8 +7,8 @@ use llama_cpp_sys_2::llama_context_default_params;
 use super::attention::Attention;
 use super::context::{Cells, Context};
 use super::llama::EngineOptions;
-use super::model::{LoadError, Model};
 use super::{DecodeError, Row, SeqId, Token};
+use super::{LoadError, Weights};
 
 /// Rows that llama.cpp multiplies at once with weights that it has rearranged (`repack.cpp`); for
 /// each row that is left over it reads all of them again.
@@ -44,7 +44,7 @@ pub(super) struct Partition<'model> {
 impl<'model> Partition<'model> {
     /// Allocates cache and compute buffers.
     pub(super) fn new(
-        model: &'model Model,
+        weights: &'model Weights,
         options: EngineOptions,
         attention: Attention,
     ) -> Result<Self, LoadError> {
@@ -59,7 +59,7 @@ impl<'model> Partition<'model> {
         params.flash_attn_type = attention.policy();
         params.no_perf = true;
         // SAFETY: the defaults have no pointers.
-        let mut context = unsafe { Context::new(model, params)? };
+        let mut context = unsafe { Context::new(weights, params)? };
         context.set_threads(options.threads_a_bank);
         let mut partition = Self {
             context,

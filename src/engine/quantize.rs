@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use llama_cpp_sys_2 as sys;
 
-use super::{cpu, model};
+use super::{backend, cpu};
 
 /// What the weights are to become. Only types that need no importance matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,7 +260,7 @@ fn run(
         path: job.output.clone(),
         source,
     })?;
-    model::backend()?;
+    backend::backend()?;
     // SAFETY: it only fills in a structure.
     let mut params = unsafe { sys::llama_model_quantize_default_params() };
     let threads = job.threads.unwrap_or_else(cpu::usable_cores);

@@ -94,8 +94,9 @@ fn a_whole_model_is_made_and_nothing_is_left_beside_it() {
     let last = last.into_inner().expect("no panic").expect("some progress");
     assert_eq!(last.tensors, last.total);
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
-    let model = super::super::Model::load(&output, &std::sync::Arc::default());
-    assert_eq!(model.expect("it loads").info().quantization, "Q4_0");
+    let model = super::super::load_model(&output, &std::sync::Arc::default());
+    let (weights, _) = model.expect("it loads");
+    assert_eq!(weights.info().quantization, "Q4_0");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The file of a model, opened once: what is checked, hashed and loaded is one and the same, even
 //! if another file takes its name meanwhile.
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CString, c_void};
 use std::fmt::Write;
 use std::fs::File;
 use std::io;
@@ -9,15 +9,16 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 use sha2::{Digest, Sha256};
 
+use super::load::LoadError;
 use super::logs;
-use super::model::LoadError;
+use super::metadata::Metadata;
+use super::overrides::Override;
 
 /// An open GGUF, or all parts of one that was split (`…-00001-of-00003.gguf`).
 pub(super) struct Source {
@@ -81,16 +82,44 @@ impl Source {
         Ok(hexadecimal(&hash.finalize()))
     }
 
-    /// Has llama.cpp load what is open. It answers a failure with none and says the reason in its
-    /// log.
-    pub(super) fn load(&self, maps: bool, abort: &AtomicBool) -> Option<LlamaModel> {
-        // SAFETY: gives a plain value.
-        let mut params = unsafe { sys::llama_model_default_params() };
+    /// Has llama.cpp read the vocabulary and the metadata, without weights. It answers a failure
+    /// with none and says the reason in its log.
+    pub(super) fn load_vocabulary(&self, abort: &AtomicBool) -> Option<LlamaModel> {
+        let mut params = default_params();
+        params.vocab_only = true;
+        params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
+        self.load(params, abort)
+    }
+
+    /// Has llama.cpp map or read the weights, for a vocabulary of so many tokens, which it does
+    /// not read again: it would take as long and as much memory as the first time, and only its
+    /// length matters to a context. Fails as above.
+    pub(super) fn load_weights(
+        &self,
+        maps: bool,
+        tokens: i32,
+        abort: &AtomicBool,
+    ) -> Option<LlamaModel> {
+        let architecture = self.metadata.text(c"general.architecture")?;
+        let architecture = architecture.to_str().ok()?;
+        let overrides = [
+            Override::text("tokenizer.ggml.model", "no_vocab")?,
+            Override::integer(&format!("{architecture}.vocab_size"), tokens.into())?,
+            Override::end(),
+        ];
+        let mut params = default_params();
         params.load_mode = if maps {
             sys::LLAMA_LOAD_MODE_MMAP
         } else {
             sys::LLAMA_LOAD_MODE_NONE
         };
+        // llama.cpp copies them while it loads.
+        params.kv_overrides = overrides.as_ptr().cast();
+        self.load(params, abort)
+    }
+
+    /// Pointers in `params` lead to what lives during the call.
+    fn load(&self, mut params: sys::llama_model_params, abort: &AtomicBool) -> Option<LlamaModel> {
         params.progress_callback = Some(goes_on);
         params.progress_callback_user_data = std::ptr::from_ref(abort).cast_mut().cast();
         let raw = match self.parts.as_slice() {
@@ -116,6 +145,11 @@ impl Source {
         };
         NonNull::new(raw).map(owned_model)
     }
+}
+
+fn default_params() -> sys::llama_model_params {
+    // SAFETY: gives a plain value.
+    unsafe { sys::llama_model_default_params() }
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -165,10 +199,10 @@ fn part_path(first: &Path, number: u16, count: u16) -> Option<PathBuf> {
 }
 
 /// C's view of an open file, from its beginning.
-struct Stream(NonNull<libc::FILE>);
+pub(super) struct Stream(pub(super) NonNull<libc::FILE>);
 
 impl Stream {
-    fn of(file: &File) -> io::Result<Self> {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
         let descriptor = file.try_clone()?.into_raw_fd();
         // SAFETY: the descriptor is open, and handed over.
         let stream = unsafe { libc::fdopen(descriptor, c"rb".as_ptr()) };
@@ -191,108 +225,18 @@ impl Drop for Stream {
     }
 }
 
-/// The keys and values at the beginning of a GGUF. A value of another type than asked for is none.
-pub(super) struct Metadata(NonNull<sys::gguf_context>);
-
-impl Metadata {
-    fn read(file: &File) -> Option<Self> {
-        let stream = Stream::of(file).ok()?;
-        let params = sys::gguf_init_params {
-            no_alloc: true,
-            ctx: std::ptr::null_mut(),
-        };
-        // SAFETY: the stream is open during the call, and not needed after it.
-        let raw = unsafe { sys::gguf_init_from_file_ptr(stream.0.as_ptr().cast(), params) };
-        NonNull::new(raw).map(Self)
-    }
-
-    fn find(&self, key: &CStr, kind: sys::gguf_type) -> Option<i64> {
-        // SAFETY: the context is alive; the id that was found is valid.
-        unsafe {
-            let id = sys::gguf_find_key(self.0.as_ptr(), key.as_ptr());
-            (id >= 0 && sys::gguf_get_kv_type(self.0.as_ptr(), id) == kind).then_some(id)
-        }
-    }
-
-    /// The list under `key` with entries of this type, and its length.
-    fn find_list(&self, key: &CStr, entry: sys::gguf_type) -> Option<(i64, usize)> {
-        let id = self.find(key, sys::GGUF_TYPE_ARRAY)?;
-        // SAFETY: the context is alive, and the value is a list.
-        unsafe {
-            (sys::gguf_get_arr_type(self.0.as_ptr(), id) == entry)
-                .then(|| (id, sys::gguf_get_arr_n(self.0.as_ptr(), id)))
-        }
-    }
-
-    pub(super) fn u16(&self, key: &CStr) -> Option<u16> {
-        let id = self.find(key, sys::GGUF_TYPE_UINT16)?;
-        // SAFETY: the context is alive, and the value is of this type.
-        Some(unsafe { sys::gguf_get_val_u16(self.0.as_ptr(), id) })
-    }
-
-    pub(super) fn u32(&self, key: &CStr) -> Option<u32> {
-        let id = self.find(key, sys::GGUF_TYPE_UINT32)?;
-        // SAFETY: as above.
-        Some(unsafe { sys::gguf_get_val_u32(self.0.as_ptr(), id) })
-    }
-
-    /// A text, as far as C sees it.
-    pub(super) fn text(&self, key: &CStr) -> Option<&CStr> {
-        let id = self.find(key, sys::GGUF_TYPE_STRING)?;
-        // SAFETY: the value is a string, which lives as long as the context.
-        Some(unsafe { CStr::from_ptr(sys::gguf_get_val_str(self.0.as_ptr(), id)) })
-    }
-
-    /// A list of texts.
-    pub(super) fn texts(&self, key: &CStr) -> Option<impl Iterator<Item = &CStr>> {
-        let (id, count) = self.find_list(key, sys::GGUF_TYPE_STRING)?;
-        Some((0..count).map(move |index| {
-            // SAFETY: the index is below the list's length; strings live as long as the context.
-            unsafe { CStr::from_ptr(sys::gguf_get_arr_str(self.0.as_ptr(), id, index)) }
-        }))
-    }
-
-    /// A list of 32-bit numbers.
-    pub(super) fn numbers(&self, key: &CStr) -> Option<&[i32]> {
-        let (id, count) = self.find_list(key, sys::GGUF_TYPE_INT32)?;
-        // SAFETY: so many numbers of this type, which live as long as the context, in memory from
-        // its allocator.
-        Some(unsafe {
-            slice::from_raw_parts(sys::gguf_get_arr_data(self.0.as_ptr(), id).cast(), count)
-        })
-    }
-
-    /// A list of bytes, signed or not.
-    pub(super) fn bytes(&self, key: &CStr) -> Option<&[u8]> {
-        let (id, count) = self
-            .find_list(key, sys::GGUF_TYPE_UINT8)
-            .or_else(|| self.find_list(key, sys::GGUF_TYPE_INT8))?;
-        // SAFETY: as above.
-        Some(unsafe {
-            slice::from_raw_parts(sys::gguf_get_arr_data(self.0.as_ptr(), id).cast(), count)
-        })
-    }
-}
-
-impl Drop for Metadata {
-    fn drop(&mut self) {
-        // SAFETY: alive, and nobody has it after this.
-        unsafe { sys::gguf_free(self.0.as_ptr()) };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::sync::Arc;
 
-    use super::super::Model;
     use super::super::gguf_edit::{Edited, KIOSK};
+    use super::super::{backend, load_model};
     use super::*;
 
     #[test]
     fn a_file_that_is_swapped_behind_the_check_is_not_what_is_loaded() {
-        super::super::model::backend().expect("llama.cpp");
+        backend::backend().expect("llama.cpp");
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("model.gguf");
         let other = folder.path().join("other.gguf");
@@ -305,12 +249,16 @@ mod tests {
         fs::rename(&other, &path).expect("swapped");
         let go_on = AtomicBool::new(false);
         let digest = source.digest(&go_on).expect("readable");
-        let weights = source.load(true, &go_on).expect("loads");
+        let vocab = source.load_vocabulary(&go_on).expect("loads");
+        let tokens = vocab.vocab().n_tokens();
+        let weights = source.load_weights(true, tokens, &go_on).expect("loads");
 
         let original = Source::open(Path::new(KIOSK)).expect("a model");
         assert_eq!(digest, original.digest(&go_on).expect("readable"));
-        let pre = weights.meta_val_str("tokenizer.ggml.pre");
-        assert_eq!(pre.expect("a name"), "dbrx");
+        for model in [vocab, weights] {
+            let pre = model.meta_val_str("tokenizer.ggml.pre");
+            assert_eq!(pre.expect("a name"), "dbrx");
+        }
     }
 
     #[test]
@@ -339,8 +287,8 @@ mod tests {
         };
         split(Edited::kiosk(), 0).write(&part(1));
         split(Edited::bare(), 1).write(&part(2));
-        let load = |path: &Path| Model::load(path, &Arc::default());
-        let model = load(&part(1)).expect("loads");
+        let load = |path: &Path| load_model(path, &Arc::default());
+        let (model, _) = load(&part(1)).expect("loads");
         let both = [part(1), part(2)].map(|part| fs::read(part).expect("readable"));
         assert_eq!(
             model.info().digest,

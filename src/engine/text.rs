@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
-use super::{Model, Pieces, SpecialToken, Token, Vocabulary};
+use super::{Pieces, SpecialToken, Token, Tokenizer, Vocabulary};
 
 /// How a text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Control {
     LeftOut,
 }
 
-impl Model {
+impl Tokenizer {
     /// The tokens of a whole text.
     #[must_use]
     pub fn tokenize(&self, text: &str, reading: Reading) -> Vec<Token> {
@@ -34,7 +34,7 @@ impl Model {
         } else {
             Cow::Borrowed(text)
         };
-        self.tokenizer().tokens(self.weights(), &text, reading)
+        self.encoder().tokens(self.vocab(), &text, reading)
     }
 
     /// The text of tokens, control tokens written out; U+FFFD stands for bytes that are no text.
@@ -84,7 +84,7 @@ impl Model {
     /// `WordPiece` does not keep spaces, so no joining of pieces gives the text back. llama.cpp's
     /// function tidies up as these vocabularies are meant to.
     fn detokenize_words(&self, tokens: &[Token]) -> String {
-        let vocab = self.weights().vocab();
+        let vocab = self.vocab().vocab();
         let known: Vec<_> = tokens
             .iter()
             .filter_map(|token| self.known(*token))
@@ -93,7 +93,7 @@ impl Model {
         let longest = self
             .info()
             .longest_piece
-            .max(self.tokenizer().longest_special());
+            .max(self.encoder().longest_special());
         let most = i32::MAX as usize / longest;
         let texts = known
             .chunks(most)
@@ -112,13 +112,13 @@ impl Model {
     fn is_special(&self, token: Token) -> bool {
         self.piece(token).is_empty()
             || self.known(token).is_some_and(|token| {
-                let attributes = self.weights().vocab().attr(token);
+                let attributes = self.vocab().vocab().attr(token);
                 attributes.contains(LlamaTokenAttr::UserDefined)
             })
     }
 
     fn control_text(&self, token: Token) -> Vec<u8> {
-        let vocab = self.weights().vocab();
+        let vocab = self.vocab().vocab();
         self.known(token)
             .map(|token| vocab.token_to_piece(token, true, None))
             .unwrap_or_default()
@@ -126,7 +126,7 @@ impl Model {
 
     fn is_word_piece(&self) -> bool {
         // `LlamaVocab::vocab_type` panics over most of the types.
-        let kind = self.weights().meta_val_str("tokenizer.ggml.model");
+        let kind = self.vocab().meta_val_str("tokenizer.ggml.model");
         kind.is_ok_and(|kind| kind == "bert")
     }
 
@@ -138,7 +138,7 @@ impl Model {
         if let Some(special) = self.specials().iter().find(named) {
             return Some(special.token);
         }
-        let vocab = self.weights().vocab();
+        let vocab = self.vocab().vocab();
         let known = [vocab.bos(), vocab.eos()].into_iter();
         known.map(|token| Token(token.0)).find(|token| token.0 >= 0)
     }
@@ -146,7 +146,7 @@ impl Model {
     /// How the vocabulary writes a token, e.g. `Ġthe` or `▁the`; empty for ids that are not in it.
     #[must_use]
     pub fn token_text(&self, token: Token) -> String {
-        let vocab = self.weights().vocab();
+        let vocab = self.vocab().vocab();
         self.known(token)
             .and_then(|token| vocab.text(token))
             .map(|text| text.to_string_lossy().into_owned())
@@ -197,6 +197,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::gguf_edit::{Edited, KIOSK};
+    use super::super::load_model;
     use super::*;
 
     const PLAIN: Reading = Reading {
@@ -224,15 +225,16 @@ mod tests {
         ". , ? !",
     ];
 
-    fn bpe(pre: &str) -> Model {
+    fn bpe(pre: &str) -> Tokenizer {
         let edited = Edited::kiosk().text("tokenizer.ggml.pre", pre);
         edited.load().expect("loads")
     }
 
     /// A small `SentencePiece` vocabulary with all bytes, `<s0>` to `<s2>` as control tokens and `<u>` as
     /// a user-defined one.
-    fn sentence_piece(adds_space: bool) -> Model {
-        let kiosk = Model::load(Path::new(KIOSK), &Arc::default()).expect("the shipped model");
+    fn sentence_piece(adds_space: bool) -> Tokenizer {
+        let kiosk = load_model(Path::new(KIOSK), &Arc::default());
+        let (kiosk, _) = kiosk.expect("the shipped model");
         let words = [" ", " t", "e", "a", "te", " te", " tea", ".", " ."];
         let text = |id: usize| match id {
             0..3 => format!("<s{id}>"),
@@ -264,7 +266,7 @@ mod tests {
         edited.load().expect("loads")
     }
 
-    fn comes_back(model: &Model, text: &str) {
+    fn comes_back(model: &Tokenizer, text: &str) {
         assert_eq!(model.detokenize(&model.tokenize(text, PLAIN)), text);
     }
 
@@ -323,7 +325,7 @@ mod tests {
         #[test]
         fn any_text_comes_back(text in "[a-c .,?!'stmvreld\n😀é日]{0,40}") {
             thread_local! {
-                static MODELS: [Model; 3] = [bpe("llama-bpe"), sentence_piece(true), sentence_piece(false)];
+                static MODELS: [Tokenizer; 3] = [bpe("llama-bpe"), sentence_piece(true), sentence_piece(false)];
             }
             MODELS.with(|models| {
                 for model in models {

@@ -1,6 +1,6 @@
 //! Texts to tokens, whatever the text and whatever the vocabulary.
 //!
-//! Everything goes through [`Tokenizer::tokens`], because llama.cpp's own function is not made for
+//! Everything goes through [`Encoder::tokens`], because llama.cpp's own function is not made for
 //! texts from strangers:
 //!
 //! - Pre-tokenizers that are a `std::regex` recurse once a character of a match, and a stack that
@@ -50,7 +50,7 @@ const REMEMBERED: usize = 32;
 
 /// How one model's vocabulary reads texts.
 #[derive(Debug)]
-pub(super) struct Tokenizer {
+pub(super) struct Encoder {
     /// What its pre-tokenizer does; none where there is none, and nothing recurses.
     habit: Option<Habit>,
     markup: Markup,
@@ -58,13 +58,13 @@ pub(super) struct Tokenizer {
     end: Option<Token>,
 }
 
-impl Tokenizer {
-    pub(super) fn of(weights: &LlamaModel) -> Self {
-        let vocab = weights.vocab();
+impl Encoder {
+    pub(super) fn of(model: &LlamaModel) -> Self {
+        let vocab = model.vocab();
         let known =
             |token: llama_cpp_2::token::LlamaToken| (token.0 >= 0).then_some(Token(token.0));
         // SAFETY: the vocabulary lives as long as the model.
-        let kind = unsafe { sys::llama_vocab_type(raw_vocab(weights)) };
+        let kind = unsafe { sys::llama_vocab_type(raw_vocab(model)) };
         // As `llama_vocab::impl::tokenize` has it for each kind.
         let (begins, ends) = match kind {
             sys::LLAMA_VOCAB_TYPE_WPM => (known(vocab.bos()), known(vocab.sep())),
@@ -76,7 +76,7 @@ impl Tokenizer {
         };
         Self {
             habit: (kind == sys::LLAMA_VOCAB_TYPE_BPE).then(|| {
-                let value = |key| weights.meta_val_str(key).unwrap_or_default();
+                let value = |key| model.meta_val_str(key).unwrap_or_default();
                 Habit::of(&value("tokenizer.ggml.model"), &value("tokenizer.ggml.pre"))
             }),
             markup: Markup::of(&vocab),
@@ -91,13 +91,13 @@ impl Tokenizer {
     }
 
     /// The tokens of a text.
-    pub(super) fn tokens(&self, weights: &LlamaModel, text: &str, reading: Reading) -> Vec<Token> {
+    pub(super) fn tokens(&self, vocab: &LlamaModel, text: &str, reading: Reading) -> Vec<Token> {
         let pieces = self.markup.split(text, reading.markup);
         let mut tokens = Vec::new();
         if reading.bounds {
             tokens.extend(self.begin);
         }
-        self.read(weights, &pieces, &mut tokens);
+        self.read(vocab, &pieces, &mut tokens);
         if reading.bounds {
             tokens.extend(self.end);
         }
@@ -105,24 +105,24 @@ impl Tokenizer {
     }
 
     /// The tokens of texts that follow each other, none of which spans two of them.
-    pub(super) fn tokens_of_all(&self, weights: &LlamaModel, texts: &[&str]) -> Vec<Token> {
+    pub(super) fn tokens_of_all(&self, vocab: &LlamaModel, texts: &[&str]) -> Vec<Token> {
         let pieces = texts
             .iter()
             .flat_map(|text| self.markup.split(text, false))
             .collect::<Vec<_>>();
         let mut tokens = Vec::new();
-        self.read(weights, &pieces, &mut tokens);
+        self.read(vocab, &pieces, &mut tokens);
         tokens
     }
 
-    fn read(&self, weights: &LlamaModel, pieces: &[Piece], tokens: &mut Vec<Token>) {
+    fn read(&self, vocab: &LlamaModel, pieces: &[Piece], tokens: &mut Vec<Token>) {
         let plan = Plan::of(pieces, self.habit, LONGEST_MATCH, PORTION);
         if plan.longest_match <= IN_PLACE {
-            return read(weights, &plan.portions, tokens);
+            return read(vocab, &plan.portions, tokens);
         }
         if let Some(read) = on_a_large_stack(plan.longest_match, || {
             let mut tokens = Vec::new();
-            read(weights, &plan.portions, &mut tokens);
+            read(vocab, &plan.portions, &mut tokens);
             tokens
         }) {
             tokens.extend(read);
@@ -131,7 +131,7 @@ impl Tokenizer {
         // A token here and there is another where a long word was cut: better than no answer.
         tracing::warn!("the system gives no thread to read a long word on, so it is cut");
         let plan = Plan::of(pieces, self.habit, IN_PLACE, PORTION);
-        read(weights, &plan.portions, tokens);
+        read(vocab, &plan.portions, tokens);
     }
 }
 
@@ -148,7 +148,7 @@ fn on_a_large_stack<T: Send>(characters: usize, work: impl FnOnce() -> T + Send)
     })
 }
 
-fn read<'t>(weights: &LlamaModel, portions: &[Piece<'t>], tokens: &mut Vec<Token>) {
+fn read<'t>(vocab: &LlamaModel, portions: &[Piece<'t>], tokens: &mut Vec<Token>) {
     let mut buffer = Vec::new();
     let mut remembered: HashMap<&'t str, Vec<Token>> = HashMap::new();
     for portion in portions {
@@ -157,10 +157,10 @@ fn read<'t>(weights: &LlamaModel, portions: &[Piece<'t>], tokens: &mut Vec<Token
             Piece::Text(text) if text.len() <= REMEMBERED && portions.len() > 1 => {
                 let read = remembered
                     .entry(text)
-                    .or_insert_with(|| known(call(weights, text, &mut buffer)).collect());
+                    .or_insert_with(|| known(call(vocab, text, &mut buffer)).collect());
                 tokens.extend_from_slice(read);
             }
-            Piece::Text(text) => tokens.extend(known(call(weights, text, &mut buffer))),
+            Piece::Text(text) => tokens.extend(known(call(vocab, text, &mut buffer))),
         }
     }
 }
@@ -172,7 +172,7 @@ fn known(ids: &[sys::llama_token]) -> impl Iterator<Item = Token> {
 
 /// llama.cpp's own function, once or, where the tokens are more than the bytes, twice.
 fn call<'b>(
-    weights: &LlamaModel,
+    vocab: &LlamaModel,
     text: &str,
     buffer: &'b mut Vec<sys::llama_token>,
 ) -> &'b [sys::llama_token] {
@@ -185,7 +185,7 @@ fn call<'b>(
         // it is told. Vocabularies for which it would throw were refused when the model was loaded.
         let count = unsafe {
             sys::llama_tokenize(
-                raw_vocab(weights),
+                raw_vocab(vocab),
                 text.as_ptr().cast(),
                 length(text.len()),
                 buffer.as_mut_ptr(),
@@ -203,7 +203,7 @@ fn call<'b>(
     }
 }
 
-fn raw_vocab(weights: &LlamaModel) -> *const sys::llama_vocab {
+fn raw_vocab(vocab: &LlamaModel) -> *const sys::llama_vocab {
     // SAFETY: the model is alive.
-    unsafe { sys::llama_model_get_vocab(raw_model(weights)) }
+    unsafe { sys::llama_model_get_vocab(raw_model(vocab)) }
 }

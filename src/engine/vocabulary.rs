@@ -4,11 +4,11 @@
 //! have. While a model loads it catches what is thrown, but not what is aborted; and nothing is
 //! caught later, when a client's text meets the gap. So each such vocabulary is refused here.
 //! Tokens to put around a text that it announces and does not have are
-//! [`Tokenizer`](super::tokenize::Tokenizer)'s to leave out.
+//! [`Encoder`](super::tokenize::Encoder)'s to leave out.
 
 use std::collections::HashSet;
 
-use super::source::Metadata;
+use super::metadata::Metadata;
 
 /// The tries of some kinds of vocabularies recurse once a byte of a token while they are built.
 const LONGEST_TOKEN: usize = 4096;
@@ -258,7 +258,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::gguf_edit::Edited;
-    use super::super::{LoadError, Model, Reading};
+    use super::super::{LoadError, Reading, load_model};
 
     const TOKENS: &str = "tokenizer.ggml.tokens";
     const TYPES: &str = "tokenizer.ggml.token_type";
@@ -271,8 +271,9 @@ mod tests {
 
     /// As many tokens as the shipped model has.
     fn tokens(mut text: impl FnMut(usize) -> String) -> Vec<String> {
-        let kiosk = Model::load(Path::new(super::super::gguf_edit::KIOSK), &Arc::default());
-        let count = kiosk.expect("the shipped model").info().vocabulary;
+        let kiosk = load_model(Path::new(super::super::gguf_edit::KIOSK), &Arc::default());
+        let (_, tokenizer) = kiosk.expect("the shipped model");
+        let count = tokenizer.info().vocabulary;
         (0..count).map(&mut text).collect()
     }
 

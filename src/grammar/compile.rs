@@ -7,7 +7,7 @@ use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 
-use crate::engine::{Model, Pieces, SpecialKind, Token, Vocabulary};
+use crate::engine::{Pieces, SpecialKind, Token, Tokenizer, Vocabulary};
 
 use super::landing::{self, Exits, Quotes};
 use super::parser::Parser;
@@ -36,8 +36,8 @@ pub(super) struct Compiled {
 
 impl Compiler {
     /// For a model's whole vocabulary, which takes up to a second.
-    pub(super) fn for_model(model: &Model) -> Result<Self, GrammarError> {
-        Self::new(&model_vocabulary(model))
+    pub(super) fn for_model(tokenizer: &Tokenizer) -> Result<Self, GrammarError> {
+        Self::new(&model_vocabulary(tokenizer))
     }
 
     /// For single bytes as tokens. Compiling takes the same way for any vocabulary; only the masks
@@ -139,17 +139,17 @@ fn limits() -> ParserLimits {
     }
 }
 
-fn model_vocabulary(model: &Model) -> TokEnv {
-    let count = u32::try_from(model.info().vocabulary).unwrap_or(u32::MAX);
+fn model_vocabulary(tokenizer: &Tokenizer) -> TokEnv {
+    let count = u32::try_from(tokenizer.info().vocabulary).unwrap_or(u32::MAX);
     let ids = || (0..count).filter_map(|id| Some((id, Token(i32::try_from(id).ok()?))));
     let ends: Vec<u32> = ids()
-        .filter(|(_, token)| model.is_end(*token))
+        .filter(|(_, token)| tokenizer.is_end(*token))
         .map(|(id, _)| id)
         .collect();
     let mut words: Vec<Vec<u8>> = ids()
-        .map(|(_, token)| model.piece(token).to_vec())
+        .map(|(_, token)| tokenizer.piece(token).to_vec())
         .collect();
-    for special in model.specials() {
+    for special in tokenizer.specials() {
         let word = usize::try_from(special.token.0)
             .ok()
             .and_then(|index| words.get_mut(index));

@@ -28,7 +28,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::engine::Model;
+use crate::engine::Tokenizer;
 
 use compile::{Compiled, Compiler};
 use guide::Follower;
@@ -126,7 +126,7 @@ pub struct Grammars {
 }
 
 struct Shared {
-    model: Arc<Model>,
+    tokenizer: Arc<Tokenizer>,
     /// Made when first needed: it walks the whole vocabulary.
     compiler: OnceLock<Result<Compiler, GrammarError>>,
     kept: Mutex<Kept>,
@@ -164,11 +164,11 @@ impl fmt::Debug for Grammars {
 }
 
 impl Grammars {
-    /// For the vocabulary of `model`; new ones are tried behind `wall` first.
+    /// For the vocabulary of `tokenizer`; new ones are tried behind `wall` first.
     #[must_use]
-    pub fn new(model: Arc<Model>, wall: Wall) -> Self {
+    pub fn new(tokenizer: Arc<Tokenizer>, wall: Wall) -> Self {
         let shared = Shared {
-            model,
+            tokenizer,
             compiler: OnceLock::new(),
             kept: Mutex::default(),
             memory: Memory::default(),
@@ -248,7 +248,7 @@ impl Shared {
     fn compiler(&self) -> Result<&Compiler, GrammarError> {
         let compiler = self
             .compiler
-            .get_or_init(|| Compiler::for_model(&self.model));
+            .get_or_init(|| Compiler::for_model(&self.tokenizer));
         compiler.as_ref().map_err(Clone::clone)
     }
 

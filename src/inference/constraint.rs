@@ -40,7 +40,7 @@ pub(super) fn plan(
                 Some(tags) => calls.behind_thoughts(tags.both(), in_thoughts),
                 None => calls,
             });
-            opened_calls(tools, functions, &*loaded.model)
+            opened_calls(tools, functions, &*loaded.tokenizer)
         }
         OutputFormat::Json(schema) => Grammar::schema(schema),
         OutputFormat::Calls {
@@ -55,7 +55,7 @@ pub(super) fn plan(
                 functions,
                 *several,
                 otherwise.as_ref(),
-                &*loaded.model,
+                &*loaded.tokenizer,
             )
         }
     };

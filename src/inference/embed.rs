@@ -61,7 +61,7 @@ impl Inference {
         arrival: Arrival,
     ) -> Result<Embeddings, InferenceError> {
         let loaded = self.embedder(entry)?;
-        let dimensions = check_dimensions(dimensions, loaded.model.info().dimensions)?;
+        let dimensions = check_dimensions(dimensions, loaded.tokenizer.info().dimensions)?;
         let (place, presence) = entry.gate.admit()?;
         let arrived = arrival.at;
         let TokenizedTexts { texts, place } = self
@@ -173,7 +173,7 @@ fn tokens(
     loaded: &LoadedEmbedder,
 ) -> Result<Vec<Vec<Token>>, InferenceError> {
     let read = |text: Option<usize>, words: &str| read(text, words, loaded);
-    let vocabulary = loaded.model.info().vocabulary;
+    let vocabulary = loaded.tokenizer.info().vocabulary;
     let known = |text: Option<usize>, ids: &[i64]| {
         tokens_of_ids(ids, vocabulary, |token| Field::TextToken(text, token))
     };
@@ -212,12 +212,12 @@ fn read(
     };
     // Tokens of megabytes take seconds, and only to be refused.
     if let Some(beginning) = beginning(words, LONG_TEXT.max(loaded.context * LONG_TOKEN)) {
-        let least = loaded.model.tokenize(beginning, reading).len();
+        let least = loaded.tokenizer.tokenize(beginning, reading).len();
         if least > loaded.context {
             return Err(too_long(text, least, true, loaded.context));
         }
     }
-    Ok(loaded.model.tokenize(words, reading))
+    Ok(loaded.tokenizer.tokenize(words, reading))
 }
 
 fn too_long(text: Option<usize>, tokens: usize, at_least: bool, context: usize) -> RequestError {

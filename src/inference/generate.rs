@@ -118,7 +118,7 @@ impl Inference {
         laid_out
             .params
             .sampling
-            .check(loaded.model.info().vocabulary)?;
+            .check(loaded.tokenizer.info().vocabulary)?;
         let prompts = laid_out.prompts.clone();
         let jobs = jobs(laid_out, &loaded, &self.send_budget, arrived);
         Ok(Prepared {
@@ -139,7 +139,7 @@ impl Inference {
         places: Vec<Place>,
         arrival: Arrival,
     ) -> Result<LaidOut, InferenceError> {
-        let longest_piece = loaded.model.info().longest_piece.max(1);
+        let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
         for input in &request.inputs {
             check_length(input, longest_piece, request.may_truncate, loaded.context())?;
         }
@@ -208,7 +208,7 @@ fn jobs(
     arrived: Instant,
 ) -> Vec<(Job, RunningAnswer)> {
     let params = &laid_out.params;
-    let defaults = &loaded.model.info().sampling;
+    let defaults = &loaded.tokenizer.info().sampling;
     let seed = random_seed();
     let mut places = laid_out.places.into_iter();
     let mut jobs = Vec::new();
@@ -273,7 +273,7 @@ fn lay_out(
         .map(|input| prompt(input, &params.format, loaded))
         .collect();
     let text = params.prediction.as_ref();
-    let prediction = text.map(|text| loaded.model.encode(text));
+    let prediction = text.map(|text| loaded.tokenizer.encode(text));
     let length = prediction.as_ref().map_or(0, Vec::len);
     check_prediction(length, loaded.context())?;
     let prompts = prompts?;

@@ -57,10 +57,10 @@ pub(super) fn truncate(
         return Ok(());
     };
     let room = truncation::room(loaded.context(), wanted);
-    let longest_piece = loaded.model.info().longest_piece.max(1);
+    let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
     let prompter = loaded.prompter.as_ref().map_err(InferenceError::from)?;
     let length = |conversation: &Conversation| {
-        let prompt = prompter.tokens(conversation, &*loaded.model);
+        let prompt = prompter.tokens(conversation, &*loaded.tokenizer);
         prompt.map(|prompt| prompt.tokens.len())
     };
     truncation::truncate(conversation, room, longest_piece, length)
@@ -72,7 +72,7 @@ pub(super) fn prompt(
     format: &OutputFormat,
     loaded: &Loaded,
 ) -> Result<Prompt, InferenceError> {
-    let model = &*loaded.model;
+    let model = &*loaded.tokenizer;
     let (tokens, opens_thoughts, tags, parser) = match input {
         Input::Conversation(conversation) => {
             let prompter = loaded.prompter.as_ref().map_err(InferenceError::from)?;

@@ -55,7 +55,7 @@ impl Inference {
         self.on_model(entry, input.bytes(), move |serving| {
             let _memory = memory;
             let tokens = input.tokens(&serving)?;
-            let text = |token: &Token| serving.model().token_text(*token);
+            let text = |token: &Token| serving.tokenizer().token_text(*token);
             Ok(TokenizedInput {
                 texts: with_texts.then(|| tokens.iter().map(text).collect()),
                 context: serving.context(),
@@ -77,7 +77,7 @@ impl Inference {
     ) -> Result<String, InferenceError> {
         self.on_model(entry, ids.len(), move |serving| {
             let _memory = memory;
-            let model = serving.model();
+            let model = serving.tokenizer();
             let tokens = tokens_of_ids(&ids, model.info().vocabulary, Field::Token)?;
             Ok(model.detokenize(&tokens))
         })
@@ -143,11 +143,11 @@ impl TokenizeInput {
                     bounds: *bounds,
                     markup: matches!(serving, Serving::Generation(_)),
                 };
-                Ok(serving.model().tokenize(text, reading))
+                Ok(serving.tokenizer().tokenize(text, reading))
             }
             (Self::Conversation(conversation), Serving::Generation(loaded)) => {
                 // As chat does, before a template and the guard of its marks work through megabytes.
-                let longest_piece = loaded.model.info().longest_piece.max(1);
+                let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
                 let messages = conversation.messages.len();
                 let least = messages.max(self.bytes() / longest_piece);
                 let context = loaded.context();
@@ -161,7 +161,7 @@ impl TokenizeInput {
                     return Err(RequestError::too_long(whole_prompt(), too_long).into());
                 }
                 let prompter = loaded.prompter.as_ref().map_err(InferenceError::from)?;
-                let prompt = prompter.tokens(conversation, &*loaded.model);
+                let prompt = prompter.tokens(conversation, &*loaded.tokenizer);
                 prompt
                     .map(|prompt| prompt.tokens)
                     .map_err(|error| InferenceError::from(&error))

@@ -102,7 +102,7 @@ pub(crate) async fn show(
 fn model(entry: &Entry) -> Model {
     let state = entry.state();
     let file = if let State::Ready(serving) = &state {
-        let info = serving.model().info();
+        let info = serving.tokenizer().info();
         let (kind, dimensions) = match serving {
             Serving::Generation(_) => ("chat", None),
             Serving::Embedding(_) => ("embedding", Some(info.dimensions)),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Instant;
 
 use crate::embedding::{Batcher, Job, Limits};
-use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Model};
+use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Tokenizer, Weights};
 use crate::worker;
 
-use super::worker::{Worker, threads_for};
+use super::queue::Queue;
+use super::worker::Worker;
 use super::{ModelSpec, Serving, State};
 
 /// Texts of one batch: more would make short texts no faster, and each takes a vector's memory.
@@ -18,50 +18,50 @@ const MOST_TEXTS: usize = 64;
 /// An embedding model that answers.
 #[derive(Debug)]
 pub struct LoadedEmbedder {
-    /// Weights, vocabulary and metadata.
-    pub model: Arc<Model>,
+    /// Vocabulary and metadata.
+    pub tokenizer: Arc<Tokenizer>,
     /// Tokens that one text may have.
     pub context: usize,
-    jobs: SyncSender<Job>,
+    pub(super) jobs: Queue<Job>,
 }
 
 impl LoadedEmbedder {
     /// Hands a request to the model's thread; gives it back when that is gone.
     pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
-        use std::sync::mpsc::TrySendError;
-        // As many places as the gate admits: it is never full.
-        self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
-        })
+        self.jobs.submit(job)
     }
 }
 
 /// Room for the longest text that the model reads, or that `models.context` allows, and for
 /// short ones as many as a step of a scheduler would take.
 fn shape(spec: &ModelSpec, trained_context: u32) -> (EmbedderShape, usize) {
-    let context = spec.engine.cells.min(trained_context) as usize;
+    let context = spec.context.min(trained_context) as usize;
     let shape = EmbedderShape {
-        rows: context.max(spec.engine.batch_rows as usize),
+        rows: context.max(spec.batch_rows() as usize),
         sequences: MOST_TEXTS,
     };
     (shape, context)
 }
 
 impl Worker {
-    pub(super) fn embed(&self, model: &Arc<Model>, started: Instant) -> Result<(), LoadError> {
+    pub(super) fn embed(
+        &self,
+        weights: &Weights,
+        tokenizer: Arc<Tokenizer>,
+        started: Instant,
+    ) -> Result<(), LoadError> {
         let spec = &self.spec;
-        let info = model.info();
+        let info = weights.info();
         let (shape, context) = shape(spec, info.trained_context);
         // One for a small model: a chat model often computes beside it, and two threads that wait
         // for a core answer later than one.
-        let threads =
-            (spec.threads).unwrap_or_else(|| threads_for(info.parameters, spec.engine.threads));
+        let threads = spec.threads_together(info.parameters);
         let options = EmbedderOptions {
             shape,
             threads,
-            attention: spec.engine.attention,
+            attention: spec.attention,
         };
-        let embedder = LlamaEmbedder::new(model, options)?;
+        let embedder = LlamaEmbedder::new(weights, options)?;
         self.metrics
             .model_loaded(&spec.id, &info.quantization, &info.digest);
         tracing::info!(
@@ -76,14 +76,14 @@ impl Worker {
             "loaded, for embeddings"
         );
         let limits = Limits {
-            max_running: spec.limits.max_running,
-            fill: spec.engine.batch_rows as usize,
+            max_running: spec.max_running as usize,
+            fill: spec.batch_rows() as usize,
         };
         let metrics = self.metrics.for_embedding_model(&spec.id);
         let batcher = Batcher::new(embedder, limits, metrics).governed_by(self.governed.clone());
-        let (jobs, queue) = sync_channel(self.queue);
+        let (jobs, queue) = Queue::new(self.queue);
         let loaded = LoadedEmbedder {
-            model: Arc::clone(model),
+            tokenizer,
             context,
             jobs,
         };

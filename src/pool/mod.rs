@@ -1,15 +1,16 @@
 //! Which models there are and what state each is in.
 //!
 //! Every model has one OS thread that loads it, makes its context and runs its
-//! scheduler; all of that lives in the thread's locals, so unloading a model is
-//! returning from the thread.
+//! scheduler. Weights and contexts are the thread's locals, so unloading a model
+//! is returning from the thread. What others hold of it ([`Loaded`],
+//! [`LoadedEmbedder`]) has no more than its vocabulary, metadata and grammars.
 
 mod embed;
+mod queue;
+mod spec;
 mod worker;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,99 +19,21 @@ use tokio::sync::watch;
 
 use crate::admission::{Drain, Gate};
 use crate::clock::unix_seconds;
-use crate::config;
-use crate::engine::{Attention, EngineOptions, LoadError, Model};
+use crate::engine::{LoadError, Tokenizer};
 use crate::governor::Governed;
 use crate::grammar::{Grammars, Wall};
 use crate::prompt::{Prompter, TemplateError};
-use crate::scheduler::{Job, Limits};
+use crate::scheduler::Job;
 use crate::telemetry::Metrics;
 use crate::worker::Heartbeat;
 
+use queue::Queue;
+
 pub use embed::LoadedEmbedder;
+pub use spec::ModelSpec;
 
 /// A step that takes longer than this is taken for a hang.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
-
-/// Sequences beyond twice the running ones; each costs a row of logits in memory.
-const PARKED: u32 = 8;
-/// llama.cpp allows one more in a context, which is the engine's own.
-const MOST_SEQUENCES: u32 = 255;
-
-/// What a model's thread needs to know.
-#[derive(Debug, Clone)]
-pub struct ModelSpec {
-    /// The name that clients use.
-    pub id: String,
-    /// The GGUF file.
-    pub path: PathBuf,
-    /// Whether it drafts unless it is very small; [`Limits::speculation`] is for any size.
-    pub large_models_speculate: bool,
-    /// How its context is laid out, but for the threads.
-    pub engine: EngineOptions,
-    /// Threads that compute, where the configuration says.
-    pub threads: Option<u32>,
-    /// How its scheduler works.
-    pub limits: Limits,
-    /// Requests that may wait.
-    pub max_waiting: usize,
-}
-
-/// What banks of KV caches may take is this part of all memory.
-const BANKS_SHARE: u64 = 4;
-
-impl ModelSpec {
-    /// From the configuration; `cores` where it leaves the threads open, and bytes of `memory` for
-    /// everything, where that is known.
-    #[must_use]
-    pub fn new(
-        model: &config::Model,
-        settings: &config::Settings,
-        cores: u32,
-        memory: Option<u64>,
-    ) -> Self {
-        let max_running = model.max_running.get();
-        let sequences = (2 * max_running + PARKED).min(MOST_SEQUENCES);
-        Self {
-            id: model.id.clone(),
-            path: model.path.clone(),
-            engine: EngineOptions {
-                cells: model.context.get(),
-                // As many again for the beginnings that ended requests leave behind.
-                sequences,
-                // Every running answer must fit into a batch, with room for a prompt, and llama.cpp
-                // ends the process unless every sequence could.
-                batch_rows: settings
-                    .scheduler
-                    .max_batch_tokens
-                    .get()
-                    .max(max_running + 16)
-                    .max(sequences + 1),
-                threads: cores,
-                threads_a_bank: cores,
-                memory: memory.map_or(0, |bytes| {
-                    bytes / BANKS_SHARE / settings.models.len() as u64
-                }),
-                attention: match model.attention {
-                    config::Attention::Auto => None,
-                    config::Attention::Plain => Some(Attention::Plain),
-                    config::Attention::Flash => Some(Attention::Flash),
-                },
-                deterministic: model.deterministic,
-            },
-            large_models_speculate: settings.scheduler.speculation == config::Speculation::Auto,
-            threads: model.threads.map(std::num::NonZeroU32::get),
-            limits: Limits {
-                max_running: max_running as usize,
-                target_inter_token: settings.scheduler.target_inter_token,
-                speculation: settings.scheduler.speculation == config::Speculation::On,
-                parked_bytes: settings.scheduler.parked_bytes,
-                deterministic: model.deterministic,
-            },
-            max_waiting: settings.admission.max_waiting as usize,
-        }
-    }
-}
 
 /// Where a model is in its life.
 #[derive(Debug, Clone)]
@@ -150,12 +73,20 @@ pub enum Serving {
 }
 
 impl Serving {
-    /// Weights, vocabulary and metadata.
+    /// Vocabulary and metadata.
     #[must_use]
-    pub fn model(&self) -> &Arc<Model> {
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         match self {
-            Self::Generation(loaded) => &loaded.model,
-            Self::Embedding(loaded) => &loaded.model,
+            Self::Generation(loaded) => &loaded.tokenizer,
+            Self::Embedding(loaded) => &loaded.tokenizer,
+        }
+    }
+
+    /// Takes no more requests, which lets the model's thread end.
+    fn close(&self) {
+        match self {
+            Self::Generation(loaded) => loaded.jobs.close(),
+            Self::Embedding(loaded) => loaded.jobs.close(),
         }
     }
 
@@ -172,31 +103,28 @@ impl Serving {
 /// A model that generates.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Weights, vocabulary and metadata.
-    pub model: Arc<Model>,
+    /// Vocabulary and metadata.
+    pub tokenizer: Arc<Tokenizer>,
     /// Its chat template.
     pub prompter: Result<Prompter, TemplateError>,
     /// What answers can be held to.
     pub grammars: Grammars,
     /// KV cells, shared by all requests.
     pub cells: usize,
-    jobs: SyncSender<Job>,
+    jobs: Queue<Job>,
 }
 
 impl Loaded {
     /// Tokens that prompt and answer of one request may have together.
     #[must_use]
     pub fn context(&self) -> usize {
-        self.cells.min(self.model.info().trained_context as usize)
+        self.cells
+            .min(self.tokenizer.info().trained_context as usize)
     }
 
     /// Hands a request to the scheduler; gives it back when the scheduler is gone.
     pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
-        use std::sync::mpsc::TrySendError;
-        // The channel holds as many jobs as the gate admits, and a job keeps its place: it is never full.
-        self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
-        })
+        self.jobs.submit(job)
     }
 }
 
@@ -274,8 +202,7 @@ impl Pool {
         let mut threads = Vec::new();
         for spec in specs {
             let state = watch::Sender::new(State::Loading);
-            let capacity = spec.limits.max_running + spec.max_waiting;
-            let gate = Gate::new(capacity, drain.clone(), governed.clone());
+            let gate = Gate::new(spec.capacity(), drain.clone(), governed.clone());
             let heartbeat = Heartbeat::default();
             let id = spec.id.clone();
             let worker = worker::Worker {
@@ -320,9 +247,12 @@ impl Pool {
     pub fn stop(&self) {
         self.abort.store(true, Ordering::SeqCst);
         for entry in &self.entries {
-            // Drops the last way into the thread's channel, which ends its loop; a thread that
-            // is still loading finds that nobody waits for it any more.
+            // Closes the way into the thread, which ends its loop, whoever still holds it; a
+            // thread that is still loading finds that nobody waits for it any more.
             entry.state.send_if_modified(|state| {
+                if let State::Ready(serving) = state {
+                    serving.close();
+                }
                 let alive = matches!(state, State::Ready(_) | State::Loading);
                 if alive {
                     *state = State::Stopped;

@@ -3,26 +3,24 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::sync::watch;
 
 use crate::engine::{
-    Engine, EngineOptions, LlamaEngine, LoadError, Model, Pieces, Purpose, kv_cache_bytes,
+    Engine, LlamaEngine, LoadError, Pieces, Purpose, Tokenizer, Weights, kv_cache_bytes,
+    load_model, return_freed,
 };
 use crate::governor::Governed;
 use crate::grammar::{Grammars, Wall};
 use crate::prompt::Prompter;
-use crate::scheduler::{Limits, Scheduler};
+use crate::scheduler::Scheduler;
 use crate::telemetry::Metrics;
 use crate::worker::{self, Heartbeat};
 
+use super::queue::Queue;
 use super::{Loaded, ModelSpec, Serving, State};
-
-/// Parameters below which a model spends its time around its matrix products.
-const SMALL: u64 = 30_000_000;
 
 pub(super) struct Worker {
     pub(super) spec: ModelSpec,
@@ -49,6 +47,8 @@ impl Worker {
                         State::Crashed
                     }
                 };
+                // Contexts and weights are dropped: without this glibc would keep much of their memory.
+                return_freed();
                 self.state.send_replace(end);
             })
     }
@@ -57,26 +57,24 @@ impl Worker {
         let spec = &self.spec;
         let started = Instant::now();
         tracing::info!(model = spec.id, file = %spec.path.display(), "loading");
-        let model = Arc::new(Model::load(&spec.path, &self.abort)?);
-        match model.info().purpose {
-            Purpose::Generation => self.generate(&model, started),
-            Purpose::Embedding => self.embed(&model, started),
+        let (weights, tokenizer) = load_model(&spec.path, &self.abort)?;
+        let tokenizer = Arc::new(tokenizer);
+        match weights.info().purpose {
+            Purpose::Generation => self.generate(&weights, tokenizer, started),
+            Purpose::Embedding => self.embed(&weights, tokenizer, started),
         }
     }
 
-    fn generate(&self, model: &Arc<Model>, started: Instant) -> Result<(), LoadError> {
+    fn generate(
+        &self,
+        weights: &Weights,
+        tokenizer: Arc<Tokenizer>,
+        started: Instant,
+    ) -> Result<(), LoadError> {
         let spec = &self.spec;
-        let info = model.info();
-        let threads = spec.threads.unwrap_or(spec.engine.threads);
-        let threads_a_bank = spec
-            .threads
-            .unwrap_or_else(|| threads_for(info.parameters, threads));
-        let options = EngineOptions {
-            threads,
-            threads_a_bank,
-            ..spec.engine
-        };
-        let engine = LlamaEngine::new(model, options)?;
+        let info = weights.info();
+        let options = spec.engine_options(info.parameters);
+        let engine = LlamaEngine::new(weights, options)?;
         let prompter = Prompter::new(
             info.chat_template.as_deref(),
             &info.bos_text,
@@ -88,7 +86,7 @@ impl Worker {
         self.metrics
             .model_loaded(&spec.id, &info.quantization, &info.digest);
         let cells = engine.shape().cells;
-        let kv_cache = kv_cache_bytes(model, cells);
+        let kv_cache = kv_cache_bytes(weights, cells);
         self.metrics
             .model_memory(&spec.id, info.size_bytes, kv_cache);
         tracing::info!(
@@ -98,9 +96,9 @@ impl Worker {
             parameters = info.parameters,
             context = cells,
             trained_context = info.trained_context,
-            max_running = spec.limits.max_running,
-            threads,
-            threads_a_bank,
+            max_running = spec.max_running,
+            threads = options.threads,
+            threads_a_bank = options.threads_a_bank,
             attention = ?engine.attention(),
             row_group = engine.shape().row_group,
             banks = engine.shape().partitions,
@@ -108,21 +106,15 @@ impl Worker {
             "loaded"
         );
 
-        // With 6 M parameters making a batch of another shape costs as much as computing it: the
-        // shipped model answers `edgellm bench` 7 % slower with drafts than without.
-        let may_draft = spec.large_models_speculate && info.parameters >= SMALL;
-        let limits = Limits {
-            speculation: spec.limits.speculation || may_draft,
-            ..spec.limits
-        };
-        let (jobs, queue) = sync_channel(self.queue);
-        let pieces: Arc<dyn Pieces> = Arc::clone(model) as _;
+        let (jobs, queue) = Queue::new(self.queue);
+        let pieces: Arc<dyn Pieces> = Arc::clone(&tokenizer) as _;
+        let limits = spec.limits(info.parameters);
         let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
             .governed_by(self.governed.clone());
         let loaded = Arc::new(Loaded {
-            model: Arc::clone(model),
+            grammars: Grammars::new(Arc::clone(&tokenizer), self.wall.clone()),
+            tokenizer,
             prompter,
-            grammars: Grammars::new(Arc::clone(model), self.wall.clone()),
             cells,
             jobs,
         });
@@ -131,24 +123,5 @@ impl Worker {
             self.abort.load(Ordering::SeqCst)
         });
         Ok(())
-    }
-}
-
-/// Threads that compute one batch together: all cores, but one for a model so small that its threads
-/// would wait for each other longer than they compute. The 6 M one that ships answers 8 kiosks faster
-/// so, and another program on the cores does not hold it up (`edgellm bench`, with `--threads 1` and
-/// `2`).
-pub(super) fn threads_for(parameters: u64, cores: u32) -> u32 {
-    if parameters < SMALL { 1 } else { cores }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bank_of_a_small_model_takes_one_core_and_one_of_a_large_model_all() {
-        assert_eq!(threads_for(6_000_000, 4), 1);
-        assert_eq!(threads_for(500_000_000, 4), 4);
     }
 }

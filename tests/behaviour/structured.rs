@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use edgellm::admission::ClientId;
-use edgellm::engine::{Model, Pieces, Token, Vocabulary};
+use edgellm::engine::{Pieces, Token, Tokenizer, Vocabulary, load_model};
 use edgellm::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Wall, Watch};
 use edgellm::prompt::{Callable, OutputParser, Part, Piece, ToolFormat, calls, opened_calls};
 use edgellm::sampling::{Sampler, SamplingParams};
@@ -13,10 +13,11 @@ use tokio::runtime::Runtime;
 
 use crate::gateway::MODEL;
 
-fn grammars() -> (Arc<Model>, Grammars) {
-    let model = Model::load(Path::new(MODEL), &Arc::default()).expect("the shipped model");
-    let model = Arc::new(model);
-    (Arc::clone(&model), Grammars::new(model, wall()))
+fn grammars() -> (Arc<Tokenizer>, Grammars) {
+    let model = load_model(Path::new(MODEL), &Arc::default());
+    let (_, tokenizer) = model.expect("the shipped model");
+    let tokenizer = Arc::new(tokenizer);
+    (Arc::clone(&tokenizer), Grammars::new(tokenizer, wall()))
 }
 
 fn guide_of(grammars: &Grammars, grammar: &Grammar) -> Result<Guide, GrammarError> {
@@ -48,14 +49,26 @@ fn noise(seed: u64, step: u64, count: usize) -> Vec<f32> {
 }
 
 /// What comes out of noise that is held to `schema`, in at most `most` tokens.
-fn answer(model: &Model, grammars: &Grammars, schema: &Schema, seed: u64, most: u32) -> String {
+fn answer(
+    tokenizer: &Tokenizer,
+    grammars: &Grammars,
+    schema: &Schema,
+    seed: u64,
+    most: u32,
+) -> String {
     let guide = guide_of(grammars, &Grammar::schema(schema));
-    let bytes = guided(model, guide.expect("a sound schema"), None, seed, most);
+    let bytes = guided(tokenizer, guide.expect("a sound schema"), None, seed, most);
     String::from_utf8(bytes).expect("whole characters")
 }
 
 /// What comes out of noise that is led by `guide`; of noise and `opener` at the tenth token.
-fn guided(model: &Model, guide: Guide, opener: Option<Token>, seed: u64, most: u32) -> Vec<u8> {
+fn guided(
+    tokenizer: &Tokenizer,
+    guide: Guide,
+    opener: Option<Token>,
+    seed: u64,
+    most: u32,
+) -> Vec<u8> {
     let params = SamplingParams {
         seed,
         ..SamplingParams::default()
@@ -63,17 +76,17 @@ fn guided(model: &Model, guide: Guide, opener: Option<Token>, seed: u64, most: u
     let mut sampler = Sampler::new(params, &[], Some(guide));
     let mut bytes = Vec::new();
     for index in 0..most {
-        let mut logits = noise(seed, index.into(), model.info().vocabulary);
+        let mut logits = noise(seed, index.into(), tokenizer.info().vocabulary);
         if let Some(Token(id)) = opener.filter(|_| index == 9) {
             logits[usize::try_from(id).expect("positive")] = 100.0;
         }
         let token = sampler
             .sample(&logits, index, most)
             .expect("not too complex");
-        if model.is_end(token) {
+        if tokenizer.is_end(token) {
             break;
         }
-        bytes.extend_from_slice(model.piece(token));
+        bytes.extend_from_slice(tokenizer.piece(token));
         if sampler.is_complete() {
             break;
         }
@@ -83,7 +96,7 @@ fn guided(model: &Model, guide: Guide, opener: Option<Token>, seed: u64, most: u
 
 #[test]
 fn noise_becomes_json_that_fits_its_schema_and_its_tokens() {
-    let (model, grammars) = grammars();
+    let (tokenizer, grammars) = grammars();
     let article = json!({
         "type": "object", "additionalProperties": false,
         "properties": {
@@ -99,7 +112,7 @@ fn noise_becomes_json_that_fits_its_schema_and_its_tokens() {
     let strict = Schema::new(article, true).expect("strict");
     for seed in 0..20 {
         for most in [120, 200, 400] {
-            let text = answer(&model, &grammars, &strict, seed, most);
+            let text = answer(&tokenizer, &grammars, &strict, seed, most);
             let value: Value = serde_json::from_str(&text)
                 .unwrap_or_else(|error| panic!("{error} in {most} tokens of seed {seed}: {text}"));
             assert!(["food", "other"].contains(&value["kind"].as_str().expect("a kind")));
@@ -112,7 +125,7 @@ fn noise_becomes_json_that_fits_its_schema_and_its_tokens() {
 
 #[test]
 fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
-    let (model, grammars) = grammars();
+    let (tokenizer, grammars) = grammars();
     let price = json!({
         "type": "object", "additionalProperties": false,
         "properties": {"article": {"enum": ["milk", "hose"]}, "number": {"type": "integer"}},
@@ -130,14 +143,19 @@ fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
     ];
     let format = ToolFormat::Hermes;
     let opener = format.opener().expect("a tag");
-    let special = |text| model.specials().iter().find(|special| special.text == text);
+    let special = |text| {
+        tokenizer
+            .specials()
+            .iter()
+            .find(|special| special.text == text)
+    };
     let token = special(opener).expect("a token").token;
     let mut prices = 0;
     for seed in 0..20 {
-        let grammar = opened_calls(format, &functions, &*model);
+        let grammar = opened_calls(format, &functions, &*tokenizer);
         let guide = guide_of(&grammars, &grammar).expect("sound");
         let guide = guide.behind(Watch::new(opener));
-        let text = guided(&model, guide, Some(token), seed, 200);
+        let text = guided(&tokenizer, guide, Some(token), seed, 200);
         let text = String::from_utf8_lossy(&text);
         let mut parser = OutputParser::new(None, Some(format));
         let mut pieces = parser.push(&text);
@@ -170,7 +188,7 @@ fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
 
 /// What comes out of noise that is held to a property of this schema, seed by seed.
 fn values(schema: &Value, strict: bool, most: u32) -> Vec<Value> {
-    let (model, grammars) = grammars();
+    let (tokenizer, grammars) = grammars();
     let mut object = json!({
         "type": "object", "properties": {"v": schema}, "required": ["v"],
         "additionalProperties": false,
@@ -182,7 +200,7 @@ fn values(schema: &Value, strict: bool, most: u32) -> Vec<Value> {
         panic!("{schema}: {} {misfit}", misfit.path);
     });
     let whole = |seed| {
-        let text = answer(&model, &grammars, &checked, seed, most);
+        let text = answer(&tokenizer, &grammars, &checked, seed, most);
         let whole: Result<Value, _> = serde_json::from_str(&text);
         let mut whole = whole.unwrap_or_else(|error| panic!("{error} of {schema}: {text}"));
         whole["v"].take()
@@ -620,9 +638,9 @@ fn a_duration_has_six_digits_in_a_row_at_most() {
 
 #[test]
 fn any_object_is_whole_when_the_tokens_run_out() {
-    let (model, grammars) = grammars();
+    let (tokenizer, grammars) = grammars();
     for seed in 0..20 {
-        let text = answer(&model, &grammars, &Schema::object(), seed, 60);
+        let text = answer(&tokenizer, &grammars, &Schema::object(), seed, 60);
         let value: Value = serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("{error} of seed {seed}: {text}"));
         assert!(value.is_object());
@@ -655,7 +673,7 @@ fn a_schema_without_end_is_refused_before_it_is_compiled() {
 
 #[test]
 fn calls_can_be_followed_in_every_format_one_or_several_of_them() {
-    let (model, grammars) = grammars();
+    let (tokenizer, grammars) = grammars();
     let function = Callable {
         name: "f".to_owned(),
         arguments: Schema::object(),
@@ -672,7 +690,7 @@ fn calls_can_be_followed_in_every_format_one_or_several_of_them() {
                 std::slice::from_ref(&function),
                 several,
                 None,
-                &*model,
+                &*tokenizer,
             );
             let guide = guide_of(&grammars, &grammar);
             assert!(

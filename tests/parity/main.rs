@@ -20,7 +20,7 @@ mod scenario;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use edgellm::engine::{Attention, Model};
+use edgellm::engine::{Attention, Tokenizer, Weights, load_model};
 
 use compare::Distance;
 use faulty::Fault;
@@ -42,14 +42,14 @@ struct Extent {
 
 /// In every situation that the model can be in.
 fn says_what_a_plain_driver_says(extent: &Extent, attention: Attention) {
-    let model = load(&extent.path);
-    let questions = questions(&model);
+    let (weights, tokenizer) = load(&extent.path);
+    let questions = questions(&tokenizer);
     let mut plain = Plain::new(&extent.path, attention);
     let mut faults = Vec::new();
-    for situation in Situation::all(model.info().shares_prefixes) {
+    for situation in Situation::all(weights.info().shares_prefixes) {
         let scenario = Scenario::new(situation, attention, extent.tokens, &questions);
         let scenario = scenario.sampled(extent.alone, 16);
-        let report = scenario.compare(&model, None, &mut plain);
+        let report = scenario.compare(&weights, &tokenizer, None, &mut plain);
         println!("{attention:?}, {situation:?}: {report}");
         let found = report.faults(extent.rounding).into_iter();
         faults.extend(found.map(|fault| format!("{situation:?}: {fault}")));
@@ -59,14 +59,14 @@ fn says_what_a_plain_driver_says(extent: &Extent, attention: Attention) {
 
 /// That the comparison finds what it is there to find, with this model and its bound.
 fn finds_every_fault(extent: &Extent, attention: Attention) {
-    let model = load(&extent.path);
-    let questions = questions(&model);
+    let (weights, tokenizer) = load(&extent.path);
+    let questions = questions(&tokenizer);
     let mut plain = Plain::new(&extent.path, attention);
     let mut missed = Vec::new();
-    for fault in Fault::all(model.info().shares_prefixes) {
+    for fault in Fault::all(weights.info().shares_prefixes) {
         let scenario = Scenario::new(fault.shown_in(), attention, 6, &questions);
         let scenario = scenario.sampled(6, 6);
-        let report = scenario.compare(&model, Some(fault), &mut plain);
+        let report = scenario.compare(&weights, &tokenizer, Some(fault), &mut plain);
         println!("{attention:?}, {fault:?}: {report}");
         if !report.distance().exceeds(extent.rounding) {
             missed.push(fault);
@@ -75,9 +75,10 @@ fn finds_every_fault(extent: &Extent, attention: Attention) {
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
 
-fn load(path: &Path) -> Arc<Model> {
+fn load(path: &Path) -> (Weights, Arc<Tokenizer>) {
     edgellm::engine::route_logs();
-    Arc::new(Model::load(path, &Arc::default()).expect("a model"))
+    let (weights, tokenizer) = load_model(path, &Arc::default()).expect("a model");
+    (weights, Arc::new(tokenizer))
 }
 
 /// The file that a variable leads to.

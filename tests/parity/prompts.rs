@@ -1,6 +1,6 @@
 //! What the models are asked: chats by their own template where they have one, and raw text.
 
-use edgellm::engine::{Model, Token, Vocabulary};
+use edgellm::engine::{Token, Tokenizer, Vocabulary};
 use edgellm::prompt::{Conversation, Message, Prompter, Role};
 
 /// A prompt, and what its answer is expected to be.
@@ -64,17 +64,17 @@ pub struct Questions {
 
 /// Sixteen questions: eleven chats, seven of which have their beginning in common, and five texts. A model
 /// without a template completes texts, four of them longer than a window of 512 tokens.
-pub fn questions(model: &Model) -> Questions {
+pub fn questions(tokenizer: &Tokenizer) -> Questions {
     let raw = |text: &str| {
-        model
+        tokenizer
             .bos()
             .into_iter()
-            .chain(model.encode(text))
+            .chain(tokenizer.encode(text))
             .collect::<Vec<_>>()
     };
     let texts = TEXTS.iter().map(|text| raw(text));
-    let prompts: Vec<Vec<Token>> = if model.info().chat_template.is_some() {
-        chats(model).into_iter().chain(texts).collect()
+    let prompts: Vec<Vec<Token>> = if tokenizer.info().chat_template.is_some() {
+        chats(tokenizer).into_iter().chain(texts).collect()
     } else {
         // Four go beyond the window, and the rest does not take as long.
         let lines = |number| if number < 4 { 36 } else { 7 };
@@ -84,7 +84,7 @@ pub fn questions(model: &Model) -> Questions {
             .collect()
     };
     assert_eq!(prompts.len(), 16);
-    let prediction = model.encode(
+    let prediction = tokenizer.encode(
         "- Brindle Oat Bar: $2.49, aisle 7, 31 in stock\n- Quarry Still Water: $1.15, aisle 3\n",
     );
     let question = |prompt| Question {
@@ -98,8 +98,8 @@ pub fn questions(model: &Model) -> Questions {
     }
 }
 
-fn chats(model: &Model) -> Vec<Vec<Token>> {
-    let info = model.info();
+fn chats(tokenizer: &Tokenizer) -> Vec<Vec<Token>> {
+    let info = tokenizer.info();
     let prompter = Prompter::new(
         info.chat_template.as_deref(),
         &info.bos_text,
@@ -112,7 +112,7 @@ fn chats(model: &Model) -> Vec<Vec<Token>> {
             ..Conversation::default()
         };
         prompter
-            .tokens(&conversation, model)
+            .tokens(&conversation, tokenizer)
             .expect("a prompt")
             .tokens
     };

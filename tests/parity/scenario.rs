@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgellm::engine::{Attention, EngineOptions, LlamaEngine, Model, Pieces, Token};
+use edgellm::engine::{Attention, EngineOptions, LlamaEngine, Pieces, Token, Tokenizer, Weights};
 use edgellm::scheduler::{Event, EventReceiver, FinishReason, Finished, Job, Limits, Scheduler};
 use edgellm::telemetry::{Metrics, ModelMetrics};
 
@@ -158,12 +158,18 @@ impl Scenario {
     }
 
     /// Asks the scheduler, and then the plain driver how it would have gone on from each token.
-    pub fn compare(&self, model: &Arc<Model>, fault: Option<Fault>, plain: &mut Plain) -> Report {
+    pub fn compare(
+        &self,
+        weights: &Weights,
+        tokenizer: &Arc<Tokenizer>,
+        fault: Option<Fault>,
+        plain: &mut Plain,
+    ) -> Report {
         let metrics = Metrics::new().expect("metrics").for_model("parity");
         let notes: Rc<RefCell<Notes>> = Rc::default();
-        let engine = LlamaEngine::new(model, self.options).expect("contexts");
+        let engine = LlamaEngine::new(weights, self.options).expect("contexts");
         let engine = Recording::new(Faulty::new(engine, fault), Rc::clone(&notes));
-        let pieces: Arc<dyn Pieces> = Arc::clone(model) as _;
+        let pieces: Arc<dyn Pieces> = Arc::clone(tokenizer) as _;
         let scheduler = Scheduler::new(engine, pieces, self.limits, metrics.clone());
         let answers = self.ask(scheduler, &notes);
         let notes = notes.borrow();
@@ -176,9 +182,11 @@ impl Scenario {
             by_beginning.entry(&one.beginning).or_default().push(one);
         }
         for answer in &answers {
-            answer.compare(model, &by_beginning, plain, &mut report);
+            answer.compare(tokenizer, &by_beginning, plain, &mut report);
         }
-        report.wrong.extend(self.missed(&notes, &metrics, model));
+        report
+            .wrong
+            .extend(self.missed(&notes, &metrics, tokenizer));
         report
     }
 
@@ -219,8 +227,8 @@ impl Scenario {
     }
 
     /// What this situation is about and did not happen: then it shows nothing.
-    fn missed(&self, notes: &Notes, metrics: &ModelMetrics, model: &Model) -> Vec<String> {
-        let shares = model.info().shares_prefixes;
+    fn missed(&self, notes: &Notes, metrics: &ModelMetrics, tokenizer: &Tokenizer) -> Vec<String> {
+        let shares = tokenizer.info().shares_prefixes;
         let (preempted, drafted) = (metrics.preemptions.get(), metrics.drafted_tokens.get());
         let accepted = metrics.accepted_tokens.get();
         let mut missed = Vec::new();
@@ -293,7 +301,7 @@ impl Answer {
     /// its own: so what comes behind a place where they part is compared as well.
     fn compare(
         &self,
-        model: &Model,
+        tokenizer: &Tokenizer,
         by_beginning: &HashMap<&[Token], Vec<&Noted>>,
         plain: &mut Plain,
         report: &mut Report,
@@ -303,20 +311,20 @@ impl Answer {
         let Some(finished) = &self.finished else {
             report
                 .wrong
-                .push(format!("no answer to {}", self.asked(model)));
+                .push(format!("no answer to {}", self.asked(tokenizer)));
             return;
         };
         let pieces: Vec<u8> = self
             .tokens
             .iter()
-            .flat_map(|token| model.piece(*token))
+            .flat_map(|token| tokenizer.piece(*token))
             .copied()
             .collect();
         if whole_characters(&pieces) != self.text {
             report.wrong.push(format!(
                 "{:?} is not what the tokens of the answer to {} say",
                 self.text,
-                self.asked(model)
+                self.asked(tokenizer)
             ));
         }
         // The token that ended it is no part of its text.
@@ -324,7 +332,7 @@ impl Answer {
         let mut all = self.prompt.clone();
         let (partings, wrong) = (report.partings.len(), report.wrong.len());
         for index in 0..self.tokens.len() + usize::from(ends) {
-            let here = || format!("token {index} of the answer to {}", self.asked(model));
+            let here = || format!("token {index} of the answer to {}", self.asked(tokenizer));
             let Some(noted) = by_beginning.get(&*all) else {
                 report
                     .wrong
@@ -336,7 +344,7 @@ impl Answer {
                 .get(index)
                 .copied()
                 .unwrap_or_else(|| best(&noted[0].logits));
-            if index == self.tokens.len() && !model.is_end(picked) {
+            if index == self.tokens.len() && !tokenizer.is_end(picked) {
                 report
                     .wrong
                     .push(format!("{} was the end, but the model went on", here()));
@@ -356,7 +364,7 @@ impl Answer {
                 .expect("this one's")
                 .push(step.apart);
             if let Some((best, gap)) = step.parting {
-                let text = |token| String::from_utf8_lossy(model.piece(token)).into_owned();
+                let text = |token| String::from_utf8_lossy(tokenizer.piece(token)).into_owned();
                 let place = format!(
                     "{} is {:?}, and {:?} for the plain driver, by {gap:.4}; logits are {:.4} apart",
                     here(),
@@ -377,11 +385,11 @@ impl Answer {
     }
 
     /// The end of the prompt.
-    fn asked(&self, model: &Model) -> String {
+    fn asked(&self, tokenizer: &Tokenizer) -> String {
         let last = &self.prompt[self.prompt.len().saturating_sub(12)..];
         let bytes: Vec<u8> = last
             .iter()
-            .flat_map(|token| model.piece(*token))
+            .flat_map(|token| tokenizer.piece(*token))
             .copied()
             .collect();
         format!("{:?}", String::from_utf8_lossy(&bytes))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::gguf_edit::Edited;
-use super::super::{Model, Pieces as _, Reading};
+use super::super::{Pieces as _, Reading, Tokenizer};
 
 /// One name for each of llama.cpp's kinds of pre-tokenizers (`llama-vocab.cpp`, behind
 /// `tokenizer_pre ==`), and all that set something of their own. `whitespace` needs a vocabulary of
@@ -166,8 +166,8 @@ fn check(name: &'static str, text: &str, reading: Reading) {
 }
 
 /// The shipped model under this pre-tokenizer, loaded once.
-fn model(name: &'static str) -> Arc<Model> {
-    static MODELS: Mutex<Option<HashMap<&str, Arc<Model>>>> = Mutex::new(None);
+fn model(name: &'static str) -> Arc<Tokenizer> {
+    static MODELS: Mutex<Option<HashMap<&str, Arc<Tokenizer>>>> = Mutex::new(None);
     let mut models = MODELS.lock().unwrap_or_else(PoisonError::into_inner);
     let models = models.get_or_insert_default();
     let load = || {

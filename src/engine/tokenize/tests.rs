@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::super::gguf_edit::Edited;
-use super::super::{Model, Pieces as _, Vocabulary as _};
+use super::super::{Pieces as _, Tokenizer, Vocabulary as _};
 use super::fuzzing::{NAMES, UNITS, reads_everything, repeated};
 use super::*;
 
@@ -18,16 +18,16 @@ const PLAIN: Reading = Reading {
     markup: false,
 };
 
-fn model_of(edited: Edited) -> Model {
+fn model_of(edited: Edited) -> Tokenizer {
     edited.load().expect("loads")
 }
 
-fn model(name: &str) -> Model {
+fn model(name: &str) -> Tokenizer {
     model_of(Edited::kiosk().text("tokenizer.ggml.pre", name))
 }
 
 /// The bytes that tokens stand for.
-fn bytes(model: &Model, tokens: &[Token]) -> Vec<u8> {
+fn bytes(model: &Tokenizer, tokens: &[Token]) -> Vec<u8> {
     tokens
         .iter()
         .flat_map(|&token| model.piece(token))
@@ -36,21 +36,21 @@ fn bytes(model: &Model, tokens: &[Token]) -> Vec<u8> {
 }
 
 /// What llama.cpp makes of a text as a whole.
-fn undivided(model: &Model, text: &str) -> Vec<Token> {
+fn undivided(model: &Tokenizer, text: &str) -> Vec<Token> {
     on_a_large_stack(text.chars().count(), || {
         let mut buffer = Vec::new();
-        known(call(model.weights(), text, &mut buffer)).collect()
+        known(call(model.vocab(), text, &mut buffer)).collect()
     })
     .expect("a thread")
 }
 
 /// What comes of a text that is divided at each place where that may be done.
-fn divided(model: &Model, text: &str) -> Vec<Token> {
-    let tokenizer = model.tokenizer();
-    let pieces = tokenizer.markup.split(text, false);
-    let plan = Plan::of(&pieces, tokenizer.habit, LONGEST_MATCH, 1);
+fn divided(model: &Tokenizer, text: &str) -> Vec<Token> {
+    let encoder = model.encoder();
+    let pieces = encoder.markup.split(text, false);
+    let plan = Plan::of(&pieces, encoder.habit, LONGEST_MATCH, 1);
     let mut tokens = Vec::new();
-    read(model.weights(), &plan.portions, &mut tokens);
+    read(model.vocab(), &plan.portions, &mut tokens);
     tokens
 }
 
@@ -160,7 +160,7 @@ fn dividing_ordinary_text_changes_no_token_with_any_pre_tokenizer() {
         }
         let longest = |text: &String| {
             let text = [Piece::Text(text.as_str())];
-            Plan::of(&text, model.tokenizer().habit, LONGEST_MATCH, PORTION).longest_match
+            Plan::of(&text, model.encoder().habit, LONGEST_MATCH, PORTION).longest_match
         };
         assert!(texts.iter().all(|text| longest(text) <= IN_PLACE), "{name}");
     }
@@ -197,7 +197,7 @@ fn bounds_are_added_once_and_markup_is_read_where_it_is_asked_for() {
             .flag("tokenizer.ggml.add_eos_token", true)
     };
     let model = model_of(with_bounds("gpt-4o"));
-    let vocab = model.weights().vocab();
+    let vocab = model.vocab().vocab();
     let (begin, end) = (Token(vocab.bos().0), Token(vocab.eos().0));
     let reading = |bounds, markup| Reading { bounds, markup };
     for text in [
@@ -231,10 +231,7 @@ fn markup_is_found_as_llama_cpp_finds_it() {
         "<tool_call>\n{\"name\": \"f\"}\n</tool_call><|im_end|>",
     ];
     for text in texts {
-        let theirs = model
-            .weights()
-            .vocab()
-            .tokenize(text.as_bytes(), true, true);
+        let theirs = model.vocab().vocab().tokenize(text.as_bytes(), true, true);
         let theirs: Vec<Token> = theirs.into_iter().map(|token| Token(token.0)).collect();
         let all = Reading {
             bounds: true,
@@ -269,7 +266,7 @@ proptest! {
         ]), 0..60),
     ) {
         thread_local! {
-            static MODELS: std::cell::RefCell<HashMap<&'static str, Arc<Model>>> = std::cell::RefCell::default();
+            static MODELS: std::cell::RefCell<HashMap<&'static str, Arc<Tokenizer>>> = std::cell::RefCell::default();
         }
         let model = MODELS.with_borrow_mut(|models| {
             Arc::clone(models.entry(name).or_insert_with(|| Arc::new(model(name))))

@@ -107,10 +107,10 @@ impl Endpoint for ChatCompletions {
         } else {
             "chat.completion"
         };
-        let digest = &started.loaded.model.info().digest;
+        let digest = &started.loaded.tokenizer.info().digest;
         let header = Header::new(object, &entry.id, digest, unix_seconds(), self.class);
         let parsers = (0..self.choices).map(|_| started.parser(0));
-        let pieces = Arc::clone(&started.loaded.model);
+        let pieces = Arc::clone(&started.loaded.tokenizer);
         Answer::new(header, self.output, pieces, parsers)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::unix_seconds;
-use crate::engine::{Control, Model, Pieces, Token};
+use crate::engine::{Control, Pieces, Token, Tokenizer};
 use crate::http::error::ApiError;
 use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, json_text};
@@ -24,7 +24,7 @@ pub(super) struct Answer {
     model: String,
     fingerprint: String,
     output: Output,
-    loaded: Arc<Model>,
+    tokenizer: Arc<Tokenizer>,
     /// Those that are echoed.
     prompts: Vec<Arc<[Token]>>,
     choices: Vec<Choice>,
@@ -35,7 +35,7 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn new(model: &str, output: Output, started: &StartedGeneration) -> Self {
         let loaded = &started.loaded;
-        let digest = &loaded.model.info().digest;
+        let digest = &loaded.tokenizer.info().digest;
         let count = started.prompts.len() * output.choices;
         let choice = |index| Choice {
             text: String::new(),
@@ -55,7 +55,7 @@ impl Answer {
                 Vec::new()
             },
             output,
-            loaded: Arc::clone(&loaded.model),
+            tokenizer: Arc::clone(&loaded.tokenizer),
             choices: (0..count).map(choice).collect(),
             places: vec![Place::default(); count],
         }
@@ -85,9 +85,9 @@ impl Answer {
     fn logprobs(&mut self, index: usize, tokens: &[sampling::Logprobs]) -> Logprobs {
         let mut found = Logprobs::default();
         for token in tokens {
-            let piece = self.loaded.piece(token.token);
+            let piece = self.tokenizer.piece(token.token);
             let place = self.places[index].pass(piece);
-            add(&mut found, place, piece, Some(token), &self.loaded);
+            add(&mut found, place, piece, Some(token), &self.tokenizer);
         }
         found
     }
@@ -130,7 +130,7 @@ impl ResponseRenderer for Answer {
         (0..self.choices.len())
             .filter_map(|index| {
                 let pieces = self
-                    .loaded
+                    .tokenizer
                     .text_pieces(&self.echo(index)?, Control::LeftOut);
                 let text = String::from_utf8_lossy(&pieces.concat()).into_owned();
                 Some(self.say(index, &text, None))
@@ -143,13 +143,13 @@ impl ResponseRenderer for Answer {
         let Some(prompt) = self.echo(index) else {
             return Vec::new();
         };
-        let pieces = self.loaded.text_pieces(&prompt, Control::LeftOut);
+        let pieces = self.tokenizer.text_pieces(&prompt, Control::LeftOut);
         let mut all = Logprobs::default();
         // Before the first there is nothing that it could be likely after.
         let likelihoods = [None].into_iter().chain(logprobs.iter().map(Some));
         for (piece, likelihood) in pieces.iter().zip(likelihoods) {
             let place = self.places[index].pass(piece);
-            add(&mut all, place, piece, likelihood, &self.loaded);
+            add(&mut all, place, piece, likelihood, &self.tokenizer);
         }
         self.places[index].end();
         let text = String::from_utf8_lossy(&pieces.concat()).into_owned();

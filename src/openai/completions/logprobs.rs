@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use crate::engine::{Model, Token};
+use crate::engine::{Token, Tokenizer};
 use crate::sampling;
 
 use super::wire::{Logprobs, Rivals};
@@ -62,26 +62,26 @@ pub(super) fn add(
     place: usize,
     piece: &[u8],
     likelihood: Option<&sampling::Logprobs>,
-    model: &Model,
+    tokenizer: &Tokenizer,
 ) {
     let name = name(piece);
     all.text_offset.push(place);
     all.token_logprobs
         .push(likelihood.map(|found| finite(found.logprob)));
     all.top_logprobs
-        .push(likelihood.map(|found| rivals(found, &name, model)));
+        .push(likelihood.map(|found| rivals(found, &name, tokenizer)));
     all.tokens.push(name);
 }
 
 /// The chosen token, which `OpenAI` always tells, and the likeliest, under names of their own.
-fn rivals(found: &sampling::Logprobs, chosen: &str, model: &Model) -> Rivals {
+fn rivals(found: &sampling::Logprobs, chosen: &str, tokenizer: &Tokenizer) -> Rivals {
     let mut names = HashSet::from([chosen.to_owned()]);
     let mut rivals = Vec::with_capacity(found.top.len() + 1);
     for (token, logprob) in &found.top {
         let name = if *token == found.token {
             chosen.to_owned()
         } else {
-            let name = distinct_name(*token, &names, model);
+            let name = distinct_name(*token, &names, tokenizer);
             names.insert(name.clone());
             name
         };
@@ -95,8 +95,8 @@ fn rivals(found: &sampling::Logprobs, chosen: &str, model: &Model) -> Rivals {
 
 /// Several tokens may have the same text: a word with and without a space that is left out, or a letter
 /// and its byte.
-fn distinct_name(token: Token, others: &HashSet<String>, model: &Model) -> String {
-    let piece = model.written(token);
+fn distinct_name(token: Token, others: &HashSet<String>, tokenizer: &Tokenizer) -> String {
+    let piece = tokenizer.written(token);
     [name(&piece), byte_name(&piece)]
         .into_iter()
         .find(|name| !others.contains(name))
@@ -140,11 +140,12 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::engine::Vocabulary;
+    use crate::engine::{Vocabulary, load_model};
 
-    fn kiosk() -> Model {
+    fn kiosk() -> Tokenizer {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
-        Model::load(Path::new(path), &Arc::default()).expect("the shipped model")
+        let model = load_model(Path::new(path), &Arc::default());
+        model.expect("the shipped model").1
     }
 
     /// The places of pieces.
@@ -183,9 +184,15 @@ mod tests {
         assert_eq!(name(&[b'\\', 0xE3, b'\n']), "bytes:\\\\\\xe3\\x0a");
     }
 
-    fn told(found: &sampling::Logprobs, model: &Model) -> String {
+    fn told(found: &sampling::Logprobs, tokenizer: &Tokenizer) -> String {
         let mut all = Logprobs::default();
-        add(&mut all, 0, &model.written(found.token), Some(found), model);
+        add(
+            &mut all,
+            0,
+            &tokenizer.written(found.token),
+            Some(found),
+            tokenizer,
+        );
         serde_json::to_string(&all).expect("JSON")
     }
 

@@ -156,7 +156,7 @@ impl Endpoint for Responses {
     }
 
     fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Answer {
-        let model = Arc::clone(&started.loaded.model);
+        let model = Arc::clone(&started.loaded.tokenizer);
         let sampling = self.sampling.resolve(&model.info().sampling, 0, 0);
         let reply = reply::Response::new(&entry.id, &sampling, self.echo);
         let parser = started.parser(0);

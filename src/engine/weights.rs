@@ -1,0 +1,106 @@
+//! The weights of a model, which the thread that loaded them owns.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use llama_cpp_2::model::LlamaModel;
+
+use super::ModelInfo;
+use super::info::quantization_name;
+use super::metadata::Metadata;
+use super::source::Source;
+
+/// A model's weights. Contexts borrow them, and dropping them gives their memory back.
+///
+/// They stay on the thread that loaded them, so no answer, grammar or task can keep them alive
+/// when that thread ends:
+///
+/// ```compile_fail,E0277
+/// fn hand_over<T: Send>(_: T) {}
+/// fn give_away(weights: edgellm::engine::Weights) {
+///     hand_over(weights);
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn share<T: Send>(_: std::sync::Arc<T>) {}
+/// fn give_away(weights: edgellm::engine::Weights) {
+///     share(std::sync::Arc::new(weights));
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Weights {
+    llama: LlamaModel,
+    info: Arc<ModelInfo>,
+    /// Makes the type neither `Send` nor `Sync`.
+    one_thread: PhantomData<*const ()>,
+}
+
+impl Weights {
+    pub(super) fn new(llama: LlamaModel, info: Arc<ModelInfo>) -> Self {
+        Self {
+            llama,
+            info,
+            one_thread: PhantomData,
+        }
+    }
+
+    /// What is known of the model.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    pub(super) fn llama(&self) -> &LlamaModel {
+        &self.llama
+    }
+}
+
+/// Maps the weights into memory, or reads them. llama.cpp answers a failure with none and says the
+/// reason in its log.
+pub(super) fn read(source: &Source, vocab: &LlamaModel, abort: &AtomicBool) -> Option<LlamaModel> {
+    let maps = !is_rearranged(source.metadata());
+    source.load_weights(maps, vocab.vocab().n_tokens(), abort)
+}
+
+/// Whether llama.cpp makes a rearranged copy of most weights, with which it computes faster. Such a
+/// file is read and not mapped, or the originals, which nobody looks at again, would count as
+/// memory beside it.
+fn is_rearranged(metadata: &Metadata) -> bool {
+    let file_type = metadata.u32(c"general.file_type");
+    file_type.is_some_and(|file_type| rearranges(quantization_name(file_type)))
+}
+
+/// As `ggml_repack_get_optimal_repack_type` in llama.cpp's `repack.cpp` decides by processor.
+#[cfg(target_arch = "x86_64")]
+fn rearranges(quantization: &str) -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+        && matches!(
+            quantization,
+            "Q4_0" | "Q4_K_S" | "Q4_K_M" | "IQ4_NL" | "MXFP4"
+        )
+}
+
+/// As above.
+#[cfg(target_arch = "aarch64")]
+fn rearranges(quantization: &str) -> bool {
+    std::arch::is_aarch64_feature_detected!("dotprod")
+        && matches!(
+            quantization,
+            "Q4_0"
+                | "Q4_K_S"
+                | "Q4_K_M"
+                | "Q5_K_S"
+                | "Q5_K_M"
+                | "Q6_K"
+                | "Q8_0"
+                | "IQ4_NL"
+                | "MXFP4"
+        )
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn rearranges(_: &str) -> bool {
+    false
+}

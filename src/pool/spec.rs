@@ -1,0 +1,227 @@
+//! What the configuration says of a model, and what follows from it once the model is known.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{self, Speculation};
+use crate::engine::{Attention, EngineOptions};
+use crate::scheduler::Limits;
+
+/// Sequences beyond twice the running ones; each costs a row of logits in memory.
+const PARKED: u32 = 8;
+/// llama.cpp allows one more in a context, which is the engine's own.
+const MOST_SEQUENCES: u32 = 255;
+/// What banks of KV caches may take is this part of all memory.
+const BANKS_SHARE: u64 = 4;
+/// Parameters below which a model spends its time around its matrix products.
+const SMALL: u64 = 30_000_000;
+
+/// What a model's thread needs to know.
+#[derive(Debug, Clone)]
+pub struct ModelSpec {
+    /// The name that clients use.
+    pub id: String,
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// KV cells of a model that generates; tokens that one text may have with one that embeds.
+    pub context: u32,
+    /// Answers that are computed together at most.
+    pub max_running: u32,
+    /// Requests that may wait beside them.
+    pub max_waiting: usize,
+    /// Tokens of prompts and answers that one batch computes at most.
+    pub max_batch_tokens: u32,
+    /// Bytes that the banks of the KV cache may take at most, if there is more than one.
+    pub bank_memory: u64,
+    /// How attention is computed; `None` is what suits the model.
+    pub attention: Option<Attention>,
+    /// Whether an answer is to come out the same whatever else there is.
+    pub deterministic: bool,
+    /// Threads that compute, where the configuration says.
+    pub threads: Option<u32>,
+    /// Cores that there are to compute on.
+    pub cores: u32,
+    /// Whether answers may draft.
+    pub speculation: Speculation,
+    /// What a step should take while answers are under way.
+    pub target_inter_token: Duration,
+    /// Bytes beside the KV cache for beginnings that gave way in it.
+    pub parked_bytes: usize,
+}
+
+impl ModelSpec {
+    /// From the configuration; `cores` where it leaves the threads open, and bytes of `memory` for
+    /// everything, where that is known.
+    #[must_use]
+    pub fn new(
+        model: &config::Model,
+        settings: &config::Settings,
+        cores: u32,
+        memory: Option<u64>,
+    ) -> Self {
+        let config::Scheduler {
+            max_batch_tokens,
+            speculation,
+            target_inter_token,
+            parked_bytes,
+            ..
+        } = settings.scheduler;
+        Self {
+            id: model.id.clone(),
+            path: model.path.clone(),
+            context: model.context.get(),
+            max_running: model.max_running.get(),
+            max_waiting: settings.admission.max_waiting as usize,
+            max_batch_tokens: max_batch_tokens.get(),
+            bank_memory: memory.map_or(0, |bytes| {
+                bytes / BANKS_SHARE / settings.models.len() as u64
+            }),
+            attention: match model.attention {
+                config::Attention::Auto => None,
+                config::Attention::Plain => Some(Attention::Plain),
+                config::Attention::Flash => Some(Attention::Flash),
+            },
+            deterministic: model.deterministic,
+            threads: model.threads.map(std::num::NonZeroU32::get),
+            cores,
+            speculation,
+            target_inter_token,
+            parked_bytes,
+        }
+    }
+
+    /// Requests that may be inside at once.
+    pub(super) fn capacity(&self) -> usize {
+        self.max_running as usize + self.max_waiting
+    }
+
+    /// As many sequences again as run, for the beginnings that ended requests leave behind.
+    fn sequences(&self) -> u32 {
+        (2 * self.max_running + PARKED).min(MOST_SEQUENCES)
+    }
+
+    /// Every running answer must fit into a batch, with room for a prompt, and llama.cpp ends the
+    /// process unless every sequence could.
+    pub(super) fn batch_rows(&self) -> u32 {
+        self.max_batch_tokens
+            .max(self.max_running + 16)
+            .max(self.sequences() + 1)
+    }
+
+    /// How the engine of a model with so many parameters is laid out.
+    pub(super) fn engine_options(&self, parameters: u64) -> EngineOptions {
+        EngineOptions {
+            cells: self.context,
+            sequences: self.sequences(),
+            batch_rows: self.batch_rows(),
+            threads: self.threads.unwrap_or(self.cores),
+            threads_a_bank: self.threads_together(parameters),
+            memory: self.bank_memory,
+            attention: self.attention,
+            deterministic: self.deterministic,
+        }
+    }
+
+    /// How the scheduler of a model with so many parameters works.
+    pub(super) fn limits(&self, parameters: u64) -> Limits {
+        Limits {
+            max_running: self.max_running as usize,
+            target_inter_token: self.target_inter_token,
+            speculation: match self.speculation {
+                Speculation::On => true,
+                // With 6 M parameters making a batch of another shape costs as much as computing
+                // it: the shipped model answers `edgellm bench` 7 % slower with drafts than
+                // without.
+                Speculation::Auto => parameters >= SMALL,
+                Speculation::Off => false,
+            },
+            parked_bytes: self.parked_bytes,
+            deterministic: self.deterministic,
+        }
+    }
+
+    /// Threads that compute one batch together: unless the configuration says, all cores, but one
+    /// for a model so small that its threads would wait for each other longer than they compute.
+    /// The 6 M one that ships answers 8 kiosks faster so, and another program on the cores does not
+    /// hold it up (`edgellm bench`, with `--threads 1` and `2`).
+    pub(super) fn threads_together(&self, parameters: u64) -> u32 {
+        let suitable = if parameters < SMALL { 1 } else { self.cores };
+        self.threads.unwrap_or(suitable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: u64 = 6_000_000;
+    const LARGE: u64 = 500_000_000;
+
+    fn spec() -> ModelSpec {
+        ModelSpec {
+            id: "kiosk".to_owned(),
+            path: "kiosk.gguf".into(),
+            context: 4096,
+            max_running: 8,
+            max_waiting: 64,
+            max_batch_tokens: 512,
+            bank_memory: 1 << 30,
+            attention: None,
+            deterministic: false,
+            threads: None,
+            cores: 4,
+            speculation: Speculation::Auto,
+            target_inter_token: Duration::from_millis(100),
+            parked_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_bank_of_a_small_model_takes_one_core_and_one_of_a_large_model_all() {
+        assert_eq!(spec().threads_together(SHIPPED), 1);
+        assert_eq!(spec().threads_together(LARGE), 4);
+        let small = spec().engine_options(SHIPPED);
+        assert_eq!((small.threads, small.threads_a_bank), (4, 1));
+    }
+
+    #[test]
+    fn threads_that_are_configured_are_taken_for_any_model() {
+        let spec = ModelSpec {
+            threads: Some(2),
+            ..spec()
+        };
+        for parameters in [SHIPPED, LARGE] {
+            let options = spec.engine_options(parameters);
+            assert_eq!((options.threads, options.threads_a_bank), (2, 2));
+        }
+    }
+
+    #[test]
+    fn a_small_model_drafts_only_where_it_is_told_to() {
+        let drafts = |speculation| {
+            let spec = ModelSpec {
+                speculation,
+                ..spec()
+            };
+            [SHIPPED, LARGE].map(|parameters| spec.limits(parameters).speculation)
+        };
+        assert_eq!(drafts(Speculation::Auto), [false, true]);
+        assert_eq!(drafts(Speculation::On), [true, true]);
+        assert_eq!(drafts(Speculation::Off), [false, false]);
+    }
+
+    #[test]
+    fn every_running_answer_and_every_sequence_fits_into_a_batch() {
+        for max_running in [1, 8, 60, 100, 200] {
+            let spec = ModelSpec {
+                max_running,
+                max_batch_tokens: 1,
+                ..spec()
+            };
+            let options = spec.engine_options(LARGE);
+            assert!(options.sequences <= MOST_SEQUENCES);
+            assert!(options.batch_rows > options.sequences);
+            assert!(options.batch_rows > max_running);
+        }
+    }
+}
