@@ -603,12 +603,13 @@ fn what_patterns_and_names_say_holds_as_far_as_it_can_be_followed() {
         r"^\bab\b$",
         r"(a)\1",
         r"\p{Emoji_Component}",
-        "^(",
         "a^b",
     ] {
         let schema = json!({"type": "string", "pattern": pattern, "maxLength": 9});
         assert!(values(&schema, false, 60).iter().all(Value::is_string));
     }
+    let no_pattern = json!({"type": "string", "pattern": "^("});
+    assert!(Schema::new(no_pattern, false).is_err());
     for (pattern, allowed) in [
         ("^[a&&b]$", "a&b"),
         ("^[[a]$", "[a"),
