@@ -190,3 +190,58 @@ fn an_engine_that_rounds_tells_what_was_cached_and_who_was_there() {
     answers.push(said(&mut receiver));
     assert!(answers[0] != answers[1] && answers[1] != answers[2]);
 }
+
+#[test]
+fn an_idle_scheduler_keeps_a_partition_empty_for_the_next_request_and_loses_nothing() {
+    let mut scheduler = scheduler_of(shape(4000, 2, 1), false);
+    let prompt = |letter: u8| vec![Token(i32::from(letter)); 100];
+    let ask = |scheduler: &mut Scheduler<FakeEngine>, letters: &[u8]| {
+        let jobs = letters.iter().map(|letter| job(&prompt(*letter), 4));
+        let mut receivers: Vec<_> = jobs
+            .map(|(job, receiver)| {
+                scheduler.submit(job);
+                receiver
+            })
+            .collect();
+        run_dry(scheduler);
+        receivers
+            .iter_mut()
+            .for_each(|receiver| drop(said(receiver)));
+    };
+    ask(&mut scheduler, b"abcd");
+    let used = |scheduler: &Scheduler<FakeEngine>| {
+        let cache = &scheduler.sequences.cache;
+        [cache.used_in(0), cache.used_in(1)]
+    };
+    assert!(
+        used(&scheduler).iter().all(|cells| *cells > 0),
+        "the case is not hit"
+    );
+    let clearing =
+        |scheduler: &Scheduler<FakeEngine>| scheduler.sequences.cache.partition_to_clear();
+    let mut steps = 0;
+    while clearing(&scheduler).is_some() {
+        let now = Instant::now();
+        scheduler.step(&|| now);
+        steps += 1;
+    }
+    assert!(steps > 0 && used(&scheduler).contains(&0));
+    assert!(
+        !used(&scheduler).iter().all(|cells| *cells == 0),
+        "the other is kept"
+    );
+    for letter in b"abcd" {
+        let known = scheduler
+            .sequences
+            .cache
+            .copy_of(&prompt(*letter))
+            .unwrap_or(0);
+        let shared = [0, 1].map(|one| {
+            scheduler
+                .sequences
+                .cache
+                .match_length(one, &prompt(*letter))
+        });
+        assert!(known.max(shared[0]).max(shared[1]) > 90, "{letter} is lost");
+    }
+}
