@@ -366,6 +366,6 @@ def test_nothing_moves_for_those_who_do_not_want_it(chromium, server):
 
 
 def test_no_file_of_the_page_turns_text_into_html():
-    for script in (ROOT / "src/api/page").glob("*.js"):
+    for script in (ROOT / "src/operator/page").glob("*.js"):
         for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
             assert sink not in script.read_text(), f"{script.name} uses {sink}"
