@@ -15,7 +15,7 @@ use super::error::Failure;
 #[derive(Debug)]
 pub(crate) struct Answers {
     /// One an answer; `None` after its end.
-    answers: Vec<Option<RunningAnswer>>,
+    running: Vec<Option<RunningAnswer>>,
     /// Answers to each input.
     choices: usize,
     /// Whose turn it is to be asked first.
@@ -34,7 +34,7 @@ impl Answers {
         send_budget: SendBudget,
     ) -> Self {
         Self {
-            answers: answers.into_iter().map(Some).collect(),
+            running: answers.into_iter().map(Some).collect(),
             choices,
             turn: 0,
             _presence: presence,
@@ -45,7 +45,7 @@ impl Answers {
 
     /// What a client may like to know that has not heard anything for a while.
     pub(crate) fn whereabouts(&self) -> String {
-        let mut ahead = self.answers.iter().flatten().map(|a| a.progress.ahead());
+        let mut ahead = self.running.iter().flatten().map(|a| a.progress.ahead());
         match ahead.next().flatten() {
             Some(ahead) => format!("waiting, {ahead} ahead"),
             None => "working".to_owned(),
@@ -65,7 +65,7 @@ impl Answers {
             (_, None) => Failure::Internal,
             (answer, Some(event)) => {
                 if let Event::Finished(finished) = &event {
-                    self.answers[answer] = None;
+                    self.running[answer] = None;
                     // The choices of an input share its prompt, which counts once.
                     self.account.add(finished, answer % self.choices == 0);
                 }
@@ -73,14 +73,14 @@ impl Answers {
             }
         };
         self.account.failed(&failure.clone().into());
-        self.answers.clear();
+        self.running.clear();
         Some(Err(failure))
     }
 
     /// Ends all answers, with a failure as the front tells it.
     pub(crate) fn end(&mut self, failure: FailureSummary) {
         self.account.ended(failure);
-        self.answers.clear();
+        self.running.clear();
     }
 
     /// Of what waits for clients.
@@ -89,10 +89,10 @@ impl Answers {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<(usize, Option<Event>)>> {
-        let count = self.answers.len();
+        let count = self.running.len();
         let mut all_ended = true;
         for answer in (0..count).map(|offset| (self.turn + offset) % count) {
-            let Some(running) = &mut self.answers[answer] else {
+            let Some(running) = &mut self.running[answer] else {
                 continue;
             };
             all_ended = false;

@@ -227,7 +227,7 @@ impl<'s> Growth<'s> {
         }
         for part in list(object, "allOf") {
             let part = self.weigh(part, true);
-            weight = self.both(weight, part);
+            weight = self.both(&weight, &part);
         }
         for key in ["anyOf", "oneOf"] {
             if object.contains_key(key) {
@@ -235,19 +235,19 @@ impl<'s> Growth<'s> {
                 for option in list(object, key) {
                     options = options.or(self.weigh(option, joined));
                 }
-                weight = self.both(weight, options);
+                weight = self.both(&weight, &options);
             }
         }
         if object.contains_key("enum") {
             let options = list(object, "enum").map(Weight::of_value);
-            weight = self.both(weight, options.fold(Weight::none(), Weight::or));
+            weight = self.both(&weight, &options.fold(Weight::none(), Weight::or));
         }
         if let Some(value) = object.get("const") {
-            weight = self.both(weight, Weight::of_value(value));
+            weight = self.both(&weight, &Weight::of_value(value));
         }
         if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
             let referred = self.referred(reference, joined);
-            weight = self.both(weight, Rc::unwrap_or_clone(referred));
+            weight = self.both(&weight, &referred);
         }
         weight
     }
@@ -279,7 +279,7 @@ impl<'s> Growth<'s> {
     }
 
     /// Both at once: each alternative with each of the same type.
-    fn both(&mut self, one: Weight<'s>, other: Weight<'s>) -> Weight<'s> {
+    fn both(&mut self, one: &Weight<'s>, other: &Weight<'s>) -> Weight<'s> {
         let mut both = Weight::none();
         for kind in 0..TYPES.len() {
             let (ours, others) = (one.alternatives[kind], other.alternatives[kind]);
@@ -323,7 +323,7 @@ impl<'s> Growth<'s> {
         }
         let weight = self.follow(|growth| {
             let (one, other) = (growth.any_of(one), growth.any_of(other));
-            growth.both(one, other)
+            growth.both(&one, &other)
         });
         vec![(1, Piece::Weighed(Rc::new(weight)))]
     }

@@ -204,9 +204,9 @@ fn an_idle_scheduler_keeps_a_partition_empty_for_the_next_request_and_loses_noth
             })
             .collect();
         run_dry(scheduler);
-        receivers
-            .iter_mut()
-            .for_each(|receiver| drop(said(receiver)));
+        for receiver in &mut receivers {
+            said(receiver);
+        }
     };
     ask(&mut scheduler, b"abcd");
     let used = |scheduler: &Scheduler<FakeEngine>| {
