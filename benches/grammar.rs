@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use edgellm::admission::ClientId;
 use edgellm::engine::{Token, load_model};
-use edgellm::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Wall};
+use edgellm::grammar::{
+    Caller, Constraint, Grammar, GrammarError, Grammars, Schema, TrialCompiler,
+};
 use edgellm::sampling::{Sampler, SamplingParams};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -324,7 +326,7 @@ impl Noise {
 
 /// The longest step and the median one of an answer out of noise, every token of which is masked.
 fn follow(
-    mut guide: Guide,
+    mut guide: Constraint,
     vocabulary: usize,
     seed: u64,
 ) -> (Duration, Duration, Option<&'static str>) {
@@ -390,7 +392,7 @@ fn hostile(grammars: &Grammars, vocabulary: usize) -> bool {
     kept
 }
 
-fn guide_of(grammars: &Grammars, schema: &Schema) -> Result<Guide, GrammarError> {
+fn guide_of(grammars: &Grammars, schema: &Schema) -> Result<Constraint, GrammarError> {
     let grammar = Grammar::schema(schema);
     let (caller, _here) = Caller::new(ClientId::of(([127, 0, 0, 1], 0).into()));
     runtime().block_on(grammars.guide(&grammar, &caller))
@@ -403,8 +405,8 @@ fn runtime() -> &'static Runtime {
 }
 
 /// The program that was built with this one tries grammars out.
-fn wall() -> Wall {
-    Wall::of(env!("CARGO_BIN_EXE_edgellm").into())
+fn wall() -> TrialCompiler {
+    TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into())
 }
 
 /// Sampling of eight rows, free and held to a list of articles, as a share of a step's time.

@@ -12,7 +12,7 @@ use edgellm::admission::Drain;
 use edgellm::config::Speculation;
 use edgellm::engine::Vocabulary;
 use edgellm::governor::Governed;
-use edgellm::grammar::Wall;
+use edgellm::grammar::TrialCompiler;
 use edgellm::pool::{Loaded, ModelSpec, Pool, Serving, State};
 use edgellm::scheduler::{Event, EventReceiver, Job};
 use edgellm::telemetry::Metrics;
@@ -54,7 +54,7 @@ impl Served {
             &Metrics::new().expect("metrics"),
             &Drain::default(),
             &Governed::default(),
-            &Wall::of(env!("CARGO_BIN_EXE_edgellm").into()),
+            &TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into()),
         );
         let pool = pool.expect("a thread");
         let reached = pool.entries()[0].reaches(|state| !matches!(state, State::Loading));

@@ -13,16 +13,16 @@ pub struct Caller {
 
 /// Held by who waits; dropping it says that nobody does any more.
 #[derive(Debug)]
-pub struct CallerHere {
+pub struct CallerGuard {
     _here: watch::Sender<()>,
 }
 
 impl Caller {
     /// A request of `client`.
     #[must_use]
-    pub fn new(client: ClientId) -> (Self, CallerHere) {
+    pub fn new(client: ClientId) -> (Self, CallerGuard) {
         let (sender, here) = watch::channel(());
-        (Self { client, here }, CallerHere { _here: sender })
+        (Self { client, here }, CallerGuard { _here: sender })
     }
 
     /// Resolves when nobody waits any more.

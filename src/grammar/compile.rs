@@ -9,7 +9,7 @@ use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokR
 
 use crate::engine::{Pieces, SpecialKind, Token, Tokenizer, Vocabulary};
 
-use super::landing::{self, Exits, Quotes};
+use super::forced_ending::{self, ClosingTokens, JsonPosition};
 use super::parser::Parser;
 use super::{GrammarError, NO_TEXT};
 
@@ -24,11 +24,11 @@ pub(super) const SPECIALS: u32 = 16;
 /// What grammars are compiled for.
 pub(super) struct Compiler {
     pub(super) factory: ParserFactory,
-    pub(super) exits: Arc<Exits>,
+    pub(super) exits: Arc<ClosingTokens>,
 }
 
 /// A grammar that can be followed.
-pub(super) struct Compiled {
+pub(super) struct CompileOutput {
     pub(super) parser: Parser,
     /// Tokens of the shortest answer, if there is a short one.
     pub(super) shortest: Option<u32>,
@@ -53,7 +53,7 @@ impl Compiler {
             .map_err(|error| GrammarError::Refused(reason(&error.to_string())))?;
         factory.quiet();
         *factory.limits_mut() = limits();
-        let exits = Arc::new(Exits::of(vocabulary.tok_trie()));
+        let exits = Arc::new(ClosingTokens::of(vocabulary.tok_trie()));
         Ok(Self { factory, exits })
     }
 
@@ -61,7 +61,7 @@ impl Compiler {
     ///
     /// # Errors
     /// When it is malformed, cannot be satisfied or exceeds llguidance's own limits.
-    pub(super) fn compile(&self, text: &str) -> Result<Compiled, GrammarError> {
+    pub(super) fn compile(&self, text: &str) -> Result<CompileOutput, GrammarError> {
         let grammar = TopLevelGrammar::from_lark(text.to_owned());
         let parser = self.factory.create_parser(grammar);
         let mut parser =
@@ -79,8 +79,8 @@ impl Compiler {
             let why = "nothing can begin it: it refers to itself without end, or is too complex";
             return Err(GrammarError::Refused(why.to_owned()));
         }
-        let shortest = landing::way_out(&parser, &Quotes::default(), &self.exits);
-        Ok(Compiled { parser, shortest })
+        let shortest = forced_ending::tokens_to_end(&parser, &JsonPosition::default(), &self.exits);
+        Ok(CompileOutput { parser, shortest })
     }
 }
 

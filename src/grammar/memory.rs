@@ -12,30 +12,30 @@ const LARGE: usize = 1 << 20;
 
 /// What they hold at present.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Memory(Arc<AtomicUsize>);
+pub(super) struct GrammarMemory(Arc<AtomicUsize>);
 
 /// A grammar's part of it, given back when the last answer drops it.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct MemoryReservation {
     bytes: usize,
-    memory: Memory,
+    memory: GrammarMemory,
 }
 
-impl Memory {
+impl GrammarMemory {
     /// None where there is no room for so many bytes.
-    pub(super) fn hold(&self, bytes: usize) -> Option<Held> {
+    pub(super) fn hold(&self, bytes: usize) -> Option<MemoryReservation> {
         let add = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= MOST);
         let added = self
             .0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-        added.ok().map(|_| Held {
+        added.ok().map(|_| MemoryReservation {
             bytes,
             memory: self.clone(),
         })
     }
 }
 
-impl Drop for Held {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         self.memory.0.fetch_sub(self.bytes, Ordering::Relaxed);
         if self.bytes >= LARGE {
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn as_much_is_held_as_may_be_and_comes_back() {
-        let memory = Memory::default();
+        let memory = GrammarMemory::default();
         let most = memory.hold(MOST).expect("room");
         assert!(memory.hold(1).is_none() && memory.hold(usize::MAX).is_none());
         drop(most);

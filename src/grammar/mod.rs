@@ -1,27 +1,27 @@
 //! Grammars that an answer must follow: JSON, JSON schemas, tool calls.
 //!
 //! llguidance turns a grammar into a parser that says for every prefix of an answer which tokens
-//! may come next. [`Grammars`] compiles and remembers grammars for one vocabulary, [`Guide`] leads
+//! may come next. [`Grammars`] compiles and remembers grammars for one vocabulary, [`Constraint`] leads
 //! one answer. Both work and memory are bounded, because schemas come from clients: [`Schema::new`]
 //! refuses by name what would be too much, `turns` says whose grammar is next, and a new one is
-//! compiled behind a [`Wall`] before it is compiled here.
+//! compiled behind a [`TrialCompiler`] before it is compiled here.
 
 #[cfg(test)]
 mod accepted;
 mod caller;
 mod compile;
+mod compile_queue;
+mod compile_thread;
+mod constraint;
+mod forced_ending;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod guide;
-mod kept;
-mod landing;
+mod grammar_cache;
 mod memory;
 mod parser;
 mod schema;
-mod thread;
-mod turns;
-mod wall;
-mod watch;
+mod trial;
+mod trigger;
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -30,19 +30,19 @@ use std::time::Duration;
 
 use crate::engine::Tokenizer;
 
-use compile::{Compiled, Compiler};
-use guide::Follower;
-use kept::Kept;
-use memory::{Held, Memory};
+use compile::{CompileOutput, Compiler};
+use compile_queue::{CompilePermit, CompileQueue, TrialLength};
+use compile_thread::{CompileThread, CompileThreadError};
+use constraint::GrammarMatcher;
+use grammar_cache::GrammarCache;
+use memory::{GrammarMemory, MemoryReservation};
 use parser::Parser;
-use thread::{CompileThread, Undone};
-use turns::{Try, Turn, Turns};
 
-pub use caller::{Caller, CallerHere};
-pub use guide::{Guide, TooComplex};
-pub use schema::{Misfit, Schema};
-pub use wall::{COMMAND as COMPILE_COMMAND, Wall, serve as compile_for_parent};
-pub use watch::Watch;
+pub use caller::{Caller, CallerGuard};
+pub use constraint::{Constraint, ConstraintError};
+pub use schema::{Schema, SchemaError};
+pub use trial::{COMMAND as COMPILE_COMMAND, TrialCompiler, serve as compile_for_parent};
+pub use trigger::Trigger;
 
 /// Grammars that are compiled at once. A second one, so that a slow one keeps nobody else waiting; no
 /// more, because they take the cores from the answers under way.
@@ -113,41 +113,41 @@ pub enum GrammarError {
 impl GrammarError {
     /// Whether the schema contradicts itself.
     #[must_use]
-    pub fn nothing_fits(&self) -> bool {
+    pub fn is_unsatisfiable(&self) -> bool {
         matches!(self, Self::Refused(why) if why.contains(compile::NOTHING_FITS))
     }
 }
 
 /// The grammars of one model.
 pub struct Grammars {
-    shared: Arc<Shared>,
-    wall: Wall,
-    turns: Turns<CompileThread>,
+    shared: Arc<CompileContext>,
+    wall: TrialCompiler,
+    turns: CompileQueue<CompileThread>,
 }
 
-struct Shared {
+struct CompileContext {
     tokenizer: Arc<Tokenizer>,
     /// Made when first needed: it walks the whole vocabulary.
     compiler: OnceLock<Result<Compiler, GrammarError>>,
-    kept: Mutex<Kept>,
+    kept: Mutex<GrammarCache>,
     /// Of all that are kept, and of those of answers under way.
-    memory: Memory,
+    memory: GrammarMemory,
 }
 
 /// A grammar at the beginning of an answer.
 #[derive(Clone)]
-struct Begun {
+struct CompiledGrammar {
     parser: Parser,
     /// Tokens of the shortest answer, if there is a short one.
     shortest: Option<u32>,
     /// Whether an answer was given up. Clones of a parser share the states of their lexer, whose
     /// number is bounded: what one answer cannot add, no other can.
     worn: Arc<AtomicBool>,
-    held: Arc<Held>,
+    held: Arc<MemoryReservation>,
 }
 
-impl Begun {
-    fn new(compiled: Compiled, held: Held) -> Self {
+impl CompiledGrammar {
+    fn new(compiled: CompileOutput, held: MemoryReservation) -> Self {
         Self {
             parser: compiled.parser,
             shortest: compiled.shortest,
@@ -166,18 +166,18 @@ impl fmt::Debug for Grammars {
 impl Grammars {
     /// For the vocabulary of `tokenizer`; new ones are tried behind `wall` first.
     #[must_use]
-    pub fn new(tokenizer: Arc<Tokenizer>, wall: Wall) -> Self {
-        let shared = Shared {
+    pub fn new(tokenizer: Arc<Tokenizer>, wall: TrialCompiler) -> Self {
+        let shared = CompileContext {
             tokenizer,
             compiler: OnceLock::new(),
             kept: Mutex::default(),
-            memory: Memory::default(),
+            memory: GrammarMemory::default(),
         };
         let threads = std::iter::repeat_with(CompileThread::default);
         Self {
             shared: Arc::new(shared),
             wall,
-            turns: Turns::new(threads.take(AT_ONCE).collect()),
+            turns: CompileQueue::new(threads.take(AT_ONCE).collect()),
         }
     }
 
@@ -187,7 +187,11 @@ impl Grammars {
     ///
     /// # Errors
     /// See [`GrammarError`].
-    pub async fn guide(&self, grammar: &Grammar, caller: &Caller) -> Result<Guide, GrammarError> {
+    pub async fn guide(
+        &self,
+        grammar: &Grammar,
+        caller: &Caller,
+    ) -> Result<Constraint, GrammarError> {
         let text = &grammar.text;
         if text.len() > LONGEST {
             let length = text.len();
@@ -199,7 +203,7 @@ impl Grammars {
             None => self.compile(grammar, caller).await?,
         };
         let compiler = self.shared.compiler()?;
-        Ok(Guide::new(Follower::new(
+        Ok(Constraint::new(GrammarMatcher::new(
             begun.parser,
             begun.shortest,
             Arc::clone(&compiler.exits),
@@ -208,14 +212,24 @@ impl Grammars {
         )))
     }
 
-    async fn compile(&self, grammar: &Grammar, caller: &Caller) -> Result<Begun, GrammarError> {
+    async fn compile(
+        &self,
+        grammar: &Grammar,
+        caller: &Caller,
+    ) -> Result<CompiledGrammar, GrammarError> {
         // Ours are few, and small: they wait for nobody, and need no trial.
         if grammar.is_ours {
             let mut thread = CompileThread::default();
             return self.shared.compile_on(&mut thread, grammar, 0).await;
         }
-        match self.compile_in_turn(grammar, caller, Try::Short).await {
-            Err(GrammarError::TooSlow) => self.compile_in_turn(grammar, caller, Try::Long).await,
+        match self
+            .compile_in_turn(grammar, caller, TrialLength::Short)
+            .await
+        {
+            Err(GrammarError::TooSlow) => {
+                self.compile_in_turn(grammar, caller, TrialLength::Long)
+                    .await
+            }
             compiled => compiled,
         }
     }
@@ -224,9 +238,9 @@ impl Grammars {
         &self,
         grammar: &Grammar,
         caller: &Caller,
-        kind: Try,
-    ) -> Result<Begun, GrammarError> {
-        let mut turn: Turn<CompileThread> = tokio::select! {
+        kind: TrialLength,
+    ) -> Result<CompiledGrammar, GrammarError> {
+        let mut turn: CompilePermit<CompileThread> = tokio::select! {
             biased;
             () = caller.left() => return Err(GrammarError::Abandoned),
             turn = self.turns.take(caller.client, kind) => turn,
@@ -236,15 +250,15 @@ impl Grammars {
             return Ok(begun);
         }
         let longest = match kind {
-            Try::Short => SHORT_TRY,
-            Try::Long => LONG_TRY,
+            TrialLength::Short => SHORT_TRY,
+            TrialLength::Long => LONG_TRY,
         };
         let memory = self.wall.try_out(&grammar.text, longest).await?;
         self.shared.compile_on(turn.place(), grammar, memory).await
     }
 }
 
-impl Shared {
+impl CompileContext {
     fn compiler(&self) -> Result<&Compiler, GrammarError> {
         let compiler = self
             .compiler
@@ -252,7 +266,7 @@ impl Shared {
         compiler.as_ref().map_err(Clone::clone)
     }
 
-    fn known(&self, text: &str) -> Option<Begun> {
+    fn known(&self, text: &str) -> Option<CompiledGrammar> {
         self.kept().get(text)
     }
 
@@ -262,7 +276,7 @@ impl Shared {
         thread: &mut CompileThread,
         grammar: &Grammar,
         memory: usize,
-    ) -> Result<Begun, GrammarError> {
+    ) -> Result<CompiledGrammar, GrammarError> {
         if self.compiler.get().is_none() {
             let shared = Arc::clone(self);
             let walk = move || shared.compiler().map(|_| ());
@@ -272,25 +286,28 @@ impl Shared {
         let (shared, text) = (Arc::clone(self), grammar.text.clone());
         let compile = move || {
             let compiled = shared.compiler()?.compile(&text)?;
-            Ok(Begun::new(compiled, held))
+            Ok(CompiledGrammar::new(compiled, held))
         };
-        let begun: Result<Begun, GrammarError> = thread.run(LONGEST_COMPILE, compile).await?;
+        let begun: Result<CompiledGrammar, GrammarError> =
+            thread.run(LONGEST_COMPILE, compile).await?;
         let begun = begun?;
         self.kept().keep(grammar, &begun, memory);
         Ok(begun)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, GrammarCache> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl From<Undone> for GrammarError {
-    fn from(undone: Undone) -> Self {
+impl From<CompileThreadError> for GrammarError {
+    fn from(undone: CompileThreadError) -> Self {
         match undone {
             // It passed its trial, so this is a matter of the moment.
-            Undone::Overran | Undone::NoThread => Self::Unavailable,
-            Undone::Crashed => Self::Refused("it cannot be compiled: simplify it".to_owned()),
+            CompileThreadError::Overran | CompileThreadError::NoThread => Self::Unavailable,
+            CompileThreadError::Crashed => {
+                Self::Refused("it cannot be compiled: simplify it".to_owned())
+            }
         }
     }
 }

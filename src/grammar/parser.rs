@@ -1,7 +1,7 @@
 //! llguidance's parser of one answer.
 //!
 //! llguidance's own wrapper for servers, `Matcher`, hides the lexer. The way out of an answer is looked
-//! for there (`landing::search`), so this is a wrapper of ours that does the same otherwise: a panic or
+//! for there (`forced_ending::search`), so this is a wrapper of ours that does the same otherwise: a panic or
 //! an error ends the parser for good and nothing else.
 
 use std::panic::AssertUnwindSafe;
@@ -14,7 +14,7 @@ use llguidance::toktrie::{SimpleVob, TokTrie, TokenId};
 
 /// The parser met an error or one of its limits, now or before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Failed;
+pub(super) struct ParserFailure;
 
 /// Says which tokens may come next. Clones share the states of their lexer, and nothing else.
 #[derive(Clone)]
@@ -42,24 +42,28 @@ impl Parser {
         }
     }
 
-    fn settle<T, E>(&mut self, result: Result<T, E>) -> Result<T, Failed> {
+    fn settle<T, E>(&mut self, result: Result<T, E>) -> Result<T, ParserFailure> {
         self.failed |= result.is_err();
-        result.map_err(|_| Failed)
+        result.map_err(|_| ParserFailure)
     }
 
-    fn check(&self) -> Result<(), Failed> {
-        if self.failed { Err(Failed) } else { Ok(()) }
+    fn check(&self) -> Result<(), ParserFailure> {
+        if self.failed {
+            Err(ParserFailure)
+        } else {
+            Ok(())
+        }
     }
 
     /// Which tokens may come next.
-    pub(super) fn mask(&mut self) -> Result<SimpleVob, Failed> {
+    pub(super) fn mask(&mut self) -> Result<SimpleVob, ParserFailure> {
         self.check()?;
         let mask = catch_unwind(AssertUnwindSafe(|| self.inner.compute_mask()));
         self.settle(mask)
     }
 
     /// The same, and the end alone where nothing else may come.
-    pub(super) fn mask_or_end(&mut self) -> Result<SimpleVob, Failed> {
+    pub(super) fn mask_or_end(&mut self) -> Result<SimpleVob, ParserFailure> {
         self.check()?;
         if self.is_stopped() {
             return Ok(self.trie().eos_token_set());
@@ -80,7 +84,7 @@ impl Parser {
         self.valid(&[token]) == 1
     }
 
-    pub(super) fn consume(&mut self, token: TokenId) -> Result<(), Failed> {
+    pub(super) fn consume(&mut self, token: TokenId) -> Result<(), ParserFailure> {
         self.check()?;
         let inner = &mut self.inner;
         let consumed = catch_unwind(AssertUnwindSafe(|| {
@@ -91,7 +95,10 @@ impl Parser {
     }
 
     /// Goes on by as many of these as may come.
-    pub(super) fn consume_while_valid(&mut self, tokens: &[TokenId]) -> Result<usize, Failed> {
+    pub(super) fn consume_while_valid(
+        &mut self,
+        tokens: &[TokenId],
+    ) -> Result<usize, ParserFailure> {
         for (count, token) in tokens.iter().enumerate() {
             if !self.allows(*token) {
                 return self.check().map(|()| count);
@@ -102,7 +109,7 @@ impl Parser {
     }
 
     /// Whether it may end here.
-    pub(super) fn is_accepting(&mut self) -> Result<bool, Failed> {
+    pub(super) fn is_accepting(&mut self) -> Result<bool, ParserFailure> {
         self.check()?;
         let accepting = catch_unwind(AssertUnwindSafe(|| Ok(self.inner.is_accepting())));
         self.settle(accepting)
@@ -121,7 +128,7 @@ impl Parser {
     pub(super) fn look<T>(
         &mut self,
         look: impl FnOnce(&mut ParserRecognizer<'_>) -> T,
-    ) -> Result<T, Failed> {
+    ) -> Result<T, ParserFailure> {
         self.check()?;
         let inner = &mut self.inner.parser;
         let looked = catch_unwind(AssertUnwindSafe(|| Ok(inner.with_recognizer(look))));
@@ -129,7 +136,7 @@ impl Parser {
     }
 
     /// Gives the lexer as much work to do as it may have for one token.
-    pub(super) fn refuel(&mut self) -> Result<(), Failed> {
+    pub(super) fn refuel(&mut self) -> Result<(), ParserFailure> {
         // Only a mask that is computed anew does it.
         self.inner.invalidate_bias_cache();
         self.mask().map(|_| ())

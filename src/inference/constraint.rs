@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::admission::Refusal;
-use crate::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Watch};
+use crate::grammar::{Caller, Constraint, Grammar, GrammarError, Grammars, Schema, Trigger};
 use crate::pool::Loaded;
 use crate::prompt::{calls, opened_calls};
 
@@ -16,7 +16,7 @@ const LONGEST_BLAME: Duration = Duration::from_millis(300);
 /// What is to hold an answer to its format.
 pub(super) struct ConstraintPlan {
     grammar: Grammar,
-    watch: Option<Watch>,
+    watch: Option<Trigger>,
 }
 
 /// Plans how an answer is held to its format, unless it is free; `in_thoughts` says that it begins in the
@@ -35,7 +35,7 @@ pub(super) fn plan(
             let Some(opener) = tools.opener() else {
                 return Ok(None);
             };
-            let calls = Watch::new(opener);
+            let calls = Trigger::new(opener);
             watch = Some(match prompter.thoughts() {
                 Some(tags) => calls.behind_thoughts(tags.both(), in_thoughts),
                 None => calls,
@@ -68,7 +68,7 @@ pub(super) async fn constraint(
     format: &OutputFormat,
     grammars: &Grammars,
     caller: &Caller,
-) -> Result<Guide, InferenceError> {
+) -> Result<Constraint, InferenceError> {
     let guide = match grammars.guide(&plan.grammar, caller).await {
         Ok(guide) => guide,
         Err(GrammarError::Unavailable) => {
@@ -160,7 +160,7 @@ impl Blame<'_> {
                     return None;
                 }
                 // A part that nothing fits may be left out, unless nothing fits the whole.
-                Ok(Err(other)) if other.nothing_fits() && !error.nothing_fits() => {}
+                Ok(Err(other)) if other.is_unsatisfiable() && !error.is_unsatisfiable() => {}
                 Ok(Err(other)) => return Some((schema, other)),
             }
         }

@@ -7,7 +7,7 @@ use tracing::{Instrument, Span};
 
 use crate::admission::{Place, Presence, SendBudget};
 use crate::engine::{Token, Vocabulary};
-use crate::grammar::{Caller, Guide};
+use crate::grammar::{Caller, Constraint};
 use crate::pool::{Entry, Loaded};
 use crate::prompt::{Conversation, OutputParser};
 use crate::scheduler::{Job, QueueProgress, Stops, channel};
@@ -185,7 +185,7 @@ struct LaidOut {
     /// Tokens that the answers to each prompt may have.
     rooms: Vec<u32>,
     prediction: Option<Vec<Token>>,
-    constraint: Option<Guide>,
+    constraint: Option<Constraint>,
     places: Vec<Place>,
 }
 

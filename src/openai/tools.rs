@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use crate::field::FieldPath;
-use crate::grammar::{Misfit, Schema};
+use crate::grammar::{Schema, SchemaError};
 use crate::prompt::{Callable, with_exact_numbers};
 
 use crate::http::error::ApiError;
@@ -270,7 +270,7 @@ pub(crate) fn check_name(param: &FieldPath, name: &str) -> Result<(), ApiError> 
 }
 
 /// A schema that stands at `param` and is not as it must be.
-pub(crate) fn refuse(param: &FieldPath, misfit: &Misfit) -> ApiError {
+pub(crate) fn refuse(param: &FieldPath, misfit: &SchemaError) -> ApiError {
     let place = param.keys(&misfit.path);
     let message = format!("`{place}` {}", misfit.why);
     ApiError::invalid(place, message)

@@ -21,7 +21,7 @@ use crate::admission::{Drain, Gate};
 use crate::clock::unix_seconds;
 use crate::engine::{LoadError, Tokenizer};
 use crate::governor::Governed;
-use crate::grammar::{Grammars, Wall};
+use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::{Prompter, TemplateError};
 use crate::scheduler::Job;
 use crate::telemetry::Metrics;
@@ -195,7 +195,7 @@ impl Pool {
         metrics: &Metrics,
         drain: &Drain,
         governed: &Governed,
-        wall: &Wall,
+        wall: &TrialCompiler,
     ) -> std::io::Result<Self> {
         let abort = Arc::new(AtomicBool::new(false));
         let mut entries = Vec::new();

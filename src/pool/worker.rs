@@ -13,7 +13,7 @@ use crate::engine::{
     load_model, return_freed,
 };
 use crate::governor::Governed;
-use crate::grammar::{Grammars, Wall};
+use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::Prompter;
 use crate::scheduler::Scheduler;
 use crate::telemetry::Metrics;
@@ -30,7 +30,7 @@ pub(super) struct Worker {
     pub(super) heartbeat: Heartbeat,
     pub(super) metrics: Metrics,
     pub(super) governed: Governed,
-    pub(super) wall: Wall,
+    pub(super) wall: TrialCompiler,
     pub(super) abort: Arc<AtomicBool>,
 }
 

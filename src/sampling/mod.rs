@@ -11,11 +11,11 @@ mod noise;
 use std::collections::HashMap;
 
 use crate::engine::Token;
-use crate::grammar::Guide;
+use crate::grammar::Constraint;
 use candidates::Candidates;
 use noise::Noise;
 
-pub use crate::grammar::TooComplex;
+pub use crate::grammar::ConstraintError;
 pub use logprobs::{Logprobs, logprobs};
 
 /// What one request asks of sampling; already within range.
@@ -86,13 +86,13 @@ pub struct Sampler {
     seen: HashMap<Token, Seen>,
     adjusted: Vec<f32>,
     candidates: Candidates,
-    guide: Option<Guide>,
+    guide: Option<Constraint>,
 }
 
 impl Sampler {
     /// `prompt` matters to `repeat_penalty` only; only what `guide` allows is ever picked.
     #[must_use]
-    pub fn new(params: SamplingParams, prompt: &[Token], guide: Option<Guide>) -> Self {
+    pub fn new(params: SamplingParams, prompt: &[Token], guide: Option<Constraint>) -> Self {
         let mut seen = HashMap::new();
         if params.penalizes_repeats() {
             for token in prompt {
@@ -119,8 +119,13 @@ impl Sampler {
     /// temperature alone that is the same as masking at once.
     ///
     /// # Errors
-    /// [`TooComplex`] when the guide cannot follow its grammar any more.
-    pub fn sample(&mut self, logits: &[f32], index: u32, most: u32) -> Result<Token, TooComplex> {
+    /// [`ConstraintError`] when the guide cannot follow its grammar any more.
+    pub fn sample(
+        &mut self,
+        logits: &[f32],
+        index: u32,
+        most: u32,
+    ) -> Result<Token, ConstraintError> {
         let adjusts = self.params.adjusts_logits();
         if adjusts {
             self.adjusted.clear();
@@ -156,7 +161,7 @@ impl Sampler {
     /// Whether the grammar lets nothing follow what was picked so far.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.guide.as_ref().is_some_and(Guide::is_complete)
+        self.guide.as_ref().is_some_and(Constraint::is_complete)
     }
 
     #[allow(clippy::cast_precision_loss)] // counts stay far below 2^24

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::admission::{Place, SendBudget};
 use crate::engine::{SpecialToken, Token};
-use crate::grammar::Guide;
+use crate::grammar::Constraint;
 use crate::sampling::{Logprobs, SamplingParams};
 use crate::worker::WorkError;
 
@@ -25,7 +25,7 @@ pub struct Job {
     /// Whether its client expects the same answer each time: it is greedy, or has a seed.
     pub repeats: bool,
     /// What the answer must be, if it is not free.
-    pub guide: Option<Guide>,
+    pub guide: Option<Constraint>,
     /// How many rivals to list beside each token with its likelihood; `None` for no likelihoods.
     pub logprobs: Option<usize>,
     /// As `logprobs`, for the tokens of the prompt, which then shares no computed prefix.

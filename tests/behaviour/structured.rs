@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use edgellm::admission::ClientId;
 use edgellm::engine::{Pieces, Token, Tokenizer, Vocabulary, load_model};
-use edgellm::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Wall, Watch};
+use edgellm::grammar::{
+    Caller, Constraint, Grammar, GrammarError, Grammars, Schema, TrialCompiler, Trigger,
+};
 use edgellm::prompt::{Callable, OutputParser, Part, Piece, ToolFormat, calls, opened_calls};
 use edgellm::sampling::{Sampler, SamplingParams};
 use serde_json::{Value, json};
@@ -20,7 +22,7 @@ fn grammars() -> (Arc<Tokenizer>, Grammars) {
     (Arc::clone(&tokenizer), Grammars::new(tokenizer, wall()))
 }
 
-fn guide_of(grammars: &Grammars, grammar: &Grammar) -> Result<Guide, GrammarError> {
+fn guide_of(grammars: &Grammars, grammar: &Grammar) -> Result<Constraint, GrammarError> {
     let (caller, _here) = Caller::new(ClientId::of(([127, 0, 0, 1], 0).into()));
     runtime().block_on(grammars.guide(grammar, &caller))
 }
@@ -32,8 +34,8 @@ fn runtime() -> &'static Runtime {
 }
 
 /// The program that was built with this one tries grammars out.
-fn wall() -> Wall {
-    Wall::of(env!("CARGO_BIN_EXE_edgellm").into())
+fn wall() -> TrialCompiler {
+    TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into())
 }
 
 /// Noise that is the same at every run: what a model says that understands nothing.
@@ -64,7 +66,7 @@ fn answer(
 /// What comes out of noise that is led by `guide`; of noise and `opener` at the tenth token.
 fn guided(
     tokenizer: &Tokenizer,
-    guide: Guide,
+    guide: Constraint,
     opener: Option<Token>,
     seed: u64,
     most: u32,
@@ -154,7 +156,7 @@ fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
     for seed in 0..20 {
         let grammar = opened_calls(format, &functions, &*tokenizer);
         let guide = guide_of(&grammars, &grammar).expect("sound");
-        let guide = guide.behind(Watch::new(opener));
+        let guide = guide.behind(Trigger::new(opener));
         let text = guided(&tokenizer, guide, Some(token), seed, 200);
         let text = String::from_utf8_lossy(&text);
         let mut parser = OutputParser::new(None, Some(format));

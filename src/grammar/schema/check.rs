@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::cost::{Growth, values};
 use super::keywords::kinds_of_values;
 use super::numbers::has_numbers;
@@ -95,7 +95,7 @@ pub(super) enum Rules {
 }
 
 /// Checks all of a schema, and all that its references lead to. The references, each once.
-pub(super) fn check(schema: &Value, rules: Rules) -> Result<Vec<Target<'_>>, Misfit> {
+pub(super) fn check(schema: &Value, rules: Rules) -> Result<Vec<Target<'_>>, SchemaError> {
     if rules == Rules::Strict {
         strict_root(schema)?;
     }
@@ -126,7 +126,7 @@ pub(super) fn check(schema: &Value, rules: Rules) -> Result<Vec<Target<'_>>, Mis
 }
 
 /// Checks how much a lowered schema would grow in the compiler.
-pub(super) fn check_growth(lowered: &Value) -> Result<(), Misfit> {
+pub(super) fn check_growth(lowered: &Value) -> Result<(), SchemaError> {
     let definitions = lowered.get("$defs").and_then(Value::as_object);
     let definitions = || definitions.into_iter().flat_map(Map::values);
     let deep: usize = definitions().map(|schema| 1 + levels(schema)).sum();
@@ -184,7 +184,7 @@ impl<'s> Check<'s> {
         path: &Path,
         depth: usize,
         objects: usize,
-    ) -> Result<(), Misfit> {
+    ) -> Result<(), SchemaError> {
         self.checked.insert(std::ptr::from_ref(schema));
         let object = match schema {
             Value::Object(object) => object,
@@ -220,7 +220,7 @@ impl<'s> Check<'s> {
     }
 
     /// Bounds on what it takes to follow a schema.
-    fn costs(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn costs(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
         self.numbers(object, path)?;
         counts(object, path, HIGHEST_COUNT)?;
         divisor(object, path)?;
@@ -236,7 +236,7 @@ impl<'s> Check<'s> {
         path: &Path,
         depth: usize,
         objects: usize,
-    ) -> Result<(), Misfit> {
+    ) -> Result<(), SchemaError> {
         for key in ONE {
             if let Some(inner) = object.get(key)
                 // `additionalProperties` and `items` may be plain yes or no.
@@ -277,7 +277,7 @@ impl<'s> Check<'s> {
         path: &Path,
         depth: usize,
         objects: usize,
-    ) -> Result<(), Misfit> {
+    ) -> Result<(), SchemaError> {
         let Value::Array(list) = value else {
             return self.schema(value, path, depth, objects);
         };
@@ -287,7 +287,7 @@ impl<'s> Check<'s> {
         Ok(())
     }
 
-    fn count_properties(&mut self, more: usize, at: &Path) -> Result<(), Misfit> {
+    fn count_properties(&mut self, more: usize, at: &Path) -> Result<(), SchemaError> {
         self.properties += more;
         if self.properties > MOST_PROPERTIES {
             let why = format!("is beyond the {MOST_PROPERTIES}th property of the schema");
@@ -297,7 +297,7 @@ impl<'s> Check<'s> {
     }
 
     /// A name that must be there is a property, whether it is declared or not.
-    fn required(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn required(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
         let declared = object.get("properties").and_then(Value::as_object);
         let is_declared = |name: &str| declared.is_some_and(|map| map.contains_key(name));
         let required = names(object.get("required"));
@@ -305,7 +305,7 @@ impl<'s> Check<'s> {
         self.count_properties(more, &path.under("required"))
     }
 
-    fn numbers(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn numbers(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
         self.numbers += usize::from(has_numbers(object));
         if self.numbers > MOST_NUMBERS {
             let why = format!("is beyond the {MOST_NUMBERS}th number of the schema");
@@ -315,7 +315,7 @@ impl<'s> Check<'s> {
     }
 
     /// A bound on what `patternProperties` cost.
-    fn patterns(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn patterns(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
         let count = |key: &str| {
             let map = object.get(key).and_then(Value::as_object);
             map.map_or(0, Map::len)
@@ -339,7 +339,7 @@ impl<'s> Check<'s> {
     }
 
     /// References stay within the schema, and what they name is there, and is checked later.
-    fn reference(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn reference(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
         let Some(reference) = object.get("$ref") else {
             return Ok(());
         };
@@ -365,7 +365,7 @@ impl<'s> Check<'s> {
     }
 
     /// Each value of `enum` and `const` is compiled, and so is each that stands in it.
-    fn values(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn values(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
         let constant = object.get("const").map_or(0, values);
         let at = path.under(if constant > 0 { "const" } else { "enum" });
         let listed = object.get("enum").and_then(Value::as_array);
@@ -379,7 +379,7 @@ impl<'s> Check<'s> {
     }
 }
 
-fn enumeration(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+fn enumeration(object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
     match object.get("enum") {
         None => Ok(()),
         Some(Value::Array(list)) if !list.is_empty() => Ok(()),
@@ -390,7 +390,7 @@ fn enumeration(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
     }
 }
 
-fn counts(object: &Map<String, Value>, path: &Path, highest: u64) -> Result<(), Misfit> {
+fn counts(object: &Map<String, Value>, path: &Path, highest: u64) -> Result<(), SchemaError> {
     for key in COUNTS {
         if let Some(count) = object.get(key) {
             let fits = count.as_u64().is_some_and(|count| count <= highest);
@@ -404,7 +404,7 @@ fn counts(object: &Map<String, Value>, path: &Path, highest: u64) -> Result<(), 
 }
 
 /// A bound on what `multipleOf` costs.
-fn divisor(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+fn divisor(object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
     let Some(value) = object.get("multipleOf") else {
         return Ok(());
     };
@@ -446,7 +446,7 @@ fn without_point(mut number: f64) -> Option<f64> {
 }
 
 /// A bound on what may come next in an object.
-fn optional(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+fn optional(object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
     let Some(properties) = object.get("properties").and_then(Value::as_object) else {
         return Ok(());
     };

@@ -10,11 +10,11 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::prescribed::{EXACTLY, EXACTLY_AT};
 
 /// A lowered schema as an expression of llguidance's Lark, if it has such numbers.
-pub(super) fn in_lark(schema: &Value, layout: &Value) -> Result<Option<String>, Misfit> {
+pub(super) fn in_lark(schema: &Value, layout: &Value) -> Result<Option<String>, SchemaError> {
     let none = Map::new();
     let definitions = schema.get("$defs").and_then(Value::as_object);
     let definitions = definitions.unwrap_or(&none);
@@ -121,7 +121,7 @@ impl<'s> Lark<'s> {
     }
 
     /// A rule for the instances of a schema, by its name.
-    fn rule(&mut self, schema: &'s Value) -> Result<String, Misfit> {
+    fn rule(&mut self, schema: &'s Value) -> Result<String, SchemaError> {
         if !self.is_exact(schema) {
             return Ok(self.json(schema));
         }
@@ -166,7 +166,7 @@ impl<'s> Lark<'s> {
     }
 
     /// An object or a list. Instances of other types that the schema allows, too, stay JSON.
-    fn container(&mut self, schema: &'s Value) -> Result<String, Misfit> {
+    fn container(&mut self, schema: &'s Value) -> Result<String, SchemaError> {
         const OBJECT: [&str; 7] = [
             "type",
             "properties",
@@ -209,7 +209,7 @@ impl<'s> Lark<'s> {
     }
 
     /// With no other properties than those that are declared, or have to be there.
-    fn object(&mut self, schema: &'s Value) -> Result<String, Misfit> {
+    fn object(&mut self, schema: &'s Value) -> Result<String, SchemaError> {
         let declared = schema.get("properties").and_then(Value::as_object);
         let required = schema.get("required").and_then(Value::as_array);
         let required: Vec<&str> = required
@@ -274,7 +274,7 @@ impl<'s> Lark<'s> {
     }
 
     /// A list of the same, or of exactly those that are listed.
-    fn array(&mut self, schema: &'s Value) -> Result<String, Misfit> {
+    fn array(&mut self, schema: &'s Value) -> Result<String, SchemaError> {
         let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
         let (least, most) = (bound("minItems").unwrap_or(0), bound("maxItems"));
         if let Some(Value::Array(listed)) = schema.get("prefixItems") {
@@ -312,7 +312,7 @@ fn refers(schema: &Value) -> bool {
 }
 
 /// Refuses what stands beside these keywords.
-fn says_only(schema: &Value, keys: &[&str]) -> Result<(), Misfit> {
+fn says_only(schema: &Value, keys: &[&str]) -> Result<(), SchemaError> {
     let known = |key: &&String| keys.contains(&key.as_str()) || *key == "$defs";
     let object = schema.as_object().into_iter().flatten();
     match object.map(|(key, _)| key).find(|key| !known(key)) {
@@ -322,8 +322,8 @@ fn says_only(schema: &Value, keys: &[&str]) -> Result<(), Misfit> {
 }
 
 /// A number that cannot be followed exactly because of a keyword above it; it is named by its own place.
-fn refused(schema: &Value, keyword: &str) -> Misfit {
-    Misfit {
+fn refused(schema: &Value, keyword: &str) -> SchemaError {
+    SchemaError {
         path: place(schema).unwrap_or_default().to_owned(),
         why: format!(
             "has a number beyond 2^53, which cannot be followed exactly within a schema that has \

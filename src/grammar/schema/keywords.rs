@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::Misfit;
+use super::SchemaError;
 use super::path::{Path, misfit};
 
 const TYPES: [&str; 7] = [
@@ -15,7 +15,7 @@ const NUMBERS: [&str; 3] = ["minimum", "maximum", "multipleOf"];
 const EXCLUSIVE: [&str; 2] = ["exclusiveMinimum", "exclusiveMaximum"];
 const TEXTS: [&str; 3] = ["pattern", "format", "$ref"];
 
-pub(super) fn kinds_of_values(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+pub(super) fn kinds_of_values(object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
     types(object, path)?;
     let check = |keys: &[&str], fits: fn(&Value) -> bool, why: &str| {
         let unfit = |key: &&&str| object.get(**key).is_some_and(|value| !fits(value));
@@ -39,7 +39,7 @@ pub(super) fn kinds_of_values(object: &Map<String, Value>, path: &Path) -> Resul
 }
 
 /// Each type that is listed is compiled with all keywords of the schema.
-fn types(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+fn types(object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
     let listed = match object.get("type") {
         None => return Ok(()),
         Some(Value::Array(list)) => list.as_slice(),

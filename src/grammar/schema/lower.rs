@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::choices::counted;
 use super::cost::values;
 use super::numbers::hold;
@@ -74,7 +74,7 @@ pub(super) fn lower(
     start: (&Value, &Path),
     targets: &[Target<'_>],
     strict: bool,
-) -> Result<Value, Misfit> {
+) -> Result<Value, SchemaError> {
     let names = targets.iter().enumerate();
     let names = names.map(|(index, target)| (std::ptr::from_ref(target.schema), index));
     let mut lowering = Lowering {
@@ -144,7 +144,7 @@ pub(super) struct Lowering<'s> {
 
 impl Lowering<'_> {
     /// A schema, or a reference to it where others refer to it, too.
-    pub(super) fn schema(&mut self, schema: &Value, path: &Path) -> Result<Value, Misfit> {
+    pub(super) fn schema(&mut self, schema: &Value, path: &Path) -> Result<Value, SchemaError> {
         match self.names.get(&std::ptr::from_ref(schema)) {
             Some(index) => Ok(self.refer(*index)),
             None => self.body(schema, path),
@@ -169,7 +169,7 @@ impl Lowering<'_> {
         reference
     }
 
-    fn body(&mut self, schema: &Value, path: &Path) -> Result<Value, Misfit> {
+    fn body(&mut self, schema: &Value, path: &Path) -> Result<Value, SchemaError> {
         let Value::Object(object) = schema else {
             return Ok(schema.clone());
         };
@@ -227,7 +227,7 @@ impl Lowering<'_> {
         object: &Map<String, Value>,
         mut beside: Map<String, Value>,
         path: &Path,
-    ) -> Result<Value, Misfit> {
+    ) -> Result<Value, SchemaError> {
         let target = self.targets[index].schema;
         if let Some(kinds) = beside.get("type")
             && is_always(self.root, target, kinds)
@@ -258,7 +258,7 @@ impl Lowering<'_> {
         index: usize,
         beside: Value,
         path: &Path,
-    ) -> Result<Value, Misfit> {
+    ) -> Result<Value, SchemaError> {
         let key = (index, beside.to_string());
         if let Some(known) = self.special.get(&key) {
             return Ok(reference(known));
@@ -312,7 +312,7 @@ impl Lowering<'_> {
         object: &Map<String, Value>,
         mut heard: Map<String, Value>,
         path: &Path,
-    ) -> Result<Value, Misfit> {
+    ) -> Result<Value, SchemaError> {
         self.type_of_options(object, &mut heard);
         for key in LISTS {
             if heard.contains_key(key)
@@ -355,7 +355,12 @@ impl Lowering<'_> {
     }
 
     /// Schemas of a list, but for those of another type than one of `kinds`.
-    fn list(&mut self, list: &Value, kinds: Option<&Value>, path: &Path) -> Result<Value, Misfit> {
+    fn list(
+        &mut self,
+        list: &Value,
+        kinds: Option<&Value>,
+        path: &Path,
+    ) -> Result<Value, SchemaError> {
         let list = list.as_array().into_iter().flatten().enumerate();
         let list = list.filter(|(_, schema)| kinds.is_none_or(|kinds| !is_never(schema, kinds)));
         let lowered = list.map(|(index, schema)| self.schema(schema, &path.at(index)));
@@ -368,7 +373,7 @@ impl Lowering<'_> {
         object: &Map<String, Value>,
         heard: &mut Map<String, Value>,
         path: &Path,
-    ) -> Result<(), Misfit> {
+    ) -> Result<(), SchemaError> {
         let is_list = object.get("items").is_some_and(Value::is_array);
         let (first, others) = if is_list {
             ("items", "additionalItems")

@@ -75,7 +75,7 @@ impl fmt::Display for Step {
 /// What is wrong with a schema, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
-pub struct Misfit {
+pub struct SchemaError {
     /// Behind the schema's own name, such as `.properties.price`; empty for all of it.
     pub path: String,
     /// What is wrong and what is expected.
@@ -125,8 +125,8 @@ impl Schema {
     /// keywords that cannot be followed are left out of account, as OpenAI does it.
     ///
     /// # Errors
-    /// [`Misfit`] at the first place that is not as it must be.
-    pub fn new(schema: Value, strict: bool) -> Result<Self, Misfit> {
+    /// [`SchemaError`] at the first place that is not as it must be.
+    pub fn new(schema: Value, strict: bool) -> Result<Self, SchemaError> {
         Self::of(Source {
             root: Arc::new(schema),
             strict,
@@ -138,12 +138,12 @@ impl Schema {
     /// be one.
     ///
     /// # Errors
-    /// [`Misfit`] at the first place that no schema has.
-    pub fn check_hint(schema: &Value) -> Result<(), Misfit> {
+    /// [`SchemaError`] at the first place that no schema has.
+    pub fn check_hint(schema: &Value) -> Result<(), SchemaError> {
         check(schema, Rules::Hint).map(drop)
     }
 
-    fn of(source: Source) -> Result<Self, Misfit> {
+    fn of(source: Source) -> Result<Self, SchemaError> {
         let rules = if source.strict {
             Rules::Strict
         } else {

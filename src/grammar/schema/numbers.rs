@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Number, Value};
 
-use super::Misfit;
+use super::SchemaError;
 use super::path::{Path, misfit};
 use super::types::listed;
 use crate::decimal::Decimal;
@@ -50,7 +50,7 @@ pub(super) fn exclusive_bounds(object: &mut Map<String, Value>) {
 }
 
 /// Holds numbers on both sides of 0. Also writes bounds as llguidance reads them, as doubles.
-pub(super) fn hold(object: &mut Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+pub(super) fn hold(object: &mut Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
     exclusive_bounds(object);
     if !has_numbers(object) {
         return Ok(());
@@ -89,7 +89,7 @@ fn keep_off(
     [inclusive, exclusive]: [&str; 2],
     others: [&str; 2],
     path: &Path,
-) -> Result<(), Misfit> {
+) -> Result<(), SchemaError> {
     let sign = if inclusive == LEAST[0] { 1.0 } else { -1.0 };
     let number = |key: &str| object.get(key).and_then(Value::as_f64);
     let Some(bound) = number(exclusive).filter(|bound| bound * sign >= 0.0) else {
@@ -218,7 +218,7 @@ fn hold_side(
     sign: i64,
     written: Option<&str>,
     path: &Path,
-) -> Result<(), Misfit> {
+) -> Result<(), SchemaError> {
     let beyond = |value: &Value, end: i64| {
         let value = value.as_f64();
         value.is_some_and(|value| value * sign as f64 >= end as f64)

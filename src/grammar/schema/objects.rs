@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::lower::Lowering;
 use super::path::Path;
 use super::pattern::Pattern;
@@ -15,7 +15,7 @@ pub(super) fn lower(
     object: &Map<String, Value>,
     heard: &mut Map<String, Value>,
     path: &Path,
-) -> Result<(), Misfit> {
+) -> Result<(), SchemaError> {
     if let Some(Value::Object(properties)) = object.get("properties") {
         let properties = named(lowering, properties, &path.under("properties"))?;
         heard.insert("properties".to_owned(), properties.into());
@@ -43,7 +43,7 @@ pub(super) fn lower(
 }
 
 /// Refuses a pattern of names that is none.
-fn well_formed(pattern: &str, path: &Path) -> Result<(), Misfit> {
+fn well_formed(pattern: &str, path: &Path) -> Result<(), SchemaError> {
     match Pattern::new(pattern) {
         Err(unsupported) if unsupported.is_malformed => Err(malformed(path, &unsupported)),
         _ => Ok(()),
@@ -110,7 +110,7 @@ fn named(
     lowering: &mut Lowering,
     schemas: &Map<String, Value>,
     path: &Path,
-) -> Result<Map<String, Value>, Misfit> {
+) -> Result<Map<String, Value>, SchemaError> {
     let lowered = schemas.iter().map(|(name, schema)| {
         let schema = lowering.schema(schema, &path.under(name))?;
         Ok((name.clone(), schema))

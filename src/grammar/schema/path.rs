@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Misfit;
+use super::SchemaError;
 
 /// Characters of a name that are shown.
 const LONGEST_SHOWN: usize = 100;
@@ -75,8 +75,8 @@ fn shown(name: &str) -> &str {
 }
 
 /// What is wrong with what stands at `path`.
-pub(super) fn misfit(path: &Path, why: impl Into<String>) -> Misfit {
-    Misfit {
+pub(super) fn misfit(path: &Path, why: impl Into<String>) -> SchemaError {
+    SchemaError {
         path: path.to_string(),
         why: why.into(),
     }

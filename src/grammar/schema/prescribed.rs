@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::lower::HEARD;
 use super::numbers::{exclusive_bounds, is_known, is_within, needs_exact};
 use super::path::{Path, misfit};
@@ -42,7 +42,7 @@ pub(super) fn alternatives_of_values(object: &Map<String, Value>) -> Option<Valu
 }
 
 /// The values of `enum` and `const` that fit what else is said of them.
-pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<Value, Misfit> {
+pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<Value, SchemaError> {
     exclusive_bounds(&mut heard);
     let key = if heard.contains_key("enum") {
         "enum"

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::check::names;
 use super::path::{Path, misfit};
 
@@ -35,7 +35,7 @@ const NOT_STRICT: [&str; 23] = [
 /// One of these says what a strict schema is of.
 const SAYS_WHAT: [&str; 5] = ["type", "enum", "const", "anyOf", "$ref"];
 
-pub(super) fn strict_root(schema: &Value) -> Result<(), Misfit> {
+pub(super) fn strict_root(schema: &Value) -> Result<(), SchemaError> {
     let root = schema.as_object();
     if root.is_none_or(|root| root.get("type") != Some(&json!("object"))) {
         return Err(misfit(
@@ -49,7 +49,7 @@ pub(super) fn strict_root(schema: &Value) -> Result<(), Misfit> {
     Ok(())
 }
 
-pub(super) fn strict_keywords(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+pub(super) fn strict_keywords(object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
     if let Some(keyword) = NOT_STRICT.iter().find(|key| object.contains_key(**key)) {
         let why = format!("`{keyword}` is not permitted in a strict schema");
         return Err(misfit(&path.under(keyword), why));
@@ -63,7 +63,7 @@ pub(super) fn strict_keywords(object: &Map<String, Value>, path: &Path) -> Resul
 }
 
 /// Every property is required, and no other may come.
-pub(super) fn strict_object(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+pub(super) fn strict_object(object: &Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
     if object.get("additionalProperties") != Some(&Value::Bool(false)) {
         let why = "`additionalProperties` must be there and be false in a strict schema";
         return Err(misfit(&path.under("additionalProperties"), why));

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::path::{Path, misfit};
 use super::pattern::{Pattern, Unsupported};
 
@@ -49,7 +49,7 @@ pub(super) fn lower(
     object: &mut Map<String, Value>,
     strict: bool,
     path: &Path,
-) -> Result<(), Misfit> {
+) -> Result<(), SchemaError> {
     let pattern = object.shift_remove("pattern");
     if let Some(pattern) = pattern.as_ref().and_then(Value::as_str) {
         match Pattern::new(pattern) {
@@ -84,7 +84,7 @@ pub(super) fn lower(
 }
 
 /// Refuses a pattern that is none.
-pub(super) fn malformed(path: &Path, unsupported: &Unsupported) -> Misfit {
+pub(super) fn malformed(path: &Path, unsupported: &Unsupported) -> SchemaError {
     let why = format!(
         "is no regular expression of ECMA-262: it has {}",
         unsupported.what
@@ -117,7 +117,7 @@ fn hold(object: &mut Map<String, Value>, format: &str) {
 mod tests {
     use super::*;
 
-    fn lowered(schema: Value, strict: bool) -> Result<Value, Misfit> {
+    fn lowered(schema: Value, strict: bool) -> Result<Value, SchemaError> {
         let mut schema = schema;
         lower(
             schema.as_object_mut().expect("an object"),

@@ -13,14 +13,14 @@ use tokio::sync::oneshot;
 
 use crate::admission::ClientId;
 
-/// Turns that are remembered.
+/// CompileQueue that are remembered.
 const REMEMBERED: usize = 64;
-/// Turns that may go before a long try, whoever has them: some two seconds of short ones.
-const PATIENCE: usize = 16;
+/// CompileQueue that may go before a long try, whoever has them: some two seconds of short ones.
+const MOST_OVERTAKEN: usize = 16;
 
 /// How long the trial in a turn may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Try {
+pub(super) enum TrialLength {
     /// As long as ordinary schemas need.
     Short,
     /// As long as any schema may need.
@@ -29,73 +29,73 @@ pub(super) enum Try {
 
 /// Who wants a turn, or has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Claim {
+struct CompileClaim {
     client: ClientId,
-    kind: Try,
+    kind: TrialLength,
 }
 
 /// The index of who goes next, if anybody may: `waiting` by arrival, with the turns that others had
 /// meanwhile, `running` now, `lately` had turns.
 fn next(
-    waiting: impl IntoIterator<Item = (Claim, usize)>,
-    running: &[Claim],
+    waiting: impl IntoIterator<Item = (CompileClaim, usize)>,
+    running: &[CompileClaim],
     lately: &VecDeque<ClientId>,
 ) -> Option<usize> {
     let turns = |client: ClientId| lately.iter().filter(|other| **other == client).count();
     let has_one = |client: ClientId| running.iter().any(|other| other.client == client);
-    let long_one_runs = running.iter().any(|other| other.kind == Try::Long);
+    let long_one_runs = running.iter().any(|other| other.kind == TrialLength::Long);
     waiting
         .into_iter()
         .enumerate()
         .filter(|(_, (claim, _))| !has_one(claim.client))
-        .filter(|(_, (claim, _))| claim.kind == Try::Short || !long_one_runs)
+        .filter(|(_, (claim, _))| claim.kind == TrialLength::Short || !long_one_runs)
         // The first of several that are alike.
         .min_by_key(|(_, (claim, passed))| match claim.kind {
-            Try::Long if *passed >= PATIENCE => (0, 0),
-            Try::Short => (1, turns(claim.client)),
-            Try::Long => (2, turns(claim.client)),
+            TrialLength::Long if *passed >= MOST_OVERTAKEN => (0, 0),
+            TrialLength::Short => (1, turns(claim.client)),
+            TrialLength::Long => (2, turns(claim.client)),
         })
         .map(|(index, _)| index)
 }
 
 /// So many places `T`, of which each is with one client at a time.
 #[derive(Debug)]
-pub(super) struct Turns<T>(Arc<Mutex<State<T>>>);
+pub(super) struct CompileQueue<T>(Arc<Mutex<QueueState<T>>>);
 
 #[derive(Debug)]
-struct State<T> {
+struct QueueState<T> {
     free: Vec<T>,
-    running: Vec<Claim>,
+    running: Vec<CompileClaim>,
     lately: VecDeque<ClientId>,
-    waiting: Vec<Waiting<T>>,
+    waiting: Vec<Waiter<T>>,
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
-    claim: Claim,
-    /// Turns of others since it waits.
+struct Waiter<T> {
+    claim: CompileClaim,
+    /// CompileQueue of others since it waits.
     passed: usize,
-    called: oneshot::Sender<Turn<T>>,
+    called: oneshot::Sender<CompilePermit<T>>,
 }
 
 /// A place, given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<T> {
-    claim: Claim,
+pub(super) struct CompilePermit<T> {
+    claim: CompileClaim,
     /// Taken out in `drop` alone.
     place: Option<T>,
-    turns: Turns<T>,
+    turns: CompileQueue<T>,
 }
 
-impl<T> Clone for Turns<T> {
+impl<T> Clone for CompileQueue<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T> Turns<T> {
+impl<T> CompileQueue<T> {
     pub(super) fn new(places: Vec<T>) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(QueueState {
             free: places,
             running: Vec::new(),
             lately: VecDeque::new(),
@@ -104,11 +104,11 @@ impl<T> Turns<T> {
     }
 
     /// Waits for a turn. Who stops waiting gives it up.
-    pub(super) async fn take(&self, client: ClientId, kind: Try) -> Turn<T> {
+    pub(super) async fn take(&self, client: ClientId, kind: TrialLength) -> CompilePermit<T> {
         let (called, turn) = oneshot::channel();
-        let claim = Claim { client, kind };
+        let claim = CompileClaim { client, kind };
         let passed = 0;
-        self.lock().waiting.push(Waiting {
+        self.lock().waiting.push(Waiter {
             claim,
             passed,
             called,
@@ -133,7 +133,7 @@ impl<T> Turns<T> {
             let Some(place) = state.free.pop() else {
                 return;
             };
-            let Waiting { claim, called, .. } = state.waiting.remove(index);
+            let Waiter { claim, called, .. } = state.waiting.remove(index);
             for waiting in &mut state.waiting {
                 waiting.passed += 1;
             }
@@ -144,7 +144,7 @@ impl<T> Turns<T> {
             }
             // Who leaves just now gives the turn back, which locks the state again.
             drop(state);
-            drop(called.send(Turn {
+            drop(called.send(CompilePermit {
                 claim,
                 place: Some(place),
                 turns: self.clone(),
@@ -152,18 +152,18 @@ impl<T> Turns<T> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T: Default> Turn<T> {
+impl<T: Default> CompilePermit<T> {
     pub(super) fn place(&mut self) -> &mut T {
         self.place.get_or_insert_default()
     }
 }
 
-impl<T> Drop for Turn<T> {
+impl<T> Drop for CompilePermit<T> {
     fn drop(&mut self) {
         {
             let mut state = self.turns.lock();
@@ -188,16 +188,16 @@ mod tests {
         ClientId::Address([10, 0, 0, number].into())
     }
 
-    fn short(number: u8) -> Claim {
-        Claim {
+    fn short(number: u8) -> CompileClaim {
+        CompileClaim {
             client: client(number),
-            kind: Try::Short,
+            kind: TrialLength::Short,
         }
     }
 
-    fn long(number: u8) -> Claim {
-        Claim {
-            kind: Try::Long,
+    fn long(number: u8) -> CompileClaim {
+        CompileClaim {
+            kind: TrialLength::Long,
             ..short(number)
         }
     }
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn who_had_fewer_turns_goes_first_and_nobody_has_two_at_once() {
         let lately = VecDeque::from([client(1), client(1)]);
-        let next = |waiting: &[Claim], running: &[Claim]| {
+        let next = |waiting: &[CompileClaim], running: &[CompileClaim]| {
             super::next(waiting.iter().map(|claim| (*claim, 0)), running, &lately)
         };
         assert_eq!(next(&[short(1), short(1), short(2)], &[]), Some(2));
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn long_tries_come_after_short_ones_and_one_by_one() {
-        let next = |waiting: &[Claim], running: &[Claim]| {
+        let next = |waiting: &[CompileClaim], running: &[CompileClaim]| {
             super::next(
                 waiting.iter().map(|claim| (*claim, 0)),
                 running,
@@ -232,21 +232,21 @@ mod tests {
     fn a_long_try_lets_so_many_go_before_and_no_more() {
         let waiting = |passed| [(short(1), 0), (long(2), passed)];
         let none = VecDeque::new();
-        assert_eq!(next(waiting(PATIENCE - 1), &[], &none), Some(0));
-        assert_eq!(next(waiting(PATIENCE), &[], &none), Some(1));
-        assert_eq!(next(waiting(PATIENCE), &[long(3)], &none), Some(0));
+        assert_eq!(next(waiting(MOST_OVERTAKEN - 1), &[], &none), Some(0));
+        assert_eq!(next(waiting(MOST_OVERTAKEN), &[], &none), Some(1));
+        assert_eq!(next(waiting(MOST_OVERTAKEN), &[long(3)], &none), Some(0));
     }
 
     #[tokio::test]
     async fn a_client_whose_turn_takes_long_keeps_no_other_waiting() {
-        let turns = Turns::new(vec![1, 2]);
-        let slow = turns.take(client(1), Try::Short).await;
-        let again = |_| Box::pin(turns.take(client(1), Try::Short));
+        let turns = CompileQueue::new(vec![1, 2]);
+        let slow = turns.take(client(1), TrialLength::Short).await;
+        let again = |_| Box::pin(turns.take(client(1), TrialLength::Short));
         let mut queued: Vec<_> = (0..5).map(again).collect();
         for waiting in &mut queued {
             assert!(waiting.now_or_never().is_none());
         }
-        let honest = turns.take(client(2), Try::Short).now_or_never();
+        let honest = turns.take(client(2), TrialLength::Short).now_or_never();
         assert!(honest.is_some());
         // Those that do not wait any more are passed over.
         let last = queued.pop().expect("five");
@@ -257,11 +257,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_that_comes_too_late_goes_to_the_next() {
-        let turns = Turns::new(vec![()]);
-        let first = turns.take(client(1), Try::Short).await;
-        let mut left = Box::pin(turns.take(client(2), Try::Short));
+        let turns = CompileQueue::new(vec![()]);
+        let first = turns.take(client(1), TrialLength::Short).await;
+        let mut left = Box::pin(turns.take(client(2), TrialLength::Short));
         assert!((&mut left).now_or_never().is_none());
-        let mut waits = Box::pin(turns.take(client(3), Try::Short));
+        let mut waits = Box::pin(turns.take(client(3), TrialLength::Short));
         assert!((&mut waits).now_or_never().is_none());
         drop(first);
         // It was called, and nobody took the turn.
@@ -276,10 +276,10 @@ mod tests {
             running in prop::collection::vec((0..4_u8, any::<bool>()), 0..2),
         ) {
             let claim = |(number, is_long)| if is_long { long(number) } else { short(number) };
-            let waiting: Vec<Claim> = waiting.into_iter().map(claim).collect();
-            let running: Vec<Claim> = running.into_iter().map(claim).collect();
-            let may = |claim: &Claim| {
-                let two_long = claim.kind == Try::Long && running.iter().any(|other| other.kind == Try::Long);
+            let waiting: Vec<CompileClaim> = waiting.into_iter().map(claim).collect();
+            let running: Vec<CompileClaim> = running.into_iter().map(claim).collect();
+            let may = |claim: &CompileClaim| {
+                let two_long = claim.kind == TrialLength::Long && running.iter().any(|other| other.kind == TrialLength::Long);
                 !two_long && running.iter().all(|other| other.client != claim.client)
             };
             let chosen = next(waiting.iter().map(|claim| (*claim, 0)), &running, &VecDeque::new());

@@ -28,7 +28,7 @@ use super::GrammarError;
 use super::compile::{FIRST_SPECIAL, SPECIALS};
 
 pub use child::serve;
-use frame::{VERDICT_HEAD, Verdict, request_head};
+use frame::{TrialVerdict, VERDICT_HEAD, request_head};
 
 /// The hidden subcommand that [`serve`] is behind.
 pub const COMMAND: &str = "compile-grammars";
@@ -38,24 +38,24 @@ const OUT_OF_TIME: i32 = libc::SIGXCPU;
 
 /// Child processes that compile grammars on trial. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Wall(Arc<Inner>);
+pub struct TrialCompiler(Arc<ProcessPool>);
 
 #[derive(Debug)]
-struct Inner {
+struct ProcessPool {
     program: PathBuf,
     /// Those that wait for a grammar. As many as ever worked at once.
-    idle: Mutex<Vec<Process>>,
+    idle: Mutex<Vec<TrialProcess>>,
 }
 
 #[derive(Debug)]
-struct Process {
+struct TrialProcess {
     /// Killed when it is dropped.
     child: Child,
     requests: ChildStdin,
     verdicts: ChildStdout,
 }
 
-impl Wall {
+impl TrialCompiler {
     /// Children of this program itself.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Wall {
     /// Children of an edgellm at this path.
     #[must_use]
     pub fn of(program: PathBuf) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(ProcessPool {
             program,
             idle: Mutex::default(),
         }))
@@ -101,7 +101,7 @@ impl Wall {
     /// The verdict; or how the process ended without one.
     async fn ask(
         &self,
-        mut process: Process,
+        mut process: TrialProcess,
         text: &str,
         longest: Duration,
     ) -> Result<Result<usize, GrammarError>, String> {
@@ -139,11 +139,11 @@ impl Wall {
         }
     }
 
-    fn take_idle(&self) -> Option<Process> {
+    fn take_idle(&self) -> Option<TrialProcess> {
         self.idle().pop()
     }
 
-    fn start(&self) -> Result<Process, GrammarError> {
+    fn start(&self) -> Result<TrialProcess, GrammarError> {
         let failed = |error: io::Error| {
             tracing::error!(%error, "no process to compile grammars in");
             GrammarError::Unavailable
@@ -162,14 +162,14 @@ impl Wall {
         let missing = || failed(io::ErrorKind::BrokenPipe.into());
         let requests = child.stdin.take().ok_or_else(missing)?;
         let verdicts = child.stdout.take().ok_or_else(missing)?;
-        Ok(Process {
+        Ok(TrialProcess {
             child,
             requests,
             verdicts,
         })
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Process>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<TrialProcess>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -210,14 +210,14 @@ fn next_token(rules: &str) -> Option<(&str, &str, &str)> {
     Some((before, number, after))
 }
 
-impl Process {
+impl TrialProcess {
     async fn ask(&mut self, text: &str) -> io::Result<Result<usize, GrammarError>> {
         self.requests.write_all(&request_head(text)).await?;
         self.requests.write_all(text.as_bytes()).await?;
         self.requests.flush().await?;
         let mut head = [0; VERDICT_HEAD];
         self.verdicts.read_exact(&mut head).await?;
-        let verdict = Verdict::read(head)?;
+        let verdict = TrialVerdict::read(head)?;
         let mut message = vec![0; verdict.message_length];
         self.verdicts.read_exact(&mut message).await?;
         if verdict.is_sound {
@@ -244,10 +244,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_ends_at_once_refuses_and_one_that_is_not_there_says_so() {
-        let ends = Wall::of(PathBuf::from("/bin/true"));
+        let ends = TrialCompiler::of(PathBuf::from("/bin/true"));
         let verdict = ends.try_out("start: \"a\"", LONG).await;
         assert_eq!(verdict, Err(GrammarError::TooLarge));
-        let missing = Wall::of(PathBuf::from("/nowhere/edgellm"));
+        let missing = TrialCompiler::of(PathBuf::from("/nowhere/edgellm"));
         let verdict = missing.try_out("start: \"a\"", LONG).await;
         assert_eq!(verdict, Err(GrammarError::Unavailable));
     }
@@ -255,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_answers_something_else_is_not_believed() {
         // `cat` sends the request back, whose first byte is no verdict's.
-        let echo = Wall::of(PathBuf::from("/bin/cat"));
+        let echo = TrialCompiler::of(PathBuf::from("/bin/cat"));
         let verdict = echo.try_out("start: \"a\"", LONG).await;
         assert_eq!(verdict, Err(GrammarError::TooLarge));
     }

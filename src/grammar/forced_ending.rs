@@ -36,27 +36,27 @@ const MOST_ENDS: usize = 24;
 
 /// Tokens that a way out is made of.
 #[derive(Debug)]
-pub(super) struct Exits {
+pub(super) struct ClosingTokens {
     /// What ends things comes first, then values that are short.
-    outside: Vec<Exit>,
+    outside: Vec<ClosingToken>,
     /// Where a number begins. Not -0.000 and so on.
-    digits: Vec<Exit>,
+    digits: Vec<ClosingToken>,
     /// Inside of a string all but its end are part of it.
-    inside: Vec<Exit>,
+    inside: Vec<ClosingToken>,
     /// One for each byte that text has.
     bytes: Vec<TokenId>,
 }
 
 /// Tokens with a common beginning.
 #[derive(Debug)]
-struct Exit {
+struct ClosingToken {
     /// The beginning alone: where it cannot come, none of them can.
     shortest: TokenId,
     /// The best first.
     longer: Vec<TokenId>,
 }
 
-impl Exits {
+impl ClosingTokens {
     pub(super) fn of(trie: &TokTrie) -> Self {
         let exit = |beginning: &[u8], rest: &dyn Fn(&[u8]) -> bool| {
             let shortest = trie.token_id_at_bytes(beginning)?;
@@ -69,7 +69,7 @@ impl Exits {
                 .collect();
             longer.sort_by_key(|token| Reverse(trie.token_len(*token)));
             longer.truncate(MOST_ENDS);
-            Some(Exit { shortest, longer })
+            Some(ClosingToken { shortest, longer })
         };
         let ends = |bytes: &[u8]| bytes.iter().all(|byte| b"}]".contains(byte));
         let none = |_: &[u8]| false;
@@ -99,10 +99,10 @@ impl Exits {
     pub(super) fn next(
         &self,
         parser: &mut Parser,
-        quotes: &Quotes,
-        way: &mut Way,
+        quotes: &JsonPosition,
+        way: &mut ScalarEnding,
     ) -> Option<TokenId> {
-        let exits: &[Exit] = match (quotes.open, quotes.escaped) {
+        let exits: &[ClosingToken] = match (quotes.open, quotes.escaped) {
             // A quote behind a backslash is part of the string and ends nothing.
             (true, true) => &[],
             (true, false) => &self.inside,
@@ -142,7 +142,7 @@ impl Exits {
 }
 
 /// Of the first exit that can be taken, what ends most.
-fn first_that_fits(exits: &[Exit], parser: &mut Parser) -> Option<TokenId> {
+fn first_that_fits(exits: &[ClosingToken], parser: &mut Parser) -> Option<TokenId> {
     let exit = exits.iter().find(|exit| parser.allows(exit.shortest))?;
     let longer = exit.longer.iter().copied();
     let longer = longer.clone().find(|token| parser.allows(*token));
@@ -151,7 +151,7 @@ fn first_that_fits(exits: &[Exit], parser: &mut Parser) -> Option<TokenId> {
 
 /// The way to the end of a string or a number, while it is taken.
 #[derive(Debug, Clone)]
-pub(super) struct Way {
+pub(super) struct ScalarEnding {
     ahead: Vec<u8>,
     /// What is to come next, if `ahead` is to hold.
     next: Option<TokenId>,
@@ -161,7 +161,7 @@ pub(super) struct Way {
     budget: usize,
 }
 
-impl Default for Way {
+impl Default for ScalarEnding {
     fn default() -> Self {
         Self {
             ahead: Vec::new(),
@@ -172,7 +172,7 @@ impl Default for Way {
     }
 }
 
-impl Way {
+impl ScalarEnding {
     /// A string, number or something else ends.
     fn end(&mut self, token: TokenId) -> TokenId {
         self.lost = false;
@@ -219,14 +219,14 @@ impl Way {
 /// Where JSON that comes in pieces is: within a string or not, and whether what stands there goes on
 /// without getting on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Quotes {
+pub(super) struct JsonPosition {
     open: bool,
     escaped: bool,
     /// Of the string or number at the end, its last bytes.
     scalar: VecDeque<u8>,
 }
 
-impl Quotes {
+impl JsonPosition {
     pub(super) fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match byte {
@@ -273,37 +273,37 @@ impl Quotes {
 
 /// When to take the way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Descent {
+pub(super) enum EndingPlan {
     /// Not before so few tokens are left; then look again. So many are kept in reserve, because the
     /// next one may make the way out longer.
-    At(u32, u32),
+    CheckAt(u32, u32),
     /// Soon: each token is looked at, and the first one that leaves too few for the way out is not taken.
     Careful,
     /// Now, to the end.
-    Landing,
+    Forced,
 }
 
-impl Descent {
+impl EndingPlan {
     /// Of a grammar whose shortest answer has `shortest` tokens. No token is expected to make the way out
     /// longer by more than that, or than it takes to write the name and value of a property.
     pub(super) fn begin(shortest: Option<u32>) -> Self {
         match shortest {
-            Some(shortest) => Self::At(u32::MAX, shortest.max(RESERVE)),
+            Some(shortest) => Self::CheckAt(u32::MAX, shortest.max(RESERVE)),
             None => Self::NEVER,
         }
     }
 
     /// It could not be whole anyway: better a good beginning.
-    const NEVER: Self = Self::At(0, 0);
+    const NEVER: Self = Self::CheckAt(0, 0);
 
-    /// Decides with `left` tokens to go; `way_out` counts the tokens of the way out.
-    pub(super) fn go_on(self, left: u32, way_out: impl FnOnce() -> Option<u32>) -> Self {
+    /// Decides with `left` tokens to go; `tokens_to_end` counts the tokens of the way out.
+    pub(super) fn go_on(self, left: u32, tokens_to_end: impl FnOnce() -> Option<u32>) -> Self {
         match self {
-            Self::At(next, reserve) if left > 0 && left <= next => match way_out() {
+            Self::CheckAt(next, reserve) if left > 0 && left <= next => match tokens_to_end() {
                 Some(length) if length <= left => match left.saturating_sub(length + reserve) {
                     0 if length <= LONGEST_CAREFUL => Self::Careful,
-                    0 => Self::Landing,
-                    spare => Self::At(left - spare.div_ceil(2), reserve),
+                    0 => Self::Forced,
+                    spare => Self::CheckAt(left - spare.div_ceil(2), reserve),
                 },
                 Some(_) | None => Self::NEVER,
             },
@@ -313,10 +313,14 @@ impl Descent {
 }
 
 /// Tokens from here to the end, ending everything as soon as the grammar allows.
-pub(super) fn way_out(parser: &Parser, quotes: &Quotes, exits: &Exits) -> Option<u32> {
+pub(super) fn tokens_to_end(
+    parser: &Parser,
+    quotes: &JsonPosition,
+    exits: &ClosingTokens,
+) -> Option<u32> {
     let mut parser = parser.clone();
     let mut quotes = quotes.clone();
-    let mut way = Way::default();
+    let mut way = ScalarEnding::default();
     for length in 0..=LONGEST {
         if parser.is_stopped() || parser.is_accepting().ok()? {
             return Some(length);
@@ -340,14 +344,14 @@ mod tests {
 
     #[test]
     fn it_looks_more_often_the_nearer_the_end_and_lands_in_time() {
-        let mut descent = Descent::begin(Some(12));
+        let mut descent = EndingPlan::begin(Some(12));
         let mut looks = 0;
         for left in (1..=100).rev() {
             descent = descent.go_on(left, || {
                 looks += 1;
                 Some(12)
             });
-            if matches!(descent, Descent::Careful) {
+            if matches!(descent, EndingPlan::Careful) {
                 assert!(left >= 12 + RESERVE, "{left}");
                 assert!(looks < 12);
                 return;
@@ -358,10 +362,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_whole_is_left_alone() {
-        let descent = Descent::begin(Some(30)).go_on(10, || Some(30));
-        assert_eq!(descent.go_on(1, || Some(1)), Descent::NEVER);
-        let endless = Descent::begin(None);
-        assert_eq!(endless.go_on(1, || Some(1)), Descent::NEVER);
+        let descent = EndingPlan::begin(Some(30)).go_on(10, || Some(30));
+        assert_eq!(descent.go_on(1, || Some(1)), EndingPlan::NEVER);
+        let endless = EndingPlan::begin(None);
+        assert_eq!(endless.go_on(1, || Some(1)), EndingPlan::NEVER);
     }
 
     /// Bytes of the shortest answer that the way out finds.
@@ -433,15 +437,15 @@ mod tests {
 
     #[test]
     fn loops_are_told_from_long_texts() {
-        let mut looping = Quotes::default();
+        let mut looping = JsonPosition::default();
         looping.read(format!("{{\"a\": \"{}", "so. ".repeat(30)).as_bytes());
         assert!(looping.is_stuck());
-        let mut long = Quotes::default();
+        let mut long = JsonPosition::default();
         let text = (0..100).map(|i| i.to_string()).collect::<Vec<_>>();
         let text = text.join(" and ");
         long.read(format!("{{\"a\": \"{text}").as_bytes());
         assert!(!long.is_stuck());
-        let mut number = Quotes::default();
+        let mut number = JsonPosition::default();
         number.read(b"{\"price\": 3.137345901888888888");
         assert!(!number.is_stuck());
         number.read(b"8888888");
@@ -452,7 +456,7 @@ mod tests {
 
     #[test]
     fn quotes_open_and_close_strings() {
-        let mut quotes = Quotes::default();
+        let mut quotes = JsonPosition::default();
         quotes.read(b"{\"a\\\"");
         assert!(quotes.open);
         quotes.read(b"b\": ");

@@ -10,7 +10,7 @@ use crate::engine::return_freed;
 
 use super::super::GrammarError;
 use super::super::compile::{Compiler, STACK};
-use super::frame::{Verdict, read_request};
+use super::frame::{TrialVerdict, read_request};
 
 /// Memory for one grammar, beside what the process has at its start.
 const MEMORY: u64 = 96 << 20;
@@ -51,10 +51,10 @@ fn compile_all() -> io::Result<()> {
                 let after = memory("RssAnon").unwrap_or(0);
                 drop(held);
                 let grown = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
-                Verdict::write_sound(&mut output, grown)?;
+                TrialVerdict::write_sound(&mut output, grown)?;
             }
-            Err(GrammarError::Refused(why)) => Verdict::write_refused(&mut output, &why)?,
-            Err(other) => Verdict::write_refused(&mut output, &other.to_string())?,
+            Err(GrammarError::Refused(why)) => TrialVerdict::write_refused(&mut output, &why)?,
+            Err(other) => TrialVerdict::write_refused(&mut output, &other.to_string())?,
         }
         return_freed();
     }

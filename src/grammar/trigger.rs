@@ -2,31 +2,31 @@
 
 /// Looks in an answer for the text behind which a grammar holds.
 #[derive(Debug, Clone)]
-pub struct Watch {
+pub struct Trigger {
     opener: &'static str,
     /// What opens and what closes thoughts, in which the opener is only thought of.
     thoughts: Option<[&'static str; 2]>,
-    place: Place,
+    place: Section,
     /// What may be the beginning of what is looked for.
     tail: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Section {
     /// Nothing but white space yet, or the beginning of the tag that opens thoughts.
     Before,
     Thoughts,
     Answer,
 }
 
-impl Watch {
+impl Trigger {
     /// For `opener` anywhere in an answer.
     #[must_use]
     pub fn new(opener: &'static str) -> Self {
         Self {
             opener,
             thoughts: None,
-            place: Place::Answer,
+            place: Section::Answer,
             tail: Vec::new(),
         }
     }
@@ -37,9 +37,9 @@ impl Watch {
     pub fn behind_thoughts(mut self, tags: [&'static str; 2], opened: bool) -> Self {
         self.thoughts = Some(tags);
         self.place = if opened {
-            Place::Thoughts
+            Section::Thoughts
         } else {
-            Place::Before
+            Section::Before
         };
         self
     }
@@ -48,19 +48,19 @@ impl Watch {
     pub(super) fn read(&mut self, text: &[u8]) -> Option<Vec<u8>> {
         self.tail.extend_from_slice(text);
         let [open, close] = self.thoughts.unwrap_or_default();
-        if self.place == Place::Before {
+        if self.place == Section::Before {
             let said = self.tail.trim_ascii_start();
             if said.starts_with(open.as_bytes()) {
-                self.place = Place::Thoughts;
+                self.place = Section::Thoughts;
             } else if open.as_bytes().starts_with(said) {
                 return None;
             } else {
-                self.place = Place::Answer;
+                self.place = Section::Answer;
             }
         }
-        if self.place == Place::Thoughts {
+        if self.place == Section::Thoughts {
             self.tail = self.behind(close)?;
-            self.place = Place::Answer;
+            self.place = Section::Answer;
         }
         let rest = self.behind(self.opener)?;
         self.tail.clear();
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     /// What stands behind the openers in `text`, to the end of the piece that each ends in.
-    fn find(mut watch: Watch, pieces: &[&str]) -> Vec<String> {
+    fn find(mut watch: Trigger, pieces: &[&str]) -> Vec<String> {
         let found = pieces
             .iter()
             .filter_map(|piece| watch.read(piece.as_bytes()));
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn an_opener_is_found_however_it_is_cut_and_again_behind_it() {
-        let watch = Watch::new("<call>");
+        let watch = Trigger::new("<call>");
         assert_eq!(
             find(watch.clone(), &["a <ca", "ll>\n{", "b<call>"]),
             ["\n{", ""]
@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn an_opener_in_thoughts_is_none() {
-        let watch = |opened| Watch::new("<call>").behind_thoughts(["<think>", "</think>"], opened);
+        let watch =
+            |opened| Trigger::new("<call>").behind_thoughts(["<think>", "</think>"], opened);
         let thought = ["<thi", "nk>", " <call> ", "</think>", "x<call>", "y"];
         assert_eq!(find(watch(false), &thought), [""]);
         assert_eq!(find(watch(true), &["<call></thi", "nk><call>z"]), ["z"]);

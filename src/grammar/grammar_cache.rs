@@ -1,11 +1,11 @@
-//! Compiled grammars that are kept for the next request with the same one.
+//! CompileOutput grammars that are kept for the next request with the same one.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 
 use lru::LruCache;
 
-use super::{Begun, Grammar};
+use super::{CompiledGrammar, Grammar};
 
 /// Grammars of clients.
 const MOST: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
@@ -16,19 +16,19 @@ const LONGEST: usize = 64 << 10;
 const MOST_MEMORY: usize = 64 << 20;
 const LARGEST: usize = 16 << 20;
 
-pub(super) struct Kept {
-    clients: LruCache<String, Entry>,
+pub(super) struct GrammarCache {
+    clients: LruCache<String, CacheEntry>,
     /// The server's own, which none of a client's pushes out.
-    ours: Vec<(String, Begun)>,
+    ours: Vec<(String, CompiledGrammar)>,
     memory: usize,
 }
 
-struct Entry {
-    begun: Begun,
+struct CacheEntry {
+    begun: CompiledGrammar,
     memory: usize,
 }
 
-impl Default for Kept {
+impl Default for GrammarCache {
     fn default() -> Self {
         Self {
             clients: LruCache::new(MOST),
@@ -38,20 +38,20 @@ impl Default for Kept {
     }
 }
 
-impl Kept {
+impl GrammarCache {
     /// Unless an answer has used up what all answers with it share.
-    pub(super) fn get(&mut self, text: &str) -> Option<Begun> {
+    pub(super) fn get(&mut self, text: &str) -> Option<CompiledGrammar> {
         let ours = self.ours.iter().find(|(known, _)| known == text);
         let begun = match ours {
             Some((_, begun)) => Some(begun),
             None => self.clients.get(text).map(|entry| &entry.begun),
         };
-        let fresh = |begun: &&Begun| !begun.worn.load(Ordering::Relaxed);
+        let fresh = |begun: &&CompiledGrammar| !begun.worn.load(Ordering::Relaxed);
         begun.filter(fresh).cloned()
     }
 
     /// One that holds so many bytes.
-    pub(super) fn keep(&mut self, grammar: &Grammar, begun: &Begun, memory: usize) {
+    pub(super) fn keep(&mut self, grammar: &Grammar, begun: &CompiledGrammar, memory: usize) {
         let text = &grammar.text;
         if grammar.is_ours {
             self.ours.retain(|(known, _)| known != text);
@@ -62,7 +62,7 @@ impl Kept {
         if text.len() > LONGEST || memory > LARGEST {
             return;
         }
-        let entry = Entry {
+        let entry = CacheEntry {
             begun: begun.clone(),
             memory,
         };
@@ -82,13 +82,13 @@ impl Kept {
 mod tests {
     use super::super::Schema;
     use super::super::compile::Compiler;
-    use super::super::memory::Memory;
+    use super::super::memory::GrammarMemory;
     use super::*;
 
-    fn begun() -> Begun {
+    fn begun() -> CompiledGrammar {
         let bytes = Compiler::for_bytes().expect("a compiler");
         let compiled = bytes.compile("start: \"a\"").expect("sound");
-        Begun::new(compiled, Memory::default().hold(0).expect("room"))
+        CompiledGrammar::new(compiled, GrammarMemory::default().hold(0).expect("room"))
     }
 
     fn grammar(number: usize) -> Grammar {
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn as_many_are_kept_as_memory_allows_and_the_latest_stay() {
-        let (mut kept, begun) = (Kept::default(), begun());
+        let (mut kept, begun) = (GrammarCache::default(), begun());
         let large = LARGEST - (1 << 10);
         for number in 0..5 {
             kept.keep(&grammar(number), &begun, large);
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_clients_never_push_the_servers_own_out() {
-        let (mut kept, begun) = (Kept::default(), begun());
+        let (mut kept, begun) = (GrammarCache::default(), begun());
         kept.keep(&Grammar::schema(&Schema::object()), &begun, 0);
         for number in 0..100 {
             kept.keep(&grammar(number), &begun, 1 << 10);

@@ -36,14 +36,14 @@ pub(super) fn read_request(input: &mut impl Read) -> io::Result<Option<String>> 
 
 /// What stands before a verdict's message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct TrialVerdict {
     pub(super) is_sound: bool,
     /// What the compiled grammar holds, in bytes.
     pub(super) memory: usize,
     pub(super) message_length: usize,
 }
 
-impl Verdict {
+impl TrialVerdict {
     pub(super) fn read(head: [u8; VERDICT_HEAD]) -> io::Result<Self> {
         let is_sound = match head[0] {
             SOUND => true,
@@ -109,22 +109,22 @@ mod tests {
         assert!(read_request(&mut &bytes[..bytes.len() - 1]).is_err());
 
         let mut written = Vec::new();
-        Verdict::write_refused(&mut written, "no").expect("written");
+        TrialVerdict::write_refused(&mut written, "no").expect("written");
         let head = written[..VERDICT_HEAD].try_into().expect("a head");
-        let verdict = Verdict {
+        let verdict = TrialVerdict {
             is_sound: false,
             memory: 0,
             message_length: 2,
         };
-        assert_eq!(Verdict::read(head).expect("sound"), verdict);
+        assert_eq!(TrialVerdict::read(head).expect("sound"), verdict);
         written.clear();
-        Verdict::write_sound(&mut written, 5000).expect("written");
+        TrialVerdict::write_sound(&mut written, 5000).expect("written");
         let head = written[..VERDICT_HEAD].try_into().expect("a head");
-        let verdict = Verdict {
+        let verdict = TrialVerdict {
             is_sound: true,
             memory: 5120,
             message_length: 0,
         };
-        assert_eq!(Verdict::read(head).expect("sound"), verdict);
+        assert_eq!(TrialVerdict::read(head).expect("sound"), verdict);
     }
 }

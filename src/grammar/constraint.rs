@@ -9,24 +9,24 @@ use llguidance::toktrie::{SimpleVob, TokenId};
 use crate::engine::Token;
 
 use super::NO_TEXT;
-use super::landing::{self, Descent, Exits, Quotes, Way};
-use super::memory::Held;
-use super::parser::{Failed, Parser};
-use super::watch::Watch;
+use super::forced_ending::{self, ClosingTokens, EndingPlan, JsonPosition, ScalarEnding};
+use super::memory::MemoryReservation;
+use super::parser::{Parser, ParserFailure};
+use super::trigger::Trigger;
 
-/// Leads one answer along its grammar, all of it or the stretches that [`Watch`] finds.
+/// Leads one answer along its grammar, all of it or the stretches that [`Trigger`] finds.
 #[derive(Clone)]
-pub struct Guide {
+pub struct Constraint {
     /// Nothing while the answer is free.
-    follower: Option<Follower>,
+    follower: Option<GrammarMatcher>,
     /// Where answers are free but for some stretches: what finds them, and the beginning of each.
-    stretches: Option<Box<(Watch, Follower)>>,
+    stretches: Option<Box<(Trigger, GrammarMatcher)>>,
 }
 
-impl fmt::Debug for Guide {
+impl fmt::Debug for Constraint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("Guide")
+            .debug_struct("Constraint")
             .field("active", &self.is_active())
             .field("complete", &self.is_complete())
             .finish_non_exhaustive()
@@ -36,10 +36,10 @@ impl fmt::Debug for Guide {
 /// The grammar took more work or memory than an answer may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the grammar is too complex to be followed")]
-pub struct TooComplex;
+pub struct ConstraintError;
 
-impl Guide {
-    pub(super) fn new(follower: Follower) -> Self {
+impl Constraint {
+    pub(super) fn new(follower: GrammarMatcher) -> Self {
         Self {
             follower: Some(follower),
             stretches: None,
@@ -49,7 +49,7 @@ impl Guide {
     /// The grammar holds behind each text that `watch` looks for, and until it is followed to its end;
     /// the rest of the answer is free.
     #[must_use]
-    pub fn behind(mut self, watch: Watch) -> Self {
+    pub fn behind(mut self, watch: Trigger) -> Self {
         let follower = self.follower.take();
         self.stretches = follower.map(|follower| Box::new((watch, follower)));
         self
@@ -73,8 +73,8 @@ impl Guide {
     /// `left` tokens more, and is brought to its end within them if that can be done.
     ///
     /// # Errors
-    /// [`TooComplex`], from then on for ever.
-    pub fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), TooComplex> {
+    /// [`ConstraintError`], from then on for ever.
+    pub fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), ConstraintError> {
         match &mut self.follower {
             Some(follower) => follower.mask(logits, left),
             None => Ok(()),
@@ -84,8 +84,8 @@ impl Guide {
     /// Takes note of the token that was picked.
     ///
     /// # Errors
-    /// [`TooComplex`], also for a token that the mask does not allow.
-    pub fn accept(&mut self, token: Token) -> Result<(), TooComplex> {
+    /// [`ConstraintError`], also for a token that the mask does not allow.
+    pub fn accept(&mut self, token: Token) -> Result<(), ConstraintError> {
         if let Some(follower) = &mut self.follower {
             follower.accept(token)?;
             if follower.complete && self.stretches.is_some() {
@@ -111,36 +111,36 @@ impl Guide {
 
 /// How far text has got in a grammar.
 #[derive(Clone)]
-pub(super) struct Follower {
+pub(super) struct GrammarMatcher {
     parser: Parser,
-    exits: Arc<Exits>,
+    exits: Arc<ClosingTokens>,
     /// Set when what all answers with this grammar share is full.
     worn: Arc<AtomicBool>,
     /// The memory that is counted for it.
-    _held: Arc<Held>,
-    quotes: Quotes,
-    way: Way,
-    descent: Descent,
+    _held: Arc<MemoryReservation>,
+    quotes: JsonPosition,
+    way: ScalarEnding,
+    descent: EndingPlan,
     complete: bool,
 }
 
-impl Follower {
+impl GrammarMatcher {
     /// At the beginning; the shortest whole text has `shortest` tokens, if there is a short one.
     pub(super) fn new(
         parser: Parser,
         shortest: Option<u32>,
-        exits: Arc<Exits>,
+        exits: Arc<ClosingTokens>,
         worn: Arc<AtomicBool>,
-        held: Arc<Held>,
+        held: Arc<MemoryReservation>,
     ) -> Self {
         Self {
             parser,
             exits,
             worn,
             _held: held,
-            quotes: Quotes::default(),
-            way: Way::default(),
-            descent: Descent::begin(shortest),
+            quotes: JsonPosition::default(),
+            way: ScalarEnding::default(),
+            descent: EndingPlan::begin(shortest),
             complete: false,
         }
     }
@@ -158,21 +158,21 @@ impl Follower {
 
     fn descend(&mut self, left: u32) {
         self.descent = self.descent.go_on(left, || {
-            landing::way_out(&self.parser, &self.quotes, &self.exits)
+            forced_ending::tokens_to_end(&self.parser, &self.quotes, &self.exits)
         });
     }
 
     fn allows(&mut self, token: Token, left: u32) -> bool {
         self.descend(left);
-        if matches!(self.descent, Descent::Landing) || self.quotes.is_stuck() {
+        if matches!(self.descent, EndingPlan::Forced) || self.quotes.is_stuck() {
             return false;
         }
         let Ok(token) = u32::try_from(token.0) else {
             return false;
         };
         let allowed = self.parser.allows(token);
-        if allowed && matches!(self.descent, Descent::Careful) && !self.may_land(token, left) {
-            self.descent = Descent::Landing;
+        if allowed && matches!(self.descent, EndingPlan::Careful) && !self.may_land(token, left) {
+            self.descent = EndingPlan::Forced;
             return false;
         }
         allowed
@@ -183,23 +183,23 @@ impl Follower {
         let (mut parser, mut quotes) = (self.parser.clone(), self.quotes.clone());
         quotes.read(parser.trie().token(token));
         let length = match parser.consume(token) {
-            Ok(()) => landing::way_out(&parser, &quotes, &self.exits),
-            Err(Failed) => None,
+            Ok(()) => forced_ending::tokens_to_end(&parser, &quotes, &self.exits),
+            Err(ParserFailure) => None,
         };
         length.is_some_and(|length| length < left)
     }
 
-    fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), TooComplex> {
+    fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), ConstraintError> {
         self.descend(left);
         // Of a mask any token may be picked, and each would have to be looked at.
-        if matches!(self.descent, Descent::Careful) {
-            self.descent = Descent::Landing;
+        if matches!(self.descent, EndingPlan::Careful) {
+            self.descent = EndingPlan::Forced;
         }
         let mask = if let Some(mask) = self.shortcut() {
             mask
         } else {
             let mask = self.parser.mask_or_end();
-            mask.map_err(|Failed| self.give_up())?
+            mask.map_err(|ParserFailure| self.give_up())?
         };
         ban(&mask, logits);
         Ok(())
@@ -207,7 +207,7 @@ impl Follower {
 
     /// What comes where not all that may come shall come.
     fn shortcut(&mut self) -> Option<SimpleVob> {
-        let landing = matches!(self.descent, Descent::Landing);
+        let landing = matches!(self.descent, EndingPlan::Forced);
         if self.parser.is_stopped() || !landing && !self.quotes.is_stuck() {
             return None;
         }
@@ -221,19 +221,19 @@ impl Follower {
         Some(self.parser.trie().singleton_token_set(token))
     }
 
-    fn accept(&mut self, token: Token) -> Result<(), TooComplex> {
-        let token = u32::try_from(token.0).map_err(|_| TooComplex)?;
+    fn accept(&mut self, token: Token) -> Result<(), ConstraintError> {
+        let token = u32::try_from(token.0).map_err(|_| ConstraintError)?;
         self.way.read(token);
         self.quotes.read(self.parser.trie().token(token));
         let consumed = self.parser.consume(token);
-        consumed.map_err(|Failed| self.give_up())?;
+        consumed.map_err(|ParserFailure| self.give_up())?;
         self.complete = self.parser.is_stopped();
         Ok(())
     }
 
-    fn give_up(&self) -> TooComplex {
+    fn give_up(&self) -> ConstraintError {
         self.worn.store(true, Ordering::Relaxed);
-        TooComplex
+        ConstraintError
     }
 
     /// Goes on by `text`, whatever tokens it would be; false where the grammar has none of it.

@@ -15,7 +15,7 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Why nothing came of some work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Undone {
+pub(super) enum CompileThreadError {
     /// It took too long; it goes on, and the thread ends after it.
     Overran,
     /// It panicked.
@@ -36,16 +36,22 @@ impl CompileThread {
         &mut self,
         longest: Duration,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Undone> {
+    ) -> Result<T, CompileThreadError> {
         let (done, result) = oneshot::channel();
         let work: Work = Box::new(move || drop(done.send(work())));
-        let orders = self.orders.take().or_else(open).ok_or(Undone::NoThread)?;
-        orders.send(work).map_err(|_| Undone::NoThread)?;
+        let orders = self
+            .orders
+            .take()
+            .or_else(open)
+            .ok_or(CompileThreadError::NoThread)?;
+        orders
+            .send(work)
+            .map_err(|_| CompileThreadError::NoThread)?;
         let result = tokio::time::timeout(longest, result).await;
-        let result = result.map_err(|_| Undone::Overran)?;
+        let result = result.map_err(|_| CompileThreadError::Overran)?;
         // Only an idle thread is kept: whoever comes after one that is not gets another.
         self.orders = Some(orders);
-        result.map_err(|_| Undone::Crashed)
+        result.map_err(|_| CompileThreadError::Crashed)
     }
 }
 
@@ -84,7 +90,7 @@ mod tests {
     async fn a_panic_ends_its_own_work_only() {
         let mut thread = CompileThread::default();
         let crashed = thread.run(LONG, || -> u8 { panic!("a defect") }).await;
-        assert_eq!(crashed, Err(Undone::Crashed));
+        assert_eq!(crashed, Err(CompileThreadError::Crashed));
         assert_eq!(thread.run(LONG, || 7).await, Ok(7));
     }
 
@@ -95,7 +101,11 @@ mod tests {
         let overran = thread
             .run(Duration::from_millis(1), move || waits.recv())
             .await;
-        assert_eq!(overran, Err(Undone::Overran), "nobody lets it go on");
+        assert_eq!(
+            overran,
+            Err(CompileThreadError::Overran),
+            "nobody lets it go on"
+        );
         assert_eq!(thread.run(LONG, || 7).await, Ok(7));
         drop(go_on);
     }

@@ -42,9 +42,9 @@ pub(super) fn shortest(parser: &mut Parser, scalar: Scalar, budget: &mut usize) 
         *budget = budget.checked_sub(AT_ONCE)?;
         let found = parser.look(|recognizer| search.go_on(recognizer)).ok()?;
         match found {
-            Step::Found(bytes) => return Some(bytes),
-            Step::Nowhere => return None,
-            Step::NotYet => {}
+            SearchProgress::Found(bytes) => return Some(bytes),
+            SearchProgress::Nowhere => return None,
+            SearchProgress::NotYet => {}
         }
         let now = parser.lexer_use();
         if now.fuel - before.fuel > MOST_FUEL || now.states > MOST_LEXER_STATES {
@@ -53,7 +53,7 @@ pub(super) fn shortest(parser: &mut Parser, scalar: Scalar, budget: &mut usize) 
     }
 }
 
-enum Step {
+enum SearchProgress {
     Found(Vec<u8>),
     Nowhere,
     NotYet,
@@ -78,7 +78,7 @@ impl Search {
         }
     }
 
-    fn go_on(&mut self, recognizer: &mut ParserRecognizer<'_>) -> Step {
+    fn go_on(&mut self, recognizer: &mut ParserRecognizer<'_>) -> SearchProgress {
         recognizer.trie_started("landing");
         let step = self.some(recognizer);
         recognizer.pop_bytes(self.at.len());
@@ -87,22 +87,22 @@ impl Search {
         step
     }
 
-    fn some(&mut self, recognizer: &mut ParserRecognizer<'_>) -> Step {
+    fn some(&mut self, recognizer: &mut ParserRecognizer<'_>) -> SearchProgress {
         for _ in 0..AT_ONCE {
             let Some(path) = self.waiting.pop_front() else {
-                return Step::Nowhere;
+                return SearchProgress::Nowhere;
             };
             if !self.go_to(&path, recognizer) {
                 continue;
             }
             if self.ends(recognizer) {
-                return Step::Found(path);
+                return SearchProgress::Found(path);
             }
             if path.len() < LONGEST {
                 self.look_around(&path, recognizer);
             }
         }
-        Step::NotYet
+        SearchProgress::NotYet
     }
 
     fn go_to(&mut self, path: &[u8], recognizer: &mut ParserRecognizer<'_>) -> bool {
