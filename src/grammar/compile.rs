@@ -24,7 +24,7 @@ pub(super) const SPECIALS: u32 = 16;
 /// What grammars are compiled for.
 pub(super) struct Compiler {
     pub(super) factory: ParserFactory,
-    pub(super) exits: Arc<ClosingTokens>,
+    pub(super) closing: Arc<ClosingTokens>,
 }
 
 /// A grammar that can be followed.
@@ -53,8 +53,8 @@ impl Compiler {
             .map_err(|error| GrammarError::Refused(reason(&error.to_string())))?;
         factory.quiet();
         *factory.limits_mut() = limits();
-        let exits = Arc::new(ClosingTokens::of(vocabulary.tok_trie()));
-        Ok(Self { factory, exits })
+        let closing = Arc::new(ClosingTokens::of(vocabulary.tok_trie()));
+        Ok(Self { factory, closing })
     }
 
     /// Compiles a grammar in llguidance's variant of Lark.
@@ -79,7 +79,8 @@ impl Compiler {
             let why = "nothing can begin it: it refers to itself without end, or is too complex";
             return Err(GrammarError::Refused(why.to_owned()));
         }
-        let shortest = forced_ending::tokens_to_end(&parser, &JsonPosition::default(), &self.exits);
+        let shortest =
+            forced_ending::tokens_to_end(&parser, &JsonPosition::default(), &self.closing);
         Ok(CompileOutput { parser, shortest })
     }
 }

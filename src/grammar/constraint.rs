@@ -18,7 +18,7 @@ use super::trigger::Trigger;
 #[derive(Clone)]
 pub struct Constraint {
     /// Nothing while the answer is free.
-    follower: Option<GrammarMatcher>,
+    matcher: Option<GrammarMatcher>,
     /// Where answers are free but for some stretches: what finds them, and the beginning of each.
     stretches: Option<Box<(Trigger, GrammarMatcher)>>,
 }
@@ -39,9 +39,9 @@ impl fmt::Debug for Constraint {
 pub struct ConstraintError;
 
 impl Constraint {
-    pub(super) fn new(follower: GrammarMatcher) -> Self {
+    pub(super) fn new(matcher: GrammarMatcher) -> Self {
         Self {
-            follower: Some(follower),
+            matcher: Some(matcher),
             stretches: None,
         }
     }
@@ -49,24 +49,24 @@ impl Constraint {
     /// The grammar holds behind each text that `watch` looks for, and until it is followed to its end;
     /// the rest of the answer is free.
     #[must_use]
-    pub fn behind(mut self, watch: Trigger) -> Self {
-        let follower = self.follower.take();
-        self.stretches = follower.map(|follower| Box::new((watch, follower)));
+    pub fn after(mut self, trigger: Trigger) -> Self {
+        let matcher = self.matcher.take();
+        self.stretches = matcher.map(|matcher| Box::new((trigger, matcher)));
         self
     }
 
     /// Whether not every token may come next.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.follower.is_some()
+        self.matcher.is_some()
     }
 
     /// Whether `token` is what may come next, with `left` tokens to go; much cheaper than a
     /// [`mask`](Self::mask). False also where not all that may come shall come, because the answer has
     /// to end.
     pub fn allows(&mut self, token: Token, left: u32) -> bool {
-        let follower = self.follower.as_mut();
-        follower.is_none_or(|follower| follower.allows(token, left))
+        let matcher = self.matcher.as_mut();
+        matcher.is_none_or(|matcher| matcher.allows(token, left))
     }
 
     /// Makes the logits of all tokens that may not come next infinitely low; the answer may have
@@ -75,8 +75,8 @@ impl Constraint {
     /// # Errors
     /// [`ConstraintError`], from then on for ever.
     pub fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), ConstraintError> {
-        match &mut self.follower {
-            Some(follower) => follower.mask(logits, left),
+        match &mut self.matcher {
+            Some(matcher) => matcher.mask(logits, left),
             None => Ok(()),
         }
     }
@@ -86,17 +86,17 @@ impl Constraint {
     /// # Errors
     /// [`ConstraintError`], also for a token that the mask does not allow.
     pub fn accept(&mut self, token: Token) -> Result<(), ConstraintError> {
-        if let Some(follower) = &mut self.follower {
-            follower.accept(token)?;
-            if follower.complete && self.stretches.is_some() {
-                self.follower = None;
+        if let Some(matcher) = &mut self.matcher {
+            matcher.accept(token)?;
+            if matcher.complete && self.stretches.is_some() {
+                self.matcher = None;
             }
-        } else if let Some((watch, beginning)) = self.stretches.as_deref_mut()
-            && let Some(rest) = watch.read(beginning.text(token))
+        } else if let Some((trigger, start)) = self.stretches.as_deref_mut()
+            && let Some(rest) = trigger.read(start.text(token))
         {
-            let mut follower = beginning.clone();
+            let mut matcher = start.clone();
             // What the same token says of the stretch may be what no token of the grammar says.
-            self.follower = follower.read(&rest).then_some(follower);
+            self.matcher = matcher.read(&rest).then_some(matcher);
         }
         Ok(())
     }
@@ -104,8 +104,8 @@ impl Constraint {
     /// Whether nothing may follow but the end.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        let follower = self.follower.as_ref();
-        follower.is_some_and(|follower| follower.complete)
+        let matcher = self.matcher.as_ref();
+        matcher.is_some_and(|matcher| matcher.complete)
     }
 }
 
@@ -113,14 +113,14 @@ impl Constraint {
 #[derive(Clone)]
 pub(super) struct GrammarMatcher {
     parser: Parser,
-    exits: Arc<ClosingTokens>,
+    closing: Arc<ClosingTokens>,
     /// Set when what all answers with this grammar share is full.
     worn: Arc<AtomicBool>,
     /// The memory that is counted for it.
-    _held: Arc<MemoryReservation>,
-    quotes: JsonPosition,
-    way: ScalarEnding,
-    descent: EndingPlan,
+    _reservation: Arc<MemoryReservation>,
+    position: JsonPosition,
+    ending: ScalarEnding,
+    plan: EndingPlan,
     complete: bool,
 }
 
@@ -129,18 +129,18 @@ impl GrammarMatcher {
     pub(super) fn new(
         parser: Parser,
         shortest: Option<u32>,
-        exits: Arc<ClosingTokens>,
+        closing: Arc<ClosingTokens>,
         worn: Arc<AtomicBool>,
-        held: Arc<MemoryReservation>,
+        reservation: Arc<MemoryReservation>,
     ) -> Self {
         Self {
             parser,
-            exits,
+            closing,
             worn,
-            _held: held,
-            quotes: JsonPosition::default(),
-            way: ScalarEnding::default(),
-            descent: EndingPlan::begin(shortest),
+            _reservation: reservation,
+            position: JsonPosition::default(),
+            ending: ScalarEnding::default(),
+            plan: EndingPlan::begin(shortest),
             complete: false,
         }
     }
@@ -156,23 +156,23 @@ impl GrammarMatcher {
         }
     }
 
-    fn descend(&mut self, left: u32) {
-        self.descent = self.descent.go_on(left, || {
-            forced_ending::tokens_to_end(&self.parser, &self.quotes, &self.exits)
+    fn update_plan(&mut self, left: u32) {
+        self.plan = self.plan.go_on(left, || {
+            forced_ending::tokens_to_end(&self.parser, &self.position, &self.closing)
         });
     }
 
     fn allows(&mut self, token: Token, left: u32) -> bool {
-        self.descend(left);
-        if matches!(self.descent, EndingPlan::Forced) || self.quotes.is_stuck() {
+        self.update_plan(left);
+        if matches!(self.plan, EndingPlan::Forced) || self.position.is_stuck() {
             return false;
         }
         let Ok(token) = u32::try_from(token.0) else {
             return false;
         };
         let allowed = self.parser.allows(token);
-        if allowed && matches!(self.descent, EndingPlan::Careful) && !self.may_land(token, left) {
-            self.descent = EndingPlan::Forced;
+        if allowed && matches!(self.plan, EndingPlan::Careful) && !self.may_land(token, left) {
+            self.plan = EndingPlan::Forced;
             return false;
         }
         allowed
@@ -180,20 +180,20 @@ impl GrammarMatcher {
 
     /// Whether the way out fits into what is left behind `token`.
     fn may_land(&self, token: TokenId, left: u32) -> bool {
-        let (mut parser, mut quotes) = (self.parser.clone(), self.quotes.clone());
-        quotes.read(parser.trie().token(token));
+        let (mut parser, mut position) = (self.parser.clone(), self.position.clone());
+        position.read(parser.trie().token(token));
         let length = match parser.consume(token) {
-            Ok(()) => forced_ending::tokens_to_end(&parser, &quotes, &self.exits),
+            Ok(()) => forced_ending::tokens_to_end(&parser, &position, &self.closing),
             Err(ParserFailure) => None,
         };
         length.is_some_and(|length| length < left)
     }
 
     fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), ConstraintError> {
-        self.descend(left);
+        self.update_plan(left);
         // Of a mask any token may be picked, and each would have to be looked at.
-        if matches!(self.descent, EndingPlan::Careful) {
-            self.descent = EndingPlan::Forced;
+        if matches!(self.plan, EndingPlan::Careful) {
+            self.plan = EndingPlan::Forced;
         }
         let mask = if let Some(mask) = self.shortcut() {
             mask
@@ -207,24 +207,24 @@ impl GrammarMatcher {
 
     /// What comes where not all that may come shall come.
     fn shortcut(&mut self) -> Option<SimpleVob> {
-        let landing = matches!(self.descent, EndingPlan::Forced);
-        if self.parser.is_stopped() || !landing && !self.quotes.is_stuck() {
+        let forced = matches!(self.plan, EndingPlan::Forced);
+        if self.parser.is_stopped() || !forced && !self.position.is_stuck() {
             return None;
         }
         // Where the end may come, it comes.
-        if landing && self.parser.is_accepting().unwrap_or(false) {
+        if forced && self.parser.is_accepting().unwrap_or(false) {
             return Some(self.parser.trie().eos_token_set());
         }
-        let exits = Arc::clone(&self.exits);
-        self.way.refill();
-        let token = exits.next(&mut self.parser, &self.quotes, &mut self.way)?;
+        let closing = Arc::clone(&self.closing);
+        self.ending.refill();
+        let token = closing.next(&mut self.parser, &self.position, &mut self.ending)?;
         Some(self.parser.trie().singleton_token_set(token))
     }
 
     fn accept(&mut self, token: Token) -> Result<(), ConstraintError> {
         let token = u32::try_from(token.0).map_err(|_| ConstraintError)?;
-        self.way.read(token);
-        self.quotes.read(self.parser.trie().token(token));
+        self.ending.read(token);
+        self.position.read(self.parser.trie().token(token));
         let consumed = self.parser.consume(token);
         consumed.map_err(|ParserFailure| self.give_up())?;
         self.complete = self.parser.is_stopped();
@@ -240,7 +240,7 @@ impl GrammarMatcher {
     fn read(&mut self, text: &[u8]) -> bool {
         let tokens = self.parser.trie().greedy_tokenize(text);
         let fits = self.parser.consume_while_valid(&tokens);
-        self.quotes.read(text);
+        self.position.read(text);
         self.complete = self.parser.is_stopped();
         fits.is_ok_and(|count| count == tokens.len()) && !self.complete
     }

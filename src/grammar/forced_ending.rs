@@ -58,7 +58,7 @@ struct ClosingToken {
 
 impl ClosingTokens {
     pub(super) fn of(trie: &TokTrie) -> Self {
-        let exit = |beginning: &[u8], rest: &dyn Fn(&[u8]) -> bool| {
+        let closing = |beginning: &[u8], rest: &dyn Fn(&[u8]) -> bool| {
             let shortest = trie.token_id_at_bytes(beginning)?;
             let count = u32::try_from(trie.vocab_size()).unwrap_or(u32::MAX);
             let mut longer: Vec<TokenId> = (0..count)
@@ -74,18 +74,18 @@ impl ClosingTokens {
         let ends = |bytes: &[u8]| bytes.iter().all(|byte| b"}]".contains(byte));
         let none = |_: &[u8]| false;
         let outside = [
-            exit(b"}", &ends),
-            exit(b"]", &ends),
-            exit(b",", &none),
-            exit(b"n", &|bytes| b"ull".starts_with(bytes)),
-            exit(b"\"", &none),
+            closing(b"}", &ends),
+            closing(b"]", &ends),
+            closing(b",", &none),
+            closing(b"n", &|bytes| b"ull".starts_with(bytes)),
+            closing(b"\"", &none),
         ];
-        let digits = (b'0'..=b'9').rev().map(|digit| exit(&[digit], &none));
+        let digits = (b'0'..=b'9').rev().map(|digit| closing(&[digit], &none));
         let text = (b' '..=b'~').chain([b'\n']);
         Self {
             outside: outside.into_iter().flatten().collect(),
             digits: digits.flatten().collect(),
-            inside: exit(b"\"", &ends).into_iter().collect(),
+            inside: closing(b"\"", &ends).into_iter().collect(),
             bytes: text
                 .filter_map(|byte| trie.token_id_at_bytes(&[byte]))
                 .collect(),
@@ -99,30 +99,30 @@ impl ClosingTokens {
     pub(super) fn next(
         &self,
         parser: &mut Parser,
-        quotes: &JsonPosition,
-        way: &mut ScalarEnding,
+        position: &JsonPosition,
+        ending: &mut ScalarEnding,
     ) -> Option<TokenId> {
-        let exits: &[ClosingToken] = match (quotes.open, quotes.escaped) {
+        let closing: &[ClosingToken] = match (position.open, position.escaped) {
             // A quote behind a backslash is part of the string and ends nothing.
             (true, true) => &[],
             (true, false) => &self.inside,
             (false, _) => &self.outside,
         };
-        if let Some(token) = first_that_fits(exits, parser) {
-            return Some(way.end(token));
+        if let Some(token) = first_that_fits(closing, parser) {
+            return Some(ending.end(token));
         }
-        if let Some(scalar) = quotes.scalar()
-            && let Some(token) = way.go_on(parser, scalar)
+        if let Some(scalar) = position.scalar()
+            && let Some(token) = ending.go_on(parser, scalar)
         {
             return Some(token);
         }
-        if !quotes.open
+        if !position.open
             && let Some(token) = first_that_fits(&self.digits, parser)
         {
-            return Some(way.leave_for(token));
+            return Some(ending.leave_for(token));
         }
-        let token = self.whatever_fits(parser, quotes.open)?;
-        Some(way.leave_for(token))
+        let token = self.whatever_fits(parser, position.open)?;
+        Some(ending.leave_for(token))
     }
 
     fn whatever_fits(&self, parser: &mut Parser, in_string: bool) -> Option<TokenId> {
@@ -142,11 +142,13 @@ impl ClosingTokens {
 }
 
 /// Of the first exit that can be taken, what ends most.
-fn first_that_fits(exits: &[ClosingToken], parser: &mut Parser) -> Option<TokenId> {
-    let exit = exits.iter().find(|exit| parser.allows(exit.shortest))?;
-    let longer = exit.longer.iter().copied();
+fn first_that_fits(closing: &[ClosingToken], parser: &mut Parser) -> Option<TokenId> {
+    let closing = closing
+        .iter()
+        .find(|closing| parser.allows(closing.shortest))?;
+    let longer = closing.longer.iter().copied();
     let longer = longer.clone().find(|token| parser.allows(*token));
-    Some(longer.unwrap_or(exit.shortest))
+    Some(longer.unwrap_or(closing.shortest))
 }
 
 /// The way to the end of a string or a number, while it is taken.
@@ -307,7 +309,7 @@ impl EndingPlan {
                 },
                 Some(_) | None => Self::NEVER,
             },
-            descent => descent,
+            plan => plan,
         }
     }
 }
@@ -315,24 +317,24 @@ impl EndingPlan {
 /// Tokens from here to the end, ending everything as soon as the grammar allows.
 pub(super) fn tokens_to_end(
     parser: &Parser,
-    quotes: &JsonPosition,
-    exits: &ClosingTokens,
+    position: &JsonPosition,
+    closing: &ClosingTokens,
 ) -> Option<u32> {
     let mut parser = parser.clone();
-    let mut quotes = quotes.clone();
-    let mut way = ScalarEnding::default();
+    let mut position = position.clone();
+    let mut ending = ScalarEnding::default();
     for length in 0..=LONGEST {
         if parser.is_stopped() || parser.is_accepting().ok()? {
             return Some(length);
         }
-        let token = exits.next(&mut parser, &quotes, &mut way)?;
+        let token = closing.next(&mut parser, &position, &mut ending)?;
         // Whatever comes in a string that has no end within reach does not bring it nearer.
-        if way.lost && quotes.open {
+        if ending.lost && position.open {
             return None;
         }
         parser.consume(token).ok()?;
-        way.read(token);
-        quotes.read(parser.trie().token(token));
+        ending.read(token);
+        position.read(parser.trie().token(token));
     }
     None
 }
@@ -344,14 +346,14 @@ mod tests {
 
     #[test]
     fn it_looks_more_often_the_nearer_the_end_and_lands_in_time() {
-        let mut descent = EndingPlan::begin(Some(12));
+        let mut plan = EndingPlan::begin(Some(12));
         let mut looks = 0;
         for left in (1..=100).rev() {
-            descent = descent.go_on(left, || {
+            plan = plan.go_on(left, || {
                 looks += 1;
                 Some(12)
             });
-            if matches!(descent, EndingPlan::Careful) {
+            if matches!(plan, EndingPlan::Careful) {
                 assert!(left >= 12 + RESERVE, "{left}");
                 assert!(looks < 12);
                 return;
@@ -362,8 +364,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_whole_is_left_alone() {
-        let descent = EndingPlan::begin(Some(30)).go_on(10, || Some(30));
-        assert_eq!(descent.go_on(1, || Some(1)), EndingPlan::NEVER);
+        let plan = EndingPlan::begin(Some(30)).go_on(10, || Some(30));
+        assert_eq!(plan.go_on(1, || Some(1)), EndingPlan::NEVER);
         let endless = EndingPlan::begin(None);
         assert_eq!(endless.go_on(1, || Some(1)), EndingPlan::NEVER);
     }
@@ -456,10 +458,10 @@ mod tests {
 
     #[test]
     fn quotes_open_and_close_strings() {
-        let mut quotes = JsonPosition::default();
-        quotes.read(b"{\"a\\\"");
-        assert!(quotes.open);
-        quotes.read(b"b\": ");
-        assert!(!quotes.open);
+        let mut position = JsonPosition::default();
+        position.read(b"{\"a\\\"");
+        assert!(position.open);
+        position.read(b"b\": ");
+        assert!(!position.open);
     }
 }

@@ -32,7 +32,7 @@ pub fn compile_schema(bytes: &[u8]) {
         object.insert("$defs".to_owned(), Value::Object(definitions.collect()));
     }
     match Schema::new(schema, strict) {
-        Err(misfit) => assert!(!misfit.why.is_empty()),
+        Err(schema_error) => assert!(!schema_error.why.is_empty()),
         Ok(schema) => compile(&schema),
     }
 }

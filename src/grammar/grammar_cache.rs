@@ -24,7 +24,7 @@ pub(super) struct GrammarCache {
 }
 
 struct CacheEntry {
-    begun: CompiledGrammar,
+    compiled: CompiledGrammar,
     memory: usize,
 }
 
@@ -42,20 +42,20 @@ impl GrammarCache {
     /// Unless an answer has used up what all answers with it share.
     pub(super) fn get(&mut self, text: &str) -> Option<CompiledGrammar> {
         let ours = self.ours.iter().find(|(known, _)| known == text);
-        let begun = match ours {
-            Some((_, begun)) => Some(begun),
-            None => self.clients.get(text).map(|entry| &entry.begun),
+        let compiled = match ours {
+            Some((_, compiled)) => Some(compiled),
+            None => self.clients.get(text).map(|entry| &entry.compiled),
         };
-        let fresh = |begun: &&CompiledGrammar| !begun.worn.load(Ordering::Relaxed);
-        begun.filter(fresh).cloned()
+        let fresh = |compiled: &&CompiledGrammar| !compiled.worn.load(Ordering::Relaxed);
+        compiled.filter(fresh).cloned()
     }
 
     /// One that holds so many bytes.
-    pub(super) fn keep(&mut self, grammar: &Grammar, begun: &CompiledGrammar, memory: usize) {
+    pub(super) fn keep(&mut self, grammar: &Grammar, compiled: &CompiledGrammar, memory: usize) {
         let text = &grammar.text;
         if grammar.is_ours {
             self.ours.retain(|(known, _)| known != text);
-            self.ours.push((text.clone(), begun.clone()));
+            self.ours.push((text.clone(), compiled.clone()));
             return;
         }
         let memory = memory + text.len();
@@ -63,7 +63,7 @@ impl GrammarCache {
             return;
         }
         let entry = CacheEntry {
-            begun: begun.clone(),
+            compiled: compiled.clone(),
             memory,
         };
         self.memory += memory;
@@ -85,7 +85,7 @@ mod tests {
     use super::super::memory::GrammarMemory;
     use super::*;
 
-    fn begun() -> CompiledGrammar {
+    fn compiled() -> CompiledGrammar {
         let bytes = Compiler::for_bytes().expect("a compiler");
         let compiled = bytes.compile("start: \"a\"").expect("sound");
         CompiledGrammar::new(compiled, GrammarMemory::default().hold(0).expect("room"))
@@ -97,29 +97,38 @@ mod tests {
 
     #[test]
     fn as_many_are_kept_as_memory_allows_and_the_latest_stay() {
-        let (mut kept, begun) = (GrammarCache::default(), begun());
+        let (mut cache, compiled) = (GrammarCache::default(), compiled());
         let large = LARGEST - (1 << 10);
         for number in 0..5 {
-            kept.keep(&grammar(number), &begun, large);
+            cache.keep(&grammar(number), &compiled, large);
         }
-        assert!(kept.memory <= MOST_MEMORY);
-        assert!(kept.get(&grammar(0).text).is_none() && kept.get(&grammar(4).text).is_some());
-        kept.keep(&grammar(9), &begun, LARGEST + 1);
-        assert!(kept.get(&grammar(9).text).is_none(), "too large to be kept");
+        assert!(cache.memory <= MOST_MEMORY);
+        assert!(cache.get(&grammar(0).text).is_none() && cache.get(&grammar(4).text).is_some());
+        cache.keep(&grammar(9), &compiled, LARGEST + 1);
+        assert!(
+            cache.get(&grammar(9).text).is_none(),
+            "too large to be cache"
+        );
     }
 
     #[test]
     fn a_clients_never_push_the_servers_own_out() {
-        let (mut kept, begun) = (GrammarCache::default(), begun());
-        kept.keep(&Grammar::schema(&Schema::object()), &begun, 0);
+        let (mut cache, compiled) = (GrammarCache::default(), compiled());
+        cache.keep(&Grammar::schema(&Schema::object()), &compiled, 0);
         for number in 0..100 {
-            kept.keep(&grammar(number), &begun, 1 << 10);
+            cache.keep(&grammar(number), &compiled, 1 << 10);
         }
-        assert!(kept.get(&Grammar::schema(&Schema::object()).text).is_some());
-        assert!(kept.get(&grammar(0).text).is_none() && kept.get(&grammar(99).text).is_some());
-        begun.worn.store(true, Ordering::Relaxed);
         assert!(
-            kept.get(&Grammar::schema(&Schema::object()).text).is_none(),
+            cache
+                .get(&Grammar::schema(&Schema::object()).text)
+                .is_some()
+        );
+        assert!(cache.get(&grammar(0).text).is_none() && cache.get(&grammar(99).text).is_some());
+        compiled.worn.store(true, Ordering::Relaxed);
+        assert!(
+            cache
+                .get(&Grammar::schema(&Schema::object()).text)
+                .is_none(),
             "used up"
         );
     }

@@ -90,7 +90,7 @@ impl Grammar {
     }
 }
 
-/// Why there is no guide.
+/// Why there is no constraint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GrammarError {
     /// It cannot be followed; the message is about the client's own words.
@@ -120,16 +120,16 @@ impl GrammarError {
 
 /// The grammars of one model.
 pub struct Grammars {
-    shared: Arc<CompileContext>,
-    wall: TrialCompiler,
-    turns: CompileQueue<CompileThread>,
+    context: Arc<CompileContext>,
+    trial_compiler: TrialCompiler,
+    queue: CompileQueue<CompileThread>,
 }
 
 struct CompileContext {
     tokenizer: Arc<Tokenizer>,
     /// Made when first needed: it walks the whole vocabulary.
     compiler: OnceLock<Result<Compiler, GrammarError>>,
-    kept: Mutex<GrammarCache>,
+    cache: Mutex<GrammarCache>,
     /// Of all that are kept, and of those of answers under way.
     memory: GrammarMemory,
 }
@@ -143,16 +143,16 @@ struct CompiledGrammar {
     /// Whether an answer was given up. Clones of a parser share the states of their lexer, whose
     /// number is bounded: what one answer cannot add, no other can.
     worn: Arc<AtomicBool>,
-    held: Arc<MemoryReservation>,
+    reservation: Arc<MemoryReservation>,
 }
 
 impl CompiledGrammar {
-    fn new(compiled: CompileOutput, held: MemoryReservation) -> Self {
+    fn new(compiled: CompileOutput, reservation: MemoryReservation) -> Self {
         Self {
             parser: compiled.parser,
             shortest: compiled.shortest,
             worn: Arc::default(),
-            held: Arc::new(held),
+            reservation: Arc::new(reservation),
         }
     }
 }
@@ -166,28 +166,28 @@ impl fmt::Debug for Grammars {
 impl Grammars {
     /// For the vocabulary of `tokenizer`; new ones are tried behind `wall` first.
     #[must_use]
-    pub fn new(tokenizer: Arc<Tokenizer>, wall: TrialCompiler) -> Self {
-        let shared = CompileContext {
+    pub fn new(tokenizer: Arc<Tokenizer>, trial_compiler: TrialCompiler) -> Self {
+        let context = CompileContext {
             tokenizer,
             compiler: OnceLock::new(),
-            kept: Mutex::default(),
+            cache: Mutex::default(),
             memory: GrammarMemory::default(),
         };
         let threads = std::iter::repeat_with(CompileThread::default);
         Self {
-            shared: Arc::new(shared),
-            wall,
-            turns: CompileQueue::new(threads.take(AT_ONCE).collect()),
+            context: Arc::new(context),
+            trial_compiler,
+            queue: CompileQueue::new(threads.take(AT_ONCE).collect()),
         }
     }
 
-    /// A guide at the beginning of an answer. Takes milliseconds where the grammar is new, the
+    /// A constraint at the beginning of an answer. Takes milliseconds where the grammar is new, the
     /// first time for a vocabulary up to a second, and longer where `caller` has other new ones, or
-    /// many others have. What nobody waits for any more is not begun.
+    /// many others have.
     ///
     /// # Errors
     /// See [`GrammarError`].
-    pub async fn guide(
+    pub async fn constraint(
         &self,
         grammar: &Grammar,
         caller: &Caller,
@@ -198,17 +198,17 @@ impl Grammars {
             let why = format!("with {length} bytes it is too long, {LONGEST} are the most");
             return Err(GrammarError::Refused(why));
         }
-        let begun = match self.shared.known(text) {
-            Some(begun) => begun,
+        let compiled = match self.context.known(text) {
+            Some(compiled) => compiled,
             None => self.compile(grammar, caller).await?,
         };
-        let compiler = self.shared.compiler()?;
+        let compiler = self.context.compiler()?;
         Ok(Constraint::new(GrammarMatcher::new(
-            begun.parser,
-            begun.shortest,
-            Arc::clone(&compiler.exits),
-            begun.worn,
-            begun.held,
+            compiled.parser,
+            compiled.shortest,
+            Arc::clone(&compiler.closing),
+            compiled.worn,
+            compiled.reservation,
         )))
     }
 
@@ -220,7 +220,7 @@ impl Grammars {
         // Ours are few, and small: they wait for nobody, and need no trial.
         if grammar.is_ours {
             let mut thread = CompileThread::default();
-            return self.shared.compile_on(&mut thread, grammar, 0).await;
+            return self.context.compile_on(&mut thread, grammar, 0).await;
         }
         match self
             .compile_in_turn(grammar, caller, TrialLength::Short)
@@ -240,21 +240,23 @@ impl Grammars {
         caller: &Caller,
         kind: TrialLength,
     ) -> Result<CompiledGrammar, GrammarError> {
-        let mut turn: CompilePermit<CompileThread> = tokio::select! {
+        let mut permit: CompilePermit<CompileThread> = tokio::select! {
             biased;
             () = caller.left() => return Err(GrammarError::Abandoned),
-            turn = self.turns.take(caller.client, kind) => turn,
+            permit = self.queue.take(caller.client, kind) => permit,
         };
         // Another may have had it compiled in the meantime.
-        if let Some(begun) = self.shared.known(&grammar.text) {
-            return Ok(begun);
+        if let Some(compiled) = self.context.known(&grammar.text) {
+            return Ok(compiled);
         }
         let longest = match kind {
             TrialLength::Short => SHORT_TRY,
             TrialLength::Long => LONG_TRY,
         };
-        let memory = self.wall.try_out(&grammar.text, longest).await?;
-        self.shared.compile_on(turn.place(), grammar, memory).await
+        let memory = self.trial_compiler.try_out(&grammar.text, longest).await?;
+        self.context
+            .compile_on(permit.place(), grammar, memory)
+            .await
     }
 }
 
@@ -267,7 +269,7 @@ impl CompileContext {
     }
 
     fn known(&self, text: &str) -> Option<CompiledGrammar> {
-        self.kept().get(text)
+        self.cache().get(text)
     }
 
     /// Compiles a grammar that holds so many bytes of memory.
@@ -278,25 +280,25 @@ impl CompileContext {
         memory: usize,
     ) -> Result<CompiledGrammar, GrammarError> {
         if self.compiler.get().is_none() {
-            let shared = Arc::clone(self);
-            let walk = move || shared.compiler().map(|_| ());
+            let context = Arc::clone(self);
+            let walk = move || context.compiler().map(|_| ());
             thread.run(LONGEST_WALK, walk).await??;
         }
-        let held = self.memory.hold(memory).ok_or(GrammarError::Unavailable)?;
-        let (shared, text) = (Arc::clone(self), grammar.text.clone());
+        let reservation = self.memory.hold(memory).ok_or(GrammarError::Unavailable)?;
+        let (context, text) = (Arc::clone(self), grammar.text.clone());
         let compile = move || {
-            let compiled = shared.compiler()?.compile(&text)?;
-            Ok(CompiledGrammar::new(compiled, held))
+            let compiled = context.compiler()?.compile(&text)?;
+            Ok(CompiledGrammar::new(compiled, reservation))
         };
-        let begun: Result<CompiledGrammar, GrammarError> =
+        let compiled: Result<CompiledGrammar, GrammarError> =
             thread.run(LONGEST_COMPILE, compile).await?;
-        let begun = begun?;
-        self.kept().keep(grammar, &begun, memory);
-        Ok(begun)
+        let compiled = compiled?;
+        self.cache().keep(grammar, &compiled, memory);
+        Ok(compiled)
     }
 
-    fn kept(&self) -> MutexGuard<'_, GrammarCache> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, GrammarCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,7 +6,7 @@ pub struct Trigger {
     opener: &'static str,
     /// What opens and what closes thoughts, in which the opener is only thought of.
     thoughts: Option<[&'static str; 2]>,
-    place: Section,
+    section: Section,
     /// What may be the beginning of what is looked for.
     tail: Vec<u8>,
 }
@@ -26,7 +26,7 @@ impl Trigger {
         Self {
             opener,
             thoughts: None,
-            place: Section::Answer,
+            section: Section::Answer,
             tail: Vec::new(),
         }
     }
@@ -34,9 +34,9 @@ impl Trigger {
     /// Not in thoughts between these tags, which an answer may begin with; `opened` says that it begins
     /// in the middle of them.
     #[must_use]
-    pub fn behind_thoughts(mut self, tags: [&'static str; 2], opened: bool) -> Self {
+    pub fn after_thoughts(mut self, tags: [&'static str; 2], opened: bool) -> Self {
         self.thoughts = Some(tags);
-        self.place = if opened {
+        self.section = if opened {
             Section::Thoughts
         } else {
             Section::Before
@@ -48,27 +48,27 @@ impl Trigger {
     pub(super) fn read(&mut self, text: &[u8]) -> Option<Vec<u8>> {
         self.tail.extend_from_slice(text);
         let [open, close] = self.thoughts.unwrap_or_default();
-        if self.place == Section::Before {
+        if self.section == Section::Before {
             let said = self.tail.trim_ascii_start();
             if said.starts_with(open.as_bytes()) {
-                self.place = Section::Thoughts;
+                self.section = Section::Thoughts;
             } else if open.as_bytes().starts_with(said) {
                 return None;
             } else {
-                self.place = Section::Answer;
+                self.section = Section::Answer;
             }
         }
-        if self.place == Section::Thoughts {
-            self.tail = self.behind(close)?;
-            self.place = Section::Answer;
+        if self.section == Section::Thoughts {
+            self.tail = self.after(close)?;
+            self.section = Section::Answer;
         }
-        let rest = self.behind(self.opener)?;
+        let rest = self.after(self.opener)?;
         self.tail.clear();
         Some(rest)
     }
 
     /// What stands behind `tag`; without it only what may be its beginning is kept.
-    fn behind(&mut self, tag: &str) -> Option<Vec<u8>> {
+    fn after(&mut self, tag: &str) -> Option<Vec<u8>> {
         let tag = tag.as_bytes();
         let found = self.tail.windows(tag.len()).position(|text| text == tag);
         if let Some(at) = found {
@@ -85,10 +85,10 @@ mod tests {
     use super::*;
 
     /// What stands behind the openers in `text`, to the end of the piece that each ends in.
-    fn find(mut watch: Trigger, pieces: &[&str]) -> Vec<String> {
+    fn find(mut trigger: Trigger, pieces: &[&str]) -> Vec<String> {
         let found = pieces
             .iter()
-            .filter_map(|piece| watch.read(piece.as_bytes()));
+            .filter_map(|piece| trigger.read(piece.as_bytes()));
         found
             .map(|rest| String::from_utf8(rest).expect("text"))
             .collect()
@@ -96,22 +96,22 @@ mod tests {
 
     #[test]
     fn an_opener_is_found_however_it_is_cut_and_again_behind_it() {
-        let watch = Trigger::new("<call>");
+        let trigger = Trigger::new("<call>");
         assert_eq!(
-            find(watch.clone(), &["a <ca", "ll>\n{", "b<call>"]),
+            find(trigger.clone(), &["a <ca", "ll>\n{", "b<call>"]),
             ["\n{", ""]
         );
-        assert!(find(watch, &["<cal", "<call", "er>"]).is_empty());
+        assert!(find(trigger, &["<cal", "<call", "er>"]).is_empty());
     }
 
     #[test]
     fn an_opener_in_thoughts_is_none() {
-        let watch =
-            |opened| Trigger::new("<call>").behind_thoughts(["<think>", "</think>"], opened);
+        let trigger =
+            |opened| Trigger::new("<call>").after_thoughts(["<think>", "</think>"], opened);
         let thought = ["<thi", "nk>", " <call> ", "</think>", "x<call>", "y"];
-        assert_eq!(find(watch(false), &thought), [""]);
-        assert_eq!(find(watch(true), &["<call></thi", "nk><call>z"]), ["z"]);
-        assert_eq!(find(watch(false), &["\n", "a <call>"]), [""]);
-        assert!(find(watch(true), &["a <call>"]).is_empty());
+        assert_eq!(find(trigger(false), &thought), [""]);
+        assert_eq!(find(trigger(true), &["<call></thi", "nk><call>z"]), ["z"]);
+        assert_eq!(find(trigger(false), &["\n", "a <call>"]), [""]);
+        assert!(find(trigger(true), &["a <call>"]).is_empty());
     }
 }

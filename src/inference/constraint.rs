@@ -16,7 +16,7 @@ const LONGEST_BLAME: Duration = Duration::from_millis(300);
 /// What is to hold an answer to its format.
 pub(super) struct ConstraintPlan {
     grammar: Grammar,
-    watch: Option<Trigger>,
+    trigger: Option<Trigger>,
 }
 
 /// Plans how an answer is held to its format, unless it is free; `in_thoughts` says that it begins in the
@@ -26,7 +26,7 @@ pub(super) fn plan(
     in_thoughts: bool,
     loaded: &Loaded,
 ) -> Result<Option<ConstraintPlan>, InferenceError> {
-    let mut watch = None;
+    let mut trigger = None;
     let grammar = match format {
         OutputFormat::Free => return Ok(None),
         OutputFormat::FreeWithCalls(functions) => {
@@ -36,8 +36,8 @@ pub(super) fn plan(
                 return Ok(None);
             };
             let calls = Trigger::new(opener);
-            watch = Some(match prompter.thoughts() {
-                Some(tags) => calls.behind_thoughts(tags.both(), in_thoughts),
+            trigger = Some(match prompter.thoughts() {
+                Some(tags) => calls.after_thoughts(tags.both(), in_thoughts),
                 None => calls,
             });
             opened_calls(tools, functions, &*loaded.tokenizer)
@@ -59,7 +59,7 @@ pub(super) fn plan(
             )
         }
     };
-    Ok(Some(ConstraintPlan { grammar, watch }))
+    Ok(Some(ConstraintPlan { grammar, trigger }))
 }
 
 /// Compiles the plan that was made of `format`.
@@ -69,8 +69,8 @@ pub(super) async fn constraint(
     grammars: &Grammars,
     caller: &Caller,
 ) -> Result<Constraint, InferenceError> {
-    let guide = match grammars.guide(&plan.grammar, caller).await {
-        Ok(guide) => guide,
+    let constraint = match grammars.constraint(&plan.grammar, caller).await {
+        Ok(constraint) => constraint,
         Err(GrammarError::Unavailable) => {
             return Err(Refusal::memory().into());
         }
@@ -80,9 +80,9 @@ pub(super) async fn constraint(
             return Err(cannot_be_followed(&error, &schemas(format), grammars, caller).await);
         }
     };
-    Ok(match plan.watch {
-        Some(watch) => guide.behind(watch),
-        None => guide,
+    Ok(match plan.trigger {
+        Some(trigger) => constraint.after(trigger),
+        None => constraint,
     })
 }
 
@@ -153,8 +153,8 @@ impl Blame<'_> {
         for schema in schemas {
             let left = self.until.checked_duration_since(Instant::now())?;
             let grammar = Grammar::schema(&schema);
-            let guide = self.grammars.guide(&grammar, self.caller);
-            match tokio::time::timeout(left, guide).await {
+            let constraint = self.grammars.constraint(&grammar, self.caller);
+            match tokio::time::timeout(left, constraint).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(GrammarError::Unavailable | GrammarError::Abandoned)) | Err(_) => {
                     return None;

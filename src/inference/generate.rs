@@ -223,7 +223,7 @@ fn jobs(
                 max_tokens,
                 repeats: params.sampling.repeats(sampling.temperature),
                 sampling,
-                guide: laid_out.constraint.clone(),
+                constraint: laid_out.constraint.clone(),
                 logprobs: params.logprobs,
                 prompt_logprobs: params.prompt_logprobs,
                 stops: Stops::new(params.stops.clone(), &prompt.parser),

@@ -270,9 +270,9 @@ pub(crate) fn check_name(param: &FieldPath, name: &str) -> Result<(), ApiError> 
 }
 
 /// A schema that stands at `param` and is not as it must be.
-pub(crate) fn refuse(param: &FieldPath, misfit: &SchemaError) -> ApiError {
-    let place = param.keys(&misfit.path);
-    let message = format!("`{place}` {}", misfit.why);
+pub(crate) fn refuse(param: &FieldPath, schema_error: &SchemaError) -> ApiError {
+    let place = param.keys(&schema_error.path);
+    let message = format!("`{place}` {}", schema_error.why);
     ApiError::invalid(place, message)
 }
 
@@ -293,7 +293,8 @@ pub(crate) fn format(
             let schema = schema.unwrap_or_else(|| Value::Object(Map::new()));
             let at = param.name("schema");
             values::at_most(&at, values::within(&schema), values::MOST_IN_TOOLS)?;
-            let schema = Schema::new(schema, strict).map_err(|misfit| refuse(&at, &misfit))?;
+            let schema =
+                Schema::new(schema, strict).map_err(|schema_error| refuse(&at, &schema_error))?;
             Ok(Some(schema.at(at)))
         }
         ("json_schema", None) => {

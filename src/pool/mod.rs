@@ -195,7 +195,7 @@ impl Pool {
         metrics: &Metrics,
         drain: &Drain,
         governed: &Governed,
-        wall: &TrialCompiler,
+        trial_compiler: &TrialCompiler,
     ) -> std::io::Result<Self> {
         let abort = Arc::new(AtomicBool::new(false));
         let mut entries = Vec::new();
@@ -212,7 +212,7 @@ impl Pool {
                 heartbeat: heartbeat.clone(),
                 metrics: metrics.clone(),
                 governed: governed.clone(),
-                wall: wall.clone(),
+                trial_compiler: trial_compiler.clone(),
                 abort: Arc::clone(&abort),
             };
             threads.push(worker.spawn()?);

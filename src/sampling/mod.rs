@@ -86,13 +86,13 @@ pub struct Sampler {
     seen: HashMap<Token, Seen>,
     adjusted: Vec<f32>,
     candidates: Candidates,
-    guide: Option<Constraint>,
+    constraint: Option<Constraint>,
 }
 
 impl Sampler {
-    /// `prompt` matters to `repeat_penalty` only; only what `guide` allows is ever picked.
+    /// `prompt` matters to `repeat_penalty` only; only what `constraint` allows is ever picked.
     #[must_use]
-    pub fn new(params: SamplingParams, prompt: &[Token], guide: Option<Constraint>) -> Self {
+    pub fn new(params: SamplingParams, prompt: &[Token], constraint: Option<Constraint>) -> Self {
         let mut seen = HashMap::new();
         if params.penalizes_repeats() {
             for token in prompt {
@@ -107,7 +107,7 @@ impl Sampler {
             seen,
             adjusted: Vec::new(),
             candidates: Candidates::default(),
-            guide,
+            constraint,
         }
     }
 
@@ -119,7 +119,7 @@ impl Sampler {
     /// temperature alone that is the same as masking at once.
     ///
     /// # Errors
-    /// [`ConstraintError`] when the guide cannot follow its grammar any more.
+    /// [`ConstraintError`] when the constraint cannot follow its grammar any more.
     pub fn sample(
         &mut self,
         logits: &[f32],
@@ -139,21 +139,21 @@ impl Sampler {
         };
         let left = most.saturating_sub(index);
         // A mask is dear, and a model that knows what is wanted of it seldom picks what is not allowed.
-        if let Some(guide) = &mut self.guide
-            && !guide.allows(token, left)
+        if let Some(constraint) = &mut self.constraint
+            && !constraint.allows(token, left)
         {
             if !adjusts {
                 self.adjusted.clear();
                 self.adjusted.extend_from_slice(logits);
             }
-            guide.mask(&mut self.adjusted, left)?;
+            constraint.mask(&mut self.adjusted, left)?;
             token = pick(&mut self.candidates, &self.adjusted, &self.params, index);
         }
         if adjusts {
             self.seen.entry(token).or_default().generated += 1;
         }
-        if let Some(guide) = &mut self.guide {
-            guide.accept(token)?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token)?;
         }
         Ok(token)
     }
@@ -161,7 +161,9 @@ impl Sampler {
     /// Whether the grammar lets nothing follow what was picked so far.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.guide.as_ref().is_some_and(Constraint::is_complete)
+        self.constraint
+            .as_ref()
+            .is_some_and(Constraint::is_complete)
     }
 
     #[allow(clippy::cast_precision_loss)] // counts stay far below 2^24

@@ -25,7 +25,7 @@ pub struct Job {
     /// Whether its client expects the same answer each time: it is greedy, or has a seed.
     pub repeats: bool,
     /// What the answer must be, if it is not free.
-    pub guide: Option<Constraint>,
+    pub constraint: Option<Constraint>,
     /// How many rivals to list beside each token with its likelihood; `None` for no likelihoods.
     pub logprobs: Option<usize>,
     /// As `logprobs`, for the tokens of the prompt, which then shares no computed prefix.
@@ -68,7 +68,7 @@ impl Job {
                 ..SamplingParams::default()
             },
             repeats: true,
-            guide: None,
+            constraint: None,
             logprobs: None,
             prompt_logprobs: None,
             stops: Stops::default(),

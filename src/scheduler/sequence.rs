@@ -55,7 +55,7 @@ impl Sequence {
     pub(super) fn new(mut job: Job) -> Self {
         let tokens = job.prompt.to_vec();
         let params = std::mem::take(&mut job.sampling);
-        let sampler = Sampler::new(params, &tokens, job.guide.take());
+        let sampler = Sampler::new(params, &tokens, job.constraint.take());
         let text = TextAssembler::new(std::mem::take(&mut job.stops));
         let prediction = job.prediction.take().map(Prediction::new);
         let scores = job.prompt_logprobs.map(PromptScores::new);

@@ -19,12 +19,15 @@ fn grammars() -> (Arc<Tokenizer>, Grammars) {
     let model = load_model(Path::new(MODEL), &Arc::default());
     let (_, tokenizer) = model.expect("the shipped model");
     let tokenizer = Arc::new(tokenizer);
-    (Arc::clone(&tokenizer), Grammars::new(tokenizer, wall()))
+    (
+        Arc::clone(&tokenizer),
+        Grammars::new(tokenizer, trial_compiler()),
+    )
 }
 
-fn guide_of(grammars: &Grammars, grammar: &Grammar) -> Result<Constraint, GrammarError> {
+fn constraint_of(grammars: &Grammars, grammar: &Grammar) -> Result<Constraint, GrammarError> {
     let (caller, _here) = Caller::new(ClientId::of(([127, 0, 0, 1], 0).into()));
-    runtime().block_on(grammars.guide(grammar, &caller))
+    runtime().block_on(grammars.constraint(grammar, &caller))
 }
 
 /// One for all: processes behind the wall belong to it.
@@ -34,7 +37,7 @@ fn runtime() -> &'static Runtime {
 }
 
 /// The program that was built with this one tries grammars out.
-fn wall() -> TrialCompiler {
+fn trial_compiler() -> TrialCompiler {
     TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into())
 }
 
@@ -58,15 +61,21 @@ fn answer(
     seed: u64,
     most: u32,
 ) -> String {
-    let guide = guide_of(grammars, &Grammar::schema(schema));
-    let bytes = guided(tokenizer, guide.expect("a sound schema"), None, seed, most);
+    let constraint = constraint_of(grammars, &Grammar::schema(schema));
+    let bytes = constrained(
+        tokenizer,
+        constraint.expect("a sound schema"),
+        None,
+        seed,
+        most,
+    );
     String::from_utf8(bytes).expect("whole characters")
 }
 
-/// What comes out of noise that is led by `guide`; of noise and `opener` at the tenth token.
-fn guided(
+/// What comes out of noise that is led by `constraint`; of noise and `opener` at the tenth token.
+fn constrained(
     tokenizer: &Tokenizer,
-    guide: Constraint,
+    constraint: Constraint,
     opener: Option<Token>,
     seed: u64,
     most: u32,
@@ -75,7 +84,7 @@ fn guided(
         seed,
         ..SamplingParams::default()
     };
-    let mut sampler = Sampler::new(params, &[], Some(guide));
+    let mut sampler = Sampler::new(params, &[], Some(constraint));
     let mut bytes = Vec::new();
     for index in 0..most {
         let mut logits = noise(seed, index.into(), tokenizer.info().vocabulary);
@@ -155,9 +164,9 @@ fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
     let mut prices = 0;
     for seed in 0..20 {
         let grammar = opened_calls(format, &functions, &*tokenizer);
-        let guide = guide_of(&grammars, &grammar).expect("sound");
-        let guide = guide.behind(Trigger::new(opener));
-        let text = guided(&tokenizer, guide, Some(token), seed, 200);
+        let constraint = constraint_of(&grammars, &grammar).expect("sound");
+        let constraint = constraint.after(Trigger::new(opener));
+        let text = constrained(&tokenizer, constraint, Some(token), seed, 200);
         let text = String::from_utf8_lossy(&text);
         let mut parser = OutputParser::new(None, Some(format));
         let mut pieces = parser.push(&text);
@@ -198,8 +207,8 @@ fn values(schema: &Value, strict: bool, most: u32) -> Vec<Value> {
     if let Some(definitions) = schema.get("$defs") {
         object["$defs"] = definitions.clone();
     }
-    let checked = Schema::new(object, strict).unwrap_or_else(|misfit| {
-        panic!("{schema}: {} {misfit}", misfit.path);
+    let checked = Schema::new(object, strict).unwrap_or_else(|schema_error| {
+        panic!("{schema}: {} {schema_error}", schema_error.path);
     });
     let whole = |seed| {
         let text = answer(&tokenizer, &grammars, &checked, seed, most);
@@ -654,7 +663,7 @@ fn a_schema_that_nothing_fits_is_refused_in_words() {
     let (_, grammars) = grammars();
     let impossible = json!({"type": "integer", "minimum": 3, "maximum": 2});
     let schema = Schema::new(impossible, false).expect("well formed");
-    let error = guide_of(&grammars, &Grammar::schema(&schema));
+    let error = constraint_of(&grammars, &Grammar::schema(&schema));
     assert!(
         error
             .expect_err("nothing fits")
@@ -668,7 +677,7 @@ fn a_schema_without_end_is_refused_before_it_is_compiled() {
     let (_, grammars) = grammars();
     let values: Vec<String> = (0..1000).map(|value| format!("{value:0600}")).collect();
     let schema = Schema::new(json!({"enum": values}), false).expect("well formed");
-    let error = guide_of(&grammars, &Grammar::schema(&schema));
+    let error = constraint_of(&grammars, &Grammar::schema(&schema));
     let message = error.expect_err("600 KB").to_string();
     assert!(message.contains("too long"), "{message}");
 }
@@ -694,11 +703,11 @@ fn calls_can_be_followed_in_every_format_one_or_several_of_them() {
                 None,
                 &*tokenizer,
             );
-            let guide = guide_of(&grammars, &grammar);
+            let constraint = constraint_of(&grammars, &grammar);
             assert!(
-                guide.is_ok(),
+                constraint.is_ok(),
                 "{format:?}, several: {several}: {:?}",
-                guide.err()
+                constraint.err()
             );
         }
     }

@@ -79,7 +79,7 @@ impl Search {
     }
 
     fn go_on(&mut self, recognizer: &mut ParserRecognizer<'_>) -> SearchProgress {
-        recognizer.trie_started("landing");
+        recognizer.trie_started("ending");
         let step = self.some(recognizer);
         recognizer.pop_bytes(self.at.len());
         self.at.clear();

@@ -33,12 +33,12 @@ struct Weight<'s> {
     /// Schemas in all of them together, but for those in `parts`.
     schemas: [u64; TYPES.len()],
     /// What members and items are in all alternatives together.
-    parts: HashMap<Place<'s>, Part<'s>>,
+    parts: HashMap<PartPlace<'s>, PartSchemas<'s>>,
 }
 
 /// Where in an instance a part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Place<'s> {
+enum PartPlace<'s> {
     Member(&'s str),
     Pattern(&'s str),
     OtherMembers,
@@ -46,7 +46,7 @@ enum Place<'s> {
     OtherItems,
 }
 
-impl Place<'_> {
+impl PartPlace<'_> {
     fn kind(self) -> usize {
         match self {
             Self::Member(_) | Self::Pattern(_) | Self::OtherMembers => OBJECT,
@@ -65,10 +65,10 @@ impl Place<'_> {
 }
 
 /// One of several schemas, each so many times.
-type Part<'s> = Vec<(u64, Piece<'s>)>;
+type PartSchemas<'s> = Vec<(u64, PartSchema<'s>)>;
 
 #[derive(Debug, Clone, PartialEq)]
-enum Piece<'s> {
+enum PartSchema<'s> {
     /// Weighed when it is multiplied with something.
     Schema(&'s Value),
     Weighed(Rc<Weight<'s>>),
@@ -153,7 +153,7 @@ impl Weight<'_> {
     }
 }
 
-fn repeat(part: &mut Part<'_>, times: u64) {
+fn repeat(part: &mut PartSchemas<'_>, times: u64) {
     for (count, _) in part {
         *count = count.saturating_mul(times);
     }
@@ -206,8 +206,8 @@ impl<'s> Growth<'s> {
         let pieces = weight.parts.values().flatten();
         pieces.fold(own, |sum: u64, (times, piece)| {
             let schemas = match piece {
-                Piece::Schema(schema) => self.schemas(schema),
-                Piece::Weighed(weight) => self.all_schemas(weight),
+                PartSchema::Schema(schema) => self.schemas(schema),
+                PartSchema::Weighed(weight) => self.all_schemas(weight),
             };
             sum.saturating_add(schemas.saturating_mul(*times))
         })
@@ -316,24 +316,24 @@ impl<'s> Growth<'s> {
         both
     }
 
-    fn both_parts(&mut self, one: &Part<'s>, other: &Part<'s>) -> Part<'s> {
+    fn both_parts(&mut self, one: &PartSchemas<'s>, other: &PartSchemas<'s>) -> PartSchemas<'s> {
         self.multiplied += 1;
         if self.multiplied > MOST_MULTIPLIED {
-            return vec![(1, Piece::Weighed(Rc::new(Weight::endless())))];
+            return vec![(1, PartSchema::Weighed(Rc::new(Weight::endless())))];
         }
         let weight = self.follow(|growth| {
             let (one, other) = (growth.any_of(one), growth.any_of(other));
             growth.both(one, other)
         });
-        vec![(1, Piece::Weighed(Rc::new(weight)))]
+        vec![(1, PartSchema::Weighed(Rc::new(weight)))]
     }
 
-    fn any_of(&mut self, part: &Part<'s>) -> Weight<'s> {
+    fn any_of(&mut self, part: &PartSchemas<'s>) -> Weight<'s> {
         let mut sum = Weight::none();
         for (times, piece) in part {
             let weight = match piece {
-                Piece::Schema(schema) => self.weigh(schema, true),
-                Piece::Weighed(weight) => Weight::clone(weight),
+                PartSchema::Schema(schema) => self.weigh(schema, true),
+                PartSchema::Weighed(weight) => Weight::clone(weight),
             };
             sum = sum.or(weight.times(*times));
         }
@@ -341,7 +341,7 @@ impl<'s> Growth<'s> {
     }
 }
 
-fn repeated<'s>(part: &Part<'s>, times: u64) -> Part<'s> {
+fn repeated<'s>(part: &PartSchemas<'s>, times: u64) -> PartSchemas<'s> {
     let mut part = part.clone();
     repeat(&mut part, times);
     part
@@ -369,24 +369,24 @@ fn plain(object: &Map<String, Value>) -> Weight<'_> {
             .into_iter()
             .flatten()
     };
-    let members = named("properties").map(|(name, schema)| (Place::Member(name), schema));
+    let members = named("properties").map(|(name, schema)| (PartPlace::Member(name), schema));
     let patterns =
-        named("patternProperties").map(|(pattern, schema)| (Place::Pattern(pattern), schema));
+        named("patternProperties").map(|(pattern, schema)| (PartPlace::Pattern(pattern), schema));
     let others = object.get("additionalProperties").into_iter();
-    let others = others.map(|schema| (Place::OtherMembers, schema));
+    let others = others.map(|schema| (PartPlace::OtherMembers, schema));
     let items = ["items", "prefixItems"]
         .into_iter()
         .flat_map(|key| list(object, key).enumerate());
-    let items = items.map(|(index, schema)| (Place::Item(index), schema));
+    let items = items.map(|(index, schema)| (PartPlace::Item(index), schema));
     let other_items = ["items", "additionalItems"].into_iter();
     let other_items = other_items.filter_map(|key| object.get(key));
     let other_items = other_items.filter(|schema| !schema.is_array());
-    let other_items = other_items.map(|schema| (Place::OtherItems, schema));
+    let other_items = other_items.map(|schema| (PartPlace::OtherItems, schema));
     let parts = members.chain(patterns).chain(others);
     for (place, schema) in parts.chain(items).chain(other_items) {
         if weight.alternatives[place.kind()] > 0 {
             let part = weight.parts.entry(place).or_default();
-            part.push((1, Piece::Schema(schema)));
+            part.push((1, PartSchema::Schema(schema)));
         }
     }
     weight

@@ -36,7 +36,7 @@ pub(super) fn hold_free(lowered: Value) -> Value {
     let exact = exact_definitions(&definitions).into_iter();
     let exact: Vec<String> = exact.map(ToOwned::to_owned).collect();
     let joined = joined_definitions(&root, &definitions);
-    let mut free = Free {
+    let mut free = FreePartFiller {
         exact: exact.iter().map(String::as_str).collect(),
         is_used: false,
     };
@@ -105,13 +105,13 @@ fn find_joined<'s>(schema: &'s Value, joined: bool, found: &mut Vec<&'s str>) {
     parts(schema).for_each(|part| find_joined(part, joined, found));
 }
 
-struct Free<'n> {
+struct FreePartFiller<'n> {
     /// Definitions that lead to numbers which are written in Lark.
     exact: HashSet<&'n str>,
     is_used: bool,
 }
 
-impl Free<'_> {
+impl FreePartFiller<'_> {
     fn any(&mut self) -> Value {
         self.is_used = true;
         reference()

@@ -14,9 +14,9 @@ use super::SchemaError;
 use super::choices::counted;
 use super::cost::values;
 use super::numbers::hold;
-use super::path::{Path, misfit};
+use super::path::{SchemaPath, schema_error};
 use super::prescribed::{alternatives_of_values, prescribed};
-use super::reference::{Target, resolve};
+use super::reference::{ReferenceTarget, resolve};
 use super::types::{is_always, is_never};
 use super::{objects, strings};
 
@@ -71,8 +71,8 @@ const MOST_LOOKED: usize = 50_000;
 /// Lowers what stands at `start` in `root`, of which `targets` are all that references lead to.
 pub(super) fn lower(
     root: &Value,
-    start: (&Value, &Path),
-    targets: &[Target<'_>],
+    start: (&Value, &SchemaPath),
+    targets: &[ReferenceTarget<'_>],
     strict: bool,
 ) -> Result<Value, SchemaError> {
     let names = targets.iter().enumerate();
@@ -82,7 +82,7 @@ pub(super) fn lower(
         targets,
         strict,
         names: names.collect(),
-        wanted: Vec::new(),
+        pending: Vec::new(),
         definitions: Map::new(),
         special: HashMap::new(),
         circles: HashMap::new(),
@@ -91,14 +91,14 @@ pub(super) fn lower(
     };
     let (schema, path) = start;
     let mut lowered = lowering.schema(schema, path)?;
-    while let Some(wanted) = lowering.wanted.pop() {
-        let target = &targets[wanted.target];
-        let place = Path::ROOT.behind(&target.place);
+    while let Some(pending) = lowering.pending.pop() {
+        let target = &targets[pending.target];
+        let place = SchemaPath::ROOT.behind(&target.place);
         let mut definition = lowering.body(target.schema, &place)?;
-        if let Some(beside) = wanted.beside {
+        if let Some(beside) = pending.beside {
             definition = json!({"allOf": [definition, beside]});
         }
-        lowering.definitions.insert(wanted.name, definition);
+        lowering.definitions.insert(pending.name, definition);
     }
     if !lowering.definitions.is_empty()
         && let Some(object) = lowered.as_object_mut()
@@ -118,7 +118,7 @@ fn reference(name: &str) -> Value {
 }
 
 /// A definition that is referred to and not written yet.
-struct Wanted {
+struct PendingDefinition {
     name: String,
     target: usize,
     /// What stands beside the reference to it.
@@ -127,11 +127,11 @@ struct Wanted {
 
 pub(super) struct Lowering<'s> {
     pub(super) root: &'s Value,
-    targets: &'s [Target<'s>],
+    targets: &'s [ReferenceTarget<'s>],
     pub(super) strict: bool,
     /// By the address of what it leads to.
     names: HashMap<*const Value, usize>,
-    wanted: Vec<Wanted>,
+    pending: Vec<PendingDefinition>,
     definitions: Map<String, Value>,
     /// Definitions of what a reference leads to together with what stands beside the reference.
     special: HashMap<(usize, String), String>,
@@ -144,7 +144,11 @@ pub(super) struct Lowering<'s> {
 
 impl Lowering<'_> {
     /// A schema, or a reference to it where others refer to it, too.
-    pub(super) fn schema(&mut self, schema: &Value, path: &Path) -> Result<Value, SchemaError> {
+    pub(super) fn schema(
+        &mut self,
+        schema: &Value,
+        path: &SchemaPath,
+    ) -> Result<Value, SchemaError> {
         match self.names.get(&std::ptr::from_ref(schema)) {
             Some(index) => Ok(self.refer(*index)),
             None => self.body(schema, path),
@@ -160,7 +164,7 @@ impl Lowering<'_> {
         if !self.definitions.contains_key(&name) {
             // Until it is written.
             self.definitions.insert(name.clone(), Value::Null);
-            self.wanted.push(Wanted {
+            self.pending.push(PendingDefinition {
                 name,
                 target,
                 beside,
@@ -169,7 +173,7 @@ impl Lowering<'_> {
         reference
     }
 
-    fn body(&mut self, schema: &Value, path: &Path) -> Result<Value, SchemaError> {
+    fn body(&mut self, schema: &Value, path: &SchemaPath) -> Result<Value, SchemaError> {
         let Value::Object(object) = schema else {
             return Ok(schema.clone());
         };
@@ -226,7 +230,7 @@ impl Lowering<'_> {
         index: usize,
         object: &Map<String, Value>,
         mut beside: Map<String, Value>,
-        path: &Path,
+        path: &SchemaPath,
     ) -> Result<Value, SchemaError> {
         let target = self.targets[index].schema;
         if let Some(kinds) = beside.get("type")
@@ -257,7 +261,7 @@ impl Lowering<'_> {
         &mut self,
         index: usize,
         beside: Value,
-        path: &Path,
+        path: &SchemaPath,
     ) -> Result<Value, SchemaError> {
         let key = (index, beside.to_string());
         if let Some(known) = self.special.get(&key) {
@@ -267,7 +271,7 @@ impl Lowering<'_> {
         if self.copied > MOST_COPIED {
             let why = "stands beside too much: what it leads to leads to it again, and would have to be \
                        written out for each such place";
-            return Err(misfit(&path.under("$ref"), why));
+            return Err(schema_error(&path.under("$ref"), why));
         }
         let special = format!("s{}", self.special.len());
         self.special.insert(key, special.clone());
@@ -311,7 +315,7 @@ impl Lowering<'_> {
         &mut self,
         object: &Map<String, Value>,
         mut heard: Map<String, Value>,
-        path: &Path,
+        path: &SchemaPath,
     ) -> Result<Value, SchemaError> {
         self.type_of_options(object, &mut heard);
         for key in LISTS {
@@ -359,7 +363,7 @@ impl Lowering<'_> {
         &mut self,
         list: &Value,
         kinds: Option<&Value>,
-        path: &Path,
+        path: &SchemaPath,
     ) -> Result<Value, SchemaError> {
         let list = list.as_array().into_iter().flatten().enumerate();
         let list = list.filter(|(_, schema)| kinds.is_none_or(|kinds| !is_never(schema, kinds)));
@@ -372,7 +376,7 @@ impl Lowering<'_> {
         &mut self,
         object: &Map<String, Value>,
         heard: &mut Map<String, Value>,
-        path: &Path,
+        path: &SchemaPath,
     ) -> Result<(), SchemaError> {
         let is_list = object.get("items").is_some_and(Value::is_array);
         let (first, others) = if is_list {

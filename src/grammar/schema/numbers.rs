@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use serde_json::{Map, Number, Value};
 
 use super::SchemaError;
-use super::path::{Path, misfit};
+use super::path::{SchemaPath, schema_error};
 use super::types::listed;
 use crate::decimal::Decimal;
 
@@ -50,7 +50,7 @@ pub(super) fn exclusive_bounds(object: &mut Map<String, Value>) {
 }
 
 /// Holds numbers on both sides of 0. Also writes bounds as llguidance reads them, as doubles.
-pub(super) fn hold(object: &mut Map<String, Value>, path: &Path) -> Result<(), SchemaError> {
+pub(super) fn hold(object: &mut Map<String, Value>, path: &SchemaPath) -> Result<(), SchemaError> {
     exclusive_bounds(object);
     if !has_numbers(object) {
         return Ok(());
@@ -62,7 +62,7 @@ pub(super) fn hold(object: &mut Map<String, Value>, path: &Path) -> Result<(), S
         && least.held > most.held
     {
         let why = "leaves no number: bounds beyond 2^53 are rounded inwards to what a double has";
-        return Err(misfit(&path.under(least.key), why));
+        return Err(schema_error(&path.under(least.key), why));
     }
     hold_side(object, LEAST, MOST, -1, most.map(|bound| bound.key), path)?;
     hold_side(object, MOST, LEAST, 1, least.map(|bound| bound.key), path)?;
@@ -88,7 +88,7 @@ fn keep_off(
     object: &mut Map<String, Value>,
     [inclusive, exclusive]: [&str; 2],
     others: [&str; 2],
-    path: &Path,
+    path: &SchemaPath,
 ) -> Result<(), SchemaError> {
     let sign = if inclusive == LEAST[0] { 1.0 } else { -1.0 };
     let number = |key: &str| object.get(key).and_then(Value::as_f64);
@@ -107,7 +107,7 @@ fn keep_off(
     if (within - bound) * sign >= gap {
         let why =
             "leaves no number between it and the other bound that a double could tell from them";
-        return Err(misfit(&path.under(exclusive), why));
+        return Err(schema_error(&path.under(exclusive), why));
     }
     if number(inclusive).is_none_or(|other| (within - other) * sign > 0.0) {
         object.insert(inclusive.to_owned(), within.into());
@@ -217,7 +217,7 @@ fn hold_side(
     others: [&str; 2],
     sign: i64,
     written: Option<&str>,
-    path: &Path,
+    path: &SchemaPath,
 ) -> Result<(), SchemaError> {
     let beyond = |value: &Value, end: i64| {
         let value = value.as_f64();
@@ -236,7 +236,7 @@ fn hold_side(
         let key = has_to_be_beyond(HIGHER[1]).unwrap_or(&others[0]);
         let key = written.unwrap_or(key);
         let why = "must be within 64 bits";
-        return Err(misfit(&path.under(key), why));
+        return Err(schema_error(&path.under(key), why));
     };
     for key in bounds {
         // An excluded end is a bound of its own: the end that would take its place is included.
@@ -335,7 +335,7 @@ mod tests {
 
     fn held(mut schema: Value) -> Value {
         let object = schema.as_object_mut().expect("an object");
-        hold(object, &Path::ROOT).expect("within 64 bits");
+        hold(object, &SchemaPath::ROOT).expect("within 64 bits");
         schema
     }
 
@@ -394,7 +394,10 @@ mod tests {
             json!([9_007_199_254_740_994.0, 9_999_999_999_999_998.0])
         );
         let mut beyond = json!({"type": "number", "minimum": 1e20});
-        let refused = hold(beyond.as_object_mut().expect("an object"), &Path::ROOT);
+        let refused = hold(
+            beyond.as_object_mut().expect("an object"),
+            &SchemaPath::ROOT,
+        );
         assert_eq!(refused.expect_err("beyond 64 bits").path, ".minimum");
     }
 
@@ -485,13 +488,16 @@ mod tests {
                 let mut given = given.clone();
                 given["type"] = json!(kind);
                 let object = given.as_object_mut().expect("an object");
-                let refused = hold(object, &Path::ROOT).expect_err("nothing is left");
+                let refused = hold(object, &SchemaPath::ROOT).expect_err("nothing is left");
                 assert_eq!(refused.path, path);
                 assert!(refused.why.contains("rounded inwards"), "{refused:?}");
             }
         }
         let mut beyond = json!({"type": "integer", "exclusiveMinimum": i64::MAX});
-        let refused = hold(beyond.as_object_mut().expect("an object"), &Path::ROOT);
+        let refused = hold(
+            beyond.as_object_mut().expect("an object"),
+            &SchemaPath::ROOT,
+        );
         assert_eq!(
             refused.expect_err("beyond 64 bits").path,
             ".exclusiveMinimum"
@@ -555,7 +561,7 @@ mod tests {
             );
         }
         let mut none = json!({"exclusiveMinimum": 1, "exclusiveMaximum": 1.0_f64.next_up()});
-        let refused = hold(none.as_object_mut().expect("an object"), &Path::ROOT);
+        let refused = hold(none.as_object_mut().expect("an object"), &SchemaPath::ROOT);
         assert_eq!(
             refused.expect_err("nothing between").path,
             ".exclusiveMinimum"

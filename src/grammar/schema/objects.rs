@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::SchemaError;
 use super::lower::Lowering;
-use super::path::Path;
+use super::path::SchemaPath;
 use super::pattern::Pattern;
 use super::reference::resolve;
 use super::strings::malformed;
@@ -14,7 +14,7 @@ pub(super) fn lower(
     lowering: &mut Lowering,
     object: &Map<String, Value>,
     heard: &mut Map<String, Value>,
-    path: &Path,
+    path: &SchemaPath,
 ) -> Result<(), SchemaError> {
     if let Some(Value::Object(properties)) = object.get("properties") {
         let properties = named(lowering, properties, &path.under("properties"))?;
@@ -43,7 +43,7 @@ pub(super) fn lower(
 }
 
 /// Refuses a pattern of names that is none.
-fn well_formed(pattern: &str, path: &Path) -> Result<(), SchemaError> {
+fn well_formed(pattern: &str, path: &SchemaPath) -> Result<(), SchemaError> {
     match Pattern::new(pattern) {
         Err(unsupported) if unsupported.is_malformed => Err(malformed(path, &unsupported)),
         _ => Ok(()),
@@ -109,7 +109,7 @@ pub(super) fn counts(heard: &mut Map<String, Value>) {
 fn named(
     lowering: &mut Lowering,
     schemas: &Map<String, Value>,
-    path: &Path,
+    path: &SchemaPath,
 ) -> Result<Map<String, Value>, SchemaError> {
     let lowered = schemas.iter().map(|(name, schema)| {
         let schema = lowering.schema(schema, &path.under(name))?;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::SchemaError;
 use super::lower::HEARD;
 use super::numbers::{exclusive_bounds, is_known, is_within, needs_exact};
-use super::path::{Path, misfit};
+use super::path::{SchemaPath, schema_error};
 use super::types::{is_of_type, listed};
 
 /// Numbers that no double is, as they are written. llguidance has no such keyword: [`super::exact`]
@@ -42,7 +42,10 @@ pub(super) fn alternatives_of_values(object: &Map<String, Value>) -> Option<Valu
 }
 
 /// The values of `enum` and `const` that fit what else is said of them.
-pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<Value, SchemaError> {
+pub(super) fn prescribed(
+    mut heard: Map<String, Value>,
+    path: &SchemaPath,
+) -> Result<Value, SchemaError> {
     exclusive_bounds(&mut heard);
     let key = if heard.contains_key("enum") {
         "enum"
@@ -57,7 +60,7 @@ pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<V
     if !allowed.iter().chain(&constant).all(is_known) {
         let why = "has a number of more than 64 bits, or one beyond 2^53 with a point or an exponent: it \
                    was rounded when it was read";
-        return Err(misfit(&path.under(key), why));
+        return Err(schema_error(&path.under(key), why));
     }
     let kinds = heard.get("type").cloned();
     allowed.retain(|value| {
@@ -85,7 +88,7 @@ pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<V
         .find(|key| !BESIDE_EXACT.contains(&key.as_str()));
     if let Some(other) = other.filter(|_| !exact.is_empty()) {
         let why = format!("has a number beyond 2^53, which cannot be followed beside `{other}`");
-        return Err(misfit(&path.under(key), why));
+        return Err(schema_error(&path.under(key), why));
     }
     let mut alternatives: Vec<Value> = exact
         .into_iter()
@@ -108,7 +111,7 @@ pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<V
 }
 
 /// A value that has a number in it that llguidance would round.
-fn exactly(value: Value, path: &Path) -> Value {
+fn exactly(value: Value, path: &SchemaPath) -> Value {
     if !needs_exact(&value) {
         return json!({"const": value});
     }

@@ -3,15 +3,15 @@
 use serde_json::Value;
 
 /// Where a reference leads.
-pub(super) struct Target<'s> {
+pub(super) struct ReferenceTarget<'s> {
     /// As a place in the schema, such as `.$defs.name`.
     pub(super) place: String,
     pub(super) schema: &'s Value,
 }
 
 /// The place that a reference names.
-pub(super) fn resolve<'s>(root: &'s Value, reference: &str) -> Option<Target<'s>> {
-    let mut target = Target {
+pub(super) fn resolve<'s>(root: &'s Value, reference: &str) -> Option<ReferenceTarget<'s>> {
+    let mut target = ReferenceTarget {
         place: String::new(),
         schema: root,
     };
@@ -25,7 +25,7 @@ pub(super) fn resolve<'s>(root: &'s Value, reference: &str) -> Option<Target<'s>
     Some(target)
 }
 
-impl Target<'_> {
+impl ReferenceTarget<'_> {
     fn step(self, segment: &str) -> Option<Self> {
         let name = decode(segment);
         let schema = match self.schema {

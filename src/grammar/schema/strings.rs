@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::SchemaError;
-use super::path::{Path, misfit};
-use super::pattern::{Pattern, Unsupported};
+use super::path::{SchemaPath, schema_error};
+use super::pattern::{Pattern, UnsupportedPattern};
 
 /// A date with February 29 in leap years alone; how long other months are llguidance knows.
 macro_rules! date {
@@ -48,7 +48,7 @@ const KNOWN: [&str; 11] = [
 pub(super) fn lower(
     object: &mut Map<String, Value>,
     strict: bool,
-    path: &Path,
+    path: &SchemaPath,
 ) -> Result<(), SchemaError> {
     let pattern = object.shift_remove("pattern");
     if let Some(pattern) = pattern.as_ref().and_then(Value::as_str) {
@@ -62,7 +62,7 @@ pub(super) fn lower(
             }
             Err(unsupported) if strict => {
                 let why = format!("cannot be followed: it has {}", unsupported.what);
-                return Err(misfit(&path.under("pattern"), why));
+                return Err(schema_error(&path.under("pattern"), why));
             }
             Err(_) => {}
         }
@@ -76,7 +76,7 @@ pub(super) fn lower(
                 "must be one of {}: another cannot be followed",
                 KNOWN[..KNOWN.len() - 1].join(", ")
             );
-            return Err(misfit(&path.under("format"), why));
+            return Err(schema_error(&path.under("format"), why));
         }
         hold(object, format);
     }
@@ -84,12 +84,12 @@ pub(super) fn lower(
 }
 
 /// Refuses a pattern that is none.
-pub(super) fn malformed(path: &Path, unsupported: &Unsupported) -> SchemaError {
+pub(super) fn malformed(path: &SchemaPath, unsupported: &UnsupportedPattern) -> SchemaError {
     let why = format!(
         "is no regular expression of ECMA-262: it has {}",
         unsupported.what
     );
-    misfit(path, why)
+    schema_error(path, why)
 }
 
 /// Holds what could go on for ever.
@@ -122,7 +122,7 @@ mod tests {
         lower(
             schema.as_object_mut().expect("an object"),
             strict,
-            &Path::ROOT,
+            &SchemaPath::ROOT,
         )?;
         Ok(schema)
     }

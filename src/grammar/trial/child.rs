@@ -47,9 +47,9 @@ fn compile_all() -> io::Result<()> {
         allow_more_time()?;
         let before = memory("RssAnon").unwrap_or(0);
         match compiler.compile(&text) {
-            Ok(held) => {
+            Ok(compiled) => {
                 let after = memory("RssAnon").unwrap_or(0);
-                drop(held);
+                drop(compiled);
                 let grown = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
                 TrialVerdict::write_sound(&mut output, grown)?;
             }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// Some characters, or all others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Class {
+pub(super) struct CharClass {
     /// By code point, in no order until it is written or compared.
     pub(super) ranges: Vec<(u32, u32)>,
     /// Properties of Unicode, as both syntaxes write them: `\p{L}`.
@@ -31,7 +31,7 @@ const SPACE: [(u32, u32); 10] = [
 /// What the dot does not match.
 const LINE_ENDS: [(u32, u32); 3] = [(0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029)];
 
-impl Class {
+impl CharClass {
     pub(super) fn one(letter: char) -> Self {
         Self {
             ranges: vec![(letter.into(), letter.into())],
