@@ -1,10 +1,10 @@
-//! Whose grammar is compiled next.
+//! Decides whose grammar is compiled next.
 //!
-//! A few grammars are compiled at once. A client has one of these places at most, and of those who
-//! wait the one goes first that had the fewest turns lately. A first try is short; what takes longer
-//! is tried again when no first try waits, or enough of them went before, and has one place at most. So
-//! slow schemas queue behind each other, and an ordinary one waits for a few short tries, whoever sends
-//! what.
+//! A few grammars are compiled at once, each with a permit. A client has at most one permit at a time,
+//! and among the waiting clients the one with the fewest recent permits goes first. A first trial is
+//! short; a grammar that takes longer is tried again when no first trial waits, or enough of them went
+//! ahead, and only one such long trial runs at a time. So slow schemas queue after each other, and an
+//! ordinary one waits for a few short trials only, whatever other clients send.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 
 use crate::admission::ClientId;
 
-/// CompileQueue that are remembered.
-const REMEMBERED: usize = 64;
-/// CompileQueue that may go before a long try, whoever has them: some two seconds of short ones.
+/// Recent permits that are remembered.
+const REMEMBERED_PERMITS: usize = 64;
+/// Permits of other claims that may overtake a long trial: some two seconds of short trials.
 const MOST_OVERTAKEN: usize = 16;
 
-/// How long the trial in a turn may take.
+/// How long the trial of a grammar may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TrialLength {
     /// As long as ordinary schemas need.
@@ -27,21 +27,21 @@ pub(super) enum TrialLength {
     Long,
 }
 
-/// Who wants a turn, or has one.
+/// The client and trial that a permit is, or will be, for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CompileClaim {
     client: ClientId,
     kind: TrialLength,
 }
 
-/// The index of who goes next, if anybody may: `waiting` by arrival, with the turns that others had
-/// meanwhile, `running` now, `lately` had turns.
+/// Returns the index of the claim that goes next, if any may. `waiting` is in order of arrival, each with
+/// the permits that overtook it; `running` claims have permits now, and the clients `lately` had some.
 fn next(
     waiting: impl IntoIterator<Item = (CompileClaim, usize)>,
     running: &[CompileClaim],
     lately: &VecDeque<ClientId>,
 ) -> Option<usize> {
-    let turns = |client: ClientId| lately.iter().filter(|other| **other == client).count();
+    let recent = |client: ClientId| lately.iter().filter(|other| **other == client).count();
     let has_one = |client: ClientId| running.iter().any(|other| other.client == client);
     let long_one_runs = running.iter().any(|other| other.kind == TrialLength::Long);
     waiting
@@ -49,16 +49,16 @@ fn next(
         .enumerate()
         .filter(|(_, (claim, _))| !has_one(claim.client))
         .filter(|(_, (claim, _))| claim.kind == TrialLength::Short || !long_one_runs)
-        // The first of several that are alike.
-        .min_by_key(|(_, (claim, passed))| match claim.kind {
-            TrialLength::Long if *passed >= MOST_OVERTAKEN => (0, 0),
-            TrialLength::Short => (1, turns(claim.client)),
-            TrialLength::Long => (2, turns(claim.client)),
+        // Of several equal ones `min_by_key` takes the first.
+        .min_by_key(|(_, (claim, overtaken))| match claim.kind {
+            TrialLength::Long if *overtaken >= MOST_OVERTAKEN => (0, 0),
+            TrialLength::Short => (1, recent(claim.client)),
+            TrialLength::Long => (2, recent(claim.client)),
         })
         .map(|(index, _)| index)
 }
 
-/// So many places `T`, of which each is with one client at a time.
+/// Hands out a few resources `T`, each to one client at a time.
 #[derive(Debug)]
 pub(super) struct CompileQueue<T>(Arc<Mutex<QueueState<T>>>);
 
@@ -73,18 +73,18 @@ struct QueueState<T> {
 #[derive(Debug)]
 struct Waiter<T> {
     claim: CompileClaim,
-    /// CompileQueue of others since it waits.
-    passed: usize,
-    called: oneshot::Sender<CompilePermit<T>>,
+    /// Permits that others got since this one waits.
+    overtaken: usize,
+    sender: oneshot::Sender<CompilePermit<T>>,
 }
 
-/// A place, given back when this is dropped.
+/// The use of one resource, which dropping this gives back.
 #[derive(Debug)]
 pub(super) struct CompilePermit<T> {
     claim: CompileClaim,
     /// Taken out in `drop` alone.
-    place: Option<T>,
-    turns: CompileQueue<T>,
+    resource: Option<T>,
+    queue: CompileQueue<T>,
 }
 
 impl<T> Clone for CompileQueue<T> {
@@ -94,60 +94,60 @@ impl<T> Clone for CompileQueue<T> {
 }
 
 impl<T> CompileQueue<T> {
-    pub(super) fn new(places: Vec<T>) -> Self {
+    pub(super) fn new(resources: Vec<T>) -> Self {
         Self(Arc::new(Mutex::new(QueueState {
-            free: places,
+            free: resources,
             running: Vec::new(),
             lately: VecDeque::new(),
             waiting: Vec::new(),
         })))
     }
 
-    /// Waits for a turn. Who stops waiting gives it up.
-    pub(super) async fn take(&self, client: ClientId, kind: TrialLength) -> CompilePermit<T> {
-        let (called, turn) = oneshot::channel();
+    /// Waits for a permit; dropping the future gives up the claim.
+    pub(super) async fn acquire(&self, client: ClientId, kind: TrialLength) -> CompilePermit<T> {
+        let (sender, permit) = oneshot::channel();
         let claim = CompileClaim { client, kind };
-        let passed = 0;
+        let overtaken = 0;
         self.lock().waiting.push(Waiter {
             claim,
-            passed,
-            called,
+            overtaken,
+            sender,
         });
-        self.call();
-        match turn.await {
-            Ok(turn) => turn,
-            Err(_) => unreachable!("a sender leaves the list to call, or after its receiver"),
+        self.hand_out();
+        match permit.await {
+            Ok(permit) => permit,
+            Err(_) => unreachable!("a sender leaves the list with a permit, or after its receiver"),
         }
     }
 
-    /// Calls as many as there are places for.
-    fn call(&self) {
+    /// Hands free resources to as many claims as may go.
+    fn hand_out(&self) {
         loop {
             let mut state = self.lock();
-            state.waiting.retain(|waiting| !waiting.called.is_closed());
+            state.waiting.retain(|waiting| !waiting.sender.is_closed());
             let waiting = state.waiting.iter();
-            let claims = waiting.map(|waiting| (waiting.claim, waiting.passed));
+            let claims = waiting.map(|waiting| (waiting.claim, waiting.overtaken));
             let Some(index) = next(claims, &state.running, &state.lately) else {
                 return;
             };
-            let Some(place) = state.free.pop() else {
+            let Some(resource) = state.free.pop() else {
                 return;
             };
-            let Waiter { claim, called, .. } = state.waiting.remove(index);
+            let Waiter { claim, sender, .. } = state.waiting.remove(index);
             for waiting in &mut state.waiting {
-                waiting.passed += 1;
+                waiting.overtaken += 1;
             }
             state.running.push(claim);
             state.lately.push_back(claim.client);
-            if state.lately.len() > REMEMBERED {
+            if state.lately.len() > REMEMBERED_PERMITS {
                 state.lately.pop_front();
             }
-            // Who leaves just now gives the turn back, which locks the state again.
+            // A caller that leaves just now drops the permit, which locks the state again.
             drop(state);
-            drop(called.send(CompilePermit {
+            drop(sender.send(CompilePermit {
                 claim,
-                place: Some(place),
-                turns: self.clone(),
+                resource: Some(resource),
+                queue: self.clone(),
             }));
         }
     }
@@ -158,22 +158,22 @@ impl<T> CompileQueue<T> {
 }
 
 impl<T: Default> CompilePermit<T> {
-    pub(super) fn place(&mut self) -> &mut T {
-        self.place.get_or_insert_default()
+    pub(super) fn resource(&mut self) -> &mut T {
+        self.resource.get_or_insert_default()
     }
 }
 
 impl<T> Drop for CompilePermit<T> {
     fn drop(&mut self) {
         {
-            let mut state = self.turns.lock();
-            state.free.extend(self.place.take());
+            let mut state = self.queue.lock();
+            state.free.extend(self.resource.take());
             let running = state.running.iter().position(|other| *other == self.claim);
             if let Some(index) = running {
                 state.running.swap_remove(index);
             }
         }
-        self.turns.call();
+        self.queue.hand_out();
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn who_had_fewer_turns_goes_first_and_nobody_has_two_at_once() {
+    fn the_client_with_fewer_permits_goes_first_and_none_has_two_at_once() {
         let lately = VecDeque::from([client(1), client(1)]);
         let next = |waiting: &[CompileClaim], running: &[CompileClaim]| {
             super::next(waiting.iter().map(|claim| (*claim, 0)), running, &lately)
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn long_tries_come_after_short_ones_and_one_by_one() {
+    fn long_trials_come_after_short_ones_and_one_by_one() {
         let next = |waiting: &[CompileClaim], running: &[CompileClaim]| {
             super::next(
                 waiting.iter().map(|claim| (*claim, 0)),
@@ -229,8 +229,8 @@ mod tests {
     }
 
     #[test]
-    fn a_long_try_lets_so_many_go_before_and_no_more() {
-        let waiting = |passed| [(short(1), 0), (long(2), passed)];
+    fn a_long_trial_is_overtaken_a_bounded_number_of_times() {
+        let waiting = |overtaken| [(short(1), 0), (long(2), overtaken)];
         let none = VecDeque::new();
         assert_eq!(next(waiting(MOST_OVERTAKEN - 1), &[], &none), Some(0));
         assert_eq!(next(waiting(MOST_OVERTAKEN), &[], &none), Some(1));
@@ -238,17 +238,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_whose_turn_takes_long_keeps_no_other_waiting() {
-        let turns = CompileQueue::new(vec![1, 2]);
-        let slow = turns.take(client(1), TrialLength::Short).await;
-        let again = |_| Box::pin(turns.take(client(1), TrialLength::Short));
+    async fn a_client_whose_trial_takes_long_keeps_no_other_waiting() {
+        let queue = CompileQueue::new(vec![1, 2]);
+        let slow = queue.acquire(client(1), TrialLength::Short).await;
+        let again = |_| Box::pin(queue.acquire(client(1), TrialLength::Short));
         let mut queued: Vec<_> = (0..5).map(again).collect();
         for waiting in &mut queued {
             assert!(waiting.now_or_never().is_none());
         }
-        let honest = turns.take(client(2), TrialLength::Short).now_or_never();
+        let honest = queue.acquire(client(2), TrialLength::Short).now_or_never();
         assert!(honest.is_some());
-        // Those that do not wait any more are passed over.
+        // Those that do not wait any more are skipped.
         let last = queued.pop().expect("five");
         drop(queued);
         drop(slow);
@@ -256,15 +256,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_that_comes_too_late_goes_to_the_next() {
-        let turns = CompileQueue::new(vec![()]);
-        let first = turns.take(client(1), TrialLength::Short).await;
-        let mut left = Box::pin(turns.take(client(2), TrialLength::Short));
+    async fn a_permit_that_comes_too_late_goes_to_the_next() {
+        let queue = CompileQueue::new(vec![()]);
+        let first = queue.acquire(client(1), TrialLength::Short).await;
+        let mut left = Box::pin(queue.acquire(client(2), TrialLength::Short));
         assert!((&mut left).now_or_never().is_none());
-        let mut waits = Box::pin(turns.take(client(3), TrialLength::Short));
+        let mut waits = Box::pin(queue.acquire(client(3), TrialLength::Short));
         assert!((&mut waits).now_or_never().is_none());
         drop(first);
-        // It was called, and nobody took the turn.
+        // It was given a permit that nobody took.
         drop(left);
         assert!(waits.now_or_never().is_some());
     }

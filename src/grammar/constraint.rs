@@ -1,4 +1,4 @@
-//! Leading one answer along its grammar.
+//! Holds one answer to its grammar, token by token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,12 +14,13 @@ use super::memory::MemoryReservation;
 use super::parser::{Parser, ParserFailure};
 use super::trigger::Trigger;
 
-/// Leads one answer along its grammar, all of it or the stretches that [`Trigger`] finds.
+/// Holds one answer to its grammar: all of it, or the parts that a [`Trigger`] starts.
 #[derive(Clone)]
 pub struct Constraint {
-    /// Nothing while the answer is free.
+    /// Absent while the answer is free.
     matcher: Option<GrammarMatcher>,
-    /// Where answers are free but for some stretches: what finds them, and the beginning of each.
+    /// Where only some parts of an answer are constrained: what starts them, and the matcher that each
+    /// starts with.
     stretches: Option<Box<(Trigger, GrammarMatcher)>>,
 }
 
@@ -33,7 +34,7 @@ impl fmt::Debug for Constraint {
     }
 }
 
-/// The grammar took more work or memory than an answer may.
+/// The grammar took more work or memory than an answer may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the grammar is too complex to be followed")]
 pub struct ConstraintError;
@@ -46,8 +47,8 @@ impl Constraint {
         }
     }
 
-    /// The grammar holds behind each text that `watch` looks for, and until it is followed to its end;
-    /// the rest of the answer is free.
+    /// Applies the grammar only after each text that `trigger` looks for, up to the grammar's end; the
+    /// rest of the answer is free.
     #[must_use]
     pub fn after(mut self, trigger: Trigger) -> Self {
         let matcher = self.matcher.take();
@@ -55,25 +56,25 @@ impl Constraint {
         self
     }
 
-    /// Whether not every token may come next.
+    /// Whether the grammar bounds what may come next.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.matcher.is_some()
     }
 
-    /// Whether `token` is what may come next, with `left` tokens to go; much cheaper than a
-    /// [`mask`](Self::mask). False also where not all that may come shall come, because the answer has
-    /// to end.
+    /// Whether `token` may come next, with `left` tokens to go; much cheaper than a
+    /// [`mask`](Self::mask). Also false where the grammar allows the token but the answer has to be
+    /// brought to its end.
     pub fn allows(&mut self, token: Token, left: u32) -> bool {
         let matcher = self.matcher.as_mut();
         matcher.is_none_or(|matcher| matcher.allows(token, left))
     }
 
-    /// Makes the logits of all tokens that may not come next infinitely low; the answer may have
-    /// `left` tokens more, and is brought to its end within them if that can be done.
+    /// Sets the logits of all tokens that may not come next to minus infinity. The answer may have
+    /// `left` more tokens, and is brought to its end within them where that is possible.
     ///
     /// # Errors
-    /// [`ConstraintError`], from then on for ever.
+    /// [`ConstraintError`], then and at every later call.
     pub fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), ConstraintError> {
         match &mut self.matcher {
             Some(matcher) => matcher.mask(logits, left),
@@ -81,7 +82,7 @@ impl Constraint {
         }
     }
 
-    /// Takes note of the token that was picked.
+    /// Advances by the token that was picked.
     ///
     /// # Errors
     /// [`ConstraintError`], also for a token that the mask does not allow.
@@ -95,13 +96,13 @@ impl Constraint {
             && let Some(rest) = trigger.read(start.text(token))
         {
             let mut matcher = start.clone();
-            // What the same token says of the stretch may be what no token of the grammar says.
+            // The rest of the token that ended the trigger need not be text that the grammar allows.
             self.matcher = matcher.read(&rest).then_some(matcher);
         }
         Ok(())
     }
 
-    /// Whether nothing may follow but the end.
+    /// Whether only the end may follow.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let matcher = self.matcher.as_ref();
@@ -109,14 +110,14 @@ impl Constraint {
     }
 }
 
-/// How far text has got in a grammar.
+/// Follows a grammar along the text of one answer.
 #[derive(Clone)]
 pub(super) struct GrammarMatcher {
     parser: Parser,
     closing: Arc<ClosingTokens>,
-    /// Set when what all answers with this grammar share is full.
+    /// Set when the lexer states that all answers with this grammar share are used up.
     worn: Arc<AtomicBool>,
-    /// The memory that is counted for it.
+    /// Held for its drop, which gives the memory back.
     _reservation: Arc<MemoryReservation>,
     position: JsonPosition,
     ending: ScalarEnding,
@@ -125,7 +126,8 @@ pub(super) struct GrammarMatcher {
 }
 
 impl GrammarMatcher {
-    /// At the beginning; the shortest whole text has `shortest` tokens, if there is a short one.
+    /// Starts at the beginning of the grammar, whose shortest whole text has `shortest` tokens, where one
+    /// was found.
     pub(super) fn new(
         parser: Parser,
         shortest: Option<u32>,
@@ -145,7 +147,7 @@ impl GrammarMatcher {
         }
     }
 
-    /// The text of a token, a control token's too.
+    /// Returns the text of a token, also of a control token.
     fn text(&self, token: Token) -> &[u8] {
         match u32::try_from(token.0) {
             Ok(token) => {
@@ -178,7 +180,7 @@ impl GrammarMatcher {
         allowed
     }
 
-    /// Whether the way out fits into what is left behind `token`.
+    /// Whether the shortest ending still fits after `token`.
     fn may_land(&self, token: TokenId, left: u32) -> bool {
         let (mut parser, mut position) = (self.parser.clone(), self.position.clone());
         position.read(parser.trie().token(token));
@@ -191,7 +193,7 @@ impl GrammarMatcher {
 
     fn mask(&mut self, logits: &mut [f32], left: u32) -> Result<(), ConstraintError> {
         self.update_plan(left);
-        // Of a mask any token may be picked, and each would have to be looked at.
+        // Any token of a mask may be picked, and checking the ending after each would be too slow.
         if matches!(self.plan, EndingPlan::Careful) {
             self.plan = EndingPlan::Forced;
         }
@@ -205,13 +207,13 @@ impl GrammarMatcher {
         Ok(())
     }
 
-    /// What comes where not all that may come shall come.
+    /// Returns the tokens that bring the answer to its end, where it must end or is stuck in a loop.
     fn shortcut(&mut self) -> Option<SimpleVob> {
         let forced = matches!(self.plan, EndingPlan::Forced);
         if self.parser.is_stopped() || !forced && !self.position.is_stuck() {
             return None;
         }
-        // Where the end may come, it comes.
+        // Where the answer may end, it ends.
         if forced && self.parser.is_accepting().unwrap_or(false) {
             return Some(self.parser.trie().eos_token_set());
         }
@@ -236,7 +238,7 @@ impl GrammarMatcher {
         ConstraintError
     }
 
-    /// Goes on by `text`, whatever tokens it would be; false where the grammar has none of it.
+    /// Advances by `text`, whichever tokens it is made of; false where the grammar does not allow it.
     fn read(&mut self, text: &[u8]) -> bool {
         let tokens = self.parser.trie().greedy_tokenize(text);
         let fits = self.parser.consume_while_valid(&tokens);

@@ -1,8 +1,8 @@
-//! Bringing a grammar to its end before the tokens run out.
+//! Brings an answer to the end of its grammar before the tokens run out.
 //!
 //! A model that loops in a string or a number would leave half a JSON document when `max_tokens` is
-//! reached, which no client can read. So a guide asks from time to time how many tokens the shortest
-//! way out takes, and takes it while that still fits.
+//! reached, which no client can read. So a constraint computes from time to time how many tokens the
+//! shortest ending takes, and forces that ending while it still fits.
 
 mod search;
 
@@ -14,45 +14,45 @@ use llguidance::toktrie::{TokTrie, TokenId};
 use super::parser::Parser;
 use search::{Scalar, shortest};
 
-/// Digits, sign, point and exponent of a double that is written out.
+/// Characters of the longest number that means anything: digits, sign, point and exponent of a double.
 const LONGEST_NUMBER: usize = 24;
-/// Bytes of a string that says so much with a period of at most so many is a loop.
-const LOOP: usize = 96;
+/// Bytes that make a string a loop where they repeat with a period of at most [`LONGEST_PERIOD`] bytes.
+const LOOP_BYTES: usize = 96;
 const LONGEST_PERIOD: usize = 16;
-/// A way out that is longer is not looked for.
-const LONGEST: u32 = 512;
+/// Tokens of the longest ending that is looked for.
+const LONGEST_ENDING: u32 = 512;
 
-/// States of the lexer that are looked at for all strings and numbers of one way out: some 5 µs each.
+/// Lexer states that are visited for all strings and numbers of one ending: some 5 µs each.
 const MOST_LOOKED_AT: usize = 2400;
-/// Tokens that are kept for what may have to be written yet.
+/// Tokens that are kept in reserve for properties that the answer may still have to write.
 const RESERVE: u32 = 32;
-/// A longer way out is not looked for again at each token.
+/// Tokens of the longest ending that is computed anew at each token.
 const LONGEST_CAREFUL: u32 = 64;
 
-/// Of so many tokens the longest is looked for, of more any one is good.
+/// Allowed tokens up to which the longest or shortest is chosen; of more, any one will do.
 const FEW: usize = 64;
-/// Tokens that end several things at once.
+/// Tokens that are kept of those that close several things at once.
 const MOST_ENDS: usize = 24;
 
-/// Tokens that a way out is made of.
+/// The tokens that endings are made of.
 #[derive(Debug)]
 pub(super) struct ClosingTokens {
-    /// What ends things comes first, then values that are short.
+    /// Outside of strings: first what closes objects and arrays, then short values.
     outside: Vec<ClosingToken>,
-    /// Where a number begins. Not -0.000 and so on.
+    /// Digits, for where a number begins. Without a sign, which could lead to `-0.000` and on.
     digits: Vec<ClosingToken>,
-    /// Inside of a string all but its end are part of it.
+    /// Inside of a string, where every other token is part of it: what closes the string.
     inside: Vec<ClosingToken>,
-    /// One for each byte that text has.
+    /// One token for each byte that ordinary text has.
     bytes: Vec<TokenId>,
 }
 
-/// Tokens with a common beginning.
+/// Tokens with a common first byte.
 #[derive(Debug)]
 struct ClosingToken {
-    /// The beginning alone: where it cannot come, none of them can.
+    /// The token of that byte alone: where it cannot come, none of them can.
     shortest: TokenId,
-    /// The best first.
+    /// The other tokens, those that close most first.
     longer: Vec<TokenId>,
 }
 
@@ -92,10 +92,9 @@ impl ClosingTokens {
         }
     }
 
-    /// The token that soonest leads to the end: of what ends things most at once, else the next one on
-    /// the way to the end of the string or number at hand, else of what the grammar prescribes. Looks at each
-    /// candidate by itself where it can: among all of a large vocabulary that is much cheaper than to
-    /// find out what may come.
+    /// Returns the next token of the shortest ending: the one that closes most at once, else the next one
+    /// towards the end of the current string or number, else one that the grammar prescribes. Tests single
+    /// candidates where it can, because a mask over a large vocabulary costs much more.
     pub(super) fn next(
         &self,
         parser: &mut Parser,
@@ -103,7 +102,7 @@ impl ClosingTokens {
         ending: &mut ScalarEnding,
     ) -> Option<TokenId> {
         let closing: &[ClosingToken] = match (position.open, position.escaped) {
-            // A quote behind a backslash is part of the string and ends nothing.
+            // A quote after a backslash is part of the string and ends nothing.
             (true, true) => &[],
             (true, false) => &self.inside,
             (false, _) => &self.outside,
@@ -128,7 +127,7 @@ impl ClosingTokens {
     fn whatever_fits(&self, parser: &mut Parser, in_string: bool) -> Option<TokenId> {
         let allowed = parser.mask().ok()?;
         if allowed.num_set() <= FEW {
-            // Text that is prescribed comes in long tokens; what is not begins nothing new in short ones.
+            // Prescribed text is done soonest in long tokens; outside of strings, short ones open least.
             let length = |token: &TokenId| parser.trie().token_len(*token);
             return if in_string {
                 allowed.iter().max_by_key(length)
@@ -141,7 +140,7 @@ impl ClosingTokens {
     }
 }
 
-/// Of the first exit that can be taken, what ends most.
+/// Returns, of the first group of tokens that may come, the one that closes most.
 fn first_that_fits(closing: &[ClosingToken], parser: &mut Parser) -> Option<TokenId> {
     let closing = closing
         .iter()
@@ -151,15 +150,15 @@ fn first_that_fits(closing: &[ClosingToken], parser: &mut Parser) -> Option<Toke
     Some(longer.unwrap_or(closing.shortest))
 }
 
-/// The way to the end of a string or a number, while it is taken.
+/// The bytes that still end the current string or number, while they are being written.
 #[derive(Debug, Clone)]
 pub(super) struct ScalarEnding {
     ahead: Vec<u8>,
-    /// What is to come next, if `ahead` is to hold.
+    /// The token that has to come next for `ahead` to stay valid.
     next: Option<TokenId>,
-    /// Whether none was found in the string or number at hand: it is not looked for again.
+    /// Whether no ending was found in the current string or number, so that none is looked for again.
     lost: bool,
-    /// States that may still be looked at.
+    /// Lexer states that may still be visited.
     budget: usize,
 }
 
@@ -175,7 +174,7 @@ impl Default for ScalarEnding {
 }
 
 impl ScalarEnding {
-    /// A string, number or something else ends.
+    /// Notes that a string, number or something else ends with `token`.
     fn end(&mut self, token: TokenId) -> TokenId {
         self.lost = false;
         self.leave_for(token)
@@ -187,7 +186,7 @@ impl ScalarEnding {
         token
     }
 
-    /// Lets the next search look at as many states as any.
+    /// Gives the next search the full budget of lexer states.
     pub(super) fn refill(&mut self) {
         self.budget = MOST_LOOKED_AT;
     }
@@ -210,7 +209,7 @@ impl ScalarEnding {
         Some(token)
     }
 
-    /// Takes note of what came.
+    /// Notes the token that came.
     pub(super) fn read(&mut self, token: TokenId) {
         if self.next.take() != Some(token) {
             self.ahead.clear();
@@ -218,13 +217,13 @@ impl ScalarEnding {
     }
 }
 
-/// Where JSON that comes in pieces is: within a string or not, and whether what stands there goes on
-/// without getting on.
+/// Follows JSON that comes in pieces: whether its end is within a string, and whether the string or number
+/// there loops.
 #[derive(Debug, Clone, Default)]
 pub(super) struct JsonPosition {
     open: bool,
     escaped: bool,
-    /// Of the string or number at the end, its last bytes.
+    /// The last bytes of the string or number at the end.
     scalar: VecDeque<u8>,
 }
 
@@ -245,14 +244,14 @@ impl JsonPosition {
                     continue;
                 }
             }
-            if self.scalar.len() == LOOP {
+            if self.scalar.len() == LOOP_BYTES {
                 self.scalar.pop_front();
             }
             self.scalar.push_back(*byte);
         }
     }
 
-    /// What is begun and not ended.
+    /// Returns the string or number that is open at the end.
     fn scalar(&self) -> Option<Scalar> {
         if self.open {
             return Some(Scalar::String(self.escaped));
@@ -260,34 +259,33 @@ impl JsonPosition {
         (!self.scalar.is_empty()).then_some(Scalar::Number)
     }
 
-    /// Whether a number has more digits than mean anything, or a string has long said the same again
-    /// and again.
+    /// Whether the number has more digits than mean anything, or the string has long repeated itself.
     pub(super) fn is_stuck(&self) -> bool {
         if !self.open {
             return self.scalar.len() > LONGEST_NUMBER;
         }
         let bytes = &self.scalar;
-        bytes.len() == LOOP
+        bytes.len() == LOOP_BYTES
             && (1..=LONGEST_PERIOD)
-                .any(|period| (period..LOOP).all(|at| bytes[at] == bytes[at - period]))
+                .any(|period| (period..LOOP_BYTES).all(|at| bytes[at] == bytes[at - period]))
     }
 }
 
-/// When to take the way out.
+/// When to force the ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndingPlan {
-    /// Not before so few tokens are left; then look again. So many are kept in reserve, because the
-    /// next one may make the way out longer.
+    /// Compute the ending again when only the first number of tokens is left. The second number is kept in
+    /// reserve, because the next token may make the ending longer.
     CheckAt(u32, u32),
-    /// Soon: each token is looked at, and the first one that leaves too few for the way out is not taken.
+    /// Soon: compute the ending at each token, and refuse the first one after which it would not fit.
     Careful,
-    /// Now, to the end.
+    /// Now, up to the end of the answer.
     Forced,
 }
 
 impl EndingPlan {
-    /// Of a grammar whose shortest answer has `shortest` tokens. No token is expected to make the way out
-    /// longer by more than that, or than it takes to write the name and value of a property.
+    /// Makes the plan for a grammar whose shortest answer has `shortest` tokens. One token is expected to
+    /// lengthen the ending by no more than that, or than the name and value of a property.
     pub(super) fn begin(shortest: Option<u32>) -> Self {
         match shortest {
             Some(shortest) => Self::CheckAt(u32::MAX, shortest.max(RESERVE)),
@@ -295,10 +293,10 @@ impl EndingPlan {
         }
     }
 
-    /// It could not be whole anyway: better a good beginning.
+    /// The answer could not be completed anyway, so it is left as the model writes it.
     const NEVER: Self = Self::CheckAt(0, 0);
 
-    /// Decides with `left` tokens to go; `tokens_to_end` counts the tokens of the way out.
+    /// Returns the plan with `left` tokens to go; `tokens_to_end` counts the tokens of the ending.
     pub(super) fn go_on(self, left: u32, tokens_to_end: impl FnOnce() -> Option<u32>) -> Self {
         match self {
             Self::CheckAt(next, reserve) if left > 0 && left <= next => match tokens_to_end() {
@@ -314,7 +312,8 @@ impl EndingPlan {
     }
 }
 
-/// Tokens from here to the end, ending everything as soon as the grammar allows.
+/// Returns the tokens from here to the end, where everything is closed as soon as the grammar allows;
+/// `None` where there is no ending within reach.
 pub(super) fn tokens_to_end(
     parser: &Parser,
     position: &JsonPosition,
@@ -323,12 +322,12 @@ pub(super) fn tokens_to_end(
     let mut parser = parser.clone();
     let mut position = position.clone();
     let mut ending = ScalarEnding::default();
-    for length in 0..=LONGEST {
+    for length in 0..=LONGEST_ENDING {
         if parser.is_stopped() || parser.is_accepting().ok()? {
             return Some(length);
         }
         let token = closing.next(&mut parser, &position, &mut ending)?;
-        // Whatever comes in a string that has no end within reach does not bring it nearer.
+        // In a string that has no end within reach, no token brings the end nearer.
         if ending.lost && position.open {
             return None;
         }
@@ -345,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_looks_more_often_the_nearer_the_end_and_lands_in_time() {
+    fn it_checks_more_often_the_nearer_the_end_and_ends_in_time() {
         let mut plan = EndingPlan::begin(Some(12));
         let mut looks = 0;
         for left in (1..=100).rev() {
@@ -363,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_whole_is_left_alone() {
+    fn an_answer_that_cannot_be_completed_is_left_alone() {
         let plan = EndingPlan::begin(Some(30)).go_on(10, || Some(30));
         assert_eq!(plan.go_on(1, || Some(1)), EndingPlan::NEVER);
         let endless = EndingPlan::begin(None);
         assert_eq!(endless.go_on(1, || Some(1)), EndingPlan::NEVER);
     }
 
-    /// Bytes of the shortest answer that the way out finds.
+    /// Returns the bytes of the shortest answer that is found.
     fn shortest_answer(schema: &str) -> Option<u32> {
         let bytes = Compiler::for_bytes().expect("a compiler");
         let compiled = bytes.compile(&format!("start: %json {schema}"));
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_way_out_of_a_pattern_is_found_whatever_repeats_in_it() {
+    fn the_shortest_ending_of_a_pattern_is_found_whatever_repeats_in_it() {
         for (pattern, length) in [
             (r"^\\d+kg$", 3),
             (r"^.+\\.(jpg|png)$", 5),
@@ -416,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_way_out_of_a_number_is_found() {
+    fn the_shortest_ending_of_a_number_is_found() {
         for (number, length) in [
             (r#""exclusiveMinimum": 0.1, "exclusiveMaximum": 0.2"#, 4),
             (r#""minimum": 0.5, "maximum": 0.7"#, 3),
@@ -438,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn loops_are_told_from_long_texts() {
+    fn loops_are_distinguished_from_long_texts() {
         let mut looping = JsonPosition::default();
         looping.read(format!("{{\"a\": \"{}", "so. ".repeat(30)).as_bytes());
         assert!(looping.is_stuck());

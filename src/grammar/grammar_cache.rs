@@ -1,4 +1,4 @@
-//! CompileOutput grammars that are kept for the next request with the same one.
+//! Caches compiled grammars for the next request with the same one.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
@@ -7,19 +7,21 @@ use lru::LruCache;
 
 use super::{CompiledGrammar, Grammar};
 
-/// Grammars of clients.
-const MOST: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
-/// Longer ones are compiled for every request.
-const LONGEST: usize = 64 << 10;
-/// What all of them may hold, and one of them, in bytes: an ordinary schema holds some hundred
-/// kilobytes.
+/// Grammars of clients that are cached.
+const MOST_GRAMMARS: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
+/// Bytes of text of the longest grammar that is cached; a longer one is compiled for every request.
+const LONGEST_TEXT: usize = 64 << 10;
+/// Bytes that all cached grammars of clients may hold: an ordinary schema holds some hundred kilobytes.
 const MOST_MEMORY: usize = 64 << 20;
+/// Bytes that one cached grammar may hold.
 const LARGEST: usize = 16 << 20;
 
+/// The compiled grammars of one model, by their text.
 pub(super) struct GrammarCache {
     clients: LruCache<String, CacheEntry>,
-    /// The server's own, which none of a client's pushes out.
+    /// The server's own, which clients' grammars never evict.
     ours: Vec<(String, CompiledGrammar)>,
+    /// Bytes that the clients' grammars hold.
     memory: usize,
 }
 
@@ -31,7 +33,7 @@ struct CacheEntry {
 impl Default for GrammarCache {
     fn default() -> Self {
         Self {
-            clients: LruCache::new(MOST),
+            clients: LruCache::new(MOST_GRAMMARS),
             ours: Vec::new(),
             memory: 0,
         }
@@ -39,7 +41,8 @@ impl Default for GrammarCache {
 }
 
 impl GrammarCache {
-    /// Unless an answer has used up what all answers with it share.
+    /// Returns a cached grammar, unless an answer has used up the lexer states that all answers with it
+    /// share.
     pub(super) fn get(&mut self, text: &str) -> Option<CompiledGrammar> {
         let ours = self.ours.iter().find(|(known, _)| known == text);
         let compiled = match ours {
@@ -50,7 +53,7 @@ impl GrammarCache {
         compiled.filter(fresh).cloned()
     }
 
-    /// One that holds so many bytes.
+    /// Caches a grammar that holds `memory` bytes, unless it is too large.
     pub(super) fn keep(&mut self, grammar: &Grammar, compiled: &CompiledGrammar, memory: usize) {
         let text = &grammar.text;
         if grammar.is_ours {
@@ -59,7 +62,7 @@ impl GrammarCache {
             return;
         }
         let memory = memory + text.len();
-        if text.len() > LONGEST || memory > LARGEST {
+        if text.len() > LONGEST_TEXT || memory > LARGEST {
             return;
         }
         let entry = CacheEntry {
@@ -67,7 +70,7 @@ impl GrammarCache {
             memory,
         };
         self.memory += memory;
-        // The one with the same text, or the oldest where they are too many.
+        // `push` evicts the entry with the same text, or the oldest where there are too many.
         let replaced = self.clients.push(text.clone(), entry);
         self.memory -= replaced.map_or(0, |(_, entry)| entry.memory);
         while self.memory > MOST_MEMORY
@@ -107,7 +110,7 @@ mod tests {
         cache.keep(&grammar(9), &compiled, LARGEST + 1);
         assert!(
             cache.get(&grammar(9).text).is_none(),
-            "too large to be cache"
+            "too large to be kept"
         );
     }
 

@@ -1,10 +1,11 @@
 //! Grammars that an answer must follow: JSON, JSON schemas, tool calls.
 //!
 //! llguidance turns a grammar into a parser that says for every prefix of an answer which tokens
-//! may come next. [`Grammars`] compiles and remembers grammars for one vocabulary, [`Constraint`] leads
-//! one answer. Both work and memory are bounded, because schemas come from clients: [`Schema::new`]
-//! refuses by name what would be too much, `turns` says whose grammar is next, and a new one is
-//! compiled behind a [`TrialCompiler`] before it is compiled here.
+//! may come next. [`Grammars`] compiles and caches the grammars of one vocabulary, a [`Constraint`]
+//! holds one answer to its grammar. Both work and memory are bounded, because schemas come from
+//! clients: [`Schema::new`] refuses what would be too much and names it, `compile_queue` decides whose
+//! grammar is compiled next, and a [`TrialCompiler`] compiles every new grammar in a child process
+//! before this process does.
 
 #[cfg(test)]
 mod accepted;
@@ -44,20 +45,20 @@ pub use schema::{Schema, SchemaError};
 pub use trial::{COMMAND as COMPILE_COMMAND, TrialCompiler, serve as compile_for_parent};
 pub use trigger::Trigger;
 
-/// Grammars that are compiled at once. A second one, so that a slow one keeps nobody else waiting; no
-/// more, because they take the cores from the answers under way.
+/// Grammars that are compiled at once. Two, so that a slow one does not hold up all others; no more,
+/// because compiling takes the cores from the answers that are being generated.
 const AT_ONCE: usize = 2;
-/// Longer ones are not compiled. In bytes: a hundred tools of a page each fit.
-const LONGEST: usize = 512 << 10;
-/// How long compiling behind the wall may take by the clock before others go first (`cargo bench --bench
-/// grammar`: an ordinary schema takes some milliseconds).
-const SHORT_TRY: Duration = Duration::from_millis(150);
-/// The same when it is tried again. What a grammar may take is processor time, which the wall counts; by
-/// the clock that is much longer where the cores are busy.
-const LONG_TRY: Duration = Duration::from_secs(15);
-/// How long it may take here, after its trial.
+/// Bytes of the longest grammar that is compiled: a hundred tools of a page each fit.
+const LONGEST_GRAMMAR: usize = 512 << 10;
+/// Wall-clock time that a first trial in a child process may take; a slower grammar is tried again after
+/// those of others (`cargo bench --bench grammar`: an ordinary schema takes some milliseconds).
+const SHORT_TRIAL: Duration = Duration::from_millis(150);
+/// Wall-clock time that a second trial may take. What bounds a grammar is the processor time that the
+/// child process may use; by the clock that is much longer where the cores are busy.
+const LONG_TRIAL: Duration = Duration::from_secs(15);
+/// How long compiling a grammar in this process may take, after its trial.
 const LONGEST_COMPILE: Duration = Duration::from_secs(30);
-/// How long the walk over a model's vocabulary may take, once.
+/// How long the walk over a model's vocabulary may take, which is done once for a model.
 const LONGEST_WALK: Duration = Duration::from_secs(120);
 /// The byte with which llguidance marks the text of tokens that no text contains.
 const NO_TEXT: u8 = 0xFF;
@@ -66,12 +67,12 @@ const NO_TEXT: u8 = 0xFF;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grammar {
     text: String,
-    /// Whether a client had no hand in it.
+    /// Whether the server wrote all of it, and no client any part.
     is_ours: bool,
 }
 
 impl Grammar {
-    /// Rules, one of which is `start`.
+    /// Makes a grammar of Lark rules, one of which is `start`.
     #[must_use]
     pub fn lark(rules: String) -> Self {
         Self {
@@ -80,7 +81,7 @@ impl Grammar {
         }
     }
 
-    /// An instance of a schema, and nothing around it.
+    /// Makes a grammar whose texts are the instances of a schema, and nothing around them.
     #[must_use]
     pub fn schema(schema: &Schema) -> Self {
         Self {
@@ -90,28 +91,28 @@ impl Grammar {
     }
 }
 
-/// Why there is no constraint.
+/// Why a grammar has no constraint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GrammarError {
-    /// It cannot be followed; the message is about the client's own words.
+    /// The grammar cannot be followed; the message speaks of the client's own schema.
     #[error("{0}")]
     Refused(String),
-    /// Its compiler ended over it.
+    /// The child process that compiled it on trial died, as it does where memory or stack run out.
     #[error("it takes more memory than a schema may: simplify it")]
     TooLarge,
-    /// Its compiler came to no end.
+    /// Its trial did not end in time.
     #[error("it takes longer to compile than a schema may: simplify it")]
     TooSlow,
-    /// There is no process, thread or time to compile in. No fault of the client's.
+    /// There is no process, thread or memory to compile it with, which is no fault of the client.
     #[error("schemas cannot be compiled at the moment")]
     Unavailable,
-    /// Who asked has left.
+    /// The client that asked for it has left.
     #[error("nobody waits for it")]
     Abandoned,
 }
 
 impl GrammarError {
-    /// Whether the schema contradicts itself.
+    /// Whether the schema contradicts itself, so that no value fits it.
     #[must_use]
     pub fn is_unsatisfiable(&self) -> bool {
         matches!(self, Self::Refused(why) if why.contains(compile::NOTHING_FITS))
@@ -125,23 +126,24 @@ pub struct Grammars {
     queue: CompileQueue<CompileThread>,
 }
 
+/// What compiling needs and fills; threads that compile share it.
 struct CompileContext {
     tokenizer: Arc<Tokenizer>,
-    /// Made when first needed: it walks the whole vocabulary.
+    /// Made when it is first needed, because that walks the whole vocabulary.
     compiler: OnceLock<Result<Compiler, GrammarError>>,
     cache: Mutex<GrammarCache>,
-    /// Of all that are kept, and of those of answers under way.
+    /// Counts what cached grammars and those of answers in progress hold.
     memory: GrammarMemory,
 }
 
-/// A grammar at the beginning of an answer.
+/// A compiled grammar, whose parser stands at the start of an answer; each answer gets a clone.
 #[derive(Clone)]
 struct CompiledGrammar {
     parser: Parser,
-    /// Tokens of the shortest answer, if there is a short one.
+    /// Tokens of the shortest answer, where one was found.
     shortest: Option<u32>,
-    /// Whether an answer was given up. Clones of a parser share the states of their lexer, whose
-    /// number is bounded: what one answer cannot add, no other can.
+    /// Whether an answer with it hit a limit. Clones of a parser share the states of their lexer, whose
+    /// number is bounded: where one answer can add no more states, no other can.
     worn: Arc<AtomicBool>,
     reservation: Arc<MemoryReservation>,
 }
@@ -164,7 +166,7 @@ impl fmt::Debug for Grammars {
 }
 
 impl Grammars {
-    /// For the vocabulary of `tokenizer`; new ones are tried behind `wall` first.
+    /// Makes the grammars of the vocabulary of `tokenizer`; `trial_compiler` tries new ones first.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>, trial_compiler: TrialCompiler) -> Self {
         let context = CompileContext {
@@ -181,9 +183,9 @@ impl Grammars {
         }
     }
 
-    /// A constraint at the beginning of an answer. Takes milliseconds where the grammar is new, the
-    /// first time for a vocabulary up to a second, and longer where `caller` has other new ones, or
-    /// many others have.
+    /// Returns a constraint for a new answer. Takes milliseconds where the grammar is new, up to a second
+    /// the first time for a vocabulary, and longer where `caller` or many other clients compile other new
+    /// ones. Does not start to compile once nobody waits for the result.
     ///
     /// # Errors
     /// See [`GrammarError`].
@@ -193,9 +195,9 @@ impl Grammars {
         caller: &Caller,
     ) -> Result<Constraint, GrammarError> {
         let text = &grammar.text;
-        if text.len() > LONGEST {
+        if text.len() > LONGEST_GRAMMAR {
             let length = text.len();
-            let why = format!("with {length} bytes it is too long, {LONGEST} are the most");
+            let why = format!("with {length} bytes it is too long, {LONGEST_GRAMMAR} are the most");
             return Err(GrammarError::Refused(why));
         }
         let compiled = match self.context.known(text) {
@@ -217,24 +219,24 @@ impl Grammars {
         grammar: &Grammar,
         caller: &Caller,
     ) -> Result<CompiledGrammar, GrammarError> {
-        // Ours are few, and small: they wait for nobody, and need no trial.
+        // The server's own are few and small: they need no trial, and skip the queue.
         if grammar.is_ours {
             let mut thread = CompileThread::default();
             return self.context.compile_on(&mut thread, grammar, 0).await;
         }
         match self
-            .compile_in_turn(grammar, caller, TrialLength::Short)
+            .compile_with_permit(grammar, caller, TrialLength::Short)
             .await
         {
             Err(GrammarError::TooSlow) => {
-                self.compile_in_turn(grammar, caller, TrialLength::Long)
+                self.compile_with_permit(grammar, caller, TrialLength::Long)
                     .await
             }
             compiled => compiled,
         }
     }
 
-    async fn compile_in_turn(
+    async fn compile_with_permit(
         &self,
         grammar: &Grammar,
         caller: &Caller,
@@ -243,19 +245,19 @@ impl Grammars {
         let mut permit: CompilePermit<CompileThread> = tokio::select! {
             biased;
             () = caller.left() => return Err(GrammarError::Abandoned),
-            permit = self.queue.take(caller.client, kind) => permit,
+            permit = self.queue.acquire(caller.client, kind) => permit,
         };
-        // Another may have had it compiled in the meantime.
+        // Another request may have had it compiled in the meantime.
         if let Some(compiled) = self.context.known(&grammar.text) {
             return Ok(compiled);
         }
         let longest = match kind {
-            TrialLength::Short => SHORT_TRY,
-            TrialLength::Long => LONG_TRY,
+            TrialLength::Short => SHORT_TRIAL,
+            TrialLength::Long => LONG_TRIAL,
         };
         let memory = self.trial_compiler.try_out(&grammar.text, longest).await?;
         self.context
-            .compile_on(permit.place(), grammar, memory)
+            .compile_on(permit.resource(), grammar, memory)
             .await
     }
 }
@@ -272,7 +274,7 @@ impl CompileContext {
         self.cache().get(text)
     }
 
-    /// Compiles a grammar that holds so many bytes of memory.
+    /// Compiles a grammar that takes `memory` bytes, and caches it.
     async fn compile_on(
         self: &Arc<Self>,
         thread: &mut CompileThread,
@@ -303,9 +305,9 @@ impl CompileContext {
 }
 
 impl From<CompileThreadError> for GrammarError {
-    fn from(undone: CompileThreadError) -> Self {
-        match undone {
-            // It passed its trial, so this is a matter of the moment.
+    fn from(error: CompileThreadError) -> Self {
+        match error {
+            // It passed its trial, so the cause is the load of the moment and not the grammar.
             CompileThreadError::Overran | CompileThreadError::NoThread => Self::Unavailable,
             CompileThreadError::Crashed => {
                 Self::Refused("it cannot be compiled: simplify it".to_owned())

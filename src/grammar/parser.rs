@@ -1,8 +1,8 @@
-//! llguidance's parser of one answer.
+//! Wraps llguidance's parser of one answer.
 //!
-//! llguidance's own wrapper for servers, `Matcher`, hides the lexer. The way out of an answer is looked
-//! for there (`forced_ending::search`), so this is a wrapper of ours that does the same otherwise: a panic or
-//! an error ends the parser for good and nothing else.
+//! llguidance's own wrapper for servers, `Matcher`, hides the lexer, in which `forced_ending::search` looks
+//! for the ending of an answer. Otherwise this wrapper does the same: a panic or an error ends the parser
+//! for good and nothing else.
 
 use std::panic::AssertUnwindSafe;
 
@@ -12,7 +12,7 @@ use llguidance::earley::ParserRecognizer;
 use llguidance::panic_utils::catch_unwind;
 use llguidance::toktrie::{SimpleVob, TokTrie, TokenId};
 
-/// The parser met an error or one of its limits, now or before.
+/// The parser met an error or one of its limits, now or at an earlier call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ParserFailure;
 
@@ -23,7 +23,7 @@ pub(super) struct Parser {
     failed: bool,
 }
 
-/// What the lexer has taken, of what its limits are about.
+/// What the lexer has used of what its limits bound.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LexerUse {
     /// In llguidance's unit of work, some 100 ns.
@@ -55,14 +55,14 @@ impl Parser {
         }
     }
 
-    /// Which tokens may come next.
+    /// Returns which tokens may come next.
     pub(super) fn mask(&mut self) -> Result<SimpleVob, ParserFailure> {
         self.check()?;
         let mask = catch_unwind(AssertUnwindSafe(|| self.inner.compute_mask()));
         self.settle(mask)
     }
 
-    /// The same, and the end alone where nothing else may come.
+    /// Returns which tokens may come next, and the end alone where nothing else may come.
     pub(super) fn mask_or_end(&mut self) -> Result<SimpleVob, ParserFailure> {
         self.check()?;
         if self.is_stopped() {
@@ -71,7 +71,7 @@ impl Parser {
         self.mask()
     }
 
-    /// How many of these may come next, one after the other.
+    /// Returns how many of these tokens may come next, one after the other.
     pub(super) fn valid(&mut self, tokens: &[TokenId]) -> usize {
         if self.failed {
             return 0;
@@ -94,7 +94,7 @@ impl Parser {
         self.settle(consumed).map(|_| ())
     }
 
-    /// Goes on by as many of these as may come.
+    /// Advances by as many of these tokens as may come, and returns their count.
     pub(super) fn consume_while_valid(
         &mut self,
         tokens: &[TokenId],
@@ -108,14 +108,14 @@ impl Parser {
         Ok(tokens.len())
     }
 
-    /// Whether it may end here.
+    /// Whether the answer may end here.
     pub(super) fn is_accepting(&mut self) -> Result<bool, ParserFailure> {
         self.check()?;
         let accepting = catch_unwind(AssertUnwindSafe(|| Ok(self.inner.is_accepting())));
         self.settle(accepting)
     }
 
-    /// Whether nothing may come any more.
+    /// Whether nothing more may come.
     pub(super) fn is_stopped(&self) -> bool {
         self.failed || self.inner.stop_reason() != StopReason::NotStopped
     }
@@ -124,7 +124,7 @@ impl Parser {
         self.inner.token_env.tok_trie()
     }
 
-    /// Lets `look` try bytes, of which nothing stays.
+    /// Lets `look` try bytes; the parser's state stays as it was.
     pub(super) fn look<T>(
         &mut self,
         look: impl FnOnce(&mut ParserRecognizer<'_>) -> T,
@@ -135,7 +135,7 @@ impl Parser {
         self.settle(looked)
     }
 
-    /// Gives the lexer as much work to do as it may have for one token.
+    /// Gives the lexer the full fuel for one token.
     pub(super) fn refuel(&mut self) -> Result<(), ParserFailure> {
         // Only a mask that is computed anew does it.
         self.inner.invalidate_bias_cache();

@@ -1,11 +1,11 @@
-//! A wall between clients' grammars and this process.
+//! Compiles clients' grammars on trial in child processes, apart from the server.
 //!
 //! A compiler that recurses too deep or runs out of memory ends its process, and one that does not
 //! end cannot be stopped in a thread. So a new grammar is first compiled in a small child process of
-//! this same program, with limits of memory, stack and time, and only what survives there is compiled
-//! here. The result itself cannot cross: llguidance has no way to write a compiled grammar down. That
-//! costs the time of compiling once more, some milliseconds for a grammar that is new, and nothing for
-//! one that is known.
+//! this same program, with limits of memory, stack and time, and only a grammar that passes is compiled
+//! here. The child cannot send its result: llguidance has no way to serialize a compiled grammar. That
+//! costs the time of compiling once more, some milliseconds for a new grammar, and nothing for a cached
+//! one.
 //!
 //! The child lives on for the next grammar. It reads requests from its standard input and writes
 //! verdicts to its standard output, and ends when its input does.
@@ -30,10 +30,10 @@ use super::compile::{FIRST_SPECIAL, SPECIALS};
 pub use child::serve;
 use frame::{TrialVerdict, VERDICT_HEAD, request_head};
 
-/// The hidden subcommand that [`serve`] is behind.
+/// The hidden subcommand that runs [`serve`].
 pub const COMMAND: &str = "compile-grammars";
 
-/// The signal of a process that took more processor time than it may.
+/// The signal that ends a process which used more processor time than it may.
 const OUT_OF_TIME: i32 = libc::SIGXCPU;
 
 /// Child processes that compile grammars on trial. Cheap to clone.
@@ -43,7 +43,7 @@ pub struct TrialCompiler(Arc<ProcessPool>);
 #[derive(Debug)]
 struct ProcessPool {
     program: PathBuf,
-    /// Those that wait for a grammar. As many as ever worked at once.
+    /// Processes that wait for a grammar, as many as ever worked at once.
     idle: Mutex<Vec<TrialProcess>>,
 }
 
@@ -56,7 +56,7 @@ struct TrialProcess {
 }
 
 impl TrialCompiler {
-    /// Children of this program itself.
+    /// Makes a trial compiler whose children run this same program.
     ///
     /// # Errors
     /// When the system does not say where the program is.
@@ -69,7 +69,7 @@ impl TrialCompiler {
         std::env::current_exe().map(Self::of)
     }
 
-    /// Children of an edgellm at this path.
+    /// Makes a trial compiler whose children run the edgellm at this path.
     #[must_use]
     pub fn of(program: PathBuf) -> Self {
         Self(Arc::new(ProcessPool {
@@ -78,13 +78,14 @@ impl TrialCompiler {
         }))
     }
 
-    /// Tries for so long to compile a grammar; the memory that it takes, in bytes.
+    /// Compiles a grammar in a child process for at most `longest`; returns the memory that it takes, in
+    /// bytes.
     pub(super) async fn try_out(
         &self,
         text: &str,
         longest: Duration,
     ) -> Result<usize, GrammarError> {
-        // One that waited may have been killed meanwhile, by the system or by a person.
+        // An idle process may have been killed meanwhile, by the system or by a person.
         if let Some(process) = self.take_idle()
             && let Ok(verdict) = self.ask(process, text, longest).await
         {
@@ -98,7 +99,7 @@ impl TrialCompiler {
         })
     }
 
-    /// The verdict; or how the process ended without one.
+    /// Returns the verdict, or else how the process ended without one.
     async fn ask(
         &self,
         mut process: TrialProcess,
@@ -112,13 +113,13 @@ impl TrialCompiler {
                 Ok(verdict)
             }
             Err(_) => {
-                // It is killed when it is dropped, and the next grammar shall not wait for another.
+                // Dropping the process kills it. A new one is started at once for the next grammar.
                 drop(process);
                 self.warm_up();
                 Ok(Err(GrammarError::TooSlow))
             }
             Ok(Err(error)) => {
-                // Of one that has ended, its own end is told all the same.
+                // Where the process has ended already, `wait` still returns how it ended itself.
                 let _ = process.child.start_kill();
                 match process.child.wait().await {
                     Ok(status) if status.signal() == Some(OUT_OF_TIME) => {
@@ -131,7 +132,7 @@ impl TrialCompiler {
         }
     }
 
-    /// Has a process ready for the first grammar.
+    /// Starts an idle process, so that the next grammar need not wait for one.
     pub fn warm_up(&self) {
         match self.start() {
             Ok(process) => self.idle().push(process),
@@ -174,8 +175,8 @@ impl TrialCompiler {
     }
 }
 
-/// The child has no model, and single bytes for a vocabulary: the tokens that our rules name by
-/// number are others there. Clients' words stand in lines with `%json`, which stay as they are.
+/// Replaces the model's tokens that our rules name by number with tokens of the child's vocabulary, which
+/// has no model but single bytes. Clients' words stand in lines with `%json`, which stay as they are.
 fn on_trial(text: &str) -> String {
     let mut numbers: Vec<&str> = Vec::new();
     let mut trial = String::with_capacity(text.len());
@@ -192,7 +193,7 @@ fn on_trial(text: &str) -> String {
                 numbers.len() - 1
             });
             trial.push_str(before);
-            // Each of the few tags of a format has one of its own.
+            // A format has few tags, so each gets a token of its own.
             let token = FIRST_SPECIAL + u32::try_from(index).unwrap_or(0) % SPECIALS;
             // Writing to a string cannot fail.
             let _ = write!(trial, "<[{token}]>");
@@ -203,7 +204,7 @@ fn on_trial(text: &str) -> String {
     trial
 }
 
-/// The first token that is named by number (`<[7]>`), with what stands before and behind it.
+/// Returns the first token that is named by number (`<[7]>`), with what stands before and after it.
 fn next_token(rules: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = rules.split_once("<[")?;
     let (number, after) = rest.split_once("]>")?;

@@ -1,26 +1,26 @@
-//! Finding the stretches of a free answer that must follow a grammar.
+//! Finds the parts of a free answer that must follow a grammar.
 
-/// Looks in an answer for the text behind which a grammar holds.
+/// Looks in an answer for the text after which a grammar applies.
 #[derive(Debug, Clone)]
 pub struct Trigger {
     opener: &'static str,
-    /// What opens and what closes thoughts, in which the opener is only thought of.
+    /// The tags that open and close thoughts, in which the opener starts nothing.
     thoughts: Option<[&'static str; 2]>,
     section: Section,
-    /// What may be the beginning of what is looked for.
+    /// The end of the text so far, which may be the first bytes of what is looked for.
     tail: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
-    /// Nothing but white space yet, or the beginning of the tag that opens thoughts.
+    /// Nothing but white space yet, or the first bytes of the tag that opens thoughts.
     Before,
     Thoughts,
     Answer,
 }
 
 impl Trigger {
-    /// For `opener` anywhere in an answer.
+    /// Makes a trigger that `opener` sets off anywhere in an answer.
     #[must_use]
     pub fn new(opener: &'static str) -> Self {
         Self {
@@ -31,8 +31,8 @@ impl Trigger {
         }
     }
 
-    /// Not in thoughts between these tags, which an answer may begin with; `opened` says that it begins
-    /// in the middle of them.
+    /// Ignores the thoughts between these tags, which an answer may begin with; `opened` says that the
+    /// answer begins within thoughts.
     #[must_use]
     pub fn after_thoughts(mut self, tags: [&'static str; 2], opened: bool) -> Self {
         self.thoughts = Some(tags);
@@ -44,7 +44,8 @@ impl Trigger {
         self
     }
 
-    /// Goes on by `text`. Where the opener came, what stands behind it; then it looks for the next one.
+    /// Reads more of the answer. Returns what stands after the opener where it came, and then looks for
+    /// the next one.
     pub(super) fn read(&mut self, text: &[u8]) -> Option<Vec<u8>> {
         self.tail.extend_from_slice(text);
         let [open, close] = self.thoughts.unwrap_or_default();
@@ -67,15 +68,15 @@ impl Trigger {
         Some(rest)
     }
 
-    /// What stands behind `tag`; without it only what may be its beginning is kept.
+    /// Returns what stands after `tag`; where it did not come, keeps only what may be its first bytes.
     fn after(&mut self, tag: &str) -> Option<Vec<u8>> {
         let tag = tag.as_bytes();
         let found = self.tail.windows(tag.len()).position(|text| text == tag);
         if let Some(at) = found {
             return Some(self.tail.split_off(at + tag.len()));
         }
-        let told = (self.tail.len() + 1).saturating_sub(tag.len());
-        self.tail.drain(..told);
+        let settled = (self.tail.len() + 1).saturating_sub(tag.len());
+        self.tail.drain(..settled);
         None
     }
 }
@@ -84,7 +85,7 @@ impl Trigger {
 mod tests {
     use super::*;
 
-    /// What stands behind the openers in `text`, to the end of the piece that each ends in.
+    /// Returns what stands after each opener, up to the end of the piece that the opener ends in.
     fn find(mut trigger: Trigger, pieces: &[&str]) -> Vec<String> {
         let found = pieces
             .iter()

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::field::FieldPath;
 use crate::grammar::{Schema, SchemaError};
-use crate::prompt::{Callable, with_exact_numbers};
+use crate::prompt::{CallableFunction, with_exact_numbers};
 
 use crate::http::error::ApiError;
 use crate::http::values;
@@ -152,7 +152,7 @@ impl Tools {
                 ..Self::default()
             });
         }
-        let functions: Vec<Callable> = callables
+        let functions: Vec<CallableFunction> = callables
             .into_iter()
             .filter(|callable| names.contains(&callable.name))
             .collect();
@@ -161,7 +161,7 @@ impl Tools {
             .filter(|tool| tool.strict)
             .map(|tool| tool.name.as_str())
             .collect();
-        let is_strict = |callable: &Callable| strict.contains(callable.name.as_str());
+        let is_strict = |callable: &CallableFunction| strict.contains(callable.name.as_str());
         let format = if must {
             OutputFormat::Calls {
                 functions,
@@ -211,14 +211,14 @@ fn check(offered: &[Offered]) -> Result<(), ApiError> {
 
 /// A tool as it may be called. What the model calls of itself must fit where that is promised, by `strict`;
 /// elsewhere the schema only tells it what to write, and any object will do.
-fn callable(tool: &Offered, is_held: bool) -> Result<Callable, ApiError> {
+fn callable(tool: &Offered, is_held: bool) -> Result<CallableFunction, ApiError> {
     let kept = match (tool.strict, is_held) {
         (true, _) => Kept::Strictly,
         (false, true) => Kept::AsFarAsPossible,
         (false, false) => Kept::NotAtAll,
     };
     let place = tool.param.name("parameters");
-    Ok(Callable {
+    Ok(CallableFunction {
         name: tool.name.clone(),
         arguments: arguments(place, tool.parameters.as_ref(), kept)?,
     })

@@ -23,7 +23,7 @@ use crate::engine::{LoadError, Tokenizer};
 use crate::governor::Governed;
 use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::{Prompter, TemplateError};
-use crate::scheduler::Job;
+use crate::scheduler::GenerationJob;
 use crate::telemetry::Metrics;
 use crate::worker::Heartbeat;
 
@@ -111,7 +111,7 @@ pub struct Loaded {
     pub grammars: Grammars,
     /// KV cells, shared by all requests.
     pub cells: usize,
-    jobs: Queue<Job>,
+    jobs: Queue<GenerationJob>,
 }
 
 impl Loaded {
@@ -123,7 +123,7 @@ impl Loaded {
     }
 
     /// Hands a request to the scheduler; gives it back when the scheduler is gone.
-    pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
+    pub fn submit(&self, job: GenerationJob) -> Result<(), Box<GenerationJob>> {
         self.jobs.submit(job)
     }
 }

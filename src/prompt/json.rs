@@ -11,7 +11,7 @@ use minijinja::{Error, ErrorKind};
 use serde::Serialize as _;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::guard::is_nonchar;
+use super::client_marks::is_nonchar;
 use super::python::options;
 
 /// Characters that a level may be indented by; templates use 2 or 4 spaces.

@@ -72,9 +72,9 @@ impl SamplingParams {
     }
 }
 
-/// How often a token has been seen.
+/// How often a token occurred in the prompt and in the answer.
 #[derive(Debug, Clone, Copy, Default)]
-struct Seen {
+struct TokenCounts {
     in_prompt: bool,
     generated: u32,
 }
@@ -83,7 +83,7 @@ struct Seen {
 #[derive(Debug)]
 pub struct Sampler {
     params: SamplingParams,
-    seen: HashMap<Token, Seen>,
+    counts: HashMap<Token, TokenCounts>,
     adjusted: Vec<f32>,
     candidates: Candidates,
     constraint: Option<Constraint>,
@@ -93,10 +93,10 @@ impl Sampler {
     /// `prompt` matters to `repeat_penalty` only; only what `constraint` allows is ever picked.
     #[must_use]
     pub fn new(params: SamplingParams, prompt: &[Token], constraint: Option<Constraint>) -> Self {
-        let mut seen = HashMap::new();
+        let mut counts = HashMap::new();
         if params.penalizes_repeats() {
             for token in prompt {
-                seen.entry(*token).or_insert(Seen {
+                counts.entry(*token).or_insert(TokenCounts {
                     in_prompt: true,
                     generated: 0,
                 });
@@ -104,19 +104,19 @@ impl Sampler {
         }
         Self {
             params,
-            seen,
+            counts,
             adjusted: Vec::new(),
             candidates: Candidates::default(),
             constraint,
         }
     }
 
-    /// Picks the `index`-th token of the answer (from 0), which is to have `most` at most, and takes
-    /// note of it. The draw depends on the seed and the index alone.
+    /// Picks the `index`-th token of the answer (from 0), which may have `most` tokens, and advances by
+    /// it. The draw depends on the seed and the index alone.
     ///
-    /// A guided answer gets the token that a free one would get where the grammar allows it. Only where
-    /// it does not the others are masked, and the draw is repeated with the same noise: greedily and by
-    /// temperature alone that is the same as masking at once.
+    /// A constrained answer gets the token that a free one would get where the grammar allows it. Only
+    /// where the grammar does not, the logits are masked and the draw is repeated with the same noise:
+    /// greedily and by temperature alone that is the same as masking at once.
     ///
     /// # Errors
     /// [`ConstraintError`] when the constraint cannot follow its grammar any more.
@@ -138,7 +138,7 @@ impl Sampler {
             pick(&mut self.candidates, logits, &self.params, index)
         };
         let left = most.saturating_sub(index);
-        // A mask is dear, and a model that knows what is wanted of it seldom picks what is not allowed.
+        // A mask costs much, and a model that knows the format seldom picks a token that is not allowed.
         if let Some(constraint) = &mut self.constraint
             && !constraint.allows(token, left)
         {
@@ -150,7 +150,7 @@ impl Sampler {
             token = pick(&mut self.candidates, &self.adjusted, &self.params, index);
         }
         if adjusts {
-            self.seen.entry(token).or_default().generated += 1;
+            self.counts.entry(token).or_default().generated += 1;
         }
         if let Some(constraint) = &mut self.constraint {
             constraint.accept(token)?;
@@ -177,18 +177,18 @@ impl Sampler {
                 *logit = by(*logit);
             }
         };
-        for (token, seen) in &self.seen {
+        for (token, counts) in &self.counts {
             change(*token, &|mut logit| {
-                if seen.in_prompt || seen.generated > 0 {
+                if counts.in_prompt || counts.generated > 0 {
                     logit = if logit > 0.0 {
                         logit / params.repeat_penalty
                     } else {
                         logit * params.repeat_penalty
                     };
                 }
-                if seen.generated > 0 {
-                    logit -=
-                        params.presence_penalty + params.frequency_penalty * seen.generated as f32;
+                if counts.generated > 0 {
+                    logit -= params.presence_penalty
+                        + params.frequency_penalty * counts.generated as f32;
                 }
                 logit
             });

@@ -45,16 +45,19 @@ use crate::telemetry::ModelMetrics;
 use crate::worker::{WorkError, Worker};
 
 pub use events::{EventReceiver, EventSender, channel};
-pub use job::{Class, Event, FinishReason, Finished, Job, Predicted, QueueProgress, Text, Timings};
+pub use job::{
+    AnswerEnd, AnswerEvent, AnswerText, FinishReason, GenerationJob, PredictionUsage,
+    QueueProgress, ServiceTier, Timings,
+};
 pub use text::Stops;
 
 use batch::Batch;
-use batch_admission::{Admission, AdmissionRound, BatchSnapshot, Candidate, ExactPolicy};
+use batch_admission::{Admission, AdmissionCandidate, AdmissionRound, BatchSnapshot, ExactPolicy};
 use cache::Cache;
 use energy_bill::EnergyBill;
 use governed_limits::GovernedLimits;
 use placement::PlacementCosts;
-use sequence::{Progress, Sequence};
+use sequence::{Sequence, SequenceProgress};
 use sequences::Sequences;
 use speculation::AcceptanceRates;
 use step_latency::StepLatency;
@@ -65,7 +68,7 @@ const MEMORY_CHECK: Duration = Duration::from_secs(1);
 
 /// How a scheduler divides its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct SchedulerLimits {
     /// Sequences computed together.
     pub max_running: usize,
     /// What a step should take while answers are under way.
@@ -82,7 +85,7 @@ pub struct Limits {
 /// Answers the requests of one model: decides at each step who computes what, and does it.
 pub struct Scheduler<E: Engine> {
     pieces: Arc<dyn Pieces>,
-    limits: Limits,
+    limits: SchedulerLimits,
     metrics: ModelMetrics,
     sequences: Sequences<E>,
     step_latency: StepLatency,
@@ -95,10 +98,15 @@ pub struct Scheduler<E: Engine> {
 
 impl<E: Engine> Scheduler<E> {
     /// A scheduler with nothing to do.
-    pub fn new(engine: E, pieces: Arc<dyn Pieces>, limits: Limits, metrics: ModelMetrics) -> Self {
+    pub fn new(
+        engine: E,
+        pieces: Arc<dyn Pieces>,
+        limits: SchedulerLimits,
+        metrics: ModelMetrics,
+    ) -> Self {
         let shape = engine.shape();
         Self {
-            limits: Limits {
+            limits: SchedulerLimits {
                 max_running: if limits.deterministic {
                     limits.max_running.min(shape.partitions as usize)
                 } else {
@@ -128,7 +136,7 @@ impl<E: Engine> Scheduler<E> {
     }
 
     /// Queues a request.
-    pub fn submit(&mut self, job: Job) {
+    pub fn submit(&mut self, job: GenerationJob) {
         self.sequences.waiting.push(Sequence::new(job));
     }
 
@@ -234,7 +242,7 @@ impl<E: Engine> Scheduler<E> {
             prefixes: &self.sequences.view(),
         };
         round.next(&snapshot, |index| {
-            waiting[index].as_ref().map(Candidate::from)
+            waiting[index].as_ref().map(AdmissionCandidate::from)
         })
     }
 
@@ -313,7 +321,7 @@ impl<E: Engine> Scheduler<E> {
                     let record = running.sequence.record_mut();
                     self.acceptance.learn(source, record, outcome);
                 }
-                if progress == Progress::Ended {
+                if progress == SequenceProgress::Ended {
                     ended.push(index);
                 }
             }
@@ -335,9 +343,9 @@ impl<E: Engine> Scheduler<E> {
 }
 
 impl<E: Engine> Worker for Scheduler<E> {
-    type Request = Job;
+    type Request = GenerationJob;
 
-    fn accept(&mut self, job: Job) {
+    fn accept(&mut self, job: GenerationJob) {
         self.submit(job);
     }
 

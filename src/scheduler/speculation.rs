@@ -8,7 +8,7 @@
 
 use crate::engine::Token;
 
-use super::job::Predicted;
+use super::job::PredictionUsage;
 
 /// Longest run of tokens that a proposal is compared by.
 const LONGEST_MATCH: usize = 8;
@@ -97,7 +97,7 @@ pub(super) struct Prediction {
     tokens: Vec<Token>,
     /// The next one expected; `None` where the answer has left it.
     at: Option<usize>,
-    /// Behind the last one that the answer had.
+    /// The position after the last token that the answer had.
     left: usize,
     accepted: usize,
 }
@@ -150,10 +150,10 @@ impl Prediction {
         })
     }
 
-    pub(super) fn usage(&self) -> Predicted {
+    pub(super) fn usage(&self) -> PredictionUsage {
         let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
         let accepted = self.accepted.min(self.tokens.len());
-        Predicted {
+        PredictionUsage {
             accepted: count(accepted),
             rejected: count(self.tokens.len() - accepted),
         }
@@ -188,7 +188,7 @@ impl DraftOutcome {
         self.accepted as f64
     }
 
-    /// What stands behind the first wrong one says nothing.
+    /// Tokens after the first wrong one say nothing.
     fn tried(self) -> f64 {
         (self.accepted + usize::from(self.accepted < self.drafted)) as f64
     }
@@ -365,8 +365,8 @@ mod tests {
         assert_eq!(found("tea, tin, t"), Some(("in, t".into(), 3)));
     }
 
-    fn predicted(accepted: u32, rejected: u32) -> Predicted {
-        Predicted { accepted, rejected }
+    fn predicted(accepted: u32, rejected: u32) -> PredictionUsage {
+        PredictionUsage { accepted, rejected }
     }
 
     #[test]

@@ -8,7 +8,9 @@ use edgellm::engine::{Pieces, Token, Tokenizer, Vocabulary, load_model};
 use edgellm::grammar::{
     Caller, Constraint, Grammar, GrammarError, Grammars, Schema, TrialCompiler, Trigger,
 };
-use edgellm::prompt::{Callable, OutputParser, Part, Piece, ToolFormat, calls, opened_calls};
+use edgellm::prompt::{
+    AnswerPart, CallableFunction, OutputParser, OutputPiece, ToolFormat, calls, opened_calls,
+};
 use edgellm::sampling::{Sampler, SamplingParams};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -143,11 +145,11 @@ fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
         "required": ["article", "number"],
     });
     let functions = [
-        Callable {
+        CallableFunction {
             name: "price".to_owned(),
             arguments: Schema::new(price, true).expect("strict"),
         },
-        Callable {
+        CallableFunction {
             name: "help".to_owned(),
             arguments: Schema::object(),
         },
@@ -173,14 +175,14 @@ fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
         pieces.extend(parser.finish());
         let named = pieces
             .iter()
-            .position(|p| matches!(p, Piece::Part(Part::Call { .. })));
+            .position(|p| matches!(p, OutputPiece::Part(AnswerPart::Call { .. })));
         let named = named.unwrap_or_else(|| panic!("no call of seed {seed}: {text}"));
-        let Piece::Part(Part::Arguments(json)) = &pieces[named + 1] else {
+        let OutputPiece::Part(AnswerPart::Arguments(json)) = &pieces[named + 1] else {
             panic!("no arguments: {pieces:?}");
         };
         let arguments: Value = serde_json::from_str(json).expect("JSON");
         let is_price = pieces[named]
-            == Piece::Part(Part::Call {
+            == OutputPiece::Part(AnswerPart::Call {
                 name: "price".to_owned(),
             });
         if is_price {
@@ -685,7 +687,7 @@ fn a_schema_without_end_is_refused_before_it_is_compiled() {
 #[test]
 fn calls_can_be_followed_in_every_format_one_or_several_of_them() {
     let (tokenizer, grammars) = grammars();
-    let function = Callable {
+    let function = CallableFunction {
         name: "f".to_owned(),
         arguments: Schema::object(),
     };
