@@ -398,7 +398,7 @@ fn constraint_of(grammars: &Grammars, schema: &Schema) -> Result<Constraint, Gra
     runtime().block_on(grammars.constraint(&grammar, &caller))
 }
 
-/// One for all: processes behind the wall belong to it.
+/// One runtime for all: the child processes of the trial compiler belong to it.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"))

@@ -10,7 +10,7 @@ use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokR
 use crate::engine::{Pieces, SpecialKind, Token, Tokenizer, Vocabulary};
 
 use super::forced_ending::{self, ClosingTokens, JsonPosition};
-use super::parser::Parser;
+use super::parser::GrammarParser;
 use super::{GrammarError, NO_TEXT};
 
 /// Bytes of stack for a thread that compiles. It holds twice what the deepest schema takes that the
@@ -29,7 +29,7 @@ pub(super) struct Compiler {
 
 /// A parser for a grammar, and what is known of the answers with it.
 pub(super) struct CompileOutput {
-    pub(super) parser: Parser,
+    pub(super) parser: GrammarParser,
     /// Tokens of the shortest answer, where one was found.
     pub(super) shortest: Option<u32>,
 }
@@ -68,12 +68,15 @@ impl Compiler {
             parser.map_err(|error| GrammarError::Refused(reason(&error.to_string())))?;
         // Where a schema is not strict, llguidance leaves this keyword out and only warns of it.
         let warnings = parser.grammar_warnings();
-        if warnings.iter().any(|warning| warning.contains(UNCOUNTED)) {
+        if warnings
+            .iter()
+            .any(|warning| warning.contains(UNCOUNTED_MESSAGE))
+        {
             let why = "`minProperties` and `maxProperties` hold only in the schema that has the `properties`, with no \
                        `allOf`, `anyOf`, `oneOf` or `$ref` beside or above them";
             return Err(GrammarError::Refused(why.to_owned()));
         }
-        let parser = Parser::new(parser);
+        let parser = GrammarParser::new(parser);
         // A grammar that allows no first token would fail an answer in progress.
         if parser.clone().mask().is_err() {
             let why = "nothing can begin it: it refers to itself without end, or is too complex";
@@ -86,7 +89,7 @@ impl Compiler {
 }
 
 /// What llguidance's messages say where one of its own limits was met.
-const LIMITS: [&str; 4] = [
+const LIMIT_MESSAGES: [&str; 4] = [
     "fuel exhausted",
     "too big (limit for this grammar",
     "Unable to determine if regex is empty",
@@ -94,10 +97,10 @@ const LIMITS: [&str; 4] = [
 ];
 
 /// What its messages say where a schema contradicts itself.
-pub(super) const NOTHING_FITS: &str = "nsatisfiable";
+pub(super) const UNSATISFIABLE_MESSAGE: &str = "nsatisfiable";
 
 /// What its warnings say where it does not count properties.
-const UNCOUNTED: &str = "min/maxProperties only supported";
+const UNCOUNTED_MESSAGE: &str = "min/maxProperties only supported";
 
 /// Returns the part of llguidance's message that says what is wrong with a grammar. The rest is about
 /// llguidance's internals and our own rules, and the text of a panic is never shown.
@@ -106,7 +109,7 @@ fn reason(error: &str) -> String {
         tracing::error!("llguidance panicked on a grammar");
         return "it cannot be compiled: simplify it".to_owned();
     }
-    if LIMITS.iter().any(|limit| error.contains(limit)) {
+    if LIMIT_MESSAGES.iter().any(|limit| error.contains(limit)) {
         return "it is too complex: simplify its patterns and lengths, or have fewer of them"
             .to_owned();
     }

@@ -11,7 +11,7 @@ use crate::engine::Token;
 use super::NO_TEXT;
 use super::forced_ending::{self, ClosingTokens, EndingPlan, JsonPosition, ScalarEnding};
 use super::memory::MemoryReservation;
-use super::parser::{Parser, ParserFailure};
+use super::parser::{GrammarParser, ParserFailure};
 use super::trigger::Trigger;
 
 /// Holds one answer to its grammar: all of it, or the parts that a [`Trigger`] starts.
@@ -113,7 +113,7 @@ impl Constraint {
 /// Follows a grammar along the text of one answer.
 #[derive(Clone)]
 pub(super) struct GrammarMatcher {
-    parser: Parser,
+    parser: GrammarParser,
     closing: Arc<ClosingTokens>,
     /// Set when the lexer states that all answers with this grammar share are used up.
     worn: Arc<AtomicBool>,
@@ -129,7 +129,7 @@ impl GrammarMatcher {
     /// Starts at the beginning of the grammar, whose shortest whole text has `shortest` tokens, where one
     /// was found.
     pub(super) fn new(
-        parser: Parser,
+        parser: GrammarParser,
         shortest: Option<u32>,
         closing: Arc<ClosingTokens>,
         worn: Arc<AtomicBool>,

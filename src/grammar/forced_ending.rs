@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use llguidance::toktrie::{TokTrie, TokenId};
 
-use super::parser::Parser;
+use super::parser::GrammarParser;
 use search::{Scalar, shortest};
 
 /// Characters of the longest number that means anything: digits, sign, point and exponent of a double.
@@ -97,7 +97,7 @@ impl ClosingTokens {
     /// candidates where it can, because a mask over a large vocabulary costs much more.
     pub(super) fn next(
         &self,
-        parser: &mut Parser,
+        parser: &mut GrammarParser,
         position: &JsonPosition,
         ending: &mut ScalarEnding,
     ) -> Option<TokenId> {
@@ -124,7 +124,7 @@ impl ClosingTokens {
         Some(ending.leave_for(token))
     }
 
-    fn whatever_fits(&self, parser: &mut Parser, in_string: bool) -> Option<TokenId> {
+    fn whatever_fits(&self, parser: &mut GrammarParser, in_string: bool) -> Option<TokenId> {
         let allowed = parser.mask().ok()?;
         if allowed.num_set() <= FEW {
             // Prescribed text is done soonest in long tokens; outside of strings, short ones open least.
@@ -141,7 +141,7 @@ impl ClosingTokens {
 }
 
 /// Returns, of the first group of tokens that may come, the one that closes most.
-fn first_that_fits(closing: &[ClosingToken], parser: &mut Parser) -> Option<TokenId> {
+fn first_that_fits(closing: &[ClosingToken], parser: &mut GrammarParser) -> Option<TokenId> {
     let closing = closing
         .iter()
         .find(|closing| parser.allows(closing.shortest))?;
@@ -191,7 +191,7 @@ impl ScalarEnding {
         self.budget = MOST_LOOKED_AT;
     }
 
-    fn go_on(&mut self, parser: &mut Parser, scalar: Scalar) -> Option<TokenId> {
+    fn go_on(&mut self, parser: &mut GrammarParser, scalar: Scalar) -> Option<TokenId> {
         if self.ahead.is_empty() {
             if self.lost {
                 return None;
@@ -315,7 +315,7 @@ impl EndingPlan {
 /// Returns the tokens from here to the end, where everything is closed as soon as the grammar allows;
 /// `None` where there is no ending within reach.
 pub(super) fn tokens_to_end(
-    parser: &Parser,
+    parser: &GrammarParser,
     position: &JsonPosition,
     closing: &ClosingTokens,
 ) -> Option<u32> {

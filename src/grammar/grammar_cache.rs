@@ -12,9 +12,9 @@ const MOST_GRAMMARS: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 /// Bytes of text of the longest grammar that is cached; a longer one is compiled for every request.
 const LONGEST_TEXT: usize = 64 << 10;
 /// Bytes that all cached grammars of clients may hold: an ordinary schema holds some hundred kilobytes.
-const MOST_MEMORY: usize = 64 << 20;
+const MOST_BYTES: usize = 64 << 20;
 /// Bytes that one cached grammar may hold.
-const LARGEST: usize = 16 << 20;
+const LARGEST_GRAMMAR: usize = 16 << 20;
 
 /// The compiled grammars of one model, by their text.
 pub(super) struct GrammarCache {
@@ -62,7 +62,7 @@ impl GrammarCache {
             return;
         }
         let memory = memory + text.len();
-        if text.len() > LONGEST_TEXT || memory > LARGEST {
+        if text.len() > LONGEST_TEXT || memory > LARGEST_GRAMMAR {
             return;
         }
         let entry = CacheEntry {
@@ -73,7 +73,7 @@ impl GrammarCache {
         // `push` evicts the entry with the same text, or the oldest where there are too many.
         let replaced = self.clients.push(text.clone(), entry);
         self.memory -= replaced.map_or(0, |(_, entry)| entry.memory);
-        while self.memory > MOST_MEMORY
+        while self.memory > MOST_BYTES
             && let Some((_, oldest)) = self.clients.pop_lru()
         {
             self.memory -= oldest.memory;
@@ -101,13 +101,13 @@ mod tests {
     #[test]
     fn as_many_are_kept_as_memory_allows_and_the_latest_stay() {
         let (mut cache, compiled) = (GrammarCache::default(), compiled());
-        let large = LARGEST - (1 << 10);
+        let large = LARGEST_GRAMMAR - (1 << 10);
         for number in 0..5 {
             cache.keep(&grammar(number), &compiled, large);
         }
-        assert!(cache.memory <= MOST_MEMORY);
+        assert!(cache.memory <= MOST_BYTES);
         assert!(cache.get(&grammar(0).text).is_none() && cache.get(&grammar(4).text).is_some());
-        cache.keep(&grammar(9), &compiled, LARGEST + 1);
+        cache.keep(&grammar(9), &compiled, LARGEST_GRAMMAR + 1);
         assert!(
             cache.get(&grammar(9).text).is_none(),
             "too large to be kept"

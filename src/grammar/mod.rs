@@ -37,7 +37,7 @@ use compile_thread::{CompileThread, CompileThreadError};
 use constraint::GrammarMatcher;
 use grammar_cache::GrammarCache;
 use memory::{GrammarMemory, MemoryReservation};
-use parser::Parser;
+use parser::GrammarParser;
 
 pub use caller::{Caller, CallerGuard};
 pub use constraint::{Constraint, ConstraintError};
@@ -47,7 +47,7 @@ pub use trigger::Trigger;
 
 /// Grammars that are compiled at once. Two, so that a slow one does not hold up all others; no more,
 /// because compiling takes the cores from the answers that are being generated.
-const AT_ONCE: usize = 2;
+const COMPILES_AT_ONCE: usize = 2;
 /// Bytes of the longest grammar that is compiled: a hundred tools of a page each fit.
 const LONGEST_GRAMMAR: usize = 512 << 10;
 /// Wall-clock time that a first trial in a child process may take; a slower grammar is tried again after
@@ -115,7 +115,7 @@ impl GrammarError {
     /// Whether the schema contradicts itself, so that no value fits it.
     #[must_use]
     pub fn is_unsatisfiable(&self) -> bool {
-        matches!(self, Self::Refused(why) if why.contains(compile::NOTHING_FITS))
+        matches!(self, Self::Refused(why) if why.contains(compile::UNSATISFIABLE_MESSAGE))
     }
 }
 
@@ -139,7 +139,7 @@ struct CompileContext {
 /// A compiled grammar, whose parser stands at the start of an answer; each answer gets a clone.
 #[derive(Clone)]
 struct CompiledGrammar {
-    parser: Parser,
+    parser: GrammarParser,
     /// Tokens of the shortest answer, where one was found.
     shortest: Option<u32>,
     /// Whether an answer with it hit a limit. Clones of a parser share the states of their lexer, whose
@@ -179,7 +179,7 @@ impl Grammars {
         Self {
             context: Arc::new(context),
             trial_compiler,
-            queue: CompileQueue::new(threads.take(AT_ONCE).collect()),
+            queue: CompileQueue::new(threads.take(COMPILES_AT_ONCE).collect()),
         }
     }
 
@@ -200,17 +200,17 @@ impl Grammars {
             let why = format!("with {length} bytes it is too long, {LONGEST_GRAMMAR} are the most");
             return Err(GrammarError::Refused(why));
         }
-        let compiled = match self.context.known(text) {
-            Some(compiled) => compiled,
+        let known = match self.context.known(text) {
+            Some(known) => known,
             None => self.compile(grammar, caller).await?,
         };
         let compiler = self.context.compiler()?;
         Ok(Constraint::new(GrammarMatcher::new(
-            compiled.parser,
-            compiled.shortest,
+            known.parser,
+            known.shortest,
             Arc::clone(&compiler.closing),
-            compiled.worn,
-            compiled.reservation,
+            known.worn,
+            known.reservation,
         )))
     }
 

@@ -18,7 +18,7 @@ pub(super) struct ParserFailure;
 
 /// Says which tokens may come next. Clones share the states of their lexer, and nothing else.
 #[derive(Clone)]
-pub(super) struct Parser {
+pub(super) struct GrammarParser {
     inner: TokenParser,
     failed: bool,
 }
@@ -31,7 +31,7 @@ pub(super) struct LexerUse {
     pub(super) states: usize,
 }
 
-impl Parser {
+impl GrammarParser {
     pub(super) fn new(mut parser: TokenParser) -> Self {
         if parser.is_fresh() {
             parser.start_without_prompt();

@@ -22,7 +22,7 @@ pub fn cut_answer(bytes: &[u8]) {
         match piece {
             OutputPiece::Part(AnswerPart::Call { .. }) => in_call = true,
             OutputPiece::Part(AnswerPart::Arguments(_)) => {
-                assert!(in_call, "arguments of no call: {text:?}")
+                assert!(in_call, "arguments of no call: {text:?}");
             }
             OutputPiece::Part(AnswerPart::Text(_)) | OutputPiece::Thought(_) => {}
         }

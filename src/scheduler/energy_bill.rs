@@ -67,7 +67,7 @@ impl ComputePrice {
         }
     }
 
-    /// Seconds that so many rows with logits and so many others are charged for.
+    /// Returns the seconds that these rows, with logits and without, are charged for.
     #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
     pub(super) fn seconds(self, outputs: usize, prompts: usize) -> f64 {
         self.output * outputs as f64 + self.prompt * prompts as f64

@@ -114,7 +114,7 @@ impl<C: Copied> OffloadStore<C> {
         }
     }
 
-    /// Drops entries until there is room for so many `bytes` of `tokens`: first one that has little
+    /// Drops entries until there is room for `bytes` of `tokens`: first one that has little
     /// but a prefix of them, then the least recently used.
     pub(super) fn make_room(&mut self, tokens: &[Token], bytes: usize) {
         if let Some((place, length)) = self.longest_match(tokens)

@@ -28,7 +28,7 @@ const UNSEEN: f64 = 0.1;
 /// read and written number by number.
 const COPIED: f64 = 40.0;
 /// Weight of the latest answer's length.
-const NEWEST: f64 = 0.1;
+const NEWEST_WEIGHT: f64 = 0.1;
 /// How long a request waits at most, as a multiple of the time that joining at once would lose:
 /// those under way may go on for long.
 const WAIT_FACTOR: f64 = 2.0;
@@ -82,7 +82,7 @@ impl PlacementCosts {
     /// Learns from an answer of `tokens`. One token is no answer but a score or a class.
     pub(super) fn ended(&mut self, tokens: u32) {
         if tokens > 1 {
-            self.answer += NEWEST * (f64::from(tokens) - self.answer);
+            self.answer += NEWEST_WEIGHT * (f64::from(tokens) - self.answer);
         }
     }
 

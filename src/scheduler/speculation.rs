@@ -17,7 +17,7 @@ const LOOK_BACK: usize = 8192;
 /// Tokens that one answer drafts at most in a step.
 pub(super) const LONGEST_DRAFT: usize = 16;
 /// Weight of the newest token in a source's mean.
-const NEWEST: f64 = 0.05;
+const NEWEST_WEIGHT: f64 = 0.05;
 /// How many of its own tokens an answer needs to outweigh the mean of the source.
 const OWN_WEIGHT: f64 = 8.0;
 
@@ -241,7 +241,7 @@ impl AcceptanceRates {
         let mean = &mut self.means[source.0];
         for token in 0..outcome.drafted.min(outcome.accepted + 1) {
             let right = f64::from(u8::from(token < outcome.accepted));
-            *mean += NEWEST * (right - *mean);
+            *mean += NEWEST_WEIGHT * (right - *mean);
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 /// Weight of the newest measurement once there are enough: single ones vary by half and more.
-const NEWEST: f64 = 0.05;
+const NEWEST_WEIGHT: f64 = 0.05;
 /// A step during which another program had the processor says little: it counts as this much of
 /// what was expected at most, and one that was shorter than half as half.
 const PLAUSIBLE: (f64, f64) = (0.5, 2.0);
@@ -55,7 +55,7 @@ impl StepLatency {
             match self.outputs.known(outputs) {
                 Some(known) if last != Some(outputs) => {
                     let longer = (took - known).clamp(0.0, known);
-                    self.switching += NEWEST * (longer - self.switching);
+                    self.switching += NEWEST_WEIGHT * (longer - self.switching);
                 }
                 _ => self.outputs.learn(outputs, took),
             }
@@ -199,7 +199,7 @@ impl Curve {
         let weight = if point.measured <= FIRST_FEW && seconds < point.seconds {
             1.0
         } else {
-            point.measured.recip().max(NEWEST)
+            point.measured.recip().max(NEWEST_WEIGHT)
         };
         point.rows += weight * (rows as f64 - point.rows);
         point.seconds += weight * (seconds - point.seconds);

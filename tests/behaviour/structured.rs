@@ -32,7 +32,7 @@ fn constraint_of(grammars: &Grammars, grammar: &Grammar) -> Result<Constraint, G
     runtime().block_on(grammars.constraint(grammar, &caller))
 }
 
-/// One for all: processes behind the wall belong to it.
+/// One runtime for all tests: the child processes of the trial compiler belong to it.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"))

@@ -9,7 +9,7 @@ use std::collections::{HashSet, VecDeque};
 use llguidance::earley::ParserRecognizer;
 use llguidance::toktrie::Recognizer;
 
-use super::super::parser::Parser;
+use super::super::parser::GrammarParser;
 
 /// Lexer states that one search visits.
 const MOST_STATES: usize = 600;
@@ -33,7 +33,11 @@ pub(super) enum Scalar {
 
 /// Returns the bytes up to the end of the scalar that `parser` is in, without what ends it; `None` where the
 /// end is too far away. `budget` is how many states may be visited, and is reduced.
-pub(super) fn shortest(parser: &mut Parser, scalar: Scalar, budget: &mut usize) -> Option<Vec<u8>> {
+pub(super) fn shortest(
+    parser: &mut GrammarParser,
+    scalar: Scalar,
+    budget: &mut usize,
+) -> Option<Vec<u8>> {
     parser.refuel().ok()?;
     let before = parser.lexer_use();
     let mut search = Search::new(scalar);

@@ -13,34 +13,34 @@ use super::reference::{ReferenceTarget, resolve};
 use super::strict::{strict_keywords, strict_object, strict_root};
 
 /// Deeper schemas are refused before any recursion of ours or of the compiler's.
-const DEEPEST: usize = 64;
+const DEEPEST_SCHEMA: usize = 64;
 /// JSON values within each other, added up over the schema and all places that references lead to:
 /// the compiler follows each reference once, and in the worst case all of them from within each
 /// other. [`super::super::compile::STACK`] is sized for it.
 pub(in crate::grammar) const MOST_LEVELS: usize = 4096;
-/// Each number is held to a range by a pattern of its own, which takes half a millisecond to make.
+/// Numbers in a schema: the range of each is a pattern of its own, which takes half a millisecond to make.
 const MOST_NUMBERS: usize = 1000;
-/// llguidance compares the patterns of `patternProperties` two by two: 16 patterns.
+/// Pairs of patterns in `patternProperties`, which llguidance compares two by two: those of 16 patterns.
 const MOST_PATTERN_PAIRS: usize = 120;
-/// It also holds each pattern against each property.
+/// Pairs of a pattern and a property, which llguidance compares as well.
 const MOST_PATTERN_MATCHES: usize = 5000;
 /// Schemas that all alternatives have together when they are multiplied out: some half a
 /// kilobyte of memory each while they are compiled.
 const MOST_SCHEMAS: u64 = 100_000;
-/// OpenAI's limits for strict schemas, which we hold all schemas to.
+/// OpenAI's limits for strict schemas, which apply to all schemas here.
 const MOST_PROPERTIES: usize = 5000;
 const MOST_ENUM_VALUES: u64 = 1000;
 const DEEPEST_STRICT: usize = 10;
-/// What a bound on lengths or counts may be: each unit costs the compiler memory.
+/// Highest bound on a length or count: each unit costs the compiler memory.
 const HIGHEST_COUNT: u64 = 10_000;
-/// Properties of one object that need not be there: a mask looks at all that may come next.
+/// Optional properties of one object: a mask considers all that may come next.
 const MOST_OPTIONAL: usize = 500;
-/// What `multipleOf` may be, written without its point: each remainder is a state of the lexer.
+/// Highest `multipleOf`, written without its decimal point: each remainder is a state of the lexer.
 const HIGHEST_DIVISOR: u32 = 1000;
-/// Behind its point.
+/// Decimal places that `multipleOf` may have.
 const MOST_PLACES: usize = 16;
 
-/// Keywords that say nothing about an instance, for llguidance and for us.
+/// Keywords that do not constrain an instance, for llguidance and for us.
 pub(super) const ANNOTATIONS: [&str; 15] = [
     "$anchor",
     "$defs",
@@ -83,18 +83,19 @@ pub(super) const COUNTS: [&str; 6] = [
     "maxProperties",
 ];
 
-/// What a schema is checked for.
+/// Which rules a schema is checked by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CheckRules {
-    /// OpenAI's for strict schemas, beside all others.
+    /// OpenAI's rules for strict schemas, in addition to those of `Followed`.
     Strict,
-    /// That it can be followed.
+    /// The schema can be followed.
     Followed,
-    /// That it is one at all: a model only reads it.
+    /// The schema is valid at all: a model only reads it.
     Hint,
 }
 
-/// Checks all of a schema, and all that its references lead to. The references, each once.
+/// Checks all of a schema and all that its references lead to; returns the targets of the references,
+/// each once.
 pub(super) fn check(
     schema: &Value,
     rules: CheckRules,
@@ -155,7 +156,7 @@ pub(super) fn check_growth(lowered: &Value) -> Result<(), SchemaError> {
     Ok(())
 }
 
-/// JSON values within each other.
+/// Returns how deep JSON values are nested.
 fn levels(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),
@@ -172,7 +173,8 @@ struct SchemaCheck<'s> {
     pattern_pairs: usize,
     numbers: usize,
     levels: usize,
-    /// By address: what a reference leads to may stand where a schema stands anyway.
+    /// Addresses of the schemas that were checked: the target of a reference may be checked already as part
+    /// of the schema.
     checked: HashSet<*const Value>,
     targets: Vec<ReferenceTarget<'s>>,
     /// The addresses of all targets.
@@ -194,10 +196,10 @@ impl<'s> SchemaCheck<'s> {
             Value::Bool(_) if self.rules != CheckRules::Strict => return Ok(()),
             _ => return Err(schema_error(path, "must be an object")),
         };
-        if depth > DEEPEST {
+        if depth > DEEPEST_SCHEMA {
             return Err(schema_error(
                 path,
-                format!("is nested deeper than {DEEPEST}"),
+                format!("is nested deeper than {DEEPEST_SCHEMA}"),
             ));
         }
         // What a reference leads to has its own rules, and its type may be said beside it.
@@ -328,7 +330,7 @@ impl<'s> SchemaCheck<'s> {
         Ok(())
     }
 
-    /// A bound on what `patternProperties` cost.
+    /// Bounds what `patternProperties` cost.
     fn patterns(
         &mut self,
         object: &Map<String, Value>,
@@ -429,7 +431,7 @@ fn counts(object: &Map<String, Value>, path: &SchemaPath, highest: u64) -> Resul
     Ok(())
 }
 
-/// A bound on what `multipleOf` costs.
+/// Bounds what `multipleOf` costs.
 fn divisor(object: &Map<String, Value>, path: &SchemaPath) -> Result<(), SchemaError> {
     let Some(value) = object.get("multipleOf") else {
         return Ok(());
@@ -471,7 +473,7 @@ fn without_point(mut number: f64) -> Option<f64> {
     None
 }
 
-/// A bound on what may come next in an object.
+/// Bounds how many properties may come next in an object.
 fn optional(object: &Map<String, Value>, path: &SchemaPath) -> Result<(), SchemaError> {
     let Some(properties) = object.get("properties").and_then(Value::as_object) else {
         return Ok(());
@@ -490,7 +492,7 @@ fn optional(object: &Map<String, Value>, path: &SchemaPath) -> Result<(), Schema
     Ok(())
 }
 
-/// The texts of an array.
+/// Returns the strings of an array.
 pub(super) fn names(list: Option<&Value>) -> HashSet<&str> {
     let list = list.and_then(Value::as_array).into_iter().flatten();
     list.filter_map(Value::as_str).collect()

@@ -3,8 +3,8 @@
 //! llguidance compiles `allOf`, and whatever stands beside `anyOf`, `oneOf`, `enum` or `$ref`, by
 //! intersecting each alternative of one side with each of the other, members of one name and items of one
 //! place among them, and clones what both hold (`Schema::intersect` in its `json/schema.rs`). A few
-//! kilobytes of JSON can become hundreds of megabytes so. [`Growth`] tells from the JSON alone how much it
-//! would be, and always too much rather than too little, but for names that patterns of the other side match.
+//! kilobytes of JSON can become hundreds of megabytes so. [`Growth`] estimates from the JSON alone how much
+//! it would be, and always too much rather than too little, but for names that patterns of the other side match.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::check::ANNOTATIONS;
 use super::numbers::has_numbers;
 use super::reference::resolve;
 
-/// JSON Schema's types (`integer` is a number), as places of a [`Weight`].
+/// JSON Schema's types (`integer` is a number), by their index in a [`Weight`].
 const TYPES: [&str; 6] = ["null", "boolean", "number", "string", "array", "object"];
 const NUMBER: usize = 2;
 const ARRAY: usize = 4;
@@ -28,15 +28,15 @@ const NUMBER_SCHEMAS: u64 = 50;
 /// What a schema becomes, for each type: those of different types do not multiply.
 #[derive(Debug, Clone, PartialEq)]
 struct Weight<'s> {
-    /// Schemas of which an instance must fit one.
+    /// By type, the schemas of which an instance must fit one.
     alternatives: [u64; TYPES.len()],
-    /// Schemas in all of them together, but for those in `parts`.
+    /// By type, the schemas in all alternatives together, except those in `parts`.
     schemas: [u64; TYPES.len()],
-    /// What members and items are in all alternatives together.
+    /// The schemas of members and items, in all alternatives together.
     parts: HashMap<PartPlace<'s>, PartSchemas<'s>>,
 }
 
-/// Where in an instance a part is.
+/// Which part of an instance a schema is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum PartPlace<'s> {
     Member(&'s str),
@@ -54,7 +54,8 @@ impl PartPlace<'_> {
         }
     }
 
-    /// What a part here is intersected with where the other side does not name the place.
+    /// Returns the part of the other side that this one is intersected with where the other side does not
+    /// name it.
     fn others(self) -> Self {
         if self.kind() == OBJECT {
             Self::OtherMembers
@@ -64,18 +65,18 @@ impl PartPlace<'_> {
     }
 }
 
-/// One of several schemas, each so many times.
+/// Several schemas, each with its count, of which an instance fits one.
 type PartSchemas<'s> = Vec<(u64, PartSchema<'s>)>;
 
 #[derive(Debug, Clone, PartialEq)]
 enum PartSchema<'s> {
-    /// Weighed when it is multiplied with something.
+    /// A schema that is weighed only when it is multiplied with something.
     Schema(&'s Value),
     Weighed(Rc<Weight<'s>>),
 }
 
 impl Weight<'_> {
-    /// Nothing to multiply with.
+    /// Returns the weight of a schema that constrains nothing.
     fn neutral() -> Self {
         Self {
             alternatives: [1; TYPES.len()],
@@ -98,7 +99,7 @@ impl Weight<'_> {
         }
     }
 
-    /// One schema of any type that is not looked into.
+    /// Returns the weight of one schema of any type that is not inspected.
     fn opaque() -> Self {
         Self {
             schemas: [0, 0, 0, 0, 0, 1],
@@ -106,7 +107,7 @@ impl Weight<'_> {
         }
     }
 
-    /// Of one type, with so many schemas.
+    /// Returns the weight of one type, with `schemas` schemas.
     fn of(kind: usize, schemas: u64) -> Self {
         let mut weight = Self::none();
         weight.alternatives[kind] = 1;
@@ -114,7 +115,7 @@ impl Weight<'_> {
         weight
     }
 
-    /// An instance that is prescribed: each value in it becomes a schema of its own.
+    /// Returns the weight of a prescribed instance, of which each value becomes a schema of its own.
     fn of_value(value: &Value) -> Self {
         let kind = match value {
             Value::Null => 0,
@@ -127,7 +128,7 @@ impl Weight<'_> {
         Self::of(kind, values(value))
     }
 
-    /// One or the other.
+    /// Returns the weight of `self` or `other` as alternatives.
     fn or(mut self, other: Self) -> Self {
         for kind in 0..TYPES.len() {
             self.alternatives[kind] =
@@ -140,7 +141,7 @@ impl Weight<'_> {
         self
     }
 
-    /// So many of it.
+    /// Returns the weight of `times` copies.
     fn times(mut self, times: u64) -> Self {
         for kind in 0..TYPES.len() {
             self.alternatives[kind] = self.alternatives[kind].saturating_mul(times);
@@ -162,17 +163,18 @@ fn repeat(part: &mut PartSchemas<'_>, times: u64) {
 /// Weighs the schemas of one document.
 pub(super) struct Growth<'s> {
     root: &'s Value,
-    /// By address. What is being weighed counts as one schema: a circle is cut where it closes.
+    /// Weights by the address of the schema. A schema that is being weighed counts as one: a circle is cut
+    /// where it closes.
     weighed: HashMap<*const Value, Rc<Weight<'s>>>,
-    /// The same of the schemas that each becomes.
+    /// By address, how many schemas each schema becomes.
     added_up: HashMap<*const Value, u64>,
-    /// References that lead from one to the next, or parts within each other, that are being followed.
+    /// How deep references, or parts within each other, are being followed.
     followed: usize,
     /// Pairs of parts that were multiplied.
     multiplied: usize,
 }
 
-/// More than so many of them, each within what the one before leads to, weigh without end.
+/// References within each other, beyond which the weight counts as endless.
 const MOST_FOLLOWED: usize = 64;
 /// llguidance intersects no more than 50,000 times.
 const MOST_MULTIPLIED: usize = 50_000;
@@ -188,7 +190,7 @@ impl<'s> Growth<'s> {
         }
     }
 
-    /// Schemas that `schema` becomes, references in its members not followed.
+    /// Returns how many schemas `schema` becomes, without following the references in its members.
     pub(super) fn schemas(&mut self, schema: &'s Value) -> u64 {
         let address = std::ptr::from_ref(schema);
         if let Some(schemas) = self.added_up.get(&address) {
@@ -227,7 +229,7 @@ impl<'s> Growth<'s> {
         }
         for part in list(object, "allOf") {
             let part = self.weigh(part, true);
-            weight = self.both(weight, part);
+            weight = self.both(&weight, &part);
         }
         for key in ["anyOf", "oneOf"] {
             if object.contains_key(key) {
@@ -235,19 +237,19 @@ impl<'s> Growth<'s> {
                 for option in list(object, key) {
                     options = options.or(self.weigh(option, joined));
                 }
-                weight = self.both(weight, options);
+                weight = self.both(&weight, &options);
             }
         }
         if object.contains_key("enum") {
             let options = list(object, "enum").map(Weight::of_value);
-            weight = self.both(weight, options.fold(Weight::none(), Weight::or));
+            weight = self.both(&weight, &options.fold(Weight::none(), Weight::or));
         }
         if let Some(value) = object.get("const") {
-            weight = self.both(weight, Weight::of_value(value));
+            weight = self.both(&weight, &Weight::of_value(value));
         }
         if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
             let referred = self.referred(reference, joined);
-            weight = self.both(weight, Rc::unwrap_or_clone(referred));
+            weight = self.both(&weight, &referred);
         }
         weight
     }
@@ -267,7 +269,7 @@ impl<'s> Growth<'s> {
         weight
     }
 
-    /// One step further, unless it is too far.
+    /// Follows one reference more, unless that is too deep.
     fn follow(&mut self, step: impl FnOnce(&mut Self) -> Weight<'s>) -> Weight<'s> {
         if self.followed == MOST_FOLLOWED {
             return Weight::endless();
@@ -278,8 +280,8 @@ impl<'s> Growth<'s> {
         weight
     }
 
-    /// Both at once: each alternative with each of the same type.
-    fn both(&mut self, one: Weight<'s>, other: Weight<'s>) -> Weight<'s> {
+    /// Returns the weight of the intersection: each alternative with each of the same type.
+    fn both(&mut self, one: &Weight<'s>, other: &Weight<'s>) -> Weight<'s> {
         let mut both = Weight::none();
         for kind in 0..TYPES.len() {
             let (ours, others) = (one.alternatives[kind], other.alternatives[kind]);
@@ -323,7 +325,7 @@ impl<'s> Growth<'s> {
         }
         let weight = self.follow(|growth| {
             let (one, other) = (growth.any_of(one), growth.any_of(other));
-            growth.both(one, other)
+            growth.both(&one, &other)
         });
         vec![(1, PartSchema::Weighed(Rc::new(weight)))]
     }
@@ -405,7 +407,7 @@ fn list<'v>(object: &'v Map<String, Value>, key: &str) -> impl Iterator<Item = &
         .flatten()
 }
 
-/// Values in a value, itself among them: each becomes a schema of its own.
+/// Returns the number of values in a value, itself included: each becomes a schema of its own.
 pub(super) fn values(value: &Value) -> u64 {
     match value {
         Value::Array(items) => 1 + items.iter().map(values).sum::<u64>(),

@@ -40,7 +40,7 @@ pub(super) fn in_lark(schema: &Value, layout: &Value) -> Result<Option<String>, 
 
 struct Lark<'s> {
     definitions: &'s Map<String, Value>,
-    /// Those that lead to such a number.
+    /// Definitions that lead to such a number.
     exact: HashSet<&'s str>,
     layout: &'s Value,
     rules: String,
@@ -49,7 +49,7 @@ struct Lark<'s> {
     defined: HashSet<&'s str>,
 }
 
-/// The schemas within a lowered schema.
+/// Returns the schemas directly within a lowered schema.
 pub(super) fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
     let object = schema.as_object();
     let at = move |key: &str| object.and_then(|object| object.get(key));
@@ -64,7 +64,7 @@ pub(super) fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
         .chain(single.into_iter().flatten())
 }
 
-/// The name of the definition that a lowered schema refers to.
+/// Returns the name of the definition that a lowered schema refers to.
 pub(super) fn referred(schema: &Value) -> Option<&str> {
     schema.get("$ref")?.as_str()?.strip_prefix("#/$defs/")
 }
@@ -76,7 +76,7 @@ pub(super) fn leads_to(schema: &Value, exact: &HashSet<&str>) -> bool {
         || parts(schema).any(|part| leads_to(part, exact))
 }
 
-/// The definitions that lead to such a number.
+/// Returns the definitions that lead to such a number.
 pub(super) fn exact_definitions(definitions: &Map<String, Value>) -> HashSet<&str> {
     let mut exact = HashSet::new();
     // Each round finds those that refer to one that the round before has found.
@@ -97,7 +97,7 @@ fn definition(name: &str) -> String {
     format!("definition_{name}")
 }
 
-/// A text as Lark has it.
+/// Returns a text as a Lark string.
 fn text(text: &str) -> String {
     Value::from(text).to_string()
 }
@@ -112,7 +112,7 @@ impl<'s> Lark<'s> {
         let _ = writeln!(self.rules, "{name}: {expression}");
     }
 
-    /// A rule for an expression, by its name.
+    /// Adds a rule for an expression; returns its name.
     fn named(&mut self, expression: &str) -> String {
         let name = format!("part_{}", self.count);
         self.count += 1;
@@ -120,7 +120,7 @@ impl<'s> Lark<'s> {
         name
     }
 
-    /// A rule for the instances of a schema, by its name.
+    /// Adds a rule for the instances of a schema; returns its name.
     fn rule(&mut self, schema: &'s Value) -> Result<String, SchemaError> {
         if !self.is_exact(schema) {
             return Ok(self.json(schema));
@@ -245,7 +245,7 @@ impl<'s> Lark<'s> {
                 },
             ));
         }
-        // From behind: what may follow where something stands before, and where nothing does.
+        // From the last property to the first: what may follow after another property, and without one.
         let (mut behind, mut first) = (String::new(), String::new());
         for (name, schema) in members.into_iter().rev() {
             let value = self.rule(schema)?;

@@ -1,4 +1,4 @@
-//! From what a client may write to what llguidance takes.
+//! Rewrites what a client may write into what llguidance supports.
 //!
 //! The schema is written anew, keyword by keyword, with its rules about what is a keyword and what a name.
 //! Whatever a reference leads to becomes a definition `#/$defs/r0`, `#/$defs/r1` and so on, because
@@ -65,8 +65,8 @@ const PARTS: [&str; 9] = [
 ];
 /// JSON values that are written out once more for references in circles.
 const MOST_COPIED: u64 = 50_000;
-/// Schemas that are looked at to find references that go in circles.
-const MOST_LOOKED: usize = 50_000;
+/// Schemas that are visited to find references that go in circles.
+const MOST_VISITED: usize = 50_000;
 
 /// Lowers what stands at `start` in `root`, of which `targets` are all that references lead to.
 pub(super) fn lower(
@@ -112,7 +112,7 @@ fn name(index: usize) -> String {
     format!("r{index}")
 }
 
-/// A reference to a definition.
+/// Returns a reference to a definition.
 fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/$defs/{name}")})
 }
@@ -121,7 +121,7 @@ fn reference(name: &str) -> Value {
 struct PendingDefinition {
     name: String,
     target: usize,
-    /// What stands beside the reference to it.
+    /// The keywords beside the reference to it.
     beside: Option<Value>,
 }
 
@@ -129,13 +129,13 @@ pub(super) struct Lowering<'s> {
     pub(super) root: &'s Value,
     targets: &'s [ReferenceTarget<'s>],
     pub(super) strict: bool,
-    /// By the address of what it leads to.
+    /// Indexes of targets, by the address of the schema.
     names: HashMap<*const Value, usize>,
     pending: Vec<PendingDefinition>,
     definitions: Map<String, Value>,
     /// Definitions of what a reference leads to together with what stands beside the reference.
     special: HashMap<(usize, String), String>,
-    /// Whether a target leads to itself.
+    /// By target, whether it leads to itself.
     circles: HashMap<usize, bool>,
     copied: u64,
     /// Schemas that were looked at for circles.
@@ -143,7 +143,7 @@ pub(super) struct Lowering<'s> {
 }
 
 impl Lowering<'_> {
-    /// A schema, or a reference to it where others refer to it, too.
+    /// Lowers a schema; returns a reference to it where others refer to it as well.
     pub(super) fn schema(
         &mut self,
         schema: &Value,
@@ -206,7 +206,7 @@ impl Lowering<'_> {
         self.heard(object, heard, path)
     }
 
-    /// The target of the reference that stands in a schema, or all alone in its `allOf`.
+    /// Finds the target of the reference of a schema, or of the only schema in its `allOf`.
     fn only_reference(&self, object: &Map<String, Value>) -> Option<(usize, &'static str)> {
         let find = |reference: &Value| {
             let target = resolve(self.root, reference.as_str()?)?;
@@ -224,7 +224,7 @@ impl Lowering<'_> {
         Some((index, "allOf"))
     }
 
-    /// A reference, and what is said beside it.
+    /// Lowers a reference and the keywords beside it.
     fn reference(
         &mut self,
         index: usize,
@@ -278,7 +278,7 @@ impl Lowering<'_> {
         Ok(self.want(special, index, Some(beside)))
     }
 
-    /// Whether what a target refers to refers to it again.
+    /// Whether a target leads back to itself.
     fn is_circle(&mut self, index: usize) -> bool {
         if let Some(known) = self.circles.get(&index) {
             return *known;
@@ -290,7 +290,7 @@ impl Lowering<'_> {
         while let Some(schema) = next.pop() {
             self.looked += 1;
             // To take it for one is never wrong, only longer.
-            if self.looked > MOST_LOOKED {
+            if self.looked > MOST_VISITED {
                 found = true;
                 break;
             }
@@ -358,7 +358,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// Schemas of a list, but for those of another type than one of `kinds`.
+    /// Lowers the schemas of a list, except those whose type is none of `kinds`.
     fn list(
         &mut self,
         list: &Value,
@@ -371,7 +371,8 @@ impl Lowering<'_> {
         lowered.collect::<Result<Vec<_>, _>>().map(Value::Array)
     }
 
-    /// Before 2020 `items` could be a list, and `additionalItems` what comes behind it.
+    /// Lowers the keywords of lists. Before 2020 `items` could be a list, and `additionalItems` the schema of
+    /// the items after it.
     fn items(
         &mut self,
         object: &Map<String, Value>,
@@ -399,7 +400,7 @@ impl Lowering<'_> {
     }
 }
 
-/// All that is referred to in a schema, and in what only looks like one.
+/// Collects all references in a schema, also in values that only look like schemas.
 fn collect_references<'v>(value: &'v Value, references: &mut Vec<&'v str>) {
     match value {
         Value::Array(list) => list

@@ -40,18 +40,18 @@ use path::SchemaPath;
 pub struct Schema {
     /// An expression of llguidance's Lark.
     expression: String,
-    /// Where it stands in a request; empty where it is nobody's.
+    /// Its path in the request; empty where no client sent it.
     place: FieldPath,
-    /// What a client wrote, if one did.
+    /// The client's own JSON, if a client sent it.
     source: Option<SchemaSource>,
 }
 
-/// A client's schema, and the part of it that is meant.
+/// A client's schema, and a part of it.
 #[derive(Debug, Clone, PartialEq)]
 struct SchemaSource {
     root: Arc<Value>,
     strict: bool,
-    /// What leads to the part.
+    /// The steps that lead to the part.
     steps: Vec<PathStep>,
 }
 
@@ -61,42 +61,42 @@ enum PathStep {
     Index(usize),
 }
 
-/// As in a message.
+/// Writes the step as messages show it.
 impl fmt::Display for PathStep {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // The beginning of one that is longer than anybody reads.
+            // Names that are longer than anybody reads are cut.
             Self::Name(name) => write!(formatter, ".{name:.100}"),
             Self::Index(index) => write!(formatter, "[{index}]"),
         }
     }
 }
 
-/// What is wrong with a schema, and where.
+/// Says what is wrong with a schema, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct SchemaError {
-    /// Behind the schema's own name, such as `.properties.price`; empty for all of it.
+    /// The path within the schema, such as `.properties.price`; empty for the whole schema.
     pub path: String,
     /// What is wrong and what is expected.
     pub why: String,
 }
 
 impl Schema {
-    /// The same, known to stand at `place` of a request, such as `tools[0].function.parameters`.
+    /// Sets its path in the request, such as `tools[0].function.parameters`.
     #[must_use]
     pub fn at(mut self, place: impl Into<FieldPath>) -> Self {
         self.place = place.into();
         self
     }
 
-    /// Where it stands in a request; empty where it is nobody's.
+    /// Returns its path in the request; empty where no client sent it.
     #[must_use]
     pub fn place(&self) -> &FieldPath {
         &self.place
     }
 
-    /// Any JSON object.
+    /// Returns the schema of any JSON object.
     #[must_use]
     pub fn object() -> Self {
         Self::ours(json!({"type": "object"}))
@@ -107,7 +107,7 @@ impl Schema {
         self.expression == Self::object().expression
     }
 
-    /// An object that holds nothing.
+    /// Returns the schema of an object without properties.
     #[must_use]
     pub fn nothing() -> Self {
         Self::ours(json!({"type": "object", "properties": {}, "additionalProperties": false}))
@@ -168,7 +168,7 @@ impl Schema {
         })
     }
 
-    /// As its caller wrote it.
+    /// Returns the JSON as the caller wrote it.
     ///
     /// # Panics
     /// If it is one of this crate's own.
@@ -193,7 +193,7 @@ impl Schema {
     }
 }
 
-/// The part of a schema that these steps lead to.
+/// Returns the part of a schema that these steps lead to.
 fn walk<'v>(root: &'v Value, steps: &[PathStep]) -> &'v Value {
     let part = steps.iter().try_fold(root, |part, step| match step {
         PathStep::Name(name) => part.get(name),
@@ -202,7 +202,7 @@ fn walk<'v>(root: &'v Value, steps: &[PathStep]) -> &'v Value {
     part.unwrap_or(&Value::Null)
 }
 
-/// The steps from a schema to each that stands directly within it.
+/// Returns the steps from a schema to each schema directly within it.
 fn steps_within(schema: &Value) -> Vec<Vec<PathStep>> {
     const NAMED: [&str; 2] = ["properties", "patternProperties"];
     const OTHERS: [&str; 6] = [

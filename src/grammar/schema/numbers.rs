@@ -20,8 +20,8 @@ const HIGHER: [i64; 2] = [1 << 53, i64::MAX - 1023];
 /// How far numbers keep off a bound that is excluded, in decimal places.
 const MARGIN_PLACES: i32 = 9;
 
-const LEAST: [&str; 2] = ["minimum", "exclusiveMinimum"];
-const MOST: [&str; 2] = ["maximum", "exclusiveMaximum"];
+const LOWER_BOUNDS: [&str; 2] = ["minimum", "exclusiveMinimum"];
+const UPPER_BOUNDS: [&str; 2] = ["maximum", "exclusiveMaximum"];
 
 /// Whether an instance may be a number, of which something is said.
 pub(super) fn has_numbers(object: &Map<String, Value>) -> bool {
@@ -30,7 +30,10 @@ pub(super) fn has_numbers(object: &Map<String, Value>) -> bool {
         Some(Value::Array(kinds)) => kinds.iter().any(is_number),
         Some(kind) => is_number(kind),
         None => {
-            let keys = LEAST.into_iter().chain(MOST).chain(["multipleOf"]);
+            let keys = LOWER_BOUNDS
+                .into_iter()
+                .chain(UPPER_BOUNDS)
+                .chain(["multipleOf"]);
             keys.into_iter().any(|key| object.contains_key(key))
         }
     }
@@ -38,7 +41,10 @@ pub(super) fn has_numbers(object: &Map<String, Value>) -> bool {
 
 /// Writes bounds with a yes or no, as draft 4 has them, as later drafts do.
 pub(super) fn exclusive_bounds(object: &mut Map<String, Value>) {
-    for (inclusive, exclusive) in [(LEAST[0], LEAST[1]), (MOST[0], MOST[1])] {
+    for (inclusive, exclusive) in [
+        (LOWER_BOUNDS[0], LOWER_BOUNDS[1]),
+        (UPPER_BOUNDS[0], UPPER_BOUNDS[1]),
+    ] {
         if let Some(Value::Bool(is_exclusive)) = object.get(exclusive) {
             let is_exclusive = *is_exclusive;
             object.shift_remove(exclusive);
@@ -55,8 +61,8 @@ pub(super) fn hold(object: &mut Map<String, Value>, path: &SchemaPath) -> Result
     if !has_numbers(object) {
         return Ok(());
     }
-    let least = round_inwards(object, LEAST, true);
-    let most = round_inwards(object, MOST, false);
+    let least = round_inwards(object, LOWER_BOUNDS, true);
+    let most = round_inwards(object, UPPER_BOUNDS, false);
     if let (Some(least), Some(most)) = (&least, &most)
         && least.given <= most.given
         && least.held > most.held
@@ -64,11 +70,25 @@ pub(super) fn hold(object: &mut Map<String, Value>, path: &SchemaPath) -> Result
         let why = "leaves no number: bounds beyond 2^53 are rounded inwards to what a double has";
         return Err(schema_error(&path.under(least.key), why));
     }
-    hold_side(object, LEAST, MOST, -1, most.map(|bound| bound.key), path)?;
-    hold_side(object, MOST, LEAST, 1, least.map(|bound| bound.key), path)?;
+    hold_side(
+        object,
+        LOWER_BOUNDS,
+        UPPER_BOUNDS,
+        -1,
+        most.map(|bound| bound.key),
+        path,
+    )?;
+    hold_side(
+        object,
+        UPPER_BOUNDS,
+        LOWER_BOUNDS,
+        1,
+        least.map(|bound| bound.key),
+        path,
+    )?;
     if may_have_fractions(object) {
-        keep_off(object, LEAST, MOST, path)?;
-        keep_off(object, MOST, LEAST, path)?;
+        keep_off(object, LOWER_BOUNDS, UPPER_BOUNDS, path)?;
+        keep_off(object, UPPER_BOUNDS, LOWER_BOUNDS, path)?;
     }
     Ok(())
 }
@@ -90,7 +110,11 @@ fn keep_off(
     others: [&str; 2],
     path: &SchemaPath,
 ) -> Result<(), SchemaError> {
-    let sign = if inclusive == LEAST[0] { 1.0 } else { -1.0 };
+    let sign = if inclusive == LOWER_BOUNDS[0] {
+        1.0
+    } else {
+        -1.0
+    };
     let number = |key: &str| object.get(key).and_then(Value::as_f64);
     let Some(bound) = number(exclusive).filter(|bound| bound * sign >= 0.0) else {
         return Ok(());
@@ -456,9 +480,9 @@ mod tests {
                 let bounds = ["minimum", "maximum"].map(|key| held[key].as_f64());
                 assert_eq!(bounds, expected, "{given}");
                 assert!(
-                    !LEAST
+                    !LOWER_BOUNDS
                         .into_iter()
-                        .chain(MOST)
+                        .chain(UPPER_BOUNDS)
                         .any(|key| key.starts_with("ex") && held.get(key).is_some()),
                     "{held}"
                 );

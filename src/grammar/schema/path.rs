@@ -1,4 +1,4 @@
-//! Where in a schema something stands.
+//! Paths within a schema.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use super::SchemaError;
 /// Characters of a name that are shown.
 const LONGEST_SHOWN: usize = 100;
 
-/// A place, by the steps that lead to it. It is written out only where something is wrong there: names come
-/// from clients, and a long one written out for each of many schemas would fill the memory.
+/// A path within a schema, as a list of steps. It is written out only in an error: names come from clients,
+/// and a long path written out for each of many schemas would fill the memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SchemaPath<'p> {
     parent: Option<&'p SchemaPath<'p>>,
@@ -19,12 +19,12 @@ pub(super) struct SchemaPath<'p> {
 enum PathStep<'p> {
     Name(&'p str),
     Index(usize),
-    /// Several at once, as they are written.
+    /// Several steps at once, as they are written in a message.
     Steps(&'p str),
 }
 
 impl SchemaPath<'static> {
-    /// All of a schema.
+    /// The path of the whole schema.
     pub(super) const ROOT: Self = Self {
         parent: None,
         step: PathStep::Steps(""),
@@ -32,17 +32,17 @@ impl SchemaPath<'static> {
 }
 
 impl<'p> SchemaPath<'p> {
-    /// What stands here under a name.
+    /// Returns the path of the member `name`.
     pub(super) fn under(&'p self, name: &'p str) -> Self {
         self.then(PathStep::Name(name))
     }
 
-    /// What stands at a place of the list here.
+    /// Returns the path of the list item `index`.
     pub(super) fn at(&'p self, index: usize) -> Self {
         self.then(PathStep::Index(index))
     }
 
-    /// What several steps lead to, such as `.$defs.name`.
+    /// Returns the path after several steps, such as `.$defs.name`.
     pub(super) fn behind(&'p self, steps: &'p str) -> Self {
         self.then(PathStep::Steps(steps))
     }
@@ -68,13 +68,13 @@ impl fmt::Display for SchemaPath<'_> {
     }
 }
 
-/// The beginning of a name that is longer than anybody reads.
+/// Shortens a name that is longer than anybody reads.
 fn shown(name: &str) -> &str {
     let end = name.char_indices().nth(LONGEST_SHOWN);
     end.map_or(name, |(end, _)| &name[..end])
 }
 
-/// What is wrong with what stands at `path`.
+/// Makes the error for what stands at `path`.
 pub(super) fn schema_error(path: &SchemaPath, why: impl Into<String>) -> SchemaError {
     SchemaError {
         path: path.to_string(),

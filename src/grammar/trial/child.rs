@@ -47,9 +47,9 @@ fn compile_all() -> io::Result<()> {
         allow_more_time()?;
         let before = memory("RssAnon").unwrap_or(0);
         match compiler.compile(&text) {
-            Ok(compiled) => {
+            Ok(grammar) => {
                 let after = memory("RssAnon").unwrap_or(0);
-                drop(compiled);
+                drop(grammar);
                 let grown = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
                 TrialVerdict::write_sound(&mut output, grown)?;
             }

@@ -24,7 +24,7 @@ fn parse_as<'a>(format: ToolFormat, pieces: impl IntoIterator<Item = &'a str>) -
         match (joined.last_mut(), part) {
             (Some(AnswerPart::Text(before)), AnswerPart::Text(more))
             | (Some(AnswerPart::Arguments(before)), AnswerPart::Arguments(more)) => {
-                before.push_str(&more)
+                before.push_str(&more);
             }
             (_, part) => joined.push(part),
         }

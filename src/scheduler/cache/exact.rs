@@ -33,7 +33,7 @@ impl PrefixSource {
 }
 
 impl<E: Engine> Cache<E> {
-    /// The largest number of whole blocks within so many tokens, in tokens.
+    /// Returns how many of these tokens are in whole blocks.
     fn whole_blocks(&self, tokens: usize) -> usize {
         match self.shape().exact_block {
             Some(block) => tokens / block * block,

@@ -10,10 +10,10 @@ mod write;
 
 use class::CharClass;
 
-/// What a pattern has that cannot be followed.
+/// The part of a pattern that cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UnsupportedPattern {
-    /// In words that go behind "has".
+    /// The words that follow "has" in a message.
     pub(super) what: String,
     /// Whether ECMA-262 calls it a syntax error, with and without its flag `u`.
     pub(super) is_malformed: bool,
@@ -55,7 +55,7 @@ enum PatternNode {
 
 /// Characters at the beginning of a pattern that are compared with those of another.
 const LONGEST_PREFIX: usize = 32;
-/// Names are held against patterns up to this many characters and steps.
+/// Characters of the longest name, and steps of the longest match, that are tried.
 const LONGEST_NAME: usize = 200;
 const MOST_STEPS: usize = 20_000;
 
@@ -68,7 +68,7 @@ impl Pattern {
         Ok(Self { root })
     }
 
-    /// As llguidance is to read it.
+    /// Returns the pattern in llguidance's syntax.
     pub(super) fn in_rust(&self) -> String {
         write::write(&self.root)
     }
@@ -79,7 +79,7 @@ impl Pattern {
         ours.iter().zip(&others).any(|(a, b)| a.is_apart_from(b))
     }
 
-    /// Whether `name` fits; nothing where that is too much to find out.
+    /// Whether `name` fits; `None` where finding out would take too long.
     pub(super) fn fits(&self, name: &str) -> Option<bool> {
         let text: Vec<char> = name.chars().take(LONGEST_NAME + 1).collect();
         if text.len() > LONGEST_NAME {
@@ -165,7 +165,7 @@ fn add_prefix(node: &PatternNode, classes: &mut Vec<CharClass>) -> bool {
     }
 }
 
-/// A pattern held against a short text.
+/// Matches a pattern against a short text.
 struct Matching<'t> {
     text: &'t [char],
     steps: usize,

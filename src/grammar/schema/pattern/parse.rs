@@ -6,8 +6,8 @@ use std::str::Chars;
 use super::class::CharClass;
 use super::{PatternNode, UnsupportedPattern};
 
-/// Groups within each other.
-const DEEPEST: usize = 60;
+/// How deep groups may be nested.
+const DEEPEST_GROUP: usize = 60;
 
 pub(super) fn parse(pattern: &str) -> Result<PatternNode, UnsupportedPattern> {
     let mut parser = PatternParser {
@@ -95,7 +95,7 @@ impl PatternParser<'_> {
 
     fn group(&mut self) -> Result<PatternNode, UnsupportedPattern> {
         self.depth += 1;
-        if self.depth > DEEPEST {
+        if self.depth > DEEPEST_GROUP {
             return Err(UnsupportedPattern::new("groups that are nested too deep"));
         }
         let folds = self.group_head()?;
@@ -287,7 +287,7 @@ impl PatternParser<'_> {
         Ok(Escape::Letter(plain))
     }
 
-    /// Behind `\c`: the letter of a control character.
+    /// Reads what follows `\c`: the letter of a control character.
     fn control(&mut self) -> Result<char, UnsupportedPattern> {
         let letter = self.rest.next_if(char::is_ascii_alphabetic);
         let letter = letter.and_then(|letter| u8::try_from(letter).ok());
@@ -303,7 +303,7 @@ impl PatternParser<'_> {
             .flatten()
     }
 
-    /// Behind `\u`: four digits, two times four of a character beyond the first plane, or braces.
+    /// Reads what follows `\u`: four digits, two times four of a character beyond the first plane, or braces.
     fn unicode(&mut self) -> Result<char, UnsupportedPattern> {
         if self.rest.next_if_eq(&'{').is_some() {
             let text: String = self
@@ -363,7 +363,7 @@ impl PatternParser<'_> {
     }
 }
 
-/// Behind a brace: `3}`, `3,}` or `3,5}`; anything else is text.
+/// Reads what follows a brace: `3}`, `3,}` or `3,5}`; anything else is text.
 fn counts(mut rest: impl Iterator<Item = char>) -> Option<(String, Option<String>)> {
     let mut inside = String::new();
     loop {
