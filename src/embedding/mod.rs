@@ -25,7 +25,7 @@ pub use compose::compose;
 /// One request: texts as tokens, no JSON, no HTTP.
 #[derive(Debug)]
 pub struct EmbeddingJob {
-    /// None of them empty or longer than a batch, and at least one.
+    /// The texts: at least one, each with a token at least and no longer than a batch.
     pub texts: Vec<Vec<Token>>,
     /// When the request arrived.
     pub arrived: Instant,
@@ -64,7 +64,7 @@ pub struct EmbeddingLimits {
 struct RunningRequest {
     job: EmbeddingJob,
     since: Instant,
-    /// Joules so far, unless some of them are not known.
+    /// Energy so far, in joules; absent once a part of it is unknown.
     joules: Option<f64>,
     /// Vectors of the first texts; the other texts are still to be computed.
     vectors: Vec<Vec<f32>>,
@@ -83,14 +83,14 @@ pub struct Batcher<E> {
     limits: EmbeddingLimits,
     metrics: EmbeddingMetrics,
     governed: Governed,
-    /// By arrival.
+    /// Requests that wait, in order of arrival.
     waiting: VecDeque<EmbeddingJob>,
-    /// The first has the next turn.
+    /// Requests that are computed; the texts of the first go into the next batch first.
     running: VecDeque<RunningRequest>,
 }
 
 impl<E: Embedder> Batcher<E> {
-    /// A batcher with nothing to do.
+    /// Makes a batcher without requests.
     pub fn new(embedder: E, limits: EmbeddingLimits, metrics: EmbeddingMetrics) -> Self {
         Self {
             embedder,
@@ -175,7 +175,7 @@ impl<E: Embedder> Batcher<E> {
                     running.job.span.in_scope(|| {
                         tracing::error!(%error, "a text could not be computed");
                     });
-                    // Whoever left meanwhile does not mind.
+                    // The client may have left meanwhile.
                     let _ = running.job.answer.send(Err(WorkError::Engine));
                     continue;
                 }
@@ -247,7 +247,7 @@ impl<E: Embedder> Batcher<E> {
     }
 }
 
-/// The vector of a batch of one.
+/// Returns the vector of a batch of one text.
 fn only(vectors: Vec<Vec<f32>>) -> Result<Vec<f32>, DecodeError> {
     vectors.into_iter().next().ok_or(DecodeError::Failed(0))
 }

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_kept_as_memory_allows_and_the_latest_stay() {
+    fn as_many_are_cached_as_memory_allows_and_the_latest_stay() {
         let (mut cache, compiled) = (GrammarCache::default(), compiled());
         let large = LARGEST_GRAMMAR - (1 << 10);
         for number in 0..5 {

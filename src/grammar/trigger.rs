@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opener_is_found_however_it_is_cut_and_again_behind_it() {
+    fn an_opener_is_found_however_it_is_cut_and_found_again_later() {
         let trigger = Trigger::new("<call>");
         assert_eq!(
             find(trigger.clone(), &["a <ca", "ll>\n{", "b<call>"]),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opener_in_thoughts_is_none() {
+    fn an_opener_in_thoughts_triggers_nothing() {
         let trigger =
             |opened| Trigger::new("<call>").after_thoughts(["<think>", "</think>"], opened);
         let thought = ["<thi", "nk>", " <call> ", "</think>", "x<call>", "y"];

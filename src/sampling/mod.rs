@@ -1,4 +1,4 @@
-//! From logits to a token.
+//! Picks tokens from logits.
 //!
 //! The order is Hugging Face's: penalties and bias, temperature, top-k, top-p,
 //! min-p. Only what a request uses costs anything: greedy decoding is one
@@ -18,10 +18,10 @@ use noise::Noise;
 pub use crate::grammar::ConstraintError;
 pub use logprobs::{Logprobs, logprobs};
 
-/// What one request asks of sampling; already within range.
+/// The sampling parameters of one request, already checked to be within range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
-    /// 0 is greedy.
+    /// Temperature; 0 is greedy.
     pub temperature: f32,
     /// Keep the most likely candidates up to this total probability; 1 keeps all.
     pub top_p: f32,
@@ -38,12 +38,12 @@ pub struct SamplingParams {
     pub repeat_penalty: f32,
     /// Added to the logits of these tokens.
     pub logit_bias: Vec<(Token, f32)>,
-    /// Same seed, same prompt, same model: same answer.
+    /// The seed of the random numbers: with the same prompt and model it gives the same answer.
     pub seed: u64,
 }
 
 impl Default for SamplingParams {
-    /// OpenAI's defaults, with a fixed seed.
+    /// Returns OpenAI's defaults, with a fixed seed.
     fn default() -> Self {
         Self {
             temperature: 1.0,

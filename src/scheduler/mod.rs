@@ -63,26 +63,26 @@ use speculation::AcceptanceRates;
 use step_latency::StepLatency;
 use step_planning::StepPlanning;
 
-/// How often an idle scheduler looks whether memory is to be given back.
+/// How often an idle scheduler checks whether it should give memory back.
 const MEMORY_CHECK: Duration = Duration::from_secs(1);
 
-/// How a scheduler divides its engine.
+/// How a scheduler divides its engine among requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchedulerLimits {
-    /// Sequences computed together.
+    /// Sequences that are computed in one batch at most.
     pub max_running: usize,
-    /// What a step should take while answers are under way.
+    /// How long a step should take while answers are being generated.
     pub target_inter_token: Duration,
-    /// Whether answers may draft.
+    /// Whether answers may use speculative decoding.
     pub speculation: bool,
     /// Bytes of host memory for prefixes that were evicted from the KV cache.
     pub parked_bytes: usize,
-    /// Whether each request is computed so that it comes out the same whatever else there is: in a
-    /// partition of the cache that it has to itself, without drafts.
+    /// Whether each request is computed so that its answer does not depend on other requests: alone in a
+    /// partition of the cache, without drafts.
     pub deterministic: bool,
 }
 
-/// Answers the requests of one model: decides at each step who computes what, and does it.
+/// Answers the requests of one model: decides at each step what each request computes, and computes it.
 pub struct Scheduler<E: Engine> {
     pieces: Arc<dyn Pieces>,
     limits: SchedulerLimits,
@@ -97,7 +97,7 @@ pub struct Scheduler<E: Engine> {
 }
 
 impl<E: Engine> Scheduler<E> {
-    /// A scheduler with nothing to do.
+    /// Makes a scheduler without requests.
     pub fn new(
         engine: E,
         pieces: Arc<dyn Pieces>,

@@ -1,31 +1,31 @@
-//! What one step computes, and who is next: pure functions of how far each sequence is.
+//! Decides what one step computes and which request is next, as pure functions of the sequences' state.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use super::job::ServiceTier;
 
-/// How much earlier a request counts than one of the class below that came at the same time. So
-/// nobody waits for ever.
-const HEAD_START: Duration = Duration::from_secs(10);
+/// How much earlier a request counts than one of the service tier below that arrived at the same time.
+/// Because it is bounded, no request waits for ever.
+const TIER_HEAD_START: Duration = Duration::from_secs(10);
 
-/// What the planner sees of a running sequence.
+/// What a running sequence needs, as the planner sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SequenceDemand {
     /// Tokens without a cell.
     pub(super) missing: usize,
-    /// Whether an answer is under way.
+    /// Whether the sequence is decoding, so that its prompt is computed.
     pub(super) decoding: bool,
-    /// How soon a prompt is wanted.
+    /// How urgent its prompt is.
     pub(super) urgency: Urgency,
 }
 
-/// How soon a prompt is wanted: by itself, or by another that waits for a part of it.
+/// How urgent a prompt is, for itself or for other sequences that wait for a prefix of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Urgency {
-    /// The highest class of these.
+    /// The highest service tier among these.
     pub(super) class: ServiceTier,
-    /// The fewest tokens after which one of them gets on.
+    /// The fewest tokens after which one of them can go on.
     pub(super) left: usize,
 }
 
@@ -36,16 +36,16 @@ impl Urgency {
     }
 }
 
-/// What a step may use.
+/// The cells and rows that a step may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StepBudget {
     /// Free KV cells.
     pub(super) cells: usize,
-    /// Rows that the engine takes.
+    /// Rows of one batch of the engine.
     pub(super) rows: usize,
-    /// Rows that prompts may take while answers are under way.
+    /// Rows that prompts may take in a step that also decodes.
     pub(super) prefill_rows: usize,
-    /// Rows of drafts, which are beside all this.
+    /// Rows of drafts, which the other bounds do not include.
     pub(super) drafted: usize,
     /// Batches cost least by the row where their rows are a multiple of this.
     pub(super) row_group: usize,
@@ -125,7 +125,7 @@ fn prompt_rows(demands: &[SequenceDemand], mut left: usize) -> Vec<usize> {
     rows
 }
 
-/// In which order the waiting requests are, by class and arrival.
+/// Returns the order of the waiting requests, by service tier and arrival.
 pub(super) fn order(waiting: impl Iterator<Item = (ServiceTier, Instant)>) -> Vec<usize> {
     let counts_as = |(class, arrived): (ServiceTier, Instant)| {
         let later = match class {
@@ -133,14 +133,14 @@ pub(super) fn order(waiting: impl Iterator<Item = (ServiceTier, Instant)>) -> Ve
             ServiceTier::Default => 1,
             ServiceTier::Flex => 2,
         };
-        arrived + HEAD_START * later
+        arrived + TIER_HEAD_START * later
     };
     let mut order: Vec<_> = waiting.map(counts_as).enumerate().collect();
     order.sort_by_key(|(_, at)| *at);
     order.into_iter().map(|(index, _)| index).collect()
 }
 
-/// Which of the running requests, oldest first, is preempted: the latest of the lowest class.
+/// Returns which of the running requests, oldest first, is preempted: the latest of the lowest tier.
 pub(super) fn victim(
     running: impl DoubleEndedIterator<Item = ServiceTier> + ExactSizeIterator,
 ) -> Option<usize> {

@@ -1,4 +1,4 @@
-//! One request in the scheduler: how far it is, and its way out.
+//! One request in the scheduler: its tokens, its progress and the events that it sends.
 
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ pub(super) enum SequenceProgress {
 #[derive(Debug)]
 pub(super) struct Sequence {
     job: GenerationJob,
-    /// Prompt and answer.
+    /// The tokens of the prompt, followed by those of the answer.
     tokens: Vec<Token>,
     /// How many of `tokens` have their cell.
     computed: usize,
@@ -39,12 +39,12 @@ pub(super) struct Sequence {
     scores: Option<PromptScores>,
     text: TextAssembler,
     prediction: Option<Prediction>,
-    /// How its drafts have fared.
+    /// How often its drafts were right.
     record: AcceptanceRecord,
     timeline: Timeline,
-    /// Tokens of the prompt that were there already when it first began.
+    /// Tokens of the prompt that were in the cache when the sequence first started.
     cached: Option<usize>,
-    /// Joules so far, unless some of them are not known.
+    /// Energy so far, in joules; absent once a part of it is unknown.
     joules: Option<f64>,
     finished: bool,
     /// Whether it is computed so that it comes out the same each time: see `cache::exact`.

@@ -42,7 +42,7 @@ pub(super) fn lower(
     Ok(())
 }
 
-/// Refuses a pattern of names that is none.
+/// Refuses a pattern of names that is malformed.
 fn well_formed(pattern: &str, path: &SchemaPath) -> Result<(), SchemaError> {
     match Pattern::new(pattern) {
         Err(unsupported) if unsupported.is_malformed => Err(malformed(path, &unsupported)),
@@ -174,8 +174,8 @@ fn all_of(mut schemas: Vec<Value>) -> Value {
     }
 }
 
-/// What names may be. Only where nothing else says so by patterns, and only by names that are listed, by
-/// a pattern or by their length.
+/// Lowers `propertyNames` to `properties` or `patternProperties`, unless the schema has the latter; supports
+/// names that are listed, match a pattern or have a length.
 fn property_names(names: &Value, heard: &mut Map<String, Value>) {
     if heard.contains_key("patternProperties") {
         return;

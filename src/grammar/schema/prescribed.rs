@@ -1,4 +1,4 @@
-//! Values that are prescribed: `enum` and `const`.
+//! Lowers prescribed values: `enum` and `const`.
 
 use serde_json::{Map, Value, json};
 
@@ -8,15 +8,15 @@ use super::numbers::{exclusive_bounds, is_known, is_within, needs_exact};
 use super::path::{SchemaPath, schema_error};
 use super::types::{is_of_type, listed};
 
-/// Numbers that no double is, as they are written. llguidance has no such keyword: [`super::exact`]
-/// takes it out again.
+/// Our own keyword for numbers that no double equals, as they are written. llguidance does not know it, and
+/// [`super::exact`] removes it again.
 pub(super) const EXACTLY: &str = "x-exactly";
-/// Where those numbers stand.
+/// Our own keyword for the paths of those numbers.
 pub(super) const EXACTLY_AT: &str = "x-exactly-at";
 
-/// What may stand beside a number that llguidance would round.
+/// Keywords that may stand beside a number that llguidance would round.
 const BESIDE_EXACT: [&str; 4] = ["minLength", "maxLength", "pattern", "format"];
-/// Alternatives that are nothing but values, with titles as a rule, are an `enum`.
+/// Returns the values of alternatives that are nothing but values, mostly with titles, as those of an `enum`.
 pub(super) fn alternatives_of_values(object: &Map<String, Value>) -> Option<Value> {
     if object.contains_key("enum") || object.contains_key("const") {
         return None;

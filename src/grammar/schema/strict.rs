@@ -32,7 +32,7 @@ const NOT_STRICT: [&str; 23] = [
     "$dynamicRef",
     "$recursiveRef",
 ];
-/// One of these says what a strict schema is of.
+/// The keywords of which a strict schema needs one, to say what its instances are.
 const SAYS_WHAT: [&str; 5] = ["type", "enum", "const", "anyOf", "$ref"];
 
 pub(super) fn strict_root(schema: &Value) -> Result<(), SchemaError> {

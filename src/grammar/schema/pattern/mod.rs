@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_apart_where_their_beginnings_are() {
+    fn patterns_are_disjoint_where_their_prefixes_are() {
         let apart = |a, b| {
             let (a, b) = (Pattern::new(a).expect(a), Pattern::new(b).expect(b));
             a.is_apart_from(&b)
