@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use edgellm::admission::ClientId;
 use edgellm::engine::{Token, load_model};
-use edgellm::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Wall};
+use edgellm::grammar::{
+    Caller, Constraint, Grammar, GrammarError, Grammars, Schema, TrialCompiler,
+};
 use edgellm::sampling::{Sampler, SamplingParams};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -324,7 +326,7 @@ impl Noise {
 
 /// The longest step and the median one of an answer out of noise, every token of which is masked.
 fn follow(
-    mut guide: Guide,
+    mut constraint: Constraint,
     vocabulary: usize,
     seed: u64,
 ) -> (Duration, Duration, Option<&'static str>) {
@@ -335,15 +337,15 @@ fn follow(
     for index in 0..STEPS {
         noise.fill(&mut logits);
         let started = Instant::now();
-        let masked = guide.mask(&mut logits, 4 * STEPS - index);
+        let masked = constraint.mask(&mut logits, 4 * STEPS - index);
         let best = (0..).zip(&logits).max_by(|a, b| a.1.total_cmp(b.1));
         let token = Token(best.map_or(0, |(id, _)| id));
-        let followed = masked.and_then(|()| guide.accept(token));
+        let followed = masked.and_then(|()| constraint.accept(token));
         steps.push(started.elapsed());
         if followed.is_err() {
             end = Some("given up");
         }
-        if followed.is_err() || guide.is_complete() {
+        if followed.is_err() || constraint.is_complete() {
             break;
         }
     }
@@ -361,13 +363,13 @@ fn hostile(grammars: &Grammars, vocabulary: usize) -> bool {
         forget_peak();
         let before = peak();
         let started = Instant::now();
-        let guide = Schema::new(schema, false)
-            .map_err(|misfit| format!("{}: {misfit}", misfit.path))
-            .and_then(|schema| guide_of(grammars, &schema).map_err(|e| e.to_string()));
+        let constraint = Schema::new(schema, false)
+            .map_err(|schema_error| format!("{}: {schema_error}", schema_error.path))
+            .and_then(|schema| constraint_of(grammars, &schema).map_err(|e| e.to_string()));
         let compiled = started.elapsed();
-        let (longest, median, outcome) = match guide {
-            Ok(guide) => {
-                let (longest, median, end) = follow(guide, vocabulary, 7);
+        let (longest, median, outcome) = match constraint {
+            Ok(constraint) => {
+                let (longest, median, end) = follow(constraint, vocabulary, 7);
                 (longest, median, end.unwrap_or("followed").to_owned())
             }
             Err(error) => (
@@ -390,21 +392,21 @@ fn hostile(grammars: &Grammars, vocabulary: usize) -> bool {
     kept
 }
 
-fn guide_of(grammars: &Grammars, schema: &Schema) -> Result<Guide, GrammarError> {
+fn constraint_of(grammars: &Grammars, schema: &Schema) -> Result<Constraint, GrammarError> {
     let grammar = Grammar::schema(schema);
     let (caller, _here) = Caller::new(ClientId::of(([127, 0, 0, 1], 0).into()));
-    runtime().block_on(grammars.guide(&grammar, &caller))
+    runtime().block_on(grammars.constraint(&grammar, &caller))
 }
 
-/// One for all: processes behind the wall belong to it.
+/// One runtime for all: the child processes of the trial compiler belong to it.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"))
 }
 
 /// The program that was built with this one tries grammars out.
-fn wall() -> Wall {
-    Wall::of(env!("CARGO_BIN_EXE_edgellm").into())
+fn trial_compiler() -> TrialCompiler {
+    TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into())
 }
 
 /// Sampling of eight rows, free and held to a list of articles, as a share of a step's time.
@@ -416,7 +418,7 @@ fn rows(grammars: &Grammars, vocabulary: usize) {
         let mut took = [Vec::new(), Vec::new()];
         for round in 0..9 {
             for held in [false, true] {
-                let guide = held.then(|| guide_of(grammars, &schema).expect("sound"));
+                let constraint = held.then(|| constraint_of(grammars, &schema).expect("sound"));
                 let mut samplers: Vec<_> = (0..ROWS)
                     .map(|_| {
                         Sampler::new(
@@ -425,13 +427,13 @@ fn rows(grammars: &Grammars, vocabulary: usize) {
                                 ..SamplingParams::default()
                             },
                             &[],
-                            guide.clone(),
+                            constraint.clone(),
                         )
                     })
                     .collect();
                 // What a model that knows the schema would say: the same answer, guided.
                 let mut tutors: Vec<_> = (0..ROWS)
-                    .map(|_| guide_of(grammars, &schema).expect("sound"))
+                    .map(|_| constraint_of(grammars, &schema).expect("sound"))
                     .collect();
                 let mut noise = Noise(ChaCha8Rng::seed_from_u64(round));
                 let mut rows = vec![vec![0.0_f32; vocabulary]; 8];
@@ -475,9 +477,9 @@ fn main() {
     let path = std::env::var_os("EDGELLM_BENCH_MODEL").map_or(shipped.into(), PathBuf::from);
     let (_, tokenizer) = load_model(&path, &Arc::default()).expect("a model");
     let vocabulary = tokenizer.info().vocabulary;
-    let grammars = Grammars::new(Arc::new(tokenizer), wall());
+    let grammars = Grammars::new(Arc::new(tokenizer), trial_compiler());
     let started = Instant::now();
-    let warm = guide_of(&grammars, &Schema::object());
+    let warm = constraint_of(&grammars, &Schema::object());
     println!(
         "{vocabulary} tokens; {:.0} ms for the first grammar",
         started.elapsed().as_secs_f64() * 1e3

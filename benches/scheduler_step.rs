@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use edgellm::engine::{Copied, DecodeError, Engine, Pieces, Row, SeqId, Shape, Threads, Token};
-use edgellm::scheduler::{EventReceiver, Job, Limits, Scheduler};
+use edgellm::scheduler::{EventReceiver, GenerationJob, Scheduler, SchedulerLimits};
 use edgellm::telemetry::{Metrics, ModelMetrics};
 
 /// Steps that are timed before everything begins anew: sequences would grow without end.
@@ -98,12 +98,12 @@ impl Pieces for Words {
     }
 }
 
-fn job(number: usize) -> (Job, EventReceiver) {
+fn job(number: usize) -> (GenerationJob, EventReceiver) {
     let max_tokens = 4 * u32::try_from(STEPS).unwrap_or(u32::MAX);
     let question = i32::try_from(1000 + number).unwrap_or(i32::MAX);
     let prompt: Vec<_> = (0..760).chain([question]).map(Token).collect();
-    let (job, receiver) = Job::greedy(prompt, max_tokens);
-    let job = Job {
+    let (job, receiver) = GenerationJob::greedy(prompt, max_tokens);
+    let job = GenerationJob {
         ignore_end: true,
         ..job
     };
@@ -112,7 +112,7 @@ fn job(number: usize) -> (Job, EventReceiver) {
 
 /// A scheduler with so many answers under way, and those who listen to them.
 fn busy(sequences: usize, metrics: &ModelMetrics) -> (Scheduler<IdleEngine>, Vec<EventReceiver>) {
-    let limits = Limits {
+    let limits = SchedulerLimits {
         max_running: sequences,
         target_inter_token: Duration::from_millis(150),
         speculation: true,

@@ -13,7 +13,7 @@ use crate::admission::Drain;
 use crate::config::Settings;
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
-use crate::grammar::Wall;
+use crate::grammar::TrialCompiler;
 use crate::headroom::{Series, most_memory};
 use crate::http::{Server, ServerOptions, affordable_connections};
 use crate::inference::Inference;
@@ -107,9 +107,15 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
         .map(|model| ModelSpec::new(model, &settings, cores, memory))
         .collect();
     let governor = Governor::start(&settings.governor, Series::new(&metrics)?)?;
-    let wall = Wall::of_this_program()?;
-    wall.warm_up();
-    let pool = Pool::start(specs, &metrics, &drain, &governor.governed(), &wall)?;
+    let trial_compiler = TrialCompiler::of_this_program()?;
+    trial_compiler.warm_up();
+    let pool = Pool::start(
+        specs,
+        &metrics,
+        &drain,
+        &governor.governed(),
+        &trial_compiler,
+    )?;
     let pool = Arc::new(pool);
     let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
     let state = AppState::new(&settings, inference, metrics);

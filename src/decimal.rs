@@ -3,7 +3,7 @@
 //! A double has some sixteen digits. Whether one still is what somebody wrote, and whether 0.3 is a multiple of
 //! 0.1, is a matter of the digits alone.
 
-/// A number: so many times a power of ten.
+/// A number as a whole number times a power of ten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decimal {
     is_negative: bool,

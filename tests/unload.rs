@@ -12,9 +12,9 @@ use edgellm::admission::Drain;
 use edgellm::config::Speculation;
 use edgellm::engine::Vocabulary;
 use edgellm::governor::Governed;
-use edgellm::grammar::Wall;
+use edgellm::grammar::TrialCompiler;
 use edgellm::pool::{Loaded, ModelSpec, Pool, Serving, State};
-use edgellm::scheduler::{Event, EventReceiver, Job};
+use edgellm::scheduler::{AnswerEvent, EventReceiver, GenerationJob};
 use edgellm::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
@@ -54,7 +54,7 @@ impl Served {
             &Metrics::new().expect("metrics"),
             &Drain::default(),
             &Governed::default(),
-            &Wall::of(env!("CARGO_BIN_EXE_edgellm").into()),
+            &TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into()),
         );
         let pool = pool.expect("a thread");
         let reached = pool.entries()[0].reaches(|state| !matches!(state, State::Loading));
@@ -67,7 +67,7 @@ impl Served {
     /// Stops the model while a client has begun to read an answer of it.
     fn begin_and_stop(&self) -> EventReceiver {
         let mut answer = self.ask();
-        let has_begun = || matches!(answer.try_recv(), Some(Event::Text(_)));
+        let has_begun = || matches!(answer.try_recv(), Some(AnswerEvent::Text(_)));
         eventually("begun", has_begun);
         self.pool.stop();
         answer
@@ -76,7 +76,7 @@ impl Served {
     /// An answer that goes on until the cells are full.
     fn ask(&self) -> EventReceiver {
         let prompt = self.loaded.tokenizer.encode("How much is the oat milk?");
-        let (mut job, answer) = Job::greedy(prompt, 1000);
+        let (mut job, answer) = GenerationJob::greedy(prompt, 1000);
         job.ignore_end = true;
         self.loaded.submit(job).expect("the scheduler runs");
         answer
@@ -129,7 +129,7 @@ fn a_stopped_model_gives_its_memory_back_while_a_client_still_reads_its_answer()
     // The client reads on, and what it reads becomes text.
     let rest = std::iter::from_fn(|| answer.try_recv());
     assert!(
-        matches!(rest.last(), Some(Event::Failed(_))),
+        matches!(rest.last(), Some(AnswerEvent::Failed(_))),
         "it was not finished"
     );
     let tokenizer = &served.loaded.tokenizer;

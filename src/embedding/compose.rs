@@ -1,4 +1,4 @@
-//! Which texts the next batch holds.
+//! Decides which texts go into the next batch.
 
 use crate::engine::Token;
 

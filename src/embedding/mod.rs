@@ -24,36 +24,36 @@ pub use compose::compose;
 
 /// One request: texts as tokens, no JSON, no HTTP.
 #[derive(Debug)]
-pub struct Job {
-    /// None of them empty or longer than a batch, and at least one.
+pub struct EmbeddingJob {
+    /// The texts: at least one, each with a token at least and no longer than a batch.
     pub texts: Vec<Vec<Token>>,
-    /// When it came in.
+    /// When the request arrived.
     pub arrived: Instant,
-    /// Given back when the engine is done with it; tests have none.
+    /// The admission slot, given back when the engine is done with it; tests have none.
     pub place: Option<Place>,
     /// Where log lines about it belong.
     pub span: tracing::Span,
-    /// Where the vectors go. Whoever drops the other end is not computed any further.
-    pub answer: oneshot::Sender<Result<Embedded, WorkError>>,
+    /// Where the vectors go. A request whose receiver is dropped is not computed any further.
+    pub answer: oneshot::Sender<Result<EmbeddingResult, WorkError>>,
 }
 
 /// The vectors of a request, and what they took.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Embedded {
+pub struct EmbeddingResult {
     /// The vector of each text, in their order, as the model gives it.
     pub vectors: Vec<Vec<f32>>,
     /// Seconds from arrival to the first batch with a text of it.
     pub queue: f64,
     /// Seconds from that batch to the last vector.
     pub compute: f64,
-    /// What it took of the gateway's energy, in joules, where all of it could be told.
+    /// Energy of the gateway that the request took, in joules, where all of it is known.
     pub energy_joules: Option<f64>,
 }
 
 /// How a batcher divides its embedder among requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Requests that are computed in turns; the others wait, because results take memory.
+pub struct EmbeddingLimits {
+    /// Requests that are computed at the same time; the others wait, because results take memory.
     pub max_running: usize,
     /// Tokens after which a batch takes no further text, unless it is empty.
     pub fill: usize,
@@ -62,9 +62,9 @@ pub struct Limits {
 /// A request some of whose texts are computed in each batch.
 #[derive(Debug)]
 struct RunningRequest {
-    job: Job,
+    job: EmbeddingJob,
     since: Instant,
-    /// Joules so far, unless some of them are not known.
+    /// Energy so far, in joules; absent once a part of it is unknown.
     joules: Option<f64>,
     /// Vectors of the first texts; the other texts are still to be computed.
     vectors: Vec<Vec<f32>>,
@@ -80,18 +80,18 @@ impl RunningRequest {
 #[derive(Debug)]
 pub struct Batcher<E> {
     embedder: E,
-    limits: Limits,
+    limits: EmbeddingLimits,
     metrics: EmbeddingMetrics,
     governed: Governed,
-    /// By arrival.
-    waiting: VecDeque<Job>,
-    /// The first has the next turn.
+    /// Requests that wait, in order of arrival.
+    waiting: VecDeque<EmbeddingJob>,
+    /// Requests that are computed; the texts of the first go into the next batch first.
     running: VecDeque<RunningRequest>,
 }
 
 impl<E: Embedder> Batcher<E> {
-    /// A batcher with nothing to do.
-    pub fn new(embedder: E, limits: Limits, metrics: EmbeddingMetrics) -> Self {
+    /// Makes a batcher without requests.
+    pub fn new(embedder: E, limits: EmbeddingLimits, metrics: EmbeddingMetrics) -> Self {
         Self {
             embedder,
             limits,
@@ -175,7 +175,7 @@ impl<E: Embedder> Batcher<E> {
                     running.job.span.in_scope(|| {
                         tracing::error!(%error, "a text could not be computed");
                     });
-                    // Whoever left meanwhile does not mind.
+                    // The client may have left meanwhile.
                     let _ = running.job.answer.send(Err(WorkError::Engine));
                     continue;
                 }
@@ -231,7 +231,7 @@ impl<E: Embedder> Batcher<E> {
         }
         // Free before the answer is out: a client may ask again at once.
         drop(job.place);
-        let embedded = Embedded {
+        let embedded = EmbeddingResult {
             vectors,
             queue: since.duration_since(job.arrived).as_secs_f64(),
             compute: now.duration_since(since).as_secs_f64(),
@@ -247,15 +247,15 @@ impl<E: Embedder> Batcher<E> {
     }
 }
 
-/// The vector of a batch of one.
+/// Returns the vector of a batch of one text.
 fn only(vectors: Vec<Vec<f32>>) -> Result<Vec<f32>, DecodeError> {
     vectors.into_iter().next().ok_or(DecodeError::Failed(0))
 }
 
 impl<E: Embedder> Worker for Batcher<E> {
-    type Request = Job;
+    type Request = EmbeddingJob;
 
-    fn accept(&mut self, job: Job) {
+    fn accept(&mut self, job: EmbeddingJob) {
         self.waiting.push_back(job);
     }
 

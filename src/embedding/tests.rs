@@ -39,7 +39,7 @@ fn vector(text: &[Token]) -> Vec<f32> {
 }
 
 fn batcher(max_running: usize) -> Batcher<FakeEmbedder> {
-    let limits = Limits {
+    let limits = EmbeddingLimits {
         max_running,
         fill: 20,
     };
@@ -55,12 +55,12 @@ fn batcher(max_running: usize) -> Batcher<FakeEmbedder> {
     )
 }
 
-type Answer = Receiver<Result<Embedded, WorkError>>;
+type Answer = Receiver<Result<EmbeddingResult, WorkError>>;
 
 fn submit(batcher: &mut Batcher<FakeEmbedder>, texts: &[&[i32]]) -> Answer {
     let (answer, receiver) = channel();
     let tokens = |text: &&[i32]| text.iter().map(|id| Token(*id)).collect();
-    batcher.accept(Job {
+    batcher.accept(EmbeddingJob {
         texts: texts.iter().map(tokens).collect(),
         arrived: Instant::now(),
         place: None,

@@ -15,7 +15,7 @@ impl Trial {
 
     fn allows(&self, schema: &Value, text: &str) -> bool {
         let checked = Schema::new(schema.clone(), false);
-        let checked = checked.unwrap_or_else(|misfit| panic!("{schema}: {misfit}"));
+        let checked = checked.unwrap_or_else(|schema_error| panic!("{schema}: {schema_error}"));
         let compiled = self.0.compile(&format!("start: {checked}"));
         let mut parser = compiled
             .unwrap_or_else(|error| panic!("{schema}: {error}"))

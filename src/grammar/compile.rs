@@ -9,8 +9,8 @@ use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokR
 
 use crate::engine::{Pieces, SpecialKind, Token, Tokenizer, Vocabulary};
 
-use super::landing::{self, Exits, Quotes};
-use super::parser::Parser;
+use super::forced_ending::{self, ClosingTokens, JsonPosition};
+use super::parser::GrammarParser;
 use super::{GrammarError, NO_TEXT};
 
 /// Bytes of stack for a thread that compiles. It holds twice what the deepest schema takes that the
@@ -21,27 +21,27 @@ pub(super) const STACK: usize = 128 << 20;
 pub(super) const FIRST_SPECIAL: u32 = 257;
 pub(super) const SPECIALS: u32 = 16;
 
-/// What grammars are compiled for.
+/// Compiles grammars for one vocabulary.
 pub(super) struct Compiler {
     pub(super) factory: ParserFactory,
-    pub(super) exits: Arc<Exits>,
+    pub(super) closing: Arc<ClosingTokens>,
 }
 
-/// A grammar that can be followed.
-pub(super) struct Compiled {
-    pub(super) parser: Parser,
-    /// Tokens of the shortest answer, if there is a short one.
+/// A parser for a grammar, and what is known of the answers with it.
+pub(super) struct CompileOutput {
+    pub(super) parser: GrammarParser,
+    /// Tokens of the shortest answer, where one was found.
     pub(super) shortest: Option<u32>,
 }
 
 impl Compiler {
-    /// For a model's whole vocabulary, which takes up to a second.
+    /// Makes a compiler for a model's whole vocabulary, which takes up to a second.
     pub(super) fn for_model(tokenizer: &Tokenizer) -> Result<Self, GrammarError> {
         Self::new(&model_vocabulary(tokenizer))
     }
 
-    /// For single bytes as tokens. Compiling takes the same way for any vocabulary; only the masks
-    /// of a large one take longer, and those have bounds of their own.
+    /// Makes a compiler whose tokens are single bytes. Compiling does the same work for any vocabulary;
+    /// only the masks of a large one take longer, and those have bounds of their own.
     pub(super) fn for_bytes() -> Result<Self, GrammarError> {
         Self::new(&byte_vocabulary())
     }
@@ -53,59 +53,63 @@ impl Compiler {
             .map_err(|error| GrammarError::Refused(reason(&error.to_string())))?;
         factory.quiet();
         *factory.limits_mut() = limits();
-        let exits = Arc::new(Exits::of(vocabulary.tok_trie()));
-        Ok(Self { factory, exits })
+        let closing = Arc::new(ClosingTokens::of(vocabulary.tok_trie()));
+        Ok(Self { factory, closing })
     }
 
     /// Compiles a grammar in llguidance's variant of Lark.
     ///
     /// # Errors
     /// When it is malformed, cannot be satisfied or exceeds llguidance's own limits.
-    pub(super) fn compile(&self, text: &str) -> Result<Compiled, GrammarError> {
+    pub(super) fn compile(&self, text: &str) -> Result<CompileOutput, GrammarError> {
         let grammar = TopLevelGrammar::from_lark(text.to_owned());
         let parser = self.factory.create_parser(grammar);
         let mut parser =
             parser.map_err(|error| GrammarError::Refused(reason(&error.to_string())))?;
         // Where a schema is not strict, llguidance leaves this keyword out and only warns of it.
         let warnings = parser.grammar_warnings();
-        if warnings.iter().any(|warning| warning.contains(UNCOUNTED)) {
+        if warnings
+            .iter()
+            .any(|warning| warning.contains(UNCOUNTED_MESSAGE))
+        {
             let why = "`minProperties` and `maxProperties` hold only in the schema that has the `properties`, with no \
                        `allOf`, `anyOf`, `oneOf` or `$ref` beside or above them";
             return Err(GrammarError::Refused(why.to_owned()));
         }
-        let parser = Parser::new(parser);
-        // What cannot even begin would end an answer under way.
+        let parser = GrammarParser::new(parser);
+        // A grammar that allows no first token would fail an answer in progress.
         if parser.clone().mask().is_err() {
             let why = "nothing can begin it: it refers to itself without end, or is too complex";
             return Err(GrammarError::Refused(why.to_owned()));
         }
-        let shortest = landing::way_out(&parser, &Quotes::default(), &self.exits);
-        Ok(Compiled { parser, shortest })
+        let shortest =
+            forced_ending::tokens_to_end(&parser, &JsonPosition::default(), &self.closing);
+        Ok(CompileOutput { parser, shortest })
     }
 }
 
-/// How llguidance says that one of its own limits was met.
-const LIMITS: [&str; 4] = [
+/// What llguidance's messages say where one of its own limits was met.
+const LIMIT_MESSAGES: [&str; 4] = [
     "fuel exhausted",
     "too big (limit for this grammar",
     "Unable to determine if regex is empty",
     "can't determine if patternProperty",
 ];
 
-/// How it says that a schema contradicts itself.
-pub(super) const NOTHING_FITS: &str = "nsatisfiable";
+/// What its messages say where a schema contradicts itself.
+pub(super) const UNSATISFIABLE_MESSAGE: &str = "nsatisfiable";
 
-/// How it warns that it does not count properties.
-const UNCOUNTED: &str = "min/maxProperties only supported";
+/// What its warnings say where it does not count properties.
+const UNCOUNTED_MESSAGE: &str = "min/maxProperties only supported";
 
-/// What is wrong with a grammar, out of llguidance's message: the rest of that is about its own
-/// insides, and so is where in our rules the schema stands. What a panic says is nobody's business.
+/// Returns the part of llguidance's message that says what is wrong with a grammar. The rest is about
+/// llguidance's internals and our own rules, and the text of a panic is never shown.
 fn reason(error: &str) -> String {
     if error.contains("panic: ") || error.contains("panicked at") {
         tracing::error!("llguidance panicked on a grammar");
         return "it cannot be compiled: simplify it".to_owned();
     }
-    if LIMITS.iter().any(|limit| error.contains(limit)) {
+    if LIMIT_MESSAGES.iter().any(|limit| error.contains(limit)) {
         return "it is too complex: simplify its patterns and lengths, or have fewer of them"
             .to_owned();
     }
@@ -116,7 +120,7 @@ fn reason(error: &str) -> String {
     let (_, line) = line
         .split_once("failed to compile JSON schema: ")
         .unwrap_or(("", line));
-    // Of a pattern: a drawing of where the mistake is stands between.
+    // For a pattern, a drawing of where the mistake is stands between the first line and the reason.
     let mut reasons = error
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("error: "));
@@ -126,8 +130,8 @@ fn reason(error: &str) -> String {
     }
 }
 
-/// A hostile schema may take so much: 20 ms to compile, 7 ms a token, 20 MB (by the speeds and
-/// sizes that llguidance documents for each limit).
+/// Bounds a hostile schema to 20 ms of compiling, 7 ms a token and 20 MB, by the speeds and sizes that
+/// llguidance documents for each limit.
 fn limits() -> ParserLimits {
     ParserLimits {
         initial_lexer_fuel: 1_000_000,
@@ -162,7 +166,7 @@ fn model_vocabulary(tokenizer: &Tokenizer) -> TokEnv {
     vocabulary(&words, &ends)
 }
 
-/// Each byte, an end, and some tokens for the tags of tool calls.
+/// Makes a vocabulary of each byte, an end, and some tokens for the tags of tool calls.
 fn byte_vocabulary() -> TokEnv {
     let mut words: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
     let end = FIRST_SPECIAL - 1;

@@ -1,4 +1,4 @@
-//! What holds for any schema of a client's: it is refused in words or compiled within bounds.
+//! Checks what holds for any schema of a client: it is refused with a reason, or compiled within bounds.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use serde_json::{Map, Value, json};
 use super::compile::{Compiler, STACK};
 use super::{GrammarError, Schema};
 
-/// Processor time. The wall gives one to two seconds, and what the checks let through should take less:
-/// twice as much is a finding on the slowest machine that these tests run on.
-const LONGEST: Duration = Duration::from_secs(4);
+/// Processor time for one schema. The trial allows one to two seconds, and what the checks let through
+/// should take less: twice as much is a finding on the slowest machine that these tests run on.
+const LONGEST_COMPILE: Duration = Duration::from_secs(4);
 const MOST_PARTS: usize = 600;
-/// Of a list of schemas: a schema that is longer in all is refused for its length.
+/// Bytes of schema text in all: a longer schema is refused for its length.
 const MOST_BYTES: usize = 200_000;
 
 /// Makes a schema out of bytes, and compiles it if it passes the checks.
 ///
 /// # Panics
-/// When it takes too long, or when what is said about it is nothing, or too much.
+/// When compiling takes too long, or when the refusal's text is empty or too long.
 #[cfg_attr(test, expect(unreachable_pub, reason = "fuzz/ calls it"))]
 pub fn compile_schema(bytes: &[u8]) {
     let mut choices = Choices {
@@ -32,7 +32,7 @@ pub fn compile_schema(bytes: &[u8]) {
         object.insert("$defs".to_owned(), Value::Object(definitions.collect()));
     }
     match Schema::new(schema, strict) {
-        Err(misfit) => assert!(!misfit.why.is_empty()),
+        Err(schema_error) => assert!(!schema_error.why.is_empty()),
         Ok(schema) => compile(&schema),
     }
 }
@@ -52,11 +52,11 @@ fn compile(schema: &Schema) {
         let error = error.to_string();
         assert!(!error.is_empty() && !error.contains("panic"), "{error}");
     }
-    assert!(took < LONGEST, "{took:?} for {schema:.2000}");
+    assert!(took < LONGEST_COMPILE, "{took:?} for {schema:.2000}");
 }
 
-/// What this thread has taken, whatever else the machine does: proc(5), `schedstat`. None of it where the
-/// system does not say.
+/// Returns the processor time that this thread has used (proc(5), `schedstat`); zero where the system does
+/// not say.
 fn processor_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = text.split_whitespace().next().map(str::parse);

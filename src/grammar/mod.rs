@@ -1,27 +1,28 @@
 //! Grammars that an answer must follow: JSON, JSON schemas, tool calls.
 //!
 //! llguidance turns a grammar into a parser that says for every prefix of an answer which tokens
-//! may come next. [`Grammars`] compiles and remembers grammars for one vocabulary, [`Guide`] leads
-//! one answer. Both work and memory are bounded, because schemas come from clients: [`Schema::new`]
-//! refuses by name what would be too much, `turns` says whose grammar is next, and a new one is
-//! compiled behind a [`Wall`] before it is compiled here.
+//! may come next. [`Grammars`] compiles and caches the grammars of one vocabulary, a [`Constraint`]
+//! holds one answer to its grammar. Both work and memory are bounded, because schemas come from
+//! clients: [`Schema::new`] refuses what would be too much and names it, `compile_queue` decides whose
+//! grammar is compiled next, and a [`TrialCompiler`] compiles every new grammar in a child process
+//! before this process does.
 
 #[cfg(test)]
 mod accepted;
 mod caller;
 mod compile;
+mod compile_queue;
+mod compile_thread;
+mod constraint;
+mod forced_ending;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod guide;
-mod kept;
-mod landing;
+mod grammar_cache;
 mod memory;
 mod parser;
 mod schema;
-mod thread;
-mod turns;
-mod wall;
-mod watch;
+mod trial;
+mod trigger;
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -30,34 +31,34 @@ use std::time::Duration;
 
 use crate::engine::Tokenizer;
 
-use compile::{Compiled, Compiler};
-use guide::Follower;
-use kept::Kept;
-use memory::{Held, Memory};
-use parser::Parser;
-use thread::{CompileThread, Undone};
-use turns::{Try, Turn, Turns};
+use compile::{CompileOutput, Compiler};
+use compile_queue::{CompilePermit, CompileQueue, TrialLength};
+use compile_thread::{CompileThread, CompileThreadError};
+use constraint::GrammarMatcher;
+use grammar_cache::GrammarCache;
+use memory::{GrammarMemory, MemoryReservation};
+use parser::GrammarParser;
 
-pub use caller::{Caller, CallerHere};
-pub use guide::{Guide, TooComplex};
-pub use schema::{Misfit, Schema};
-pub use wall::{COMMAND as COMPILE_COMMAND, Wall, serve as compile_for_parent};
-pub use watch::Watch;
+pub use caller::{Caller, CallerGuard};
+pub use constraint::{Constraint, ConstraintError};
+pub use schema::{Schema, SchemaError};
+pub use trial::{COMMAND as COMPILE_COMMAND, TrialCompiler, serve as compile_for_parent};
+pub use trigger::Trigger;
 
-/// Grammars that are compiled at once. A second one, so that a slow one keeps nobody else waiting; no
-/// more, because they take the cores from the answers under way.
-const AT_ONCE: usize = 2;
-/// Longer ones are not compiled. In bytes: a hundred tools of a page each fit.
-const LONGEST: usize = 512 << 10;
-/// How long compiling behind the wall may take by the clock before others go first (`cargo bench --bench
-/// grammar`: an ordinary schema takes some milliseconds).
-const SHORT_TRY: Duration = Duration::from_millis(150);
-/// The same when it is tried again. What a grammar may take is processor time, which the wall counts; by
-/// the clock that is much longer where the cores are busy.
-const LONG_TRY: Duration = Duration::from_secs(15);
-/// How long it may take here, after its trial.
+/// Grammars that are compiled at once. Two, so that a slow one does not hold up all others; no more,
+/// because compiling takes the cores from the answers that are being generated.
+const COMPILES_AT_ONCE: usize = 2;
+/// Bytes of the longest grammar that is compiled: a hundred tools of a page each fit.
+const LONGEST_GRAMMAR: usize = 512 << 10;
+/// Wall-clock time that a first trial in a child process may take; a slower grammar is tried again after
+/// those of others (`cargo bench --bench grammar`: an ordinary schema takes some milliseconds).
+const SHORT_TRIAL: Duration = Duration::from_millis(150);
+/// Wall-clock time that a second trial may take. What bounds a grammar is the processor time that the
+/// child process may use; by the clock that is much longer where the cores are busy.
+const LONG_TRIAL: Duration = Duration::from_secs(15);
+/// How long compiling a grammar in this process may take, after its trial.
 const LONGEST_COMPILE: Duration = Duration::from_secs(30);
-/// How long the walk over a model's vocabulary may take, once.
+/// How long the walk over a model's vocabulary may take, which is done once for a model.
 const LONGEST_WALK: Duration = Duration::from_secs(120);
 /// The byte with which llguidance marks the text of tokens that no text contains.
 const NO_TEXT: u8 = 0xFF;
@@ -66,12 +67,12 @@ const NO_TEXT: u8 = 0xFF;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grammar {
     text: String,
-    /// Whether a client had no hand in it.
+    /// Whether the server wrote all of it, and no client any part.
     is_ours: bool,
 }
 
 impl Grammar {
-    /// Rules, one of which is `start`.
+    /// Makes a grammar of Lark rules, one of which is `start`.
     #[must_use]
     pub fn lark(rules: String) -> Self {
         Self {
@@ -80,7 +81,7 @@ impl Grammar {
         }
     }
 
-    /// An instance of a schema, and nothing around it.
+    /// Makes a grammar whose texts are the instances of a schema, and nothing around them.
     #[must_use]
     pub fn schema(schema: &Schema) -> Self {
         Self {
@@ -90,69 +91,70 @@ impl Grammar {
     }
 }
 
-/// Why there is no guide.
+/// Why a grammar has no constraint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GrammarError {
-    /// It cannot be followed; the message is about the client's own words.
+    /// The grammar cannot be followed; the message speaks of the client's own schema.
     #[error("{0}")]
     Refused(String),
-    /// Its compiler ended over it.
+    /// The child process that compiled it on trial died, as it does where memory or stack run out.
     #[error("it takes more memory than a schema may: simplify it")]
     TooLarge,
-    /// Its compiler came to no end.
+    /// Its trial did not end in time.
     #[error("it takes longer to compile than a schema may: simplify it")]
     TooSlow,
-    /// There is no process, thread or time to compile in. No fault of the client's.
+    /// There is no process, thread or memory to compile it with, which is no fault of the client.
     #[error("schemas cannot be compiled at the moment")]
     Unavailable,
-    /// Who asked has left.
+    /// The client that asked for it has left.
     #[error("nobody waits for it")]
     Abandoned,
 }
 
 impl GrammarError {
-    /// Whether the schema contradicts itself.
+    /// Whether the schema contradicts itself, so that no value fits it.
     #[must_use]
-    pub fn nothing_fits(&self) -> bool {
-        matches!(self, Self::Refused(why) if why.contains(compile::NOTHING_FITS))
+    pub fn is_unsatisfiable(&self) -> bool {
+        matches!(self, Self::Refused(why) if why.contains(compile::UNSATISFIABLE_MESSAGE))
     }
 }
 
 /// The grammars of one model.
 pub struct Grammars {
-    shared: Arc<Shared>,
-    wall: Wall,
-    turns: Turns<CompileThread>,
+    context: Arc<CompileContext>,
+    trial_compiler: TrialCompiler,
+    queue: CompileQueue<CompileThread>,
 }
 
-struct Shared {
+/// What compiling needs and fills; threads that compile share it.
+struct CompileContext {
     tokenizer: Arc<Tokenizer>,
-    /// Made when first needed: it walks the whole vocabulary.
+    /// Made when it is first needed, because that walks the whole vocabulary.
     compiler: OnceLock<Result<Compiler, GrammarError>>,
-    kept: Mutex<Kept>,
-    /// Of all that are kept, and of those of answers under way.
-    memory: Memory,
+    cache: Mutex<GrammarCache>,
+    /// Counts what cached grammars and those of answers in progress hold.
+    memory: GrammarMemory,
 }
 
-/// A grammar at the beginning of an answer.
+/// A compiled grammar, whose parser stands at the start of an answer; each answer gets a clone.
 #[derive(Clone)]
-struct Begun {
-    parser: Parser,
-    /// Tokens of the shortest answer, if there is a short one.
+struct CompiledGrammar {
+    parser: GrammarParser,
+    /// Tokens of the shortest answer, where one was found.
     shortest: Option<u32>,
-    /// Whether an answer was given up. Clones of a parser share the states of their lexer, whose
-    /// number is bounded: what one answer cannot add, no other can.
+    /// Whether an answer with it hit a limit. Clones of a parser share the states of their lexer, whose
+    /// number is bounded: where one answer can add no more states, no other can.
     worn: Arc<AtomicBool>,
-    held: Arc<Held>,
+    reservation: Arc<MemoryReservation>,
 }
 
-impl Begun {
-    fn new(compiled: Compiled, held: Held) -> Self {
+impl CompiledGrammar {
+    fn new(compiled: CompileOutput, reservation: MemoryReservation) -> Self {
         Self {
             parser: compiled.parser,
             shortest: compiled.shortest,
             worn: Arc::default(),
-            held: Arc::new(held),
+            reservation: Arc::new(reservation),
         }
     }
 }
@@ -164,87 +166,103 @@ impl fmt::Debug for Grammars {
 }
 
 impl Grammars {
-    /// For the vocabulary of `tokenizer`; new ones are tried behind `wall` first.
+    /// Makes the grammars of the vocabulary of `tokenizer`; `trial_compiler` tries new ones first.
     #[must_use]
-    pub fn new(tokenizer: Arc<Tokenizer>, wall: Wall) -> Self {
-        let shared = Shared {
+    pub fn new(tokenizer: Arc<Tokenizer>, trial_compiler: TrialCompiler) -> Self {
+        let context = CompileContext {
             tokenizer,
             compiler: OnceLock::new(),
-            kept: Mutex::default(),
-            memory: Memory::default(),
+            cache: Mutex::default(),
+            memory: GrammarMemory::default(),
         };
         let threads = std::iter::repeat_with(CompileThread::default);
         Self {
-            shared: Arc::new(shared),
-            wall,
-            turns: Turns::new(threads.take(AT_ONCE).collect()),
+            context: Arc::new(context),
+            trial_compiler,
+            queue: CompileQueue::new(threads.take(COMPILES_AT_ONCE).collect()),
         }
     }
 
-    /// A guide at the beginning of an answer. Takes milliseconds where the grammar is new, the
-    /// first time for a vocabulary up to a second, and longer where `caller` has other new ones, or
-    /// many others have. What nobody waits for any more is not begun.
+    /// Returns a constraint for a new answer. Takes milliseconds where the grammar is new, up to a second
+    /// the first time for a vocabulary, and longer where `caller` or many other clients compile other new
+    /// ones. Does not start to compile once nobody waits for the result.
     ///
     /// # Errors
     /// See [`GrammarError`].
-    pub async fn guide(&self, grammar: &Grammar, caller: &Caller) -> Result<Guide, GrammarError> {
+    pub async fn constraint(
+        &self,
+        grammar: &Grammar,
+        caller: &Caller,
+    ) -> Result<Constraint, GrammarError> {
         let text = &grammar.text;
-        if text.len() > LONGEST {
+        if text.len() > LONGEST_GRAMMAR {
             let length = text.len();
-            let why = format!("with {length} bytes it is too long, {LONGEST} are the most");
+            let why = format!("with {length} bytes it is too long, {LONGEST_GRAMMAR} are the most");
             return Err(GrammarError::Refused(why));
         }
-        let begun = match self.shared.known(text) {
-            Some(begun) => begun,
+        let known = match self.context.known(text) {
+            Some(known) => known,
             None => self.compile(grammar, caller).await?,
         };
-        let compiler = self.shared.compiler()?;
-        Ok(Guide::new(Follower::new(
-            begun.parser,
-            begun.shortest,
-            Arc::clone(&compiler.exits),
-            begun.worn,
-            begun.held,
+        let compiler = self.context.compiler()?;
+        Ok(Constraint::new(GrammarMatcher::new(
+            known.parser,
+            known.shortest,
+            Arc::clone(&compiler.closing),
+            known.worn,
+            known.reservation,
         )))
     }
 
-    async fn compile(&self, grammar: &Grammar, caller: &Caller) -> Result<Begun, GrammarError> {
-        // Ours are few, and small: they wait for nobody, and need no trial.
+    async fn compile(
+        &self,
+        grammar: &Grammar,
+        caller: &Caller,
+    ) -> Result<CompiledGrammar, GrammarError> {
+        // The server's own are few and small: they need no trial, and skip the queue.
         if grammar.is_ours {
             let mut thread = CompileThread::default();
-            return self.shared.compile_on(&mut thread, grammar, 0).await;
+            return self.context.compile_on(&mut thread, grammar, 0).await;
         }
-        match self.compile_in_turn(grammar, caller, Try::Short).await {
-            Err(GrammarError::TooSlow) => self.compile_in_turn(grammar, caller, Try::Long).await,
+        match self
+            .compile_with_permit(grammar, caller, TrialLength::Short)
+            .await
+        {
+            Err(GrammarError::TooSlow) => {
+                self.compile_with_permit(grammar, caller, TrialLength::Long)
+                    .await
+            }
             compiled => compiled,
         }
     }
 
-    async fn compile_in_turn(
+    async fn compile_with_permit(
         &self,
         grammar: &Grammar,
         caller: &Caller,
-        kind: Try,
-    ) -> Result<Begun, GrammarError> {
-        let mut turn: Turn<CompileThread> = tokio::select! {
+        kind: TrialLength,
+    ) -> Result<CompiledGrammar, GrammarError> {
+        let mut permit: CompilePermit<CompileThread> = tokio::select! {
             biased;
             () = caller.left() => return Err(GrammarError::Abandoned),
-            turn = self.turns.take(caller.client, kind) => turn,
+            permit = self.queue.acquire(caller.client, kind) => permit,
         };
-        // Another may have had it compiled in the meantime.
-        if let Some(begun) = self.shared.known(&grammar.text) {
-            return Ok(begun);
+        // Another request may have had it compiled in the meantime.
+        if let Some(compiled) = self.context.known(&grammar.text) {
+            return Ok(compiled);
         }
         let longest = match kind {
-            Try::Short => SHORT_TRY,
-            Try::Long => LONG_TRY,
+            TrialLength::Short => SHORT_TRIAL,
+            TrialLength::Long => LONG_TRIAL,
         };
-        let memory = self.wall.try_out(&grammar.text, longest).await?;
-        self.shared.compile_on(turn.place(), grammar, memory).await
+        let memory = self.trial_compiler.try_out(&grammar.text, longest).await?;
+        self.context
+            .compile_on(permit.resource(), grammar, memory)
+            .await
     }
 }
 
-impl Shared {
+impl CompileContext {
     fn compiler(&self) -> Result<&Compiler, GrammarError> {
         let compiler = self
             .compiler
@@ -252,45 +270,48 @@ impl Shared {
         compiler.as_ref().map_err(Clone::clone)
     }
 
-    fn known(&self, text: &str) -> Option<Begun> {
-        self.kept().get(text)
+    fn known(&self, text: &str) -> Option<CompiledGrammar> {
+        self.cache().get(text)
     }
 
-    /// Compiles a grammar that holds so many bytes of memory.
+    /// Compiles a grammar that takes `memory` bytes, and caches it.
     async fn compile_on(
         self: &Arc<Self>,
         thread: &mut CompileThread,
         grammar: &Grammar,
         memory: usize,
-    ) -> Result<Begun, GrammarError> {
+    ) -> Result<CompiledGrammar, GrammarError> {
         if self.compiler.get().is_none() {
-            let shared = Arc::clone(self);
-            let walk = move || shared.compiler().map(|_| ());
+            let context = Arc::clone(self);
+            let walk = move || context.compiler().map(|_| ());
             thread.run(LONGEST_WALK, walk).await??;
         }
-        let held = self.memory.hold(memory).ok_or(GrammarError::Unavailable)?;
-        let (shared, text) = (Arc::clone(self), grammar.text.clone());
+        let reservation = self.memory.hold(memory).ok_or(GrammarError::Unavailable)?;
+        let (context, text) = (Arc::clone(self), grammar.text.clone());
         let compile = move || {
-            let compiled = shared.compiler()?.compile(&text)?;
-            Ok(Begun::new(compiled, held))
+            let compiled = context.compiler()?.compile(&text)?;
+            Ok(CompiledGrammar::new(compiled, reservation))
         };
-        let begun: Result<Begun, GrammarError> = thread.run(LONGEST_COMPILE, compile).await?;
-        let begun = begun?;
-        self.kept().keep(grammar, &begun, memory);
-        Ok(begun)
+        let compiled: Result<CompiledGrammar, GrammarError> =
+            thread.run(LONGEST_COMPILE, compile).await?;
+        let compiled = compiled?;
+        self.cache().keep(grammar, &compiled, memory);
+        Ok(compiled)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, GrammarCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl From<Undone> for GrammarError {
-    fn from(undone: Undone) -> Self {
-        match undone {
-            // It passed its trial, so this is a matter of the moment.
-            Undone::Overran | Undone::NoThread => Self::Unavailable,
-            Undone::Crashed => Self::Refused("it cannot be compiled: simplify it".to_owned()),
+impl From<CompileThreadError> for GrammarError {
+    fn from(error: CompileThreadError) -> Self {
+        match error {
+            // It passed its trial, so the cause is the load of the moment and not the grammar.
+            CompileThreadError::Overran | CompileThreadError::NoThread => Self::Unavailable,
+            CompileThreadError::Crashed => {
+                Self::Refused("it cannot be compiled: simplify it".to_owned())
+            }
         }
     }
 }

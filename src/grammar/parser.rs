@@ -1,8 +1,8 @@
-//! llguidance's parser of one answer.
+//! Wraps llguidance's parser of one answer.
 //!
-//! llguidance's own wrapper for servers, `Matcher`, hides the lexer. The way out of an answer is looked
-//! for there (`landing::search`), so this is a wrapper of ours that does the same otherwise: a panic or
-//! an error ends the parser for good and nothing else.
+//! llguidance's own wrapper for servers, `Matcher`, hides the lexer, in which `forced_ending::search` looks
+//! for the ending of an answer. Otherwise this wrapper does the same: a panic or an error ends the parser
+//! for good and nothing else.
 
 use std::panic::AssertUnwindSafe;
 
@@ -12,18 +12,18 @@ use llguidance::earley::ParserRecognizer;
 use llguidance::panic_utils::catch_unwind;
 use llguidance::toktrie::{SimpleVob, TokTrie, TokenId};
 
-/// The parser met an error or one of its limits, now or before.
+/// The parser met an error or one of its limits, now or at an earlier call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Failed;
+pub(super) struct ParserFailure;
 
 /// Says which tokens may come next. Clones share the states of their lexer, and nothing else.
 #[derive(Clone)]
-pub(super) struct Parser {
+pub(super) struct GrammarParser {
     inner: TokenParser,
     failed: bool,
 }
 
-/// What the lexer has taken, of what its limits are about.
+/// What the lexer has used of what its limits bound.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LexerUse {
     /// In llguidance's unit of work, some 100 ns.
@@ -31,7 +31,7 @@ pub(super) struct LexerUse {
     pub(super) states: usize,
 }
 
-impl Parser {
+impl GrammarParser {
     pub(super) fn new(mut parser: TokenParser) -> Self {
         if parser.is_fresh() {
             parser.start_without_prompt();
@@ -42,24 +42,28 @@ impl Parser {
         }
     }
 
-    fn settle<T, E>(&mut self, result: Result<T, E>) -> Result<T, Failed> {
+    fn settle<T, E>(&mut self, result: Result<T, E>) -> Result<T, ParserFailure> {
         self.failed |= result.is_err();
-        result.map_err(|_| Failed)
+        result.map_err(|_| ParserFailure)
     }
 
-    fn check(&self) -> Result<(), Failed> {
-        if self.failed { Err(Failed) } else { Ok(()) }
+    fn check(&self) -> Result<(), ParserFailure> {
+        if self.failed {
+            Err(ParserFailure)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Which tokens may come next.
-    pub(super) fn mask(&mut self) -> Result<SimpleVob, Failed> {
+    /// Returns which tokens may come next.
+    pub(super) fn mask(&mut self) -> Result<SimpleVob, ParserFailure> {
         self.check()?;
         let mask = catch_unwind(AssertUnwindSafe(|| self.inner.compute_mask()));
         self.settle(mask)
     }
 
-    /// The same, and the end alone where nothing else may come.
-    pub(super) fn mask_or_end(&mut self) -> Result<SimpleVob, Failed> {
+    /// Returns which tokens may come next, and the end alone where nothing else may come.
+    pub(super) fn mask_or_end(&mut self) -> Result<SimpleVob, ParserFailure> {
         self.check()?;
         if self.is_stopped() {
             return Ok(self.trie().eos_token_set());
@@ -67,7 +71,7 @@ impl Parser {
         self.mask()
     }
 
-    /// How many of these may come next, one after the other.
+    /// Returns how many of these tokens may come next, one after the other.
     pub(super) fn valid(&mut self, tokens: &[TokenId]) -> usize {
         if self.failed {
             return 0;
@@ -80,7 +84,7 @@ impl Parser {
         self.valid(&[token]) == 1
     }
 
-    pub(super) fn consume(&mut self, token: TokenId) -> Result<(), Failed> {
+    pub(super) fn consume(&mut self, token: TokenId) -> Result<(), ParserFailure> {
         self.check()?;
         let inner = &mut self.inner;
         let consumed = catch_unwind(AssertUnwindSafe(|| {
@@ -90,8 +94,11 @@ impl Parser {
         self.settle(consumed).map(|_| ())
     }
 
-    /// Goes on by as many of these as may come.
-    pub(super) fn consume_while_valid(&mut self, tokens: &[TokenId]) -> Result<usize, Failed> {
+    /// Advances by as many of these tokens as may come, and returns their count.
+    pub(super) fn consume_while_valid(
+        &mut self,
+        tokens: &[TokenId],
+    ) -> Result<usize, ParserFailure> {
         for (count, token) in tokens.iter().enumerate() {
             if !self.allows(*token) {
                 return self.check().map(|()| count);
@@ -101,14 +108,14 @@ impl Parser {
         Ok(tokens.len())
     }
 
-    /// Whether it may end here.
-    pub(super) fn is_accepting(&mut self) -> Result<bool, Failed> {
+    /// Whether the answer may end here.
+    pub(super) fn is_accepting(&mut self) -> Result<bool, ParserFailure> {
         self.check()?;
         let accepting = catch_unwind(AssertUnwindSafe(|| Ok(self.inner.is_accepting())));
         self.settle(accepting)
     }
 
-    /// Whether nothing may come any more.
+    /// Whether nothing more may come.
     pub(super) fn is_stopped(&self) -> bool {
         self.failed || self.inner.stop_reason() != StopReason::NotStopped
     }
@@ -117,19 +124,19 @@ impl Parser {
         self.inner.token_env.tok_trie()
     }
 
-    /// Lets `look` try bytes, of which nothing stays.
+    /// Lets `look` try bytes; the parser's state stays as it was.
     pub(super) fn look<T>(
         &mut self,
         look: impl FnOnce(&mut ParserRecognizer<'_>) -> T,
-    ) -> Result<T, Failed> {
+    ) -> Result<T, ParserFailure> {
         self.check()?;
         let inner = &mut self.inner.parser;
         let looked = catch_unwind(AssertUnwindSafe(|| Ok(inner.with_recognizer(look))));
         self.settle(looked)
     }
 
-    /// Gives the lexer as much work to do as it may have for one token.
-    pub(super) fn refuel(&mut self) -> Result<(), Failed> {
+    /// Gives the lexer the full fuel for one token.
+    pub(super) fn refuel(&mut self) -> Result<(), ParserFailure> {
         // Only a mask that is computed anew does it.
         self.inner.invalidate_bias_cache();
         self.mask().map(|_| ())

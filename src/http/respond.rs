@@ -8,7 +8,7 @@ use futures_util::{Stream, stream};
 use crate::admission::Outbox;
 use crate::inference::{Answers, UsageTotals};
 use crate::sampling::Logprobs;
-use crate::scheduler::{Event, Finished, Text};
+use crate::scheduler::{AnswerEnd, AnswerEvent, AnswerText};
 use crate::worker::WorkError;
 
 use super::error::ApiError;
@@ -26,9 +26,9 @@ pub(crate) trait ResponseRenderer: Send + Sized + 'static {
         Vec::new()
     }
     /// More of an answer.
-    fn text(&mut self, answer: usize, text: &Text) -> Vec<Frame>;
+    fn text(&mut self, answer: usize, text: &AnswerText) -> Vec<Frame>;
     /// The end of an answer.
-    fn end(&mut self, answer: usize, finished: &Finished) -> Vec<Frame>;
+    fn end(&mut self, answer: usize, finished: &AnswerEnd) -> Vec<Frame>;
     /// The end of all of them.
     fn close(&mut self, usage: UsageTotals) -> Vec<Frame>;
     /// What broke a stream off.
@@ -58,10 +58,10 @@ async fn whole(mut answers: Answers, mut renderer: impl ResponseRenderer) -> Res
     drop(renderer.opening());
     while let Some(next) = answers.next().await {
         match next {
-            Ok((answer, Event::Prompt(logprobs))) => drop(renderer.prompt(answer, &logprobs)),
-            Ok((answer, Event::Text(text))) => drop(renderer.text(answer, &text)),
-            Ok((answer, Event::Finished(end))) => drop(renderer.end(answer, &end)),
-            Ok((_, Event::Failed(_))) => {}
+            Ok((answer, AnswerEvent::Prompt(logprobs))) => drop(renderer.prompt(answer, &logprobs)),
+            Ok((answer, AnswerEvent::Text(text))) => drop(renderer.text(answer, &text)),
+            Ok((answer, AnswerEvent::Finished(end))) => drop(renderer.end(answer, &end)),
+            Ok((_, AnswerEvent::Failed(_))) => {}
             Err(failure) => return ApiError::from(failure).into_response(),
         }
     }
@@ -128,10 +128,10 @@ impl<T: ResponseRenderer> Streaming<T> {
             }
         };
         let frames = match next {
-            Some(Ok((answer, Event::Prompt(logprobs)))) => renderer.prompt(answer, &logprobs),
-            Some(Ok((answer, Event::Text(text)))) => renderer.text(answer, &text),
-            Some(Ok((answer, Event::Finished(end)))) => renderer.end(answer, &end),
-            Some(Ok((_, Event::Failed(_)))) => Vec::new(),
+            Some(Ok((answer, AnswerEvent::Prompt(logprobs)))) => renderer.prompt(answer, &logprobs),
+            Some(Ok((answer, AnswerEvent::Text(text)))) => renderer.text(answer, &text),
+            Some(Ok((answer, AnswerEvent::Finished(end)))) => renderer.end(answer, &end),
+            Some(Ok((_, AnswerEvent::Failed(_)))) => Vec::new(),
             Some(Err(failure)) => {
                 self.break_off(&failure.into());
                 return;

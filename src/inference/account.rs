@@ -6,7 +6,7 @@ use tracing::Span;
 
 use crate::admission::Reason;
 use crate::config::CachedTokens;
-use crate::scheduler::{Finished, Predicted, Timings};
+use crate::scheduler::{AnswerEnd, PredictionUsage, Timings};
 use crate::telemetry::Metrics;
 
 use super::Inference;
@@ -19,7 +19,7 @@ pub(crate) struct UsageTotals {
     pub(crate) prompt_tokens: u32,
     pub(crate) cached_tokens: u32,
     pub(crate) generated_tokens: u32,
-    pub(crate) predicted_tokens: Option<Predicted>,
+    pub(crate) predicted_tokens: Option<PredictionUsage>,
     /// In joules, where all of it could be told.
     pub(crate) energy_joules: Option<f64>,
     /// The longest of each.
@@ -85,7 +85,7 @@ impl RequestAccount {
     }
 
     /// An answer has ended; its prompt counts where it is the first of that prompt's.
-    pub(super) fn add(&mut self, finished: &Finished, with_prompt: bool) {
+    pub(super) fn add(&mut self, finished: &AnswerEnd, with_prompt: bool) {
         let energy = match &self.usage {
             None => finished.energy_joules,
             Some(usage) => usage

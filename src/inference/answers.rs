@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::admission::{Presence, SendBudget};
-use crate::scheduler::{Event, EventReceiver, QueueProgress};
+use crate::scheduler::{AnswerEvent, EventReceiver, QueueProgress};
 
 use super::account::{FailureSummary, RequestAccount, UsageTotals};
 use super::error::Failure;
@@ -57,14 +57,14 @@ impl Answers {
     ///
     /// # Errors
     /// Whatever ends an answer before its end ends all of them.
-    pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), Failure>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<(usize, AnswerEvent), Failure>> {
         let next = poll_fn(|context| self.poll(context)).await?;
         let failure = match next {
-            (_, Some(Event::Failed(error))) => Failure::Job(error),
+            (_, Some(AnswerEvent::Failed(error))) => Failure::Job(error),
             // The scheduler is gone in mid-answer.
             (_, None) => Failure::Internal,
             (answer, Some(event)) => {
-                if let Event::Finished(finished) = &event {
+                if let AnswerEvent::Finished(finished) = &event {
                     self.running[answer] = None;
                     // The choices of an input share its prompt, which counts once.
                     self.account.add(finished, answer % self.choices == 0);
@@ -88,7 +88,7 @@ impl Answers {
         &self.send_budget
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<(usize, Option<Event>)>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<(usize, Option<AnswerEvent>)>> {
         let count = self.running.len();
         let mut all_ended = true;
         for answer in (0..count).map(|offset| (self.turn + offset) % count) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::admission::Refusal;
-use crate::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Watch};
+use crate::grammar::{Caller, Constraint, Grammar, GrammarError, Grammars, Schema, Trigger};
 use crate::pool::Loaded;
 use crate::prompt::{calls, opened_calls};
 
@@ -16,7 +16,7 @@ const LONGEST_BLAME: Duration = Duration::from_millis(300);
 /// What is to hold an answer to its format.
 pub(super) struct ConstraintPlan {
     grammar: Grammar,
-    watch: Option<Watch>,
+    trigger: Option<Trigger>,
 }
 
 /// Plans how an answer is held to its format, unless it is free; `in_thoughts` says that it begins in the
@@ -26,7 +26,7 @@ pub(super) fn plan(
     in_thoughts: bool,
     loaded: &Loaded,
 ) -> Result<Option<ConstraintPlan>, InferenceError> {
-    let mut watch = None;
+    let mut trigger = None;
     let grammar = match format {
         OutputFormat::Free => return Ok(None),
         OutputFormat::FreeWithCalls(functions) => {
@@ -35,9 +35,9 @@ pub(super) fn plan(
             let Some(opener) = tools.opener() else {
                 return Ok(None);
             };
-            let calls = Watch::new(opener);
-            watch = Some(match prompter.thoughts() {
-                Some(tags) => calls.behind_thoughts(tags.both(), in_thoughts),
+            let calls = Trigger::new(opener);
+            trigger = Some(match prompter.thoughts() {
+                Some(tags) => calls.after_thoughts(tags.both(), in_thoughts),
                 None => calls,
             });
             opened_calls(tools, functions, &*loaded.tokenizer)
@@ -59,7 +59,7 @@ pub(super) fn plan(
             )
         }
     };
-    Ok(Some(ConstraintPlan { grammar, watch }))
+    Ok(Some(ConstraintPlan { grammar, trigger }))
 }
 
 /// Compiles the plan that was made of `format`.
@@ -68,9 +68,9 @@ pub(super) async fn constraint(
     format: &OutputFormat,
     grammars: &Grammars,
     caller: &Caller,
-) -> Result<Guide, InferenceError> {
-    let guide = match grammars.guide(&plan.grammar, caller).await {
-        Ok(guide) => guide,
+) -> Result<Constraint, InferenceError> {
+    let constraint = match grammars.constraint(&plan.grammar, caller).await {
+        Ok(constraint) => constraint,
         Err(GrammarError::Unavailable) => {
             return Err(Refusal::memory().into());
         }
@@ -80,9 +80,9 @@ pub(super) async fn constraint(
             return Err(cannot_be_followed(&error, &schemas(format), grammars, caller).await);
         }
     };
-    Ok(match plan.watch {
-        Some(watch) => guide.behind(watch),
-        None => guide,
+    Ok(match plan.trigger {
+        Some(trigger) => constraint.after(trigger),
+        None => constraint,
     })
 }
 
@@ -153,14 +153,14 @@ impl Blame<'_> {
         for schema in schemas {
             let left = self.until.checked_duration_since(Instant::now())?;
             let grammar = Grammar::schema(&schema);
-            let guide = self.grammars.guide(&grammar, self.caller);
-            match tokio::time::timeout(left, guide).await {
+            let constraint = self.grammars.constraint(&grammar, self.caller);
+            match tokio::time::timeout(left, constraint).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(GrammarError::Unavailable | GrammarError::Abandoned)) | Err(_) => {
                     return None;
                 }
                 // A part that nothing fits may be left out, unless nothing fits the whole.
-                Ok(Err(other)) if other.nothing_fits() && !error.nothing_fits() => {}
+                Ok(Err(other)) if other.is_unsatisfiable() && !error.is_unsatisfiable() => {}
                 Ok(Err(other)) => return Some((schema, other)),
             }
         }

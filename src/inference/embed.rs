@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::admission::{Place, Presence};
-use crate::embedding::{Embedded, Job};
+use crate::embedding::{EmbeddingJob, EmbeddingResult};
 use crate::engine::{Reading, Token};
 use crate::pool::{Entry, LoadedEmbedder};
 use crate::scheduler::Timings;
@@ -141,9 +141,9 @@ async fn compute(
     texts: Vec<Vec<Token>>,
     place: Place,
     arrived: Instant,
-) -> Result<Embedded, Failure> {
+) -> Result<EmbeddingResult, Failure> {
     let (answer, embedded) = oneshot::channel();
-    let job = Job {
+    let job = EmbeddingJob {
         texts,
         arrived,
         place: Some(place),

@@ -7,10 +7,10 @@ use tracing::{Instrument, Span};
 
 use crate::admission::{Place, Presence, SendBudget};
 use crate::engine::{Token, Vocabulary};
-use crate::grammar::{Caller, Guide};
+use crate::grammar::{Caller, Constraint};
 use crate::pool::{Entry, Loaded};
 use crate::prompt::{Conversation, OutputParser};
-use crate::scheduler::{Job, QueueProgress, Stops, channel};
+use crate::scheduler::{GenerationJob, QueueProgress, Stops, channel};
 
 use super::Inference;
 use super::account::RequestAccount;
@@ -171,7 +171,7 @@ impl Inference {
 
 /// A request that only has to be submitted.
 struct Prepared {
-    jobs: Vec<(Job, RunningAnswer)>,
+    jobs: Vec<(GenerationJob, RunningAnswer)>,
     choices: usize,
     presence: Presence,
     loaded: Arc<Loaded>,
@@ -185,7 +185,7 @@ struct LaidOut {
     /// Tokens that the answers to each prompt may have.
     rooms: Vec<u32>,
     prediction: Option<Vec<Token>>,
-    constraint: Option<Guide>,
+    constraint: Option<Constraint>,
     places: Vec<Place>,
 }
 
@@ -206,7 +206,7 @@ fn jobs(
     loaded: &Loaded,
     budget: &SendBudget,
     arrived: Instant,
-) -> Vec<(Job, RunningAnswer)> {
+) -> Vec<(GenerationJob, RunningAnswer)> {
     let params = &laid_out.params;
     let defaults = &loaded.tokenizer.info().sampling;
     let seed = random_seed();
@@ -217,13 +217,13 @@ fn jobs(
             let (sender, events) = channel(max_tokens, budget);
             let progress = Arc::new(QueueProgress::default());
             let sampling = params.sampling.resolve(defaults, seed, choice);
-            let job = Job {
+            let job = GenerationJob {
                 progress: Arc::clone(&progress),
                 prompt: Arc::clone(&prompt.tokens),
                 max_tokens,
                 repeats: params.sampling.repeats(sampling.temperature),
                 sampling,
-                guide: laid_out.constraint.clone(),
+                constraint: laid_out.constraint.clone(),
                 logprobs: params.logprobs,
                 prompt_logprobs: params.prompt_logprobs,
                 stops: Stops::new(params.stops.clone(), &prompt.parser),

@@ -2,8 +2,8 @@
 
 use crate::engine::Token;
 use crate::grammar::Schema;
-use crate::prompt::Callable;
-use crate::scheduler::Class;
+use crate::prompt::CallableFunction;
+use crate::scheduler::ServiceTier;
 
 use super::bounds::CHOICES;
 use super::checks::{OutOfBounds, between};
@@ -19,7 +19,7 @@ pub(crate) struct GenerationParams {
     pub(crate) stop_tokens: Vec<Token>,
     pub(crate) ignore_end: bool,
     /// The service tier, if the request names one.
-    pub(crate) class: Option<Class>,
+    pub(crate) class: Option<ServiceTier>,
     /// The text that the answer is expected to be.
     pub(crate) prediction: Option<String>,
     /// Answers to the same prompt.
@@ -38,12 +38,12 @@ pub(crate) enum OutputFormat {
     #[default]
     Free,
     /// Whatever the model says; but what it calls must fit.
-    FreeWithCalls(Vec<Callable>),
+    FreeWithCalls(Vec<CallableFunction>),
     /// JSON.
     Json(Schema),
     /// Tool calls, or JSON where that is allowed as well.
     Calls {
-        functions: Vec<Callable>,
+        functions: Vec<CallableFunction>,
         several: bool,
         otherwise: Option<Schema>,
     },

@@ -12,8 +12,8 @@ use crate::inference::bounds::{
 use crate::inference::checks::{OutOfBounds, at_most, between, no_longer, token};
 use crate::inference::params::GenerationParams;
 use crate::inference::sampling::{Sampling, SamplingValues};
-use crate::prompt::Effort;
-use crate::scheduler::Class;
+use crate::prompt::ReasoningEffort;
+use crate::scheduler::ServiceTier;
 
 /// The fields that all endpoints which generate text have in common, as clients write them.
 pub(crate) struct SharedValues<'a> {
@@ -80,14 +80,14 @@ fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
 }
 
 /// OpenAI's names of service tiers.
-pub(crate) const TIERS: [(&str, Class); 4] = [
-    ("auto", Class::Default),
-    ("default", Class::Default),
-    ("flex", Class::Flex),
-    ("priority", Class::Priority),
+pub(crate) const TIERS: [(&str, ServiceTier); 4] = [
+    ("auto", ServiceTier::Default),
+    ("default", ServiceTier::Default),
+    ("flex", ServiceTier::Flex),
+    ("priority", ServiceTier::Priority),
 ];
 
-fn class(tier: &str) -> Result<Class, ApiError> {
+fn class(tier: &str) -> Result<ServiceTier, ApiError> {
     let found = TIERS.into_iter().find(|(name, _)| *name == tier);
     found.map(|(_, class)| class).ok_or_else(|| {
         ApiError::invalid(
@@ -98,12 +98,14 @@ fn class(tier: &str) -> Result<Class, ApiError> {
 }
 
 /// How much a reasoning model is to think.
-pub(crate) fn effort(param: &'static str, name: &str) -> Result<Effort, ApiError> {
-    let found = Effort::ALL
+pub(crate) fn effort(param: &'static str, name: &str) -> Result<ReasoningEffort, ApiError> {
+    let found = ReasoningEffort::ALL
         .into_iter()
         .find(|effort| effort.as_str() == name);
     found.ok_or_else(|| {
-        let names = Effort::ALL.map(Effort::as_str).join("`, `");
+        let names = ReasoningEffort::ALL
+            .map(ReasoningEffort::as_str)
+            .join("`, `");
         ApiError::invalid(param, format!("`{param}` must be one of `{names}`"))
     })
 }

@@ -74,10 +74,12 @@ pub(crate) fn arguments(
         Kept::NotAtAll => {
             return Schema::check_hint(&root.clone().into())
                 .map(|()| Schema::object())
-                .map_err(|misfit| refuse(&place, &misfit));
+                .map_err(|schema_error| refuse(&place, &schema_error));
         }
     };
-    Ok(schema.map_err(|misfit| refuse(&place, &misfit))?.at(place))
+    Ok(schema
+        .map_err(|schema_error| refuse(&place, &schema_error))?
+        .at(place))
 }
 
 /// Whether anything that fits is an object, as far as types and values say. Where they say nothing that

@@ -130,7 +130,8 @@ pub(crate) fn read(param: &'static str, schema: Value) -> Result<Schema, ApiErro
         schema => schema,
     };
     values::at_most(param, values::within(&schema), values::MOST_IN_TOOLS)?;
-    let schema = Schema::new(schema, false).map_err(|misfit| refuse(&param.into(), &misfit))?;
+    let schema =
+        Schema::new(schema, false).map_err(|schema_error| refuse(&param.into(), &schema_error))?;
     Ok(schema.at(param))
 }
 

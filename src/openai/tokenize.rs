@@ -233,7 +233,7 @@ only_objects!(TokenizeRequest, DetokenizeRequest,);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prompt::End;
+    use crate::prompt::PromptEnd;
     use serde_json::json;
 
     fn source(body: Value) -> Result<TokenizeInput, ApiError> {
@@ -246,14 +246,14 @@ mod tests {
         assert!(matches!(prompt, TokenizeInput::Text { bounds: true, .. }));
         let turns = json!([{"role": "user", "content": "hi"}]);
         let chat = source(json!({"messages": turns})).expect("sound");
-        let open = End::OpenAnswer;
+        let open = PromptEnd::OpenAnswer;
         assert!(matches!(chat, TokenizeInput::Conversation(turns) if turns.end == open));
         let closed = source(json!({"messages": turns, "add_generation_prompt": false}));
-        let last = End::LastMessage;
+        let last = PromptEnd::LastMessage;
         let begun =
             json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "A"}]);
         let going_on = source(json!({"messages": begun, "continue_final_message": true}));
-        let text = End::LastText;
+        let text = PromptEnd::LastText;
         assert!(matches!(going_on, Ok(TokenizeInput::Conversation(turns)) if turns.end == text));
         assert!(matches!(closed, Ok(TokenizeInput::Conversation(turns)) if turns.end == last));
     }

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use crate::field::FieldPath;
-use crate::grammar::{Misfit, Schema};
-use crate::prompt::{Callable, with_exact_numbers};
+use crate::grammar::{Schema, SchemaError};
+use crate::prompt::{CallableFunction, with_exact_numbers};
 
 use crate::http::error::ApiError;
 use crate::http::values;
@@ -152,7 +152,7 @@ impl Tools {
                 ..Self::default()
             });
         }
-        let functions: Vec<Callable> = callables
+        let functions: Vec<CallableFunction> = callables
             .into_iter()
             .filter(|callable| names.contains(&callable.name))
             .collect();
@@ -161,7 +161,7 @@ impl Tools {
             .filter(|tool| tool.strict)
             .map(|tool| tool.name.as_str())
             .collect();
-        let is_strict = |callable: &Callable| strict.contains(callable.name.as_str());
+        let is_strict = |callable: &CallableFunction| strict.contains(callable.name.as_str());
         let format = if must {
             OutputFormat::Calls {
                 functions,
@@ -211,14 +211,14 @@ fn check(offered: &[Offered]) -> Result<(), ApiError> {
 
 /// A tool as it may be called. What the model calls of itself must fit where that is promised, by `strict`;
 /// elsewhere the schema only tells it what to write, and any object will do.
-fn callable(tool: &Offered, is_held: bool) -> Result<Callable, ApiError> {
+fn callable(tool: &Offered, is_held: bool) -> Result<CallableFunction, ApiError> {
     let kept = match (tool.strict, is_held) {
         (true, _) => Kept::Strictly,
         (false, true) => Kept::AsFarAsPossible,
         (false, false) => Kept::NotAtAll,
     };
     let place = tool.param.name("parameters");
-    Ok(Callable {
+    Ok(CallableFunction {
         name: tool.name.clone(),
         arguments: arguments(place, tool.parameters.as_ref(), kept)?,
     })
@@ -270,9 +270,9 @@ pub(crate) fn check_name(param: &FieldPath, name: &str) -> Result<(), ApiError> 
 }
 
 /// A schema that stands at `param` and is not as it must be.
-pub(crate) fn refuse(param: &FieldPath, misfit: &Misfit) -> ApiError {
-    let place = param.keys(&misfit.path);
-    let message = format!("`{place}` {}", misfit.why);
+pub(crate) fn refuse(param: &FieldPath, schema_error: &SchemaError) -> ApiError {
+    let place = param.keys(&schema_error.path);
+    let message = format!("`{place}` {}", schema_error.why);
     ApiError::invalid(place, message)
 }
 
@@ -293,7 +293,8 @@ pub(crate) fn format(
             let schema = schema.unwrap_or_else(|| Value::Object(Map::new()));
             let at = param.name("schema");
             values::at_most(&at, values::within(&schema), values::MOST_IN_TOOLS)?;
-            let schema = Schema::new(schema, strict).map_err(|misfit| refuse(&at, &misfit))?;
+            let schema =
+                Schema::new(schema, strict).map_err(|schema_error| refuse(&at, &schema_error))?;
             Ok(Some(schema.at(at)))
         }
         ("json_schema", None) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::embedding::{Batcher, Job, Limits};
+use crate::embedding::{Batcher, EmbeddingJob, EmbeddingLimits};
 use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Tokenizer, Weights};
 use crate::worker;
 
@@ -22,12 +22,12 @@ pub struct LoadedEmbedder {
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that one text may have.
     pub context: usize,
-    pub(super) jobs: Queue<Job>,
+    pub(super) jobs: Queue<EmbeddingJob>,
 }
 
 impl LoadedEmbedder {
     /// Hands a request to the model's thread; gives it back when that is gone.
-    pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
+    pub fn submit(&self, job: EmbeddingJob) -> Result<(), Box<EmbeddingJob>> {
         self.jobs.submit(job)
     }
 }
@@ -75,7 +75,7 @@ impl Worker {
             seconds = started.elapsed().as_secs_f64(),
             "loaded, for embeddings"
         );
-        let limits = Limits {
+        let limits = EmbeddingLimits {
             max_running: spec.max_running as usize,
             fill: spec.batch_rows() as usize,
         };

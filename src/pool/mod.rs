@@ -21,9 +21,9 @@ use crate::admission::{Drain, Gate};
 use crate::clock::unix_seconds;
 use crate::engine::{LoadError, Tokenizer};
 use crate::governor::Governed;
-use crate::grammar::{Grammars, Wall};
+use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::{Prompter, TemplateError};
-use crate::scheduler::Job;
+use crate::scheduler::GenerationJob;
 use crate::telemetry::Metrics;
 use crate::worker::Heartbeat;
 
@@ -111,7 +111,7 @@ pub struct Loaded {
     pub grammars: Grammars,
     /// KV cells, shared by all requests.
     pub cells: usize,
-    jobs: Queue<Job>,
+    jobs: Queue<GenerationJob>,
 }
 
 impl Loaded {
@@ -123,7 +123,7 @@ impl Loaded {
     }
 
     /// Hands a request to the scheduler; gives it back when the scheduler is gone.
-    pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
+    pub fn submit(&self, job: GenerationJob) -> Result<(), Box<GenerationJob>> {
         self.jobs.submit(job)
     }
 }
@@ -195,7 +195,7 @@ impl Pool {
         metrics: &Metrics,
         drain: &Drain,
         governed: &Governed,
-        wall: &Wall,
+        trial_compiler: &TrialCompiler,
     ) -> std::io::Result<Self> {
         let abort = Arc::new(AtomicBool::new(false));
         let mut entries = Vec::new();
@@ -212,7 +212,7 @@ impl Pool {
                 heartbeat: heartbeat.clone(),
                 metrics: metrics.clone(),
                 governed: governed.clone(),
-                wall: wall.clone(),
+                trial_compiler: trial_compiler.clone(),
                 abort: Arc::clone(&abort),
             };
             threads.push(worker.spawn()?);

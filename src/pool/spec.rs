@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::{self, Speculation};
 use crate::engine::{Attention, EngineOptions};
-use crate::scheduler::Limits;
+use crate::scheduler::SchedulerLimits;
 
 /// Sequences beyond twice the running ones; each costs a row of logits in memory.
 const PARKED: u32 = 8;
@@ -123,8 +123,8 @@ impl ModelSpec {
     }
 
     /// How the scheduler of a model with so many parameters works.
-    pub(super) fn limits(&self, parameters: u64) -> Limits {
-        Limits {
+    pub(super) fn limits(&self, parameters: u64) -> SchedulerLimits {
+        SchedulerLimits {
             max_running: self.max_running as usize,
             target_inter_token: self.target_inter_token,
             speculation: match self.speculation {

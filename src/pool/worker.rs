@@ -13,7 +13,7 @@ use crate::engine::{
     load_model, return_freed,
 };
 use crate::governor::Governed;
-use crate::grammar::{Grammars, Wall};
+use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::Prompter;
 use crate::scheduler::Scheduler;
 use crate::telemetry::Metrics;
@@ -30,7 +30,7 @@ pub(super) struct Worker {
     pub(super) heartbeat: Heartbeat,
     pub(super) metrics: Metrics,
     pub(super) governed: Governed,
-    pub(super) wall: Wall,
+    pub(super) trial_compiler: TrialCompiler,
     pub(super) abort: Arc<AtomicBool>,
 }
 
@@ -112,7 +112,7 @@ impl Worker {
         let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
             .governed_by(self.governed.clone());
         let loaded = Arc::new(Loaded {
-            grammars: Grammars::new(Arc::clone(&tokenizer), self.wall.clone()),
+            grammars: Grammars::new(Arc::clone(&tokenizer), self.trial_compiler.clone()),
             tokenizer,
             prompter,
             cells,

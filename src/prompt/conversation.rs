@@ -12,16 +12,16 @@ pub struct Conversation {
     /// OpenAI tool objects, `{"type": "function", "function": {…}}`.
     pub tools: Vec<Value>,
     /// How much a reasoning model should think, for templates that know it.
-    pub effort: Option<Effort>,
+    pub effort: Option<ReasoningEffort>,
     /// Further variables of the template, by name.
     pub template_kwargs: Map<String, Value>,
     /// Where the prompt ends.
-    pub end: End,
+    pub end: PromptEnd,
 }
 
 /// Where a prompt ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum End {
+pub enum PromptEnd {
     /// With the opening of the assistant's answer.
     #[default]
     OpenAnswer,
@@ -32,7 +32,7 @@ pub enum End {
 }
 
 impl Conversation {
-    /// Everything but the messages.
+    /// Returns the conversation without its messages.
     #[must_use]
     pub fn without_messages(&self) -> Self {
         Self {
@@ -44,7 +44,8 @@ impl Conversation {
         }
     }
 
-    /// The first call whose arguments are no JSON object: the place of its message, and its own there.
+    /// Finds the first call whose arguments are no JSON object; returns the index of its message, and its
+    /// own index there.
     pub(super) fn call_with_text(&self) -> Option<(usize, usize)> {
         let with_text = |message: &Message| {
             let mut calls = message.tool_calls.iter();
@@ -54,7 +55,8 @@ impl Conversation {
         messages.find_map(|(index, message)| Some((index, with_text(message)?)))
     }
 
-    /// The same with a message of its own for what is said beside calls.
+    /// Returns the conversation with the text of messages that have calls in messages of its own, before
+    /// the calls.
     pub(super) fn with_calls_apart(&self) -> Self {
         let mut messages = Vec::with_capacity(self.messages.len() + 1);
         for message in &self.messages {
@@ -78,9 +80,9 @@ impl Conversation {
         }
     }
 
-    /// The same with all that the assistant says between two questions in one text: behind the calls, as
-    /// far as something is said there, else before the last of them. For templates that want questions and
-    /// answers to take turns whatever is called between them.
+    /// Returns the conversation with all that the assistant says between two questions joined into one text,
+    /// which stands where the last of it stood. For templates that want questions and answers to alternate
+    /// whatever is called between them.
     pub(super) fn with_one_text_a_turn(&self) -> Self {
         let mut messages: Vec<Message> = Vec::with_capacity(self.messages.len());
         // Where the last text of this turn is.
@@ -106,7 +108,7 @@ impl Conversation {
             }
             messages.push(message);
         }
-        // A message that neither says nor calls anything is none.
+        // A message without text and calls is dropped.
         messages.retain(|message| {
             message.role != Role::Assistant
                 || message.content.is_some()
@@ -119,7 +121,7 @@ impl Conversation {
         fitted.with_calls_apart()
     }
 
-    /// The same with a message of its own for each call, and its answer right behind it.
+    /// Returns the conversation with a message of its own for each call, directly followed by its result.
     pub(super) fn with_calls_in_turn(&self) -> Self {
         let mut messages = Vec::with_capacity(self.messages.len());
         let mut rest = self.messages.iter().peekable();
@@ -147,8 +149,8 @@ impl Conversation {
         }
     }
 
-    /// The same with ids of calls as Mistral's models know them: nine letters and digits. Others
-    /// become such ones, equal ids equal ones.
+    /// Returns the conversation with call ids as Mistral's models expect them: nine letters and digits. Other
+    /// ids are replaced by such ones, equal ids by equal ones.
     pub(super) fn with_short_ids(&self) -> Self {
         let mut conversation = self.clone();
         for message in &mut conversation.messages {
@@ -164,7 +166,7 @@ impl Conversation {
 /// Stands between texts that become one, as in the templates of Gemma and Mistral.
 const BETWEEN: &str = "\n\n";
 
-/// Two texts of one side as one.
+/// Joins two texts of one side into one.
 pub(crate) fn joined(first: String, second: Option<&str>) -> String {
     match second {
         None | Some("") => first,
@@ -190,7 +192,7 @@ fn short_id(id: &str) -> String {
 
 /// OpenAI's `reasoning_effort`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effort {
+pub enum ReasoningEffort {
     /// Not at all.
     None,
     /// As little as possible.
@@ -205,7 +207,7 @@ pub enum Effort {
     XHigh,
 }
 
-impl Effort {
+impl ReasoningEffort {
     /// Whether not to think is asked for, which a model that does not think does anyway.
     #[must_use]
     pub fn is_none(self) -> bool {
@@ -222,7 +224,7 @@ impl Effort {
         Self::XHigh,
     ];
 
-    /// OpenAI's name of it.
+    /// Returns OpenAI's name of the effort.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -236,12 +238,12 @@ impl Effort {
     }
 }
 
-/// One turn.
+/// One message of a conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// The text; an assistant that only calls tools may have none.
+    /// The text; may be absent where an assistant only calls tools.
     pub content: Option<String>,
     /// The speaker's name, where a client tells several apart.
     pub name: Option<String>,
@@ -270,7 +272,7 @@ impl Message {
 pub enum Role {
     /// The operator's instructions.
     System,
-    /// OpenAI's newer name for the same; templates see `system`.
+    /// OpenAI's newer name for `system`, which is what templates see.
     Developer,
     /// The person or device that asks.
     User,
@@ -296,11 +298,12 @@ impl Role {
 /// A call that the assistant made earlier in the conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolCall {
-    /// What a tool message answers to. Some templates insist on a form: Mistral's wants nine alphanumerics.
+    /// The id by which a tool message refers to the call. Some templates insist on a form: Mistral's wants
+    /// nine alphanumerics.
     pub id: String,
     /// The function.
     pub name: String,
     /// Its arguments, parsed: most templates expect an object, not OpenAI's string of JSON. A string where
-    /// they are no JSON.
+    /// they are not valid JSON.
     pub arguments: Value,
 }

@@ -1,13 +1,13 @@
-//! A conversation's prompt as tokens, in which text from clients never becomes a control token.
+//! Encodes a conversation's prompt as tokens, in which text from clients never becomes a control token.
 //!
-//! The rendered prompt is read once: a special token's text without marks (see [`super::guard`]) is the
+//! The rendered prompt is read once: a special token's text without marks (see [`super::client_marks`]) is the
 //! template's and becomes its token; the text between is encoded as plain text, cut so that not even a
 //! user-defined token comes of a client's words.
 
 use std::borrow::Cow;
 
-use super::conversation::{Conversation, End};
-use super::guard::Guard;
+use super::client_marks::ClientMarks;
+use super::conversation::{Conversation, PromptEnd};
 use super::markup::Markup;
 use super::template::{ChatTemplate, TemplateError};
 use super::thinking::ThoughtTags;
@@ -20,20 +20,20 @@ pub struct Prompter {
     template: Option<ChatTemplate>,
     thoughts: Option<ThoughtTags>,
     tool_format: ToolFormat,
-    /// What of tools the template leaves out.
+    /// What the template leaves out of tools and calls, so that it is written into the messages.
     left_out: Option<LeftOut>,
     efforts: bool,
 }
 
-/// What a model answers to.
+/// The prompt of one conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
-    /// Up to where the conversation is to end.
+    /// The tokens, up to where [`Conversation::end`] says.
     pub tokens: Vec<Token>,
     /// Whether the answer begins in the middle of thoughts.
     pub opens_thoughts: bool,
-    /// Control tokens by which the answer is taken apart: their text belongs to it, though not to
-    /// what the client reads.
+    /// Control tokens by which the answer is parsed: their text belongs to it, though not to what the
+    /// client reads.
     pub tags: Vec<SpecialToken>,
 }
 
@@ -65,8 +65,8 @@ pub enum PromptError {
 }
 
 impl Prompter {
-    /// For a model with this chat template, if it has one; the texts are those of its bos and eos tokens,
-    /// empty where it has none.
+    /// Makes a prompter for a model with this chat template, if it has one. The texts are those of the
+    /// model's bos and eos tokens, empty where it lacks them.
     ///
     /// # Errors
     /// [`TemplateError::Broken`] when the template cannot be compiled.
@@ -97,28 +97,28 @@ impl Prompter {
         })
     }
 
-    /// How the model marks its thoughts, if it thinks.
+    /// Returns how the model marks its thoughts, if it thinks.
     #[must_use]
     pub fn thoughts(&self) -> Option<ThoughtTags> {
         self.thoughts
     }
 
-    /// How the model writes tool calls.
+    /// Returns how the model writes tool calls.
     #[must_use]
     pub fn tool_format(&self) -> ToolFormat {
         self.tool_format
     }
 
-    /// Whether the template can be told how much to think.
+    /// Whether the template has a variable for how much the model should think.
     #[must_use]
     pub fn knows_efforts(&self) -> bool {
         self.efforts
     }
 
-    /// The prompt of a conversation.
+    /// Returns the prompt of a conversation.
     ///
     /// # Errors
-    /// [`PromptError::NoTemplate`] when the model has none, and whatever the template finds.
+    /// [`PromptError::NoTemplate`] when the model has no template, and the errors of the template.
     pub fn tokens(
         &self,
         conversation: &Conversation,
@@ -134,17 +134,17 @@ impl Prompter {
             ToolFormat::Hermes | ToolFormat::Llama => Cow::Borrowed(conversation),
         };
         let markup = Markup::new(vocab.specials());
-        let mut guard = Guard::new(&markup, conversation).ok_or(PromptError::NoMark)?;
-        // Behind the marks: what is a client's stays marked, and the words around it are the template's.
-        let marked = guard.mark(conversation);
+        let mut marks = ClientMarks::new(&markup, conversation).ok_or(PromptError::NoMark)?;
+        // Only after marking: what is a client's stays marked, and the words around it are the server's.
+        let marked = marks.mark(conversation);
         let marked = match self.left_out {
             Some(left_out) => left_out.written_out(&marked),
             None => Cow::Borrowed(&marked),
         };
         let text = template.render(&marked).map_err(|error| match error {
-            TemplateError::Refused(reason) => TemplateError::Refused(guard.unmark(&reason)),
-            TemplateError::Failed(reason) => TemplateError::Failed(guard.unmark(&reason)),
-            TemplateError::Broken(reason) => TemplateError::Broken(guard.unmark(&reason)),
+            TemplateError::Refused(reason) => TemplateError::Refused(marks.unmark(&reason)),
+            TemplateError::Failed(reason) => TemplateError::Failed(marks.unmark(&reason)),
+            TemplateError::Broken(reason) => TemplateError::Broken(marks.unmark(&reason)),
         })?;
 
         let mut tokens = Vec::new();
@@ -155,12 +155,12 @@ impl Prompter {
                 at += char.len_utf8();
                 continue;
             };
-            encode_plain(&guard.unmark(&text[plain..at]), &markup, vocab, &mut tokens);
+            encode_plain(&marks.unmark(&text[plain..at]), &markup, vocab, &mut tokens);
             tokens.push(special.token);
             at += special.text.len();
             plain = at;
         }
-        encode_plain(&guard.unmark(&text[plain..]), &markup, vocab, &mut tokens);
+        encode_plain(&marks.unmark(&text[plain..]), &markup, vocab, &mut tokens);
 
         if let Some(bos) = vocab.bos()
             && tokens.first() != Some(&bos)
@@ -170,8 +170,8 @@ impl Prompter {
         Ok(Prompt {
             tokens,
             opens_thoughts: self.thoughts.is_some_and(|tags| match conversation.end {
-                End::OpenAnswer | End::LastMessage => tags.opened_by(&text),
-                End::LastText => tags.left_open_by(last_text(conversation)),
+                PromptEnd::OpenAnswer | PromptEnd::LastMessage => tags.opened_by(&text),
+                PromptEnd::LastText => tags.left_open_by(last_text(conversation)),
             }),
             tags: self.tags(has_tools, vocab),
         })

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::tools::LeftOut;
 use super::{
-    ChatTemplate, Conversation, End, Message, PromptError, Prompter, Role, ToolCall,
+    ChatTemplate, Conversation, Message, PromptEnd, PromptError, Prompter, Role, ToolCall,
     with_exact_numbers,
 };
 use crate::engine::{SpecialKind, SpecialToken, Token, Vocabulary};
@@ -615,7 +615,7 @@ fn numbers_of_arguments_and_tools_come_as_they_are_written_however_a_template_sh
 fn a_text_that_is_gone_on_with_is_plain_text_and_may_leave_thoughts_open() {
     let going_on = |text| {
         let conversation = Conversation {
-            end: End::LastText,
+            end: PromptEnd::LastText,
             ..talk(&[(Role::User, "?"), (Role::Assistant, text)])
         };
         let thinking = format!("{CHATML}{{# </think> #}}");

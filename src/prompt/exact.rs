@@ -95,7 +95,7 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 /// Whether a number is another one once it is read, or cannot be read. Its digits count, not how they
 /// are written: `1e3` is 1000.0.
 fn would_be_rounded(number: &str) -> bool {
-    /// Every number of so many characters without an exponent is read as it is.
+    /// Every number of at most this many characters without an exponent is read exactly.
     const SHORT: usize = 15;
     let is_short = number.len() <= SHORT && !number.contains(['e', 'E']);
     if is_short {

@@ -1,8 +1,8 @@
 //! What holds for the text of an answer, whatever it is.
 
-use super::output::{OutputParser, Piece};
+use super::output::{OutputParser, OutputPiece};
 use super::thinking::ThoughtTags;
-use super::tools::{Part, ToolFormat};
+use super::tools::{AnswerPart, ToolFormat};
 
 /// An answer means the same however it is cut into the pieces that a model generates. The first two
 /// bytes say how it is to be read and cut, the rest is the answer.
@@ -20,9 +20,11 @@ pub fn cut_answer(bytes: &[u8]) {
     let mut in_call = false;
     for piece in whole {
         match piece {
-            Piece::Part(Part::Call { .. }) => in_call = true,
-            Piece::Part(Part::Arguments(_)) => assert!(in_call, "arguments of no call: {text:?}"),
-            Piece::Part(Part::Text(_)) | Piece::Thought(_) => {}
+            OutputPiece::Part(AnswerPart::Call { .. }) => in_call = true,
+            OutputPiece::Part(AnswerPart::Arguments(_)) => {
+                assert!(in_call, "arguments of no call: {text:?}");
+            }
+            OutputPiece::Part(AnswerPart::Text(_)) | OutputPiece::Thought(_) => {}
         }
     }
 }
@@ -43,13 +45,19 @@ fn parser(kind: u8) -> OutputParser {
 }
 
 /// What a client gets in all: pieces that continue each other are one.
-fn read<'t>(kind: u8, texts: impl IntoIterator<Item = &'t str>) -> Vec<Piece> {
+fn read<'t>(kind: u8, texts: impl IntoIterator<Item = &'t str>) -> Vec<OutputPiece> {
     let mut parser = parser(kind);
-    let mut all: Vec<Piece> = Vec::new();
-    let mut add = |piece: Piece| match (all.last_mut(), piece) {
-        (Some(Piece::Thought(before)), Piece::Thought(more))
-        | (Some(Piece::Part(Part::Text(before))), Piece::Part(Part::Text(more)))
-        | (Some(Piece::Part(Part::Arguments(before))), Piece::Part(Part::Arguments(more))) => {
+    let mut all: Vec<OutputPiece> = Vec::new();
+    let mut add = |piece: OutputPiece| match (all.last_mut(), piece) {
+        (Some(OutputPiece::Thought(before)), OutputPiece::Thought(more))
+        | (
+            Some(OutputPiece::Part(AnswerPart::Text(before))),
+            OutputPiece::Part(AnswerPart::Text(more)),
+        )
+        | (
+            Some(OutputPiece::Part(AnswerPart::Arguments(before))),
+            OutputPiece::Part(AnswerPart::Arguments(more)),
+        ) => {
             before.push_str(&more);
         }
         (_, piece) => all.push(piece),

@@ -11,7 +11,7 @@ use minijinja::{Error, ErrorKind};
 use serde::Serialize as _;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::guard::is_nonchar;
+use super::client_marks::is_nonchar;
 use super::python::options;
 
 /// Characters that a level may be indented by; templates use 2 or 4 spaces.
@@ -77,7 +77,7 @@ pub(super) fn dumps(value: &serde_json::Value) -> String {
         .unwrap_or_default()
 }
 
-/// What a level is indented by: so many spaces, or a text. None is written on one line.
+/// The indentation of a level: a number of spaces, or a text. Without one all is written on one line.
 fn indent(value: &Value) -> Result<Option<String>, Error> {
     if value.is_none() {
         return Ok(None);

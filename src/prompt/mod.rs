@@ -7,13 +7,13 @@
 //! This room knows neither queues nor SSE, and of the engine only its [`Vocabulary`](crate::engine::Vocabulary).
 
 mod bounds;
+mod client_marks;
 mod clock;
 mod conversation;
 mod encode;
 mod exact;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod guard;
 mod json;
 mod markup;
 mod output;
@@ -32,10 +32,10 @@ mod jinja_tests;
 mod template_tests;
 
 pub(crate) use conversation::joined;
-pub use conversation::{Conversation, Effort, End, Message, Role, ToolCall};
+pub use conversation::{Conversation, Message, PromptEnd, ReasoningEffort, Role, ToolCall};
 pub use encode::{Prompt, PromptError, Prompter};
 pub use exact::{is_exact_number, vanishing_number, with_exact_numbers};
-pub use output::{Channel, OutputParser, Piece, Stretch};
+pub use output::{OutputParser, OutputPiece, ReaderChannel, TextSpan};
 pub use template::{ChatTemplate, TemplateError};
 pub use thinking::ThoughtTags;
-pub use tools::{Callable, Part, ToolFormat, calls, opened_calls};
+pub use tools::{AnswerPart, CallableFunction, ToolFormat, calls, opened_calls};

@@ -1,56 +1,56 @@
-//! What a generated answer consists of: thoughts, text, tool calls.
+//! Parses a generated answer into thoughts, text and tool calls.
 
 use std::ops::Range;
 
 use crate::engine::SpecialToken;
 
 use super::thinking::{Thought, ThoughtParser, ThoughtTags};
-use super::tools::{Part, ToolCallParser, ToolFormat};
+use super::tools::{AnswerPart, ToolCallParser, ToolFormat};
 
-/// A piece of an answer, for whoever tells the client.
+/// A piece of a parsed answer, for the renderer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub enum OutputPiece {
     /// Of the model's thoughts.
     Thought(String),
     /// Of the answer or its tool calls.
-    Part(Part),
+    Part(AnswerPart),
 }
 
-/// A stretch of a generated text that a client reads; what lies between stretches is markup, or belongs
-/// to a call.
+/// A span of a generated text that a client reads; what lies between spans is markup, or belongs to a
+/// call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stretch {
+pub struct TextSpan {
     /// In bytes of all that was generated.
     pub range: Range<usize>,
-    /// What it is read as.
-    pub channel: Channel,
+    /// The channel that it is read in.
+    pub channel: ReaderChannel,
 }
 
-/// What a client reads a text as.
+/// The part of a response in which a client reads a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Channel {
+pub enum ReaderChannel {
     /// The model's thoughts.
     Thoughts,
     /// The answer's content.
     Content,
 }
 
-/// Takes an answer apart while it is generated.
+/// Parses an answer while it is generated.
 #[derive(Debug, Clone)]
 pub struct OutputParser {
     thoughts: Option<ThoughtParser>,
     calls: Option<ToolCallParser>,
-    /// Where the answer begins behind the thoughts.
+    /// Where the answer begins after the thoughts, in bytes of all that was generated.
     answer_at: Option<usize>,
     /// Bytes that were pushed so far.
     pushed: usize,
-    /// Texts that are never for the client.
+    /// Texts that the client never reads.
     hidden: Vec<String>,
 }
 
 impl OutputParser {
-    /// `thoughts` says whether the model thinks, and whether its prompt opened the thoughts already;
-    /// calls are looked for where there is a format.
+    /// Makes a parser at the start of an answer. `thoughts` are the tags of a model that thinks, and whether
+    /// its prompt opened the thoughts already; calls are looked for where `calls` is a format.
     #[must_use]
     pub fn new(thoughts: Option<(ThoughtTags, bool)>, calls: Option<ToolFormat>) -> Self {
         Self {
@@ -62,16 +62,16 @@ impl OutputParser {
         }
     }
 
-    /// For an answer that a grammar makes be calls and nothing else: what is none of a call, such as the
-    /// beginning of one that was cut off, is never content.
+    /// For an answer that a grammar restricts to calls: what is not part of a complete call, such as the
+    /// start of one that was cut off, is never content.
     #[must_use]
     pub fn only_calls(mut self) -> Self {
         self.calls = self.calls.map(ToolCallParser::only_calls);
         self
     }
 
-    /// Leaves the text of `tags` out of text and thoughts where it marks nothing. Each is expected to
-    /// come whole.
+    /// Leaves the text of `tags` out of content and thoughts where it is not markup. Each tag is expected
+    /// to come whole.
     #[must_use]
     pub fn hiding(mut self, tags: &[SpecialToken]) -> Self {
         self.hidden = tags.iter().map(|tag| tag.text.clone()).collect();
@@ -84,43 +84,42 @@ impl OutputParser {
         self.thoughts.is_none() && self.calls.is_none()
     }
 
-    /// What is certain after the next piece of text.
+    /// Takes the next piece of text; returns what has become certain.
     #[must_use]
-    pub fn push(&mut self, text: &str) -> Vec<Piece> {
+    pub fn push(&mut self, text: &str) -> Vec<OutputPiece> {
         let pieces = self.take(text).into_iter().map(|(_, piece)| piece);
         hide(pieces.collect(), &self.hidden)
     }
 
-    /// The rest of an answer that ended by itself. One that was cut off has no rest: what is undecided
-    /// may be the beginning of markup, and what its client has read must be the beginning of what a
-    /// longer answer would say.
+    /// Returns the rest of an answer that ended by itself. One that was cut off has no rest: what is
+    /// undecided may be the start of markup, and what its client has read must be a prefix of what a longer
+    /// answer would say.
     #[must_use]
-    pub fn finish(mut self) -> Vec<Piece> {
+    pub fn finish(mut self) -> Vec<OutputPiece> {
         let pieces = self.take_rest().into_iter().map(|(_, piece)| piece);
         hide(pieces.collect(), &self.hidden)
     }
 
-    /// The same as [`push`](Self::push) for whoever has the text and wants to know what a client reads
-    /// of it.
+    /// Does the same as [`push`](Self::push), but returns where the text is that a client reads.
     #[must_use]
-    pub fn locate(&mut self, text: &str) -> Vec<Stretch> {
+    pub fn locate(&mut self, text: &str) -> Vec<TextSpan> {
         stretches(&self.take(text))
     }
 
-    /// The same as [`finish`](Self::finish) in this way.
+    /// Does the same as [`finish`](Self::finish), but returns where the text is that a client reads.
     #[must_use]
-    pub fn locate_rest(mut self) -> Vec<Stretch> {
+    pub fn locate_rest(mut self) -> Vec<TextSpan> {
         stretches(&self.take_rest())
     }
 
-    /// Bytes at the end of what was pushed of which nothing is certain yet.
+    /// Returns how many bytes at the end of what was pushed are still undecided.
     #[must_use]
     pub fn undecided(&self) -> usize {
         let thoughts = self.thoughts.as_ref().map_or(0, ThoughtParser::undecided);
         thoughts + self.calls.as_ref().map_or(0, ToolCallParser::undecided)
     }
 
-    fn take(&mut self, text: &str) -> Vec<(usize, Piece)> {
+    fn take(&mut self, text: &str) -> Vec<(usize, OutputPiece)> {
         let at = self.pushed;
         self.pushed += text.len();
         if let Some(thoughts) = &mut self.thoughts {
@@ -133,7 +132,7 @@ impl OutputParser {
         }
     }
 
-    fn take_rest(&mut self) -> Vec<(usize, Piece)> {
+    fn take_rest(&mut self) -> Vec<(usize, OutputPiece)> {
         let rest = self.thoughts.take().and_then(ThoughtParser::finish);
         let mut pieces = rest.map_or_else(Vec::new, |(at, thought)| self.tell(at, thought));
         let rest = self.calls.take().map(ToolCallParser::finish);
@@ -141,15 +140,15 @@ impl OutputParser {
         pieces
     }
 
-    fn tell(&mut self, at: usize, thought: Thought) -> Vec<(usize, Piece)> {
+    fn tell(&mut self, at: usize, thought: Thought) -> Vec<(usize, OutputPiece)> {
         match thought {
-            Thought::Inside(text) => vec![(at, Piece::Thought(text))],
+            Thought::Inside(text) => vec![(at, OutputPiece::Thought(text))],
             Thought::Outside(text) => self.answer(at, &text),
         }
     }
 
     /// The next text of the answer, which stands at `at`.
-    fn answer(&mut self, at: usize, text: &str) -> Vec<(usize, Piece)> {
+    fn answer(&mut self, at: usize, text: &str) -> Vec<(usize, OutputPiece)> {
         self.answer_at.get_or_insert(at);
         match &mut self.calls {
             Some(calls) => {
@@ -157,37 +156,37 @@ impl OutputParser {
                 self.placed(parts)
             }
             None if text.is_empty() => Vec::new(),
-            None => vec![(at, Piece::Part(Part::Text(text.to_owned())))],
+            None => vec![(at, OutputPiece::Part(AnswerPart::Text(text.to_owned())))],
         }
     }
 
     /// Parts of the answer, whose places are counted from where it begins.
-    fn placed(&self, parts: Vec<(usize, Part)>) -> Vec<(usize, Piece)> {
+    fn placed(&self, parts: Vec<(usize, AnswerPart)>) -> Vec<(usize, OutputPiece)> {
         let begin = self.answer_at.unwrap_or(0);
-        let place = |(at, part)| (begin + at, Piece::Part(part));
+        let place = |(at, part)| (begin + at, OutputPiece::Part(part));
         parts.into_iter().map(place).collect()
     }
 }
 
-fn stretches(pieces: &[(usize, Piece)]) -> Vec<Stretch> {
-    let stretch = |(at, piece): &(usize, Piece)| {
+fn stretches(pieces: &[(usize, OutputPiece)]) -> Vec<TextSpan> {
+    let stretch = |(at, piece): &(usize, OutputPiece)| {
         let (text, channel) = match piece {
-            Piece::Thought(text) => (text, Channel::Thoughts),
-            Piece::Part(Part::Text(text)) => (text, Channel::Content),
-            Piece::Part(Part::Call { .. } | Part::Arguments(_)) => return None,
+            OutputPiece::Thought(text) => (text, ReaderChannel::Thoughts),
+            OutputPiece::Part(AnswerPart::Text(text)) => (text, ReaderChannel::Content),
+            OutputPiece::Part(AnswerPart::Call { .. } | AnswerPart::Arguments(_)) => return None,
         };
         let range = *at..at + text.len();
-        Some(Stretch { range, channel })
+        Some(TextSpan { range, channel })
     };
     pieces.iter().filter_map(stretch).collect()
 }
 
-fn hide(mut pieces: Vec<Piece>, hidden: &[String]) -> Vec<Piece> {
+fn hide(mut pieces: Vec<OutputPiece>, hidden: &[String]) -> Vec<OutputPiece> {
     if hidden.is_empty() {
         return pieces;
     }
     pieces.retain_mut(|piece| match piece {
-        Piece::Thought(text) | Piece::Part(Part::Text(text)) => {
+        OutputPiece::Thought(text) | OutputPiece::Part(AnswerPart::Text(text)) => {
             for tag in hidden {
                 if text.contains(tag) {
                     *text = text.replace(tag, "");
@@ -195,7 +194,7 @@ fn hide(mut pieces: Vec<Piece>, hidden: &[String]) -> Vec<Piece> {
             }
             !text.is_empty()
         }
-        Piece::Part(Part::Call { .. } | Part::Arguments(_)) => true,
+        OutputPiece::Part(AnswerPart::Call { .. } | AnswerPart::Arguments(_)) => true,
     });
     pieces
 }
@@ -215,24 +214,24 @@ mod tests {
     }
 
     /// What comes of texts that end where tokens do.
-    fn parse(mut parser: OutputParser, texts: &[&str]) -> Vec<Piece> {
+    fn parse(mut parser: OutputParser, texts: &[&str]) -> Vec<OutputPiece> {
         let mut pieces: Vec<_> = texts.iter().flat_map(|text| parser.push(text)).collect();
         pieces.extend(parser.finish());
         pieces
     }
 
-    fn said(text: &str) -> Piece {
-        Piece::Part(Part::Text(text.to_owned()))
+    fn said(text: &str) -> OutputPiece {
+        OutputPiece::Part(AnswerPart::Text(text.to_owned()))
     }
 
     #[test]
     fn control_tokens_mark_calls_and_thoughts_and_are_never_read() {
         let call = |name: &str| {
-            Piece::Part(Part::Call {
+            OutputPiece::Part(AnswerPart::Call {
                 name: name.to_owned(),
             })
         };
-        let arguments = |text: &str| Piece::Part(Part::Arguments(text.to_owned()));
+        let arguments = |text: &str| OutputPiece::Part(AnswerPart::Arguments(text.to_owned()));
         let mistral = || {
             let tags = control(&["[TOOL_CALLS]", "[ARGS]"]);
             OutputParser::new(None, Some(ToolFormat::Mistral)).hiding(&tags)
@@ -259,7 +258,7 @@ mod tests {
         let parser = OutputParser::new(thinking, None).hiding(&tags);
         assert_eq!(
             parse(parser, &["<think>", "hm", "</think>", "Yes", "</think>"]),
-            [Piece::Thought("hm".to_owned()), said("Yes")]
+            [OutputPiece::Thought("hm".to_owned()), said("Yes")]
         );
     }
 
@@ -275,7 +274,7 @@ mod tests {
             assert!(
                 found
                     .iter()
-                    .all(|stretch: &Stretch| stretch.range.end <= decided)
+                    .all(|stretch: &TextSpan| stretch.range.end <= decided)
             );
         }
         assert_eq!(parser.undecided(), 1);
@@ -286,8 +285,8 @@ mod tests {
                 .map(|stretch| &answer[stretch.range.clone()])
                 .collect()
         };
-        assert_eq!(read(Channel::Thoughts), "Hm.");
-        assert_eq!(read(Channel::Content), "So:  é <");
+        assert_eq!(read(ReaderChannel::Thoughts), "Hm.");
+        assert_eq!(read(ReaderChannel::Content), "So:  é <");
     }
 
     #[test]
@@ -297,7 +296,9 @@ mod tests {
         for end in 0..=answer.len() {
             let mut parser = OutputParser::new(Some((tags, false)), Some(ToolFormat::Hermes));
             for piece in parser.push(&answer[..end]) {
-                let (Piece::Thought(text) | Piece::Part(Part::Text(text))) = piece else {
+                let (OutputPiece::Thought(text) | OutputPiece::Part(AnswerPart::Text(text))) =
+                    piece
+                else {
                     panic!("nothing is called");
                 };
                 assert!(
@@ -314,7 +315,7 @@ mod tests {
         let mut parser = OutputParser::new(Some((tags, true)), Some(ToolFormat::Hermes));
         let thought = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
         let pieces = parser.push(&format!("{thought}</think>Yes."));
-        let said = Piece::Part(Part::Text("Yes.".to_owned()));
-        assert_eq!(pieces, [Piece::Thought(thought.to_owned()), said]);
+        let said = OutputPiece::Part(AnswerPart::Text("Yes.".to_owned()));
+        assert_eq!(pieces, [OutputPiece::Thought(thought.to_owned()), said]);
     }
 }

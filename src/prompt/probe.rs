@@ -1,10 +1,10 @@
-//! What a template can show and in which form it wants it, found by rendering small conversations when it
-//! is compiled.
+//! Finds out what a template can show, and in which form it wants it, by rendering small conversations when
+//! it is compiled.
 //!
 //! Templates disagree on what a message without content is, on whether the arguments of a call are an
-//! object or text, and on which turns may follow each other. Some raise over what they do not take, others
-//! leave it out without a word. So what is looked for is the text of a turn in the prompt. Where a template
-//! does not even show an ordinary conversation, it is left as it is.
+//! object or text, and on which turns may follow each other. Some raise on what they do not support, others
+//! leave it out silently. So a probe looks for the text of a turn in the prompt. A template that does not
+//! even show an ordinary conversation is used as it is.
 
 use std::borrow::Cow;
 
@@ -14,10 +14,10 @@ use super::conversation::{Conversation, Message, Role, ToolCall};
 use super::json::dumps;
 use super::turns::TurnSupport;
 
-/// How a template wants to see messages.
+/// The form in which a template expects messages.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct View {
-    /// What stands where there is no content.
+pub(super) struct TemplateView {
+    /// The value that stands for absent content.
     pub(super) absent: Value,
     /// Whether the arguments of a call are text, as in OpenAI's API, and not an object.
     pub(super) text_arguments: bool,
@@ -25,7 +25,7 @@ pub(super) struct View {
     pub(super) typed_content: bool,
 }
 
-impl Default for View {
+impl Default for TemplateView {
     fn default() -> Self {
         Self {
             absent: "".into(),
@@ -35,8 +35,9 @@ impl Default for View {
     }
 }
 
-impl View {
-    /// Content in parts. One without text stands for none: templates look at the first.
+impl TemplateView {
+    /// Makes the view with content in parts. A part with empty text stands for absent content, because
+    /// templates read the first part.
     fn typed() -> Self {
         Self {
             absent: parts(""),
@@ -50,37 +51,37 @@ fn parts(text: &str) -> Value {
     json!([{"type": "text", "text": text}])
 }
 
-/// Everything that was found out about a template.
+/// Everything that the probes found out about a template.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Findings {
-    pub(super) view: View,
+pub(super) struct TemplateTraits {
+    pub(super) view: TemplateView,
     /// Whether it refuses messages with several calls, as Llama's does.
     pub(super) one_call_a_message: bool,
     /// Whether it takes arguments apart and shows nothing of those that are text, as Qwen3-Coder's does.
     pub(super) needs_object_arguments: bool,
-    /// Where it shows what is said beside calls.
-    pub(super) beside_calls: BesideCalls,
+    /// Where it shows text of messages that also have calls.
+    pub(super) text_with_calls: TextWithCalls,
     pub(super) turns: TurnSupport,
 }
 
-/// Where a template shows text that stands beside calls in one message.
+/// Where a template shows the text of a message that also has calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum BesideCalls {
-    /// With the calls; also where nothing is known of it.
+pub(super) enum TextWithCalls {
+    /// With the calls; also the default where nothing is known.
     #[default]
     Together,
     /// In a message of its own before them: `DeepSeek`'s shows only the text of such a message, Llama's only
     /// the calls.
     Apart,
-    /// The same, but in one message with what is said behind the calls: Mistral's older ones raise where
-    /// the assistant speaks twice between two questions.
+    /// In one message with the text after the calls: Mistral's older templates raise where the assistant
+    /// speaks twice between two questions.
     OneTextATurn,
 }
 
-impl BesideCalls {
+impl TextWithCalls {
     const ALL: [Self; 3] = [Self::Together, Self::Apart, Self::OneTextATurn];
 
-    /// The conversation with the text where it is shown.
+    /// Returns the conversation with that text where the template shows it.
     pub(super) fn lay_out(self, conversation: &Conversation) -> Cow<'_, Conversation> {
         match self {
             Self::Together => Cow::Borrowed(conversation),
@@ -90,25 +91,25 @@ impl BesideCalls {
     }
 }
 
-/// Renders a conversation; none where that fails.
-pub(super) trait Render: Fn(&Conversation, &View) -> Option<String> {}
+/// Renders a conversation; returns `None` where that fails.
+pub(super) trait Render: Fn(&Conversation, &TemplateView) -> Option<String> {}
 
-impl<R: Fn(&Conversation, &View) -> Option<String>> Render for R {}
+impl<R: Fn(&Conversation, &TemplateView) -> Option<String>> Render for R {}
 
-impl Findings {
-    /// Of the template that `render` is.
+impl TemplateTraits {
+    /// Probes the template that `render` renders.
     pub(super) fn of(render: &impl Render) -> Self {
         let mut view = if wants_typed_content(render) {
-            View::typed()
+            TemplateView::typed()
         } else {
-            View::default()
+            TemplateView::default()
         };
-        let calls = |view: &View, count| render(&asking(count, None), view);
+        let calls = |view: &TemplateView, count| render(&asking(count, None), view);
         if let Some(found) = view_of_calls(render, &view) {
             view = found;
         } else if !shows(calls(&view, 1), &[FUNCTION]) {
             // Templates that show of a call nothing but its name.
-            let none = View {
+            let none = TemplateView {
                 absent: Value::Null,
                 ..view.clone()
             };
@@ -119,18 +120,18 @@ impl Findings {
         Self {
             needs_object_arguments: needs_object_arguments(render, &view),
             one_call_a_message: calls(&view, 1).is_some() && calls(&view, 2).is_none(),
-            beside_calls: beside_calls(render, &view),
+            text_with_calls: text_with_calls(render, &view),
             turns: turns(render, &view),
             view,
         }
     }
 }
 
-/// The function that is called, and what it is called with.
+/// The function that the probes call, and its argument.
 const FUNCTION: &str = "probe_function";
 const ARGUMENT: &str = "probe_argument";
 const VALUE: &str = "probe value";
-/// What is said.
+/// The texts of the probes' messages.
 const FIRST: &str = "probe first";
 const SECOND: &str = "probe second";
 const THIRD: &str = "probe third";
@@ -152,14 +153,14 @@ fn tool_sets() -> [Vec<Value>; 2] {
 }
 
 /// Whether the template lays a question out, with instructions or without.
-pub(super) fn lays_questions_out(render: &impl Render, view: &View) -> bool {
+pub(super) fn lays_questions_out(render: &impl Render, view: &TemplateView) -> bool {
     let turns = [(Role::System, FIRST), (Role::User, SECOND)];
     [&turns[1..], &turns[..]]
         .into_iter()
         .any(|turns| render(&conversation(turns), view).is_some())
 }
 
-/// A question, one message with so many calls and this content, and their answers.
+/// Makes a conversation of a question, one message with `calls` calls and this content, and their results.
 fn asking(calls: usize, content: Option<&str>) -> Conversation {
     // Nine alphanumerics, which Mistral's template insists on.
     let ids = || (0..calls).map(|number| format!("probe{number:04}"));
@@ -189,10 +190,10 @@ fn asking(calls: usize, content: Option<&str>) -> Conversation {
 ///
 /// An object is what transformers gives to templates, so it is preferred. Templates that join the arguments
 /// to other text fail on it, and those that print it would write it as Python does, in single quotes.
-fn view_of_calls(render: &impl Render, view: &View) -> Option<View> {
+fn view_of_calls(render: &impl Render, view: &TemplateView) -> Option<TemplateView> {
     let of = |text_arguments| {
         let absent = [view.absent.clone(), Value::Null];
-        absent.map(|absent| View {
+        absent.map(|absent| TemplateView {
             absent,
             text_arguments,
             ..view.clone()
@@ -201,7 +202,7 @@ fn view_of_calls(render: &impl Render, view: &View) -> Option<View> {
     let views = [of(false), of(true)];
     let as_text = dumps(&arguments());
     let printed = minijinja::Value::from(minijinja::value::Serde(arguments())).to_string();
-    let is_shown = |conversation: &Conversation, view: &View| {
+    let is_shown = |conversation: &Conversation, view: &TemplateView| {
         render(conversation, view).is_some_and(|text| {
             if view.text_arguments {
                 text.contains(&as_text)
@@ -222,7 +223,7 @@ fn view_of_calls(render: &impl Render, view: &View) -> Option<View> {
     })
 }
 
-fn needs_object_arguments(render: &impl Render, view: &View) -> bool {
+fn needs_object_arguments(render: &impl Render, view: &TemplateView) -> bool {
     if view.text_arguments {
         return false;
     }
@@ -243,8 +244,8 @@ fn needs_object_arguments(render: &impl Render, view: &View) -> bool {
     })
 }
 
-/// The first way in which text beside a call is shown wherever the call alone is.
-fn beside_calls(render: &impl Render, view: &View) -> BesideCalls {
+/// Returns the first way in which text and call are both shown wherever the call alone is.
+fn text_with_calls(render: &impl Render, view: &TemplateView) -> TextWithCalls {
     let answered = |content| {
         let mut conversation = asking(1, content);
         let turns = [(Role::Assistant, THIRD), (Role::User, FOURTH)];
@@ -274,13 +275,13 @@ fn beside_calls(render: &impl Render, view: &View) -> BesideCalls {
                 .map(|(alone, beside, parts)| (with_tools(alone), with_tools(beside), parts))
                 .filter(|(alone, _, parts)| shows(render(alone, view), parts))
                 .collect();
-            let all_shown = |layout: &BesideCalls| {
+            let all_shown = |layout: &TextWithCalls| {
                 shown.iter().all(|(_, beside, parts)| {
                     let text = render(&layout.lay_out(beside), view);
                     shows(text.clone(), &[SECOND]) && shows(text, parts)
                 })
             };
-            let found = BesideCalls::ALL.into_iter().find(all_shown);
+            let found = TextWithCalls::ALL.into_iter().find(all_shown);
             found.filter(|_| !shown.is_empty())
         })
         .unwrap_or_default()
@@ -288,8 +289,8 @@ fn beside_calls(render: &impl Render, view: &View) -> BesideCalls {
 
 fn wants_typed_content(render: &impl Render) -> bool {
     let question = conversation(&[(Role::User, FIRST)]);
-    let shown = |view: &View| shows(render(&question, view), &[FIRST]);
-    !shown(&View::default()) && shown(&View::typed())
+    let shown = |view: &TemplateView| shows(render(&question, view), &[FIRST]);
+    !shown(&TemplateView::default()) && shown(&TemplateView::typed())
 }
 
 fn conversation(turns: &[(Role, &str)]) -> Conversation {
@@ -300,7 +301,7 @@ fn conversation(turns: &[(Role, &str)]) -> Conversation {
     }
 }
 
-fn turns(render: &impl Render, view: &View) -> TurnSupport {
+fn turns(render: &impl Render, view: &TemplateView) -> TurnSupport {
     use Role::{Assistant, System, User};
     let all_shown = |turns: &[(Role, &str)]| {
         let texts: Vec<&str> = turns.iter().map(|(_, text)| *text).collect();
@@ -330,7 +331,7 @@ fn turns(render: &impl Render, view: &View) -> TurnSupport {
 
 /// The message as a template with this view expects it: keys that do not apply are absent, because Llama's
 /// template asks `'tool_calls' in message`.
-pub(super) fn message(message: &Message, view: &View) -> Value {
+pub(super) fn message(message: &Message, view: &TemplateView) -> Value {
     let mut object = Map::new();
     object.insert("role".into(), message.role.as_str().into());
     let content = match &message.content {
@@ -352,7 +353,7 @@ pub(super) fn message(message: &Message, view: &View) -> Value {
     Value::Object(object)
 }
 
-fn tool_call(call: &ToolCall, view: &View) -> Value {
+fn tool_call(call: &ToolCall, view: &TemplateView) -> Value {
     let arguments = match &call.arguments {
         Value::String(text) => text.as_str().into(),
         arguments if view.text_arguments => dumps(arguments).into(),

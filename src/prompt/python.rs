@@ -120,7 +120,7 @@ fn integer(text: &str, base: u32) -> Option<Value> {
     whole(&Value::from(text.parse::<f64>().ok()?))
 }
 
-/// A number without what is behind its point.
+/// Returns a number without its fraction.
 fn whole(value: &Value) -> Option<Value> {
     if value.kind() == ValueKind::Bool {
         return Some(Value::from(i64::from(value.is_true())));
@@ -132,7 +132,7 @@ fn whole(value: &Value) -> Option<Value> {
         .or_else(|| i64::try_from(Value::from(number()?)).ok().map(Value::from))
 }
 
-/// Jinja's: at most so many characters, cut between words.
+/// Jinja's `truncate`: cuts text between words to at most this many characters.
 fn truncate(text: Cow<'_, str>, positional: Rest<Value>, named: Kwargs) -> Result<String, Error> {
     let known = ["length", "killwords", "end", "leeway"];
     let [length, kills_words, end, leeway] = options(known, &positional, &named)?;

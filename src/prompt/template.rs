@@ -15,8 +15,8 @@ use minijinja::value::{Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
 use serde_json::Value as Json;
 
-use super::conversation::{Conversation, Effort, End, Message};
-use super::probe::{self, Findings, View};
+use super::conversation::{Conversation, Message, PromptEnd, ReasoningEffort};
+use super::probe::{self, TemplateTraits, TemplateView};
 use super::{bounds, clock, json, python};
 
 /// Instructions a rendering may take: a turn needs about 70, and this many pass in half a second.
@@ -33,13 +33,13 @@ const NAME: &str = "chat template";
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
-    /// Why it is not tried again: it took more than it may, and what it held is lost.
+    /// Why the template is not rendered any more: it exceeded its bounds, and the memory it held is lost.
     given_up: OnceLock<String>,
-    /// The same with variables of a client's own, which must not end chat for all others.
+    /// The same for rendering with a client's own variables, which must not end chat for all others.
     given_up_with_kwargs: OnceLock<String>,
     bos_text: String,
     eos_text: String,
-    findings: Findings,
+    traits: TemplateTraits,
     /// Whether it lays ordinary questions out, so that what fails later is due to the conversation.
     works: bool,
 }
@@ -58,7 +58,7 @@ pub enum TemplateError {
     Broken(String),
 }
 
-/// What `raise_exception` carries through the template engine.
+/// The error that `raise_exception` raises in the template engine.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Raised(String);
@@ -82,38 +82,38 @@ impl ChatTemplate {
             given_up_with_kwargs: OnceLock::new(),
             bos_text: bos_text.into(),
             eos_text: eos_text.into(),
-            findings: Findings::default(),
+            traits: TemplateTraits::default(),
             works: false,
         };
-        let render = |conversation: &Conversation, view: &View| {
+        let render = |conversation: &Conversation, view: &TemplateView| {
             template.render_with(conversation, view).ok()
         };
-        let findings = Findings::of(&render);
-        let works = probe::lays_questions_out(&render, &findings.view);
-        (template.findings, template.works) = (findings, works);
+        let traits = TemplateTraits::of(&render);
+        let works = probe::lays_questions_out(&render, &traits.view);
+        (template.traits, template.works) = (traits, works);
         match template.given_up.get() {
             Some(reason) => Err(TemplateError::Broken(reason.clone())),
             None => Ok(template),
         }
     }
 
-    /// The prompt as text, up to where the conversation is to end.
+    /// Renders the prompt as text, up to where [`Conversation::end`] says.
     ///
     /// # Errors
     /// [`TemplateError::Refused`] when the template raises, [`TemplateError::Failed`] when it fails with this
     /// conversation, [`TemplateError::Broken`] when it fails with any.
     pub fn render(&self, conversation: &Conversation) -> Result<String, TemplateError> {
-        let findings = &self.findings;
+        let traits = &self.traits;
         let parallel = |message: &Message| message.tool_calls.len() > 1;
-        let mut conversation = findings.turns.fit(conversation);
-        if conversation.messages.iter().any(says_beside_calls) {
-            conversation = Cow::Owned(findings.beside_calls.lay_out(&conversation).into_owned());
+        let mut conversation = traits.turns.fit(conversation);
+        if conversation.messages.iter().any(has_text_with_calls) {
+            conversation = Cow::Owned(traits.text_with_calls.lay_out(&conversation).into_owned());
         }
-        if findings.one_call_a_message && conversation.messages.iter().any(parallel) {
+        if traits.one_call_a_message && conversation.messages.iter().any(parallel) {
             conversation = Cow::Owned(conversation.with_calls_in_turn());
         }
-        if conversation.end != End::LastText {
-            return self.render_with(&conversation, &findings.view);
+        if conversation.end != PromptEnd::LastText {
+            return self.render_with(&conversation, &traits.view);
         }
         let lost = || {
             let reason = "it does not show the end of the last message, so that the answer cannot \
@@ -121,19 +121,19 @@ impl ChatTemplate {
             TemplateError::Failed(reason.to_owned())
         };
         let marked = with_end_of_text(&conversation).ok_or_else(lost)?;
-        let prompt = self.render_with(&marked, &findings.view)?;
+        let prompt = self.render_with(&marked, &traits.view)?;
         up_to_end_of_text(prompt).ok_or_else(lost)
     }
 
     /// Whether it takes the arguments of a call apart, so that they must be a JSON object.
     pub(super) fn needs_object_arguments(&self) -> bool {
-        self.findings.needs_object_arguments
+        self.traits.needs_object_arguments
     }
 
     fn render_with(
         &self,
         conversation: &Conversation,
-        view: &View,
+        view: &TemplateView,
     ) -> Result<String, TemplateError> {
         let kwargs = &conversation.template_kwargs;
         let gives_up = if kwargs.is_empty() {
@@ -160,7 +160,7 @@ impl ChatTemplate {
         let values = context! {
             messages => Value::from(Serde(&messages)),
             tools => tools,
-            add_generation_prompt => conversation.end == End::OpenAnswer,
+            add_generation_prompt => conversation.end == PromptEnd::OpenAnswer,
             bos_token => &self.bos_text,
             eos_token => &self.eos_text,
             // What comes first has precedence.
@@ -229,17 +229,17 @@ fn warm_up() -> Result<(), TemplateError> {
 
 /// Two names for how much to think: `OpenAI`'s, and the switch of Qwen3 and others. Left out where the
 /// request says nothing, so that the template's own default holds.
-fn thinking(effort: Option<Effort>) -> Value {
+fn thinking(effort: Option<ReasoningEffort>) -> Value {
     match effort {
         None => context! {},
         Some(effort) => context! {
             reasoning_effort => effort.as_str(),
-            enable_thinking => effort != Effort::None,
+            enable_thinking => effort != ReasoningEffort::None,
         },
     }
 }
 
-/// As in Jinja, where none cannot be iterated: `tools is iterable` is how Qwen3-Coder's template asks.
+/// As in Jinja, where `none` cannot be iterated: `tools is iterable` is how Qwen3-Coder's template asks.
 fn is_iterable(value: &Value) -> bool {
     !value.is_none() && value.try_iter().is_ok()
 }
@@ -250,7 +250,7 @@ fn is_sequence(value: &Value) -> bool {
     matches!(value.kind(), Map | Seq | String)
 }
 
-/// The conversation with [`END_OF_TEXT`] behind its last text. None where there is no text.
+/// Returns the conversation with [`END_OF_TEXT`] after its last text; `None` where there is no text.
 fn with_end_of_text(conversation: &Conversation) -> Option<Conversation> {
     let mut marked = conversation.clone();
     let text = marked.messages.last_mut()?.content.as_mut()?;
@@ -258,7 +258,7 @@ fn with_end_of_text(conversation: &Conversation) -> Option<Conversation> {
     Some(marked)
 }
 
-/// A prompt as far as the last text goes. None where the prompt does not show the end of that.
+/// Returns a prompt up to the end of the last text; `None` where the prompt does not show that end.
 fn up_to_end_of_text(mut prompt: String) -> Option<String> {
     let at = prompt.rfind(END_OF_TEXT.trim_end())?;
     let is_trimmed = !prompt[at..].starts_with(END_OF_TEXT);
@@ -270,7 +270,7 @@ fn up_to_end_of_text(mut prompt: String) -> Option<String> {
 }
 
 /// Whether a message has text and calls.
-fn says_beside_calls(message: &Message) -> bool {
+fn has_text_with_calls(message: &Message) -> bool {
     let says = message
         .content
         .as_ref()
@@ -283,7 +283,7 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(error.with_source(Raised(message)))
 }
 
-/// Tells a template's own refusal from its failure, and keeps the causes of a failure.
+/// Distinguishes a template's own refusal from its failure, and keeps the causes of a failure.
 fn explain(error: &Error) -> TemplateError {
     let mut message = error.to_string();
     let mut cause = error.source();

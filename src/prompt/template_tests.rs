@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{ChatTemplate, Conversation, End, Message, Role, TemplateError, ToolCall};
+use super::{ChatTemplate, Conversation, Message, PromptEnd, Role, TemplateError, ToolCall};
 
 const CHATML: &str = include_str!("fixtures/chatml.jinja");
 const QWEN25: &str = include_str!("fixtures/qwen2.5.jinja");
@@ -139,7 +139,7 @@ fn ids_become_such_as_mistral_knows_and_equal_ones_stay_equal() {
 fn a_prompt_may_end_with_its_last_message() {
     let template = ChatTemplate::compile(CHATML, "<s>", "</s>").expect("a template");
     let asked = Conversation {
-        end: End::LastMessage,
+        end: PromptEnd::LastMessage,
         ..talk(&[(Role::User, "Hi")])
     };
     let prompt = template.render(&asked);
@@ -150,7 +150,7 @@ fn a_prompt_may_end_with_its_last_message() {
 fn a_prompt_may_end_with_the_text_of_its_last_message() {
     let going_on = |source, text| {
         let asked = Conversation {
-            end: End::LastText,
+            end: PromptEnd::LastText,
             ..talk(&[(Role::User, "end"), (Role::Assistant, text)])
         };
         render(source, &asked)
@@ -182,7 +182,7 @@ fn a_prompt_may_end_with_the_text_of_its_last_message() {
 #[test]
 fn the_text_of_turns_in_a_row_is_gone_on_with_where_they_become_one() {
     let asked = Conversation {
-        end: End::LastText,
+        end: PromptEnd::LastText,
         ..talk(&[
             (Role::User, "a"),
             (Role::Assistant, "b"),
@@ -995,7 +995,7 @@ fn a_template_sees_the_variables_that_a_client_sets() {
     );
     // What is said of one thing by name goes before what is said of all.
     let mut both = with_kwargs(&json!({"enable_thinking": true}));
-    both.effort = Some(super::Effort::None);
+    both.effort = Some(super::ReasoningEffort::None);
     assert_eq!(
         render("{{ enable_thinking }}{{ reasoning_effort }}", &both).as_deref(),
         Ok("Truenone")

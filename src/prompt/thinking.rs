@@ -1,8 +1,9 @@
-//! The thoughts of reasoning models, told from the answer while both are generated.
+//! Separates the thoughts of reasoning models from the answer while both are generated.
 
 use super::tools::partial_tag;
 
-/// What opens and closes thoughts: Qwen3, `DeepSeek` R1 and most others; Magistral.
+/// The tags that open and close thoughts: first those of Qwen3, `DeepSeek` R1 and most others, then
+/// Magistral's.
 const TAGS: [(&str, &str); 2] = [("<think>", "</think>"), ("[THINK]", "[/THINK]")];
 
 /// How a model's thoughts are marked.
@@ -13,7 +14,7 @@ pub struct ThoughtTags {
 }
 
 impl ThoughtTags {
-    /// Those of a model with this chat template; `None` where it does not think.
+    /// Returns the tags of a model with this chat template; `None` where it does not think.
     #[must_use]
     pub fn of(template: &str) -> Option<Self> {
         TAGS.into_iter()
@@ -21,7 +22,7 @@ impl ThoughtTags {
             .map(|(open, close)| Self { open, close })
     }
 
-    /// What opens and what closes thoughts.
+    /// Returns the tag that opens and the one that closes thoughts.
     #[must_use]
     pub fn both(self) -> [&'static str; 2] {
         [self.open, self.close]
@@ -42,36 +43,36 @@ impl ThoughtTags {
     }
 }
 
-/// A stretch of a generated answer.
+/// A piece of a generated answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Thought {
-    /// Of what the model thought; never shown as the answer.
+    /// A piece of the thoughts, never shown as the answer.
     Inside(String),
-    /// Of the answer.
+    /// A piece of the answer.
     Outside(String),
 }
 
 /// Splits thoughts from the answer. The white space around the tags belongs to neither.
 ///
-/// Each stretch comes with the place, in bytes of all that was generated, where it begins. All of the
-/// answer is one unbroken stretch.
+/// Each piece comes with the position where it begins, in bytes of all that was generated. The pieces of
+/// the answer are contiguous.
 #[derive(Debug, Clone)]
 pub(super) struct ThoughtParser {
     tags: ThoughtTags,
-    state: State,
+    state: ThoughtState,
     /// Bytes that were pushed so far.
     pushed: usize,
-    /// White space, or the beginning of a tag.
+    /// White space, or the first bytes of a tag.
     pending: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ThoughtState {
     /// Nothing but white space yet.
     Before,
-    /// True until the first word.
+    /// Within thoughts; true until the first word.
     Inside(bool),
-    /// Behind the thoughts; true until the first word.
+    /// After the thoughts; true until the first word.
     Outside(bool),
 }
 
@@ -80,16 +81,16 @@ impl ThoughtParser {
         Self {
             tags,
             state: if opened {
-                State::Inside(true)
+                ThoughtState::Inside(true)
             } else {
-                State::Before
+                ThoughtState::Before
             },
             pushed: 0,
             pending: String::new(),
         }
     }
 
-    /// What is certain after the next piece.
+    /// Takes the next piece; returns what has become certain.
     pub(super) fn push(&mut self, text: &str) -> Vec<(usize, Thought)> {
         self.pushed += text.len();
         self.pending.push_str(text);
@@ -98,47 +99,50 @@ impl ThoughtParser {
         found
     }
 
-    /// The rest of what ended by itself. What was cut off has none: it may be the beginning of a tag.
+    /// Returns the rest of an answer that ended by itself. One that was cut off has no rest, which may be the
+    /// first bytes of a tag.
     pub(super) fn finish(self) -> Option<(usize, Thought)> {
         if self.pending.is_empty() {
             return None;
         }
         let at = self.here();
         match self.state {
-            State::Inside(_) if self.pending.trim().is_empty() => None,
-            State::Inside(_) => Some((at, Thought::Inside(self.pending))),
-            State::Before | State::Outside(_) => Some((at, Thought::Outside(self.pending))),
+            ThoughtState::Inside(_) if self.pending.trim().is_empty() => None,
+            ThoughtState::Inside(_) => Some((at, Thought::Inside(self.pending))),
+            ThoughtState::Before | ThoughtState::Outside(_) => {
+                Some((at, Thought::Outside(self.pending)))
+            }
         }
     }
 
-    /// Bytes at the end of what was pushed that may still become either.
+    /// Returns how many bytes at the end of what was pushed are still undecided.
     pub(super) fn undecided(&self) -> usize {
         self.pending.len()
     }
 
-    /// Where that begins which is pending.
+    /// Returns where the pending text begins.
     fn here(&self) -> usize {
         self.pushed - self.pending.len()
     }
 
     fn step(&mut self, found: &mut Vec<(usize, Thought)>) -> bool {
         match self.state {
-            State::Before => {
+            ThoughtState::Before => {
                 let rest = self.pending.trim_start();
                 if rest.starts_with(self.tags.open) {
                     let end = self.pending.len() - rest.len() + self.tags.open.len();
                     self.pending.drain(..end);
-                    self.state = State::Inside(true);
+                    self.state = ThoughtState::Inside(true);
                     return true;
                 }
                 let undecided = self.tags.open.starts_with(rest);
                 if !undecided {
                     // Without thoughts the answer keeps its white space.
-                    self.state = State::Outside(false);
+                    self.state = ThoughtState::Outside(false);
                 }
                 !undecided
             }
-            State::Inside(first) => {
+            ThoughtState::Inside(first) => {
                 if first {
                     self.trim();
                 }
@@ -152,22 +156,22 @@ impl ThoughtParser {
                     let at = self.here();
                     let thought = self.pending.drain(..said).collect();
                     found.push((at, Thought::Inside(thought)));
-                    self.state = State::Inside(false);
+                    self.state = ThoughtState::Inside(false);
                 }
                 if at.is_some() {
                     self.pending.drain(..end - said + close.len());
-                    self.state = State::Outside(true);
+                    self.state = ThoughtState::Outside(true);
                 }
                 at.is_some()
             }
-            State::Outside(first) => {
+            ThoughtState::Outside(first) => {
                 if first {
                     self.trim();
                 }
                 if !self.pending.is_empty() {
                     let at = self.here();
                     found.push((at, Thought::Outside(std::mem::take(&mut self.pending))));
-                    self.state = State::Outside(false);
+                    self.state = ThoughtState::Outside(false);
                 }
                 false
             }

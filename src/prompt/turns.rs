@@ -1,4 +1,4 @@
-//! Turns that a template does not take as they come, brought into a form that it takes.
+//! Brings turns that a template refuses into a form that it takes.
 //!
 //! As llama.cpp does: instructions that a template has no place for go in front of the next question, and
 //! what one side says in several turns becomes one. Nothing is left out, and where a template takes the
@@ -12,7 +12,7 @@ use super::conversation::{Conversation, Message, Role, joined};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // each was found out by itself
 pub(super) struct TurnSupport {
-    /// Instructions at the beginning.
+    /// Instructions at the start.
     pub(super) system_first: bool,
     /// Instructions anywhere else.
     pub(super) system_later: bool,
@@ -20,7 +20,7 @@ pub(super) struct TurnSupport {
     pub(super) assistants_in_a_row: bool,
 }
 
-/// Everything, so that a template of which nothing is known sees what was asked.
+/// Assumes support for everything, so that a template of which nothing is known gets what was asked.
 impl Default for TurnSupport {
     fn default() -> Self {
         Self {
@@ -33,7 +33,7 @@ impl Default for TurnSupport {
 }
 
 impl TurnSupport {
-    /// The conversation as the template takes it.
+    /// Returns the conversation in a form that the template takes.
     pub(super) fn fit(self, conversation: &Conversation) -> Cow<'_, Conversation> {
         if self == Self::default() {
             return Cow::Borrowed(conversation);
@@ -108,7 +108,7 @@ impl Fitting {
         }
     }
 
-    /// What waits for a question that does not come is a question itself.
+    /// Makes instructions a question of their own where the question that they wait for does not come.
     fn instruct(&mut self) {
         if let Some(text) = self.pending.take() {
             self.push(Message::text(Role::User, text));

@@ -1,4 +1,4 @@
-//! How likely the model held a token and its rivals to be.
+//! The log probabilities of a token and of the likeliest alternatives.
 
 use crate::engine::Token;
 
@@ -8,15 +8,15 @@ use super::candidates::{highest_logits, log_sum_exp};
 /// and grammars.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logprobs {
-    /// What was picked.
+    /// The token that was picked.
     pub token: Token,
-    /// How likely it was.
+    /// Its log probability.
     pub logprob: f32,
-    /// The likeliest tokens, likeliest first.
+    /// The likeliest tokens with their log probabilities, likeliest first.
     pub top: Vec<(Token, f32)>,
 }
 
-/// Of `token` and the `top` likeliest, from the logits of all tokens.
+/// Returns the log probabilities of `token` and of the `top` likeliest tokens, from the logits of all.
 #[must_use]
 pub fn logprobs(logits: &[f32], token: Token, top: usize) -> Logprobs {
     let total = log_sum_exp(logits);

@@ -1,4 +1,4 @@
-//! From logits to a token.
+//! Picks tokens from logits.
 //!
 //! The order is Hugging Face's: penalties and bias, temperature, top-k, top-p,
 //! min-p. Only what a request uses costs anything: greedy decoding is one
@@ -11,17 +11,17 @@ mod noise;
 use std::collections::HashMap;
 
 use crate::engine::Token;
-use crate::grammar::Guide;
+use crate::grammar::Constraint;
 use candidates::Candidates;
 use noise::Noise;
 
-pub use crate::grammar::TooComplex;
+pub use crate::grammar::ConstraintError;
 pub use logprobs::{Logprobs, logprobs};
 
-/// What one request asks of sampling; already within range.
+/// The sampling parameters of one request, already checked to be within range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
-    /// 0 is greedy.
+    /// Temperature; 0 is greedy.
     pub temperature: f32,
     /// Keep the most likely candidates up to this total probability; 1 keeps all.
     pub top_p: f32,
@@ -38,12 +38,12 @@ pub struct SamplingParams {
     pub repeat_penalty: f32,
     /// Added to the logits of these tokens.
     pub logit_bias: Vec<(Token, f32)>,
-    /// Same seed, same prompt, same model: same answer.
+    /// The seed of the random numbers: with the same prompt and model it gives the same answer.
     pub seed: u64,
 }
 
 impl Default for SamplingParams {
-    /// OpenAI's defaults, with a fixed seed.
+    /// Returns OpenAI's defaults, with a fixed seed.
     fn default() -> Self {
         Self {
             temperature: 1.0,
@@ -72,9 +72,9 @@ impl SamplingParams {
     }
 }
 
-/// How often a token has been seen.
+/// How often a token occurred in the prompt and in the answer.
 #[derive(Debug, Clone, Copy, Default)]
-struct Seen {
+struct TokenCounts {
     in_prompt: bool,
     generated: u32,
 }
@@ -83,20 +83,20 @@ struct Seen {
 #[derive(Debug)]
 pub struct Sampler {
     params: SamplingParams,
-    seen: HashMap<Token, Seen>,
+    counts: HashMap<Token, TokenCounts>,
     adjusted: Vec<f32>,
     candidates: Candidates,
-    guide: Option<Guide>,
+    constraint: Option<Constraint>,
 }
 
 impl Sampler {
-    /// `prompt` matters to `repeat_penalty` only; only what `guide` allows is ever picked.
+    /// `prompt` matters to `repeat_penalty` only; only what `constraint` allows is ever picked.
     #[must_use]
-    pub fn new(params: SamplingParams, prompt: &[Token], guide: Option<Guide>) -> Self {
-        let mut seen = HashMap::new();
+    pub fn new(params: SamplingParams, prompt: &[Token], constraint: Option<Constraint>) -> Self {
+        let mut counts = HashMap::new();
         if params.penalizes_repeats() {
             for token in prompt {
-                seen.entry(*token).or_insert(Seen {
+                counts.entry(*token).or_insert(TokenCounts {
                     in_prompt: true,
                     generated: 0,
                 });
@@ -104,23 +104,28 @@ impl Sampler {
         }
         Self {
             params,
-            seen,
+            counts,
             adjusted: Vec::new(),
             candidates: Candidates::default(),
-            guide,
+            constraint,
         }
     }
 
-    /// Picks the `index`-th token of the answer (from 0), which is to have `most` at most, and takes
-    /// note of it. The draw depends on the seed and the index alone.
+    /// Picks the `index`-th token of the answer (from 0), which may have `most` tokens, and advances by
+    /// it. The draw depends on the seed and the index alone.
     ///
-    /// A guided answer gets the token that a free one would get where the grammar allows it. Only where
-    /// it does not the others are masked, and the draw is repeated with the same noise: greedily and by
-    /// temperature alone that is the same as masking at once.
+    /// A constrained answer gets the token that a free one would get where the grammar allows it. Only
+    /// where the grammar does not, the logits are masked and the draw is repeated with the same noise:
+    /// greedily and by temperature alone that is the same as masking at once.
     ///
     /// # Errors
-    /// [`TooComplex`] when the guide cannot follow its grammar any more.
-    pub fn sample(&mut self, logits: &[f32], index: u32, most: u32) -> Result<Token, TooComplex> {
+    /// [`ConstraintError`] when the constraint cannot follow its grammar any more.
+    pub fn sample(
+        &mut self,
+        logits: &[f32],
+        index: u32,
+        most: u32,
+    ) -> Result<Token, ConstraintError> {
         let adjusts = self.params.adjusts_logits();
         if adjusts {
             self.adjusted.clear();
@@ -133,22 +138,22 @@ impl Sampler {
             pick(&mut self.candidates, logits, &self.params, index)
         };
         let left = most.saturating_sub(index);
-        // A mask is dear, and a model that knows what is wanted of it seldom picks what is not allowed.
-        if let Some(guide) = &mut self.guide
-            && !guide.allows(token, left)
+        // A mask costs much, and a model that knows the format seldom picks a token that is not allowed.
+        if let Some(constraint) = &mut self.constraint
+            && !constraint.allows(token, left)
         {
             if !adjusts {
                 self.adjusted.clear();
                 self.adjusted.extend_from_slice(logits);
             }
-            guide.mask(&mut self.adjusted, left)?;
+            constraint.mask(&mut self.adjusted, left)?;
             token = pick(&mut self.candidates, &self.adjusted, &self.params, index);
         }
         if adjusts {
-            self.seen.entry(token).or_default().generated += 1;
+            self.counts.entry(token).or_default().generated += 1;
         }
-        if let Some(guide) = &mut self.guide {
-            guide.accept(token)?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token)?;
         }
         Ok(token)
     }
@@ -156,7 +161,9 @@ impl Sampler {
     /// Whether the grammar lets nothing follow what was picked so far.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.guide.as_ref().is_some_and(Guide::is_complete)
+        self.constraint
+            .as_ref()
+            .is_some_and(Constraint::is_complete)
     }
 
     #[allow(clippy::cast_precision_loss)] // counts stay far below 2^24
@@ -170,18 +177,18 @@ impl Sampler {
                 *logit = by(*logit);
             }
         };
-        for (token, seen) in &self.seen {
+        for (token, counts) in &self.counts {
             change(*token, &|mut logit| {
-                if seen.in_prompt || seen.generated > 0 {
+                if counts.in_prompt || counts.generated > 0 {
                     logit = if logit > 0.0 {
                         logit / params.repeat_penalty
                     } else {
                         logit * params.repeat_penalty
                     };
                 }
-                if seen.generated > 0 {
-                    logit -=
-                        params.presence_penalty + params.frequency_penalty * seen.generated as f32;
+                if counts.generated > 0 {
+                    logit -= params.presence_penalty
+                        + params.frequency_penalty * counts.generated as f32;
                 }
                 logit
             });

@@ -15,7 +15,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Replaces the rows by the next ones of the `running` sequences: for each as many of its known
-    /// tokens as its share, and its draft behind them.
+    /// tokens as its share, and its draft after them.
     pub(super) fn fill(&mut self, running: &[RunningSequence], shares: &[usize]) {
         self.rows.clear();
         self.first_rows.clear();

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::engine::Token;
 
 use super::cache::with_copy;
-use super::job::Class;
+use super::job::ServiceTier;
 use super::placement::{PlacementCosts, PlacementOption};
 use super::plan;
 use super::prefix_lookup::PrefixLookup;
@@ -46,7 +46,7 @@ pub(super) enum ExactPolicy {
 /// A running request, as far as admission looks at it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunningSummary {
-    pub(super) class: Class,
+    pub(super) class: ServiceTier,
     pub(super) partition: usize,
 }
 
@@ -72,7 +72,7 @@ impl BatchSnapshot<'_> {
     }
 
     /// Whether some running request is of a lower class.
-    fn is_outranked_by(&self, candidate: &Candidate) -> bool {
+    fn is_outranked_by(&self, candidate: &AdmissionCandidate) -> bool {
         let is_lower = |running: &RunningSummary| running.class < candidate.class;
         self.running.iter().any(is_lower)
     }
@@ -84,11 +84,11 @@ impl BatchSnapshot<'_> {
 
     /// Whether it joins even where its joining makes all take longer: it is of a higher class than
     /// one that runs, or a reader is in the middle of its answer.
-    fn must_not_hold_back(&self, candidate: &Candidate) -> bool {
+    fn must_not_hold_back(&self, candidate: &AdmissionCandidate) -> bool {
         candidate.has_answer || self.is_outranked_by(candidate)
     }
 
-    fn computes_exactly(&self, candidate: &Candidate) -> bool {
+    fn computes_exactly(&self, candidate: &AdmissionCandidate) -> bool {
         match self.exact {
             ExactPolicy::Never => false,
             ExactPolicy::WhenAlone => {
@@ -101,8 +101,8 @@ impl BatchSnapshot<'_> {
 
 /// A waiting request, as far as admission looks at it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Candidate<'a> {
-    pub(super) class: Class,
+pub(super) struct AdmissionCandidate<'a> {
+    pub(super) class: ServiceTier,
     /// Since when it waits.
     pub(super) queued: Instant,
     /// Whether its answer has begun: it was preempted.
@@ -117,7 +117,7 @@ pub(super) struct Candidate<'a> {
     pub(super) sharable_exactly: &'a [Token],
 }
 
-impl<'a> From<&'a Sequence> for Candidate<'a> {
+impl<'a> From<&'a Sequence> for AdmissionCandidate<'a> {
     fn from(sequence: &'a Sequence) -> Self {
         Self {
             class: sequence.class(),
@@ -149,11 +149,11 @@ pub(super) struct Admission {
 }
 
 /// What is decided about one waiting request.
-enum Verdict {
+enum AdmissionDecision {
     Admit(Admission),
-    /// It waits; those behind it are looked at.
+    /// It waits; those after it are considered.
     Wait,
-    /// It waits, and so do all behind it.
+    /// It waits, and so do all after it.
     EndRound,
 }
 
@@ -186,16 +186,16 @@ impl AdmissionRound {
     pub(super) fn next<'c>(
         &mut self,
         snapshot: &BatchSnapshot,
-        candidate: impl Fn(usize) -> Option<Candidate<'c>>,
+        candidate: impl Fn(usize) -> Option<AdmissionCandidate<'c>>,
     ) -> Option<Admission> {
         while let Some(index) = self.order.next() {
             let Some(candidate) = candidate(index) else {
                 continue;
             };
             match self.judge(index, &candidate, snapshot) {
-                Verdict::Admit(admission) => return Some(admission),
-                Verdict::Wait => {}
-                Verdict::EndRound => return None,
+                AdmissionDecision::Admit(admission) => return Some(admission),
+                AdmissionDecision::Wait => {}
+                AdmissionDecision::EndRound => return None,
             }
         }
         None
@@ -213,14 +213,19 @@ impl AdmissionRound {
         self.loads = loads;
     }
 
-    fn judge(&mut self, index: usize, candidate: &Candidate, snapshot: &BatchSnapshot) -> Verdict {
+    fn judge(
+        &mut self,
+        index: usize,
+        candidate: &AdmissionCandidate,
+        snapshot: &BatchSnapshot,
+    ) -> AdmissionDecision {
         let is_full = snapshot.is_full();
         if is_full && !snapshot.is_outranked_by(candidate) {
-            return Verdict::Wait;
+            return AdmissionDecision::Wait;
         }
         let may_wait = !snapshot.must_not_hold_back(candidate);
         if may_wait && self.held_back.iter().all(|count| *count >= MOST_MISFITS) {
-            return Verdict::Wait;
+            return AdmissionDecision::Wait;
         }
         let is_exact = snapshot.computes_exactly(candidate);
         let victim = is_full.then(|| snapshot.victim()).flatten();
@@ -236,9 +241,9 @@ impl AdmissionRound {
         let overtakes = self.held_back[option.partition] > 0;
         if !is_exact && may_wait && had_better_wait(candidate, option, overtakes, snapshot) {
             self.held_back[option.partition] += 1;
-            return Verdict::Wait;
+            return AdmissionDecision::Wait;
         }
-        Verdict::Admit(Admission {
+        AdmissionDecision::Admit(Admission {
             index,
             partition: option.partition,
             novel: option.novel,
@@ -249,13 +254,13 @@ impl AdmissionRound {
     }
 
     /// It does not fit. Others may go before it, but neither for ever nor very many.
-    fn misfit(&mut self, candidate: &Candidate, now: Instant) -> Verdict {
+    fn misfit(&mut self, candidate: &AdmissionCandidate, now: Instant) -> AdmissionDecision {
         self.misfits += 1;
         let waited = now.saturating_duration_since(candidate.queued);
         if waited > plan::LONGEST_OVERTAKING || self.misfits == MOST_MISFITS {
-            Verdict::EndRound
+            AdmissionDecision::EndRound
         } else {
-            Verdict::Wait
+            AdmissionDecision::Wait
         }
     }
 
@@ -269,7 +274,7 @@ impl AdmissionRound {
     /// one that is preempted for it, in the partition `freed`.
     fn exact_option(
         &self,
-        candidate: &Candidate,
+        candidate: &AdmissionCandidate,
         freed: Option<usize>,
         snapshot: &BatchSnapshot,
     ) -> Option<PlacementOption> {
@@ -291,7 +296,7 @@ impl AdmissionRound {
     /// The partition where serving it costs least, of those where it fits if there is one.
     fn best_option(
         &self,
-        candidate: &Candidate,
+        candidate: &AdmissionCandidate,
         may_wait: bool,
         snapshot: &BatchSnapshot,
     ) -> Option<PlacementOption> {
@@ -323,7 +328,7 @@ impl AdmissionRound {
 /// Whether it is better for all that it waits. One that comes after another which is held back in
 /// the same partition waits as well: only the first of them may lose its patience.
 fn had_better_wait(
-    candidate: &Candidate,
+    candidate: &AdmissionCandidate,
     option: PlacementOption,
     overtakes: bool,
     snapshot: &BatchSnapshot,

@@ -25,10 +25,10 @@ impl EnergyBill {
         outputs: usize,
         prompts: usize,
         known: Option<f64>,
-    ) -> Price {
+    ) -> ComputePrice {
         self.billed = took;
         let seconds = (took + std::mem::take(&mut self.unbilled)).as_secs_f64();
-        Price::of(seconds, outputs, prompts, known)
+        ComputePrice::of(seconds, outputs, prompts, known)
     }
 
     /// Ends a step that took `whole`: what it took beyond its batch waits for the next batch.
@@ -40,14 +40,14 @@ impl EnergyBill {
 
 /// Seconds that one row of a batch is charged for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Price {
+pub(super) struct ComputePrice {
     /// A row with logits.
     output: f64,
     /// A row of a prompt without.
     prompt: f64,
 }
 
-impl Price {
+impl ComputePrice {
     /// A batch that took `seconds`. Rows with logits are charged what they alone are known to
     /// take, rows of prompts the rest: decoding reads all weights for its first row.
     #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
@@ -67,7 +67,7 @@ impl Price {
         }
     }
 
-    /// Seconds that so many rows with logits and so many others are charged for.
+    /// Returns the seconds that these rows, with logits and without, are charged for.
     #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
     pub(super) fn seconds(self, outputs: usize, prompts: usize) -> f64 {
         self.output * outputs as f64 + self.prompt * prompts as f64
@@ -81,10 +81,10 @@ mod tests {
 
     #[test]
     fn decoding_is_charged_what_it_takes_alone_and_prompts_the_rest() {
-        let price = Price::of(0.1, 1, 50, Some(0.04));
+        let price = ComputePrice::of(0.1, 1, 50, Some(0.04));
         assert!((price.seconds(1, 0) - 0.04).abs() < 1e-9);
         assert!((price.seconds(0, 50) - 0.06).abs() < 1e-9);
-        let unknown = Price::of(0.1, 1, 49, None);
+        let unknown = ComputePrice::of(0.1, 1, 49, None);
         assert!((unknown.seconds(1, 0) - unknown.seconds(0, 1)).abs() < 1e-9);
     }
 
@@ -92,7 +92,7 @@ mod tests {
     fn what_was_around_a_batch_is_charged_with_the_next_one() {
         let mut bill = EnergyBill::default();
         let millis = Duration::from_millis;
-        let seconds = |price: Price| price.seconds(1, 0);
+        let seconds = |price: ComputePrice| price.seconds(1, 0);
         assert!((seconds(bill.charge(millis(40), 1, 0, None)) - 0.040).abs() < 1e-9);
         bill.close_step(millis(45));
         assert!((seconds(bill.charge(millis(40), 1, 0, None)) - 0.045).abs() < 1e-9);
@@ -118,7 +118,7 @@ mod tests {
             known in prop::option::of(0.0_f64..5.0),
         ) {
             prop_assume!(outputs + prompts > 0);
-            let price = Price::of(seconds, outputs, prompts, known);
+            let price = ComputePrice::of(seconds, outputs, prompts, known);
             prop_assert!(price.output >= 0.0 && price.prompt >= 0.0);
             prop_assert!((price.seconds(outputs, prompts) - seconds).abs() < 1e-9);
         }

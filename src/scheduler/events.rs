@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::admission::{Held, Outbox, SendBudget};
 use crate::sampling::Logprobs;
 
-use super::job::{Event, Text};
+use super::job::{AnswerEvent, AnswerText};
 
 /// A channel that holds a whole answer of `max_tokens`, so that the scheduler never waits for a client
 /// and a client that reads slowly holds no KV cells. What waits in it counts in `budget`.
@@ -23,7 +23,7 @@ pub fn channel(max_tokens: u32, budget: &SendBudget) -> (EventSender, EventRecei
 /// An event on its way, and the memory that it takes.
 #[derive(Debug)]
 struct Envelope {
-    event: Event,
+    event: AnswerEvent,
     /// Given back when the event is taken, or dropped with the channel.
     _held: Held,
 }
@@ -49,11 +49,13 @@ impl EventSender {
         self.events.is_closed()
     }
 
-    pub(super) fn send(&self, event: Event) -> Result<(), SendError> {
+    pub(super) fn send(&self, event: AnswerEvent) -> Result<(), SendError> {
         let held = match &event {
             // Whoever reads to the end must find one.
-            Event::Finished(_) | Event::Failed(_) => self.outbox.hold_last(event.size()),
-            Event::Prompt(_) | Event::Text(_) => {
+            AnswerEvent::Finished(_) | AnswerEvent::Failed(_) => {
+                self.outbox.hold_last(event.size())
+            }
+            AnswerEvent::Prompt(_) | AnswerEvent::Text(_) => {
                 self.outbox.hold(event.size()).ok_or(SendError::NoRoom)?
             }
         };
@@ -73,8 +75,8 @@ impl EventSender {
 pub struct EventReceiver(mpsc::Receiver<Envelope>);
 
 impl EventReceiver {
-    /// The next event; none behind the last one.
-    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+    /// Returns the next event; `None` after the last one.
+    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<AnswerEvent>> {
         let next = self.0.poll_recv(context);
         next.map(|next| next.map(|envelope| envelope.event))
     }
@@ -86,17 +88,17 @@ impl EventReceiver {
     }
 
     /// An event that is there already.
-    pub fn try_recv(&mut self) -> Option<Event> {
+    pub fn try_recv(&mut self) -> Option<AnswerEvent> {
         self.0.try_recv().ok().map(|envelope| envelope.event)
     }
 }
 
-impl Event {
+impl AnswerEvent {
     /// Bytes of memory that it takes, roughly.
     fn size(&self) -> usize {
         let heap = match self {
             Self::Prompt(logprobs) => logprobs_size(logprobs),
-            Self::Text(Text { text, logprobs, .. }) => text.len() + logprobs_size(logprobs),
+            Self::Text(AnswerText { text, logprobs, .. }) => text.len() + logprobs_size(logprobs),
             Self::Finished(_) | Self::Failed(_) => 0,
         };
         size_of::<Envelope>() + heap
@@ -114,8 +116,8 @@ mod tests {
     use crate::admission::FREE;
     use crate::worker::WorkError;
 
-    fn text(bytes: usize) -> Event {
-        Event::Text(Text {
+    fn text(bytes: usize) -> AnswerEvent {
+        AnswerEvent::Text(AnswerText {
             text: "x".repeat(bytes),
             tokens: 1,
             logprobs: Vec::new(),
@@ -129,7 +131,7 @@ mod tests {
         assert_eq!(sender.send(text(FREE / 2)), Ok(()));
         assert_eq!(sender.send(text(FREE / 2)), Ok(()), "from the budget");
         assert_eq!(sender.send(text(FREE)), Err(SendError::NoRoom));
-        let end = Event::Failed(WorkError::Unread);
+        let end = AnswerEvent::Failed(WorkError::Unread);
         assert_eq!(sender.send(end.clone()), Ok(()));
         let (other, _its_receiver) = channel(8, &budget);
         assert_eq!(other.send(text(FREE / 2)), Ok(()), "others have their own");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::governor::{Governed, Measures, Working};
 use crate::headroom::Tariff;
 
-use super::job::Class;
+use super::job::ServiceTier;
 
 /// How often the measures are looked at while every waiting request is held back by them.
 const HELD_BACK_CHECK: Duration = Duration::from_millis(20);
@@ -38,8 +38,8 @@ impl GovernedLimits {
     }
 
     /// Whether requests of this class are computed at all.
-    pub(super) fn serves(&self, class: Class) -> bool {
-        self.measures.flex || class != Class::Flex
+    pub(super) fn serves(&self, class: ServiceTier) -> bool {
+        self.measures.flex || class != ServiceTier::Flex
     }
 
     /// How many sequences may run together, of `most` without a governor.

@@ -1,4 +1,4 @@
-//! What goes into the scheduler and what comes out of it.
+//! The jobs that go into the scheduler, and the events of their answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::admission::{Place, SendBudget};
 use crate::engine::{SpecialToken, Token};
-use crate::grammar::Guide;
+use crate::grammar::Constraint;
 use crate::sampling::{Logprobs, SamplingParams};
 use crate::worker::WorkError;
 
@@ -15,7 +15,7 @@ use super::text::Stops;
 
 /// One request, ready to compute: no JSON, no template, no HTTP.
 #[derive(Debug)]
-pub struct Job {
+pub struct GenerationJob {
     /// Tokens to answer to; never empty.
     pub prompt: Arc<[Token]>,
     /// Tokens to generate at most; with 0 the prompt alone is computed.
@@ -24,29 +24,29 @@ pub struct Job {
     pub sampling: SamplingParams,
     /// Whether its client expects the same answer each time: it is greedy, or has a seed.
     pub repeats: bool,
-    /// What the answer must be, if it is not free.
-    pub guide: Option<Guide>,
-    /// How many rivals to list beside each token with its likelihood; `None` for no likelihoods.
+    /// The constraint that the answer must follow; absent where it is free.
+    pub constraint: Option<Constraint>,
+    /// How many alternatives to list with each token's log probability; `None` for no log probabilities.
     pub logprobs: Option<usize>,
-    /// As `logprobs`, for the tokens of the prompt, which then shares no computed prefix.
+    /// The same for the tokens of the prompt, which then shares no cached prefix.
     pub prompt_logprobs: Option<usize>,
-    /// Texts that end the answer where its client reads them; they are not part of it.
+    /// Stop strings, which end the answer where its client reads them and are not part of it.
     pub stops: Stops,
-    /// Tokens that end the answer, beside the model's own.
+    /// Tokens that end the answer, in addition to the model's own.
     pub stop_tokens: Vec<Token>,
-    /// Control tokens whose text belongs to the answer; those of others never does.
+    /// Control tokens whose text belongs to the answer; the text of others never does.
     pub tags: Arc<[SpecialToken]>,
     /// What the client expects the answer to be; makes it faster, never different.
     pub prediction: Option<Vec<Token>>,
-    /// Go on past the model's own end tokens.
+    /// Whether to generate past the model's own end tokens.
     pub ignore_end: bool,
-    /// Whom it goes before.
-    pub class: Class,
-    /// When it came in.
+    /// Which requests it goes before.
+    pub class: ServiceTier,
+    /// When the request arrived.
     pub arrived: Instant,
-    /// Where it is, for its client to look at.
+    /// Where it is in the queue, for its client to see.
     pub progress: Arc<QueueProgress>,
-    /// Given back when the engine is done with it; tests have none.
+    /// The admission slot, given back when the engine is done with it; tests have none.
     pub place: Option<Place>,
     /// Where log lines about it belong.
     pub span: tracing::Span,
@@ -54,9 +54,9 @@ pub struct Job {
     pub events: EventSender,
 }
 
-impl Job {
-    /// A greedy answer of at most `max_tokens` to `prompt`, with nothing else asked for, and the way
-    /// out of the scheduler.
+impl GenerationJob {
+    /// Makes a job for a greedy answer of at most `max_tokens` to `prompt`, without other options, and
+    /// the receiver of its events.
     #[must_use]
     pub fn greedy(prompt: impl Into<Arc<[Token]>>, max_tokens: u32) -> (Self, EventReceiver) {
         let (events, receiver) = channel(max_tokens, &SendBudget::new(usize::MAX));
@@ -68,7 +68,7 @@ impl Job {
                 ..SamplingParams::default()
             },
             repeats: true,
-            guide: None,
+            constraint: None,
             logprobs: None,
             prompt_logprobs: None,
             stops: Stops::default(),
@@ -76,7 +76,7 @@ impl Job {
             tags: Arc::default(),
             prediction: None,
             ignore_end: false,
-            class: Class::default(),
+            class: ServiceTier::default(),
             arrived: Instant::now(),
             progress: Arc::default(),
             place: None,
@@ -87,26 +87,26 @@ impl Job {
     }
 }
 
-/// How far a request is that has not said anything yet.
+/// Where a request is in the queue.
 #[derive(Debug, Default)]
 pub struct QueueProgress {
-    /// Requests that go before it, plus one; 0 once it is its turn.
+    /// Requests that go before it, plus one; 0 once it runs.
     place: AtomicU32,
 }
 
 impl QueueProgress {
-    /// It waits, and `ahead` others go before it.
+    /// Notes that it waits, and that `ahead` others go before it.
     pub(super) fn waits(&self, ahead: usize) {
         let place = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
         self.place.store(place, Ordering::Relaxed);
     }
 
-    /// It waits no more.
+    /// Notes that it runs.
     pub(super) fn runs(&self) {
         self.place.store(0, Ordering::Relaxed);
     }
 
-    /// How many go before it while it waits.
+    /// Returns how many requests go before it, while it waits.
     #[must_use]
     pub fn ahead(&self) -> Option<u32> {
         self.place.load(Ordering::Relaxed).checked_sub(1)
@@ -115,18 +115,18 @@ impl QueueProgress {
 
 /// OpenAI's service tiers, least urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Class {
-    /// After the others; gives its place up to them.
+pub enum ServiceTier {
+    /// After the others, which may preempt it.
     Flex,
-    /// Everybody's.
+    /// The tier of requests that ask for none.
     #[default]
     Default,
     /// Before the others.
     Priority,
 }
 
-impl Class {
-    /// OpenAI's name of it.
+impl ServiceTier {
+    /// Returns OpenAI's name of the tier.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -137,46 +137,46 @@ impl Class {
     }
 }
 
-/// A part of an answer. An answer without [`Event::Finished`] or
-/// [`Event::Failed`] at its end was broken off by a defect.
+/// A part of an answer. An answer without [`AnswerEvent::Finished`] or
+/// [`AnswerEvent::Failed`] at its end was broken off by a defect.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// How likely each token of the prompt was but the first; once, before any text, where the job
-    /// asks for it.
+pub enum AnswerEvent {
+    /// The log probability of each token of the prompt but the first; sent once, before any text, where
+    /// the job asks for it.
     Prompt(Vec<Logprobs>),
     /// More text.
-    Text(Text),
-    /// The end, as asked for.
-    Finished(Finished),
+    Text(AnswerText),
+    /// The end of a complete answer.
+    Finished(AnswerEnd),
     /// The end, by a failure of this request alone.
     Failed(WorkError),
 }
 
-/// A stretch of an answer.
+/// A piece of an answer's text.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Text {
+pub struct AnswerText {
     /// Whole characters; may be empty where tokens have none.
     pub text: String,
     /// Tokens that begin in it.
     pub tokens: u32,
-    /// How likely each of them was, where the job asks for that.
+    /// The log probability of each of those tokens, where the job asks for it.
     pub logprobs: Vec<Logprobs>,
 }
 
 /// How an answer ended and what it took.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Finished {
+pub struct AnswerEnd {
     /// Why it ended.
     pub reason: FinishReason,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
-    /// Those of them that were in the KV cache already.
+    /// Tokens of the prompt that were in the KV cache already.
     pub cached_tokens: u32,
     /// Tokens generated, the one that ended it included.
     pub generated_tokens: u32,
-    /// What came of the request's prediction, if it had one.
-    pub predicted_tokens: Option<Predicted>,
-    /// What it took of the gateway's energy, in joules, where all of it could be told.
+    /// How much of the request's prediction was right, if it had one.
+    pub predicted_tokens: Option<PredictionUsage>,
+    /// Energy of the gateway that the answer took, in joules, where all of it is known.
     pub energy_joules: Option<f64>,
     /// Where the time went.
     pub timings: Timings,
@@ -184,14 +184,14 @@ pub struct Finished {
 
 /// Tokens of a prediction (OpenAI's `completion_tokens_details`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Predicted {
-    /// Those that the answer had where the prediction had them.
+pub struct PredictionUsage {
+    /// Tokens that the answer had at the same position as the prediction.
     pub accepted: u32,
-    /// The others.
+    /// The other tokens of the prediction.
     pub rejected: u32,
 }
 
-/// Seconds of a request's life.
+/// How long the phases of a request took, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Timings {
     /// From arrival to the engine.
@@ -205,7 +205,7 @@ pub struct Timings {
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model was done, or a stop string or token came.
+    /// The model ended the answer, or a stop string or stop token came.
     Stop,
     /// `max_tokens` or the model's context was reached.
     Length,

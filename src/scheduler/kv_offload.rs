@@ -33,7 +33,7 @@ struct OffloadEntry<C> {
     copied: C,
 }
 
-/// What is kept of a request's tokens.
+/// The copy of one request's prefix.
 #[derive(Debug)]
 pub(super) struct OffloadedPrefix<'store, C> {
     /// How many of the first tokens it has.
@@ -70,12 +70,12 @@ impl<C: Copied> OffloadStore<C> {
         self.bytes
     }
 
-    /// Whether so many `bytes` could be kept if less recently used entries are dropped for them.
+    /// Whether `bytes` could be kept if less recently used entries are dropped for them.
     pub(super) fn could_take(&self, bytes: usize) -> bool {
         bytes <= self.most
     }
 
-    /// Whether so many more `bytes` could be kept without dropping anything.
+    /// Whether `bytes` more could be kept without dropping anything.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         bytes <= self.most.saturating_sub(self.bytes)
     }
@@ -114,7 +114,7 @@ impl<C: Copied> OffloadStore<C> {
         }
     }
 
-    /// Drops entries until there is room for so many `bytes` of `tokens`: first one that has little
+    /// Drops entries until there is room for `bytes` of `tokens`: first one that has little
     /// but a prefix of them, then the least recently used.
     pub(super) fn make_room(&mut self, tokens: &[Token], bytes: usize) {
         if let Some((place, length)) = self.longest_match(tokens)
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// A text in which each letter stands for so many tokens as are worth copying.
+    /// Returns tokens in which each letter of `text` stands for as many as are worth copying.
     fn tokens(text: &str) -> Vec<Token> {
         text.bytes()
             .flat_map(|byte| [Token(i32::from(byte)); WORTH_COPYING])

@@ -45,16 +45,19 @@ use crate::telemetry::ModelMetrics;
 use crate::worker::{WorkError, Worker};
 
 pub use events::{EventReceiver, EventSender, channel};
-pub use job::{Class, Event, FinishReason, Finished, Job, Predicted, QueueProgress, Text, Timings};
+pub use job::{
+    AnswerEnd, AnswerEvent, AnswerText, FinishReason, GenerationJob, PredictionUsage,
+    QueueProgress, ServiceTier, Timings,
+};
 pub use text::Stops;
 
 use batch::Batch;
-use batch_admission::{Admission, AdmissionRound, BatchSnapshot, Candidate, ExactPolicy};
+use batch_admission::{Admission, AdmissionCandidate, AdmissionRound, BatchSnapshot, ExactPolicy};
 use cache::Cache;
 use energy_bill::EnergyBill;
 use governed_limits::GovernedLimits;
 use placement::PlacementCosts;
-use sequence::{Progress, Sequence};
+use sequence::{Sequence, SequenceProgress};
 use sequences::Sequences;
 use speculation::AcceptanceRates;
 use step_latency::StepLatency;
@@ -63,29 +66,29 @@ use step_planning::StepPlanning;
 /// How long the scheduler is idle before it takes the next parked sequence out of the partition that it
 /// clears: longer than clients that ask at once are apart.
 const CLEARING_PAUSE: Duration = Duration::from_millis(20);
-/// How often an idle scheduler looks whether memory is to be given back.
+/// How often an idle scheduler checks whether it should give memory back.
 const MEMORY_CHECK: Duration = Duration::from_secs(1);
 
-/// How a scheduler divides its engine.
+/// How a scheduler divides its engine among requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Sequences computed together.
+pub struct SchedulerLimits {
+    /// Sequences that are computed in one batch at most.
     pub max_running: usize,
-    /// What a step should take while answers are under way.
+    /// How long a step should take while answers are being generated.
     pub target_inter_token: Duration,
-    /// Whether answers may draft.
+    /// Whether answers may use speculative decoding.
     pub speculation: bool,
     /// Bytes of host memory for prefixes that were evicted from the KV cache.
     pub parked_bytes: usize,
-    /// Whether each request is computed so that it comes out the same whatever else there is: in a
-    /// partition of the cache that it has to itself, without drafts.
+    /// Whether each request is computed so that its answer does not depend on other requests: alone in a
+    /// partition of the cache, without drafts.
     pub deterministic: bool,
 }
 
-/// Answers the requests of one model: decides at each step who computes what, and does it.
+/// Answers the requests of one model: decides at each step what each request computes, and computes it.
 pub struct Scheduler<E: Engine> {
     pieces: Arc<dyn Pieces>,
-    limits: Limits,
+    limits: SchedulerLimits,
     metrics: ModelMetrics,
     sequences: Sequences<E>,
     step_latency: StepLatency,
@@ -97,11 +100,16 @@ pub struct Scheduler<E: Engine> {
 }
 
 impl<E: Engine> Scheduler<E> {
-    /// A scheduler with nothing to do.
-    pub fn new(engine: E, pieces: Arc<dyn Pieces>, limits: Limits, metrics: ModelMetrics) -> Self {
+    /// Makes a scheduler without requests.
+    pub fn new(
+        engine: E,
+        pieces: Arc<dyn Pieces>,
+        limits: SchedulerLimits,
+        metrics: ModelMetrics,
+    ) -> Self {
         let shape = engine.shape();
         Self {
-            limits: Limits {
+            limits: SchedulerLimits {
                 max_running: if limits.deterministic {
                     limits.max_running.min(shape.partitions as usize)
                 } else {
@@ -131,7 +139,7 @@ impl<E: Engine> Scheduler<E> {
     }
 
     /// Queues a request.
-    pub fn submit(&mut self, job: Job) {
+    pub fn submit(&mut self, job: GenerationJob) {
         self.sequences.waiting.push(Sequence::new(job));
     }
 
@@ -240,7 +248,7 @@ impl<E: Engine> Scheduler<E> {
             prefixes: &self.sequences.view(),
         };
         round.next(&snapshot, |index| {
-            waiting[index].as_ref().map(Candidate::from)
+            waiting[index].as_ref().map(AdmissionCandidate::from)
         })
     }
 
@@ -319,7 +327,7 @@ impl<E: Engine> Scheduler<E> {
                     let record = running.sequence.record_mut();
                     self.acceptance.learn(source, record, outcome);
                 }
-                if progress == Progress::Ended {
+                if progress == SequenceProgress::Ended {
                     ended.push(index);
                 }
             }
@@ -341,9 +349,9 @@ impl<E: Engine> Scheduler<E> {
 }
 
 impl<E: Engine> Worker for Scheduler<E> {
-    type Request = Job;
+    type Request = GenerationJob;
 
-    fn accept(&mut self, job: Job) {
+    fn accept(&mut self, job: GenerationJob) {
         self.submit(job);
     }
 

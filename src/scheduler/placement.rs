@@ -28,7 +28,7 @@ const UNSEEN: f64 = 0.1;
 /// read and written number by number.
 const COPIED: f64 = 40.0;
 /// Weight of the latest answer's length.
-const NEWEST: f64 = 0.1;
+const NEWEST_WEIGHT: f64 = 0.1;
 /// How long a request waits at most, as a multiple of the time that joining at once would lose:
 /// those under way may go on for long.
 const WAIT_FACTOR: f64 = 2.0;
@@ -79,10 +79,10 @@ impl PlacementCosts {
         self.joined = Some(now);
     }
 
-    /// Learns from an answer of so many `tokens`. One token is no answer but a score or a class.
+    /// Learns from an answer of `tokens`. One token is no answer but a score or a class.
     pub(super) fn ended(&mut self, tokens: u32) {
         if tokens > 1 {
-            self.answer += NEWEST * (f64::from(tokens) - self.answer);
+            self.answer += NEWEST_WEIGHT * (f64::from(tokens) - self.answer);
         }
     }
 
@@ -139,7 +139,7 @@ impl PlacementCosts {
             .step(&options.iter().map(in_partition).collect::<Vec<_>>())
     }
 
-    /// The cost of a step in one partition, with so many `newcomers` like this one.
+    /// The cost of a step in one partition, with `newcomers` requests like this one.
     #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
     fn in_partition(&self, option: PlacementOption, newcomers: usize) -> f64 {
         let weights = self.cells.unwrap_or(0.0);
@@ -149,7 +149,7 @@ impl PlacementCosts {
         read + rows as f64 * (weights / ROWS_A_READ + passed_by as f64)
     }
 
-    /// Whether so many run there that each would take longer if the newcomer joined.
+    /// Whether each request there would take longer if the newcomer joined.
     #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
     pub(super) fn is_full(&self, option: PlacementOption) -> bool {
         let Some(cells) = self.cells else {

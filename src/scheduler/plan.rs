@@ -1,51 +1,51 @@
-//! What one step computes, and who is next: pure functions of how far each sequence is.
+//! Decides what one step computes and which request is next, as pure functions of the sequences' state.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::job::Class;
+use super::job::ServiceTier;
 
-/// How much earlier a request counts than one of the class below that came at the same time. So
-/// nobody waits for ever.
-const HEAD_START: Duration = Duration::from_secs(10);
+/// How much earlier a request counts than one of the service tier below that arrived at the same time.
+/// Because it is bounded, no request waits for ever.
+const TIER_HEAD_START: Duration = Duration::from_secs(10);
 
-/// What the planner sees of a running sequence.
+/// What a running sequence needs, as the planner sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SequenceDemand {
     /// Tokens without a cell.
     pub(super) missing: usize,
-    /// Whether an answer is under way.
+    /// Whether the sequence is decoding, so that its prompt is computed.
     pub(super) decoding: bool,
-    /// How soon a prompt is wanted.
+    /// How urgent its prompt is.
     pub(super) urgency: Urgency,
 }
 
-/// How soon a prompt is wanted: by itself, or by another that waits for a part of it.
+/// How urgent a prompt is, for itself or for other sequences that wait for a prefix of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Urgency {
-    /// The highest class of these.
-    pub(super) class: Class,
-    /// The fewest tokens after which one of them gets on.
+    /// The highest service tier among these.
+    pub(super) class: ServiceTier,
+    /// The fewest tokens after which one of them can go on.
     pub(super) left: usize,
 }
 
 impl Urgency {
-    pub(super) fn wanted_by(&mut self, class: Class, left: usize) {
+    pub(super) fn wanted_by(&mut self, class: ServiceTier, left: usize) {
         self.class = self.class.max(class);
         self.left = self.left.min(left);
     }
 }
 
-/// What a step may use.
+/// The cells and rows that a step may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StepBudget {
     /// Free KV cells.
     pub(super) cells: usize,
-    /// Rows that the engine takes.
+    /// Rows of one batch of the engine.
     pub(super) rows: usize,
-    /// Rows that prompts may take while answers are under way.
+    /// Rows that prompts may take in a step that also decodes.
     pub(super) prefill_rows: usize,
-    /// Rows of drafts, which are beside all this.
+    /// Rows of drafts, which the other bounds do not include.
     pub(super) drafted: usize,
     /// Batches cost least by the row where their rows are a multiple of this.
     pub(super) row_group: usize,
@@ -125,24 +125,24 @@ fn prompt_rows(demands: &[SequenceDemand], mut left: usize) -> Vec<usize> {
     rows
 }
 
-/// In which order the waiting requests are, by class and arrival.
-pub(super) fn order(waiting: impl Iterator<Item = (Class, Instant)>) -> Vec<usize> {
-    let counts_as = |(class, arrived): (Class, Instant)| {
+/// Returns the order of the waiting requests, by service tier and arrival.
+pub(super) fn order(waiting: impl Iterator<Item = (ServiceTier, Instant)>) -> Vec<usize> {
+    let counts_as = |(class, arrived): (ServiceTier, Instant)| {
         let later = match class {
-            Class::Priority => 0,
-            Class::Default => 1,
-            Class::Flex => 2,
+            ServiceTier::Priority => 0,
+            ServiceTier::Default => 1,
+            ServiceTier::Flex => 2,
         };
-        arrived + HEAD_START * later
+        arrived + TIER_HEAD_START * later
     };
     let mut order: Vec<_> = waiting.map(counts_as).enumerate().collect();
     order.sort_by_key(|(_, at)| *at);
     order.into_iter().map(|(index, _)| index).collect()
 }
 
-/// Which of the running requests, oldest first, is preempted: the latest of the lowest class.
+/// Returns which of the running requests, oldest first, is preempted: the latest of the lowest tier.
 pub(super) fn victim(
-    running: impl DoubleEndedIterator<Item = Class> + ExactSizeIterator,
+    running: impl DoubleEndedIterator<Item = ServiceTier> + ExactSizeIterator,
 ) -> Option<usize> {
     let (index, _) = running.enumerate().rev().min_by_key(|(_, class)| *class)?;
     Some(index)
@@ -175,7 +175,7 @@ mod tests {
             missing,
             decoding: false,
             urgency: Urgency {
-                class: Class::Default,
+                class: ServiceTier::Default,
                 left: missing,
             },
         }
@@ -185,7 +185,7 @@ mod tests {
         missing: 1,
         decoding: true,
         urgency: Urgency {
-            class: Class::Default,
+            class: ServiceTier::Default,
             left: 1,
         },
     };
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_higher_class_reads_its_prompt_before_others_but_for_the_half_of_the_oldest() {
         let mut urgent = prompt(400);
-        urgent.urgency.wanted_by(Class::Priority, 900);
+        urgent.urgency.wanted_by(ServiceTier::Priority, 900);
         let plan = compose(&[prompt(500), prompt(10), urgent], BUDGET);
         assert_eq!(plan, StepPlan::Compute(vec![32, 0, 32]));
     }
@@ -244,25 +244,25 @@ mod tests {
     fn a_class_is_a_head_start_and_no_more() {
         let start = Instant::now();
         let at = |class, seconds| (class, start + Duration::from_secs(seconds));
-        let order = |waiting: &[(Class, Instant)]| order(waiting.iter().copied());
+        let order = |waiting: &[(ServiceTier, Instant)]| order(waiting.iter().copied());
         assert_eq!(
-            order(&[at(Class::Default, 1), at(Class::Default, 0)]),
+            order(&[at(ServiceTier::Default, 1), at(ServiceTier::Default, 0)]),
             [1, 0]
         );
         assert_eq!(
-            order(&[at(Class::Default, 0), at(Class::Priority, 5)]),
+            order(&[at(ServiceTier::Default, 0), at(ServiceTier::Priority, 5)]),
             [1, 0]
         );
         assert_eq!(
-            order(&[at(Class::Flex, 0), at(Class::Priority, 25)]),
+            order(&[at(ServiceTier::Flex, 0), at(ServiceTier::Priority, 25)]),
             [0, 1]
         );
     }
 
     #[test]
     fn the_latest_of_the_lowest_class_is_preempted() {
-        use Class::{Default, Flex, Priority};
-        let victim = |classes: &[Class]| victim(classes.iter().copied());
+        use ServiceTier::{Default, Flex, Priority};
+        let victim = |classes: &[ServiceTier]| victim(classes.iter().copied());
         assert_eq!(victim(&[Default, Default]), Some(1));
         assert_eq!(victim(&[Flex, Default, Flex, Priority]), Some(2));
         assert_eq!(victim(&[]), None);

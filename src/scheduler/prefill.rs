@@ -1,4 +1,4 @@
-//! From which prefix a sequence starts, and what the running sequences still have to compute.
+//! Decides from which prefix a sequence starts, and what the running sequences still have to compute.
 
 use std::time::Instant;
 
@@ -11,8 +11,8 @@ use super::prefix_lookup::common_prefix;
 use super::running::RunningSequence;
 
 /// A sequence that computes a prefix which another one waits for.
-struct Awaited {
-    /// Its place among those running.
+struct PrefixProducer {
+    /// Its index among the running sequences.
     index: usize,
     /// Tokens that it has to compute until the other can start.
     left: usize,
@@ -34,9 +34,9 @@ pub(super) fn start_sequences<E: Engine>(
         if running[index].has_started {
             continue;
         }
-        if let Some(awaited) = awaited(cache, &running[..index], &running[index]) {
+        if let Some(producer) = producer(cache, &running[..index], &running[index]) {
             let class = running[index].sequence.class();
-            urgencies[awaited.index].wanted_by(class, awaited.left);
+            urgencies[producer.index].wanted_by(class, producer.left);
             continue;
         }
         let newcomer = &mut running[index];
@@ -53,19 +53,19 @@ pub(super) fn start_sequences<E: Engine>(
     }
     if !partitions.is_empty() {
         let waiting = running.iter().filter(|running| !running.has_started);
-        let awaited = waiting.map(|running| (running.id, running.sequence.sharable()));
-        cache.offload_unrelated(&partitions, awaited);
+        let producer = waiting.map(|running| (running.id, running.sequence.sharable()));
+        cache.offload_unrelated(&partitions, producer);
     }
     urgencies
 }
 
 /// The first of the `older` sequences that will have more of the newcomer's prefix than is known
-/// now. What an answer will say is not waited for: that would be token by token.
-fn awaited<E: Engine>(
+/// now. Tokens that are still to be generated are not waited for: they come one a step.
+fn producer<E: Engine>(
     cache: &Cache<E>,
     older: &[RunningSequence],
     newcomer: &RunningSequence,
-) -> Option<Awaited> {
+) -> Option<PrefixProducer> {
     let tokens = newcomer.sequence.sharable();
     let partition = cache.partition_of(newcomer.id);
     let known = cache.known_length(partition, tokens);
@@ -73,11 +73,11 @@ fn awaited<E: Engine>(
         let common = common_prefix(cache, partition, tokens, older);
         let left = common.saturating_sub(older.sequence.computed());
         let is_awaited = !older.sequence.is_decoding() && left > 0 && known < common;
-        is_awaited.then_some(Awaited { index, left })
+        is_awaited.then_some(PrefixProducer { index, left })
     })
 }
 
-/// How urgent a sequence is by itself.
+/// Returns how urgent a sequence is by itself.
 fn urgency(running: &RunningSequence) -> Urgency {
     Urgency {
         class: running.sequence.class(),
@@ -85,7 +85,7 @@ fn urgency(running: &RunningSequence) -> Urgency {
     }
 }
 
-/// What each sequence could compute in the next step. Exact sequences count in blocks of
+/// Returns what each sequence could compute in the next step. Exact sequences count in blocks of
 /// `exact_block` tokens where the engine needs that, and scored prompts, all of whose rows need
 /// logits, take `most_logits` rows together at most.
 pub(super) fn demands(

@@ -1,11 +1,11 @@
-//! Which sequences hold which tokens: a tree in which sequences with a common
-//! prefix share the nodes of it, as they share its cells in the KV cache.
+//! Knows which sequences hold which tokens: a tree in which sequences with a common
+//! prefix share its nodes, as they share its cells in the KV cache.
 //!
 //! A node is a run of tokens, one cell each, and the sequences that hold those
 //! cells. The holders of a node hold its ancestors too, so any holder of the
 //! last node of a match can be copied from. Sequences that computed the same
-//! tokens side by side have cells of their own each: such nodes stand beside
-//! each other as twins.
+//! tokens at the same time each have cells of their own: such nodes are siblings
+//! with equal tokens.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ struct Node {
 pub(super) struct PrefixTree {
     nodes: Slab<Node>,
     roots: Vec<NodeId>,
-    /// Where each sequence ends; those without cells are absent.
+    /// The node in which each sequence ends; sequences without cells are absent.
     leaves: HashMap<SeqId, NodeId>,
     cells: usize,
 }
@@ -36,14 +36,14 @@ pub(super) struct PrefixTree {
 /// The longest prefix that some sequence holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct PrefixMatch {
-    /// In tokens, all of them.
+    /// Length of the whole prefix, in tokens.
     length: usize,
-    /// Where it ends, and how far into that node.
+    /// The node in which it ends, and how many tokens of that node it has.
     end: Option<(NodeId, usize)>,
 }
 
 impl PrefixTree {
-    /// Cells in use, each counted once however many hold it.
+    /// Returns the cells in use, each counted once however many sequences hold it.
     pub(super) fn cells(&self) -> usize {
         self.cells
     }

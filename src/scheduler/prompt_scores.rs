@@ -44,7 +44,7 @@ impl PromptScores {
         }
     }
 
-    /// Whether every token of `prompt` behind the first has its score.
+    /// Whether every token of `prompt` after the first has its score.
     pub(super) fn is_complete(&self, prompt: &[Token]) -> bool {
         self.scores.len() + 1 >= prompt.len()
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::engine::{Pieces, SeqId, Token};
 use crate::telemetry::ModelMetrics;
 
-use super::sequence::{Progress, Sequence};
+use super::sequence::{Sequence, SequenceProgress};
 use super::speculation::{self, DraftOutcome, DraftProposal, DraftSource};
 
 /// A sequence in the batch, which has an id in the engine.
@@ -44,7 +44,7 @@ impl RunningSequence {
             .extend(self.sequence.proposed_tokens(proposal));
     }
 
-    /// Picks the next token from the logits of row `first`, and one more from each row behind it
+    /// Picks the next token from the logits of row `first`, and one more from each row after it
     /// as long as the draft had what was picked.
     pub(super) fn advance<'a>(
         &mut self,
@@ -53,12 +53,12 @@ impl RunningSequence {
         pieces: &dyn Pieces,
         now: Instant,
         metrics: &ModelMetrics,
-    ) -> Progress {
+    ) -> SequenceProgress {
         loop {
             let row = first + self.draft.accepted;
             let progress = self.sequence.advance(logits(row), pieces, now, metrics);
             let drafted = self.draft.tokens.get(self.draft.accepted);
-            if progress == Progress::Ended || drafted != self.sequence.tokens().last() {
+            if progress == SequenceProgress::Ended || drafted != self.sequence.tokens().last() {
                 return progress;
             }
             self.draft.accepted += 1;
@@ -89,7 +89,10 @@ impl RunningSequence {
 
     /// How its proposal fared, if it had one. Tokens that an answer left over because it ended do not
     /// count as wrong, and of a proposal that was only watched the first token counts.
-    pub(super) fn draft_outcome(&self, progress: Progress) -> Option<(DraftSource, DraftOutcome)> {
+    pub(super) fn draft_outcome(
+        &self,
+        progress: SequenceProgress,
+    ) -> Option<(DraftSource, DraftOutcome)> {
         let source = self.draft.source?;
         let accepted = self.draft.accepted;
         let (drafted, accepted) = match (self.draft.expected, progress) {
@@ -97,8 +100,8 @@ impl RunningSequence {
                 1,
                 usize::from(self.sequence.tokens().last() == Some(&token)),
             ),
-            (None, Progress::Continues) => (self.draft.tokens.len(), accepted),
-            (None, Progress::Ended) => (accepted, accepted),
+            (None, SequenceProgress::Continues) => (self.draft.tokens.len(), accepted),
+            (None, SequenceProgress::Ended) => (accepted, accepted),
         };
         Some((source, DraftOutcome { drafted, accepted }))
     }

@@ -1,4 +1,4 @@
-//! One request in the scheduler: how far it is, and its way out.
+//! One request in the scheduler: its tokens, its progress and the events that it sends.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::worker::WorkError;
 
 use super::events::SendError;
 use super::exact_share::{self, LEAST_ROWS};
-use super::job::{Class, Event, FinishReason, Finished, Job, Text};
+use super::job::{AnswerEnd, AnswerEvent, AnswerText, FinishReason, GenerationJob, ServiceTier};
 use super::prompt_scores::PromptScores;
 use super::speculation::{self, AcceptanceRecord, DraftProposal, DraftSource, Prediction};
 use super::text::{PushOutcome, TextAssembler};
@@ -17,7 +17,7 @@ use super::timeline::Timeline;
 
 /// Whether a sequence goes on after a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum SequenceProgress {
     Continues,
     Ended,
 }
@@ -29,8 +29,8 @@ pub(super) enum Progress {
 /// lost its cells starts over from `computed == 0` with the same tokens.
 #[derive(Debug)]
 pub(super) struct Sequence {
-    job: Job,
-    /// Prompt and answer.
+    job: GenerationJob,
+    /// The tokens of the prompt, followed by those of the answer.
     tokens: Vec<Token>,
     /// How many of `tokens` have their cell.
     computed: usize,
@@ -39,12 +39,12 @@ pub(super) struct Sequence {
     scores: Option<PromptScores>,
     text: TextAssembler,
     prediction: Option<Prediction>,
-    /// How its drafts have fared.
+    /// How often its drafts were right.
     record: AcceptanceRecord,
     timeline: Timeline,
-    /// Tokens of the prompt that were there already when it first began.
+    /// Tokens of the prompt that were in the cache when the sequence first started.
     cached: Option<usize>,
-    /// Joules so far, unless some of them are not known.
+    /// Energy so far, in joules; absent once a part of it is unknown.
     joules: Option<f64>,
     finished: bool,
     /// Whether it is computed so that it comes out the same each time: see `cache::exact`.
@@ -52,10 +52,10 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(mut job: Job) -> Self {
+    pub(super) fn new(mut job: GenerationJob) -> Self {
         let tokens = job.prompt.to_vec();
         let params = std::mem::take(&mut job.sampling);
-        let sampler = Sampler::new(params, &tokens, job.guide.take());
+        let sampler = Sampler::new(params, &tokens, job.constraint.take());
         let text = TextAssembler::new(std::mem::take(&mut job.stops));
         let prediction = job.prediction.take().map(Prediction::new);
         let scores = job.prompt_logprobs.map(PromptScores::new);
@@ -144,7 +144,7 @@ impl Sequence {
         };
         scores.score(&self.job.prompt, self.computed, first, count, logits);
         if scores.is_complete(&self.job.prompt) {
-            self.send(Event::Prompt(scores.into_scores()));
+            self.send(AnswerEvent::Prompt(scores.into_scores()));
         } else {
             self.scores = Some(scores);
         }
@@ -206,17 +206,17 @@ impl Sequence {
         })
     }
 
-    pub(super) fn class(&self) -> Class {
+    pub(super) fn class(&self) -> ServiceTier {
         self.job.class
     }
 
     /// Its class and the time from which it counts as waiting. One that was preempted in mid-answer
     /// goes before those that arrived later; but not in the lowest class, where it would only be
     /// preempted again.
-    pub(super) fn rank(&self) -> (Class, Instant) {
+    pub(super) fn rank(&self) -> (ServiceTier, Instant) {
         let since = match self.job.class {
-            Class::Flex => self.timeline.queued(),
-            Class::Default | Class::Priority => self.job.arrived,
+            ServiceTier::Flex => self.timeline.queued(),
+            ServiceTier::Default | ServiceTier::Priority => self.job.arrived,
         };
         (self.job.class, since)
     }
@@ -291,19 +291,19 @@ impl Sequence {
         pieces: &dyn Pieces,
         now: Instant,
         metrics: &ModelMetrics,
-    ) -> Progress {
+    ) -> SequenceProgress {
         if self.finished {
             // The scores of its prompt found no room.
-            return Progress::Ended;
+            return SequenceProgress::Ended;
         }
         let (index, most) = (self.generated(), self.job.max_tokens);
         if most == 0 {
             self.finish(FinishReason::Length, now, metrics);
-            return Progress::Ended;
+            return SequenceProgress::Ended;
         }
         let Ok(token) = self.sampler.sample(logits, index, most) else {
             self.fail(WorkError::Grammar);
-            return Progress::Ended;
+            return SequenceProgress::Ended;
         };
         self.tokens.push(token);
         if let Some(prediction) = &mut self.prediction {
@@ -328,7 +328,7 @@ impl Sequence {
                 PushOutcome::Stopped(text) => (text, true),
             };
             if !self.send_text(text) {
-                return Progress::Ended;
+                return SequenceProgress::Ended;
             }
             if stopped {
                 Some(FinishReason::Stop)
@@ -339,9 +339,9 @@ impl Sequence {
         match reason {
             Some(reason) => {
                 self.finish(reason, now, metrics);
-                Progress::Ended
+                SequenceProgress::Ended
             }
-            None => Progress::Continues,
+            None => SequenceProgress::Continues,
         }
     }
 
@@ -350,7 +350,7 @@ impl Sequence {
         self.job
             .span
             .in_scope(|| tracing::warn!(%error, "request failed"));
-        self.send(Event::Failed(error));
+        self.send(AnswerEvent::Failed(error));
         self.finished = true;
     }
 
@@ -374,7 +374,7 @@ impl Sequence {
         if self.finished {
             return;
         }
-        let finished = Finished {
+        let finished = AnswerEnd {
             reason,
             prompt_tokens: u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX),
             cached_tokens: u32::try_from(self.cached.unwrap_or(0)).unwrap_or(u32::MAX),
@@ -390,17 +390,17 @@ impl Sequence {
         if let Some(mut place) = self.job.place.take() {
             place.served();
         }
-        self.send(Event::Finished(finished));
+        self.send(AnswerEvent::Finished(finished));
         self.finished = true;
     }
 
-    fn send_text(&mut self, text: Text) -> bool {
-        text.text.is_empty() && text.tokens == 0 || self.send(Event::Text(text))
+    fn send_text(&mut self, text: AnswerText) -> bool {
+        text.text.is_empty() && text.tokens == 0 || self.send(AnswerEvent::Text(text))
     }
 
     /// False when the client is gone, or has read too little for more to find room: then this answer
     /// fails, and no other.
-    fn send(&mut self, event: Event) -> bool {
+    fn send(&mut self, event: AnswerEvent) -> bool {
         match self.job.events.send(event) {
             Ok(()) => true,
             Err(SendError::ClientLeft) => false,

@@ -1,7 +1,7 @@
 //! The requests of a scheduler and the cells that they have, through their whole life: they wait,
 //! join the batch, are preempted, and end.
 //!
-//! What happens to a request is decided elsewhere. Here it is done, in the queue, the batch, the
+//! Other modules decide what happens to a request. This one carries it out in the queue, the batch, the
 //! cache and the metrics at once, so that these agree.
 
 use std::time::Instant;
@@ -22,9 +22,9 @@ use super::sequence::Sequence;
 /// Keeps the waiting and the running requests in step with the cache.
 pub(super) struct Sequences<E: Engine> {
     pub(super) cache: Cache<E>,
-    /// In no order that matters.
+    /// Waiting requests, in no particular order.
     pub(super) waiting: Vec<Sequence>,
-    /// In the order in which they joined.
+    /// Running requests, in the order in which they joined the batch.
     pub(super) running: Vec<RunningSequence>,
     metrics: ModelMetrics,
 }
@@ -43,7 +43,7 @@ impl<E: Engine> Sequences<E> {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether requests wait though none runs.
+    /// Whether requests wait although none runs.
     pub(super) fn is_held_back(&self) -> bool {
         self.running.is_empty() && !self.waiting.is_empty()
     }

@@ -8,16 +8,16 @@
 
 use crate::engine::Token;
 
-use super::job::Predicted;
+use super::job::PredictionUsage;
 
 /// Longest run of tokens that a proposal is compared by.
 const LONGEST_MATCH: usize = 8;
-/// How far back runs are looked for: further would cost more than it finds.
+/// Tokens that are searched for an earlier run: more would cost more than they find.
 const LOOK_BACK: usize = 8192;
 /// Tokens that one answer drafts at most in a step.
 pub(super) const LONGEST_DRAFT: usize = 16;
 /// Weight of the newest token in a source's mean.
-const NEWEST: f64 = 0.05;
+const NEWEST_WEIGHT: f64 = 0.05;
 /// How many of its own tokens an answer needs to outweigh the mean of the source.
 const OWN_WEIGHT: f64 = 8.0;
 
@@ -26,18 +26,18 @@ const OWN_WEIGHT: f64 = 8.0;
 pub(super) struct DraftSource(usize);
 
 impl DraftSource {
-    /// What the client said the answer would be, as long as it is.
+    /// The client's prediction, as long as the answer follows it.
     pub(super) const PREDICTION: Self = Self(LONGEST_MATCH + 1);
     const COUNT: usize = LONGEST_MATCH + 2;
 
-    /// The last `tokens` tokens stood there before.
+    /// An earlier place in the text where its last `tokens` tokens also stand.
     fn prompt_lookup(tokens: usize) -> Self {
         Self(tokens.min(LONGEST_MATCH))
     }
 }
 
-/// How an answer may go on: a piece of its own text, or of its prediction. One that is longer than
-/// the rest of the text begins anew there, as what repeats itself does.
+/// How an answer may go on: a piece of its own text, or of its prediction. A piece that is longer than the
+/// rest of the text repeats from its start, as text in a loop does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DraftProposal {
     pub(super) source: DraftSource,
@@ -46,14 +46,14 @@ pub(super) struct DraftProposal {
 }
 
 impl DraftProposal {
-    /// Its tokens, from the text that it is a piece of.
+    /// Returns its tokens, from the text that it is a piece of.
     pub(super) fn tokens(self, text: &[Token]) -> impl Iterator<Item = Token> {
         text[self.start..].iter().copied().cycle().take(self.length)
     }
 }
 
-/// What followed the last place where `text` had the tokens that it ends with, the longest run of
-/// them that it had before; nothing if not even the last one did.
+/// Proposes what followed the last place that has the longest run of the tokens that `text` ends with;
+/// `None` where not even its last token occurs earlier.
 pub(super) fn prompt_lookup(text: &[Token]) -> Option<DraftProposal> {
     let (last, before) = text.split_last()?;
     let mut best = (0, 0);
@@ -97,7 +97,7 @@ pub(super) struct Prediction {
     tokens: Vec<Token>,
     /// The next one expected; `None` where the answer has left it.
     at: Option<usize>,
-    /// Behind the last one that the answer had.
+    /// The position after the last token that the answer had.
     left: usize,
     accepted: usize,
 }
@@ -150,10 +150,10 @@ impl Prediction {
         })
     }
 
-    pub(super) fn usage(&self) -> Predicted {
+    pub(super) fn usage(&self) -> PredictionUsage {
         let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
         let accepted = self.accepted.min(self.tokens.len());
-        Predicted {
+        PredictionUsage {
             accepted: count(accepted),
             rejected: count(self.tokens.len() - accepted),
         }
@@ -188,7 +188,7 @@ impl DraftOutcome {
         self.accepted as f64
     }
 
-    /// What stands behind the first wrong one says nothing.
+    /// Tokens after the first wrong one say nothing.
     fn tried(self) -> f64 {
         (self.accepted + usize::from(self.accepted < self.drafted)) as f64
     }
@@ -222,7 +222,7 @@ fn first_rate(source: usize) -> f64 {
 }
 
 impl AcceptanceRates {
-    /// How likely the next token of a proposal is right.
+    /// Returns the probability that the next token of a proposal is right.
     pub(super) fn chance(&self, source: DraftSource, own: &AcceptanceRecord) -> f64 {
         (self.means[source.0] * OWN_WEIGHT + own.right) / (OWN_WEIGHT + own.tried)
     }
@@ -241,7 +241,7 @@ impl AcceptanceRates {
         let mean = &mut self.means[source.0];
         for token in 0..outcome.drafted.min(outcome.accepted + 1) {
             let right = f64::from(u8::from(token < outcome.accepted));
-            *mean += NEWEST * (right - *mean);
+            *mean += NEWEST_WEIGHT * (right - *mean);
         }
     }
 }
@@ -365,8 +365,8 @@ mod tests {
         assert_eq!(found("tea, tin, t"), Some(("in, t".into(), 3)));
     }
 
-    fn predicted(accepted: u32, rejected: u32) -> Predicted {
-        Predicted { accepted, rejected }
+    fn predicted(accepted: u32, rejected: u32) -> PredictionUsage {
+        PredictionUsage { accepted, rejected }
     }
 
     #[test]

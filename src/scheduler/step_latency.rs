@@ -8,18 +8,18 @@
 use std::time::Duration;
 
 /// Weight of the newest measurement once there are enough: single ones vary by half and more.
-const NEWEST: f64 = 0.05;
+const NEWEST_WEIGHT: f64 = 0.05;
 /// A step during which another program had the processor says little: it counts as this much of
 /// what was expected at most, and one that was shorter than half as half.
 const PLAUSIBLE: (f64, f64) = (0.5, 2.0);
-/// How many first measurements count by the shortest of them: the very first one reads the weights
-/// from the disk.
+/// The first measurements, of which the shortest counts: the very first one reads the weights from the
+/// disk.
 const FIRST_FEW: f64 = 3.0;
 /// How far a measurement at one size moves the others: a deeper cache or a slower clock meets all.
 const DRIFT: f64 = 0.05;
-/// A prompt always gets on, however slow the machine.
+/// Rows that a prompt gets in each step, however slow the machine is.
 const LEAST_ROWS: usize = 8;
-/// The first chunk of a prompt beside answers, while nothing is known.
+/// Rows of a prompt in a step that also decodes, while no latency was measured yet.
 const FIRST_ROWS: usize = 64;
 
 /// Learns and predicts how many seconds a step takes, by its rows.
@@ -27,8 +27,8 @@ const FIRST_ROWS: usize = 64;
 pub(super) struct StepLatency {
     outputs: Curve,
     prefill: Curve,
-    /// What a step takes longer whose batch has another shape than the one before: llama.cpp makes
-    /// its graph anew. Much for a small model, nothing for a large one.
+    /// Seconds that a step takes longer when its batch has another shape than the one before, because
+    /// llama.cpp builds its graph anew. Much for a small model, little for a large one.
     switching: f64,
     /// Rows of the last step, if none were of prompts.
     last: Option<usize>,
@@ -55,7 +55,7 @@ impl StepLatency {
             match self.outputs.known(outputs) {
                 Some(known) if last != Some(outputs) => {
                     let longer = (took - known).clamp(0.0, known);
-                    self.switching += NEWEST * (longer - self.switching);
+                    self.switching += NEWEST_WEIGHT * (longer - self.switching);
                 }
                 _ => self.outputs.learn(outputs, took),
             }
@@ -199,7 +199,7 @@ impl Curve {
         let weight = if point.measured <= FIRST_FEW && seconds < point.seconds {
             1.0
         } else {
-            point.measured.recip().max(NEWEST)
+            point.measured.recip().max(NEWEST_WEIGHT)
         };
         point.rows += weight * (rows as f64 - point.rows);
         point.seconds += weight * (seconds - point.seconds);

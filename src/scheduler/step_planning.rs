@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::engine::Engine;
 
-use super::Limits;
+use super::SchedulerLimits;
 use super::drafting::{self, DraftBudget};
 use super::plan::{self, StepBudget, StepPlan};
 use super::sequences::Sequences;
@@ -19,7 +19,7 @@ const LOGITS_BYTES: usize = 32 << 20;
 /// Plans one step.
 pub(super) struct StepPlanning<'a, E: Engine> {
     pub(super) sequences: &'a mut Sequences<E>,
-    pub(super) limits: Limits,
+    pub(super) limits: SchedulerLimits,
     pub(super) step_latency: &'a StepLatency,
     pub(super) acceptance: &'a AcceptanceRates,
 }

@@ -11,7 +11,7 @@ use crate::engine::{Shape, Threads, Token};
 use crate::telemetry::Metrics;
 
 mod governed;
-mod parked;
+mod offloaded;
 mod partitions;
 mod placement;
 mod repeatable;
@@ -42,7 +42,7 @@ fn over(engine: FakeEngine) -> Scheduler<FakeEngine> {
 
 fn with_parked_bytes(engine: FakeEngine, parked_bytes: usize) -> Scheduler<FakeEngine> {
     let metrics = Metrics::new().expect("metrics").for_model("fake");
-    let limits = Limits {
+    let limits = SchedulerLimits {
         max_running: 4,
         target_inter_token: Duration::from_millis(150),
         speculation: true,
@@ -58,8 +58,8 @@ fn prompt(seed: usize, length: usize) -> Vec<Token> {
         .collect()
 }
 
-fn job(prompt: &[Token], max_tokens: u32) -> (Job, EventReceiver) {
-    Job::greedy(prompt, max_tokens)
+fn job(prompt: &[Token], max_tokens: u32) -> (GenerationJob, EventReceiver) {
+    GenerationJob::greedy(prompt, max_tokens)
 }
 
 fn submit(
@@ -90,11 +90,11 @@ fn expected_of(engine: &FakeEngine, prompt: &[Token], max_tokens: u32) -> String
     }
 }
 
-fn received(receiver: &mut EventReceiver) -> (String, Option<Event>) {
+fn received(receiver: &mut EventReceiver) -> (String, Option<AnswerEvent>) {
     let mut text = String::new();
     while let Some(event) = receiver.try_recv() {
         match event {
-            Event::Text(more) => text.push_str(&more.text),
+            AnswerEvent::Text(more) => text.push_str(&more.text),
             end => return (text, Some(end)),
         }
     }
@@ -149,7 +149,7 @@ fn an_answer_is_what_the_engine_says_and_ends_at_max_tokens() {
     run_dry(&mut scheduler);
     let (text, end) = received(&mut events);
     assert_eq!(text, expected(&prompt, 20));
-    let Some(Event::Finished(finished)) = end else {
+    let Some(AnswerEvent::Finished(finished)) = end else {
         panic!("no end: {end:?}");
     };
     assert_eq!(finished.reason, FinishReason::Length);
@@ -233,7 +233,7 @@ fn a_stop_token_ends_an_answer_without_its_text() {
     assert!(expected(&prompt, 5).starts_with(&text));
     assert!(matches!(
         end,
-        Some(Event::Finished(Finished {
+        Some(AnswerEvent::Finished(AnswerEnd {
             reason: FinishReason::Stop,
             ..
         }))
@@ -248,7 +248,7 @@ fn when_the_grace_time_ends_everyone_is_told() {
     scheduler.fail_all(WorkError::ShuttingDown);
     check_integrity(&scheduler);
     let (_, end) = received(&mut events);
-    assert_eq!(end, Some(Event::Failed(WorkError::ShuttingDown)));
+    assert_eq!(end, Some(AnswerEvent::Failed(WorkError::ShuttingDown)));
 }
 
 /// A store prompt of 300 tokens and a question of its own.
@@ -275,7 +275,7 @@ fn kiosks_at_once_compute_their_common_prompt_once() {
     for (question, receiver) in receivers.iter_mut().enumerate() {
         let (text, end) = received(receiver);
         assert_eq!(text, expected(&kiosk(question), 5));
-        let Some(Event::Finished(finished)) = end else {
+        let Some(AnswerEvent::Finished(finished)) = end else {
             panic!("no end: {end:?}");
         };
         assert_eq!(finished.cached_tokens, if question == 0 { 0 } else { 300 });
@@ -308,7 +308,7 @@ fn the_next_turn_of_a_conversation_starts_where_the_last_ended() {
     let (text, end) = received(&mut events);
     assert_eq!(text, expected(&second, 5));
     // All of the first turn but its last token, which was never computed.
-    assert!(matches!(end, Some(Event::Finished(finished)) if finished.cached_tokens == 314));
+    assert!(matches!(end, Some(AnswerEvent::Finished(finished)) if finished.cached_tokens == 314));
 }
 
 #[test]
@@ -344,7 +344,11 @@ fn whoever_has_priority_is_taken_up_first() {
     let mut scheduler = scheduler(SHAPE);
     scheduler.limits.max_running = 1;
     let mut receivers = Vec::new();
-    for class in [Class::Flex, Class::Default, Class::Priority] {
+    for class in [
+        ServiceTier::Flex,
+        ServiceTier::Default,
+        ServiceTier::Priority,
+    ] {
         let (mut job, receiver) = job(&prompt(1, 20), 3);
         job.class = class;
         scheduler.submit(job);
@@ -374,10 +378,16 @@ fn a_question_goes_before_a_document_that_does_not_fit_yet() {
     for _ in 0..20 {
         step(&mut scheduler);
     }
-    assert!(matches!(received(&mut soon).1, Some(Event::Finished(_))));
+    assert!(matches!(
+        received(&mut soon).1,
+        Some(AnswerEvent::Finished(_))
+    ));
     assert!(received(&mut late).0.is_empty());
     run_dry(&mut scheduler);
-    assert!(matches!(received(&mut late).1, Some(Event::Finished(_))));
+    assert!(matches!(
+        received(&mut late).1,
+        Some(AnswerEvent::Finished(_))
+    ));
 }
 
 #[test]
@@ -385,7 +395,7 @@ fn flex_makes_way_and_goes_on_where_it_was() {
     let mut scheduler = scheduler(SHAPE);
     scheduler.limits.max_running = 1;
     let (mut patient, mut later) = job(&prompt(1, 60), 40);
-    patient.class = Class::Flex;
+    patient.class = ServiceTier::Flex;
     scheduler.submit(patient);
     for _ in 0..10 {
         step(&mut scheduler);
@@ -394,7 +404,10 @@ fn flex_makes_way_and_goes_on_where_it_was() {
     for _ in 0..8 {
         step(&mut scheduler);
     }
-    assert!(matches!(received(&mut soon).1, Some(Event::Finished(_))));
+    assert!(matches!(
+        received(&mut soon).1,
+        Some(AnswerEvent::Finished(_))
+    ));
     let rows = scheduler.sequences.cache.engine().rows;
     run_dry(&mut scheduler);
     assert_eq!(received(&mut later).0, expected(&prompt(1, 60), 40));
@@ -432,7 +445,9 @@ fn an_answer_that_repeats_itself_takes_fewer_steps_and_stays_the_same() {
     let (text, end) = received(&mut events);
     let right = expected_of(&FakeEngine::forgetful(SHAPE), &prompt, 200);
     assert_eq!(text, right);
-    assert!(matches!(end, Some(Event::Finished(finished)) if finished.generated_tokens == 200));
+    assert!(
+        matches!(end, Some(AnswerEvent::Finished(finished)) if finished.generated_tokens == 200)
+    );
     assert!(scheduler.sequences.cache.engine().decodes < 80);
     assert!(scheduler.metrics.accepted_tokens.get() > 120);
     assert!(scheduler.metrics.drafted_tokens.get() >= scheduler.metrics.accepted_tokens.get());
@@ -453,7 +468,7 @@ fn a_stop_token_in_the_middle_of_a_draft_ends_the_answer_there() {
     job.stop_tokens = vec![stop];
     scheduler.submit(job);
     run_dry(&mut scheduler);
-    let Some(Event::Finished(finished)) = received(&mut events).1 else {
+    let Some(AnswerEvent::Finished(finished)) = received(&mut events).1 else {
         panic!("no end");
     };
     assert_eq!(finished.reason, FinishReason::Stop);
@@ -473,7 +488,7 @@ fn a_prediction_is_drafted_where_the_answer_follows_it_and_counted() {
     run_dry(&mut scheduler);
     let (text, end) = received(&mut events);
     assert_eq!(text, expected(&prompt, 100));
-    let Some(Event::Finished(finished)) = end else {
+    let Some(AnswerEvent::Finished(finished)) = end else {
         panic!("no end");
     };
     let predicted = finished.predicted_tokens.expect("there was a prediction");
@@ -499,14 +514,18 @@ struct Arrival {
     prompt: usize,
     max_tokens: u32,
     leaves_after: Option<usize>,
-    class: Class,
+    class: ServiceTier,
     /// How much of its true answer is predicted before a wrong token.
     predicted: Option<usize>,
 }
 
 fn arrival() -> impl Strategy<Value = Arrival> {
     let leaves = prop::option::weighted(0.3, 0_usize..40);
-    let class = prop::sample::select(vec![Class::Flex, Class::Default, Class::Priority]);
+    let class = prop::sample::select(vec![
+        ServiceTier::Flex,
+        ServiceTier::Default,
+        ServiceTier::Priority,
+    ]);
     let predicted = prop::option::weighted(0.3, 0_usize..40);
     (
         0_usize..6,
@@ -585,7 +604,7 @@ proptest! {
         for (prompt, max_tokens, mut receiver, _) in clients {
             let (text, end) = received(&mut receiver);
             prop_assert_eq!(text, expected_of(&engine(), &prompt, max_tokens));
-            prop_assert!(matches!(end, Some(Event::Finished(_))));
+            prop_assert!(matches!(end, Some(AnswerEvent::Finished(_))));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! From token bytes to text that may be sent: whole characters only, nothing
-//! of a stop string, not even its beginning.
+//! Turns token bytes into text that may be sent: whole characters only, and no part of a stop string, not
+//! even its first bytes.
 
 #[cfg(test)]
 mod stop_tests;
@@ -9,36 +9,36 @@ use std::collections::VecDeque;
 
 use crate::sampling::Logprobs;
 
-use super::job::{FinishReason, Text};
+use super::job::{AnswerText, FinishReason};
 pub use stops::Stops;
-use stops::{StopFinder, Verdict};
+use stops::{ReleaseDecision, StopFinder};
 
-/// What a piece of output led to.
+/// The text that may be sent after one more token.
 #[derive(Debug, PartialEq)]
 pub(super) enum PushOutcome {
     /// Text that can be sent now; may be empty.
-    Text(Text),
-    /// A stop string stands in the output; this came before it and is the last text.
-    Stopped(Text),
+    Text(AnswerText),
+    /// The text before a stop string, which is the last text.
+    Stopped(AnswerText),
 }
 
 /// A token whose text was not sent yet.
 #[derive(Debug)]
-struct Held {
-    /// Where its bytes begin among those that are held.
+struct PendingToken {
+    /// Where its bytes begin among those that are held back.
     start: usize,
     logprobs: Option<Logprobs>,
 }
 
-/// Holds back what might still become a stop string or a character.
+/// Holds back what may still become a stop string or a character.
 #[derive(Debug, Default)]
 pub(super) struct TextAssembler {
     finder: StopFinder,
-    /// Whole characters that have not gone.
-    held: String,
-    /// Behind them: the beginning of a character.
+    /// Whole characters that were not sent yet.
+    pending: String,
+    /// After them, the first bytes of a character.
     bytes: Vec<u8>,
-    tokens: VecDeque<Held>,
+    tokens: VecDeque<PendingToken>,
 }
 
 impl TextAssembler {
@@ -54,35 +54,35 @@ impl TextAssembler {
     pub(super) fn push(&mut self, piece: &[u8], logprobs: Option<Logprobs>) -> PushOutcome {
         self.begin_token(logprobs);
         self.bytes.extend_from_slice(piece);
-        let from = self.held.len();
+        let from = self.pending.len();
         self.decode(whole_characters(&self.bytes));
-        self.finder.push(&self.held[from..]);
+        self.finder.push(&self.pending[from..]);
         self.release()
     }
 
-    /// Adds a token that is no text for the client, but by which the answer is taken apart. No stop
-    /// string goes through it, and it comes out whole.
+    /// Adds a token that is no text for the client, but by which the answer is parsed. No stop string
+    /// extends across it, and it is released whole.
     pub(super) fn push_tag(&mut self, tag: &str, logprobs: Option<Logprobs>) -> PushOutcome {
-        // A character that was begun before it is not completed behind it.
-        let from = self.held.len();
+        // A character that was begun before the tag is not completed after it.
+        let from = self.pending.len();
         self.decode(self.bytes.len());
-        self.finder.push(&self.held[from..]);
+        self.finder.push(&self.pending[from..]);
         self.begin_token(logprobs);
-        self.held.push_str(tag);
+        self.pending.push_str(tag);
         self.finder.push_tag(tag);
         self.release()
     }
 
-    /// What was held back, when no more output comes; a character that was cut off is left out.
+    /// Returns what was held back, when no more output comes; a character that was cut off is left out.
     #[must_use]
-    pub(super) fn finish(mut self, reason: FinishReason) -> Text {
+    pub(super) fn finish(mut self, reason: FinishReason) -> AnswerText {
         if reason == FinishReason::Stop {
             self.finder.end();
-            if let Verdict::Stop(at) = self.finder.verdict(&self.held) {
+            if let ReleaseDecision::Stop(at) = self.finder.verdict(&self.pending) {
                 return self.take(at);
             }
         }
-        let mut last = self.take(self.held.len());
+        let mut last = self.take(self.pending.len());
         last.tokens += u32::try_from(self.tokens.len()).unwrap_or(u32::MAX);
         let rest = self.tokens.into_iter();
         last.logprobs
@@ -91,32 +91,32 @@ impl TextAssembler {
     }
 
     fn begin_token(&mut self, logprobs: Option<Logprobs>) {
-        let start = self.held.len() + self.bytes.len();
-        self.tokens.push_back(Held { start, logprobs });
+        let start = self.pending.len() + self.bytes.len();
+        self.tokens.push_back(PendingToken { start, logprobs });
     }
 
-    /// Makes text of the first `length` bytes; what is no text becomes replacement characters.
+    /// Decodes the first `length` bytes; what is not UTF-8 becomes replacement characters.
     fn decode(&mut self, length: usize) {
         let bytes: Vec<u8> = self.bytes.drain(..length).collect();
         for chunk in bytes.utf8_chunks() {
-            self.held.push_str(chunk.valid());
+            self.pending.push_str(chunk.valid());
             let invalid = chunk.invalid().len();
             if invalid > 0 {
-                // It takes other room than the bytes did: tokens behind it move.
-                let behind = self.held.len() + invalid;
-                self.held.push(char::REPLACEMENT_CHARACTER);
-                for token in self.tokens.iter_mut().filter(|token| token.start >= behind) {
-                    token.start = token.start - behind + self.held.len();
+                // Its length differs from that of the bytes, so tokens after it move.
+                let after = self.pending.len() + invalid;
+                self.pending.push(char::REPLACEMENT_CHARACTER);
+                for token in self.tokens.iter_mut().filter(|token| token.start >= after) {
+                    token.start = token.start - after + self.pending.len();
                 }
             }
         }
     }
 
-    /// Takes what may go.
+    /// Takes the text that may be sent.
     fn release(&mut self) -> PushOutcome {
-        match self.finder.verdict(&self.held) {
-            Verdict::Free(length) => PushOutcome::Text(self.take(length)),
-            Verdict::Stop(at) => {
+        match self.finder.verdict(&self.pending) {
+            ReleaseDecision::Free(length) => PushOutcome::Text(self.take(length)),
+            ReleaseDecision::Stop(at) => {
                 let last = self.take(at);
                 *self = Self::default();
                 PushOutcome::Stopped(last)
@@ -124,13 +124,13 @@ impl TextAssembler {
         }
     }
 
-    /// The first `length` bytes and the tokens that begin in them.
-    fn take(&mut self, length: usize) -> Text {
+    /// Takes the first `length` bytes and the tokens that begin in them.
+    fn take(&mut self, length: usize) -> AnswerText {
         self.finder.release(length);
-        let rest = self.held.split_off(length);
-        let text = std::mem::replace(&mut self.held, rest);
+        let rest = self.pending.split_off(length);
+        let text = std::mem::replace(&mut self.pending, rest);
         let begun = self.tokens.partition_point(|token| token.start < length);
-        let mut taken = Text {
+        let mut taken = AnswerText {
             text,
             tokens: u32::try_from(begun).unwrap_or(u32::MAX),
             logprobs: Vec::new(),
@@ -146,8 +146,8 @@ impl TextAssembler {
     }
 }
 
-/// Length of `bytes` without a character at its end that is still incomplete.
-/// Bytes that can never become one are not waited for.
+/// Returns the length of `bytes` without an incomplete character at the end, which later bytes may still
+/// complete.
 fn whole_characters(bytes: &[u8]) -> usize {
     let longest = bytes.len().min(3);
     for tail in 1..=longest {

@@ -2,9 +2,9 @@
 //! computes a part of them.
 //!
 //! [`Worker`] is what such a thread runs, [`run`] the loop around it, [`Heartbeat`] shows from
-//! outside whether the loop moves on, and [`WorkError`] is what a request ends with that could not
-//! be answered. Nothing here knows what a request is: the scheduler and the embedding batcher stand
-//! on this side by side, and neither knows the other.
+//! outside whether the loop makes progress, and [`WorkError`] is the error of a request that could not
+//! be answered. Nothing here knows what a request is: the scheduler and the embedding batcher both
+//! build on this, and neither knows the other.
 
 mod error;
 mod heartbeat;
@@ -21,7 +21,7 @@ pub use run::run;
 /// The names are not those of the methods that an implementation is likely to have itself, so that
 /// none of these can call itself by mistake.
 pub trait Worker {
-    /// What comes in.
+    /// A request of this kind of worker.
     type Request;
 
     /// Takes a request in; it is computed in later steps.

@@ -1,4 +1,4 @@
-//! The loop that a model's thread runs: requests in, steps, until told to stop.
+//! The loop that a model's thread runs: requests in, steps, until asked to stop.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes one step for each request and writes down what it was told.
+    /// Takes one step for each request and writes down what it received.
     #[derive(Default)]
     struct Recorder {
         pending: usize,

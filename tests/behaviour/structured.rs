@@ -5,8 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use edgellm::admission::ClientId;
 use edgellm::engine::{Pieces, Token, Tokenizer, Vocabulary, load_model};
-use edgellm::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Wall, Watch};
-use edgellm::prompt::{Callable, OutputParser, Part, Piece, ToolFormat, calls, opened_calls};
+use edgellm::grammar::{
+    Caller, Constraint, Grammar, GrammarError, Grammars, Schema, TrialCompiler, Trigger,
+};
+use edgellm::prompt::{
+    AnswerPart, CallableFunction, OutputParser, OutputPiece, ToolFormat, calls, opened_calls,
+};
 use edgellm::sampling::{Sampler, SamplingParams};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -17,23 +21,26 @@ fn grammars() -> (Arc<Tokenizer>, Grammars) {
     let model = load_model(Path::new(MODEL), &Arc::default());
     let (_, tokenizer) = model.expect("the shipped model");
     let tokenizer = Arc::new(tokenizer);
-    (Arc::clone(&tokenizer), Grammars::new(tokenizer, wall()))
+    (
+        Arc::clone(&tokenizer),
+        Grammars::new(tokenizer, trial_compiler()),
+    )
 }
 
-fn guide_of(grammars: &Grammars, grammar: &Grammar) -> Result<Guide, GrammarError> {
+fn constraint_of(grammars: &Grammars, grammar: &Grammar) -> Result<Constraint, GrammarError> {
     let (caller, _here) = Caller::new(ClientId::of(([127, 0, 0, 1], 0).into()));
-    runtime().block_on(grammars.guide(grammar, &caller))
+    runtime().block_on(grammars.constraint(grammar, &caller))
 }
 
-/// One for all: processes behind the wall belong to it.
+/// One runtime for all tests: the child processes of the trial compiler belong to it.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"))
 }
 
 /// The program that was built with this one tries grammars out.
-fn wall() -> Wall {
-    Wall::of(env!("CARGO_BIN_EXE_edgellm").into())
+fn trial_compiler() -> TrialCompiler {
+    TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into())
 }
 
 /// Noise that is the same at every run: what a model says that understands nothing.
@@ -56,15 +63,21 @@ fn answer(
     seed: u64,
     most: u32,
 ) -> String {
-    let guide = guide_of(grammars, &Grammar::schema(schema));
-    let bytes = guided(tokenizer, guide.expect("a sound schema"), None, seed, most);
+    let constraint = constraint_of(grammars, &Grammar::schema(schema));
+    let bytes = constrained(
+        tokenizer,
+        constraint.expect("a sound schema"),
+        None,
+        seed,
+        most,
+    );
     String::from_utf8(bytes).expect("whole characters")
 }
 
-/// What comes out of noise that is led by `guide`; of noise and `opener` at the tenth token.
-fn guided(
+/// What comes out of noise that is led by `constraint`; of noise and `opener` at the tenth token.
+fn constrained(
     tokenizer: &Tokenizer,
-    guide: Guide,
+    constraint: Constraint,
     opener: Option<Token>,
     seed: u64,
     most: u32,
@@ -73,7 +86,7 @@ fn guided(
         seed,
         ..SamplingParams::default()
     };
-    let mut sampler = Sampler::new(params, &[], Some(guide));
+    let mut sampler = Sampler::new(params, &[], Some(constraint));
     let mut bytes = Vec::new();
     for index in 0..most {
         let mut logits = noise(seed, index.into(), tokenizer.info().vocabulary);
@@ -132,11 +145,11 @@ fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
         "required": ["article", "number"],
     });
     let functions = [
-        Callable {
+        CallableFunction {
             name: "price".to_owned(),
             arguments: Schema::new(price, true).expect("strict"),
         },
-        Callable {
+        CallableFunction {
             name: "help".to_owned(),
             arguments: Schema::object(),
         },
@@ -153,23 +166,23 @@ fn a_call_that_noise_makes_of_itself_fits_the_schema_of_the_tool() {
     let mut prices = 0;
     for seed in 0..20 {
         let grammar = opened_calls(format, &functions, &*tokenizer);
-        let guide = guide_of(&grammars, &grammar).expect("sound");
-        let guide = guide.behind(Watch::new(opener));
-        let text = guided(&tokenizer, guide, Some(token), seed, 200);
+        let constraint = constraint_of(&grammars, &grammar).expect("sound");
+        let constraint = constraint.after(Trigger::new(opener));
+        let text = constrained(&tokenizer, constraint, Some(token), seed, 200);
         let text = String::from_utf8_lossy(&text);
         let mut parser = OutputParser::new(None, Some(format));
         let mut pieces = parser.push(&text);
         pieces.extend(parser.finish());
         let named = pieces
             .iter()
-            .position(|p| matches!(p, Piece::Part(Part::Call { .. })));
+            .position(|p| matches!(p, OutputPiece::Part(AnswerPart::Call { .. })));
         let named = named.unwrap_or_else(|| panic!("no call of seed {seed}: {text}"));
-        let Piece::Part(Part::Arguments(json)) = &pieces[named + 1] else {
+        let OutputPiece::Part(AnswerPart::Arguments(json)) = &pieces[named + 1] else {
             panic!("no arguments: {pieces:?}");
         };
         let arguments: Value = serde_json::from_str(json).expect("JSON");
         let is_price = pieces[named]
-            == Piece::Part(Part::Call {
+            == OutputPiece::Part(AnswerPart::Call {
                 name: "price".to_owned(),
             });
         if is_price {
@@ -196,8 +209,8 @@ fn values(schema: &Value, strict: bool, most: u32) -> Vec<Value> {
     if let Some(definitions) = schema.get("$defs") {
         object["$defs"] = definitions.clone();
     }
-    let checked = Schema::new(object, strict).unwrap_or_else(|misfit| {
-        panic!("{schema}: {} {misfit}", misfit.path);
+    let checked = Schema::new(object, strict).unwrap_or_else(|schema_error| {
+        panic!("{schema}: {} {schema_error}", schema_error.path);
     });
     let whole = |seed| {
         let text = answer(&tokenizer, &grammars, &checked, seed, most);
@@ -653,7 +666,7 @@ fn a_schema_that_nothing_fits_is_refused_in_words() {
     let (_, grammars) = grammars();
     let impossible = json!({"type": "integer", "minimum": 3, "maximum": 2});
     let schema = Schema::new(impossible, false).expect("well formed");
-    let error = guide_of(&grammars, &Grammar::schema(&schema));
+    let error = constraint_of(&grammars, &Grammar::schema(&schema));
     assert!(
         error
             .expect_err("nothing fits")
@@ -667,7 +680,7 @@ fn a_schema_without_end_is_refused_before_it_is_compiled() {
     let (_, grammars) = grammars();
     let values: Vec<String> = (0..1000).map(|value| format!("{value:0600}")).collect();
     let schema = Schema::new(json!({"enum": values}), false).expect("well formed");
-    let error = guide_of(&grammars, &Grammar::schema(&schema));
+    let error = constraint_of(&grammars, &Grammar::schema(&schema));
     let message = error.expect_err("600 KB").to_string();
     assert!(message.contains("too long"), "{message}");
 }
@@ -675,7 +688,7 @@ fn a_schema_without_end_is_refused_before_it_is_compiled() {
 #[test]
 fn calls_can_be_followed_in_every_format_one_or_several_of_them() {
     let (tokenizer, grammars) = grammars();
-    let function = Callable {
+    let function = CallableFunction {
         name: "f".to_owned(),
         arguments: Schema::object(),
     };
@@ -693,11 +706,11 @@ fn calls_can_be_followed_in_every_format_one_or_several_of_them() {
                 None,
                 &*tokenizer,
             );
-            let guide = guide_of(&grammars, &grammar);
+            let constraint = constraint_of(&grammars, &grammar);
             assert!(
-                guide.is_ok(),
+                constraint.is_ok(),
                 "{format:?}, several: {several}: {:?}",
-                guide.err()
+                constraint.err()
             );
         }
     }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgellm::engine::{Attention, EngineOptions, LlamaEngine, Pieces, Token, Tokenizer, Weights};
-use edgellm::scheduler::{Event, EventReceiver, FinishReason, Finished, Job, Limits, Scheduler};
+use edgellm::scheduler::{
+    AnswerEnd, AnswerEvent, EventReceiver, FinishReason, GenerationJob, Scheduler, SchedulerLimits,
+};
 use edgellm::telemetry::{Metrics, ModelMetrics};
 
 use crate::compare::{Report, Step, best};
@@ -66,7 +68,7 @@ impl Situation {
 pub struct Scenario {
     situation: Situation,
     options: EngineOptions,
-    limits: Limits,
+    limits: SchedulerLimits,
     tokens: u32,
     /// Each is asked when the one before has been answered; its questions one step after another.
     waves: Vec<Vec<Question>>,
@@ -134,7 +136,7 @@ impl Scenario {
                 attention: Some(attention),
                 deterministic: false,
             },
-            limits: Limits {
+            limits: SchedulerLimits {
                 max_running: 16,
                 target_inter_token: Duration::from_millis(60),
                 speculation: situation.drafts(),
@@ -202,8 +204,8 @@ impl Scenario {
         for wave in &self.waves {
             let mut listeners = Vec::new();
             for question in wave {
-                let (job, events) = Job::greedy(question.prompt.clone(), self.tokens);
-                scheduler.submit(Job {
+                let (job, events) = GenerationJob::greedy(question.prompt.clone(), self.tokens);
+                scheduler.submit(GenerationJob {
                     arrived: clock(),
                     // What the client is told of: which tokens its answer is made of.
                     logprobs: Some(0),
@@ -273,7 +275,7 @@ struct Answer {
     prompt: Vec<Token>,
     tokens: Vec<Token>,
     text: String,
-    finished: Option<Finished>,
+    finished: Option<AnswerEnd>,
 }
 
 impl Answer {
@@ -281,12 +283,12 @@ impl Answer {
         let (mut tokens, mut text, mut finished) = (Vec::new(), String::new(), None);
         while let Some(event) = events.try_recv() {
             match event {
-                Event::Text(more) => {
+                AnswerEvent::Text(more) => {
                     text.push_str(&more.text);
                     tokens.extend(more.logprobs.iter().map(|logprobs| logprobs.token));
                 }
-                Event::Finished(end) => finished = Some(end),
-                Event::Prompt(_) | Event::Failed(_) => {}
+                AnswerEvent::Finished(end) => finished = Some(end),
+                AnswerEvent::Prompt(_) | AnswerEvent::Failed(_) => {}
             }
         }
         Self {

@@ -4,43 +4,43 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::cost::{Growth, values};
 use super::keywords::kinds_of_values;
 use super::numbers::has_numbers;
-use super::path::{Path, misfit};
-use super::reference::{Target, resolve};
+use super::path::{SchemaPath, schema_error};
+use super::reference::{ReferenceTarget, resolve};
 use super::strict::{strict_keywords, strict_object, strict_root};
 
 /// Deeper schemas are refused before any recursion of ours or of the compiler's.
-const DEEPEST: usize = 64;
+const DEEPEST_SCHEMA: usize = 64;
 /// JSON values within each other, added up over the schema and all places that references lead to:
 /// the compiler follows each reference once, and in the worst case all of them from within each
 /// other. [`super::super::compile::STACK`] is sized for it.
 pub(in crate::grammar) const MOST_LEVELS: usize = 4096;
-/// Each number is held to a range by a pattern of its own, which takes half a millisecond to make.
+/// Numbers in a schema: the range of each is a pattern of its own, which takes half a millisecond to make.
 const MOST_NUMBERS: usize = 1000;
-/// llguidance compares the patterns of `patternProperties` two by two: 16 patterns.
+/// Pairs of patterns in `patternProperties`, which llguidance compares two by two: those of 16 patterns.
 const MOST_PATTERN_PAIRS: usize = 120;
-/// It also holds each pattern against each property.
+/// Pairs of a pattern and a property, which llguidance compares as well.
 const MOST_PATTERN_MATCHES: usize = 5000;
 /// Schemas that all alternatives have together when they are multiplied out: some half a
 /// kilobyte of memory each while they are compiled.
 const MOST_SCHEMAS: u64 = 100_000;
-/// OpenAI's limits for strict schemas, which we hold all schemas to.
+/// OpenAI's limits for strict schemas, which apply to all schemas here.
 const MOST_PROPERTIES: usize = 5000;
 const MOST_ENUM_VALUES: u64 = 1000;
 const DEEPEST_STRICT: usize = 10;
-/// What a bound on lengths or counts may be: each unit costs the compiler memory.
+/// Highest bound on a length or count: each unit costs the compiler memory.
 const HIGHEST_COUNT: u64 = 10_000;
-/// Properties of one object that need not be there: a mask looks at all that may come next.
+/// Optional properties of one object: a mask considers all that may come next.
 const MOST_OPTIONAL: usize = 500;
-/// What `multipleOf` may be, written without its point: each remainder is a state of the lexer.
+/// Highest `multipleOf`, written without its decimal point: each remainder is a state of the lexer.
 const HIGHEST_DIVISOR: u32 = 1000;
-/// Behind its point.
+/// Decimal places that `multipleOf` may have.
 const MOST_PLACES: usize = 16;
 
-/// Keywords that say nothing about an instance, for llguidance and for us.
+/// Keywords that do not constrain an instance, for llguidance and for us.
 pub(super) const ANNOTATIONS: [&str; 15] = [
     "$anchor",
     "$defs",
@@ -83,23 +83,27 @@ pub(super) const COUNTS: [&str; 6] = [
     "maxProperties",
 ];
 
-/// What a schema is checked for.
+/// Which rules a schema is checked by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rules {
-    /// OpenAI's for strict schemas, beside all others.
+pub(super) enum CheckRules {
+    /// OpenAI's rules for strict schemas, in addition to those of `Followed`.
     Strict,
-    /// That it can be followed.
+    /// The schema can be followed.
     Followed,
-    /// That it is one at all: a model only reads it.
+    /// The schema is valid at all: a model only reads it.
     Hint,
 }
 
-/// Checks all of a schema, and all that its references lead to. The references, each once.
-pub(super) fn check(schema: &Value, rules: Rules) -> Result<Vec<Target<'_>>, Misfit> {
-    if rules == Rules::Strict {
+/// Checks all of a schema and all that its references lead to; returns the targets of the references,
+/// each once.
+pub(super) fn check(
+    schema: &Value,
+    rules: CheckRules,
+) -> Result<Vec<ReferenceTarget<'_>>, SchemaError> {
+    if rules == CheckRules::Strict {
         strict_root(schema)?;
     }
-    let mut check = Check {
+    let mut check = SchemaCheck {
         root: schema,
         rules,
         properties: 0,
@@ -111,12 +115,12 @@ pub(super) fn check(schema: &Value, rules: Rules) -> Result<Vec<Target<'_>>, Mis
         targets: Vec::new(),
         referred: HashSet::new(),
     };
-    check.schema(schema, &Path::ROOT, 0, 0)?;
+    check.schema(schema, &SchemaPath::ROOT, 0, 0)?;
     // More of them may be found on the way.
     let mut next = 0;
     while let Some(target) = check.targets.get(next) {
         let (place, schema) = (target.place.clone(), target.schema);
-        let place = Path::ROOT.behind(&place);
+        let place = SchemaPath::ROOT.behind(&place);
         if !check.checked.contains(&std::ptr::from_ref(schema)) {
             check.schema(schema, &place, 0, 0)?;
         }
@@ -126,14 +130,14 @@ pub(super) fn check(schema: &Value, rules: Rules) -> Result<Vec<Target<'_>>, Mis
 }
 
 /// Checks how much a lowered schema would grow in the compiler.
-pub(super) fn check_growth(lowered: &Value) -> Result<(), Misfit> {
+pub(super) fn check_growth(lowered: &Value) -> Result<(), SchemaError> {
     let definitions = lowered.get("$defs").and_then(Value::as_object);
     let definitions = || definitions.into_iter().flat_map(Map::values);
     let deep: usize = definitions().map(|schema| 1 + levels(schema)).sum();
     if deep > MOST_LEVELS + MOST_LEVELS / 4 {
         let why = "has too many references in circles with something beside them: they have to be written \
                    out, and are too deep so";
-        return Err(misfit(&Path::ROOT, why));
+        return Err(schema_error(&SchemaPath::ROOT, why));
     }
     let mut growth = Growth::of(lowered);
     let mut schemas = growth.schemas(lowered);
@@ -147,12 +151,12 @@ pub(super) fn check_growth(lowered: &Value) -> Result<(), Misfit> {
             "has more than {MOST_SCHEMAS} parts when the alternatives of its `anyOf`, `oneOf`, `enum` \
              and `allOf` are multiplied out: have fewer of them beside each other"
         );
-        return Err(misfit(&Path::ROOT, why));
+        return Err(schema_error(&SchemaPath::ROOT, why));
     }
     Ok(())
 }
 
-/// JSON values within each other.
+/// Returns how deep JSON values are nested.
 fn levels(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),
@@ -161,48 +165,52 @@ fn levels(value: &Value) -> usize {
     }
 }
 
-struct Check<'s> {
+struct SchemaCheck<'s> {
     root: &'s Value,
-    rules: Rules,
+    rules: CheckRules,
     properties: usize,
     enum_values: u64,
     pattern_pairs: usize,
     numbers: usize,
     levels: usize,
-    /// By address: what a reference leads to may stand where a schema stands anyway.
+    /// Addresses of the schemas that were checked: the target of a reference may be checked already as part
+    /// of the schema.
     checked: HashSet<*const Value>,
-    targets: Vec<Target<'s>>,
+    targets: Vec<ReferenceTarget<'s>>,
     /// The addresses of all targets.
     referred: HashSet<*const Value>,
 }
 
-impl<'s> Check<'s> {
+impl<'s> SchemaCheck<'s> {
     /// `depth` counts schemas, `objects` those of them that are objects.
     fn schema(
         &mut self,
         schema: &'s Value,
-        path: &Path,
+        path: &SchemaPath,
         depth: usize,
         objects: usize,
-    ) -> Result<(), Misfit> {
+    ) -> Result<(), SchemaError> {
         self.checked.insert(std::ptr::from_ref(schema));
         let object = match schema {
             Value::Object(object) => object,
-            Value::Bool(_) if self.rules != Rules::Strict => return Ok(()),
-            _ => return Err(misfit(path, "must be an object")),
+            Value::Bool(_) if self.rules != CheckRules::Strict => return Ok(()),
+            _ => return Err(schema_error(path, "must be an object")),
         };
-        if depth > DEEPEST {
-            return Err(misfit(path, format!("is nested deeper than {DEEPEST}")));
+        if depth > DEEPEST_SCHEMA {
+            return Err(schema_error(
+                path,
+                format!("is nested deeper than {DEEPEST_SCHEMA}"),
+            ));
         }
         // What a reference leads to has its own rules, and its type may be said beside it.
         let refers = object.contains_key("$ref") && !object.contains_key("properties");
         let is_object = object.get("type") == Some(&json!("object")) && !refers;
         let objects = objects + usize::from(is_object);
-        if self.rules == Rules::Strict {
+        if self.rules == CheckRules::Strict {
             strict_keywords(object, path)?;
             if objects > DEEPEST_STRICT {
                 let why = format!("is nested deeper than {DEEPEST_STRICT} objects");
-                return Err(misfit(path, why));
+                return Err(schema_error(path, why));
             }
             if is_object {
                 strict_object(object, path)?;
@@ -211,7 +219,7 @@ impl<'s> Check<'s> {
         self.reference(object, path)?;
         kinds_of_values(object, path)?;
         enumeration(object, path)?;
-        if self.rules == Rules::Hint {
+        if self.rules == CheckRules::Hint {
             counts(object, path, u64::MAX)?;
         } else {
             self.costs(object, path)?;
@@ -220,7 +228,7 @@ impl<'s> Check<'s> {
     }
 
     /// Bounds on what it takes to follow a schema.
-    fn costs(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn costs(&mut self, object: &Map<String, Value>, path: &SchemaPath) -> Result<(), SchemaError> {
         self.numbers(object, path)?;
         counts(object, path, HIGHEST_COUNT)?;
         divisor(object, path)?;
@@ -233,10 +241,10 @@ impl<'s> Check<'s> {
     fn parts(
         &mut self,
         object: &'s Map<String, Value>,
-        path: &Path,
+        path: &SchemaPath,
         depth: usize,
         objects: usize,
-    ) -> Result<(), Misfit> {
+    ) -> Result<(), SchemaError> {
         for key in ONE {
             if let Some(inner) = object.get(key)
                 // `additionalProperties` and `items` may be plain yes or no.
@@ -250,7 +258,7 @@ impl<'s> Check<'s> {
             if let Some(list) = object.get(key) {
                 let at = path.under(key);
                 if !list.is_array() {
-                    return Err(misfit(&at, "must be an array of schemas"));
+                    return Err(schema_error(&at, "must be an array of schemas"));
                 }
                 self.listed(list, &at, depth, objects)?;
             }
@@ -260,7 +268,7 @@ impl<'s> Check<'s> {
                 let at = path.under(key);
                 let map = map
                     .as_object()
-                    .ok_or_else(|| misfit(&at, "must be an object of schemas by name"))?;
+                    .ok_or_else(|| schema_error(&at, "must be an object of schemas by name"))?;
                 self.count_properties(map.len(), &at)?;
                 for (name, inner) in map {
                     self.schema(inner, &at.under(name), depth, objects)?;
@@ -274,10 +282,10 @@ impl<'s> Check<'s> {
     fn listed(
         &mut self,
         value: &'s Value,
-        path: &Path,
+        path: &SchemaPath,
         depth: usize,
         objects: usize,
-    ) -> Result<(), Misfit> {
+    ) -> Result<(), SchemaError> {
         let Value::Array(list) = value else {
             return self.schema(value, path, depth, objects);
         };
@@ -287,17 +295,21 @@ impl<'s> Check<'s> {
         Ok(())
     }
 
-    fn count_properties(&mut self, more: usize, at: &Path) -> Result<(), Misfit> {
+    fn count_properties(&mut self, more: usize, at: &SchemaPath) -> Result<(), SchemaError> {
         self.properties += more;
         if self.properties > MOST_PROPERTIES {
             let why = format!("is beyond the {MOST_PROPERTIES}th property of the schema");
-            return Err(misfit(at, why));
+            return Err(schema_error(at, why));
         }
         Ok(())
     }
 
     /// A name that must be there is a property, whether it is declared or not.
-    fn required(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn required(
+        &mut self,
+        object: &Map<String, Value>,
+        path: &SchemaPath,
+    ) -> Result<(), SchemaError> {
         let declared = object.get("properties").and_then(Value::as_object);
         let is_declared = |name: &str| declared.is_some_and(|map| map.contains_key(name));
         let required = names(object.get("required"));
@@ -305,17 +317,25 @@ impl<'s> Check<'s> {
         self.count_properties(more, &path.under("required"))
     }
 
-    fn numbers(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn numbers(
+        &mut self,
+        object: &Map<String, Value>,
+        path: &SchemaPath,
+    ) -> Result<(), SchemaError> {
         self.numbers += usize::from(has_numbers(object));
         if self.numbers > MOST_NUMBERS {
             let why = format!("is beyond the {MOST_NUMBERS}th number of the schema");
-            return Err(misfit(path, why));
+            return Err(schema_error(path, why));
         }
         Ok(())
     }
 
-    /// A bound on what `patternProperties` cost.
-    fn patterns(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    /// Bounds what `patternProperties` cost.
+    fn patterns(
+        &mut self,
+        object: &Map<String, Value>,
+        path: &SchemaPath,
+    ) -> Result<(), SchemaError> {
         let count = |key: &str| {
             let map = object.get(key).and_then(Value::as_object);
             map.map_or(0, Map::len)
@@ -326,20 +346,24 @@ impl<'s> Check<'s> {
         if self.pattern_pairs > MOST_PATTERN_PAIRS {
             let why = "are too many: of 16 patterns in one place each can be held against each other, \
                        in all of a schema there may be no more such pairs";
-            return Err(misfit(&at, why));
+            return Err(schema_error(&at, why));
         }
         if patterns * count("properties") > MOST_PATTERN_MATCHES {
             let why = format!(
                 "are too many beside so many `properties`: patterns times properties may be \
                  {MOST_PATTERN_MATCHES} at most"
             );
-            return Err(misfit(&at, why));
+            return Err(schema_error(&at, why));
         }
         Ok(())
     }
 
     /// References stay within the schema, and what they name is there, and is checked later.
-    fn reference(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn reference(
+        &mut self,
+        object: &Map<String, Value>,
+        path: &SchemaPath,
+    ) -> Result<(), SchemaError> {
         let Some(reference) = object.get("$ref") else {
             return Ok(());
         };
@@ -347,7 +371,7 @@ impl<'s> Check<'s> {
         let reference = reference.as_str().unwrap_or_default();
         let Some(target) = resolve(self.root, reference) else {
             let why = "must name a place in this schema that is there, such as `#/$defs/name`";
-            return Err(misfit(&at, why));
+            return Err(schema_error(&at, why));
         };
         if !self.referred.insert(std::ptr::from_ref(target.schema)) {
             return Ok(());
@@ -358,14 +382,18 @@ impl<'s> Check<'s> {
                 "is one reference too many: what all of them lead to may be {MOST_LEVELS} levels deep \
                  in all"
             );
-            return Err(misfit(&at, why));
+            return Err(schema_error(&at, why));
         }
         self.targets.push(target);
         Ok(())
     }
 
     /// Each value of `enum` and `const` is compiled, and so is each that stands in it.
-    fn values(&mut self, object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+    fn values(
+        &mut self,
+        object: &Map<String, Value>,
+        path: &SchemaPath,
+    ) -> Result<(), SchemaError> {
         let constant = object.get("const").map_or(0, values);
         let at = path.under(if constant > 0 { "const" } else { "enum" });
         let listed = object.get("enum").and_then(Value::as_array);
@@ -373,38 +401,38 @@ impl<'s> Check<'s> {
         self.enum_values += constant + listed;
         if self.enum_values > MOST_ENUM_VALUES {
             let why = format!("is beyond the {MOST_ENUM_VALUES}th enum value of the schema");
-            return Err(misfit(&at, why));
+            return Err(schema_error(&at, why));
         }
         Ok(())
     }
 }
 
-fn enumeration(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+fn enumeration(object: &Map<String, Value>, path: &SchemaPath) -> Result<(), SchemaError> {
     match object.get("enum") {
         None => Ok(()),
         Some(Value::Array(list)) if !list.is_empty() => Ok(()),
         Some(_) => {
             let why = "must be an array of values, and not empty";
-            Err(misfit(&path.under("enum"), why))
+            Err(schema_error(&path.under("enum"), why))
         }
     }
 }
 
-fn counts(object: &Map<String, Value>, path: &Path, highest: u64) -> Result<(), Misfit> {
+fn counts(object: &Map<String, Value>, path: &SchemaPath, highest: u64) -> Result<(), SchemaError> {
     for key in COUNTS {
         if let Some(count) = object.get(key) {
             let fits = count.as_u64().is_some_and(|count| count <= highest);
             if !fits {
                 let why = format!("must be a whole number from 0 to {highest}");
-                return Err(misfit(&path.under(key), why));
+                return Err(schema_error(&path.under(key), why));
             }
         }
     }
     Ok(())
 }
 
-/// A bound on what `multipleOf` costs.
-fn divisor(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+/// Bounds what `multipleOf` costs.
+fn divisor(object: &Map<String, Value>, path: &SchemaPath) -> Result<(), SchemaError> {
     let Some(value) = object.get("multipleOf") else {
         return Ok(());
     };
@@ -431,7 +459,7 @@ fn divisor(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
         "must be a number above 0 and, written without its decimal point, at most {HIGHEST_DIVISOR}; \
          a few, such as 0.07 and those below 1e-7, cannot be followed"
     );
-    Err(misfit(&path.under("multipleOf"), why))
+    Err(schema_error(&path.under("multipleOf"), why))
 }
 
 /// A number without its decimal point, as llguidance finds it: by steps, of which each may round.
@@ -445,8 +473,8 @@ fn without_point(mut number: f64) -> Option<f64> {
     None
 }
 
-/// A bound on what may come next in an object.
-fn optional(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+/// Bounds how many properties may come next in an object.
+fn optional(object: &Map<String, Value>, path: &SchemaPath) -> Result<(), SchemaError> {
     let Some(properties) = object.get("properties").and_then(Value::as_object) else {
         return Ok(());
     };
@@ -459,12 +487,12 @@ fn optional(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
         let why = format!(
             "has {optional} properties that are not `required`; at most {MOST_OPTIONAL} may be optional"
         );
-        return Err(misfit(&path.under("properties"), why));
+        return Err(schema_error(&path.under("properties"), why));
     }
     Ok(())
 }
 
-/// The texts of an array.
+/// Returns the strings of an array.
 pub(super) fn names(list: Option<&Value>) -> HashSet<&str> {
     let list = list.and_then(Value::as_array).into_iter().flatten();
     list.filter_map(Value::as_str).collect()

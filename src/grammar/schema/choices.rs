@@ -7,15 +7,15 @@ use serde_json::{Map, Value};
 
 use super::cost::values;
 
-/// Alternatives of one object: as many as there are ways to take 4 of 8.
+/// Alternatives of one object at most: as many as there are ways to take 4 of 8.
 const MOST_ALTERNATIVES: usize = 70;
-/// JSON values in all of them together.
+/// JSON values in all alternatives together at most.
 const MOST_VALUES: u64 = 4000;
-/// Beside these an object stays one: they would be multiplied with its alternatives.
+/// Keywords with which an object is not split into alternatives: those would be multiplied.
 const BESIDE: [&str; 4] = ["allOf", "anyOf", "oneOf", "$ref"];
 
-/// The alternatives of a lowered object whose optional properties are counted; none where there are no
-/// such, or too many.
+/// Returns the alternatives of a lowered object whose optional properties are counted; `None` where none
+/// are counted, or there are too many.
 pub(super) fn counted(object: &Map<String, Value>) -> Option<Vec<Value>> {
     let count = |key: &str| {
         let count = object.get(key).and_then(Value::as_u64);
@@ -63,7 +63,7 @@ pub(super) fn counted(object: &Map<String, Value>) -> Option<Vec<Value>> {
     Some(alternatives.collect())
 }
 
-/// `object` without the properties `left_out`, and with those that are `forced`.
+/// Returns `object` without the properties `left_out`, and with those in `forced` required.
 fn alternative(
     object: &Map<String, Value>,
     left_out: &[&str],
@@ -95,14 +95,14 @@ fn size(object: &Map<String, Value>) -> u64 {
     object.values().map(values).sum()
 }
 
-/// In how many ways `count` of `all` can be taken.
+/// Returns in how many ways `count` of `all` can be taken.
 fn ways(all: usize, count: usize) -> usize {
     (0..count.min(all - count)).fold(1, |ways: usize, index| {
         ways.saturating_mul(all - index) / (index + 1)
     })
 }
 
-/// All ways to take `count` of `all`, those with the first ones first.
+/// Returns all ways to take `count` of `all`, those with the first ones first.
 fn choices<'n>(all: &[&'n str], count: usize) -> Vec<Vec<&'n str>> {
     if count == 0 {
         return vec![Vec::new()];

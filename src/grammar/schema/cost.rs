@@ -3,8 +3,8 @@
 //! llguidance compiles `allOf`, and whatever stands beside `anyOf`, `oneOf`, `enum` or `$ref`, by
 //! intersecting each alternative of one side with each of the other, members of one name and items of one
 //! place among them, and clones what both hold (`Schema::intersect` in its `json/schema.rs`). A few
-//! kilobytes of JSON can become hundreds of megabytes so. [`Growth`] tells from the JSON alone how much it
-//! would be, and always too much rather than too little, but for names that patterns of the other side match.
+//! kilobytes of JSON can become hundreds of megabytes so. [`Growth`] estimates from the JSON alone how much
+//! it would be, and always too much rather than too little, but for names that patterns of the other side match.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::check::ANNOTATIONS;
 use super::numbers::has_numbers;
 use super::reference::resolve;
 
-/// JSON Schema's types (`integer` is a number), as places of a [`Weight`].
+/// JSON Schema's types (`integer` is a number), by their index in a [`Weight`].
 const TYPES: [&str; 6] = ["null", "boolean", "number", "string", "array", "object"];
 const NUMBER: usize = 2;
 const ARRAY: usize = 4;
@@ -28,17 +28,17 @@ const NUMBER_SCHEMAS: u64 = 50;
 /// What a schema becomes, for each type: those of different types do not multiply.
 #[derive(Debug, Clone, PartialEq)]
 struct Weight<'s> {
-    /// Schemas of which an instance must fit one.
+    /// By type, the schemas of which an instance must fit one.
     alternatives: [u64; TYPES.len()],
-    /// Schemas in all of them together, but for those in `parts`.
+    /// By type, the schemas in all alternatives together, except those in `parts`.
     schemas: [u64; TYPES.len()],
-    /// What members and items are in all alternatives together.
-    parts: HashMap<Place<'s>, Part<'s>>,
+    /// The schemas of members and items, in all alternatives together.
+    parts: HashMap<PartPlace<'s>, PartSchemas<'s>>,
 }
 
-/// Where in an instance a part is.
+/// Which part of an instance a schema is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Place<'s> {
+enum PartPlace<'s> {
     Member(&'s str),
     Pattern(&'s str),
     OtherMembers,
@@ -46,7 +46,7 @@ enum Place<'s> {
     OtherItems,
 }
 
-impl Place<'_> {
+impl PartPlace<'_> {
     fn kind(self) -> usize {
         match self {
             Self::Member(_) | Self::Pattern(_) | Self::OtherMembers => OBJECT,
@@ -54,7 +54,8 @@ impl Place<'_> {
         }
     }
 
-    /// What a part here is intersected with where the other side does not name the place.
+    /// Returns the part of the other side that this one is intersected with where the other side does not
+    /// name it.
     fn others(self) -> Self {
         if self.kind() == OBJECT {
             Self::OtherMembers
@@ -64,18 +65,18 @@ impl Place<'_> {
     }
 }
 
-/// One of several schemas, each so many times.
-type Part<'s> = Vec<(u64, Piece<'s>)>;
+/// Several schemas, each with its count, of which an instance fits one.
+type PartSchemas<'s> = Vec<(u64, PartSchema<'s>)>;
 
 #[derive(Debug, Clone, PartialEq)]
-enum Piece<'s> {
-    /// Weighed when it is multiplied with something.
+enum PartSchema<'s> {
+    /// A schema that is weighed only when it is multiplied with something.
     Schema(&'s Value),
     Weighed(Rc<Weight<'s>>),
 }
 
 impl Weight<'_> {
-    /// Nothing to multiply with.
+    /// Returns the weight of a schema that constrains nothing.
     fn neutral() -> Self {
         Self {
             alternatives: [1; TYPES.len()],
@@ -98,7 +99,7 @@ impl Weight<'_> {
         }
     }
 
-    /// One schema of any type that is not looked into.
+    /// Returns the weight of one schema of any type that is not inspected.
     fn opaque() -> Self {
         Self {
             schemas: [0, 0, 0, 0, 0, 1],
@@ -106,7 +107,7 @@ impl Weight<'_> {
         }
     }
 
-    /// Of one type, with so many schemas.
+    /// Returns the weight of one type, with `schemas` schemas.
     fn of(kind: usize, schemas: u64) -> Self {
         let mut weight = Self::none();
         weight.alternatives[kind] = 1;
@@ -114,7 +115,7 @@ impl Weight<'_> {
         weight
     }
 
-    /// An instance that is prescribed: each value in it becomes a schema of its own.
+    /// Returns the weight of a prescribed instance, of which each value becomes a schema of its own.
     fn of_value(value: &Value) -> Self {
         let kind = match value {
             Value::Null => 0,
@@ -127,7 +128,7 @@ impl Weight<'_> {
         Self::of(kind, values(value))
     }
 
-    /// One or the other.
+    /// Returns the weight of `self` or `other` as alternatives.
     fn or(mut self, other: Self) -> Self {
         for kind in 0..TYPES.len() {
             self.alternatives[kind] =
@@ -140,7 +141,7 @@ impl Weight<'_> {
         self
     }
 
-    /// So many of it.
+    /// Returns the weight of `times` copies.
     fn times(mut self, times: u64) -> Self {
         for kind in 0..TYPES.len() {
             self.alternatives[kind] = self.alternatives[kind].saturating_mul(times);
@@ -153,7 +154,7 @@ impl Weight<'_> {
     }
 }
 
-fn repeat(part: &mut Part<'_>, times: u64) {
+fn repeat(part: &mut PartSchemas<'_>, times: u64) {
     for (count, _) in part {
         *count = count.saturating_mul(times);
     }
@@ -162,17 +163,18 @@ fn repeat(part: &mut Part<'_>, times: u64) {
 /// Weighs the schemas of one document.
 pub(super) struct Growth<'s> {
     root: &'s Value,
-    /// By address. What is being weighed counts as one schema: a circle is cut where it closes.
+    /// Weights by the address of the schema. A schema that is being weighed counts as one: a circle is cut
+    /// where it closes.
     weighed: HashMap<*const Value, Rc<Weight<'s>>>,
-    /// The same of the schemas that each becomes.
+    /// By address, how many schemas each schema becomes.
     added_up: HashMap<*const Value, u64>,
-    /// References that lead from one to the next, or parts within each other, that are being followed.
+    /// How deep references, or parts within each other, are being followed.
     followed: usize,
     /// Pairs of parts that were multiplied.
     multiplied: usize,
 }
 
-/// More than so many of them, each within what the one before leads to, weigh without end.
+/// References within each other, beyond which the weight counts as endless.
 const MOST_FOLLOWED: usize = 64;
 /// llguidance intersects no more than 50,000 times.
 const MOST_MULTIPLIED: usize = 50_000;
@@ -188,7 +190,7 @@ impl<'s> Growth<'s> {
         }
     }
 
-    /// Schemas that `schema` becomes, references in its members not followed.
+    /// Returns how many schemas `schema` becomes, without following the references in its members.
     pub(super) fn schemas(&mut self, schema: &'s Value) -> u64 {
         let address = std::ptr::from_ref(schema);
         if let Some(schemas) = self.added_up.get(&address) {
@@ -206,8 +208,8 @@ impl<'s> Growth<'s> {
         let pieces = weight.parts.values().flatten();
         pieces.fold(own, |sum: u64, (times, piece)| {
             let schemas = match piece {
-                Piece::Schema(schema) => self.schemas(schema),
-                Piece::Weighed(weight) => self.all_schemas(weight),
+                PartSchema::Schema(schema) => self.schemas(schema),
+                PartSchema::Weighed(weight) => self.all_schemas(weight),
             };
             sum.saturating_add(schemas.saturating_mul(*times))
         })
@@ -267,7 +269,7 @@ impl<'s> Growth<'s> {
         weight
     }
 
-    /// One step further, unless it is too far.
+    /// Follows one reference more, unless that is too deep.
     fn follow(&mut self, step: impl FnOnce(&mut Self) -> Weight<'s>) -> Weight<'s> {
         if self.followed == MOST_FOLLOWED {
             return Weight::endless();
@@ -278,7 +280,7 @@ impl<'s> Growth<'s> {
         weight
     }
 
-    /// Both at once: each alternative with each of the same type.
+    /// Returns the weight of the intersection: each alternative with each of the same type.
     fn both(&mut self, one: &Weight<'s>, other: &Weight<'s>) -> Weight<'s> {
         let mut both = Weight::none();
         for kind in 0..TYPES.len() {
@@ -316,24 +318,24 @@ impl<'s> Growth<'s> {
         both
     }
 
-    fn both_parts(&mut self, one: &Part<'s>, other: &Part<'s>) -> Part<'s> {
+    fn both_parts(&mut self, one: &PartSchemas<'s>, other: &PartSchemas<'s>) -> PartSchemas<'s> {
         self.multiplied += 1;
         if self.multiplied > MOST_MULTIPLIED {
-            return vec![(1, Piece::Weighed(Rc::new(Weight::endless())))];
+            return vec![(1, PartSchema::Weighed(Rc::new(Weight::endless())))];
         }
         let weight = self.follow(|growth| {
             let (one, other) = (growth.any_of(one), growth.any_of(other));
             growth.both(&one, &other)
         });
-        vec![(1, Piece::Weighed(Rc::new(weight)))]
+        vec![(1, PartSchema::Weighed(Rc::new(weight)))]
     }
 
-    fn any_of(&mut self, part: &Part<'s>) -> Weight<'s> {
+    fn any_of(&mut self, part: &PartSchemas<'s>) -> Weight<'s> {
         let mut sum = Weight::none();
         for (times, piece) in part {
             let weight = match piece {
-                Piece::Schema(schema) => self.weigh(schema, true),
-                Piece::Weighed(weight) => Weight::clone(weight),
+                PartSchema::Schema(schema) => self.weigh(schema, true),
+                PartSchema::Weighed(weight) => Weight::clone(weight),
             };
             sum = sum.or(weight.times(*times));
         }
@@ -341,7 +343,7 @@ impl<'s> Growth<'s> {
     }
 }
 
-fn repeated<'s>(part: &Part<'s>, times: u64) -> Part<'s> {
+fn repeated<'s>(part: &PartSchemas<'s>, times: u64) -> PartSchemas<'s> {
     let mut part = part.clone();
     repeat(&mut part, times);
     part
@@ -369,24 +371,24 @@ fn plain(object: &Map<String, Value>) -> Weight<'_> {
             .into_iter()
             .flatten()
     };
-    let members = named("properties").map(|(name, schema)| (Place::Member(name), schema));
+    let members = named("properties").map(|(name, schema)| (PartPlace::Member(name), schema));
     let patterns =
-        named("patternProperties").map(|(pattern, schema)| (Place::Pattern(pattern), schema));
+        named("patternProperties").map(|(pattern, schema)| (PartPlace::Pattern(pattern), schema));
     let others = object.get("additionalProperties").into_iter();
-    let others = others.map(|schema| (Place::OtherMembers, schema));
+    let others = others.map(|schema| (PartPlace::OtherMembers, schema));
     let items = ["items", "prefixItems"]
         .into_iter()
         .flat_map(|key| list(object, key).enumerate());
-    let items = items.map(|(index, schema)| (Place::Item(index), schema));
+    let items = items.map(|(index, schema)| (PartPlace::Item(index), schema));
     let other_items = ["items", "additionalItems"].into_iter();
     let other_items = other_items.filter_map(|key| object.get(key));
     let other_items = other_items.filter(|schema| !schema.is_array());
-    let other_items = other_items.map(|schema| (Place::OtherItems, schema));
+    let other_items = other_items.map(|schema| (PartPlace::OtherItems, schema));
     let parts = members.chain(patterns).chain(others);
     for (place, schema) in parts.chain(items).chain(other_items) {
         if weight.alternatives[place.kind()] > 0 {
             let part = weight.parts.entry(place).or_default();
-            part.push((1, Piece::Schema(schema)));
+            part.push((1, PartSchema::Schema(schema)));
         }
     }
     weight
@@ -405,7 +407,7 @@ fn list<'v>(object: &'v Map<String, Value>, key: &str) -> impl Iterator<Item = &
         .flatten()
 }
 
-/// Values in a value, itself among them: each becomes a schema of its own.
+/// Returns the number of values in a value, itself included: each becomes a schema of its own.
 pub(super) fn values(value: &Value) -> u64 {
     match value {
         Value::Array(items) => 1 + items.iter().map(values).sum::<u64>(),

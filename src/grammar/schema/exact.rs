@@ -10,11 +10,11 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::prescribed::{EXACTLY, EXACTLY_AT};
 
 /// A lowered schema as an expression of llguidance's Lark, if it has such numbers.
-pub(super) fn in_lark(schema: &Value, layout: &Value) -> Result<Option<String>, Misfit> {
+pub(super) fn in_lark(schema: &Value, layout: &Value) -> Result<Option<String>, SchemaError> {
     let none = Map::new();
     let definitions = schema.get("$defs").and_then(Value::as_object);
     let definitions = definitions.unwrap_or(&none);
@@ -40,7 +40,7 @@ pub(super) fn in_lark(schema: &Value, layout: &Value) -> Result<Option<String>, 
 
 struct Lark<'s> {
     definitions: &'s Map<String, Value>,
-    /// Those that lead to such a number.
+    /// Definitions that lead to such a number.
     exact: HashSet<&'s str>,
     layout: &'s Value,
     rules: String,
@@ -49,7 +49,7 @@ struct Lark<'s> {
     defined: HashSet<&'s str>,
 }
 
-/// The schemas within a lowered schema.
+/// Returns the schemas directly within a lowered schema.
 pub(super) fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
     let object = schema.as_object();
     let at = move |key: &str| object.and_then(|object| object.get(key));
@@ -64,7 +64,7 @@ pub(super) fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
         .chain(single.into_iter().flatten())
 }
 
-/// The name of the definition that a lowered schema refers to.
+/// Returns the name of the definition that a lowered schema refers to.
 pub(super) fn referred(schema: &Value) -> Option<&str> {
     schema.get("$ref")?.as_str()?.strip_prefix("#/$defs/")
 }
@@ -76,7 +76,7 @@ pub(super) fn leads_to(schema: &Value, exact: &HashSet<&str>) -> bool {
         || parts(schema).any(|part| leads_to(part, exact))
 }
 
-/// The definitions that lead to such a number.
+/// Returns the definitions that lead to such a number.
 pub(super) fn exact_definitions(definitions: &Map<String, Value>) -> HashSet<&str> {
     let mut exact = HashSet::new();
     // Each round finds those that refer to one that the round before has found.
@@ -97,7 +97,7 @@ fn definition(name: &str) -> String {
     format!("definition_{name}")
 }
 
-/// A text as Lark has it.
+/// Returns a text as a Lark string.
 fn text(text: &str) -> String {
     Value::from(text).to_string()
 }
@@ -112,7 +112,7 @@ impl<'s> Lark<'s> {
         let _ = writeln!(self.rules, "{name}: {expression}");
     }
 
-    /// A rule for an expression, by its name.
+    /// Adds a rule for an expression; returns its name.
     fn named(&mut self, expression: &str) -> String {
         let name = format!("part_{}", self.count);
         self.count += 1;
@@ -120,8 +120,8 @@ impl<'s> Lark<'s> {
         name
     }
 
-    /// A rule for the instances of a schema, by its name.
-    fn rule(&mut self, schema: &'s Value) -> Result<String, Misfit> {
+    /// Adds a rule for the instances of a schema; returns its name.
+    fn rule(&mut self, schema: &'s Value) -> Result<String, SchemaError> {
         if !self.is_exact(schema) {
             return Ok(self.json(schema));
         }
@@ -166,7 +166,7 @@ impl<'s> Lark<'s> {
     }
 
     /// An object or a list. Instances of other types that the schema allows, too, stay JSON.
-    fn container(&mut self, schema: &'s Value) -> Result<String, Misfit> {
+    fn container(&mut self, schema: &'s Value) -> Result<String, SchemaError> {
         const OBJECT: [&str; 7] = [
             "type",
             "properties",
@@ -209,7 +209,7 @@ impl<'s> Lark<'s> {
     }
 
     /// With no other properties than those that are declared, or have to be there.
-    fn object(&mut self, schema: &'s Value) -> Result<String, Misfit> {
+    fn object(&mut self, schema: &'s Value) -> Result<String, SchemaError> {
         let declared = schema.get("properties").and_then(Value::as_object);
         let required = schema.get("required").and_then(Value::as_array);
         let required: Vec<&str> = required
@@ -245,7 +245,7 @@ impl<'s> Lark<'s> {
                 },
             ));
         }
-        // From behind: what may follow where something stands before, and where nothing does.
+        // From the last property to the first: what may follow after another property, and without one.
         let (mut behind, mut first) = (String::new(), String::new());
         for (name, schema) in members.into_iter().rev() {
             let value = self.rule(schema)?;
@@ -274,7 +274,7 @@ impl<'s> Lark<'s> {
     }
 
     /// A list of the same, or of exactly those that are listed.
-    fn array(&mut self, schema: &'s Value) -> Result<String, Misfit> {
+    fn array(&mut self, schema: &'s Value) -> Result<String, SchemaError> {
         let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
         let (least, most) = (bound("minItems").unwrap_or(0), bound("maxItems"));
         if let Some(Value::Array(listed)) = schema.get("prefixItems") {
@@ -312,7 +312,7 @@ fn refers(schema: &Value) -> bool {
 }
 
 /// Refuses what stands beside these keywords.
-fn says_only(schema: &Value, keys: &[&str]) -> Result<(), Misfit> {
+fn says_only(schema: &Value, keys: &[&str]) -> Result<(), SchemaError> {
     let known = |key: &&String| keys.contains(&key.as_str()) || *key == "$defs";
     let object = schema.as_object().into_iter().flatten();
     match object.map(|(key, _)| key).find(|key| !known(key)) {
@@ -322,8 +322,8 @@ fn says_only(schema: &Value, keys: &[&str]) -> Result<(), Misfit> {
 }
 
 /// A number that cannot be followed exactly because of a keyword above it; it is named by its own place.
-fn refused(schema: &Value, keyword: &str) -> Misfit {
-    Misfit {
+fn refused(schema: &Value, keyword: &str) -> SchemaError {
+    SchemaError {
         path: place(schema).unwrap_or_default().to_owned(),
         why: format!(
             "has a number beyond 2^53, which cannot be followed exactly within a schema that has \

@@ -36,7 +36,7 @@ pub(super) fn hold_free(lowered: Value) -> Value {
     let exact = exact_definitions(&definitions).into_iter();
     let exact: Vec<String> = exact.map(ToOwned::to_owned).collect();
     let joined = joined_definitions(&root, &definitions);
-    let mut free = Free {
+    let mut free = FreePartFiller {
         exact: exact.iter().map(String::as_str).collect(),
         is_used: false,
     };
@@ -78,7 +78,7 @@ fn joins(schema: &Map<String, Value>) -> bool {
     schema.contains_key("allOf") || (schema.keys().any(|key| is_joining(key)) && said.count() > 1)
 }
 
-/// The definitions that schemas which are intersected lead to.
+/// Returns the names of the definitions that intersected schemas lead to.
 fn joined_definitions(root: &Value, definitions: &Map<String, Value>) -> HashSet<String> {
     let mut joined = HashSet::new();
     let mut next = Vec::new();
@@ -96,7 +96,7 @@ fn joined_definitions(root: &Value, definitions: &Map<String, Value>) -> HashSet
     joined
 }
 
-/// The names of definitions that something refers to where schemas are intersected.
+/// Collects the names of definitions that are referred to where schemas are intersected.
 fn find_joined<'s>(schema: &'s Value, joined: bool, found: &mut Vec<&'s str>) {
     let joined = joined || schema.as_object().is_some_and(joins);
     if joined {
@@ -105,13 +105,13 @@ fn find_joined<'s>(schema: &'s Value, joined: bool, found: &mut Vec<&'s str>) {
     parts(schema).for_each(|part| find_joined(part, joined, found));
 }
 
-struct Free<'n> {
+struct FreePartFiller<'n> {
     /// Definitions that lead to numbers which are written in Lark.
     exact: HashSet<&'n str>,
     is_used: bool,
 }
 
-impl Free<'_> {
+impl FreePartFiller<'_> {
     fn any(&mut self) -> Value {
         self.is_used = true;
         reference()

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::Misfit;
-use super::path::{Path, misfit};
+use super::SchemaError;
+use super::path::{SchemaPath, schema_error};
 
 const TYPES: [&str; 7] = [
     "null", "boolean", "integer", "number", "string", "array", "object",
@@ -15,13 +15,16 @@ const NUMBERS: [&str; 3] = ["minimum", "maximum", "multipleOf"];
 const EXCLUSIVE: [&str; 2] = ["exclusiveMinimum", "exclusiveMaximum"];
 const TEXTS: [&str; 3] = ["pattern", "format", "$ref"];
 
-pub(super) fn kinds_of_values(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+pub(super) fn kinds_of_values(
+    object: &Map<String, Value>,
+    path: &SchemaPath,
+) -> Result<(), SchemaError> {
     types(object, path)?;
     let check = |keys: &[&str], fits: fn(&Value) -> bool, why: &str| {
         let unfit = |key: &&&str| object.get(**key).is_some_and(|value| !fits(value));
         match keys.iter().find(unfit) {
             None => Ok(()),
-            Some(key) => Err(misfit(&path.under(key), why)),
+            Some(key) => Err(schema_error(&path.under(key), why)),
         }
     };
     check(&NUMBERS, Value::is_number, "must be a number")?;
@@ -39,7 +42,7 @@ pub(super) fn kinds_of_values(object: &Map<String, Value>, path: &Path) -> Resul
 }
 
 /// Each type that is listed is compiled with all keywords of the schema.
-fn types(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+fn types(object: &Map<String, Value>, path: &SchemaPath) -> Result<(), SchemaError> {
     let listed = match object.get("type") {
         None => return Ok(()),
         Some(Value::Array(list)) => list.as_slice(),
@@ -49,18 +52,21 @@ fn types(object: &Map<String, Value>, path: &Path) -> Result<(), Misfit> {
     let is_known = |kind: &Value| kind.as_str().is_some_and(|kind| TYPES.contains(&kind));
     let known = TYPES.join("`, `");
     if listed.is_empty() {
-        return Err(misfit(&at, format!("must be one or several of `{known}`")));
+        return Err(schema_error(
+            &at,
+            format!("must be one or several of `{known}`"),
+        ));
     }
     if let Some(other) = listed.iter().find(|kind| !is_known(kind)) {
         let why = format!(
             "must be one or several of `{known}`; {:.40} is none",
             other.to_string()
         );
-        return Err(misfit(&at, why));
+        return Err(schema_error(&at, why));
     }
     let mut seen = HashSet::new();
     if !listed.iter().all(|kind| seen.insert(kind.as_str())) {
-        return Err(misfit(&at, "must name each type once"));
+        return Err(schema_error(&at, "must name each type once"));
     }
     Ok(())
 }
@@ -88,7 +94,7 @@ mod tests {
             (json!({"required": ["a", 1]}), ".required"),
         ] {
             let object = schema.as_object().expect("an object");
-            let refused = kinds_of_values(object, &Path::ROOT).expect_err("refused");
+            let refused = kinds_of_values(object, &SchemaPath::ROOT).expect_err("refused");
             assert_eq!(refused.path, place, "{schema}");
         }
     }

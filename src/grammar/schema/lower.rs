@@ -1,4 +1,4 @@
-//! From what a client may write to what llguidance takes.
+//! Rewrites what a client may write into what llguidance supports.
 //!
 //! The schema is written anew, keyword by keyword, with its rules about what is a keyword and what a name.
 //! Whatever a reference leads to becomes a definition `#/$defs/r0`, `#/$defs/r1` and so on, because
@@ -10,13 +10,13 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::choices::counted;
 use super::cost::values;
 use super::numbers::hold;
-use super::path::{Path, misfit};
+use super::path::{SchemaPath, schema_error};
 use super::prescribed::{alternatives_of_values, prescribed};
-use super::reference::{Target, resolve};
+use super::reference::{ReferenceTarget, resolve};
 use super::types::{is_always, is_never};
 use super::{objects, strings};
 
@@ -65,16 +65,16 @@ const PARTS: [&str; 9] = [
 ];
 /// JSON values that are written out once more for references in circles.
 const MOST_COPIED: u64 = 50_000;
-/// Schemas that are looked at to find references that go in circles.
-const MOST_LOOKED: usize = 50_000;
+/// Schemas that are visited to find references that go in circles.
+const MOST_VISITED: usize = 50_000;
 
 /// Lowers what stands at `start` in `root`, of which `targets` are all that references lead to.
 pub(super) fn lower(
     root: &Value,
-    start: (&Value, &Path),
-    targets: &[Target<'_>],
+    start: (&Value, &SchemaPath),
+    targets: &[ReferenceTarget<'_>],
     strict: bool,
-) -> Result<Value, Misfit> {
+) -> Result<Value, SchemaError> {
     let names = targets.iter().enumerate();
     let names = names.map(|(index, target)| (std::ptr::from_ref(target.schema), index));
     let mut lowering = Lowering {
@@ -82,7 +82,7 @@ pub(super) fn lower(
         targets,
         strict,
         names: names.collect(),
-        wanted: Vec::new(),
+        pending: Vec::new(),
         definitions: Map::new(),
         special: HashMap::new(),
         circles: HashMap::new(),
@@ -91,14 +91,14 @@ pub(super) fn lower(
     };
     let (schema, path) = start;
     let mut lowered = lowering.schema(schema, path)?;
-    while let Some(wanted) = lowering.wanted.pop() {
-        let target = &targets[wanted.target];
-        let place = Path::ROOT.behind(&target.place);
+    while let Some(pending) = lowering.pending.pop() {
+        let target = &targets[pending.target];
+        let place = SchemaPath::ROOT.behind(&target.place);
         let mut definition = lowering.body(target.schema, &place)?;
-        if let Some(beside) = wanted.beside {
+        if let Some(beside) = pending.beside {
             definition = json!({"allOf": [definition, beside]});
         }
-        lowering.definitions.insert(wanted.name, definition);
+        lowering.definitions.insert(pending.name, definition);
     }
     if !lowering.definitions.is_empty()
         && let Some(object) = lowered.as_object_mut()
@@ -112,30 +112,30 @@ fn name(index: usize) -> String {
     format!("r{index}")
 }
 
-/// A reference to a definition.
+/// Returns a reference to a definition.
 fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/$defs/{name}")})
 }
 
 /// A definition that is referred to and not written yet.
-struct Wanted {
+struct PendingDefinition {
     name: String,
     target: usize,
-    /// What stands beside the reference to it.
+    /// The keywords beside the reference to it.
     beside: Option<Value>,
 }
 
 pub(super) struct Lowering<'s> {
     pub(super) root: &'s Value,
-    targets: &'s [Target<'s>],
+    targets: &'s [ReferenceTarget<'s>],
     pub(super) strict: bool,
-    /// By the address of what it leads to.
+    /// Indexes of targets, by the address of the schema.
     names: HashMap<*const Value, usize>,
-    wanted: Vec<Wanted>,
+    pending: Vec<PendingDefinition>,
     definitions: Map<String, Value>,
     /// Definitions of what a reference leads to together with what stands beside the reference.
     special: HashMap<(usize, String), String>,
-    /// Whether a target leads to itself.
+    /// By target, whether it leads to itself.
     circles: HashMap<usize, bool>,
     copied: u64,
     /// Schemas that were looked at for circles.
@@ -143,8 +143,12 @@ pub(super) struct Lowering<'s> {
 }
 
 impl Lowering<'_> {
-    /// A schema, or a reference to it where others refer to it, too.
-    pub(super) fn schema(&mut self, schema: &Value, path: &Path) -> Result<Value, Misfit> {
+    /// Lowers a schema; returns a reference to it where others refer to it as well.
+    pub(super) fn schema(
+        &mut self,
+        schema: &Value,
+        path: &SchemaPath,
+    ) -> Result<Value, SchemaError> {
         match self.names.get(&std::ptr::from_ref(schema)) {
             Some(index) => Ok(self.refer(*index)),
             None => self.body(schema, path),
@@ -160,7 +164,7 @@ impl Lowering<'_> {
         if !self.definitions.contains_key(&name) {
             // Until it is written.
             self.definitions.insert(name.clone(), Value::Null);
-            self.wanted.push(Wanted {
+            self.pending.push(PendingDefinition {
                 name,
                 target,
                 beside,
@@ -169,7 +173,7 @@ impl Lowering<'_> {
         reference
     }
 
-    fn body(&mut self, schema: &Value, path: &Path) -> Result<Value, Misfit> {
+    fn body(&mut self, schema: &Value, path: &SchemaPath) -> Result<Value, SchemaError> {
         let Value::Object(object) = schema else {
             return Ok(schema.clone());
         };
@@ -202,7 +206,7 @@ impl Lowering<'_> {
         self.heard(object, heard, path)
     }
 
-    /// The target of the reference that stands in a schema, or all alone in its `allOf`.
+    /// Finds the target of the reference of a schema, or of the only schema in its `allOf`.
     fn only_reference(&self, object: &Map<String, Value>) -> Option<(usize, &'static str)> {
         let find = |reference: &Value| {
             let target = resolve(self.root, reference.as_str()?)?;
@@ -220,14 +224,14 @@ impl Lowering<'_> {
         Some((index, "allOf"))
     }
 
-    /// A reference, and what is said beside it.
+    /// Lowers a reference and the keywords beside it.
     fn reference(
         &mut self,
         index: usize,
         object: &Map<String, Value>,
         mut beside: Map<String, Value>,
-        path: &Path,
-    ) -> Result<Value, Misfit> {
+        path: &SchemaPath,
+    ) -> Result<Value, SchemaError> {
         let target = self.targets[index].schema;
         if let Some(kinds) = beside.get("type")
             && is_always(self.root, target, kinds)
@@ -257,8 +261,8 @@ impl Lowering<'_> {
         &mut self,
         index: usize,
         beside: Value,
-        path: &Path,
-    ) -> Result<Value, Misfit> {
+        path: &SchemaPath,
+    ) -> Result<Value, SchemaError> {
         let key = (index, beside.to_string());
         if let Some(known) = self.special.get(&key) {
             return Ok(reference(known));
@@ -267,14 +271,14 @@ impl Lowering<'_> {
         if self.copied > MOST_COPIED {
             let why = "stands beside too much: what it leads to leads to it again, and would have to be \
                        written out for each such place";
-            return Err(misfit(&path.under("$ref"), why));
+            return Err(schema_error(&path.under("$ref"), why));
         }
         let special = format!("s{}", self.special.len());
         self.special.insert(key, special.clone());
         Ok(self.want(special, index, Some(beside)))
     }
 
-    /// Whether what a target refers to refers to it again.
+    /// Whether a target leads back to itself.
     fn is_circle(&mut self, index: usize) -> bool {
         if let Some(known) = self.circles.get(&index) {
             return *known;
@@ -286,7 +290,7 @@ impl Lowering<'_> {
         while let Some(schema) = next.pop() {
             self.looked += 1;
             // To take it for one is never wrong, only longer.
-            if self.looked > MOST_LOOKED {
+            if self.looked > MOST_VISITED {
                 found = true;
                 break;
             }
@@ -311,8 +315,8 @@ impl Lowering<'_> {
         &mut self,
         object: &Map<String, Value>,
         mut heard: Map<String, Value>,
-        path: &Path,
-    ) -> Result<Value, Misfit> {
+        path: &SchemaPath,
+    ) -> Result<Value, SchemaError> {
         self.type_of_options(object, &mut heard);
         for key in LISTS {
             if heard.contains_key(key)
@@ -354,21 +358,27 @@ impl Lowering<'_> {
         }
     }
 
-    /// Schemas of a list, but for those of another type than one of `kinds`.
-    fn list(&mut self, list: &Value, kinds: Option<&Value>, path: &Path) -> Result<Value, Misfit> {
+    /// Lowers the schemas of a list, except those whose type is none of `kinds`.
+    fn list(
+        &mut self,
+        list: &Value,
+        kinds: Option<&Value>,
+        path: &SchemaPath,
+    ) -> Result<Value, SchemaError> {
         let list = list.as_array().into_iter().flatten().enumerate();
         let list = list.filter(|(_, schema)| kinds.is_none_or(|kinds| !is_never(schema, kinds)));
         let lowered = list.map(|(index, schema)| self.schema(schema, &path.at(index)));
         lowered.collect::<Result<Vec<_>, _>>().map(Value::Array)
     }
 
-    /// Before 2020 `items` could be a list, and `additionalItems` what comes behind it.
+    /// Lowers the keywords of lists. Before 2020 `items` could be a list, and `additionalItems` the schema of
+    /// the items after it.
     fn items(
         &mut self,
         object: &Map<String, Value>,
         heard: &mut Map<String, Value>,
-        path: &Path,
-    ) -> Result<(), Misfit> {
+        path: &SchemaPath,
+    ) -> Result<(), SchemaError> {
         let is_list = object.get("items").is_some_and(Value::is_array);
         let (first, others) = if is_list {
             ("items", "additionalItems")
@@ -390,7 +400,7 @@ impl Lowering<'_> {
     }
 }
 
-/// All that is referred to in a schema, and in what only looks like one.
+/// Collects all references in a schema, also in values that only look like schemas.
 fn collect_references<'v>(value: &'v Value, references: &mut Vec<&'v str>) {
     match value {
         Value::Array(list) => list

@@ -29,74 +29,74 @@ use crate::field::FieldPath;
 
 #[cfg(test)]
 pub(super) use check::MOST_LEVELS;
-use check::{Rules, check, check_growth};
+use check::{CheckRules, check, check_growth};
 use exact::in_lark;
 use free::hold_free;
 use lower::lower;
-use path::Path;
+use path::SchemaPath;
 
 /// A schema that may be compiled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schema {
     /// An expression of llguidance's Lark.
     expression: String,
-    /// Where it stands in a request; empty where it is nobody's.
+    /// Its path in the request; empty where no client sent it.
     place: FieldPath,
-    /// What a client wrote, if one did.
-    source: Option<Source>,
+    /// The client's own JSON, if a client sent it.
+    source: Option<SchemaSource>,
 }
 
-/// A client's schema, and the part of it that is meant.
+/// A client's schema, and a part of it.
 #[derive(Debug, Clone, PartialEq)]
-struct Source {
+struct SchemaSource {
     root: Arc<Value>,
     strict: bool,
-    /// What leads to the part.
-    steps: Vec<Step>,
+    /// The steps that lead to the part.
+    steps: Vec<PathStep>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Step {
+enum PathStep {
     Name(String),
     Index(usize),
 }
 
-/// As in a message.
-impl fmt::Display for Step {
+/// Writes the step as messages show it.
+impl fmt::Display for PathStep {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // The beginning of one that is longer than anybody reads.
+            // Names that are longer than anybody reads are cut.
             Self::Name(name) => write!(formatter, ".{name:.100}"),
             Self::Index(index) => write!(formatter, "[{index}]"),
         }
     }
 }
 
-/// What is wrong with a schema, and where.
+/// Says what is wrong with a schema, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
-pub struct Misfit {
-    /// Behind the schema's own name, such as `.properties.price`; empty for all of it.
+pub struct SchemaError {
+    /// The path within the schema, such as `.properties.price`; empty for the whole schema.
     pub path: String,
     /// What is wrong and what is expected.
     pub why: String,
 }
 
 impl Schema {
-    /// The same, known to stand at `place` of a request, such as `tools[0].function.parameters`.
+    /// Sets its path in the request, such as `tools[0].function.parameters`.
     #[must_use]
     pub fn at(mut self, place: impl Into<FieldPath>) -> Self {
         self.place = place.into();
         self
     }
 
-    /// Where it stands in a request; empty where it is nobody's.
+    /// Returns its path in the request; empty where no client sent it.
     #[must_use]
     pub fn place(&self) -> &FieldPath {
         &self.place
     }
 
-    /// Any JSON object.
+    /// Returns the schema of any JSON object.
     #[must_use]
     pub fn object() -> Self {
         Self::ours(json!({"type": "object"}))
@@ -107,7 +107,7 @@ impl Schema {
         self.expression == Self::object().expression
     }
 
-    /// An object that holds nothing.
+    /// Returns the schema of an object without properties.
     #[must_use]
     pub fn nothing() -> Self {
         Self::ours(json!({"type": "object", "properties": {}, "additionalProperties": false}))
@@ -125,9 +125,9 @@ impl Schema {
     /// keywords that cannot be followed are left out of account, as OpenAI does it.
     ///
     /// # Errors
-    /// [`Misfit`] at the first place that is not as it must be.
-    pub fn new(schema: Value, strict: bool) -> Result<Self, Misfit> {
-        Self::of(Source {
+    /// [`SchemaError`] at the first place that is not as it must be.
+    pub fn new(schema: Value, strict: bool) -> Result<Self, SchemaError> {
+        Self::of(SchemaSource {
             root: Arc::new(schema),
             strict,
             steps: Vec::new(),
@@ -138,21 +138,21 @@ impl Schema {
     /// be one.
     ///
     /// # Errors
-    /// [`Misfit`] at the first place that no schema has.
-    pub fn check_hint(schema: &Value) -> Result<(), Misfit> {
-        check(schema, Rules::Hint).map(drop)
+    /// [`SchemaError`] at the first place that no schema has.
+    pub fn check_hint(schema: &Value) -> Result<(), SchemaError> {
+        check(schema, CheckRules::Hint).map(drop)
     }
 
-    fn of(source: Source) -> Result<Self, Misfit> {
+    fn of(source: SchemaSource) -> Result<Self, SchemaError> {
         let rules = if source.strict {
-            Rules::Strict
+            CheckRules::Strict
         } else {
-            Rules::Followed
+            CheckRules::Followed
         };
         let targets = check(&source.root, rules)?;
         let part = walk(&source.root, &source.steps);
-        let path: String = source.steps.iter().map(Step::to_string).collect();
-        let path = Path::ROOT.behind(&path);
+        let path: String = source.steps.iter().map(PathStep::to_string).collect();
+        let path = SchemaPath::ROOT.behind(&path);
         let lowered = lower(&source.root, (part, &path), &targets, source.strict)?;
         let lowered = hold_free(lowered);
         check_growth(&lowered)?;
@@ -168,7 +168,7 @@ impl Schema {
         })
     }
 
-    /// As its caller wrote it.
+    /// Returns the JSON as the caller wrote it.
     ///
     /// # Panics
     /// If it is one of this crate's own.
@@ -184,7 +184,7 @@ impl Schema {
         source.flat_map(|source| {
             let whole = walk(&source.root, &source.steps);
             steps_within(whole).into_iter().filter_map(|steps| {
-                let place: String = steps.iter().map(Step::to_string).collect();
+                let place: String = steps.iter().map(PathStep::to_string).collect();
                 let mut part = source.clone();
                 part.steps.extend(steps);
                 Some(Self::of(part).ok()?.at(self.place.keys(place)))
@@ -193,17 +193,17 @@ impl Schema {
     }
 }
 
-/// The part of a schema that these steps lead to.
-fn walk<'v>(root: &'v Value, steps: &[Step]) -> &'v Value {
+/// Returns the part of a schema that these steps lead to.
+fn walk<'v>(root: &'v Value, steps: &[PathStep]) -> &'v Value {
     let part = steps.iter().try_fold(root, |part, step| match step {
-        Step::Name(name) => part.get(name),
-        Step::Index(index) => part.get(index),
+        PathStep::Name(name) => part.get(name),
+        PathStep::Index(index) => part.get(index),
     });
     part.unwrap_or(&Value::Null)
 }
 
-/// The steps from a schema to each that stands directly within it.
-fn steps_within(schema: &Value) -> Vec<Vec<Step>> {
+/// Returns the steps from a schema to each schema directly within it.
+fn steps_within(schema: &Value) -> Vec<Vec<PathStep>> {
     const NAMED: [&str; 2] = ["properties", "patternProperties"];
     const OTHERS: [&str; 6] = [
         "prefixItems",
@@ -213,7 +213,7 @@ fn steps_within(schema: &Value) -> Vec<Vec<Step>> {
         "anyOf",
         "oneOf",
     ];
-    let name = |name: &str| Step::Name(name.to_owned());
+    let name = |name: &str| PathStep::Name(name.to_owned());
     let mut all = Vec::new();
     for key in NAMED {
         let named = schema.get(key).and_then(Value::as_object).into_iter();
@@ -223,7 +223,7 @@ fn steps_within(schema: &Value) -> Vec<Vec<Step>> {
     for key in OTHERS {
         match schema.get(key) {
             Some(Value::Array(list)) => {
-                all.extend((0..list.len()).map(|index| vec![name(key), Step::Index(index)]));
+                all.extend((0..list.len()).map(|index| vec![name(key), PathStep::Index(index)]));
             }
             Some(Value::Object(_)) => all.push(vec![name(key)]),
             _ => {}

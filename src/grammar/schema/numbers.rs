@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Number, Value};
 
-use super::Misfit;
-use super::path::{Path, misfit};
+use super::SchemaError;
+use super::path::{SchemaPath, schema_error};
 use super::types::listed;
 use crate::decimal::Decimal;
 
@@ -20,8 +20,8 @@ const HIGHER: [i64; 2] = [1 << 53, i64::MAX - 1023];
 /// How far numbers keep off a bound that is excluded, in decimal places.
 const MARGIN_PLACES: i32 = 9;
 
-const LEAST: [&str; 2] = ["minimum", "exclusiveMinimum"];
-const MOST: [&str; 2] = ["maximum", "exclusiveMaximum"];
+const LOWER_BOUNDS: [&str; 2] = ["minimum", "exclusiveMinimum"];
+const UPPER_BOUNDS: [&str; 2] = ["maximum", "exclusiveMaximum"];
 
 /// Whether an instance may be a number, of which something is said.
 pub(super) fn has_numbers(object: &Map<String, Value>) -> bool {
@@ -30,7 +30,10 @@ pub(super) fn has_numbers(object: &Map<String, Value>) -> bool {
         Some(Value::Array(kinds)) => kinds.iter().any(is_number),
         Some(kind) => is_number(kind),
         None => {
-            let keys = LEAST.into_iter().chain(MOST).chain(["multipleOf"]);
+            let keys = LOWER_BOUNDS
+                .into_iter()
+                .chain(UPPER_BOUNDS)
+                .chain(["multipleOf"]);
             keys.into_iter().any(|key| object.contains_key(key))
         }
     }
@@ -38,7 +41,10 @@ pub(super) fn has_numbers(object: &Map<String, Value>) -> bool {
 
 /// Writes bounds with a yes or no, as draft 4 has them, as later drafts do.
 pub(super) fn exclusive_bounds(object: &mut Map<String, Value>) {
-    for (inclusive, exclusive) in [(LEAST[0], LEAST[1]), (MOST[0], MOST[1])] {
+    for (inclusive, exclusive) in [
+        (LOWER_BOUNDS[0], LOWER_BOUNDS[1]),
+        (UPPER_BOUNDS[0], UPPER_BOUNDS[1]),
+    ] {
         if let Some(Value::Bool(is_exclusive)) = object.get(exclusive) {
             let is_exclusive = *is_exclusive;
             object.shift_remove(exclusive);
@@ -50,25 +56,39 @@ pub(super) fn exclusive_bounds(object: &mut Map<String, Value>) {
 }
 
 /// Holds numbers on both sides of 0. Also writes bounds as llguidance reads them, as doubles.
-pub(super) fn hold(object: &mut Map<String, Value>, path: &Path) -> Result<(), Misfit> {
+pub(super) fn hold(object: &mut Map<String, Value>, path: &SchemaPath) -> Result<(), SchemaError> {
     exclusive_bounds(object);
     if !has_numbers(object) {
         return Ok(());
     }
-    let least = round_inwards(object, LEAST, true);
-    let most = round_inwards(object, MOST, false);
+    let least = round_inwards(object, LOWER_BOUNDS, true);
+    let most = round_inwards(object, UPPER_BOUNDS, false);
     if let (Some(least), Some(most)) = (&least, &most)
         && least.given <= most.given
         && least.held > most.held
     {
         let why = "leaves no number: bounds beyond 2^53 are rounded inwards to what a double has";
-        return Err(misfit(&path.under(least.key), why));
+        return Err(schema_error(&path.under(least.key), why));
     }
-    hold_side(object, LEAST, MOST, -1, most.map(|bound| bound.key), path)?;
-    hold_side(object, MOST, LEAST, 1, least.map(|bound| bound.key), path)?;
+    hold_side(
+        object,
+        LOWER_BOUNDS,
+        UPPER_BOUNDS,
+        -1,
+        most.map(|bound| bound.key),
+        path,
+    )?;
+    hold_side(
+        object,
+        UPPER_BOUNDS,
+        LOWER_BOUNDS,
+        1,
+        least.map(|bound| bound.key),
+        path,
+    )?;
     if may_have_fractions(object) {
-        keep_off(object, LEAST, MOST, path)?;
-        keep_off(object, MOST, LEAST, path)?;
+        keep_off(object, LOWER_BOUNDS, UPPER_BOUNDS, path)?;
+        keep_off(object, UPPER_BOUNDS, LOWER_BOUNDS, path)?;
     }
     Ok(())
 }
@@ -88,9 +108,13 @@ fn keep_off(
     object: &mut Map<String, Value>,
     [inclusive, exclusive]: [&str; 2],
     others: [&str; 2],
-    path: &Path,
-) -> Result<(), Misfit> {
-    let sign = if inclusive == LEAST[0] { 1.0 } else { -1.0 };
+    path: &SchemaPath,
+) -> Result<(), SchemaError> {
+    let sign = if inclusive == LOWER_BOUNDS[0] {
+        1.0
+    } else {
+        -1.0
+    };
     let number = |key: &str| object.get(key).and_then(Value::as_f64);
     let Some(bound) = number(exclusive).filter(|bound| bound * sign >= 0.0) else {
         return Ok(());
@@ -107,7 +131,7 @@ fn keep_off(
     if (within - bound) * sign >= gap {
         let why =
             "leaves no number between it and the other bound that a double could tell from them";
-        return Err(misfit(&path.under(exclusive), why));
+        return Err(schema_error(&path.under(exclusive), why));
     }
     if number(inclusive).is_none_or(|other| (within - other) * sign > 0.0) {
         object.insert(inclusive.to_owned(), within.into());
@@ -217,8 +241,8 @@ fn hold_side(
     others: [&str; 2],
     sign: i64,
     written: Option<&str>,
-    path: &Path,
-) -> Result<(), Misfit> {
+    path: &SchemaPath,
+) -> Result<(), SchemaError> {
     let beyond = |value: &Value, end: i64| {
         let value = value.as_f64();
         value.is_some_and(|value| value * sign as f64 >= end as f64)
@@ -236,7 +260,7 @@ fn hold_side(
         let key = has_to_be_beyond(HIGHER[1]).unwrap_or(&others[0]);
         let key = written.unwrap_or(key);
         let why = "must be within 64 bits";
-        return Err(misfit(&path.under(key), why));
+        return Err(schema_error(&path.under(key), why));
     };
     for key in bounds {
         // An excluded end is a bound of its own: the end that would take its place is included.
@@ -335,7 +359,7 @@ mod tests {
 
     fn held(mut schema: Value) -> Value {
         let object = schema.as_object_mut().expect("an object");
-        hold(object, &Path::ROOT).expect("within 64 bits");
+        hold(object, &SchemaPath::ROOT).expect("within 64 bits");
         schema
     }
 
@@ -394,7 +418,10 @@ mod tests {
             json!([9_007_199_254_740_994.0, 9_999_999_999_999_998.0])
         );
         let mut beyond = json!({"type": "number", "minimum": 1e20});
-        let refused = hold(beyond.as_object_mut().expect("an object"), &Path::ROOT);
+        let refused = hold(
+            beyond.as_object_mut().expect("an object"),
+            &SchemaPath::ROOT,
+        );
         assert_eq!(refused.expect_err("beyond 64 bits").path, ".minimum");
     }
 
@@ -453,9 +480,9 @@ mod tests {
                 let bounds = ["minimum", "maximum"].map(|key| held[key].as_f64());
                 assert_eq!(bounds, expected, "{given}");
                 assert!(
-                    !LEAST
+                    !LOWER_BOUNDS
                         .into_iter()
-                        .chain(MOST)
+                        .chain(UPPER_BOUNDS)
                         .any(|key| key.starts_with("ex") && held.get(key).is_some()),
                     "{held}"
                 );
@@ -485,13 +512,16 @@ mod tests {
                 let mut given = given.clone();
                 given["type"] = json!(kind);
                 let object = given.as_object_mut().expect("an object");
-                let refused = hold(object, &Path::ROOT).expect_err("nothing is left");
+                let refused = hold(object, &SchemaPath::ROOT).expect_err("nothing is left");
                 assert_eq!(refused.path, path);
                 assert!(refused.why.contains("rounded inwards"), "{refused:?}");
             }
         }
         let mut beyond = json!({"type": "integer", "exclusiveMinimum": i64::MAX});
-        let refused = hold(beyond.as_object_mut().expect("an object"), &Path::ROOT);
+        let refused = hold(
+            beyond.as_object_mut().expect("an object"),
+            &SchemaPath::ROOT,
+        );
         assert_eq!(
             refused.expect_err("beyond 64 bits").path,
             ".exclusiveMinimum"
@@ -555,7 +585,7 @@ mod tests {
             );
         }
         let mut none = json!({"exclusiveMinimum": 1, "exclusiveMaximum": 1.0_f64.next_up()});
-        let refused = hold(none.as_object_mut().expect("an object"), &Path::ROOT);
+        let refused = hold(none.as_object_mut().expect("an object"), &SchemaPath::ROOT);
         assert_eq!(
             refused.expect_err("nothing between").path,
             ".exclusiveMinimum"

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::lower::Lowering;
-use super::path::Path;
+use super::path::SchemaPath;
 use super::pattern::Pattern;
 use super::reference::resolve;
 use super::strings::malformed;
@@ -14,8 +14,8 @@ pub(super) fn lower(
     lowering: &mut Lowering,
     object: &Map<String, Value>,
     heard: &mut Map<String, Value>,
-    path: &Path,
-) -> Result<(), Misfit> {
+    path: &SchemaPath,
+) -> Result<(), SchemaError> {
     if let Some(Value::Object(properties)) = object.get("properties") {
         let properties = named(lowering, properties, &path.under("properties"))?;
         heard.insert("properties".to_owned(), properties.into());
@@ -42,8 +42,8 @@ pub(super) fn lower(
     Ok(())
 }
 
-/// Refuses a pattern of names that is none.
-fn well_formed(pattern: &str, path: &Path) -> Result<(), Misfit> {
+/// Refuses a pattern of names that is malformed.
+fn well_formed(pattern: &str, path: &SchemaPath) -> Result<(), SchemaError> {
     match Pattern::new(pattern) {
         Err(unsupported) if unsupported.is_malformed => Err(malformed(path, &unsupported)),
         _ => Ok(()),
@@ -109,8 +109,8 @@ pub(super) fn counts(heard: &mut Map<String, Value>) {
 fn named(
     lowering: &mut Lowering,
     schemas: &Map<String, Value>,
-    path: &Path,
-) -> Result<Map<String, Value>, Misfit> {
+    path: &SchemaPath,
+) -> Result<Map<String, Value>, SchemaError> {
     let lowered = schemas.iter().map(|(name, schema)| {
         let schema = lowering.schema(schema, &path.under(name))?;
         Ok((name.clone(), schema))
@@ -174,8 +174,8 @@ fn all_of(mut schemas: Vec<Value>) -> Value {
     }
 }
 
-/// What names may be. Only where nothing else says so by patterns, and only by names that are listed, by
-/// a pattern or by their length.
+/// Lowers `propertyNames` to `properties` or `patternProperties`, unless the schema has the latter; supports
+/// names that are listed, match a pattern or have a length.
 fn property_names(names: &Value, heard: &mut Map<String, Value>) {
     if heard.contains_key("patternProperties") {
         return;

@@ -1,53 +1,53 @@
-//! Where in a schema something stands.
+//! Paths within a schema.
 
 use std::fmt;
 
-use super::Misfit;
+use super::SchemaError;
 
 /// Characters of a name that are shown.
 const LONGEST_SHOWN: usize = 100;
 
-/// A place, by the steps that lead to it. It is written out only where something is wrong there: names come
-/// from clients, and a long one written out for each of many schemas would fill the memory.
+/// A path within a schema, as a list of steps. It is written out only in an error: names come from clients,
+/// and a long path written out for each of many schemas would fill the memory.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Path<'p> {
-    parent: Option<&'p Path<'p>>,
-    step: Step<'p>,
+pub(super) struct SchemaPath<'p> {
+    parent: Option<&'p SchemaPath<'p>>,
+    step: PathStep<'p>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Step<'p> {
+enum PathStep<'p> {
     Name(&'p str),
     Index(usize),
-    /// Several at once, as they are written.
+    /// Several steps at once, as they are written in a message.
     Steps(&'p str),
 }
 
-impl Path<'static> {
-    /// All of a schema.
+impl SchemaPath<'static> {
+    /// The path of the whole schema.
     pub(super) const ROOT: Self = Self {
         parent: None,
-        step: Step::Steps(""),
+        step: PathStep::Steps(""),
     };
 }
 
-impl<'p> Path<'p> {
-    /// What stands here under a name.
+impl<'p> SchemaPath<'p> {
+    /// Returns the path of the member `name`.
     pub(super) fn under(&'p self, name: &'p str) -> Self {
-        self.then(Step::Name(name))
+        self.then(PathStep::Name(name))
     }
 
-    /// What stands at a place of the list here.
+    /// Returns the path of the list item `index`.
     pub(super) fn at(&'p self, index: usize) -> Self {
-        self.then(Step::Index(index))
+        self.then(PathStep::Index(index))
     }
 
-    /// What several steps lead to, such as `.$defs.name`.
+    /// Returns the path after several steps, such as `.$defs.name`.
     pub(super) fn behind(&'p self, steps: &'p str) -> Self {
-        self.then(Step::Steps(steps))
+        self.then(PathStep::Steps(steps))
     }
 
-    fn then(&'p self, step: Step<'p>) -> Self {
+    fn then(&'p self, step: PathStep<'p>) -> Self {
         Self {
             parent: Some(self),
             step,
@@ -55,28 +55,28 @@ impl<'p> Path<'p> {
     }
 }
 
-impl fmt::Display for Path<'_> {
+impl fmt::Display for SchemaPath<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(parent) = self.parent {
             parent.fmt(formatter)?;
         }
         match self.step {
-            Step::Name(name) => write!(formatter, ".{}", shown(name)),
-            Step::Index(index) => write!(formatter, "[{index}]"),
-            Step::Steps(steps) => formatter.write_str(shown(steps)),
+            PathStep::Name(name) => write!(formatter, ".{}", shown(name)),
+            PathStep::Index(index) => write!(formatter, "[{index}]"),
+            PathStep::Steps(steps) => formatter.write_str(shown(steps)),
         }
     }
 }
 
-/// The beginning of a name that is longer than anybody reads.
+/// Shortens a name that is longer than anybody reads.
 fn shown(name: &str) -> &str {
     let end = name.char_indices().nth(LONGEST_SHOWN);
     end.map_or(name, |(end, _)| &name[..end])
 }
 
-/// What is wrong with what stands at `path`.
-pub(super) fn misfit(path: &Path, why: impl Into<String>) -> Misfit {
-    Misfit {
+/// Makes the error for what stands at `path`.
+pub(super) fn schema_error(path: &SchemaPath, why: impl Into<String>) -> SchemaError {
+    SchemaError {
         path: path.to_string(),
         why: why.into(),
     }
@@ -88,11 +88,14 @@ mod tests {
 
     #[test]
     fn a_place_is_written_as_its_steps_and_long_names_are_cut() {
-        let target = Path::ROOT.behind(".$defs.a");
+        let target = SchemaPath::ROOT.behind(".$defs.a");
         let list = target.under("anyOf");
         assert_eq!(list.at(3).to_string(), ".$defs.a.anyOf[3]");
-        assert_eq!(Path::ROOT.to_string(), "");
+        assert_eq!(SchemaPath::ROOT.to_string(), "");
         let long = "é".repeat(1000);
-        assert_eq!(Path::ROOT.under(&long).to_string().chars().count(), 101);
+        assert_eq!(
+            SchemaPath::ROOT.under(&long).to_string().chars().count(),
+            101
+        );
     }
 }

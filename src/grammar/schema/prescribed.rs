@@ -1,22 +1,22 @@
-//! Values that are prescribed: `enum` and `const`.
+//! Lowers prescribed values: `enum` and `const`.
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
+use super::SchemaError;
 use super::lower::HEARD;
 use super::numbers::{exclusive_bounds, is_known, is_within, needs_exact};
-use super::path::{Path, misfit};
+use super::path::{SchemaPath, schema_error};
 use super::types::{is_of_type, listed};
 
-/// Numbers that no double is, as they are written. llguidance has no such keyword: [`super::exact`]
-/// takes it out again.
+/// Our own keyword for numbers that no double equals, as they are written. llguidance does not know it, and
+/// [`super::exact`] removes it again.
 pub(super) const EXACTLY: &str = "x-exactly";
-/// Where those numbers stand.
+/// Our own keyword for the paths of those numbers.
 pub(super) const EXACTLY_AT: &str = "x-exactly-at";
 
-/// What may stand beside a number that llguidance would round.
+/// Keywords that may stand beside a number that llguidance would round.
 const BESIDE_EXACT: [&str; 4] = ["minLength", "maxLength", "pattern", "format"];
-/// Alternatives that are nothing but values, with titles as a rule, are an `enum`.
+/// Returns the values of alternatives that are nothing but values, mostly with titles, as those of an `enum`.
 pub(super) fn alternatives_of_values(object: &Map<String, Value>) -> Option<Value> {
     if object.contains_key("enum") || object.contains_key("const") {
         return None;
@@ -42,7 +42,10 @@ pub(super) fn alternatives_of_values(object: &Map<String, Value>) -> Option<Valu
 }
 
 /// The values of `enum` and `const` that fit what else is said of them.
-pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<Value, Misfit> {
+pub(super) fn prescribed(
+    mut heard: Map<String, Value>,
+    path: &SchemaPath,
+) -> Result<Value, SchemaError> {
     exclusive_bounds(&mut heard);
     let key = if heard.contains_key("enum") {
         "enum"
@@ -57,7 +60,7 @@ pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<V
     if !allowed.iter().chain(&constant).all(is_known) {
         let why = "has a number of more than 64 bits, or one beyond 2^53 with a point or an exponent: it \
                    was rounded when it was read";
-        return Err(misfit(&path.under(key), why));
+        return Err(schema_error(&path.under(key), why));
     }
     let kinds = heard.get("type").cloned();
     allowed.retain(|value| {
@@ -85,7 +88,7 @@ pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<V
         .find(|key| !BESIDE_EXACT.contains(&key.as_str()));
     if let Some(other) = other.filter(|_| !exact.is_empty()) {
         let why = format!("has a number beyond 2^53, which cannot be followed beside `{other}`");
-        return Err(misfit(&path.under(key), why));
+        return Err(schema_error(&path.under(key), why));
     }
     let mut alternatives: Vec<Value> = exact
         .into_iter()
@@ -108,7 +111,7 @@ pub(super) fn prescribed(mut heard: Map<String, Value>, path: &Path) -> Result<V
 }
 
 /// A value that has a number in it that llguidance would round.
-fn exactly(value: Value, path: &Path) -> Value {
+fn exactly(value: Value, path: &SchemaPath) -> Value {
     if !needs_exact(&value) {
         return json!({"const": value});
     }

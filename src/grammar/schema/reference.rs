@@ -3,15 +3,15 @@
 use serde_json::Value;
 
 /// Where a reference leads.
-pub(super) struct Target<'s> {
-    /// As a place in the schema, such as `.$defs.name`.
+pub(super) struct ReferenceTarget<'s> {
+    /// Its path in the schema, such as `.$defs.name`.
     pub(super) place: String,
     pub(super) schema: &'s Value,
 }
 
-/// The place that a reference names.
-pub(super) fn resolve<'s>(root: &'s Value, reference: &str) -> Option<Target<'s>> {
-    let mut target = Target {
+/// Finds what a reference names.
+pub(super) fn resolve<'s>(root: &'s Value, reference: &str) -> Option<ReferenceTarget<'s>> {
+    let mut target = ReferenceTarget {
         place: String::new(),
         schema: root,
     };
@@ -25,7 +25,7 @@ pub(super) fn resolve<'s>(root: &'s Value, reference: &str) -> Option<Target<'s>
     Some(target)
 }
 
-impl Target<'_> {
+impl ReferenceTarget<'_> {
     fn step(self, segment: &str) -> Option<Self> {
         let name = decode(segment);
         let schema = match self.schema {
@@ -41,7 +41,7 @@ impl Target<'_> {
     }
 }
 
-/// Names have `%20` and the like for what URIs do not have, `~1` for `/` and `~0` for `~`.
+/// Decodes a name: `%20` and the like for bytes that URIs cannot hold, `~1` for `/` and `~0` for `~`.
 fn decode(segment: &str) -> String {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
@@ -67,7 +67,7 @@ fn hex(digits: &[u8]) -> Option<u8> {
         .flatten()
 }
 
-/// Written in the one way in which it is no second name of the same place: not `00` or `+0`.
+/// Reads an index in its only valid form: not `00` or `+0`, which would be second names of one item.
 fn index(name: &str) -> Option<usize> {
     let index = name.parse::<usize>().ok()?;
     (index.to_string() == name).then_some(index)

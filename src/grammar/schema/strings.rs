@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Misfit;
-use super::path::{Path, misfit};
-use super::pattern::{Pattern, Unsupported};
+use super::SchemaError;
+use super::path::{SchemaPath, schema_error};
+use super::pattern::{Pattern, UnsupportedPattern};
 
-/// A date with February 29 in leap years alone; how long other months are llguidance knows.
+/// A date with February 29 in leap years alone; llguidance knows the length of the other months.
 macro_rules! date {
     () => {
         "([1-9][0-9]{3}-([0-9]{2}-([01][0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|3[01]))\
@@ -20,16 +20,16 @@ macro_rules! time {
     };
 }
 
-/// What clients' parsers take: capital letters, nanoseconds at most, days that there are, neither the year
-/// 0 nor leap seconds, and at most six digits for each part of a duration.
-const HELD: [(&str, &str); 4] = [
+/// Formats narrowed to what clients' parsers accept: capital letters, nanoseconds at most, days that exist,
+/// neither the year 0 nor leap seconds, and at most six digits for each part of a duration.
+const NARROWED_FORMATS: [(&str, &str); 4] = [
     ("date", concat!("^", date!(), "$")),
     ("date-time", concat!("^", date!(), "T", time!(), "$")),
     ("time", concat!("^", time!(), "$")),
     ("duration", "^P(T?[0-9]{1,6}[YMWDHS])+$"),
 ];
 /// The formats that llguidance knows.
-const KNOWN: [&str; 11] = [
+const KNOWN_FORMATS: [&str; 11] = [
     "date",
     "date-time",
     "time",
@@ -48,8 +48,8 @@ const KNOWN: [&str; 11] = [
 pub(super) fn lower(
     object: &mut Map<String, Value>,
     strict: bool,
-    path: &Path,
-) -> Result<(), Misfit> {
+    path: &SchemaPath,
+) -> Result<(), SchemaError> {
     let pattern = object.shift_remove("pattern");
     if let Some(pattern) = pattern.as_ref().and_then(Value::as_str) {
         match Pattern::new(pattern) {
@@ -62,39 +62,39 @@ pub(super) fn lower(
             }
             Err(unsupported) if strict => {
                 let why = format!("cannot be followed: it has {}", unsupported.what);
-                return Err(misfit(&path.under("pattern"), why));
+                return Err(schema_error(&path.under("pattern"), why));
             }
             Err(_) => {}
         }
     }
     let format = object.shift_remove("format");
     if let Some(format) = format.as_ref().and_then(Value::as_str) {
-        if KNOWN.contains(&format) {
+        if KNOWN_FORMATS.contains(&format) {
             object.insert("format".to_owned(), format.into());
         } else if strict {
             let why = format!(
                 "must be one of {}: another cannot be followed",
-                KNOWN[..KNOWN.len() - 1].join(", ")
+                KNOWN_FORMATS[..KNOWN_FORMATS.len() - 1].join(", ")
             );
-            return Err(misfit(&path.under("format"), why));
+            return Err(schema_error(&path.under("format"), why));
         }
         hold(object, format);
     }
     Ok(())
 }
 
-/// Refuses a pattern that is none.
-pub(super) fn malformed(path: &Path, unsupported: &Unsupported) -> Misfit {
+/// Refuses a pattern that is malformed.
+pub(super) fn malformed(path: &SchemaPath, unsupported: &UnsupportedPattern) -> SchemaError {
     let why = format!(
         "is no regular expression of ECMA-262: it has {}",
         unsupported.what
     );
-    misfit(path, why)
+    schema_error(path, why)
 }
 
-/// Holds what could go on for ever.
+/// Bounds strings that could go on for ever.
 fn hold(object: &mut Map<String, Value>, format: &str) {
-    let held = HELD.iter().find(|(name, _)| *name == format);
+    let held = NARROWED_FORMATS.iter().find(|(name, _)| *name == format);
     let Some((_, held)) = held else {
         return;
     };
@@ -117,12 +117,12 @@ fn hold(object: &mut Map<String, Value>, format: &str) {
 mod tests {
     use super::*;
 
-    fn lowered(schema: Value, strict: bool) -> Result<Value, Misfit> {
+    fn lowered(schema: Value, strict: bool) -> Result<Value, SchemaError> {
         let mut schema = schema;
         lower(
             schema.as_object_mut().expect("an object"),
             strict,
-            &Path::ROOT,
+            &SchemaPath::ROOT,
         )?;
         Ok(schema)
     }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_none_is_refused_with_and_without_strict() {
+    fn a_malformed_pattern_is_refused_with_and_without_strict() {
         for strict in [false, true] {
             let twice = json!({"type": "string", "pattern": "^a{2}{3}$"});
             let refused = lowered(twice, strict).expect_err("a syntax error");

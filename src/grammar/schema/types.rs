@@ -5,10 +5,10 @@ use serde_json::Value;
 use super::numbers::whole;
 use super::reference::resolve;
 
-/// References that are followed to find out of which type something is.
+/// References that are followed to find out the type of a schema.
 const MOST_FOLLOWED: usize = 32;
 
-/// The names of types, one or several.
+/// Returns the names of types, of one or several.
 pub(super) fn listed(kinds: &Value) -> impl Iterator<Item = &Value> {
     match kinds {
         Value::Array(list) => list.as_slice(),
@@ -38,7 +38,7 @@ fn has(kind: &Value, own: &Value) -> bool {
     kind == own || (kind == "number" && own == "integer")
 }
 
-/// Whether a schema names only types that are none of these.
+/// Whether a schema names only types that are not among these.
 pub(super) fn is_never(schema: &Value, kinds: &Value) -> bool {
     let own = schema.as_object().and_then(|schema| schema.get("type"));
     own.is_some_and(|own| {

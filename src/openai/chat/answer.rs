@@ -10,9 +10,9 @@ use crate::inference::UsageTotals;
 use crate::openai::logprobs::Found;
 use crate::openai::tools::{Calls, are_whole};
 use crate::openai::usage::{ChunkUsage, Usage};
-use crate::prompt::{OutputParser, Part, Piece};
+use crate::prompt::{AnswerPart, OutputParser, OutputPiece};
 use crate::sampling;
-use crate::scheduler::{FinishReason, Finished, Text};
+use crate::scheduler::{AnswerEnd, AnswerText, FinishReason};
 
 use super::reply::{
     Call, CallDelta, Chunk, ChunkChoice, Completion, Delta, Function, FunctionDelta, Header,
@@ -77,7 +77,7 @@ impl Answer {
     }
 
     /// Keeps what a whole answer needs; the chunks of a stream.
-    fn tell(&mut self, index: usize, pieces: Vec<Piece>) -> Vec<Frame> {
+    fn tell(&mut self, index: usize, pieces: Vec<OutputPiece>) -> Vec<Frame> {
         let output = self.output;
         let choice = &mut self.choices[index];
         let deltas: Vec<Delta> = pieces
@@ -139,19 +139,19 @@ impl ResponseRenderer for Answer {
             .collect()
     }
 
-    fn text(&mut self, index: usize, text: &Text) -> Vec<Frame> {
+    fn text(&mut self, index: usize, text: &AnswerText) -> Vec<Frame> {
         let choice = &mut self.choices[index];
         choice.logprobs.extend_from_slice(&text.logprobs);
         let found = match &mut choice.parser {
             Some(parser) => parser.push(&text.text),
             None => Vec::new(),
         };
-        let thinks = matches!(found.last(), Some(Piece::Thought(_)));
+        let thinks = matches!(found.last(), Some(OutputPiece::Thought(_)));
         choice.thought_tokens += if thinks { text.tokens } else { 0 };
         self.tell(index, found)
     }
 
-    fn end(&mut self, index: usize, finished: &Finished) -> Vec<Frame> {
+    fn end(&mut self, index: usize, finished: &AnswerEnd) -> Vec<Frame> {
         let parser = self.choices[index].parser.take();
         let rest = match finished.reason {
             FinishReason::Length => None,
@@ -228,9 +228,9 @@ impl Choice {
     }
 
     /// Takes note of a piece and says what a stream tells of it.
-    fn take(&mut self, piece: Piece, output: Output) -> Option<Delta> {
+    fn take(&mut self, piece: OutputPiece, output: Output) -> Option<Delta> {
         match piece {
-            Piece::Thought(text) => {
+            OutputPiece::Thought(text) => {
                 if !output.stream {
                     self.thoughts.push_str(&text);
                 }
@@ -239,7 +239,7 @@ impl Choice {
                     ..Delta::default()
                 })
             }
-            Piece::Part(Part::Text(text)) => {
+            OutputPiece::Part(AnswerPart::Text(text)) => {
                 if !output.stream {
                     self.content.push_str(&text);
                 }
@@ -248,7 +248,7 @@ impl Choice {
                     ..Delta::default()
                 })
             }
-            Piece::Part(Part::Call { name }) => {
+            OutputPiece::Part(AnswerPart::Call { name }) => {
                 self.skips_call = output.calls == Calls::One && !self.calls.is_empty();
                 if self.skips_call {
                     return None;
@@ -276,7 +276,7 @@ impl Choice {
                     ..Delta::default()
                 })
             }
-            Piece::Part(Part::Arguments(more)) => {
+            OutputPiece::Part(AnswerPart::Arguments(more)) => {
                 if self.skips_call {
                     return None;
                 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::engine::Token;
 use crate::prompt::{ThoughtTags, ToolFormat};
 use crate::sampling::Logprobs as Found;
-use crate::scheduler::{Class, Timings};
+use crate::scheduler::{ServiceTier, Timings};
 
 const CALL: &str = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
 
@@ -35,20 +35,20 @@ fn answer(stream: bool, calls: Calls) -> Answer {
 }
 
 fn with<const N: usize>(output: Output, parsers: [OutputParser; N]) -> Answer {
-    let header = Header::new("x", "kiosk", "0123456789abcdef", 1, Some(Class::Flex));
+    let header = Header::new("x", "kiosk", "0123456789abcdef", 1, Some(ServiceTier::Flex));
     Answer::new(header, output, Arc::new(Letters), parsers)
 }
 
-fn say(text: &str) -> Text {
-    Text {
+fn say(text: &str) -> AnswerText {
+    AnswerText {
         text: text.to_owned(),
         tokens: 1,
         logprobs: Vec::new(),
     }
 }
 
-fn finished() -> Finished {
-    Finished {
+fn finished() -> AnswerEnd {
+    AnswerEnd {
         reason: FinishReason::Stop,
         prompt_tokens: 10,
         cached_tokens: 8,
@@ -114,7 +114,7 @@ fn body_ended(mut answer: Answer, texts: &[&str], reason: FinishReason) -> Value
     for text in texts {
         answer.text(0, &say(text));
     }
-    let finished = Finished {
+    let finished = AnswerEnd {
         reason,
         ..finished()
     };
@@ -140,7 +140,7 @@ fn a_call_that_is_cut_off_shows_its_arguments_so_far_and_never_its_markup() {
 
         let mut streamed = answer(true, Calls::Any);
         let mut frames = streamed.text(0, &say(cut));
-        let ended = Finished {
+        let ended = AnswerEnd {
             reason: FinishReason::Length,
             ..finished()
         };
@@ -255,7 +255,7 @@ fn likelihoods_come_with_the_text_that_they_are_of() {
         logprobs: true,
     };
     let mut answer = with(output, [OutputParser::new(None, None)]);
-    let text = Text {
+    let text = AnswerText {
         text: "b".to_owned(),
         tokens: 1,
         logprobs: vec![Found {

@@ -2,7 +2,7 @@
 
 use crate::http::error::ApiError;
 use crate::inference::params::OutputFormat;
-use crate::prompt::{End, Message, Role};
+use crate::prompt::{Message, PromptEnd, Role};
 
 const CONTINUE: &str = "continue_final_message";
 
@@ -11,17 +11,17 @@ pub(crate) fn end(
     continues: Option<bool>,
     opens: Option<bool>,
     messages: &[Message],
-) -> Result<End, ApiError> {
+) -> Result<PromptEnd, ApiError> {
     match (continues.unwrap_or(false), opens) {
-        (false, None | Some(true)) => Ok(End::OpenAnswer),
-        (false, Some(false)) => Ok(End::LastMessage),
+        (false, None | Some(true)) => Ok(PromptEnd::OpenAnswer),
+        (false, Some(false)) => Ok(PromptEnd::LastMessage),
         (true, Some(true)) => Err(ApiError::invalid(
             CONTINUE,
             format!(
                 "`{CONTINUE}` and `add_generation_prompt` exclude each other: send one of them"
             ),
         )),
-        (true, None | Some(false)) if may_go_on(messages) => Ok(End::LastText),
+        (true, None | Some(false)) if may_go_on(messages) => Ok(PromptEnd::LastText),
         (true, None | Some(false)) => Err(ApiError::invalid(
             CONTINUE,
             format!(
@@ -41,9 +41,9 @@ fn may_go_on(messages: &[Message]) -> bool {
 
 /// What must be JSON or a call is held to that from its first token on, which an answer that goes on
 /// with a text has behind it.
-pub(super) fn check_form(end: End, form: &OutputFormat) -> Result<(), ApiError> {
+pub(super) fn check_form(end: PromptEnd, form: &OutputFormat) -> Result<(), ApiError> {
     match (end, form) {
-        (End::LastText, OutputFormat::Json(_) | OutputFormat::Calls { .. }) => {
+        (PromptEnd::LastText, OutputFormat::Json(_) | OutputFormat::Calls { .. }) => {
             Err(ApiError::unsupported(
                 CONTINUE,
                 "is not supported where the answer must be JSON or a call: leave it out, or the \
@@ -71,11 +71,11 @@ mod tests {
     #[test]
     fn a_prompt_opens_the_answer_unless_it_is_told_otherwise() {
         for (continues, opens, expected) in [
-            (None, None, End::OpenAnswer),
-            (Some(false), Some(true), End::OpenAnswer),
-            (None, Some(false), End::LastMessage),
-            (Some(true), None, End::LastText),
-            (Some(true), Some(false), End::LastText),
+            (None, None, PromptEnd::OpenAnswer),
+            (Some(false), Some(true), PromptEnd::OpenAnswer),
+            (None, Some(false), PromptEnd::LastMessage),
+            (Some(true), None, PromptEnd::LastText),
+            (Some(true), Some(false), PromptEnd::LastText),
         ] {
             assert_eq!(end(continues, opens, &says("b")), Ok(expected));
         }
@@ -107,8 +107,8 @@ mod tests {
     #[test]
     fn json_does_not_go_on_with_a_text() {
         let json = || OutputFormat::Json(Schema::object());
-        assert!(check_form(End::LastText, &json()).is_err());
-        assert_eq!(check_form(End::OpenAnswer, &json()), Ok(()));
-        assert_eq!(check_form(End::LastText, &OutputFormat::Free), Ok(()));
+        assert!(check_form(PromptEnd::LastText, &json()).is_err());
+        assert_eq!(check_form(PromptEnd::OpenAnswer, &json()), Ok(()));
+        assert_eq!(check_form(PromptEnd::LastText, &OutputFormat::Free), Ok(()));
     }
 }

@@ -14,7 +14,7 @@ use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{CHAT, ParameterNames};
 use crate::pool::Entry;
-use crate::scheduler::Class;
+use crate::scheduler::ServiceTier;
 use axum::response::Response;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 use crate::clock::unix_seconds;
 use crate::engine::{Pieces, Token};
 use crate::prompt::{Conversation, OutputParser, ToolFormat};
-use crate::scheduler::Text;
+use crate::scheduler::AnswerText;
 
 #[cfg(any(test, fuzzing))]
 use crate::http::body::read_value;
@@ -63,7 +63,7 @@ pub(crate) async fn completions(
 /// The endpoint, with what is needed to tell an answer.
 struct ChatCompletions {
     output: Output,
-    class: Option<Class>,
+    class: Option<ServiceTier>,
     choices: u32,
 }
 
@@ -151,7 +151,7 @@ pub fn measured_stream(words: u32, tools: bool) -> Response {
     );
     let parser = OutputParser::new(None, tools.then_some(ToolFormat::Hermes));
     let mut answer = Answer::new(header, output, Arc::new(NoPieces), [parser]);
-    let word = Text {
+    let word = AnswerText {
         text: " word".to_owned(),
         tokens: 1,
         logprobs: Vec::new(),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::http::description::among;
 use crate::openai::logprobs::{Found, TokenLogprob};
 use crate::openai::usage::{ChunkUsage, Usage};
-use crate::scheduler::Class;
+use crate::scheduler::ServiceTier;
 
 const FINISH_REASONS: [&str; 3] = ["stop", "length", "tool_calls"];
 
@@ -32,7 +32,7 @@ impl Header {
         model: &str,
         digest: &str,
         created: u64,
-        tier: Option<Class>,
+        tier: Option<ServiceTier>,
     ) -> Self {
         Self {
             id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
@@ -40,7 +40,7 @@ impl Header {
             created,
             model: model.to_owned(),
             system_fingerprint: format!("fp_{}", digest.get(..10).unwrap_or(digest)),
-            service_tier: tier.map(Class::as_str),
+            service_tier: tier.map(ServiceTier::as_str),
         }
     }
 }

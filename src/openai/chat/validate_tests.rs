@@ -6,7 +6,7 @@ use super::*;
 use crate::engine::SamplingDefaults;
 use crate::http::body::read_value;
 use crate::inference::params::OutputFormat;
-use crate::prompt::{End, is_exact_number};
+use crate::prompt::{PromptEnd, is_exact_number};
 
 fn chat(body: Value) -> Result<Chat, ApiError> {
     Chat::try_from(serde_json::from_value::<wire::ChatRequest>(body).expect("of the right types"))
@@ -89,13 +89,16 @@ fn an_answer_goes_on_with_the_last_message_where_that_is_asked_for() {
         chat(body)
     };
     for (asked, end) in [
-        (json!({}), End::OpenAnswer),
-        (json!({"continue_final_message": true}), End::LastText),
+        (json!({}), PromptEnd::OpenAnswer),
+        (json!({"continue_final_message": true}), PromptEnd::LastText),
         (
             json!({"continue_final_message": true, "add_generation_prompt": false}),
-            End::LastText,
+            PromptEnd::LastText,
         ),
-        (json!({"add_generation_prompt": false}), End::LastMessage),
+        (
+            json!({"add_generation_prompt": false}),
+            PromptEnd::LastMessage,
+        ),
     ] {
         assert_eq!(begun(asked).expect("accepted").conversation.end, end);
     }

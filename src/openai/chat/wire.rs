@@ -13,7 +13,7 @@ use crate::inference::bounds::{
 };
 use crate::openai::shared_fields::with_structured_output_fields;
 use crate::openai::tools::{FORMATS, MODES, NAME};
-use crate::prompt::Effort;
+use crate::prompt::ReasoningEffort;
 
 with_structured_output_fields! {
 /// The request. Numbers are wide here, so that a value out of range is refused
@@ -47,7 +47,7 @@ pub(crate) struct ChatRequest {
     pub(super) top_logprobs: Option<i64>,
     pub(super) response_format: Option<ResponseFormat>,
     /// How much to think, for models whose template knows it; others refuse all but `none`.
-    #[schemars(transform = among(Effort::ALL.map(Effort::as_str)))]
+    #[schemars(transform = among(ReasoningEffort::ALL.map(ReasoningEffort::as_str)))]
     pub(super) reasoning_effort: Option<String>,
 
     #[schemars(length(max = MOST_TOOLS))]

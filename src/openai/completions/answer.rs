@@ -11,7 +11,7 @@ use crate::inference::UsageTotals;
 use crate::inference::generate::StartedGeneration;
 use crate::openai::usage::{ChunkUsage, Usage};
 use crate::sampling;
-use crate::scheduler::{FinishReason, Finished, Text};
+use crate::scheduler::{AnswerEnd, AnswerText, FinishReason};
 
 use super::logprobs::{Place, add};
 use super::validate::Output;
@@ -156,13 +156,13 @@ impl ResponseRenderer for Answer {
         self.say(index, &text, Some(all))
     }
 
-    fn text(&mut self, index: usize, text: &Text) -> Vec<Frame> {
+    fn text(&mut self, index: usize, text: &AnswerText) -> Vec<Frame> {
         let wanted = self.output.logprobs;
         let logprobs = wanted.then(|| self.logprobs(index, &text.logprobs));
         self.say(index, &text.text, logprobs)
     }
 
-    fn end(&mut self, index: usize, finished: &Finished) -> Vec<Frame> {
+    fn end(&mut self, index: usize, finished: &AnswerEnd) -> Vec<Frame> {
         let reason = match finished.reason {
             FinishReason::Length => "length",
             FinishReason::Stop => "stop",

@@ -9,8 +9,8 @@ use crate::http::sse::{Frame, json_text};
 use crate::inference::UsageTotals;
 use crate::openai::logprobs::TokenLogprob;
 use crate::openai::tools::{Calls, are_whole};
-use crate::prompt::{OutputParser, Part as Generated, Piece};
-use crate::scheduler::{FinishReason, Finished, Text};
+use crate::prompt::{AnswerPart as Generated, OutputParser, OutputPiece};
+use crate::scheduler::{AnswerEnd, AnswerText, FinishReason};
 use crate::worker::WorkError;
 
 use super::events::{Events, Place, Telling};
@@ -160,11 +160,11 @@ impl Answer {
         }
     }
 
-    fn take(&mut self, piece: Piece) {
+    fn take(&mut self, piece: OutputPiece) {
         match piece {
-            Piece::Thought(text) => self.think(&text),
-            Piece::Part(Generated::Text(text)) => self.say(&text),
-            Piece::Part(Generated::Call { name }) => {
+            OutputPiece::Thought(text) => self.think(&text),
+            OutputPiece::Part(Generated::Text(text)) => self.say(&text),
+            OutputPiece::Part(Generated::Call { name }) => {
                 self.logprobs.clear();
                 self.skips_call = self.output.calls == Calls::One && self.calls > 0;
                 if !self.skips_call {
@@ -172,8 +172,8 @@ impl Answer {
                     self.begin(Open::call(name));
                 }
             }
-            Piece::Part(Generated::Arguments(more)) if !self.skips_call => self.argue(&more),
-            Piece::Part(Generated::Arguments(_)) => {}
+            OutputPiece::Part(Generated::Arguments(more)) if !self.skips_call => self.argue(&more),
+            OutputPiece::Part(Generated::Arguments(_)) => {}
         }
     }
 
@@ -333,7 +333,7 @@ impl ResponseRenderer for Answer {
         self.events.take()
     }
 
-    fn text(&mut self, _answer: usize, text: &Text) -> Vec<Frame> {
+    fn text(&mut self, _answer: usize, text: &AnswerText) -> Vec<Frame> {
         let likely = text.logprobs.iter();
         self.logprobs
             .extend(likely.map(|found| TokenLogprob::new(found, &*self.pieces)));
@@ -341,7 +341,7 @@ impl ResponseRenderer for Answer {
             Some(parser) => parser.push(&text.text),
             None => Vec::new(),
         };
-        let thinks = matches!(found.last(), Some(Piece::Thought(_)));
+        let thinks = matches!(found.last(), Some(OutputPiece::Thought(_)));
         self.thought_tokens += if thinks { text.tokens } else { 0 };
         for piece in found {
             self.take(piece);
@@ -349,7 +349,7 @@ impl ResponseRenderer for Answer {
         self.events.take()
     }
 
-    fn end(&mut self, _answer: usize, finished: &Finished) -> Vec<Frame> {
+    fn end(&mut self, _answer: usize, finished: &AnswerEnd) -> Vec<Frame> {
         let parser = self.parser.take();
         let rest = match finished.reason {
             FinishReason::Length => None,

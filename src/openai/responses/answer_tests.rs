@@ -71,16 +71,16 @@ fn answer(stream: bool, calls: Calls, keeping: Option<Keeping>) -> Answer {
     )
 }
 
-fn say(text: &str) -> Text {
-    Text {
+fn say(text: &str) -> AnswerText {
+    AnswerText {
         text: text.to_owned(),
         tokens: 1,
         logprobs: Vec::new(),
     }
 }
 
-fn finished(reason: FinishReason) -> Finished {
-    Finished {
+fn finished(reason: FinishReason) -> AnswerEnd {
+    AnswerEnd {
         reason,
         prompt_tokens: 10,
         cached_tokens: 8,
@@ -340,7 +340,7 @@ fn a_failure_ends_the_stream_with_what_there_was() {
 fn likelihoods_go_with_the_text_that_they_are_of() {
     let mut answer = answer(true, Calls::Any, None);
     answer.opening();
-    let likely = |text: &str, token| Text {
+    let likely = |text: &str, token| AnswerText {
         logprobs: vec![Logprobs {
             token: Token(token),
             logprob: -0.5,

@@ -13,7 +13,7 @@ use crate::inference::params::GenerationParams;
 use crate::openai::generation_params::{check_hints, check_metadata, effort, rivals, streams};
 use crate::openai::template_kwargs::template_kwargs;
 use crate::openai::tools::{self, Calls, Tools};
-use crate::prompt::Effort;
+use crate::prompt::ReasoningEffort;
 
 use super::items::{Given, given};
 use super::reply::{Echo, Format, Reasoning, Text};
@@ -29,7 +29,7 @@ pub(super) struct Asked {
     pub(super) input: Vec<Given>,
     /// What the model is shown of the tools.
     pub(super) tools: Vec<Value>,
-    pub(super) effort: Option<Effort>,
+    pub(super) effort: Option<ReasoningEffort>,
     pub(super) template_kwargs: Map<String, Value>,
     pub(super) params: GenerationParams,
     /// Whether the oldest turns give way where all do not fit.

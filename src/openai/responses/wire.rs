@@ -19,7 +19,7 @@ use crate::inference::bounds::{
 };
 use crate::openai::shared_fields::with_generation_fields;
 use crate::openai::tools::{FORMATS, MODES, NAME};
-use crate::prompt::Effort;
+use crate::prompt::ReasoningEffort;
 
 with_generation_fields! {
 /// The request. Numbers are wide here, so that a value out of range is refused in words rather than
@@ -168,7 +168,7 @@ pub(super) struct StreamOptions {
 #[schemars(rename = "ReasoningOptions")]
 pub(super) struct Reasoning {
     /// How much to think, for models whose template knows it; others refuse all but `none`.
-    #[schemars(transform = among(Effort::ALL.map(Effort::as_str)))]
+    #[schemars(transform = among(ReasoningEffort::ALL.map(ReasoningEffort::as_str)))]
     pub(super) effort: Option<String>,
     /// Refused with anything but `auto`: thoughts are told as they are.
     #[schemars(transform = among(["auto"]))]

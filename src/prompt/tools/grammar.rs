@@ -9,15 +9,15 @@ use super::ToolFormat;
 use super::head::{ARGS, CALL_ID};
 use super::parser::CLOSE;
 
-/// Calls of one answer; a model that never stops calling must end.
+/// Calls of one answer at most, so that a model that never stops calling comes to an end.
 const MOST_CALLS: usize = 16;
 
-/// A function that may be called.
+/// A function that the model may call.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Callable {
+pub struct CallableFunction {
     /// Its name.
     pub name: String,
-    /// What its arguments must be.
+    /// The schema of its arguments.
     pub arguments: Schema,
 }
 
@@ -26,7 +26,7 @@ pub struct Callable {
 #[must_use]
 pub fn calls(
     format: ToolFormat,
-    functions: &[Callable],
+    functions: &[CallableFunction],
     several: bool,
     otherwise: Option<&Schema>,
     vocab: &dyn Vocabulary,
@@ -63,10 +63,14 @@ pub fn calls(
     Grammar::lark(rules)
 }
 
-/// What stands behind a format's [opener](ToolFormat::opener), to the end of the call, or of the list of
-/// calls that it opens.
+/// Makes the grammar of what follows a format's [opener](ToolFormat::opener), up to the end of the call,
+/// or of the list of calls that it opens.
 #[must_use]
-pub fn opened_calls(format: ToolFormat, functions: &[Callable], vocab: &dyn Vocabulary) -> Grammar {
+pub fn opened_calls(
+    format: ToolFormat,
+    functions: &[CallableFunction],
+    vocab: &dyn Vocabulary,
+) -> Grammar {
     let opened = match format {
         ToolFormat::Mistral => list(MOST_CALLS - 1),
         ToolFormat::Hermes | ToolFormat::Llama | ToolFormat::MistralNamed => "call".to_owned(),
@@ -76,12 +80,12 @@ pub fn opened_calls(format: ToolFormat, functions: &[Callable], vocab: &dyn Voca
     Grammar::lark(rules)
 }
 
-/// One call, and so many more.
+/// Returns the rule for one call and more after it.
 fn list(more: usize) -> String {
     format!(r#""[" call {} "]""#, up_to(more, r#"", " call"#))
 }
 
-/// At most so many. Of none nothing is written, because a range must not end with 0.
+/// Returns a repetition of at most this many; empty for zero, because a range must not end with 0.
 fn up_to(most: usize, what: &str) -> String {
     match most {
         0 => String::new(),
@@ -93,7 +97,7 @@ fn up_to(most: usize, what: &str) -> String {
 fn define_calls(
     rules: &mut String,
     format: ToolFormat,
-    functions: &[Callable],
+    functions: &[CallableFunction],
     vocab: &dyn Vocabulary,
 ) {
     let names: Vec<String> = (0..functions.len()).map(|i| format!("call_{i}")).collect();
@@ -120,7 +124,7 @@ fn define_calls(
     }
 }
 
-/// A tag as the one token that it is, if it is one.
+/// Returns a tag as a single token, where the vocabulary has one for it.
 fn tag(text: &str, vocab: &dyn Vocabulary) -> String {
     match find(text, vocab) {
         Some(special) => format!("<[{}]>", special.token.0),
@@ -161,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_tag_that_is_one_token_is_asked_for_as_such() {
-        let function = Callable {
+        let function = CallableFunction {
             name: "f".to_owned(),
             arguments: Schema::object(),
         };

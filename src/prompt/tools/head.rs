@@ -1,4 +1,4 @@
-//! The beginning of a call: everything up to the brace that opens its arguments.
+//! Reads the head of a call: everything up to the brace that opens its arguments.
 
 use super::ToolFormat;
 
@@ -6,10 +6,10 @@ pub(super) const PYTHON_TAG: &str = "<|python_tag|>";
 pub(super) const ARGS: &str = "[ARGS]";
 pub(super) const CALL_ID: &str = "[CALL_ID]";
 
-/// What the text of a call begins with.
+/// What a text after an opening tag is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Head {
-    /// It may become either.
+pub(super) enum CallHead {
+    /// It may still become a call or something else.
     Undecided,
     /// A call.
     Call {
@@ -22,8 +22,8 @@ pub(super) enum Head {
     Other,
 }
 
-/// Reads the beginning of a call behind its opening tag.
-pub(super) fn head(body: &str, format: ToolFormat) -> Head {
+/// Reads the head of a call after its opening tag.
+pub(super) fn head(body: &str, format: ToolFormat) -> CallHead {
     let mut reader = Reader { text: body, at: 0 };
     let read = match format {
         ToolFormat::Hermes => reader.object("arguments"),
@@ -33,12 +33,12 @@ pub(super) fn head(body: &str, format: ToolFormat) -> Head {
         ToolFormat::Mistral | ToolFormat::MistralNamed => reader.mistral(),
     };
     match read {
-        Ok(name) => Head::Call {
+        Ok(name) => CallHead::Call {
             name,
             arguments: reader.at,
         },
-        Err(Stop::End) => Head::Undecided,
-        Err(Stop::Other) => Head::Other,
+        Err(Stop::End) => CallHead::Undecided,
+        Err(Stop::Other) => CallHead::Other,
     }
 }
 
@@ -186,8 +186,8 @@ impl ObjectEnd {
 mod tests {
     use super::*;
 
-    fn call(name: &str, arguments: usize) -> Head {
-        Head::Call {
+    fn call(name: &str, arguments: usize) -> CallHead {
+        CallHead::Call {
             name: name.to_owned(),
             arguments,
         }
@@ -228,24 +228,30 @@ mod tests {
             for end in 0..text.len() {
                 assert_eq!(
                     head(&text[..end], format),
-                    Head::Undecided,
+                    CallHead::Undecided,
                     "{}",
                     &text[..end]
                 );
             }
-            assert!(matches!(head(text, format), Head::Call { .. }), "{text}");
+            assert!(
+                matches!(head(text, format), CallHead::Call { .. }),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn other_text_is_told_at_once() {
-        assert_eq!(head("{\"arg", ToolFormat::Hermes), Head::Other);
-        assert_eq!(head("Hello", ToolFormat::Llama), Head::Other);
-        assert_eq!(head("well, no", ToolFormat::Mistral), Head::Other);
-        assert_eq!(head("well, no[ARGS]{", ToolFormat::Mistral), Head::Other);
+        assert_eq!(head("{\"arg", ToolFormat::Hermes), CallHead::Other);
+        assert_eq!(head("Hello", ToolFormat::Llama), CallHead::Other);
+        assert_eq!(head("well, no", ToolFormat::Mistral), CallHead::Other);
+        assert_eq!(
+            head("well, no[ARGS]{", ToolFormat::Mistral),
+            CallHead::Other
+        );
         assert_eq!(
             head("{\"name\": \"f\", \"arguments\": []", ToolFormat::Hermes),
-            Head::Other
+            CallHead::Other
         );
     }
 

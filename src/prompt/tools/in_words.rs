@@ -24,7 +24,8 @@ pub(in crate::prompt) struct LeftOut {
 }
 
 impl LeftOut {
-    /// Nothing where the template does anything with tools, or cannot show a single turn.
+    /// Returns what the template leaves out; `None` where it does anything with tools, or cannot show a single
+    /// turn.
     pub(in crate::prompt) fn by(template: &ChatTemplate) -> Option<Self> {
         let asked = || vec![Message::text(Role::User, "ok")];
         let of = |messages| Conversation {
@@ -61,12 +62,12 @@ impl LeftOut {
         })
     }
 
-    /// Whether calls become text, so that the template sees none.
+    /// Whether calls become text, so that the template sees no calls.
     pub(in crate::prompt) fn writes_calls(self) -> bool {
         self.calls
     }
 
-    /// The same conversation with all of it in turns.
+    /// Returns the conversation with everything that is left out written into its turns.
     pub(in crate::prompt) fn written_out(
         self,
         conversation: &Conversation,
@@ -91,7 +92,7 @@ impl LeftOut {
         })
     }
 
-    /// Tells of the tools where the instructions stand.
+    /// Describes the tools where the instructions stand.
     fn introduce(self, tools: &[Value], messages: &mut Vec<Message>) {
         let introduction = introduction(tools);
         match messages.first_mut() {
@@ -118,8 +119,8 @@ fn introduction(tools: &[Value]) -> String {
     )
 }
 
-/// Calls as their model would write them, and what they returned in turns of the user. Turns of the user
-/// behind those belong to them: many templates want the roles to alternate.
+/// Writes calls as their model would, and their results as turns of the user. The user's own turns right
+/// after those are joined to them: many templates want the roles to alternate.
 fn calls_written_out(messages: &[Message]) -> Vec<Message> {
     let mut written: Vec<Message> = Vec::with_capacity(messages.len());
     let mut after_result = false;

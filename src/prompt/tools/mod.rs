@@ -8,9 +8,9 @@ mod parser;
 #[cfg(test)]
 mod parser_tests;
 
-pub use grammar::{Callable, calls, opened_calls};
+pub use grammar::{CallableFunction, calls, opened_calls};
 pub(super) use in_words::LeftOut;
-pub use parser::Part;
+pub use parser::AnswerPart;
 pub(super) use parser::ToolCallParser;
 pub(super) use parser::partial_tag;
 
@@ -21,7 +21,7 @@ pub enum ToolFormat {
     /// `<tool_call>\n{"name": "f", "arguments": {…}}\n</tool_call>`, text before or between.
     Hermes,
     /// Llama 3.1 and later (its model card, "JSON based tool calling"): an answer that is nothing
-    /// but `{"name": "f", "parameters": {…}}`, perhaps behind `<|python_tag|>`.
+    /// but `{"name": "f", "parameters": {…}}`, perhaps after `<|python_tag|>`.
     Llama,
     /// Mistral (mistral-common): `[TOOL_CALLS][{"name": "f", "arguments": {…}}, …]`.
     Mistral,
@@ -31,8 +31,8 @@ pub enum ToolFormat {
 }
 
 impl ToolFormat {
-    /// That of a model with this chat template: what templates write for the calls of earlier
-    /// turns is what the model was trained on.
+    /// Returns the format of a model with this chat template: what templates write for the calls of
+    /// earlier turns is what the model was trained on.
     #[must_use]
     pub fn of(template: &str) -> Self {
         if template.contains("[TOOL_CALLS]") {
@@ -50,7 +50,7 @@ impl ToolFormat {
         }
     }
 
-    /// What a call begins with; nothing where the whole answer is the call.
+    /// Returns the text that a call begins with; empty where the whole answer is the call.
     fn open(self) -> &'static str {
         match self {
             Self::Hermes => "<tool_call>",
@@ -59,14 +59,14 @@ impl ToolFormat {
         }
     }
 
-    /// The text behind which a call must follow, if this format has one: where a whole answer is the
-    /// call, as in Llama's, nothing tells it from JSON that is meant to be read.
+    /// Returns the text after which a call must follow, if this format has one: where a whole answer is the
+    /// call, as in Llama's, nothing distinguishes it from JSON that is meant to be read.
     #[must_use]
     pub fn opener(self) -> Option<&'static str> {
         Some(self.open()).filter(|open| !open.is_empty())
     }
 
-    /// All that marks a call, as texts that may be tokens of their own.
+    /// Returns the markup of a call, as texts that may be tokens of their own.
     pub(super) fn tags(self) -> &'static [&'static str] {
         match self {
             Self::Hermes => &["<tool_call>", parser::CLOSE],

@@ -1,22 +1,22 @@
-//! Tool calls in generated text, found while it is generated.
+//! Finds tool calls in generated text while it is generated.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ToolFormat;
-use super::head::{Head, ObjectEnd, head};
+use super::head::{CallHead, ObjectEnd, head};
 
-/// What ends a call in Hermes' format.
+/// The tag that ends a call in Hermes' format.
 pub(super) const CLOSE: &str = "</tool_call>";
-/// The longest call whose beginning is not as expected; more is text.
+/// Bytes of the longest call whose head is not as expected; a longer one is text.
 pub(super) const MAX_BLOCK: usize = 64 * 1024;
-/// The longest white space that is held back until it is known whether text follows.
+/// Bytes of the longest white space that is held back until it is known whether text follows.
 pub(super) const MAX_BLANK: usize = 4 * 1024;
 
 /// A piece of a parsed answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// What the client reads.
+pub enum AnswerPart {
+    /// Text that the client reads.
     Text(String),
     /// A call begins.
     Call {
@@ -29,21 +29,21 @@ pub enum Part {
 
 /// Splits a generated answer into text and tool calls as it comes in.
 ///
-/// A call is certain once its name is known and its arguments have begun; what turns out to be none
-/// before that comes out as text, exactly as generated. White space that stands alone beside a call
-/// is dropped. The parts joined do not depend on how the answer was cut into pushes.
+/// A call is certain once its name is known and its arguments have begun; what turns out not to be a call
+/// before that is returned as text, exactly as generated. White space alone before or after a call is
+/// dropped. The joined parts do not depend on how the answer was cut into pushes.
 ///
-/// Text comes with the place in the answer, in bytes, where it begins: it is always one unbroken stretch
-/// of the answer. The place of other parts is somewhere in their markup.
+/// Text comes with its position in the answer, in bytes, and is always contiguous there. The position of
+/// other parts is somewhere in their markup.
 #[derive(Debug, Clone)]
 pub(in crate::prompt) struct ToolCallParser {
     format: ToolFormat,
-    /// Whether the answer is nothing but calls, so that no text in it is for the client.
+    /// Whether the answer consists of calls alone, so that the client reads no text of it.
     only_calls: bool,
-    state: State,
+    state: CallState,
     /// Bytes that were pushed so far.
     pushed: usize,
-    /// Not yet decided.
+    /// Text that is not decided yet.
     pending: String,
     /// How much of `pending` was searched for a tag already.
     searched: usize,
@@ -54,21 +54,21 @@ pub(in crate::prompt) struct ToolCallParser {
     called: bool,
 }
 
-/// Parts and their places in the answer.
-type Parts = Vec<(usize, Part)>;
+/// Parts and their positions in the answer, in bytes.
+type LocatedParts = Vec<(usize, AnswerPart)>;
 
 #[derive(Debug, Clone)]
-enum State {
+enum CallState {
     /// Outside of calls.
     Text,
-    /// Behind an opening tag, which is text again if no call follows.
+    /// After an opening tag, which becomes text again if no call follows.
     Head {
         tag: &'static str,
     },
-    /// In a block that does not begin as calls do, but may be one.
+    /// In a block that does not begin as calls do, but may still be one.
     Opaque,
     Arguments(ObjectEnd),
-    /// Behind the arguments; true when the call's own brace was seen.
+    /// After the arguments; true when the call's own brace was seen.
     Close(bool),
 }
 
@@ -81,15 +81,17 @@ struct Call<'a> {
 }
 
 impl ToolCallParser {
-    /// At the start of an answer.
+    /// Makes a parser at the start of an answer.
     #[must_use]
     pub(in crate::prompt) fn new(format: ToolFormat) -> Self {
         Self {
             only_calls: false,
             pushed: 0,
             state: match format {
-                ToolFormat::Llama => State::Head { tag: "" },
-                ToolFormat::Hermes | ToolFormat::Mistral | ToolFormat::MistralNamed => State::Text,
+                ToolFormat::Llama => CallState::Head { tag: "" },
+                ToolFormat::Hermes | ToolFormat::Mistral | ToolFormat::MistralNamed => {
+                    CallState::Text
+                }
             },
             format,
             pending: String::new(),
@@ -100,17 +102,17 @@ impl ToolCallParser {
         }
     }
 
-    /// The same for an answer that must be calls and nothing else: what is none of one, such as the
-    /// beginning of a call that was cut off, is never text.
+    /// For an answer that must consist of calls alone: what is not part of a complete call, such as the start
+    /// of one that was cut off, is never text.
     #[must_use]
     pub(in crate::prompt) fn only_calls(mut self) -> Self {
         self.only_calls = true;
         self
     }
 
-    /// Takes the next piece of the answer and gives what is now certain.
+    /// Takes the next piece of the answer; returns what has become certain.
     #[must_use]
-    pub(in crate::prompt) fn push(&mut self, text: &str) -> Parts {
+    pub(in crate::prompt) fn push(&mut self, text: &str) -> LocatedParts {
         self.pushed += text.len();
         self.pending.push_str(text);
         let mut parts = Vec::new();
@@ -118,20 +120,20 @@ impl ToolCallParser {
         parts
     }
 
-    /// Gives the rest of an answer that ended by itself. A call that was complete but for its closing
+    /// Returns the rest of an answer that ended by itself. A call that was complete but for its closing
     /// tag counts.
     ///
-    /// An answer that was cut off has no rest: what is still undecided then may be the beginning of a
-    /// call, and what the client has read must be the beginning of what a longer answer would say.
+    /// An answer that was cut off has no rest: what is still undecided may be the start of a call,
+    /// and what the client has read must be a prefix of what a longer answer would say.
     #[must_use]
-    pub(in crate::prompt) fn finish(mut self) -> Parts {
+    pub(in crate::prompt) fn finish(mut self) -> LocatedParts {
         let mut parts = Vec::new();
         let rest = std::mem::take(&mut self.pending);
         match self.state {
-            State::Head { tag } => self.text(&format!("{tag}{rest}"), &mut parts),
-            State::Opaque => self.block(&rest, "", &mut parts),
-            State::Text => self.text(&rest, &mut parts),
-            State::Arguments(_) | State::Close(_) => {}
+            CallState::Head { tag } => self.text(&format!("{tag}{rest}"), &mut parts),
+            CallState::Opaque => self.block(&rest, "", &mut parts),
+            CallState::Text => self.text(&rest, &mut parts),
+            CallState::Arguments(_) | CallState::Close(_) => {}
         }
         if !self.called && !self.blank.is_empty() {
             let blank = std::mem::take(&mut self.blank);
@@ -140,13 +142,13 @@ impl ToolCallParser {
         parts
     }
 
-    /// Bytes at the end of what was pushed that may still become text or part of a call.
+    /// Returns how many bytes at the end of what was pushed may still become text or part of a call.
     #[must_use]
     pub(in crate::prompt) fn undecided(&self) -> usize {
         let tag = match self.state {
-            State::Head { tag } => tag.len(),
-            State::Opaque => self.format.open().len(),
-            State::Text | State::Arguments(_) | State::Close(_) => 0,
+            CallState::Head { tag } => tag.len(),
+            CallState::Opaque => self.format.open().len(),
+            CallState::Text | CallState::Arguments(_) | CallState::Close(_) => 0,
         };
         self.blank.len() + tag + self.pending.len()
     }
@@ -157,27 +159,27 @@ impl ToolCallParser {
         self.pending.len() + self.blank.len()
     }
 
-    /// Decides one stretch of what is pending; false when more input is needed.
-    fn step(&mut self, parts: &mut Parts) -> bool {
+    /// Decides one piece of the pending text; false when more input is needed.
+    fn step(&mut self, parts: &mut LocatedParts) -> bool {
         match &mut self.state {
-            State::Text => self.search(parts),
-            State::Head { tag } => {
+            CallState::Text => self.search(parts),
+            CallState::Head { tag } => {
                 let tag = *tag;
                 self.begin(tag, parts)
             }
-            State::Opaque => self.close_block(parts),
-            State::Arguments(end) => {
+            CallState::Opaque => self.close_block(parts),
+            CallState::Arguments(end) => {
                 let (length, ended) = end.find(&self.pending);
                 if length > 0 {
                     let more = self.pending.drain(..length).collect();
-                    parts.push((self.here(), Part::Arguments(more)));
+                    parts.push((self.here(), AnswerPart::Arguments(more)));
                 }
                 if ended {
-                    self.state = State::Close(false);
+                    self.state = CallState::Close(false);
                 }
                 ended
             }
-            State::Close(braced) => {
+            CallState::Close(braced) => {
                 let braced = *braced;
                 self.close(braced)
             }
@@ -185,7 +187,7 @@ impl ToolCallParser {
     }
 
     /// Looks for the tag that opens a call.
-    fn search(&mut self, parts: &mut Parts) -> bool {
+    fn search(&mut self, parts: &mut LocatedParts) -> bool {
         let tag = self.format.open();
         let found = if tag.is_empty() {
             None
@@ -201,33 +203,33 @@ impl ToolCallParser {
         let text: String = self.pending.drain(..at).collect();
         self.text(&text, parts);
         self.pending.drain(..tag.len());
-        self.state = State::Head { tag };
+        self.state = CallState::Head { tag };
         true
     }
 
-    fn begin(&mut self, tag: &'static str, parts: &mut Parts) -> bool {
+    fn begin(&mut self, tag: &'static str, parts: &mut LocatedParts) -> bool {
         match head(&self.pending, self.format) {
-            Head::Undecided if self.pending.len() < MAX_BLOCK => false,
-            Head::Call { name, arguments } if arguments < MAX_BLOCK => {
+            CallHead::Undecided if self.pending.len() < MAX_BLOCK => false,
+            CallHead::Call { name, arguments } if arguments < MAX_BLOCK => {
                 self.pending.drain(..arguments);
                 self.call(name, parts);
-                self.state = State::Arguments(ObjectEnd::default());
+                self.state = CallState::Arguments(ObjectEnd::default());
                 true
             }
             _ if self.format == ToolFormat::Hermes => {
-                self.state = State::Opaque;
+                self.state = CallState::Opaque;
                 true
             }
             _ => {
                 self.text(tag, parts);
-                self.state = State::Text;
+                self.state = CallState::Text;
                 true
             }
         }
     }
 
     /// Looks for the tag that closes an opaque block.
-    fn close_block(&mut self, parts: &mut Parts) -> bool {
+    fn close_block(&mut self, parts: &mut LocatedParts) -> bool {
         // It must begin within the limit, however the input was cut.
         let from = self.searched.saturating_sub(CLOSE.len() - 1);
         let found = find(&self.pending, CLOSE, from).filter(|&at| at <= MAX_BLOCK);
@@ -235,7 +237,7 @@ impl ToolCallParser {
         if let Some(at) = found {
             let body: String = self.pending.drain(..at + CLOSE.len()).collect();
             self.block(&body[..at], CLOSE, parts);
-            self.state = State::Text;
+            self.state = CallState::Text;
             return true;
         }
         if self.pending.len() < MAX_BLOCK + CLOSE.len() {
@@ -248,11 +250,11 @@ impl ToolCallParser {
         }
         let text: String = self.pending.drain(..end).collect();
         self.text(&format!("{}{text}", self.format.open()), parts);
-        self.state = State::Text;
+        self.state = CallState::Text;
         true
     }
 
-    /// Goes past what stands behind the arguments of a call.
+    /// Skips what follows the arguments of a call.
     fn close(&mut self, braced: bool) -> bool {
         let rest = self.pending.trim_start();
         let drop = self.pending.len() - rest.len();
@@ -261,18 +263,18 @@ impl ToolCallParser {
                 self.pending.clear();
                 return false;
             }
-            Some('}') if !braced => (State::Close(true), 1),
+            Some('}') if !braced => (CallState::Close(true), 1),
             Some(_) if self.format == ToolFormat::Hermes => {
                 if rest.len() < CLOSE.len() && CLOSE.starts_with(rest) {
                     return false;
                 }
                 let closed = rest.starts_with(CLOSE);
-                (State::Text, if closed { CLOSE.len() } else { 0 })
+                (CallState::Text, if closed { CLOSE.len() } else { 0 })
             }
-            Some(';' | ',') => (State::Head { tag: "" }, 1),
-            Some('{') if self.format == ToolFormat::Llama => (State::Head { tag: "" }, 0),
-            Some(']') => (State::Text, 1),
-            Some(_) => (State::Text, 0),
+            Some(';' | ',') => (CallState::Head { tag: "" }, 1),
+            Some('{') if self.format == ToolFormat::Llama => (CallState::Head { tag: "" }, 0),
+            Some(']') => (CallState::Text, 1),
+            Some(_) => (CallState::Text, 0),
         };
         self.pending.drain(..drop + length);
         self.state = state;
@@ -280,28 +282,28 @@ impl ToolCallParser {
     }
 
     /// A block without its tags; `close` is the closing tag as generated.
-    fn block(&mut self, body: &str, close: &str, parts: &mut Parts) {
+    fn block(&mut self, body: &str, close: &str, parts: &mut LocatedParts) {
         match serde_json::from_str(body) {
             // Serde also takes a struct from an array, which is no call.
             Ok(Call { name, arguments })
                 if body.trim_start().starts_with('{') && arguments.get().starts_with('{') =>
             {
                 self.call(name, parts);
-                parts.push((self.here(), Part::Arguments(arguments.get().into())));
+                parts.push((self.here(), AnswerPart::Arguments(arguments.get().into())));
             }
             _ => self.text(&format!("{}{body}{close}", self.format.open()), parts),
         }
     }
 
-    fn call(&mut self, name: String, parts: &mut Parts) {
-        parts.push((self.here(), Part::Call { name }));
+    fn call(&mut self, name: String, parts: &mut LocatedParts) {
+        parts.push((self.here(), AnswerPart::Call { name }));
         self.blank.clear();
         self.spoke = false;
         self.called = true;
     }
 
     /// Text that stands right before what is pending.
-    fn text(&mut self, text: &str, parts: &mut Parts) {
+    fn text(&mut self, text: &str, parts: &mut LocatedParts) {
         if self.only_calls {
             return;
         }
@@ -322,12 +324,12 @@ impl ToolCallParser {
     }
 
     /// Gives text that stands right before what is pending.
-    fn emit(&self, text: &str, parts: &mut Parts) {
+    fn emit(&self, text: &str, parts: &mut LocatedParts) {
         match parts.last_mut() {
             _ if text.is_empty() => {}
-            Some((_, Part::Text(before))) => before.push_str(text),
+            Some((_, AnswerPart::Text(before))) => before.push_str(text),
             _ => {
-                parts.push((self.here() - text.len(), Part::Text(text.into())));
+                parts.push((self.here() - text.len(), AnswerPart::Text(text.into())));
             }
         }
     }

@@ -3,34 +3,36 @@
 use proptest::prelude::*;
 
 use super::ToolFormat;
-use super::parser::{CLOSE, MAX_BLANK, MAX_BLOCK, Part, ToolCallParser};
+use super::parser::{AnswerPart, CLOSE, MAX_BLANK, MAX_BLOCK, ToolCallParser};
 
 const OPEN: &str = "<tool_call>";
 
 /// The parts of `pieces`, neighbours of a kind joined.
-fn parse<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Vec<Part> {
+fn parse<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Vec<AnswerPart> {
     parse_as(ToolFormat::Hermes, pieces)
 }
 
-fn parse_as<'a>(format: ToolFormat, pieces: impl IntoIterator<Item = &'a str>) -> Vec<Part> {
+fn parse_as<'a>(format: ToolFormat, pieces: impl IntoIterator<Item = &'a str>) -> Vec<AnswerPart> {
     let mut parser = ToolCallParser::new(format);
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<AnswerPart> = Vec::new();
     for piece in pieces {
         parts.extend(push(&mut parser, piece));
     }
     parts.extend(rest(parser));
-    let mut joined: Vec<Part> = Vec::new();
+    let mut joined: Vec<AnswerPart> = Vec::new();
     for part in parts {
         match (joined.last_mut(), part) {
-            (Some(Part::Text(before)), Part::Text(more))
-            | (Some(Part::Arguments(before)), Part::Arguments(more)) => before.push_str(&more),
+            (Some(AnswerPart::Text(before)), AnswerPart::Text(more))
+            | (Some(AnswerPart::Arguments(before)), AnswerPart::Arguments(more)) => {
+                before.push_str(&more);
+            }
             (_, part) => joined.push(part),
         }
     }
     joined
 }
 
-fn push(parser: &mut ToolCallParser, text: &str) -> Vec<Part> {
+fn push(parser: &mut ToolCallParser, text: &str) -> Vec<AnswerPart> {
     parser
         .push(text)
         .into_iter()
@@ -38,20 +40,20 @@ fn push(parser: &mut ToolCallParser, text: &str) -> Vec<Part> {
         .collect()
 }
 
-fn rest(parser: ToolCallParser) -> Vec<Part> {
+fn rest(parser: ToolCallParser) -> Vec<AnswerPart> {
     parser.finish().into_iter().map(|(_, part)| part).collect()
 }
 
-fn text(text: &str) -> Part {
-    Part::Text(text.into())
+fn text(text: &str) -> AnswerPart {
+    AnswerPart::Text(text.into())
 }
 
-fn call(name: &str) -> Part {
-    Part::Call { name: name.into() }
+fn call(name: &str) -> AnswerPart {
+    AnswerPart::Call { name: name.into() }
 }
 
-fn arguments(json: &str) -> Part {
-    Part::Arguments(json.into())
+fn arguments(json: &str) -> AnswerPart {
+    AnswerPart::Arguments(json.into())
 }
 
 #[test]
@@ -110,7 +112,7 @@ fn a_call_cut_off_before_its_closing_tag_still_counts_and_half_a_call_is_text() 
 }
 
 /// What a client is told of an answer that is cut off behind `text`.
-fn cut_off(format: ToolFormat, text: &str, only_calls: bool) -> Vec<Part> {
+fn cut_off(format: ToolFormat, text: &str, only_calls: bool) -> Vec<AnswerPart> {
     let parser = ToolCallParser::new(format);
     let mut parser = if only_calls {
         parser.only_calls()
@@ -158,7 +160,7 @@ fn a_call_that_is_cut_off_anywhere_shows_no_markup() {
         for only_calls in [false, true] {
             for end in 0..=answer.len() {
                 let parts = cut_off(format, &answer[..end], only_calls);
-                let is_text = |part: &Part| matches!(part, Part::Text(_));
+                let is_text = |part: &AnswerPart| matches!(part, AnswerPart::Text(_));
                 assert!(
                     !parts.iter().any(is_text),
                     "{parts:?} of {}",
@@ -178,7 +180,7 @@ fn what_must_be_calls_is_never_text_however_it_ends() {
             let mut parser = ToolCallParser::new(format).only_calls();
             let mut parts = push(&mut parser, &answer[..end]);
             parts.extend(rest(parser));
-            let is_text = |part: &Part| matches!(part, Part::Text(_));
+            let is_text = |part: &AnswerPart| matches!(part, AnswerPart::Text(_));
             assert!(
                 !parts.iter().any(is_text),
                 "{parts:?} of {}",
@@ -315,11 +317,11 @@ proptest! {
         if answer.is_char_boundary(end) {
             let cut = cut_off(format, &answer[..end], false);
             let whole = parse_as(format, [answer.as_str()]);
-            let content = |parts: &[Part]| -> String {
-                let text = |part: &Part| match part {
-                    Part::Text(text) => text.clone(),
-                    Part::Call { name } => format!("[{name}]"),
-                    Part::Arguments(json) => json.clone(),
+            let content = |parts: &[AnswerPart]| -> String {
+                let text = |part: &AnswerPart| match part {
+                    AnswerPart::Text(text) => text.clone(),
+                    AnswerPart::Call { name } => format!("[{name}]"),
+                    AnswerPart::Arguments(json) => json.clone(),
                 };
                 parts.iter().map(text).collect()
             };
@@ -341,7 +343,7 @@ proptest! {
         parts.extend(parser.push(&answer[cut..]));
         parts.extend(parser.finish());
         for (index, (at, part)) in parts.iter().enumerate() {
-            if let Part::Text(text) = part {
+            if let AnswerPart::Text(text) = part {
                 prop_assert_eq!(&answer[*at..at + text.len()], text);
                 prop_assert!(index >= first || at + text.len() <= decided);
                 prop_assert!(index < first || *at >= decided, "what was decided has come");
@@ -351,9 +353,9 @@ proptest! {
 
     #[test]
     fn no_text_is_lost(answer in fragments()) {
-        let only_text: Vec<Part> = parse([answer.as_str()]);
-        if only_text.iter().all(|part| matches!(part, Part::Text(_))) {
-            let expected: Vec<Part> = [text(&answer)].into_iter().filter(|_| !answer.is_empty()).collect();
+        let only_text: Vec<AnswerPart> = parse([answer.as_str()]);
+        if only_text.iter().all(|part| matches!(part, AnswerPart::Text(_))) {
+            let expected: Vec<AnswerPart> = [text(&answer)].into_iter().filter(|_| !answer.is_empty()).collect();
             prop_assert_eq!(only_text, expected);
         }
     }

@@ -53,7 +53,7 @@ impl Batch {
         }
     }
 
-    fn runs(mut self, class: Class, partition: usize) -> Self {
+    fn runs(mut self, class: ServiceTier, partition: usize) -> Self {
         self.running.push(RunningSummary { class, partition });
         self
     }
@@ -85,8 +85,8 @@ impl Batch {
         }
     }
 
-    fn waiting(&self, class: Class, length: usize) -> Candidate<'static> {
-        Candidate {
+    fn waiting(&self, class: ServiceTier, length: usize) -> AdmissionCandidate<'static> {
+        AdmissionCandidate {
             class,
             queued: self.now,
             has_answer: false,
@@ -98,22 +98,22 @@ impl Batch {
     }
 
     /// The first request that joins.
-    fn first(&self, waiting: &[Candidate<'static>]) -> Option<Admission> {
+    fn first(&self, waiting: &[AdmissionCandidate<'static>]) -> Option<Admission> {
         self.round(waiting)
             .next(&self.snapshot(), |index| waiting.get(index).copied())
     }
 
-    fn round(&self, waiting: &[Candidate]) -> AdmissionRound {
+    fn round(&self, waiting: &[AdmissionCandidate]) -> AdmissionRound {
         AdmissionRound::new((0..waiting.len()).collect(), self.loads())
     }
 }
 
 #[test]
 fn one_that_does_not_fit_lets_others_go_before_it_but_not_for_long() {
-    let mut batch = Batch::new(1).runs(Class::Default, 0);
+    let mut batch = Batch::new(1).runs(ServiceTier::Default, 0);
     let waiting = [
-        batch.waiting(Class::Default, 2000),
-        batch.waiting(Class::Default, 50),
+        batch.waiting(ServiceTier::Default, 2000),
+        batch.waiting(ServiceTier::Default, 50),
     ];
     let admitted = batch.first(&waiting).expect("the small one fits");
     assert_eq!((admitted.index, admitted.novel), (1, 50));
@@ -123,12 +123,12 @@ fn one_that_does_not_fit_lets_others_go_before_it_but_not_for_long() {
 
 #[test]
 fn only_so_many_that_do_not_fit_are_looked_at() {
-    let batch = Batch::new(1).runs(Class::Default, 0);
-    let mut waiting = vec![batch.waiting(Class::Default, 2000); MOST_MISFITS - 1];
-    waiting.push(batch.waiting(Class::Default, 50));
+    let batch = Batch::new(1).runs(ServiceTier::Default, 0);
+    let mut waiting = vec![batch.waiting(ServiceTier::Default, 2000); MOST_MISFITS - 1];
+    waiting.push(batch.waiting(ServiceTier::Default, 50));
     let admitted = batch.first(&waiting).expect("it is just looked at");
     assert_eq!(admitted.index, MOST_MISFITS - 1);
-    waiting.insert(0, batch.waiting(Class::Default, 2000));
+    waiting.insert(0, batch.waiting(ServiceTier::Default, 2000));
     assert_eq!(batch.first(&waiting), None);
 }
 
@@ -137,41 +137,41 @@ fn a_full_batch_is_joined_by_a_higher_class_for_which_the_latest_of_the_lowest_i
     let batch = Batch {
         most_running: 3,
         ..Batch::new(1)
-            .runs(Class::Flex, 0)
-            .runs(Class::Flex, 0)
-            .runs(Class::Default, 0)
+            .runs(ServiceTier::Flex, 0)
+            .runs(ServiceTier::Flex, 0)
+            .runs(ServiceTier::Default, 0)
     };
-    let usual = batch.waiting(Class::Default, 50);
-    let admitted = batch.first(&[batch.waiting(Class::Flex, 50), usual]);
+    let usual = batch.waiting(ServiceTier::Default, 50);
+    let admitted = batch.first(&[batch.waiting(ServiceTier::Flex, 50), usual]);
     let admitted = admitted.expect("a higher class");
     assert_eq!((admitted.index, admitted.victim), (1, Some(1)));
-    assert_eq!(batch.first(&[batch.waiting(Class::Flex, 50)]), None);
+    assert_eq!(batch.first(&[batch.waiting(ServiceTier::Flex, 50)]), None);
 }
 
 #[test]
 fn a_request_goes_where_its_prefix_is() {
-    let mut batch = Batch::new(2).runs(Class::Default, 0);
+    let mut batch = Batch::new(2).runs(ServiceTier::Default, 0);
     batch.placement = PlacementCosts::new(Some(2000), Threads::ONE);
     batch.prefixes.shared = vec![0, 290];
-    let admitted = batch.first(&[batch.waiting(Class::Default, 300)]);
+    let admitted = batch.first(&[batch.waiting(ServiceTier::Default, 300)]);
     let admitted = admitted.expect("there is room");
     assert_eq!((admitted.partition, admitted.novel), (1, 10));
     batch.prefixes.shared = vec![0, 0];
     batch.prefixes.copied = Some(290);
-    let admitted = batch.first(&[batch.waiting(Class::Default, 300)]);
+    let admitted = batch.first(&[batch.waiting(ServiceTier::Default, 300)]);
     let admitted = admitted.expect("there is room");
     assert_eq!((admitted.partition, admitted.novel), (1, 300), "of a copy");
 }
 
 #[test]
 fn what_was_admitted_counts_for_those_behind_it() {
-    let mut batch = Batch::new(1).runs(Class::Default, 0);
-    let waiting = [batch.waiting(Class::Default, 400); 3];
+    let mut batch = Batch::new(1).runs(ServiceTier::Default, 0);
+    let waiting = [batch.waiting(ServiceTier::Default, 400); 3];
     let mut round = batch.round(&waiting);
     let mut admitted = 0;
     while let Some(admission) = round.next(&batch.snapshot(), |index| waiting.get(index).copied()) {
         round.carried_out(&admission);
-        batch = batch.runs(Class::Default, admission.partition);
+        batch = batch.runs(ServiceTier::Default, admission.partition);
         admitted += 1;
     }
     assert_eq!(admitted, 2, "100 + 400 + 400 of 1,000 cells");
@@ -179,17 +179,17 @@ fn what_was_admitted_counts_for_those_behind_it() {
 
 #[test]
 fn one_that_makes_all_slower_waits_and_those_behind_it_that_do_not_overtake_it() {
-    let mut batch = Batch::new(1).runs(Class::Default, 0);
+    let mut batch = Batch::new(1).runs(ServiceTier::Default, 0);
     batch.placement = PlacementCosts::new(Some(100), Threads::ONE);
     batch.prefixes.shared = vec![299];
-    let long = Candidate {
+    let long = AdmissionCandidate {
         sharable: &[],
-        ..batch.waiting(Class::Default, 300)
+        ..batch.waiting(ServiceTier::Default, 300)
     };
-    let kiosk = batch.waiting(Class::Default, 300);
+    let kiosk = batch.waiting(ServiceTier::Default, 300);
     let admitted = batch.first(&[long, kiosk]).expect("a row costs little");
     assert_eq!((admitted.index, admitted.overtakes), (1, true));
-    let preempted = Candidate {
+    let preempted = AdmissionCandidate {
         has_answer: true,
         ..long
     };
@@ -201,14 +201,14 @@ fn one_that_makes_all_slower_waits_and_those_behind_it_that_do_not_overtake_it()
 fn an_exact_request_has_a_partition_to_itself() {
     let mut batch = Batch::new(2);
     batch.exact = ExactPolicy::WhenAlone;
-    let waiting = [batch.waiting(Class::Default, 50)];
+    let waiting = [batch.waiting(ServiceTier::Default, 50)];
     assert!(batch.first(&waiting).is_some_and(|first| first.is_exact));
-    let mut batch = batch.runs(Class::Default, 0);
+    let mut batch = batch.runs(ServiceTier::Default, 0);
     assert!(batch.first(&waiting).is_some_and(|first| !first.is_exact));
     batch.exact = ExactPolicy::Always;
     let admitted = batch.first(&waiting).expect("one is free");
     assert_eq!((admitted.partition, admitted.is_exact), (1, true));
-    let full = batch.runs(Class::Flex, 1);
+    let full = batch.runs(ServiceTier::Flex, 1);
     assert_eq!(full.first(&waiting), None, "both are taken");
     let full = Batch {
         most_running: 2,

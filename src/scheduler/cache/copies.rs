@@ -181,7 +181,7 @@ impl<E: Engine> Cache<E> {
         self.offload.could_take(bytes).then_some(bytes)
     }
 
-    /// Offloads the cells of `id`, which take so many `bytes`; returns whether they are there then.
+    /// Offloads the cells of `id`, which take `bytes`; returns whether they are there then.
     fn offload(&mut self, id: SeqId, bytes: usize) -> bool {
         let tokens = self.tree(id).tokens_of(id);
         let exact = self.exact[id.0 as usize];

@@ -3,13 +3,13 @@
 //! llama.cpp adds numbers up in the order of cells and by the number of rows, and sums of floating
 //! point depend on their order. [`Shape::exact_block`](crate::engine::Shape) says what to hold still.
 //! Here is what that means for the cells: a sequence has a partition to itself, and shares or copies only
-//! what was computed just as it would compute it. That is told by a number for each sequence: how
+//! what was computed just as it would compute it. That is recorded as a number for each sequence: how
 //! many of its first cells are *exact*. They belong to a prompt (an answer is computed row by row, or with
 //! its drafts, and would be two rows or more at a time as part of the next prompt), lie in their order from the
 //! first cell of the partition on, and were computed while nothing else lay there.
 //!
 //! llama.cpp takes the first free cells. So a sequence that has the partition's first cells, and alone has
-//! any, gets the ones behind them.
+//! any, gets the ones after them.
 
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -34,7 +34,7 @@ impl PrefixSource {
 }
 
 impl<E: Engine> Cache<E> {
-    /// The largest number of whole blocks within so many tokens, in tokens.
+    /// Returns how many of these tokens are in whole blocks.
     fn whole_blocks(&self, tokens: usize) -> usize {
         match self.shape().exact_block {
             Some(block) => tokens / block * block,

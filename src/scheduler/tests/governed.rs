@@ -13,7 +13,11 @@ fn obeying(measures: Measures) -> Scheduler<FakeEngine> {
     scheduler(SHAPE).governed_by(Governed::fixed(measures, WATTS))
 }
 
-fn of_class(class: Class, prompt: &[Token], max_tokens: u32) -> (Job, EventReceiver) {
+fn of_class(
+    class: ServiceTier,
+    prompt: &[Token],
+    max_tokens: u32,
+) -> (GenerationJob, EventReceiver) {
     let (mut job, events) = job(prompt, max_tokens);
     job.class = class;
     (job, events)
@@ -45,8 +49,8 @@ fn fewer_rows_run_and_all_answers_are_whole_in_the_end() {
 fn flex_is_parked_in_mid_answer_and_goes_on_as_if_nothing_had_been() {
     let mut scheduler = obeying(Measures::NONE);
     let prompts = [prompt(1, 30), prompt(2, 30)];
-    let (flex, mut flex_events) = of_class(Class::Flex, &prompts[0], 20);
-    let (usual, mut usual_events) = of_class(Class::Default, &prompts[1], 20);
+    let (flex, mut flex_events) = of_class(ServiceTier::Flex, &prompts[0], 20);
+    let (usual, mut usual_events) = of_class(ServiceTier::Default, &prompts[1], 20);
     scheduler.submit(flex);
     scheduler.submit(usual);
     for _ in 0..8 {
@@ -71,7 +75,7 @@ fn flex_is_parked_in_mid_answer_and_goes_on_as_if_nothing_had_been() {
     run_dry(&mut scheduler);
     let (text, end) = received(&mut flex_events);
     assert_eq!(text, expected(&prompts[0], 20));
-    assert!(matches!(end, Some(Event::Finished(_))));
+    assert!(matches!(end, Some(AnswerEvent::Finished(_))));
 }
 
 #[test]
@@ -100,7 +104,7 @@ fn what_is_kept_of_ended_requests_shrinks_to_its_share() {
     let bytes = scheduler.sequences.cache.offloaded_bytes();
     assert_eq!(
         bytes, 0,
-        "what gives way for want of memory takes none elsewhere"
+        "what is evicted for want of memory is not offloaded"
     );
     scheduler = shrink_to(scheduler, 0.0);
     assert_eq!(scheduler.sequences.cache.parked_cells(), 0);
@@ -129,7 +133,7 @@ fn requests_share_the_energy_of_the_engines_time() {
     let joules: f64 = all
         .iter_mut()
         .map(|events| match received(events).1 {
-            Some(Event::Finished(finished)) => finished.energy_joules.expect("known"),
+            Some(AnswerEvent::Finished(finished)) => finished.energy_joules.expect("known"),
             end => panic!("{end:?}"),
         })
         .sum();
@@ -145,7 +149,7 @@ fn energy_that_nobody_knows_is_not_0() {
     let mut scheduler = scheduler(SHAPE);
     let mut events = submit(&mut scheduler, &prompt(1, 40), 8);
     run_dry(&mut scheduler);
-    let Some(Event::Finished(finished)) = received(&mut events).1 else {
+    let Some(AnswerEvent::Finished(finished)) = received(&mut events).1 else {
         panic!("no end");
     };
     assert_eq!(finished.energy_joules, None);

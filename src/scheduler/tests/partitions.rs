@@ -113,7 +113,7 @@ fn users_who_take_turns_keep_a_partition_each() {
             run_dry(&mut scheduler);
             let (text, end) = received(&mut events);
             assert_eq!(text, expected(&asked, 5));
-            let Some(Event::Finished(finished)) = end else {
+            let Some(AnswerEvent::Finished(finished)) = end else {
                 panic!("no end: {end:?}");
             };
             assert_eq!(finished.cached_tokens, if round == 0 { 0 } else { 149 });
@@ -199,7 +199,7 @@ fn swollen(parked_bytes: usize, now: Instant) -> cache::Cache<FakeEngine> {
         fill(&mut cache, id, &tokens);
         cache.park(id, now);
     }
-    assert_eq!(cache.used(), 200, "the long ones gave way");
+    assert_eq!(cache.used(), 200, "the long ones were evicted");
     cache
 }
 

@@ -74,7 +74,7 @@ fn a_higher_class_does_not_wait_for_the_sake_of_others() {
     let _usual = ask(&mut scheduler, prompt(1, 200));
     step(&mut scheduler);
     let (mut urgent, _events) = job(&prompt(2, 200), 10);
-    urgent.class = Class::Priority;
+    urgent.class = ServiceTier::Priority;
     scheduler.submit(urgent);
     step(&mut scheduler);
     assert_eq!(scheduler.sequences.running.len(), 2);

@@ -14,7 +14,7 @@ fn shape(cells: usize, partitions: u32, block: usize) -> Shape {
 
 fn scheduler_of(shape: Shape, deterministic: bool) -> Scheduler<FakeEngine> {
     let metrics = Metrics::new().expect("metrics").for_model("fake");
-    let limits = Limits {
+    let limits = SchedulerLimits {
         max_running: 4,
         target_inter_token: Duration::from_millis(150),
         speculation: true,
@@ -35,7 +35,7 @@ fn afresh(shape: Shape, deterministic: bool, asked: &Asked) -> String {
 
 fn said(receiver: &mut EventReceiver) -> String {
     let (text, end) = received(receiver);
-    assert!(matches!(end, Some(Event::Finished(_))), "{end:?}");
+    assert!(matches!(end, Some(AnswerEvent::Finished(_))), "{end:?}");
     text
 }
 
@@ -43,7 +43,7 @@ fn said(receiver: &mut EventReceiver) -> String {
 struct Asked {
     prompt: Vec<Token>,
     max_tokens: u32,
-    class: Class,
+    class: ServiceTier,
 }
 
 impl Asked {
@@ -56,7 +56,11 @@ impl Asked {
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
-    let class = prop::sample::select(vec![Class::Flex, Class::Default, Class::Priority]);
+    let class = prop::sample::select(vec![
+        ServiceTier::Flex,
+        ServiceTier::Default,
+        ServiceTier::Priority,
+    ]);
     // Prefixes that others have as well, long and short.
     (
         0_usize..3,
@@ -142,7 +146,7 @@ fn what_is_exact_is_shared() {
         Asked {
             prompt: tokens,
             max_tokens: 1,
-            class: Class::Default,
+            class: ServiceTier::Default,
         }
     };
     for number in 0..4 {
@@ -169,7 +173,7 @@ fn an_engine_that_rounds_tells_what_was_cached_and_who_was_there() {
     let asked = Asked {
         prompt: prompt(1, 60),
         max_tokens: 5,
-        class: Class::Default,
+        class: ServiceTier::Default,
     };
     let mut scheduler = scheduler_of(loose, false);
     let mut answers = Vec::new();

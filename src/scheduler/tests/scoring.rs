@@ -13,7 +13,7 @@ fn scores(shape: Shape, prompt: &[Token]) -> Vec<f32> {
 }
 
 fn told(events: &mut EventReceiver) -> Vec<f32> {
-    let Some(Event::Prompt(scores)) = events.try_recv() else {
+    let Some(AnswerEvent::Prompt(scores)) = events.try_recv() else {
         panic!("no scores");
     };
     scores.iter().map(|score| score.logprob).collect()
@@ -27,7 +27,7 @@ fn every_token_but_the_first_is_scored_before_the_answer() {
     let mut scheduler = scheduler(SHAPE);
     scheduler.submit(job);
     run_dry(&mut scheduler);
-    let Some(Event::Prompt(scores)) = events.try_recv() else {
+    let Some(AnswerEvent::Prompt(scores)) = events.try_recv() else {
         panic!("no scores");
     };
     let tokens: Vec<Token> = scores.iter().map(|score| score.token).collect();
@@ -35,7 +35,7 @@ fn every_token_but_the_first_is_scored_before_the_answer() {
     assert!(scores.iter().all(|score| score.top.len() == 2));
     let (text, end) = received(&mut events);
     assert_eq!(text, expected(&prompt, 5));
-    assert!(matches!(end, Some(Event::Finished(_))));
+    assert!(matches!(end, Some(AnswerEvent::Finished(_))));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn without_an_answer_the_prompt_alone_is_computed() {
     run_dry(&mut scheduler);
     let (text, end) = received(&mut events);
     assert_eq!(text, "");
-    let Some(Event::Finished(finished)) = end else {
+    let Some(AnswerEvent::Finished(finished)) = end else {
         panic!("no end: {end:?}");
     };
     assert_eq!(finished.generated_tokens, 0);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::prompt::{OutputParser, Part, Piece, ThoughtTags, ToolFormat};
+use crate::prompt::{AnswerPart, OutputParser, OutputPiece, ThoughtTags, ToolFormat};
 
 const FORMATS: [ToolFormat; 4] = [
     ToolFormat::Hermes,
@@ -60,7 +60,7 @@ fn read<'a>(
     parser: &OutputParser,
     stops: &[&str],
     pieces: impl IntoIterator<Item = &'a str>,
-) -> (Vec<Piece>, bool) {
+) -> (Vec<OutputPiece>, bool) {
     let stops = stops.iter().map(|&stop| stop.to_owned()).collect();
     let mut assembler = TextAssembler::new(Stops::new(stops, parser));
     let mut parser = parser.clone();
@@ -83,13 +83,19 @@ fn read<'a>(
     (joined(read), stopped)
 }
 
-fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
-    let mut all: Vec<Piece> = Vec::new();
+fn joined(pieces: Vec<OutputPiece>) -> Vec<OutputPiece> {
+    let mut all: Vec<OutputPiece> = Vec::new();
     for piece in pieces {
         match (all.last_mut(), piece) {
-            (Some(Piece::Thought(before)), Piece::Thought(more))
-            | (Some(Piece::Part(Part::Text(before))), Piece::Part(Part::Text(more)))
-            | (Some(Piece::Part(Part::Arguments(before))), Piece::Part(Part::Arguments(more))) => {
+            (Some(OutputPiece::Thought(before)), OutputPiece::Thought(more))
+            | (
+                Some(OutputPiece::Part(AnswerPart::Text(before))),
+                OutputPiece::Part(AnswerPart::Text(more)),
+            )
+            | (
+                Some(OutputPiece::Part(AnswerPart::Arguments(before))),
+                OutputPiece::Part(AnswerPart::Arguments(more)),
+            ) => {
                 before.push_str(&more);
             }
             (_, piece) => all.push(piece),
@@ -102,8 +108,8 @@ fn letters(text: &str) -> impl Iterator<Item = &str> {
     text.split("").filter(|letter| !letter.is_empty())
 }
 
-fn said(text: &str) -> Piece {
-    Piece::Part(Part::Text(text.to_owned()))
+fn said(text: &str) -> OutputPiece {
+    OutputPiece::Part(AnswerPart::Text(text.to_owned()))
 }
 
 #[test]
@@ -120,7 +126,7 @@ fn no_stop_string_ends_a_call_of_any_family() {
                     !whole
                         .0
                         .iter()
-                        .any(|piece| matches!(piece, Piece::Part(Part::Text(_))))
+                        .any(|piece| matches!(piece, OutputPiece::Part(AnswerPart::Text(_))))
                 );
                 for stop in STOPS {
                     assert_eq!(
@@ -177,7 +183,7 @@ fn what_only_looked_like_a_call_is_content_and_stops() {
 fn thoughts_are_ended_by_a_stop_string_and_their_tags_are_not() {
     let parser = OutputParser::new(thinking(), None);
     let answer = "<think>\nHm, well.\n</think>\n\nYes.\nNo.";
-    let thought = |text: &str| Piece::Thought(text.to_owned());
+    let thought = |text: &str| OutputPiece::Thought(text.to_owned());
     for (stop, expected) in [
         ("think", vec![thought("Hm, well."), said("Yes.\nNo.")]),
         ("<", vec![thought("Hm, well."), said("Yes.\nNo.")]),
@@ -264,19 +270,19 @@ proptest! {
         let (found, stopped) = read(&parser, &stops, words.iter().copied());
         let (whole, _) = read(&parser, &[], [answer.as_str()]);
         for (index, piece) in found.iter().enumerate() {
-            if let Piece::Thought(text) | Piece::Part(Part::Text(text)) = piece {
+            if let OutputPiece::Thought(text) | OutputPiece::Part(AnswerPart::Text(text)) = piece {
                 prop_assert!(!stops.iter().any(|stop| text.contains(stop)), "{found:?}");
             }
             // It is the beginning of what would have been said.
             match (piece, whole.get(index)) {
-                (Piece::Thought(text), Some(Piece::Thought(all)))
-                | (Piece::Part(Part::Text(text)), Some(Piece::Part(Part::Text(all)))) =>
+                (OutputPiece::Thought(text), Some(OutputPiece::Thought(all)))
+                | (OutputPiece::Part(AnswerPart::Text(text)), Some(OutputPiece::Part(AnswerPart::Text(all)))) =>
                     prop_assert!(all.starts_with(text.as_str()), "{found:?} of {whole:?}"),
                 (piece, other) => prop_assert_eq!(Some(piece), other),
             }
         }
         if !stopped && found.len() == whole.len() {
-            let told = |pieces: &[Piece]| format!("{pieces:?}").len();
+            let told = |pieces: &[OutputPiece]| format!("{pieces:?}").len();
             prop_assert!(told(&found) <= told(&whole));
         }
     }

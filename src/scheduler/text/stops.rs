@@ -1,30 +1,30 @@
-//! Stop strings, looked for in what a client reads.
+//! Finds stop strings in what a client reads.
 //!
 //! The markup of a tool call, its arguments and the tags of thoughts are no text of the answer: a stop
-//! string that stands there would break a call that the client can only use whole. So the answer is taken
-//! apart here as well (the same way as for its client), and stop strings are looked for in its content
-//! and in its thoughts, each stretch by itself.
+//! string that stands there would break a call that the client can only use whole. So the answer is parsed
+//! here as well (the same way as for its client), and stop strings are looked for in its content and in
+//! its thoughts, each span by itself.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::prompt::{Channel, OutputParser, Stretch};
+use crate::prompt::{OutputParser, ReaderChannel, TextSpan};
 
-/// Texts that end an answer, and how the answer is taken apart to look for them.
+/// Texts that end an answer, and the parser that says where to look for them.
 #[derive(Debug, Clone, Default)]
 pub struct Stops {
     texts: Vec<String>,
-    /// Nothing where all text is content.
+    /// Absent where all text is content.
     parser: Option<OutputParser>,
 }
 
 impl Stops {
-    /// `parser` is one at the beginning of the answer, of the kind that takes it apart for its client.
-    /// Empty texts are ignored.
+    /// Ignores empty texts. `parser` must be at the start of the answer, and of the kind that parses it for
+    /// its client.
     #[must_use]
     pub fn new(texts: Vec<String>, parser: &OutputParser) -> Self {
         let texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
-        // Who looks for nothing need not take anything apart.
+        // Without stop strings there is nothing to parse for.
         let needs_parser = !texts.is_empty() && !parser.is_plain();
         Self {
             texts,
@@ -33,12 +33,12 @@ impl Stops {
     }
 }
 
-/// How much of the text that is held may go.
+/// How much of the text that is held back may be sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// This many bytes may go.
+pub(super) enum ReleaseDecision {
+    /// This many bytes may be sent.
     Free(usize),
-    /// This many bytes may go and no more ever: a stop string follows them.
+    /// This many bytes may be sent and no more ever: a stop string follows them.
     Stop(usize),
 }
 
@@ -48,19 +48,19 @@ pub(super) struct StopFinder {
     stops: Stops,
     /// Bytes of the answer so far.
     pushed: usize,
-    /// Up to where it is certain what a client reads.
+    /// Bytes of the answer of which it is certain what a client reads.
     known: usize,
-    /// What the text up to there is, as far as it has not gone.
-    decided: VecDeque<Decided>,
-    /// Tags that are tokens of their own, behind what is known.
+    /// What those bytes are read as, for the ones that were not sent yet.
+    spans: VecDeque<ClassifiedSpan>,
+    /// Tags that are tokens of their own, after the bytes that are certain.
     tags: VecDeque<Range<usize>>,
 }
 
-/// Neighbouring bytes that a client reads as the same, if at all.
+/// Adjacent bytes that a client reads as one channel, or does not read.
 #[derive(Debug)]
-struct Decided {
+struct ClassifiedSpan {
     length: usize,
-    channel: Option<Channel>,
+    channel: Option<ReaderChannel>,
 }
 
 impl StopFinder {
@@ -83,69 +83,69 @@ impl StopFinder {
                 let until = self.pushed - parser.undecided();
                 self.decide(found, until);
             }
-            None => self.extend(self.pushed, Some(Channel::Content)),
+            None => self.extend(self.pushed, Some(ReaderChannel::Content)),
         }
     }
 
-    /// Takes the text of a token that is no text for the client, whatever is made of it.
+    /// Takes the text of a token that a client does not read, however the parser reads it.
     pub(super) fn push_tag(&mut self, tag: &str) {
         self.tags.push_back(self.pushed..self.pushed + tag.len());
         self.push(tag);
     }
 
-    /// The answer ended by itself: what was undecided is not the beginning of anything longer.
+    /// Notes that the answer ended by itself: what was undecided will not become anything longer.
     pub(super) fn end(&mut self) {
         if let Some(parser) = self.stops.parser.take() {
             self.decide(parser.locate_rest(), self.pushed);
         }
     }
 
-    /// What may go of `held`, which is all that has not gone.
-    pub(super) fn verdict(&self, held: &str) -> Verdict {
+    /// Decides how much of `pending`, which is all that was not sent yet, may be sent.
+    pub(super) fn verdict(&self, pending: &str) -> ReleaseDecision {
         if self.stops.texts.is_empty() {
-            return Verdict::Free(held.len());
+            return ReleaseDecision::Free(pending.len());
         }
         let mut end = 0;
         let mut possible = 0;
-        for stretch in &self.decided {
-            let text = &held[end..end + stretch.length];
+        for span in &self.spans {
+            let text = &pending[end..end + span.length];
             possible = 0;
-            if stretch.channel.is_some() {
+            if span.channel.is_some() {
                 if let Some(at) = self.stops.first_in(text) {
-                    return Verdict::Stop(end + at);
+                    return ReleaseDecision::Stop(end + at);
                 }
                 possible = self.stops.begun_in(text);
             }
-            end += stretch.length;
+            end += span.length;
         }
-        // Behind another stretch nothing goes on.
-        Verdict::Free(end - possible)
+        // A stop string does not extend into another span.
+        ReleaseDecision::Free(end - possible)
     }
 
-    /// Notes that this many bytes have gone.
+    /// Notes that this many bytes were sent.
     pub(super) fn release(&mut self, length: usize) {
         let mut left = length;
-        while let Some(first) = self.decided.front_mut() {
+        while let Some(first) = self.spans.front_mut() {
             if first.length > left {
                 first.length -= left;
                 return;
             }
             left -= first.length;
-            self.decided.pop_front();
+            self.spans.pop_front();
         }
     }
 
-    /// What was found is read, the rest up to `until` is not.
-    fn decide(&mut self, found: Vec<Stretch>, until: usize) {
-        for stretch in found {
-            self.extend(stretch.range.start, None);
-            self.extend(stretch.range.end, Some(stretch.channel));
+    /// Notes that a client reads the spans in `found`, and not the rest up to `until`.
+    fn decide(&mut self, found: Vec<TextSpan>, until: usize) {
+        for span in found {
+            self.extend(span.range.start, None);
+            self.extend(span.range.end, Some(span.channel));
         }
         self.extend(until, None);
     }
 
-    /// All that follows up to `end` is read as `channel`, but for tags.
-    fn extend(&mut self, end: usize, channel: Option<Channel>) {
+    /// Notes that everything up to `end` is read as `channel`, except tags.
+    fn extend(&mut self, end: usize, channel: Option<ReaderChannel>) {
         while let Some(tag) = self.tags.front().filter(|tag| tag.end <= end).cloned() {
             self.tags.pop_front();
             self.extend_plain(tag.start, channel);
@@ -154,25 +154,25 @@ impl StopFinder {
         self.extend_plain(end, channel);
     }
 
-    fn extend_plain(&mut self, end: usize, channel: Option<Channel>) {
+    fn extend_plain(&mut self, end: usize, channel: Option<ReaderChannel>) {
         let length = end.saturating_sub(self.known);
         self.known += length;
-        match self.decided.back_mut() {
+        match self.spans.back_mut() {
             _ if length == 0 => {}
             Some(last) if last.channel == channel => last.length += length,
-            _ => self.decided.push_back(Decided { length, channel }),
+            _ => self.spans.push_back(ClassifiedSpan { length, channel }),
         }
     }
 }
 
 impl Stops {
-    /// Where the first of them begins in `text`.
+    /// Returns where the first stop string begins in `text`.
     fn first_in(&self, text: &str) -> Option<usize> {
         let found = self.texts.iter().filter_map(|stop| text.find(stop));
         found.min()
     }
 
-    /// Length of the longest end of `text` with which one of them begins.
+    /// Returns the length of the longest end of `text` with which a stop string begins.
     fn begun_in(&self, text: &str) -> usize {
         let begun = |stop: &String| {
             let mut ends = stop.char_indices().map(|(end, _)| end).rev();

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 /// Some characters, or all others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Class {
-    /// By code point, in no order until it is written or compared.
+pub(super) struct CharClass {
+    /// Ranges of code points, in no order until the class is written or compared.
     pub(super) ranges: Vec<(u32, u32)>,
     /// Properties of Unicode, as both syntaxes write them: `\p{L}`.
     pub(super) properties: Vec<String>,
@@ -28,10 +28,10 @@ const SPACE: [(u32, u32); 10] = [
     (0x3000, 0x3000),
     (0xFEFF, 0xFEFF),
 ];
-/// What the dot does not match.
+/// The characters that the dot does not match.
 const LINE_ENDS: [(u32, u32); 3] = [(0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029)];
 
-impl Class {
+impl CharClass {
     pub(super) fn one(letter: char) -> Self {
         Self {
             ranges: vec![(letter.into(), letter.into())],
@@ -47,7 +47,7 @@ impl Class {
         }
     }
 
-    /// Of `\d`, `\W` and so on.
+    /// Returns the class of `\d`, `\W` and so on.
     pub(super) fn escaped(letter: char) -> Option<Self> {
         let ranges = match letter.to_ascii_lowercase() {
             'd' => DIGITS.to_vec(),
@@ -176,7 +176,7 @@ impl Class {
     }
 }
 
-/// In order, and without those that touch.
+/// Sorts ranges, and joins those that touch.
 fn merged(ranges: &[(u32, u32)]) -> Vec<(u32, u32)> {
     let mut sorted = ranges.to_vec();
     sorted.sort_unstable();
@@ -190,7 +190,7 @@ fn merged(ranges: &[(u32, u32)]) -> Vec<(u32, u32)> {
     merged
 }
 
-/// All that are not in `ranges`, which are in order.
+/// Returns the characters that are not in `ranges`, which are sorted.
 fn others(ranges: &[(u32, u32)]) -> Vec<(u32, u32)> {
     let mut others = Vec::new();
     let mut next = 0;
@@ -212,7 +212,7 @@ fn others(ranges: &[(u32, u32)]) -> Vec<(u32, u32)> {
     others.into_iter().flat_map(outside).flatten().collect()
 }
 
-/// One character, so that it is nothing but that, within a class and outside.
+/// Writes one character so that it has no special meaning, within a class and outside.
 fn push(point: u32, text: &mut String) {
     match char::from_u32(point) {
         Some(letter) if letter.is_ascii_alphanumeric() || " _,:;'\"=<>!@%".contains(letter) => {

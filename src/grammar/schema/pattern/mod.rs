@@ -8,18 +8,18 @@ mod class;
 mod parse;
 mod write;
 
-use class::Class;
+use class::CharClass;
 
-/// What a pattern has that cannot be followed.
+/// The part of a pattern that cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unsupported {
-    /// In words that go behind "has".
+pub(super) struct UnsupportedPattern {
+    /// The words that follow "has" in a message.
     pub(super) what: String,
     /// Whether ECMA-262 calls it a syntax error, with and without its flag `u`.
     pub(super) is_malformed: bool,
 }
 
-impl Unsupported {
+impl UnsupportedPattern {
     fn new(what: impl Into<String>) -> Self {
         Self {
             what: what.into(),
@@ -38,37 +38,37 @@ impl Unsupported {
 /// A pattern that can be followed.
 #[derive(Debug)]
 pub(super) struct Pattern {
-    root: Node,
+    root: PatternNode,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Node {
-    Class(Class),
+enum PatternNode {
+    Class(CharClass),
     Start,
     End,
-    Concat(Vec<Node>),
-    Either(Vec<Node>),
-    Repeat(Box<Node>, u32, Option<u32>),
+    Concat(Vec<PatternNode>),
+    Either(Vec<PatternNode>),
+    Repeat(Box<PatternNode>, u32, Option<u32>),
     /// Letters in either case.
-    AnyCase(Box<Node>),
+    AnyCase(Box<PatternNode>),
 }
 
 /// Characters at the beginning of a pattern that are compared with those of another.
 const LONGEST_PREFIX: usize = 32;
-/// Names are held against patterns up to this many characters and steps.
+/// Characters of the longest name, and steps of the longest match, that are tried.
 const LONGEST_NAME: usize = 200;
 const MOST_STEPS: usize = 20_000;
 
 impl Pattern {
     /// # Errors
-    /// [`Unsupported`] at the first thing that cannot be followed.
-    pub(super) fn new(pattern: &str) -> Result<Self, Unsupported> {
+    /// [`UnsupportedPattern`] at the first thing that cannot be followed.
+    pub(super) fn new(pattern: &str) -> Result<Self, UnsupportedPattern> {
         let root = parse::parse(pattern)?;
         check_anchors(&root, true, true)?;
         Ok(Self { root })
     }
 
-    /// As llguidance is to read it.
+    /// Returns the pattern in llguidance's syntax.
     pub(super) fn in_rust(&self) -> String {
         write::write(&self.root)
     }
@@ -79,7 +79,7 @@ impl Pattern {
         ours.iter().zip(&others).any(|(a, b)| a.is_apart_from(b))
     }
 
-    /// Whether `name` fits; nothing where that is too much to find out.
+    /// Whether `name` fits; `None` where finding out would take too long.
     pub(super) fn fits(&self, name: &str) -> Option<bool> {
         let text: Vec<char> = name.chars().take(LONGEST_NAME + 1).collect();
         if text.len() > LONGEST_NAME {
@@ -99,67 +99,73 @@ impl Pattern {
 }
 
 /// llguidance knows where a text begins and ends only at the two ends of a pattern.
-fn check_anchors(node: &Node, at_start: bool, at_end: bool) -> Result<(), Unsupported> {
+fn check_anchors(
+    node: &PatternNode,
+    at_start: bool,
+    at_end: bool,
+) -> Result<(), UnsupportedPattern> {
     match node {
-        Node::Class(_) => Ok(()),
-        Node::Start if at_start => Ok(()),
-        Node::End if at_end => Ok(()),
-        Node::Start => Err(Unsupported::new("a `^` that is not at its beginning")),
-        Node::End => Err(Unsupported::new("a `$` that is not at its end")),
-        Node::Either(options) => options
+        PatternNode::Class(_) => Ok(()),
+        PatternNode::Start if at_start => Ok(()),
+        PatternNode::End if at_end => Ok(()),
+        PatternNode::Start => Err(UnsupportedPattern::new(
+            "a `^` that is not at its beginning",
+        )),
+        PatternNode::End => Err(UnsupportedPattern::new("a `$` that is not at its end")),
+        PatternNode::Either(options) => options
             .iter()
             .try_for_each(|option| check_anchors(option, at_start, at_end)),
-        Node::Concat(parts) => {
-            let first = parts.iter().position(|part| *part != Node::Start);
-            let last = parts.iter().rposition(|part| *part != Node::End);
+        PatternNode::Concat(parts) => {
+            let first = parts.iter().position(|part| *part != PatternNode::Start);
+            let last = parts.iter().rposition(|part| *part != PatternNode::End);
             parts.iter().enumerate().try_for_each(|(index, part)| {
                 let starts = first.is_none_or(|first| index <= first);
                 let ends = last.is_none_or(|last| index >= last);
                 check_anchors(part, at_start && starts, at_end && ends)
             })
         }
-        Node::AnyCase(inner) => check_anchors(inner, at_start, at_end),
-        Node::Repeat(inner, ..) => check_anchors(inner, false, false),
+        PatternNode::AnyCase(inner) => check_anchors(inner, at_start, at_end),
+        PatternNode::Repeat(inner, ..) => check_anchors(inner, false, false),
     }
 }
 
 /// The characters that a text must begin with, one class for each, as far as they are known.
-fn prefix(root: &Node) -> Vec<Class> {
+fn prefix(root: &PatternNode) -> Vec<CharClass> {
     let mut classes = Vec::new();
-    if let Node::Concat(parts) = root
-        && let Some((Node::Start, rest)) = parts.split_first()
+    if let PatternNode::Concat(parts) = root
+        && let Some((PatternNode::Start, rest)) = parts.split_first()
     {
-        add_prefix(&Node::Concat(rest.to_vec()), &mut classes);
+        add_prefix(&PatternNode::Concat(rest.to_vec()), &mut classes);
     }
     classes
 }
 
 /// Whether what follows may be added, too.
-fn add_prefix(node: &Node, classes: &mut Vec<Class>) -> bool {
+fn add_prefix(node: &PatternNode, classes: &mut Vec<CharClass>) -> bool {
     if classes.len() >= LONGEST_PREFIX {
         return false;
     }
     match node {
-        Node::Class(class) => {
+        PatternNode::Class(class) => {
             classes.push(class.clone());
             true
         }
-        Node::Start => true,
-        Node::Concat(parts) => parts.iter().all(|part| add_prefix(part, classes)),
-        Node::Repeat(inner, least, most) => {
+        PatternNode::Start => true,
+        PatternNode::Concat(parts) => parts.iter().all(|part| add_prefix(part, classes)),
+        PatternNode::Repeat(inner, least, most) => {
             let times = (*least).min(u32::try_from(LONGEST_PREFIX).unwrap_or(u32::MAX));
             let all = (0..times).all(|_| add_prefix(inner, classes));
             all && *most == Some(*least)
         }
-        Node::Either(options) => match options.as_slice() {
+        PatternNode::Either(options) => match options.as_slice() {
             [one] => add_prefix(one, classes),
             _ => false,
         },
-        Node::End | Node::AnyCase(_) => false,
+        PatternNode::End | PatternNode::AnyCase(_) => false,
     }
 }
 
-/// A pattern held against a short text.
+/// Matches a pattern against a short text.
 struct Matching<'t> {
     text: &'t [char],
     steps: usize,
@@ -168,32 +174,32 @@ struct Matching<'t> {
 type Rest<'r> = &'r mut dyn FnMut(&mut Matching, usize) -> Option<bool>;
 
 impl Matching<'_> {
-    fn node(&mut self, node: &Node, at: usize, rest: Rest) -> Option<bool> {
+    fn node(&mut self, node: &PatternNode, at: usize, rest: Rest) -> Option<bool> {
         self.steps += 1;
         if self.steps > MOST_STEPS {
             return None;
         }
         match node {
-            Node::Start => {
+            PatternNode::Start => {
                 if at == 0 {
                     rest(self, at)
                 } else {
                     Some(false)
                 }
             }
-            Node::End => {
+            PatternNode::End => {
                 if at == self.text.len() {
                     rest(self, at)
                 } else {
                     Some(false)
                 }
             }
-            Node::Class(class) => match self.text.get(at) {
+            PatternNode::Class(class) => match self.text.get(at) {
                 Some(letter) if class.contains(*letter)? => rest(self, at + 1),
                 _ => Some(false),
             },
-            Node::Concat(parts) => self.all(parts, at, rest),
-            Node::Either(options) => {
+            PatternNode::Concat(parts) => self.all(parts, at, rest),
+            PatternNode::Either(options) => {
                 for option in options {
                     if self.node(option, at, rest)? {
                         return Some(true);
@@ -201,12 +207,14 @@ impl Matching<'_> {
                 }
                 Some(false)
             }
-            Node::Repeat(inner, least, most) => self.repeat(inner, (*least, *most), at, rest),
-            Node::AnyCase(_) => None,
+            PatternNode::Repeat(inner, least, most) => {
+                self.repeat(inner, (*least, *most), at, rest)
+            }
+            PatternNode::AnyCase(_) => None,
         }
     }
 
-    fn all(&mut self, parts: &[Node], at: usize, rest: Rest) -> Option<bool> {
+    fn all(&mut self, parts: &[PatternNode], at: usize, rest: Rest) -> Option<bool> {
         match parts.split_first() {
             None => rest(self, at),
             Some((first, others)) => self.node(first, at, &mut |matching, at| {
@@ -217,7 +225,7 @@ impl Matching<'_> {
 
     fn repeat(
         &mut self,
-        inner: &Node,
+        inner: &PatternNode,
         (least, most): (u32, Option<u32>),
         at: usize,
         rest: Rest,
@@ -382,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_apart_where_their_beginnings_are() {
+    fn patterns_are_disjoint_where_their_prefixes_are() {
         let apart = |a, b| {
             let (a, b) = (Pattern::new(a).expect(a), Pattern::new(b).expect(b));
             a.is_apart_from(&b)

@@ -3,14 +3,14 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::class::Class;
-use super::{Node, Unsupported};
+use super::class::CharClass;
+use super::{PatternNode, UnsupportedPattern};
 
-/// Groups within each other.
-const DEEPEST: usize = 60;
+/// How deep groups may be nested.
+const DEEPEST_GROUP: usize = 60;
 
-pub(super) fn parse(pattern: &str) -> Result<Node, Unsupported> {
-    let mut parser = Parser {
+pub(super) fn parse(pattern: &str) -> Result<PatternNode, UnsupportedPattern> {
+    let mut parser = PatternParser {
         rest: pattern.chars().peekable(),
         depth: 0,
     };
@@ -21,13 +21,15 @@ pub(super) fn parse(pattern: &str) -> Result<Node, Unsupported> {
     }
     let root = parser.either()?;
     match parser.rest.next() {
-        None if folds => Ok(Node::AnyCase(Box::new(root))),
+        None if folds => Ok(PatternNode::AnyCase(Box::new(root))),
         None => Ok(root),
-        Some(_) => Err(Unsupported::malformed("a parenthesis that closes nothing")),
+        Some(_) => Err(UnsupportedPattern::malformed(
+            "a parenthesis that closes nothing",
+        )),
     }
 }
 
-struct Parser<'p> {
+struct PatternParser<'p> {
     rest: Peekable<Chars<'p>>,
     depth: usize,
 }
@@ -35,22 +37,22 @@ struct Parser<'p> {
 /// What an escape stands for.
 enum Escape {
     Letter(char),
-    Class(Class),
+    Class(CharClass),
 }
 
-impl Parser<'_> {
-    fn either(&mut self) -> Result<Node, Unsupported> {
+impl PatternParser<'_> {
+    fn either(&mut self) -> Result<PatternNode, UnsupportedPattern> {
         let mut options = vec![self.concat()?];
         while self.rest.next_if_eq(&'|').is_some() {
             options.push(self.concat()?);
         }
         Ok(match options.len() {
             1 => options.swap_remove(0),
-            _ => Node::Either(options),
+            _ => PatternNode::Either(options),
         })
     }
 
-    fn concat(&mut self) -> Result<Node, Unsupported> {
+    fn concat(&mut self) -> Result<PatternNode, UnsupportedPattern> {
         let mut parts = Vec::new();
         while let Some(next) = self.rest.peek()
             && !"|)".contains(*next)
@@ -59,97 +61,103 @@ impl Parser<'_> {
             let part = self.repeated(atom)?;
             match part {
                 // What a group holds is part of the sequence that it stands in.
-                Node::Concat(inner) => parts.extend(inner),
+                PatternNode::Concat(inner) => parts.extend(inner),
                 part => parts.push(part),
             }
         }
         Ok(match parts.len() {
             1 => parts.swap_remove(0),
-            _ => Node::Concat(parts),
+            _ => PatternNode::Concat(parts),
         })
     }
 
-    fn atom(&mut self) -> Result<Node, Unsupported> {
+    fn atom(&mut self) -> Result<PatternNode, UnsupportedPattern> {
         let Some(letter) = self.rest.next() else {
-            return Ok(Node::Concat(Vec::new()));
+            return Ok(PatternNode::Concat(Vec::new()));
         };
         match letter {
-            '^' => Ok(Node::Start),
-            '$' => Ok(Node::End),
-            '.' => Ok(Node::Class(Class::dot())),
-            '[' => self.class().map(Node::Class),
+            '^' => Ok(PatternNode::Start),
+            '$' => Ok(PatternNode::End),
+            '.' => Ok(PatternNode::Class(CharClass::dot())),
+            '[' => self.class().map(PatternNode::Class),
             '(' => self.group(),
-            '\\' => Ok(Node::Class(match self.escape(false)? {
-                Escape::Letter(letter) => Class::one(letter),
+            '\\' => Ok(PatternNode::Class(match self.escape(false)? {
+                Escape::Letter(letter) => CharClass::one(letter),
                 Escape::Class(class) => class,
             })),
-            '*' | '+' | '?' => Err(Unsupported::malformed("nothing to repeat")),
+            '*' | '+' | '?' => Err(UnsupportedPattern::malformed("nothing to repeat")),
             '{' if counts(self.rest.clone()).is_some() => {
-                Err(Unsupported::malformed("nothing to repeat"))
+                Err(UnsupportedPattern::malformed("nothing to repeat"))
             }
-            letter => Ok(Node::Class(Class::one(letter))),
+            letter => Ok(PatternNode::Class(CharClass::one(letter))),
         }
     }
 
-    fn group(&mut self) -> Result<Node, Unsupported> {
+    fn group(&mut self) -> Result<PatternNode, UnsupportedPattern> {
         self.depth += 1;
-        if self.depth > DEEPEST {
-            return Err(Unsupported::new("groups that are nested too deep"));
+        if self.depth > DEEPEST_GROUP {
+            return Err(UnsupportedPattern::new("groups that are nested too deep"));
         }
         let folds = self.group_head()?;
         let inner = self.either()?;
         if self.rest.next() != Some(')') {
-            return Err(Unsupported::malformed("a parenthesis that is not closed"));
+            return Err(UnsupportedPattern::malformed(
+                "a parenthesis that is not closed",
+            ));
         }
         self.depth -= 1;
         Ok(if folds {
-            Node::AnyCase(Box::new(inner))
+            PatternNode::AnyCase(Box::new(inner))
         } else {
             inner
         })
     }
 
     /// Reads what says of which kind a group is; whether it is of letters in either case.
-    fn group_head(&mut self) -> Result<bool, Unsupported> {
+    fn group_head(&mut self) -> Result<bool, UnsupportedPattern> {
         if self.rest.next_if_eq(&'?').is_none() {
             return Ok(false);
         }
         match self.rest.next() {
             Some(':') => Ok(false),
-            Some('=' | '!') => Err(Unsupported::new("look-ahead, such as `(?=a)`")),
+            Some('=' | '!') => Err(UnsupportedPattern::new("look-ahead, such as `(?=a)`")),
             Some('<') if matches!(self.rest.peek(), Some('=' | '!')) => {
-                Err(Unsupported::new("look-behind, such as `(?<=a)`"))
+                Err(UnsupportedPattern::new("look-behind, such as `(?<=a)`"))
             }
             Some('<') => self.skip_name().map(|()| false),
             Some('P') if self.rest.next_if_eq(&'<').is_some() => self.skip_name().map(|()| false),
             Some('i') if self.rest.next_if_eq(&':').is_some() => Ok(true),
-            _ => Err(Unsupported::new("a group of an unknown kind")),
+            _ => Err(UnsupportedPattern::new("a group of an unknown kind")),
         }
     }
 
-    fn skip_name(&mut self) -> Result<(), Unsupported> {
+    fn skip_name(&mut self) -> Result<(), UnsupportedPattern> {
         if self.rest.any(|letter| letter == '>') {
             return Ok(());
         }
-        Err(Unsupported::malformed("a name that is not closed"))
+        Err(UnsupportedPattern::malformed("a name that is not closed"))
     }
 
-    fn repeated(&mut self, atom: Node) -> Result<Node, Unsupported> {
+    fn repeated(&mut self, atom: PatternNode) -> Result<PatternNode, UnsupportedPattern> {
         let Some((least, most)) = self.quantifier()? else {
             return Ok(atom);
         };
         // Which of several matches is taken makes no difference here.
         let _ = self.rest.next_if_eq(&'?');
         if self.quantifier()?.is_some() {
-            return Err(Unsupported::malformed("something that is repeated twice"));
+            return Err(UnsupportedPattern::malformed(
+                "something that is repeated twice",
+            ));
         }
-        if matches!(atom, Node::Start | Node::End) {
-            return Err(Unsupported::malformed("a `^` or `$` that is repeated"));
+        if matches!(atom, PatternNode::Start | PatternNode::End) {
+            return Err(UnsupportedPattern::malformed(
+                "a `^` or `$` that is repeated",
+            ));
         }
-        Ok(Node::Repeat(Box::new(atom), least, most))
+        Ok(PatternNode::Repeat(Box::new(atom), least, most))
     }
 
-    fn quantifier(&mut self) -> Result<Option<(u32, Option<u32>)>, Unsupported> {
+    fn quantifier(&mut self) -> Result<Option<(u32, Option<u32>)>, UnsupportedPattern> {
         let found = match self.rest.peek() {
             Some('*') => (0, None),
             Some('+') => (1, None),
@@ -162,7 +170,7 @@ impl Parser<'_> {
     }
 
     /// The counts in braces, if there are any.
-    fn counts(&mut self) -> Result<Option<(u32, Option<u32>)>, Unsupported> {
+    fn counts(&mut self) -> Result<Option<(u32, Option<u32>)>, UnsupportedPattern> {
         let mut ahead = self.rest.clone();
         ahead.next();
         let Some((least, most)) = counts(ahead.by_ref()) else {
@@ -170,27 +178,29 @@ impl Parser<'_> {
         };
         let number = |text: String| {
             let number = text.parse::<u32>();
-            number.map_err(|_| Unsupported::new("a count that is too high"))
+            number.map_err(|_| UnsupportedPattern::new("a count that is too high"))
         };
         let (least, most) = (number(least)?, most.map(number).transpose()?);
         if most.is_some_and(|most| most < least) {
-            return Err(Unsupported::malformed("counts in the wrong order"));
+            return Err(UnsupportedPattern::malformed("counts in the wrong order"));
         }
         self.rest = ahead;
         Ok(Some((least, most)))
     }
 
-    fn class(&mut self) -> Result<Class, Unsupported> {
-        let mut class = Class {
+    fn class(&mut self) -> Result<CharClass, UnsupportedPattern> {
+        let mut class = CharClass {
             negated: self.rest.next_if_eq(&'^').is_some(),
-            ..Class::default()
+            ..CharClass::default()
         };
         loop {
             let first = match self.class_part()? {
                 None => break,
                 Some(Escape::Class(other)) => {
                     if !class.add(other) {
-                        return Err(Unsupported::new("a negated property within brackets"));
+                        return Err(UnsupportedPattern::new(
+                            "a negated property within brackets",
+                        ));
                     }
                     continue;
                 }
@@ -200,15 +210,19 @@ impl Parser<'_> {
             class.ranges.push((first.into(), last.into()));
         }
         if class.is_empty() && !class.negated {
-            return Err(Unsupported::new("an empty class, which nothing fits"));
+            return Err(UnsupportedPattern::new(
+                "an empty class, which nothing fits",
+            ));
         }
         Ok(class)
     }
 
     /// The next character or class within brackets, if they are not closed.
-    fn class_part(&mut self) -> Result<Option<Escape>, Unsupported> {
+    fn class_part(&mut self) -> Result<Option<Escape>, UnsupportedPattern> {
         match self.rest.next() {
-            None => Err(Unsupported::malformed("a bracket that is not closed")),
+            None => Err(UnsupportedPattern::malformed(
+                "a bracket that is not closed",
+            )),
             Some(']') => Ok(None),
             Some('\\') => self.escape(true).map(Some),
             Some(letter) => Ok(Some(Escape::Letter(letter))),
@@ -216,7 +230,7 @@ impl Parser<'_> {
     }
 
     /// Where the range that begins with `first` ends, which may be there.
-    fn range_end(&mut self, first: char) -> Result<char, Unsupported> {
+    fn range_end(&mut self, first: char) -> Result<char, UnsupportedPattern> {
         let mut ahead = self.rest.clone();
         if ahead.next() != Some('-') || matches!(ahead.peek(), None | Some(']')) {
             return Ok(first);
@@ -233,15 +247,15 @@ impl Parser<'_> {
         self.rest.next();
         match self.class_part()? {
             Some(Escape::Letter(last)) if first <= last => Ok(last),
-            _ => Err(Unsupported::malformed("a range in the wrong order")),
+            _ => Err(UnsupportedPattern::malformed("a range in the wrong order")),
         }
     }
 
-    fn escape(&mut self, in_class: bool) -> Result<Escape, Unsupported> {
+    fn escape(&mut self, in_class: bool) -> Result<Escape, UnsupportedPattern> {
         let Some(letter) = self.rest.next() else {
-            return Err(Unsupported::malformed("a backslash at its end"));
+            return Err(UnsupportedPattern::malformed("a backslash at its end"));
         };
-        if let Some(class) = Class::escaped(letter) {
+        if let Some(class) = CharClass::escaped(letter) {
             return Ok(Escape::Class(class));
         }
         let plain = match letter {
@@ -260,10 +274,10 @@ impl Parser<'_> {
             'c' => self.control()?,
             'p' | 'P' => return self.property(letter == 'P').map(Escape::Class),
             '1'..='9' | 'k' if !in_class => {
-                return Err(Unsupported::new(r"a back reference, such as `\1`"));
+                return Err(UnsupportedPattern::new(r"a back reference, such as `\1`"));
             }
             'b' | 'B' => {
-                return Err(Unsupported::new(format!(
+                return Err(UnsupportedPattern::new(format!(
                     r"`\{letter}`, the border of a word"
                 )));
             }
@@ -273,8 +287,8 @@ impl Parser<'_> {
         Ok(Escape::Letter(plain))
     }
 
-    /// Behind `\c`: the letter of a control character.
-    fn control(&mut self) -> Result<char, Unsupported> {
+    /// Reads what follows `\c`: the letter of a control character.
+    fn control(&mut self) -> Result<char, UnsupportedPattern> {
         let letter = self.rest.next_if(char::is_ascii_alphabetic);
         let letter = letter.and_then(|letter| u8::try_from(letter).ok());
         let control = letter.map(|letter| char::from(letter & 0x1F));
@@ -289,8 +303,8 @@ impl Parser<'_> {
             .flatten()
     }
 
-    /// Behind `\u`: four digits, two times four of a character beyond the first plane, or braces.
-    fn unicode(&mut self) -> Result<char, Unsupported> {
+    /// Reads what follows `\u`: four digits, two times four of a character beyond the first plane, or braces.
+    fn unicode(&mut self) -> Result<char, UnsupportedPattern> {
         if self.rest.next_if_eq(&'{').is_some() {
             let text: String = self
                 .rest
@@ -314,13 +328,13 @@ impl Parser<'_> {
             .map(|second| char::decode_utf16([first, second].map(unit)).next());
         match pair {
             Some(Some(Ok(letter))) => Ok(letter),
-            _ => Err(Unsupported::new("half of a surrogate pair")),
+            _ => Err(UnsupportedPattern::new("half of a surrogate pair")),
         }
     }
 
     /// General categories and scripts. What else Unicode knows of characters makes automata of a size that
     /// llguidance does not take.
-    fn property(&mut self, negated: bool) -> Result<Class, Unsupported> {
+    fn property(&mut self, negated: bool) -> Result<CharClass, UnsupportedPattern> {
         let mut name = String::new();
         if self.rest.next_if_eq(&'{').is_some() {
             name = self
@@ -339,17 +353,17 @@ impl Parser<'_> {
             None => CATEGORIES.contains(&&*name),
         };
         if !plain || !known {
-            return Err(Unsupported::new(format!(r"`\p{{{name:.40}}}`")));
+            return Err(UnsupportedPattern::new(format!(r"`\p{{{name:.40}}}`")));
         }
-        Ok(Class {
+        Ok(CharClass {
             properties: vec![format!(r"\p{{{name}}}")],
             negated,
-            ..Class::default()
+            ..CharClass::default()
         })
     }
 }
 
-/// Behind a brace: `3}`, `3,}` or `3,5}`; anything else is text.
+/// Reads what follows a brace: `3}`, `3,}` or `3,5}`; anything else is text.
 fn counts(mut rest: impl Iterator<Item = char>) -> Option<(String, Option<String>)> {
     let mut inside = String::new();
     loop {
@@ -419,8 +433,8 @@ const CATEGORIES: [&str; 46] = [
     "Other_Letter",
 ];
 
-fn no_escape(letter: char) -> Unsupported {
-    Unsupported::new(format!(r"the escape `\{letter}`, which has no meaning"))
+fn no_escape(letter: char) -> UnsupportedPattern {
+    UnsupportedPattern::new(format!(r"the escape `\{letter}`, which has no meaning"))
 }
 
 /// A code unit, which four digits always are.

@@ -2,26 +2,26 @@
 
 use std::fmt::Write as _;
 
-use super::Node;
+use super::PatternNode;
 
-pub(super) fn write(root: &Node) -> String {
+pub(super) fn write(root: &PatternNode) -> String {
     let mut text = String::new();
     any(root, &mut text);
     text
 }
 
-fn any(node: &Node, text: &mut String) {
+fn any(node: &PatternNode, text: &mut String) {
     match node {
-        Node::Class(class) => class.write(text),
-        Node::Start => text.push('^'),
-        Node::End => text.push('$'),
-        Node::Concat(parts) => {
+        PatternNode::Class(class) => class.write(text),
+        PatternNode::Start => text.push('^'),
+        PatternNode::End => text.push('$'),
+        PatternNode::Concat(parts) => {
             for part in parts {
-                let loose = matches!(part, Node::Either(options) if options.len() != 1);
+                let loose = matches!(part, PatternNode::Either(options) if options.len() != 1);
                 within(part, loose, text);
             }
         }
-        Node::Either(options) => {
+        PatternNode::Either(options) => {
             for (index, option) in options.iter().enumerate() {
                 if index > 0 {
                     text.push('|');
@@ -29,8 +29,8 @@ fn any(node: &Node, text: &mut String) {
                 any(option, text);
             }
         }
-        Node::Repeat(inner, least, most) => {
-            within(inner, !matches!(**inner, Node::Class(_)), text);
+        PatternNode::Repeat(inner, least, most) => {
+            within(inner, !matches!(**inner, PatternNode::Class(_)), text);
             // Writing to a string cannot fail.
             let _ = match (least, most) {
                 (0, None) => write!(text, "*"),
@@ -41,7 +41,7 @@ fn any(node: &Node, text: &mut String) {
                 (least, Some(most)) => write!(text, "{{{least},{most}}}"),
             };
         }
-        Node::AnyCase(inner) => {
+        PatternNode::AnyCase(inner) => {
             text.push_str("(?i:");
             any(inner, text);
             text.push(')');
@@ -49,7 +49,7 @@ fn any(node: &Node, text: &mut String) {
     }
 }
 
-fn within(node: &Node, loose: bool, text: &mut String) {
+fn within(node: &PatternNode, loose: bool, text: &mut String) {
     if loose {
         text.push_str("(?:");
     }

@@ -1,4 +1,4 @@
-//! Prefixes whose request has ended, in the cache and beside it.
+//! Prefixes whose request has ended, in the cache and offloaded from it.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn asked_twice(scheduler: &mut Scheduler<FakeEngine>) -> Vec<u32> {
         let (text, end) = received(&mut events);
         assert_eq!(text, expected(&prompt, 2));
         match end {
-            Some(Event::Finished(finished)) => finished.cached_tokens,
+            Some(AnswerEvent::Finished(finished)) => finished.cached_tokens,
             other => panic!("{other:?}"),
         }
     };
@@ -45,7 +45,7 @@ fn conversations_without_anything_in_common_stay_where_keeping_them_costs_nothin
 }
 
 #[test]
-fn where_keeping_them_in_the_cache_costs_something_they_are_kept_beside_it() {
+fn where_parked_cells_slow_every_step_they_are_offloaded() {
     let crowded = || {
         FakeEngine::new(Shape {
             crowd_cells: Some(100_000),
@@ -84,7 +84,7 @@ fn what_is_offloaded_is_waited_for_where_there_is_no_room_for_all_of_it() {
 }
 
 #[test]
-fn what_others_under_way_share_is_not_copied_beside_them() {
+fn what_running_requests_share_is_not_offloaded() {
     let mut scheduler = scheduler(Shape {
         crowd_cells: Some(100_000),
         ..SHAPE
@@ -98,7 +98,7 @@ fn what_others_under_way_share_is_not_copied_beside_them() {
     let _kiosks_events = submit(&mut scheduler, &[&*store, &prompt(3, 5)].concat(), 40);
     step(&mut scheduler);
     let copied = scheduler.sequences.cache.engine().copied_in;
-    assert!(copied > 180, "the store's prompt was on the shelf");
+    assert!(copied > 180, "the store's prompt was offloaded");
     let mut events = submit(&mut scheduler, &history, 2);
     run_dry(&mut scheduler);
     assert_eq!(received(&mut events).0, expected(&history, 2));

@@ -1,50 +1,53 @@
-//! The shortest way to the end of a string or a number.
+//! Finds the shortest ending of a string or a number.
 //!
-//! The lexer of a grammar is an automaton whose states can be told apart, so a search that goes through
-//! them in the order of their distance, and through each once, finds the shortest way to the end, whatever the
-//! pattern is. A rule of thumb such as "the first byte that is allowed" does not: it goes in circles
-//! where a byte that repeats comes before the one that ends.
+//! The lexer of a grammar is an automaton whose states can be compared, so a breadth-first search that
+//! visits each state once finds the shortest ending, whatever the pattern is. A rule of thumb such as "the
+//! first byte that is allowed" does not: it loops where a byte that repeats comes before the one that ends.
 
 use std::collections::{HashSet, VecDeque};
 
 use llguidance::earley::ParserRecognizer;
 use llguidance::toktrie::Recognizer;
 
-use super::super::parser::Parser;
+use super::super::parser::GrammarParser;
 
-/// States that are looked at, and how far away the end may be, in bytes.
+/// Lexer states that one search visits.
 const MOST_STATES: usize = 600;
-const LONGEST: usize = 512;
-/// Work of the lexer, which has 100,000 for each token, and states of the 10,000 that all answers with
-/// a grammar share: what the search takes must not end an answer.
+/// Bytes of the longest ending.
+const LONGEST_ENDING: usize = 512;
+/// Lexer fuel that one search may use, of the 100,000 for each token: a search must not fail an answer.
 const MOST_FUEL: usize = 40_000;
+/// Lexer states from which on no search goes on, of the 10,000 that all answers with a grammar share.
 const MOST_LEXER_STATES: usize = 6_000;
-/// States that are looked at between two looks at what that took.
-const AT_ONCE: usize = 8;
+/// States that are visited between two checks of the fuel.
+const STATES_A_CHECK: usize = 8;
 
-/// What is to be brought to its end.
+/// What has to be brought to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scalar {
     /// A string, up to the quote; `true` where a backslash stands before.
     String(bool),
-    /// A number, up to what stands behind it.
+    /// A number, up to what stands after it.
     Number,
 }
 
-/// The bytes up to the end of the scalar that `parser` is in, without what ends it; none where it is too
-/// far away.
-/// `budget` is how many states may be looked at, and is reduced.
-pub(super) fn shortest(parser: &mut Parser, scalar: Scalar, budget: &mut usize) -> Option<Vec<u8>> {
+/// Returns the bytes up to the end of the scalar that `parser` is in, without what ends it; `None` where the
+/// end is too far away. `budget` is how many states may be visited, and is reduced.
+pub(super) fn shortest(
+    parser: &mut GrammarParser,
+    scalar: Scalar,
+    budget: &mut usize,
+) -> Option<Vec<u8>> {
     parser.refuel().ok()?;
     let before = parser.lexer_use();
     let mut search = Search::new(scalar);
     loop {
-        *budget = budget.checked_sub(AT_ONCE)?;
+        *budget = budget.checked_sub(STATES_A_CHECK)?;
         let found = parser.look(|recognizer| search.go_on(recognizer)).ok()?;
         match found {
-            Step::Found(bytes) => return Some(bytes),
-            Step::Nowhere => return None,
-            Step::NotYet => {}
+            SearchProgress::Found(bytes) => return Some(bytes),
+            SearchProgress::Nowhere => return None,
+            SearchProgress::NotYet => {}
         }
         let now = parser.lexer_use();
         if now.fuel - before.fuel > MOST_FUEL || now.states > MOST_LEXER_STATES {
@@ -53,7 +56,7 @@ pub(super) fn shortest(parser: &mut Parser, scalar: Scalar, budget: &mut usize) 
     }
 }
 
-enum Step {
+enum SearchProgress {
     Found(Vec<u8>),
     Nowhere,
     NotYet,
@@ -62,9 +65,9 @@ enum Step {
 struct Search {
     scalar: Scalar,
     seen: HashSet<llguidance::derivre::StateID>,
-    /// The bytes that lead to what is still to be looked at, the nearest first.
+    /// The paths to states that are still to be visited, in bytes, the shortest first.
     waiting: VecDeque<Vec<u8>>,
-    /// Where the recognizer is.
+    /// The bytes that the recognizer has been given.
     at: Vec<u8>,
 }
 
@@ -78,8 +81,8 @@ impl Search {
         }
     }
 
-    fn go_on(&mut self, recognizer: &mut ParserRecognizer<'_>) -> Step {
-        recognizer.trie_started("landing");
+    fn go_on(&mut self, recognizer: &mut ParserRecognizer<'_>) -> SearchProgress {
+        recognizer.trie_started("ending");
         let step = self.some(recognizer);
         recognizer.pop_bytes(self.at.len());
         self.at.clear();
@@ -87,22 +90,22 @@ impl Search {
         step
     }
 
-    fn some(&mut self, recognizer: &mut ParserRecognizer<'_>) -> Step {
-        for _ in 0..AT_ONCE {
+    fn some(&mut self, recognizer: &mut ParserRecognizer<'_>) -> SearchProgress {
+        for _ in 0..STATES_A_CHECK {
             let Some(path) = self.waiting.pop_front() else {
-                return Step::Nowhere;
+                return SearchProgress::Nowhere;
             };
             if !self.go_to(&path, recognizer) {
                 continue;
             }
             if self.ends(recognizer) {
-                return Step::Found(path);
+                return SearchProgress::Found(path);
             }
-            if path.len() < LONGEST {
+            if path.len() < LONGEST_ENDING {
                 self.look_around(&path, recognizer);
             }
         }
-        Step::NotYet
+        SearchProgress::NotYet
     }
 
     fn go_to(&mut self, path: &[u8], recognizer: &mut ParserRecognizer<'_>) -> bool {
@@ -150,13 +153,13 @@ impl Search {
     }
 }
 
-/// Whether what comes behind `bytes` belongs to a backslash.
+/// Whether what comes after `bytes` is escaped by a backslash.
 fn is_escaped(before: bool, bytes: &[u8]) -> bool {
     let next = |escaped: bool, byte: &u8| !escaped && *byte == b'\\';
     bytes.iter().fold(before, next)
 }
 
-/// What may come, in the order in which it is preferred: letters are in most texts, and backslashes in few.
+/// Returns the bytes to try, the preferred first: letters are in most texts, and backslashes in few.
 fn bytes(scalar: Scalar, escaped: bool) -> impl Iterator<Item = u8> {
     let (letters, others) = match scalar {
         Scalar::String(_) => (b'a'..=b'z', b' '..=u8::MAX),

@@ -1,8 +1,8 @@
-//! Bringing a grammar to its end before the tokens run out.
+//! Brings an answer to the end of its grammar before the tokens run out.
 //!
 //! A model that loops in a string or a number would leave half a JSON document when `max_tokens` is
-//! reached, which no client can read. So a guide asks from time to time how many tokens the shortest
-//! way out takes, and takes it while that still fits.
+//! reached, which no client can read. So a constraint computes from time to time how many tokens the
+//! shortest ending takes, and forces that ending while it still fits.
 
 mod search;
 
@@ -11,54 +11,54 @@ use std::collections::VecDeque;
 
 use llguidance::toktrie::{TokTrie, TokenId};
 
-use super::parser::Parser;
+use super::parser::GrammarParser;
 use search::{Scalar, shortest};
 
-/// Digits, sign, point and exponent of a double that is written out.
+/// Characters of the longest number that means anything: digits, sign, point and exponent of a double.
 const LONGEST_NUMBER: usize = 24;
-/// Bytes of a string that says so much with a period of at most so many is a loop.
-const LOOP: usize = 96;
+/// Bytes that make a string a loop where they repeat with a period of at most [`LONGEST_PERIOD`] bytes.
+const LOOP_BYTES: usize = 96;
 const LONGEST_PERIOD: usize = 16;
-/// A way out that is longer is not looked for.
-const LONGEST: u32 = 512;
+/// Tokens of the longest ending that is looked for.
+const LONGEST_ENDING: u32 = 512;
 
-/// States of the lexer that are looked at for all strings and numbers of one way out: some 5 µs each.
+/// Lexer states that are visited for all strings and numbers of one ending: some 5 µs each.
 const MOST_LOOKED_AT: usize = 2400;
-/// Tokens that are kept for what may have to be written yet.
+/// Tokens that are kept in reserve for properties that the answer may still have to write.
 const RESERVE: u32 = 32;
-/// A longer way out is not looked for again at each token.
+/// Tokens of the longest ending that is computed anew at each token.
 const LONGEST_CAREFUL: u32 = 64;
 
-/// Of so many tokens the longest is looked for, of more any one is good.
+/// Allowed tokens up to which the longest or shortest is chosen; of more, any one will do.
 const FEW: usize = 64;
-/// Tokens that end several things at once.
+/// Tokens that are kept of those that close several things at once.
 const MOST_ENDS: usize = 24;
 
-/// Tokens that a way out is made of.
+/// The tokens that endings are made of.
 #[derive(Debug)]
-pub(super) struct Exits {
-    /// What ends things comes first, then values that are short.
-    outside: Vec<Exit>,
-    /// Where a number begins. Not -0.000 and so on.
-    digits: Vec<Exit>,
-    /// Inside of a string all but its end are part of it.
-    inside: Vec<Exit>,
-    /// One for each byte that text has.
+pub(super) struct ClosingTokens {
+    /// Outside of strings: first what closes objects and arrays, then short values.
+    outside: Vec<ClosingToken>,
+    /// Digits, for where a number begins. Without a sign, which could lead to `-0.000` and on.
+    digits: Vec<ClosingToken>,
+    /// Inside of a string, where every other token is part of it: what closes the string.
+    inside: Vec<ClosingToken>,
+    /// One token for each byte that ordinary text has.
     bytes: Vec<TokenId>,
 }
 
-/// Tokens with a common beginning.
+/// Tokens with a common first byte.
 #[derive(Debug)]
-struct Exit {
-    /// The beginning alone: where it cannot come, none of them can.
+struct ClosingToken {
+    /// The token of that byte alone: where it cannot come, none of them can.
     shortest: TokenId,
-    /// The best first.
+    /// The other tokens, those that close most first.
     longer: Vec<TokenId>,
 }
 
-impl Exits {
+impl ClosingTokens {
     pub(super) fn of(trie: &TokTrie) -> Self {
-        let exit = |beginning: &[u8], rest: &dyn Fn(&[u8]) -> bool| {
+        let closing = |beginning: &[u8], rest: &dyn Fn(&[u8]) -> bool| {
             let shortest = trie.token_id_at_bytes(beginning)?;
             let count = u32::try_from(trie.vocab_size()).unwrap_or(u32::MAX);
             let mut longer: Vec<TokenId> = (0..count)
@@ -69,66 +69,65 @@ impl Exits {
                 .collect();
             longer.sort_by_key(|token| Reverse(trie.token_len(*token)));
             longer.truncate(MOST_ENDS);
-            Some(Exit { shortest, longer })
+            Some(ClosingToken { shortest, longer })
         };
         let ends = |bytes: &[u8]| bytes.iter().all(|byte| b"}]".contains(byte));
         let none = |_: &[u8]| false;
         let outside = [
-            exit(b"}", &ends),
-            exit(b"]", &ends),
-            exit(b",", &none),
-            exit(b"n", &|bytes| b"ull".starts_with(bytes)),
-            exit(b"\"", &none),
+            closing(b"}", &ends),
+            closing(b"]", &ends),
+            closing(b",", &none),
+            closing(b"n", &|bytes| b"ull".starts_with(bytes)),
+            closing(b"\"", &none),
         ];
-        let digits = (b'0'..=b'9').rev().map(|digit| exit(&[digit], &none));
+        let digits = (b'0'..=b'9').rev().map(|digit| closing(&[digit], &none));
         let text = (b' '..=b'~').chain([b'\n']);
         Self {
             outside: outside.into_iter().flatten().collect(),
             digits: digits.flatten().collect(),
-            inside: exit(b"\"", &ends).into_iter().collect(),
+            inside: closing(b"\"", &ends).into_iter().collect(),
             bytes: text
                 .filter_map(|byte| trie.token_id_at_bytes(&[byte]))
                 .collect(),
         }
     }
 
-    /// The token that soonest leads to the end: of what ends things most at once, else the next one on
-    /// the way to the end of the string or number at hand, else of what the grammar prescribes. Looks at each
-    /// candidate by itself where it can: among all of a large vocabulary that is much cheaper than to
-    /// find out what may come.
+    /// Returns the next token of the shortest ending: the one that closes most at once, else the next one
+    /// towards the end of the current string or number, else one that the grammar prescribes. Tests single
+    /// candidates where it can, because a mask over a large vocabulary costs much more.
     pub(super) fn next(
         &self,
-        parser: &mut Parser,
-        quotes: &Quotes,
-        way: &mut Way,
+        parser: &mut GrammarParser,
+        position: &JsonPosition,
+        ending: &mut ScalarEnding,
     ) -> Option<TokenId> {
-        let exits: &[Exit] = match (quotes.open, quotes.escaped) {
-            // A quote behind a backslash is part of the string and ends nothing.
+        let closing: &[ClosingToken] = match (position.open, position.escaped) {
+            // A quote after a backslash is part of the string and ends nothing.
             (true, true) => &[],
             (true, false) => &self.inside,
             (false, _) => &self.outside,
         };
-        if let Some(token) = first_that_fits(exits, parser) {
-            return Some(way.end(token));
+        if let Some(token) = first_that_fits(closing, parser) {
+            return Some(ending.end(token));
         }
-        if let Some(scalar) = quotes.scalar()
-            && let Some(token) = way.go_on(parser, scalar)
+        if let Some(scalar) = position.scalar()
+            && let Some(token) = ending.go_on(parser, scalar)
         {
             return Some(token);
         }
-        if !quotes.open
+        if !position.open
             && let Some(token) = first_that_fits(&self.digits, parser)
         {
-            return Some(way.leave_for(token));
+            return Some(ending.leave_for(token));
         }
-        let token = self.whatever_fits(parser, quotes.open)?;
-        Some(way.leave_for(token))
+        let token = self.whatever_fits(parser, position.open)?;
+        Some(ending.leave_for(token))
     }
 
-    fn whatever_fits(&self, parser: &mut Parser, in_string: bool) -> Option<TokenId> {
+    fn whatever_fits(&self, parser: &mut GrammarParser, in_string: bool) -> Option<TokenId> {
         let allowed = parser.mask().ok()?;
         if allowed.num_set() <= FEW {
-            // Text that is prescribed comes in long tokens; what is not begins nothing new in short ones.
+            // Prescribed text is done soonest in long tokens; outside of strings, short ones open least.
             let length = |token: &TokenId| parser.trie().token_len(*token);
             return if in_string {
                 allowed.iter().max_by_key(length)
@@ -141,27 +140,29 @@ impl Exits {
     }
 }
 
-/// Of the first exit that can be taken, what ends most.
-fn first_that_fits(exits: &[Exit], parser: &mut Parser) -> Option<TokenId> {
-    let exit = exits.iter().find(|exit| parser.allows(exit.shortest))?;
-    let longer = exit.longer.iter().copied();
+/// Returns, of the first group of tokens that may come, the one that closes most.
+fn first_that_fits(closing: &[ClosingToken], parser: &mut GrammarParser) -> Option<TokenId> {
+    let closing = closing
+        .iter()
+        .find(|closing| parser.allows(closing.shortest))?;
+    let longer = closing.longer.iter().copied();
     let longer = longer.clone().find(|token| parser.allows(*token));
-    Some(longer.unwrap_or(exit.shortest))
+    Some(longer.unwrap_or(closing.shortest))
 }
 
-/// The way to the end of a string or a number, while it is taken.
+/// The bytes that still end the current string or number, while they are being written.
 #[derive(Debug, Clone)]
-pub(super) struct Way {
+pub(super) struct ScalarEnding {
     ahead: Vec<u8>,
-    /// What is to come next, if `ahead` is to hold.
+    /// The token that has to come next for `ahead` to stay valid.
     next: Option<TokenId>,
-    /// Whether none was found in the string or number at hand: it is not looked for again.
+    /// Whether no ending was found in the current string or number, so that none is looked for again.
     lost: bool,
-    /// States that may still be looked at.
+    /// Lexer states that may still be visited.
     budget: usize,
 }
 
-impl Default for Way {
+impl Default for ScalarEnding {
     fn default() -> Self {
         Self {
             ahead: Vec::new(),
@@ -172,8 +173,8 @@ impl Default for Way {
     }
 }
 
-impl Way {
-    /// A string, number or something else ends.
+impl ScalarEnding {
+    /// Notes that a string, number or something else ends with `token`.
     fn end(&mut self, token: TokenId) -> TokenId {
         self.lost = false;
         self.leave_for(token)
@@ -185,12 +186,12 @@ impl Way {
         token
     }
 
-    /// Lets the next search look at as many states as any.
+    /// Gives the next search the full budget of lexer states.
     pub(super) fn refill(&mut self) {
         self.budget = MOST_LOOKED_AT;
     }
 
-    fn go_on(&mut self, parser: &mut Parser, scalar: Scalar) -> Option<TokenId> {
+    fn go_on(&mut self, parser: &mut GrammarParser, scalar: Scalar) -> Option<TokenId> {
         if self.ahead.is_empty() {
             if self.lost {
                 return None;
@@ -208,7 +209,7 @@ impl Way {
         Some(token)
     }
 
-    /// Takes note of what came.
+    /// Notes the token that came.
     pub(super) fn read(&mut self, token: TokenId) {
         if self.next.take() != Some(token) {
             self.ahead.clear();
@@ -216,17 +217,17 @@ impl Way {
     }
 }
 
-/// Where JSON that comes in pieces is: within a string or not, and whether what stands there goes on
-/// without getting on.
+/// Follows JSON that comes in pieces: whether its end is within a string, and whether the string or number
+/// there loops.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Quotes {
+pub(super) struct JsonPosition {
     open: bool,
     escaped: bool,
-    /// Of the string or number at the end, its last bytes.
+    /// The last bytes of the string or number at the end.
     scalar: VecDeque<u8>,
 }
 
-impl Quotes {
+impl JsonPosition {
     pub(super) fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match byte {
@@ -243,14 +244,14 @@ impl Quotes {
                     continue;
                 }
             }
-            if self.scalar.len() == LOOP {
+            if self.scalar.len() == LOOP_BYTES {
                 self.scalar.pop_front();
             }
             self.scalar.push_back(*byte);
         }
     }
 
-    /// What is begun and not ended.
+    /// Returns the string or number that is open at the end.
     fn scalar(&self) -> Option<Scalar> {
         if self.open {
             return Some(Scalar::String(self.escaped));
@@ -258,77 +259,81 @@ impl Quotes {
         (!self.scalar.is_empty()).then_some(Scalar::Number)
     }
 
-    /// Whether a number has more digits than mean anything, or a string has long said the same again
-    /// and again.
+    /// Whether the number has more digits than mean anything, or the string has long repeated itself.
     pub(super) fn is_stuck(&self) -> bool {
         if !self.open {
             return self.scalar.len() > LONGEST_NUMBER;
         }
         let bytes = &self.scalar;
-        bytes.len() == LOOP
+        bytes.len() == LOOP_BYTES
             && (1..=LONGEST_PERIOD)
-                .any(|period| (period..LOOP).all(|at| bytes[at] == bytes[at - period]))
+                .any(|period| (period..LOOP_BYTES).all(|at| bytes[at] == bytes[at - period]))
     }
 }
 
-/// When to take the way out.
+/// When to force the ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Descent {
-    /// Not before so few tokens are left; then look again. So many are kept in reserve, because the
-    /// next one may make the way out longer.
-    At(u32, u32),
-    /// Soon: each token is looked at, and the first one that leaves too few for the way out is not taken.
+pub(super) enum EndingPlan {
+    /// Compute the ending again when only the first number of tokens is left. The second number is kept in
+    /// reserve, because the next token may make the ending longer.
+    CheckAt(u32, u32),
+    /// Soon: compute the ending at each token, and refuse the first one after which it would not fit.
     Careful,
-    /// Now, to the end.
-    Landing,
+    /// Now, up to the end of the answer.
+    Forced,
 }
 
-impl Descent {
-    /// Of a grammar whose shortest answer has `shortest` tokens. No token is expected to make the way out
-    /// longer by more than that, or than it takes to write the name and value of a property.
+impl EndingPlan {
+    /// Makes the plan for a grammar whose shortest answer has `shortest` tokens. One token is expected to
+    /// lengthen the ending by no more than that, or than the name and value of a property.
     pub(super) fn begin(shortest: Option<u32>) -> Self {
         match shortest {
-            Some(shortest) => Self::At(u32::MAX, shortest.max(RESERVE)),
+            Some(shortest) => Self::CheckAt(u32::MAX, shortest.max(RESERVE)),
             None => Self::NEVER,
         }
     }
 
-    /// It could not be whole anyway: better a good beginning.
-    const NEVER: Self = Self::At(0, 0);
+    /// The answer could not be completed anyway, so it is left as the model writes it.
+    const NEVER: Self = Self::CheckAt(0, 0);
 
-    /// Decides with `left` tokens to go; `way_out` counts the tokens of the way out.
-    pub(super) fn go_on(self, left: u32, way_out: impl FnOnce() -> Option<u32>) -> Self {
+    /// Returns the plan with `left` tokens to go; `tokens_to_end` counts the tokens of the ending.
+    pub(super) fn go_on(self, left: u32, tokens_to_end: impl FnOnce() -> Option<u32>) -> Self {
         match self {
-            Self::At(next, reserve) if left > 0 && left <= next => match way_out() {
+            Self::CheckAt(next, reserve) if left > 0 && left <= next => match tokens_to_end() {
                 Some(length) if length <= left => match left.saturating_sub(length + reserve) {
                     0 if length <= LONGEST_CAREFUL => Self::Careful,
-                    0 => Self::Landing,
-                    spare => Self::At(left - spare.div_ceil(2), reserve),
+                    0 => Self::Forced,
+                    spare => Self::CheckAt(left - spare.div_ceil(2), reserve),
                 },
                 Some(_) | None => Self::NEVER,
             },
-            descent => descent,
+            plan => plan,
         }
     }
 }
 
-/// Tokens from here to the end, ending everything as soon as the grammar allows.
-pub(super) fn way_out(parser: &Parser, quotes: &Quotes, exits: &Exits) -> Option<u32> {
+/// Returns the tokens from here to the end, where everything is closed as soon as the grammar allows;
+/// `None` where there is no ending within reach.
+pub(super) fn tokens_to_end(
+    parser: &GrammarParser,
+    position: &JsonPosition,
+    closing: &ClosingTokens,
+) -> Option<u32> {
     let mut parser = parser.clone();
-    let mut quotes = quotes.clone();
-    let mut way = Way::default();
-    for length in 0..=LONGEST {
+    let mut position = position.clone();
+    let mut ending = ScalarEnding::default();
+    for length in 0..=LONGEST_ENDING {
         if parser.is_stopped() || parser.is_accepting().ok()? {
             return Some(length);
         }
-        let token = exits.next(&mut parser, &quotes, &mut way)?;
-        // Whatever comes in a string that has no end within reach does not bring it nearer.
-        if way.lost && quotes.open {
+        let token = closing.next(&mut parser, &position, &mut ending)?;
+        // In a string that has no end within reach, no token brings the end nearer.
+        if ending.lost && position.open {
             return None;
         }
         parser.consume(token).ok()?;
-        way.read(token);
-        quotes.read(parser.trie().token(token));
+        ending.read(token);
+        position.read(parser.trie().token(token));
     }
     None
 }
@@ -339,15 +344,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_looks_more_often_the_nearer_the_end_and_lands_in_time() {
-        let mut descent = Descent::begin(Some(12));
+    fn it_checks_more_often_the_nearer_the_end_and_ends_in_time() {
+        let mut plan = EndingPlan::begin(Some(12));
         let mut looks = 0;
         for left in (1..=100).rev() {
-            descent = descent.go_on(left, || {
+            plan = plan.go_on(left, || {
                 looks += 1;
                 Some(12)
             });
-            if matches!(descent, Descent::Careful) {
+            if matches!(plan, EndingPlan::Careful) {
                 assert!(left >= 12 + RESERVE, "{left}");
                 assert!(looks < 12);
                 return;
@@ -357,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_whole_is_left_alone() {
-        let descent = Descent::begin(Some(30)).go_on(10, || Some(30));
-        assert_eq!(descent.go_on(1, || Some(1)), Descent::NEVER);
-        let endless = Descent::begin(None);
-        assert_eq!(endless.go_on(1, || Some(1)), Descent::NEVER);
+    fn an_answer_that_cannot_be_completed_is_left_alone() {
+        let plan = EndingPlan::begin(Some(30)).go_on(10, || Some(30));
+        assert_eq!(plan.go_on(1, || Some(1)), EndingPlan::NEVER);
+        let endless = EndingPlan::begin(None);
+        assert_eq!(endless.go_on(1, || Some(1)), EndingPlan::NEVER);
     }
 
-    /// Bytes of the shortest answer that the way out finds.
+    /// Returns the bytes of the shortest answer that is found.
     fn shortest_answer(schema: &str) -> Option<u32> {
         let bytes = Compiler::for_bytes().expect("a compiler");
         let compiled = bytes.compile(&format!("start: %json {schema}"));
@@ -372,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_way_out_of_a_pattern_is_found_whatever_repeats_in_it() {
+    fn the_shortest_ending_of_a_pattern_is_found_whatever_repeats_in_it() {
         for (pattern, length) in [
             (r"^\\d+kg$", 3),
             (r"^.+\\.(jpg|png)$", 5),
@@ -410,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_way_out_of_a_number_is_found() {
+    fn the_shortest_ending_of_a_number_is_found() {
         for (number, length) in [
             (r#""exclusiveMinimum": 0.1, "exclusiveMaximum": 0.2"#, 4),
             (r#""minimum": 0.5, "maximum": 0.7"#, 3),
@@ -432,16 +437,16 @@ mod tests {
     }
 
     #[test]
-    fn loops_are_told_from_long_texts() {
-        let mut looping = Quotes::default();
+    fn loops_are_distinguished_from_long_texts() {
+        let mut looping = JsonPosition::default();
         looping.read(format!("{{\"a\": \"{}", "so. ".repeat(30)).as_bytes());
         assert!(looping.is_stuck());
-        let mut long = Quotes::default();
+        let mut long = JsonPosition::default();
         let text = (0..100).map(|i| i.to_string()).collect::<Vec<_>>();
         let text = text.join(" and ");
         long.read(format!("{{\"a\": \"{text}").as_bytes());
         assert!(!long.is_stuck());
-        let mut number = Quotes::default();
+        let mut number = JsonPosition::default();
         number.read(b"{\"price\": 3.137345901888888888");
         assert!(!number.is_stuck());
         number.read(b"8888888");
@@ -452,10 +457,10 @@ mod tests {
 
     #[test]
     fn quotes_open_and_close_strings() {
-        let mut quotes = Quotes::default();
-        quotes.read(b"{\"a\\\"");
-        assert!(quotes.open);
-        quotes.read(b"b\": ");
-        assert!(!quotes.open);
+        let mut position = JsonPosition::default();
+        position.read(b"{\"a\\\"");
+        assert!(position.open);
+        position.read(b"b\": ");
+        assert!(!position.open);
     }
 }

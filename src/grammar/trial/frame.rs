@@ -1,9 +1,11 @@
-//! What goes to the child and what comes back. Numbers are little-endian, 32 bits.
+//! The messages to the child and back. Numbers are little-endian, 32 bits.
 
 use std::io::{self, Read, Write};
 
-/// Nobody sends a longer grammar ([`super::super::LONGEST`]), whatever the bytes say.
+/// Bytes of the longest grammar that a child reads. A server sends shorter ones
+/// ([`super::super::LONGEST_GRAMMAR`]), so a larger number is no server's.
 const LONGEST_TEXT: usize = 16 << 20;
+/// Bytes of the longest message that a verdict carries.
 const LONGEST_MESSAGE: usize = 64 << 10;
 
 const REQUEST_HEAD: usize = 4;
@@ -11,12 +13,12 @@ pub(super) const VERDICT_HEAD: usize = 9;
 const SOUND: u8 = b'+';
 const REFUSED: u8 = b'-';
 
-/// What stands before the text of a grammar.
+/// Returns the bytes that precede the text of a grammar.
 pub(super) fn request_head(text: &str) -> [u8; REQUEST_HEAD] {
     length(text.len()).to_le_bytes()
 }
 
-/// The next grammar; none where the input ends.
+/// Reads the next grammar; `None` where the input ends.
 pub(super) fn read_request(input: &mut impl Read) -> io::Result<Option<String>> {
     let mut head = [0; REQUEST_HEAD];
     match input.read_exact(&mut head) {
@@ -34,16 +36,16 @@ pub(super) fn read_request(input: &mut impl Read) -> io::Result<Option<String>> 
     Ok(Some(text))
 }
 
-/// What stands before a verdict's message.
+/// The head that precedes a verdict's message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct TrialVerdict {
     pub(super) is_sound: bool,
-    /// What the compiled grammar holds, in bytes.
+    /// Memory that the compiled grammar holds, in bytes.
     pub(super) memory: usize,
     pub(super) message_length: usize,
 }
 
-impl Verdict {
+impl TrialVerdict {
     pub(super) fn read(head: [u8; VERDICT_HEAD]) -> io::Result<Self> {
         let is_sound = match head[0] {
             SOUND => true,
@@ -62,15 +64,15 @@ impl Verdict {
         })
     }
 
-    /// A grammar can be followed, and takes so many bytes.
+    /// Writes that a grammar can be followed, and takes `memory` bytes.
     pub(super) fn write_sound(output: &mut impl Write, memory: usize) -> io::Result<()> {
         Self::write(output, SOUND, memory, "")
     }
 
     pub(super) fn write_refused(output: &mut impl Write, message: &str) -> io::Result<()> {
         let mut ends = (0..=message.len().min(LONGEST_MESSAGE)).rev();
-        let beginning = ends.find_map(|end| message.get(..end));
-        Self::write(output, REFUSED, 0, beginning.unwrap_or_default())
+        let start = ends.find_map(|end| message.get(..end));
+        Self::write(output, REFUSED, 0, start.unwrap_or_default())
     }
 
     fn write(output: &mut impl Write, kind: u8, memory: usize, message: &str) -> io::Result<()> {
@@ -109,22 +111,22 @@ mod tests {
         assert!(read_request(&mut &bytes[..bytes.len() - 1]).is_err());
 
         let mut written = Vec::new();
-        Verdict::write_refused(&mut written, "no").expect("written");
+        TrialVerdict::write_refused(&mut written, "no").expect("written");
         let head = written[..VERDICT_HEAD].try_into().expect("a head");
-        let verdict = Verdict {
+        let verdict = TrialVerdict {
             is_sound: false,
             memory: 0,
             message_length: 2,
         };
-        assert_eq!(Verdict::read(head).expect("sound"), verdict);
+        assert_eq!(TrialVerdict::read(head).expect("sound"), verdict);
         written.clear();
-        Verdict::write_sound(&mut written, 5000).expect("written");
+        TrialVerdict::write_sound(&mut written, 5000).expect("written");
         let head = written[..VERDICT_HEAD].try_into().expect("a head");
-        let verdict = Verdict {
+        let verdict = TrialVerdict {
             is_sound: true,
             memory: 5120,
             message_length: 0,
         };
-        assert_eq!(Verdict::read(head).expect("sound"), verdict);
+        assert_eq!(TrialVerdict::read(head).expect("sound"), verdict);
     }
 }

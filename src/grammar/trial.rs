@@ -1,11 +1,11 @@
-//! A wall between clients' grammars and this process.
+//! Compiles clients' grammars on trial in child processes, apart from the server.
 //!
 //! A compiler that recurses too deep or runs out of memory ends its process, and one that does not
 //! end cannot be stopped in a thread. So a new grammar is first compiled in a small child process of
-//! this same program, with limits of memory, stack and time, and only what survives there is compiled
-//! here. The result itself cannot cross: llguidance has no way to write a compiled grammar down. That
-//! costs the time of compiling once more, some milliseconds for a grammar that is new, and nothing for
-//! one that is known.
+//! this same program, with limits of memory, stack and time, and only a grammar that passes is compiled
+//! here. The child cannot send its result: llguidance has no way to serialize a compiled grammar. That
+//! costs the time of compiling once more, some milliseconds for a new grammar, and nothing for a cached
+//! one.
 //!
 //! The child lives on for the next grammar. It reads requests from its standard input and writes
 //! verdicts to its standard output, and ends when its input does.
@@ -28,35 +28,35 @@ use super::GrammarError;
 use super::compile::{FIRST_SPECIAL, SPECIALS};
 
 pub use child::serve;
-use frame::{VERDICT_HEAD, Verdict, request_head};
+use frame::{TrialVerdict, VERDICT_HEAD, request_head};
 
-/// The hidden subcommand that [`serve`] is behind.
+/// The hidden subcommand that runs [`serve`].
 pub const COMMAND: &str = "compile-grammars";
 
-/// The signal of a process that took more processor time than it may.
+/// The signal that ends a process which used more processor time than it may.
 const OUT_OF_TIME: i32 = libc::SIGXCPU;
 
 /// Child processes that compile grammars on trial. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Wall(Arc<Inner>);
+pub struct TrialCompiler(Arc<ProcessPool>);
 
 #[derive(Debug)]
-struct Inner {
+struct ProcessPool {
     program: PathBuf,
-    /// Those that wait for a grammar. As many as ever worked at once.
-    idle: Mutex<Vec<Process>>,
+    /// Processes that wait for a grammar, as many as ever worked at once.
+    idle: Mutex<Vec<TrialProcess>>,
 }
 
 #[derive(Debug)]
-struct Process {
+struct TrialProcess {
     /// Killed when it is dropped.
     child: Child,
     requests: ChildStdin,
     verdicts: ChildStdout,
 }
 
-impl Wall {
-    /// Children of this program itself.
+impl TrialCompiler {
+    /// Makes a trial compiler whose children run this same program.
     ///
     /// # Errors
     /// When the system does not say where the program is.
@@ -69,22 +69,23 @@ impl Wall {
         std::env::current_exe().map(Self::of)
     }
 
-    /// Children of an edgellm at this path.
+    /// Makes a trial compiler whose children run the edgellm at this path.
     #[must_use]
     pub fn of(program: PathBuf) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(ProcessPool {
             program,
             idle: Mutex::default(),
         }))
     }
 
-    /// Tries for so long to compile a grammar; the memory that it takes, in bytes.
+    /// Compiles a grammar in a child process for at most `longest`; returns the memory that it takes, in
+    /// bytes.
     pub(super) async fn try_out(
         &self,
         text: &str,
         longest: Duration,
     ) -> Result<usize, GrammarError> {
-        // One that waited may have been killed meanwhile, by the system or by a person.
+        // An idle process may have been killed meanwhile, by the system or by a person.
         if let Some(process) = self.take_idle()
             && let Ok(verdict) = self.ask(process, text, longest).await
         {
@@ -98,10 +99,10 @@ impl Wall {
         })
     }
 
-    /// The verdict; or how the process ended without one.
+    /// Returns the verdict, or else how the process ended without one.
     async fn ask(
         &self,
-        mut process: Process,
+        mut process: TrialProcess,
         text: &str,
         longest: Duration,
     ) -> Result<Result<usize, GrammarError>, String> {
@@ -112,13 +113,13 @@ impl Wall {
                 Ok(verdict)
             }
             Err(_) => {
-                // It is killed when it is dropped, and the next grammar shall not wait for another.
+                // Dropping the process kills it. A new one is started at once for the next grammar.
                 drop(process);
                 self.warm_up();
                 Ok(Err(GrammarError::TooSlow))
             }
             Ok(Err(error)) => {
-                // Of one that has ended, its own end is told all the same.
+                // Where the process has ended already, `wait` still returns how it ended itself.
                 let _ = process.child.start_kill();
                 match process.child.wait().await {
                     Ok(status) if status.signal() == Some(OUT_OF_TIME) => {
@@ -131,7 +132,7 @@ impl Wall {
         }
     }
 
-    /// Has a process ready for the first grammar.
+    /// Starts an idle process, so that the next grammar need not wait for one.
     pub fn warm_up(&self) {
         match self.start() {
             Ok(process) => self.idle().push(process),
@@ -139,11 +140,11 @@ impl Wall {
         }
     }
 
-    fn take_idle(&self) -> Option<Process> {
+    fn take_idle(&self) -> Option<TrialProcess> {
         self.idle().pop()
     }
 
-    fn start(&self) -> Result<Process, GrammarError> {
+    fn start(&self) -> Result<TrialProcess, GrammarError> {
         let failed = |error: io::Error| {
             tracing::error!(%error, "no process to compile grammars in");
             GrammarError::Unavailable
@@ -162,20 +163,20 @@ impl Wall {
         let missing = || failed(io::ErrorKind::BrokenPipe.into());
         let requests = child.stdin.take().ok_or_else(missing)?;
         let verdicts = child.stdout.take().ok_or_else(missing)?;
-        Ok(Process {
+        Ok(TrialProcess {
             child,
             requests,
             verdicts,
         })
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Process>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<TrialProcess>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The child has no model, and single bytes for a vocabulary: the tokens that our rules name by
-/// number are others there. Clients' words stand in lines with `%json`, which stay as they are.
+/// Replaces the model's tokens that our rules name by number with tokens of the child's vocabulary, which
+/// has no model but single bytes. Clients' words stand in lines with `%json`, which stay as they are.
 fn on_trial(text: &str) -> String {
     let mut numbers: Vec<&str> = Vec::new();
     let mut trial = String::with_capacity(text.len());
@@ -192,7 +193,7 @@ fn on_trial(text: &str) -> String {
                 numbers.len() - 1
             });
             trial.push_str(before);
-            // Each of the few tags of a format has one of its own.
+            // A format has few tags, so each gets a token of its own.
             let token = FIRST_SPECIAL + u32::try_from(index).unwrap_or(0) % SPECIALS;
             // Writing to a string cannot fail.
             let _ = write!(trial, "<[{token}]>");
@@ -203,21 +204,21 @@ fn on_trial(text: &str) -> String {
     trial
 }
 
-/// The first token that is named by number (`<[7]>`), with what stands before and behind it.
+/// Returns the first token that is named by number (`<[7]>`), with what stands before and after it.
 fn next_token(rules: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = rules.split_once("<[")?;
     let (number, after) = rest.split_once("]>")?;
     Some((before, number, after))
 }
 
-impl Process {
+impl TrialProcess {
     async fn ask(&mut self, text: &str) -> io::Result<Result<usize, GrammarError>> {
         self.requests.write_all(&request_head(text)).await?;
         self.requests.write_all(text.as_bytes()).await?;
         self.requests.flush().await?;
         let mut head = [0; VERDICT_HEAD];
         self.verdicts.read_exact(&mut head).await?;
-        let verdict = Verdict::read(head)?;
+        let verdict = TrialVerdict::read(head)?;
         let mut message = vec![0; verdict.message_length];
         self.verdicts.read_exact(&mut message).await?;
         if verdict.is_sound {
@@ -244,10 +245,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_ends_at_once_refuses_and_one_that_is_not_there_says_so() {
-        let ends = Wall::of(PathBuf::from("/bin/true"));
+        let ends = TrialCompiler::of(PathBuf::from("/bin/true"));
         let verdict = ends.try_out("start: \"a\"", LONG).await;
         assert_eq!(verdict, Err(GrammarError::TooLarge));
-        let missing = Wall::of(PathBuf::from("/nowhere/edgellm"));
+        let missing = TrialCompiler::of(PathBuf::from("/nowhere/edgellm"));
         let verdict = missing.try_out("start: \"a\"", LONG).await;
         assert_eq!(verdict, Err(GrammarError::Unavailable));
     }
@@ -255,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_answers_something_else_is_not_believed() {
         // `cat` sends the request back, whose first byte is no verdict's.
-        let echo = Wall::of(PathBuf::from("/bin/cat"));
+        let echo = TrialCompiler::of(PathBuf::from("/bin/cat"));
         let verdict = echo.try_out("start: \"a\"", LONG).await;
         assert_eq!(verdict, Err(GrammarError::TooLarge));
     }

@@ -52,9 +52,9 @@ const SCHEMA_WORDS: [&str; 26] = [
 /// Longest `<tag>` in an assistant's text that is taken for the model's own markup, in bytes.
 const MAX_TAG: usize = 32;
 
-/// Where a string of the request stands.
+/// The part of a request that a string comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum TextOrigin {
     /// An assistant's earlier answer: the model's own markup in it stays whole, for templates look for it.
     Answer,
     /// A key or a value in tool definitions and arguments.
@@ -67,29 +67,30 @@ enum Place {
 }
 
 /// The marks for one request.
-pub(super) struct Guard<'v> {
+pub(super) struct ClientMarks<'v> {
     markup: &'v Markup<'v>,
     mark: char,
-    /// Stands on both sides of a number that travels as a string; none where the request leaves none.
+    /// The mark on both sides of a number that travels as a string; absent where the request uses up all
+    /// other noncharacters.
     number_mark: Option<char>,
-    all: Reach,
-    control: Reach,
+    all: SpecialTexts,
+    control: SpecialTexts,
     /// The simple tags that stand in control tokens, folded.
     control_tags: HashSet<String>,
     /// User-defined tokens met in answers, and whether they may stay whole.
     met: HashMap<&'v str, bool>,
 }
 
-/// What a set of special tokens can begin, end and hold.
-struct Reach {
+/// The texts of a set of special tokens, for asking what they begin and end with, and contain.
+struct SpecialTexts {
     /// First and last characters, folded.
     edges: HashSet<char>,
     /// All texts, folded, with a mark between them.
     texts: String,
 }
 
-impl<'v> Guard<'v> {
-    /// None when the request uses up every noncharacter.
+impl<'v> ClientMarks<'v> {
+    /// Makes the marks for one request; `None` when the request uses up every noncharacter.
     pub(super) fn new(markup: &'v Markup<'v>, conversation: &Conversation) -> Option<Self> {
         let mut used: HashSet<char> = HashSet::new();
         let mut note = |text: &str| used.extend(text.chars().filter(|&char| is_nonchar(char)));
@@ -114,18 +115,20 @@ impl<'v> Guard<'v> {
             mark,
             number_mark,
             control_tags: control_tags.collect(),
-            all: Reach::of(all, mark),
-            control: Reach::of(control, mark),
+            all: SpecialTexts::of(all, mark),
+            control: SpecialTexts::of(control, mark),
             met: HashMap::new(),
         })
     }
 
-    /// The conversation with marks in every string that the client chose.
+    /// Returns the conversation with marks in every string that the client chose.
     pub(super) fn mark(&mut self, conversation: &Conversation) -> Conversation {
-        rewrite(conversation, &mut |text, place| self.mark_text(text, place))
+        rewrite(conversation, &mut |text, origin| {
+            self.mark_text(text, origin)
+        })
     }
 
-    /// `text` as it was before marking, and numbers that travel as strings without their quotes.
+    /// Returns `text` as it was before marking, with numbers that travel as strings without their quotes.
     pub(super) fn unmark(&self, text: &str) -> String {
         let text = text.replace(self.mark, "");
         match self.number_mark {
@@ -134,30 +137,30 @@ impl<'v> Guard<'v> {
         }
     }
 
-    fn mark_text(&mut self, text: &str, place: Place) -> String {
-        let number = exact_number(text).filter(|_| place == Place::Json);
+    fn mark_text(&mut self, text: &str, origin: TextOrigin) -> String {
+        let number = exact_number(text).filter(|_| origin == TextOrigin::Json);
         if let (Some(number), Some(mark)) = (number, self.number_mark) {
             return format!("{mark}{number}{mark}");
         }
         // Where no mark is left for it, it keeps its quotes.
         let text = number.unwrap_or(text);
-        let known = place == Place::Json && SCHEMA_WORDS.contains(&text);
+        let known = origin == TextOrigin::Json && SCHEMA_WORDS.contains(&text);
         if known && self.markup.pieces(text).len() == 1 {
             return text.into();
         }
         let mut out = String::with_capacity(text.len() + 8);
         let mut rest = text;
         let inner = text.trim();
-        let is_compared = place == Place::Setting;
-        if !inner.is_empty() && !is_compared && self.reach(place).texts.contains(&fold_text(inner))
+        let is_compared = origin == TextOrigin::Setting;
+        if !inner.is_empty() && !is_compared && self.reach(origin).texts.contains(&fold_text(inner))
         {
-            // Behind leading white space, which templates trim.
+            // After leading white space, which templates trim.
             rest = text.trim_start();
             out.push_str(&text[..text.len() - rest.len()]);
             out.push(self.mark);
         }
         while let Some(char) = rest.chars().next() {
-            if place == Place::Answer
+            if origin == TextOrigin::Answer
                 && let Some(length) = self.own_markup(rest)
             {
                 let (tag, after) = rest.split_at(length);
@@ -165,7 +168,7 @@ impl<'v> Guard<'v> {
                 rest = after;
                 continue;
             }
-            if self.reach(place).edges.contains(&fold(char)) {
+            if self.reach(origin).edges.contains(&fold(char)) {
                 out.extend([self.mark, char, self.mark]);
             } else {
                 out.push(char);
@@ -175,15 +178,16 @@ impl<'v> Guard<'v> {
         out
     }
 
-    fn reach(&self, place: Place) -> &Reach {
-        match place {
-            Place::Answer => &self.control,
-            Place::Json | Place::Setting | Place::Plain => &self.all,
+    fn reach(&self, origin: TextOrigin) -> &SpecialTexts {
+        match origin {
+            TextOrigin::Answer => &self.control,
+            TextOrigin::Json | TextOrigin::Setting | TextOrigin::Plain => &self.all,
         }
     }
 
-    /// The length of the model's own markup at the start of an answer's `text`: a user-defined token, or a
-    /// tag that is none (many models' `<think>` is ordinary text), as long as no control token can come of it.
+    /// Returns the length of the model's own markup at the start of an answer's `text`: a user-defined token,
+    /// or a tag that is no token (many models' `<think>` is ordinary text), unless it could become part of a
+    /// control token.
     fn own_markup(&mut self, text: &str) -> Option<usize> {
         let control = &self.control;
         let (tag, harmless) = if let Some(special) = self.markup.at_start(text) {
@@ -201,7 +205,7 @@ impl<'v> Guard<'v> {
     }
 }
 
-impl Reach {
+impl SpecialTexts {
     fn of<'a>(texts: impl Iterator<Item = &'a str>, mark: char) -> Self {
         let mut edges = HashSet::new();
         let mut all = String::new();
@@ -224,7 +228,7 @@ impl Reach {
     }
 }
 
-/// Without marks of numbers and the quotes outside of them: JSON's, those within a string of JSON, and
+/// Removes the marks of numbers and the quotes outside of them: JSON's, those within a string of JSON, and
 /// Python's.
 fn without_quotes(mut text: String, mark: char) -> String {
     for quote in ["\\\"", "\"", "'"] {
@@ -263,47 +267,50 @@ pub(super) fn is_nonchar(char: char) -> bool {
     (0xFDD0..=0xFDEF).contains(&code) || code & 0xFFFE == 0xFFFE
 }
 
-/// The conversation with every string that a client chose passed through `change`.
+/// Returns the conversation with every string that a client chose passed through `change`.
 fn rewrite(
     conversation: &Conversation,
-    change: &mut impl FnMut(&str, Place) -> String,
+    change: &mut impl FnMut(&str, TextOrigin) -> String,
 ) -> Conversation {
     let mut messages = Vec::with_capacity(conversation.messages.len());
     for message in &conversation.messages {
-        let place = match message.role {
-            Role::Assistant => Place::Answer,
-            Role::System | Role::Developer | Role::User | Role::Tool => Place::Plain,
+        let origin = match message.role {
+            Role::Assistant => TextOrigin::Answer,
+            Role::System | Role::Developer | Role::User | Role::Tool => TextOrigin::Plain,
         };
         let mut tool_calls = Vec::with_capacity(message.tool_calls.len());
         for call in &message.tool_calls {
             tool_calls.push(ToolCall {
-                id: change(&call.id, Place::Plain),
-                name: change(&call.name, Place::Plain),
-                arguments: rewrite_json(&call.arguments, Place::Json, change),
+                id: change(&call.id, TextOrigin::Plain),
+                name: change(&call.name, TextOrigin::Plain),
+                arguments: rewrite_json(&call.arguments, TextOrigin::Json, change),
             });
         }
         messages.push(Message {
             role: message.role,
-            content: message.content.as_deref().map(|text| change(text, place)),
+            content: message.content.as_deref().map(|text| change(text, origin)),
             name: message
                 .name
                 .as_deref()
-                .map(|text| change(text, Place::Plain)),
+                .map(|text| change(text, TextOrigin::Plain)),
             tool_calls,
             tool_call_id: message
                 .tool_call_id
                 .as_deref()
-                .map(|text| change(text, Place::Plain)),
+                .map(|text| change(text, TextOrigin::Plain)),
         });
     }
     let tools = conversation.tools.iter();
     let tools = tools
-        .map(|tool| rewrite_json(tool, Place::Json, change))
+        .map(|tool| rewrite_json(tool, TextOrigin::Json, change))
         .collect();
     let kwargs = conversation.template_kwargs.iter();
     let kwargs = kwargs.map(|(name, value)| {
         // The name is a variable of the template, and a plain one.
-        (name.clone(), rewrite_json(value, Place::Setting, change))
+        (
+            name.clone(),
+            rewrite_json(value, TextOrigin::Setting, change),
+        )
     });
     Conversation {
         template_kwargs: kwargs.collect(),
@@ -316,20 +323,20 @@ fn rewrite(
 
 fn rewrite_json(
     value: &Value,
-    place: Place,
-    change: &mut impl FnMut(&str, Place) -> String,
+    origin: TextOrigin,
+    change: &mut impl FnMut(&str, TextOrigin) -> String,
 ) -> Value {
     match value {
-        Value::String(text) => Value::String(change(text, place)),
+        Value::String(text) => Value::String(change(text, origin)),
         Value::Array(items) => items
             .iter()
-            .map(|item| rewrite_json(item, place, change))
+            .map(|item| rewrite_json(item, origin, change))
             .collect(),
         Value::Object(object) => {
             let mut out = Map::with_capacity(object.len());
             for (key, value) in object {
-                let key = change(key, place);
-                out.insert(key, rewrite_json(value, place, change));
+                let key = change(key, origin);
+                out.insert(key, rewrite_json(value, origin, change));
             }
             Value::Object(out)
         }

@@ -1,4 +1,4 @@
-//! The child's side: it compiles what it is told to and holds itself to its limits.
+//! The child process: compiles what the server sends, within limits that it sets for itself.
 
 use std::fs;
 use std::io::{self, BufReader};
@@ -10,14 +10,14 @@ use crate::engine::return_freed;
 
 use super::super::GrammarError;
 use super::super::compile::{Compiler, STACK};
-use super::frame::{Verdict, read_request};
+use super::frame::{TrialVerdict, read_request};
 
-/// Memory for one grammar, beside what the process has at its start.
+/// Bytes of memory for one grammar, in addition to what the process has at its start.
 const MEMORY: u64 = 96 << 20;
-/// Processor time for one grammar, in whole seconds because the system counts in those.
+/// Processor time for one grammar, in whole seconds because `RLIMIT_CPU` counts in those.
 const SECONDS: u64 = 1;
 
-/// Compiles grammars on trial, as standard input has them, until that ends.
+/// Compiles the grammars that come on standard input, until that ends.
 ///
 /// # Errors
 /// When the system refuses a thread or a limit, or the input is not a server's.
@@ -31,11 +31,11 @@ pub fn serve() -> io::Result<()> {
 }
 
 fn compile_all() -> io::Result<()> {
-    // Where memory runs out, this process goes before its server.
+    // Where memory runs out, the system should kill this process before the server.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     Resource::CORE.set(0, 0)?;
     Resource::FSIZE.set(0, 0)?;
-    // Where the system does not say what is taken, the limit would be a guess.
+    // Where the system does not say how much memory is in use, the limit would be a guess.
     if let Some(taken) = memory("VmData") {
         let most = taken + MEMORY;
         Resource::DATA.set(most, most)?;
@@ -47,21 +47,22 @@ fn compile_all() -> io::Result<()> {
         allow_more_time()?;
         let before = memory("RssAnon").unwrap_or(0);
         match compiler.compile(&text) {
-            Ok(held) => {
+            Ok(grammar) => {
                 let after = memory("RssAnon").unwrap_or(0);
-                drop(held);
+                drop(grammar);
                 let grown = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
-                Verdict::write_sound(&mut output, grown)?;
+                TrialVerdict::write_sound(&mut output, grown)?;
             }
-            Err(GrammarError::Refused(why)) => Verdict::write_refused(&mut output, &why)?,
-            Err(other) => Verdict::write_refused(&mut output, &other.to_string())?,
+            Err(GrammarError::Refused(why)) => TrialVerdict::write_refused(&mut output, &why)?,
+            Err(other) => TrialVerdict::write_refused(&mut output, &other.to_string())?,
         }
         return_freed();
     }
     Ok(())
 }
 
-/// The system ends the process when a grammar takes longer, also when nobody waits for it any more.
+/// Allows the processor time for one more grammar. The system ends the process when it takes longer, also
+/// when nobody waits for the result any more.
 fn allow_more_time() -> io::Result<()> {
     let Some(taken) = cpu_seconds() else {
         return Ok(());
@@ -71,18 +72,18 @@ fn allow_more_time() -> io::Result<()> {
     Resource::CPU.set((taken + SECONDS + 1).min(hard), hard)
 }
 
-/// Processor time that this process has taken: the fields `utime` and `stime` of proc(5), which count
-/// in hundredths.
+/// Returns the processor time that this process has used, in whole seconds: the fields `utime` and `stime`
+/// of proc(5), which count in hundredths.
 fn cpu_seconds() -> Option<u64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The program's name before may hold spaces.
+    // The program's name, before these fields, may contain spaces.
     let (_, fields) = stat.rsplit_once(')')?;
     let times = fields.split_whitespace().skip(11).take(2);
     let ticks: Option<u64> = times.map(|ticks| ticks.parse::<u64>().ok()).sum();
     Some(ticks? / 100)
 }
 
-/// Bytes of a line of `/proc/self/status`.
+/// Returns the bytes that a line of `/proc/self/status` says.
 fn memory(line: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let text = status

@@ -1,7 +1,7 @@
-//! A thread that compiles, one grammar after the other.
+//! A thread that compiles grammars, one after the other.
 //!
-//! It has a stack for the deepest grammar. Threads are used again because glibc gives each new one a
-//! part of the heap of its own, and keeps that.
+//! Its stack is large enough for the deepest grammar. Threads are reused because glibc gives each new
+//! thread an arena of its own, whose memory it keeps.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,43 +13,50 @@ use super::compile::STACK;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Why nothing came of some work.
+/// Why a thread returned no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Undone {
-    /// It took too long; it goes on, and the thread ends after it.
+pub(super) enum CompileThreadError {
+    /// The work took too long; it goes on, and the thread ends after it.
     Overran,
-    /// It panicked.
+    /// The work panicked.
     Crashed,
-    /// The system gives no thread.
+    /// The system refused a thread.
     NoThread,
 }
 
+/// A thread for one piece of work at a time, started when it is first needed.
 #[derive(Debug, Default)]
 pub(super) struct CompileThread {
-    /// Of a thread that is idle.
+    /// The queue of the thread while it is idle.
     orders: Option<Sender<Work>>,
 }
 
 impl CompileThread {
-    /// What comes of `work`, if it takes no longer than `longest`.
+    /// Runs `work` and returns its result, if it takes no longer than `longest`.
     pub(super) async fn run<T: Send + 'static>(
         &mut self,
         longest: Duration,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Undone> {
+    ) -> Result<T, CompileThreadError> {
         let (done, result) = oneshot::channel();
         let work: Work = Box::new(move || drop(done.send(work())));
-        let orders = self.orders.take().or_else(open).ok_or(Undone::NoThread)?;
-        orders.send(work).map_err(|_| Undone::NoThread)?;
+        let orders = self
+            .orders
+            .take()
+            .or_else(open)
+            .ok_or(CompileThreadError::NoThread)?;
+        orders
+            .send(work)
+            .map_err(|_| CompileThreadError::NoThread)?;
         let result = tokio::time::timeout(longest, result).await;
-        let result = result.map_err(|_| Undone::Overran)?;
-        // Only an idle thread is kept: whoever comes after one that is not gets another.
+        let result = result.map_err(|_| CompileThreadError::Overran)?;
+        // Only an idle thread is kept: after an overrun the next work gets a new thread.
         self.orders = Some(orders);
-        result.map_err(|_| Undone::Crashed)
+        result.map_err(|_| CompileThreadError::Crashed)
     }
 }
 
-/// The thread ends with the sender.
+/// Starts a thread, which ends when the sender is dropped.
 fn open() -> Option<Sender<Work>> {
     let (orders, coming) = channel();
     let thread = std::thread::Builder::new()
@@ -84,24 +91,28 @@ mod tests {
     async fn a_panic_ends_its_own_work_only() {
         let mut thread = CompileThread::default();
         let crashed = thread.run(LONG, || -> u8 { panic!("a defect") }).await;
-        assert_eq!(crashed, Err(Undone::Crashed));
+        assert_eq!(crashed, Err(CompileThreadError::Crashed));
         assert_eq!(thread.run(LONG, || 7).await, Ok(7));
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_holds_up_nobody_behind_it() {
+    async fn work_that_takes_too_long_does_not_hold_up_the_next() {
         let mut thread = CompileThread::default();
         let (go_on, waits) = channel::<()>();
         let overran = thread
             .run(Duration::from_millis(1), move || waits.recv())
             .await;
-        assert_eq!(overran, Err(Undone::Overran), "nobody lets it go on");
+        assert_eq!(
+            overran,
+            Err(CompileThreadError::Overran),
+            "nobody lets it go on"
+        );
         assert_eq!(thread.run(LONG, || 7).await, Ok(7));
         drop(go_on);
     }
 
     #[tokio::test]
-    async fn what_is_given_up_holds_up_nobody_behind_it() {
+    async fn work_that_is_given_up_does_not_hold_up_the_next() {
         let mut thread = CompileThread::default();
         let (go_on, waits) = channel::<()>();
         let given_up = thread.run(LONG, move || waits.recv()).now_or_never();
