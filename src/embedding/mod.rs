@@ -196,9 +196,11 @@ impl<E: Embedder> Batcher<E> {
     /// Gives every request its share of a batch's energy, by tokens.
     #[allow(clippy::cast_precision_loss)] // at most some thousands
     fn charge(&mut self, counts: &[usize], seconds: f64) {
-        let tariff = self.governed.tariff();
-        if let Some(tariff) = tariff {
-            self.metrics.energy.computed("prompt", &tariff, seconds);
+        let energy_rate = self.governed.energy_rate();
+        if let Some(rate) = energy_rate {
+            self.metrics
+                .energy
+                .computed("prompt", rate.idle, rate.work, seconds);
         }
         let tokens = |running: &RunningRequest, count: usize| -> usize {
             running.todo()[..count].iter().map(Vec::len).sum()
@@ -209,7 +211,7 @@ impl<E: Embedder> Batcher<E> {
             .collect();
         let all = shares.iter().sum::<usize>().max(1) as f64;
         for (running, share) in self.running.iter_mut().zip(shares) {
-            let joules = tariff.map(|tariff| tariff.gross(seconds * share as f64 / all));
+            let joules = energy_rate.map(|rate| rate.gross(seconds * share as f64 / all));
             running.joules = running.joules.zip(joules).map(|(all, more)| all + more);
         }
     }

@@ -174,7 +174,7 @@ fn power_that_the_controller_holds_costs_no_rows_and_no_refusal() {
     let mut ladder = Ladder::new();
     let mut input = given(Resource::Power, 0.95);
     input.pressures[0].is_given = false;
-    let tariff = crate::headroom::Tariff {
+    let energy_rate = crate::headroom::EnergyRate {
         idle: Some(8.0),
         work: 12.0,
     };
@@ -190,7 +190,7 @@ fn power_that_the_controller_holds_costs_no_rows_and_no_refusal() {
             watts: 12.0,
             ..interval
         };
-        pacer = pacer.next(interval, Some(tariff), 0.1);
+        pacer = pacer.next(interval, Some(energy_rate), 0.1);
     }
     assert!(pacer.is_biting && !pacer.is_exhausted);
     input.pacer = Some(pacer);
@@ -200,7 +200,7 @@ fn power_that_the_controller_holds_costs_no_rows_and_no_refusal() {
     assert_eq!(ladder.level(), Action::Pace.level());
     let mut pacer = Pacer::default();
     for _ in 0..30 {
-        pacer = pacer.next(interval, Some(tariff), 0.1);
+        pacer = pacer.next(interval, Some(energy_rate), 0.1);
     }
     assert!(pacer.is_exhausted);
     input.pacer = Some(pacer);

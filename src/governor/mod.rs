@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch::{Receiver, channel};
 
-use crate::headroom::{Resource, Tariff};
+use crate::headroom::{EnergyRate, Resource};
 
 pub use watch::Governor;
 
@@ -108,7 +108,7 @@ fn share_of(share: f64, whole: usize) -> usize {
 #[derive(Debug, Clone, Copy)]
 struct Published {
     measures: Measures,
-    tariff: Option<Tariff>,
+    energy_rate: Option<EnergyRate>,
     /// When the governor is taken for dead: what it said then no longer holds.
     until: Option<Instant>,
 }
@@ -125,7 +125,7 @@ impl Default for Governed {
     fn default() -> Self {
         let (_, published) = channel(Published {
             measures: Measures::NONE,
-            tariff: None,
+            energy_rate: None,
             until: None,
         });
         Self {
@@ -148,18 +148,18 @@ impl Governed {
 
     /// What a second of the engine costs now, if that is known.
     #[must_use]
-    pub fn tariff(&self) -> Option<Tariff> {
+    pub fn energy_rate(&self) -> Option<EnergyRate> {
         let published = *self.published.borrow();
         let is_old = published.until.is_some_and(|until| Instant::now() > until);
-        published.tariff.filter(|_| !is_old)
+        published.energy_rate.filter(|_| !is_old)
     }
 
     /// What a test says holds.
     #[cfg(test)]
-    pub(crate) fn fixed(measures: Measures, tariff: Option<Tariff>) -> Self {
+    pub(crate) fn fixed(measures: Measures, energy_rate: Option<EnergyRate>) -> Self {
         let (_, published) = channel(Published {
             measures,
-            tariff,
+            energy_rate,
             until: None,
         });
         Self {
@@ -254,7 +254,7 @@ mod tests {
         let now = Instant::now();
         let (sender, published) = channel(Published {
             measures: strict,
-            tariff: None,
+            energy_rate: None,
             until: Some(now + Duration::from_mins(1)),
         });
         let governed = Governed {

@@ -83,8 +83,10 @@ impl Deciding {
             budget,
             busy,
         };
-        let tariff = self.model.tariff();
-        self.pacer = self.pacer.next(interval, tariff, self.policy.least_duty);
+        let energy_rate = self.model.energy_rate();
+        self.pacer = self
+            .pacer
+            .next(interval, energy_rate, self.policy.least_duty);
         let of = |resource, value| Pressure {
             resource,
             value,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::config::Governor as Settings;
-use crate::headroom::{Monitor, Outlook, PowerModel, Resource, Series, Tariff, Verdict};
+use crate::headroom::{EnergyRate, Monitor, Outlook, PowerModel, Resource, Series, Verdict};
 
 use super::ladder::{Input, Pressure, State};
 use super::pacer::{Interval, Pacer};
@@ -40,7 +40,7 @@ impl Governor {
     pub fn start(settings: &Settings, series: Series) -> io::Result<Self> {
         let (publish, published) = watch::channel(Published {
             measures: Measures::NONE,
-            tariff: None,
+            energy_rate: None,
             until: None,
         });
         let governed = Governed {
@@ -168,7 +168,7 @@ impl Round {
         self.series.show(&outlook, &verdict, now);
         Published {
             measures,
-            tariff: self.tariff(&outlook),
+            energy_rate: self.energy_rate(&outlook),
             until: Some(now + self.silence),
         }
     }
@@ -231,13 +231,17 @@ impl Round {
                 busy,
             };
             let model = self.models.get(&power.drawn_by);
-            let tariff = model.and_then(PowerModel::tariff);
-            self.pacer = self.pacer.next(interval, tariff, self.policy.least_duty);
+            let energy_rate = model.and_then(PowerModel::energy_rate);
+            self.pacer = self
+                .pacer
+                .next(interval, energy_rate, self.policy.least_duty);
         }
     }
 
-    fn tariff(&self, outlook: &Outlook) -> Option<Tariff> {
-        self.models.get(&outlook.attributed()?.source)?.tariff()
+    fn energy_rate(&self, outlook: &Outlook) -> Option<EnergyRate> {
+        self.models
+            .get(&outlook.attributed()?.source)?
+            .energy_rate()
     }
 }
 

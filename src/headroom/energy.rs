@@ -83,17 +83,17 @@ impl EnergyCounter {
     }
 }
 
-/// What a second of the engine costs, in watts.
+/// The power, in watts, that goes with the time in which the engine computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Tariff {
-    /// What is drawn in any case; none while it is not known, and then in `work`.
+pub struct EnergyRate {
+    /// Drawn in any case; absent while it is not known, and then part of `work`.
     pub idle: Option<f64>,
-    /// What is drawn because the engine works.
+    /// Drawn because the engine computes.
     pub work: f64,
 }
 
-impl Tariff {
-    /// Joules of so many seconds of the engine, with its share of what is drawn in any case.
+impl EnergyRate {
+    /// Returns the joules of `seconds` of computing: `work` and what is drawn in any case.
     #[must_use]
     pub fn gross(&self, seconds: f64) -> f64 {
         (self.idle.unwrap_or(0.0) + self.work) * seconds
@@ -166,14 +166,14 @@ impl PowerModel {
         (slope > 0.0).then(|| slope.clamp(0.02 * watts, most))
     }
 
-    pub(crate) fn tariff(&self) -> Option<Tariff> {
+    pub(crate) fn energy_rate(&self) -> Option<EnergyRate> {
         let (watts, busy) = self.now?;
         match self.slope {
-            Some(work) => Some(Tariff {
+            Some(work) => Some(EnergyRate {
                 idle: Some((watts - work * busy).max(0.0)),
                 work,
             }),
-            None if busy >= ALWAYS => Some(Tariff {
+            None if busy >= ALWAYS => Some(EnergyRate {
                 idle: None,
                 work: watts / busy.max(1.0),
             }),
@@ -232,33 +232,33 @@ mod tests {
     #[test]
     fn rest_and_work_are_told_apart_by_intervals_that_differ() {
         let mut model = PowerModel::default();
-        assert_eq!(model.tariff(), None);
+        assert_eq!(model.energy_rate(), None);
         for _ in 0..5 {
             model.observe(20.0, 1.0);
         }
-        let all = Tariff {
+        let all = EnergyRate {
             idle: None,
             work: 20.0,
         };
-        assert_eq!(model.tariff(), Some(all), "no rest was ever seen");
+        assert_eq!(model.energy_rate(), Some(all), "no rest was ever seen");
         let mut paced = PowerModel::default();
         for _ in 0..50 {
             paced.observe(12.0, 1.0 / 3.0);
         }
-        assert_eq!(paced.tariff(), None, "it may be anything");
+        assert_eq!(paced.energy_rate(), None, "it may be anything");
         for busy in [0.0, 0.5, 0.0, 0.05, 0.0, 0.0, 0.3] {
             model.observe(8.0 + 12.0 * busy, busy);
         }
         for _ in 0..200 {
             model.observe(8.0 + 12.0 * 0.3, 0.3);
         }
-        let tariff = model.tariff().expect("known");
+        let energy_rate = model.energy_rate().expect("known");
         assert!(
-            (tariff.idle.expect("known") - 8.0).abs() < 0.05,
-            "{tariff:?}"
+            (energy_rate.idle.expect("known") - 8.0).abs() < 0.05,
+            "{energy_rate:?}"
         );
-        assert!((tariff.work - 12.0).abs() < 0.1, "{tariff:?}");
-        assert!((tariff.gross(2.0) - 40.0).abs() < 0.3);
+        assert!((energy_rate.work - 12.0).abs() < 0.1, "{energy_rate:?}");
+        assert!((energy_rate.gross(2.0) - 40.0).abs() < 0.3);
     }
 
     #[test]
@@ -269,12 +269,12 @@ mod tests {
             let noise = 0.1 * f64::from(second % 5 - 2);
             model.observe(8.0 + 12.0 * busy + noise, busy);
         }
-        let tariff = model.tariff().expect("known");
+        let energy_rate = model.energy_rate().expect("known");
         assert!(
-            (tariff.idle.expect("known") - 8.0).abs() < 0.3,
-            "{tariff:?}"
+            (energy_rate.idle.expect("known") - 8.0).abs() < 0.3,
+            "{energy_rate:?}"
         );
-        assert!((tariff.work - 12.0).abs() < 6.0, "{tariff:?}");
+        assert!((energy_rate.work - 12.0).abs() < 6.0, "{energy_rate:?}");
     }
 
     proptest! {

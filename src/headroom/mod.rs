@@ -24,8 +24,8 @@ mod sensors;
 mod series;
 mod watched;
 
+pub use energy::EnergyRate;
 pub(crate) use energy::PowerModel;
-pub use energy::Tariff;
 pub use monitor::{Monitor, Outlook};
 pub use outlook::PowerHeadroom;
 pub use reading::Resource;

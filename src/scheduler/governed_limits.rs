@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::governor::{Governed, Measures, Working};
-use crate::headroom::Tariff;
+use crate::headroom::EnergyRate;
 
 use super::job::Class;
 
@@ -58,8 +58,8 @@ impl GovernedLimits {
     }
 
     /// What power costs and computing draws, where that is known.
-    pub(super) fn tariff(&self) -> Option<Tariff> {
-        self.governed.tariff()
+    pub(super) fn energy_rate(&self) -> Option<EnergyRate> {
+        self.governed.energy_rate()
     }
 
     /// How long to rest after a step that took `worked`. Where every request

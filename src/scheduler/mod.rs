@@ -274,17 +274,19 @@ impl<E: Engine> Scheduler<E> {
         let prompts = self.batch.rows().len() - outputs;
         let known = self.step_latency.outputs(outputs);
         let price = self.energy_bill.charge(took, outputs, prompts, known);
-        let tariff = self.governed.tariff();
+        let energy_rate = self.governed.energy_rate();
         for (running, &share) in self.sequences.running.iter_mut().zip(shares) {
             let (outputs, prompts) = running.charged_rows(share);
             let seconds = price.seconds(outputs, prompts);
-            if let Some(tariff) = tariff
+            if let Some(rate) = energy_rate
                 && seconds > 0.0
             {
                 let phase = running.sequence.phase();
-                self.metrics.energy.computed(phase, &tariff, seconds);
+                self.metrics
+                    .energy
+                    .computed(phase, rate.idle, rate.work, seconds);
             }
-            let joules = tariff.map(|tariff| tariff.gross(seconds));
+            let joules = energy_rate.map(|rate| rate.gross(seconds));
             running.sequence.spent(joules);
         }
     }

@@ -9,7 +9,6 @@ use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::headroom::Tariff;
 pub use embedding::EmbeddingMetrics;
 
 /// Why the registry refused a metric: two of one name, or a malformed name. A defect of ours.
@@ -141,19 +140,21 @@ impl EnergyMetrics {
         self.requests.with_label_values(&[model]).observe(joules);
     }
 
-    /// The engine worked for `seconds` on a `phase` of a request.
-    pub fn computed(&self, phase: &str, tariff: &Tariff, seconds: f64) {
+    /// Adds the energy of `seconds` of computing to the sum of a `phase` of requests. `idle` watts are
+    /// drawn in any case, `work` watts because the engine computes; without `idle` the two cannot be
+    /// told apart, and `work` holds both.
+    pub fn computed(&self, phase: &str, idle: Option<f64>, work: f64, seconds: f64) {
         let add = |part: &str, watts: f64| {
             let labels = &[self.model.as_str(), phase, part];
             self.engine
                 .with_label_values(labels)
                 .inc_by((watts * seconds).max(0.0));
         };
-        if let Some(idle) = tariff.idle {
+        if let Some(idle) = idle {
             add("idle", idle);
-            add("work", tariff.work);
+            add("work", work);
         } else {
-            add("whole", tariff.work);
+            add("whole", work);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::governor::Measures;
-use crate::headroom::Tariff;
+use crate::headroom::EnergyRate;
 
-const WATTS: Option<Tariff> = Some(Tariff {
+const WATTS: Option<EnergyRate> = Some(EnergyRate {
     idle: Some(8.0),
     work: 12.0,
 });
