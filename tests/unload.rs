@@ -40,7 +40,7 @@ impl Served {
             max_running: 4,
             max_waiting: 4,
             max_batch_tokens: 128,
-            bank_memory: 0,
+            partition_memory: 0,
             attention: None,
             deterministic: false,
             threads: Some(1),

@@ -37,7 +37,7 @@ impl Attention {
     /// bank, so what has nothing in common had better lie in different ones. Where rows leave out the
     /// cells of others one bank is best: what is computed together reads the weights once. `bytes` is
     /// what a bank takes at most, of `memory` in all; little of it where conversations are short.
-    pub(super) fn banks(self, bytes: Option<u64>, memory: u64) -> u32 {
+    pub(super) fn partitions(self, bytes: Option<u64>, memory: u64) -> u32 {
         const MOST: u64 = 8;
         match (self, bytes) {
             (Self::Plain, Some(bytes)) => {
@@ -50,14 +50,14 @@ impl Attention {
 
 /// What the choice of attention depends on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Weight {
+pub(super) struct ModelDimensions {
     heads: u32,
     kv_heads: u32,
     layers: u32,
     parameters: u64,
 }
 
-impl Weight {
+impl ModelDimensions {
     pub(super) fn of(weights: &Weights) -> Self {
         Self {
             heads: weights.llama().n_head(),
@@ -93,7 +93,7 @@ impl Weight {
         }
     }
 
-    /// See [`Shape::crowd_cells`]: with plain attention a row computes with the cells of others as
+    /// See [`Shape::break_even_cells`]: with plain attention a row computes with the cells of others as
     /// with its own, and that takes one thread some 6 ns a head (BENCHMARKS.md). Flash attention
     /// leaves the cells of others out; the models that have it gained nothing when fewer ran together.
     #[allow(
@@ -101,7 +101,7 @@ impl Weight {
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss
     )]
-    pub(super) fn crowd_cells(self, attention: Attention) -> Option<usize> {
+    pub(super) fn break_even_cells(self, attention: Attention) -> Option<usize> {
         const CELL_NS: f64 = 6.0;
         const WEIGHT_NS: f64 = 0.03;
         let heads = f64::from(self.heads) * f64::from(self.layers);
@@ -130,7 +130,7 @@ impl Weight {
 /// faster where rows share cells and attention is what a row is made of, much slower where long
 /// prompts have nothing in common. It needs a number for every head, row and cell, which a large
 /// context cannot afford.
-pub(super) fn attention(options: EngineOptions, weight: Weight) -> Attention {
+pub(super) fn attention(options: EngineOptions, weight: ModelDimensions) -> Attention {
     const MOST_BYTES: u64 = 512 << 20;
     let affordable = weight.score_bytes(options.batch_rows, options.cells) <= MOST_BYTES;
     let suits = if affordable && weight.is_mostly_attention() {
@@ -157,18 +157,18 @@ mod tests {
             sequences: 16,
             batch_rows: 512,
             threads: 1,
-            threads_a_bank: 1,
+            threads_per_partition: 1,
             memory: 0,
             attention: None,
             deterministic: false,
         };
-        let kiosk = Weight {
+        let kiosk = ModelDimensions {
             heads: 4,
             kv_heads: 2,
             layers: 5,
             parameters: 6_000_000,
         };
-        let qwen2_5_0_5b = Weight {
+        let qwen2_5_0_5b = ModelDimensions {
             heads: 14,
             kv_heads: 2,
             layers: 24,
@@ -176,17 +176,17 @@ mod tests {
         };
         assert_eq!(attention(options, kiosk), Attention::Plain);
         assert_eq!(attention(options, qwen2_5_0_5b), Attention::Flash);
-        assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash), None);
+        assert_eq!(qwen2_5_0_5b.break_even_cells(Attention::Flash), None);
         // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
-        assert_eq!(kiosk.crowd_cells(Attention::Plain), Some(1500));
+        assert_eq!(kiosk.break_even_cells(Attention::Plain), Some(1500));
         assert!(kiosk.most_copied(Attention::Plain) > 2048);
         assert_eq!(kiosk.buffer_bytes(options, 2136) >> 20, 32);
-        let banks = |bytes: u64| Attention::Plain.banks(Some(bytes << 20), 1 << 30);
-        assert_eq!([0, 54, 300, 5000].map(banks), [8, 8, 3, 1]);
-        assert_eq!(Attention::Plain.banks(Some(54 << 20), 256 << 20), 4);
-        assert_eq!(Attention::Plain.banks(Some(54 << 20), 0), 1);
-        assert_eq!(Attention::Plain.banks(None, 1 << 30), 1);
-        assert_eq!(Attention::Flash.banks(Some(54 << 20), 1 << 30), 1);
+        let partitions = |bytes: u64| Attention::Plain.partitions(Some(bytes << 20), 1 << 30);
+        assert_eq!([0, 54, 300, 5000].map(partitions), [8, 8, 3, 1]);
+        assert_eq!(Attention::Plain.partitions(Some(54 << 20), 256 << 20), 4);
+        assert_eq!(Attention::Plain.partitions(Some(54 << 20), 0), 1);
+        assert_eq!(Attention::Plain.partitions(None, 1 << 30), 1);
+        assert_eq!(Attention::Flash.partitions(Some(54 << 20), 1 << 30), 1);
         let large = EngineOptions {
             cells: 131_072,
             ..options

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::embed::{Outputs, Purpose};
+use super::embed::{PoolingMetadata, Purpose};
 
 /// Sampling that the model's makers recommend (`general.sampling.*` in the
 /// GGUF), used where a request says nothing.
@@ -80,7 +80,7 @@ impl ModelInfo {
             metadata(weights, "general.architecture").unwrap_or_else(|| "unknown".to_owned());
         let sliding_window: Option<u32> =
             metadata(weights, &format!("{architecture}.attention.sliding_window"));
-        let outputs = Outputs {
+        let outputs = PoolingMetadata {
             pooling: metadata(weights, &format!("{architecture}.pooling_type")),
             causal: metadata(weights, &format!("{architecture}.attention.causal")),
         };

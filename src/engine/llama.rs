@@ -1,11 +1,11 @@
 //! The real engine: llama.cpp contexts over one model.
 
-use super::attention::{Attention, Weight, attention};
+use super::attention::{Attention, ModelDimensions, attention};
 use super::context::Cells;
-use super::crew::Crew;
 use super::memory::kv_cache_bytes;
 use super::partition::Partition;
-use super::{Copied, DecodeError, Engine, LoadError, Row, SeqId, Shape, Weights};
+use super::partition_threads::PartitionThreads;
+use super::{DecodeError, Engine, KvCopy, LoadError, Row, SeqId, Shape, Weights};
 
 /// How a context is laid out.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,7 @@ pub struct EngineOptions {
     /// Threads that compute, all partitions together.
     pub threads: u32,
     /// Those of them that compute the same partition at most.
-    pub threads_a_bank: u32,
+    pub threads_per_partition: u32,
     /// Bytes that the partitions of the cache may take at most, if there is more than one.
     pub memory: u64,
     /// How attention is computed; `None` is what suits the model.
@@ -35,7 +35,7 @@ pub struct EngineOptions {
 #[derive(Debug)]
 pub struct LlamaEngine<'model> {
     partitions: Vec<Partition<'model>>,
-    crew: Crew,
+    partition_threads: PartitionThreads,
     shape: Shape,
     attention: Attention,
     /// Where each row of the last batch was computed: its partition, and its place there.
@@ -48,7 +48,7 @@ impl<'model> LlamaEngine<'model> {
     /// # Errors
     /// [`LoadError::Context`] when llama.cpp refuses, most often for want of memory.
     pub fn new(weights: &'model Weights, options: EngineOptions) -> Result<Self, LoadError> {
-        let weight = Weight::of(weights);
+        let weight = ModelDimensions::of(weights);
         let attention = attention(options, weight);
         let mut partition = Partition::new(weights, options, attention)?;
         let llama = weights.llama();
@@ -69,7 +69,7 @@ impl<'model> LlamaEngine<'model> {
         let bytes = kv_cache_bytes(weights, cells)
             .map(|cache| cache + weight.buffer_bytes(options, vocabulary));
         let mut partitions = vec![partition];
-        for _ in 1..attention.banks(bytes, options.memory) {
+        for _ in 1..attention.partitions(bytes, options.memory) {
             match Partition::new(weights, options, attention) {
                 Ok(mut partition) => {
                     partition.compute_in_blocks(exact_block);
@@ -83,11 +83,15 @@ impl<'model> LlamaEngine<'model> {
                 }
             }
         }
-        let crew = Crew::new(options.threads, options.threads_a_bank, partitions.len());
+        let partition_threads = PartitionThreads::new(
+            options.threads,
+            options.threads_per_partition,
+            partitions.len(),
+        );
         let shape = Shape {
             cells,
             partitions: u32::try_from(partitions.len()).unwrap_or(1),
-            threads: crew.threads(),
+            threads: partition_threads.threads(),
             sequences: options.sequences,
             batch_rows,
             // `ggml_fa_tile_config::Q`: below it flash attention walks cell by cell.
@@ -96,14 +100,14 @@ impl<'model> LlamaEngine<'model> {
                 Attention::Flash => 64,
             },
             row_group,
-            crowd_cells: weight.crowd_cells(attention),
+            break_even_cells: weight.break_even_cells(attention),
             most_copied: weight.most_copied(attention),
             exact_block,
             vocabulary,
             shares_prefixes: weights.info().shares_prefixes,
         };
         Ok(Self {
-            crew,
+            partition_threads,
             partitions,
             shape,
             attention,
@@ -135,16 +139,16 @@ impl<'model> LlamaEngine<'model> {
 
 /// Keys and values of a sequence.
 #[derive(Debug)]
-pub struct CopiedCells(Cells);
+pub struct LlamaKvCopy(Cells);
 
-impl Copied for CopiedCells {
+impl KvCopy for LlamaKvCopy {
     fn bytes(&self) -> usize {
         self.0.bytes()
     }
 }
 
 impl Engine for LlamaEngine<'_> {
-    type Copied = CopiedCells;
+    type KvCopy = LlamaKvCopy;
 
     fn shape(&self) -> Shape {
         self.shape
@@ -162,7 +166,9 @@ impl Engine for LlamaEngine<'_> {
             .partitions
             .iter_mut()
             .filter(|partition| partition.missing() > 0);
-        let result = self.crew.compute(busy.collect(), self.shape.row_group);
+        let result = self
+            .partition_threads
+            .compute(busy.collect(), self.shape.row_group);
         if result.is_err() {
             self.take_back(rows);
         }
@@ -184,14 +190,14 @@ impl Engine for LlamaEngine<'_> {
         (partition.length(local) <= self.shape.most_copied).then(|| partition.copied_bytes(local))
     }
 
-    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<CopiedCells> {
+    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<LlamaKvCopy> {
         let local = self.shape.local(sequence);
         self.partition_mut(sequence)
             .copy_out(local, length)
-            .map(CopiedCells)
+            .map(LlamaKvCopy)
     }
 
-    fn copy_in(&mut self, copied: &CopiedCells, to: SeqId) -> bool {
+    fn copy_in(&mut self, copied: &LlamaKvCopy, to: SeqId) -> bool {
         let local = self.shape.local(to);
         self.partition_mut(to).copy_in(&copied.0, local)
     }
@@ -221,7 +227,7 @@ mod tests {
             sequences: 8,
             batch_rows: 64,
             threads: 1,
-            threads_a_bank: 1,
+            threads_per_partition: 1,
             memory: 1 << 30,
             attention: None,
             deterministic: false,
@@ -295,12 +301,12 @@ mod tests {
         }
     }
 
-    fn says_the_same_in_every_partition((threads, threads_a_bank): (u32, u32)) {
+    fn says_the_same_in_every_partition((threads, threads_per_partition): (u32, u32)) {
         let (weights, options) = kiosk(1024);
         let options = EngineOptions {
             batch_rows: 512,
             threads,
-            threads_a_bank,
+            threads_per_partition,
             ..options
         };
         let mut engine = LlamaEngine::new(&weights, options).expect("contexts");
@@ -348,12 +354,12 @@ mod tests {
     #[test]
     fn alone_in_its_partition_a_sequence_comes_out_bit_for_bit() {
         let mut all = Vec::new();
-        for (threads, threads_a_bank) in THREADS {
+        for (threads, threads_per_partition) in THREADS {
             let (weights, options) = kiosk(1024);
             let options = EngineOptions {
                 batch_rows: 512,
                 threads,
-                threads_a_bank,
+                threads_per_partition,
                 ..options
             };
             let mut engine = LlamaEngine::new(&weights, options).expect("contexts");
@@ -387,13 +393,13 @@ mod tests {
 
     #[test]
     fn where_one_partition_is_full_nothing_is_computed_in_the_others() {
-        for (threads, threads_a_bank) in THREADS {
+        for (threads, threads_per_partition) in THREADS {
             let (weights, options) = kiosk(256);
             nothing_is_computed_beside_a_full_partition(
                 &weights,
                 EngineOptions {
                     threads,
-                    threads_a_bank,
+                    threads_per_partition,
                     ..options
                 },
             );

@@ -14,23 +14,23 @@ mod backend;
 pub mod budget;
 mod context;
 pub mod cpu;
-mod crew;
 mod embed;
 pub mod fake;
 #[cfg(any(test, fuzzing))]
-mod gguf_edit;
+mod gguf_editor;
 mod info;
 mod llama;
 mod load;
 mod logs;
 mod memory;
 mod metadata;
+mod model_file;
 pub mod openmp;
 mod overrides;
 mod pages;
 mod partition;
+mod partition_threads;
 pub mod quantize;
-mod source;
 mod text;
 pub(crate) mod tokenize;
 mod tokenizer;
@@ -38,14 +38,14 @@ mod vocabulary;
 mod weights;
 
 pub use attention::Attention;
-pub use crew::{ROWS_A_READ, Threads};
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
 pub use info::{ModelInfo, SamplingDefaults};
 pub use llama::{EngineOptions, LlamaEngine};
 pub use load::{LoadError, load_model};
 pub use logs::route_logs;
 pub use memory::{kv_cache_bytes, return_freed, return_freed_soon, return_large_blocks};
-pub use text::{Control, Reading};
+pub use partition_threads::{ROWS_PER_WEIGHT_READ, ThreadLayout};
+pub use text::{ControlTokens, TokenizeOptions};
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 
@@ -116,7 +116,7 @@ pub struct Shape {
     /// only within a partition.
     pub partitions: u32,
     /// The threads that compute the partitions.
-    pub threads: Threads,
+    pub threads: ThreadLayout,
     /// Sequences that can exist at once in a partition. The first partition has the ids
     /// `0..sequences`, the next one the ids that follow, and so on.
     pub sequences: u32,
@@ -131,7 +131,7 @@ pub struct Shape {
     /// Used cells of other sequences whose attention costs a row as much time as all the rest of its
     /// computation. With more of them in its partition, a row spends most of its time on the cells of
     /// others. `None` where a row skips the cells of other sequences.
-    pub crowd_cells: Option<usize>,
+    pub break_even_cells: Option<usize>,
     /// Cells of a sequence that can be copied at most: more would take too much memory on the way.
     pub most_copied: usize,
     /// Tokens of the blocks in which a prompt has to be computed to come out the same, bit by bit, each
@@ -186,7 +186,7 @@ pub enum DecodeError {
 }
 
 /// The cells of a sequence, copied out of the KV cache.
-pub trait Copied {
+pub trait KvCopy {
     /// Memory that it takes.
     fn bytes(&self) -> usize;
 }
@@ -194,7 +194,7 @@ pub trait Copied {
 /// A transformer with a KV cache, driven batch by batch from one thread.
 pub trait Engine {
     /// See [`Engine::copy_out`].
-    type Copied: Copied;
+    type KvCopy: KvCopy;
 
     /// The fixed measures.
     fn shape(&self) -> Shape;
@@ -214,11 +214,11 @@ pub trait Engine {
 
     /// The first `length` cells of `sequence`, which stay as they are; none where it could not be
     /// done.
-    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::Copied>;
+    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::KvCopy>;
 
     /// Gives sequence `to`, which has no cells and may lie in another partition, those that were copied
     /// out; whether there was room.
-    fn copy_in(&mut self, copied: &Self::Copied, to: SeqId) -> bool;
+    fn copy_in(&mut self, copied: &Self::KvCopy, to: SeqId) -> bool;
 
     /// Frees the sequence's cells from position `from` on, those that it shares for itself only.
     fn truncate(&mut self, sequence: SeqId, from: u32);

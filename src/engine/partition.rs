@@ -22,7 +22,7 @@ const COMPARED: [usize; 9] = [2, 3, 4, 5, 6, 7, 8, 13, 33];
 /// Rows of a block where their number matters.
 const BLOCK: usize = 32;
 /// Rows that a batch takes in any case: enough for a block, and for what is compared.
-const LEAST_ROWS: u32 = 48;
+const MIN_BATCH_ROWS: u32 = 48;
 
 /// A context with a unified KV cache; sequences are `0..options.sequences` in each.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl<'model> Partition<'model> {
         let mut params = unsafe { llama_context_default_params() };
         // llama.cpp rounds up in any case, but cuts the batch to what stands here before.
         params.n_ctx = options.cells.next_multiple_of(256);
-        params.n_batch = options.batch_rows.max(LEAST_ROWS);
+        params.n_batch = options.batch_rows.max(MIN_BATCH_ROWS);
         params.n_ubatch = params.n_batch.min(attention.rows_at_once());
         params.n_seq_max = options.sequences + 1;
         params.kv_unified = true;
@@ -60,7 +60,7 @@ impl<'model> Partition<'model> {
         params.no_perf = true;
         // SAFETY: the defaults have no pointers.
         let mut context = unsafe { Context::new(weights, params)? };
-        context.set_threads(options.threads_a_bank);
+        context.set_threads(options.threads_per_partition);
         let mut partition = Self {
             context,
             rows: Vec::new(),

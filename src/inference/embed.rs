@@ -8,7 +8,7 @@ use tracing::Span;
 
 use crate::admission::{Place, Presence};
 use crate::embedding::{Embedded, Job};
-use crate::engine::{Reading, Token};
+use crate::engine::{Token, TokenizeOptions};
 use crate::pool::{Entry, LoadedEmbedder};
 use crate::scheduler::Timings;
 
@@ -205,7 +205,7 @@ fn read(
             " must not be an empty string",
         ));
     }
-    let reading = Reading {
+    let reading = TokenizeOptions {
         bounds: true,
         // Texts are data, whatever they look like.
         markup: false,

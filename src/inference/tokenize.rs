@@ -139,7 +139,7 @@ impl TokenizeInput {
         let whole_prompt = || Field::Prompt(FieldPath::default());
         match (self, serving) {
             (Self::Text { text, bounds }, _) => {
-                let reading = engine::Reading {
+                let reading = engine::TokenizeOptions {
                     bounds: *bounds,
                     markup: matches!(serving, Serving::Generation(_)),
                 };

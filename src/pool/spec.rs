@@ -12,7 +12,7 @@ const PARKED: u32 = 8;
 /// llama.cpp allows one more in a context, which is the engine's own.
 const MOST_SEQUENCES: u32 = 255;
 /// What banks of KV caches may take is this part of all memory.
-const BANKS_SHARE: u64 = 4;
+const PARTITION_MEMORY_DIVISOR: u64 = 4;
 /// Parameters below which a model spends its time around its matrix products.
 const SMALL: u64 = 30_000_000;
 
@@ -32,7 +32,7 @@ pub struct ModelSpec {
     /// Tokens of prompts and answers that one batch computes at most.
     pub max_batch_tokens: u32,
     /// Bytes that the banks of the KV cache may take at most, if there is more than one.
-    pub bank_memory: u64,
+    pub partition_memory: u64,
     /// How attention is computed; `None` is what suits the model.
     pub attention: Option<Attention>,
     /// Whether an answer is to come out the same whatever else there is.
@@ -73,8 +73,8 @@ impl ModelSpec {
             max_running: model.max_running.get(),
             max_waiting: settings.admission.max_waiting as usize,
             max_batch_tokens: max_batch_tokens.get(),
-            bank_memory: memory.map_or(0, |bytes| {
-                bytes / BANKS_SHARE / settings.models.len() as u64
+            partition_memory: memory.map_or(0, |bytes| {
+                bytes / PARTITION_MEMORY_DIVISOR / settings.models.len() as u64
             }),
             attention: match model.attention {
                 config::Attention::Auto => None,
@@ -115,8 +115,8 @@ impl ModelSpec {
             sequences: self.sequences(),
             batch_rows: self.batch_rows(),
             threads: self.threads.unwrap_or(self.cores),
-            threads_a_bank: self.threads_together(parameters),
-            memory: self.bank_memory,
+            threads_per_partition: self.threads_together(parameters),
+            memory: self.partition_memory,
             attention: self.attention,
             deterministic: self.deterministic,
         }
@@ -165,7 +165,7 @@ mod tests {
             max_running: 8,
             max_waiting: 64,
             max_batch_tokens: 512,
-            bank_memory: 1 << 30,
+            partition_memory: 1 << 30,
             attention: None,
             deterministic: false,
             threads: None,
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(spec().threads_together(SHIPPED), 1);
         assert_eq!(spec().threads_together(LARGE), 4);
         let small = spec().engine_options(SHIPPED);
-        assert_eq!((small.threads, small.threads_a_bank), (4, 1));
+        assert_eq!((small.threads, small.threads_per_partition), (4, 1));
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
         };
         for parameters in [SHIPPED, LARGE] {
             let options = spec.engine_options(parameters);
-            assert_eq!((options.threads, options.threads_a_bank), (2, 2));
+            assert_eq!((options.threads, options.threads_per_partition), (2, 2));
         }
     }
 

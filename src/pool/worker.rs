@@ -98,7 +98,7 @@ impl Worker {
             trained_context = info.trained_context,
             max_running = spec.max_running,
             threads = options.threads,
-            threads_a_bank = options.threads_a_bank,
+            threads_a_bank = options.threads_per_partition,
             attention = ?engine.attention(),
             row_group = engine.shape().row_group,
             banks = engine.shape().partitions,

@@ -112,7 +112,7 @@ impl<E: Engine> Scheduler<E> {
             pieces,
             metrics,
             step_latency: StepLatency::default(),
-            placement: PlacementCosts::new(shape.crowd_cells, shape.threads),
+            placement: PlacementCosts::new(shape.break_even_cells, shape.threads),
             acceptance: AcceptanceRates::default(),
             batch: Batch::default(),
             governed: GovernedLimits::default(),

@@ -13,48 +13,49 @@ use super::partition::Partition;
 
 /// So many rows of answers take as long to compute as it takes to read the weights for them: between
 /// one or two (6 M parameters) and seven (13 M; `cargo bench --bench engine`).
-pub const ROWS_A_READ: f64 = 4.0;
+pub const ROWS_PER_WEIGHT_READ: f64 = 4.0;
 
 /// How many threads there are to compute partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Threads {
+pub struct ThreadLayout {
     /// Partitions that can be computed at the same time, a thread each.
-    pub side_by_side: u32,
+    pub parallel_partitions: u32,
     /// Threads that compute a partition together where partitions are computed one after the other.
-    pub together: u32,
+    pub threads_per_partition: u32,
 }
 
-impl Threads {
+impl ThreadLayout {
     /// The one that drives the engine.
     pub const ONE: Self = Self {
-        side_by_side: 1,
-        together: 1,
+        parallel_partitions: 1,
+        threads_per_partition: 1,
     };
 
     /// How much faster than one thread those are that compute a partition together: two of them half as
     /// fast again (13 M parameters, BENCHMARKS.md), taken to go on like that.
     #[must_use]
     pub fn speed_up(self) -> f64 {
-        f64::from(self.together + 1) / 2.0
+        f64::from(self.threads_per_partition + 1) / 2.0
     }
 
     /// How long a step takes over partitions that would take one thread so long each.
     #[must_use]
     pub fn step(self, partitions: &[f64]) -> f64 {
-        self.apart(partitions).min(self.in_turn(partitions))
+        self.in_parallel(partitions)
+            .min(self.sequential(partitions))
     }
 
     /// What a single partition would take one thread if its step took as long as this one.
     #[must_use]
-    pub fn as_one_partition(self, partitions: &[f64]) -> f64 {
+    pub fn single_partition_equivalent(self, partitions: &[f64]) -> f64 {
         self.step(partitions) * self.speed_up()
     }
 
     /// The same side by side: each partition goes to the thread that has least to do, the longest first.
-    fn apart(self, partitions: &[f64]) -> f64 {
+    fn in_parallel(self, partitions: &[f64]) -> f64 {
         let mut partitions = partitions.to_vec();
         partitions.sort_by(|a, b| b.total_cmp(a));
-        let mut threads = vec![0.0_f64; self.side_by_side.max(1) as usize];
+        let mut threads = vec![0.0_f64; self.parallel_partitions.max(1) as usize];
         for partition in partitions {
             if let Some(least) = threads.iter_mut().min_by(|a, b| a.total_cmp(b)) {
                 *least += partition;
@@ -64,31 +65,31 @@ impl Threads {
     }
 
     /// The same one after the other, by all threads together.
-    fn in_turn(self, partitions: &[f64]) -> f64 {
+    fn sequential(self, partitions: &[f64]) -> f64 {
         partitions.iter().sum::<f64>() / self.speed_up()
     }
 
     /// Whether partitions with so many rows each are better computed side by side.
     #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
-    fn are_better_apart(self, rows: &[usize]) -> bool {
+    fn run_better_in_parallel(self, rows: &[usize]) -> bool {
         let partitions: Vec<f64> = (rows.iter())
-            .map(|rows| ROWS_A_READ + *rows as f64)
+            .map(|rows| ROWS_PER_WEIGHT_READ + *rows as f64)
             .collect();
-        partitions.len() > 1 && self.apart(&partitions) <= self.in_turn(&partitions)
+        partitions.len() > 1 && self.in_parallel(&partitions) <= self.sequential(&partitions)
     }
 }
 
 /// See the module's text.
 #[derive(Debug)]
-pub(super) struct Crew {
+pub(super) struct PartitionThreads {
     /// Those beside the thread that drives the engine.
     helpers: Option<ThreadPool>,
-    together: u32,
+    threads_per_partition: u32,
 }
 
-impl Crew {
+impl PartitionThreads {
     /// So many threads for so many partitions, of which `together` at most compute the same one.
-    pub(super) fn new(threads: u32, together: u32, partitions: usize) -> Self {
+    pub(super) fn new(threads: u32, threads_per_partition: u32, partitions: usize) -> Self {
         let helpers = partitions.min(threads as usize).saturating_sub(1);
         let build = |helpers| {
             let builder = ThreadPoolBuilder::new().num_threads(helpers);
@@ -99,16 +100,16 @@ impl Crew {
         };
         Self {
             helpers: (helpers > 0).then(|| build(helpers).ok()).flatten(),
-            together,
+            threads_per_partition,
         }
     }
 
-    pub(super) fn threads(&self) -> Threads {
+    pub(super) fn threads(&self) -> ThreadLayout {
         let helpers = self.helpers.as_ref();
         let helpers = helpers.map_or(0, ThreadPool::current_num_threads);
-        Threads {
-            side_by_side: u32::try_from(helpers).unwrap_or(0) + 1,
-            together: self.together,
+        ThreadLayout {
+            parallel_partitions: u32::try_from(helpers).unwrap_or(0) + 1,
+            threads_per_partition: self.threads_per_partition,
         }
     }
 
@@ -121,10 +122,14 @@ impl Crew {
         // The longest is begun first: the last of the list.
         busy.sort_by_key(|partition| partition.missing());
         let rows: Vec<usize> = busy.iter().map(|partition| partition.missing()).collect();
-        let apart = self.threads().are_better_apart(&rows);
+        let in_parallel = self.threads().run_better_in_parallel(&rows);
         // Never a part of them: OpenMP ends and begins threads where their number changes. With one
         // it is left alone.
-        let threads = if apart { 1 } else { self.together };
+        let threads = if in_parallel {
+            1
+        } else {
+            self.threads_per_partition
+        };
         let (queue, result) = (Mutex::new(busy), Mutex::new(Ok(())));
         let work = || {
             while let Some(partition) = next(&queue) {
@@ -135,7 +140,7 @@ impl Crew {
             }
         };
         match &self.helpers {
-            Some(helpers) if apart => helpers.in_place_scope(|scope| {
+            Some(helpers) if in_parallel => helpers.in_place_scope(|scope| {
                 for _ in 1..rows.len().min(helpers.current_num_threads() + 1) {
                     scope.spawn(|_| work());
                 }
@@ -170,34 +175,43 @@ mod tests {
 
     #[test]
     fn partitions_are_computed_side_by_side_where_that_takes_no_longer() {
-        let apart = |threads: u32, together: u32, rows: &[usize]| {
-            let crew = Crew::new(threads, together, 8);
-            crew.threads().are_better_apart(rows)
+        let in_parallel = |threads: u32, threads_per_partition: u32, rows: &[usize]| {
+            let partition_threads = PartitionThreads::new(threads, threads_per_partition, 8);
+            partition_threads.threads().run_better_in_parallel(rows)
         };
-        assert!(!apart(2, 2, &[5]));
-        assert!(apart(2, 2, &[4, 5]) && apart(2, 2, &[1, 1, 2]));
-        assert!(!apart(2, 2, &[1, 128]), "the other would soon be idle");
-        assert!(apart(2, 1, &[1, 128]), "each partition has one in any case");
-        assert!(apart(4, 4, &[3, 3, 3]) && !apart(8, 8, &[3, 3, 3]));
-        assert!(!apart(8, 8, &[1, 1, 1, 1, 1, 1, 1, 20]));
-        assert!(!apart(1, 1, &[7]));
+        assert!(!in_parallel(2, 2, &[5]));
+        assert!(in_parallel(2, 2, &[4, 5]) && in_parallel(2, 2, &[1, 1, 2]));
+        assert!(
+            !in_parallel(2, 2, &[1, 128]),
+            "the other would soon be idle"
+        );
+        assert!(
+            in_parallel(2, 1, &[1, 128]),
+            "each partition has one in any case"
+        );
+        assert!(in_parallel(4, 4, &[3, 3, 3]) && !in_parallel(8, 8, &[3, 3, 3]));
+        assert!(!in_parallel(8, 8, &[1, 1, 1, 1, 1, 1, 1, 20]));
+        assert!(!in_parallel(1, 1, &[7]));
     }
 
     #[test]
     fn a_step_takes_as_long_as_its_busiest_thread() {
-        let two = Threads {
-            side_by_side: 2,
-            together: 1,
+        let two = ThreadLayout {
+            parallel_partitions: 2,
+            threads_per_partition: 1,
         };
-        let both = Threads { together: 2, ..two };
-        let takes = |threads: Threads, partitions: &[f64], expected: f64| {
+        let both = ThreadLayout {
+            threads_per_partition: 2,
+            ..two
+        };
+        let takes = |threads: ThreadLayout, partitions: &[f64], expected: f64| {
             (threads.step(partitions) - expected).abs() < 1e-9
         };
         assert!(takes(two, &[6.0], 6.0) && takes(two, &[6.0, 5.0, 5.0], 10.0));
         assert!(takes(both, &[6.0], 4.0) && takes(both, &[6.0, 6.0], 6.0));
-        assert!(takes(Threads::ONE, &[1.0, 2.0], 3.0));
-        for threads in [Threads::ONE, two, both] {
-            assert!((threads.as_one_partition(&[0.0, 7.0, 0.0]) - 7.0).abs() < 1e-9);
+        assert!(takes(ThreadLayout::ONE, &[1.0, 2.0], 3.0));
+        for threads in [ThreadLayout::ONE, two, both] {
+            assert!((threads.single_partition_equivalent(&[0.0, 7.0, 0.0]) - 7.0).abs() < 1e-9);
         }
     }
 
