@@ -18,7 +18,7 @@ use crate::headroom::{Series, most_memory};
 use crate::http::{Server, ServerOptions, affordable_connections};
 use crate::inference::Inference;
 use crate::openai::AppState;
-use crate::pool::{ModelSpec, Pool, State};
+use crate::pool::{ModelSpec, ModelState, Pool};
 use crate::routes::router;
 use crate::telemetry::{Logbook, Metrics};
 
@@ -152,9 +152,11 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
 async fn first_failure(pool: &Pool) -> AppError {
     let failures = pool.entries().iter().map(|entry| {
         Box::pin(async {
-            let failed = |state: &State| matches!(state, State::Unloadable(_) | State::Crashed);
+            let failed = |state: &ModelState| {
+                matches!(state, ModelState::Unloadable(_) | ModelState::Crashed)
+            };
             let message = match entry.reaches(failed).await {
-                State::Unloadable(error) => error.to_string(),
+                ModelState::Unloadable(error) => error.to_string(),
                 _ => "its thread crashed; the lines above say where".to_owned(),
             };
             AppError::Model {
@@ -170,7 +172,7 @@ async fn first_failure(pool: &Pool) -> AppError {
 async fn announce(pool: &Pool, url: &str) {
     for entry in pool.entries() {
         entry
-            .reaches(|state| matches!(state, State::Ready(_)))
+            .reaches(|state| matches!(state, ModelState::Ready(_)))
             .await;
     }
     let ids: Vec<_> = pool

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::admission::Place;
+use crate::admission::AdmissionSlot;
 use crate::engine::{DecodeError, Embedder, Token};
-use crate::governor::Governed;
+use crate::governor::GovernorHandle;
 use crate::telemetry::EmbeddingMetrics;
 use crate::worker::{WorkError, Worker};
 
@@ -30,7 +30,7 @@ pub struct Job {
     /// When it came in.
     pub arrived: Instant,
     /// Given back when the engine is done with it; tests have none.
-    pub place: Option<Place>,
+    pub place: Option<AdmissionSlot>,
     /// Where log lines about it belong.
     pub span: tracing::Span,
     /// Where the vectors go. Whoever drops the other end is not computed any further.
@@ -82,7 +82,7 @@ pub struct Batcher<E> {
     embedder: E,
     limits: Limits,
     metrics: EmbeddingMetrics,
-    governed: Governed,
+    governed: GovernorHandle,
     /// By arrival.
     waiting: VecDeque<Job>,
     /// The first has the next turn.
@@ -96,7 +96,7 @@ impl<E: Embedder> Batcher<E> {
             embedder,
             limits,
             metrics,
-            governed: Governed::default(),
+            governed: GovernorHandle::default(),
             waiting: VecDeque::new(),
             running: VecDeque::new(),
         }
@@ -104,7 +104,7 @@ impl<E: Embedder> Batcher<E> {
 
     /// Lets the batcher obey a governor.
     #[must_use]
-    pub fn governed_by(mut self, governed: Governed) -> Self {
+    pub fn governed_by(mut self, governed: GovernorHandle) -> Self {
         self.governed = governed;
         self
     }

@@ -1,7 +1,7 @@
 //! Acts on what is short: power, heat, memory, and the processor's time.
 //!
 //! The governor decides how much harm is needed and publishes it as [`Measures`]; it knows nobody
-//! who obeys. Models' schedulers and the door read [`Governed`] and do their part.
+//! who obeys. Models' schedulers and the door read [`GovernorHandle`] and do their part.
 //!
 //! Every resource has a ladder of measures, each with the pressure at which it begins, in the
 //! order of the harm that they do: fewer beginnings of prompts are kept, flex requests are parked,
@@ -17,15 +17,15 @@
 //! | `ladder` | which measures hold: a function of state, pressures and time |
 //! | `pacer` | the share of the time that fits a power budget: a function of state and interval |
 //! | `rehearsal` | pressure out of files, to try all of this |
-//! | `words` | what the log says |
-//! | `watch` | the thread that looks, decides and publishes |
+//! | `log_sentence` | what the log says |
+//! | `control_loop` | the thread that looks, decides and publishes |
 
+mod control_loop;
 mod ladder;
+mod log_sentence;
 mod pacer;
 mod policy;
 mod rehearsal;
-mod watch;
-mod words;
 
 #[cfg(test)]
 mod simulation;
@@ -37,7 +37,7 @@ use tokio::sync::watch::{Receiver, channel};
 
 use crate::headroom::{EnergyRate, Resource};
 
-pub use watch::Governor;
+pub use control_loop::Governor;
 
 /// What is to be done, all of it in shares of what could be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,12 +51,12 @@ pub struct Measures {
     /// The time that the engine may compute.
     pub duty: f64,
     /// Why nobody is let in.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<Shedding>,
 }
 
 /// Nobody is let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Shedding {
     /// What is short.
     pub resource: Resource,
     /// When that may be over.
@@ -106,7 +106,7 @@ fn share_of(share: f64, whole: usize) -> usize {
 
 /// What is published.
 #[derive(Debug, Clone, Copy)]
-struct Published {
+struct GovernorOutput {
     measures: Measures,
     energy_rate: Option<EnergyRate>,
     /// When the governor is taken for dead: what it said then no longer holds.
@@ -115,15 +115,15 @@ struct Published {
 
 /// What those who obey see. Cheap to clone and to ask.
 #[derive(Debug, Clone)]
-pub struct Governed {
-    published: Receiver<Published>,
-    work: Arc<Mutex<Work>>,
+pub struct GovernorHandle {
+    published: Receiver<GovernorOutput>,
+    work: Arc<Mutex<ComputeTime>>,
 }
 
-impl Default for Governed {
+impl Default for GovernorHandle {
     /// Nobody governs.
     fn default() -> Self {
-        let (_, published) = channel(Published {
+        let (_, published) = channel(GovernorOutput {
             measures: Measures::NONE,
             energy_rate: None,
             until: None,
@@ -135,7 +135,7 @@ impl Default for Governed {
     }
 }
 
-impl Governed {
+impl GovernorHandle {
     /// What is to be done now.
     #[must_use]
     pub fn measures(&self) -> Measures {
@@ -157,7 +157,7 @@ impl Governed {
     /// What a test says holds.
     #[cfg(test)]
     pub(crate) fn fixed(measures: Measures, energy_rate: Option<EnergyRate>) -> Self {
-        let (_, published) = channel(Published {
+        let (_, published) = channel(GovernorOutput {
             measures,
             energy_rate,
             until: None,
@@ -170,10 +170,10 @@ impl Governed {
 
     /// An engine computes until the guard is dropped.
     #[must_use]
-    pub fn work(&self) -> Working {
+    pub fn work(&self) -> ComputeGuard {
         let since = Instant::now();
         lock(&self.work).under_way.push(since);
-        Working {
+        ComputeGuard {
             work: Arc::clone(&self.work),
             since,
         }
@@ -182,13 +182,13 @@ impl Governed {
 
 /// What engines have computed, all of them together.
 #[derive(Debug, Default)]
-struct Work {
+struct ComputeTime {
     done: Duration,
     /// When the steps under way began; as many as there are models.
     under_way: Vec<Instant>,
 }
 
-impl Work {
+impl ComputeTime {
     /// All of it until `now`. A long step counts while it runs: what is drawn is drawn then.
     fn done(&self, now: Instant) -> Duration {
         let under_way = self.under_way.iter();
@@ -197,18 +197,18 @@ impl Work {
     }
 }
 
-fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+fn lock(work: &Mutex<ComputeTime>) -> MutexGuard<'_, ComputeTime> {
     work.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A step of an engine under way.
 #[derive(Debug)]
-pub struct Working {
-    work: Arc<Mutex<Work>>,
+pub struct ComputeGuard {
+    work: Arc<Mutex<ComputeTime>>,
     since: Instant,
 }
 
-impl Drop for Working {
+impl Drop for ComputeGuard {
     fn drop(&mut self) {
         let mut work = lock(&self.work);
         if let Some(place) = work.under_way.iter().position(|since| *since == self.since) {
@@ -252,12 +252,12 @@ mod tests {
             ..Measures::NONE
         };
         let now = Instant::now();
-        let (sender, published) = channel(Published {
+        let (sender, published) = channel(GovernorOutput {
             measures: strict,
             energy_rate: None,
             until: Some(now + Duration::from_mins(1)),
         });
-        let governed = Governed {
+        let governed = GovernorHandle {
             published,
             work: Arc::default(),
         };
@@ -269,7 +269,7 @@ mod tests {
     }
     #[test]
     fn a_step_counts_while_it_is_under_way_and_once() {
-        let governed = Governed::default();
+        let governed = GovernorHandle::default();
         let start = Instant::now();
         let later = start + Duration::from_secs(60);
         let (one, other) = (governed.work(), governed.work());

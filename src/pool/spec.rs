@@ -8,13 +8,13 @@ use crate::engine::{Attention, EngineOptions};
 use crate::scheduler::Limits;
 
 /// Sequences beyond twice the running ones; each costs a row of logits in memory.
-const PARKED: u32 = 8;
+const EXTRA_SEQUENCES: u32 = 8;
 /// llama.cpp allows one more in a context, which is the engine's own.
-const MOST_SEQUENCES: u32 = 255;
+const MAX_SEQUENCES: u32 = 255;
 /// What banks of KV caches may take is this part of all memory.
 const PARTITION_MEMORY_DIVISOR: u64 = 4;
 /// Parameters below which a model spends its time around its matrix products.
-const SMALL: u64 = 30_000_000;
+const SMALL_MODEL_PARAMETERS: u64 = 30_000_000;
 
 /// What a model's thread needs to know.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ impl ModelSpec {
 
     /// As many sequences again as run, for the beginnings that ended requests leave behind.
     fn sequences(&self) -> u32 {
-        (2 * self.max_running + PARKED).min(MOST_SEQUENCES)
+        (2 * self.max_running + EXTRA_SEQUENCES).min(MAX_SEQUENCES)
     }
 
     /// Every running answer must fit into a batch, with room for a prompt, and llama.cpp ends the
@@ -115,7 +115,7 @@ impl ModelSpec {
             sequences: self.sequences(),
             batch_rows: self.batch_rows(),
             threads: self.threads.unwrap_or(self.cores),
-            threads_per_partition: self.threads_together(parameters),
+            threads_per_partition: self.threads_per_partition(parameters),
             memory: self.partition_memory,
             attention: self.attention,
             deterministic: self.deterministic,
@@ -132,7 +132,7 @@ impl ModelSpec {
                 // With 6 M parameters making a batch of another shape costs as much as computing
                 // it: the shipped model answers `edgellm bench` 7 % slower with drafts than
                 // without.
-                Speculation::Auto => parameters >= SMALL,
+                Speculation::Auto => parameters >= SMALL_MODEL_PARAMETERS,
                 Speculation::Off => false,
             },
             parked_bytes: self.parked_bytes,
@@ -144,8 +144,12 @@ impl ModelSpec {
     /// for a model so small that its threads would wait for each other longer than they compute.
     /// The 6 M one that ships answers 8 kiosks faster so, and another program on the cores does not
     /// hold it up (`edgellm bench`, with `--threads 1` and `2`).
-    pub(super) fn threads_together(&self, parameters: u64) -> u32 {
-        let suitable = if parameters < SMALL { 1 } else { self.cores };
+    pub(super) fn threads_per_partition(&self, parameters: u64) -> u32 {
+        let suitable = if parameters < SMALL_MODEL_PARAMETERS {
+            1
+        } else {
+            self.cores
+        };
         self.threads.unwrap_or(suitable)
     }
 }
@@ -178,8 +182,8 @@ mod tests {
 
     #[test]
     fn a_bank_of_a_small_model_takes_one_core_and_one_of_a_large_model_all() {
-        assert_eq!(spec().threads_together(SHIPPED), 1);
-        assert_eq!(spec().threads_together(LARGE), 4);
+        assert_eq!(spec().threads_per_partition(SHIPPED), 1);
+        assert_eq!(spec().threads_per_partition(LARGE), 4);
         let small = spec().engine_options(SHIPPED);
         assert_eq!((small.threads, small.threads_per_partition), (4, 1));
     }
@@ -219,7 +223,7 @@ mod tests {
                 ..spec()
             };
             let options = spec.engine_options(LARGE);
-            assert!(options.sequences <= MOST_SEQUENCES);
+            assert!(options.sequences <= MAX_SEQUENCES);
             assert!(options.batch_rows > options.sequences);
             assert!(options.batch_rows > max_running);
         }

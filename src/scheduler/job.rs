@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use crate::admission::{Place, SendBudget};
+use crate::admission::{AdmissionSlot, SendBudget};
 use crate::engine::{SpecialToken, Token};
 use crate::grammar::Guide;
 use crate::sampling::{Logprobs, SamplingParams};
@@ -47,7 +47,7 @@ pub struct Job {
     /// Where it is, for its client to look at.
     pub progress: Arc<QueueProgress>,
     /// Given back when the engine is done with it; tests have none.
-    pub place: Option<Place>,
+    pub place: Option<AdmissionSlot>,
     /// Where log lines about it belong.
     pub span: tracing::Span,
     /// Where the answer goes; from [`channel`].

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::{DecodeError, Engine, Pieces};
-use crate::governor::Governed;
+use crate::governor::GovernorHandle;
 use crate::telemetry::ModelMetrics;
 use crate::worker::{WorkError, Worker};
 
@@ -122,7 +122,7 @@ impl<E: Engine> Scheduler<E> {
 
     /// Lets the scheduler obey a governor.
     #[must_use]
-    pub fn governed_by(mut self, governed: Governed) -> Self {
+    pub fn governed_by(mut self, governed: GovernorHandle) -> Self {
         self.governed = GovernedLimits::new(governed);
         self
     }

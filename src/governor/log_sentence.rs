@@ -3,14 +3,14 @@
 use crate::headroom::{Outlook, Resource};
 
 use super::Measures;
-use super::ladder::Input;
+use super::ladder::LadderInput;
 use super::policy::Action;
 
 /// The hardest measure and why, or that all is well.
 pub(super) fn sentence(
     hardest: Option<(Action, Resource)>,
     measures: &Measures,
-    input: &Input,
+    input: &LadderInput,
     outlook: &Outlook,
 ) -> String {
     let Some((action, resource)) = hardest else {
@@ -117,7 +117,7 @@ mod tests {
             duty: 0.64,
             ..Measures::NONE
         };
-        let mut input = Input {
+        let mut input = LadderInput {
             pressures: vec![Pressure {
                 resource: Resource::Power,
                 value: 0.9,
@@ -139,7 +139,7 @@ mod tests {
         outlook.live.push(Resource::Power);
         let text = sentence(refusing, &measures, &input, &outlook);
         assert!(text.starts_with("the firmware finds the supply's voltage too low: "));
-        let well = sentence(None, &Measures::NONE, &Input::default(), &outlook);
+        let well = sentence(None, &Measures::NONE, &LadderInput::default(), &outlook);
         assert!(well.ends_with("full service"));
     }
 }

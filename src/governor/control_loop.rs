@@ -12,23 +12,23 @@ use tokio::sync::watch;
 use crate::config::Governor as Settings;
 use crate::headroom::{EnergyRate, Monitor, Outlook, PowerModel, Resource, Series, Verdict};
 
-use super::ladder::{Input, Pressure, State};
+use super::ladder::{LadderInput, LadderState, Pressure};
+use super::log_sentence::sentence;
 use super::pacer::{Interval, Pacer};
 use super::policy::Policy;
 use super::rehearsal::Rehearsal;
-use super::words::sentence;
-use super::{Governed, Measures, Published, Work, lock};
+use super::{ComputeTime, GovernorHandle, GovernorOutput, Measures, lock};
 
 /// Without a word for so long, the governor is taken for dead.
-const SILENCE: Duration = Duration::from_secs(30);
+const OUTPUT_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Looks in which a sensor should have shown itself.
-const PATIENCE: u32 = 5;
+const MAX_LOOKS_WITHOUT_DRAW: u32 = 5;
 
 /// The running governor; dropping it ends its thread after the look that is under way.
 #[derive(Debug)]
 pub struct Governor {
-    governed: Governed,
+    governed: GovernorHandle,
     _stop: Sender<()>,
 }
 
@@ -38,16 +38,16 @@ impl Governor {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(settings: &Settings, series: Series) -> io::Result<Self> {
-        let (publish, published) = watch::channel(Published {
+        let (publish, published) = watch::channel(GovernorOutput {
             measures: Measures::NONE,
             energy_rate: None,
             until: None,
         });
-        let governed = Governed {
+        let governed = GovernorHandle {
             published,
             work: Arc::default(),
         };
-        let mut round = Round::new(settings, series, Arc::clone(&governed.work))?;
+        let mut round = ControlLoop::new(settings, series, Arc::clone(&governed.work))?;
         let (stop, stopped) = channel::<()>();
         let interval = settings.sample_interval;
         std::thread::Builder::new()
@@ -68,23 +68,23 @@ impl Governor {
 
     /// What it says, for those who obey.
     #[must_use]
-    pub fn governed(&self) -> Governed {
+    pub fn governed(&self) -> GovernorHandle {
         self.governed.clone()
     }
 }
 
 /// What is kept between two looks.
-struct Round {
+struct ControlLoop {
     monitor: Monitor,
     series: Series,
     policy: Policy,
     enabled: bool,
     rehearsal: Option<Rehearsal>,
-    state: State,
+    state: LadderState,
     pacer: Pacer,
     /// What each source of power draws at rest and at work.
     models: BTreeMap<String, PowerModel>,
-    work: Arc<Mutex<Work>>,
+    work: Arc<Mutex<ComputeTime>>,
     /// When the last look was, and what engines had computed by then.
     last: Option<(Instant, Duration)>,
     silence: Duration,
@@ -94,8 +94,8 @@ struct Round {
     told: Option<(String, &'static str)>,
 }
 
-impl Round {
-    fn new(settings: &Settings, series: Series, work: Arc<Mutex<Work>>) -> io::Result<Self> {
+impl ControlLoop {
+    fn new(settings: &Settings, series: Series, work: Arc<Mutex<ComputeTime>>) -> io::Result<Self> {
         let mut policy = Policy::new(settings);
         if !settings.enabled {
             policy.rungs.clear();
@@ -108,19 +108,19 @@ impl Round {
             series,
             enabled: settings.enabled,
             rehearsal: settings.rehearsal_dir.as_deref().map(Rehearsal::new),
-            state: State::new(&policy),
+            state: LadderState::new(&policy),
             policy,
             pacer: Pacer::default(),
             models: BTreeMap::new(),
             work,
             last: None,
-            silence: SILENCE.max(5 * settings.sample_interval),
+            silence: OUTPUT_LIFETIME.max(5 * settings.sample_interval),
             unseen: settings.power_budget.map(|_| 0),
             told: None,
         })
     }
 
-    fn go(&mut self, now: Instant) -> Published {
+    fn go(&mut self, now: Instant) -> GovernorOutput {
         let outlook = self.monitor.look(now);
         self.tell(&outlook);
         let busy = self.busy_share(now);
@@ -130,11 +130,11 @@ impl Round {
         let pressures = pressures(&outlook, &rehearsed);
         self.pace(&outlook, busy);
         let has_controller = self.enabled && outlook.power.is_some() && self.policy.paces_power();
-        let input = Input {
+        let input = LadderInput {
             pressures,
             pacer: has_controller.then_some(self.pacer),
         };
-        let before = std::mem::replace(&mut self.state, State::new(&self.policy));
+        let before = std::mem::replace(&mut self.state, LadderState::new(&self.policy));
         self.state = before.next(&self.policy, &input, now);
         let measures = self.state.measures(&self.policy, &input, now);
         for (action, resource) in self.state.begun(&before, &self.policy) {
@@ -166,7 +166,7 @@ impl Round {
             level,
         };
         self.series.show(&outlook, &verdict, now);
-        Published {
+        GovernorOutput {
             measures,
             energy_rate: self.energy_rate(&outlook),
             until: Some(now + self.silence),
@@ -189,7 +189,7 @@ impl Round {
             }
         } else if let Some(looks) = &mut self.unseen {
             *looks += 1;
-            if *looks > PATIENCE {
+            if *looks > MAX_LOOKS_WITHOUT_DRAW {
                 self.unseen = None;
                 tracing::warn!(
                     "governor.power_budget_watts has no effect: no sensor sees what it is for; \
