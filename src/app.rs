@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
 use crate::grammar::Wall;
-use crate::headroom::{Series, most_memory};
+use crate::headroom::{HeadroomMetrics, most_memory};
 use crate::http::{Server, ServerOptions, affordable_connections};
 use crate::inference::Inference;
 use crate::openai::AppState;
@@ -106,10 +106,10 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
         .iter()
         .map(|model| ModelSpec::new(model, &settings, cores, memory))
         .collect();
-    let governor = Governor::start(&settings.governor, Series::new(&metrics)?)?;
+    let governor = Governor::start(&settings.governor, HeadroomMetrics::new(&metrics)?)?;
     let wall = Wall::of_this_program()?;
     wall.warm_up();
-    let pool = Pool::start(specs, &metrics, &drain, &governor.governed(), &wall)?;
+    let pool = Pool::start(specs, &metrics, &drain, &governor.handle(), &wall)?;
     let pool = Arc::new(pool);
     let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
     let state = AppState::new(&settings, inference, metrics);

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::load::LoadError;
 use super::logs;
 use super::metadata::Metadata;
-use super::overrides::Override;
+use super::overrides::MetadataOverride;
 
 /// An open GGUF, or all parts of one that was split (`…-00001-of-00003.gguf`).
 pub(super) struct ModelFile {
@@ -103,9 +103,9 @@ impl ModelFile {
         let architecture = self.metadata.text(c"general.architecture")?;
         let architecture = architecture.to_str().ok()?;
         let overrides = [
-            Override::text("tokenizer.ggml.model", "no_vocab")?,
-            Override::integer(&format!("{architecture}.vocab_size"), tokens.into())?,
-            Override::end(),
+            MetadataOverride::text("tokenizer.ggml.model", "no_vocab")?,
+            MetadataOverride::integer(&format!("{architecture}.vocab_size"), tokens.into())?,
+            MetadataOverride::end(),
         ];
         let mut params = default_params();
         params.load_mode = if maps {

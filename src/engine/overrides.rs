@@ -4,11 +4,11 @@ use std::ffi::c_char;
 
 use llama_cpp_sys_2 as sys;
 
-/// One key with its value. llama.cpp takes a list of them, which ends with [`Override::end`].
+/// One key with its value. llama.cpp takes a list of them, which ends with [`MetadataOverride::end`].
 #[repr(transparent)]
-pub(super) struct Override(sys::llama_model_kv_override);
+pub(super) struct MetadataOverride(sys::llama_model_kv_override);
 
-impl Override {
+impl MetadataOverride {
     /// None where key or text is longer than llama.cpp has room for.
     pub(super) fn text(key: &str, text: &str) -> Option<Self> {
         Self::new(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Governor as Settings;
+use crate::config::GovernorSettings as Settings;
 use crate::headroom::Resource;
 
 /// A kind of measure; the number is its level, in the order of the harm that it does.

@@ -26,7 +26,7 @@ pub(crate) fn advance(before: u64, now: u64, range: Option<u64>) -> Option<u64> 
 
 /// What a reading of a counter tells.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Step {
+pub(crate) enum CounterStep {
     /// Nothing yet: it is the first, or too near to the last.
     Unknown,
     /// It is as it was for too long.
@@ -45,22 +45,22 @@ pub(crate) struct EnergyCounter {
 
 impl EnergyCounter {
     /// `raw` has the microjoules of each counter and where it wraps, always in the same order.
-    pub(crate) fn observe(&mut self, raw: &[(u64, Option<u64>)], now: Instant) -> Step {
+    pub(crate) fn observe(&mut self, raw: &[(u64, Option<u64>)], now: Instant) -> CounterStep {
         let values: Vec<u64> = raw.iter().map(|(value, _)| *value).collect();
         let Some((before, at)) = &self.last else {
             self.last = Some((values, now));
-            return Step::Unknown;
+            return CounterStep::Unknown;
         };
         let interval = now.saturating_duration_since(*at);
         if interval < LEAST_INTERVAL {
-            return Step::Unknown;
+            return CounterStep::Unknown;
         }
         if values == *before {
             // It may count in coarse steps: what comes next is for all of the time.
             return if interval < STANDS_STILL {
-                Step::Unknown
+                CounterStep::Unknown
             } else {
-                Step::Still
+                CounterStep::Still
             };
         }
         let moved = before
@@ -71,15 +71,15 @@ impl EnergyCounter {
         let comparable = before.len() == values.len();
         self.last = Some((values, now));
         let Some(moved) = moved.filter(|_| comparable) else {
-            return Step::Jumped;
+            return CounterStep::Jumped;
         };
         #[allow(clippy::cast_precision_loss)] // far below 2^52 microjoules in any real interval
         let joules = moved as f64 / 1e6;
         let watts = joules / interval.as_secs_f64();
         if watts > MOST_WATTS {
-            return Step::Jumped;
+            return CounterStep::Jumped;
         }
-        Step::Moved { joules, watts }
+        CounterStep::Moved { joules, watts }
     }
 }
 
@@ -204,28 +204,28 @@ mod tests {
         let start = Instant::now();
         let mut counter = EnergyCounter::default();
         let range = Some(262_143_328_850);
-        assert_eq!(counter.observe(&[(5, range)], start), Step::Unknown);
+        assert_eq!(counter.observe(&[(5, range)], start), CounterStep::Unknown);
         assert_eq!(
             counter.observe(&[(5, range)], after(start, 1.0)),
-            Step::Unknown
+            CounterStep::Unknown
         );
         assert_eq!(
             counter.observe(&[(5, range)], after(start, 11.0)),
-            Step::Still
+            CounterStep::Still
         );
         let moved = counter.observe(&[(24_000_005, range)], after(start, 12.0));
-        let Step::Moved { joules, watts } = moved else {
+        let CounterStep::Moved { joules, watts } = moved else {
             panic!("{moved:?}");
         };
         assert!((joules - 24.0).abs() < 1e-9 && (watts - 2.0).abs() < 1e-9);
         // A machine that slept starts again at 0, which looks like a wrap.
         assert_eq!(
             counter.observe(&[(7, range)], after(start, 13.0)),
-            Step::Jumped
+            CounterStep::Jumped
         );
         assert!(matches!(
             counter.observe(&[(8_000_007, range)], after(start, 14.0)),
-            Step::Moved { .. }
+            CounterStep::Moved { .. }
         ));
     }
 
@@ -301,7 +301,7 @@ mod tests {
                 let joules = microjoules as f64 / 1e6;
                 drawn += joules;
                 match counter.observe(&[(raw, Some(range))], now) {
-                    Step::Moved { joules: moved, watts: seen } => {
+                    CounterStep::Moved { joules: moved, watts: seen } => {
                         counted += moved;
                         #[allow(clippy::cast_precision_loss)]
                         let expected = watts as f64;

@@ -54,12 +54,12 @@ impl ModelSpec {
     /// everything, where that is known.
     #[must_use]
     pub fn new(
-        model: &config::Model,
+        model: &config::ModelSettings,
         settings: &config::Settings,
         cores: u32,
         memory: Option<u64>,
     ) -> Self {
-        let config::Scheduler {
+        let config::SchedulerSettings {
             max_batch_tokens,
             speculation,
             target_inter_token,
@@ -77,9 +77,9 @@ impl ModelSpec {
                 bytes / PARTITION_MEMORY_DIVISOR / settings.models.len() as u64
             }),
             attention: match model.attention {
-                config::Attention::Auto => None,
-                config::Attention::Plain => Some(Attention::Plain),
-                config::Attention::Flash => Some(Attention::Flash),
+                config::AttentionChoice::Auto => None,
+                config::AttentionChoice::Plain => Some(Attention::Plain),
+                config::AttentionChoice::Flash => Some(Attention::Flash),
             },
             deterministic: model.deterministic,
             threads: model.threads.map(std::num::NonZeroU32::get),

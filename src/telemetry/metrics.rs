@@ -14,23 +14,23 @@ pub use embedding::EmbeddingMetrics;
 /// Why the registry refused a metric: two of one name, or a malformed name. A defect of ours.
 pub type MetricsError = prometheus::Error;
 
-const TTFT: [f64; 12] = [
+const TTFT_BUCKETS: [f64; 12] = [
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0,
 ];
-const INTER_TOKEN: [f64; 12] = [
+const INTER_TOKEN_BUCKETS: [f64; 12] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5,
 ];
-const DURATION: [f64; 12] = [
+const DURATION_BUCKETS: [f64; 12] = [
     0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0,
 ];
-const QUEUE: [f64; 11] = [
+const QUEUE_BUCKETS: [f64; 11] = [
     0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
 /// Joules: a kiosk's answer by a small model, to a long one by a large one.
-const ENERGY: [f64; 12] = [
+const ENERGY_BUCKETS: [f64; 12] = [
     0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0,
 ];
-const BATCH: [f64; 12] = [
+const BATCH_BUCKETS: [f64; 12] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0,
 ];
 
@@ -168,7 +168,7 @@ impl Metrics {
     pub fn new() -> Result<Self, MetricsError> {
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;
-        let table = Table {
+        let table = MetricTable {
             registry: &registry,
         };
         let build_info = table.int_gauges(
@@ -258,32 +258,32 @@ impl Metrics {
             time_to_first_token: table.histograms(
                 "time_to_first_token_seconds",
                 "Seconds from a request's arrival to its first token.",
-                &TTFT,
+                &TTFT_BUCKETS,
             )?,
             inter_token_latency: table.histograms(
                 "inter_token_latency_seconds",
                 "Seconds between two moments at which an answer got a token, or several at once.",
-                &INTER_TOKEN,
+                &INTER_TOKEN_BUCKETS,
             )?,
             request_duration: table.histograms(
                 "request_duration_seconds",
                 "Seconds from a request's arrival to its last token.",
-                &DURATION,
+                &DURATION_BUCKETS,
             )?,
             queue_duration: table.histograms(
                 "request_queue_duration_seconds",
                 "Seconds from a request's arrival until the engine takes it up.",
-                &QUEUE,
+                &QUEUE_BUCKETS,
             )?,
             prefill_duration: table.histograms(
                 "request_prefill_duration_seconds",
                 "Seconds from the engine taking a request up to its first token.",
-                &DURATION,
+                &DURATION_BUCKETS,
             )?,
             decode_duration: table.histograms(
                 "request_decode_duration_seconds",
                 "Seconds from a request's first token to its last.",
-                &DURATION,
+                &DURATION_BUCKETS,
             )?,
             steps: table.counters("engine_steps_total", "Batches decoded.", &["model"])?,
             busy_seconds: table.seconds(
@@ -294,7 +294,7 @@ impl Metrics {
             batch_tokens: table.histograms(
                 "engine_batch_tokens",
                 "Rows (tokens) of a batch.",
-                &BATCH,
+                &BATCH_BUCKETS,
             )?,
             kv_usage: table.gauges(
                 "kv_cache_usage_ratio",
@@ -304,7 +304,7 @@ impl Metrics {
             request_energy: table.histograms(
                 "request_energy_joules",
                 "Energy of a request: its share of the engine's time, times what is drawn meanwhile.",
-                &ENERGY,
+                &ENERGY_BUCKETS,
             )?,
             engine_energy: table.seconds(
                 "engine_energy_joules_total",
@@ -420,11 +420,11 @@ impl Metrics {
 }
 
 /// Creates and registers in one go.
-struct Table<'a> {
+struct MetricTable<'a> {
     registry: &'a Registry,
 }
 
-impl Table<'_> {
+impl MetricTable<'_> {
     fn counters(
         &self,
         name: &str,
