@@ -1,4 +1,4 @@
-//! Who may come in: a bounded number of requests a model, none while draining.
+//! Admits requests: a bounded number per model, and none while the server drains.
 //!
 //! `decide` is a plain function; [`Gate`] counts and carries out what it says.
 //! An admitted request has two things that Drop gives back: its [`AdmissionSlot`], held
@@ -23,13 +23,13 @@ pub use send_budget::{FREE_OUTBOX_BYTES, Outbox, PendingBytes, Reservation, Send
 /// Why a request is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalReason {
-    /// As many are waiting as may.
+    /// The most requests that may wait are waiting.
     QueueFull,
     /// The server is shutting down.
     Draining,
     /// The model is not loaded yet.
     Loading,
-    /// More power is drawn than may be.
+    /// More power is drawn than the budget allows.
     Power,
     /// The gateway is too hot.
     Thermal,
@@ -57,7 +57,7 @@ impl RefusalReason {
 pub struct AdmissionRefusal {
     /// Why.
     pub reason: RefusalReason,
-    /// When a place is likely to be free.
+    /// The time after which a slot is likely to be free.
     pub retry_after: Duration,
 }
 
@@ -72,7 +72,7 @@ impl AdmissionRefusal {
     }
 }
 
-/// What a decision depends on.
+/// The state on which an admission decision depends.
 #[derive(Debug, Clone, Copy)]
 struct GateSnapshot {
     draining: bool,
@@ -120,7 +120,7 @@ fn reason_to_shed(shedding: Shedding) -> Option<(RefusalReason, Duration)> {
     Some((reason, shedding.retry_after))
 }
 
-/// The door of one model.
+/// Admits requests to one model.
 #[derive(Debug, Clone)]
 pub struct Gate {
     inner: Arc<GateInner>,
@@ -216,7 +216,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One admitted request's claim on the engine.
+/// An admitted request's slot at its model, freed by Drop.
 #[derive(Debug)]
 pub struct AdmissionSlot {
     gate: Gate,
@@ -309,7 +309,7 @@ impl Drain {
     }
 }
 
-/// One request that a shutdown waits for.
+/// Makes a shutdown wait for one request, until dropped.
 #[derive(Debug)]
 pub struct DrainGuard {
     drain: Drain,

@@ -13,10 +13,10 @@ use tokio::sync::Notify;
 
 use super::AdmissionRefusal;
 
-/// Bytes of an answer that may wait without a reservation: some hundred tokens, without likelihoods.
+/// Bytes of an answer that may wait without a reservation: some hundred tokens without log probabilities.
 pub const FREE_OUTBOX_BYTES: usize = 128 << 10;
 
-/// How long an answer that is made waits for room.
+/// How long a finished answer waits for room.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes that all answers may reserve together. Cheap to clone.
@@ -56,7 +56,7 @@ impl SendBudget {
         self.0.reserved.load(Ordering::Relaxed)
     }
 
-    /// None where there is no room. Never waits, so that a scheduler may ask.
+    /// Reserves `bytes`; `None` where there is no room. Never waits, so that a scheduler may call it.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
         add_within(&self.0.reserved, bytes, self.0.capacity).then(|| Reservation {
@@ -166,8 +166,8 @@ impl Outbox {
         }))
     }
 
-    /// Counts `bytes` more that wait. None where they are more than may wait for free and the budget
-    /// has no room for them.
+    /// Counts `bytes` more that wait; `None` where they exceed [`FREE_OUTBOX_BYTES`] and the budget has no
+    /// room for them.
     #[must_use]
     pub fn hold(&self, bytes: usize) -> Option<PendingBytes> {
         let before = self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -183,7 +183,7 @@ impl Outbox {
         Some(held)
     }
 
-    /// The same, but waits a few seconds for room.
+    /// Counts `bytes` more that wait, as [`hold`](Self::hold) does, but waits a few seconds for room.
     pub async fn hold_soon(&self, bytes: usize) -> Result<PendingBytes, AdmissionRefusal> {
         if let Some(held) = self.hold(bytes) {
             return Ok(held);

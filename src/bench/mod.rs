@@ -50,7 +50,7 @@ pub struct BenchReport {
     pub load: LoadProfile,
     /// What held for every answer.
     pub answers: AnswerLimits,
-    /// How often the load was run; figures are medians of so many.
+    /// How often the load was run; figures are medians over these rounds.
     pub rounds: usize,
     /// In the order of the command line.
     pub servers: Vec<ServerReport>,

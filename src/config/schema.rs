@@ -60,7 +60,7 @@ pub enum KeyKind {
     Address,
     /// The path of a file, which need not exist yet.
     Path,
-    /// The same, or empty for none.
+    /// The path of a file, or empty for no file.
     OptionalPath,
     /// Text without control characters or spaces around it, or empty for none.
     OptionalName,

@@ -50,14 +50,14 @@ pub struct ServerSettings {
     pub write_timeout: Duration,
     /// Memory for answers that clients have not read yet, in bytes.
     pub max_unsent_bytes: usize,
-    /// Time for running answers to finish on shutdown; zero is none.
+    /// Time for running answers to finish on shutdown; zero waits for none of them.
     #[serde(rename = "shutdown_grace_seconds", deserialize_with = "seconds")]
     pub shutdown_grace: Duration,
-    /// Responses kept for clients that go on from them; 0 is none.
+    /// Most responses stored for clients that continue from them; 0 stores none.
     pub store_max_responses: usize,
-    /// Memory for them, in bytes.
+    /// Memory for stored responses, in bytes.
     pub store_max_bytes: usize,
-    /// How long each is kept.
+    /// How long each stored response is kept.
     #[serde(rename = "store_seconds", deserialize_with = "seconds")]
     pub store_time: Duration,
 }
@@ -116,7 +116,7 @@ pub struct SchedulerSettings {
     pub target_inter_token: Duration,
     /// Most tokens in one step.
     pub max_batch_tokens: NonZeroU32,
-    /// Memory for prompts that gave way in the KV cache, for each model.
+    /// Bytes for prefixes that are offloaded from the KV cache, for each model.
     pub parked_bytes: usize,
     /// Whether answers may draft tokens that they seem to copy.
     pub speculation: Speculation,
@@ -146,7 +146,7 @@ pub struct TelemetrySettings {
     pub cached_tokens_in_usage: CachedTokens,
 }
 
-/// How exactly clients are told what of their prompt was in the cache, which all of them share.
+/// How exactly a response says how much of its prompt was in the cache, which all clients share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CachedTokens {

@@ -7,7 +7,7 @@ use llama_cpp_sys_2::{
 use super::Weights;
 use super::llama::EngineOptions;
 
-/// Two ways to the same numbers, but for rounding.
+/// How attention is computed; the two ways differ in rounding only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attention {
     /// One matrix product over all rows and cells, summed in 32 bits.
@@ -24,8 +24,8 @@ impl Attention {
         }
     }
 
-    /// Rows of a batch that are computed together. Plain attention keeps a number for every row,
-    /// cell and head: with fewer rows at once that takes less memory, and no more time.
+    /// Returns how many rows of a batch are computed together (`n_ubatch`). Plain attention keeps a number
+    /// for every row, cell and head: fewer rows at once take less memory, and no more time.
     pub(super) fn rows_at_once(self) -> u32 {
         match self {
             Self::Plain => 128,
@@ -33,10 +33,11 @@ impl Attention {
         }
     }
 
-    /// See [`Shape::banks`](super::Shape): with plain attention a row computes with every cell of its
-    /// bank, so what has nothing in common had better lie in different ones. Where rows leave out the
-    /// cells of others one bank is best: what is computed together reads the weights once. `bytes` is
-    /// what a bank takes at most, of `memory` in all; little of it where conversations are short.
+    /// Returns how many KV partitions to make. With plain attention a row computes with every used cell of
+    /// its partition, so sequences without a common prefix are better kept in different ones. Flash
+    /// attention skips the cells of other sequences, so one partition is best: its rows read the weights
+    /// once. `bytes` is what a partition can take at most, `memory` what all may take; short conversations
+    /// use little of it.
     pub(super) fn partitions(self, bytes: Option<u64>, memory: u64) -> u32 {
         const MOST: u64 = 8;
         match (self, bytes) {
@@ -48,7 +49,7 @@ impl Attention {
     }
 }
 
-/// What the choice of attention depends on.
+/// The dimensions of a model on which the choice of attention depends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ModelDimensions {
     heads: u32,
@@ -67,7 +68,8 @@ impl ModelDimensions {
         }
     }
 
-    /// Whether a row at the depth of a store's prompt spends its time in attention, not in weights.
+    /// Whether a row at the depth of a store's prompt takes more time for attention than for the products
+    /// with the weights.
     ///
     /// From decode speeds of models of 13 M and 494 M parameters on x86-64: flash attention takes
     /// some 40 ns a head and cell whatever the head's size, the weights some 0.025 ns each.
@@ -80,9 +82,9 @@ impl ModelDimensions {
         attention > 1.5 * WEIGHT_NS * self.parameters as f64
     }
 
-    /// Cells of a sequence that are copied at most. With plain attention llama.cpp keeps values
-    /// number by number, each with those of other cells; where the sequence's cells do not lie
-    /// together it notes every number that it copies in a record of 32 bytes.
+    /// Returns the most cells of a sequence that are copied. With plain attention llama.cpp stores values
+    /// transposed, each number next to the same number of other cells; if a sequence's cells are not
+    /// contiguous it makes a record of 32 bytes for every number that it copies.
     pub(super) fn most_copied(self, attention: Attention) -> usize {
         const MOST_RECORDS: u32 = 4 << 20;
         const WIDEST_HEAD: u32 = 128;
@@ -93,9 +95,10 @@ impl ModelDimensions {
         }
     }
 
-    /// See [`Shape::break_even_cells`]: with plain attention a row computes with the cells of others as
-    /// with its own, and that takes one thread some 6 ns a head (BENCHMARKS.md). Flash attention
-    /// leaves the cells of others out; the models that have it gained nothing when fewer ran together.
+    /// Returns [`Shape::break_even_cells`](super::Shape). With plain attention a row computes with the cells
+    /// of other sequences as with its own, which takes one thread some 6 ns per cell and head
+    /// (BENCHMARKS.md). Flash attention skips the cells of others, and models that use it gained nothing
+    /// when fewer requests ran together.
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -110,26 +113,27 @@ impl ModelDimensions {
             .then_some((WEIGHT_NS * self.parameters as f64 / cell) as usize)
     }
 
-    /// What a context takes beside its cache at most, scored prompts aside: a number for every row
-    /// that is computed at once, cell and head, before and after the soft maximum, and logits for
-    /// every sequence.
+    /// Returns the most bytes that a context takes besides its KV cache, scored prompts aside: attention
+    /// scores before and after the softmax, one for every cell, head and row computed at once, and
+    /// logits for every sequence.
     pub(super) fn buffer_bytes(self, options: EngineOptions, vocabulary: usize) -> u64 {
         let rows = options.batch_rows.min(Attention::Plain.rows_at_once());
         let logits = u64::from(options.sequences + 1) * vocabulary as u64;
         2 * self.score_bytes(rows, options.cells) + 4 * logits
     }
 
-    /// With plain attention: a number for every row, cell and head of a layer.
+    /// Returns the bytes of plain attention's scores: four for every row, cell and head of a layer.
     fn score_bytes(self, rows: u32, cells: u32) -> u64 {
         4 * u64::from(rows) * u64::from(cells) * u64::from(self.heads)
     }
 }
 
-/// Flash attention on a CPU walks cell by cell, leaves out those of other requests, and reads
-/// prompts faster. The plain path is one matrix product over all rows and all used cells: much
-/// faster where rows share cells and attention is what a row is made of, much slower where long
-/// prompts have nothing in common. It needs a number for every head, row and cell, which a large
-/// context cannot afford.
+/// Chooses the attention for a model.
+///
+/// Flash attention on a CPU goes cell by cell, skips the cells of other requests, and reads prompts
+/// faster. Plain attention is one matrix product over all rows and all used cells: much faster where
+/// rows share cells and attention takes most of a row's time, much slower where long prompts have no
+/// common prefix. It needs memory for every head, row and cell, too much for a large context.
 pub(super) fn attention(options: EngineOptions, weight: ModelDimensions) -> Attention {
     const MOST_BYTES: u64 = 512 << 20;
     let affordable = weight.score_bytes(options.batch_rows, options.cells) <= MOST_BYTES;
@@ -177,7 +181,7 @@ mod tests {
         assert_eq!(attention(options, kiosk), Attention::Plain);
         assert_eq!(attention(options, qwen2_5_0_5b), Attention::Flash);
         assert_eq!(qwen2_5_0_5b.break_even_cells(Attention::Flash), None);
-        // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
+        // `scheduler::placement` runs three conversations of 144 cells at that, which was the fastest.
         assert_eq!(kiosk.break_even_cells(Attention::Plain), Some(1500));
         assert!(kiosk.most_copied(Attention::Plain) > 2048);
         assert_eq!(kiosk.buffer_bytes(options, 2136) >> 20, 32);

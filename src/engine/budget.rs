@@ -21,22 +21,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// What a piece of work may take.
+/// The resources that a piece of work may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkBudget {
-    /// Bytes that it holds at a time.
+    /// Most bytes that it holds at a time.
     pub live_bytes: usize,
-    /// Allocations that it holds at a time. What is nested so deep can be walked on the stack.
+    /// Most allocations that it holds at a time. This also bounds how deep its values nest, so that the
+    /// stack suffices to walk them.
     pub live_blocks: usize,
-    /// Bytes that it asks for in all, which bounds the time that it copies for.
+    /// Most bytes that it asks for in all, which bounds the time that it spends copying.
     pub total_bytes: u64,
     /// Bytes of stack; of addresses, not of memory.
     pub stack: usize,
-    /// How long it is waited for.
+    /// How long the caller waits for it.
     pub time: Duration,
 }
 
-/// Why there is no result.
+/// Why work within a budget gave no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Overrun {
     /// It asked for more memory than it may have.
@@ -109,15 +110,15 @@ pub fn within<T: Send + 'static>(
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// A thread for such work. It ends when this is dropped, and what it is doing has come to an end.
+/// A thread for such work. It ends when this is dropped and its current work is done.
 struct BudgetThread {
     jobs: SyncSender<Task>,
     stack: usize,
 }
 
-/// Those that wait for work: beginning a thread takes longer than laying out a prompt.
+/// Threads that wait for work: starting a thread takes longer than rendering a prompt.
 static IDLE: Mutex<Vec<BudgetThread>> = Mutex::new(Vec::new());
-/// As many prompts are laid out at once where several clients ask.
+/// Most threads in [`IDLE`]: about as many prompts are rendered at once.
 const MOST_IDLE: usize = 4;
 /// Bytes of the stack of a thread that is kept, enough for an ordinary conversation.
 const USUAL_STACK: usize = 32 << 20;
@@ -147,7 +148,7 @@ impl BudgetThread {
         self.jobs.send(job).map_err(|_| Overrun::Panicked)
     }
 
-    /// Its work is done.
+    /// Keeps the thread for later work, now that its own is done.
     fn rest(self) {
         let mut idle = idle();
         if self.stack == USUAL_STACK && idle.len() < MOST_IDLE {
@@ -165,14 +166,14 @@ const DONE: u8 = 1;
 const OVERDRAWN: u8 = 2;
 const ABANDONED: u8 = 3;
 
-/// What the thread and whoever waits for it tell each other.
+/// The state of a run, shared by its thread and the thread that waits for it.
 struct RunState {
     phase: AtomicU8,
     waiter: Thread,
 }
 
 impl RunState {
-    /// Ends the running; false if it had ended before.
+    /// Moves on from `RUNNING`; returns false if the run had ended before.
     fn change(&self, to: u8) -> bool {
         let order = Ordering::AcqRel;
         let changed = self
@@ -182,7 +183,7 @@ impl RunState {
     }
 }
 
-/// Tells that the work is done, also by a panic.
+/// On drop, wakes the waiting thread; also when the work panics.
 struct DoneNotice<'s>(&'s RunState);
 
 impl Drop for DoneNotice<'_> {
@@ -196,7 +197,7 @@ impl Drop for DoneNotice<'_> {
 struct Meter<'s> {
     budget: WorkBudget,
     run_state: &'s RunState,
-    /// Negative where it frees what it was given.
+    /// Negative if the thread frees more than it allocated, as it may own values of its caller's.
     live_bytes: Cell<isize>,
     live_blocks: Cell<isize>,
     total_bytes: Cell<u64>,

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DecodeError, Engine, KvCopy, Pieces, Row, SeqId, Shape, Token};
 
-/// See the module's text.
+/// An engine whose answers are a fixed function of each sequence's history.
 #[derive(Debug)]
 pub struct FakeEngine {
     shape: Shape,
@@ -100,7 +100,8 @@ impl FakeEngine {
         (0..).filter(move |place| !used.contains(place))
     }
 
-    /// Whether a partition could hold so many cells more; of all together it takes no notice.
+    /// Whether a partition could hold `more` further cells; the bound for all partitions together is the
+    /// caller's to keep.
     fn has_room(&self, partition: usize, more: usize) -> bool {
         self.used_in(partition) + more <= self.shape.cells
     }

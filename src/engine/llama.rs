@@ -7,7 +7,7 @@ use super::partition::Partition;
 use super::partition_threads::PartitionThreads;
 use super::{DecodeError, Engine, KvCopy, LoadError, Row, SeqId, Shape, Weights};
 
-/// How a context is laid out.
+/// The sizes of an engine's contexts, and how they compute.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineOptions {
     /// KV cells shared by all sequences.
@@ -15,18 +15,18 @@ pub struct EngineOptions {
     /// Sequences that can exist at once in a partition (llama.cpp allows 256, one of which is the
     /// engine's own).
     pub sequences: u32,
-    /// Rows of one decode at most.
+    /// Most rows of one decode.
     pub batch_rows: u32,
-    /// Threads that compute, all partitions together.
+    /// Threads that compute, for all partitions together.
     pub threads: u32,
-    /// Those of them that compute the same partition at most.
+    /// Most threads that compute the same partition.
     pub threads_per_partition: u32,
-    /// Bytes that the partitions of the cache may take at most, if there is more than one.
+    /// Most bytes that the KV partitions may take together, if there is more than one.
     pub memory: u64,
-    /// How attention is computed; `None` is what suits the model.
+    /// How attention is computed; `None` chooses what suits the model.
     pub attention: Option<Attention>,
-    /// Whether a sequence is to come out the same whatever else there is: see
-    /// [`Shape::exact_block`], which is none without plain attention.
+    /// Whether a sequence's logits must not depend on what else is computed, which takes plain attention:
+    /// see [`Shape::exact_block`].
     pub deterministic: bool,
 }
 
@@ -38,7 +38,7 @@ pub struct LlamaEngine<'model> {
     partition_threads: PartitionThreads,
     shape: Shape,
     attention: Attention,
-    /// Where each row of the last batch was computed: its partition, and its place there.
+    /// Where each row of the last batch was computed: the partition, and the row's index there.
     places: Vec<(usize, usize)>,
 }
 
@@ -52,12 +52,12 @@ impl<'model> LlamaEngine<'model> {
         let attention = attention(options, weight);
         let mut partition = Partition::new(weights, options, attention)?;
         let llama = weights.llama();
-        // Those compute the rows of different sequences apart: rows to fill up would be in the way.
+        // These compute the rows of each sequence by themselves, so filler rows would cost time.
         let is_apart = llama.is_recurrent() || llama.is_hybrid();
         let row_group = if is_apart { 1 } else { partition.row_group()? };
         let mut batch_rows = partition.batch_rows().min(options.batch_rows as usize);
         if partition.leaves_a_row_over(batch_rows) {
-            // There would be no place for a row beside it.
+            // A full batch would leave no room for the filler row.
             batch_rows -= 1;
         }
         let cells = partition.cells();
@@ -76,7 +76,7 @@ impl<'model> LlamaEngine<'model> {
                     partitions.push(partition);
                 }
                 Err(error) => {
-                    // What was left for the last one may be wanted for something else.
+                    // The memory of the last partition that could be made may be needed for other things.
                     partitions.truncate(partitions.len().max(2) - 1);
                     tracing::warn!(%error, banks = partitions.len(), "fewer banks of the KV cache than planned");
                     break;
@@ -129,7 +129,7 @@ impl<'model> LlamaEngine<'model> {
         &mut self.partitions[self.shape.partition(sequence)]
     }
 
-    /// Frees the cells of rows that were computed.
+    /// Frees the cells that rows have got already.
     fn take_back(&mut self, rows: &[Row]) {
         for row in rows.iter().rev() {
             self.truncate(row.sequence, row.position);
@@ -137,7 +137,7 @@ impl<'model> LlamaEngine<'model> {
     }
 }
 
-/// Keys and values of a sequence.
+/// The keys and values of a sequence, in llama.cpp's format.
 #[derive(Debug)]
 pub struct LlamaKvCopy(Cells);
 
@@ -291,7 +291,7 @@ mod tests {
         }
     }
 
-    /// Threads, and those a partition: one partition after the other, side by side, all together.
+    /// Threads, and threads per partition: one partition after the other, in parallel, all together.
     const THREADS: [(u32, u32); 3] = [(1, 1), (3, 1), (2, 2)];
 
     #[test]

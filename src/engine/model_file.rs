@@ -56,7 +56,7 @@ impl ModelFile {
         &self.metadata
     }
 
-    /// SHA-256 of the file, or of all parts behind each other.
+    /// Returns the SHA-256 of the file, or of all its parts one after the other.
     pub(super) fn digest(&self, abort: &AtomicBool) -> Result<String, LoadError> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
@@ -83,7 +83,7 @@ impl ModelFile {
     }
 
     /// Has llama.cpp read the vocabulary and the metadata, without weights. It answers a failure
-    /// with none and says the reason in its log.
+    /// with a null pointer (`None` here) and gives the reason in its log.
     pub(super) fn load_vocabulary(&self, abort: &AtomicBool) -> Option<LlamaModel> {
         let mut params = default_params();
         params.vocab_only = true;
@@ -91,9 +91,10 @@ impl ModelFile {
         self.load(params, abort)
     }
 
-    /// Has llama.cpp map or read the weights, for a vocabulary of so many tokens, which it does
+    /// Has llama.cpp map or read the weights, for a vocabulary of `tokens` tokens, which it does
     /// not read again: it would take as long and as much memory as the first time, and only its
-    /// length matters to a context. Fails as above.
+    /// length matters to a context. Fails as
+    /// [`load_vocabulary`](Self::load_vocabulary) does.
     pub(super) fn load_weights(
         &self,
         maps: bool,

@@ -1,4 +1,4 @@
-//! Metadata that llama.cpp is told instead of what a file says.
+//! Metadata that replace what a file says when llama.cpp reads it.
 
 use std::ffi::c_char;
 
@@ -9,7 +9,7 @@ use llama_cpp_sys_2 as sys;
 pub(super) struct MetadataOverride(sys::llama_model_kv_override);
 
 impl MetadataOverride {
-    /// None where key or text is longer than llama.cpp has room for.
+    /// Returns a text; `None` where key or text is longer than llama.cpp has room for.
     pub(super) fn text(key: &str, text: &str) -> Option<Self> {
         Self::new(
             key,
@@ -20,7 +20,7 @@ impl MetadataOverride {
         )
     }
 
-    /// As above.
+    /// Returns a whole number; `None` where the key is longer than llama.cpp has room for.
     pub(super) fn integer(key: &str, number: i64) -> Option<Self> {
         Self::new(
             key,
@@ -29,7 +29,7 @@ impl MetadataOverride {
         )
     }
 
-    /// What stands behind the last one.
+    /// The entry that ends a list.
     pub(super) fn end() -> Self {
         Self(sys::llama_model_kv_override {
             tag: sys::LLAMA_KV_OVERRIDE_TYPE_INT,

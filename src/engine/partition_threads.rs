@@ -1,8 +1,8 @@
-//! The threads that compute, and how partitions are shared out among them.
+//! The threads that compute, and how KV partitions are distributed among them.
 //!
-//! ggml's threads share every operation and wait for each other behind it, hundreds of times a step:
-//! a small model computes no longer than that takes. Where several partitions have rows, each is rather
-//! computed by a thread of its own, and they wait for each other once a step (BENCHMARKS.md).
+//! ggml's threads split every operation and wait for each other after it, hundreds of times a step;
+//! with a small model the waiting takes as long as the computing. So where several partitions have rows,
+//! each is computed by one thread, and the threads wait for each other once a step (BENCHMARKS.md).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,47 +11,48 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::DecodeError;
 use super::partition::Partition;
 
-/// So many rows of answers take as long to compute as it takes to read the weights for them: between
+/// The number of decode rows whose computation takes as long as reading the weights: measured between
 /// one or two (6 M parameters) and seven (13 M; `cargo bench --bench engine`).
 pub const ROWS_PER_WEIGHT_READ: f64 = 4.0;
 
-/// How many threads there are to compute partitions.
+/// How many threads compute partitions, and how they are divided among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadLayout {
-    /// Partitions that can be computed at the same time, a thread each.
+    /// Partitions that can be computed at the same time, by one thread each.
     pub parallel_partitions: u32,
-    /// Threads that compute a partition together where partitions are computed one after the other.
+    /// Threads that compute one partition together when partitions are computed one after the other.
     pub threads_per_partition: u32,
 }
 
 impl ThreadLayout {
-    /// The one that drives the engine.
+    /// Only the thread that calls the engine.
     pub const ONE: Self = Self {
         parallel_partitions: 1,
         threads_per_partition: 1,
     };
 
-    /// How much faster than one thread those are that compute a partition together: two of them half as
-    /// fast again (13 M parameters, BENCHMARKS.md), taken to go on like that.
+    /// Returns by which factor `threads_per_partition` threads are faster than one. Measured: two are 1.5
+    /// times as fast (13 M parameters, BENCHMARKS.md); each further thread is assumed to add another half.
     #[must_use]
     pub fn speed_up(self) -> f64 {
         f64::from(self.threads_per_partition + 1) / 2.0
     }
 
-    /// How long a step takes over partitions that would take one thread so long each.
+    /// Returns how long a step takes; `partitions` has the time that each would take one thread.
     #[must_use]
     pub fn step(self, partitions: &[f64]) -> f64 {
         self.in_parallel(partitions)
             .min(self.sequential(partitions))
     }
 
-    /// What a single partition would take one thread if its step took as long as this one.
+    /// Returns the one-thread time of a single partition whose step would take as long as this step.
     #[must_use]
     pub fn single_partition_equivalent(self, partitions: &[f64]) -> f64 {
         self.step(partitions) * self.speed_up()
     }
 
-    /// The same side by side: each partition goes to the thread that has least to do, the longest first.
+    /// Returns the time of a step with one thread per partition: the longest partition is assigned first,
+    /// each to the thread that has least to do.
     fn in_parallel(self, partitions: &[f64]) -> f64 {
         let mut partitions = partitions.to_vec();
         partitions.sort_by(|a, b| b.total_cmp(a));
@@ -64,12 +65,12 @@ impl ThreadLayout {
         threads.into_iter().fold(0.0, f64::max)
     }
 
-    /// The same one after the other, by all threads together.
+    /// Returns the time of a step in which all threads compute one partition after the other.
     fn sequential(self, partitions: &[f64]) -> f64 {
         partitions.iter().sum::<f64>() / self.speed_up()
     }
 
-    /// Whether partitions with so many rows each are better computed side by side.
+    /// Whether one thread per partition is at least as fast; `rows` has the rows of each partition.
     #[allow(clippy::cast_precision_loss)] // a batch has thousands of rows at most
     fn run_better_in_parallel(self, rows: &[usize]) -> bool {
         let partitions: Vec<f64> = (rows.iter())
@@ -79,16 +80,17 @@ impl ThreadLayout {
     }
 }
 
-/// See the module's text.
+/// The worker threads of one engine, which compute its partitions.
 #[derive(Debug)]
 pub(super) struct PartitionThreads {
-    /// Those beside the thread that drives the engine.
+    /// The threads besides the one that calls the engine.
     helpers: Option<ThreadPool>,
     threads_per_partition: u32,
 }
 
 impl PartitionThreads {
-    /// So many threads for so many partitions, of which `together` at most compute the same one.
+    /// Starts `threads` threads, the caller's included, but no more than there are partitions. At most
+    /// `threads_per_partition` compute the same partition.
     pub(super) fn new(threads: u32, threads_per_partition: u32, partitions: usize) -> Self {
         let helpers = partitions.min(threads as usize).saturating_sub(1);
         let build = |helpers| {
@@ -113,18 +115,18 @@ impl PartitionThreads {
         }
     }
 
-    /// Computes what was added to these partitions; if one fails so does all.
+    /// Computes the rows that were added to these partitions. If one partition fails, the call does.
     pub(super) fn compute(
         &self,
         mut busy: Vec<&mut Partition<'_>>,
         row_group: usize,
     ) -> Result<(), DecodeError> {
-        // The longest is begun first: the last of the list.
+        // The queue is popped from its end, so the partition with most rows is computed first.
         busy.sort_by_key(|partition| partition.missing());
         let rows: Vec<usize> = busy.iter().map(|partition| partition.missing()).collect();
         let in_parallel = self.threads().run_better_in_parallel(&rows);
-        // Never a part of them: OpenMP ends and begins threads where their number changes. With one
-        // it is left alone.
+        // All of them or one, nothing between: OpenMP ends and starts threads when their number changes,
+        // but a single thread does not involve it.
         let threads = if in_parallel {
             1
         } else {
@@ -152,12 +154,13 @@ impl PartitionThreads {
     }
 }
 
-/// The lock is held for no longer than this.
+/// Takes the next partition; the lock is held only for this.
 fn next<'a, 'm>(queue: &Mutex<Vec<&'a mut Partition<'m>>>) -> Option<&'a mut Partition<'m>> {
     lock(queue).pop()
 }
 
-/// More room would not help against an error of another kind.
+/// Keeps the error to report: a failure of llama.cpp before a lack of cells, as freeing cells would not
+/// help against it.
 fn note(result: &Mutex<Result<(), DecodeError>>, error: DecodeError) {
     let mut result = lock(result);
     if !matches!(*result, Err(DecodeError::Failed(_))) {

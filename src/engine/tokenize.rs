@@ -7,7 +7,7 @@
 //!   overflows ends the process. [`cuts`] finds how long a match can get; a text with long ones is
 //!   read on a thread whose stack is large enough.
 //! - The search for special tokens takes time that is quadratic in how many a text has, so
-//!   [`markup`] does it here.
+//!   [`special_tokens`] does it here.
 //! - A begin or end that a vocabulary announces and does not have ends the process, so both are
 //!   added here.
 

@@ -86,7 +86,7 @@ fn rearranges(quantization: &str) -> bool {
         )
 }
 
-/// As above.
+/// Whether llama.cpp rearranges weights of this quantization on this CPU.
 #[cfg(target_arch = "aarch64")]
 fn rearranges(quantization: &str) -> bool {
     std::arch::is_aarch64_feature_detected!("dotprod")

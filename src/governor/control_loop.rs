@@ -21,10 +21,10 @@ use super::policy::Policy;
 use super::rehearsal::Rehearsal;
 use super::{ComputeTime, GovernorHandle, GovernorOutput, Measures, lock};
 
-/// Without a word for so long, the governor is taken for dead.
+/// Without new output for this long, the governor's thread counts as dead; at least five intervals.
 const OUTPUT_LIFETIME: Duration = Duration::from_secs(30);
 
-/// Looks in which a sensor should have shown itself.
+/// Looks after which a budget without a measured draw is reported.
 const MAX_LOOKS_WITHOUT_DRAW: u32 = 5;
 
 /// The running governor; dropping it ends its thread after the look that is under way.
@@ -68,14 +68,14 @@ impl Governor {
         })
     }
 
-    /// What it says, for those who obey.
+    /// Returns the handle that schedulers and admission read.
     #[must_use]
     pub fn handle(&self) -> GovernorHandle {
         self.handle.clone()
     }
 }
 
-/// What is kept between two looks.
+/// The state of the governor's thread.
 struct ControlLoop {
     monitor: Monitor,
     metrics: HeadroomMetrics,
@@ -90,7 +90,7 @@ struct ControlLoop {
     /// When the last look was, and what engines had computed by then.
     last: Option<(Instant, Duration)>,
     output_lifetime: Duration,
-    /// Looks that a budget has waited for somebody who sees its draw; none once that is said.
+    /// Looks in which no sensor saw the draw that a budget is for; `None` once that is logged.
     looks_without_draw: Option<u32>,
     /// Who sees the draw and who sets the budget, as the log has it.
     logged: Option<(String, &'static str)>,

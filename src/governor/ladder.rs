@@ -16,11 +16,11 @@ use super::{Measures, Shedding};
 /// Strength a second, up and down.
 const UP: f64 = 0.5;
 const DOWN: f64 = 0.1;
-/// So much less must be wanted before a measure is eased.
+/// A measure is eased only when pressure demands less strength by more than this.
 const DEAD_BAND: f64 = 0.1;
 /// Relapses that still make it last longer: eight times as long at most.
 const MOST_RELAPSES: u32 = 3;
-/// A measure that began again within so many recovery times has relapsed.
+/// A measure that begins again within this many recovery times has relapsed.
 const RELAPSE: u32 = 4;
 
 /// How short a resource is.
@@ -32,7 +32,7 @@ pub(super) struct Pressure {
     pub(super) is_given: bool,
 }
 
-/// What a decision depends on beside the state. A resource of which nothing is known makes no
+/// What a decision depends on besides the state. A resource of which nothing is known makes no
 /// pressure.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LadderInput {

@@ -4,7 +4,7 @@
 //! who obeys. Models' schedulers and the door read [`GovernorHandle`] and do their part.
 //!
 //! Every resource has a ladder of measures, each with the pressure at which it begins, in the
-//! order of the harm that they do: fewer beginnings of prompts are kept, flex requests are parked,
+//! order of the harm that they do: fewer prefixes are cached, flex requests are paused,
 //! fewer requests run at once, steps are paced, requests are refused. Between its threshold and the
 //! last one of its ladder a measure grows. Power has a second way to be paced: by a controller that
 //! holds the average draw just within the budget, so that all of it can be used; for power the
@@ -39,22 +39,22 @@ use crate::headroom::{EnergyRate, Resource};
 
 pub use control_loop::Governor;
 
-/// What is to be done, all of it in shares of what could be.
+/// The measures in force, as shares of what is possible without them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measures {
-    /// Cells of the KV cache that may hold what no running request uses.
+    /// The share of the KV cache's cells that may hold prefixes which no running request uses.
     pub parked: f64,
     /// Whether flex requests run.
     pub flex: bool,
-    /// Requests that run at once.
+    /// The share of the requests that may run at once.
     pub rows: f64,
-    /// The time that the engine may compute.
+    /// The share of the time in which the engine may compute.
     pub duty: f64,
-    /// Why nobody is let in.
+    /// Set while no request is admitted.
     pub refusal: Option<Shedding>,
 }
 
-/// Nobody is let in.
+/// No request is admitted, for want of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shedding {
     /// What is short.
@@ -73,19 +73,19 @@ impl Measures {
         refusal: None,
     };
 
-    /// Of `most` requests, those that may run.
+    /// Returns how many of `most` requests may run; at least one.
     #[must_use]
     pub fn rows_of(&self, most: usize) -> usize {
         share_of(self.rows, most).max(1)
     }
 
-    /// Of `cells`, those that may hold what no running request uses; none for all of them.
+    /// Returns how many of `cells` may hold prefixes that no running request uses; `None` for all of them.
     #[must_use]
     pub fn parked_of(&self, cells: usize) -> Option<usize> {
         (self.parked < 1.0).then(|| share_of(self.parked, cells))
     }
 
-    /// How long to rest after having computed for `busy`.
+    /// Returns how long to rest after having computed for `busy`.
     #[must_use]
     pub fn rest(&self, busy: Duration) -> Duration {
         if self.duty >= 1.0 {
@@ -104,16 +104,17 @@ fn share_of(share: f64, whole: usize) -> usize {
     (share * whole as f64).round() as usize
 }
 
-/// What is published.
+/// What the governor's thread publishes after each look.
 #[derive(Debug, Clone, Copy)]
 struct GovernorOutput {
     measures: Measures,
     energy_rate: Option<EnergyRate>,
-    /// When the governor is taken for dead: what it said then no longer holds.
+    /// After this the governor's thread counts as dead, and the output no longer holds.
     until: Option<Instant>,
 }
 
-/// What those who obey see. Cheap to clone and to ask.
+/// The current measures, for schedulers and admission, which also report their computing here. Cheap to
+/// clone and to read.
 #[derive(Debug, Clone)]
 pub struct GovernorHandle {
     published: Receiver<GovernorOutput>,
@@ -121,7 +122,7 @@ pub struct GovernorHandle {
 }
 
 impl Default for GovernorHandle {
-    /// Nobody governs.
+    /// No measure holds.
     fn default() -> Self {
         let (_, published) = channel(GovernorOutput {
             measures: Measures::NONE,
@@ -136,7 +137,7 @@ impl Default for GovernorHandle {
 }
 
 impl GovernorHandle {
-    /// What is to be done now.
+    /// Returns the measures that hold now.
     #[must_use]
     pub fn measures(&self) -> Measures {
         let published = *self.published.borrow();
@@ -146,7 +147,7 @@ impl GovernorHandle {
         }
     }
 
-    /// What a second of the engine costs now, if that is known.
+    /// Returns the power that goes with computing now, if it is known.
     #[must_use]
     pub fn energy_rate(&self) -> Option<EnergyRate> {
         let published = *self.published.borrow();
@@ -168,7 +169,7 @@ impl GovernorHandle {
         }
     }
 
-    /// An engine computes until the guard is dropped.
+    /// Counts the time until the guard is dropped as computing.
     #[must_use]
     pub fn work(&self) -> ComputeGuard {
         let since = Instant::now();
@@ -180,7 +181,7 @@ impl GovernorHandle {
     }
 }
 
-/// What engines have computed, all of them together.
+/// The time that all engines together have computed.
 #[derive(Debug, Default)]
 struct ComputeTime {
     done: Duration,

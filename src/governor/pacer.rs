@@ -23,7 +23,7 @@ pub(super) struct Interval {
     pub(super) busy: f64,
 }
 
-/// See the module's text.
+/// A controller of the duty: the share of the time in which the engine may compute.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Pacer {
     duty: f64,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub(crate) const MOST_WATTS: f64 = 2000.0;
 /// Two readings that are nearer say more about the clock than about the power.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
-/// A counter that has not moved for so long does not count.
+/// A counter that has not moved for this long does not work.
 const STANDS_STILL: Duration = Duration::from_secs(10);
 
 /// Whether a number of watts is a limit: registers that are not set are 0 or as high as can be.
@@ -14,7 +14,7 @@ pub(crate) fn is_limit(watts: f64) -> bool {
     watts > 0.0 && watts <= MOST_WATTS
 }
 
-/// Microjoules from `before` to `now` of a counter that starts again at 0 after `range`. None if it
+/// Microjoules from `before` to `now` of a counter that starts again at 0 after `range`. `None` if it
 /// went backwards and nobody knows where it wraps, or was beyond that.
 pub(crate) fn advance(before: u64, now: u64, range: Option<u64>) -> Option<u64> {
     if now >= before {
@@ -24,7 +24,7 @@ pub(crate) fn advance(before: u64, now: u64, range: Option<u64>) -> Option<u64> 
     Some(range - before + now)
 }
 
-/// What a reading of a counter tells.
+/// The change of a counter since its last reading.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum CounterStep {
     /// Nothing yet: it is the first, or too near to the last.

@@ -12,7 +12,7 @@ use super::gauges::Gauges;
 use super::monitor::ResourceSnapshot;
 use super::reading::Resource;
 
-/// What the governor makes of an outlook.
+/// What the governor decided on a snapshot, for the metrics.
 #[derive(Debug, Default)]
 pub struct GovernorStatus {
     /// How short each resource is, 0 to 1, rehearsals included.
@@ -25,7 +25,7 @@ pub struct GovernorStatus {
     pub level: u8,
 }
 
-/// See the module's text.
+/// The exported metrics of power, heat, memory and the governor.
 #[derive(Debug, Clone)]
 pub struct HeadroomMetrics {
     gauges: Gauges,

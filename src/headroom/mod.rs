@@ -1,7 +1,7 @@
 //! What the gateway has left: watts, degrees, bytes, and the processor's time.
 //!
-//! [`Monitor`] looks at the sensors and says what is known as an [`ResourceSnapshot`]; it decides nothing.
-//! What is not known is left out, never 0: a wrong number is worse than none.
+//! [`Monitor`] looks at the sensors and says what is known as a [`ResourceSnapshot`]; it decides nothing.
+//! What is not known is left out, never 0: a wrong number is worse than no number.
 //!
 //! | file | holds |
 //! |---|---|
@@ -32,7 +32,7 @@ pub use pressure::PowerHeadroom;
 pub use reading::Resource;
 
 /// Bytes of memory that this process may have: all that there is, or what the tightest control group
-/// allows; none where it cannot be told.
+/// allows; `None` where it is not known.
 #[must_use]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bytes, never below 0
 pub fn most_memory(settings: &crate::config::GovernorSettings) -> Option<u64> {

@@ -17,10 +17,10 @@ use super::sensors::{self, BATTERY};
 
 /// A sensor that comes and goes is in the log no more often.
 const NO_NEWS: Duration = Duration::from_secs(600);
-/// Draws are averaged over so long: a single interval holds a burst or a pause.
+/// Draws are averaged over this time: a single interval may be a burst or a pause.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// What is known now. What is not known is not in it.
+/// All that the sensors say at one moment. What is not known is absent.
 #[derive(Debug, Default, Clone)]
 pub struct ResourceSnapshot {
     pub(crate) power: Option<PowerHeadroom>,
@@ -66,7 +66,7 @@ impl Temperature {
 }
 
 impl ResourceSnapshot {
-    /// How short a resource is, 0 to 1; none if that is not known.
+    /// Returns how short a resource is, 0 to 1; `None` if that is not known.
     #[must_use]
     pub fn pressure(&self, resource: Resource) -> Option<f64> {
         if self.live.contains(&resource) {

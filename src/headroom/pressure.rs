@@ -10,7 +10,7 @@ pub(super) const ALWAYS_SLOWED: f64 = 0.88;
 /// Degrees below its limit at which a zone makes no pressure.
 const THERMAL_SPAN: f64 = 25.0;
 
-/// Power drawn beside the least budget for the same thing.
+/// The power drawn, and the least budget for the same scope.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PowerHeadroom {
     /// Who says what is drawn.
@@ -30,7 +30,7 @@ impl PowerHeadroom {
         self.budget - self.drawn
     }
 
-    /// What is left as a share of the budget; none of a budget of nothing.
+    /// Returns what is left as a share of the budget; `None` for a budget of zero.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
         (self.budget > 0.0).then(|| self.watts() / self.budget)
@@ -80,7 +80,7 @@ pub(super) fn tightest(memories: &[MemoryReading]) -> Option<MemoryReading> {
     memories.iter().min_by(by_ratio).copied()
 }
 
-/// Pressure of a zone that is so many degrees below its limit.
+/// Returns the pressure of a zone whose temperature is `headroom` degrees below its limit.
 pub(super) fn thermal_pressure(headroom: f64) -> f64 {
     (1.0 - headroom / THERMAL_SPAN).clamp(0.0, 1.0)
 }

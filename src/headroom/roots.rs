@@ -65,13 +65,13 @@ impl SensorProblem {
     }
 }
 
-/// The text of a file, without the space around it; none where there is no such file.
+/// The text of a file, without the space around it; `None` where there is no such file.
 pub(crate) fn text(path: &Path) -> Result<Option<String>, SensorProblem> {
     let bytes = bytes(path)?;
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()))
 }
 
-/// What a file holds; none where there is no such file.
+/// What a file holds; `None` where there is no such file.
 pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>, SensorProblem> {
     let bytes = fs::metadata(path).and_then(|about| {
         // To open a pipe waits for its other end, and a device may do anything.
@@ -101,7 +101,7 @@ pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>, SensorProblem> {
     }
 }
 
-/// The number in a file; none where there is no such file.
+/// The number in a file; `None` where there is no such file.
 pub(crate) fn number<T: FromStr>(path: &Path) -> Result<Option<T>, SensorProblem> {
     let Some(text) = text(path)? else {
         return Ok(None);
@@ -112,7 +112,7 @@ pub(crate) fn number<T: FromStr>(path: &Path) -> Result<Option<T>, SensorProblem
     }
 }
 
-/// The same where a wrong or missing file only means that less is known.
+/// Reads a number from a file; `None` also where the file is wrong, which only means that less is known.
 pub(crate) fn maybe<T: FromStr>(path: &Path) -> Option<T> {
     number(path).ok().flatten()
 }

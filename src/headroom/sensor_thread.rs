@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::reading::{Sensor, SensorReport};
 use super::roots::{Roots, SensorProblem};
 
-/// Slow drivers take some tenths of a second.
+/// How long sensors may take to answer; slow drivers take some tenths of a second.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// See the module's text.
+/// A sensor and its thread.
 pub(super) struct SensorThread {
     name: &'static str,
     ask: Sender<Instant>,

@@ -35,7 +35,7 @@ pub use spec::ModelSpec;
 /// A step that takes longer than this is taken for a hang.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 
-/// Where a model is in its life.
+/// The life cycle of a model.
 #[derive(Debug, Clone)]
 pub enum ModelState {
     /// Its file is being read.
@@ -51,7 +51,7 @@ pub enum ModelState {
 }
 
 impl ModelState {
-    /// One word for people and machines.
+    /// Returns the state as one word, for people and machines.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -63,17 +63,17 @@ impl ModelState {
     }
 }
 
-/// What a model that answers does.
+/// A loaded model, by its purpose.
 #[derive(Debug, Clone)]
 pub enum LoadedModel {
     /// It generates text.
     Generation(Arc<GenerationModel>),
-    /// It makes vectors of texts.
+    /// It turns texts into vectors.
     Embedding(Arc<EmbeddingModel>),
 }
 
 impl LoadedModel {
-    /// Vocabulary and metadata.
+    /// Returns the vocabulary and metadata.
     #[must_use]
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         match self {
@@ -90,7 +90,7 @@ impl LoadedModel {
         }
     }
 
-    /// Tokens that one request, or one text to embed, may have.
+    /// Returns the most tokens of one request, or of one text to embed.
     #[must_use]
     pub fn context(&self) -> usize {
         match self {
@@ -107,7 +107,7 @@ pub struct GenerationModel {
     pub tokenizer: Arc<Tokenizer>,
     /// Its chat template.
     pub prompter: Result<Prompter, TemplateError>,
-    /// What answers can be held to.
+    /// The grammars to which answers can be constrained.
     pub grammars: Grammars,
     /// KV cells, shared by all requests.
     pub cells: usize,
@@ -115,7 +115,7 @@ pub struct GenerationModel {
 }
 
 impl GenerationModel {
-    /// Tokens that prompt and answer of one request may have together.
+    /// Returns the most tokens that prompt and answer of one request may have together.
     #[must_use]
     pub fn context(&self) -> usize {
         self.cells
@@ -135,20 +135,20 @@ pub struct ModelEntry {
     pub id: String,
     /// When it was added, seconds since 1970.
     pub created: u64,
-    /// Its door.
+    /// Admits requests to the model.
     pub gate: Gate,
     heartbeat: Heartbeat,
     state: watch::Sender<ModelState>,
 }
 
 impl ModelEntry {
-    /// Its state now.
+    /// Returns the current state.
     #[must_use]
     pub fn state(&self) -> ModelState {
         self.state.borrow().clone()
     }
 
-    /// Whether it is an embedding model, as far as that is known by now.
+    /// Whether it is an embedding model; false while it is being loaded.
     #[must_use]
     pub fn embeds(&self) -> bool {
         matches!(
@@ -157,7 +157,7 @@ impl ModelEntry {
         )
     }
 
-    /// Whether its loop gets on: `Err` says what is wrong.
+    /// Checks that its worker loop makes progress; `Err` says what is wrong.
     pub fn health(&self) -> Result<(), &'static str> {
         if matches!(*self.state.borrow(), ModelState::Crashed) {
             return Err("crashed");
@@ -168,7 +168,7 @@ impl ModelEntry {
         }
     }
 
-    /// Waits until it is in a state that `wanted` says yes to.
+    /// Waits for a state that `wanted` accepts, and returns it.
     pub async fn reaches(&self, wanted: impl Fn(&ModelState) -> bool) -> ModelState {
         let mut state = self.state.subscribe();
         match state.wait_for(wanted).await {
@@ -246,7 +246,7 @@ impl Pool {
         self.entries.iter().find(|entry| entry.id == id)
     }
 
-    /// Ends all threads and waits for them. Requests still running are told so.
+    /// Ends all threads and waits for them. Requests that still run end with an error.
     pub fn stop(&self) {
         self.abort.store(true, Ordering::SeqCst);
         for entry in &self.entries {

@@ -7,16 +7,17 @@ use crate::config::{self, Speculation};
 use crate::engine::{Attention, EngineOptions};
 use crate::scheduler::Limits;
 
-/// Sequences beyond twice the running ones; each costs a row of logits in memory.
+/// Sequences beyond twice the running ones, for prefixes of ended requests; each costs a row of logits
+/// in memory.
 const EXTRA_SEQUENCES: u32 = 8;
 /// llama.cpp allows one more in a context, which is the engine's own.
 const MAX_SEQUENCES: u32 = 255;
-/// What banks of KV caches may take is this part of all memory.
+/// KV partitions of all models may take this fraction of all memory: a quarter.
 const PARTITION_MEMORY_DIVISOR: u64 = 4;
 /// Parameters below which a model spends its time around its matrix products.
 const SMALL_MODEL_PARAMETERS: u64 = 30_000_000;
 
-/// What a model's thread needs to know.
+/// The configuration of one model, as its thread needs it.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
     /// The name that clients use.
@@ -27,13 +28,13 @@ pub struct ModelSpec {
     pub context: u32,
     /// Answers that are computed together at most.
     pub max_running: u32,
-    /// Requests that may wait beside them.
+    /// Most requests that wait while others run.
     pub max_waiting: usize,
     /// Tokens of prompts and answers that one batch computes at most.
     pub max_batch_tokens: u32,
-    /// Bytes that the banks of the KV cache may take at most, if there is more than one.
+    /// Most bytes that the KV partitions may take together, if there is more than one.
     pub partition_memory: u64,
-    /// How attention is computed; `None` is what suits the model.
+    /// How attention is computed; `None` chooses what suits the model.
     pub attention: Option<Attention>,
     /// Whether an answer is to come out the same whatever else there is.
     pub deterministic: bool,
@@ -45,7 +46,7 @@ pub struct ModelSpec {
     pub speculation: Speculation,
     /// What a step should take while answers are under way.
     pub target_inter_token: Duration,
-    /// Bytes beside the KV cache for beginnings that gave way in it.
+    /// Most bytes of prefixes that are offloaded from the KV cache to RAM.
     pub parked_bytes: usize,
 }
 
@@ -95,7 +96,8 @@ impl ModelSpec {
         self.max_running as usize + self.max_waiting
     }
 
-    /// As many sequences again as run, for the beginnings that ended requests leave behind.
+    /// Returns the number of sequences: twice as many as run, and a few more, for the prefixes that ended
+    /// requests leave in the cache.
     fn sequences(&self) -> u32 {
         (2 * self.max_running + EXTRA_SEQUENCES).min(MAX_SEQUENCES)
     }
@@ -108,7 +110,7 @@ impl ModelSpec {
             .max(self.sequences() + 1)
     }
 
-    /// How the engine of a model with so many parameters is laid out.
+    /// Returns the engine's options for a model with this many parameters.
     pub(super) fn engine_options(&self, parameters: u64) -> EngineOptions {
         EngineOptions {
             cells: self.context,
@@ -122,7 +124,7 @@ impl ModelSpec {
         }
     }
 
-    /// How the scheduler of a model with so many parameters works.
+    /// Returns the scheduler's limits for a model with this many parameters.
     pub(super) fn limits(&self, parameters: u64) -> Limits {
         Limits {
             max_running: self.max_running as usize,

@@ -24,7 +24,7 @@ const LAST_END: &str = "last-end";
 /// Far more than we or systemd write.
 const MOST_BYTES: u64 = 4096;
 
-/// See the module's text.
+/// The file in which starts and ends of the process are recorded.
 #[derive(Debug)]
 pub struct Logbook {
     directory: PathBuf,
@@ -117,7 +117,7 @@ fn kept(path: &Path, boot: &str) -> History {
         })
 }
 
-/// The text of a file; none if there is no file.
+/// Returns the text of a file; `None` if there is no file.
 fn read(path: &Path) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,

@@ -77,13 +77,13 @@ pub struct ModelMetrics {
     pub running: IntGauge,
     /// Requests whose client left before the end.
     pub cancelled: IntCounter,
-    /// Requests put back because the KV cache was full.
+    /// Requests preempted because the KV cache was full.
     pub preemptions: IntCounter,
     /// Tokens of prompts.
     pub prompt_tokens: IntCounter,
     /// Tokens of prompts that were in the KV cache already.
     pub prompt_tokens_cached: IntCounter,
-    /// Requests that looked for a shared beginning.
+    /// Requests that looked for a cached prefix.
     pub prefix_queries: IntCounter,
     /// Those that found one.
     pub prefix_hits: IntCounter,
@@ -115,17 +115,18 @@ pub struct ModelMetrics {
     pub kv_usage: Gauge,
     /// KV cells that hold tokens of running requests.
     pub kv_used: IntGauge,
-    /// KV cells that hold beginnings which only ended requests used.
+    /// KV cells that hold prefixes which only ended requests used.
     pub kv_parked: IntGauge,
     /// KV cells that hold nothing.
     pub kv_free: IntGauge,
-    /// Bytes of prompts that gave way in the KV cache.
+    /// Bytes of prefixes that were offloaded from the KV cache.
     pub parked_bytes: IntGauge,
-    /// What the energy went into.
+    /// Where the energy went.
     pub energy: EnergyMetrics,
 }
 
-/// The energy of one model. While it is not known there is no series, rather than one at 0.
+/// The energy metrics of one model. While the energy is not known there is no series, rather than one
+/// at 0.
 #[derive(Debug, Clone)]
 pub struct EnergyMetrics {
     model: String,
@@ -134,7 +135,7 @@ pub struct EnergyMetrics {
 }
 
 impl EnergyMetrics {
-    /// A request took so much, all in all.
+    /// Records the energy of a whole request.
     pub fn request(&self, joules: f64) {
         let model = self.model.as_str();
         self.requests.with_label_values(&[model]).observe(joules);

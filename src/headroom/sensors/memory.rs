@@ -11,7 +11,7 @@ use super::super::reading::{MemoryReading, Sensor, SensorReading, SensorReport};
 use super::super::roots::{self, Roots, SensorProblem};
 
 /// The memory that this process may have: all that there is, or what the tightest control group
-/// allows; none where it cannot be told.
+/// allows; `None` where it is not known.
 pub(crate) fn most(roots: &Roots) -> Option<f64> {
     let now = Instant::now();
     let reports = [SystemMemory.read(roots, now), CgroupMemory.read(roots, now)];
@@ -181,7 +181,7 @@ fn relative(path: &str) -> PathBuf {
 }
 
 impl CgroupFolder {
-    /// None where there is no limit below `most`.
+    /// Returns the group's memory; `None` where there is no limit below `most`.
     fn memory(&self, most: f64) -> Result<Option<MemoryReading>, SensorProblem> {
         let mut limit = None;
         for file in self.files.limits {
