@@ -117,7 +117,7 @@ fn benches(criterion: &mut Criterion) {
         sequences: MOST_SEQUENCES + 1,
         batch_rows: 512,
         threads: number("EDGELLM_BENCH_THREADS", 1),
-        threads_a_bank: number("EDGELLM_BENCH_THREADS", 1),
+        threads_per_partition: number("EDGELLM_BENCH_THREADS", 1),
         memory: 4 << 30,
         attention: std::env::var("EDGELLM_BENCH_ATTENTION").ok().map(|name| {
             if name == "plain" {

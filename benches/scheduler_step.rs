@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use edgellm::engine::{Copied, DecodeError, Engine, Pieces, Row, SeqId, Shape, Threads, Token};
+use edgellm::engine::{
+    DecodeError, Engine, KvCopy, Pieces, Row, SeqId, Shape, ThreadLayout, Token,
+};
 use edgellm::scheduler::{EventReceiver, GenerationJob, Scheduler, SchedulerLimits};
 use edgellm::telemetry::{Metrics, ModelMetrics};
 
@@ -33,25 +35,25 @@ impl IdleEngine {
 /// What such an engine keeps of a sequence.
 struct Nothing;
 
-impl Copied for Nothing {
+impl KvCopy for Nothing {
     fn bytes(&self) -> usize {
         0
     }
 }
 
 impl Engine for IdleEngine {
-    type Copied = Nothing;
+    type KvCopy = Nothing;
 
     fn shape(&self) -> Shape {
         Shape {
             cells: 1 << 20,
             partitions: 1,
-            threads: Threads::ONE,
+            threads: ThreadLayout::ONE,
             sequences: self.sequences,
             batch_rows: 512,
             tile_rows: 0,
             row_group: 1,
-            crowd_cells: None,
+            break_even_cells: None,
             most_copied: usize::MAX,
             exact_block: None,
             vocabulary: VOCABULARY,

@@ -14,11 +14,11 @@ use crate::config::Settings;
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
 use crate::grammar::TrialCompiler;
-use crate::headroom::{Series, most_memory};
+use crate::headroom::{HeadroomMetrics, most_memory};
 use crate::http::{Server, ServerOptions, affordable_connections};
 use crate::inference::Inference;
 use crate::openai::AppState;
-use crate::pool::{ModelSpec, Pool, State};
+use crate::pool::{ModelSpec, ModelState, Pool};
 use crate::routes::router;
 use crate::telemetry::{Logbook, Metrics};
 
@@ -106,16 +106,10 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
         .iter()
         .map(|model| ModelSpec::new(model, &settings, cores, memory))
         .collect();
-    let governor = Governor::start(&settings.governor, Series::new(&metrics)?)?;
+    let governor = Governor::start(&settings.governor, HeadroomMetrics::new(&metrics)?)?;
     let trial_compiler = TrialCompiler::of_this_program()?;
     trial_compiler.warm_up();
-    let pool = Pool::start(
-        specs,
-        &metrics,
-        &drain,
-        &governor.governed(),
-        &trial_compiler,
-    )?;
+    let pool = Pool::start(specs, &metrics, &drain, &governor.handle(), &trial_compiler)?;
     let pool = Arc::new(pool);
     let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
     let state = AppState::new(&settings, inference, metrics);
@@ -158,9 +152,11 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
 async fn first_failure(pool: &Pool) -> AppError {
     let failures = pool.entries().iter().map(|entry| {
         Box::pin(async {
-            let failed = |state: &State| matches!(state, State::Unloadable(_) | State::Crashed);
+            let failed = |state: &ModelState| {
+                matches!(state, ModelState::Unloadable(_) | ModelState::Crashed)
+            };
             let message = match entry.reaches(failed).await {
-                State::Unloadable(error) => error.to_string(),
+                ModelState::Unloadable(error) => error.to_string(),
                 _ => "its thread crashed; the lines above say where".to_owned(),
             };
             AppError::Model {
@@ -176,7 +172,7 @@ async fn first_failure(pool: &Pool) -> AppError {
 async fn announce(pool: &Pool, url: &str) {
     for entry in pool.entries() {
         entry
-            .reaches(|state| matches!(state, State::Ready(_)))
+            .reaches(|state| matches!(state, ModelState::Ready(_)))
             .await;
     }
     let ids: Vec<_> = pool

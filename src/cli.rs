@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, ConfigError, Override, Settings, Sources};
+use crate::config::{self, ConfigError, SettingOverride, Settings, Sources};
 use crate::engine::openmp;
 use crate::{app, grammar, telemetry};
 
@@ -88,7 +88,7 @@ impl Serve {
         let mut overrides = Vec::new();
         let mut set = |key: &str, flag: &str, value: Option<String>| {
             if let Some(value) = value {
-                overrides.push(Override {
+                overrides.push(SettingOverride {
                     key: key.to_owned(),
                     flag: flag.to_owned(),
                     value,

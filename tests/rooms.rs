@@ -22,7 +22,7 @@ const FLOORS: [&[&str]; 17] = [
     &["governor"],
     &["headroom"],
     &["telemetry"],
-    &["engine", "config", "bench", "clock", "field"],
+    &["engine", "config", "bench", "clock", "decimal", "field"],
 ];
 
 /// What the core of requests must not know: transports, and those who speak their protocols.

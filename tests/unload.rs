@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use edgellm::admission::Drain;
 use edgellm::config::Speculation;
 use edgellm::engine::Vocabulary;
-use edgellm::governor::Governed;
+use edgellm::governor::GovernorHandle;
 use edgellm::grammar::TrialCompiler;
-use edgellm::pool::{Loaded, ModelSpec, Pool, Serving, State};
+use edgellm::pool::{GenerationModel, LoadedModel, ModelSpec, ModelState, Pool};
 use edgellm::scheduler::{AnswerEvent, EventReceiver, GenerationJob};
 use edgellm::telemetry::Metrics;
 use tokio::runtime::Runtime;
@@ -28,7 +28,7 @@ const BLOCKS: u32 = 192;
 /// A pool of one model, which is loaded.
 struct Served {
     pool: Pool,
-    loaded: Arc<Loaded>,
+    loaded: Arc<GenerationModel>,
 }
 
 impl Served {
@@ -40,7 +40,7 @@ impl Served {
             max_running: 4,
             max_waiting: 4,
             max_batch_tokens: 128,
-            bank_memory: 0,
+            partition_memory: 0,
             attention: None,
             deterministic: false,
             threads: Some(1),
@@ -53,12 +53,12 @@ impl Served {
             vec![spec],
             &Metrics::new().expect("metrics"),
             &Drain::default(),
-            &Governed::default(),
+            &GovernorHandle::default(),
             &TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into()),
         );
         let pool = pool.expect("a thread");
-        let reached = pool.entries()[0].reaches(|state| !matches!(state, State::Loading));
-        let State::Ready(Serving::Generation(loaded)) = runtime.block_on(reached) else {
+        let reached = pool.entries()[0].reaches(|state| !matches!(state, ModelState::Loading));
+        let ModelState::Ready(LoadedModel::Generation(loaded)) = runtime.block_on(reached) else {
             panic!("it does not load: {:?}", pool.entries()[0].state());
         };
         Self { pool, loaded }

@@ -1,9 +1,9 @@
-//! Who may come in: a bounded number of requests a model, none while draining.
+//! Admits requests: a bounded number per model, and none while the server drains.
 //!
 //! `decide` is a plain function; [`Gate`] counts and carries out what it says.
-//! An admitted request has two things that Drop gives back: its [`Place`], held
+//! An admitted request has two things that Drop gives back: its [`AdmissionSlot`], held
 //! as long as the engine has work with it, so that a client which reads slowly
-//! keeps nobody out; and its [`Presence`], held until the last byte is sent, so
+//! keeps nobody out; and its [`DrainGuard`], held until the last byte is sent, so
 //! that a shutdown can wait for it.
 
 mod client;
@@ -14,22 +14,22 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::governor::{Governed, Refusal as Shedding};
+use crate::governor::{GovernorHandle, Shedding};
 use crate::headroom::Resource;
 
 pub use client::ClientId;
-pub use send_budget::{FREE, Held, Outbox, Reservation, SendBudget};
+pub use send_budget::{FREE_OUTBOX_BYTES, Outbox, PendingBytes, Reservation, SendBudget};
 
 /// Why a request is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// As many are waiting as may.
+pub enum RefusalReason {
+    /// The most requests that may wait are waiting.
     QueueFull,
     /// The server is shutting down.
     Draining,
     /// The model is not loaded yet.
     Loading,
-    /// More power is drawn than may be.
+    /// More power is drawn than the budget allows.
     Power,
     /// The gateway is too hot.
     Thermal,
@@ -37,7 +37,7 @@ pub enum Reason {
     Memory,
 }
 
-impl Reason {
+impl RefusalReason {
     /// The error code and metric label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -54,27 +54,27 @@ impl Reason {
 
 /// A refusal and when to ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct AdmissionRefusal {
     /// Why.
-    pub reason: Reason,
-    /// When a place is likely to be free.
+    pub reason: RefusalReason,
+    /// The time after which a slot is likely to be free.
     pub retry_after: Duration,
 }
 
-impl Refusal {
+impl AdmissionRefusal {
     /// For want of memory that others hold: they give it back within seconds.
     #[must_use]
     pub const fn memory() -> Self {
         Self {
-            reason: Reason::Memory,
+            reason: RefusalReason::Memory,
             retry_after: Duration::from_secs(5),
         }
     }
 }
 
-/// What a decision depends on.
+/// The state on which an admission decision depends.
 #[derive(Debug, Clone, Copy)]
-struct State {
+struct GateSnapshot {
     draining: bool,
     inside: usize,
     /// How many want to come in together.
@@ -88,54 +88,54 @@ struct State {
 
 /// Admits, or refuses with the time after which a place should be free: by Little's law
 /// one of `inside` requests leaves every `stay / inside`. While the governor sheds, it knows better.
-fn decide(state: State) -> Result<(), Refusal> {
+fn decide(state: GateSnapshot) -> Result<(), AdmissionRefusal> {
     let reason = if state.draining {
-        Reason::Draining
+        RefusalReason::Draining
     } else if let Some((reason, retry_after)) = state.shedding.and_then(reason_to_shed) {
-        return Err(Refusal {
+        return Err(AdmissionRefusal {
             reason,
             retry_after,
         });
     } else if state.inside + state.wanted > state.capacity {
-        Reason::QueueFull
+        RefusalReason::QueueFull
     } else {
         return Ok(());
     };
     let inside = u32::try_from(state.inside.max(1)).unwrap_or(u32::MAX);
     let stay = state.stay.unwrap_or(Duration::from_secs(1));
-    Err(Refusal {
+    Err(AdmissionRefusal {
         reason,
         retry_after: (stay / inside).max(Duration::from_secs(1)),
     })
 }
 
-fn reason_to_shed(shedding: Shedding) -> Option<(Reason, Duration)> {
+fn reason_to_shed(shedding: Shedding) -> Option<(RefusalReason, Duration)> {
     let reason = match shedding.resource {
-        Resource::Power => Reason::Power,
-        Resource::Thermal => Reason::Thermal,
-        Resource::Memory => Reason::Memory,
+        Resource::Power => RefusalReason::Power,
+        Resource::Thermal => RefusalReason::Thermal,
+        Resource::Memory => RefusalReason::Memory,
         // Other programs on the processor make answers slower, and nothing else.
         Resource::Cpu => return None,
     };
     Some((reason, shedding.retry_after))
 }
 
-/// The door of one model.
+/// Admits requests to one model.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    inner: Arc<Inner>,
+    inner: Arc<GateInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct GateInner {
     capacity: usize,
     drain: Drain,
-    governed: Governed,
-    counts: Mutex<Counts>,
+    governed: GovernorHandle,
+    counts: Mutex<GateCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct GateCounts {
     inside: usize,
     stay: Option<Duration>,
 }
@@ -143,9 +143,9 @@ struct Counts {
 impl Gate {
     /// `capacity` requests at once, running and waiting ones together.
     #[must_use]
-    pub fn new(capacity: usize, drain: Drain, governed: Governed) -> Self {
+    pub fn new(capacity: usize, drain: Drain, governed: GovernorHandle) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(GateInner {
                 capacity,
                 drain,
                 governed,
@@ -161,40 +161,43 @@ impl Gate {
     }
 
     /// Whether a request that came now would be admitted.
-    pub fn would_admit(&self) -> Result<(), Refusal> {
+    pub fn would_admit(&self) -> Result<(), AdmissionRefusal> {
         decide(self.state(&self.counts(), 1, self.inner.drain.has_begun()))
     }
 
     /// Lets a request in.
-    pub fn admit(&self) -> Result<(Place, Presence), Refusal> {
-        let (mut places, presence) = self.admit_together(1)?;
-        let Some(place) = places.pop() else {
+    pub fn admit(&self) -> Result<(AdmissionSlot, DrainGuard), AdmissionRefusal> {
+        let (mut slots, drain_guard) = self.admit_together(1)?;
+        let Some(slot) = slots.pop() else {
             unreachable!("one was asked for");
         };
-        Ok((place, presence))
+        Ok((slot, drain_guard))
     }
 
     /// Lets a request in that is `count` requests to the engine: all of them or none.
-    pub fn admit_together(&self, count: usize) -> Result<(Vec<Place>, Presence), Refusal> {
+    pub fn admit_together(
+        &self,
+        count: usize,
+    ) -> Result<(Vec<AdmissionSlot>, DrainGuard), AdmissionRefusal> {
         let mut counts = self.counts();
         // Entering and the beginning of a drain exclude each other: who is in will be waited for.
-        let presence = self.inner.drain.enter();
-        decide(self.state(&counts, count, presence.is_none()))?;
-        let Some(presence) = presence else {
+        let drain_guard = self.inner.drain.enter();
+        decide(self.state(&counts, count, drain_guard.is_none()))?;
+        let Some(drain_guard) = drain_guard else {
             unreachable!("a drain refuses");
         };
         counts.inside += count;
         let since = Instant::now();
-        let place = |_| Place {
+        let slot = |_| AdmissionSlot {
             gate: self.clone(),
             since,
             served: false,
         };
-        Ok(((0..count).map(place).collect(), presence))
+        Ok(((0..count).map(slot).collect(), drain_guard))
     }
 
-    fn state(&self, counts: &Counts, wanted: usize, draining: bool) -> State {
-        State {
+    fn state(&self, counts: &GateCounts, wanted: usize, draining: bool) -> GateSnapshot {
+        GateSnapshot {
             draining,
             inside: counts.inside,
             wanted,
@@ -204,7 +207,7 @@ impl Gate {
         }
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn counts(&self) -> MutexGuard<'_, GateCounts> {
         lock(&self.inner.counts)
     }
 }
@@ -213,22 +216,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One admitted request's claim on the engine.
+/// An admitted request's slot at its model, freed by Drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct AdmissionSlot {
     gate: Gate,
     since: Instant,
     served: bool,
 }
 
-impl Place {
+impl AdmissionSlot {
     /// The request was answered: how long that took tells how long others take.
     pub fn served(&mut self) {
         self.served = true;
     }
 }
 
-impl Drop for Place {
+impl Drop for AdmissionSlot {
     fn drop(&mut self) {
         let stay = self.since.elapsed();
         let mut counts = self.gate.counts();
@@ -246,11 +249,11 @@ impl Drop for Place {
 /// waited for that everybody has left.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
-    inner: Arc<DrainInner>,
+    inner: Arc<DrainShared>,
 }
 
 #[derive(Debug, Default)]
-struct DrainInner {
+struct DrainShared {
     state: Mutex<DrainState>,
     empty: Notify,
 }
@@ -290,13 +293,13 @@ impl Drain {
         }
     }
 
-    fn enter(&self) -> Option<Presence> {
+    fn enter(&self) -> Option<DrainGuard> {
         let mut state = self.state();
         if state.begun {
             return None;
         }
         state.inside += 1;
-        Some(Presence {
+        Some(DrainGuard {
             drain: self.clone(),
         })
     }
@@ -306,13 +309,13 @@ impl Drain {
     }
 }
 
-/// One request that a shutdown waits for.
+/// Makes a shutdown wait for one request, until dropped.
 #[derive(Debug)]
-pub struct Presence {
+pub struct DrainGuard {
     drain: Drain,
 }
 
-impl Drop for Presence {
+impl Drop for DrainGuard {
     fn drop(&mut self) {
         let mut state = self.drain.state();
         state.inside -= 1;
@@ -326,7 +329,7 @@ impl Drop for Presence {
 mod tests {
     use super::*;
 
-    const STATE: State = State {
+    const STATE: GateSnapshot = GateSnapshot {
         draining: false,
         inside: 0,
         wanted: 1,
@@ -337,28 +340,31 @@ mod tests {
 
     #[test]
     fn a_full_queue_says_when_a_place_should_be_free() {
-        let full = State {
+        let full = GateSnapshot {
             inside: 4,
             stay: Some(Duration::from_secs(20)),
             ..STATE
         };
         let refusal = decide(full).expect_err("full");
-        assert_eq!(refusal.reason, Reason::QueueFull);
+        assert_eq!(refusal.reason, RefusalReason::QueueFull);
         assert_eq!(refusal.retry_after, Duration::from_secs(5));
     }
 
     #[test]
     fn draining_refuses_even_with_places_free() {
-        let refusal = decide(State {
+        let refusal = decide(GateSnapshot {
             draining: true,
             ..STATE
         });
-        assert_eq!(refusal.expect_err("draining").reason, Reason::Draining);
+        assert_eq!(
+            refusal.expect_err("draining").reason,
+            RefusalReason::Draining
+        );
     }
 
     #[test]
     fn what_the_governor_sheds_is_refused_with_its_reason_and_time() {
-        let shedding = |resource| State {
+        let shedding = |resource| GateSnapshot {
             inside: 4,
             shedding: Some(Shedding {
                 resource,
@@ -367,9 +373,9 @@ mod tests {
             ..STATE
         };
         for (resource, reason) in [
-            (Resource::Power, Reason::Power),
-            (Resource::Thermal, Reason::Thermal),
-            (Resource::Memory, Reason::Memory),
+            (Resource::Power, RefusalReason::Power),
+            (Resource::Thermal, RefusalReason::Thermal),
+            (Resource::Memory, RefusalReason::Memory),
         ] {
             let refusal = decide(shedding(resource)).expect_err("shed");
             assert_eq!(refusal.reason, reason);
@@ -379,36 +385,36 @@ mod tests {
 
     #[test]
     fn a_dropped_place_makes_room_however_long_its_answer_is_read() {
-        let gate = Gate::new(2, Drain::default(), Governed::default());
-        let (place, _presence) = gate.admit().expect("room");
+        let gate = Gate::new(2, Drain::default(), GovernorHandle::default());
+        let (slot, _presence) = gate.admit().expect("room");
         let _second = gate.admit().expect("room");
         assert!(gate.admit().is_err());
-        drop(place);
+        drop(slot);
         assert!(gate.admit().is_ok());
     }
 
     #[test]
     fn several_come_in_together_or_not_at_all() {
-        let gate = Gate::new(3, Drain::default(), Governed::default());
+        let gate = Gate::new(3, Drain::default(), GovernorHandle::default());
         let _one = gate.admit().expect("room");
         assert!(gate.admit_together(3).is_err());
-        let (places, _presence) = gate.admit_together(2).expect("room");
-        assert_eq!(places.len(), 2);
+        let (slots, _presence) = gate.admit_together(2).expect("room");
+        assert_eq!(slots.len(), 2);
         assert!(gate.admit().is_err());
     }
 
     #[tokio::test]
     async fn a_drain_is_over_when_the_last_presence_is_dropped() {
         let drain = Drain::default();
-        let gate = Gate::new(2, drain.clone(), Governed::default());
-        let (place, presence) = gate.admit().expect("room");
-        drop(place);
+        let gate = Gate::new(2, drain.clone(), GovernorHandle::default());
+        let (slot, drain_guard) = gate.admit().expect("room");
+        drop(slot);
         drain.begin();
         assert!(gate.admit().is_err());
         let waiting = tokio::spawn(async move { drain.empty().await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        drop(presence);
+        drop(drain_guard);
         waiting.await.expect("drained");
     }
 }

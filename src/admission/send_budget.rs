@@ -11,20 +11,20 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::Refusal;
+use super::AdmissionRefusal;
 
-/// Bytes of an answer that may wait without a reservation: some hundred tokens, without likelihoods.
-pub const FREE: usize = 128 << 10;
+/// Bytes of an answer that may wait without a reservation: some hundred tokens without log probabilities.
+pub const FREE_OUTBOX_BYTES: usize = 128 << 10;
 
-/// How long an answer that is made waits for room.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a finished answer waits for room.
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes that all answers may reserve together. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct SendBudget(Arc<Budget>);
+pub struct SendBudget(Arc<SendBudgetState>);
 
 #[derive(Debug)]
-struct Budget {
+struct SendBudgetState {
     capacity: usize,
     reserved: AtomicUsize,
     /// Bytes of whole answers that are made and wait for room.
@@ -36,7 +36,7 @@ impl SendBudget {
     /// For `capacity` bytes.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self(Arc::new(Budget {
+        Self(Arc::new(SendBudgetState {
             capacity,
             reserved: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
@@ -56,7 +56,7 @@ impl SendBudget {
         self.0.reserved.load(Ordering::Relaxed)
     }
 
-    /// None where there is no room. Never waits, so that a scheduler may ask.
+    /// Reserves `bytes`; `None` where there is no room. Never waits, so that a scheduler may call it.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
         add_within(&self.0.reserved, bytes, self.0.capacity).then(|| Reservation {
@@ -69,12 +69,12 @@ impl SendBudget {
     ///
     /// What waits is memory as well: together no more than half of the budget does, the rest is
     /// refused at once.
-    pub async fn reserve(&self, bytes: usize) -> Result<Reservation, Refusal> {
+    pub async fn reserve(&self, bytes: usize) -> Result<Reservation, AdmissionRefusal> {
         if let Some(reservation) = self.try_reserve(bytes) {
             return Ok(reservation);
         }
-        let refusal = Refusal::memory();
-        let _queued = Queued::enter(&self.0, bytes).ok_or(refusal)?;
+        let refusal = AdmissionRefusal::memory();
+        let _queued = QueuedBytes::enter(&self.0, bytes).ok_or(refusal)?;
         let room = async {
             loop {
                 let mut given_back = pin!(self.0.given_back.notified());
@@ -86,7 +86,7 @@ impl SendBudget {
                 given_back.await;
             }
         };
-        tokio::time::timeout(PATIENCE, room)
+        tokio::time::timeout(RESERVE_TIMEOUT, room)
             .await
             .map_err(|_| refusal)
     }
@@ -100,19 +100,19 @@ fn add_within(sum: &AtomicUsize, bytes: usize, most: usize) -> bool {
 }
 
 /// Bytes that wait for room, until this is dropped.
-struct Queued<'a> {
-    budget: &'a Budget,
+struct QueuedBytes<'a> {
+    budget: &'a SendBudgetState,
     bytes: usize,
 }
 
-impl<'a> Queued<'a> {
-    fn enter(budget: &'a Budget, bytes: usize) -> Option<Self> {
+impl<'a> QueuedBytes<'a> {
+    fn enter(budget: &'a SendBudgetState, bytes: usize) -> Option<Self> {
         // Made only where it was added: dropping it takes the bytes off.
         add_within(&budget.queued, bytes, budget.capacity / 2).then(|| Self { budget, bytes })
     }
 }
 
-impl Drop for Queued<'_> {
+impl Drop for QueuedBytes<'_> {
     fn drop(&mut self) {
         self.budget.queued.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -148,10 +148,10 @@ impl Drop for Reservation {
 
 /// What of one answer waits for its client. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Outbox(Arc<Waiting>);
+pub struct Outbox(Arc<OutboxState>);
 
 #[derive(Debug)]
-struct Waiting {
+struct OutboxState {
     bytes: AtomicUsize,
     budget: SendBudget,
 }
@@ -160,31 +160,31 @@ impl Outbox {
     /// An empty one.
     #[must_use]
     pub fn new(budget: &SendBudget) -> Self {
-        Self(Arc::new(Waiting {
+        Self(Arc::new(OutboxState {
             bytes: AtomicUsize::new(0),
             budget: budget.clone(),
         }))
     }
 
-    /// Counts `bytes` more that wait. None where they are more than may wait for free and the budget
-    /// has no room for them.
+    /// Counts `bytes` more that wait; `None` where they exceed [`FREE_OUTBOX_BYTES`] and the budget has no
+    /// room for them.
     #[must_use]
-    pub fn hold(&self, bytes: usize) -> Option<Held> {
+    pub fn hold(&self, bytes: usize) -> Option<PendingBytes> {
         let before = self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
         // From here on Drop takes them off again.
-        let mut held = Held {
+        let mut held = PendingBytes {
             outbox: self.clone(),
             bytes,
             reservation: None,
         };
-        if before.saturating_add(bytes) > FREE {
+        if before.saturating_add(bytes) > FREE_OUTBOX_BYTES {
             held.reservation = Some(self.0.budget.try_reserve(bytes)?);
         }
         Some(held)
     }
 
-    /// The same, but waits a few seconds for room.
-    pub async fn hold_soon(&self, bytes: usize) -> Result<Held, Refusal> {
+    /// Counts `bytes` more that wait, as [`hold`](Self::hold) does, but waits a few seconds for room.
+    pub async fn hold_soon(&self, bytes: usize) -> Result<PendingBytes, AdmissionRefusal> {
         if let Some(held) = self.hold(bytes) {
             return Ok(held);
         }
@@ -196,9 +196,9 @@ impl Outbox {
 
     /// Counts `bytes` that wait whether there is room or not: for the few that end an answer.
     #[must_use]
-    pub fn hold_last(&self, bytes: usize) -> Held {
+    pub fn hold_last(&self, bytes: usize) -> PendingBytes {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Held {
+        PendingBytes {
             outbox: self.clone(),
             bytes,
             reservation: None,
@@ -208,13 +208,13 @@ impl Outbox {
 
 /// Bytes that wait for a client, until this is dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct PendingBytes {
     outbox: Outbox,
     bytes: usize,
     reservation: Option<Reservation>,
 }
 
-impl Held {
+impl PendingBytes {
     /// Whether the budget was needed for them.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
@@ -222,7 +222,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for PendingBytes {
     fn drop(&mut self) {
         self.outbox.0.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -233,7 +233,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::admission::Reason;
+    use crate::admission::RefusalReason;
 
     #[test]
     fn what_is_reserved_is_given_back_and_never_more_than_there_is() {
@@ -257,16 +257,19 @@ mod tests {
             let budget = budget.clone();
             async move { budget.reserve(50).await }
         });
-        tokio::time::sleep(PATIENCE / 2).await;
+        tokio::time::sleep(RESERVE_TIMEOUT / 2).await;
         drop(held);
         let held = waiting.await.expect("no panic").expect("room");
         let refused = budget.reserve(60).await.expect_err("more than half waits");
-        assert_eq!(refused.reason, Reason::Memory);
+        assert_eq!(refused.reason, RefusalReason::Memory);
         let began = tokio::time::Instant::now();
         let other = budget.try_reserve(50).expect("room");
         assert!(budget.reserve(50).await.is_err());
         let waited = began.elapsed();
-        assert!(waited >= PATIENCE && waited < 2 * PATIENCE, "{waited:?}");
+        assert!(
+            waited >= RESERVE_TIMEOUT && waited < 2 * RESERVE_TIMEOUT,
+            "{waited:?}"
+        );
         drop((held, other));
         assert_eq!(budget.0.queued.load(Ordering::Relaxed), 0);
         assert!(budget.reserve(100).await.is_ok());
@@ -276,29 +279,29 @@ mod tests {
     fn an_answer_keeps_a_little_waiting_even_where_there_is_no_room() {
         let budget = SendBudget::new(0);
         let outbox = Outbox::new(&budget);
-        let first = outbox.hold(FREE - 1).expect("free");
+        let first = outbox.hold(FREE_OUTBOX_BYTES - 1).expect("free");
         assert!(outbox.hold(2).is_none());
         let second = outbox.hold(1).expect("what was refused does not count");
         drop(first);
-        let third = outbox.hold(FREE - 1).expect("read");
+        let third = outbox.hold(FREE_OUTBOX_BYTES - 1).expect("read");
         assert!(!second.is_reserved() && !third.is_reserved());
     }
 
     proptest! {
         #[test]
         fn whatever_is_held_and_read_the_sums_are_right(
-            steps in prop::collection::vec((0..3_usize, 0..FREE, any::<bool>()), 0..200),
+            steps in prop::collection::vec((0..3_usize, 0..FREE_OUTBOX_BYTES, any::<bool>()), 0..200),
         ) {
-            let budget = SendBudget::new(4 * FREE);
+            let budget = SendBudget::new(4 * FREE_OUTBOX_BYTES);
             let outboxes = [(); 3].map(|()| Outbox::new(&budget));
-            let mut held: [Vec<Held>; 3] = Default::default();
+            let mut held: [Vec<PendingBytes>; 3] = Default::default();
             for (answer, bytes, reads) in steps {
                 if reads && !held[answer].is_empty() {
                     held[answer].remove(0);
                 } else {
                     held[answer].extend(outboxes[answer].hold(bytes));
                 }
-                let reserved = |held: &Held| held.reservation.as_ref().map_or(0, |r| r.bytes);
+                let reserved = |held: &PendingBytes| held.reservation.as_ref().map_or(0, |r| r.bytes);
                 let all: usize = held.iter().flatten().map(reserved).sum();
                 prop_assert_eq!(budget.reserved(), all);
                 prop_assert!(all <= budget.capacity());
@@ -306,7 +309,7 @@ mod tests {
                     let bytes: usize = held.iter().map(|held| held.bytes).sum();
                     prop_assert_eq!(outbox.0.bytes.load(Ordering::Relaxed), bytes);
                     let free = held.iter().filter(|held| !held.is_reserved());
-                    prop_assert!(free.map(|held| held.bytes).sum::<usize>() <= FREE);
+                    prop_assert!(free.map(|held| held.bytes).sum::<usize>() <= FREE_OUTBOX_BYTES);
                 }
             }
             drop(held);

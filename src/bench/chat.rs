@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 
-use super::http::{self, HttpError, Server};
+use super::http::{self, HttpError, ServerAddress};
 
 /// Texts that arrive closer together than this arrived at once. A server that sends the tokens
 /// of one step one by one would otherwise seem to have no gaps where another has few.
@@ -16,25 +16,25 @@ const AT_ONCE: Duration = Duration::from_micros(500);
 
 /// When what of an answer came.
 #[derive(Debug, Clone)]
-pub(super) struct Clock {
+pub(super) struct AnswerTimings {
     pub(super) sent: Instant,
     /// When text came, `AT_ONCE` apart at least.
     pub(super) arrivals: Vec<Instant>,
     /// Pieces of text, however they arrived.
     pieces: u64,
-    usage: Option<Usage>,
+    usage: Option<StreamUsage>,
     pub(super) ended: Instant,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
-struct Usage {
+struct StreamUsage {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
 }
 
 /// Why there is no whole answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum AnswerFailure {
     /// The server says that it has enough to do: 429 or 503.
     #[error("refused with {status}: {body}")]
     Refused { status: u16, body: String },
@@ -43,7 +43,7 @@ pub(super) enum Failure {
     Status { status: u16, body: String },
     /// An error in the midst of the stream.
     #[error("the answer ended with an error: {0}")]
-    Reported(String),
+    StreamError(String),
     #[error("not a chunk of a chat completion: {0}")]
     NotAChunk(#[from] serde_json::Error),
     #[error("the answer broke off: {0}")]
@@ -56,7 +56,7 @@ pub(super) enum Failure {
     Http(#[from] HttpError),
 }
 
-impl Clock {
+impl AnswerTimings {
     pub(super) fn start() -> Self {
         let now = Instant::now();
         Self {
@@ -111,9 +111,9 @@ impl Clock {
 struct Chunk<'a> {
     #[serde(borrow, default)]
     choices: Vec<Choice<'a>>,
-    usage: Option<Usage>,
+    usage: Option<StreamUsage>,
     #[serde(borrow)]
-    error: Option<Reported<'a>>,
+    error: Option<StreamError<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -133,7 +133,7 @@ struct Delta<'a> {
 }
 
 #[derive(Debug, Deserialize)]
-struct Reported<'a> {
+struct StreamError<'a> {
     #[serde(borrow)]
     message: Cow<'a, str>,
 }
@@ -147,30 +147,30 @@ impl Delta<'_> {
 
 /// Sends the request and notes in `clock` what comes; `spoke` hears of the first text.
 pub(super) async fn ask(
-    server: &Server,
+    server: &ServerAddress,
     body: String,
-    clock: &mut Clock,
+    clock: &mut AnswerTimings,
     spoke: impl FnOnce(),
-) -> Result<(), Failure> {
+) -> Result<(), AnswerFailure> {
     let mut spoke = Some(spoke);
     let response = server.post("/v1/chat/completions", body).await?;
     let status = response.status().as_u16();
     if status != 200 {
         let body = http::text(response).await?;
         return Err(match status {
-            429 | 503 => Failure::Refused { status, body },
-            _ => Failure::Status { status, body },
+            429 | 503 => AnswerFailure::Refused { status, body },
+            _ => AnswerFailure::Status { status, body },
         });
     }
     let mut events = response.into_body().into_data_stream().eventsource();
     while let Some(event) = events.next().await {
         let data = event
-            .map_err(|error| Failure::Broken(error.to_string()))?
+            .map_err(|error| AnswerFailure::Broken(error.to_string()))?
             .data;
         if data == "[DONE]" {
             clock.ended = Instant::now();
             return if clock.arrivals.is_empty() {
-                Err(Failure::Empty)
+                Err(AnswerFailure::Empty)
             } else {
                 Ok(())
             };
@@ -178,7 +178,7 @@ pub(super) async fn ask(
         let now = Instant::now();
         let chunk: Chunk = serde_json::from_str(&data)?;
         if let Some(error) = chunk.error {
-            return Err(Failure::Reported(error.message.into_owned()));
+            return Err(AnswerFailure::StreamError(error.message.into_owned()));
         }
         if chunk.choices.iter().any(|choice| choice.delta.has_text()) {
             clock.text_came(now);
@@ -188,7 +188,7 @@ pub(super) async fn ask(
         }
         clock.usage = chunk.usage.or(clock.usage);
     }
-    Err(Failure::Broken(
+    Err(AnswerFailure::Broken(
         "the stream ended without [DONE]".to_owned(),
     ))
 }
@@ -197,12 +197,12 @@ pub(super) async fn ask(
 mod tests {
     use super::*;
 
-    fn clock(millis: &[u64], tokens: Option<u64>) -> Clock {
-        let mut clock = Clock::start();
+    fn clock(millis: &[u64], tokens: Option<u64>) -> AnswerTimings {
+        let mut clock = AnswerTimings::start();
         for at in millis {
             clock.text_came(clock.sent + Duration::from_millis(*at));
         }
-        clock.usage = Some(Usage {
+        clock.usage = Some(StreamUsage {
             prompt_tokens: None,
             completion_tokens: tokens,
         });

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::chat::{Clock, Failure};
-use super::drive::{End, Outcome};
-use super::load::Part;
+use super::chat::{AnswerFailure, AnswerTimings};
+use super::load::LoadPart;
+use super::runner::{AnswerEnd, RequestOutcome};
 
 /// What one part of the load gave: in one round, or the median of several.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -70,28 +70,30 @@ fn is_zero(count: &usize) -> bool {
 
 impl Figures {
     /// Of one part of a round.
-    pub(super) fn of(part: Part, round: &[Outcome]) -> Self {
+    pub(super) fn of(part: LoadPart, round: &[RequestOutcome]) -> Self {
         let of_part = || round.iter().filter(|outcome| outcome.part == part);
         let ended =
             |end| of_part().filter(move |outcome| outcome.end.as_ref().is_ok_and(|is| *is == end));
-        let whole = || ended(End::Whole).map(|outcome| &outcome.clock);
+        let whole = || ended(AnswerEnd::Whole).map(|outcome| &outcome.clock);
         let spoken = of_part().filter(|outcome| outcome.end.is_ok());
         let mut failures = of_part()
             .filter_map(|outcome| outcome.end.as_ref().err())
             .filter(|failure| !is_refusal(failure));
         Self {
             answers: whole().count(),
-            cut: ended(End::Cut).count(),
+            cut: ended(AnswerEnd::Cut).count(),
             refused: of_part()
                 .filter(|outcome| outcome.end.as_ref().is_err_and(is_refusal))
                 .count(),
             errors: failures.clone().count(),
             first_error: failures.next().map(ToString::to_string),
-            time_to_first_token: Percentiles::of(whole().filter_map(Clock::time_to_first_token)),
+            time_to_first_token: Percentiles::of(
+                whole().filter_map(AnswerTimings::time_to_first_token),
+            ),
             between_chunks: Percentiles::of(spoken.flat_map(|outcome| gaps(outcome, round))),
-            time_per_token: Percentiles::of(whole().filter_map(Clock::time_per_token)),
+            time_per_token: Percentiles::of(whole().filter_map(AnswerTimings::time_per_token)),
             duration: Percentiles::of(whole().map(|clock| clock.ended.duration_since(clock.sent))),
-            tokens_per_second: tokens_per_second(ended(End::Whole)),
+            tokens_per_second: tokens_per_second(ended(AnswerEnd::Whole)),
         }
     }
 
@@ -140,19 +142,19 @@ impl Figures {
     }
 }
 
-fn is_refusal(failure: &Failure) -> bool {
-    matches!(failure, Failure::Refused { .. })
+fn is_refusal(failure: &AnswerFailure) -> bool {
+    matches!(failure, AnswerFailure::Refused { .. })
 }
 
 /// Silences of an answer; of one that runs in the background, those that a newcomer of its step
 /// can have caused: it waited for its first token at some time during them.
 fn gaps<'a>(
-    outcome: &'a Outcome,
-    round: &'a [Outcome],
+    outcome: &'a RequestOutcome,
+    round: &'a [RequestOutcome],
 ) -> impl Iterator<Item = Duration> + use<'a> {
     let waits: Vec<(Instant, Instant)> = round
         .iter()
-        .filter(|other| other.part == Part::Newcomer && other.step == outcome.step)
+        .filter(|other| other.part == LoadPart::Newcomer && other.step == outcome.step)
         .map(|newcomer| {
             let clock = &newcomer.clock;
             (
@@ -162,17 +164,18 @@ fn gaps<'a>(
         })
         .collect();
     let counts = move |gap: &(Instant, Instant)| {
-        outcome.part != Part::Running || waits.iter().any(|wait| gap.1 > wait.0 && gap.0 < wait.1)
+        outcome.part != LoadPart::Running
+            || waits.iter().any(|wait| gap.1 > wait.0 && gap.0 < wait.1)
     };
     let lasts = |gap: (Instant, Instant)| gap.1.duration_since(gap.0);
     outcome.clock.gaps().filter(counts).map(lasts)
 }
 
 /// Steps run one after the other, so each has a wall clock of its own.
-fn tokens_per_second<'a>(answers: impl Iterator<Item = &'a Outcome>) -> Option<f64> {
+fn tokens_per_second<'a>(answers: impl Iterator<Item = &'a RequestOutcome>) -> Option<f64> {
     let mut tokens = 0;
     let mut steps: Vec<(usize, Instant, Instant)> = Vec::new();
-    for Outcome { step, clock, .. } in answers {
+    for RequestOutcome { step, clock, .. } in answers {
         tokens += clock.generated_tokens();
         match steps.iter_mut().find(|(number, ..)| number == step) {
             Some((_, began, ended)) => {
@@ -231,13 +234,19 @@ impl Percentiles {
 mod tests {
     use super::*;
 
-    fn outcome(part: Part, began: Instant, sent: u64, arrivals: &[u64], end: End) -> Outcome {
+    fn outcome(
+        part: LoadPart,
+        began: Instant,
+        sent: u64,
+        arrivals: &[u64],
+        end: AnswerEnd,
+    ) -> RequestOutcome {
         let at = |millis: &u64| began + Duration::from_millis(*millis);
-        let mut clock = Clock::start();
+        let mut clock = AnswerTimings::start();
         clock.sent = at(&sent);
         clock.arrivals = arrivals.iter().map(at).collect();
         clock.ended = clock.arrivals.last().copied().unwrap_or(clock.sent);
-        Outcome {
+        RequestOutcome {
             part,
             step: 0,
             clock,
@@ -262,17 +271,17 @@ mod tests {
     fn only_gaps_that_the_newcomer_can_have_caused_count() {
         let began = Instant::now();
         let round = [
-            outcome(Part::Newcomer, began, 1000, &[2000], End::Whole),
+            outcome(LoadPart::Newcomer, began, 1000, &[2000], AnswerEnd::Whole),
             // Silent for 900 ms before it came, for 1,100 ms while it waited, and for 3,000 ms after.
             outcome(
-                Part::Running,
+                LoadPart::Running,
                 began,
                 0,
                 &[10, 910, 930, 2030, 5030],
-                End::Cut,
+                AnswerEnd::Cut,
             ),
         ];
-        let running = Figures::of(Part::Running, &round);
+        let running = Figures::of(LoadPart::Running, &round);
         assert_eq!((running.answers, running.cut), (0, 1));
         let gaps = running.between_chunks.expect("one gap");
         assert!((gaps.max - 1.1).abs() < 1e-9 && (gaps.p50 - 1.1).abs() < 1e-9);
@@ -282,34 +291,34 @@ mod tests {
     #[test]
     fn refusals_are_counted_apart_from_errors() {
         let began = Instant::now();
-        let failed = |failure| Outcome {
+        let failed = |failure| RequestOutcome {
             end: Err(failure),
-            ..outcome(Part::Arrivals, began, 0, &[], End::Whole)
+            ..outcome(LoadPart::Arrivals, began, 0, &[], AnswerEnd::Whole)
         };
-        let refused = |status| Failure::Refused {
+        let refused = |status| AnswerFailure::Refused {
             status,
             body: String::new(),
         };
         let round = [
-            outcome(Part::Arrivals, began, 0, &[500], End::Whole),
+            outcome(LoadPart::Arrivals, began, 0, &[500], AnswerEnd::Whole),
             failed(refused(429)),
             failed(refused(503)),
-            failed(Failure::Empty),
+            failed(AnswerFailure::Empty),
         ];
-        let figures = Figures::of(Part::Arrivals, &round);
+        let figures = Figures::of(LoadPart::Arrivals, &round);
         assert_eq!(
             (figures.answers, figures.refused, figures.errors),
             (1, 2, 1)
         );
-        assert_eq!(figures.first_error, Some(Failure::Empty.to_string()));
-        assert_eq!(Figures::of(Part::Cold, &round), Figures::default());
+        assert_eq!(figures.first_error, Some(AnswerFailure::Empty.to_string()));
+        assert_eq!(Figures::of(LoadPart::Cold, &round), Figures::default());
     }
 
     #[test]
     fn the_clock_of_tokens_a_second_stands_still_between_steps() {
         let began = Instant::now();
         let of_step = |step, sent: u64| {
-            let mut outcome = outcome(Part::Warm, began, sent, &[], End::Whole);
+            let mut outcome = outcome(LoadPart::Warm, began, sent, &[], AnswerEnd::Whole);
             outcome.step = step;
             for _ in 0..10 {
                 outcome.clock.text_came(outcome.clock.sent);
@@ -317,7 +326,7 @@ mod tests {
             outcome.clock.ended = outcome.clock.sent + Duration::from_millis(500);
             outcome
         };
-        let figures = Figures::of(Part::Warm, &[of_step(0, 0), of_step(1, 60_000)]);
+        let figures = Figures::of(LoadPart::Warm, &[of_step(0, 0), of_step(1, 60_000)]);
         assert_eq!(figures.tokens_per_second, Some(20.0));
     }
 

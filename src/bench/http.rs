@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 /// A server at an `http://` address; every request has a connection of its own.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ServerAddress {
     host: String,
     port: u16,
 }
@@ -51,7 +51,7 @@ pub async fn text(response: Response<Incoming>) -> Result<String, HttpError> {
     Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
 }
 
-impl Server {
+impl ServerAddress {
     /// Takes host and port out of `url`; a path is not kept.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ mod tests {
             ("http://gateway/v1", "gateway:80"),
             ("http://[::1]:18080/", "[::1]:18080"),
         ] {
-            let server = Server::parse(url).expect("an address");
+            let server = ServerAddress::parse(url).expect("an address");
             assert_eq!(server.authority(), authority);
         }
     }
@@ -154,7 +154,7 @@ mod tests {
             "",
             "http://a b",
         ] {
-            let error = Server::parse(url).expect_err(url).to_string();
+            let error = ServerAddress::parse(url).expect_err(url).to_string();
             assert!(error.contains("e.g. http://127.0.0.1:8080"), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! Who asks what, and when: decided here as plain data, carried out by `drive`.
+//! Who asks what, and when: decided here as plain data, carried out by `runner`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::store;
 /// The kind of load, with its measures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "profile", rename_all = "lowercase")]
-pub enum Load {
+pub enum LoadProfile {
     /// All kiosks of one store, with one long prompt, ask at once; then again with other questions.
     Kiosk {
         /// Kiosks that ask at once.
@@ -83,7 +83,7 @@ pub enum Load {
 /// A part of the load that has figures of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Part {
+pub enum LoadPart {
     /// The first to send a prompt.
     Cold,
     /// Prompts that the server has seen the beginning of.
@@ -106,7 +106,7 @@ pub enum Part {
 
 /// When a lane begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Start {
+pub(super) enum LaneStart {
     /// So long after its step.
     After(Duration),
     /// When all background lanes of the step have their first text.
@@ -116,15 +116,15 @@ pub(super) enum Start {
 /// One client: questions in turn.
 #[derive(Debug, Clone)]
 pub(super) struct Lane {
-    pub(super) part: Part,
-    pub(super) start: Start,
+    pub(super) part: LoadPart,
+    pub(super) start: LaneStart,
     /// Cut off when all lanes that are not in the background have ended.
     pub(super) background: bool,
     pub(super) questions: Vec<Question>,
 }
 
 /// Lanes that run side by side. The next step begins when all have ended.
-pub(super) type Step = Vec<Lane>;
+pub(super) type LoadStep = Vec<Lane>;
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -139,7 +139,7 @@ pub(super) struct Question {
 
 /// What holds for every answer.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Answers {
+pub struct AnswerLimits {
     /// Tokens at most.
     pub max_tokens: u32,
     /// Whether the model is to go on past its own end of an answer.
@@ -196,10 +196,10 @@ fn schema() -> Value {
 /// Tokens of the newcomer's answer at most: its first one is what it is there for.
 const NEWCOMER_TOKENS: u32 = 8;
 
-impl Load {
+impl LoadProfile {
     /// All of one round. The stores are called after `round`, so that no server has seen them
     /// in another; `seed` decides when arrivals come.
-    pub(super) fn script(self, round: &str, answers: Answers, seed: u64) -> Vec<Step> {
+    pub(super) fn script(self, round: &str, answers: AnswerLimits, seed: u64) -> Vec<LoadStep> {
         let ask = |system: Option<&Arc<str>>, user: String| Question {
             system: system.map(Arc::clone),
             user,
@@ -252,7 +252,7 @@ impl Load {
                 let lane = |client| {
                     let numbers = (0..questions).map(|turn| turn * clients + client);
                     let questions = numbers.map(talk);
-                    at_once(Part::Short, questions.collect())
+                    at_once(LoadPart::Short, questions.collect())
                 };
                 vec![(0..clients).map(lane).collect()]
             }
@@ -264,10 +264,10 @@ impl Load {
             } => {
                 let prompt = store(0, products);
                 let question = |number| ask(Some(&prompt), store::question(number, products));
-                let first = at_once(Part::Cold, vec![question(0)]);
+                let first = at_once(LoadPart::Cold, vec![question(0)]);
                 let lane = |(number, time)| Lane {
-                    start: Start::After(time),
-                    ..at_once(Part::Arrivals, vec![question(number + 1)])
+                    start: LaneStart::After(time),
+                    ..at_once(LoadPart::Arrivals, vec![question(number + 1)])
                 };
                 let times = poisson(rate, requests, seed);
                 vec![
@@ -284,8 +284,8 @@ impl Load {
                     at_once(part, vec![question])
                 };
                 let mut together = vec![Lane {
-                    start: Start::WhenBackgroundSpeaks,
-                    ..newcomer(Part::Newcomer, 1)
+                    start: LaneStart::WhenBackgroundSpeaks,
+                    ..newcomer(LoadPart::Newcomer, 1)
                 }];
                 together.extend((0..clients).map(|client| {
                     let long = Question {
@@ -294,32 +294,39 @@ impl Load {
                     };
                     Lane {
                         background: true,
-                        ..at_once(Part::Running, vec![long])
+                        ..at_once(LoadPart::Running, vec![long])
                     }
                 }));
-                vec![vec![newcomer(Part::Alone, 0)], together]
+                vec![vec![newcomer(LoadPart::Alone, 0)], together]
             }
         }
     }
 }
 
 /// One client alone, then all others at once.
-fn rush(clients: usize, question: impl Fn(usize) -> Question) -> Vec<Step> {
+fn rush(clients: usize, question: impl Fn(usize) -> Question) -> Vec<LoadStep> {
     let lane = |part, number| at_once(part, vec![question(number)]);
-    let others = (1..=clients).map(|number| lane(Part::Warm, number));
-    vec![vec![lane(Part::Cold, 0)], others.collect()]
+    let others = (1..=clients).map(|number| lane(LoadPart::Warm, number));
+    vec![vec![lane(LoadPart::Cold, 0)], others.collect()]
 }
 
 /// Each question twice in turn, with a free answer and with one that is held to a schema. Both go on to
 /// their last token.
-fn structured(clients: usize, questions: usize, question: impl Fn(usize) -> Question) -> Vec<Step> {
+fn structured(
+    clients: usize,
+    questions: usize,
+    question: impl Fn(usize) -> Question,
+) -> Vec<LoadStep> {
     let lane = |number: usize, held: bool| {
         let question = Question {
             ignore_eos: true,
             held,
             ..question(number)
         };
-        at_once(if held { Part::Held } else { Part::Free }, vec![question])
+        at_once(
+            if held { LoadPart::Held } else { LoadPart::Free },
+            vec![question],
+        )
     };
     let step = |turn: usize, held: bool| {
         let numbers = turn * clients..(turn + 1) * clients;
@@ -331,10 +338,10 @@ fn structured(clients: usize, questions: usize, question: impl Fn(usize) -> Ques
 }
 
 /// A lane of the foreground that begins with its step.
-fn at_once(part: Part, questions: Vec<Question>) -> Lane {
+fn at_once(part: LoadPart, questions: Vec<Question>) -> Lane {
     Lane {
         part,
-        start: Start::After(Duration::ZERO),
+        start: LaneStart::After(Duration::ZERO),
         background: false,
         questions,
     }
@@ -346,9 +353,13 @@ fn bursts(
     clients: usize,
     questions: usize,
     question: impl Fn(usize, usize) -> Question,
-) -> Vec<Step> {
+) -> Vec<LoadStep> {
     let burst = |turn: usize| {
-        let part = if turn == 0 { Part::Cold } else { Part::Warm };
+        let part = if turn == 0 {
+            LoadPart::Cold
+        } else {
+            LoadPart::Warm
+        };
         (0..clients)
             .map(|client| at_once(part, vec![question(client, turn * clients + client)]))
             .collect()
@@ -373,26 +384,26 @@ fn poisson(rate: f64, count: usize, seed: u64) -> Vec<Duration> {
 mod tests {
     use super::*;
 
-    const ANSWERS: Answers = Answers {
+    const ANSWERS: AnswerLimits = AnswerLimits {
         max_tokens: 100,
         ignore_eos: false,
     };
 
-    fn systems(step: &Step) -> Vec<&str> {
+    fn systems(step: &LoadStep) -> Vec<&str> {
         let questions = step.iter().flat_map(|lane| &lane.questions);
         questions.filter_map(|q| q.system.as_deref()).collect()
     }
 
     #[test]
     fn kiosks_share_a_prompt_and_ask_their_own_questions() {
-        let load = Load::Kiosk {
+        let load = LoadProfile::Kiosk {
             clients: 3,
             questions: 2,
             products: 50,
         };
         let steps = load.script("r", ANSWERS, 0);
         let parts: Vec<_> = steps.iter().map(|step| step[0].part).collect();
-        assert_eq!(parts, [Part::Cold, Part::Warm]);
+        assert_eq!(parts, [LoadPart::Cold, LoadPart::Warm]);
         let prompts: Vec<_> = steps.iter().flat_map(systems).collect();
         assert_eq!(prompts.len(), 6);
         assert!(prompts.iter().all(|prompt| *prompt == prompts[0]));
@@ -411,7 +422,7 @@ mod tests {
 
     #[test]
     fn unrelated_clients_keep_a_prompt_of_their_own() {
-        let load = Load::Unrelated {
+        let load = LoadProfile::Unrelated {
             clients: 3,
             questions: 2,
             products: 5,
@@ -424,14 +435,14 @@ mod tests {
 
     #[test]
     fn an_intruder_comes_alone_first_and_then_when_all_others_speak() {
-        let load = Load::Intruder {
+        let load = LoadProfile::Intruder {
             clients: 4,
             products: 150,
         };
         let steps = load.script("r", ANSWERS, 0);
         assert_eq!(steps[0].len(), 1);
         let newcomer = &steps[1][0];
-        assert_eq!(newcomer.start, Start::WhenBackgroundSpeaks);
+        assert_eq!(newcomer.start, LaneStart::WhenBackgroundSpeaks);
         assert_ne!(systems(&steps[0]), systems(&steps[1]), "cold both times");
         assert!(newcomer.questions[0].max_tokens < ANSWERS.max_tokens);
         assert_eq!(steps[1][1..].len(), 4);
@@ -442,13 +453,21 @@ mod tests {
 
     #[test]
     fn free_and_held_answers_take_turns_and_only_the_held_ones_have_a_schema() {
-        let load = Load::Structured {
+        let load = LoadProfile::Structured {
             clients: 2,
             questions: 2,
         };
         let steps = load.script("r", ANSWERS, 0);
         let parts: Vec<_> = steps.iter().map(|step| step[0].part).collect();
-        assert_eq!(parts, [Part::Free, Part::Held, Part::Free, Part::Held]);
+        assert_eq!(
+            parts,
+            [
+                LoadPart::Free,
+                LoadPart::Held,
+                LoadPart::Free,
+                LoadPart::Held
+            ]
+        );
         let body = |step: usize| steps[step][1].questions[0].to_json("m");
         assert_eq!(body(0)["messages"], body(1)["messages"]);
         assert!(body(0).get("response_format").is_none());
@@ -478,12 +497,12 @@ mod tests {
 
     #[test]
     fn a_request_asks_for_its_usage_and_past_the_end_only_if_told_to() {
-        let load = Load::Short {
+        let load = LoadProfile::Short {
             clients: 1,
             questions: 1,
         };
         let body = |ignore_eos| {
-            let answers = Answers {
+            let answers = AnswerLimits {
                 ignore_eos,
                 ..ANSWERS
             };

@@ -1,17 +1,17 @@
 //! `edgellm bench`: the load of a shop's kiosks against any OpenAI-compatible
 //! server, or against two in turn.
 //!
-//! [`Load`] decides who asks what and when, as plain data; `drive` carries that
+//! [`LoadProfile`] decides who asks what and when, as plain data; `runner` carries that
 //! out; [`Figures`] are what came of it. A round is the whole load once, with
 //! prompts that no server has seen. Two servers get the same rounds, one after
 //! the other, and which is first changes with every round, so that whatever else
 //! goes on in the machine hits both.
 
 mod chat;
-mod drive;
 mod figures;
 pub mod http;
 mod load;
+mod runner;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -21,18 +21,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use drive::{Outcome, Target, play};
 pub use figures::{Advantage, Figures, Percentiles};
-use http::{HttpError, Server};
-pub use load::{Answers, Load, Part};
+use http::{HttpError, ServerAddress};
+pub use load::{AnswerLimits, LoadPart, LoadProfile};
+use runner::{BenchTarget, RequestOutcome, play};
 
 /// What to measure.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct BenchPlan {
     /// What the server has to do in a round.
-    pub load: Load,
+    pub load: LoadProfile,
     /// What holds for every answer.
-    pub answers: Answers,
+    pub answers: AnswerLimits,
     /// How often.
     pub rounds: usize,
     /// Where chance begins.
@@ -45,18 +45,18 @@ pub struct Plan {
 
 /// The figures of a run.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     /// What was asked.
-    pub load: Load,
+    pub load: LoadProfile,
     /// What held for every answer.
-    pub answers: Answers,
-    /// How often the load was run; figures are medians of so many.
+    pub answers: AnswerLimits,
+    /// How often the load was run; figures are medians over these rounds.
     pub rounds: usize,
     /// In the order of the command line.
     pub servers: Vec<ServerReport>,
     /// How much better the first server is than the second; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub advantage: Option<BTreeMap<Part, Advantage>>,
+    pub advantage: Option<BTreeMap<LoadPart, Advantage>>,
 }
 
 /// The figures of one server.
@@ -69,9 +69,9 @@ pub struct ServerReport {
     /// Tokens of the longest prompt, as the server counts them; absent if it does not say.
     pub prompt_tokens: Option<u64>,
     /// Medians over the rounds.
-    pub parts: BTreeMap<Part, Figures>,
+    pub parts: BTreeMap<LoadPart, Figures>,
     /// Every round by itself.
-    pub rounds: Vec<BTreeMap<Part, Figures>>,
+    pub rounds: Vec<BTreeMap<LoadPart, Figures>>,
 }
 
 /// Why there is nothing to report.
@@ -90,7 +90,7 @@ pub enum BenchError {
     },
 }
 
-impl Plan {
+impl BenchPlan {
     /// How many requests each server will be sent in all.
     #[must_use]
     pub fn requests(&self) -> usize {
@@ -105,13 +105,17 @@ impl Plan {
 ///
 /// # Errors
 /// [`BenchError`] when not even the list of models can be read. Answers that fail are counted.
-pub async fn run(urls: &[String], plan: &Plan, progress: &dyn Fn()) -> Result<Report, BenchError> {
+pub async fn run(
+    urls: &[String],
+    plan: &BenchPlan,
+    progress: &dyn Fn(),
+) -> Result<BenchReport, BenchError> {
     let mut targets = Vec::new();
     for url in urls {
         targets.push(target(url, plan).await?);
     }
     let run_name = uuid::Uuid::new_v4().simple().to_string();
-    let mut observed: Vec<Vec<Vec<Outcome>>> = targets.iter().map(|_| Vec::new()).collect();
+    let mut observed: Vec<Vec<Vec<RequestOutcome>>> = targets.iter().map(|_| Vec::new()).collect();
     for round in 0..plan.rounds {
         let seed = plan.seed.wrapping_add(round as u64);
         let name = format!("{run_name}-{round}");
@@ -126,7 +130,7 @@ pub async fn run(urls: &[String], plan: &Plan, progress: &dyn Fn()) -> Result<Re
         .zip(&observed)
         .map(|((url, target), rounds)| ServerReport::new(url.clone(), target.model, rounds))
         .collect();
-    Ok(Report {
+    Ok(BenchReport {
         load: plan.load,
         answers: plan.answers,
         rounds: plan.rounds,
@@ -140,20 +144,20 @@ fn order(round: usize, servers: usize) -> impl Iterator<Item = usize> {
     (0..servers).map(move |place| (place + round) % servers)
 }
 
-async fn target(url: &str, plan: &Plan) -> Result<Target, BenchError> {
-    let server = Server::parse(url)?;
+async fn target(url: &str, plan: &BenchPlan) -> Result<BenchTarget, BenchError> {
+    let server = ServerAddress::parse(url)?;
     let model = match &plan.model {
         Some(model) => model.clone(),
         None => first_model(&server, url).await?,
     };
-    Ok(Target {
+    Ok(BenchTarget {
         server,
         model,
         timeout: plan.timeout,
     })
 }
 
-async fn first_model(server: &Server, url: &str) -> Result<String, BenchError> {
+async fn first_model(server: &ServerAddress, url: &str) -> Result<String, BenchError> {
     #[derive(Deserialize)]
     struct List {
         data: Vec<Model>,
@@ -178,10 +182,10 @@ async fn first_model(server: &Server, url: &str) -> Result<String, BenchError> {
 }
 
 impl ServerReport {
-    fn new(url: String, model: String, observed: &[Vec<Outcome>]) -> Self {
+    fn new(url: String, model: String, observed: &[Vec<RequestOutcome>]) -> Self {
         let rounds: Vec<_> = observed.iter().map(|round| parts(round)).collect();
         let names = rounds.first().into_iter().flat_map(BTreeMap::keys);
-        let median = |part: &Part| {
+        let median = |part: &LoadPart| {
             let all: Vec<_> = rounds
                 .iter()
                 .filter_map(|round| round.get(part).cloned())
@@ -199,13 +203,13 @@ impl ServerReport {
     }
 }
 
-fn parts(round: &[Outcome]) -> BTreeMap<Part, Figures> {
-    let names: BTreeSet<Part> = round.iter().map(|outcome| outcome.part).collect();
+fn parts(round: &[RequestOutcome]) -> BTreeMap<LoadPart, Figures> {
+    let names: BTreeSet<LoadPart> = round.iter().map(|outcome| outcome.part).collect();
     let figures = |part| (part, Figures::of(part, round));
     names.into_iter().map(figures).collect()
 }
 
-fn advantage(servers: &[ServerReport]) -> Option<BTreeMap<Part, Advantage>> {
+fn advantage(servers: &[ServerReport]) -> Option<BTreeMap<LoadPart, Advantage>> {
     let [ours, theirs] = servers else {
         return None;
     };

@@ -24,7 +24,7 @@ pub(super) fn prompt(name: &str, products: usize) -> String {
     prompt
 }
 
-/// The `number`-th question about a store of so many products.
+/// The `number`-th question about a store with `products` products.
 pub(super) fn question(number: usize, products: usize) -> String {
     // Prime and above the largest store: as many questions as products.
     let asked = number * 2003 % products.max(1);

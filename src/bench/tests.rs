@@ -17,18 +17,20 @@ use tokio::sync::watch;
 use super::*;
 
 /// How a request is answered.
-type Answer = Arc<dyn Fn(&Value) -> Response + Send + Sync>;
+type CannedAnswer = Arc<dyn Fn(&Value) -> Response + Send + Sync>;
 
 #[derive(Clone)]
-struct Canned {
-    answer: Answer,
+struct CannedServer {
+    answer: CannedAnswer,
     /// What was asked, in the order of arrival.
     asked: Arc<Mutex<Vec<Value>>>,
 }
 
 /// A server on a free port.
-async fn serve(answer: impl Fn(&Value) -> Response + Send + Sync + 'static) -> (String, Canned) {
-    let canned = Canned {
+async fn serve(
+    answer: impl Fn(&Value) -> Response + Send + Sync + 'static,
+) -> (String, CannedServer) {
+    let canned = CannedServer {
         answer: Arc::new(answer),
         asked: Arc::default(),
     };
@@ -40,7 +42,7 @@ async fn serve(answer: impl Fn(&Value) -> Response + Send + Sync + 'static) -> (
         .route(
             "/v1/chat/completions",
             post(
-                |State(canned): State<Canned>, Json(body): Json<Value>| async move {
+                |State(canned): State<CannedServer>, Json(body): Json<Value>| async move {
                     canned.asked.lock().expect("no panic").push(body.clone());
                     (canned.answer)(&body)
                 },
@@ -75,10 +77,10 @@ fn three_tokens() -> Response {
     Sse::new(stream::iter(events.map(Ok::<_, Infallible>))).into_response()
 }
 
-fn plan(load: Load, rounds: usize) -> Plan {
-    Plan {
+fn plan(load: LoadProfile, rounds: usize) -> BenchPlan {
+    BenchPlan {
         load,
-        answers: Answers {
+        answers: AnswerLimits {
             max_tokens: 16,
             ignore_eos: true,
         },
@@ -89,7 +91,7 @@ fn plan(load: Load, rounds: usize) -> Plan {
     }
 }
 
-const KIOSKS: Load = Load::Kiosk {
+const KIOSKS: LoadProfile = LoadProfile::Kiosk {
     clients: 3,
     questions: 2,
     products: 4,
@@ -109,7 +111,7 @@ async fn every_request_is_sent_and_counted() {
         (server.model.as_str(), server.prompt_tokens),
         ("m", Some(700))
     );
-    for part in [Part::Cold, Part::Warm] {
+    for part in [LoadPart::Cold, LoadPart::Warm] {
         let figures = &server.parts[&part];
         assert_eq!((figures.answers, figures.errors), (6, 0));
         assert!(figures.time_to_first_token.is_some());
@@ -123,7 +125,7 @@ async fn two_servers_get_the_same_requests_and_are_compared() {
     let (theirs, asked_of_them) = serve(|_| three_tokens()).await;
     let report = run(&[ours, theirs], &plan(KIOSKS, 2), &|| ()).await;
     let report = report.expect("a report");
-    let prompts = |canned: &Canned| {
+    let prompts = |canned: &CannedServer| {
         let asked = canned.asked.lock().expect("no panic");
         let mut bodies: Vec<_> = asked.iter().map(Value::to_string).collect();
         bodies.sort();
@@ -131,7 +133,7 @@ async fn two_servers_get_the_same_requests_and_are_compared() {
     };
     assert_eq!(prompts(&asked_of_us), prompts(&asked_of_them));
     let advantage = report.advantage.expect("two servers");
-    assert!(advantage[&Part::Warm].tokens_per_second.is_some());
+    assert!(advantage[&LoadPart::Warm].tokens_per_second.is_some());
     let json = json!(report.servers[1]);
     assert_eq!(json["rounds"][1]["cold"]["answers"], 3);
 }
@@ -161,15 +163,15 @@ async fn refusals_errors_and_broken_answers_are_told_apart() {
         }
     })
     .await;
-    let arrivals = Load::Arrivals {
+    let arrivals = LoadProfile::Arrivals {
         rate: 1e6,
         requests: 5,
         products: 1,
     };
     let report = run(&[url], &plan(arrivals, 1), &|| ()).await;
     let parts = report.expect("a report").servers.remove(0).parts;
-    assert_eq!(parts[&Part::Cold].answers, 1);
-    let figures = &parts[&Part::Arrivals];
+    assert_eq!(parts[&LoadPart::Cold].answers, 1);
+    let figures = &parts[&LoadPart::Arrivals];
     assert_eq!(
         (figures.answers, figures.refused, figures.errors),
         (0, 2, 3)
@@ -198,15 +200,15 @@ async fn running_answers_are_cut_when_the_newcomer_is_served() {
         Sse::new(events.map(Ok::<_, Infallible>)).into_response()
     })
     .await;
-    let intruder = Load::Intruder {
+    let intruder = LoadProfile::Intruder {
         clients: 2,
         products: 4,
     };
     let report = run(&[url], &plan(intruder, 1), &|| ()).await;
     let parts = report.expect("a report").servers.remove(0).parts;
-    assert_eq!(parts[&Part::Alone].answers, 1);
-    assert_eq!(parts[&Part::Newcomer].answers, 1);
-    let running = &parts[&Part::Running];
+    assert_eq!(parts[&LoadPart::Alone].answers, 1);
+    assert_eq!(parts[&LoadPart::Newcomer].answers, 1);
+    let running = &parts[&LoadPart::Running];
     assert_eq!((running.cut, running.answers, running.errors), (2, 0, 0));
 }
 
@@ -221,14 +223,14 @@ async fn running_answers_that_fail_do_not_hold_up_the_newcomer() {
         }
     })
     .await;
-    let intruder = Load::Intruder {
+    let intruder = LoadProfile::Intruder {
         clients: 2,
         products: 4,
     };
     let report = run(&[url], &plan(intruder, 1), &|| ()).await;
     let parts = report.expect("a report").servers.remove(0).parts;
-    assert_eq!(parts[&Part::Newcomer].answers, 1);
-    assert_eq!(parts[&Part::Running].refused, 2);
+    assert_eq!(parts[&LoadPart::Newcomer].answers, 1);
+    assert_eq!(parts[&LoadPart::Running].refused, 2);
 }
 
 #[tokio::test]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::bench::http::{HttpError, Server};
-use crate::bench::{self, Answers, Figures, Plan, Report};
-use flags::{Measures, Profile};
+use crate::bench::http::{HttpError, ServerAddress};
+use crate::bench::{self, AnswerLimits, BenchPlan, BenchReport, Figures};
+use flags::{LoadMeasures, Profile};
 
 #[derive(Debug, Args)]
 pub(super) struct Bench {
@@ -25,7 +25,7 @@ pub(super) struct Bench {
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Profile::Kiosk)]
     profile: Profile,
     #[command(flatten)]
-    measures: Measures,
+    measures: LoadMeasures,
     /// Times the whole load is run, each with new prompts; figures are medians [default: 1, 3 with --against]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
@@ -47,7 +47,7 @@ pub(super) struct Bench {
 }
 
 fn address(url: &str) -> Result<String, HttpError> {
-    Server::parse(url).map(|_| url.to_owned())
+    ServerAddress::parse(url).map(|_| url.to_owned())
 }
 
 /// Exit code 1 when a server cannot be asked, an answer failed or none came; 2 for flags that do
@@ -91,16 +91,16 @@ fn went_well(figures: &Figures) -> bool {
 }
 
 impl Bench {
-    fn plan(self) -> Result<(Vec<String>, Plan), String> {
+    fn plan(self) -> Result<(Vec<String>, BenchPlan), String> {
         let (load, max_tokens) = self.measures.load(self.profile)?;
         let rounds = match (self.rounds, &self.against) {
             (Some(rounds), _) => rounds,
             (None, Some(_)) => 3,
             (None, None) => 1,
         };
-        let plan = Plan {
+        let plan = BenchPlan {
             load,
-            answers: Answers {
+            answers: AnswerLimits {
                 max_tokens,
                 ignore_eos: self.ignore_eos,
             },
@@ -119,7 +119,7 @@ impl Bench {
     }
 }
 
-fn measure(urls: &[String], plan: &Plan) -> Result<Report, String> {
+fn measure(urls: &[String], plan: &BenchPlan) -> Result<BenchReport, String> {
     let runtime = super::small_runtime().map_err(|error| error.to_string())?;
     // Drawn on a terminal only.
     let bar = ProgressBar::new((plan.requests() * urls.len()) as u64);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Files;
-use crate::bench::http::{self, HttpError, Server};
+use crate::bench::http::{self, HttpError, ServerAddress};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -72,7 +72,7 @@ fn ask(url: &str) -> ExitCode {
 }
 
 async fn ready(url: &str) -> Result<(bool, String), HttpError> {
-    let response = Server::parse(url)?.get("/ready").await?;
+    let response = ServerAddress::parse(url)?.get("/ready").await?;
     let ready = response.status().is_success();
     Ok((ready, http::text(response).await?))
 }

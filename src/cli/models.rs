@@ -8,7 +8,7 @@ use clap::builder::TypedValueParser;
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use crate::engine::quantize::{FileType, Progress, Quantization, Quantized, quantize};
+use crate::engine::quantize::{FileType, Quantization, QuantizeProgress, QuantizeReport, quantize};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Models {
@@ -69,7 +69,7 @@ fn run_quantize(arguments: Quantize) -> ExitCode {
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} tensors, {elapsed}") {
         bar.set_style(style);
     }
-    let made = quantize(&job, &|Progress { tensors, total }| {
+    let made = quantize(&job, &|QuantizeProgress { tensors, total }| {
         bar.set_length(total);
         bar.set_position(tensors);
     });
@@ -89,7 +89,7 @@ fn run_quantize(arguments: Quantize) -> ExitCode {
     }
 }
 
-fn summary(job: &Quantization, made: &Quantized) -> String {
+fn summary(job: &Quantization, made: &QuantizeReport) -> String {
     format!(
         "{}: {}, {} (from {})",
         job.output.display(),

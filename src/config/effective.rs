@@ -8,7 +8,10 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use super::governor;
-use super::{Admission, Model, Scheduler, Server, Settings, Telemetry};
+use super::{
+    AdmissionSettings, ModelSettings, SchedulerSettings, ServerSettings, Settings,
+    TelemetrySettings,
+};
 
 /// Names with their values, already in TOML's notation.
 pub(super) type Lines<const N: usize> = [(&'static str, String); N];
@@ -50,8 +53,8 @@ fn section<const N: usize>(out: &mut String, heading: &str, lines: Lines<N>) {
     }
 }
 
-fn server(server: &Server) -> Lines<11> {
-    let Server {
+fn server(server: &ServerSettings) -> Lines<11> {
+    let ServerSettings {
         listen,
         max_connections,
         header_timeout,
@@ -85,8 +88,8 @@ fn server(server: &Server) -> Lines<11> {
     ]
 }
 
-fn model(model: &Model) -> Lines<7> {
-    let Model {
+fn model(model: &ModelSettings) -> Lines<7> {
+    let ModelSettings {
         path,
         id,
         context,
@@ -106,8 +109,8 @@ fn model(model: &Model) -> Lines<7> {
     ]
 }
 
-fn scheduler(scheduler: &Scheduler) -> Lines<4> {
-    let Scheduler {
+fn scheduler(scheduler: &SchedulerSettings) -> Lines<4> {
+    let SchedulerSettings {
         target_inter_token,
         max_batch_tokens,
         parked_bytes,
@@ -124,13 +127,13 @@ fn scheduler(scheduler: &Scheduler) -> Lines<4> {
     ]
 }
 
-fn admission(admission: &Admission) -> Lines<1> {
-    let Admission { max_waiting } = admission;
+fn admission(admission: &AdmissionSettings) -> Lines<1> {
+    let AdmissionSettings { max_waiting } = admission;
     [("max_waiting", max_waiting.to_string())]
 }
 
-fn telemetry(telemetry: &Telemetry) -> Lines<5> {
-    let Telemetry {
+fn telemetry(telemetry: &TelemetrySettings) -> Lines<5> {
+    let TelemetrySettings {
         log_format,
         log_level,
         log_prompts,

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::Mistake;
+use super::ConfigMistake;
 use super::effective::{Lines, absolute, quoted};
-use super::schema::{Fallback, Key, Kind, Section};
+use super::schema::{Key, KeyDefault, KeyKind, Section};
 
 /// Most watts that a gateway may be configured for.
 const MOST_WATTS: i64 = 10_000;
@@ -20,22 +20,22 @@ pub(super) const SECTION: Section = Section {
     keys: &[
         Key {
             name: "enabled",
-            kind: Kind::Flag,
-            default: Fallback::Flag(true),
+            kind: KeyKind::Flag,
+            default: KeyDefault::Flag(true),
             doc: "Whether pressure is acted upon; false measures and shows only.",
         },
         Key::decimal("power_budget_watts", MOST_WATTS, "watts")
             .doc("Most watts that may be drawn on average; 0 leaves it to the limits that the hardware tells."),
         Key {
             name: "power_budget_scope",
-            kind: Kind::Choice(&["auto", "board", "package"]),
-            default: Fallback::Text("auto"),
+            kind: KeyKind::Choice(&["auto", "board", "package"]),
+            default: KeyDefault::Text("auto"),
             doc: "What the budget is for: the whole board, the processor's package, or auto, the widest that a sensor sees.",
         },
         Key {
             name: "board_power_sensor",
-            kind: Kind::OptionalName,
-            default: Fallback::Text(""),
+            kind: KeyKind::OptionalName,
+            default: KeyDefault::Text(""),
             doc: "The hwmon chip, or chip/label, that measures the board's whole input, like ina226; empty is none.",
         },
         Key::decimal("board_idle_watts", MOST_WATTS, "watts")
@@ -92,26 +92,26 @@ pub(super) const SECTION: Section = Section {
             .doc("Time between two looks at the sensors, in milliseconds."),
         Key {
             name: "rehearsal_dir",
-            kind: Kind::OptionalPath,
-            default: Fallback::Text(""),
+            kind: KeyKind::OptionalPath,
+            default: KeyDefault::Text(""),
             doc: "A directory whose files power, thermal, memory and cpu, each holding a number from 0 to 1, add pressure to rehearse with; empty is none.",
         },
         Key {
             name: "sysfs_root",
-            kind: Kind::Path,
-            default: Fallback::Text("/sys"),
+            kind: KeyKind::Path,
+            default: KeyDefault::Text("/sys"),
             doc: "Where sysfs is mounted.",
         },
         Key {
             name: "procfs_root",
-            kind: Kind::Path,
-            default: Fallback::Text("/proc"),
+            kind: KeyKind::Path,
+            default: KeyDefault::Text("/proc"),
             doc: "Where procfs is mounted.",
         },
         Key {
             name: "cgroup_root",
-            kind: Kind::OptionalPath,
-            default: Fallback::Text(""),
+            kind: KeyKind::OptionalPath,
+            default: KeyDefault::Text(""),
             doc: "Where control groups are mounted; empty is fs/cgroup in sysfs_root.",
         },
     ],
@@ -121,7 +121,7 @@ pub(super) const SECTION: Section = Section {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // the table above explains each
-pub struct Governor {
+pub struct GovernorSettings {
     pub enabled: bool,
     #[serde(rename = "power_budget_watts", deserialize_with = "watts")]
     pub power_budget: Option<Watts>,
@@ -218,7 +218,7 @@ impl Watts {
 
 /// Measures of a resource that would never begin, because requests are refused earlier, and a
 /// board that draws more at rest than at work.
-pub(super) fn check(governor: &Governor, mistakes: &mut Vec<Mistake>) {
+pub(super) fn check(governor: &GovernorSettings, mistakes: &mut Vec<ConfigMistake>) {
     let ladders = [
         (
             "power",
@@ -251,7 +251,7 @@ pub(super) fn check(governor: &Governor, mistakes: &mut Vec<Mistake>) {
     for (resource, refuse, milder) in ladders {
         for (action, percent) in milder {
             if refuse > 0 && percent >= refuse {
-                mistakes.push(Mistake::Contradiction {
+                mistakes.push(ConfigMistake::Contradiction {
                     key: format!("governor.{resource}_{action}_percent"),
                     found: percent.to_string(),
                     expected: format!(
@@ -267,7 +267,7 @@ pub(super) fn check(governor: &Governor, mistakes: &mut Vec<Mistake>) {
     };
     if !is_whole {
         let shown = |watts: Option<Watts>| watts.map_or(0.0, Watts::get).to_string();
-        mistakes.push(Mistake::Contradiction {
+        mistakes.push(ConfigMistake::Contradiction {
             key: "governor.board_full_watts".to_owned(),
             found: shown(governor.board_full),
             expected: format!(
@@ -278,8 +278,8 @@ pub(super) fn check(governor: &Governor, mistakes: &mut Vec<Mistake>) {
     }
 }
 
-pub(super) fn lines(governor: &Governor) -> Lines<34> {
-    let Governor {
+pub(super) fn lines(governor: &GovernorSettings) -> Lines<34> {
+    let GovernorSettings {
         enabled,
         power_budget,
         power_budget_scope,

@@ -11,13 +11,13 @@ pub(super) const PREFIX: &str = "EDGELLM__";
 
 /// A key of the schema, with the index of its model.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct KeyTarget {
     pub(super) section: &'static Section,
     pub(super) index: Option<usize>,
     pub(super) key: &'static Key,
 }
 
-impl Target {
+impl KeyTarget {
     /// Finds `server.listen`, `models[1].path`, or `models.path`, which is short for the first model's.
     pub(super) fn parse(written: &str) -> Option<Self> {
         let (place, name) = written.split_once('.')?;
@@ -39,7 +39,7 @@ impl Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for KeyTarget {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (section, key) = (self.section.name, self.key.name);
         match self.index {

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use ::config::{FileFormat, Format, Map, Source, Value, ValueKind};
 
-use super::keys::{PREFIX, Target, key_of, meant_by, variable_of};
+use super::keys::{KeyTarget, PREFIX, key_of, meant_by, variable_of};
 use super::nearest::{key_hint, section_hint};
-use super::schema::{self, Key, Kind, SECTIONS, Section};
-use super::{Mistake, Override};
+use super::schema::{self, Key, KeyKind, SECTIONS, Section};
+use super::{ConfigMistake, SettingOverride};
 
 /// The valid values of one source.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ impl Source for Layer {
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) layers: Vec<Layer>,
-    pub(super) mistakes: Vec<Mistake>,
+    pub(super) mistakes: Vec<ConfigMistake>,
     /// How many models the sources read so far configure.
     models: usize,
 }
@@ -77,7 +77,7 @@ impl Reader {
         let text = match fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) => {
-                self.mistakes.push(Mistake::Unreadable {
+                self.mistakes.push(ConfigMistake::Unreadable {
                     file: file.to_owned(),
                     reason: error.to_string(),
                 });
@@ -91,7 +91,7 @@ impl Reader {
         let tables = match parse(&scope.origin, &text) {
             Ok(tables) => tables,
             Err(detail) => {
-                self.mistakes.push(Mistake::Syntax {
+                self.mistakes.push(ConfigMistake::Syntax {
                     file: file.to_owned(),
                     detail,
                 });
@@ -120,7 +120,7 @@ impl Reader {
         let ours = |name: &str| name.starts_with(PREFIX);
         for (name, _) in variables.iter().filter(|(name, _)| !ours(name)) {
             if let Some(meant) = meant_by(name) {
-                self.mistakes.push(Mistake::Misspelt {
+                self.mistakes.push(ConfigMistake::Misspelt {
                     name: name.clone(),
                     meant,
                 });
@@ -143,7 +143,7 @@ impl Reader {
         targets.retain(|(target, text)| {
             let key = target.to_string();
             if let Some(first) = first_origins.get(&key) {
-                self.mistakes.push(Mistake::SetTwice {
+                self.mistakes.push(ConfigMistake::SetTwice {
                     key,
                     first: first.clone(),
                     second: text.origin.clone(),
@@ -157,7 +157,7 @@ impl Reader {
     }
 
     /// Reads command-line flags.
-    pub(super) fn overrides(&mut self, overrides: &[Override]) {
+    pub(super) fn overrides(&mut self, overrides: &[SettingOverride]) {
         let texts = overrides
             .iter()
             .map(|given| Text {
@@ -175,12 +175,12 @@ impl Reader {
         &mut self,
         texts: Vec<Text<'a>>,
         variable: Option<fn(&str) -> String>,
-    ) -> Vec<(Target, Text<'a>)> {
+    ) -> Vec<(KeyTarget, Text<'a>)> {
         let mut found = Vec::new();
         for text in texts {
-            match Target::parse(&text.key) {
+            match KeyTarget::parse(&text.key) {
                 Some(target) => found.push((target, text)),
-                None => self.mistakes.push(Mistake::UnknownKey {
+                None => self.mistakes.push(ConfigMistake::UnknownKey {
                     hint: key_hint(&text.key, variable),
                     key: text.key,
                     origin: text.origin,
@@ -191,13 +191,13 @@ impl Reader {
         found
     }
 
-    fn texts(&mut self, texts: Vec<(Target, Text<'_>)>) {
+    fn texts(&mut self, texts: Vec<(KeyTarget, Text<'_>)>) {
         let mut layer = Map::new();
         for (target, text) in texts {
             let full = target.to_string();
             if let Some(index) = target.index {
                 if index > self.models {
-                    self.mistakes.push(Mistake::Gap {
+                    self.mistakes.push(ConfigMistake::Gap {
                         key: full,
                         origin: text.origin,
                         configured: self.models,
@@ -249,7 +249,7 @@ impl Reader {
                         checked.insert(name, value);
                     }
                 } else {
-                    self.mistakes.push(Mistake::UnknownKey {
+                    self.mistakes.push(ConfigMistake::UnknownKey {
                         hint: key_hint(&full, None),
                         key: full,
                         origin: scope.origin.clone(),
@@ -275,8 +275,8 @@ impl Reader {
             return None;
         }
         let value = match (key.kind, value) {
-            (Kind::OptionalPath, ValueKind::String(path)) if path.is_empty() => path.into(),
-            (Kind::Path | Kind::OptionalPath, ValueKind::String(path)) => {
+            (KeyKind::OptionalPath, ValueKind::String(path)) if path.is_empty() => path.into(),
+            (KeyKind::Path | KeyKind::OptionalPath, ValueKind::String(path)) => {
                 let Some(path) = scope.directory.join(&path).to_str().map(str::to_owned) else {
                     let expected = "absolute: the name of the file's directory is not Unicode";
                     self.wrong(full, &scope.origin, expected.to_owned(), &path.into());
@@ -299,13 +299,13 @@ impl Reader {
             _ => false,
         };
         self.mistakes.push(if is_section {
-            Mistake::UnknownSection {
+            ConfigMistake::UnknownSection {
                 hint: section_hint(&name),
                 section: name,
                 origin,
             }
         } else {
-            Mistake::UnknownKey {
+            ConfigMistake::UnknownKey {
                 hint: key_hint(&name, None),
                 key: name,
                 origin,
@@ -314,7 +314,7 @@ impl Reader {
     }
 
     fn wrong(&mut self, key: String, origin: &str, expected: String, found: &ValueKind) {
-        self.mistakes.push(Mistake::WrongValue {
+        self.mistakes.push(ConfigMistake::WrongValue {
             key,
             origin: origin.to_owned(),
             expected,

@@ -8,7 +8,7 @@ use thiserror::Error;
 /// Every mistake of a configuration, in the order of the sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<ConfigMistake>,
 }
 
 /// One mistake.
@@ -17,7 +17,7 @@ pub struct ConfigError {
 /// written: a file's path, `environment variable NAME`, or a flag.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum Mistake {
+pub enum ConfigMistake {
     /// A file could not be read.
     #[error("cannot read {}: {reason}", file.display())]
     Unreadable {
@@ -143,7 +143,7 @@ pub enum Mistake {
     },
 }
 
-impl Mistake {
+impl ConfigMistake {
     /// The key that is wrong, where the mistake is about one.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
@@ -167,19 +167,19 @@ impl Mistake {
 
 impl ConfigError {
     /// Wraps mistakes, of which there must be at least one for this to make sense.
-    pub(super) fn new(mistakes: Vec<Mistake>) -> Self {
+    pub(super) fn new(mistakes: Vec<ConfigMistake>) -> Self {
         Self { mistakes }
     }
 
     /// Each mistake by itself.
     #[must_use]
-    pub fn mistakes(&self) -> &[Mistake] {
+    pub fn mistakes(&self) -> &[ConfigMistake] {
         &self.mistakes
     }
 }
 
-impl From<Mistake> for ConfigError {
-    fn from(mistake: Mistake) -> Self {
+impl From<ConfigMistake> for ConfigError {
+    fn from(mistake: ConfigMistake) -> Self {
         Self::new(vec![mistake])
     }
 }

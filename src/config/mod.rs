@@ -34,11 +34,11 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use governor::{BudgetScope, Governor, Watts};
-pub use mistake::{ConfigError, Mistake};
+pub use governor::{BudgetScope, GovernorSettings, Watts};
+pub use mistake::{ConfigError, ConfigMistake};
 pub use settings::{
-    Admission, Attention, CachedTokens, LogFormat, LogLevel, Model, Scheduler, Server, Settings,
-    Speculation, Telemetry,
+    AdmissionSettings, AttentionChoice, CachedTokens, LogFormat, LogLevel, ModelSettings,
+    SchedulerSettings, ServerSettings, Settings, Speculation, TelemetrySettings,
 };
 
 /// Everything that [`load`] looks at; it reads nothing else of its surroundings.
@@ -52,12 +52,12 @@ pub struct Sources {
     /// [`std::env::vars_os`].
     pub env: Vec<(String, String)>,
     /// Command-line flags, strongest; the later wins over an earlier one with the same key.
-    pub overrides: Vec<Override>,
+    pub overrides: Vec<SettingOverride>,
 }
 
 /// A value given on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Override {
+pub struct SettingOverride {
     /// The key it sets, like `server.listen` or `models[0].path`.
     pub key: String,
     /// The flag as the user typed it, like `--listen`; messages name it.

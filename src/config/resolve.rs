@@ -9,8 +9,8 @@ use ::config::builder::DefaultState;
 use ::config::{Config, ConfigBuilder, Map, Value, ValueKind};
 
 use super::layer::{Layer, Reader};
-use super::schema::{Fallback, Key, Kind, MODELS};
-use super::{Attention, ConfigError, Mistake, Model, Settings, governor};
+use super::schema::{Key, KeyDefault, KeyKind, MODELS};
+use super::{AttentionChoice, ConfigError, ConfigMistake, ModelSettings, Settings, governor};
 
 /// Merges what the reader has read.
 pub(super) fn settings(reader: Reader) -> Result<Settings, ConfigError> {
@@ -21,14 +21,14 @@ pub(super) fn settings(reader: Reader) -> Result<Settings, ConfigError> {
     }
     settings.map_err(|error| {
         let detail = error.to_string();
-        Mistake::Defect { detail }.into()
+        ConfigMistake::Defect { detail }.into()
     })
 }
 
 /// Fails only after a mistake, since refused values are not in the layers.
 fn assemble(
     layers: Vec<Layer>,
-    mistakes: &mut Vec<Mistake>,
+    mistakes: &mut Vec<ConfigMistake>,
 ) -> Result<Settings, ::config::ConfigError> {
     let merged = layers
         .into_iter()
@@ -43,13 +43,13 @@ fn assemble(
     distinct_ids(&models, mistakes);
     let governor = merged.get("governor")?;
     governor::check(&governor, mistakes);
-    let models: Vec<Model> = models
+    let models: Vec<ModelSettings> = models
         .into_iter()
         .map(|model| Value::new(None, model).try_deserialize())
         .collect::<Result<_, _>>()?;
     for (index, model) in models.iter().enumerate() {
-        if model.deterministic && model.attention == Attention::Flash {
-            mistakes.push(Mistake::Contradiction {
+        if model.deterministic && model.attention == AttentionChoice::Flash {
+            mistakes.push(ConfigMistake::Contradiction {
                 key: format!("{}.attention", entry_name(index)),
                 found: model.attention.as_str().to_owned(),
                 expected:
@@ -70,7 +70,7 @@ fn assemble(
 }
 
 /// Gives a model the defaults of the keys that it leaves out.
-fn complete(index: usize, value: Value, mistakes: &mut Vec<Mistake>) -> Map<String, Value> {
+fn complete(index: usize, value: Value, mistakes: &mut Vec<ConfigMistake>) -> Map<String, Value> {
     let entry = entry_name(index);
     let entry_origin = value.origin().map(str::to_owned);
     let mut model = match value.kind {
@@ -86,7 +86,7 @@ fn complete(index: usize, value: Value, mistakes: &mut Vec<Mistake>) -> Map<Stri
             continue;
         }
         let default = match key.default {
-            Fallback::FileStem => match model.get("path") {
+            KeyDefault::FileStem => match model.get("path") {
                 Some(path) => file_stem(path),
                 // The path was refused, and nothing can be said about the id.
                 None => continue,
@@ -96,7 +96,7 @@ fn complete(index: usize, value: Value, mistakes: &mut Vec<Mistake>) -> Map<Stri
         if let Some(value) = default {
             model.insert(key.name.to_owned(), value);
         } else {
-            mistakes.push(Mistake::Missing {
+            mistakes.push(ConfigMistake::Missing {
                 key: format!("{entry}.{}", key.name),
                 origin: origin.clone(),
                 expected: key.expected(),
@@ -113,12 +113,12 @@ fn file_stem(path: &Value) -> Option<Value> {
     };
     let stem = ValueKind::from(Path::new(text).file_stem()?.to_str()?);
     let origin = path.origin().map(str::to_owned);
-    Kind::Name
+    KeyKind::Name
         .accepts(&stem)
         .then(|| Value::new(origin.as_ref(), stem))
 }
 
-fn distinct_ids(models: &[Map<String, Value>], mistakes: &mut Vec<Mistake>) {
+fn distinct_ids(models: &[Map<String, Value>], mistakes: &mut Vec<ConfigMistake>) {
     let mut firsts = BTreeMap::new();
     for (index, model) in models.iter().enumerate() {
         let Some(id) = model.get("id") else { continue };
@@ -128,7 +128,7 @@ fn distinct_ids(models: &[Map<String, Value>], mistakes: &mut Vec<Mistake>) {
         let key = format!("{}.id", entry_name(index));
         let origin = id.origin().unwrap_or_default().to_owned();
         if let Some((first_key, first_origin)) = firsts.get(name) {
-            mistakes.push(Mistake::DuplicateId {
+            mistakes.push(ConfigMistake::DuplicateId {
                 key,
                 origin,
                 id: name.clone(),
@@ -146,10 +146,10 @@ fn entry_name(index: usize) -> String {
 }
 
 /// Whether a mistake about this key, or about the entry as a whole, has been noted already.
-fn is_mistaken(mistakes: &[Mistake], entry: &str, key: &Key) -> bool {
+fn is_mistaken(mistakes: &[ConfigMistake], entry: &str, key: &Key) -> bool {
     let full = format!("{entry}.{}", key.name);
     mistakes
         .iter()
-        .filter_map(Mistake::key)
+        .filter_map(ConfigMistake::key)
         .any(|mistaken| mistaken == full || mistaken == entry)
 }

@@ -26,9 +26,9 @@ pub struct Key {
     /// The name without its section.
     pub name: &'static str,
     /// The values that it takes.
-    pub kind: Kind,
+    pub kind: KeyKind,
     /// The value that it has when no source sets it.
-    pub default: Fallback,
+    pub default: KeyDefault,
     /// One line for the person who operates the gateway.
     pub doc: &'static str,
 }
@@ -37,7 +37,7 @@ pub struct Key {
 ///
 /// The first key that holds a secret brings the kind `Secret`, which printing then masks.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub enum KeyKind {
     /// A whole number, both bounds included.
     Whole {
         /// The smallest valid number.
@@ -60,7 +60,7 @@ pub enum Kind {
     Address,
     /// The path of a file, which need not exist yet.
     Path,
-    /// The same, or empty for none.
+    /// The path of a file, or empty for no file.
     OptionalPath,
     /// Text without control characters or spaces around it, or empty for none.
     OptionalName,
@@ -72,7 +72,7 @@ pub enum Kind {
 
 /// The value of a key that no source sets.
 #[derive(Debug, Clone, Copy)]
-pub enum Fallback {
+pub enum KeyDefault {
     /// A number.
     Whole(i64),
     /// `true` or `false`.
@@ -101,8 +101,8 @@ const SERVER: Section = Section {
     keys: &[
         Key {
             name: "listen",
-            kind: Kind::Address,
-            default: Fallback::Text("127.0.0.1:8080"),
+            kind: KeyKind::Address,
+            default: KeyDefault::Text("127.0.0.1:8080"),
             doc: "IP address and port to serve on; 0.0.0.0:8080 serves the whole store network.",
         },
         Key::whole("max_connections", 1..=65_536, "connections", 1024)
@@ -135,14 +135,14 @@ pub const MODELS: Section = Section {
     keys: &[
         Key {
             name: "path",
-            kind: Kind::Path,
-            default: Fallback::Required,
+            kind: KeyKind::Path,
+            default: KeyDefault::Required,
             doc: "The model's GGUF file; a relative path starts at this file's directory.",
         },
         Key {
             name: "id",
-            kind: Kind::Name,
-            default: Fallback::FileStem,
+            kind: KeyKind::Name,
+            default: KeyDefault::FileStem,
             doc: "The name that clients use; without it, the file's name without .gguf.",
         },
         Key::whole("context", 128..=16_777_216, "tokens", 8192)
@@ -153,14 +153,14 @@ pub const MODELS: Section = Section {
             .doc("CPU threads; 0 uses one for each physical core, of which a very small model gives one to each bank of its cache."),
         Key {
             name: "attention",
-            kind: Kind::Choice(&["auto", "plain", "flash"]),
-            default: Fallback::Text("auto"),
+            kind: KeyKind::Choice(&["auto", "plain", "flash"]),
+            default: KeyDefault::Text("auto"),
             doc: "plain decodes faster where attention is most of the work, flash reads prompts faster; auto chooses.",
         },
         Key {
             name: "deterministic",
-            kind: Kind::Flag,
-            default: Fallback::Flag(false),
+            kind: KeyKind::Flag,
+            default: KeyDefault::Flag(false),
             doc: "Whether a request has the same answer bit by bit whatever else is asked; it takes plain attention and is slower.",
         },
     ],
@@ -178,8 +178,8 @@ const SCHEDULER: Section = Section {
             .doc("Memory for prompts that gave way in a model's KV cache, in bytes (268435456 is 256 MiB); 0 is none."),
         Key {
             name: "speculation",
-            kind: Kind::Choice(&["auto", "on", "off"]),
-            default: Fallback::Text("auto"),
+            kind: KeyKind::Choice(&["auto", "on", "off"]),
+            default: KeyDefault::Text("auto"),
             doc: "Guess what answers copy, where measured to be faster: on, off, or auto, which is off for very small models.",
         },
     ],
@@ -198,32 +198,32 @@ const TELEMETRY: Section = Section {
     keys: &[
         Key {
             name: "log_format",
-            kind: Kind::Choice(&["auto", "text", "json"]),
-            default: Fallback::Text("auto"),
+            kind: KeyKind::Choice(&["auto", "text", "json"]),
+            default: KeyDefault::Text("auto"),
             doc: "text, json, or auto: readable on a terminal, JSON otherwise.",
         },
         Key {
             name: "log_level",
-            kind: Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
-            default: Fallback::Text("info"),
+            kind: KeyKind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
+            default: KeyDefault::Text("info"),
             doc: "How much is logged: off, error, warn, info, debug or trace.",
         },
         Key {
             name: "log_prompts",
-            kind: Kind::Flag,
-            default: Fallback::Flag(false),
+            kind: KeyKind::Flag,
+            default: KeyDefault::Flag(false),
             doc: "Whether prompts appear in the log; they can hold personal data.",
         },
         Key {
             name: "energy_in_usage",
-            kind: Kind::Flag,
-            default: Fallback::Flag(false),
+            kind: KeyKind::Flag,
+            default: KeyDefault::Flag(false),
             doc: "Whether usage tells clients what their answer cost: edgellm.energy_joules, where that is known.",
         },
         Key {
             name: "cached_tokens_in_usage",
-            kind: Kind::Choice(&["rounded", "exact", "hidden"]),
-            default: Fallback::Text("rounded"),
+            kind: KeyKind::Choice(&["rounded", "exact", "hidden"]),
+            default: KeyDefault::Text("rounded"),
             doc: "How many tokens of a prompt usage says were cached: rounded down to 128, exact, or hidden, which is 0. See docs/security.md.",
         },
     ],
@@ -262,12 +262,12 @@ impl Key {
     ) -> Self {
         Self {
             name,
-            kind: Kind::Whole {
+            kind: KeyKind::Whole {
                 min: *range.start(),
                 max: *range.end(),
                 unit,
             },
-            default: Fallback::Whole(default),
+            default: KeyDefault::Whole(default),
             doc: "",
         }
     }
@@ -276,8 +276,8 @@ impl Key {
     pub(super) const fn decimal(name: &'static str, max: i64, unit: &'static str) -> Self {
         Self {
             name,
-            kind: Kind::Decimal { max, unit },
-            default: Fallback::Whole(0),
+            kind: KeyKind::Decimal { max, unit },
+            default: KeyDefault::Whole(0),
             doc: "",
         }
     }
@@ -294,29 +294,29 @@ impl Key {
     #[must_use]
     pub fn expected(&self) -> String {
         match self.kind {
-            Kind::Whole { min, max, unit } => {
+            KeyKind::Whole { min, max, unit } => {
                 let example = match self.default {
-                    Fallback::Whole(number) if number != 0 => number,
+                    KeyDefault::Whole(number) if number != 0 => number,
                     _ => max.min(min + 4),
                 };
                 format!("a whole number of {unit} from {min} to {max}, like {example}")
             }
-            Kind::Decimal { max, unit } => {
+            KeyKind::Decimal { max, unit } => {
                 format!("a number of {unit} from 0 to {max}, like 12.5")
             }
-            Kind::Flag => "true or false".to_owned(),
-            Kind::Address => "an IP address and a port, like \"127.0.0.1:8080\"".to_owned(),
-            Kind::Path => "the path of a file, like \"models/kiosk.gguf\"".to_owned(),
-            Kind::OptionalPath => "a path, or empty for none".to_owned(),
-            Kind::OptionalName => {
+            KeyKind::Flag => "true or false".to_owned(),
+            KeyKind::Address => "an IP address and a port, like \"127.0.0.1:8080\"".to_owned(),
+            KeyKind::Path => "the path of a file, like \"models/kiosk.gguf\"".to_owned(),
+            KeyKind::OptionalPath => "a path, or empty for none".to_owned(),
+            KeyKind::OptionalName => {
                 "a name without control characters or spaces around it, or empty for none"
                     .to_owned()
             }
-            Kind::Name => {
+            KeyKind::Name => {
                 "a name, not empty, without control characters or spaces around it, like \"kiosk\""
                     .to_owned()
             }
-            Kind::Choice(words) => {
+            KeyKind::Choice(words) => {
                 let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
                 format!("one of {}", quoted.join(", "))
             }
@@ -324,7 +324,7 @@ impl Key {
     }
 }
 
-impl Kind {
+impl KeyKind {
     /// Whether a value has the right type and lies in the range.
     pub(super) fn accepts(self, value: &ValueKind) -> bool {
         match (self, value) {
@@ -352,7 +352,7 @@ impl Kind {
     }
 
     /// Reads the text of a variable or flag. Text that does not fit stays text, and is then refused
-    /// by [`Kind::accepts`].
+    /// by [`KeyKind::accepts`].
     pub(super) fn read(self, text: &str) -> ValueKind {
         let trimmed = text.trim();
         match self {
@@ -371,7 +371,7 @@ impl Kind {
     }
 }
 
-impl Fallback {
+impl KeyDefault {
     /// The value, where it is the same for every file.
     pub(super) fn value(self) -> Option<ValueKind> {
         match self {

@@ -10,29 +10,29 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{ConfigError, Governor, Mistake};
+use super::{ConfigError, ConfigMistake, GovernorSettings};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The HTTP server.
-    pub server: Server,
+    pub server: ServerSettings,
     /// The models, each with an id of its own; possibly none.
-    pub models: Vec<Model>,
+    pub models: Vec<ModelSettings>,
     /// How running requests share the processor.
-    pub scheduler: Scheduler,
+    pub scheduler: SchedulerSettings,
     /// Which requests are let in.
-    pub admission: Admission,
+    pub admission: AdmissionSettings,
     /// What is done about power, heat and memory.
-    pub governor: Governor,
+    pub governor: GovernorSettings,
     /// What is logged.
-    pub telemetry: Telemetry,
+    pub telemetry: TelemetrySettings,
 }
 
 /// Section `[server]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Server {
+pub struct ServerSettings {
     /// Address to serve on. Port 0 lets the operating system choose.
     pub listen: SocketAddr,
     /// Connections open at the same time.
@@ -50,14 +50,14 @@ pub struct Server {
     pub write_timeout: Duration,
     /// Memory for answers that clients have not read yet, in bytes.
     pub max_unsent_bytes: usize,
-    /// Time for running answers to finish on shutdown; zero is none.
+    /// Time for running answers to finish on shutdown; zero waits for none of them.
     #[serde(rename = "shutdown_grace_seconds", deserialize_with = "seconds")]
     pub shutdown_grace: Duration,
-    /// Responses kept for clients that go on from them; 0 is none.
+    /// Most responses stored for clients that continue from them; 0 stores none.
     pub store_max_responses: usize,
-    /// Memory for them, in bytes.
+    /// Memory for stored responses, in bytes.
     pub store_max_bytes: usize,
-    /// How long each is kept.
+    /// How long each stored response is kept.
     #[serde(rename = "store_seconds", deserialize_with = "seconds")]
     pub store_time: Duration,
 }
@@ -65,7 +65,7 @@ pub struct Server {
 /// An entry of `[[models]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Model {
+pub struct ModelSettings {
     /// The GGUF file. It has not been looked at yet.
     pub path: PathBuf,
     /// The name that clients use, unique among the models.
@@ -78,7 +78,7 @@ pub struct Model {
     #[serde(deserialize_with = "zero_is_none")]
     pub threads: Option<NonZeroU32>,
     /// How attention is computed.
-    pub attention: Attention,
+    pub attention: AttentionChoice,
     /// Whether an answer is the same whatever else is asked meanwhile.
     pub deterministic: bool,
 }
@@ -86,7 +86,7 @@ pub struct Model {
 /// Two ways to the same numbers, but for rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Attention {
+pub enum AttentionChoice {
     /// Whichever suits the model.
     Auto,
     /// One matrix product over all rows and cells.
@@ -110,13 +110,13 @@ pub enum Speculation {
 /// Section `[scheduler]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Scheduler {
+pub struct SchedulerSettings {
     /// The time between two tokens of a running answer that prefill must not exceed.
     #[serde(rename = "target_inter_token_ms", deserialize_with = "milliseconds")]
     pub target_inter_token: Duration,
     /// Most tokens in one step.
     pub max_batch_tokens: NonZeroU32,
-    /// Memory for prompts that gave way in the KV cache, for each model.
+    /// Bytes for prefixes that are offloaded from the KV cache, for each model.
     pub parked_bytes: usize,
     /// Whether answers may draft tokens that they seem to copy.
     pub speculation: Speculation,
@@ -125,7 +125,7 @@ pub struct Scheduler {
 /// Section `[admission]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Admission {
+pub struct AdmissionSettings {
     /// Requests that may wait; 0 refuses whatever cannot start at once.
     pub max_waiting: u32,
 }
@@ -133,7 +133,7 @@ pub struct Admission {
 /// Section `[telemetry]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Telemetry {
+pub struct TelemetrySettings {
     /// The form of log lines.
     pub log_format: LogFormat,
     /// The least severe level that is logged.
@@ -146,7 +146,7 @@ pub struct Telemetry {
     pub cached_tokens_in_usage: CachedTokens,
 }
 
-/// How exactly clients are told what of their prompt was in the cache, which all of them share.
+/// How exactly a response says how much of its prompt was in the cache, which all clients share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CachedTokens {
@@ -192,16 +192,16 @@ impl Settings {
     /// Checks that there is a model, for commands that serve one.
     ///
     /// # Errors
-    /// Returns [`Mistake::NoModels`], whose text says how to name one.
+    /// Returns [`ConfigMistake::NoModels`], whose text says how to name one.
     pub fn require_models(&self) -> Result<(), ConfigError> {
         if self.models.is_empty() {
-            return Err(Mistake::NoModels.into());
+            return Err(ConfigMistake::NoModels.into());
         }
         Ok(())
     }
 }
 
-impl Attention {
+impl AttentionChoice {
     /// The word in the configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

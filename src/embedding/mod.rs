@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::admission::Place;
+use crate::admission::AdmissionSlot;
 use crate::engine::{DecodeError, Embedder, Token};
-use crate::governor::Governed;
+use crate::governor::GovernorHandle;
 use crate::telemetry::EmbeddingMetrics;
 use crate::worker::{WorkError, Worker};
 
@@ -30,7 +30,7 @@ pub struct EmbeddingJob {
     /// When the request arrived.
     pub arrived: Instant,
     /// The admission slot, given back when the engine is done with it; tests have none.
-    pub place: Option<Place>,
+    pub place: Option<AdmissionSlot>,
     /// Where log lines about it belong.
     pub span: tracing::Span,
     /// Where the vectors go. A request whose receiver is dropped is not computed any further.
@@ -82,7 +82,7 @@ pub struct Batcher<E> {
     embedder: E,
     limits: EmbeddingLimits,
     metrics: EmbeddingMetrics,
-    governed: Governed,
+    governed: GovernorHandle,
     /// Requests that wait, in order of arrival.
     waiting: VecDeque<EmbeddingJob>,
     /// Requests that are computed; the texts of the first go into the next batch first.
@@ -96,7 +96,7 @@ impl<E: Embedder> Batcher<E> {
             embedder,
             limits,
             metrics,
-            governed: Governed::default(),
+            governed: GovernorHandle::default(),
             waiting: VecDeque::new(),
             running: VecDeque::new(),
         }
@@ -104,7 +104,7 @@ impl<E: Embedder> Batcher<E> {
 
     /// Lets the batcher obey a governor.
     #[must_use]
-    pub fn governed_by(mut self, governed: Governed) -> Self {
+    pub fn governed_by(mut self, governed: GovernorHandle) -> Self {
         self.governed = governed;
         self
     }
@@ -196,9 +196,11 @@ impl<E: Embedder> Batcher<E> {
     /// Gives every request its share of a batch's energy, by tokens.
     #[allow(clippy::cast_precision_loss)] // at most some thousands
     fn charge(&mut self, counts: &[usize], seconds: f64) {
-        let tariff = self.governed.tariff();
-        if let Some(tariff) = tariff {
-            self.metrics.energy.computed("prompt", &tariff, seconds);
+        let energy_rate = self.governed.energy_rate();
+        if let Some(rate) = energy_rate {
+            self.metrics
+                .energy
+                .computed("prompt", rate.idle, rate.work, seconds);
         }
         let tokens = |running: &RunningRequest, count: usize| -> usize {
             running.todo()[..count].iter().map(Vec::len).sum()
@@ -209,7 +211,7 @@ impl<E: Embedder> Batcher<E> {
             .collect();
         let all = shares.iter().sum::<usize>().max(1) as f64;
         for (running, share) in self.running.iter_mut().zip(shares) {
-            let joules = tariff.map(|tariff| tariff.gross(seconds * share as f64 / all));
+            let joules = energy_rate.map(|rate| rate.gross(seconds * share as f64 / all));
             running.joules = running.joules.zip(joules).map(|(all, more)| all + more);
         }
     }

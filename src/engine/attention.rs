@@ -7,7 +7,7 @@ use llama_cpp_sys_2::{
 use super::Weights;
 use super::llama::EngineOptions;
 
-/// Two ways to the same numbers, but for rounding.
+/// How attention is computed; the two ways differ in rounding only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attention {
     /// One matrix product over all rows and cells, summed in 32 bits.
@@ -24,8 +24,8 @@ impl Attention {
         }
     }
 
-    /// Rows of a batch that are computed together. Plain attention keeps a number for every row,
-    /// cell and head: with fewer rows at once that takes less memory, and no more time.
+    /// Returns how many rows of a batch are computed together (`n_ubatch`). Plain attention keeps a number
+    /// for every row, cell and head: fewer rows at once take less memory, and no more time.
     pub(super) fn rows_at_once(self) -> u32 {
         match self {
             Self::Plain => 128,
@@ -33,11 +33,12 @@ impl Attention {
         }
     }
 
-    /// See [`Shape::banks`](super::Shape): with plain attention a row computes with every cell of its
-    /// bank, so what has nothing in common had better lie in different ones. Where rows leave out the
-    /// cells of others one bank is best: what is computed together reads the weights once. `bytes` is
-    /// what a bank takes at most, of `memory` in all; little of it where conversations are short.
-    pub(super) fn banks(self, bytes: Option<u64>, memory: u64) -> u32 {
+    /// Returns how many KV partitions to make. With plain attention a row computes with every used cell of
+    /// its partition, so sequences without a common prefix are better kept in different ones. Flash
+    /// attention skips the cells of other sequences, so one partition is best: its rows read the weights
+    /// once. `bytes` is what a partition can take at most, `memory` what all may take; short conversations
+    /// use little of it.
+    pub(super) fn partitions(self, bytes: Option<u64>, memory: u64) -> u32 {
         const MOST: u64 = 8;
         match (self, bytes) {
             (Self::Plain, Some(bytes)) => {
@@ -48,16 +49,16 @@ impl Attention {
     }
 }
 
-/// What the choice of attention depends on.
+/// The dimensions of a model on which the choice of attention depends.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Weight {
+pub(super) struct ModelDimensions {
     heads: u32,
     kv_heads: u32,
     layers: u32,
     parameters: u64,
 }
 
-impl Weight {
+impl ModelDimensions {
     pub(super) fn of(weights: &Weights) -> Self {
         Self {
             heads: weights.llama().n_head(),
@@ -67,7 +68,8 @@ impl Weight {
         }
     }
 
-    /// Whether a row at the depth of a store's prompt spends its time in attention, not in weights.
+    /// Whether a row at the depth of a store's prompt takes more time for attention than for the products
+    /// with the weights.
     ///
     /// From decode speeds of models of 13 M and 494 M parameters on x86-64: flash attention takes
     /// some 40 ns a head and cell whatever the head's size, the weights some 0.025 ns each.
@@ -80,9 +82,9 @@ impl Weight {
         attention > 1.5 * WEIGHT_NS * self.parameters as f64
     }
 
-    /// Cells of a sequence that are copied at most. With plain attention llama.cpp keeps values
-    /// number by number, each with those of other cells; where the sequence's cells do not lie
-    /// together it notes every number that it copies in a record of 32 bytes.
+    /// Returns the most cells of a sequence that are copied. With plain attention llama.cpp stores values
+    /// transposed, each number next to the same number of other cells; if a sequence's cells are not
+    /// contiguous it makes a record of 32 bytes for every number that it copies.
     pub(super) fn most_copied(self, attention: Attention) -> usize {
         const MOST_RECORDS: u32 = 4 << 20;
         const WIDEST_HEAD: u32 = 128;
@@ -93,15 +95,16 @@ impl Weight {
         }
     }
 
-    /// See [`Shape::crowd_cells`]: with plain attention a row computes with the cells of others as
-    /// with its own, and that takes one thread some 6 ns a head (BENCHMARKS.md). Flash attention
-    /// leaves the cells of others out; the models that have it gained nothing when fewer ran together.
+    /// Returns [`Shape::break_even_cells`](super::Shape). With plain attention a row computes with the cells
+    /// of other sequences as with its own, which takes one thread some 6 ns per cell and head
+    /// (BENCHMARKS.md). Flash attention skips the cells of others, and models that use it gained nothing
+    /// when fewer requests ran together.
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss
     )]
-    pub(super) fn crowd_cells(self, attention: Attention) -> Option<usize> {
+    pub(super) fn break_even_cells(self, attention: Attention) -> Option<usize> {
         const CELL_NS: f64 = 6.0;
         const WEIGHT_NS: f64 = 0.03;
         let heads = f64::from(self.heads) * f64::from(self.layers);
@@ -110,27 +113,28 @@ impl Weight {
             .then_some((WEIGHT_NS * self.parameters as f64 / cell) as usize)
     }
 
-    /// What a context takes beside its cache at most, scored prompts aside: a number for every row
-    /// that is computed at once, cell and head, before and after the soft maximum, and logits for
-    /// every sequence.
+    /// Returns the most bytes that a context takes besides its KV cache, scored prompts aside: attention
+    /// scores before and after the softmax, one for every cell, head and row computed at once, and
+    /// logits for every sequence.
     pub(super) fn buffer_bytes(self, options: EngineOptions, vocabulary: usize) -> u64 {
         let rows = options.batch_rows.min(Attention::Plain.rows_at_once());
         let logits = u64::from(options.sequences + 1) * vocabulary as u64;
         2 * self.score_bytes(rows, options.cells) + 4 * logits
     }
 
-    /// With plain attention: a number for every row, cell and head of a layer.
+    /// Returns the bytes of plain attention's scores: four for every row, cell and head of a layer.
     fn score_bytes(self, rows: u32, cells: u32) -> u64 {
         4 * u64::from(rows) * u64::from(cells) * u64::from(self.heads)
     }
 }
 
-/// Flash attention on a CPU walks cell by cell, leaves out those of other requests, and reads
-/// prompts faster. The plain path is one matrix product over all rows and all used cells: much
-/// faster where rows share cells and attention is what a row is made of, much slower where long
-/// prompts have nothing in common. It needs a number for every head, row and cell, which a large
-/// context cannot afford.
-pub(super) fn attention(options: EngineOptions, weight: Weight) -> Attention {
+/// Chooses the attention for a model.
+///
+/// Flash attention on a CPU goes cell by cell, skips the cells of other requests, and reads prompts
+/// faster. Plain attention is one matrix product over all rows and all used cells: much faster where
+/// rows share cells and attention takes most of a row's time, much slower where long prompts have no
+/// common prefix. It needs memory for every head, row and cell, too much for a large context.
+pub(super) fn attention(options: EngineOptions, weight: ModelDimensions) -> Attention {
     const MOST_BYTES: u64 = 512 << 20;
     let affordable = weight.score_bytes(options.batch_rows, options.cells) <= MOST_BYTES;
     let suits = if affordable && weight.is_mostly_attention() {
@@ -157,18 +161,18 @@ mod tests {
             sequences: 16,
             batch_rows: 512,
             threads: 1,
-            threads_a_bank: 1,
+            threads_per_partition: 1,
             memory: 0,
             attention: None,
             deterministic: false,
         };
-        let kiosk = Weight {
+        let kiosk = ModelDimensions {
             heads: 4,
             kv_heads: 2,
             layers: 5,
             parameters: 6_000_000,
         };
-        let qwen2_5_0_5b = Weight {
+        let qwen2_5_0_5b = ModelDimensions {
             heads: 14,
             kv_heads: 2,
             layers: 24,
@@ -176,17 +180,17 @@ mod tests {
         };
         assert_eq!(attention(options, kiosk), Attention::Plain);
         assert_eq!(attention(options, qwen2_5_0_5b), Attention::Flash);
-        assert_eq!(qwen2_5_0_5b.crowd_cells(Attention::Flash), None);
-        // `scheduler::crowd` makes three conversations of 144 cells of it, which was the fastest.
-        assert_eq!(kiosk.crowd_cells(Attention::Plain), Some(1500));
+        assert_eq!(qwen2_5_0_5b.break_even_cells(Attention::Flash), None);
+        // `scheduler::placement` runs three conversations of 144 cells at that, which was the fastest.
+        assert_eq!(kiosk.break_even_cells(Attention::Plain), Some(1500));
         assert!(kiosk.most_copied(Attention::Plain) > 2048);
         assert_eq!(kiosk.buffer_bytes(options, 2136) >> 20, 32);
-        let banks = |bytes: u64| Attention::Plain.banks(Some(bytes << 20), 1 << 30);
-        assert_eq!([0, 54, 300, 5000].map(banks), [8, 8, 3, 1]);
-        assert_eq!(Attention::Plain.banks(Some(54 << 20), 256 << 20), 4);
-        assert_eq!(Attention::Plain.banks(Some(54 << 20), 0), 1);
-        assert_eq!(Attention::Plain.banks(None, 1 << 30), 1);
-        assert_eq!(Attention::Flash.banks(Some(54 << 20), 1 << 30), 1);
+        let partitions = |bytes: u64| Attention::Plain.partitions(Some(bytes << 20), 1 << 30);
+        assert_eq!([0, 54, 300, 5000].map(partitions), [8, 8, 3, 1]);
+        assert_eq!(Attention::Plain.partitions(Some(54 << 20), 256 << 20), 4);
+        assert_eq!(Attention::Plain.partitions(Some(54 << 20), 0), 1);
+        assert_eq!(Attention::Plain.partitions(None, 1 << 30), 1);
+        assert_eq!(Attention::Flash.partitions(Some(54 << 20), 1 << 30), 1);
         let large = EngineOptions {
             cells: 131_072,
             ..options

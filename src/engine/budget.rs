@@ -21,22 +21,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// What a piece of work may take.
+/// The resources that a piece of work may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
-    /// Bytes that it holds at a time.
+pub struct WorkBudget {
+    /// Most bytes that it holds at a time.
     pub live_bytes: usize,
-    /// Allocations that it holds at a time. What is nested so deep can be walked on the stack.
+    /// Most allocations that it holds at a time. This also bounds how deep its values nest, so that the
+    /// stack suffices to walk them.
     pub live_blocks: usize,
-    /// Bytes that it asks for in all, which bounds the time that it copies for.
+    /// Most bytes that it asks for in all, which bounds the time that it spends copying.
     pub total_bytes: u64,
     /// Bytes of stack; of addresses, not of memory.
     pub stack: usize,
-    /// How long it is waited for.
+    /// How long the caller waits for it.
     pub time: Duration,
 }
 
-/// Why there is no result.
+/// Why work within a budget gave no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Overrun {
     /// It asked for more memory than it may have.
@@ -66,18 +67,18 @@ impl Overrun {
 /// # Errors
 /// [`Overrun`] says which bound was met, or what else went wrong.
 pub fn within<T: Send + 'static>(
-    budget: Budget,
+    budget: WorkBudget,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Overrun> {
-    let shared = Arc::new(Shared {
-        state: AtomicU8::new(RUNNING),
+    let run_state = Arc::new(RunState {
+        phase: AtomicU8::new(RUNNING),
         waiter: thread::current(),
     });
-    let for_thread = Arc::clone(&shared);
+    let for_thread = Arc::clone(&run_state);
     let (give, result) = sync_channel(1);
-    let worker = Worker::with_stack(budget.stack).map_err(Overrun::NoThread)?;
+    let worker = BudgetThread::with_stack(budget.stack).map_err(Overrun::NoThread)?;
     worker.begin(Box::new(move || {
-        let done = Done(&for_thread);
+        let done = DoneNotice(&for_thread);
         let meter = Meter::new(budget, &for_thread);
         let result = catch_unwind(AssertUnwindSafe(|| meter.over(work)));
         // Whoever waited may have given it up.
@@ -86,7 +87,7 @@ pub fn within<T: Send + 'static>(
     }))?;
     let deadline = Instant::now() + budget.time;
     loop {
-        match shared.state.load(Ordering::Acquire) {
+        match run_state.phase.load(Ordering::Acquire) {
             DONE => {
                 worker.rest();
                 let result = result.recv().map_err(|_| Overrun::Panicked)?;
@@ -98,7 +99,7 @@ pub fn within<T: Send + 'static>(
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             // It stops at its next allocation, unless it is done by now.
-            if shared.change(ABANDONED) {
+            if run_state.change(ABANDONED) {
                 return Err(Overrun::Time);
             }
             continue;
@@ -107,22 +108,22 @@ pub fn within<T: Send + 'static>(
     }
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+type Task = Box<dyn FnOnce() + Send>;
 
-/// A thread for such work. It ends when this is dropped, and what it is doing has come to an end.
-struct Worker {
-    jobs: SyncSender<Job>,
+/// A thread for such work. It ends when this is dropped and its current work is done.
+struct BudgetThread {
+    jobs: SyncSender<Task>,
     stack: usize,
 }
 
-/// Those that wait for work: beginning a thread takes longer than laying out a prompt.
-static IDLE: Mutex<Vec<Worker>> = Mutex::new(Vec::new());
-/// As many prompts are laid out at once where several clients ask.
+/// Threads that wait for work: starting a thread takes longer than rendering a prompt.
+static IDLE: Mutex<Vec<BudgetThread>> = Mutex::new(Vec::new());
+/// Most threads in [`IDLE`]: about as many prompts are rendered at once.
 const MOST_IDLE: usize = 4;
 /// Bytes of the stack of a thread that is kept, enough for an ordinary conversation.
 const USUAL_STACK: usize = 32 << 20;
 
-impl Worker {
+impl BudgetThread {
     fn with_stack(stack: usize) -> io::Result<Self> {
         let stack = stack.max(USUAL_STACK);
         if stack == USUAL_STACK
@@ -130,7 +131,7 @@ impl Worker {
         {
             return Ok(idle);
         }
-        let (jobs, coming) = sync_channel::<Job>(1);
+        let (jobs, coming) = sync_channel::<Task>(1);
         thread::Builder::new()
             .name("template".to_owned())
             .stack_size(stack)
@@ -142,12 +143,12 @@ impl Worker {
         Ok(Self { jobs, stack })
     }
 
-    fn begin(&self, job: Job) -> Result<(), Overrun> {
+    fn begin(&self, job: Task) -> Result<(), Overrun> {
         // It ends only after this.
         self.jobs.send(job).map_err(|_| Overrun::Panicked)
     }
 
-    /// Its work is done.
+    /// Keeps the thread for later work, now that its own is done.
     fn rest(self) {
         let mut idle = idle();
         if self.stack == USUAL_STACK && idle.len() < MOST_IDLE {
@@ -156,7 +157,7 @@ impl Worker {
     }
 }
 
-fn idle() -> MutexGuard<'static, Vec<Worker>> {
+fn idle() -> MutexGuard<'static, Vec<BudgetThread>> {
     IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -165,27 +166,27 @@ const DONE: u8 = 1;
 const OVERDRAWN: u8 = 2;
 const ABANDONED: u8 = 3;
 
-/// What the thread and whoever waits for it tell each other.
-struct Shared {
-    state: AtomicU8,
+/// The state of a run, shared by its thread and the thread that waits for it.
+struct RunState {
+    phase: AtomicU8,
     waiter: Thread,
 }
 
-impl Shared {
-    /// Ends the running; false if it had ended before.
+impl RunState {
+    /// Moves on from `RUNNING`; returns false if the run had ended before.
     fn change(&self, to: u8) -> bool {
         let order = Ordering::AcqRel;
         let changed = self
-            .state
+            .phase
             .compare_exchange(RUNNING, to, order, Ordering::Acquire);
         changed.is_ok()
     }
 }
 
-/// Tells that the work is done, also by a panic.
-struct Done<'s>(&'s Shared);
+/// On drop, wakes the waiting thread; also when the work panics.
+struct DoneNotice<'s>(&'s RunState);
 
-impl Drop for Done<'_> {
+impl Drop for DoneNotice<'_> {
     fn drop(&mut self) {
         self.0.change(DONE);
         self.0.waiter.unpark();
@@ -194,9 +195,9 @@ impl Drop for Done<'_> {
 
 /// Counts what a thread allocates.
 struct Meter<'s> {
-    budget: Budget,
-    shared: &'s Shared,
-    /// Negative where it frees what it was given.
+    budget: WorkBudget,
+    run_state: &'s RunState,
+    /// Negative if the thread frees more than it allocated, as it may own values of its caller's.
     live_bytes: Cell<isize>,
     live_blocks: Cell<isize>,
     total_bytes: Cell<u64>,
@@ -209,10 +210,10 @@ thread_local! {
 }
 
 impl<'s> Meter<'s> {
-    fn new(budget: Budget, shared: &'s Shared) -> Self {
+    fn new(budget: WorkBudget, run_state: &'s RunState) -> Self {
         Self {
             budget,
-            shared,
+            run_state,
             live_bytes: Cell::new(0),
             live_blocks: Cell::new(0),
             total_bytes: Cell::new(0),
@@ -221,14 +222,14 @@ impl<'s> Meter<'s> {
 
     /// Does the work with every allocation of this thread counted.
     fn over<T>(&self, work: impl FnOnce() -> T) -> T {
-        struct Off;
-        impl Drop for Off {
+        struct MeterReset;
+        impl Drop for MeterReset {
             fn drop(&mut self) {
                 METER.set(std::ptr::null());
             }
         }
         // Taken off when this returns or unwinds, so it never outlives the meter.
-        let _off = Off;
+        let _reset = MeterReset;
         METER.set(std::ptr::from_ref(self).cast());
         work()
     }
@@ -248,17 +249,17 @@ impl<'s> Meter<'s> {
         let is_overdrawn = exceeds(live_bytes, self.budget.live_bytes)
             || exceeds(live_blocks, self.budget.live_blocks)
             || total > self.budget.total_bytes;
-        let is_abandoned = self.shared.state.load(Ordering::Relaxed) == ABANDONED;
+        let is_abandoned = self.run_state.phase.load(Ordering::Relaxed) == ABANDONED;
         // Whoever reports a panic holds a lock that the next panic will want.
         if (is_overdrawn || is_abandoned) && !thread::panicking() {
-            self.shared.change(OVERDRAWN);
+            self.run_state.change(OVERDRAWN);
             self.stop();
         }
     }
 
     fn stop(&self) -> ! {
         METER.set(std::ptr::null());
-        self.shared.waiter.unpark();
+        self.run_state.waiter.unpark();
         loop {
             thread::sleep(Duration::from_secs(86_400));
         }
@@ -266,10 +267,10 @@ impl<'s> Meter<'s> {
 }
 
 /// The system's allocator, which counts for threads that have a budget.
-struct Metered;
+struct MeteredAllocator;
 
 #[global_allocator]
-static ALLOCATOR: Metered = Metered;
+static ALLOCATOR: MeteredAllocator = MeteredAllocator;
 
 /// With this thread's meter, if it has one.
 fn count_here(blocks: isize, bytes: isize) {
@@ -286,7 +287,7 @@ fn signed(bytes: usize) -> isize {
 }
 
 // SAFETY: everything is the system's allocator; counting neither allocates nor unwinds.
-unsafe impl GlobalAlloc for Metered {
+unsafe impl GlobalAlloc for MeteredAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count_here(1, signed(layout.size()));
         // SAFETY: as the caller says.
@@ -316,7 +317,7 @@ unsafe impl GlobalAlloc for Metered {
 mod tests {
     use super::*;
 
-    const SMALL: Budget = Budget {
+    const SMALL: WorkBudget = WorkBudget {
         live_bytes: 1 << 20,
         live_blocks: 1_000,
         total_bytes: 16 << 20,
@@ -359,7 +360,7 @@ mod tests {
 
     #[test]
     fn work_without_end_is_waited_for_no_longer_than_it_may_take() {
-        let budget = Budget {
+        let budget = WorkBudget {
             time: Duration::from_millis(50),
             ..SMALL
         };

@@ -15,11 +15,11 @@ use super::backend::backend;
 use super::pages::CachePages;
 use super::{DecodeError, LoadError, Row, SeqId, Weights};
 
-/// Owns a context; what is computed in one knows nothing of the others.
+/// Owns a llama.cpp context; contexts do not affect each other.
 #[derive(Debug)]
 pub(super) struct Context<'model> {
     raw: NonNull<sys::llama_context>,
-    /// The context was told where this is: dropped behind it.
+    /// The context holds pointers into this, so it is declared, and dropped, after the context.
     pages: Arc<CachePages>,
     threads: u32,
     batch: Batch,
@@ -76,19 +76,19 @@ impl<'model> Context<'model> {
         unsafe { sys::llama_get_memory(self.raw.as_ptr()) }
     }
 
-    /// Cells, rounded up as llama.cpp does.
+    /// Returns the number of cells, rounded up as llama.cpp does.
     pub(super) fn cells(&self) -> usize {
         // SAFETY: the context is alive.
         unsafe { sys::llama_n_ctx(self.raw.as_ptr()) as usize }
     }
 
-    /// Rows of one decode at most.
+    /// Returns the most rows of one decode.
     pub(super) fn batch_rows(&self) -> usize {
         // SAFETY: the context is alive.
         unsafe { sys::llama_n_batch(self.raw.as_ptr()) as usize }
     }
 
-    /// How many threads compute from now on.
+    /// Sets how many threads compute from now on.
     pub(super) fn set_threads(&mut self, threads: u32) {
         // llama.cpp writes a line to the log each time.
         if std::mem::replace(&mut self.threads, threads) == threads {
@@ -118,7 +118,7 @@ impl<'model> Context<'model> {
     /// If it did not ask for them.
     pub(super) fn logits(&self, row: usize) -> &[f32] {
         let row = i32::try_from(row).unwrap_or(i32::MAX);
-        // SAFETY: the context is alive, and not `Sync`: the first call behind a batch puts its logits
+        // SAFETY: the context is alive, and not `Sync`: the first call after a batch puts its logits
         // in order, so that none moves after that.
         let logits = unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), row) };
         assert!(!logits.is_null(), "no logits were computed for row {row}");
@@ -135,7 +135,7 @@ impl<'model> Context<'model> {
         }
     }
 
-    /// Cells of a sequence.
+    /// Returns how many cells a sequence has.
     pub(super) fn length(&self, sequence: SeqId) -> usize {
         // SAFETY: the context is alive.
         let last = unsafe { sys::llama_memory_seq_pos_max(self.memory(), index(sequence.0)) };
@@ -148,14 +148,14 @@ impl<'model> Context<'model> {
         unsafe { sys::llama_memory_seq_rm(self.memory(), index(sequence.0), index(from), -1) };
     }
 
-    /// Bytes that a copy of a sequence takes.
+    /// Returns the bytes that a copy of a sequence takes.
     pub(super) fn copied_bytes(&self, sequence: SeqId) -> usize {
         let sequence = index(sequence.0);
         // SAFETY: the context is alive; it only waits for what is being computed, which is nothing.
         unsafe { sys::llama_state_seq_get_size_ext(self.raw.as_ptr(), sequence, WHOLE) }
     }
 
-    /// The cells of a sequence, unless llama.cpp fails.
+    /// Copies the cells of a sequence; `None` if llama.cpp fails.
     pub(super) fn copy_out(&self, sequence: SeqId) -> Option<Cells> {
         let mut bytes = vec![0; self.copied_bytes(sequence)];
         let sequence = index(sequence.0);
@@ -172,7 +172,7 @@ impl<'model> Context<'model> {
         (written > 0 && written == bytes.len()).then_some(Cells(bytes))
     }
 
-    /// Gives a sequence that has none the cells that were copied out; whether there was room.
+    /// Gives copied cells to a sequence that has none; returns whether there was room.
     pub(super) fn copy_in(&mut self, cells: &Cells, to: SeqId) -> bool {
         let Cells(bytes) = cells;
         // SAFETY: the context is alive; the bytes are what llama.cpp wrote, and as many.
@@ -188,7 +188,7 @@ impl<'model> Context<'model> {
         read == bytes.len()
     }
 
-    /// Gives the memory of the cache back.
+    /// Returns the cache's memory to the operating system.
     ///
     /// # Safety
     /// No sequence has cells.

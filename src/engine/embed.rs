@@ -22,14 +22,14 @@ pub enum Purpose {
 
 /// What a GGUF's metadata say of the vectors of a model's tokens.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Outputs {
+pub(super) struct PoolingMetadata {
     /// `<architecture>.pooling_type`, by llama.cpp's `llama_pooling_type`: how they become one.
     pub(super) pooling: Option<u32>,
     /// `<architecture>.attention.causal`: whether a token sees only those before it.
     pub(super) causal: Option<bool>,
 }
 
-impl Outputs {
+impl PoolingMetadata {
     /// Converters write a pooling type only for models that were trained to give vectors
     /// (sentence-transformers' `1_Pooling`), also where the architecture is one that generates.
     pub(super) fn purpose(self) -> Result<Purpose, &'static str> {
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     fn purpose(pooling: Option<u32>, causal: Option<bool>) -> Result<Purpose, &'static str> {
-        Outputs { pooling, causal }.purpose()
+        PoolingMetadata { pooling, causal }.purpose()
     }
 
     #[test]

@@ -9,9 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Copied, DecodeError, Engine, Pieces, Row, SeqId, Shape, Token};
+use super::{DecodeError, Engine, KvCopy, Pieces, Row, SeqId, Shape, Token};
 
-/// See the module's text.
+/// An engine whose answers are a fixed function of each sequence's history.
 #[derive(Debug)]
 pub struct FakeEngine {
     shape: Shape,
@@ -100,7 +100,8 @@ impl FakeEngine {
         (0..).filter(move |place| !used.contains(place))
     }
 
-    /// Whether a partition could hold so many cells more; of all together it takes no notice.
+    /// Whether a partition could hold `more` further cells; the bound for all partitions together is the
+    /// caller's to keep.
     fn has_room(&self, partition: usize, more: usize) -> bool {
         self.used_in(partition) + more <= self.shape.cells
     }
@@ -158,16 +159,16 @@ fn hash(numbers: impl Iterator<Item = u64>) -> u64 {
 
 /// The cells of a sequence, in the order in which they lay; a cell takes a byte.
 #[derive(Debug)]
-pub struct CopiedTokens(Vec<(usize, Cell)>);
+pub struct FakeKvCopy(Vec<(usize, Cell)>);
 
-impl Copied for CopiedTokens {
+impl KvCopy for FakeKvCopy {
     fn bytes(&self) -> usize {
         self.0.len()
     }
 }
 
 impl Engine for FakeEngine {
-    type Copied = CopiedTokens;
+    type KvCopy = FakeKvCopy;
 
     fn shape(&self) -> Shape {
         self.shape
@@ -249,15 +250,15 @@ impl Engine for FakeEngine {
         bytes.filter(|bytes| *bytes <= self.shape.most_copied)
     }
 
-    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<CopiedTokens> {
+    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<FakeKvCopy> {
         assert!(length <= self.shape.most_copied, "too much to copy");
         let history = self.histories.get(&sequence)?[..length].iter();
         let mut cells: Vec<_> = history.copied().enumerate().collect();
         cells.sort_by_key(|(_, cell)| cell.place);
-        Some(CopiedTokens(cells))
+        Some(FakeKvCopy(cells))
     }
 
-    fn copy_in(&mut self, copied: &CopiedTokens, to: SeqId) -> bool {
+    fn copy_in(&mut self, copied: &FakeKvCopy, to: SeqId) -> bool {
         assert!(!self.histories.contains_key(&to), "the target has cells");
         if !self.has_room(self.shape.partition(to), copied.0.len()) {
             return false;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::embed::{Outputs, Purpose};
+use super::embed::{PoolingMetadata, Purpose};
 
 /// Sampling that the model's makers recommend (`general.sampling.*` in the
 /// GGUF), used where a request says nothing.
@@ -43,15 +43,15 @@ pub struct ModelInfo {
     /// Bytes of the longest text that one token stands for: no text has fewer tokens than
     /// its bytes divided by this.
     pub longest_piece: usize,
-    /// Whether sequences may share the cells of a common beginning.
+    /// Whether sequences may share the cells of a common prefix.
     pub shares_prefixes: bool,
     /// SHA-256 of the file, hexadecimal.
     pub digest: String,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
-    /// Text of the token that begins a sequence; empty when there is none.
+    /// Text of the token that begins a sequence; empty if absent.
     pub bos_text: String,
-    /// Text of the token that ends a sequence; empty when there is none.
+    /// Text of the token that ends a sequence; empty if absent.
     pub eos_text: String,
     /// Recommended sampling.
     pub sampling: SamplingDefaults,
@@ -80,7 +80,7 @@ impl ModelInfo {
             metadata(weights, "general.architecture").unwrap_or_else(|| "unknown".to_owned());
         let sliding_window: Option<u32> =
             metadata(weights, &format!("{architecture}.attention.sliding_window"));
-        let outputs = Outputs {
+        let outputs = PoolingMetadata {
             pooling: metadata(weights, &format!("{architecture}.pooling_type")),
             causal: metadata(weights, &format!("{architecture}.attention.causal")),
         };

@@ -1,13 +1,13 @@
 //! The real engine: llama.cpp contexts over one model.
 
-use super::attention::{Attention, Weight, attention};
+use super::attention::{Attention, ModelDimensions, attention};
 use super::context::Cells;
-use super::crew::Crew;
 use super::memory::kv_cache_bytes;
 use super::partition::Partition;
-use super::{Copied, DecodeError, Engine, LoadError, Row, SeqId, Shape, Weights};
+use super::partition_threads::PartitionThreads;
+use super::{DecodeError, Engine, KvCopy, LoadError, Row, SeqId, Shape, Weights};
 
-/// How a context is laid out.
+/// The sizes of an engine's contexts, and how they compute.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineOptions {
     /// KV cells shared by all sequences.
@@ -15,18 +15,18 @@ pub struct EngineOptions {
     /// Sequences that can exist at once in a partition (llama.cpp allows 256, one of which is the
     /// engine's own).
     pub sequences: u32,
-    /// Rows of one decode at most.
+    /// Most rows of one decode.
     pub batch_rows: u32,
-    /// Threads that compute, all partitions together.
+    /// Threads that compute, for all partitions together.
     pub threads: u32,
-    /// Those of them that compute the same partition at most.
-    pub threads_a_bank: u32,
-    /// Bytes that the partitions of the cache may take at most, if there is more than one.
+    /// Most threads that compute the same partition.
+    pub threads_per_partition: u32,
+    /// Most bytes that the KV partitions may take together, if there is more than one.
     pub memory: u64,
-    /// How attention is computed; `None` is what suits the model.
+    /// How attention is computed; `None` chooses what suits the model.
     pub attention: Option<Attention>,
-    /// Whether a sequence is to come out the same whatever else there is: see
-    /// [`Shape::exact_block`], which is none without plain attention.
+    /// Whether a sequence's logits must not depend on what else is computed, which takes plain attention:
+    /// see [`Shape::exact_block`].
     pub deterministic: bool,
 }
 
@@ -35,10 +35,10 @@ pub struct EngineOptions {
 #[derive(Debug)]
 pub struct LlamaEngine<'model> {
     partitions: Vec<Partition<'model>>,
-    crew: Crew,
+    partition_threads: PartitionThreads,
     shape: Shape,
     attention: Attention,
-    /// Where each row of the last batch was computed: its partition, and its place there.
+    /// Where each row of the last batch was computed: the partition, and the row's index there.
     places: Vec<(usize, usize)>,
 }
 
@@ -48,16 +48,16 @@ impl<'model> LlamaEngine<'model> {
     /// # Errors
     /// [`LoadError::Context`] when llama.cpp refuses, most often for want of memory.
     pub fn new(weights: &'model Weights, options: EngineOptions) -> Result<Self, LoadError> {
-        let weight = Weight::of(weights);
+        let weight = ModelDimensions::of(weights);
         let attention = attention(options, weight);
         let mut partition = Partition::new(weights, options, attention)?;
         let llama = weights.llama();
-        // Those compute the rows of different sequences apart: rows to fill up would be in the way.
+        // These compute the rows of each sequence by themselves, so filler rows would cost time.
         let is_apart = llama.is_recurrent() || llama.is_hybrid();
         let row_group = if is_apart { 1 } else { partition.row_group()? };
         let mut batch_rows = partition.batch_rows().min(options.batch_rows as usize);
         if partition.leaves_a_row_over(batch_rows) {
-            // There would be no place for a row beside it.
+            // A full batch would leave no room for the filler row.
             batch_rows -= 1;
         }
         let cells = partition.cells();
@@ -69,25 +69,29 @@ impl<'model> LlamaEngine<'model> {
         let bytes = kv_cache_bytes(weights, cells)
             .map(|cache| cache + weight.buffer_bytes(options, vocabulary));
         let mut partitions = vec![partition];
-        for _ in 1..attention.banks(bytes, options.memory) {
+        for _ in 1..attention.partitions(bytes, options.memory) {
             match Partition::new(weights, options, attention) {
                 Ok(mut partition) => {
                     partition.compute_in_blocks(exact_block);
                     partitions.push(partition);
                 }
                 Err(error) => {
-                    // What was left for the last one may be wanted for something else.
+                    // The memory of the last partition that could be made may be needed for other things.
                     partitions.truncate(partitions.len().max(2) - 1);
                     tracing::warn!(%error, banks = partitions.len(), "fewer banks of the KV cache than planned");
                     break;
                 }
             }
         }
-        let crew = Crew::new(options.threads, options.threads_a_bank, partitions.len());
+        let partition_threads = PartitionThreads::new(
+            options.threads,
+            options.threads_per_partition,
+            partitions.len(),
+        );
         let shape = Shape {
             cells,
             partitions: u32::try_from(partitions.len()).unwrap_or(1),
-            threads: crew.threads(),
+            threads: partition_threads.threads(),
             sequences: options.sequences,
             batch_rows,
             // `ggml_fa_tile_config::Q`: below it flash attention walks cell by cell.
@@ -96,14 +100,14 @@ impl<'model> LlamaEngine<'model> {
                 Attention::Flash => 64,
             },
             row_group,
-            crowd_cells: weight.crowd_cells(attention),
+            break_even_cells: weight.break_even_cells(attention),
             most_copied: weight.most_copied(attention),
             exact_block,
             vocabulary,
             shares_prefixes: weights.info().shares_prefixes,
         };
         Ok(Self {
-            crew,
+            partition_threads,
             partitions,
             shape,
             attention,
@@ -125,7 +129,7 @@ impl<'model> LlamaEngine<'model> {
         &mut self.partitions[self.shape.partition(sequence)]
     }
 
-    /// Frees the cells of rows that were computed.
+    /// Frees the cells that rows have got already.
     fn take_back(&mut self, rows: &[Row]) {
         for row in rows.iter().rev() {
             self.truncate(row.sequence, row.position);
@@ -133,18 +137,18 @@ impl<'model> LlamaEngine<'model> {
     }
 }
 
-/// Keys and values of a sequence.
+/// The keys and values of a sequence, in llama.cpp's format.
 #[derive(Debug)]
-pub struct CopiedCells(Cells);
+pub struct LlamaKvCopy(Cells);
 
-impl Copied for CopiedCells {
+impl KvCopy for LlamaKvCopy {
     fn bytes(&self) -> usize {
         self.0.bytes()
     }
 }
 
 impl Engine for LlamaEngine<'_> {
-    type Copied = CopiedCells;
+    type KvCopy = LlamaKvCopy;
 
     fn shape(&self) -> Shape {
         self.shape
@@ -162,7 +166,9 @@ impl Engine for LlamaEngine<'_> {
             .partitions
             .iter_mut()
             .filter(|partition| partition.missing() > 0);
-        let result = self.crew.compute(busy.collect(), self.shape.row_group);
+        let result = self
+            .partition_threads
+            .compute(busy.collect(), self.shape.row_group);
         if result.is_err() {
             self.take_back(rows);
         }
@@ -184,14 +190,14 @@ impl Engine for LlamaEngine<'_> {
         (partition.length(local) <= self.shape.most_copied).then(|| partition.copied_bytes(local))
     }
 
-    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<CopiedCells> {
+    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<LlamaKvCopy> {
         let local = self.shape.local(sequence);
         self.partition_mut(sequence)
             .copy_out(local, length)
-            .map(CopiedCells)
+            .map(LlamaKvCopy)
     }
 
-    fn copy_in(&mut self, copied: &CopiedCells, to: SeqId) -> bool {
+    fn copy_in(&mut self, copied: &LlamaKvCopy, to: SeqId) -> bool {
         let local = self.shape.local(to);
         self.partition_mut(to).copy_in(&copied.0, local)
     }
@@ -221,7 +227,7 @@ mod tests {
             sequences: 8,
             batch_rows: 64,
             threads: 1,
-            threads_a_bank: 1,
+            threads_per_partition: 1,
             memory: 1 << 30,
             attention: None,
             deterministic: false,
@@ -285,7 +291,7 @@ mod tests {
         }
     }
 
-    /// Threads, and those a partition: one partition after the other, side by side, all together.
+    /// Threads, and threads per partition: one partition after the other, in parallel, all together.
     const THREADS: [(u32, u32); 3] = [(1, 1), (3, 1), (2, 2)];
 
     #[test]
@@ -295,12 +301,12 @@ mod tests {
         }
     }
 
-    fn says_the_same_in_every_partition((threads, threads_a_bank): (u32, u32)) {
+    fn says_the_same_in_every_partition((threads, threads_per_partition): (u32, u32)) {
         let (weights, options) = kiosk(1024);
         let options = EngineOptions {
             batch_rows: 512,
             threads,
-            threads_a_bank,
+            threads_per_partition,
             ..options
         };
         let mut engine = LlamaEngine::new(&weights, options).expect("contexts");
@@ -348,12 +354,12 @@ mod tests {
     #[test]
     fn alone_in_its_partition_a_sequence_comes_out_bit_for_bit() {
         let mut all = Vec::new();
-        for (threads, threads_a_bank) in THREADS {
+        for (threads, threads_per_partition) in THREADS {
             let (weights, options) = kiosk(1024);
             let options = EngineOptions {
                 batch_rows: 512,
                 threads,
-                threads_a_bank,
+                threads_per_partition,
                 ..options
             };
             let mut engine = LlamaEngine::new(&weights, options).expect("contexts");
@@ -387,13 +393,13 @@ mod tests {
 
     #[test]
     fn where_one_partition_is_full_nothing_is_computed_in_the_others() {
-        for (threads, threads_a_bank) in THREADS {
+        for (threads, threads_per_partition) in THREADS {
             let (weights, options) = kiosk(256);
             nothing_is_computed_beside_a_full_partition(
                 &weights,
                 EngineOptions {
                     threads,
-                    threads_a_bank,
+                    threads_per_partition,
                     ..options
                 },
             );

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::backend::backend;
 use super::cpu::UnsupportedCpu;
-use super::source::Source;
+use super::model_file::ModelFile;
 use super::tokenizer::PieceTable;
 use super::{ModelInfo, Tokenizer, Weights, logs, vocabulary, weights};
 
@@ -71,7 +71,7 @@ pub fn load_model(path: &Path, abort: &Arc<AtomicBool>) -> Result<(Weights, Toke
         path: path.to_owned(),
         reason,
     };
-    let source = Source::open(path)?;
+    let source = ModelFile::open(path)?;
     vocabulary::check(source.metadata()).map_err(unservable)?;
     let digest = source.digest(abort)?;
     let refused = || refusal(path, &source, abort);
@@ -85,7 +85,7 @@ pub fn load_model(path: &Path, abort: &Arc<AtomicBool>) -> Result<(Weights, Toke
 }
 
 /// Why llama.cpp gave no model.
-fn refusal(path: &Path, source: &Source, abort: &AtomicBool) -> LoadError {
+fn refusal(path: &Path, source: &ModelFile, abort: &AtomicBool) -> LoadError {
     if abort.load(Ordering::Relaxed) {
         return LoadError::Abandoned;
     }

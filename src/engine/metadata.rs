@@ -7,14 +7,14 @@ use std::slice;
 
 use llama_cpp_sys_2 as sys;
 
-use super::source::Stream;
+use super::model_file::CFileStream;
 
 /// The keys and values at the beginning of a GGUF. A value of another type than asked for is none.
 pub(super) struct Metadata(NonNull<sys::gguf_context>);
 
 impl Metadata {
     pub(super) fn read(file: &File) -> Option<Self> {
-        let stream = Stream::of(file).ok()?;
+        let stream = CFileStream::of(file).ok()?;
         let params = sys::gguf_init_params {
             no_alloc: true,
             ctx: std::ptr::null_mut(),

@@ -14,23 +14,23 @@ mod backend;
 pub mod budget;
 mod context;
 pub mod cpu;
-mod crew;
 mod embed;
 pub mod fake;
 #[cfg(any(test, fuzzing))]
-mod gguf_edit;
+mod gguf_editor;
 mod info;
 mod llama;
 mod load;
 mod logs;
 mod memory;
 mod metadata;
+mod model_file;
 pub mod openmp;
 mod overrides;
 mod pages;
 mod partition;
+mod partition_threads;
 pub mod quantize;
-mod source;
 mod text;
 pub(crate) mod tokenize;
 mod tokenizer;
@@ -38,14 +38,14 @@ mod vocabulary;
 mod weights;
 
 pub use attention::Attention;
-pub use crew::{ROWS_A_READ, Threads};
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
 pub use info::{ModelInfo, SamplingDefaults};
 pub use llama::{EngineOptions, LlamaEngine};
 pub use load::{LoadError, load_model};
 pub use logs::route_logs;
 pub use memory::{kv_cache_bytes, return_freed, return_freed_soon, return_large_blocks};
-pub use text::{Control, Reading};
+pub use partition_threads::{ROWS_PER_WEIGHT_READ, ThreadLayout};
+pub use text::{ControlTokens, TokenizeOptions};
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 
@@ -57,10 +57,10 @@ pub struct Token(pub i32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeqId(pub u32);
 
-/// What a special token is for.
+/// The purpose of a special token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpecialKind {
-    /// Never text: borders of turns and the like.
+    /// Marks the structure of a conversation, such as the end of a turn, and is never text.
     Control,
     /// The model's own markup, e.g. `<tool_call>`.
     UserDefined,
@@ -69,76 +69,76 @@ pub enum SpecialKind {
 /// A token that stands for a fixed text as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecialToken {
-    /// How templates write it.
+    /// The text by which templates write it.
     pub text: String,
-    /// Its id.
+    /// The token's id.
     pub token: Token,
-    /// What it is for.
+    /// The token's purpose.
     pub kind: SpecialKind,
 }
 
-/// What the prompt room needs of a model's vocabulary.
+/// Turns text into a model's tokens, for the room that renders prompts.
 pub trait Vocabulary: Send + Sync {
-    /// Tokens of plain text. Control tokens are never produced; user-defined
-    /// ones may be, where their text stands in full.
+    /// Returns the tokens of plain text. Control tokens are never produced; user-defined
+    /// ones are, where their whole text occurs.
     fn encode(&self, text: &str) -> Vec<Token>;
 
-    /// Tokens of plain texts that follow each other, none of which spans two of them.
+    /// Returns the tokens of consecutive plain texts; no token spans two of the texts.
     fn encode_all(&self, texts: &[&str]) -> Vec<Token> {
         texts.iter().flat_map(|text| self.encode(text)).collect()
     }
 
-    /// Every control and user-defined token that has a text.
+    /// Returns every control and user-defined token that has a text.
     fn specials(&self) -> &[SpecialToken];
 
-    /// Token to put first, when the model wants one and the template has not
-    /// rendered it already.
+    /// Returns the token to put first, if the model wants one; the caller checks whether the template
+    /// has rendered it already.
     fn bos(&self) -> Option<Token>;
 }
 
 /// How generated tokens become bytes, and which of them end a generation.
 pub trait Pieces: Send + Sync {
-    /// The bytes that `token` adds to the text; empty for control tokens.
+    /// Returns the bytes that `token` adds to the text; empty for control tokens.
     /// A character may be spread over several tokens.
     fn piece(&self, token: Token) -> &[u8];
 
-    /// Whether the model means "I am done" by `token`.
+    /// Whether the model ends its generation by `token`.
     fn is_end(&self, token: Token) -> bool;
 }
 
-/// The fixed measures of an engine.
+/// The properties of an engine that stay the same while it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// KV cells, shared by all sequences. Each partition could hold all of them; the caller has to see
-    /// that the partitions together use no more.
+    /// KV cells, shared by all sequences. Each partition could hold all of them; the caller must
+    /// ensure that all partitions together use no more.
     pub cells: usize,
     /// KV partitions. A row attends to the cells of its own partition alone, and sequences share cells
     /// only within a partition.
     pub partitions: u32,
     /// The threads that compute the partitions.
-    pub threads: Threads,
+    pub threads: ThreadLayout,
     /// Sequences that can exist at once in a partition. The first partition has the ids
     /// `0..sequences`, the next one the ids that follow, and so on.
     pub sequences: u32,
-    /// Rows that one decode computes at most in a partition.
+    /// Most rows that one decode computes in a partition.
     pub batch_rows: usize,
-    /// Rows from which on a batch is computed by a faster method. A prompt's chunk that comes near is
-    /// better made as large; 0 where there is no such method.
+    /// Batches of at least this many rows are computed by a faster method, so a prompt's chunk that is
+    /// a little smaller is better enlarged to it; 0 where there is no such method.
     pub tile_rows: usize,
-    /// Batches cost least by the row where their rows are a multiple of this; 1 where it makes no
+    /// A batch costs least per row when its number of rows is a multiple of this; 1 where it makes no
     /// difference.
     pub row_group: usize,
-    /// Used cells of other sequences whose attention costs a row as much time as all the rest of its
-    /// computation. With more of them in its partition, a row spends most of its time on the cells of
-    /// others. `None` where a row skips the cells of other sequences.
-    pub crowd_cells: Option<usize>,
-    /// Cells of a sequence that can be copied at most: more would take too much memory on the way.
+    /// The number of used cells of other sequences at which attention to them takes a row as much time
+    /// as all the rest of its computation. With more of them in its partition, a row spends most of its
+    /// time on the cells of others. `None` where a row skips the cells of other sequences.
+    pub break_even_cells: Option<usize>,
+    /// Most cells of a sequence that can be copied: copying more would take too much temporary memory.
     pub most_copied: usize,
-    /// Tokens of the blocks in which a prompt has to be computed to come out the same, bit by bit, each
-    /// time. The sequence must have a partition to itself and its cells must lie there in their order
-    /// from the first cell on; its prompt is computed two rows or more at a time, its answer one row
+    /// The number of tokens in the blocks in which a prompt must be computed so that its logits are the
+    /// same, bit by bit, each time. The sequence must have a partition to itself and its cells must lie
+    /// there in their order from the first cell on; its prompt is computed two rows or more at a time, its answer one row
     /// at a time. Where that is enough this is 1. Where the number of rows matters as well it is
-    /// larger, and only whole blocks are worth sharing. `None` where nothing is promised.
+    /// larger, and only whole blocks are worth sharing. `None` where repeatability is not promised.
     pub exact_block: Option<usize>,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub vocabulary: usize,
@@ -148,13 +148,13 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The partition of a sequence.
+    /// Returns the index of the partition in which a sequence lies.
     #[must_use]
     pub fn partition(&self, sequence: SeqId) -> usize {
         (sequence.0 / self.sequences) as usize
     }
 
-    /// Its number within the partition.
+    /// Returns a sequence's id within its partition.
     #[must_use]
     pub fn local(&self, sequence: SeqId) -> SeqId {
         SeqId(sequence.0 % self.sequences)
@@ -164,17 +164,17 @@ impl Shape {
 /// One token to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// What stands there.
+    /// The token.
     pub token: Token,
     /// Its position in the sequence, from 0.
     pub position: u32,
-    /// The sequence whose cells it attends to and joins.
+    /// The sequence to whose cells the row attends, and to which its own cell is added.
     pub sequence: SeqId,
-    /// Whether logits are wanted for it.
+    /// Whether the row's logits will be read.
     pub logits: bool,
 }
 
-/// Why a batch was not computed. In each case no row of it was.
+/// Why a batch was not computed. Whatever the reason, none of its rows was computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The KV cache has no cell left for some row.
@@ -186,43 +186,44 @@ pub enum DecodeError {
 }
 
 /// The cells of a sequence, copied out of the KV cache.
-pub trait Copied {
-    /// Memory that it takes.
+pub trait KvCopy {
+    /// Returns the bytes of memory that the copy takes.
     fn bytes(&self) -> usize;
 }
 
 /// A transformer with a KV cache, driven batch by batch from one thread.
 pub trait Engine {
-    /// See [`Engine::copy_out`].
-    type Copied: Copied;
+    /// What [`Engine::copy_out`] returns.
+    type KvCopy: KvCopy;
 
-    /// The fixed measures.
+    /// Returns the engine's fixed properties.
     fn shape(&self) -> Shape;
 
     /// Computes `rows` (at most [`Shape::batch_rows`]) and stores their cells.
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError>;
 
-    /// Logits of row `row` of the last batch, which must have asked for them.
+    /// Returns the logits of row `row` of the last batch; the row must have had `logits` set.
     fn logits(&self, row: usize) -> &[f32];
 
-    /// Lets sequence `to`, which has no cells, share the first `length` cells of `from`, in the same
-    /// partition.
+    /// Lets sequence `to` share the first `length` cells of `from`. `to` has no cells yet and lies in
+    /// the same partition.
     fn share(&mut self, from: SeqId, to: SeqId, length: usize);
 
-    /// Memory that a copy of the sequence's cells would take; none where copying them costs too much.
+    /// Returns the bytes that a copy of the sequence's cells would take; `None` where copying them costs
+    /// too much.
     fn copied_bytes(&self, sequence: SeqId) -> Option<usize>;
 
-    /// The first `length` cells of `sequence`, which stay as they are; none where it could not be
-    /// done.
-    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::Copied>;
+    /// Copies the first `length` cells of `sequence`, which keeps them; `None` if that
+    /// fails.
+    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::KvCopy>;
 
-    /// Gives sequence `to`, which has no cells and may lie in another partition, those that were copied
-    /// out; whether there was room.
-    fn copy_in(&mut self, copied: &Self::Copied, to: SeqId) -> bool;
+    /// Gives copied cells to sequence `to`, which has none and may lie in another partition. Returns
+    /// whether there was room for them.
+    fn copy_in(&mut self, copied: &Self::KvCopy, to: SeqId) -> bool;
 
-    /// Frees the sequence's cells from position `from` on, those that it shares for itself only.
+    /// Removes the sequence's cells from position `from` on; cells that it shares stay with the others.
     fn truncate(&mut self, sequence: SeqId, from: u32);
 
-    /// Gives back the memory of a partition, if nothing is in it any more.
+    /// Returns a partition's memory to the operating system if the partition is empty.
     fn give_back(&mut self, partition: usize);
 }

@@ -1,15 +1,15 @@
-//! Metadata that llama.cpp is told instead of what a file says.
+//! Metadata that replace what a file says when llama.cpp reads it.
 
 use std::ffi::c_char;
 
 use llama_cpp_sys_2 as sys;
 
-/// One key with its value. llama.cpp takes a list of them, which ends with [`Override::end`].
+/// One key with its value. llama.cpp takes a list of them, which ends with [`MetadataOverride::end`].
 #[repr(transparent)]
-pub(super) struct Override(sys::llama_model_kv_override);
+pub(super) struct MetadataOverride(sys::llama_model_kv_override);
 
-impl Override {
-    /// None where key or text is longer than llama.cpp has room for.
+impl MetadataOverride {
+    /// Returns a text; `None` where key or text is longer than llama.cpp has room for.
     pub(super) fn text(key: &str, text: &str) -> Option<Self> {
         Self::new(
             key,
@@ -20,7 +20,7 @@ impl Override {
         )
     }
 
-    /// As above.
+    /// Returns a whole number; `None` where the key is longer than llama.cpp has room for.
     pub(super) fn integer(key: &str, number: i64) -> Option<Self> {
         Self::new(
             key,
@@ -29,7 +29,7 @@ impl Override {
         )
     }
 
-    /// What stands behind the last one.
+    /// The entry that ends a list.
     pub(super) fn end() -> Self {
         Self(sys::llama_model_kv_override {
             tag: sys::LLAMA_KV_OVERRIDE_TYPE_INT,

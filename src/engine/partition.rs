@@ -13,31 +13,31 @@ use super::{LoadError, Weights};
 /// Rows that llama.cpp multiplies at once with weights that it has rearranged (`repack.cpp`); for
 /// each row that is left over it reads all of them again.
 const ROW_GROUP: usize = 4;
-/// For so long it is tried out whether it does that.
+/// Time after which no further trial of [`Partition::row_group`] begins.
 const TRIAL: Duration = Duration::from_millis(500);
 const TRIALS: u32 = 3;
 /// Sizes of batches that are compared with all their rows at once: fewer than the kernels' tiles, as
 /// many, and some that leave rows over.
 const COMPARED: [usize; 9] = [2, 3, 4, 5, 6, 7, 8, 13, 33];
-/// Rows of a block where their number matters.
+/// Tokens of an exact block where rounding depends on the number of rows.
 const BLOCK: usize = 32;
-/// Rows that a batch takes in any case: enough for a block, and for what is compared.
-const LEAST_ROWS: u32 = 48;
+/// Least `n_batch` of a context: enough for a block, and for the batches of [`COMPARED`].
+const MIN_BATCH_ROWS: u32 = 48;
 
 /// A context with a unified KV cache; sequences are `0..options.sequences` in each.
 #[derive(Debug)]
 pub(super) struct Partition<'model> {
     context: Context<'model>,
-    /// What is computed next.
+    /// Rows that the next decode computes.
     rows: Vec<Row>,
-    /// The sequence of rows that nobody asked for; without cells in between.
+    /// The sequence of filler rows; it has no cells between decodes.
     filler: SeqId,
-    /// Rows that llama.cpp computes together at most.
+    /// Most rows that llama.cpp computes together.
     rows_at_once: usize,
     /// Where a sequence that is alone is computed in blocks: see
     /// [`Shape::exact_block`](super::Shape).
     block: Option<usize>,
-    /// Logits of the first rows of the last batch, which llama.cpp does not have any more.
+    /// Logits of the first blocks of the last batch, which llama.cpp has overwritten since.
     earlier: Vec<Vec<f32>>,
 }
 
@@ -52,7 +52,7 @@ impl<'model> Partition<'model> {
         let mut params = unsafe { llama_context_default_params() };
         // llama.cpp rounds up in any case, but cuts the batch to what stands here before.
         params.n_ctx = options.cells.next_multiple_of(256);
-        params.n_batch = options.batch_rows.max(LEAST_ROWS);
+        params.n_batch = options.batch_rows.max(MIN_BATCH_ROWS);
         params.n_ubatch = params.n_batch.min(attention.rows_at_once());
         params.n_seq_max = options.sequences + 1;
         params.kv_unified = true;
@@ -60,7 +60,7 @@ impl<'model> Partition<'model> {
         params.no_perf = true;
         // SAFETY: the defaults have no pointers.
         let mut context = unsafe { Context::new(weights, params)? };
-        context.set_threads(options.threads_a_bank);
+        context.set_threads(options.threads_per_partition);
         let mut partition = Self {
             context,
             rows: Vec::new(),
@@ -69,24 +69,24 @@ impl<'model> Partition<'model> {
             block: None,
             earlier: Vec::new(),
         };
-        // The first one waits until the weights are read from the disk.
+        // The first decode reads the weights from the disk; no request should wait for that.
         partition.try_out(1)?;
         partition.give_back();
         Ok(partition)
     }
 
-    /// Cells, rounded up as llama.cpp does.
+    /// Returns the number of cells, rounded up as llama.cpp does.
     pub(super) fn cells(&self) -> usize {
         self.context.cells()
     }
 
-    /// Rows of one decode at most.
+    /// Returns the most rows of one decode.
     pub(super) fn batch_rows(&self) -> usize {
         self.context.batch_rows()
     }
 
-    /// See [`Shape::row_group`](super::Shape): whether a whole number of groups takes less time than
-    /// one row less.
+    /// Finds [`Shape::row_group`](super::Shape) by measuring whether two whole groups take less time than
+    /// one row fewer.
     pub(super) fn row_group(&mut self) -> Result<usize, LoadError> {
         let whole = 2 * ROW_GROUP;
         if self.batch_rows() < whole || self.cells() < whole {
@@ -106,8 +106,8 @@ impl<'model> Partition<'model> {
         Ok(if is_grouped { ROW_GROUP } else { 1 })
     }
 
-    /// See [`Shape::exact_block`](super::Shape), by comparing batches of several sizes bit by bit.
-    /// It does not depend on time: each start of the server finds the same.
+    /// Finds [`Shape::exact_block`](super::Shape) by comparing the logits of batches of several sizes bit by
+    /// bit. Nothing is timed, so each start of the server finds the same.
     pub(super) fn exact_block(&mut self, vocabulary: usize) -> Result<usize, LoadError> {
         let sum = |sizes: &[usize]| sizes.iter().sum::<usize>();
         let mut compared = &COMPARED[..];
@@ -128,7 +128,7 @@ impl<'model> Partition<'model> {
         self.block = block.filter(|block| *block > 1);
     }
 
-    /// The logits, as bits, of a text that is read in batches of these sizes.
+    /// Returns the logits, as bits, of a text that is computed in batches of these sizes.
     fn read(&mut self, batches: &[usize], vocabulary: usize) -> Result<Vec<u32>, LoadError> {
         let mut bits = Vec::new();
         let mut position = 0;
@@ -157,7 +157,7 @@ impl<'model> Partition<'model> {
         Ok(bits)
     }
 
-    /// How long it takes to compute so many tokens for nobody.
+    /// Measures how long a decode of `rows` filler rows takes.
     fn try_out(&mut self, rows: usize) -> Result<Duration, LoadError> {
         self.rows.clear();
         self.fill(rows, rows);
@@ -170,24 +170,24 @@ impl<'model> Partition<'model> {
         Ok(took)
     }
 
-    /// How many threads compute from now on.
+    /// Sets how many threads compute from now on.
     pub(super) fn set_threads(&mut self, threads: u32) {
         self.context.set_threads(threads);
     }
 
-    /// Notes a row of this partition that is to be computed; its place among them.
+    /// Adds a row to the next decode and returns its index there.
     pub(super) fn add(&mut self, row: Row) -> usize {
         self.rows.push(row);
         self.rows.len() - 1
     }
 
-    /// Rows that are to be computed.
+    /// Returns how many rows the next decode computes.
     pub(super) fn missing(&self) -> usize {
         self.rows.len()
     }
 
-    /// Computes what was added, which fits into one batch, and stores its cells; best are whole
-    /// groups of so many.
+    /// Computes the rows that were added, which fit into one batch, and stores their cells. Filler rows
+    /// make whole groups of `row_group` where that is faster.
     pub(super) fn decode(&mut self, group: usize) -> Result<(), DecodeError> {
         self.earlier.clear();
         if let Some(block) = self.block
@@ -207,7 +207,7 @@ impl<'model> Partition<'model> {
             self.truncate(self.filler, 0);
             self.rows.truncate(rows);
         }
-        // It may fit without them.
+        // The rows may fit without the filler rows.
         if result == Err(DecodeError::NoCells) {
             result = self.context.decode(&self.rows);
         }
@@ -215,7 +215,7 @@ impl<'model> Partition<'model> {
         result
     }
 
-    /// Computes the rows of one sequence, each block for itself.
+    /// Computes the rows of one sequence, one decode for each block.
     fn decode_blocks(&mut self, block: usize) -> Result<(), DecodeError> {
         let rows = std::mem::take(&mut self.rows);
         let begins = |row: &Row| (row.position as usize).is_multiple_of(block);
@@ -241,20 +241,20 @@ impl<'model> Partition<'model> {
         result
     }
 
-    /// Rows to add that nobody asked for: those that make whole groups, and one where a row would be
-    /// left over that is computed by itself, which rounds otherwise.
+    /// Returns how many filler rows to add: as many as make whole groups, and one where llama.cpp would
+    /// compute the last row by itself, which rounds differently.
     fn filling(&self, group: usize) -> usize {
         let rows = self.rows.len();
         let filling = missing_in_group(rows, group);
         filling.max(usize::from(self.leaves_a_row_over(rows)))
     }
 
-    /// Whether llama.cpp would compute the last of so many rows by itself.
+    /// Whether llama.cpp would compute the last of `rows` rows by itself.
     pub(super) fn leaves_a_row_over(&self, rows: usize) -> bool {
         rows > self.rows_at_once && rows % self.rows_at_once == 1
     }
 
-    /// Adds rows that nobody asked for, `outputs` of them with logits.
+    /// Adds filler rows, `outputs` of them with logits.
     fn fill(&mut self, rows: usize, outputs: usize) {
         let filler = self.filler;
         self.rows.extend((0..rows).map(|position| Row {
@@ -265,7 +265,7 @@ impl<'model> Partition<'model> {
         }));
     }
 
-    /// Logits of row `row` of the last batch.
+    /// Returns the logits of row `row` of the last batch.
     pub(super) fn logits(&self, row: usize) -> &[f32] {
         match self.earlier.get(row) {
             Some(logits) => logits,
@@ -277,7 +277,7 @@ impl<'model> Partition<'model> {
         self.context.share(from, to, length);
     }
 
-    /// Cells of a sequence.
+    /// Returns how many cells a sequence has.
     pub(super) fn length(&self, sequence: SeqId) -> usize {
         self.context.length(sequence)
     }
@@ -286,7 +286,7 @@ impl<'model> Partition<'model> {
         self.context.copied_bytes(sequence)
     }
 
-    /// The first `length` cells of a sequence.
+    /// Copies the first `length` cells of a sequence.
     pub(super) fn copy_out(&mut self, of: SeqId, length: usize) -> Option<Cells> {
         if length >= self.length(of) {
             return self.context.copy_out(of);
@@ -305,7 +305,7 @@ impl<'model> Partition<'model> {
         self.context.truncate(sequence, from);
     }
 
-    /// Gives the memory of the cache back, if nothing is in it.
+    /// Returns the cache's memory to the operating system if it is empty.
     pub(super) fn give_back(&mut self) {
         if (0..=self.filler.0).all(|sequence| self.length(SeqId(sequence)) == 0) {
             // SAFETY: nothing is in use, as just seen.
@@ -319,8 +319,8 @@ impl<'model> Partition<'model> {
     }
 }
 
-/// How many rows more make whole groups, at less cost than the rows that are left over have: each
-/// of those takes almost as long as a group.
+/// Returns how many rows complete the last group, where that costs less than the rows left over: each
+/// of those takes almost as long as a whole group.
 fn missing_in_group(rows: usize, group: usize) -> usize {
     let rest = rows % group;
     let is_worth_it = rest > 0 && rows + 1 >= group;

@@ -78,7 +78,7 @@ pub struct Quantization {
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct QuantizeProgress {
     /// Tensors that are done or under way.
     pub tensors: u64,
     /// All of them.
@@ -87,7 +87,7 @@ pub struct Progress {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quantized {
+pub struct QuantizeReport {
     /// Bytes of the input.
     pub input_bytes: u64,
     /// Bytes of the output.
@@ -155,8 +155,8 @@ pub enum QuantizeError {
 /// See [`QuantizeError`]; there is then no output, and what bore its name before still does.
 pub fn quantize(
     job: &Quantization,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Quantized, QuantizeError> {
+    progress: &(dyn Fn(QuantizeProgress) + Sync),
+) -> Result<QuantizeReport, QuantizeError> {
     cpu::prepare()?;
     let input_bytes = check_input(&job.input)?;
     check_output(job)?;
@@ -164,8 +164,8 @@ pub fn quantize(
         path: job.output.clone(),
         source,
     };
-    let partial = Partial::beside(&job.output).map_err(failed)?;
-    let said = run(job, &partial.path, progress)?;
+    let partial = PartialFile::beside(&job.output).map_err(failed)?;
+    let log = run(job, &partial.path, progress)?;
     let file = File::open(&partial.path).map_err(failed)?;
     let output_bytes = file.metadata().map_err(failed)?.len();
     if expected_bytes(&partial.path).is_none_or(|expected| output_bytes < expected) {
@@ -173,10 +173,10 @@ pub fn quantize(
     }
     file.sync_all().map_err(failed)?;
     fs::rename(&partial.path, &job.output).map_err(failed)?;
-    Ok(Quantized {
+    Ok(QuantizeReport {
         input_bytes,
         output_bytes,
-        warnings: said.warnings,
+        warnings: log.warnings,
     })
 }
 
@@ -221,11 +221,11 @@ fn check_output(job: &Quantization) -> Result<(), QuantizeError> {
 }
 
 /// The output while it is written; removed unless it has got another name.
-struct Partial {
+struct PartialFile {
     path: PathBuf,
 }
 
-impl Partial {
+impl PartialFile {
     /// Makes the file, under a name that nothing else bears.
     fn beside(output: &Path) -> io::Result<Self> {
         let mut name = output.as_os_str().to_owned();
@@ -236,7 +236,7 @@ impl Partial {
     }
 }
 
-impl Drop for Partial {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         // It is gone already if all went well, and never was if it could not be made.
         let _ = fs::remove_file(&self.path);
@@ -250,8 +250,8 @@ static LISTENING: Mutex<()> = Mutex::new(());
 fn run(
     job: &Quantization,
     output: &Path,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Said, QuantizeError> {
+    progress: &(dyn Fn(QuantizeProgress) + Sync),
+) -> Result<ListenerLog, QuantizeError> {
     let input = c_path(&job.input).map_err(|source| QuantizeError::Input {
         path: job.input.clone(),
         source,
@@ -271,7 +271,7 @@ fn run(
     let _alone = LISTENING.lock().unwrap_or_else(PoisonError::into_inner);
     let listener = Listener {
         progress,
-        said: Mutex::default(),
+        log: Mutex::default(),
     };
     // SAFETY: the callback has the signature that llama.h declares and takes the pointer for the
     // listener that it is, which lives until after the callback has been replaced below.
@@ -281,14 +281,14 @@ fn run(
         unsafe { sys::llama_model_quantize(input.as_ptr(), output.as_ptr(), &raw const params) };
     super::route_logs();
 
-    let said = listener
-        .said
+    let log = listener
+        .log
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
     if code == 0 {
-        return Ok(said);
+        return Ok(log);
     }
-    Err(explain(job, said.error))
+    Err(explain(job, log.error))
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -343,13 +343,13 @@ fn expected_bytes(path: &Path) -> Option<u64> {
 
 /// What hears llama.cpp's log while it quantizes.
 struct Listener<'a> {
-    progress: &'a (dyn Fn(Progress) + Sync),
-    said: Mutex<Said>,
+    progress: &'a (dyn Fn(QuantizeProgress) + Sync),
+    log: Mutex<ListenerLog>,
 }
 
 /// What it said that matters.
 #[derive(Debug, Default)]
-struct Said {
+struct ListenerLog {
     /// The first one: it names the cause.
     error: Option<String>,
     warnings: Vec<String>,
@@ -362,18 +362,18 @@ impl Listener<'_> {
         if let Some(progress) = parse_progress(text) {
             (self.progress)(progress);
         }
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         match level {
-            sys::GGML_LOG_LEVEL_ERROR if said.error.is_none() && !text.trim().is_empty() => {
-                said.error = Some(without_function(text.trim()).to_owned());
+            sys::GGML_LOG_LEVEL_ERROR if log.error.is_none() && !text.trim().is_empty() => {
+                log.error = Some(without_function(text.trim()).to_owned());
             }
-            sys::GGML_LOG_LEVEL_WARN => said.warn(text),
+            sys::GGML_LOG_LEVEL_WARN => log.warn(text),
             _ => {}
         }
     }
 }
 
-impl Said {
+impl ListenerLog {
     fn warn(&mut self, text: &str) {
         self.unfinished.push_str(text);
         if self.unfinished.ends_with('\n') {
@@ -396,10 +396,10 @@ fn without_function(line: &str) -> &str {
 }
 
 /// `[   3/ 290] blk.0.attn_k.weight - …`
-fn parse_progress(text: &str) -> Option<Progress> {
+fn parse_progress(text: &str) -> Option<QuantizeProgress> {
     let (numbers, _) = text.strip_prefix('[')?.split_once(']')?;
     let (tensors, total) = numbers.split_once('/')?;
-    Some(Progress {
+    Some(QuantizeProgress {
         tensors: tensors.trim().parse().ok()?,
         total: total.trim().parse().ok()?,
     })

@@ -20,7 +20,7 @@ fn progress_and_warnings_are_read_from_the_log() {
     let heard = Mutex::new(Vec::new());
     let listener = Listener {
         progress: &|progress| heard.lock().expect("no panic").push(progress),
-        said: Mutex::default(),
+        log: Mutex::default(),
     };
     listener.hear(
         sys::GGML_LOG_LEVEL_INFO,
@@ -29,13 +29,13 @@ fn progress_and_warnings_are_read_from_the_log() {
     listener.hear(sys::GGML_LOG_LEVEL_INFO, "[meta] not a tensor");
     listener.hear(sys::GGML_LOG_LEVEL_WARN, "warning: x   not divisible ");
     listener.hear(sys::GGML_LOG_LEVEL_WARN, "-> falling back to q5_0\n");
-    let expected = Progress {
+    let expected = QuantizeProgress {
         tensors: 3,
         total: 290,
     };
     assert_eq!(*heard.lock().expect("no panic"), [expected]);
-    let said = listener.said.into_inner().expect("no panic");
-    assert_eq!(said.warnings, ["x not divisible -> falling back to q5_0"]);
+    let log = listener.log.into_inner().expect("no panic");
+    assert_eq!(log.warnings, ["x not divisible -> falling back to q5_0"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{Pieces, SpecialToken, Token, Tokenizer, Vocabulary};
 
 /// How a text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
+pub struct TokenizeOptions {
     /// Whether the tokens that the model wants around a text (its begin, its end) are added.
     pub bounds: bool,
     /// Whether the text of a control token stands for that token; otherwise it is plain text.
@@ -18,7 +18,7 @@ pub struct Reading {
 
 /// What becomes of control tokens in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
+pub enum ControlTokens {
     /// They stand there as templates write them.
     Written,
     /// They have no text.
@@ -28,7 +28,7 @@ pub enum Control {
 impl Tokenizer {
     /// The tokens of a whole text.
     #[must_use]
-    pub fn tokenize(&self, text: &str, reading: Reading) -> Vec<Token> {
+    pub fn tokenize(&self, text: &str, reading: TokenizeOptions) -> Vec<Token> {
         let text = if self.is_word_piece() {
             decompose_hangul(text)
         } else {
@@ -48,7 +48,7 @@ impl Tokenizer {
         if self.is_word_piece() {
             return self.detokenize_words(tokens);
         }
-        let bytes = self.text_pieces(tokens, Control::Written).concat();
+        let bytes = self.text_pieces(tokens, ControlTokens::Written).concat();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -57,7 +57,7 @@ impl Tokenizer {
     /// Not always its [`piece`](Pieces::piece): `SentencePiece` puts a space in front of a text, and of what
     /// follows a special token, which is not part of the text.
     #[must_use]
-    pub fn text_pieces(&self, tokens: &[Token], control: Control) -> Vec<Cow<'_, [u8]>> {
+    pub fn text_pieces(&self, tokens: &[Token], control: ControlTokens) -> Vec<Cow<'_, [u8]>> {
         let adds_space = self.adds_space_prefix();
         let mut at_beginning = true;
         let piece = |token: &Token| {
@@ -65,7 +65,9 @@ impl Tokenizer {
             let begins = std::mem::replace(&mut at_beginning, self.is_special(*token));
             match piece.strip_prefix(b" ") {
                 Some(rest) if adds_space && begins => Cow::Borrowed(rest),
-                None if piece.is_empty() && control == Control::Written => self.written(*token),
+                None if piece.is_empty() && control == ControlTokens::Written => {
+                    self.written(*token)
+                }
                 _ => Cow::Borrowed(piece),
             }
         };
@@ -196,15 +198,15 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::gguf_edit::{Edited, KIOSK};
+    use super::super::gguf_editor::{GgufEditor, KIOSK};
     use super::super::load_model;
     use super::*;
 
-    const PLAIN: Reading = Reading {
+    const PLAIN: TokenizeOptions = TokenizeOptions {
         bounds: false,
         markup: false,
     };
-    const WHOLE: Reading = Reading {
+    const WHOLE: TokenizeOptions = TokenizeOptions {
         bounds: true,
         markup: true,
     };
@@ -226,7 +228,7 @@ mod tests {
     ];
 
     fn bpe(pre: &str) -> Tokenizer {
-        let edited = Edited::kiosk().text("tokenizer.ggml.pre", pre);
+        let edited = GgufEditor::kiosk().text("tokenizer.ggml.pre", pre);
         edited.load().expect("loads")
     }
 
@@ -252,7 +254,7 @@ mod tests {
             _ => 1,
         };
         let ids = 0..kiosk.info().vocabulary;
-        let edited = Edited::kiosk()
+        let edited = GgufEditor::kiosk()
             .text("tokenizer.ggml.model", "llama")
             .texts(
                 "tokenizer.ggml.tokens",
@@ -313,10 +315,10 @@ mod tests {
     fn pieces_of_a_text_have_no_control_tokens_where_these_are_left_out() {
         let model = sentence_piece(true);
         let tokens = model.tokenize("<s0>tea tea", WHOLE);
-        let pieces = model.text_pieces(&tokens, Control::LeftOut);
+        let pieces = model.text_pieces(&tokens, ControlTokens::LeftOut);
         assert_eq!(pieces.len(), tokens.len());
         assert_eq!(pieces.concat(), b"tea tea");
-        let written = model.text_pieces(&tokens, Control::Written);
+        let written = model.text_pieces(&tokens, ControlTokens::Written);
         assert!(written.concat().ends_with(b"<s0>tea tea"));
     }
 

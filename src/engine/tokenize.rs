@@ -7,14 +7,14 @@
 //!   overflows ends the process. [`cuts`] finds how long a match can get; a text with long ones is
 //!   read on a thread whose stack is large enough.
 //! - The search for special tokens takes time that is quadratic in how many a text has, so
-//!   [`markup`] does it here.
+//!   [`special_tokens`] does it here.
 //! - A begin or end that a vocabulary announces and does not have ends the process, so both are
 //!   added here.
 
 mod cuts;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod markup;
+mod special_tokens;
 #[cfg(test)]
 mod tests;
 
@@ -24,10 +24,10 @@ use std::thread;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 
-use self::cuts::{Habit, Plan};
-use self::markup::{Markup, Piece};
+use self::cuts::{PreTokenizerQuirk, TokenizePlan};
+use self::special_tokens::{SpecialTokens, TextPiece};
 use super::context::raw_model;
-use super::{Reading, Token};
+use super::{Token, TokenizeOptions};
 
 /// Bytes of stack that one character of a match takes: four times the 320 that were measured
 /// (x86-64, libstdc++ 12, the same for every pattern that recurses).
@@ -52,8 +52,8 @@ const REMEMBERED: usize = 32;
 #[derive(Debug)]
 pub(super) struct Encoder {
     /// What its pre-tokenizer does; none where there is none, and nothing recurses.
-    habit: Option<Habit>,
-    markup: Markup,
+    habit: Option<PreTokenizerQuirk>,
+    special_tokens: SpecialTokens,
     begin: Option<Token>,
     end: Option<Token>,
 }
@@ -77,9 +77,9 @@ impl Encoder {
         Self {
             habit: (kind == sys::LLAMA_VOCAB_TYPE_BPE).then(|| {
                 let value = |key| model.meta_val_str(key).unwrap_or_default();
-                Habit::of(&value("tokenizer.ggml.model"), &value("tokenizer.ggml.pre"))
+                PreTokenizerQuirk::of(&value("tokenizer.ggml.model"), &value("tokenizer.ggml.pre"))
             }),
-            markup: Markup::of(&vocab),
+            special_tokens: SpecialTokens::of(&vocab),
             begin: begins,
             end: ends,
         }
@@ -87,12 +87,17 @@ impl Encoder {
 
     /// Bytes of the longest text that stands for a token as a whole.
     pub(super) fn longest_special(&self) -> usize {
-        self.markup.longest()
+        self.special_tokens.longest()
     }
 
     /// The tokens of a text.
-    pub(super) fn tokens(&self, vocab: &LlamaModel, text: &str, reading: Reading) -> Vec<Token> {
-        let pieces = self.markup.split(text, reading.markup);
+    pub(super) fn tokens(
+        &self,
+        vocab: &LlamaModel,
+        text: &str,
+        reading: TokenizeOptions,
+    ) -> Vec<Token> {
+        let pieces = self.special_tokens.split(text, reading.markup);
         let mut tokens = Vec::new();
         if reading.bounds {
             tokens.extend(self.begin);
@@ -108,15 +113,15 @@ impl Encoder {
     pub(super) fn tokens_of_all(&self, vocab: &LlamaModel, texts: &[&str]) -> Vec<Token> {
         let pieces = texts
             .iter()
-            .flat_map(|text| self.markup.split(text, false))
+            .flat_map(|text| self.special_tokens.split(text, false))
             .collect::<Vec<_>>();
         let mut tokens = Vec::new();
         self.read(vocab, &pieces, &mut tokens);
         tokens
     }
 
-    fn read(&self, vocab: &LlamaModel, pieces: &[Piece], tokens: &mut Vec<Token>) {
-        let plan = Plan::of(pieces, self.habit, LONGEST_MATCH, PORTION);
+    fn read(&self, vocab: &LlamaModel, pieces: &[TextPiece], tokens: &mut Vec<Token>) {
+        let plan = TokenizePlan::of(pieces, self.habit, LONGEST_MATCH, PORTION);
         if plan.longest_match <= IN_PLACE {
             return read(vocab, &plan.portions, tokens);
         }
@@ -130,7 +135,7 @@ impl Encoder {
         }
         // A token here and there is another where a long word was cut: better than no answer.
         tracing::warn!("the system gives no thread to read a long word on, so it is cut");
-        let plan = Plan::of(pieces, self.habit, IN_PLACE, PORTION);
+        let plan = TokenizePlan::of(pieces, self.habit, IN_PLACE, PORTION);
         read(vocab, &plan.portions, tokens);
     }
 }
@@ -148,19 +153,19 @@ fn on_a_large_stack<T: Send>(characters: usize, work: impl FnOnce() -> T + Send)
     })
 }
 
-fn read<'t>(vocab: &LlamaModel, portions: &[Piece<'t>], tokens: &mut Vec<Token>) {
+fn read<'t>(vocab: &LlamaModel, portions: &[TextPiece<'t>], tokens: &mut Vec<Token>) {
     let mut buffer = Vec::new();
     let mut remembered: HashMap<&'t str, Vec<Token>> = HashMap::new();
     for portion in portions {
         match *portion {
-            Piece::Special(token) => tokens.push(token),
-            Piece::Text(text) if text.len() <= REMEMBERED && portions.len() > 1 => {
+            TextPiece::Special(token) => tokens.push(token),
+            TextPiece::Text(text) if text.len() <= REMEMBERED && portions.len() > 1 => {
                 let read = remembered
                     .entry(text)
                     .or_insert_with(|| known(call(vocab, text, &mut buffer)).collect());
                 tokens.extend_from_slice(read);
             }
-            Piece::Text(text) => tokens.extend(known(call(vocab, text, &mut buffer))),
+            TextPiece::Text(text) => tokens.extend(known(call(vocab, text, &mut buffer))),
         }
     }
 }

@@ -6,7 +6,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
 use super::tokenize::Encoder;
-use super::{ModelInfo, Pieces, Reading, SpecialKind, SpecialToken, Token, Vocabulary};
+use super::{ModelInfo, Pieces, SpecialKind, SpecialToken, Token, TokenizeOptions, Vocabulary};
 
 /// A model's vocabulary, and what is known of the model. It holds no weights: whoever works for a
 /// client may keep it, also when the model is gone.
@@ -49,7 +49,7 @@ impl Tokenizer {
 }
 
 /// Text of which nothing stands for a control token.
-const PLAIN: Reading = Reading {
+const PLAIN: TokenizeOptions = TokenizeOptions {
     bounds: false,
     markup: false,
 };

@@ -257,13 +257,13 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use super::super::gguf_edit::Edited;
-    use super::super::{LoadError, Reading, load_model};
+    use super::super::gguf_editor::GgufEditor;
+    use super::super::{LoadError, TokenizeOptions, load_model};
 
     const TOKENS: &str = "tokenizer.ggml.tokens";
     const TYPES: &str = "tokenizer.ggml.token_type";
 
-    fn refusal(edited: Edited) -> String {
+    fn refusal(edited: GgufEditor) -> String {
         let error = edited.load().expect_err("refused");
         assert!(matches!(error, LoadError::Unservable { .. }), "{error}");
         error.to_string()
@@ -271,13 +271,13 @@ mod tests {
 
     /// As many tokens as the shipped model has.
     fn tokens(mut text: impl FnMut(usize) -> String) -> Vec<String> {
-        let kiosk = load_model(Path::new(super::super::gguf_edit::KIOSK), &Arc::default());
+        let kiosk = load_model(Path::new(super::super::gguf_editor::KIOSK), &Arc::default());
         let (_, tokenizer) = kiosk.expect("the shipped model");
         let count = tokenizer.info().vocabulary;
         (0..count).map(&mut text).collect()
     }
 
-    fn sentence_piece(has_bytes: bool) -> Edited {
+    fn sentence_piece(has_bytes: bool) -> GgufEditor {
         let texts = tokens(|id| match id {
             3..259 if has_bytes => format!("<0x{:02X}>", id - 3),
             0..3 => format!("<s{id}>"),
@@ -290,7 +290,7 @@ mod tests {
                 _ => 1,
             })
             .collect();
-        Edited::kiosk()
+        GgufEditor::kiosk()
             .text("tokenizer.ggml.model", "llama")
             .texts(TOKENS, &texts)
             .numbers(TYPES, &kinds)
@@ -300,7 +300,7 @@ mod tests {
     fn sentence_piece_without_byte_tokens_is_refused_and_with_them_reads_everything() {
         assert!(refusal(sentence_piece(false)).contains("byte fallback"));
         let model = sentence_piece(true).load().expect("loads");
-        let reading = Reading {
+        let reading = TokenizeOptions {
             bounds: false,
             markup: false,
         };
@@ -321,12 +321,12 @@ mod tests {
         });
         let bytes = vec![6; twice.len()];
         let some = tokens(|id| format!("t{id}"));
-        let model = |name| Edited::kiosk().text("tokenizer.ggml.model", name);
+        let model = |name| GgufEditor::kiosk().text("tokenizer.ggml.model", name);
         let refusals = [
             (model("no_vocab"), "no vocabulary"),
             (model("none"), "no vocabulary"),
             (
-                Edited::kiosk().texts(TOKENS, &twice),
+                GgufEditor::kiosk().texts(TOKENS, &twice),
                 "the same token twice",
             ),
             (model("t5").texts(TOKENS, &long), "4096 bytes"),
@@ -340,7 +340,7 @@ mod tests {
                 "damaged",
             ),
             (
-                Edited::kiosk().text("tokenizer.ggml.pre", "whitespace"),
+                GgufEditor::kiosk().text("tokenizer.ggml.pre", "whitespace"),
                 "`whitespace`",
             ),
         ];
@@ -353,13 +353,13 @@ mod tests {
 
     #[test]
     fn a_bound_that_is_announced_and_missing_is_left_out() {
-        let edited = Edited::kiosk()
+        let edited = GgufEditor::kiosk()
             .text("tokenizer.ggml.pre", "chatglm-bpe")
             .without("tokenizer.ggml.bos_token_id")
             .without("tokenizer.ggml.add_bos_token")
             .flag("tokenizer.ggml.add_bos_token", true);
         let model = edited.load().expect("loads");
-        let bounded = Reading {
+        let bounded = TokenizeOptions {
             bounds: true,
             markup: false,
         };

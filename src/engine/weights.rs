@@ -9,7 +9,7 @@ use llama_cpp_2::model::LlamaModel;
 use super::ModelInfo;
 use super::info::quantization_name;
 use super::metadata::Metadata;
-use super::source::Source;
+use super::model_file::ModelFile;
 
 /// A model's weights. Contexts borrow them, and dropping them gives their memory back.
 ///
@@ -59,7 +59,11 @@ impl Weights {
 
 /// Maps the weights into memory, or reads them. llama.cpp answers a failure with none and says the
 /// reason in its log.
-pub(super) fn read(source: &Source, vocab: &LlamaModel, abort: &AtomicBool) -> Option<LlamaModel> {
+pub(super) fn read(
+    source: &ModelFile,
+    vocab: &LlamaModel,
+    abort: &AtomicBool,
+) -> Option<LlamaModel> {
     let maps = !is_rearranged(source.metadata());
     source.load_weights(maps, vocab.vocab().n_tokens(), abort)
 }
@@ -82,7 +86,7 @@ fn rearranges(quantization: &str) -> bool {
         )
 }
 
-/// As above.
+/// Whether llama.cpp rearranges weights of this quantization on this CPU.
 #[cfg(target_arch = "aarch64")]
 fn rearranges(quantization: &str) -> bool {
     std::arch::is_aarch64_feature_detected!("dotprod")

@@ -11,16 +11,16 @@ use crate::headroom::Resource;
 
 use super::pacer::Pacer;
 use super::policy::{Action, Policy, Rung};
-use super::{Measures, Refusal};
+use super::{Measures, Shedding};
 
 /// Strength a second, up and down.
 const UP: f64 = 0.5;
 const DOWN: f64 = 0.1;
-/// So much less must be wanted before a measure is eased.
+/// A measure is eased only when pressure demands less strength by more than this.
 const DEAD_BAND: f64 = 0.1;
 /// Relapses that still make it last longer: eight times as long at most.
 const MOST_RELAPSES: u32 = 3;
-/// A measure that began again within so many recovery times has relapsed.
+/// A measure that begins again within this many recovery times has relapsed.
 const RELAPSE: u32 = 4;
 
 /// How short a resource is.
@@ -32,16 +32,16 @@ pub(super) struct Pressure {
     pub(super) is_given: bool,
 }
 
-/// What a decision depends on beside the state. A resource of which nothing is known makes no
+/// What a decision depends on besides the state. A resource of which nothing is known makes no
 /// pressure.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Input {
+pub(super) struct LadderInput {
     pub(super) pressures: Vec<Pressure>,
     /// Where power is paced by its controller.
     pub(super) pacer: Option<Pacer>,
 }
 
-impl Input {
+impl LadderInput {
     pub(super) fn of(&self, resource: Resource) -> Option<Pressure> {
         let mut pressures = self.pressures.iter();
         pressures
@@ -72,14 +72,14 @@ enum Phase {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Stage {
+struct RungState {
     phase: Phase,
     /// When it last ended.
     ended: Option<Instant>,
     relapses: u32,
 }
 
-impl Stage {
+impl RungState {
     const NEW: Self = Self {
         phase: Phase::Off { over: None },
         ended: None,
@@ -101,76 +101,77 @@ impl Stage {
 
 /// All measures, in the order of the policy's rungs.
 #[derive(Debug, Clone)]
-pub(super) struct State {
-    stages: Vec<Stage>,
+pub(super) struct LadderState {
+    rung_states: Vec<RungState>,
     at: Option<Instant>,
 }
 
-impl State {
+impl LadderState {
     pub(super) fn new(policy: &Policy) -> Self {
         Self {
-            stages: vec![Stage::NEW; policy.rungs.len()],
+            rung_states: vec![RungState::NEW; policy.rungs.len()],
             at: None,
         }
     }
 
     /// The state after `now`.
-    pub(super) fn next(&self, policy: &Policy, input: &Input, now: Instant) -> Self {
+    pub(super) fn next(&self, policy: &Policy, input: &LadderInput, now: Instant) -> Self {
         let passed = self
             .at
             .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let stages = policy
+        let rung_states = policy
             .rungs
             .iter()
-            .zip(&self.stages)
-            .map(|(rung, stage)| {
-                let wanted = self.wanted(policy, rung, input);
-                advance(*stage, wanted, rung, policy, now, passed.as_secs_f64())
+            .zip(&self.rung_states)
+            .map(|(rung, rung_state)| {
+                let demand = self.demand(policy, rung, input);
+                advance(*rung_state, demand, rung, policy, now, passed.as_secs_f64())
             })
             .collect();
         Self {
-            stages,
+            rung_states,
             at: Some(now),
         }
     }
 
     /// What pressure asks of a rung.
-    fn wanted(&self, policy: &Policy, rung: &Rung, input: &Input) -> Wanted {
+    fn demand(&self, policy: &Policy, rung: &Rung, input: &LadderInput) -> RungDemand {
         let value = input
             .of(rung.resource)
             .map_or(0.0, |pressure| pressure.value);
-        let mut wanted = Wanted {
+        let mut demand = RungDemand {
             begin: value >= rung.from,
             end: value < rung.from - policy.hysteresis,
             strength: ((value - rung.from) / (rung.full - rung.from).max(0.01)).clamp(0.0, 1.0),
         };
         if !rung.action.is_graded() {
-            wanted.strength = 1.0;
+            demand.strength = 1.0;
         }
         if rung.resource == Resource::Power
             && let Some(pacer) = input.controller()
         {
             match rung.action {
                 Action::Pace => {
-                    wanted = Wanted {
+                    demand = RungDemand {
                         begin: pacer.is_biting,
                         end: !pacer.is_biting,
                         // The controller decides on that.
                         strength: 0.0,
                     };
                 }
-                Action::Rows | Action::Refuse => wanted.begin &= pacer.is_exhausted,
+                Action::Rows | Action::Refuse => demand.begin &= pacer.is_exhausted,
                 Action::Cache | Action::Flex => {}
             }
         } else if rung.action == Action::Refuse {
             // Only when all that does less harm is done.
-            let mut milder =
-                policy.rungs.iter().zip(&self.stages).filter(|(other, _)| {
-                    other.resource == rung.resource && other.action.is_graded()
-                });
-            wanted.begin &= milder.all(|(_, stage)| stage.strength() >= Some(1.0));
+            let mut milder = policy
+                .rungs
+                .iter()
+                .zip(&self.rung_states)
+                .filter(|(other, _)| other.resource == rung.resource && other.action.is_graded());
+            demand.begin &= milder.all(|(_, rung_state)| rung_state.strength() >= Some(1.0));
         }
-        wanted
+        demand
     }
 
     /// The hardest measure that holds.
@@ -198,17 +199,17 @@ impl State {
         policy
             .rungs
             .iter()
-            .zip(self.stages.iter().zip(&before.stages))
+            .zip(self.rung_states.iter().zip(&before.rung_states))
             .filter(|(_, (now, before))| now.strength().is_some() && before.strength().is_none())
             .map(|(rung, _)| (rung.action, rung.resource))
     }
 
     /// What is to be done.
-    pub(super) fn measures(&self, policy: &Policy, input: &Input, now: Instant) -> Measures {
+    pub(super) fn measures(&self, policy: &Policy, input: &LadderInput, now: Instant) -> Measures {
         let strongest = |action: Action| {
             self.held(policy)
                 .filter(|(rung, _)| rung.action == action)
-                .filter_map(|(_, stage)| stage.strength())
+                .filter_map(|(_, rung_state)| rung_state.strength())
                 .fold(0.0, f64::max)
         };
         let between = |strength: f64, least: f64| strength * least + (1.0 - strength);
@@ -227,16 +228,16 @@ impl State {
                 .any(|(rung, _)| rung.action == Action::Flex),
             rows: between(strongest(Action::Rows), policy.least_rows),
             duty: paced.min(controlled),
-            refusal: refusing.map(|(rung, stage)| {
-                let calm = match stage.phase {
+            refusal: refusing.map(|(rung, rung_state)| {
+                let calm = match rung_state.phase {
                     Phase::On {
                         below: Some(below), ..
                     } => now.saturating_duration_since(below),
                     _ => Duration::ZERO,
                 };
-                Refusal {
+                Shedding {
                     resource: rung.resource,
-                    retry_after: stage
+                    retry_after: rung_state
                         .hold(policy)
                         .saturating_sub(calm)
                         .max(Duration::from_secs(1)),
@@ -250,87 +251,88 @@ impl State {
         &'a self,
         policy: &'a Policy,
     ) -> impl Iterator<Item = (Action, Resource, bool)> + 'a {
-        let rungs = policy.rungs.iter().zip(&self.stages);
-        rungs.map(|(rung, stage)| (rung.action, rung.resource, stage.strength().is_some()))
+        let rungs = policy.rungs.iter().zip(&self.rung_states);
+        rungs
+            .map(|(rung, rung_state)| (rung.action, rung.resource, rung_state.strength().is_some()))
     }
 
-    fn held<'a>(&'a self, policy: &'a Policy) -> impl Iterator<Item = (&'a Rung, &'a Stage)> {
-        let rungs = policy.rungs.iter().zip(&self.stages);
-        rungs.filter(|(_, stage)| stage.strength().is_some())
+    fn held<'a>(&'a self, policy: &'a Policy) -> impl Iterator<Item = (&'a Rung, &'a RungState)> {
+        let rungs = policy.rungs.iter().zip(&self.rung_states);
+        rungs.filter(|(_, rung_state)| rung_state.strength().is_some())
     }
 }
 
 /// What pressure asks of a measure.
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
+struct RungDemand {
     begin: bool,
     end: bool,
     strength: f64,
 }
 
 fn advance(
-    stage: Stage,
-    wanted: Wanted,
+    rung_state: RungState,
+    demand: RungDemand,
     rung: &Rung,
     policy: &Policy,
     now: Instant,
     seconds: f64,
-) -> Stage {
+) -> RungState {
     let lasted = |since: Instant| now.saturating_duration_since(since);
-    match stage.phase {
-        Phase::Off { .. } if !wanted.begin => Stage {
+    match rung_state.phase {
+        Phase::Off { .. } if !demand.begin => RungState {
             phase: Phase::Off { over: None },
-            ..stage
+            ..rung_state
         },
         Phase::Off { over } => {
             let over = over.unwrap_or(now);
             if lasted(over) < policy.patience(rung.resource) {
-                return Stage {
+                return RungState {
                     phase: Phase::Off { over: Some(over) },
-                    ..stage
+                    ..rung_state
                 };
             }
-            let soon = stage.hold(policy) * RELAPSE;
-            let relapsed = stage.ended.is_some_and(|ended| lasted(ended) < soon);
-            Stage {
+            let soon = rung_state.hold(policy) * RELAPSE;
+            let relapsed = rung_state.ended.is_some_and(|ended| lasted(ended) < soon);
+            RungState {
                 phase: Phase::On {
                     strength: if rung.action.is_graded() { 0.0 } else { 1.0 },
                     below: None,
                 },
                 relapses: if relapsed {
-                    (stage.relapses + 1).min(MOST_RELAPSES)
+                    (rung_state.relapses + 1).min(MOST_RELAPSES)
                 } else {
                     0
                 },
-                ..stage
+                ..rung_state
             }
         }
         Phase::On { strength, below } => {
-            let below = wanted.end.then(|| below.unwrap_or(now));
-            if below.is_some_and(|below| lasted(below) >= stage.hold(policy)) {
-                return Stage {
+            let below = demand.end.then(|| below.unwrap_or(now));
+            if below.is_some_and(|below| lasted(below) >= rung_state.hold(policy)) {
+                return RungState {
                     phase: Phase::Off { over: None },
                     ended: Some(now),
-                    ..stage
+                    ..rung_state
                 };
             }
-            Stage {
+            RungState {
                 phase: Phase::On {
-                    strength: moved(strength, wanted.strength, seconds),
+                    strength: moved(strength, demand.strength, seconds),
                     below,
                 },
-                ..stage
+                ..rung_state
             }
         }
     }
 }
 
 /// Towards what is wanted, as far as `seconds` allow.
-fn moved(strength: f64, wanted: f64, seconds: f64) -> f64 {
-    if wanted > strength {
-        (strength + UP * seconds).min(wanted)
-    } else if wanted < strength - DEAD_BAND || wanted <= 0.0 {
-        (strength - DOWN * seconds).max(wanted)
+fn moved(strength: f64, demand: f64, seconds: f64) -> f64 {
+    if demand > strength {
+        (strength + UP * seconds).min(demand)
+    } else if demand < strength - DEAD_BAND || demand <= 0.0 {
+        (strength - DOWN * seconds).max(demand)
     } else {
         strength
     }

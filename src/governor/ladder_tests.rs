@@ -9,8 +9,8 @@ fn policy() -> Policy {
     Policy::new(&load(&Sources::default()).expect("defaults").governor)
 }
 
-fn given(resource: Resource, value: f64) -> Input {
-    Input {
+fn given(resource: Resource, value: f64) -> LadderInput {
+    LadderInput {
         pressures: vec![Pressure {
             resource,
             value,
@@ -23,7 +23,7 @@ fn given(resource: Resource, value: f64) -> Input {
 /// A ladder and its clock, a look a second.
 struct Ladder {
     policy: Policy,
-    state: State,
+    state: LadderState,
     now: Instant,
 }
 
@@ -31,19 +31,19 @@ impl Ladder {
     fn new() -> Self {
         let policy = policy();
         Self {
-            state: State::new(&policy),
+            state: LadderState::new(&policy),
             policy,
             now: Instant::now(),
         }
     }
 
-    fn look(&mut self, input: &Input) -> Measures {
+    fn look(&mut self, input: &LadderInput) -> Measures {
         self.now += Duration::from_secs(1);
         self.state = self.state.next(&self.policy, input, self.now);
         self.state.measures(&self.policy, input, self.now)
     }
 
-    fn looks(&mut self, input: &Input, times: usize) -> Measures {
+    fn looks(&mut self, input: &LadderInput, times: usize) -> Measures {
         (0..times).map(|_| self.look(input)).last().expect("some")
     }
 
@@ -58,7 +58,7 @@ fn calm_changes_nothing() {
     for resource in Resource::ALL {
         assert_eq!(ladder.looks(&given(resource, 0.5), 60), Measures::NONE);
     }
-    assert_eq!(ladder.looks(&Input::default(), 60), Measures::NONE);
+    assert_eq!(ladder.looks(&LadderInput::default(), 60), Measures::NONE);
     assert_eq!(ladder.level(), 0);
 }
 
@@ -131,7 +131,7 @@ fn recovery_is_as_automatic_as_the_descent() {
     );
     let measures = ladder.looks(&given(Resource::Thermal, 0.1), 17);
     assert_eq!(measures.refusal, None);
-    assert_eq!(ladder.looks(&Input::default(), 10), Measures::NONE);
+    assert_eq!(ladder.looks(&LadderInput::default(), 10), Measures::NONE);
     assert_eq!(ladder.level(), 0);
 }
 
@@ -143,16 +143,16 @@ fn what_keeps_coming_back_is_held_for_longer() {
         ladder.looks(&given(Resource::Memory, 1.0), 10);
         let mut calm = 0;
         while ladder.level() > 0 {
-            ladder.look(&Input::default());
+            ladder.look(&LadderInput::default());
             calm += 1;
         }
         lasted.push(calm);
     }
     assert_eq!(lasted, [16, 31, 61, 121, 121, 121]);
-    ladder.looks(&Input::default(), 600);
+    ladder.looks(&LadderInput::default(), 600);
     ladder.looks(&given(Resource::Memory, 1.0), 10);
     assert!(
-        ladder.looks(&Input::default(), 16) == Measures::NONE,
+        ladder.looks(&LadderInput::default(), 16) == Measures::NONE,
         "forgiven"
     );
 }
@@ -164,7 +164,7 @@ fn a_threshold_of_0_never_begins() {
     settings.thermal_flex_percent = 0;
     let mut ladder = Ladder::new();
     ladder.policy = Policy::new(&settings);
-    ladder.state = State::new(&ladder.policy);
+    ladder.state = LadderState::new(&ladder.policy);
     let measures = ladder.looks(&given(Resource::Thermal, 1.0), 60);
     assert!(measures.flex && measures.refusal.is_none() && measures.duty < 0.2);
 }
@@ -174,7 +174,7 @@ fn power_that_the_controller_holds_costs_no_rows_and_no_refusal() {
     let mut ladder = Ladder::new();
     let mut input = given(Resource::Power, 0.95);
     input.pressures[0].is_given = false;
-    let tariff = crate::headroom::Tariff {
+    let energy_rate = crate::headroom::EnergyRate {
         idle: Some(8.0),
         work: 12.0,
     };
@@ -190,7 +190,7 @@ fn power_that_the_controller_holds_costs_no_rows_and_no_refusal() {
             watts: 12.0,
             ..interval
         };
-        pacer = pacer.next(interval, Some(tariff), 0.1);
+        pacer = pacer.next(interval, Some(energy_rate), 0.1);
     }
     assert!(pacer.is_biting && !pacer.is_exhausted);
     input.pacer = Some(pacer);
@@ -200,7 +200,7 @@ fn power_that_the_controller_holds_costs_no_rows_and_no_refusal() {
     assert_eq!(ladder.level(), Action::Pace.level());
     let mut pacer = Pacer::default();
     for _ in 0..30 {
-        pacer = pacer.next(interval, Some(tariff), 0.1);
+        pacer = pacer.next(interval, Some(energy_rate), 0.1);
     }
     assert!(pacer.is_exhausted);
     input.pacer = Some(pacer);
@@ -219,7 +219,7 @@ proptest! {
         let mut ladder = Ladder::new();
         let mut last = Measures::NONE;
         for pressures in pressures {
-            let input = Input {
+            let input = LadderInput {
                 pressures: pressures
                     .into_iter()
                     .map(|(resource, value)| Pressure {
@@ -239,7 +239,7 @@ proptest! {
             last = measures;
         }
         // Eight times the recovery time at most.
-        prop_assert_eq!(ladder.looks(&Input::default(), 8 * 15 + 11), Measures::NONE);
+        prop_assert_eq!(ladder.looks(&LadderInput::default(), 8 * 15 + 11), Measures::NONE);
         prop_assert_eq!(ladder.level(), 0);
     }
 }

@@ -1,10 +1,10 @@
 //! Acts on what is short: power, heat, memory, and the processor's time.
 //!
 //! The governor decides how much harm is needed and publishes it as [`Measures`]; it knows nobody
-//! who obeys. Models' schedulers and the door read [`Governed`] and do their part.
+//! who obeys. Models' schedulers and the door read [`GovernorHandle`] and do their part.
 //!
 //! Every resource has a ladder of measures, each with the pressure at which it begins, in the
-//! order of the harm that they do: fewer beginnings of prompts are kept, flex requests are parked,
+//! order of the harm that they do: fewer prefixes are cached, flex requests are paused,
 //! fewer requests run at once, steps are paced, requests are refused. Between its threshold and the
 //! last one of its ladder a measure grows. Power has a second way to be paced: by a controller that
 //! holds the average draw just within the budget, so that all of it can be used; for power the
@@ -17,15 +17,15 @@
 //! | `ladder` | which measures hold: a function of state, pressures and time |
 //! | `pacer` | the share of the time that fits a power budget: a function of state and interval |
 //! | `rehearsal` | pressure out of files, to try all of this |
-//! | `words` | what the log says |
-//! | `watch` | the thread that looks, decides and publishes |
+//! | `log_sentence` | what the log says |
+//! | `control_loop` | the thread that looks, decides and publishes |
 
+mod control_loop;
 mod ladder;
+mod log_sentence;
 mod pacer;
 mod policy;
 mod rehearsal;
-mod watch;
-mod words;
 
 #[cfg(test)]
 mod simulation;
@@ -35,28 +35,28 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch::{Receiver, channel};
 
-use crate::headroom::{Resource, Tariff};
+use crate::headroom::{EnergyRate, Resource};
 
-pub use watch::Governor;
+pub use control_loop::Governor;
 
-/// What is to be done, all of it in shares of what could be.
+/// The measures in force, as shares of what is possible without them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measures {
-    /// Cells of the KV cache that may hold what no running request uses.
+    /// The share of the KV cache's cells that may hold prefixes which no running request uses.
     pub parked: f64,
     /// Whether flex requests run.
     pub flex: bool,
-    /// Requests that run at once.
+    /// The share of the requests that may run at once.
     pub rows: f64,
-    /// The time that the engine may compute.
+    /// The share of the time in which the engine may compute.
     pub duty: f64,
-    /// Why nobody is let in.
-    pub refusal: Option<Refusal>,
+    /// Set while no request is admitted.
+    pub refusal: Option<Shedding>,
 }
 
-/// Nobody is let in.
+/// No request is admitted, for want of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Shedding {
     /// What is short.
     pub resource: Resource,
     /// When that may be over.
@@ -73,19 +73,19 @@ impl Measures {
         refusal: None,
     };
 
-    /// Of `most` requests, those that may run.
+    /// Returns how many of `most` requests may run; at least one.
     #[must_use]
     pub fn rows_of(&self, most: usize) -> usize {
         share_of(self.rows, most).max(1)
     }
 
-    /// Of `cells`, those that may hold what no running request uses; none for all of them.
+    /// Returns how many of `cells` may hold prefixes that no running request uses; `None` for all of them.
     #[must_use]
     pub fn parked_of(&self, cells: usize) -> Option<usize> {
         (self.parked < 1.0).then(|| share_of(self.parked, cells))
     }
 
-    /// How long to rest after having computed for `busy`.
+    /// Returns how long to rest after having computed for `busy`.
     #[must_use]
     pub fn rest(&self, busy: Duration) -> Duration {
         if self.duty >= 1.0 {
@@ -104,28 +104,29 @@ fn share_of(share: f64, whole: usize) -> usize {
     (share * whole as f64).round() as usize
 }
 
-/// What is published.
+/// What the governor's thread publishes after each look.
 #[derive(Debug, Clone, Copy)]
-struct Published {
+struct GovernorOutput {
     measures: Measures,
-    tariff: Option<Tariff>,
-    /// When the governor is taken for dead: what it said then no longer holds.
+    energy_rate: Option<EnergyRate>,
+    /// After this the governor's thread counts as dead, and the output no longer holds.
     until: Option<Instant>,
 }
 
-/// What those who obey see. Cheap to clone and to ask.
+/// The current measures, for schedulers and admission, which also report their computing here. Cheap to
+/// clone and to read.
 #[derive(Debug, Clone)]
-pub struct Governed {
-    published: Receiver<Published>,
-    work: Arc<Mutex<Work>>,
+pub struct GovernorHandle {
+    published: Receiver<GovernorOutput>,
+    work: Arc<Mutex<ComputeTime>>,
 }
 
-impl Default for Governed {
-    /// Nobody governs.
+impl Default for GovernorHandle {
+    /// No measure holds.
     fn default() -> Self {
-        let (_, published) = channel(Published {
+        let (_, published) = channel(GovernorOutput {
             measures: Measures::NONE,
-            tariff: None,
+            energy_rate: None,
             until: None,
         });
         Self {
@@ -135,8 +136,8 @@ impl Default for Governed {
     }
 }
 
-impl Governed {
-    /// What is to be done now.
+impl GovernorHandle {
+    /// Returns the measures that hold now.
     #[must_use]
     pub fn measures(&self) -> Measures {
         let published = *self.published.borrow();
@@ -146,20 +147,20 @@ impl Governed {
         }
     }
 
-    /// What a second of the engine costs now, if that is known.
+    /// Returns the power that goes with computing now, if it is known.
     #[must_use]
-    pub fn tariff(&self) -> Option<Tariff> {
+    pub fn energy_rate(&self) -> Option<EnergyRate> {
         let published = *self.published.borrow();
         let is_old = published.until.is_some_and(|until| Instant::now() > until);
-        published.tariff.filter(|_| !is_old)
+        published.energy_rate.filter(|_| !is_old)
     }
 
     /// What a test says holds.
     #[cfg(test)]
-    pub(crate) fn fixed(measures: Measures, tariff: Option<Tariff>) -> Self {
-        let (_, published) = channel(Published {
+    pub(crate) fn fixed(measures: Measures, energy_rate: Option<EnergyRate>) -> Self {
+        let (_, published) = channel(GovernorOutput {
             measures,
-            tariff,
+            energy_rate,
             until: None,
         });
         Self {
@@ -168,27 +169,27 @@ impl Governed {
         }
     }
 
-    /// An engine computes until the guard is dropped.
+    /// Counts the time until the guard is dropped as computing.
     #[must_use]
-    pub fn work(&self) -> Working {
+    pub fn work(&self) -> ComputeGuard {
         let since = Instant::now();
         lock(&self.work).under_way.push(since);
-        Working {
+        ComputeGuard {
             work: Arc::clone(&self.work),
             since,
         }
     }
 }
 
-/// What engines have computed, all of them together.
+/// The time that all engines together have computed.
 #[derive(Debug, Default)]
-struct Work {
+struct ComputeTime {
     done: Duration,
     /// When the steps under way began; as many as there are models.
     under_way: Vec<Instant>,
 }
 
-impl Work {
+impl ComputeTime {
     /// All of it until `now`. A long step counts while it runs: what is drawn is drawn then.
     fn done(&self, now: Instant) -> Duration {
         let under_way = self.under_way.iter();
@@ -197,18 +198,18 @@ impl Work {
     }
 }
 
-fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+fn lock(work: &Mutex<ComputeTime>) -> MutexGuard<'_, ComputeTime> {
     work.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A step of an engine under way.
 #[derive(Debug)]
-pub struct Working {
-    work: Arc<Mutex<Work>>,
+pub struct ComputeGuard {
+    work: Arc<Mutex<ComputeTime>>,
     since: Instant,
 }
 
-impl Drop for Working {
+impl Drop for ComputeGuard {
     fn drop(&mut self) {
         let mut work = lock(&self.work);
         if let Some(place) = work.under_way.iter().position(|since| *since == self.since) {
@@ -252,12 +253,12 @@ mod tests {
             ..Measures::NONE
         };
         let now = Instant::now();
-        let (sender, published) = channel(Published {
+        let (sender, published) = channel(GovernorOutput {
             measures: strict,
-            tariff: None,
+            energy_rate: None,
             until: Some(now + Duration::from_mins(1)),
         });
-        let governed = Governed {
+        let governed = GovernorHandle {
             published,
             work: Arc::default(),
         };
@@ -269,7 +270,7 @@ mod tests {
     }
     #[test]
     fn a_step_counts_while_it_is_under_way_and_once() {
-        let governed = Governed::default();
+        let governed = GovernorHandle::default();
         let start = Instant::now();
         let later = start + Duration::from_secs(60);
         let (one, other) = (governed.work(), governed.work());

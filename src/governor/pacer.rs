@@ -1,7 +1,7 @@
 //! The share of the time that the engine may compute, so that the average draw stays just within
 //! the budget.
 
-use crate::headroom::Tariff;
+use crate::headroom::EnergyRate;
 
 /// Of the budget, what is aimed at: below it for a controller that is never quite exact.
 const AIM: f64 = 0.99;
@@ -23,7 +23,7 @@ pub(super) struct Interval {
     pub(super) busy: f64,
 }
 
-/// See the module's text.
+/// A controller of the duty: the share of the time in which the engine may compute.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Pacer {
     duty: f64,
@@ -53,10 +53,15 @@ impl Pacer {
     }
 
     /// After an interval: the draw is a straight line over the time that engines compute, whose
-    /// slope `tariff` has. At work, the duty moves along it by what is missing; at rest, it is set
+    /// slope `energy_rate` has. At work, the duty moves along it by what is missing; at rest, it is set
     /// to where the line meets the budget, so that the next burst does not overshoot. While there
     /// is no line, the duty is taken to be all that the draw depends on.
-    pub(super) fn next(self, interval: Interval, tariff: Option<Tariff>, least: f64) -> Self {
+    pub(super) fn next(
+        self,
+        interval: Interval,
+        energy_rate: Option<EnergyRate>,
+        least: f64,
+    ) -> Self {
         let Interval {
             watts,
             budget,
@@ -67,9 +72,9 @@ impl Pacer {
         let load = self.load + NEWEST * (used - self.load);
         let at_work = load >= AT_WORK;
         let aim = AIM * budget;
-        let suggested = match tariff {
-            Some(tariff) if at_work => self.duty + (aim - watts) / tariff.work,
-            Some(Tariff {
+        let suggested = match energy_rate {
+            Some(energy_rate) if at_work => self.duty + (aim - watts) / energy_rate.work,
+            Some(EnergyRate {
                 idle: Some(_),
                 work,
             }) => busy + (aim - watts) / work,
@@ -89,7 +94,7 @@ impl Pacer {
 mod tests {
     use super::*;
 
-    const TARIFF: Option<Tariff> = Some(Tariff {
+    const ENERGY_RATE: Option<EnergyRate> = Some(EnergyRate {
         idle: Some(8.0),
         work: 12.0,
     });
@@ -106,7 +111,7 @@ mod tests {
     fn at_work_the_average_comes_to_the_budget_and_stays() {
         let mut pacer = Pacer::default();
         for _ in 0..20 {
-            pacer = pacer.next(line(pacer.duty()), TARIFF, 0.1);
+            pacer = pacer.next(line(pacer.duty()), ENERGY_RATE, 0.1);
         }
         let watts = line(pacer.duty()).watts;
         assert!((watts - AIM * 12.0).abs() < 0.01, "{watts}");
@@ -117,7 +122,7 @@ mod tests {
     fn at_rest_the_duty_is_ready_for_the_next_burst() {
         let mut pacer = Pacer::default();
         for _ in 0..20 {
-            pacer = pacer.next(line(0.0), TARIFF, 0.1);
+            pacer = pacer.next(line(0.0), ENERGY_RATE, 0.1);
         }
         let watts = line(pacer.duty()).watts;
         assert!((watts - AIM * 12.0).abs() < 0.01, "{watts}");
@@ -143,11 +148,11 @@ mod tests {
             busy: 0.1,
         };
         for _ in 0..20 {
-            pacer = pacer.next(others, TARIFF, 0.1);
+            pacer = pacer.next(others, ENERGY_RATE, 0.1);
         }
         assert!(pacer.is_exhausted);
         for _ in 0..20 {
-            pacer = pacer.next(line(pacer.duty()), TARIFF, 0.1);
+            pacer = pacer.next(line(pacer.duty()), ENERGY_RATE, 0.1);
         }
         assert!(!pacer.is_exhausted && pacer.duty() > 0.3);
     }

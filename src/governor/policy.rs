@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use crate::config::Governor as Settings;
+use crate::config::GovernorSettings as Settings;
 use crate::headroom::Resource;
 
 /// A kind of measure; the number is its level, in the order of the harm that it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Action {
-    /// Fewer beginnings of prompts are kept.
+    /// Fewer prefixes are cached.
     Cache = 1,
-    /// Flex requests are parked.
+    /// Flex requests are paused.
     Flex = 2,
     /// Fewer requests run at once.
     Rows = 3,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::Measures;
-use super::ladder::{Input, Pressure, State};
+use super::ladder::{LadderInput, LadderState, Pressure};
 use super::pacer::{Interval, Pacer};
 use super::policy::Policy;
 use crate::config::{Sources, load};
@@ -41,7 +41,7 @@ struct Board {
 /// Everything that the governor keeps, driven as its thread drives it.
 struct Deciding {
     policy: Policy,
-    state: State,
+    state: LadderState,
     pacer: Pacer,
     model: PowerModel,
     draws: Vec<f64>,
@@ -54,7 +54,7 @@ impl Deciding {
     fn new() -> Self {
         let policy = Policy::new(&load(&Sources::default()).expect("defaults").governor);
         Self {
-            state: State::new(&policy),
+            state: LadderState::new(&policy),
             policy,
             pacer: Pacer::default(),
             model: PowerModel::default(),
@@ -83,15 +83,17 @@ impl Deciding {
             budget,
             busy,
         };
-        let tariff = self.model.tariff();
-        self.pacer = self.pacer.next(interval, tariff, self.policy.least_duty);
+        let energy_rate = self.model.energy_rate();
+        self.pacer = self
+            .pacer
+            .next(interval, energy_rate, self.policy.least_duty);
         let of = |resource, value| Pressure {
             resource,
             value,
             is_given: false,
         };
         let thermal = thermal.map(|value| of(Resource::Thermal, value));
-        let input = Input {
+        let input = LadderInput {
             pressures: std::iter::once(of(Resource::Power, power.pressure()))
                 .chain(thermal)
                 .collect(),

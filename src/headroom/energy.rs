@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub(crate) const MOST_WATTS: f64 = 2000.0;
 /// Two readings that are nearer say more about the clock than about the power.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
-/// A counter that has not moved for so long does not count.
+/// A counter that has not moved for this long does not work.
 const STANDS_STILL: Duration = Duration::from_secs(10);
 
 /// Whether a number of watts is a limit: registers that are not set are 0 or as high as can be.
@@ -14,7 +14,7 @@ pub(crate) fn is_limit(watts: f64) -> bool {
     watts > 0.0 && watts <= MOST_WATTS
 }
 
-/// Microjoules from `before` to `now` of a counter that starts again at 0 after `range`. None if it
+/// Microjoules from `before` to `now` of a counter that starts again at 0 after `range`. `None` if it
 /// went backwards and nobody knows where it wraps, or was beyond that.
 pub(crate) fn advance(before: u64, now: u64, range: Option<u64>) -> Option<u64> {
     if now >= before {
@@ -24,9 +24,9 @@ pub(crate) fn advance(before: u64, now: u64, range: Option<u64>) -> Option<u64> 
     Some(range - before + now)
 }
 
-/// What a reading of a counter tells.
+/// The change of a counter since its last reading.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Step {
+pub(crate) enum CounterStep {
     /// Nothing yet: it is the first, or too near to the last.
     Unknown,
     /// It is as it was for too long.
@@ -45,22 +45,22 @@ pub(crate) struct EnergyCounter {
 
 impl EnergyCounter {
     /// `raw` has the microjoules of each counter and where it wraps, always in the same order.
-    pub(crate) fn observe(&mut self, raw: &[(u64, Option<u64>)], now: Instant) -> Step {
+    pub(crate) fn observe(&mut self, raw: &[(u64, Option<u64>)], now: Instant) -> CounterStep {
         let values: Vec<u64> = raw.iter().map(|(value, _)| *value).collect();
         let Some((before, at)) = &self.last else {
             self.last = Some((values, now));
-            return Step::Unknown;
+            return CounterStep::Unknown;
         };
         let interval = now.saturating_duration_since(*at);
         if interval < LEAST_INTERVAL {
-            return Step::Unknown;
+            return CounterStep::Unknown;
         }
         if values == *before {
             // It may count in coarse steps: what comes next is for all of the time.
             return if interval < STANDS_STILL {
-                Step::Unknown
+                CounterStep::Unknown
             } else {
-                Step::Still
+                CounterStep::Still
             };
         }
         let moved = before
@@ -71,29 +71,29 @@ impl EnergyCounter {
         let comparable = before.len() == values.len();
         self.last = Some((values, now));
         let Some(moved) = moved.filter(|_| comparable) else {
-            return Step::Jumped;
+            return CounterStep::Jumped;
         };
         #[allow(clippy::cast_precision_loss)] // far below 2^52 microjoules in any real interval
         let joules = moved as f64 / 1e6;
         let watts = joules / interval.as_secs_f64();
         if watts > MOST_WATTS {
-            return Step::Jumped;
+            return CounterStep::Jumped;
         }
-        Step::Moved { joules, watts }
+        CounterStep::Moved { joules, watts }
     }
 }
 
-/// What a second of the engine costs, in watts.
+/// The power, in watts, that goes with the time in which the engine computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Tariff {
-    /// What is drawn in any case; none while it is not known, and then in `work`.
+pub struct EnergyRate {
+    /// Drawn in any case; absent while it is not known, and then part of `work`.
     pub idle: Option<f64>,
-    /// What is drawn because the engine works.
+    /// Drawn because the engine computes.
     pub work: f64,
 }
 
-impl Tariff {
-    /// Joules of so many seconds of the engine, with its share of what is drawn in any case.
+impl EnergyRate {
+    /// Returns the joules of `seconds` of computing: `work` and what is drawn in any case.
     #[must_use]
     pub fn gross(&self, seconds: f64) -> f64 {
         (self.idle.unwrap_or(0.0) + self.work) * seconds
@@ -166,14 +166,14 @@ impl PowerModel {
         (slope > 0.0).then(|| slope.clamp(0.02 * watts, most))
     }
 
-    pub(crate) fn tariff(&self) -> Option<Tariff> {
+    pub(crate) fn energy_rate(&self) -> Option<EnergyRate> {
         let (watts, busy) = self.now?;
         match self.slope {
-            Some(work) => Some(Tariff {
+            Some(work) => Some(EnergyRate {
                 idle: Some((watts - work * busy).max(0.0)),
                 work,
             }),
-            None if busy >= ALWAYS => Some(Tariff {
+            None if busy >= ALWAYS => Some(EnergyRate {
                 idle: None,
                 work: watts / busy.max(1.0),
             }),
@@ -204,61 +204,61 @@ mod tests {
         let start = Instant::now();
         let mut counter = EnergyCounter::default();
         let range = Some(262_143_328_850);
-        assert_eq!(counter.observe(&[(5, range)], start), Step::Unknown);
+        assert_eq!(counter.observe(&[(5, range)], start), CounterStep::Unknown);
         assert_eq!(
             counter.observe(&[(5, range)], after(start, 1.0)),
-            Step::Unknown
+            CounterStep::Unknown
         );
         assert_eq!(
             counter.observe(&[(5, range)], after(start, 11.0)),
-            Step::Still
+            CounterStep::Still
         );
         let moved = counter.observe(&[(24_000_005, range)], after(start, 12.0));
-        let Step::Moved { joules, watts } = moved else {
+        let CounterStep::Moved { joules, watts } = moved else {
             panic!("{moved:?}");
         };
         assert!((joules - 24.0).abs() < 1e-9 && (watts - 2.0).abs() < 1e-9);
         // A machine that slept starts again at 0, which looks like a wrap.
         assert_eq!(
             counter.observe(&[(7, range)], after(start, 13.0)),
-            Step::Jumped
+            CounterStep::Jumped
         );
         assert!(matches!(
             counter.observe(&[(8_000_007, range)], after(start, 14.0)),
-            Step::Moved { .. }
+            CounterStep::Moved { .. }
         ));
     }
 
     #[test]
     fn rest_and_work_are_told_apart_by_intervals_that_differ() {
         let mut model = PowerModel::default();
-        assert_eq!(model.tariff(), None);
+        assert_eq!(model.energy_rate(), None);
         for _ in 0..5 {
             model.observe(20.0, 1.0);
         }
-        let all = Tariff {
+        let all = EnergyRate {
             idle: None,
             work: 20.0,
         };
-        assert_eq!(model.tariff(), Some(all), "no rest was ever seen");
+        assert_eq!(model.energy_rate(), Some(all), "no rest was ever seen");
         let mut paced = PowerModel::default();
         for _ in 0..50 {
             paced.observe(12.0, 1.0 / 3.0);
         }
-        assert_eq!(paced.tariff(), None, "it may be anything");
+        assert_eq!(paced.energy_rate(), None, "it may be anything");
         for busy in [0.0, 0.5, 0.0, 0.05, 0.0, 0.0, 0.3] {
             model.observe(8.0 + 12.0 * busy, busy);
         }
         for _ in 0..200 {
             model.observe(8.0 + 12.0 * 0.3, 0.3);
         }
-        let tariff = model.tariff().expect("known");
+        let energy_rate = model.energy_rate().expect("known");
         assert!(
-            (tariff.idle.expect("known") - 8.0).abs() < 0.05,
-            "{tariff:?}"
+            (energy_rate.idle.expect("known") - 8.0).abs() < 0.05,
+            "{energy_rate:?}"
         );
-        assert!((tariff.work - 12.0).abs() < 0.1, "{tariff:?}");
-        assert!((tariff.gross(2.0) - 40.0).abs() < 0.3);
+        assert!((energy_rate.work - 12.0).abs() < 0.1, "{energy_rate:?}");
+        assert!((energy_rate.gross(2.0) - 40.0).abs() < 0.3);
     }
 
     #[test]
@@ -269,12 +269,12 @@ mod tests {
             let noise = 0.1 * f64::from(second % 5 - 2);
             model.observe(8.0 + 12.0 * busy + noise, busy);
         }
-        let tariff = model.tariff().expect("known");
+        let energy_rate = model.energy_rate().expect("known");
         assert!(
-            (tariff.idle.expect("known") - 8.0).abs() < 0.3,
-            "{tariff:?}"
+            (energy_rate.idle.expect("known") - 8.0).abs() < 0.3,
+            "{energy_rate:?}"
         );
-        assert!((tariff.work - 12.0).abs() < 6.0, "{tariff:?}");
+        assert!((energy_rate.work - 12.0).abs() < 6.0, "{energy_rate:?}");
     }
 
     proptest! {
@@ -301,7 +301,7 @@ mod tests {
                 let joules = microjoules as f64 / 1e6;
                 drawn += joules;
                 match counter.observe(&[(raw, Some(range))], now) {
-                    Step::Moved { joules: moved, watts: seen } => {
+                    CounterStep::Moved { joules: moved, watts: seen } => {
                         counted += moved;
                         #[allow(clippy::cast_precision_loss)]
                         let expected = watts as f64;

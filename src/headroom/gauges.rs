@@ -9,9 +9,9 @@ use prometheus::proto::MetricFamily;
 
 use crate::telemetry::metrics::MetricsError;
 
-use super::Verdict;
-use super::monitor::Outlook;
-use super::series::options;
+use super::GovernorStatus;
+use super::metrics::options;
+use super::monitor::ResourceSnapshot;
 
 /// Gauges that are older are not shown.
 pub(super) const STALE: Duration = Duration::from_secs(60);
@@ -48,7 +48,7 @@ enum Gauge {
 }
 
 /// Names, help texts and labels.
-const TABLE: [(Gauge, &str, &str, &[&str]); 19] = [
+const GAUGES: [(Gauge, &str, &str, &[&str]); 19] = [
     (
         Gauge::PowerDraw,
         "power_draw_watts",
@@ -167,7 +167,7 @@ const TABLE: [(Gauge, &str, &str, &[&str]); 19] = [
 
 impl Gauges {
     pub(super) fn new() -> Result<Self, MetricsError> {
-        let table = TABLE
+        let table = GAUGES
             .iter()
             .map(|(gauge, name, help, labels)| {
                 Ok((*gauge, GaugeVec::new(options(name, help), labels)?))
@@ -179,7 +179,7 @@ impl Gauges {
         })
     }
 
-    pub(super) fn show(&self, outlook: &Outlook, verdict: &Verdict, now: Instant) {
+    pub(super) fn show(&self, snapshot: &ResourceSnapshot, status: &GovernorStatus, now: Instant) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, gauge) in &self.table {
             gauge.reset();
@@ -192,7 +192,7 @@ impl Gauges {
                 gauge.with_label_values(labels).set(value);
             }
         };
-        for draw in &outlook.draws {
+        for draw in &snapshot.draws {
             let labels = [
                 draw.source.as_str(),
                 draw.scope.as_str(),
@@ -200,57 +200,57 @@ impl Gauges {
             ];
             set(Gauge::PowerDraw, &labels, draw.watts);
         }
-        let mut budgets = outlook.budgets.clone();
+        let mut budgets = snapshot.budgets.clone();
         // Of several that one kind of source tells the least is shown: it is set last.
         budgets.sort_by(|one, other| other.watts.total_cmp(&one.watts));
         for budget in &budgets {
             set(Gauge::PowerBudget, &[budget.source], budget.watts);
         }
-        if let Some(power) = &outlook.power {
+        if let Some(power) = &snapshot.power {
             set(Gauge::PowerHeadroom, &[], power.watts());
             if let Some(ratio) = power.ratio() {
                 set(Gauge::PowerHeadroomRatio, &[], ratio);
             }
         }
-        for (source, is_up) in &outlook.sources {
+        for (source, is_up) in &snapshot.sources {
             set(Gauge::PowerSourceUp, &[source], f64::from(u8::from(*is_up)));
         }
-        for (sensor, is_up) in &outlook.sensors {
+        for (sensor, is_up) in &snapshot.sensors {
             set(Gauge::SensorUp, &[sensor], f64::from(u8::from(*is_up)));
         }
-        for zone in &outlook.temperatures {
+        for zone in &snapshot.temperatures {
             set(Gauge::Temperature, &[&zone.zone], zone.celsius);
             if let Some(headroom) = zone.headroom() {
                 set(Gauge::ThermalHeadroom, &[&zone.zone], headroom);
             }
         }
-        for (device, ratio) in &outlook.cooling {
+        for (device, ratio) in &snapshot.cooling {
             set(Gauge::Cooling, &[device], *ratio);
         }
-        if let Some(hertz) = outlook.hertz {
+        if let Some(hertz) = snapshot.hertz {
             set(Gauge::Frequency, &[], hertz);
         }
-        if let Some(memory) = outlook.memory {
+        if let Some(memory) = snapshot.memory {
             set(Gauge::MemoryLimit, &[], memory.limit);
             set(Gauge::MemoryUsage, &[], memory.usage);
             set(Gauge::MemoryAvailable, &[], memory.available);
             set(Gauge::MemoryHeadroomRatio, &[], memory.ratio());
         }
-        for (kind, bytes) in &outlook.own_memory {
+        for (kind, bytes) in &snapshot.own_memory {
             #[allow(clippy::cast_precision_loss)] // memories are below 2^52 bytes
             set(Gauge::ProcessMemory, &[kind], *bytes as f64);
         }
-        for (resource, pressure) in &verdict.pressures {
+        for (resource, pressure) in &status.pressures {
             set(Gauge::Pressure, &[resource.as_str()], *pressure);
         }
-        for (resource, pressure) in &verdict.rehearsed {
+        for (resource, pressure) in &status.rehearsed {
             set(Gauge::Rehearsed, &[resource.as_str()], *pressure);
         }
-        for (action, resource, holds) in &verdict.measures {
+        for (action, resource, holds) in &status.measures {
             let labels = [*action, resource.as_str()];
             set(Gauge::Measure, &labels, f64::from(u8::from(*holds)));
         }
-        set(Gauge::Level, &[], f64::from(verdict.level));
+        set(Gauge::Level, &[], f64::from(status.level));
         *shown = Some(now);
     }
 }

@@ -1,7 +1,7 @@
 //! What the gateway has left: watts, degrees, bytes, and the processor's time.
 //!
-//! [`Monitor`] looks at the sensors and says what is known as an [`Outlook`]; it decides nothing.
-//! What is not known is left out, never 0: a wrong number is worse than none.
+//! [`Monitor`] looks at the sensors and says what is known as a [`ResourceSnapshot`]; it decides nothing.
+//! What is not known is left out, never 0: a wrong number is worse than no number.
 //!
 //! | file | holds |
 //! |---|---|
@@ -9,33 +9,33 @@
 //! | `reading` | the trait of sensors, and all that they can say |
 //! | `sensors` | one file for each kind |
 //! | `energy` | counters that wrap; what a second of the engine costs |
-//! | `outlook` | headroom and pressure: plain functions of readings |
-//! | `watched` | a sensor on a thread of its own |
+//! | `pressure` | headroom and pressure: plain functions of readings |
+//! | `sensor_thread` | a sensor on a thread of its own |
 //! | `monitor` | asks all sensors, keeps averages, counts what fails |
-//! | `series`, `gauges` | the metrics |
+//! | `metrics`, `gauges` | the metrics |
 
 mod energy;
 mod gauges;
+mod metrics;
 mod monitor;
-mod outlook;
+mod pressure;
 mod reading;
 pub(crate) mod roots;
+mod sensor_thread;
 mod sensors;
-mod series;
-mod watched;
 
+pub use energy::EnergyRate;
 pub(crate) use energy::PowerModel;
-pub use energy::Tariff;
-pub use monitor::{Monitor, Outlook};
-pub use outlook::PowerHeadroom;
+pub use metrics::{GovernorStatus, HeadroomMetrics};
+pub use monitor::{Monitor, ResourceSnapshot};
+pub use pressure::PowerHeadroom;
 pub use reading::Resource;
-pub use series::{Series, Verdict};
 
 /// Bytes of memory that this process may have: all that there is, or what the tightest control group
-/// allows; none where it cannot be told.
+/// allows; `None` where it is not known.
 #[must_use]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bytes, never below 0
-pub fn most_memory(settings: &crate::config::Governor) -> Option<u64> {
+pub fn most_memory(settings: &crate::config::GovernorSettings) -> Option<u64> {
     let roots = roots::Roots::of(settings);
     sensors::memory::most(&roots).map(|bytes| bytes as u64)
 }

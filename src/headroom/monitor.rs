@@ -4,37 +4,40 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::config::{BudgetScope, Governor};
+use crate::config::{BudgetScope, GovernorSettings};
 
-use super::outlook::{self, PowerHeadroom};
-use super::reading::{Budget, Draw, Memory, Quality, Reading, Report, Resource, Scope, Sensor};
+use super::pressure::{self, PowerHeadroom};
+use super::reading::{
+    MemoryReading, PowerBudget, PowerDraw, PowerScope, ReadingQuality, Resource, Sensor,
+    SensorReading, SensorReport,
+};
 use super::roots::Roots;
+use super::sensor_thread::{self, SensorThread};
 use super::sensors::{self, BATTERY};
-use super::watched::{self, Watched};
 
 /// A sensor that comes and goes is in the log no more often.
 const NO_NEWS: Duration = Duration::from_secs(600);
-/// Draws are averaged over so long: a single interval holds a burst or a pause.
+/// Draws are averaged over this time: a single interval may be a burst or a pause.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// What is known now. What is not known is not in it.
+/// All that the sensors say at one moment. What is not known is absent.
 #[derive(Debug, Default, Clone)]
-pub struct Outlook {
+pub struct ResourceSnapshot {
     pub(crate) power: Option<PowerHeadroom>,
     /// Averages over the last seconds, the most trusted of a scope first.
-    pub(crate) draws: Vec<Draw>,
+    pub(crate) draws: Vec<PowerDraw>,
     /// Watts in the last interval alone, by source.
     pub(crate) latest: BTreeMap<String, f64>,
-    pub(crate) budgets: Vec<Budget>,
+    pub(crate) budgets: Vec<PowerBudget>,
     pub(crate) temperatures: Vec<Temperature>,
     pub(crate) cooling: Vec<(String, f64)>,
     pub(crate) hertz: Option<f64>,
     pub(crate) other_programs: Option<f64>,
-    pub(crate) memory: Option<Memory>,
+    pub(crate) memory: Option<MemoryReading>,
     pub(crate) own_memory: Vec<(&'static str, u64)>,
     pub(crate) stalled: Vec<(&'static str, &'static str, f64)>,
     /// Joules by source since the last time.
-    pub(crate) joules: Vec<(String, Scope, f64)>,
+    pub(crate) joules: Vec<(String, PowerScope, f64)>,
     /// Throttling by reason since the last time.
     pub(crate) throttled: Vec<(&'static str, u64)>,
     /// The share of the time in which the processor slowed itself down.
@@ -62,8 +65,8 @@ impl Temperature {
     }
 }
 
-impl Outlook {
-    /// How short a resource is, 0 to 1; none if that is not known.
+impl ResourceSnapshot {
+    /// Returns how short a resource is, 0 to 1; `None` if that is not known.
     #[must_use]
     pub fn pressure(&self, resource: Resource) -> Option<f64> {
         if self.live.contains(&resource) {
@@ -73,8 +76,10 @@ impl Outlook {
             Resource::Power => self.power.as_ref().map(PowerHeadroom::pressure),
             Resource::Thermal => {
                 let headroom = self.hottest().and_then(Temperature::headroom);
-                let by_zone = headroom.map(outlook::thermal_pressure);
-                let by_clock = self.slowed_down.map(|ratio| ratio * outlook::ALWAYS_SLOWED);
+                let by_zone = headroom.map(pressure::thermal_pressure);
+                let by_clock = self
+                    .slowed_down
+                    .map(|ratio| ratio * pressure::ALWAYS_SLOWED);
                 by_zone.into_iter().chain(by_clock).reduce(f64::max)
             }
             Resource::Memory => self.memory.map(|memory| 1.0 - memory.ratio()),
@@ -93,23 +98,23 @@ impl Outlook {
     }
 
     /// The draw by which energy is attributed: the board's if that is known, else the package's.
-    pub(crate) fn attributed(&self) -> Option<&Draw> {
-        [Scope::Board, Scope::Package]
+    pub(crate) fn attributed(&self) -> Option<&PowerDraw> {
+        [PowerScope::Board, PowerScope::Package]
             .into_iter()
-            .find_map(|scope| outlook::best(&self.draws, scope))
+            .find_map(|scope| pressure::best(&self.draws, scope))
     }
 }
 
 /// All sensors, and what is kept of the last time.
 pub struct Monitor {
-    sensors: Vec<Watched>,
+    sensors: Vec<SensorThread>,
     configured: Option<(f64, BudgetScope)>,
     /// The widest scope that was ever measured: a budget does not become another's because a
     /// sensor is down. Batteries, which measure only now and then, do not count.
-    widest: Option<Scope>,
-    averages: BTreeMap<String, Average>,
+    widest: Option<PowerScope>,
+    averages: BTreeMap<String, MovingAverage>,
     sources: BTreeMap<String, bool>,
-    states: States,
+    states: SensorStates,
     last: Option<Instant>,
     /// Longer intervals are gaps of which nothing is known.
     longest: Duration,
@@ -120,37 +125,37 @@ impl Monitor {
     ///
     /// # Errors
     /// When the system gives no threads.
-    pub fn new(settings: &Governor) -> io::Result<Self> {
+    pub fn new(settings: &GovernorSettings) -> io::Result<Self> {
         Self::over(sensors::all(settings), settings)
     }
 
-    fn over(sensors: Vec<Box<dyn Sensor>>, settings: &Governor) -> io::Result<Self> {
+    fn over(sensors: Vec<Box<dyn Sensor>>, settings: &GovernorSettings) -> io::Result<Self> {
         let roots = Roots::of(settings);
-        let watched = sensors
+        let threads = sensors
             .into_iter()
-            .map(|sensor| Watched::start(sensor, roots.clone()));
+            .map(|sensor| SensorThread::start(sensor, roots.clone()));
         Ok(Self {
-            sensors: watched.collect::<io::Result<_>>()?,
+            sensors: threads.collect::<io::Result<_>>()?,
             configured: settings
                 .power_budget
                 .map(|watts| (watts.get(), settings.power_budget_scope)),
             widest: None,
             averages: BTreeMap::new(),
             sources: BTreeMap::new(),
-            states: States::default(),
+            states: SensorStates::default(),
             last: None,
             longest: 5 * settings.sample_interval,
         })
     }
 
     /// Looks at everything.
-    pub fn look(&mut self, now: Instant) -> Outlook {
+    pub fn look(&mut self, now: Instant) -> ResourceSnapshot {
         let interval = self
             .last
             .replace(now)
             .map(|last| now.saturating_duration_since(last))
             .filter(|interval| *interval <= self.longest);
-        let mut outlook = Outlook::default();
+        let mut snapshot = ResourceSnapshot::default();
         let mut draws = Vec::new();
         let mut memories = Vec::new();
         for source in self.sources.values_mut() {
@@ -159,44 +164,47 @@ impl Monitor {
         for sensor in &self.sensors {
             sensor.ask(now);
         }
-        let deadline = Instant::now() + watched::PATIENCE;
+        let deadline = Instant::now() + sensor_thread::ANSWER_TIMEOUT;
         for sensor in &mut self.sensors {
             let report = sensor.answer(deadline);
             self.states.note(sensor.name(), &report, now);
             if !report.problems.is_empty() {
                 let count = report.problems.len() as u64;
-                outlook.failures.push((sensor.name(), count));
+                snapshot.failures.push((sensor.name(), count));
             }
             self.sources.extend(report.sources);
             for reading in report.readings {
-                outlook.take(reading, &mut draws, &mut memories);
+                snapshot.take(reading, &mut draws, &mut memories);
             }
         }
-        self.average(&mut outlook, draws, interval, now);
-        self.widest = outlook
+        self.average(&mut snapshot, draws, interval, now);
+        self.widest = snapshot
             .draws
             .iter()
             .filter(|draw| draw.source != BATTERY)
             .map(|draw| draw.scope)
             .chain(self.widest)
             .max();
-        outlook.budgets.extend(self.budget());
-        outlook.power = outlook::power(&outlook.draws, &outlook.budgets);
-        outlook.memory = outlook::tightest(&memories);
-        outlook.sources.clone_from(&self.sources);
-        outlook.sensors = self.states.up();
-        outlook
+        snapshot.budgets.extend(self.budget());
+        snapshot.power = pressure::power(&snapshot.draws, &snapshot.budgets);
+        snapshot.memory = pressure::tightest(&memories);
+        snapshot.sources.clone_from(&self.sources);
+        snapshot.sensors = self.states.up();
+        snapshot
     }
 
     /// The configured budget, with the scope that it is for.
-    fn budget(&self) -> Option<Budget> {
+    fn budget(&self) -> Option<PowerBudget> {
         let (watts, scope) = self.configured?;
         let scope = match scope {
-            BudgetScope::Board => Scope::Board,
-            BudgetScope::Package => Scope::Package,
-            BudgetScope::Auto => self.widest.unwrap_or(Scope::Board).max(Scope::Package),
+            BudgetScope::Board => PowerScope::Board,
+            BudgetScope::Package => PowerScope::Package,
+            BudgetScope::Auto => self
+                .widest
+                .unwrap_or(PowerScope::Board)
+                .max(PowerScope::Package),
         };
-        Some(Budget {
+        Some(PowerBudget {
             source: "configured",
             scope,
             watts,
@@ -206,8 +214,8 @@ impl Monitor {
     /// Replaces what was drawn in the last interval by averages, and counts its joules.
     fn average(
         &mut self,
-        outlook: &mut Outlook,
-        draws: Vec<Draw>,
+        snapshot: &mut ResourceSnapshot,
+        draws: Vec<PowerDraw>,
         interval: Option<Duration>,
         now: Instant,
     ) {
@@ -218,9 +226,9 @@ impl Monitor {
                 .or_else(|| interval.map(|interval| draw.watts * interval.as_secs_f64()));
             if let Some(joules) = joules {
                 let source = draw.source.clone();
-                outlook.joules.push((source, draw.scope, joules));
+                snapshot.joules.push((source, draw.scope, joules));
             }
-            outlook.latest.insert(draw.source.clone(), draw.watts);
+            snapshot.latest.insert(draw.source.clone(), draw.watts);
             let average = self.averages.entry(draw.source.clone());
             average.or_default().add(draw, now);
         }
@@ -229,9 +237,13 @@ impl Monitor {
             let is_up = sources.get(source).copied().unwrap_or(false);
             is_up && average.expire(now)
         });
-        outlook.draws = self.averages.values().filter_map(Average::draw).collect();
-        let order = |draw: &Draw| rank(&draw.source);
-        outlook.draws.sort_by_key(order);
+        snapshot.draws = self
+            .averages
+            .values()
+            .filter_map(MovingAverage::draw)
+            .collect();
+        let order = |draw: &PowerDraw| rank(&draw.source);
+        snapshot.draws.sort_by_key(order);
     }
 }
 
@@ -245,12 +257,17 @@ fn rank(source: &str) -> (u8, String) {
     (class, source.to_owned())
 }
 
-impl Outlook {
-    fn take(&mut self, reading: Reading, draws: &mut Vec<Draw>, memories: &mut Vec<Memory>) {
+impl ResourceSnapshot {
+    fn take(
+        &mut self,
+        reading: SensorReading,
+        draws: &mut Vec<PowerDraw>,
+        memories: &mut Vec<MemoryReading>,
+    ) {
         match reading {
-            Reading::Draw(draw) => draws.push(draw),
-            Reading::Budget(budget) => self.budgets.push(budget),
-            Reading::Temperature {
+            SensorReading::Draw(draw) => draws.push(draw),
+            SensorReading::Budget(budget) => self.budgets.push(budget),
+            SensorReading::Temperature {
                 zone,
                 celsius,
                 limit,
@@ -259,8 +276,8 @@ impl Outlook {
                 celsius,
                 limit,
             }),
-            Reading::Cooling { device, ratio } => self.cooling.push((device, ratio)),
-            Reading::Throttled {
+            SensorReading::Cooling { device, ratio } => self.cooling.push((device, ratio)),
+            SensorReading::Throttled {
                 reason,
                 events,
                 live,
@@ -268,12 +285,12 @@ impl Outlook {
                 self.throttled.push((reason, events));
                 self.live.extend(live);
             }
-            Reading::SlowedDown { ratio } => self.slowed_down = Some(ratio),
-            Reading::Frequency { hertz } => self.hertz = Some(hertz),
-            Reading::OtherPrograms { ratio } => self.other_programs = Some(ratio),
-            Reading::Memory(memory) => memories.push(memory),
-            Reading::OwnMemory { kind, bytes } => self.own_memory.push((kind, bytes)),
-            Reading::Stalled {
+            SensorReading::SlowedDown { ratio } => self.slowed_down = Some(ratio),
+            SensorReading::Frequency { hertz } => self.hertz = Some(hertz),
+            SensorReading::OtherPrograms { ratio } => self.other_programs = Some(ratio),
+            SensorReading::Memory(memory) => memories.push(memory),
+            SensorReading::OwnMemory { kind, bytes } => self.own_memory.push((kind, bytes)),
+            SensorReading::Stalled {
                 resource,
                 kind,
                 seconds,
@@ -284,7 +301,7 @@ impl Outlook {
 
 /// Which sensors there are or were, and what of them is in the log.
 #[derive(Debug, Default)]
-struct States(BTreeMap<&'static str, SensorState>);
+struct SensorStates(BTreeMap<&'static str, SensorState>);
 
 #[derive(Debug)]
 struct SensorState {
@@ -293,9 +310,9 @@ struct SensorState {
     logged: (bool, Option<Instant>),
 }
 
-impl States {
+impl SensorStates {
     /// Keeps whether anything of a sensor can be read, and says so when that changes.
-    fn note(&mut self, name: &'static str, report: &Report, now: Instant) {
+    fn note(&mut self, name: &'static str, report: &SensorReport, now: Instant) {
         let is_up = if report.sources.is_empty() {
             !report.readings.is_empty()
         } else {
@@ -334,13 +351,13 @@ impl States {
 
 /// The draw of a source over the last seconds.
 #[derive(Debug, Default)]
-struct Average {
+struct MovingAverage {
     /// When, the draw, and for how many seconds it stands.
-    draws: VecDeque<(Instant, Draw, f64)>,
+    draws: VecDeque<(Instant, PowerDraw, f64)>,
 }
 
-impl Average {
-    fn add(&mut self, draw: Draw, now: Instant) {
+impl MovingAverage {
+    fn add(&mut self, draw: PowerDraw, now: Instant) {
         let seconds = match draw.joules {
             Some(joules) if draw.watts > 0.0 => joules / draw.watts,
             _ => 1.0,
@@ -360,14 +377,14 @@ impl Average {
             .is_some_and(|(at, draw, _)| draw.joules.is_some() || *at == now)
     }
 
-    fn draw(&self) -> Option<Draw> {
+    fn draw(&self) -> Option<PowerDraw> {
         let seconds: f64 = self.draws.iter().map(|(_, _, seconds)| seconds).sum();
         let joules = self
             .draws
             .iter()
             .map(|(_, draw, seconds)| draw.watts * seconds);
         let (_, newest, _) = self.draws.back()?;
-        Some(Draw {
+        Some(PowerDraw {
             watts: joules.sum::<f64>() / seconds,
             // An average is as good as its parts.
             quality: self
@@ -375,7 +392,7 @@ impl Average {
                 .iter()
                 .map(|(_, draw, _)| draw.quality)
                 .min()
-                .unwrap_or(Quality::Estimated),
+                .unwrap_or(ReadingQuality::Estimated),
             ..newest.clone()
         })
     }

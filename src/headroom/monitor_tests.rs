@@ -7,7 +7,7 @@ use crate::config::{Sources, load};
 const RANGE: u64 = 262_143_328_850;
 const ZONE: &str = "sys/class/powercap/intel-rapl:0";
 
-fn settings(tree: &Tree, watts: f64) -> Governor {
+fn settings(tree: &Tree, watts: f64) -> GovernorSettings {
     let mut settings = load(&Sources::default()).expect("defaults").governor;
     settings.sysfs_root = tree.path().join("sys");
     settings.procfs_root = tree.path().join("proc");
@@ -38,18 +38,18 @@ fn eight_watts_across_a_wrap_leave_twelve_of_twenty() {
     let mut joules = 0.0;
     for second in 0..6 {
         package(&tree, RANGE - 20_000_000 + second * 8_000_000);
-        let outlook = monitor.look(at(start, second));
-        joules += outlook
+        let snapshot = monitor.look(at(start, second));
+        joules += snapshot
             .joules
             .iter()
             .map(|(_, _, joules)| joules)
             .sum::<f64>();
-        let Some(power) = outlook.power else {
+        let Some(power) = snapshot.power else {
             assert_eq!(second, 0, "a counter needs two readings");
             continue;
         };
         assert!((power.drawn - 8.0).abs() < 1e-6 && (power.watts() - 12.0).abs() < 1e-6);
-        assert_eq!(outlook.sources.get("rapl"), Some(&true));
+        assert_eq!(snapshot.sources.get("rapl"), Some(&true));
     }
     assert!((joules - 40.0).abs() < 1e-6);
 }
@@ -58,11 +58,11 @@ fn eight_watts_across_a_wrap_leave_twelve_of_twenty() {
 fn nothing_there_is_nothing_known() {
     let tree = Tree::new();
     let mut monitor = Monitor::new(&settings(&tree, 20.0)).expect("threads");
-    let outlook = monitor.look(Instant::now());
-    assert!(outlook.sensors.is_empty() && outlook.sources.is_empty());
-    assert!(outlook.power.is_none() && outlook.memory.is_none());
+    let snapshot = monitor.look(Instant::now());
+    assert!(snapshot.sensors.is_empty() && snapshot.sources.is_empty());
+    assert!(snapshot.power.is_none() && snapshot.memory.is_none());
     for resource in Resource::ALL {
-        assert_eq!(outlook.pressure(resource), None);
+        assert_eq!(snapshot.pressure(resource), None);
     }
 }
 
@@ -76,10 +76,10 @@ fn a_source_that_fails_is_down_and_its_draw_unknown_at_once() {
         monitor.look(at(start, second));
     }
     tree.write(&[(&format!("{ZONE}/energy_uj"), "\u{fffd}garbage")]);
-    let outlook = monitor.look(at(start, 3));
-    assert_eq!(outlook.sources.get("rapl"), Some(&false));
-    assert_eq!(outlook.failures, [("rapl", 1)]);
-    assert!(outlook.power.is_none() && outlook.draws.is_empty());
+    let snapshot = monitor.look(at(start, 3));
+    assert_eq!(snapshot.sources.get("rapl"), Some(&false));
+    assert_eq!(snapshot.failures, [("rapl", 1)]);
+    assert!(snapshot.power.is_none() && snapshot.draws.is_empty());
     tree.remove("sys/class/powercap");
     assert_eq!(monitor.look(at(start, 4)).sources.get("rapl"), Some(&false));
     for second in 5..8 {
@@ -87,9 +87,9 @@ fn a_source_that_fails_is_down_and_its_draw_unknown_at_once() {
         monitor.look(at(start, second));
     }
     package(&tree, 7 + 8 * 8_000_000);
-    let outlook = monitor.look(at(start, 8));
-    assert_eq!(outlook.sources.get("rapl"), Some(&true));
-    assert!((outlook.power.expect("back").drawn - 8.0).abs() < 1e-6);
+    let snapshot = monitor.look(at(start, 8));
+    assert_eq!(snapshot.sources.get("rapl"), Some(&true));
+    assert!((snapshot.power.expect("back").drawn - 8.0).abs() < 1e-6);
 }
 
 #[test]
@@ -111,9 +111,9 @@ fn a_budget_stays_the_boards_when_the_boards_sensor_is_down() {
     assert!((power.watts() - 5.0).abs() < 1e-6, "of the board");
     tree.write(&[(input, "-1")]);
     package(&tree, 1_000_000 + 4 * 8_000_000);
-    let outlook = monitor.look(at(start, 4));
-    assert_eq!(outlook.power, None);
-    assert_eq!(outlook.draws.len(), 1, "the package is still shown");
+    let snapshot = monitor.look(at(start, 4));
+    assert_eq!(snapshot.power, None);
+    assert_eq!(snapshot.draws.len(), 1, "the package is still shown");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_gap_in_time_is_not_filled_with_energy() {
         ("sys/class/hwmon/hwmon0/name", "power_meter"),
         ("sys/class/hwmon/hwmon0/power1_input", "10000000"),
     ]);
-    let joules = |outlook: Outlook| outlook.joules.first().map(|(_, _, joules)| *joules);
+    let joules = |snapshot: ResourceSnapshot| snapshot.joules.first().map(|(_, _, joules)| *joules);
     assert_eq!(joules(monitor.look(start)), None);
     assert_eq!(joules(monitor.look(at(start, 1))), Some(10.0));
     assert_eq!(joules(monitor.look(at(start, 3600))), None);
@@ -165,21 +165,21 @@ fn the_hottest_zone_is_the_one_nearest_to_its_limit() {
             (&format!("{zone}/trip_point_0_temp"), trip),
         ]);
     }
-    let outlook = monitor.look(Instant::now());
-    assert_eq!(outlook.hottest().expect("known").zone, "cpu#2");
-    let pressure = outlook.pressure(Resource::Thermal).expect("known");
+    let snapshot = monitor.look(Instant::now());
+    assert_eq!(snapshot.hottest().expect("known").zone, "cpu#2");
+    let pressure = snapshot.pressure(Resource::Thermal).expect("known");
     assert!((pressure - 0.4).abs() < 1e-9);
 }
 
 /// Answers when it is told to.
-struct Slow(std::sync::mpsc::Receiver<Report>);
+struct Slow(std::sync::mpsc::Receiver<SensorReport>);
 
 impl Sensor for Slow {
     fn name(&self) -> &'static str {
         "slow"
     }
 
-    fn read(&mut self, _roots: &Roots, _now: Instant) -> Report {
+    fn read(&mut self, _roots: &Roots, _now: Instant) -> SensorReport {
         self.0.recv().expect("told")
     }
 }
@@ -197,21 +197,24 @@ fn a_driver_that_hangs_or_dies_takes_no_other_sensor_with_it() {
     let mut sensors = sensors::all(&settings);
     sensors.insert(0, Box::new(Slow(told)));
     let mut monitor = Monitor::over(sensors, &settings).expect("threads");
-    let clock = || Report {
-        readings: vec![Reading::Frequency { hertz: 1e9 }],
-        ..Report::default()
+    let clock = || SensorReport {
+        readings: vec![SensorReading::Frequency { hertz: 1e9 }],
+        ..SensorReport::default()
     };
     let start = Instant::now();
     let mut look = |second| {
-        let outlook = monitor.look(at(start, second));
-        assert_eq!(outlook.temperatures.len(), 1, "the other goes on");
-        let is_up = outlook.sensors.get("slow").copied();
-        (is_up, outlook.hertz, outlook.failures.len())
+        let snapshot = monitor.look(at(start, second));
+        assert_eq!(snapshot.temperatures.len(), 1, "the other goes on");
+        let is_up = snapshot.sensors.get("slow").copied();
+        (is_up, snapshot.hertz, snapshot.failures.len())
     };
     assert_eq!(look(0), (Some(false), None, 1), "it hangs");
     let began = Instant::now();
     assert_eq!(look(1), (Some(false), None, 1));
-    assert!(began.elapsed() < watched::PATIENCE, "waited for once only");
+    assert!(
+        began.elapsed() < sensor_thread::ANSWER_TIMEOUT,
+        "waited for once only"
+    );
     // Late, and the one after it: about a time that nobody knows.
     tell.send(clock()).expect("there");
     tell.send(clock()).expect("there");

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::roots::{Problem, Roots};
+use super::roots::{Roots, SensorProblem};
 
 /// One kind of sensor. It keeps what it needs to know of the last time, and never fails: what it
 /// cannot say it leaves out.
@@ -12,26 +12,26 @@ pub(crate) trait Sensor: Send {
 
     /// Looks at the files below `roots`. A report with nothing in it says that there is no such
     /// hardware.
-    fn read(&mut self, roots: &Roots, now: Instant) -> Report;
+    fn read(&mut self, roots: &Roots, now: Instant) -> SensorReport;
 }
 
 /// What a sensor found.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
-    pub(crate) readings: Vec<Reading>,
+pub(crate) struct SensorReport {
+    pub(crate) readings: Vec<SensorReading>,
     /// What should have been there.
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<SensorProblem>,
     /// Sources of power, and whether they can be read.
     pub(crate) sources: Vec<(String, bool)>,
 }
 
-impl Report {
-    pub(crate) fn push(&mut self, reading: Reading) {
+impl SensorReport {
+    pub(crate) fn push(&mut self, reading: SensorReading) {
         self.readings.push(reading);
     }
 
     /// The value, or none and the problem noted.
-    pub(crate) fn note<T>(&mut self, result: Result<Option<T>, Problem>) -> Option<T> {
+    pub(crate) fn note<T>(&mut self, result: Result<Option<T>, SensorProblem>) -> Option<T> {
         match result {
             Ok(value) => value,
             Err(problem) => {
@@ -44,11 +44,11 @@ impl Report {
 
 /// One thing that is known now.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Reading {
+pub(crate) enum SensorReading {
     /// Power that is drawn.
-    Draw(Draw),
+    Draw(PowerDraw),
     /// A limit of power.
-    Budget(Budget),
+    Budget(PowerBudget),
     /// A thermal zone.
     Temperature {
         zone: String,
@@ -73,7 +73,7 @@ pub(crate) enum Reading {
     /// What others took of the processor since the last time, 0 to 1.
     OtherPrograms { ratio: f64 },
     /// Memory under a limit.
-    Memory(Memory),
+    Memory(MemoryReading),
     /// Memory of this process.
     OwnMemory { kind: &'static str, bytes: u64 },
     /// Time that tasks waited for a resource, since the system started.
@@ -86,10 +86,10 @@ pub(crate) enum Reading {
 
 /// Power that is drawn.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Draw {
+pub(crate) struct PowerDraw {
     pub(crate) source: String,
-    pub(crate) scope: Scope,
-    pub(crate) quality: Quality,
+    pub(crate) scope: PowerScope,
+    pub(crate) quality: ReadingQuality,
     pub(crate) watts: f64,
     /// Since the last time, where the sensor counts it.
     pub(crate) joules: Option<f64>,
@@ -97,15 +97,15 @@ pub(crate) struct Draw {
 
 /// A limit of power.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Budget {
+pub(crate) struct PowerBudget {
     pub(crate) source: &'static str,
-    pub(crate) scope: Scope,
+    pub(crate) scope: PowerScope,
     pub(crate) watts: f64,
 }
 
 /// What a number of watts is about. Only what is about the same thing is ever compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Scope {
+pub(crate) enum PowerScope {
     /// Some part of the board: a rail, a graphics card.
     Part,
     /// The processors with their caches and memory controllers.
@@ -114,7 +114,7 @@ pub(crate) enum Scope {
     Board,
 }
 
-impl Scope {
+impl PowerScope {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Part => "part",
@@ -126,12 +126,12 @@ impl Scope {
 
 /// How far a number can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Quality {
+pub(crate) enum ReadingQuality {
     Estimated,
     Measured,
 }
 
-impl Quality {
+impl ReadingQuality {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Estimated => "estimated",
@@ -142,13 +142,13 @@ impl Quality {
 
 /// Memory under a limit, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Memory {
+pub(crate) struct MemoryReading {
     pub(crate) limit: f64,
     pub(crate) usage: f64,
     pub(crate) available: f64,
 }
 
-impl Memory {
+impl MemoryReading {
     /// What is left, 0 to 1.
     pub(crate) fn ratio(&self) -> f64 {
         self.available / self.limit

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::config::Governor;
+use crate::config::GovernorSettings;
 
 /// No file of sysfs is larger than a page; those of procfs that are read here are not much more.
 const MOST_BYTES: u64 = 64 << 10;
@@ -24,7 +24,7 @@ pub(crate) struct Roots {
 
 impl Roots {
     /// Those of the configuration.
-    pub(crate) fn of(settings: &Governor) -> Self {
+    pub(crate) fn of(settings: &GovernorSettings) -> Self {
         Self {
             sysfs: settings.sysfs_root.clone(),
             procfs: settings.procfs_root.clone(),
@@ -38,7 +38,7 @@ impl Roots {
 
 /// Why a reading that should be there is not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Problem {
+pub(crate) enum SensorProblem {
     /// Only root may read it.
     #[error("{} may not be read: {remedy}", path.display())]
     Denied { path: PathBuf, remedy: &'static str },
@@ -56,7 +56,7 @@ pub(crate) enum Problem {
     Garbage { path: PathBuf, found: String },
 }
 
-impl Problem {
+impl SensorProblem {
     pub(crate) fn garbage(path: &Path, found: &(impl ToString + ?Sized)) -> Self {
         Self::Garbage {
             path: path.to_owned(),
@@ -65,14 +65,14 @@ impl Problem {
     }
 }
 
-/// The text of a file, without the space around it; none where there is no such file.
-pub(crate) fn text(path: &Path) -> Result<Option<String>, Problem> {
+/// The text of a file, without the space around it; `None` where there is no such file.
+pub(crate) fn text(path: &Path) -> Result<Option<String>, SensorProblem> {
     let bytes = bytes(path)?;
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()))
 }
 
-/// What a file holds; none where there is no such file.
-pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>, Problem> {
+/// What a file holds; `None` where there is no such file.
+pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>, SensorProblem> {
     let bytes = fs::metadata(path).and_then(|about| {
         // To open a pipe waits for its other end, and a device may do anything.
         if !about.is_file() {
@@ -90,29 +90,29 @@ pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>, Problem> {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Ok(None),
         _ if code == NOT_SUPPORTED || NO_DEVICE.contains(&code) => Ok(None),
-        ErrorKind::PermissionDenied => Err(Problem::Denied {
+        ErrorKind::PermissionDenied => Err(SensorProblem::Denied {
             path: path.to_owned(),
             remedy: "run edgellm with more rights",
         }),
-        _ => Err(Problem::Failed {
+        _ => Err(SensorProblem::Failed {
             path: path.to_owned(),
             reason: error.to_string(),
         }),
     }
 }
 
-/// The number in a file; none where there is no such file.
-pub(crate) fn number<T: FromStr>(path: &Path) -> Result<Option<T>, Problem> {
+/// The number in a file; `None` where there is no such file.
+pub(crate) fn number<T: FromStr>(path: &Path) -> Result<Option<T>, SensorProblem> {
     let Some(text) = text(path)? else {
         return Ok(None);
     };
     match text.parse() {
         Ok(number) => Ok(Some(number)),
-        Err(_) => Err(Problem::garbage(path, &text)),
+        Err(_) => Err(SensorProblem::garbage(path, &text)),
     }
 }
 
-/// The same where a wrong or missing file only means that less is known.
+/// Reads a number from a file; `None` also where the file is wrong, which only means that less is known.
 pub(crate) fn maybe<T: FromStr>(path: &Path) -> Option<T> {
     number(path).ok().flatten()
 }
@@ -167,7 +167,10 @@ mod tests {
         for garbage in ["", "12x", "-4", "99999999999999999999"] {
             fs::write(&file, garbage).expect("written");
             let problem = number::<u64>(&file).expect_err("garbage");
-            assert!(matches!(problem, Problem::Garbage { .. }), "{problem}");
+            assert!(
+                matches!(problem, SensorProblem::Garbage { .. }),
+                "{problem}"
+            );
         }
         fs::write(&file, [0xff, 0xfe, 0]).expect("written");
         assert!(number::<u64>(&file).is_err());

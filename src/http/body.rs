@@ -17,7 +17,7 @@ use serde_path_to_error::Segment;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::admission::Refusal;
+use crate::admission::AdmissionRefusal;
 use crate::engine::return_freed_soon;
 use crate::field::FieldPath;
 use crate::prompt::{vanishing_number, with_exact_numbers};
@@ -195,7 +195,7 @@ async fn read(
                 Ok(room) => permits.extend(room.ok()),
                 // Each keeps what it has while it waits for more: somebody has to give up.
                 Err(_) => {
-                    refusal = Some(ApiError::Refused(Refusal::memory()));
+                    refusal = Some(ApiError::Refused(AdmissionRefusal::memory()));
                 }
             }
             patience = patience.saturating_sub(began.elapsed());
@@ -408,7 +408,7 @@ pub(crate) use only_objects;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::Reason;
+    use crate::admission::RefusalReason;
     use futures_util::{FutureExt, StreamExt};
     use serde::Deserialize;
 
@@ -561,7 +561,7 @@ mod tests {
         });
         let (refused, after, free) = refused.await.expect("no panic");
         assert!(
-            matches!(&refused, Err(ApiError::Refused(why)) if why.reason == Reason::Memory),
+            matches!(&refused, Err(ApiError::Refused(why)) if why.reason == RefusalReason::Memory),
             "{refused:?}"
         );
         assert_eq!((after, free), (PATIENCE, 3));

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::admission::{Reason, Refusal};
+use crate::admission::{AdmissionRefusal, RefusalReason};
 use crate::field::FieldPath;
 use crate::inference::FailureSummary;
 use crate::inference::checks::OutOfBounds;
@@ -108,7 +108,7 @@ pub enum ApiError {
     StreamGone,
     /// Not admitted.
     #[error("{}", refusal_text(.0))]
-    Refused(Refusal),
+    Refused(AdmissionRefusal),
     /// The model could not be loaded or its thread has ended.
     #[error("the model `{0}` is not available; the server's log says why")]
     ModelUnavailable(String),
@@ -125,14 +125,22 @@ pub enum ApiError {
     Internal,
 }
 
-fn refusal_text(refusal: &Refusal) -> &'static str {
+fn refusal_text(refusal: &AdmissionRefusal) -> &'static str {
     match refusal.reason {
-        Reason::QueueFull => "too many requests are waiting; retry after the time in `retry-after`",
-        Reason::Draining => "the server is shutting down",
-        Reason::Loading => "the model is being loaded; retry after the time in `retry-after`",
-        Reason::Power => "the gateway is short of power; retry after the time in `retry-after`",
-        Reason::Thermal => "the gateway is too hot; retry after the time in `retry-after`",
-        Reason::Memory => "the gateway is short of memory; retry after the time in `retry-after`",
+        RefusalReason::QueueFull => {
+            "too many requests are waiting; retry after the time in `retry-after`"
+        }
+        RefusalReason::Draining => "the server is shutting down",
+        RefusalReason::Loading => {
+            "the model is being loaded; retry after the time in `retry-after`"
+        }
+        RefusalReason::Power => {
+            "the gateway is short of power; retry after the time in `retry-after`"
+        }
+        RefusalReason::Thermal => "the gateway is too hot; retry after the time in `retry-after`",
+        RefusalReason::Memory => {
+            "the gateway is short of memory; retry after the time in `retry-after`"
+        }
     }
 }
 
@@ -234,12 +242,12 @@ impl ApiError {
             Self::Job(WorkError::Unread) => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded_error",
-                Some(Reason::Memory.as_str()),
+                Some(RefusalReason::Memory.as_str()),
             ),
             Self::Job(WorkError::ShuttingDown) => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded_error",
-                Some(Reason::Draining.as_str()),
+                Some(RefusalReason::Draining.as_str()),
             ),
             Self::ModelUnavailable(_)
             | Self::Template
@@ -271,7 +279,7 @@ impl ApiError {
             label: self.label(),
             refused: match self {
                 Self::Refused(refusal) => Some(refusal.reason),
-                Self::Job(WorkError::Unread) => Some(Reason::Memory),
+                Self::Job(WorkError::Unread) => Some(RefusalReason::Memory),
                 _ => None,
             },
         }
@@ -330,8 +338,8 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<AdmissionRefusal> for ApiError {
+    fn from(refusal: AdmissionRefusal) -> Self {
         Self::Refused(refusal)
     }
 }
@@ -381,8 +389,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_when_to_come_back_in_whole_seconds() {
-        let error = ApiError::Refused(Refusal {
-            reason: Reason::QueueFull,
+        let error = ApiError::Refused(AdmissionRefusal {
+            reason: RefusalReason::QueueFull,
             retry_after: Duration::from_millis(2300),
         });
         assert_eq!(error.body()["error"]["code"], "queue_full");

@@ -8,7 +8,7 @@ use axum::http::header::{self, HeaderName};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, future};
 
-use crate::admission::Held;
+use crate::admission::PendingBytes;
 
 use super::outgoing;
 
@@ -46,7 +46,7 @@ impl Frame {
 pub(crate) struct Outgoing {
     pub(crate) frame: Frame,
     /// The memory that it takes, where that is counted.
-    pub(crate) held: Option<Held>,
+    pub(crate) held: Option<PendingBytes>,
 }
 
 impl From<Frame> for Outgoing {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracing::Span;
 
-use crate::admission::Reason;
+use crate::admission::RefusalReason;
 use crate::config::CachedTokens;
 use crate::scheduler::{AnswerEnd, PredictionUsage, Timings};
 use crate::telemetry::Metrics;
@@ -34,7 +34,7 @@ pub(crate) struct FailureSummary {
     /// What happened, without a word of the client's.
     pub(crate) label: String,
     /// Why it was refused, if it was.
-    pub(crate) refused: Option<Reason>,
+    pub(crate) refused: Option<RefusalReason>,
 }
 
 /// What is counted and logged of a request, when it ends.

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::admission::{Presence, SendBudget};
+use crate::admission::{DrainGuard, SendBudget};
 use crate::scheduler::{AnswerEvent, EventReceiver, QueueProgress};
 
 use super::account::{FailureSummary, RequestAccount, UsageTotals};
@@ -20,7 +20,7 @@ pub(crate) struct Answers {
     choices: usize,
     /// Whose turn it is to be asked first.
     turn: usize,
-    _presence: Presence,
+    _presence: DrainGuard,
     account: RequestAccount,
     send_budget: SendBudget,
 }
@@ -29,7 +29,7 @@ impl Answers {
     pub(crate) fn new(
         answers: Vec<RunningAnswer>,
         choices: usize,
-        presence: Presence,
+        presence: DrainGuard,
         account: RequestAccount,
         send_budget: SendBudget,
     ) -> Self {

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::admission::Refusal;
+use crate::admission::AdmissionRefusal;
 use crate::grammar::{Caller, Constraint, Grammar, GrammarError, Grammars, Schema, Trigger};
-use crate::pool::Loaded;
+use crate::pool::GenerationModel;
 use crate::prompt::{calls, opened_calls};
 
 use super::error::{Failure, Field, InferenceError, RequestError};
@@ -24,7 +24,7 @@ pub(super) struct ConstraintPlan {
 pub(super) fn plan(
     format: &OutputFormat,
     in_thoughts: bool,
-    loaded: &Loaded,
+    loaded: &GenerationModel,
 ) -> Result<Option<ConstraintPlan>, InferenceError> {
     let mut trigger = None;
     let grammar = match format {
@@ -72,7 +72,7 @@ pub(super) async fn constraint(
     let constraint = match grammars.constraint(&plan.grammar, caller).await {
         Ok(constraint) => constraint,
         Err(GrammarError::Unavailable) => {
-            return Err(Refusal::memory().into());
+            return Err(AdmissionRefusal::memory().into());
         }
         // Nobody reads it.
         Err(GrammarError::Abandoned) => return Err(Failure::Internal.into()),

@@ -6,10 +6,10 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use crate::admission::{Place, Presence};
+use crate::admission::{AdmissionSlot, DrainGuard};
 use crate::embedding::{EmbeddingJob, EmbeddingResult};
-use crate::engine::{Reading, Token};
-use crate::pool::{Entry, LoadedEmbedder};
+use crate::engine::{Token, TokenizeOptions};
+use crate::pool::{EmbeddingModel, ModelEntry};
 use crate::scheduler::Timings;
 
 use super::Inference;
@@ -45,7 +45,7 @@ pub(crate) struct Embeddings {
     pub(crate) tokens: usize,
     pub(crate) usage: UsageTotals,
     /// Holds the request's place in the server until the vectors are told.
-    pub(crate) _presence: Presence,
+    pub(crate) _presence: DrainGuard,
 }
 
 impl Inference {
@@ -55,7 +55,7 @@ impl Inference {
     /// Whatever keeps the texts from becoming vectors.
     pub(crate) async fn embed(
         &self,
-        entry: &Entry,
+        entry: &ModelEntry,
         input: EmbeddingInput,
         dimensions: Option<usize>,
         arrival: Arrival,
@@ -93,8 +93,8 @@ impl Inference {
     async fn tokenize_texts(
         &self,
         input: EmbeddingInput,
-        loaded: Arc<LoadedEmbedder>,
-        place: Place,
+        loaded: Arc<EmbeddingModel>,
+        place: AdmissionSlot,
         memory: Option<Box<dyn Send>>,
     ) -> Result<TokenizedTexts, InferenceError> {
         let turn = if input.bytes() > LONG_TEXT {
@@ -132,14 +132,14 @@ impl EmbeddingInput {
 /// A request's texts as tokens.
 struct TokenizedTexts {
     texts: Vec<Vec<Token>>,
-    place: Place,
+    place: AdmissionSlot,
 }
 
 async fn compute(
-    loaded: &LoadedEmbedder,
-    entry: &Entry,
+    loaded: &EmbeddingModel,
+    entry: &ModelEntry,
     texts: Vec<Vec<Token>>,
-    place: Place,
+    place: AdmissionSlot,
     arrived: Instant,
 ) -> Result<EmbeddingResult, Failure> {
     let (answer, embedded) = oneshot::channel();
@@ -170,7 +170,7 @@ fn check_dimensions(wanted: Option<usize>, model: usize) -> Result<usize, Reques
 
 fn tokens(
     input: &EmbeddingInput,
-    loaded: &LoadedEmbedder,
+    loaded: &EmbeddingModel,
 ) -> Result<Vec<Vec<Token>>, InferenceError> {
     let read = |text: Option<usize>, words: &str| read(text, words, loaded);
     let vocabulary = loaded.tokenizer.info().vocabulary;
@@ -197,7 +197,7 @@ fn tokens(
 fn read(
     text: Option<usize>,
     words: &str,
-    loaded: &LoadedEmbedder,
+    loaded: &EmbeddingModel,
 ) -> Result<Vec<Token>, RequestError> {
     if words.is_empty() {
         return Err(RequestError::invalid(
@@ -205,7 +205,7 @@ fn read(
             " must not be an empty string",
         ));
     }
-    let reading = Reading {
+    let reading = TokenizeOptions {
         bounds: true,
         // Texts are data, whatever they look like.
         markup: false,

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::admission::Refusal;
+use crate::admission::AdmissionRefusal;
 use crate::prompt::{PromptError, TemplateError};
 use crate::worker::WorkError;
 
@@ -175,7 +175,7 @@ pub(crate) enum Failure {
         available: Vec<String>,
     },
     /// It was not admitted.
-    Refused(Refusal),
+    Refused(AdmissionRefusal),
     /// This model could not be loaded, or its thread has ended.
     ModelUnavailable(String),
     /// The model's chat template does not work.
@@ -254,8 +254,8 @@ impl From<Failure> for InferenceError {
     }
 }
 
-impl From<Refusal> for InferenceError {
-    fn from(refusal: Refusal) -> Self {
+impl From<AdmissionRefusal> for InferenceError {
+    fn from(refusal: AdmissionRefusal) -> Self {
         Failure::Refused(refusal).into()
     }
 }

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use tracing::{Instrument, Span};
 
-use crate::admission::{Place, Presence, SendBudget};
+use crate::admission::{AdmissionSlot, DrainGuard, SendBudget};
 use crate::engine::{Token, Vocabulary};
 use crate::grammar::{Caller, Constraint};
-use crate::pool::{Entry, Loaded};
+use crate::pool::{GenerationModel, ModelEntry};
 use crate::prompt::{Conversation, OutputParser};
 use crate::scheduler::{GenerationJob, QueueProgress, Stops, channel};
 
@@ -46,7 +46,7 @@ pub(crate) struct GenerationRequest {
 /// Answers under way. They are numbered through: all choices of the first input, then of the next.
 pub(crate) struct StartedGeneration {
     pub(crate) answers: Answers,
-    pub(crate) loaded: Arc<Loaded>,
+    pub(crate) loaded: Arc<GenerationModel>,
     /// In the order of the inputs.
     pub(crate) prompts: Vec<Prompt>,
 }
@@ -69,7 +69,7 @@ impl Inference {
     /// Whatever keeps the request from the model's queue.
     pub(crate) async fn generate(
         &self,
-        entry: &Entry,
+        entry: &ModelEntry,
         request: GenerationRequest,
         arrival: Arrival,
         mut account: RequestAccount,
@@ -102,7 +102,7 @@ impl Inference {
     /// Everything but the submission.
     async fn prepare(
         &self,
-        entry: &Entry,
+        entry: &ModelEntry,
         request: GenerationRequest,
         arrival: Arrival,
     ) -> Result<Prepared, InferenceError> {
@@ -135,8 +135,8 @@ impl Inference {
     async fn lay_out(
         &self,
         request: GenerationRequest,
-        loaded: Arc<Loaded>,
-        places: Vec<Place>,
+        loaded: Arc<GenerationModel>,
+        places: Vec<AdmissionSlot>,
         arrival: Arrival,
     ) -> Result<LaidOut, InferenceError> {
         let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
@@ -173,8 +173,8 @@ impl Inference {
 struct Prepared {
     jobs: Vec<(GenerationJob, RunningAnswer)>,
     choices: usize,
-    presence: Presence,
-    loaded: Arc<Loaded>,
+    presence: DrainGuard,
+    loaded: Arc<GenerationModel>,
     prompts: Vec<Prompt>,
 }
 
@@ -186,7 +186,7 @@ struct LaidOut {
     rooms: Vec<u32>,
     prediction: Option<Vec<Token>>,
     constraint: Option<Constraint>,
-    places: Vec<Place>,
+    places: Vec<AdmissionSlot>,
 }
 
 fn check_count(answers: usize, capacity: usize) -> Result<(), RequestError> {
@@ -203,7 +203,7 @@ fn check_count(answers: usize, capacity: usize) -> Result<(), RequestError> {
 /// The jobs of a request: for each prompt all its choices.
 fn jobs(
     laid_out: LaidOut,
-    loaded: &Loaded,
+    loaded: &GenerationModel,
     budget: &SendBudget,
     arrived: Instant,
 ) -> Vec<(GenerationJob, RunningAnswer)> {
@@ -251,8 +251,8 @@ fn in_span<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
 /// Everything but the constraint, which comes of the plan.
 fn lay_out(
     request: GenerationRequest,
-    loaded: &Loaded,
-    places: Vec<Place>,
+    loaded: &GenerationModel,
+    places: Vec<AdmissionSlot>,
     log_prompts: bool,
 ) -> Result<(LaidOut, Option<ConstraintPlan>), InferenceError> {
     let GenerationRequest {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::engine::{SpecialToken, Token, Vocabulary};
 use crate::field::FieldPath;
-use crate::pool::Loaded;
+use crate::pool::GenerationModel;
 use crate::prompt::{Conversation, OutputParser, PromptError, Prompter, TemplateError};
 
 use super::error::{Field, InferenceError, Reading, RequestError, TooLong};
@@ -51,7 +51,7 @@ impl Input {
 pub(super) fn truncate(
     input: &mut Input,
     wanted: Option<u32>,
-    loaded: &Loaded,
+    loaded: &GenerationModel,
 ) -> Result<(), InferenceError> {
     let Input::Conversation(conversation) = input else {
         return Ok(());
@@ -70,7 +70,7 @@ pub(super) fn truncate(
 pub(super) fn prompt(
     input: Input,
     format: &OutputFormat,
-    loaded: &Loaded,
+    loaded: &GenerationModel,
 ) -> Result<Prompt, InferenceError> {
     let model = &*loaded.tokenizer;
     let (tokens, opens_thoughts, tags, parser) = match input {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::admission::{Refusal, SendBudget};
+use crate::admission::{AdmissionRefusal, SendBudget};
 use crate::config::{CachedTokens, Settings};
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
@@ -81,7 +81,7 @@ impl Inference {
     ///
     /// # Errors
     /// The refusal of the last model asked, which is counted.
-    pub(crate) fn would_admit(&self) -> Result<(), Refusal> {
+    pub(crate) fn would_admit(&self) -> Result<(), AdmissionRefusal> {
         let mut outcome = Ok(());
         for entry in self.pool.entries() {
             outcome = entry.gate.would_admit();
@@ -92,7 +92,7 @@ impl Inference {
         outcome.inspect_err(|refusal| self.count_refusal("", refusal))
     }
 
-    fn count_refusal(&self, model: &str, refusal: &Refusal) {
+    fn count_refusal(&self, model: &str, refusal: &AdmissionRefusal) {
         self.metrics
             .request_rejected(model, refusal.reason.as_str());
     }

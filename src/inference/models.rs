@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::{Reason, Refusal};
-use crate::pool::{Entry, Loaded, LoadedEmbedder, Serving, State};
+use crate::admission::{AdmissionRefusal, RefusalReason};
+use crate::pool::{EmbeddingModel, GenerationModel, LoadedModel, ModelEntry, ModelState};
 
 use super::Inference;
 use super::error::{Failure, InferenceError, RequestError, WrongPurpose};
@@ -17,7 +17,7 @@ impl Inference {
     ///
     /// # Errors
     /// [`Failure::UnknownModel`]
-    pub(crate) fn find_model(&self, id: Option<&str>) -> Result<&Arc<Entry>, Failure> {
+    pub(crate) fn find_model(&self, id: Option<&str>) -> Result<&Arc<ModelEntry>, Failure> {
         self.find(id, |entry| !entry.embeds())
     }
 
@@ -25,15 +25,15 @@ impl Inference {
     ///
     /// # Errors
     /// [`Failure::UnknownModel`]
-    pub(crate) fn find_embedder(&self, id: Option<&str>) -> Result<&Arc<Entry>, Failure> {
-        self.find(id, Entry::embeds)
+    pub(crate) fn find_embedder(&self, id: Option<&str>) -> Result<&Arc<ModelEntry>, Failure> {
+        self.find(id, ModelEntry::embeds)
     }
 
     fn find(
         &self,
         id: Option<&str>,
-        suits: impl Fn(&Entry) -> bool,
-    ) -> Result<&Arc<Entry>, Failure> {
+        suits: impl Fn(&ModelEntry) -> bool,
+    ) -> Result<&Arc<ModelEntry>, Failure> {
         let entries = self.pool.entries();
         let found = if let Some(id) = id {
             self.pool.find(id)
@@ -48,10 +48,13 @@ impl Inference {
     }
 
     /// The model, if it embeds and can now.
-    pub(super) fn embedder(&self, entry: &Entry) -> Result<Arc<LoadedEmbedder>, InferenceError> {
+    pub(super) fn embedder(
+        &self,
+        entry: &ModelEntry,
+    ) -> Result<Arc<EmbeddingModel>, InferenceError> {
         match serving(entry)? {
-            Serving::Embedding(loaded) => Ok(loaded),
-            Serving::Generation(_) => {
+            LoadedModel::Embedding(loaded) => Ok(loaded),
+            LoadedModel::Generation(_) => {
                 let embedders = self.pool.entries().iter().filter(|entry| entry.embeds());
                 let wrong = WrongPurpose::Generates {
                     model: entry.id.clone(),
@@ -64,10 +67,10 @@ impl Inference {
 }
 
 /// The model, if it generates and can now.
-pub(super) fn generator(entry: &Entry) -> Result<Arc<Loaded>, InferenceError> {
+pub(super) fn generator(entry: &ModelEntry) -> Result<Arc<GenerationModel>, InferenceError> {
     match serving(entry)? {
-        Serving::Generation(loaded) => Ok(loaded),
-        Serving::Embedding(_) => {
+        LoadedModel::Generation(loaded) => Ok(loaded),
+        LoadedModel::Embedding(_) => {
             let wrong = WrongPurpose::Embeds(entry.id.clone());
             Err(RequestError::wrong_purpose(wrong).into())
         }
@@ -78,17 +81,19 @@ pub(super) fn generator(entry: &Entry) -> Result<Arc<Loaded>, InferenceError> {
 ///
 /// # Errors
 /// That it is being loaded, has been stopped, or cannot be loaded.
-pub(crate) fn serving(entry: &Entry) -> Result<Serving, Failure> {
+pub(crate) fn serving(entry: &ModelEntry) -> Result<LoadedModel, Failure> {
     let refused = |reason, seconds| {
-        Err(Failure::Refused(Refusal {
+        Err(Failure::Refused(AdmissionRefusal {
             reason,
             retry_after: Duration::from_secs(seconds),
         }))
     };
     match entry.state() {
-        State::Ready(serving) => Ok(serving),
-        State::Loading => refused(Reason::Loading, 2),
-        State::Stopped => refused(Reason::Draining, 5),
-        State::Unloadable(_) | State::Crashed => Err(Failure::ModelUnavailable(entry.id.clone())),
+        ModelState::Ready(serving) => Ok(serving),
+        ModelState::Loading => refused(RefusalReason::Loading, 2),
+        ModelState::Stopped => refused(RefusalReason::Draining, 5),
+        ModelState::Unloadable(_) | ModelState::Crashed => {
+            Err(Failure::ModelUnavailable(entry.id.clone()))
+        }
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
 
-use crate::admission::{Gate, Place, Presence, Reason, Refusal};
+use crate::admission::{AdmissionRefusal, AdmissionSlot, DrainGuard, Gate, RefusalReason};
 use crate::engine::{self, Token};
 use crate::field::FieldPath;
-use crate::pool::{Entry, Serving};
+use crate::pool::{LoadedModel, ModelEntry};
 use crate::prompt::Conversation;
 
 use super::Inference;
@@ -47,7 +47,7 @@ impl Inference {
     /// Whatever keeps the input from becoming tokens.
     pub(crate) async fn tokenize(
         &self,
-        entry: &Entry,
+        entry: &ModelEntry,
         input: TokenizeInput,
         with_texts: bool,
         memory: Option<Box<dyn Send>>,
@@ -71,7 +71,7 @@ impl Inference {
     /// Ids that are none of the model's, or that it cannot answer now.
     pub(crate) async fn detokenize(
         &self,
-        entry: &Entry,
+        entry: &ModelEntry,
         ids: Vec<i64>,
         memory: Option<Box<dyn Send>>,
     ) -> Result<String, InferenceError> {
@@ -88,9 +88,9 @@ impl Inference {
     /// text is refused while another is read.
     async fn on_model<T: Send + 'static>(
         &self,
-        entry: &Entry,
+        entry: &ModelEntry,
         length: usize,
-        work: impl FnOnce(Serving) -> Result<T, InferenceError> + Send + 'static,
+        work: impl FnOnce(LoadedModel) -> Result<T, InferenceError> + Send + 'static,
     ) -> Result<T, InferenceError> {
         let serving = serving(entry)?;
         let permits = self
@@ -104,12 +104,12 @@ impl Inference {
         done.await.map_err(|_| Failure::Internal)?
     }
 
-    fn admit(&self, gate: &Gate, length: usize) -> Result<Permits, Refusal> {
+    fn admit(&self, gate: &Gate, length: usize) -> Result<Permits, AdmissionRefusal> {
         let (place, presence) = gate.admit()?;
         let long = if length > LONG_TEXT {
             let only_one = Arc::clone(&self.long_texts).try_acquire_owned();
-            Some(only_one.map_err(|_| Refusal {
-                reason: Reason::QueueFull,
+            Some(only_one.map_err(|_| AdmissionRefusal {
+                reason: RefusalReason::QueueFull,
                 retry_after: Duration::from_secs(5),
             })?)
         } else {
@@ -120,7 +120,7 @@ impl Inference {
 }
 
 /// What a request holds while its text is read.
-type Permits = (Place, Presence, Option<OwnedSemaphorePermit>);
+type Permits = (AdmissionSlot, DrainGuard, Option<OwnedSemaphorePermit>);
 
 impl TokenizeInput {
     /// What has to be read, in bytes.
@@ -135,17 +135,17 @@ impl TokenizeInput {
         }
     }
 
-    fn tokens(&self, serving: &Serving) -> Result<Vec<Token>, InferenceError> {
+    fn tokens(&self, serving: &LoadedModel) -> Result<Vec<Token>, InferenceError> {
         let whole_prompt = || Field::Prompt(FieldPath::default());
         match (self, serving) {
             (Self::Text { text, bounds }, _) => {
-                let reading = engine::Reading {
+                let reading = engine::TokenizeOptions {
                     bounds: *bounds,
-                    markup: matches!(serving, Serving::Generation(_)),
+                    markup: matches!(serving, LoadedModel::Generation(_)),
                 };
                 Ok(serving.tokenizer().tokenize(text, reading))
             }
-            (Self::Conversation(conversation), Serving::Generation(loaded)) => {
+            (Self::Conversation(conversation), LoadedModel::Generation(loaded)) => {
                 // As chat does, before a template and the guard of its marks work through megabytes.
                 let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
                 let messages = conversation.messages.len();
@@ -166,7 +166,7 @@ impl TokenizeInput {
                     .map(|prompt| prompt.tokens)
                     .map_err(|error| InferenceError::from(&error))
             }
-            (Self::Conversation(_), Serving::Embedding(_)) => Err(
+            (Self::Conversation(_), LoadedModel::Embedding(_)) => Err(
                 RequestError::not_for_this_model(whole_prompt(), WrongPurpose::DoesNotChat).into(),
             ),
         }

@@ -13,7 +13,7 @@ use crate::http::resume::{Entrance, enter};
 use crate::inference::error::InferenceError;
 use crate::inference::generate::{GenerationRequest, StartedGeneration};
 use crate::inference::{FailureSummary, RequestAccount};
-use crate::pool::Entry;
+use crate::pool::ModelEntry;
 
 use super::names::ParameterNames;
 use super::state::AppState;
@@ -48,7 +48,7 @@ pub(super) trait Endpoint: Send + Sized + 'static {
     fn streams(&self) -> bool;
 
     /// What tells the answers that were started.
-    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Self::Renderer;
+    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> Self::Renderer;
 }
 
 /// Answers a request to an endpoint.

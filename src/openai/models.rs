@@ -6,7 +6,7 @@ use axum::extract::{Path, State as Shared};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::pool::{Entry, Serving, State};
+use crate::pool::{LoadedModel, ModelEntry, ModelState};
 
 use crate::http::description::{AnyModel, Operation, Schemas, among};
 use crate::http::error::ApiError;
@@ -99,13 +99,13 @@ pub(crate) async fn show(
     Ok(Json(model(inference.find_model(Some(&id))?)))
 }
 
-fn model(entry: &Entry) -> Model {
+fn model(entry: &ModelEntry) -> Model {
     let state = entry.state();
-    let file = if let State::Ready(serving) = &state {
+    let file = if let ModelState::Ready(serving) = &state {
         let info = serving.tokenizer().info();
         let (kind, dimensions) = match serving {
-            Serving::Generation(_) => ("chat", None),
-            Serving::Embedding(_) => ("embedding", Some(info.dimensions)),
+            LoadedModel::Generation(_) => ("chat", None),
+            LoadedModel::Embedding(_) => ("embedding", Some(info.dimensions)),
         };
         Some(FileDetails {
             kind,

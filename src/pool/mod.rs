@@ -2,13 +2,13 @@
 //!
 //! Every model has one OS thread that loads it, makes its context and runs its
 //! scheduler. Weights and contexts are the thread's locals, so unloading a model
-//! is returning from the thread. What others hold of it ([`Loaded`],
-//! [`LoadedEmbedder`]) has no more than its vocabulary, metadata and grammars.
+//! is returning from the thread. What others hold of it ([`GenerationModel`],
+//! [`EmbeddingModel`]) has no more than its vocabulary, metadata and grammars.
 
-mod embed;
-mod queue;
+mod embedding_model;
+mod job_sender;
+mod model_thread;
 mod spec;
-mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,28 +20,28 @@ use tokio::sync::watch;
 use crate::admission::{Drain, Gate};
 use crate::clock::unix_seconds;
 use crate::engine::{LoadError, Tokenizer};
-use crate::governor::Governed;
+use crate::governor::GovernorHandle;
 use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::{Prompter, TemplateError};
 use crate::scheduler::GenerationJob;
 use crate::telemetry::Metrics;
 use crate::worker::Heartbeat;
 
-use queue::Queue;
+use job_sender::JobSender;
 
-pub use embed::LoadedEmbedder;
+pub use embedding_model::EmbeddingModel;
 pub use spec::ModelSpec;
 
 /// A step that takes longer than this is taken for a hang.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 
-/// Where a model is in its life.
+/// The life cycle of a model.
 #[derive(Debug, Clone)]
-pub enum State {
+pub enum ModelState {
     /// Its file is being read.
     Loading,
     /// It answers.
-    Ready(Serving),
+    Ready(LoadedModel),
     /// It could not be loaded.
     Unloadable(Arc<LoadError>),
     /// Its thread died of a defect.
@@ -50,8 +50,8 @@ pub enum State {
     Stopped,
 }
 
-impl State {
-    /// One word for people and machines.
+impl ModelState {
+    /// Returns the state as one word, for people and machines.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -63,17 +63,17 @@ impl State {
     }
 }
 
-/// What a model that answers does.
+/// A loaded model, by its purpose.
 #[derive(Debug, Clone)]
-pub enum Serving {
+pub enum LoadedModel {
     /// It generates text.
-    Generation(Arc<Loaded>),
-    /// It makes vectors of texts.
-    Embedding(Arc<LoadedEmbedder>),
+    Generation(Arc<GenerationModel>),
+    /// It turns texts into vectors.
+    Embedding(Arc<EmbeddingModel>),
 }
 
-impl Serving {
-    /// Vocabulary and metadata.
+impl LoadedModel {
+    /// Returns the vocabulary and metadata.
     #[must_use]
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         match self {
@@ -90,7 +90,7 @@ impl Serving {
         }
     }
 
-    /// Tokens that one request, or one text to embed, may have.
+    /// Returns the most tokens of one request, or of one text to embed.
     #[must_use]
     pub fn context(&self) -> usize {
         match self {
@@ -102,20 +102,20 @@ impl Serving {
 
 /// A model that generates.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct GenerationModel {
     /// Vocabulary and metadata.
     pub tokenizer: Arc<Tokenizer>,
     /// Its chat template.
     pub prompter: Result<Prompter, TemplateError>,
-    /// What answers can be held to.
+    /// The grammars to which answers can be constrained.
     pub grammars: Grammars,
     /// KV cells, shared by all requests.
     pub cells: usize,
-    jobs: Queue<GenerationJob>,
+    jobs: JobSender<GenerationJob>,
 }
 
-impl Loaded {
-    /// Tokens that prompt and answer of one request may have together.
+impl GenerationModel {
+    /// Returns the most tokens that prompt and answer of one request may have together.
     #[must_use]
     pub fn context(&self) -> usize {
         self.cells
@@ -130,33 +130,36 @@ impl Loaded {
 
 /// One model of the pool.
 #[derive(Debug)]
-pub struct Entry {
+pub struct ModelEntry {
     /// The name that clients use.
     pub id: String,
     /// When it was added, seconds since 1970.
     pub created: u64,
-    /// Its door.
+    /// Admits requests to the model.
     pub gate: Gate,
     heartbeat: Heartbeat,
-    state: watch::Sender<State>,
+    state: watch::Sender<ModelState>,
 }
 
-impl Entry {
-    /// Its state now.
+impl ModelEntry {
+    /// Returns the current state.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ModelState {
         self.state.borrow().clone()
     }
 
-    /// Whether it is an embedding model, as far as that is known by now.
+    /// Whether it is an embedding model; false while it is being loaded.
     #[must_use]
     pub fn embeds(&self) -> bool {
-        matches!(*self.state.borrow(), State::Ready(Serving::Embedding(_)))
+        matches!(
+            *self.state.borrow(),
+            ModelState::Ready(LoadedModel::Embedding(_))
+        )
     }
 
-    /// Whether its loop gets on: `Err` says what is wrong.
+    /// Checks that its worker loop makes progress; `Err` says what is wrong.
     pub fn health(&self) -> Result<(), &'static str> {
-        if matches!(*self.state.borrow(), State::Crashed) {
+        if matches!(*self.state.borrow(), ModelState::Crashed) {
             return Err("crashed");
         }
         match self.heartbeat.busy_for() {
@@ -165,13 +168,13 @@ impl Entry {
         }
     }
 
-    /// Waits until it is in a state that `wanted` says yes to.
-    pub async fn reaches(&self, wanted: impl Fn(&State) -> bool) -> State {
+    /// Waits for a state that `wanted` accepts, and returns it.
+    pub async fn reaches(&self, wanted: impl Fn(&ModelState) -> bool) -> ModelState {
         let mut state = self.state.subscribe();
         match state.wait_for(wanted).await {
             Ok(reached) => reached.clone(),
             // The entry itself holds the sender.
-            Err(_) => State::Stopped,
+            Err(_) => ModelState::Stopped,
         }
     }
 }
@@ -179,7 +182,7 @@ impl Entry {
 /// All models.
 #[derive(Debug)]
 pub struct Pool {
-    entries: Vec<Arc<Entry>>,
+    entries: Vec<Arc<ModelEntry>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Makes the loops fail what still runs.
     abort: Arc<AtomicBool>,
@@ -194,18 +197,18 @@ impl Pool {
         specs: Vec<ModelSpec>,
         metrics: &Metrics,
         drain: &Drain,
-        governed: &Governed,
+        governed: &GovernorHandle,
         trial_compiler: &TrialCompiler,
     ) -> std::io::Result<Self> {
         let abort = Arc::new(AtomicBool::new(false));
         let mut entries = Vec::new();
         let mut threads = Vec::new();
         for spec in specs {
-            let state = watch::Sender::new(State::Loading);
+            let state = watch::Sender::new(ModelState::Loading);
             let gate = Gate::new(spec.capacity(), drain.clone(), governed.clone());
             let heartbeat = Heartbeat::default();
             let id = spec.id.clone();
-            let worker = worker::Worker {
+            let thread = model_thread::ModelThread {
                 queue: gate.capacity(),
                 spec,
                 state: state.clone(),
@@ -215,8 +218,8 @@ impl Pool {
                 trial_compiler: trial_compiler.clone(),
                 abort: Arc::clone(&abort),
             };
-            threads.push(worker.spawn()?);
-            entries.push(Arc::new(Entry {
+            threads.push(thread.spawn()?);
+            entries.push(Arc::new(ModelEntry {
                 id,
                 created: unix_seconds(),
                 gate,
@@ -233,29 +236,29 @@ impl Pool {
 
     /// The models in the order of the configuration.
     #[must_use]
-    pub fn entries(&self) -> &[Arc<Entry>] {
+    pub fn entries(&self) -> &[Arc<ModelEntry>] {
         &self.entries
     }
 
     /// The model of this name.
     #[must_use]
-    pub fn find(&self, id: &str) -> Option<&Arc<Entry>> {
+    pub fn find(&self, id: &str) -> Option<&Arc<ModelEntry>> {
         self.entries.iter().find(|entry| entry.id == id)
     }
 
-    /// Ends all threads and waits for them. Requests still running are told so.
+    /// Ends all threads and waits for them. Requests that still run end with an error.
     pub fn stop(&self) {
         self.abort.store(true, Ordering::SeqCst);
         for entry in &self.entries {
             // Closes the way into the thread, which ends its loop, whoever still holds it; a
             // thread that is still loading finds that nobody waits for it any more.
             entry.state.send_if_modified(|state| {
-                if let State::Ready(serving) = state {
+                if let ModelState::Ready(serving) = state {
                     serving.close();
                 }
-                let alive = matches!(state, State::Ready(_) | State::Loading);
+                let alive = matches!(state, ModelState::Ready(_) | ModelState::Loading);
                 if alive {
-                    *state = State::Stopped;
+                    *state = ModelState::Stopped;
                 }
                 alive
             });

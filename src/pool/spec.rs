@@ -7,16 +7,17 @@ use crate::config::{self, Speculation};
 use crate::engine::{Attention, EngineOptions};
 use crate::scheduler::SchedulerLimits;
 
-/// Sequences beyond twice the running ones; each costs a row of logits in memory.
-const PARKED: u32 = 8;
+/// Sequences beyond twice the running ones, for prefixes of ended requests; each costs a row of logits
+/// in memory.
+const EXTRA_SEQUENCES: u32 = 8;
 /// llama.cpp allows one more in a context, which is the engine's own.
-const MOST_SEQUENCES: u32 = 255;
-/// What banks of KV caches may take is this part of all memory.
-const BANKS_SHARE: u64 = 4;
+const MAX_SEQUENCES: u32 = 255;
+/// KV partitions of all models may take this fraction of all memory: a quarter.
+const PARTITION_MEMORY_DIVISOR: u64 = 4;
 /// Parameters below which a model spends its time around its matrix products.
-const SMALL: u64 = 30_000_000;
+const SMALL_MODEL_PARAMETERS: u64 = 30_000_000;
 
-/// What a model's thread needs to know.
+/// The configuration of one model, as its thread needs it.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
     /// The name that clients use.
@@ -27,13 +28,13 @@ pub struct ModelSpec {
     pub context: u32,
     /// Answers that are computed together at most.
     pub max_running: u32,
-    /// Requests that may wait beside them.
+    /// Most requests that wait while others run.
     pub max_waiting: usize,
     /// Tokens of prompts and answers that one batch computes at most.
     pub max_batch_tokens: u32,
-    /// Bytes that the banks of the KV cache may take at most, if there is more than one.
-    pub bank_memory: u64,
-    /// How attention is computed; `None` is what suits the model.
+    /// Most bytes that the KV partitions may take together, if there is more than one.
+    pub partition_memory: u64,
+    /// How attention is computed; `None` chooses what suits the model.
     pub attention: Option<Attention>,
     /// Whether an answer is to come out the same whatever else there is.
     pub deterministic: bool,
@@ -45,7 +46,7 @@ pub struct ModelSpec {
     pub speculation: Speculation,
     /// What a step should take while answers are under way.
     pub target_inter_token: Duration,
-    /// Bytes beside the KV cache for beginnings that gave way in it.
+    /// Most bytes of prefixes that are offloaded from the KV cache to RAM.
     pub parked_bytes: usize,
 }
 
@@ -54,12 +55,12 @@ impl ModelSpec {
     /// everything, where that is known.
     #[must_use]
     pub fn new(
-        model: &config::Model,
+        model: &config::ModelSettings,
         settings: &config::Settings,
         cores: u32,
         memory: Option<u64>,
     ) -> Self {
-        let config::Scheduler {
+        let config::SchedulerSettings {
             max_batch_tokens,
             speculation,
             target_inter_token,
@@ -73,13 +74,13 @@ impl ModelSpec {
             max_running: model.max_running.get(),
             max_waiting: settings.admission.max_waiting as usize,
             max_batch_tokens: max_batch_tokens.get(),
-            bank_memory: memory.map_or(0, |bytes| {
-                bytes / BANKS_SHARE / settings.models.len() as u64
+            partition_memory: memory.map_or(0, |bytes| {
+                bytes / PARTITION_MEMORY_DIVISOR / settings.models.len() as u64
             }),
             attention: match model.attention {
-                config::Attention::Auto => None,
-                config::Attention::Plain => Some(Attention::Plain),
-                config::Attention::Flash => Some(Attention::Flash),
+                config::AttentionChoice::Auto => None,
+                config::AttentionChoice::Plain => Some(Attention::Plain),
+                config::AttentionChoice::Flash => Some(Attention::Flash),
             },
             deterministic: model.deterministic,
             threads: model.threads.map(std::num::NonZeroU32::get),
@@ -95,9 +96,10 @@ impl ModelSpec {
         self.max_running as usize + self.max_waiting
     }
 
-    /// As many sequences again as run, for the beginnings that ended requests leave behind.
+    /// Returns the number of sequences: twice as many as run, and a few more, for the prefixes that ended
+    /// requests leave in the cache.
     fn sequences(&self) -> u32 {
-        (2 * self.max_running + PARKED).min(MOST_SEQUENCES)
+        (2 * self.max_running + EXTRA_SEQUENCES).min(MAX_SEQUENCES)
     }
 
     /// Every running answer must fit into a batch, with room for a prompt, and llama.cpp ends the
@@ -108,21 +110,21 @@ impl ModelSpec {
             .max(self.sequences() + 1)
     }
 
-    /// How the engine of a model with so many parameters is laid out.
+    /// Returns the engine's options for a model with this many parameters.
     pub(super) fn engine_options(&self, parameters: u64) -> EngineOptions {
         EngineOptions {
             cells: self.context,
             sequences: self.sequences(),
             batch_rows: self.batch_rows(),
             threads: self.threads.unwrap_or(self.cores),
-            threads_a_bank: self.threads_together(parameters),
-            memory: self.bank_memory,
+            threads_per_partition: self.threads_per_partition(parameters),
+            memory: self.partition_memory,
             attention: self.attention,
             deterministic: self.deterministic,
         }
     }
 
-    /// How the scheduler of a model with so many parameters works.
+    /// Returns the scheduler's limits for a model with this many parameters.
     pub(super) fn limits(&self, parameters: u64) -> SchedulerLimits {
         SchedulerLimits {
             max_running: self.max_running as usize,
@@ -132,7 +134,7 @@ impl ModelSpec {
                 // With 6 M parameters making a batch of another shape costs as much as computing
                 // it: the shipped model answers `edgellm bench` 7 % slower with drafts than
                 // without.
-                Speculation::Auto => parameters >= SMALL,
+                Speculation::Auto => parameters >= SMALL_MODEL_PARAMETERS,
                 Speculation::Off => false,
             },
             parked_bytes: self.parked_bytes,
@@ -144,8 +146,12 @@ impl ModelSpec {
     /// for a model so small that its threads would wait for each other longer than they compute.
     /// The 6 M one that ships answers 8 kiosks faster so, and another program on the cores does not
     /// hold it up (`edgellm bench`, with `--threads 1` and `2`).
-    pub(super) fn threads_together(&self, parameters: u64) -> u32 {
-        let suitable = if parameters < SMALL { 1 } else { self.cores };
+    pub(super) fn threads_per_partition(&self, parameters: u64) -> u32 {
+        let suitable = if parameters < SMALL_MODEL_PARAMETERS {
+            1
+        } else {
+            self.cores
+        };
         self.threads.unwrap_or(suitable)
     }
 }
@@ -165,7 +171,7 @@ mod tests {
             max_running: 8,
             max_waiting: 64,
             max_batch_tokens: 512,
-            bank_memory: 1 << 30,
+            partition_memory: 1 << 30,
             attention: None,
             deterministic: false,
             threads: None,
@@ -178,10 +184,10 @@ mod tests {
 
     #[test]
     fn a_bank_of_a_small_model_takes_one_core_and_one_of_a_large_model_all() {
-        assert_eq!(spec().threads_together(SHIPPED), 1);
-        assert_eq!(spec().threads_together(LARGE), 4);
+        assert_eq!(spec().threads_per_partition(SHIPPED), 1);
+        assert_eq!(spec().threads_per_partition(LARGE), 4);
         let small = spec().engine_options(SHIPPED);
-        assert_eq!((small.threads, small.threads_a_bank), (4, 1));
+        assert_eq!((small.threads, small.threads_per_partition), (4, 1));
     }
 
     #[test]
@@ -192,7 +198,7 @@ mod tests {
         };
         for parameters in [SHIPPED, LARGE] {
             let options = spec.engine_options(parameters);
-            assert_eq!((options.threads, options.threads_a_bank), (2, 2));
+            assert_eq!((options.threads, options.threads_per_partition), (2, 2));
         }
     }
 
@@ -219,7 +225,7 @@ mod tests {
                 ..spec()
             };
             let options = spec.engine_options(LARGE);
-            assert!(options.sequences <= MOST_SEQUENCES);
+            assert!(options.sequences <= MAX_SEQUENCES);
             assert!(options.batch_rows > options.sequences);
             assert!(options.batch_rows > max_running);
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::engine::budget::{self, Budget, Overrun};
+use crate::engine::budget::{self, Overrun, WorkBudget};
 
 /// Bytes of stack for a level of what is nested: the engine walks values and expressions by
 /// recursion. The tests go as deep as can be.
@@ -20,7 +20,7 @@ const LONGEST_SOURCE: usize = 512 << 10;
 
 /// A budget for one run.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds(Budget);
+pub(super) struct Bounds(WorkBudget);
 
 impl Bounds {
     /// Does the work within the budget.
@@ -38,7 +38,7 @@ pub(super) fn compiling(source: &str) -> Result<Bounds, Overrun> {
     if length > LONGEST_SOURCE {
         return Err(Overrun::Memory);
     }
-    Ok(Bounds(Budget {
+    Ok(Bounds(WorkBudget {
         live_bytes: (64 << 20) + 256 * length,
         live_blocks: usize::MAX,
         total_bytes: 1 << 30,
@@ -59,7 +59,7 @@ pub(super) fn rendering<'v>(given: impl Iterator<Item = &'v Json>) -> Bounds {
     // Text that is split has pieces of their own where they are longer than 22 bytes.
     // As few besides that a thread is enough that is there already.
     let live_blocks = (16 << 10) + weight / 24;
-    Bounds(Budget {
+    Bounds(WorkBudget {
         live_bytes: (64 << 20) + 16 * weight,
         live_blocks,
         // A template may join each message to all before it.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::http::description::{Operation, Schemas};
 use crate::inference::Inference;
-use crate::pool::Entry;
+use crate::pool::ModelEntry;
 
 use super::routes;
 
@@ -17,14 +17,14 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| routes().into_document());
 
 pub(crate) async fn show(State(inference): State<Inference>) -> Json<Value> {
     let mut document = DOCUMENT.clone();
-    let ids = |suits: fn(&Entry) -> bool| -> Vec<Value> {
+    let ids = |suits: fn(&ModelEntry) -> bool| -> Vec<Value> {
         let entries = inference.pool().entries().iter();
         let suited = entries.filter(|entry| suits(entry));
         suited.map(|entry| entry.id.as_str().into()).collect()
     };
     for (schema, ids) in [
         ("ChatModel", ids(|entry| !entry.embeds())),
-        ("EmbeddingModel", ids(Entry::embeds)),
+        ("EmbeddingModel", ids(ModelEntry::embeds)),
         ("AnyModel", ids(|_| true)),
     ] {
         // An `enum` may not be empty.

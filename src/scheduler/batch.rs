@@ -60,6 +60,10 @@ impl Batch {
         for row in self.rows.iter().filter(|row| !row.logits) {
             partitions[cache.partition_of(row.sequence)] += 1.0;
         }
-        cache.shape().threads.as_one_partition(&partitions).round() as usize
+        cache
+            .shape()
+            .threads
+            .single_partition_equivalent(&partitions)
+            .round() as usize
     }
 }

@@ -51,7 +51,7 @@ impl Partition {
 pub(super) struct Cache<E: Engine> {
     engine: E,
     partitions: Vec<Partition>,
-    offload: OffloadStore<E::Copied>,
+    offload: OffloadStore<E::KvCopy>,
     /// Bytes that may be offloaded while the governor sets no bound.
     offload_limit: usize,
     /// Least recently used first, with the time of that.
@@ -247,7 +247,7 @@ impl<E: Engine> Cache<E> {
         self.is_parked[id.0 as usize] = true;
         self.parked.push_back((id, now));
         let (shape, partition) = (self.shape(), self.partition_of(id));
-        if shape.crowd_cells.is_some() {
+        if shape.break_even_cells.is_some() {
             let most = PARKED_AT_A_PRICE.min(shape.cells / 8);
             let is_here = |(id, _): &&(SeqId, Instant)| shape.partition(*id) == partition;
             while self.parked_in(partition) > most && self.parked.iter().filter(is_here).count() > 1
@@ -262,7 +262,7 @@ impl<E: Engine> Cache<E> {
     pub(super) fn expire(&mut self, now: Instant) {
         let is_old = |(_, used): &&(SeqId, Instant)| now.saturating_duration_since(*used) > A_WHILE;
         let mut old = self.parked.iter().take_while(is_old);
-        let place = if self.shape().crowd_cells.is_some() {
+        let place = if self.shape().break_even_cells.is_some() {
             old.position(|(id, _)| {
                 self.is_swollen(self.partition_of(*id)) && self.is_little_lost_with(*id)
             })

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 
-use crate::admission::{Held, Outbox, SendBudget};
+use crate::admission::{Outbox, PendingBytes, SendBudget};
 use crate::sampling::Logprobs;
 
 use super::job::{AnswerEvent, AnswerText};
@@ -25,7 +25,7 @@ pub fn channel(max_tokens: u32, budget: &SendBudget) -> (EventSender, EventRecei
 struct Envelope {
     event: AnswerEvent,
     /// Given back when the event is taken, or dropped with the channel.
-    _held: Held,
+    _held: PendingBytes,
 }
 
 /// Where an answer goes.
@@ -113,7 +113,7 @@ fn logprobs_size(logprobs: &[Logprobs]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::FREE;
+    use crate::admission::FREE_OUTBOX_BYTES;
     use crate::worker::WorkError;
 
     fn text(bytes: usize) -> AnswerEvent {
@@ -126,15 +126,23 @@ mod tests {
 
     #[test]
     fn what_nobody_reads_is_refused_beyond_the_budget_and_its_end_is_told() {
-        let budget = SendBudget::new(FREE);
+        let budget = SendBudget::new(FREE_OUTBOX_BYTES);
         let (sender, mut receiver) = channel(8, &budget);
-        assert_eq!(sender.send(text(FREE / 2)), Ok(()));
-        assert_eq!(sender.send(text(FREE / 2)), Ok(()), "from the budget");
-        assert_eq!(sender.send(text(FREE)), Err(SendError::NoRoom));
+        assert_eq!(sender.send(text(FREE_OUTBOX_BYTES / 2)), Ok(()));
+        assert_eq!(
+            sender.send(text(FREE_OUTBOX_BYTES / 2)),
+            Ok(()),
+            "from the budget"
+        );
+        assert_eq!(sender.send(text(FREE_OUTBOX_BYTES)), Err(SendError::NoRoom));
         let end = AnswerEvent::Failed(WorkError::Unread);
         assert_eq!(sender.send(end.clone()), Ok(()));
         let (other, _its_receiver) = channel(8, &budget);
-        assert_eq!(other.send(text(FREE / 2)), Ok(()), "others have their own");
+        assert_eq!(
+            other.send(text(FREE_OUTBOX_BYTES / 2)),
+            Ok(()),
+            "others have their own"
+        );
         assert!(receiver.try_recv().is_some() && receiver.try_recv().is_some());
         assert_eq!(receiver.try_recv(), Some(end));
         assert_eq!(budget.reserved(), 0);
@@ -142,10 +150,10 @@ mod tests {
 
     #[test]
     fn a_client_that_leaves_gives_everything_back() {
-        let budget = SendBudget::new(FREE);
+        let budget = SendBudget::new(FREE_OUTBOX_BYTES);
         let (sender, receiver) = channel(8, &budget);
-        assert_eq!(sender.send(text(FREE / 2)), Ok(()));
-        assert_eq!(sender.send(text(FREE / 2)), Ok(()));
+        assert_eq!(sender.send(text(FREE_OUTBOX_BYTES / 2)), Ok(()));
+        assert_eq!(sender.send(text(FREE_OUTBOX_BYTES / 2)), Ok(()));
         assert!(budget.reserved() > 0);
         drop(receiver);
         assert_eq!(budget.reserved(), 0);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::governor::{Governed, Measures, Working};
-use crate::headroom::Tariff;
+use crate::governor::{ComputeGuard, GovernorHandle, Measures};
+use crate::headroom::EnergyRate;
 
 use super::job::ServiceTier;
 
@@ -13,19 +13,19 @@ const HELD_BACK_CHECK: Duration = Duration::from_millis(20);
 /// Translates what the governor asks for into bounds of the step that is about to be computed.
 #[derive(Debug)]
 pub(super) struct GovernedLimits {
-    governed: Governed,
+    governed: GovernorHandle,
     /// What the governor asked for when the step began.
     measures: Measures,
 }
 
 impl Default for GovernedLimits {
     fn default() -> Self {
-        Self::new(Governed::default())
+        Self::new(GovernorHandle::default())
     }
 }
 
 impl GovernedLimits {
-    pub(super) fn new(governed: Governed) -> Self {
+    pub(super) fn new(governed: GovernorHandle) -> Self {
         Self {
             governed,
             measures: Measures::NONE,
@@ -53,13 +53,13 @@ impl GovernedLimits {
     }
 
     /// Says that the model computes until the returned guard is dropped.
-    pub(super) fn working(&self) -> Working {
+    pub(super) fn working(&self) -> ComputeGuard {
         self.governed.work()
     }
 
     /// What power costs and computing draws, where that is known.
-    pub(super) fn tariff(&self) -> Option<Tariff> {
-        self.governed.tariff()
+    pub(super) fn energy_rate(&self) -> Option<EnergyRate> {
+        self.governed.energy_rate()
     }
 
     /// How long to rest after a step that took `worked`. Where every request

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use crate::admission::{Place, SendBudget};
+use crate::admission::{AdmissionSlot, SendBudget};
 use crate::engine::{SpecialToken, Token};
 use crate::grammar::Constraint;
 use crate::sampling::{Logprobs, SamplingParams};
@@ -47,7 +47,7 @@ pub struct GenerationJob {
     /// Where it is in the queue, for its client to see.
     pub progress: Arc<QueueProgress>,
     /// The admission slot, given back when the engine is done with it; tests have none.
-    pub place: Option<Place>,
+    pub place: Option<AdmissionSlot>,
     /// Where log lines about it belong.
     pub span: tracing::Span,
     /// Where the answer goes; from [`channel`].

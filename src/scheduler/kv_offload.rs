@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::{Copied, SeqId, Token};
+use crate::engine::{KvCopy, SeqId, Token};
 
 use super::prefix::PrefixTree;
 
@@ -53,7 +53,7 @@ impl<C> Clone for OffloadedPrefix<'_, C> {
 
 impl<C> Copy for OffloadedPrefix<'_, C> {}
 
-impl<C: Copied> OffloadStore<C> {
+impl<C: KvCopy> OffloadStore<C> {
     /// An empty store that keeps `most` bytes.
     pub(super) fn new(most: usize) -> Self {
         Self {
@@ -185,7 +185,7 @@ mod tests {
     #[derive(Debug, PartialEq)]
     struct Bytes(usize);
 
-    impl Copied for Bytes {
+    impl KvCopy for Bytes {
         fn bytes(&self) -> usize {
             self.0
         }

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::{DecodeError, Engine, Pieces};
-use crate::governor::Governed;
+use crate::governor::GovernorHandle;
 use crate::telemetry::ModelMetrics;
 use crate::worker::{WorkError, Worker};
 
@@ -123,7 +123,7 @@ impl<E: Engine> Scheduler<E> {
             pieces,
             metrics,
             step_latency: StepLatency::default(),
-            placement: PlacementCosts::new(shape.crowd_cells, shape.threads),
+            placement: PlacementCosts::new(shape.break_even_cells, shape.threads),
             acceptance: AcceptanceRates::default(),
             batch: Batch::default(),
             governed: GovernedLimits::default(),
@@ -133,7 +133,7 @@ impl<E: Engine> Scheduler<E> {
 
     /// Lets the scheduler obey a governor.
     #[must_use]
-    pub fn governed_by(mut self, governed: Governed) -> Self {
+    pub fn governed_by(mut self, governed: GovernorHandle) -> Self {
         self.governed = GovernedLimits::new(governed);
         self
     }
@@ -288,17 +288,19 @@ impl<E: Engine> Scheduler<E> {
         let prompts = self.batch.rows().len() - outputs;
         let known = self.step_latency.outputs(outputs);
         let price = self.energy_bill.charge(took, outputs, prompts, known);
-        let tariff = self.governed.tariff();
+        let energy_rate = self.governed.energy_rate();
         for (running, &share) in self.sequences.running.iter_mut().zip(shares) {
             let (outputs, prompts) = running.charged_rows(share);
             let seconds = price.seconds(outputs, prompts);
-            if let Some(tariff) = tariff
+            if let Some(rate) = energy_rate
                 && seconds > 0.0
             {
                 let phase = running.sequence.phase();
-                self.metrics.energy.computed(phase, &tariff, seconds);
+                self.metrics
+                    .energy
+                    .computed(phase, rate.idle, rate.work, seconds);
             }
-            let joules = tariff.map(|tariff| tariff.gross(seconds));
+            let joules = energy_rate.map(|rate| rate.gross(seconds));
             running.sequence.spent(joules);
         }
     }

@@ -18,7 +18,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::{ROWS_A_READ, Threads};
+use crate::engine::{ROWS_PER_WEIGHT_READ, ThreadLayout};
 
 /// Tokens that an answer is taken to have until some have ended.
 const FIRST_ANSWER: f64 = 64.0;
@@ -39,7 +39,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct PlacementCosts {
     /// `W / c`, in cells; `None` where rows leave out the cells of others.
     cells: Option<f64>,
-    threads: Threads,
+    threads: ThreadLayout,
     /// Tokens of a usual answer, learnt from those that ended.
     answer: f64,
     /// When a request joined last that had not overtaken another.
@@ -65,7 +65,7 @@ pub(super) struct PlacementOption {
 impl PlacementCosts {
     /// Costs of an engine whose rows pass by `cells` cells in the time in which its weights are read.
     #[allow(clippy::cast_precision_loss)] // caches have millions of cells at most
-    pub(super) fn new(cells: Option<usize>, threads: Threads) -> Self {
+    pub(super) fn new(cells: Option<usize>, threads: ThreadLayout) -> Self {
         Self {
             cells: cells.map(|cells| cells.max(1) as f64),
             threads,
@@ -146,7 +146,7 @@ impl PlacementCosts {
         let rows = option.running + newcomers;
         let read = if rows == 0 { 0.0 } else { weights };
         let passed_by = option.used + newcomers * option.novel;
-        read + rows as f64 * (weights / ROWS_A_READ + passed_by as f64)
+        read + rows as f64 * (weights / ROWS_PER_WEIGHT_READ + passed_by as f64)
     }
 
     /// Whether each request there would take longer if the newcomer joined.
@@ -215,7 +215,7 @@ mod tests {
             (900, 64, 49_000),
             (60, 30, 49_000),
         ] {
-            let mut costs = PlacementCosts::new(Some(cells), Threads::ONE);
+            let mut costs = PlacementCosts::new(Some(cells), ThreadLayout::ONE);
             costs.answer = f64::from(answer);
             let (n, a, w) = (
                 f64::from(novel),
@@ -240,20 +240,23 @@ mod tests {
 
     #[test]
     fn the_longer_answers_are_the_more_run_together() {
-        let mut costs = PlacementCosts::new(Some(49_000), Threads::ONE);
+        let mut costs = PlacementCosts::new(Some(49_000), ThreadLayout::ONE);
         let few = most(&costs, 900);
         for _ in 0..100 {
             costs.ended(2000);
         }
         assert!(most(&costs, 900) > few);
-        assert_eq!(most(&PlacementCosts::new(None, Threads::ONE), 900), 1000);
+        assert_eq!(
+            most(&PlacementCosts::new(None, ThreadLayout::ONE), 900),
+            1000
+        );
     }
 
     #[test]
     fn nobody_waits_much_longer_than_joining_would_cost() {
         let (start, costs) = (
             Instant::now(),
-            PlacementCosts::new(Some(1000), Threads::ONE),
+            PlacementCosts::new(Some(1000), ThreadLayout::ONE),
         );
         let full = option(100, 10, 1000);
         // A millisecond for 1,000 cells, which each of 100 rows passes by, and 10 x 64 rows by 100.
@@ -264,7 +267,7 @@ mod tests {
         };
         assert!(waits(&costs, full, 1.9 * cost));
         assert!(!waits(&costs, full, 2.1 * cost));
-        let mut joined = PlacementCosts::new(Some(1000), Threads::ONE);
+        let mut joined = PlacementCosts::new(Some(1000), ThreadLayout::ONE);
         joined.joined(start + Duration::from_secs_f64(cost));
         assert!(waits(&joined, full, 2.9 * cost), "one at a time");
         let much = option(100, 10, 1_000_000);
@@ -287,7 +290,7 @@ mod tests {
 
     #[test]
     fn long_prompts_with_nothing_in_common_go_to_partitions_of_their_own() {
-        let costs = PlacementCosts::new(Some(1500), Threads::ONE);
+        let costs = PlacementCosts::new(Some(1500), ThreadLayout::ONE);
         let choose = |options: &[PlacementOption]| chosen(&costs, options, true);
         let nothing = |novel| option(novel, 0, 0);
         assert_eq!(choose(&[option(880, 1, 950), nothing(900)]), 1);
@@ -310,7 +313,7 @@ mod tests {
 
     #[test]
     fn where_it_would_have_to_wait_for_little_another_partition_is_taken() {
-        let costs = PlacementCosts::new(Some(2000), Threads::ONE);
+        let costs = PlacementCosts::new(Some(2000), ThreadLayout::ONE);
         let options = [option(150, 2, 430), option(150, 0, 0)];
         assert!(costs.is_full(options[0]));
         let cost = |option| {
@@ -326,9 +329,9 @@ mod tests {
 
     #[test]
     fn partitions_that_are_computed_side_by_side_share_the_rows() {
-        let two = Threads {
-            side_by_side: 2,
-            together: 1,
+        let two = ThreadLayout {
+            parallel_partitions: 2,
+            threads_per_partition: 1,
         };
         let costs = PlacementCosts::new(Some(2000), two);
         let mut options: Vec<PlacementOption> = (0..8)
@@ -350,15 +353,20 @@ mod tests {
         assert_eq!(chosen(&costs, &store, true), 0);
         // Nor where one partition has all threads as long as it is the only one.
         let few = [option(40, 1, 100), option(40, 0, 0)];
-        let all = Threads { together: 2, ..two };
+        let all = ThreadLayout {
+            threads_per_partition: 2,
+            ..two
+        };
         let choose = |threads| chosen(&PlacementCosts::new(Some(2000), threads), &few, true);
-        assert_eq!([two, all, Threads::ONE].map(choose), [1, 0, 0]);
+        assert_eq!([two, all, ThreadLayout::ONE].map(choose), [1, 0, 0]);
     }
 
     #[test]
     fn alone_anything_may_run() {
         for cells in [1000, 0] {
-            assert!(!PlacementCosts::new(Some(cells), Threads::ONE).is_full(option(100_000, 0, 0)));
+            assert!(
+                !PlacementCosts::new(Some(cells), ThreadLayout::ONE).is_full(option(100_000, 0, 0))
+            );
         }
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::fake::{BytePieces, FakeEngine};
-use crate::engine::{Shape, Threads, Token};
+use crate::engine::{Shape, ThreadLayout, Token};
 use crate::telemetry::Metrics;
 
 mod governed;
@@ -20,12 +20,12 @@ mod scoring;
 const SHAPE: Shape = Shape {
     cells: 512,
     partitions: 1,
-    threads: Threads::ONE,
+    threads: ThreadLayout::ONE,
     sequences: 8,
     batch_rows: 32,
     tile_rows: 0,
     row_group: 1,
-    crowd_cells: None,
+    break_even_cells: None,
     most_copied: usize::MAX,
     exact_block: None,
     vocabulary: 256,
@@ -555,17 +555,17 @@ proptest! {
         cells in 180_usize..360,
         parked_bytes in 0_usize..600,
         repeats in any::<bool>(),
-        crowd_cells in prop::option::of(1_usize..3000),
+        break_even_cells in prop::option::of(1_usize..3000),
         row_group in 1_usize..6,
         partitions in 1_u32..4,
-        side_by_side in 1_u32..3,
-        together in 1_u32..3,
+        parallel_partitions in 1_u32..3,
+        threads_per_partition in 1_u32..3,
         most_copied in prop::option::of(50_usize..200),
     ) {
-        let threads = Threads { side_by_side, together };
+        let threads = ThreadLayout { parallel_partitions, threads_per_partition };
         let most_copied = most_copied.unwrap_or(usize::MAX);
         let engine = || {
-            let shape = Shape { cells, partitions, threads, row_group, crowd_cells, most_copied, ..SHAPE };
+            let shape = Shape { cells, partitions, threads, row_group, break_even_cells, most_copied, ..SHAPE };
             if repeats { FakeEngine::forgetful(shape) } else { FakeEngine::new(shape) }
         };
         let mut scheduler = with_parked_bytes(engine(), parked_bytes);

@@ -15,7 +15,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts};
 
 use super::Metrics;
 use super::metrics::MetricsError;
-use history::{End, History, SuddenEnd};
+use history::{History, ProcessEnd, SuddenEnd};
 
 const BOOK: &str = "process.json";
 const NEXT_BOOK: &str = "process.json.new";
@@ -24,7 +24,7 @@ const LAST_END: &str = "last-end";
 /// Far more than we or systemd write.
 const MOST_BYTES: u64 = 4096;
 
-/// See the module's text.
+/// The file in which starts and ends of the process are recorded.
 #[derive(Debug)]
 pub struct Logbook {
     directory: PathBuf,
@@ -77,7 +77,7 @@ impl Logbook {
             ),
             &["reason"],
         )?;
-        for end in End::ALL {
+        for end in ProcessEnd::ALL {
             let count = self.history.ends(end);
             ends.with_label_values(&[end.as_str()]).inc_by(count);
         }
@@ -86,8 +86,11 @@ impl Logbook {
 
     /// Writes down that this process ends by itself: well, or because it cannot go on.
     pub fn close(mut self, well: bool) {
-        self.history
-            .end(if well { End::Stopped } else { End::Failed });
+        self.history.end(if well {
+            ProcessEnd::Stopped
+        } else {
+            ProcessEnd::Failed
+        });
         if let Err(error) = self.write() {
             let path = self.directory.display();
             tracing::warn!("this end will count as a sudden one: cannot write to {path}: {error}");
@@ -114,7 +117,7 @@ fn kept(path: &Path, boot: &str) -> History {
         })
 }
 
-/// The text of a file; none if there is no file.
+/// Returns the text of a file; `None` if there is no file.
 fn read(path: &Path) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -135,15 +138,15 @@ fn boot() -> String {
 fn report(sudden: &SuddenEnd, words: Option<&str>) {
     let remedy = match sudden.end {
         // Its last line was lost, and it ended well.
-        End::Stopped => return,
-        End::Failed => "its last lines say why",
-        End::Killed => {
+        ProcessEnd::Stopped => return,
+        ProcessEnd::Failed => "its last lines say why",
+        ProcessEnd::Killed => {
             "it was killed, by the system if memory ran out (`journalctl -k` says so), or by somebody"
         }
-        End::Crashed => {
+        ProcessEnd::Crashed => {
             "it crashed, which is a defect: please report it with the lines before this"
         }
-        End::Unknown => "nobody says why; `journalctl -k` knows whether memory ran out",
+        ProcessEnd::Unknown => "nobody says why; `journalctl -k` knows whether memory ran out",
     };
     let systemd = words.map(str::trim);
     tracing::error!(
@@ -161,9 +164,9 @@ fn options(name: &str, help: &str) -> Opts {
 mod tests {
     use super::*;
 
-    struct Place(tempfile::TempDir);
+    struct LogbookFolder(tempfile::TempDir);
 
-    impl Place {
+    impl LogbookFolder {
         fn new() -> Self {
             Self(tempfile::tempdir().expect("a folder"))
         }
@@ -186,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_end_is_counted_by_the_next_process_and_known_to_be_0_before() {
-        let place = Place::new();
+        let place = LogbookFolder::new();
         let first = place.open(1).expect("a book");
         assert!(shown(&first).contains("edgellm_process_starts_total 1\n"));
         assert!(shown(&first).contains("edgellm_process_ends_total{reason=\"killed\"} 0\n"));
@@ -202,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_systemd_said_once_is_not_believed_twice() {
-        let place = Place::new();
+        let place = LogbookFolder::new();
         place.open(1).expect("a book");
         place.put(LAST_END, b"signal killed KILL\n");
         place.open(2).expect("a book");
@@ -214,7 +217,7 @@ mod tests {
     #[test]
     fn a_garbled_book_is_begun_anew() {
         for garbled in [&b"{\"boot\""[..], &[0xff; 64], &[b' '; 8192]] {
-            let place = Place::new();
+            let place = LogbookFolder::new();
             place.put(BOOK, garbled);
             let book = place.open(1).expect("a new book");
             assert!(shown(&book).contains("edgellm_process_starts_total 1\n"));
@@ -225,7 +228,7 @@ mod tests {
     fn without_a_place_to_write_nothing_is_counted_and_nothing_fails() {
         let nowhere = Path::new("/nowhere/at/all").to_owned();
         assert!(Logbook::open_in(nowhere, "a-boot", 1).is_none());
-        let place = Place::new();
+        let place = LogbookFolder::new();
         fs::create_dir(place.0.path().join(NEXT_BOOK)).expect("in the way");
         assert!(place.open(1).is_none());
     }

@@ -7,10 +7,10 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{LogFormat, Telemetry};
+use crate::config::{LogFormat, TelemetrySettings};
 
 /// Starts logging to standard error, for the rest of the process.
-pub fn start(settings: &Telemetry) {
+pub fn start(settings: &TelemetrySettings) {
     let json = match settings.log_format {
         LogFormat::Auto => !stderr().is_terminal(),
         LogFormat::Text => false,

@@ -9,29 +9,28 @@ use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::headroom::Tariff;
 pub use embedding::EmbeddingMetrics;
 
 /// Why the registry refused a metric: two of one name, or a malformed name. A defect of ours.
 pub type MetricsError = prometheus::Error;
 
-const TTFT: [f64; 12] = [
+const TTFT_BUCKETS: [f64; 12] = [
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0,
 ];
-const INTER_TOKEN: [f64; 12] = [
+const INTER_TOKEN_BUCKETS: [f64; 12] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5,
 ];
-const DURATION: [f64; 12] = [
+const DURATION_BUCKETS: [f64; 12] = [
     0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0,
 ];
-const QUEUE: [f64; 11] = [
+const QUEUE_BUCKETS: [f64; 11] = [
     0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
 /// Joules: a kiosk's answer by a small model, to a long one by a large one.
-const ENERGY: [f64; 12] = [
+const ENERGY_BUCKETS: [f64; 12] = [
     0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0,
 ];
-const BATCH: [f64; 12] = [
+const BATCH_BUCKETS: [f64; 12] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0,
 ];
 
@@ -78,13 +77,13 @@ pub struct ModelMetrics {
     pub running: IntGauge,
     /// Requests whose client left before the end.
     pub cancelled: IntCounter,
-    /// Requests put back because the KV cache was full.
+    /// Requests preempted because the KV cache was full.
     pub preemptions: IntCounter,
     /// Tokens of prompts.
     pub prompt_tokens: IntCounter,
     /// Tokens of prompts that were in the KV cache already.
     pub prompt_tokens_cached: IntCounter,
-    /// Requests that looked for a shared beginning.
+    /// Requests that looked for a cached prefix.
     pub prefix_queries: IntCounter,
     /// Those that found one.
     pub prefix_hits: IntCounter,
@@ -116,17 +115,18 @@ pub struct ModelMetrics {
     pub kv_usage: Gauge,
     /// KV cells that hold tokens of running requests.
     pub kv_used: IntGauge,
-    /// KV cells that hold beginnings which only ended requests used.
+    /// KV cells that hold prefixes which only ended requests used.
     pub kv_parked: IntGauge,
     /// KV cells that hold nothing.
     pub kv_free: IntGauge,
-    /// Bytes of prompts that gave way in the KV cache.
+    /// Bytes of prefixes that were offloaded from the KV cache.
     pub parked_bytes: IntGauge,
-    /// What the energy went into.
+    /// Where the energy went.
     pub energy: EnergyMetrics,
 }
 
-/// The energy of one model. While it is not known there is no series, rather than one at 0.
+/// The energy metrics of one model. While the energy is not known there is no series, rather than one
+/// at 0.
 #[derive(Debug, Clone)]
 pub struct EnergyMetrics {
     model: String,
@@ -135,25 +135,27 @@ pub struct EnergyMetrics {
 }
 
 impl EnergyMetrics {
-    /// A request took so much, all in all.
+    /// Records the energy of a whole request.
     pub fn request(&self, joules: f64) {
         let model = self.model.as_str();
         self.requests.with_label_values(&[model]).observe(joules);
     }
 
-    /// The engine worked for `seconds` on a `phase` of a request.
-    pub fn computed(&self, phase: &str, tariff: &Tariff, seconds: f64) {
+    /// Adds the energy of `seconds` of computing to the sum of a `phase` of requests. `idle` watts are
+    /// drawn in any case, `work` watts because the engine computes; without `idle` the two cannot be
+    /// told apart, and `work` holds both.
+    pub fn computed(&self, phase: &str, idle: Option<f64>, work: f64, seconds: f64) {
         let add = |part: &str, watts: f64| {
             let labels = &[self.model.as_str(), phase, part];
             self.engine
                 .with_label_values(labels)
                 .inc_by((watts * seconds).max(0.0));
         };
-        if let Some(idle) = tariff.idle {
+        if let Some(idle) = idle {
             add("idle", idle);
-            add("work", tariff.work);
+            add("work", work);
         } else {
-            add("whole", tariff.work);
+            add("whole", work);
         }
     }
 }
@@ -167,7 +169,7 @@ impl Metrics {
     pub fn new() -> Result<Self, MetricsError> {
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;
-        let table = Table {
+        let table = MetricTable {
             registry: &registry,
         };
         let build_info = table.int_gauges(
@@ -257,32 +259,32 @@ impl Metrics {
             time_to_first_token: table.histograms(
                 "time_to_first_token_seconds",
                 "Seconds from a request's arrival to its first token.",
-                &TTFT,
+                &TTFT_BUCKETS,
             )?,
             inter_token_latency: table.histograms(
                 "inter_token_latency_seconds",
                 "Seconds between two moments at which an answer got a token, or several at once.",
-                &INTER_TOKEN,
+                &INTER_TOKEN_BUCKETS,
             )?,
             request_duration: table.histograms(
                 "request_duration_seconds",
                 "Seconds from a request's arrival to its last token.",
-                &DURATION,
+                &DURATION_BUCKETS,
             )?,
             queue_duration: table.histograms(
                 "request_queue_duration_seconds",
                 "Seconds from a request's arrival until the engine takes it up.",
-                &QUEUE,
+                &QUEUE_BUCKETS,
             )?,
             prefill_duration: table.histograms(
                 "request_prefill_duration_seconds",
                 "Seconds from the engine taking a request up to its first token.",
-                &DURATION,
+                &DURATION_BUCKETS,
             )?,
             decode_duration: table.histograms(
                 "request_decode_duration_seconds",
                 "Seconds from a request's first token to its last.",
-                &DURATION,
+                &DURATION_BUCKETS,
             )?,
             steps: table.counters("engine_steps_total", "Batches decoded.", &["model"])?,
             busy_seconds: table.seconds(
@@ -293,7 +295,7 @@ impl Metrics {
             batch_tokens: table.histograms(
                 "engine_batch_tokens",
                 "Rows (tokens) of a batch.",
-                &BATCH,
+                &BATCH_BUCKETS,
             )?,
             kv_usage: table.gauges(
                 "kv_cache_usage_ratio",
@@ -303,7 +305,7 @@ impl Metrics {
             request_energy: table.histograms(
                 "request_energy_joules",
                 "Energy of a request: its share of the engine's time, times what is drawn meanwhile.",
-                &ENERGY,
+                &ENERGY_BUCKETS,
             )?,
             engine_energy: table.seconds(
                 "engine_energy_joules_total",
@@ -419,11 +421,11 @@ impl Metrics {
 }
 
 /// Creates and registers in one go.
-struct Table<'a> {
+struct MetricTable<'a> {
     registry: &'a Registry,
 }
 
-impl Table<'_> {
+impl MetricTable<'_> {
     fn counters(
         &self,
         name: &str,

@@ -1,6 +1,6 @@
 //! An engine that makes one mistake of the kinds that a scheduler or an engine could make.
 
-use edgellm::engine::{Copied, DecodeError, Engine, Row, SeqId, Shape, Token};
+use edgellm::engine::{DecodeError, Engine, KvCopy, Row, SeqId, Shape, Token};
 
 use crate::scenario::Situation;
 
@@ -90,14 +90,14 @@ pub struct CountedCopy<C> {
     length: usize,
 }
 
-impl<C: Copied> Copied for CountedCopy<C> {
+impl<C: KvCopy> KvCopy for CountedCopy<C> {
     fn bytes(&self) -> usize {
         self.cells.bytes()
     }
 }
 
 impl<E: Engine> Engine for Faulty<E> {
-    type Copied = CountedCopy<E::Copied>;
+    type KvCopy = CountedCopy<E::KvCopy>;
 
     fn shape(&self) -> Shape {
         self.engine.shape()
@@ -146,12 +146,12 @@ impl<E: Engine> Engine for Faulty<E> {
         self.engine.copied_bytes(sequence)
     }
 
-    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::Copied> {
+    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::KvCopy> {
         let cells = self.engine.copy_out(sequence, length)?;
         Some(CountedCopy { cells, length })
     }
 
-    fn copy_in(&mut self, copied: &Self::Copied, to: SeqId) -> bool {
+    fn copy_in(&mut self, copied: &Self::KvCopy, to: SeqId) -> bool {
         let has_room = self.engine.copy_in(&copied.cells, to);
         if has_room && self.has(Fault::StaleCopy) {
             self.spoil(to, copied.length / 2, copied.length);

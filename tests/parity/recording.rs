@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use edgellm::engine::{Copied, DecodeError, Engine, Row, SeqId, Shape, Token};
+use edgellm::engine::{DecodeError, Engine, KvCopy, Row, SeqId, Shape, Token};
 
 /// The logits behind a beginning.
 #[derive(Debug)]
@@ -69,14 +69,14 @@ pub struct RecordedCopy<C> {
     tokens: Vec<Token>,
 }
 
-impl<C: Copied> Copied for RecordedCopy<C> {
+impl<C: KvCopy> KvCopy for RecordedCopy<C> {
     fn bytes(&self) -> usize {
         self.cells.bytes()
     }
 }
 
 impl<E: Engine> Engine for Recording<E> {
-    type Copied = RecordedCopy<E::Copied>;
+    type KvCopy = RecordedCopy<E::KvCopy>;
 
     fn shape(&self) -> Shape {
         self.engine.shape()
@@ -122,13 +122,13 @@ impl<E: Engine> Engine for Recording<E> {
         self.engine.copied_bytes(sequence)
     }
 
-    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::Copied> {
+    fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::KvCopy> {
         let cells = self.engine.copy_out(sequence, length)?;
         let tokens = self.held(sequence)[..length].to_vec();
         Some(RecordedCopy { cells, tokens })
     }
 
-    fn copy_in(&mut self, copied: &Self::Copied, to: SeqId) -> bool {
+    fn copy_in(&mut self, copied: &Self::KvCopy, to: SeqId) -> bool {
         assert!(
             self.held(to).is_empty(),
             "a sequence that has cells is given others"

@@ -126,7 +126,7 @@ impl Scenario {
                 sequences: 32,
                 batch_rows: 256,
                 threads: if attention == Attention::Plain { 2 } else { 1 },
-                threads_a_bank: 1,
+                threads_per_partition: 1,
                 // One partition alone, where what gives way is to give way to others in it.
                 memory: if situation == Situation::Shelved {
                     0

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::bench::Load;
+use crate::bench::LoadProfile;
 
 /// The kinds of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,7 +27,7 @@ pub(super) enum Profile {
 
 /// How much of it. What is absent has a default that depends on the profile.
 #[derive(Debug, Args)]
-pub(super) struct Measures {
+pub(super) struct LoadMeasures {
     /// Clients that ask at the same time [default: 8; short 16, intruder 4, copy 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     clients: Option<u16>,
@@ -55,17 +55,17 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-impl Measures {
+impl LoadMeasures {
     /// The load, and how many tokens its answers have at most.
     ///
     /// # Errors
     /// Names a flag that was given and means nothing to `profile`.
-    pub(super) fn load(mut self, profile: Profile) -> Result<(Load, u32), String> {
+    pub(super) fn load(mut self, profile: Profile) -> Result<(LoadProfile, u32), String> {
         // Every profile takes the flags that it understands; what is left has no meaning to it.
         let take = |flag: &mut Option<u16>, default| flag.take().unwrap_or(default).into();
         let (load, max_tokens) = match profile {
             Profile::Kiosk => {
-                let load = Load::Kiosk {
+                let load = LoadProfile::Kiosk {
                     clients: take(&mut self.clients, 8),
                     questions: take(&mut self.questions, 4),
                     products: take(&mut self.products, 30),
@@ -73,14 +73,14 @@ impl Measures {
                 (load, 32)
             }
             Profile::Rush => {
-                let load = Load::Rush {
+                let load = LoadProfile::Rush {
                     clients: take(&mut self.clients, 8),
                     products: take(&mut self.products, 30),
                 };
                 (load, 32)
             }
             Profile::Unrelated => {
-                let load = Load::Unrelated {
+                let load = LoadProfile::Unrelated {
                     clients: take(&mut self.clients, 8),
                     questions: take(&mut self.questions, 4),
                     products: take(&mut self.products, 30),
@@ -88,21 +88,21 @@ impl Measures {
                 (load, 32)
             }
             Profile::Short => {
-                let load = Load::Short {
+                let load = LoadProfile::Short {
                     clients: take(&mut self.clients, 16),
                     questions: take(&mut self.questions, 1),
                 };
                 (load, 128)
             }
             Profile::Intruder => {
-                let load = Load::Intruder {
+                let load = LoadProfile::Intruder {
                     clients: take(&mut self.clients, 4),
                     products: take(&mut self.products, 150),
                 };
                 (load, 512)
             }
             Profile::Arrivals => {
-                let load = Load::Arrivals {
+                let load = LoadProfile::Arrivals {
                     rate: self.rate.take().unwrap_or(1.0),
                     requests: take(&mut self.requests, 50),
                     products: take(&mut self.products, 30),
@@ -110,7 +110,7 @@ impl Measures {
                 (load, 32)
             }
             Profile::Copy => {
-                let load = Load::Copy {
+                let load = LoadProfile::Copy {
                     clients: take(&mut self.clients, 1),
                     questions: take(&mut self.questions, 2),
                     products: take(&mut self.products, 30),
@@ -118,7 +118,7 @@ impl Measures {
                 (load, 160)
             }
             Profile::Structured => {
-                let load = Load::Structured {
+                let load = LoadProfile::Structured {
                     clients: take(&mut self.clients, 8),
                     questions: take(&mut self.questions, 4),
                 };
@@ -157,7 +157,7 @@ fn misplaced(flag: &str, profile: Profile) -> String {
 mod tests {
     use super::*;
 
-    const NONE: Measures = Measures {
+    const NONE: LoadMeasures = LoadMeasures {
         clients: None,
         questions: None,
         products: None,
@@ -171,12 +171,12 @@ mod tests {
         for profile in Profile::value_variants() {
             assert!(NONE.load(*profile).is_ok(), "{profile:?}");
         }
-        let given = Measures {
+        let given = LoadMeasures {
             clients: Some(3),
             max_tokens: Some(7),
             ..NONE
         };
-        let expected = Load::Intruder {
+        let expected = LoadProfile::Intruder {
             clients: 3,
             products: 150,
         };
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_flag_that_means_nothing_to_the_profile_is_named() {
-        let given = Measures {
+        let given = LoadMeasures {
             rate: Some(2.0),
             ..NONE
         };

@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use crate::bench::{Advantage, Figures, Load, Part, Percentiles, Report};
+use crate::bench::{Advantage, BenchReport, Figures, LoadPart, LoadProfile, Percentiles};
 
 /// Width of the first column.
 const NAME: usize = 36;
 
 /// The whole report. With two servers, each figure has a row for A, one for B, and how many times
 /// A is better.
-pub(super) fn render(report: &Report) -> String {
+pub(super) fn render(report: &BenchReport) -> String {
     let mut text = heading(report);
     let Some(first) = report.servers.first() else {
         return text;
@@ -26,7 +26,7 @@ pub(super) fn render(report: &Report) -> String {
     text
 }
 
-fn heading(report: &Report) -> String {
+fn heading(report: &BenchReport) -> String {
     let mut text = format!("{}\n", describe(report.load));
     if report.rounds > 1 {
         let _ = writeln!(text, "Medians of {} rounds.", report.rounds);
@@ -51,47 +51,47 @@ fn heading(report: &Report) -> String {
 
 const LETTERS: [&str; 2] = ["A", "B"];
 
-fn describe(load: Load) -> String {
+fn describe(load: LoadProfile) -> String {
     match load {
-        Load::Kiosk {
+        LoadProfile::Kiosk {
             clients, questions, ..
         } => format!(
             "{} at once with one store's prompt, {} each",
             count(clients, "kiosk"),
             count(questions, "question")
         ),
-        Load::Rush { clients, .. } => format!(
+        LoadProfile::Rush { clients, .. } => format!(
             "{} at once with a store's prompt that one has sent before",
             count(clients, "kiosk")
         ),
-        Load::Unrelated {
+        LoadProfile::Unrelated {
             clients, questions, ..
         } => format!(
             "{} at once, each with a prompt of its own, {} each",
             count(clients, "client"),
             count(questions, "question")
         ),
-        Load::Short { clients, questions } => format!(
+        LoadProfile::Short { clients, questions } => format!(
             "{} at once with short prompts, {} each",
             count(clients, "client"),
             count(questions, "question")
         ),
-        Load::Intruder { clients, .. } => format!(
+        LoadProfile::Intruder { clients, .. } => format!(
             "{} running when a long prompt arrives",
             count(clients, "long answer")
         ),
-        Load::Arrivals { rate, requests, .. } => format!(
+        LoadProfile::Arrivals { rate, requests, .. } => format!(
             "{} to one store's kiosks, {rate} a second on average",
             count(requests, "question")
         ),
-        Load::Copy {
+        LoadProfile::Copy {
             clients, questions, ..
         } => format!(
             "{} at once, {} for a quotation each",
             count(clients, "client"),
             count(questions, "request")
         ),
-        Load::Structured { clients, questions } => format!(
+        LoadProfile::Structured { clients, questions } => format!(
             "{} at once, {} each with a free answer and again with one that must fit a schema",
             count(clients, "client"),
             count(questions, "question")
@@ -104,17 +104,17 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{plural}")
 }
 
-fn title(part: Part) -> &'static str {
+fn title(part: LoadPart) -> &'static str {
     match part {
-        Part::Cold => "cold",
-        Part::Warm => "warm",
-        Part::Short => "short prompts",
-        Part::Alone => "long prompt alone",
-        Part::Newcomer => "long prompt among running answers",
-        Part::Running => "running answers while it waits",
-        Part::Arrivals => "arrivals",
-        Part::Free => "free answers",
-        Part::Held => "answers that fit a schema",
+        LoadPart::Cold => "cold",
+        LoadPart::Warm => "warm",
+        LoadPart::Short => "short prompts",
+        LoadPart::Alone => "long prompt alone",
+        LoadPart::Newcomer => "long prompt among running answers",
+        LoadPart::Running => "running answers while it waits",
+        LoadPart::Arrivals => "arrivals",
+        LoadPart::Free => "free answers",
+        LoadPart::Held => "answers that fit a schema",
     }
 }
 
@@ -145,7 +145,7 @@ const ROWS: [(&str, Times, TimesAdvantage); 4] = [
     ),
 ];
 
-fn section(part: Part, servers: &[&Figures], advantage: Option<&Advantage>) -> String {
+fn section(part: LoadPart, servers: &[&Figures], advantage: Option<&Advantage>) -> String {
     let mut text = format!(
         "\n{:NAME$}{:>10}{:>10}{:>10}{:>10}\n",
         title(part),
@@ -197,9 +197,9 @@ fn factor(value: f64) -> String {
 }
 
 /// What there is one of.
-fn summary(part: Part, letter: &str, figures: &Figures, servers: usize) -> String {
+fn summary(part: LoadPart, letter: &str, figures: &Figures, servers: usize) -> String {
     let mut parts = Vec::new();
-    if part == Part::Running {
+    if part == LoadPart::Running {
         parts.push(format!("{} cut off when it was served", figures.cut));
         if figures.answers > 0 {
             let early = count(figures.answers, "answer");
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn one_server_has_a_row_a_figure() {
-        let table = section(Part::Warm, &[&figures(0.5)], None);
+        let table = section(LoadPart::Warm, &[&figures(0.5)], None);
         let rows: Vec<Vec<&str>> = table
             .lines()
             .map(|line| line.split_whitespace().collect())
@@ -263,7 +263,7 @@ mod tests {
     fn two_servers_have_a_row_each_and_one_for_the_comparison() {
         let (ours, theirs) = (figures(0.5), figures(2.0));
         let advantage = ours.advantage_over(&theirs);
-        let table = section(Part::Cold, &[&ours, &theirs], Some(&advantage));
+        let table = section(LoadPart::Cold, &[&ours, &theirs], Some(&advantage));
         let factors: Vec<_> = table
             .lines()
             .filter_map(|line| line.trim().strip_prefix("A better by"))
@@ -287,9 +287,9 @@ mod tests {
             first_error: Some("out of paper".to_owned()),
             ..figures(1.0)
         };
-        let text = summary(Part::Arrivals, "A", &figures, 1);
+        let text = summary(LoadPart::Arrivals, "A", &figures, 1);
         assert!(text.contains("2 refused") && text.contains("1 FAILED: out of paper"));
-        let short = summary(Part::Running, "A", &figures, 1);
+        let short = summary(LoadPart::Running, "A", &figures, 1);
         assert!(short.contains("raise --max-tokens"), "{short}");
     }
 }

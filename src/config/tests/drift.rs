@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{file, nothing};
-use crate::config::schema::{Fallback, Key, SECTIONS, Section};
+use crate::config::schema::{Key, KeyDefault, SECTIONS, Section};
 use crate::config::{Sources, load};
 
 const EXAMPLE: &str = include_str!("../../../config/edgellm.toml");
@@ -53,7 +53,7 @@ fn names_are_unique_and_every_row_is_explained_and_takes_its_own_default() {
             Some(default) => assert!(key.kind.accepts(&default), "{}", key.name),
             None => assert!(matches!(
                 key.default,
-                Fallback::Required | Fallback::FileStem
+                KeyDefault::Required | KeyDefault::FileStem
             )),
         }
     }

@@ -9,26 +9,26 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::{ConfigError, Override, Settings, Sources, load};
+use super::{ConfigError, SettingOverride, Settings, Sources, load};
 
 /// Files in a directory of their own, with variables and flags.
-struct Given {
+struct TestSources {
     directory: TempDir,
     sources: Sources,
 }
 
-fn nothing() -> Given {
-    Given {
+fn nothing() -> TestSources {
+    TestSources {
         directory: TempDir::new().unwrap(),
         sources: Sources::default(),
     }
 }
 
-fn file(name: &str, text: &str) -> Given {
+fn file(name: &str, text: &str) -> TestSources {
     nothing().file(name, text)
 }
 
-impl Given {
+impl TestSources {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -46,7 +46,7 @@ impl Given {
     }
 
     fn flag(mut self, flag: &str, key: &str, value: &str) -> Self {
-        self.sources.overrides.push(Override {
+        self.sources.overrides.push(SettingOverride {
             key: key.to_owned(),
             flag: flag.to_owned(),
             value: value.to_owned(),

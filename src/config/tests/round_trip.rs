@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{file, nothing};
-use crate::config::schema::{Kind, SECTIONS};
+use crate::config::schema::{KeyKind, SECTIONS};
 
 #[test]
 fn printed_defaults_load_to_the_same_settings() {
@@ -15,7 +15,7 @@ fn printed_defaults_load_to_the_same_settings() {
 fn every_word_of_every_choice_survives_printing() {
     for section in SECTIONS {
         for key in section.keys {
-            let Kind::Choice(words) = key.kind else {
+            let KeyKind::Choice(words) = key.kind else {
                 continue;
             };
             for word in words {

@@ -5,11 +5,11 @@
 //! what is not white space. So a match is at most as long as what lies between two barriers, which
 //! in prose is a word, and in code a line's indentation.
 
-use super::markup::Piece;
+use super::special_tokens::TextPiece;
 
 /// What a pre-tokenizer does that others do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Habit {
+pub(super) enum PreTokenizerQuirk {
     /// Nothing of the following.
     Usual,
     /// A match goes on from word to word (`exaone-moe`).
@@ -38,7 +38,7 @@ const LONGEST_PORTION: usize = 2 << 20;
 /// Runs of digits that a `superbpe` pattern may look through again and again.
 const MOST_DIGITS: usize = 24;
 
-impl Habit {
+impl PreTokenizerQuirk {
     /// Of the kind and the pre-tokenizer that a GGUF names.
     pub(super) fn of(model: &str, pre: &str) -> Self {
         match (model, pre) {
@@ -79,18 +79,18 @@ impl Habit {
 
 /// Pieces of a text, each of which llama.cpp is to be given by itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Plan<'t> {
-    pub(super) portions: Vec<Piece<'t>>,
+pub(super) struct TokenizePlan<'t> {
+    pub(super) portions: Vec<TextPiece<'t>>,
     /// Characters of the longest match that there can be; 0 where nothing recurses.
     pub(super) longest_match: usize,
 }
 
-impl<'t> Plan<'t> {
+impl<'t> TokenizePlan<'t> {
     /// Divides texts so that no match is longer than `most` characters, and no portion much longer
     /// than `portion` bytes.
     pub(super) fn of(
-        pieces: &[Piece<'t>],
-        habit: Option<Habit>,
+        pieces: &[TextPiece<'t>],
+        habit: Option<PreTokenizerQuirk>,
         most: usize,
         portion: usize,
     ) -> Self {
@@ -106,8 +106,8 @@ impl<'t> Plan<'t> {
         };
         for piece in pieces {
             match *piece {
-                Piece::Special(_) => plan.portions.push(*piece),
-                Piece::Text(text) => {
+                TextPiece::Special(_) => plan.portions.push(*piece),
+                TextPiece::Text(text) => {
                     let mut divider = Divider {
                         text,
                         begin: 0,
@@ -126,34 +126,36 @@ struct Divider<'p, 't> {
     text: &'t str,
     /// Where the portion begins that is not yet in the plan.
     begin: usize,
-    plan: &'p mut Plan<'t>,
+    plan: &'p mut TokenizePlan<'t>,
 }
 
 impl Divider<'_, '_> {
     fn cut(&mut self, at: usize) {
         if at > self.begin {
             let portion = &self.text[self.begin..at];
-            self.plan.portions.push(Piece::Text(portion));
+            self.plan.portions.push(TextPiece::Text(portion));
             self.begin = at;
         }
     }
 
-    fn divide(&mut self, habit: Habit, most: usize, portion: usize) {
+    fn divide(&mut self, habit: PreTokenizerQuirk, most: usize, portion: usize) {
         let mut before: Option<char> = None;
         let mut length = 0;
         let mut blanks = 0;
         let mut chars = self.text.char_indices().peekable();
         while let Some((at, char)) = chars.next() {
             match habit {
-                Habit::SeeksLastBlanks => blanks = self.behind_blanks(at, char, before, blanks),
-                Habit::DividesBlanks => {
+                PreTokenizerQuirk::SeeksLastBlanks => {
+                    blanks = self.behind_blanks(at, char, before, blanks)
+                }
+                PreTokenizerQuirk::DividesBlanks => {
                     blanks = if char.is_whitespace() { blanks + 1 } else { 0 };
                     if blanks > MOST_DIVIDED_BLANKS {
                         self.cut(at);
                         (blanks, length) = (1, 0);
                     }
                 }
-                Habit::SeeksDigitGroups => {
+                PreTokenizerQuirk::SeeksDigitGroups => {
                     let goes_on = before.is_some_and(|before| before.is_ascii_digit());
                     if char.is_ascii_digit() && !goes_on {
                         self.digits(at);
@@ -174,7 +176,7 @@ impl Divider<'_, '_> {
                 let is_seam = behind >= portion && habit.is_seam(before, char, next);
                 // One line of megabytes: that a token may be another is better than its memory.
                 let is_late = behind >= LONGEST_PORTION && habit.is_barrier(before, char);
-                if is_seam || (is_late && habit != Habit::KeepsState) {
+                if is_seam || (is_late && habit != PreTokenizerQuirk::KeepsState) {
                     self.cut(at);
                 }
             }
@@ -227,32 +229,37 @@ impl Divider<'_, '_> {
 mod tests {
     use super::*;
 
-    fn plan(habit: Habit, text: &str, most: usize, portion: usize) -> (Vec<&str>, usize) {
-        let plan = Plan::of(&[Piece::Text(text)], Some(habit), most, portion);
+    fn plan(
+        habit: PreTokenizerQuirk,
+        text: &str,
+        most: usize,
+        portion: usize,
+    ) -> (Vec<&str>, usize) {
+        let plan = TokenizePlan::of(&[TextPiece::Text(text)], Some(habit), most, portion);
         let texts = plan.portions.iter().map(|piece| match piece {
-            Piece::Text(text) => *text,
-            Piece::Special(_) => unreachable!("there is none"),
+            TextPiece::Text(text) => *text,
+            TextPiece::Special(_) => unreachable!("there is none"),
         });
         (texts.collect(), plan.longest_match)
     }
 
     #[test]
     fn matches_end_with_words_and_lines() {
-        let habit = Habit::Usual;
+        let habit = PreTokenizerQuirk::Usual;
         let (texts, longest) = plan(habit, "some words\n\n\tand-others", 64, 1000);
         assert_eq!(texts, ["some words\n\n\tand-others"]);
         // " words", two line ends and a tab; what is behind the tab is one with it.
         assert_eq!(longest, "\u{20}words\n\n\tand-others".len());
         let (_, longest) = plan(habit, "some words\nand others", 64, 1000);
         assert_eq!(longest, "\u{20}others".len());
-        let joined = Habit::of("gpt2", "exaone-moe");
+        let joined = PreTokenizerQuirk::of("gpt2", "exaone-moe");
         assert_eq!(plan(joined, "ab cd. ef", 64, 1000).1, "ab cd.".len());
     }
 
     #[test]
     fn long_matches_are_cut_between_characters() {
         let word = "é".repeat(10);
-        let (texts, longest) = plan(Habit::Usual, &word, 4, 1000);
+        let (texts, longest) = plan(PreTokenizerQuirk::Usual, &word, 4, 1000);
         assert_eq!(texts, ["éééé", "éééé", "éé"]);
         assert_eq!(longest, 4);
     }
@@ -260,9 +267,9 @@ mod tests {
     #[test]
     fn long_texts_are_divided_where_no_token_spans() {
         let text = "one two, three  four 5 six";
-        let (texts, _) = plan(Habit::Usual, text, 64, 1);
+        let (texts, _) = plan(PreTokenizerQuirk::Usual, text, 64, 1);
         assert_eq!(texts, ["one", " two, three  four 5", " six"]);
-        let lines = Habit::of("gemma4", "");
+        let lines = PreTokenizerQuirk::of("gemma4", "");
         let (texts, _) = plan(lines, "a b\n\nc d\ne", 64, 1);
         assert_eq!(texts, ["a b\n\n", "c d\n", "e"]);
         let line = "word ".repeat(1 << 20);
@@ -273,7 +280,7 @@ mod tests {
 
     #[test]
     fn digits_are_divided_into_threes_from_their_end_and_blanks_end_a_portion() {
-        let digits = Habit::of("gpt2", "superbpe");
+        let digits = PreTokenizerQuirk::of("gpt2", "superbpe");
         let number = "1234567890123456789012345";
         let text = format!("a{number}b");
         let (texts, _) = plan(digits, &text, 64, 1000);
@@ -281,7 +288,7 @@ mod tests {
         assert_eq!(texts[..3], ["a1", "234", "567"]);
         assert_eq!(plan(digits, &number[1..], 64, 1000).0.len(), 1);
 
-        let blanks = Habit::of("gpt2", "deepseek-llm");
+        let blanks = PreTokenizerQuirk::of("gpt2", "deepseek-llm");
         let run = " ".repeat(MOST_BLANKS + 1);
         let pieces = |char| plan(blanks, &format!("{run}{char}"), 64, 1000).0.join("|");
         assert_eq!(pieces('7'), format!("{run}|7"));

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::super::gguf_edit::Edited;
-use super::super::{Pieces as _, Reading, Tokenizer};
+use super::super::gguf_editor::GgufEditor;
+use super::super::{Pieces as _, TokenizeOptions, Tokenizer};
 
 /// One name for each of llama.cpp's kinds of pre-tokenizers (`llama-vocab.cpp`, behind
 /// `tokenizer_pre ==`), and all that set something of their own. `whitespace` needs a vocabulary of
@@ -141,14 +141,14 @@ pub fn read_runs(bytes: &[u8]) {
         }
         left -= length;
     }
-    let reading = Reading {
+    let reading = TokenizeOptions {
         bounds: how & 1 == 1,
         markup: how & 2 == 2,
     };
     check(name, &text, reading);
 }
 
-fn check(name: &'static str, text: &str, reading: Reading) {
+fn check(name: &'static str, text: &str, reading: TokenizeOptions) {
     let model = model(name);
     let tokens = model.tokenize(text, reading);
     let vocabulary = i32::try_from(model.info().vocabulary).unwrap_or(i32::MAX);
@@ -171,7 +171,7 @@ fn model(name: &'static str) -> Arc<Tokenizer> {
     let mut models = MODELS.lock().unwrap_or_else(PoisonError::into_inner);
     let models = models.get_or_insert_default();
     let load = || {
-        let edited = Edited::kiosk().text("tokenizer.ggml.pre", name);
+        let edited = GgufEditor::kiosk().text("tokenizer.ggml.pre", name);
         Arc::new(edited.load().expect("loads"))
     };
     Arc::clone(models.entry(name).or_insert_with(load))

@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::super::gguf_edit::Edited;
+use super::super::gguf_editor::GgufEditor;
 use super::super::{Pieces as _, Tokenizer, Vocabulary as _};
 use super::fuzzing::{NAMES, UNITS, reads_everything, repeated};
 use super::*;
 
-const PLAIN: Reading = Reading {
+const PLAIN: TokenizeOptions = TokenizeOptions {
     bounds: false,
     markup: false,
 };
 
-fn model_of(edited: Edited) -> Tokenizer {
+fn model_of(edited: GgufEditor) -> Tokenizer {
     edited.load().expect("loads")
 }
 
 fn model(name: &str) -> Tokenizer {
-    model_of(Edited::kiosk().text("tokenizer.ggml.pre", name))
+    model_of(GgufEditor::kiosk().text("tokenizer.ggml.pre", name))
 }
 
 /// The bytes that tokens stand for.
@@ -47,8 +47,8 @@ fn undivided(model: &Tokenizer, text: &str) -> Vec<Token> {
 /// What comes of a text that is divided at each place where that may be done.
 fn divided(model: &Tokenizer, text: &str) -> Vec<Token> {
     let encoder = model.encoder();
-    let pieces = encoder.markup.split(text, false);
-    let plan = Plan::of(&pieces, encoder.habit, LONGEST_MATCH, 1);
+    let pieces = encoder.special_tokens.split(text, false);
+    let plan = TokenizePlan::of(&pieces, encoder.habit, LONGEST_MATCH, 1);
     let mut tokens = Vec::new();
     read(model.vocab(), &plan.portions, &mut tokens);
     tokens
@@ -109,7 +109,7 @@ fn the_largest_body_takes_seconds_where_a_pattern_is_at_its_worst() {
 fn thousands_of_special_tokens_take_no_longer_than_other_text() {
     let model = model("gpt-4o");
     let text = "<|im_start|>user".repeat(100_000);
-    let markup = Reading {
+    let markup = TokenizeOptions {
         markup: true,
         ..PLAIN
     };
@@ -159,8 +159,8 @@ fn dividing_ordinary_text_changes_no_token_with_any_pre_tokenizer() {
             assert_eq!(divided(&model, text), whole, "{name}, divided: {text:?}");
         }
         let longest = |text: &String| {
-            let text = [Piece::Text(text.as_str())];
-            Plan::of(&text, model.encoder().habit, LONGEST_MATCH, PORTION).longest_match
+            let text = [TextPiece::Text(text.as_str())];
+            TokenizePlan::of(&text, model.encoder().habit, LONGEST_MATCH, PORTION).longest_match
         };
         assert!(texts.iter().all(|text| longest(text) <= IN_PLACE), "{name}");
     }
@@ -191,7 +191,7 @@ fn dividing_long_blanks_and_numbers_changes_no_token() {
 #[test]
 fn bounds_are_added_once_and_markup_is_read_where_it_is_asked_for() {
     let with_bounds = |name| {
-        Edited::kiosk()
+        GgufEditor::kiosk()
             .text("tokenizer.ggml.pre", name)
             .flag("tokenizer.ggml.add_bos_token", true)
             .flag("tokenizer.ggml.add_eos_token", true)
@@ -199,7 +199,7 @@ fn bounds_are_added_once_and_markup_is_read_where_it_is_asked_for() {
     let model = model_of(with_bounds("gpt-4o"));
     let vocab = model.vocab().vocab();
     let (begin, end) = (Token(vocab.bos().0), Token(vocab.eos().0));
-    let reading = |bounds, markup| Reading { bounds, markup };
+    let reading = |bounds, markup| TokenizeOptions { bounds, markup };
     for text in [
         String::new(),
         "milk and bread".into(),
@@ -233,7 +233,7 @@ fn markup_is_found_as_llama_cpp_finds_it() {
     for text in texts {
         let theirs = model.vocab().vocab().tokenize(text.as_bytes(), true, true);
         let theirs: Vec<Token> = theirs.into_iter().map(|token| Token(token.0)).collect();
-        let all = Reading {
+        let all = TokenizeOptions {
             bounds: true,
             markup: true,
         };

@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
-use super::super::reading::{Draw, Quality, Reading, Report, Scope, Sensor};
+use super::super::reading::{
+    PowerDraw, PowerScope, ReadingQuality, Sensor, SensorReading, SensorReport,
+};
 use super::super::roots::Roots;
 use super::cpu::{CpuTimes, share};
 
@@ -31,18 +33,18 @@ impl Sensor for BoardModel {
         SOURCE
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let times = report.note(CpuTimes::read(roots));
         report.sources.push((SOURCE.to_owned(), times.is_some()));
         let last = std::mem::replace(&mut self.last, times);
         if let (Some(last), Some(times)) = (last, times)
             && let Some(busy) = share(times.busy, last.busy, times.total, last.total)
         {
-            report.push(Reading::Draw(Draw {
+            report.push(SensorReading::Draw(PowerDraw {
                 source: SOURCE.to_owned(),
-                scope: Scope::Board,
-                quality: Quality::Estimated,
+                scope: PowerScope::Board,
+                quality: ReadingQuality::Estimated,
                 watts: self.idle + (self.full - self.idle) * busy,
                 joules: None,
             }));
@@ -63,10 +65,13 @@ mod tests {
         assert!(tree.readings(&mut sensor, 0.0).is_empty());
         tree.write(&[("proc/stat", "cpu  140 0 110 850 0 0 0 0 0 0\n")]);
         let readings = tree.readings(&mut sensor, 1.0);
-        let [Reading::Draw(draw)] = readings.as_slice() else {
+        let [SensorReading::Draw(draw)] = readings.as_slice() else {
             panic!("{readings:?}");
         };
-        assert_eq!((draw.watts, draw.quality), (15.0, Quality::Estimated));
+        assert_eq!(
+            (draw.watts, draw.quality),
+            (15.0, ReadingQuality::Estimated)
+        );
         tree.write(&[("proc/stat", "cpu  what")]);
         let report = tree.read(&mut sensor, 2.0);
         assert!(report.readings.is_empty() && report.problems.len() == 1);

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::super::reading::{Reading, Report, Sensor};
-use super::super::roots::{self, Problem, Roots};
+use super::super::reading::{Sensor, SensorReading, SensorReport};
+use super::super::roots::{self, Roots, SensorProblem};
 
 /// No machine has counted more; so none of the sums below can overflow.
 const MOST_TICKS: u64 = 1 << 60;
@@ -19,7 +19,7 @@ pub(super) struct CpuTimes {
 }
 
 impl CpuTimes {
-    pub(super) fn read(roots: &Roots) -> Result<Option<Self>, Problem> {
+    pub(super) fn read(roots: &Roots) -> Result<Option<Self>, SensorProblem> {
         let path = roots.procfs.join("stat");
         let Some(text) = roots::text(&path)? else {
             return Ok(None);
@@ -34,7 +34,7 @@ impl CpuTimes {
                 ticks.len() == 8 && ticks.iter().all(|one| *one < MOST_TICKS)
             });
         let Some(ticks) = ticks else {
-            return Err(Problem::garbage(&path, &line));
+            return Err(SensorProblem::garbage(&path, &line));
         };
         Ok(Some(Self {
             total: ticks.iter().sum(),
@@ -63,8 +63,8 @@ impl Sensor for OtherPrograms {
         "cpu_use"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let times = report.note(CpuTimes::read(roots));
         let own = report.note(own_ticks(roots));
         let now = times.zip(own).map(|(times, own)| {
@@ -76,7 +76,7 @@ impl Sensor for OtherPrograms {
             // The two files are not of the very same moment: others may seem to have gone back.
             let others = others.max(last_others);
             if let Some(ratio) = share(others, last_others, total, last_total) {
-                report.push(Reading::OtherPrograms { ratio });
+                report.push(SensorReading::OtherPrograms { ratio });
             }
         }
         report
@@ -84,7 +84,7 @@ impl Sensor for OtherPrograms {
 }
 
 /// Ticks of this process: fields 14 and 15 of its `stat`, behind a name that may hold anything.
-fn own_ticks(roots: &Roots) -> Result<Option<u64>, Problem> {
+fn own_ticks(roots: &Roots) -> Result<Option<u64>, SensorProblem> {
     let path = roots.procfs.join("self/stat");
     let Some(text) = roots::text(&path)? else {
         return Ok(None);
@@ -97,7 +97,7 @@ fn own_ticks(roots: &Roots) -> Result<Option<u64>, Problem> {
     });
     ticks
         .map(Some)
-        .ok_or_else(|| Problem::garbage(&path, &text))
+        .ok_or_else(|| SensorProblem::garbage(&path, &text))
 }
 
 /// Kilohertz that a core can mean.
@@ -112,13 +112,15 @@ impl Sensor for Frequency {
         "cpufreq"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let mut kilohertz = Vec::new();
         for (_, core) in roots::numbered(&roots.sysfs.join("devices/system/cpu"), "cpu") {
             let path = core.join("cpufreq/scaling_cur_freq");
             let clock = roots::number::<u32>(&path).and_then(|clock| match clock {
-                Some(found) if !PLAUSIBLE.contains(&found) => Err(Problem::garbage(&path, &found)),
+                Some(found) if !PLAUSIBLE.contains(&found) => {
+                    Err(SensorProblem::garbage(&path, &found))
+                }
                 other => Ok(other),
             });
             kilohertz.extend(report.note(clock).map(f64::from));
@@ -126,7 +128,7 @@ impl Sensor for Frequency {
         if !kilohertz.is_empty() {
             #[allow(clippy::cast_precision_loss)] // cores are few
             let mean = kilohertz.iter().sum::<f64>() / kilohertz.len() as f64;
-            report.push(Reading::Frequency { hertz: mean * 1e3 });
+            report.push(SensorReading::Frequency { hertz: mean * 1e3 });
         }
         report
     }
@@ -148,12 +150,12 @@ mod tests {
         stat(1000, 1000, 500);
         assert!(tree.readings(&mut sensor, 0.0).is_empty());
         stat(1180, 1020, 600);
-        let ratio = [Reading::OtherPrograms { ratio: 0.4 }];
+        let ratio = [SensorReading::OtherPrograms { ratio: 0.4 }];
         assert_eq!(tree.readings(&mut sensor, 1.0), ratio);
         stat(1180, 1020, 600);
         assert!(tree.readings(&mut sensor, 1.1).is_empty(), "no time passed");
         stat(1280, 1020, 705);
-        let none = [Reading::OtherPrograms { ratio: 0.0 }];
+        let none = [SensorReading::OtherPrograms { ratio: 0.0 }];
         assert_eq!(tree.readings(&mut sensor, 2.0), none);
     }
 
@@ -169,7 +171,7 @@ mod tests {
             (&core(2), "0"),
         ]);
         let report = tree.read(&mut sensor, 0.0);
-        assert_eq!(report.readings, [Reading::Frequency { hertz: 2e9 }]);
+        assert_eq!(report.readings, [SensorReading::Frequency { hertz: 2e9 }]);
         assert_eq!(report.problems.len(), 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::reading::{Reading, Report};
+use super::super::reading::{SensorReading, SensorReport};
 use super::all;
 use super::testing::Tree;
 use crate::config::{Sources, load};
@@ -127,34 +127,34 @@ const HOSTILE: &[&str] = &[
 ];
 
 /// Why a reading cannot be true.
-fn is_plausible(reading: &Reading) -> bool {
+fn is_plausible(reading: &SensorReading) -> bool {
     let share = |ratio: f64| (0.0..=1.0).contains(&ratio);
     let watts = |watts: f64| (0.0..=2000.0).contains(&watts);
     match reading {
-        Reading::Draw(draw) => {
+        SensorReading::Draw(draw) => {
             watts(draw.watts)
                 && draw
                     .joules
                     .is_none_or(|joules| (0.0..=2e4).contains(&joules))
         }
-        Reading::Budget(budget) => watts(budget.watts),
-        Reading::Temperature { celsius, limit, .. } => {
+        SensorReading::Budget(budget) => watts(budget.watts),
+        SensorReading::Temperature { celsius, limit, .. } => {
             (-40.0..=150.0).contains(celsius)
                 && limit.is_none_or(|limit| (40.0..=150.0).contains(&limit))
         }
-        Reading::Cooling { ratio, .. }
-        | Reading::SlowedDown { ratio }
-        | Reading::OtherPrograms { ratio } => share(*ratio),
-        Reading::Throttled { events, .. } => *events <= 1_000_000,
-        Reading::Frequency { hertz } => (1e3..=2e13).contains(hertz),
-        Reading::Memory(memory) => {
+        SensorReading::Cooling { ratio, .. }
+        | SensorReading::SlowedDown { ratio }
+        | SensorReading::OtherPrograms { ratio } => share(*ratio),
+        SensorReading::Throttled { events, .. } => *events <= 1_000_000,
+        SensorReading::Frequency { hertz } => (1e3..=2e13).contains(hertz),
+        SensorReading::Memory(memory) => {
             memory.limit > 0.0
                 && memory.limit < 1e23
                 && share(memory.ratio())
                 && memory.usage >= 0.0
         }
-        Reading::OwnMemory { .. } => true,
-        Reading::Stalled { seconds, .. } => (0.0..=1e9).contains(seconds),
+        SensorReading::OwnMemory { .. } => true,
+        SensorReading::Stalled { seconds, .. } => (0.0..=1e9).contains(seconds),
     }
 }
 
@@ -178,7 +178,7 @@ fn nothing_that_cannot_be_is_ever_said_whatever_a_file_holds() {
         let mut second = 0.0;
         let mut look = |told: &str| {
             second += 1.0;
-            let reports: Vec<Report> = sensors
+            let reports: Vec<SensorReport> = sensors
                 .iter_mut()
                 .map(|sensor| tree.read(sensor.as_mut(), second))
                 .collect();

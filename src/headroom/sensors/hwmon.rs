@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::super::energy::{EnergyCounter, MOST_WATTS, Step, is_limit};
-use super::super::reading::{Budget, Draw, Quality, Reading, Report, Scope, Sensor};
-use super::super::roots::{self, Problem, Roots};
+use super::super::energy::{CounterStep, EnergyCounter, MOST_WATTS, is_limit};
+use super::super::reading::{
+    PowerBudget, PowerDraw, PowerScope, ReadingQuality, Sensor, SensorReading, SensorReport,
+};
+use super::super::roots::{self, Roots, SensorProblem};
 
 /// Channels of a chip that are looked for.
 const MOST_CHANNELS: u32 = 16;
@@ -43,7 +45,7 @@ impl Hwmon {
         }
     }
 
-    fn scope(&self, chip: &str, label: Option<&str>) -> Scope {
+    fn scope(&self, chip: &str, label: Option<&str>) -> PowerScope {
         let named = self.board.as_deref().is_some_and(|named| {
             named == chip || label.is_some_and(|label| named == format!("{chip}/{label}"))
         });
@@ -51,25 +53,25 @@ impl Hwmon {
             .iter()
             .any(|(name, wanted)| *name == chip && (wanted.is_none() || *wanted == label));
         if named || known {
-            Scope::Board
+            PowerScope::Board
         } else {
-            Scope::Part
+            PowerScope::Part
         }
     }
 
     /// The power of a channel, by the best way that it has.
     fn channel(
         &mut self,
-        chip: &Chip,
+        chip: &HwmonChip,
         number: u32,
         now: Instant,
-    ) -> Result<Option<Measured>, Problem> {
+    ) -> Result<Option<PowerChannel>, SensorProblem> {
         for file in ["input", "average"] {
             let path = chip.path.join(format!("power{number}_{file}"));
             if let Some(microwatts) = roots::number::<f64>(&path)? {
                 let label = roots::label(&chip.path.join(format!("power{number}_label")));
                 let watts = plausible(&path, microwatts / 1e6)?;
-                return Ok(Some(Measured::now(label, watts)));
+                return Ok(Some(PowerChannel::now(label, watts)));
             }
         }
         let path = chip.path.join(format!("energy{number}_input"));
@@ -77,28 +79,30 @@ impl Hwmon {
             let label = roots::label(&chip.path.join(format!("energy{number}_label")));
             let counter = self.counters.entry(path.clone()).or_default();
             let measured = match counter.observe(&[(microjoules, None)], now) {
-                Step::Moved { joules, watts } => Some((watts, Some(joules))),
-                Step::Unknown => None,
-                Step::Still | Step::Jumped => return Err(Problem::garbage(&path, &microjoules)),
+                CounterStep::Moved { joules, watts } => Some((watts, Some(joules))),
+                CounterStep::Unknown => None,
+                CounterStep::Still | CounterStep::Jumped => {
+                    return Err(SensorProblem::garbage(&path, &microjoules));
+                }
             };
-            return Ok(Some(Measured { label, measured }));
+            return Ok(Some(PowerChannel { label, measured }));
         }
         product(&chip.path, &chip.name, number)
     }
 }
 
-struct Chip {
+struct HwmonChip {
     name: String,
     path: PathBuf,
 }
 
 /// A channel that is there, and what it says now.
-struct Measured {
+struct PowerChannel {
     label: Option<String>,
     measured: Option<(f64, Option<f64>)>,
 }
 
-impl Measured {
+impl PowerChannel {
     fn now(label: Option<String>, watts: f64) -> Self {
         Self {
             label,
@@ -112,8 +116,8 @@ impl Sensor for Hwmon {
         "hwmon"
     }
 
-    fn read(&mut self, roots: &Roots, now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         for chip in chips(roots) {
             for number in 1..=MOST_CHANNELS {
                 let source = |label: Option<&str>| {
@@ -122,15 +126,15 @@ impl Sensor for Hwmon {
                 };
                 match self.channel(&chip, number, now) {
                     Ok(None) => {}
-                    Ok(Some(Measured { label, measured })) => {
+                    Ok(Some(PowerChannel { label, measured })) => {
                         let source = source(label.as_deref());
                         let scope = self.scope(&chip.name, label.as_deref());
                         let cap = chip.path.join(format!("power{number}_cap"));
                         report.sources.push((source.clone(), true));
                         let cap = roots::maybe::<f64>(&cap).map(|microwatts| microwatts / 1e6);
                         let cap = cap.filter(|watts| is_limit(*watts));
-                        if let Some(watts) = cap.filter(|_| scope == Scope::Board) {
-                            report.push(Reading::Budget(Budget {
+                        if let Some(watts) = cap.filter(|_| scope == PowerScope::Board) {
+                            report.push(SensorReading::Budget(PowerBudget {
                                 source: "cap",
                                 scope,
                                 watts,
@@ -138,17 +142,19 @@ impl Sensor for Hwmon {
                         }
                         match measured {
                             // No board draws nothing.
-                            Some((watts, joules)) if watts > 0.0 || scope == Scope::Part => {
-                                report.push(Reading::Draw(Draw {
+                            Some((watts, joules)) if watts > 0.0 || scope == PowerScope::Part => {
+                                report.push(SensorReading::Draw(PowerDraw {
                                     source,
                                     scope,
-                                    quality: Quality::Measured,
+                                    quality: ReadingQuality::Measured,
                                     watts,
                                     joules,
                                 }));
                             }
                             Some((watts, _)) => {
-                                report.problems.push(Problem::garbage(&chip.path, &watts));
+                                report
+                                    .problems
+                                    .push(SensorProblem::garbage(&chip.path, &watts));
                             }
                             None => {}
                         }
@@ -167,7 +173,7 @@ impl Sensor for Hwmon {
 }
 
 /// The chips that are no battery's or charger's.
-fn chips(roots: &Roots) -> Vec<Chip> {
+fn chips(roots: &Roots) -> Vec<HwmonChip> {
     let supplies: Vec<String> = roots::entries(&roots.sysfs.join("class/power_supply"))
         .iter()
         .filter_map(|path| Some(path.file_name()?.to_str()?.replace('-', "_")))
@@ -176,7 +182,7 @@ fn chips(roots: &Roots) -> Vec<Chip> {
         .into_iter()
         .filter_map(|(_, path)| {
             let name = roots::label(&path.join("name"))?;
-            Some(Chip { name, path })
+            Some(HwmonChip { name, path })
         })
         .filter(|chip| {
             let name = chip.name.replace('-', "_");
@@ -186,7 +192,7 @@ fn chips(roots: &Roots) -> Vec<Chip> {
 }
 
 /// Volt times ampere, for chips whose channels of one number belong together.
-fn product(chip: &Path, name: &str, number: u32) -> Result<Option<Measured>, Problem> {
+fn product(chip: &Path, name: &str, number: u32) -> Result<Option<PowerChannel>, SensorProblem> {
     let file = |kind: &str, what: &str| chip.join(format!("{kind}{number}_{what}"));
     let labels = (
         roots::label(&file("in", "label")),
@@ -209,14 +215,14 @@ fn product(chip: &Path, name: &str, number: u32) -> Result<Option<Measured>, Pro
         return Ok(None);
     };
     let watts = plausible(&current, millivolts * milliamperes / 1e6)?;
-    Ok(Some(Measured::now(labels.0, watts)))
+    Ok(Some(PowerChannel::now(labels.0, watts)))
 }
 
-fn plausible(path: &Path, watts: f64) -> Result<f64, Problem> {
+fn plausible(path: &Path, watts: f64) -> Result<f64, SensorProblem> {
     if (0.0..=MOST_WATTS).contains(&watts) {
         Ok(watts)
     } else {
-        Err(Problem::garbage(path, &watts))
+        Err(SensorProblem::garbage(path, &watts))
     }
 }
 
@@ -237,11 +243,11 @@ mod tests {
     use super::super::testing::Tree;
     use super::*;
 
-    fn draws(readings: &[Reading]) -> Vec<(String, Scope, f64)> {
+    fn draws(readings: &[SensorReading]) -> Vec<(String, PowerScope, f64)> {
         readings
             .iter()
             .filter_map(|reading| match reading {
-                Reading::Draw(draw) => Some((draw.source.clone(), draw.scope, draw.watts)),
+                SensorReading::Draw(draw) => Some((draw.source.clone(), draw.scope, draw.watts)),
                 _ => None,
             })
             .collect()
@@ -263,19 +269,19 @@ mod tests {
         assert_eq!(
             draws(&readings),
             [
-                ("power_meter/1".to_owned(), Scope::Board, 31.5),
-                ("amdgpu/PPT".to_owned(), Scope::Part, 4.0)
+                ("power_meter/1".to_owned(), PowerScope::Board, 31.5),
+                ("amdgpu/PPT".to_owned(), PowerScope::Part, 4.0)
             ]
         );
         let budgets: Vec<_> = readings
             .iter()
-            .filter(|reading| matches!(reading, Reading::Budget(_)))
+            .filter(|reading| matches!(reading, SensorReading::Budget(_)))
             .collect();
         assert_eq!(
             budgets,
-            [&Reading::Budget(Budget {
+            [&SensorReading::Budget(PowerBudget {
                 source: "cap",
-                scope: Scope::Board,
+                scope: PowerScope::Board,
                 watts: 60.0
             })]
         );
@@ -303,8 +309,8 @@ mod tests {
         assert_eq!(
             draws(&tree.readings(&mut sensor, 0.0)),
             [
-                ("ina3221/VDD_IN".to_owned(), Scope::Board, 8.0),
-                ("ina3221/VDD_CPU_GPU_CV".to_owned(), Scope::Part, 2.0)
+                ("ina3221/VDD_IN".to_owned(), PowerScope::Board, 8.0),
+                ("ina3221/VDD_CPU_GPU_CV".to_owned(), PowerScope::Part, 2.0)
             ]
         );
     }
@@ -333,7 +339,7 @@ mod tests {
             (input, "12500000"),
         ]);
         let readings = draws(&tree.readings(&mut sensor, 0.0));
-        assert_eq!(readings, [("ina226/1".to_owned(), Scope::Board, 12.5)]);
+        assert_eq!(readings, [("ina226/1".to_owned(), PowerScope::Board, 12.5)]);
         for garbage in ["-7", "NaN", "inf", "9999999999999", "", "0"] {
             tree.write(&[(input, garbage)]);
             let report = tree.read(&mut sensor, 1.0);
@@ -354,7 +360,7 @@ mod tests {
         assert!(tree.readings(&mut sensor, 0.0).is_empty());
         tree.write(&[(input, "7000000")]);
         let readings = draws(&tree.readings(&mut sensor, 2.0));
-        assert_eq!(readings, [("scmi/soc".to_owned(), Scope::Board, 3.0)]);
+        assert_eq!(readings, [("scmi/soc".to_owned(), PowerScope::Board, 3.0)]);
         tree.write(&[(input, "10")]);
         assert_eq!(tree.read(&mut sensor, 3.0).problems.len(), 1);
     }

@@ -4,8 +4,10 @@
 use std::time::Instant;
 
 use super::super::energy::MOST_WATTS;
-use super::super::reading::{Draw, Quality, Reading, Report, Scope, Sensor};
-use super::super::roots::{self, Problem, Roots};
+use super::super::reading::{
+    PowerDraw, PowerScope, ReadingQuality, Sensor, SensorReading, SensorReport,
+};
+use super::super::roots::{self, Roots, SensorProblem};
 use super::hwmon::unique;
 
 #[derive(Debug)]
@@ -16,8 +18,8 @@ impl Sensor for Rails {
         "jetson_rails"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let devices = roots.sysfs.join("bus/iio/devices");
         for (_, device) in roots::numbered(&devices, "iio:device") {
             if roots::label(&device.join("name")).as_deref() != Some("ina3221x") {
@@ -31,7 +33,7 @@ impl Sensor for Rails {
                 let milliwatts = roots::number::<f64>(&path);
                 let watts = milliwatts.and_then(|milliwatts| match milliwatts {
                     Some(found) if !(0.0..=MOST_WATTS * 1e3).contains(&found) => {
-                        Err(Problem::garbage(&path, &found))
+                        Err(SensorProblem::garbage(&path, &found))
                     }
                     other => Ok(other.map(|found| found / 1e3)),
                 });
@@ -40,10 +42,14 @@ impl Sensor for Rails {
                 report.sources.push((source.clone(), watts.is_some()));
                 if let Some(watts) = watts {
                     let is_input = matches!(name.as_str(), "VDD_IN" | "POM_5V_IN");
-                    report.push(Reading::Draw(Draw {
+                    report.push(SensorReading::Draw(PowerDraw {
                         source,
-                        scope: if is_input { Scope::Board } else { Scope::Part },
-                        quality: Quality::Measured,
+                        scope: if is_input {
+                            PowerScope::Board
+                        } else {
+                            PowerScope::Part
+                        },
+                        quality: ReadingQuality::Measured,
                         watts,
                         joules: None,
                     }));
@@ -71,10 +77,10 @@ mod tests {
             (&format!("{device}/in_power1_input"), "broken"),
         ]);
         let report = tree.read(&mut sensor, 0.0);
-        let Reading::Draw(draw) = &report.readings[0] else {
+        let SensorReading::Draw(draw) = &report.readings[0] else {
             panic!("{report:?}");
         };
-        assert_eq!((draw.scope, draw.watts), (Scope::Board, 4.321));
+        assert_eq!((draw.scope, draw.watts), (PowerScope::Board, 4.321));
         assert_eq!(report.readings.len(), 1);
         assert_eq!(report.problems.len(), 1);
     }

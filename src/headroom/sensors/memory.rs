@@ -7,17 +7,17 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
-use super::super::reading::{Memory, Reading, Report, Sensor};
-use super::super::roots::{self, Problem, Roots};
+use super::super::reading::{MemoryReading, Sensor, SensorReading, SensorReport};
+use super::super::roots::{self, Roots, SensorProblem};
 
 /// The memory that this process may have: all that there is, or what the tightest control group
-/// allows; none where it cannot be told.
+/// allows; `None` where it is not known.
 pub(crate) fn most(roots: &Roots) -> Option<f64> {
     let now = Instant::now();
-    let reports = [System.read(roots, now), ControlGroup.read(roots, now)];
+    let reports = [SystemMemory.read(roots, now), CgroupMemory.read(roots, now)];
     let readings = reports.iter().flat_map(|report| &report.readings);
     let limits = readings.filter_map(|reading| match reading {
-        Reading::Memory(memory) => Some(memory.limit),
+        SensorReading::Memory(memory) => Some(memory.limit),
         _ => None,
     });
     limits.min_by(f64::total_cmp)
@@ -25,17 +25,17 @@ pub(crate) fn most(roots: &Roots) -> Option<f64> {
 
 /// What the kernel thinks can be had without swapping.
 #[derive(Debug)]
-pub(crate) struct System;
+pub(crate) struct SystemMemory;
 
-impl Sensor for System {
+impl Sensor for SystemMemory {
     fn name(&self) -> &'static str {
         "memory"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         if let Some((limit, available)) = report.note(system(roots)) {
-            report.push(Reading::Memory(Memory {
+            report.push(SensorReading::Memory(MemoryReading {
                 limit,
                 usage: limit - available,
                 available,
@@ -46,7 +46,7 @@ impl Sensor for System {
 }
 
 /// `MemTotal` and `MemAvailable` in bytes; kernels before 3.14 do not have the latter.
-fn system(roots: &Roots) -> Result<Option<(f64, f64)>, Problem> {
+fn system(roots: &Roots) -> Result<Option<(f64, f64)>, SensorProblem> {
     let path = roots.procfs.join("meminfo");
     let Some(text) = roots::text(&path)? else {
         return Ok(None);
@@ -58,7 +58,7 @@ fn system(roots: &Roots) -> Result<Option<(f64, f64)>, Problem> {
         (Some(total), Some(available)) if total > 0.0 && available <= total => {
             Ok(Some((total, available)))
         }
-        _ => Err(Problem::garbage(&path, &text)),
+        _ => Err(SensorProblem::garbage(&path, &text)),
     }
 }
 
@@ -78,15 +78,15 @@ const UNLIMITED: f64 = 4.6e18;
 
 /// The control groups of this process, versions 1 and 2.
 #[derive(Debug)]
-pub(crate) struct ControlGroup;
+pub(crate) struct CgroupMemory;
 
-impl Sensor for ControlGroup {
+impl Sensor for CgroupMemory {
     fn name(&self) -> &'static str {
         "control_group"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let Some(text) = report.note(roots::text(&roots.procfs.join("self/cgroup"))) else {
             return report;
         };
@@ -95,12 +95,12 @@ impl Sensor for ControlGroup {
             .ok()
             .flatten()
             .map_or(UNLIMITED, |(total, _)| total);
-        let tightest = places(&text, &roots.cgroup)
+        let tightest = cgroup_folders(&text, &roots.cgroup)
             .into_iter()
-            .filter_map(|place| report.note(place.memory(most)))
+            .filter_map(|folder| report.note(folder.memory(most)))
             .min_by(|one, other| one.ratio().total_cmp(&other.ratio()));
         if let Some(memory) = tightest {
-            report.push(Reading::Memory(memory));
+            report.push(SensorReading::Memory(memory));
         }
         report
     }
@@ -108,25 +108,25 @@ impl Sensor for ControlGroup {
 
 /// A control group, and how its version calls its files.
 #[derive(Debug, PartialEq)]
-struct Place {
+struct CgroupFolder {
     folder: PathBuf,
-    files: &'static Files,
+    files: &'static CgroupFiles,
 }
 
 #[derive(Debug, PartialEq)]
-struct Files {
+struct CgroupFiles {
     limits: &'static [&'static str],
     usage: &'static str,
     idle_cache: &'static str,
 }
 
-const VERSION_1: Files = Files {
+const VERSION_1: CgroupFiles = CgroupFiles {
     limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
     idle_cache: "total_inactive_file",
 };
 
-const VERSION_2: Files = Files {
+const VERSION_2: CgroupFiles = CgroupFiles {
     // Above `high` it is slowed down until it stands still.
     limits: &["memory.max", "memory.high"],
     usage: "memory.current",
@@ -134,8 +134,8 @@ const VERSION_2: Files = Files {
 };
 
 /// Every group from the process's own up to the root, of each hierarchy that has memory in it.
-fn places(text: &str, root: &Path) -> Vec<Place> {
-    let mut places = Vec::new();
+fn cgroup_folders(text: &str, root: &Path) -> Vec<CgroupFolder> {
+    let mut cgroup_folders = Vec::new();
     for line in text.lines() {
         let mut fields = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) =
@@ -157,14 +157,14 @@ fn places(text: &str, root: &Path) -> Vec<Place> {
                 below = PathBuf::new();
             }
             for folder in below.ancestors() {
-                places.push(Place {
+                cgroup_folders.push(CgroupFolder {
                     folder: mount.join(folder),
                     files,
                 });
             }
         }
     }
-    places
+    cgroup_folders
 }
 
 /// Without its leading slash; empty for one that leads out of the mount.
@@ -180,9 +180,9 @@ fn relative(path: &str) -> PathBuf {
     }
 }
 
-impl Place {
-    /// None where there is no limit below `most`.
-    fn memory(&self, most: f64) -> Result<Option<Memory>, Problem> {
+impl CgroupFolder {
+    /// Returns the group's memory; `None` where there is no limit below `most`.
+    fn memory(&self, most: f64) -> Result<Option<MemoryReading>, SensorProblem> {
         let mut limit = None;
         for file in self.files.limits {
             let path = self.folder.join(file);
@@ -191,7 +191,7 @@ impl Place {
                 Some(text) if text == "max" => continue,
                 Some(text) => text
                     .parse::<f64>()
-                    .map_err(|_| Problem::garbage(&path, &text))?,
+                    .map_err(|_| SensorProblem::garbage(&path, &text))?,
             };
             if bytes > 0.0 && bytes < most {
                 limit = Some(limit.map_or(bytes, |limit: f64| limit.min(bytes)));
@@ -211,7 +211,7 @@ impl Place {
             (name == self.files.idle_cache).then(|| value.parse::<u64>().ok())?
         });
         let usage = bytes(used.saturating_sub(idle_cache.unwrap_or(0)));
-        Ok(Some(Memory {
+        Ok(Some(MemoryReading {
             limit,
             usage,
             available: (limit - usage).max(0.0),
@@ -221,15 +221,15 @@ impl Place {
 
 /// Memory of this process: what is its own, and what is a file's, such as a model's.
 #[derive(Debug)]
-pub(crate) struct Own;
+pub(crate) struct OwnMemory;
 
-impl Sensor for Own {
+impl Sensor for OwnMemory {
     fn name(&self) -> &'static str {
         "own_memory"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let path = roots.procfs.join("self/status");
         let Some(text) = report.note(roots::text(&path)) else {
             return report;
@@ -237,11 +237,11 @@ impl Sensor for Own {
         for (kind, name) in [("anonymous", "RssAnon"), ("file", "RssFile")] {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // never negative
             match kibibytes(&text, name) {
-                Some(bytes) => report.push(Reading::OwnMemory {
+                Some(bytes) => report.push(SensorReading::OwnMemory {
                     kind,
                     bytes: bytes as u64,
                 }),
-                None => report.problems.push(Problem::garbage(&path, &name)),
+                None => report.problems.push(SensorProblem::garbage(&path, &name)),
             }
         }
         report
@@ -255,16 +255,16 @@ mod tests {
 
     const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
-    fn memory(readings: &[Reading]) -> Option<Memory> {
+    fn memory(readings: &[SensorReading]) -> Option<MemoryReading> {
         readings.iter().find_map(|reading| match reading {
-            Reading::Memory(memory) => Some(*memory),
+            SensorReading::Memory(memory) => Some(*memory),
             _ => None,
         })
     }
 
     #[test]
     fn the_system_has_what_is_available_and_not_what_is_free() {
-        let (tree, mut sensor) = (Tree::new(), System);
+        let (tree, mut sensor) = (Tree::new(), SystemMemory);
         let text = "MemTotal:  4194304 kB\nMemFree:  1 kB\nMemAvailable:  1048576 kB\n";
         tree.write(&[("proc/meminfo", text)]);
         let seen = memory(&tree.readings(&mut sensor, 0.0)).expect("known");
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_tightest_group_above_counts_without_its_idle_cache() {
-        let (tree, mut sensor) = (Tree::new(), ControlGroup);
+        let (tree, mut sensor) = (Tree::new(), CgroupMemory);
         tree.write(&[
             ("proc/self/cgroup", "0::/store/edgellm.service\n"),
             ("cgroup/store/memory.max", "1000"),
@@ -291,7 +291,7 @@ mod tests {
             ("cgroup/store/edgellm.service/memory.current", "500"),
         ]);
         let seen = memory(&tree.readings(&mut sensor, 0.0));
-        let store = Memory {
+        let store = MemoryReading {
             limit: 1000.0,
             usage: 600.0,
             available: 400.0,
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn version_1_counts_as_well_and_its_largest_number_is_no_limit() {
-        let (tree, mut sensor) = (Tree::new(), ControlGroup);
+        let (tree, mut sensor) = (Tree::new(), CgroupMemory);
         tree.write(&[
             (
                 "proc/meminfo",
@@ -351,8 +351,11 @@ mod tests {
         assert_eq!(relative("/../../etc"), Path::new(""));
         assert_eq!(relative("/a/b"), Path::new("a/b"));
         assert_eq!(relative("/"), Path::new(""));
-        let places = places("garbage\n0::/../x\n", Path::new("/nowhere"));
-        let folders: Vec<_> = places.iter().map(|place| place.folder.clone()).collect();
+        let cgroup_folders = cgroup_folders("garbage\n0::/../x\n", Path::new("/nowhere"));
+        let folders: Vec<_> = cgroup_folders
+            .iter()
+            .map(|folder| folder.folder.clone())
+            .collect();
         assert_eq!(
             folders,
             [Path::new("/nowhere/"), Path::new("/nowhere/unified/")]
@@ -361,12 +364,12 @@ mod tests {
 
     #[test]
     fn own_memory_is_told_apart() {
-        let (tree, mut sensor) = (Tree::new(), Own);
+        let (tree, mut sensor) = (Tree::new(), OwnMemory);
         tree.write(&[(
             "proc/self/status",
             "Name:\tx\nRssAnon:\t 2 kB\nRssFile:\t 3 kB\n",
         )]);
-        let own = |kind, bytes| Reading::OwnMemory { kind, bytes };
+        let own = |kind, bytes| SensorReading::OwnMemory { kind, bytes };
         let readings = tree.readings(&mut sensor, 0.0);
         assert_eq!(readings, [own("anonymous", 2048), own("file", 3072)]);
     }

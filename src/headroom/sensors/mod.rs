@@ -18,12 +18,12 @@ pub(crate) mod testing;
 
 pub(crate) use supply::BATTERY;
 
-use crate::config::Governor;
+use crate::config::GovernorSettings;
 
 use super::reading::Sensor;
 
 /// All of them; where several see the same scope equally well, the earlier is believed.
-pub(crate) fn all(settings: &Governor) -> Vec<Box<dyn Sensor>> {
+pub(crate) fn all(settings: &GovernorSettings) -> Vec<Box<dyn Sensor>> {
     let mut sensors: Vec<Box<dyn Sensor>> = vec![
         Box::new(jetson::Rails),
         Box::new(hwmon::Hwmon::new(settings.board_power_sensor.clone())),
@@ -39,9 +39,9 @@ pub(crate) fn all(settings: &Governor) -> Vec<Box<dyn Sensor>> {
         Box::new(throttle::Firmware::default()),
         Box::new(cpu::Frequency),
         Box::new(cpu::OtherPrograms::default()),
-        Box::new(memory::System),
-        Box::new(memory::ControlGroup),
-        Box::new(memory::Own),
+        Box::new(memory::SystemMemory),
+        Box::new(memory::CgroupMemory),
+        Box::new(memory::OwnMemory),
         Box::new(stall::PressureStall),
     ];
     if let (Some(idle), Some(full)) = (settings.board_idle, settings.board_full) {

@@ -8,9 +8,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::super::energy::{EnergyCounter, Step, is_limit};
-use super::super::reading::{Budget, Draw, Quality, Reading, Report, Scope, Sensor};
-use super::super::roots::{self, Problem, Roots};
+use super::super::energy::{CounterStep, EnergyCounter, is_limit};
+use super::super::reading::{
+    PowerBudget, PowerDraw, PowerScope, ReadingQuality, Sensor, SensorReading, SensorReport,
+};
+use super::super::roots::{self, Roots, SensorProblem};
 
 const SOURCE: &str = "rapl";
 /// The counters were open to everyone until they told attackers too much (CVE-2020-8694).
@@ -29,17 +31,17 @@ impl Sensor for Rapl {
         SOURCE
     }
 
-    fn read(&mut self, roots: &Roots, now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let zones = packages(roots);
         if zones.is_empty() {
             *self = Self::default();
             return report;
         }
         if let Some(watts) = limit(&zones) {
-            report.push(Reading::Budget(Budget {
+            report.push(SensorReading::Budget(PowerBudget {
                 source: SOURCE,
-                scope: Scope::Package,
+                scope: PowerScope::Package,
                 watts,
             }));
         }
@@ -54,18 +56,22 @@ impl Sensor for Rapl {
         // All or none: a sum without one of the packages would be wrong.
         let raw: Result<Vec<_>, _> = zones.iter().map(|(_, zone)| energy(zone)).collect();
         match raw.map(|raw| self.counter.observe(&raw, now)) {
-            Ok(Step::Moved { joules, watts }) => report.push(Reading::Draw(Draw {
-                source: SOURCE.to_owned(),
-                scope: Scope::Package,
-                quality: Quality::Measured,
-                watts,
-                joules: Some(joules),
-            })),
-            Ok(Step::Unknown) => {}
-            Ok(Step::Still | Step::Jumped) => report.problems.push(Problem::Failed {
-                path: zones[0].1.join("energy_uj"),
-                reason: "the counter stands still or jumps".to_owned(),
-            }),
+            Ok(CounterStep::Moved { joules, watts }) => {
+                report.push(SensorReading::Draw(PowerDraw {
+                    source: SOURCE.to_owned(),
+                    scope: PowerScope::Package,
+                    quality: ReadingQuality::Measured,
+                    watts,
+                    joules: Some(joules),
+                }))
+            }
+            Ok(CounterStep::Unknown) => {}
+            Ok(CounterStep::Still | CounterStep::Jumped) => {
+                report.problems.push(SensorProblem::Failed {
+                    path: zones[0].1.join("energy_uj"),
+                    reason: "the counter stands still or jumps".to_owned(),
+                })
+            }
             Err(problem) => report.problems.push(problem),
         }
         report
@@ -91,16 +97,16 @@ fn packages(roots: &Roots) -> Vec<(String, PathBuf)> {
 }
 
 /// Microjoules of a package, and where they wrap.
-fn energy(zone: &Path) -> Result<(u64, Option<u64>), Problem> {
+fn energy(zone: &Path) -> Result<(u64, Option<u64>), SensorProblem> {
     let path = zone.join("energy_uj");
     let microjoules = roots::number(&path).map_err(|problem| match problem {
-        Problem::Denied { path, .. } => Problem::Denied {
+        SensorProblem::Denied { path, .. } => SensorProblem::Denied {
             path,
             remedy: REMEDY,
         },
         other => other,
     })?;
-    let missing = || Problem::Failed {
+    let missing = || SensorProblem::Failed {
         path: path.clone(),
         reason: "there is no such file".to_owned(),
     };
@@ -141,9 +147,9 @@ mod tests {
         ]);
     }
 
-    fn watts(readings: &[Reading]) -> Option<f64> {
+    fn watts(readings: &[SensorReading]) -> Option<f64> {
         readings.iter().find_map(|reading| match reading {
-            Reading::Draw(draw) => Some(draw.watts),
+            SensorReading::Draw(draw) => Some(draw.watts),
             _ => None,
         })
     }
@@ -215,9 +221,9 @@ mod tests {
     fn a_limit_is_one_only_if_every_package_has_it() {
         let (tree, mut sensor) = (Tree::new(), Rapl::default());
         package(&tree, ZONE, "package-0", 5);
-        let budget = |readings: Vec<Reading>| {
+        let budget = |readings: Vec<SensorReading>| {
             readings.into_iter().find_map(|reading| match reading {
-                Reading::Budget(budget) => Some(budget.watts),
+                SensorReading::Budget(budget) => Some(budget.watts),
                 _ => None,
             })
         };

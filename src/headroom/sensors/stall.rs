@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use super::super::reading::{Reading, Report, Sensor};
-use super::super::roots::{self, Problem, Roots};
+use super::super::reading::{Sensor, SensorReading, SensorReport};
+use super::super::roots::{self, Roots, SensorProblem};
 
 /// Thirty years.
 const MOST_MICROSECONDS: f64 = 1e15;
@@ -17,8 +17,8 @@ impl Sensor for PressureStall {
         "pressure_stall"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         for resource in ["cpu", "memory", "io"] {
             let path = roots.procfs.join("pressure").join(resource);
             let Some(text) = report.note(roots::text(&path)) else {
@@ -28,12 +28,12 @@ impl Sensor for PressureStall {
                 match total(&text, kind) {
                     // For the whole system nothing is ever stalled in full by the processor.
                     _ if resource == "cpu" && kind == "full" => {}
-                    Some(microseconds) => report.push(Reading::Stalled {
+                    Some(microseconds) => report.push(SensorReading::Stalled {
                         resource,
                         kind,
                         seconds: microseconds / 1e6,
                     }),
-                    None => report.problems.push(Problem::garbage(&path, &text)),
+                    None => report.problems.push(SensorProblem::garbage(&path, &text)),
                 }
             }
         }
@@ -64,7 +64,7 @@ mod tests {
         let some = "some avg10=51.82 avg60=52.24 avg300=40.17 total=2500000\n";
         let text = format!("{some}full avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n");
         tree.write(&[("proc/pressure/cpu", some), ("proc/pressure/memory", &text)]);
-        let stalled = |resource, kind, seconds| Reading::Stalled {
+        let stalled = |resource, kind, seconds| SensorReading::Stalled {
             resource,
             kind,
             seconds,

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::super::energy::{MOST_WATTS, is_limit};
-use super::super::reading::{Budget, Draw, Quality, Reading, Report, Scope, Sensor};
-use super::super::roots::{self, Problem, Roots};
+use super::super::reading::{
+    PowerBudget, PowerDraw, PowerScope, ReadingQuality, Sensor, SensorReading, SensorReport,
+};
+use super::super::roots::{self, Roots, SensorProblem};
 
 /// What the sum of all batteries is called.
 pub(crate) const BATTERY: &str = "battery";
@@ -41,8 +43,8 @@ impl Sensor for Batteries {
         BATTERY
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let mut batteries = Vec::new();
         for path in of_type(roots, |kind| kind == "Battery") {
             // A mouse has one as well.
@@ -69,10 +71,10 @@ impl Sensor for Batteries {
             return report;
         }
         if let Some(watts) = drawn.filter(|watts| *watts > 0.0) {
-            report.push(Reading::Draw(Draw {
+            report.push(SensorReading::Draw(PowerDraw {
                 source: BATTERY.to_owned(),
-                scope: Scope::Board,
-                quality: Quality::Measured,
+                scope: PowerScope::Board,
+                quality: ReadingQuality::Measured,
                 watts,
                 joules: None,
             }));
@@ -86,9 +88,9 @@ impl Sensor for Batteries {
             let watts = lasting(left, full, self.floor, runtime);
             // Nothing is left to spend, or so much that it limits nothing.
             if watts <= MOST_WATTS {
-                report.push(Reading::Budget(Budget {
+                report.push(SensorReading::Budget(PowerBudget {
                     source: BATTERY,
-                    scope: Scope::Board,
+                    scope: PowerScope::Board,
                     watts,
                 }));
             }
@@ -102,7 +104,7 @@ fn lasting(left: f64, full: f64, floor: f64, runtime: Duration) -> f64 {
     (left - floor * full).max(0.0) / (runtime.as_secs_f64() / 3600.0)
 }
 
-fn battery(path: &Path) -> Result<Battery, Problem> {
+fn battery(path: &Path) -> Result<Battery, SensorProblem> {
     let status = roots::text(&path.join("status"))?;
     let discharging = status.as_deref() == Some("Discharging");
     let volts = micro(path, "voltage_now")?;
@@ -114,7 +116,7 @@ fn battery(path: &Path) -> Result<Battery, Problem> {
             .map(|(amperes, volts)| (amperes * volts).abs()),
     };
     if let Some(watts) = watts.filter(|watts| *watts > MOST_WATTS) {
-        return Err(Problem::garbage(path, &watts));
+        return Err(SensorProblem::garbage(path, &watts));
     }
     let volts = micro(path, "voltage_min_design")?.or(volts);
     let energy = match (micro(path, "energy_now")?, micro(path, "energy_full")?) {
@@ -132,10 +134,10 @@ fn battery(path: &Path) -> Result<Battery, Problem> {
 }
 
 /// A file of millionths; a battery that is just being plugged answers ENODATA, which is no number.
-fn micro(path: &Path, file: &str) -> Result<Option<f64>, Problem> {
+fn micro(path: &Path, file: &str) -> Result<Option<f64>, SensorProblem> {
     let path = path.join(file);
     match roots::number::<f64>(&path)? {
-        Some(number) if !number.is_finite() => Err(Problem::garbage(&path, &number)),
+        Some(number) if !number.is_finite() => Err(SensorProblem::garbage(&path, &number)),
         other => Ok(other.map(|number| number / 1e6)),
     }
 }
@@ -149,8 +151,8 @@ impl Sensor for Supply {
         "supply"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let mut watts = Vec::new();
         for path in of_type(roots, |kind| kind != "Battery") {
             if roots::maybe::<u8>(&path.join("online")) != Some(1) {
@@ -161,9 +163,9 @@ impl Sensor for Supply {
         }
         watts.extend(raspberry_pi(roots));
         if let Some(watts) = watts.into_iter().reduce(f64::min) {
-            report.push(Reading::Budget(Budget {
+            report.push(SensorReading::Budget(PowerBudget {
                 source: "supply",
-                scope: Scope::Board,
+                scope: PowerScope::Board,
                 watts,
             }));
         }
@@ -194,16 +196,16 @@ mod tests {
 
     const HOUR: Option<Duration> = Some(Duration::from_hours(1));
 
-    fn draw(readings: &[Reading]) -> Option<f64> {
+    fn draw(readings: &[SensorReading]) -> Option<f64> {
         readings.iter().find_map(|reading| match reading {
-            Reading::Draw(draw) => Some(draw.watts),
+            SensorReading::Draw(draw) => Some(draw.watts),
             _ => None,
         })
     }
 
-    fn budget(readings: &[Reading]) -> Option<f64> {
+    fn budget(readings: &[SensorReading]) -> Option<f64> {
         readings.iter().find_map(|reading| match reading {
-            Reading::Budget(budget) => Some(budget.watts),
+            SensorReading::Budget(budget) => Some(budget.watts),
             _ => None,
         })
     }

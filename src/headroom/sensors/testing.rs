@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::headroom::reading::{Reading, Report, Sensor};
+use crate::headroom::reading::{Sensor, SensorReading, SensorReport};
 use crate::headroom::roots::Roots;
 
 pub(crate) struct Tree {
@@ -57,12 +57,12 @@ impl Tree {
         self.folder.path()
     }
 
-    pub(crate) fn read(&self, sensor: &mut dyn Sensor, seconds: f64) -> Report {
+    pub(crate) fn read(&self, sensor: &mut dyn Sensor, seconds: f64) -> SensorReport {
         sensor.read(&self.roots(), self.start + Duration::from_secs_f64(seconds))
     }
 
     /// Reads what must be free of problems.
-    pub(crate) fn readings(&self, sensor: &mut dyn Sensor, seconds: f64) -> Vec<Reading> {
+    pub(crate) fn readings(&self, sensor: &mut dyn Sensor, seconds: f64) -> Vec<SensorReading> {
         let report = self.read(sensor, seconds);
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         report.readings

@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Instant;
 
-use super::super::reading::{Reading, Report, Sensor};
-use super::super::roots::{self, Problem, Roots};
+use super::super::reading::{Sensor, SensorReading, SensorReport};
+use super::super::roots::{self, Roots, SensorProblem};
 use super::hwmon::unique;
 
 /// Degrees that a sensor in a gateway can mean.
@@ -36,8 +36,8 @@ impl Sensor for Zones {
         "thermal"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let mut names = Vec::new();
         let class = roots.sysfs.join("class/thermal");
         for (number, zone) in roots::numbered(&class, "thermal_zone") {
@@ -49,7 +49,7 @@ impl Sensor for Zones {
             names.push((name.clone(), true));
             if let Some(celsius) = report.note(temperature(&zone.join("temp"))) {
                 let limit = [trip(&zone), self.limit].into_iter().flatten();
-                report.push(Reading::Temperature {
+                report.push(SensorReading::Temperature {
                     zone: name,
                     celsius,
                     limit: limit.reduce(f64::min),
@@ -60,14 +60,14 @@ impl Sensor for Zones {
     }
 }
 
-fn temperature(path: &Path) -> Result<Option<f64>, Problem> {
+fn temperature(path: &Path) -> Result<Option<f64>, SensorProblem> {
     let Some(millidegrees) = roots::number::<i32>(path)? else {
         return Ok(None);
     };
     let celsius = f64::from(millidegrees) / 1e3;
     // A sensor that is not there often reads as exactly 0.
     if millidegrees == 0 || !PLAUSIBLE.contains(&celsius) {
-        return Err(Problem::garbage(path, &millidegrees));
+        return Err(SensorProblem::garbage(path, &millidegrees));
     }
     Ok(Some(celsius))
 }
@@ -96,8 +96,8 @@ impl Sensor for Cooling {
         "cooling"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let mut hardest = BTreeMap::<String, f64>::new();
         let class = roots.sysfs.join("class/thermal");
         for (_, device) in roots::numbered(&class, "cooling_device") {
@@ -116,7 +116,7 @@ impl Sensor for Cooling {
             *known = known.max(ratio);
         }
         for (device, ratio) in hardest {
-            report.push(Reading::Cooling { device, ratio });
+            report.push(SensorReading::Cooling { device, ratio });
         }
         report
     }
@@ -140,12 +140,12 @@ mod tests {
         }
     }
 
-    fn seen(report: &Report) -> Vec<(&str, f64, Option<f64>)> {
+    fn seen(report: &SensorReport) -> Vec<(&str, f64, Option<f64>)> {
         report
             .readings
             .iter()
             .filter_map(|reading| match reading {
-                Reading::Temperature {
+                SensorReading::Temperature {
                     zone,
                     celsius,
                     limit,
@@ -220,7 +220,7 @@ mod tests {
                 (&format!("{at}/max_state"), most),
             ]);
         }
-        let processor = Reading::Cooling {
+        let processor = SensorReading::Cooling {
             device: "Processor".to_owned(),
             ratio: 0.3,
         };

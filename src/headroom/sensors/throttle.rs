@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::super::reading::{Reading, Report, Resource, Sensor};
-use super::super::roots::{self, Problem, Roots};
+use super::super::reading::{Resource, Sensor, SensorReading, SensorReport};
+use super::super::roots::{self, Roots, SensorProblem};
 
 /// Counters of each core since the system started. All cores of a package show the same one for
 /// the package.
@@ -29,21 +29,21 @@ impl Sensor for CoreCounters {
         "throttle_counters"
     }
 
-    fn read(&mut self, roots: &Roots, at: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, at: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let mut now = BTreeMap::new();
         let mut by_core = None;
         let mut by_package = BTreeMap::<u32, u64>::new();
         for (_, core) in roots::numbered(&roots.sysfs.join("devices/system/cpu"), "cpu") {
             let folder = core.join("thermal_throttle");
-            let mut moved = |file: &str, report: &mut Report| {
+            let mut moved = |file: &str, report: &mut SensorReport| {
                 let path = folder.join(file);
                 let count = report.note(roots::number::<u64>(&path))?;
                 let before = self.last.get(&path).copied();
                 // A core that just came back has only begun to tell, or counts anew.
                 let moved = before.map_or(0, |before| count.saturating_sub(before));
                 if moved > MOST_EVENTS {
-                    report.problems.push(Problem::garbage(&path, &count));
+                    report.problems.push(SensorProblem::garbage(&path, &count));
                     return None;
                 }
                 now.insert(path, count);
@@ -62,7 +62,7 @@ impl Sensor for CoreCounters {
         let by_package = (!by_package.is_empty()).then(|| by_package.values().sum());
         for (reason, events) in [("core_thermal", by_core), ("package_thermal", by_package)] {
             if let Some(events) = events {
-                report.push(Reading::Throttled {
+                report.push(SensorReading::Throttled {
                     reason,
                     events,
                     live: None,
@@ -72,7 +72,7 @@ impl Sensor for CoreCounters {
         if by_core.is_some() || by_package.is_some() {
             let slowed = by_core.unwrap_or(0) + by_package.unwrap_or(0) > 0;
             let ratio = self.slowed(slowed, at);
-            report.push(Reading::SlowedDown { ratio });
+            report.push(SensorReading::SlowedDown { ratio });
         }
         report
     }
@@ -111,8 +111,8 @@ impl Sensor for Firmware {
         "raspberry_pi"
     }
 
-    fn read(&mut self, roots: &Roots, _now: Instant) -> Report {
-        let mut report = Report::default();
+    fn read(&mut self, roots: &Roots, _now: Instant) -> SensorReport {
+        let mut report = SensorReport::default();
         let bits = match bits(roots) {
             Ok(None) => alarm(roots).map(|alarm| alarm.map(|alarm| (alarm, &BITS[..1]))),
             bits => bits.map(|bits| bits.map(|bits| (bits, &BITS[..]))),
@@ -124,7 +124,7 @@ impl Sensor for Firmware {
         for (bit, reason, resource) in known {
             let is_live = now >> bit & 1 == 1;
             let rose = |bit: u32| before.is_some_and(|before| (now & !before) >> bit & 1 == 1);
-            report.push(Reading::Throttled {
+            report.push(SensorReading::Throttled {
                 reason,
                 events: u64::from(rose(*bit) || rose(bit + 16)),
                 live: resource.filter(|_| is_live),
@@ -134,7 +134,7 @@ impl Sensor for Firmware {
     }
 }
 
-fn bits(roots: &Roots) -> Result<Option<u32>, Problem> {
+fn bits(roots: &Roots) -> Result<Option<u32>, SensorProblem> {
     // `soc/soc:firmware` up to the 4, `soc@…/soc@…:firmware` on the 5.
     let platform = roots::entries(&roots.sysfs.join("devices/platform"));
     let is_soc = |path: &PathBuf| {
@@ -152,18 +152,18 @@ fn bits(roots: &Roots) -> Result<Option<u32>, Problem> {
             let digits = text.trim_start_matches("0x");
             return u32::from_str_radix(digits, 16)
                 .map(Some)
-                .map_err(|_| Problem::garbage(&path, &text));
+                .map_err(|_| SensorProblem::garbage(&path, &text));
         }
     }
     Ok(None)
 }
 
-fn alarm(roots: &Roots) -> Result<Option<u32>, Problem> {
+fn alarm(roots: &Roots) -> Result<Option<u32>, SensorProblem> {
     for (_, chip) in roots::numbered(&roots.sysfs.join("class/hwmon"), "hwmon") {
         if roots::label(&chip.join("name")).as_deref() == Some("rpi_volt") {
             let path = chip.join("in0_lcrit_alarm");
             return match roots::number(&path)? {
-                Some(found) if found > 1 => Err(Problem::garbage(&path, &found)),
+                Some(found) if found > 1 => Err(SensorProblem::garbage(&path, &found)),
                 alarm => Ok(alarm),
             };
         }
@@ -176,8 +176,8 @@ mod tests {
     use super::super::testing::Tree;
     use super::*;
 
-    fn event(reason: &'static str, events: u64, live: Option<Resource>) -> Reading {
-        Reading::Throttled {
+    fn event(reason: &'static str, events: u64, live: Option<Resource>) -> SensorReading {
+        SensorReading::Throttled {
             reason,
             events,
             live,
@@ -205,7 +205,7 @@ mod tests {
             event("core_thermal", 0, None),
             event("package_thermal", 0, None),
         ];
-        let events = |readings: Vec<Reading>| readings[..2].to_vec();
+        let events = |readings: Vec<SensorReading>| readings[..2].to_vec();
         assert_eq!(events(tree.readings(&mut sensor, 0.0)), quiet);
         core(0, "103", "507");
         core(1, "201", "507");

@@ -13,7 +13,7 @@ use crate::inference::generate::{GenerationRequest, Input, StartedGeneration};
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{CHAT, ParameterNames};
-use crate::pool::Entry;
+use crate::pool::ModelEntry;
 use crate::scheduler::ServiceTier;
 use axum::response::Response;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl Endpoint for ChatCompletions {
         self.output.stream
     }
 
-    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Answer {
+    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> Answer {
         let object = if self.output.stream {
             "chat.completion.chunk"
         } else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::unix_seconds;
-use crate::engine::{Control, Pieces, Token, Tokenizer};
+use crate::engine::{ControlTokens, Pieces, Token, Tokenizer};
 use crate::http::error::ApiError;
 use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, json_text};
@@ -131,7 +131,7 @@ impl ResponseRenderer for Answer {
             .filter_map(|index| {
                 let pieces = self
                     .tokenizer
-                    .text_pieces(&self.echo(index)?, Control::LeftOut);
+                    .text_pieces(&self.echo(index)?, ControlTokens::LeftOut);
                 let text = String::from_utf8_lossy(&pieces.concat()).into_owned();
                 Some(self.say(index, &text, None))
             })
@@ -143,7 +143,7 @@ impl ResponseRenderer for Answer {
         let Some(prompt) = self.echo(index) else {
             return Vec::new();
         };
-        let pieces = self.tokenizer.text_pieces(&prompt, Control::LeftOut);
+        let pieces = self.tokenizer.text_pieces(&prompt, ControlTokens::LeftOut);
         let mut all = Logprobs::default();
         // Before the first there is nothing that it could be likely after.
         let likelihoods = [None].into_iter().chain(logprobs.iter().map(Some));

@@ -10,7 +10,7 @@ use crate::inference::generate::{GenerationRequest, StartedGeneration};
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{COMPLETIONS, ParameterNames};
-use crate::pool::Entry;
+use crate::pool::ModelEntry;
 use axum::extract::{Request, State};
 
 #[cfg(any(test, fuzzing))]
@@ -72,7 +72,7 @@ impl Endpoint for Completions {
         self.output.stream
     }
 
-    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Answer {
+    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> Answer {
         Answer::new(&entry.id, self.output, started)
     }
 }

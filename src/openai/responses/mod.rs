@@ -21,7 +21,7 @@ use crate::inference::sampling::Sampling;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{ParameterNames, RESPONSES};
-use crate::pool::Entry;
+use crate::pool::ModelEntry;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -155,7 +155,7 @@ impl Endpoint for Responses {
         self.output.stream
     }
 
-    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Answer {
+    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> Answer {
         let model = Arc::clone(&started.loaded.tokenizer);
         let sampling = self.sampling.resolve(&model.info().sampling, 0, 0);
         let reply = reply::Response::new(&entry.id, &sampling, self.echo);

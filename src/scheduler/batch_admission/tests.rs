@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::engine::Threads;
+use crate::engine::ThreadLayout;
 
 /// Says what a cache would, without one.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl Batch {
             running: Vec::new(),
             most_running: 4,
             exact: ExactPolicy::Never,
-            placement: PlacementCosts::new(None, Threads::ONE),
+            placement: PlacementCosts::new(None, ThreadLayout::ONE),
             prefixes: KnownPrefixes {
                 shared: vec![0; partitions],
                 copied: None,
@@ -151,7 +151,7 @@ fn a_full_batch_is_joined_by_a_higher_class_for_which_the_latest_of_the_lowest_i
 #[test]
 fn a_request_goes_where_its_prefix_is() {
     let mut batch = Batch::new(2).runs(ServiceTier::Default, 0);
-    batch.placement = PlacementCosts::new(Some(2000), Threads::ONE);
+    batch.placement = PlacementCosts::new(Some(2000), ThreadLayout::ONE);
     batch.prefixes.shared = vec![0, 290];
     let admitted = batch.first(&[batch.waiting(ServiceTier::Default, 300)]);
     let admitted = admitted.expect("there is room");
@@ -180,7 +180,7 @@ fn what_was_admitted_counts_for_those_behind_it() {
 #[test]
 fn one_that_makes_all_slower_waits_and_those_behind_it_that_do_not_overtake_it() {
     let mut batch = Batch::new(1).runs(ServiceTier::Default, 0);
-    batch.placement = PlacementCosts::new(Some(100), Threads::ONE);
+    batch.placement = PlacementCosts::new(Some(100), ThreadLayout::ONE);
     batch.prefixes.shared = vec![299];
     let long = AdmissionCandidate {
         sharable: &[],

@@ -68,7 +68,7 @@ impl<E: Engine> Cache<E> {
             .and_then(|(from, length)| self.copy_from_partition(from, id, &shareable[..length]))
             .or_else(|| {
                 let is_still =
-                    |found: OffloadedPrefix<'_, E::Copied>| is_worth_it(Some(found.length));
+                    |found: OffloadedPrefix<'_, E::KvCopy>| is_worth_it(Some(found.length));
                 is_worth_it(kept).then(|| self.restore(id, shareable, is_still))?
             })
             .unwrap_or_else(|| self.share_cells(id, shareable, now))
@@ -102,7 +102,7 @@ impl<E: Engine> Cache<E> {
         &mut self,
         id: SeqId,
         tokens: &[Token],
-        is_worth_it: impl Fn(OffloadedPrefix<'_, E::Copied>) -> bool,
+        is_worth_it: impl Fn(OffloadedPrefix<'_, E::KvCopy>) -> bool,
     ) -> Option<usize> {
         self.offload.touch(tokens);
         let whole = self.offload.find(tokens)?.whole;
@@ -134,7 +134,7 @@ impl<E: Engine> Cache<E> {
         partitions: &[usize],
         awaited: impl Iterator<Item = (SeqId, &'a [Token])>,
     ) {
-        if self.shape().crowd_cells.is_none() || self.parked.is_empty() {
+        if self.shape().break_even_cells.is_none() || self.parked.is_empty() {
             return;
         }
         let awaited: Vec<SeqId> = awaited

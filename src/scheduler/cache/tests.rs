@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::Threads;
+use crate::engine::ThreadLayout;
 use crate::engine::fake::FakeEngine;
 
 #[test]
@@ -7,12 +7,12 @@ fn what_nobody_asks_for_goes_after_a_while_but_for_the_latest() {
     let shape = Shape {
         cells: 10_000,
         partitions: 1,
-        threads: Threads::ONE,
+        threads: ThreadLayout::ONE,
         sequences: 8,
         batch_rows: 512,
         tile_rows: 0,
         row_group: 1,
-        crowd_cells: None,
+        break_even_cells: None,
         most_copied: usize::MAX,
         exact_block: None,
         vocabulary: 256,

@@ -2,15 +2,15 @@
 
 use super::*;
 use crate::governor::Measures;
-use crate::headroom::Tariff;
+use crate::headroom::EnergyRate;
 
-const WATTS: Option<Tariff> = Some(Tariff {
+const WATTS: Option<EnergyRate> = Some(EnergyRate {
     idle: Some(8.0),
     work: 12.0,
 });
 
 fn obeying(measures: Measures) -> Scheduler<FakeEngine> {
-    scheduler(SHAPE).governed_by(Governed::fixed(measures, WATTS))
+    scheduler(SHAPE).governed_by(GovernorHandle::fixed(measures, WATTS))
 }
 
 fn of_class(
@@ -61,7 +61,7 @@ fn flex_is_parked_in_mid_answer_and_goes_on_as_if_nothing_had_been() {
         flex: false,
         ..Measures::NONE
     };
-    scheduler = scheduler.governed_by(Governed::fixed(parked, WATTS));
+    scheduler = scheduler.governed_by(GovernorHandle::fixed(parked, WATTS));
     for _ in 0..100 {
         step(&mut scheduler);
     }
@@ -71,7 +71,7 @@ fn flex_is_parked_in_mid_answer_and_goes_on_as_if_nothing_had_been() {
         scheduler.rest_after(Duration::ZERO) > Duration::ZERO,
         "no spinning"
     );
-    scheduler = scheduler.governed_by(Governed::default());
+    scheduler = scheduler.governed_by(GovernorHandle::default());
     run_dry(&mut scheduler);
     let (text, end) = received(&mut flex_events);
     assert_eq!(text, expected(&prompts[0], 20));
@@ -91,7 +91,7 @@ fn what_is_kept_of_ended_requests_shrinks_to_its_share() {
             parked,
             ..Measures::NONE
         };
-        let mut scheduler = scheduler.governed_by(Governed::fixed(measures, WATTS));
+        let mut scheduler = scheduler.governed_by(GovernorHandle::fixed(measures, WATTS));
         step(&mut scheduler);
         scheduler
     };

@@ -6,7 +6,7 @@ use super::*;
 fn parked_prefixes_are_evicted_for_running_requests() {
     let mut scheduler = scheduler(Shape {
         cells: 400,
-        crowd_cells: Some(100_000),
+        break_even_cells: Some(100_000),
         ..SHAPE
     });
     for seed in 0..20 {
@@ -48,7 +48,7 @@ fn conversations_without_anything_in_common_stay_where_keeping_them_costs_nothin
 fn where_parked_cells_slow_every_step_they_are_offloaded() {
     let crowded = || {
         FakeEngine::new(Shape {
-            crowd_cells: Some(100_000),
+            break_even_cells: Some(100_000),
             ..SHAPE
         })
     };
@@ -86,7 +86,7 @@ fn what_is_offloaded_is_waited_for_where_there_is_no_room_for_all_of_it() {
 #[test]
 fn what_running_requests_share_is_not_offloaded() {
     let mut scheduler = scheduler(Shape {
-        crowd_cells: Some(100_000),
+        break_even_cells: Some(100_000),
         ..SHAPE
     });
     let store = prompt(0, 100);

@@ -6,8 +6,8 @@ use crate::engine::{Row, SeqId};
 /// Two unrelated prompts of 50 tokens slow each other down in one partition.
 const PARTITIONS: Shape = Shape {
     partitions: 3,
-    threads: Threads::ONE,
-    crowd_cells: Some(100),
+    threads: ThreadLayout::ONE,
+    break_even_cells: Some(100),
     ..SHAPE
 };
 
@@ -124,11 +124,11 @@ fn users_who_take_turns_keep_a_partition_each() {
 #[test]
 fn kiosks_of_a_store_are_served_in_partitions_side_by_side() {
     let shape = Shape {
-        threads: Threads {
-            side_by_side: 2,
-            together: 1,
+        threads: ThreadLayout {
+            parallel_partitions: 2,
+            threads_per_partition: 1,
         },
-        crowd_cells: Some(1000),
+        break_even_cells: Some(1000),
         ..PARTITIONS
     };
     let mut scheduler = with_parked_bytes(FakeEngine::new(shape), 0);

@@ -4,7 +4,7 @@ use super::*;
 
 /// Two of 50 cells each slow each other down, four with one of their own do not.
 const NARROW: Shape = Shape {
-    crowd_cells: Some(100),
+    break_even_cells: Some(100),
     ..SHAPE
 };
 

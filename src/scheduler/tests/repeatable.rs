@@ -6,7 +6,7 @@ fn shape(cells: usize, partitions: u32, block: usize) -> Shape {
     Shape {
         cells,
         partitions,
-        crowd_cells: Some(500),
+        break_even_cells: Some(500),
         exact_block: Some(block),
         ..SHAPE
     }

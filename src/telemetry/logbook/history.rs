@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum End {
+pub(super) enum ProcessEnd {
     /// It was asked to, or was stopped before it served.
     Stopped,
     /// It gave up and said why.
@@ -20,7 +20,7 @@ pub(super) enum End {
     Unknown,
 }
 
-impl End {
+impl ProcessEnd {
     pub(super) const ALL: [Self; 5] = [
         Self::Stopped,
         Self::Failed,
@@ -62,7 +62,7 @@ pub(super) struct History {
     /// Which start of the machine this is about.
     boot: String,
     starts: u64,
-    ends: BTreeMap<End, u64>,
+    ends: BTreeMap<ProcessEnd, u64>,
     /// The process that has not said yet that it ended.
     running: Option<u32>,
 }
@@ -71,7 +71,7 @@ pub(super) struct History {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SuddenEnd {
     pub(super) pid: u32,
-    pub(super) end: End,
+    pub(super) end: ProcessEnd,
 }
 
 impl History {
@@ -100,7 +100,7 @@ impl History {
     pub(super) fn start(&mut self, pid: u32, words: Option<&str>) -> Option<SuddenEnd> {
         let before = self.running.replace(pid);
         self.starts += 1;
-        let end = words.map_or(End::Unknown, End::told_by_systemd);
+        let end = words.map_or(ProcessEnd::Unknown, ProcessEnd::told_by_systemd);
         before.map(|pid| {
             self.count(end);
             SuddenEnd { pid, end }
@@ -108,12 +108,12 @@ impl History {
     }
 
     /// The process that started last ends by itself.
-    pub(super) fn end(&mut self, end: End) {
+    pub(super) fn end(&mut self, end: ProcessEnd) {
         self.running = None;
         self.count(end);
     }
 
-    fn count(&mut self, end: End) {
+    fn count(&mut self, end: ProcessEnd) {
         *self.ends.entry(end).or_default() += 1;
     }
 
@@ -121,7 +121,7 @@ impl History {
         self.starts
     }
 
-    pub(super) fn ends(&self, end: End) -> u64 {
+    pub(super) fn ends(&self, end: ProcessEnd) -> u64 {
         self.ends.get(&end).copied().unwrap_or(0)
     }
 
@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn ends(history: &History) -> Vec<(&'static str, u64)> {
-        End::ALL
+        ProcessEnd::ALL
             .iter()
             .map(|end| (end.as_str(), history.ends(*end)))
             .filter(|(_, count)| *count > 0)
@@ -160,13 +160,13 @@ mod tests {
     fn a_process_that_ended_by_itself_is_told_apart_from_one_that_did_not() {
         let mut history = History::read(None, BOOT).expect("a new one");
         history.start(1, None);
-        history.end(End::Stopped);
+        history.end(ProcessEnd::Stopped);
         let mut history = again(&history);
         assert_eq!(history.start(2, None), None);
         let mut history = again(&history);
         let sudden = history.start(3, None).expect("2 never said that it ended");
-        assert_eq!((sudden.pid, sudden.end), (2, End::Unknown));
-        history.end(End::Failed);
+        assert_eq!((sudden.pid, sudden.end), (2, ProcessEnd::Unknown));
+        history.end(ProcessEnd::Failed);
         let mut history = again(&history);
         // What systemd says about an end that the process has told itself adds nothing.
         assert_eq!(history.start(4, Some("exit-code exited 1")), None);
@@ -178,18 +178,18 @@ mod tests {
     #[test]
     fn what_systemd_says_is_the_reason() {
         for (words, end) in [
-            ("signal killed KILL", End::Killed),
-            ("oom-kill killed KILL", End::Killed),
-            ("timeout killed KILL", End::Killed),
-            ("signal killed SEGV", End::Crashed),
-            ("core-dump dumped ABRT\n", End::Crashed),
-            ("watchdog killed ABRT", End::Crashed),
-            ("exit-code exited 1", End::Failed),
-            ("success exited 0", End::Stopped),
-            ("success killed TERM", End::Stopped),
-            ("resources", End::Unknown),
-            ("", End::Unknown),
-            ("one two three", End::Unknown),
+            ("signal killed KILL", ProcessEnd::Killed),
+            ("oom-kill killed KILL", ProcessEnd::Killed),
+            ("timeout killed KILL", ProcessEnd::Killed),
+            ("signal killed SEGV", ProcessEnd::Crashed),
+            ("core-dump dumped ABRT\n", ProcessEnd::Crashed),
+            ("watchdog killed ABRT", ProcessEnd::Crashed),
+            ("exit-code exited 1", ProcessEnd::Failed),
+            ("success exited 0", ProcessEnd::Stopped),
+            ("success killed TERM", ProcessEnd::Stopped),
+            ("resources", ProcessEnd::Unknown),
+            ("", ProcessEnd::Unknown),
+            ("one two three", ProcessEnd::Unknown),
         ] {
             let mut history = History::read(None, BOOT).expect("a new one");
             history.start(1, None);

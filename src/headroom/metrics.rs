@@ -9,12 +9,12 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::MetricsError;
 
 use super::gauges::Gauges;
-use super::monitor::Outlook;
+use super::monitor::ResourceSnapshot;
 use super::reading::Resource;
 
-/// What the governor makes of an outlook.
+/// What the governor decided on a snapshot, for the metrics.
 #[derive(Debug, Default)]
-pub struct Verdict {
+pub struct GovernorStatus {
     /// How short each resource is, 0 to 1, rehearsals included.
     pub pressures: Vec<(Resource, f64)>,
     /// What a rehearsal says of them.
@@ -25,9 +25,9 @@ pub struct Verdict {
     pub level: u8,
 }
 
-/// See the module's text.
+/// The exported metrics of power, heat, memory and the governor.
 #[derive(Debug, Clone)]
-pub struct Series {
+pub struct HeadroomMetrics {
     gauges: Gauges,
     energy: CounterVec,
     throttled: IntCounterVec,
@@ -36,7 +36,7 @@ pub struct Series {
     actions: IntCounterVec,
 }
 
-impl Series {
+impl HeadroomMetrics {
     /// Registers everything.
     ///
     /// # Errors
@@ -95,24 +95,24 @@ impl Series {
     }
 
     /// Shows what is known now, and what is made of it.
-    pub fn show(&self, outlook: &Outlook, verdict: &Verdict, now: Instant) {
-        for (source, scope, joules) in &outlook.joules {
+    pub fn show(&self, snapshot: &ResourceSnapshot, status: &GovernorStatus, now: Instant) {
+        for (source, scope, joules) in &snapshot.joules {
             let labels = &[source.as_str(), scope.as_str()];
             self.energy
                 .with_label_values(labels)
                 .inc_by(joules.max(0.0));
         }
-        for (reason, events) in &outlook.throttled {
+        for (reason, events) in &snapshot.throttled {
             self.throttled.with_label_values(&[reason]).inc_by(*events);
         }
-        for (resource, kind, seconds) in &outlook.stalled {
+        for (resource, kind, seconds) in &snapshot.stalled {
             let counter = self.stalled.with_label_values(&[resource, kind]);
             counter.inc_by((seconds - counter.get()).max(0.0));
         }
-        for (sensor, count) in &outlook.failures {
+        for (sensor, count) in &snapshot.failures {
             self.failures.with_label_values(&[sensor]).inc_by(*count);
         }
-        self.gauges.show(outlook, verdict, now);
+        self.gauges.show(snapshot, status, now);
     }
 
     /// A measure exists that can begin.
@@ -135,7 +135,7 @@ pub(super) fn options(name: &str, help: &str) -> Opts {
 #[cfg(test)]
 mod tests {
     use super::super::gauges::STALE;
-    use super::super::reading::{Draw, Quality, Scope};
+    use super::super::reading::{PowerDraw, PowerScope, ReadingQuality};
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
@@ -145,25 +145,25 @@ mod tests {
     #[test]
     fn what_is_unknown_is_no_series_and_what_becomes_unknown_goes() {
         let metrics = Metrics::new().expect("sound");
-        let series = Series::new(&metrics).expect("sound");
+        let metrics_of_headroom = HeadroomMetrics::new(&metrics).expect("sound");
         assert!(!text(&metrics).contains("edgellm_governor_level"));
         let now = Instant::now();
-        let known = Outlook {
-            draws: vec![Draw {
+        let known = ResourceSnapshot {
+            draws: vec![PowerDraw {
                 source: "rapl".to_owned(),
-                scope: Scope::Package,
-                quality: Quality::Measured,
+                scope: PowerScope::Package,
+                quality: ReadingQuality::Measured,
                 watts: 8.0,
                 joules: None,
             }],
-            ..Outlook::default()
+            ..ResourceSnapshot::default()
         };
-        let calm = Verdict {
+        let calm = GovernorStatus {
             pressures: vec![(Resource::Power, 0.4)],
             measures: vec![("pace", Resource::Power, false)],
-            ..Verdict::default()
+            ..GovernorStatus::default()
         };
-        series.show(&known, &calm, now);
+        metrics_of_headroom.show(&known, &calm, now);
         let shown = text(&metrics);
         let draw =
             "edgellm_power_draw_watts{quality=\"measured\",scope=\"package\",source=\"rapl\"} 8\n";
@@ -172,13 +172,13 @@ mod tests {
         let measure = "edgellm_governor_measure_active{action=\"pace\",resource=\"power\"}";
         assert!(shown.contains(&format!("{measure} 0\n")));
         assert!(!shown.contains("rehearsed"));
-        let refusing = Verdict {
+        let refusing = GovernorStatus {
             rehearsed: vec![(Resource::Power, 0.95)],
             measures: vec![("pace", Resource::Power, true)],
             level: 6,
-            ..Verdict::default()
+            ..GovernorStatus::default()
         };
-        series.show(&Outlook::default(), &refusing, now);
+        metrics_of_headroom.show(&ResourceSnapshot::default(), &refusing, now);
         let shown = text(&metrics);
         assert!(!shown.contains("edgellm_power_draw_watts"));
         assert!(!shown.contains("edgellm_governor_pressure_ratio"));
@@ -191,11 +191,11 @@ mod tests {
     #[test]
     fn nothing_is_shown_when_nobody_has_looked_for_long() {
         let metrics = Metrics::new().expect("sound");
-        let series = Series::new(&metrics).expect("sound");
+        let metrics_of_headroom = HeadroomMetrics::new(&metrics).expect("sound");
         let long_ago = Instant::now().checked_sub(2 * STALE);
-        series.show(
-            &Outlook::default(),
-            &Verdict::default(),
+        metrics_of_headroom.show(
+            &ResourceSnapshot::default(),
+            &GovernorStatus::default(),
             long_ago.expect("a clock"),
         );
         assert!(!text(&metrics).contains("edgellm_governor_level"));

@@ -4,35 +4,35 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::reading::{Report, Sensor};
-use super::roots::{Problem, Roots};
+use super::reading::{Sensor, SensorReport};
+use super::roots::{Roots, SensorProblem};
 
-/// Slow drivers take some tenths of a second.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long sensors may take to answer; slow drivers take some tenths of a second.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// See the module's text.
-pub(super) struct Watched {
+/// A sensor and its thread.
+pub(super) struct SensorThread {
     name: &'static str,
     ask: Sender<Instant>,
-    told: Receiver<Report>,
-    state: State,
+    reports: Receiver<SensorReport>,
+    state: Responsiveness,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Responsiveness {
     /// It answers in time.
-    Prompt,
+    InTime,
     /// It was asked and has not answered.
     Stuck,
     /// It came back. What it says next is about the time before and after it was stuck.
-    Back,
+    Recovered,
 }
 
-impl Watched {
+impl SensorThread {
     pub(super) fn start(mut sensor: Box<dyn Sensor>, roots: Roots) -> io::Result<Self> {
         let name = sensor.name();
         let (ask, asked) = channel();
-        let (tell, told) = channel();
+        let (tell, reports) = channel();
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
@@ -45,8 +45,8 @@ impl Watched {
         Ok(Self {
             name,
             ask,
-            told,
-            state: State::Prompt,
+            reports,
+            state: Responsiveness::InTime,
         })
     }
 
@@ -56,27 +56,31 @@ impl Watched {
 
     /// Begins a look, unless an earlier one is still under way.
     pub(super) fn ask(&self, now: Instant) {
-        if self.state != State::Stuck {
+        if self.state != Responsiveness::Stuck {
             // A thread that has ended shows in `answer`.
             let _ = self.ask.send(now);
         }
     }
 
     /// What it says; nothing but a problem if that is not there at `deadline`, or not to be trusted.
-    pub(super) fn answer(&mut self, deadline: Instant) -> Report {
+    pub(super) fn answer(&mut self, deadline: Instant) -> SensorReport {
         let patience = match self.state {
-            State::Stuck => Duration::ZERO,
-            State::Prompt | State::Back => deadline.saturating_duration_since(Instant::now()),
+            Responsiveness::Stuck => Duration::ZERO,
+            Responsiveness::InTime | Responsiveness::Recovered => {
+                deadline.saturating_duration_since(Instant::now())
+            }
         };
-        let (state, problem) = match (self.told.recv_timeout(patience), self.state) {
-            (Ok(report), State::Prompt) => return report,
-            (Ok(_), State::Stuck) => (State::Back, Problem::Stuck),
-            (Ok(_), State::Back) => (State::Prompt, Problem::Stuck),
-            (Err(RecvTimeoutError::Timeout), _) => (State::Stuck, Problem::Stuck),
-            (Err(RecvTimeoutError::Disconnected), _) => (State::Stuck, Problem::Ended),
+        let (state, problem) = match (self.reports.recv_timeout(patience), self.state) {
+            (Ok(report), Responsiveness::InTime) => return report,
+            (Ok(_), Responsiveness::Stuck) => (Responsiveness::Recovered, SensorProblem::Stuck),
+            (Ok(_), Responsiveness::Recovered) => (Responsiveness::InTime, SensorProblem::Stuck),
+            (Err(RecvTimeoutError::Timeout), _) => (Responsiveness::Stuck, SensorProblem::Stuck),
+            (Err(RecvTimeoutError::Disconnected), _) => {
+                (Responsiveness::Stuck, SensorProblem::Ended)
+            }
         };
         self.state = state;
-        let mut report = Report::default();
+        let mut report = SensorReport::default();
         report.problems.push(problem);
         report
     }

@@ -6,9 +6,9 @@ use std::sync::{PoisonError, RwLock};
 /// The sending end of a model's channel, which can be closed while others still hold it: the
 /// thread ends when it is closed, not when the last answer is read.
 #[derive(Debug)]
-pub(super) struct Queue<J>(RwLock<Option<SyncSender<J>>>);
+pub(super) struct JobSender<J>(RwLock<Option<SyncSender<J>>>);
 
-impl<J> Queue<J> {
+impl<J> JobSender<J> {
     /// A queue with room for as many jobs as the gate admits, and where they come out.
     pub(super) fn new(room: usize) -> (Self, Receiver<J>) {
         let (sender, receiver) = sync_channel(room);
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_closed_queue_lets_its_thread_end_though_somebody_holds_it() {
-        let (queue, jobs) = Queue::new(2);
+        let (queue, jobs) = JobSender::new(2);
         queue.submit("first").expect("open");
         queue.close();
         assert_eq!(queue.submit("second"), Err(Box::new("second")));
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_job_comes_back_where_the_thread_is_gone() {
-        let (queue, jobs) = Queue::new(2);
+        let (queue, jobs) = JobSender::new(2);
         drop(jobs);
         assert_eq!(queue.submit("job"), Err(Box::new("job")));
     }

@@ -9,26 +9,28 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::config::Governor as Settings;
-use crate::headroom::{Monitor, Outlook, PowerModel, Resource, Series, Tariff, Verdict};
+use crate::config::GovernorSettings as Settings;
+use crate::headroom::{
+    EnergyRate, GovernorStatus, HeadroomMetrics, Monitor, PowerModel, Resource, ResourceSnapshot,
+};
 
-use super::ladder::{Input, Pressure, State};
+use super::ladder::{LadderInput, LadderState, Pressure};
+use super::log_sentence::sentence;
 use super::pacer::{Interval, Pacer};
 use super::policy::Policy;
 use super::rehearsal::Rehearsal;
-use super::words::sentence;
-use super::{Governed, Measures, Published, Work, lock};
+use super::{ComputeTime, GovernorHandle, GovernorOutput, Measures, lock};
 
-/// Without a word for so long, the governor is taken for dead.
-const SILENCE: Duration = Duration::from_secs(30);
+/// Without new output for this long, the governor's thread counts as dead; at least five intervals.
+const OUTPUT_LIFETIME: Duration = Duration::from_secs(30);
 
-/// Looks in which a sensor should have shown itself.
-const PATIENCE: u32 = 5;
+/// Looks after which a budget without a measured draw is reported.
+const MAX_LOOKS_WITHOUT_DRAW: u32 = 5;
 
 /// The running governor; dropping it ends its thread after the look that is under way.
 #[derive(Debug)]
 pub struct Governor {
-    governed: Governed,
+    handle: GovernorHandle,
     _stop: Sender<()>,
 }
 
@@ -37,113 +39,117 @@ impl Governor {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(settings: &Settings, series: Series) -> io::Result<Self> {
-        let (publish, published) = watch::channel(Published {
+    pub fn start(settings: &Settings, metrics: HeadroomMetrics) -> io::Result<Self> {
+        let (publish, published) = watch::channel(GovernorOutput {
             measures: Measures::NONE,
-            tariff: None,
+            energy_rate: None,
             until: None,
         });
-        let governed = Governed {
+        let handle = GovernorHandle {
             published,
             work: Arc::default(),
         };
-        let mut round = Round::new(settings, series, Arc::clone(&governed.work))?;
+        let mut control_loop = ControlLoop::new(settings, metrics, Arc::clone(&handle.work))?;
         let (stop, stopped) = channel::<()>();
         let interval = settings.sample_interval;
         std::thread::Builder::new()
             .name("governor".to_owned())
             .spawn(move || {
                 loop {
-                    publish.send_replace(round.go(Instant::now()));
+                    publish.send_replace(control_loop.step(Instant::now()));
                     if stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
                         return;
                     }
                 }
             })?;
         Ok(Self {
-            governed,
+            handle,
             _stop: stop,
         })
     }
 
-    /// What it says, for those who obey.
+    /// Returns the handle that schedulers and admission read.
     #[must_use]
-    pub fn governed(&self) -> Governed {
-        self.governed.clone()
+    pub fn handle(&self) -> GovernorHandle {
+        self.handle.clone()
     }
 }
 
-/// What is kept between two looks.
-struct Round {
+/// The state of the governor's thread.
+struct ControlLoop {
     monitor: Monitor,
-    series: Series,
+    metrics: HeadroomMetrics,
     policy: Policy,
     enabled: bool,
     rehearsal: Option<Rehearsal>,
-    state: State,
+    state: LadderState,
     pacer: Pacer,
     /// What each source of power draws at rest and at work.
     models: BTreeMap<String, PowerModel>,
-    work: Arc<Mutex<Work>>,
+    work: Arc<Mutex<ComputeTime>>,
     /// When the last look was, and what engines had computed by then.
     last: Option<(Instant, Duration)>,
-    silence: Duration,
-    /// Looks that a budget has waited for somebody who sees its draw; none once that is said.
-    unseen: Option<u32>,
+    output_lifetime: Duration,
+    /// Looks in which no sensor saw the draw that a budget is for; `None` once that is logged.
+    looks_without_draw: Option<u32>,
     /// Who sees the draw and who sets the budget, as the log has it.
-    told: Option<(String, &'static str)>,
+    logged: Option<(String, &'static str)>,
 }
 
-impl Round {
-    fn new(settings: &Settings, series: Series, work: Arc<Mutex<Work>>) -> io::Result<Self> {
+impl ControlLoop {
+    fn new(
+        settings: &Settings,
+        metrics: HeadroomMetrics,
+        work: Arc<Mutex<ComputeTime>>,
+    ) -> io::Result<Self> {
         let mut policy = Policy::new(settings);
         if !settings.enabled {
             policy.rungs.clear();
         }
         for rung in &policy.rungs {
-            series.announce(rung.action.as_str(), rung.resource);
+            metrics.announce(rung.action.as_str(), rung.resource);
         }
         Ok(Self {
             monitor: Monitor::new(settings)?,
-            series,
+            metrics,
             enabled: settings.enabled,
             rehearsal: settings.rehearsal_dir.as_deref().map(Rehearsal::new),
-            state: State::new(&policy),
+            state: LadderState::new(&policy),
             policy,
             pacer: Pacer::default(),
             models: BTreeMap::new(),
             work,
             last: None,
-            silence: SILENCE.max(5 * settings.sample_interval),
-            unseen: settings.power_budget.map(|_| 0),
-            told: None,
+            output_lifetime: OUTPUT_LIFETIME.max(5 * settings.sample_interval),
+            looks_without_draw: settings.power_budget.map(|_| 0),
+            logged: None,
         })
     }
 
-    fn go(&mut self, now: Instant) -> Published {
-        let outlook = self.monitor.look(now);
-        self.tell(&outlook);
+    fn step(&mut self, now: Instant) -> GovernorOutput {
+        let snapshot = self.monitor.look(now);
+        self.log_budget(&snapshot);
         let busy = self.busy_share(now);
-        self.learn(&outlook, busy);
+        self.learn(&snapshot, busy);
         let rehearsal = self.rehearsal.as_mut();
         let rehearsed = rehearsal.map(Rehearsal::read).unwrap_or_default();
-        let pressures = pressures(&outlook, &rehearsed);
-        self.pace(&outlook, busy);
-        let has_controller = self.enabled && outlook.power.is_some() && self.policy.paces_power();
-        let input = Input {
+        let pressures = pressures(&snapshot, &rehearsed);
+        self.pace(&snapshot, busy);
+        let has_controller = self.enabled && snapshot.power.is_some() && self.policy.paces_power();
+        let input = LadderInput {
             pressures,
             pacer: has_controller.then_some(self.pacer),
         };
-        let before = std::mem::replace(&mut self.state, State::new(&self.policy));
+        let before = std::mem::replace(&mut self.state, LadderState::new(&self.policy));
         self.state = before.next(&self.policy, &input, now);
         let measures = self.state.measures(&self.policy, &input, now);
         for (action, resource) in self.state.begun(&before, &self.policy) {
-            self.series.began(action.as_str(), resource);
+            self.metrics.began(action.as_str(), resource);
         }
         let level = self.state.level(&self.policy);
         if level != before.level(&self.policy) {
             let hardest = self.state.hardest(&self.policy);
-            let text = sentence(hardest, &measures, &input, &outlook);
+            let text = sentence(hardest, &measures, &input, &snapshot);
             let duty = measures.duty;
             if level > 0 {
                 tracing::warn!(level, duty, "{text}");
@@ -151,7 +157,7 @@ impl Round {
                 tracing::info!(level, "{text}");
             }
         }
-        let verdict = Verdict {
+        let status = GovernorStatus {
             pressures: input
                 .pressures
                 .iter()
@@ -165,32 +171,32 @@ impl Round {
                 .collect(),
             level,
         };
-        self.series.show(&outlook, &verdict, now);
-        Published {
+        self.metrics.show(&snapshot, &status, now);
+        GovernorOutput {
             measures,
-            tariff: self.tariff(&outlook),
-            until: Some(now + self.silence),
+            energy_rate: self.energy_rate(&snapshot),
+            until: Some(now + self.output_lifetime),
         }
     }
 
     /// Says which draw is held against which budget when that changes, and when there is none.
-    fn tell(&mut self, outlook: &Outlook) {
-        if let Some(power) = &outlook.power {
-            self.unseen = None;
-            let told = (power.drawn_by.clone(), power.budget_by);
-            if self.told.as_ref() != Some(&told) {
+    fn log_budget(&mut self, snapshot: &ResourceSnapshot) {
+        if let Some(power) = &snapshot.power {
+            self.looks_without_draw = None;
+            let logged = (power.drawn_by.clone(), power.budget_by);
+            if self.logged.as_ref() != Some(&logged) {
                 tracing::info!(
                     drawn_by = power.drawn_by,
                     budget_by = power.budget_by,
                     watts = power.budget,
                     "a power budget holds"
                 );
-                self.told = Some(told);
+                self.logged = Some(logged);
             }
-        } else if let Some(looks) = &mut self.unseen {
+        } else if let Some(looks) = &mut self.looks_without_draw {
             *looks += 1;
-            if *looks > PATIENCE {
-                self.unseen = None;
+            if *looks > MAX_LOOKS_WITHOUT_DRAW {
+                self.looks_without_draw = None;
                 tracing::warn!(
                     "governor.power_budget_watts has no effect: no sensor sees what it is for; \
                      name one in governor.board_power_sensor, or declare governor.board_idle_watts \
@@ -208,22 +214,22 @@ impl Round {
         (passed > 0.0).then(|| done.saturating_sub(before).as_secs_f64() / passed)
     }
 
-    fn learn(&mut self, outlook: &Outlook, busy: Option<f64>) {
+    fn learn(&mut self, snapshot: &ResourceSnapshot, busy: Option<f64>) {
         let Some(busy) = busy else { return };
-        for draw in &outlook.draws {
-            if let Some(watts) = outlook.latest.get(&draw.source) {
+        for draw in &snapshot.draws {
+            if let Some(watts) = snapshot.latest.get(&draw.source) {
                 let model = self.models.entry(draw.source.clone());
                 model.or_default().observe(*watts, busy);
             }
         }
     }
 
-    fn pace(&mut self, outlook: &Outlook, busy: Option<f64>) {
-        let Some(power) = &outlook.power else {
+    fn pace(&mut self, snapshot: &ResourceSnapshot, busy: Option<f64>) {
+        let Some(power) = &snapshot.power else {
             self.pacer = Pacer::default();
             return;
         };
-        let latest = outlook.latest.get(&power.drawn_by);
+        let latest = snapshot.latest.get(&power.drawn_by);
         if let (Some(busy), Some(watts)) = (busy, latest) {
             let interval = Interval {
                 watts: *watts,
@@ -231,25 +237,29 @@ impl Round {
                 busy,
             };
             let model = self.models.get(&power.drawn_by);
-            let tariff = model.and_then(PowerModel::tariff);
-            self.pacer = self.pacer.next(interval, tariff, self.policy.least_duty);
+            let energy_rate = model.and_then(PowerModel::energy_rate);
+            self.pacer = self
+                .pacer
+                .next(interval, energy_rate, self.policy.least_duty);
         }
     }
 
-    fn tariff(&self, outlook: &Outlook) -> Option<Tariff> {
-        self.models.get(&outlook.attributed()?.source)?.tariff()
+    fn energy_rate(&self, snapshot: &ResourceSnapshot) -> Option<EnergyRate> {
+        self.models
+            .get(&snapshot.attributed()?.source)?
+            .energy_rate()
     }
 }
 
 /// What is measured, and what is rehearsed where that is more.
-fn pressures(outlook: &Outlook, rehearsed: &[(Resource, f64)]) -> Vec<Pressure> {
+fn pressures(snapshot: &ResourceSnapshot, rehearsed: &[(Resource, f64)]) -> Vec<Pressure> {
     Resource::ALL
         .into_iter()
         .filter_map(|resource| {
-            let measured = outlook.pressure(resource);
+            let measured = snapshot.pressure(resource);
             let given = rehearsed.iter().find(|(found, _)| *found == resource);
             let given = given.map(|(_, pressure)| *pressure);
-            let by_firmware = outlook.live.contains(&resource);
+            let by_firmware = snapshot.live.contains(&resource);
             let value = measured.into_iter().chain(given).reduce(f64::max)?;
             Some(Pressure {
                 resource,

@@ -20,7 +20,7 @@ const STRING: u32 = 8;
 const ARRAY: u32 = 9;
 
 /// A GGUF and the values that replace its own or are added to them.
-pub(super) struct Edited {
+pub(super) struct GgufEditor {
     original: Vec<u8>,
     /// By key: a value with its type in front; none takes the key away.
     values: BTreeMap<String, Option<Vec<u8>>>,
@@ -28,7 +28,7 @@ pub(super) struct Edited {
     bare: bool,
 }
 
-impl Edited {
+impl GgufEditor {
     pub(super) fn kiosk() -> Self {
         Self {
             original: fs::read(KIOSK).expect("the shipped model"),
@@ -114,7 +114,7 @@ impl Edited {
 
     pub(super) fn write(mut self, path: &Path) {
         const ALIGNMENT: usize = 32;
-        let mut reader = Reader {
+        let mut reader = GgufReader {
             bytes: &self.original,
             at: 4 + 4,
         };
@@ -165,12 +165,12 @@ fn string(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
 }
 
-struct Reader<'b> {
+struct GgufReader<'b> {
     bytes: &'b [u8],
     at: usize,
 }
 
-impl Reader<'_> {
+impl GgufReader<'_> {
     fn take<const N: usize>(&mut self) -> [u8; N] {
         self.at += N;
         self.bytes[self.at - N..self.at]

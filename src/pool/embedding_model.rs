@@ -8,24 +8,24 @@ use crate::embedding::{Batcher, EmbeddingJob, EmbeddingLimits};
 use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Tokenizer, Weights};
 use crate::worker;
 
-use super::queue::Queue;
-use super::worker::Worker;
-use super::{ModelSpec, Serving, State};
+use super::job_sender::JobSender;
+use super::model_thread::ModelThread;
+use super::{LoadedModel, ModelSpec, ModelState};
 
 /// Texts of one batch: more would make short texts no faster, and each takes a vector's memory.
-const MOST_TEXTS: usize = 64;
+const MAX_BATCH_TEXTS: usize = 64;
 
 /// An embedding model that answers.
 #[derive(Debug)]
-pub struct LoadedEmbedder {
+pub struct EmbeddingModel {
     /// Vocabulary and metadata.
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that one text may have.
     pub context: usize,
-    pub(super) jobs: Queue<EmbeddingJob>,
+    pub(super) jobs: JobSender<EmbeddingJob>,
 }
 
-impl LoadedEmbedder {
+impl EmbeddingModel {
     /// Hands a request to the model's thread; gives it back when that is gone.
     pub fn submit(&self, job: EmbeddingJob) -> Result<(), Box<EmbeddingJob>> {
         self.jobs.submit(job)
@@ -38,12 +38,12 @@ fn shape(spec: &ModelSpec, trained_context: u32) -> (EmbedderShape, usize) {
     let context = spec.context.min(trained_context) as usize;
     let shape = EmbedderShape {
         rows: context.max(spec.batch_rows() as usize),
-        sequences: MOST_TEXTS,
+        sequences: MAX_BATCH_TEXTS,
     };
     (shape, context)
 }
 
-impl Worker {
+impl ModelThread {
     pub(super) fn embed(
         &self,
         weights: &Weights,
@@ -55,7 +55,7 @@ impl Worker {
         let (shape, context) = shape(spec, info.trained_context);
         // One for a small model: a chat model often computes beside it, and two threads that wait
         // for a core answer later than one.
-        let threads = spec.threads_together(info.parameters);
+        let threads = spec.threads_per_partition(info.parameters);
         let options = EmbedderOptions {
             shape,
             threads,
@@ -81,13 +81,13 @@ impl Worker {
         };
         let metrics = self.metrics.for_embedding_model(&spec.id);
         let batcher = Batcher::new(embedder, limits, metrics).governed_by(self.governed.clone());
-        let (jobs, queue) = Queue::new(self.queue);
-        let loaded = LoadedEmbedder {
+        let (jobs, queue) = JobSender::new(self.queue);
+        let loaded = EmbeddingModel {
             tokenizer,
             context,
             jobs,
         };
-        self.serve(Serving::Embedding(Arc::new(loaded)));
+        self.serve(LoadedModel::Embedding(Arc::new(loaded)));
         worker::run(batcher, &queue, &self.heartbeat, &|| {
             self.abort.load(Ordering::SeqCst)
         });
@@ -96,11 +96,11 @@ impl Worker {
 
     /// Shows the model as ready, unless it was stopped meanwhile: then the way into its channel
     /// is dropped here.
-    pub(super) fn serve(&self, serving: Serving) {
+    pub(super) fn serve(&self, serving: LoadedModel) {
         self.state.send_if_modified(|state| {
-            let awaited = matches!(state, State::Loading);
+            let awaited = matches!(state, ModelState::Loading);
             if awaited {
-                *state = State::Ready(serving);
+                *state = ModelState::Ready(serving);
             }
             awaited
         });

@@ -1,6 +1,6 @@
 //! Headroom and pressure: plain functions of readings.
 
-use super::reading::{Budget, Draw, Memory, Scope};
+use super::reading::{MemoryReading, PowerBudget, PowerDraw, PowerScope};
 
 /// The pressure of a draw that is just the budget. What is above it is for overdrawing.
 const AT_BUDGET: f64 = 0.85;
@@ -10,7 +10,7 @@ pub(super) const ALWAYS_SLOWED: f64 = 0.88;
 /// Degrees below its limit at which a zone makes no pressure.
 const THERMAL_SPAN: f64 = 25.0;
 
-/// Power drawn beside the least budget for the same thing.
+/// The power drawn, and the least budget for the same scope.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PowerHeadroom {
     /// Who says what is drawn.
@@ -30,7 +30,7 @@ impl PowerHeadroom {
         self.budget - self.drawn
     }
 
-    /// What is left as a share of the budget; none of a budget of nothing.
+    /// Returns what is left as a share of the budget; `None` for a budget of zero.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
         (self.budget > 0.0).then(|| self.watts() / self.budget)
@@ -48,8 +48,8 @@ impl PowerHeadroom {
 
 /// The scope with the least headroom: what is drawn there, best known, beside the least budget for
 /// it. The draw of a package is never held against the budget of a board.
-pub(super) fn power(draws: &[Draw], budgets: &[Budget]) -> Option<PowerHeadroom> {
-    [Scope::Board, Scope::Package]
+pub(super) fn power(draws: &[PowerDraw], budgets: &[PowerBudget]) -> Option<PowerHeadroom> {
+    [PowerScope::Board, PowerScope::Package]
         .into_iter()
         .filter_map(|scope| {
             let budget = budgets
@@ -68,29 +68,30 @@ pub(super) fn power(draws: &[Draw], budgets: &[Budget]) -> Option<PowerHeadroom>
 }
 
 /// The draw of a scope that can be trusted most: measured before estimated, then the earlier.
-pub(super) fn best(draws: &[Draw], scope: Scope) -> Option<&Draw> {
+pub(super) fn best(draws: &[PowerDraw], scope: PowerScope) -> Option<&PowerDraw> {
     let of_scope = draws.iter().rev().filter(|draw| draw.scope == scope);
     of_scope.max_by_key(|draw| draw.quality)
 }
 
 /// The memory with the least of it left.
-pub(super) fn tightest(memories: &[Memory]) -> Option<Memory> {
-    let by_ratio = |one: &&Memory, other: &&Memory| one.ratio().total_cmp(&other.ratio());
+pub(super) fn tightest(memories: &[MemoryReading]) -> Option<MemoryReading> {
+    let by_ratio =
+        |one: &&MemoryReading, other: &&MemoryReading| one.ratio().total_cmp(&other.ratio());
     memories.iter().min_by(by_ratio).copied()
 }
 
-/// Pressure of a zone that is so many degrees below its limit.
+/// Returns the pressure of a zone whose temperature is `headroom` degrees below its limit.
 pub(super) fn thermal_pressure(headroom: f64) -> f64 {
     (1.0 - headroom / THERMAL_SPAN).clamp(0.0, 1.0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::reading::Quality;
+    use super::super::reading::ReadingQuality;
     use super::*;
 
-    fn draw(source: &str, scope: Scope, quality: Quality, watts: f64) -> Draw {
-        Draw {
+    fn draw(source: &str, scope: PowerScope, quality: ReadingQuality, watts: f64) -> PowerDraw {
+        PowerDraw {
             source: source.to_owned(),
             scope,
             quality,
@@ -99,8 +100,8 @@ mod tests {
         }
     }
 
-    fn budget(source: &'static str, scope: Scope, watts: f64) -> Budget {
-        Budget {
+    fn budget(source: &'static str, scope: PowerScope, watts: f64) -> PowerBudget {
+        PowerBudget {
             source,
             scope,
             watts,
@@ -109,10 +110,15 @@ mod tests {
 
     #[test]
     fn the_least_budget_counts_and_says_whose_it_is() {
-        let draws = [draw("rapl", Scope::Package, Quality::Measured, 8.0)];
+        let draws = [draw(
+            "rapl",
+            PowerScope::Package,
+            ReadingQuality::Measured,
+            8.0,
+        )];
         let budgets = [
-            budget("rapl", Scope::Package, 35.0),
-            budget("configured", Scope::Package, 20.0),
+            budget("rapl", PowerScope::Package, 35.0),
+            budget("configured", PowerScope::Package, 20.0),
         ];
         let headroom = power(&draws, &budgets).expect("known");
         assert_eq!(headroom.budget_by, "configured");
@@ -121,15 +127,20 @@ mod tests {
 
     #[test]
     fn a_package_is_never_held_against_the_budget_of_a_board() {
-        let package = [draw("rapl", Scope::Package, Quality::Measured, 8.0)];
+        let package = [draw(
+            "rapl",
+            PowerScope::Package,
+            ReadingQuality::Measured,
+            8.0,
+        )];
         assert_eq!(
-            power(&package, &[budget("supply", Scope::Board, 25.0)]),
+            power(&package, &[budget("supply", PowerScope::Board, 25.0)]),
             None
         );
-        let part = [draw("gpu", Scope::Part, Quality::Measured, 8.0)];
+        let part = [draw("gpu", PowerScope::Part, ReadingQuality::Measured, 8.0)];
         let budgets = [
-            budget("supply", Scope::Board, 25.0),
-            budget("rapl", Scope::Package, 15.0),
+            budget("supply", PowerScope::Board, 25.0),
+            budget("rapl", PowerScope::Package, 15.0),
         ];
         assert_eq!(power(&part, &budgets), None);
     }
@@ -137,14 +148,24 @@ mod tests {
     #[test]
     fn the_scope_with_less_left_decides_and_measured_beats_estimated() {
         let draws = [
-            draw("board_model", Scope::Board, Quality::Estimated, 24.0),
-            draw("ina3221/VDD_IN", Scope::Board, Quality::Measured, 10.0),
-            draw("battery", Scope::Board, Quality::Measured, 11.0),
-            draw("rapl", Scope::Package, Quality::Measured, 9.0),
+            draw(
+                "board_model",
+                PowerScope::Board,
+                ReadingQuality::Estimated,
+                24.0,
+            ),
+            draw(
+                "ina3221/VDD_IN",
+                PowerScope::Board,
+                ReadingQuality::Measured,
+                10.0,
+            ),
+            draw("battery", PowerScope::Board, ReadingQuality::Measured, 11.0),
+            draw("rapl", PowerScope::Package, ReadingQuality::Measured, 9.0),
         ];
         let budgets = [
-            budget("supply", Scope::Board, 25.0),
-            budget("rapl", Scope::Package, 10.0),
+            budget("supply", PowerScope::Board, 25.0),
+            budget("rapl", PowerScope::Package, 10.0),
         ];
         let headroom = power(&draws, &budgets).expect("known");
         assert_eq!(

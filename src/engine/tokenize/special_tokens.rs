@@ -11,14 +11,14 @@ use super::super::Token;
 
 /// A piece of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece<'t> {
+pub(super) enum TextPiece<'t> {
     /// Plain text, never empty.
     Text(&'t str),
     /// Text that stands for a token as a whole.
     Special(Token),
 }
 
-impl<'t> Piece<'t> {
+impl<'t> TextPiece<'t> {
     fn plain(text: &'t str) -> Option<Self> {
         (!text.is_empty()).then_some(Self::Text(text))
     }
@@ -26,23 +26,23 @@ impl<'t> Piece<'t> {
 
 /// The special tokens of a vocabulary.
 #[derive(Debug, Default)]
-pub(super) struct Markup {
+pub(super) struct SpecialTokens {
     /// From the longest to the shortest.
-    lengths: Vec<SameLength>,
+    lengths: Vec<SpecialsOfLength>,
 }
 
 /// Those whose texts have the same length.
 #[derive(Debug)]
-struct SameLength {
+struct SpecialsOfLength {
     bytes: usize,
     /// Bytes with which one of them begins, and ends.
     begins: [bool; 256],
     ends: [bool; 256],
-    by_text: HashMap<Box<str>, Special>,
+    by_text: HashMap<Box<str>, SpecialEntry>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Special {
+struct SpecialEntry {
     token: Token,
     /// A control token: its text stands for it only where markup is read.
     hidden: bool,
@@ -52,7 +52,7 @@ struct Special {
     strips_right: bool,
 }
 
-impl Markup {
+impl SpecialTokens {
     pub(super) fn of(vocab: &LlamaVocab) -> Self {
         let mut markup = Self::default();
         for id in 0..vocab.n_tokens() {
@@ -66,7 +66,7 @@ impl Markup {
             let text = vocab
                 .text(LlamaToken(id))
                 .and_then(|text| text.to_str().ok());
-            let special = Special {
+            let special = SpecialEntry {
                 token: Token(id),
                 hidden,
                 strips_left: has(LlamaTokenAttr::LStrip),
@@ -82,13 +82,13 @@ impl Markup {
         markup
     }
 
-    fn add(&mut self, text: &str, special: Special) {
+    fn add(&mut self, text: &str, special: SpecialEntry) {
         let at = self
             .lengths
             .iter()
             .position(|same| same.bytes == text.len());
         let at = at.unwrap_or_else(|| {
-            self.lengths.push(SameLength {
+            self.lengths.push(SpecialsOfLength {
                 bytes: text.len(),
                 begins: [false; 256],
                 ends: [false; 256],
@@ -109,12 +109,12 @@ impl Markup {
     }
 
     /// The pieces of a text; `all` where control tokens count as well.
-    pub(super) fn split<'t>(&self, text: &'t str, all: bool) -> Vec<Piece<'t>> {
-        let mut pieces = Vec::from_iter(Piece::plain(text));
+    pub(super) fn split<'t>(&self, text: &'t str, all: bool) -> Vec<TextPiece<'t>> {
+        let mut pieces = Vec::from_iter(TextPiece::plain(text));
         for same in &self.lengths {
-            let found = |piece: &Piece| match *piece {
-                Piece::Text(text) => same.find(text, all).is_some(),
-                Piece::Special(_) => false,
+            let found = |piece: &TextPiece| match *piece {
+                TextPiece::Text(text) => same.find(text, all).is_some(),
+                TextPiece::Special(_) => false,
             };
             let Some(first) = pieces.iter().position(found) else {
                 continue;
@@ -122,8 +122,8 @@ impl Markup {
             let rest = pieces.split_off(first);
             for piece in rest {
                 match piece {
-                    Piece::Text(text) => same.split(text, all, &mut pieces),
-                    Piece::Special(_) => pieces.push(piece),
+                    TextPiece::Text(text) => same.split(text, all, &mut pieces),
+                    TextPiece::Special(_) => pieces.push(piece),
                 }
             }
         }
@@ -131,9 +131,9 @@ impl Markup {
     }
 }
 
-impl SameLength {
+impl SpecialsOfLength {
     /// Where the first one stands.
-    fn find(&self, text: &str, all: bool) -> Option<(usize, Special)> {
+    fn find(&self, text: &str, all: bool) -> Option<(usize, SpecialEntry)> {
         let bytes = text.as_bytes();
         let last = bytes.len().checked_sub(self.bytes)?;
         (0..=last).find_map(|at| {
@@ -148,7 +148,7 @@ impl SameLength {
         })
     }
 
-    fn split<'t>(&self, text: &'t str, all: bool, pieces: &mut Vec<Piece<'t>>) {
+    fn split<'t>(&self, text: &'t str, all: bool, pieces: &mut Vec<TextPiece<'t>>) {
         // C's `isspace`.
         let is_space = |char: char| matches!(char, ' ' | '\t'..='\r');
         let mut rest = text;
@@ -159,26 +159,26 @@ impl SameLength {
             } else {
                 before
             };
-            pieces.extend(Piece::plain(before));
-            pieces.push(Piece::Special(special.token));
+            pieces.extend(TextPiece::plain(before));
+            pieces.push(TextPiece::Special(special.token));
             rest = &rest[at + self.bytes..];
             if special.strips_right {
                 rest = rest.trim_start_matches(is_space);
             }
         }
-        pieces.extend(Piece::plain(rest));
+        pieces.extend(TextPiece::plain(rest));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Piece::{Special as Found, Text};
+    use super::TextPiece::{Special as Found, Text};
     use super::*;
 
-    fn markup(specials: &[(&str, bool)]) -> Markup {
-        let mut markup = Markup::default();
+    fn markup(specials: &[(&str, bool)]) -> SpecialTokens {
+        let mut markup = SpecialTokens::default();
         for (id, (text, hidden)) in (0..).zip(specials) {
-            let special = Special {
+            let special = SpecialEntry {
                 token: Token(id),
                 hidden: *hidden,
                 strips_left: text.contains("mask"),

@@ -8,14 +8,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::chat::{self, Clock, Failure};
-use super::http::Server;
-use super::load::{Lane, Part, Start, Step};
+use super::chat::{self, AnswerFailure, AnswerTimings};
+use super::http::ServerAddress;
+use super::load::{Lane, LaneStart, LoadPart, LoadStep};
 
 /// A server under load.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
-    pub(super) server: Server,
+pub(super) struct BenchTarget {
+    pub(super) server: ServerAddress,
     pub(super) model: String,
     /// For one answer.
     pub(super) timeout: Duration,
@@ -23,24 +23,28 @@ pub(super) struct Target {
 
 /// What became of one request.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) part: Part,
+pub(super) struct RequestOutcome {
+    pub(super) part: LoadPart,
     /// Of the script.
     pub(super) step: usize,
-    pub(super) clock: Clock,
-    pub(super) end: Result<End, Failure>,
+    pub(super) clock: AnswerTimings,
+    pub(super) end: Result<AnswerEnd, AnswerFailure>,
 }
 
 /// How an answer ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum AnswerEnd {
     Whole,
     /// By us, because it was in the background.
     Cut,
 }
 
 /// Runs every step; `progress` hears of every request that has ended.
-pub(super) async fn play(target: &Target, script: &[Step], progress: &dyn Fn()) -> Vec<Outcome> {
+pub(super) async fn play(
+    target: &BenchTarget,
+    script: &[LoadStep],
+    progress: &dyn Fn(),
+) -> Vec<RequestOutcome> {
     let mut outcomes = Vec::new();
     for (number, step) in script.iter().enumerate() {
         run_step(target, number, step, &mut |outcome| {
@@ -52,12 +56,17 @@ pub(super) async fn play(target: &Target, script: &[Step], progress: &dyn Fn()) 
     outcomes
 }
 
-async fn run_step(target: &Target, number: usize, step: &Step, done: &mut dyn FnMut(Outcome)) {
-    let stage = Stage::new(step);
+async fn run_step(
+    target: &BenchTarget,
+    number: usize,
+    step: &LoadStep,
+    done: &mut dyn FnMut(RequestOutcome),
+) {
+    let sync = StepSync::new(step);
     let (mut foreground, mut background) = (JoinSet::new(), JoinSet::new());
     let began = Instant::now();
     for lane in step {
-        let running = run_lane(target.clone(), number, lane.clone(), stage.clone(), began);
+        let running = run_lane(target.clone(), number, lane.clone(), sync.clone(), began);
         if lane.background {
             background.spawn(running);
         } else {
@@ -71,25 +80,25 @@ async fn run_step(target: &Target, number: usize, step: &Step, done: &mut dyn Fn
             outcomes.into_iter().for_each(&mut *done);
         }
         // After the first of the two: the foreground has ended.
-        stage.curtain.send_replace(true);
+        sync.foreground_done.send_replace(true);
     }
 }
 
 /// What the lanes of a step know of each other.
 #[derive(Debug, Clone)]
-struct Stage {
+struct StepSync {
     /// Background lanes that have not spoken yet.
     silent: Arc<watch::Sender<usize>>,
     /// Whether the background is to stop.
-    curtain: Arc<watch::Sender<bool>>,
+    foreground_done: Arc<watch::Sender<bool>>,
 }
 
-impl Stage {
-    fn new(step: &Step) -> Self {
+impl StepSync {
+    fn new(step: &LoadStep) -> Self {
         let silent = step.iter().filter(|lane| lane.background).count();
         Self {
             silent: Arc::new(watch::Sender::new(silent)),
-            curtain: Arc::new(watch::Sender::new(false)),
+            foreground_done: Arc::new(watch::Sender::new(false)),
         }
     }
 
@@ -103,14 +112,18 @@ impl Stage {
     }
 
     async fn foreground_ended(&self) {
-        let _ = self.curtain.subscribe().wait_for(|down| *down).await;
+        let _ = self
+            .foreground_done
+            .subscribe()
+            .wait_for(|down| *down)
+            .await;
     }
 }
 
 /// Counts a background lane as speaking, at its first text or at its end, whichever is first.
-struct Voice(Option<Arc<watch::Sender<usize>>>);
+struct FirstTextSignal(Option<Arc<watch::Sender<usize>>>);
 
-impl Voice {
+impl FirstTextSignal {
     fn speak(&mut self) {
         if let Some(silent) = self.0.take() {
             silent.send_modify(|silent| *silent -= 1);
@@ -118,37 +131,37 @@ impl Voice {
     }
 }
 
-impl Drop for Voice {
+impl Drop for FirstTextSignal {
     fn drop(&mut self) {
         self.speak();
     }
 }
 
 async fn run_lane(
-    target: Target,
+    target: BenchTarget,
     step: usize,
     lane: Lane,
-    stage: Stage,
+    sync: StepSync,
     began: Instant,
-) -> Vec<Outcome> {
+) -> Vec<RequestOutcome> {
     match lane.start {
-        Start::After(delay) => sleep_until(began + delay).await,
-        Start::WhenBackgroundSpeaks => stage.background_speaks().await,
+        LaneStart::After(delay) => sleep_until(began + delay).await,
+        LaneStart::WhenBackgroundSpeaks => sync.background_speaks().await,
     }
-    let mut voice = Voice(lane.background.then(|| Arc::clone(&stage.silent)));
+    let mut voice = FirstTextSignal(lane.background.then(|| Arc::clone(&sync.silent)));
     let mut outcomes = Vec::new();
     for question in &lane.questions {
         let body = question.to_json(&target.model).to_string();
-        let mut clock = Clock::start();
+        let mut clock = AnswerTimings::start();
         let asking = chat::ask(&target.server, body, &mut clock, || voice.speak());
         let end = tokio::select! {
             answered = timeout(target.timeout, asking) => match answered {
-                Ok(answered) => answered.map(|()| End::Whole),
-                Err(_) => Err(Failure::TimedOut(target.timeout)),
+                Ok(answered) => answered.map(|()| AnswerEnd::Whole),
+                Err(_) => Err(AnswerFailure::TimedOut(target.timeout)),
             },
-            () = stage.foreground_ended(), if lane.background => Ok(End::Cut),
+            () = sync.foreground_ended(), if lane.background => Ok(AnswerEnd::Cut),
         };
-        outcomes.push(Outcome {
+        outcomes.push(RequestOutcome {
             part: lane.part,
             step,
             clock,

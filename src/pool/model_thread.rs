@@ -12,39 +12,39 @@ use crate::engine::{
     Engine, LlamaEngine, LoadError, Pieces, Purpose, Tokenizer, Weights, kv_cache_bytes,
     load_model, return_freed,
 };
-use crate::governor::Governed;
+use crate::governor::GovernorHandle;
 use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::Prompter;
 use crate::scheduler::Scheduler;
 use crate::telemetry::Metrics;
 use crate::worker::{self, Heartbeat};
 
-use super::queue::Queue;
-use super::{Loaded, ModelSpec, Serving, State};
+use super::job_sender::JobSender;
+use super::{GenerationModel, LoadedModel, ModelSpec, ModelState};
 
-pub(super) struct Worker {
+pub(super) struct ModelThread {
     pub(super) spec: ModelSpec,
     /// Jobs that can be on their way to the scheduler at once.
     pub(super) queue: usize,
-    pub(super) state: watch::Sender<State>,
+    pub(super) state: watch::Sender<ModelState>,
     pub(super) heartbeat: Heartbeat,
     pub(super) metrics: Metrics,
-    pub(super) governed: Governed,
+    pub(super) governed: GovernorHandle,
     pub(super) trial_compiler: TrialCompiler,
     pub(super) abort: Arc<AtomicBool>,
 }
 
-impl Worker {
+impl ModelThread {
     pub(super) fn spawn(self) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new()
             .name(format!("model-{}", self.spec.id))
             .spawn(move || {
                 let end = match catch_unwind(AssertUnwindSafe(|| self.run())) {
-                    Ok(Ok(()) | Err(LoadError::Abandoned)) => State::Stopped,
-                    Ok(Err(error)) => State::Unloadable(Arc::new(error)),
+                    Ok(Ok(()) | Err(LoadError::Abandoned)) => ModelState::Stopped,
+                    Ok(Err(error)) => ModelState::Unloadable(Arc::new(error)),
                     Err(_) => {
                         tracing::error!(model = self.spec.id, "the model's thread crashed");
-                        State::Crashed
+                        ModelState::Crashed
                     }
                 };
                 // Contexts and weights are dropped: without this glibc would keep much of their memory.
@@ -98,7 +98,7 @@ impl Worker {
             trained_context = info.trained_context,
             max_running = spec.max_running,
             threads = options.threads,
-            threads_a_bank = options.threads_a_bank,
+            threads_a_bank = options.threads_per_partition,
             attention = ?engine.attention(),
             row_group = engine.shape().row_group,
             banks = engine.shape().partitions,
@@ -106,19 +106,19 @@ impl Worker {
             "loaded"
         );
 
-        let (jobs, queue) = Queue::new(self.queue);
+        let (jobs, queue) = JobSender::new(self.queue);
         let pieces: Arc<dyn Pieces> = Arc::clone(&tokenizer) as _;
         let limits = spec.limits(info.parameters);
         let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
             .governed_by(self.governed.clone());
-        let loaded = Arc::new(Loaded {
+        let loaded = Arc::new(GenerationModel {
             grammars: Grammars::new(Arc::clone(&tokenizer), self.trial_compiler.clone()),
             tokenizer,
             prompter,
             cells,
             jobs,
         });
-        self.serve(Serving::Generation(loaded));
+        self.serve(LoadedModel::Generation(loaded));
         worker::run(scheduler, &queue, &self.heartbeat, &|| {
             self.abort.load(Ordering::SeqCst)
         });

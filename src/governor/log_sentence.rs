@@ -1,17 +1,17 @@
 //! What the log says when the level changes: for the person who runs the shop.
 
-use crate::headroom::{Outlook, Resource};
+use crate::headroom::{Resource, ResourceSnapshot};
 
 use super::Measures;
-use super::ladder::Input;
+use super::ladder::LadderInput;
 use super::policy::Action;
 
 /// The hardest measure and why, or that all is well.
 pub(super) fn sentence(
     hardest: Option<(Action, Resource)>,
     measures: &Measures,
-    input: &Input,
-    outlook: &Outlook,
+    input: &LadderInput,
+    snapshot: &ResourceSnapshot,
 ) -> String {
     let Some((action, resource)) = hardest else {
         return "power, heat and memory are fine: full service".to_owned();
@@ -28,12 +28,12 @@ pub(super) fn sentence(
     };
     let is_given = input.of(resource).is_some_and(|pressure| pressure.is_given);
     let reason = match resource {
-        _ if outlook.live.contains(&resource) => by_firmware(resource).to_owned(),
+        _ if snapshot.live.contains(&resource) => by_firmware(resource).to_owned(),
         _ if is_given => format!("a rehearsal says that {} is short", resource.as_str()),
-        Resource::Power => power(outlook),
-        Resource::Thermal => thermal(outlook),
-        Resource::Memory => memory(outlook),
-        Resource::Cpu => processor(outlook),
+        Resource::Power => power(snapshot),
+        Resource::Thermal => thermal(snapshot),
+        Resource::Memory => memory(snapshot),
+        Resource::Cpu => processor(snapshot),
     };
     format!("{reason}: {done}")
 }
@@ -47,8 +47,8 @@ fn by_firmware(resource: Resource) -> &'static str {
     }
 }
 
-fn power(outlook: &Outlook) -> String {
-    match &outlook.power {
+fn power(snapshot: &ResourceSnapshot) -> String {
+    match &snapshot.power {
         Some(power) => format!(
             "power is short, {:.1} W drawn of {:.1} W",
             power.drawn, power.budget
@@ -57,14 +57,14 @@ fn power(outlook: &Outlook) -> String {
     }
 }
 
-fn thermal(outlook: &Outlook) -> String {
-    if let Some(share) = outlook.slowed_down.filter(|share| *share > 0.5) {
+fn thermal(snapshot: &ResourceSnapshot) -> String {
+    if let Some(share) = snapshot.slowed_down.filter(|share| *share > 0.5) {
         return format!(
             "it gets too hot, the processor slows itself down for {:.0} % of the time",
             100.0 * share
         );
     }
-    let hottest = outlook.hottest();
+    let hottest = snapshot.hottest();
     match hottest.and_then(|zone| Some((zone, zone.limit?))) {
         Some((zone, limit)) => format!(
             "it gets too hot, {} is at {:.0} °C and may have {limit:.0} °C",
@@ -74,9 +74,9 @@ fn thermal(outlook: &Outlook) -> String {
     }
 }
 
-fn memory(outlook: &Outlook) -> String {
+fn memory(snapshot: &ResourceSnapshot) -> String {
     const MIB: f64 = 1_048_576.0;
-    match outlook.memory {
+    match snapshot.memory {
         Some(memory) => format!(
             "memory is short, {:.0} MiB left of {:.0} MiB",
             memory.available / MIB,
@@ -86,8 +86,8 @@ fn memory(outlook: &Outlook) -> String {
     }
 }
 
-fn processor(outlook: &Outlook) -> String {
-    match outlook.other_programs {
+fn processor(snapshot: &ResourceSnapshot) -> String {
+    match snapshot.other_programs {
         Some(share) => format!(
             "other programs take {:.0} % of the processor",
             100.0 * share
@@ -104,20 +104,20 @@ mod tests {
 
     #[test]
     fn a_sentence_says_what_is_short_and_what_is_done_about_it() {
-        let mut outlook = Outlook {
+        let mut snapshot = ResourceSnapshot {
             power: Some(PowerHeadroom {
                 drawn_by: "rapl".to_owned(),
                 budget_by: "configured",
                 drawn: 21.34,
                 budget: 20.0,
             }),
-            ..Outlook::default()
+            ..ResourceSnapshot::default()
         };
         let measures = Measures {
             duty: 0.64,
             ..Measures::NONE
         };
-        let mut input = Input {
+        let mut input = LadderInput {
             pressures: vec![Pressure {
                 resource: Resource::Power,
                 value: 0.9,
@@ -127,19 +127,19 @@ mod tests {
         };
         let paced = Some((Action::Pace, Resource::Power));
         assert_eq!(
-            sentence(paced, &measures, &input, &outlook),
+            sentence(paced, &measures, &input, &snapshot),
             "power is short, 21.3 W drawn of 20.0 W: answers slow down, to 64 % of the speed"
         );
         input.pressures[0].is_given = true;
         let refusing = Some((Action::Refuse, Resource::Power));
         assert_eq!(
-            sentence(refusing, &measures, &input, &outlook),
+            sentence(refusing, &measures, &input, &snapshot),
             "a rehearsal says that power is short: new requests are refused until it is over"
         );
-        outlook.live.push(Resource::Power);
-        let text = sentence(refusing, &measures, &input, &outlook);
+        snapshot.live.push(Resource::Power);
+        let text = sentence(refusing, &measures, &input, &snapshot);
         assert!(text.starts_with("the firmware finds the supply's voltage too low: "));
-        let well = sentence(None, &Measures::NONE, &Input::default(), &outlook);
+        let well = sentence(None, &Measures::NONE, &LadderInput::default(), &snapshot);
         assert!(well.ends_with("full service"));
     }
 }

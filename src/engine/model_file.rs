@@ -18,16 +18,16 @@ use sha2::{Digest, Sha256};
 use super::load::LoadError;
 use super::logs;
 use super::metadata::Metadata;
-use super::overrides::Override;
+use super::overrides::MetadataOverride;
 
 /// An open GGUF, or all parts of one that was split (`…-00001-of-00003.gguf`).
-pub(super) struct Source {
+pub(super) struct ModelFile {
     path: PathBuf,
     parts: Vec<File>,
     metadata: Metadata,
 }
 
-impl Source {
+impl ModelFile {
     /// Opens the file, and where it is the first part of several, the others beside it.
     pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
         let first = open_gguf(path)?;
@@ -56,7 +56,7 @@ impl Source {
         &self.metadata
     }
 
-    /// SHA-256 of the file, or of all parts behind each other.
+    /// Returns the SHA-256 of the file, or of all its parts one after the other.
     pub(super) fn digest(&self, abort: &AtomicBool) -> Result<String, LoadError> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
@@ -83,7 +83,7 @@ impl Source {
     }
 
     /// Has llama.cpp read the vocabulary and the metadata, without weights. It answers a failure
-    /// with none and says the reason in its log.
+    /// with a null pointer (`None` here) and gives the reason in its log.
     pub(super) fn load_vocabulary(&self, abort: &AtomicBool) -> Option<LlamaModel> {
         let mut params = default_params();
         params.vocab_only = true;
@@ -91,9 +91,10 @@ impl Source {
         self.load(params, abort)
     }
 
-    /// Has llama.cpp map or read the weights, for a vocabulary of so many tokens, which it does
+    /// Has llama.cpp map or read the weights, for a vocabulary of `tokens` tokens, which it does
     /// not read again: it would take as long and as much memory as the first time, and only its
-    /// length matters to a context. Fails as above.
+    /// length matters to a context. Fails as
+    /// [`load_vocabulary`](Self::load_vocabulary) does.
     pub(super) fn load_weights(
         &self,
         maps: bool,
@@ -103,9 +104,9 @@ impl Source {
         let architecture = self.metadata.text(c"general.architecture")?;
         let architecture = architecture.to_str().ok()?;
         let overrides = [
-            Override::text("tokenizer.ggml.model", "no_vocab")?,
-            Override::integer(&format!("{architecture}.vocab_size"), tokens.into())?,
-            Override::end(),
+            MetadataOverride::text("tokenizer.ggml.model", "no_vocab")?,
+            MetadataOverride::integer(&format!("{architecture}.vocab_size"), tokens.into())?,
+            MetadataOverride::end(),
         ];
         let mut params = default_params();
         params.load_mode = if maps {
@@ -124,7 +125,7 @@ impl Source {
         params.progress_callback_user_data = std::ptr::from_ref(abort).cast_mut().cast();
         let raw = match self.parts.as_slice() {
             [file] => {
-                let stream = Stream::of(file).ok()?;
+                let stream = CFileStream::of(file).ok()?;
                 // SAFETY: the stream is open until llama.cpp has read or mapped the file; it calls
                 // back only meanwhile, and the flag lives longer.
                 unsafe { sys::llama_model_load_from_file_ptr(stream.0.as_ptr().cast(), params) }
@@ -162,7 +163,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 /// Asked by llama.cpp now and then whether loading should go on.
 unsafe extern "C" fn goes_on(_progress: f32, abort: *mut c_void) -> bool {
-    // SAFETY: `Source::load` passes a flag that lives longer than the call.
+    // SAFETY: `ModelFile::load` passes a flag that lives longer than the call.
     let abort = unsafe { &*abort.cast::<AtomicBool>() };
     !abort.load(Ordering::Relaxed)
 }
@@ -199,9 +200,9 @@ fn part_path(first: &Path, number: u16, count: u16) -> Option<PathBuf> {
 }
 
 /// C's view of an open file, from its beginning.
-pub(super) struct Stream(pub(super) NonNull<libc::FILE>);
+pub(super) struct CFileStream(pub(super) NonNull<libc::FILE>);
 
-impl Stream {
+impl CFileStream {
     pub(super) fn of(file: &File) -> io::Result<Self> {
         let descriptor = file.try_clone()?.into_raw_fd();
         // SAFETY: the descriptor is open, and handed over.
@@ -218,7 +219,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for CFileStream {
     fn drop(&mut self) {
         // SAFETY: open, and nobody has it after this.
         unsafe { libc::fclose(self.0.as_ptr()) };
@@ -230,7 +231,7 @@ mod tests {
     use std::fs;
     use std::sync::Arc;
 
-    use super::super::gguf_edit::{Edited, KIOSK};
+    use super::super::gguf_editor::{GgufEditor, KIOSK};
     use super::super::{backend, load_model};
     use super::*;
 
@@ -241,11 +242,11 @@ mod tests {
         let path = folder.path().join("model.gguf");
         let other = folder.path().join("other.gguf");
         fs::copy(KIOSK, &path).expect("copied");
-        Edited::kiosk()
+        GgufEditor::kiosk()
             .text("tokenizer.ggml.pre", "gpt-2")
             .write(&other);
 
-        let source = Source::open(&path).expect("a model");
+        let source = ModelFile::open(&path).expect("a model");
         fs::rename(&other, &path).expect("swapped");
         let go_on = AtomicBool::new(false);
         let digest = source.digest(&go_on).expect("readable");
@@ -253,7 +254,7 @@ mod tests {
         let tokens = vocab.vocab().n_tokens();
         let weights = source.load_weights(true, tokens, &go_on).expect("loads");
 
-        let original = Source::open(Path::new(KIOSK)).expect("a model");
+        let original = ModelFile::open(Path::new(KIOSK)).expect("a model");
         assert_eq!(digest, original.digest(&go_on).expect("readable"));
         for model in [vocab, weights] {
             let pre = model.meta_val_str("tokenizer.ggml.pre");
@@ -279,14 +280,14 @@ mod tests {
                 .path()
                 .join(format!("big-0000{number}-of-00002.gguf"))
         };
-        let split = |edited: Edited, number| {
+        let split = |edited: GgufEditor, number| {
             edited
                 .u16("split.no", number)
                 .u16("split.count", 2)
                 .i32("split.tensors.count", 57)
         };
-        split(Edited::kiosk(), 0).write(&part(1));
-        split(Edited::bare(), 1).write(&part(2));
+        split(GgufEditor::kiosk(), 0).write(&part(1));
+        split(GgufEditor::bare(), 1).write(&part(2));
         let load = |path: &Path| load_model(path, &Arc::default());
         let (model, _) = load(&part(1)).expect("loads");
         let both = [part(1), part(2)].map(|part| fs::read(part).expect("readable"));
@@ -302,8 +303,8 @@ mod tests {
     fn parts_that_are_missing_are_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let first = folder.path().join("big-00001-of-00002.gguf");
-        Edited::kiosk().u16("split.count", 2).write(&first);
-        let error = Source::open(&first).err().expect("a part is missing");
+        GgufEditor::kiosk().u16("split.count", 2).write(&first);
+        let error = ModelFile::open(&first).err().expect("a part is missing");
         assert!(
             error.to_string().contains("big-00002-of-00002.gguf"),
             "{error}"
