@@ -18,18 +18,18 @@ pub(crate) struct TokenLogprob {
 }
 
 /// Those of an answer, in a small part of the memory until they are written.
-pub(crate) struct Found {
+pub(crate) struct TokenLogprobList {
     pub(crate) tokens: Vec<Logprobs>,
     pub(crate) pieces: Arc<dyn Pieces>,
 }
 
-impl fmt::Debug for Found {
+impl fmt::Debug for TokenLogprobList {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tokens.fmt(formatter)
     }
 }
 
-impl Serialize for Found {
+impl Serialize for TokenLogprobList {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let tokens = self.tokens.iter();
         serializer.collect_seq(tokens.map(|found| TokenLogprob::new(found, &*self.pieces)))

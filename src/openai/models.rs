@@ -31,7 +31,7 @@ pub(crate) struct Model {
     /// Seconds since 1970.
     created: u64,
     owned_by: &'static str,
-    edgellm: Details,
+    edgellm: ModelDetails,
 }
 
 /// What OpenAI does not tell.
@@ -40,7 +40,7 @@ pub(crate) struct Model {
     rename = "ModelDetails",
     description = "What this server adds to OpenAI's model."
 )]
-struct Details {
+struct ModelDetails {
     /// `loading`, `ready`, `failed` or `stopped`.
     state: &'static str,
     #[serde(flatten)]
@@ -125,7 +125,7 @@ fn model(entry: &Entry) -> Model {
         object: "model",
         created: entry.created,
         owned_by: "edgellm",
-        edgellm: Details {
+        edgellm: ModelDetails {
             state: state.as_str(),
             file,
         },

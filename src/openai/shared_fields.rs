@@ -101,7 +101,7 @@ macro_rules! with_structured_output_fields {
                 $($fields)*
 
                 /// A JSON schema of the answer or any JSON object, as in vLLM. Not OpenAI's.
-                pub(super) structured_outputs: Option<crate::openai::structured::StructuredOutputs>,
+                pub(super) structured_outputs: Option<crate::openai::structured_outputs::StructuredOutputs>,
                 /// A JSON schema of the answer, or one in a string: vLLM's older name. Not OpenAI's.
                 pub(super) guided_json: Option<serde_json::Value>,
                 /// A JSON schema of the answer: llama.cpp's name. Not OpenAI's.
@@ -127,7 +127,7 @@ macro_rules! with_structured_output_fields {
                 &mut self,
                 format: Option<crate::grammar::Schema>,
             ) -> Result<Option<crate::grammar::Schema>, crate::http::error::ApiError> {
-                crate::openai::structured::Asked {
+                crate::openai::structured_outputs::StructuredOutputFields {
                     structured_outputs: self.structured_outputs.take(),
                     guided_json: self.guided_json.take(),
                     json_schema: self.json_schema.take(),

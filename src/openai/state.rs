@@ -7,7 +7,7 @@ use crate::http::state::HttpState;
 use crate::inference::Inference;
 use crate::telemetry::Metrics;
 
-use super::responses::{Limits, Store};
+use super::responses::{ResponseStore, StoreLimits};
 
 /// Cheap to clone; one clone goes into every request.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct AppState {
     pub(super) http: HttpState,
     pub(super) inference: Inference,
     /// Responses whose clients may come back.
-    pub(super) responses: Store,
+    pub(super) responses: ResponseStore,
 }
 
 impl AppState {
@@ -25,7 +25,7 @@ impl AppState {
         Self {
             http: HttpState::new(settings, &inference, metrics),
             inference,
-            responses: Store::new(Limits {
+            responses: ResponseStore::new(StoreLimits {
                 responses: settings.server.store_max_responses,
                 bytes: settings.server.store_max_bytes,
                 age: settings.server.store_time,

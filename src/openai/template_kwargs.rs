@@ -11,7 +11,7 @@ use crate::inference::checks::at_most;
 
 const PARAM: &str = "chat_template_kwargs";
 /// What the server itself tells templates, and where a client says it instead.
-const RESERVED: [(&str, &str); 7] = [
+const RESERVED_NAMES: [(&str, &str); 7] = [
     ("messages", "use `messages`"),
     ("tools", "use `tools`"),
     (
@@ -24,7 +24,7 @@ const RESERVED: [(&str, &str); 7] = [
     ("strftime_now", "it is a function of templates"),
 ];
 /// Switches that templates test by their truth, where `"false"` would mean yes.
-const SWITCHES: [&str; 2] = ["enable_thinking", "thinking_enabled"];
+const BOOLEAN_NAMES: [&str; 2] = ["enable_thinking", "thinking_enabled"];
 
 /// Checks what a client set, if it did.
 pub(crate) fn template_kwargs(
@@ -55,11 +55,14 @@ fn check(name: &str, value: &Value) -> Result<(), ApiError> {
         return Err(ApiError::invalid(PARAM, message));
     }
     let param = FieldPath::from(PARAM).key(name);
-    if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| *reserved == name) {
+    if let Some((_, instead)) = RESERVED_NAMES
+        .iter()
+        .find(|(reserved, _)| *reserved == name)
+    {
         let message = format!("`{param}` is set by the server: {instead}");
         return Err(ApiError::invalid(param, message));
     }
-    if SWITCHES.contains(&name) && !(value.is_boolean() || value.is_null()) {
+    if BOOLEAN_NAMES.contains(&name) && !(value.is_boolean() || value.is_null()) {
         let message = format!("`{param}` must be true or false");
         return Err(ApiError::invalid(param, message));
     }
@@ -91,7 +94,7 @@ mod tests {
 
     #[test]
     fn what_the_server_sets_is_refused_by_name() {
-        for (name, _) in RESERVED {
+        for (name, _) in RESERVED_NAMES {
             assert_eq!(refused(&json!({name: 1})), format!("{PARAM}.{name}"));
         }
     }

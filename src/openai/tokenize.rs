@@ -51,9 +51,9 @@ pub(crate) struct TokenizeRequest {
     prompt: Option<String>,
     /// A conversation, as the chat template lays it out.
     #[schemars(length(min = 1))]
-    messages: Option<Vec<chat::Message>>,
+    messages: Option<Vec<chat::ChatMessage>>,
     #[schemars(length(max = MOST_TOOLS))]
-    tools: Option<Vec<chat::Tool>>,
+    tools: Option<Vec<chat::ChatTool>>,
     /// Whether the opening of an answer follows the messages; it does unless this is false.
     add_generation_prompt: Option<bool>,
     /// Whether the model's begin and end tokens come around the text; they do unless this is false.
@@ -220,7 +220,7 @@ impl TryFrom<TokenizeRequest> for TokenizeInput {
 
 impl Wire for TokenizeRequest {
     fn keep_tools(&mut self, written: Vec<Value>) {
-        chat::Tool::keep_as_written(self.tools.as_mut(), written);
+        chat::ChatTool::keep_as_written(self.tools.as_mut(), written);
     }
 }
 

@@ -13,17 +13,17 @@ use crate::http::values;
 use crate::inference::bounds::{LONGEST_NAME, MOST_TOOLS};
 use crate::inference::checks::at_most;
 use crate::inference::params::OutputFormat;
-use crate::openai::parameters::{Kept, arguments};
+use crate::openai::function_schema::{SchemaAdherence, arguments};
 
 /// What names of functions and schemas look like; [`check_name`] checks it.
-pub(crate) const NAME: &str = "^[a-zA-Z0-9_-]+$";
-/// What [`format`] knows, and [`Choice::mode`].
-pub(crate) const FORMATS: [&str; 3] = ["text", "json_object", "json_schema"];
-pub(crate) const MODES: [&str; 3] = ["none", "auto", "required"];
+pub(crate) const NAME_PATTERN: &str = "^[a-zA-Z0-9_-]+$";
+/// What [`format`] knows, and [`ToolSelection::mode`].
+pub(crate) const FORMAT_TYPES: [&str; 3] = ["text", "json_object", "json_schema"];
+pub(crate) const TOOL_CHOICE_MODES: [&str; 3] = ["none", "auto", "required"];
 
 /// A function on offer.
 #[derive(Debug)]
-pub(crate) struct Offered {
+pub(crate) struct FunctionTool {
     /// Where it stands in the request, such as `tools[0].function`.
     pub(crate) param: FieldPath,
     pub(crate) name: String,
@@ -35,7 +35,7 @@ pub(crate) struct Offered {
 
 /// Which of them the model may or must call.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
+pub(crate) enum ToolSelection {
     None,
     Auto,
     Required,
@@ -51,21 +51,21 @@ pub(crate) struct Tools {
     /// What the model is shown.
     pub(crate) shown: Vec<Value>,
     /// Whether calls are looked for in the answer, and how many are wanted.
-    pub(crate) calls: Calls,
+    pub(crate) calls: CallLimit,
     /// What the answer must be, where it must be a call.
     pub(crate) format: OutputFormat,
 }
 
 /// How many calls are taken from an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Calls {
+pub(crate) enum CallLimit {
     #[default]
     None,
     One,
     Any,
 }
 
-impl Choice {
+impl ToolSelection {
     /// By its name.
     pub(crate) fn mode(param: &'static str, mode: &str) -> Result<Self, ApiError> {
         match mode {
@@ -100,18 +100,22 @@ impl Tools {
     /// Checks what is offered and what is chosen of it. `format` is what an answer must be that
     /// calls nothing.
     pub(crate) fn new(
-        offered: Vec<Offered>,
-        choice: Option<Choice>,
+        offered: Vec<FunctionTool>,
+        choice: Option<ToolSelection>,
         parallel: Option<bool>,
         format: Option<Schema>,
     ) -> Result<Self, ApiError> {
         let free = |format: Option<Schema>| format.map_or(OutputFormat::Free, OutputFormat::Json);
         check(&offered)?;
-        let choice = choice.unwrap_or(Choice::Auto);
+        let choice = choice.unwrap_or(ToolSelection::Auto);
         // A named function is called exactly once, as OpenAI has it, whatever is said of several.
-        let is_named = matches!(choice, Choice::Named(_));
+        let is_named = matches!(choice, ToolSelection::Named(_));
         let several = parallel.unwrap_or(true) && !is_named;
-        let calls = if several { Calls::Any } else { Calls::One };
+        let calls = if several {
+            CallLimit::Any
+        } else {
+            CallLimit::One
+        };
         let chosen = |names: &[String]| -> Result<HashSet<String>, ApiError> {
             let known = |name: &String| offered.iter().any(|tool| tool.name == *name);
             match names.iter().find(|name| !known(name)) {
@@ -124,14 +128,16 @@ impl Tools {
         };
         let (names, must) = match choice {
             // The model shall not call any: it is not shown them.
-            Choice::None => (HashSet::new(), false),
-            Choice::Auto => (
+            ToolSelection::None => (HashSet::new(), false),
+            ToolSelection::Auto => (
                 offered.iter().map(|tool| tool.name.clone()).collect(),
                 false,
             ),
-            Choice::Required => (offered.iter().map(|tool| tool.name.clone()).collect(), true),
-            Choice::Named(name) => (chosen(&[name])?, true),
-            Choice::Allowed(names, must) => (chosen(&names)?, must),
+            ToolSelection::Required => {
+                (offered.iter().map(|tool| tool.name.clone()).collect(), true)
+            }
+            ToolSelection::Named(name) => (chosen(&[name])?, true),
+            ToolSelection::Allowed(names, must) => (chosen(&names)?, must),
         };
         // All of them, so that whether a schema is one does not depend on the choice.
         let holds_all = must || (format.is_some() && !names.is_empty());
@@ -193,7 +199,7 @@ impl Tools {
 }
 
 /// Checks how many tools there are, and their names.
-fn check(offered: &[Offered]) -> Result<(), ApiError> {
+fn check(offered: &[FunctionTool]) -> Result<(), ApiError> {
     at_most("tools", offered.len(), MOST_TOOLS)?;
     let mut names = HashSet::new();
     for tool in offered {
@@ -211,11 +217,11 @@ fn check(offered: &[Offered]) -> Result<(), ApiError> {
 
 /// A tool as it may be called. What the model calls of itself must fit where that is promised, by `strict`;
 /// elsewhere the schema only tells it what to write, and any object will do.
-fn callable(tool: &Offered, is_held: bool) -> Result<Callable, ApiError> {
+fn callable(tool: &FunctionTool, is_held: bool) -> Result<Callable, ApiError> {
     let kept = match (tool.strict, is_held) {
-        (true, _) => Kept::Strictly,
-        (false, true) => Kept::AsFarAsPossible,
-        (false, false) => Kept::NotAtAll,
+        (true, _) => SchemaAdherence::Strict,
+        (false, true) => SchemaAdherence::BestEffort,
+        (false, false) => SchemaAdherence::HintOnly,
     };
     let place = tool.param.name("parameters");
     Ok(Callable {
@@ -232,12 +238,12 @@ pub(crate) fn are_whole(arguments: &str) -> bool {
 
 /// The arguments of the earlier calls of a conversation, read one after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Arguments {
+pub(crate) struct ArgumentsReader {
     /// JSON values in those read so far.
     values: usize,
 }
 
-impl Arguments {
+impl ArgumentsReader {
     /// Of one call, which stand at `param`. What is no JSON object is shown as it is: a model wrote
     /// it, and its client sends it back.
     pub(crate) fn of_call(&mut self, param: &FieldPath, text: &str) -> Result<Value, ApiError> {
@@ -313,8 +319,8 @@ mod tests {
 
     use super::*;
 
-    fn offered(name: &str) -> Offered {
-        Offered {
+    fn offered(name: &str) -> FunctionTool {
+        FunctionTool {
             param: FieldPath::from("tools").index(0).name("function"),
             name: name.to_owned(),
             parameters: None,
@@ -323,13 +329,13 @@ mod tests {
         }
     }
 
-    fn both(choice: Choice) -> Result<Tools, ApiError> {
+    fn both(choice: ToolSelection) -> Result<Tools, ApiError> {
         Tools::new(vec![offered("f"), offered("g")], Some(choice), None, None)
     }
 
     #[test]
     fn arguments_of_earlier_calls_keep_numbers_that_would_be_rounded() {
-        let of_call = |text| Arguments::default().of_call(&"messages[0]".into(), text);
+        let of_call = |text| ArgumentsReader::default().of_call(&"messages[0]".into(), text);
         let exact = of_call(r#"{"a": 12345678901234567890123, "b": 1e400, "c": 1}"#).expect("few");
         assert!(
             exact["a"]
@@ -349,15 +355,15 @@ mod tests {
 
     #[test]
     fn none_hides_them_and_auto_leaves_the_answer_free() {
-        let none = both(Choice::None).expect("valid");
-        assert!(none.shown.is_empty() && none.calls == Calls::None);
-        let auto = both(Choice::Auto).expect("valid");
+        let none = both(ToolSelection::None).expect("valid");
+        assert!(none.shown.is_empty() && none.calls == CallLimit::None);
+        let auto = both(ToolSelection::Auto).expect("valid");
         assert!(auto.shown.len() == 2 && matches!(auto.format, OutputFormat::Free));
     }
 
     #[test]
     fn calls_of_the_models_own_fit_strict_schemas_and_others_any_object() {
-        let strict = Offered {
+        let strict = FunctionTool {
             strict: true,
             ..offered("f")
         };
@@ -373,7 +379,7 @@ mod tests {
     fn a_schema_that_only_tells_the_model_what_to_write_need_not_be_one_that_can_be_followed() {
         let tools = |properties: Value| {
             let parameters = json!({"type": "object", "properties": {"a": properties}});
-            vec![Offered {
+            vec![FunctionTool {
                 parameters: Some(parameters),
                 ..offered("f")
             }]
@@ -386,9 +392,19 @@ mod tests {
             json!({"enum": (0..1001).collect::<Vec<_>>()}),
         ];
         for property in beyond {
-            let hint = Tools::new(tools(property.clone()), Some(Choice::Auto), None, None);
+            let hint = Tools::new(
+                tools(property.clone()),
+                Some(ToolSelection::Auto),
+                None,
+                None,
+            );
             assert!(hint.is_ok(), "{property}");
-            let must = Tools::new(tools(property.clone()), Some(Choice::Required), None, None);
+            let must = Tools::new(
+                tools(property.clone()),
+                Some(ToolSelection::Required),
+                None,
+                None,
+            );
             let must = must.expect_err("cannot be followed").body();
             let param = must["error"]["param"].as_str().expect("a place");
             assert!(param.starts_with("tools[0].function.parameters.properties.a"));
@@ -403,21 +419,26 @@ mod tests {
             json!({"maxLength": -1}),
             json!(5),
         ] {
-            let hint = Tools::new(tools(property.clone()), Some(Choice::Auto), None, None);
+            let hint = Tools::new(
+                tools(property.clone()),
+                Some(ToolSelection::Auto),
+                None,
+                None,
+            );
             assert!(hint.is_err(), "{property}");
         }
     }
 
     #[test]
     fn a_named_one_and_allowed_ones_are_the_only_ones() {
-        let named = both(Choice::Named("g".to_owned())).expect("valid");
+        let named = both(ToolSelection::Named("g".to_owned())).expect("valid");
         let OutputFormat::Calls { functions, .. } = named.format else {
             panic!("it must call");
         };
         assert_eq!(functions.len(), 1);
-        let allowed = both(Choice::Allowed(vec!["f".to_owned()], false)).expect("valid");
+        let allowed = both(ToolSelection::Allowed(vec!["f".to_owned()], false)).expect("valid");
         assert_eq!(allowed.shown, [json!({"name": "f"})]);
-        let unknown = both(Choice::Named("h".to_owned())).expect_err("no such tool");
+        let unknown = both(ToolSelection::Named("h".to_owned())).expect_err("no such tool");
         assert_eq!(unknown.body()["error"]["param"], "tool_choice");
     }
 
@@ -437,11 +458,18 @@ mod tests {
                 };
                 (tools.calls, several)
             };
-            assert_eq!(new(Choice::Named("g".to_owned())), (Calls::One, false));
+            assert_eq!(
+                new(ToolSelection::Named("g".to_owned())),
+                (CallLimit::One, false)
+            );
             let several = parallel.unwrap_or(true);
-            let calls = if several { Calls::Any } else { Calls::One };
-            assert_eq!(new(Choice::Required), (calls, several));
-            let allowed = Choice::Allowed(vec!["f".to_owned()], true);
+            let calls = if several {
+                CallLimit::Any
+            } else {
+                CallLimit::One
+            };
+            assert_eq!(new(ToolSelection::Required), (calls, several));
+            let allowed = ToolSelection::Allowed(vec!["f".to_owned()], true);
             assert_eq!(new(allowed), (calls, several));
         }
     }
@@ -456,7 +484,7 @@ mod tests {
 
     #[test]
     fn what_needs_a_call_needs_tools() {
-        let error = Tools::new(Vec::new(), Some(Choice::Required), None, None);
+        let error = Tools::new(Vec::new(), Some(ToolSelection::Required), None, None);
         assert_eq!(
             error.expect_err("no tools").body()["error"]["param"],
             "tool_choice"

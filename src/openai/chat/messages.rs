@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
 use crate::http::values;
-use crate::openai::tools::{Arguments, Choice, Offered};
+use crate::openai::tools::{ArgumentsReader, FunctionTool, ToolSelection};
 use crate::prompt::{Message, Role, ToolCall, joined};
 
 use super::wire;
 
-pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
+pub(super) fn tools(tools: Vec<wire::ChatTool>) -> Result<Vec<FunctionTool>, ApiError> {
     // Before any copy is made of them.
     let rest = tools.iter().flat_map(|tool| {
         let function = tool.function.iter().map(|function| &function.rest);
@@ -47,10 +47,11 @@ pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
             let name = function.name.clone();
             let written = tool.as_written;
             // It was read once before, so that it can be read again.
-            let written = written.and_then(|tool| serde_json::from_value::<wire::Tool>(tool).ok());
+            let written =
+                written.and_then(|tool| serde_json::from_value::<wire::ChatTool>(tool).ok());
             let written =
                 written.and_then(|tool| Some(shown(tool.kind, tool.function?, tool.rest)));
-            Ok(Offered {
+            Ok(FunctionTool {
                 param: param.name("function"),
                 name,
                 parameters,
@@ -62,7 +63,7 @@ pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
 }
 
 /// What the model reads of a tool: all of it, what names it first.
-fn shown(kind: String, function: wire::Function, rest: Map<String, Value>) -> Value {
+fn shown(kind: String, function: wire::OfferedFunction, rest: Map<String, Value>) -> Value {
     let mut body = Map::new();
     body.insert("name".to_owned(), Value::String(function.name));
     body.extend(function.rest);
@@ -74,9 +75,9 @@ fn shown(kind: String, function: wire::Function, rest: Map<String, Value>) -> Va
 }
 
 /// OpenAI's `tool_choice`.
-pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
+pub(super) fn choice(choice: wire::ToolChoice) -> Result<ToolSelection, ApiError> {
     let chosen = match choice {
-        wire::ToolChoice::Mode(mode) => return Choice::mode("tool_choice", &mode),
+        wire::ToolChoice::Mode(mode) => return ToolSelection::mode("tool_choice", &mode),
         wire::ToolChoice::Some(chosen) => chosen,
     };
     let missing = |key: FieldPath| {
@@ -87,7 +88,7 @@ pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
     match chosen.kind.as_str() {
         "function" => {
             let function = chosen.function.ok_or_else(|| missing("function".into()))?;
-            Ok(Choice::Named(function.name))
+            Ok(ToolSelection::Named(function.name))
         }
         "allowed_tools" => {
             let allowed = chosen
@@ -105,7 +106,7 @@ pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
                     .ok_or_else(|| missing(place(index)))
             });
             let names = names.collect::<Result<_, _>>()?;
-            Choice::allowed("tool_choice.allowed_tools.mode", &allowed.mode, names)
+            ToolSelection::allowed("tool_choice.allowed_tools.mode", &allowed.mode, names)
         }
         kind => Err(ApiError::unsupported(
             "tool_choice.type",
@@ -114,14 +115,14 @@ pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
     }
 }
 
-pub(super) fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, ApiError> {
+pub(super) fn messages(messages: Vec<wire::ChatMessage>) -> Result<Vec<Message>, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::invalid(
             "messages",
             "`messages` must hold at least one message",
         ));
     }
-    let mut arguments = Arguments::default();
+    let mut arguments = ArgumentsReader::default();
     let messages = messages
         .into_iter()
         .enumerate()
@@ -139,11 +140,11 @@ pub(super) fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, Api
 
 /// As OpenAI has it: behind calls come the messages that answer each of them, and nowhere else.
 fn calls_and_answers(messages: &[Message]) -> Result<(), ApiError> {
-    let mut calls = Calls::default();
+    let mut calls = UnansweredCalls::default();
     for (index, message) in messages.iter().enumerate() {
         if message.role != Role::Tool {
             calls.end()?;
-            calls = Calls::of(index, message);
+            calls = UnansweredCalls::of(index, message);
             continue;
         }
         let Some(id) = &message.tool_call_id else {
@@ -174,14 +175,14 @@ fn calls_and_answers(messages: &[Message]) -> Result<(), ApiError> {
 
 /// The calls of one message, by their ids.
 #[derive(Default)]
-struct Calls<'m> {
+struct UnansweredCalls<'m> {
     at: usize,
     all: HashSet<&'m str>,
     /// Those without an answer.
     open: HashSet<&'m str>,
 }
 
-impl<'m> Calls<'m> {
+impl<'m> UnansweredCalls<'m> {
     fn of(at: usize, message: &'m Message) -> Self {
         let ids = message.tool_calls.iter().map(|call| call.id.as_str());
         let all: HashSet<_> = ids.collect();
@@ -211,8 +212,8 @@ impl<'m> Calls<'m> {
 
 fn message(
     param: &FieldPath,
-    message: wire::Message,
-    arguments: &mut Arguments,
+    message: wire::ChatMessage,
+    arguments: &mut ArgumentsReader,
 ) -> Result<Message, ApiError> {
     let calls = message.tool_calls.unwrap_or_default().into_iter();
     let tool_calls = calls.enumerate().map(|(index, call)| {
@@ -313,7 +314,7 @@ fn text(param: &FieldPath, content: wire::Content, may_refuse: bool) -> Result<S
 fn tool_call(
     param: &FieldPath,
     call: wire::ToolCall,
-    arguments: &mut Arguments,
+    arguments: &mut ArgumentsReader,
 ) -> Result<ToolCall, ApiError> {
     Ok(ToolCall {
         id: call.id,

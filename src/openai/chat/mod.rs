@@ -1,9 +1,9 @@
 //! `POST /v1/chat/completions`, top to bottom.
 
-mod answer;
 mod end;
 mod messages;
 mod not_built;
+mod renderer;
 mod reply;
 mod validate;
 mod wire;
@@ -34,21 +34,21 @@ use crate::http::error::ApiError;
 use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, Outgoing, event_stream};
 use crate::openai::template_kwargs::template_kwargs;
-use crate::openai::tools::{Calls, Tools};
-use answer::Answer;
+use crate::openai::tools::{CallLimit, Tools};
 pub(crate) use end::end;
-use reply::Header;
-use validate::{Chat, Output};
-pub(crate) use wire::{Message, Tool};
+use renderer::ChatRenderer;
+use reply::ChatHeader;
+use validate::{ChatOutputOptions, ValidChatRequest};
+pub(crate) use wire::{ChatMessage, ChatTool};
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new("chat", "Answers a conversation.")
-        .takes(&schemas.sent::<wire::ChatRequest>())
+        .takes(&schemas.sent::<wire::ChatCompletionRequest>())
         .resumable()
-        .tells("application/json", &schemas.told::<reply::Completion>())
+        .tells("application/json", &schemas.told::<reply::ChatCompletion>())
         .streams(
             "Chunks of the answer, then `[DONE]`; an `Error` where it breaks off.",
-            &schemas.told::<reply::Chunk>(),
+            &schemas.told::<reply::ChatCompletionChunk>(),
             Some("[DONE]"),
         )
 }
@@ -62,28 +62,31 @@ pub(crate) async fn completions(
 
 /// The endpoint, with what is needed to tell an answer.
 struct ChatCompletions {
-    output: Output,
+    output: ChatOutputOptions,
     class: Option<Class>,
     choices: u32,
 }
 
 impl Endpoint for ChatCompletions {
-    type Body = wire::ChatRequest;
-    type Checked = Chat;
-    type Renderer = Answer;
+    type Body = wire::ChatCompletionRequest;
+    type Checked = ValidChatRequest;
+    type Renderer = ChatRenderer;
 
     const PATH: &'static str = "/v1/chat/completions";
     const NAMES: ParameterNames = CHAT;
 
-    fn check(body: wire::ChatRequest) -> Result<Chat, ApiError> {
-        Chat::try_from(body)
+    fn check(body: wire::ChatCompletionRequest) -> Result<ValidChatRequest, ApiError> {
+        ValidChatRequest::try_from(body)
     }
 
-    fn model(chat: &Chat) -> Option<&str> {
+    fn model(chat: &ValidChatRequest) -> Option<&str> {
         chat.model.as_deref()
     }
 
-    fn request(_: &AppState, chat: Chat) -> Result<(GenerationRequest, Self), ApiError> {
+    fn request(
+        _: &AppState,
+        chat: ValidChatRequest,
+    ) -> Result<(GenerationRequest, Self), ApiError> {
         let endpoint = Self {
             output: chat.output,
             class: chat.params.class,
@@ -101,24 +104,24 @@ impl Endpoint for ChatCompletions {
         self.output.stream
     }
 
-    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Answer {
+    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> ChatRenderer {
         let object = if self.output.stream {
             "chat.completion.chunk"
         } else {
             "chat.completion"
         };
         let digest = &started.loaded.tokenizer.info().digest;
-        let header = Header::new(object, &entry.id, digest, unix_seconds(), self.class);
+        let header = ChatHeader::new(object, &entry.id, digest, unix_seconds(), self.class);
         let parsers = (0..self.choices).map(|_| started.parser(0));
         let pieces = Arc::clone(&started.loaded.tokenizer);
-        Answer::new(header, self.output, pieces, parsers)
+        ChatRenderer::new(header, self.output, pieces, parsers)
     }
 }
 
 /// Reads a body as far as no model is needed for it.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    Chat::try_from(read_value::<wire::ChatRequest>(body)?).map(drop)
+    ValidChatRequest::try_from(read_value::<wire::ChatCompletionRequest>(body)?).map(drop)
 }
 
 /// A streamed answer of so many words, for `benches/sse.rs`.
@@ -136,13 +139,17 @@ pub fn measured_stream(words: u32, tools: bool) -> Response {
         }
     }
 
-    let output = Output {
+    let output = ChatOutputOptions {
         stream: true,
         usage_chunk: true,
-        calls: if tools { Calls::Any } else { Calls::None },
+        calls: if tools {
+            CallLimit::Any
+        } else {
+            CallLimit::None
+        },
         logprobs: false,
     };
-    let header = Header::new(
+    let header = ChatHeader::new(
         "chat.completion.chunk",
         "qwen2.5-0.5b",
         "0123456789",
@@ -150,7 +157,7 @@ pub fn measured_stream(words: u32, tools: bool) -> Response {
         None,
     );
     let parser = OutputParser::new(None, tools.then_some(ToolFormat::Hermes));
-    let mut answer = Answer::new(header, output, Arc::new(NoPieces), [parser]);
+    let mut answer = ChatRenderer::new(header, output, Arc::new(NoPieces), [parser]);
     let word = Text {
         text: " word".to_owned(),
         tokens: 1,
@@ -161,14 +168,14 @@ pub fn measured_stream(words: u32, tools: bool) -> Response {
 }
 
 /// What the model is shown of the tools of a request to any endpoint, checked as chat's are.
-pub(crate) fn shown(tools: Vec<Tool>) -> Result<Vec<Value>, ApiError> {
+pub(crate) fn shown(tools: Vec<ChatTool>) -> Result<Vec<Value>, ApiError> {
     Ok(Tools::new(messages::tools(tools)?, None, None, None)?.shown)
 }
 
 /// The same with messages and variables of the template.
 pub(crate) fn conversation(
-    messages: Vec<Message>,
-    tools: Vec<Tool>,
+    messages: Vec<ChatMessage>,
+    tools: Vec<ChatTool>,
     kwargs: Option<Map<String, Value>>,
 ) -> Result<Conversation, ApiError> {
     Ok(Conversation {

@@ -6,7 +6,7 @@ use crate::openai::generation_params::refuse_asked;
 use super::wire;
 
 /// Parameters of OpenAI's that are known and not built pass only with a value that asks for nothing.
-pub(super) fn refuse(request: &wire::ChatRequest) -> Result<(), ApiError> {
+pub(super) fn refuse(request: &wire::ChatCompletionRequest) -> Result<(), ApiError> {
     const NOT_YET: &str = "is not supported by this version; leave it out";
     let speaks = |modalities: &Vec<String>| modalities.iter().any(|kind| kind != "text");
     let table = [

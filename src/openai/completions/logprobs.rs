@@ -6,17 +6,17 @@ use std::fmt::Write as _;
 use crate::engine::{Token, Tokenizer};
 use crate::sampling;
 
-use super::wire::{Logprobs, Rivals};
+use super::wire::{CompletionLogprobs, TopLogprobs};
 
 /// Where the next token stands in a text, in characters as clients count them: code points.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Place {
+pub(super) struct TextPosition {
     characters: usize,
     /// The beginning of a character that is not whole yet.
     begun: Vec<u8>,
 }
 
-impl Place {
+impl TextPosition {
     /// Where a token with these bytes stands, and on to the next one. A token in the middle of a
     /// character stands where the character does.
     pub(super) fn pass(&mut self, piece: &[u8]) -> usize {
@@ -58,7 +58,7 @@ fn take_characters(bytes: &mut Vec<u8>) -> usize {
 /// One more token, with these bytes at this place of the text, and how likely it and its rivals were;
 /// nothing is known of a prompt's first.
 pub(super) fn add(
-    all: &mut Logprobs,
+    all: &mut CompletionLogprobs,
     place: usize,
     piece: &[u8],
     likelihood: Option<&sampling::Logprobs>,
@@ -74,7 +74,7 @@ pub(super) fn add(
 }
 
 /// The chosen token, which `OpenAI` always tells, and the likeliest, under names of their own.
-fn rivals(found: &sampling::Logprobs, chosen: &str, tokenizer: &Tokenizer) -> Rivals {
+fn rivals(found: &sampling::Logprobs, chosen: &str, tokenizer: &Tokenizer) -> TopLogprobs {
     let mut names = HashSet::from([chosen.to_owned()]);
     let mut rivals = Vec::with_capacity(found.top.len() + 1);
     for (token, logprob) in &found.top {
@@ -90,7 +90,7 @@ fn rivals(found: &sampling::Logprobs, chosen: &str, tokenizer: &Tokenizer) -> Ri
     if !found.top.iter().any(|(token, _)| *token == found.token) {
         rivals.push((chosen.to_owned(), finite(found.logprob)));
     }
-    Rivals(rivals)
+    TopLogprobs(rivals)
 }
 
 /// Several tokens may have the same text: a word with and without a space that is left out, or a letter
@@ -150,7 +150,7 @@ mod tests {
 
     /// The places of pieces.
     fn places(pieces: &[&[u8]]) -> Vec<usize> {
-        let mut place = Place::default();
+        let mut place = TextPosition::default();
         pieces.iter().map(|piece| place.pass(piece)).collect()
     }
 
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_begun_where_a_text_ends_counts_as_one_character() {
-        let mut place = Place::default();
+        let mut place = TextPosition::default();
         place.pass(&[b'a', 0xE3, 0x81]);
         place.end();
         assert_eq!(place.pass(b"b"), 2);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     fn told(found: &sampling::Logprobs, tokenizer: &Tokenizer) -> String {
-        let mut all = Logprobs::default();
+        let mut all = CompletionLogprobs::default();
         add(
             &mut all,
             0,

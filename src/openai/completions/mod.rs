@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: text goes on, without a chat template.
 
-mod answer;
 mod logprobs;
+mod renderer;
 mod validate;
 mod wire;
 
@@ -17,17 +17,17 @@ use axum::extract::{Request, State};
 use crate::http::body::read_value;
 use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
-use answer::Answer;
-use validate::{Completion, Output};
+use renderer::CompletionRenderer;
+use validate::{CompletionOutputOptions, ValidCompletionRequest};
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new("complete", "Goes on with texts, without a chat template.")
         .takes(&schemas.sent::<wire::CompletionRequest>())
         .resumable()
-        .tells("application/json", &schemas.told::<wire::Body>())
+        .tells("application/json", &schemas.told::<wire::Completion>())
         .streams(
             "Pieces of the answer, then `[DONE]`; an `Error` where it breaks off.",
-            &schemas.told::<wire::Body>(),
+            &schemas.told::<wire::Completion>(),
             Some("[DONE]"),
         )
 }
@@ -41,28 +41,28 @@ pub(crate) async fn completions(
 
 /// The endpoint, with what is needed to tell an answer.
 struct Completions {
-    output: Output,
+    output: CompletionOutputOptions,
 }
 
 impl Endpoint for Completions {
     type Body = wire::CompletionRequest;
-    type Checked = Completion;
-    type Renderer = Answer;
+    type Checked = ValidCompletionRequest;
+    type Renderer = CompletionRenderer;
 
     const PATH: &'static str = "/v1/completions";
     const NAMES: ParameterNames = COMPLETIONS;
 
-    fn check(body: wire::CompletionRequest) -> Result<Completion, ApiError> {
-        Completion::try_from(body)
+    fn check(body: wire::CompletionRequest) -> Result<ValidCompletionRequest, ApiError> {
+        ValidCompletionRequest::try_from(body)
     }
 
-    fn model(completion: &Completion) -> Option<&str> {
+    fn model(completion: &ValidCompletionRequest) -> Option<&str> {
         completion.model.as_deref()
     }
 
     fn request(
         _: &AppState,
-        completion: Completion,
+        completion: ValidCompletionRequest,
     ) -> Result<(GenerationRequest, Self), ApiError> {
         let output = completion.output;
         Ok((completion.request, Self { output }))
@@ -72,13 +72,13 @@ impl Endpoint for Completions {
         self.output.stream
     }
 
-    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Answer {
-        Answer::new(&entry.id, self.output, started)
+    fn renderer(self, entry: &Entry, started: &StartedGeneration) -> CompletionRenderer {
+        CompletionRenderer::new(&entry.id, self.output, started)
     }
 }
 
 /// Reads a body as far as no model is needed for it.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    Completion::try_from(read_value::<wire::CompletionRequest>(body)?).map(drop)
+    ValidCompletionRequest::try_from(read_value::<wire::CompletionRequest>(body)?).map(drop)
 }

@@ -11,20 +11,20 @@ use crate::openai::generation_params::{check_hints, streams};
 use super::wire::{self, Prompt};
 
 /// OpenAI's.
-const DEFAULT_TOKENS: i64 = 16;
+const DEFAULT_MAX_TOKENS: i64 = 16;
 
 /// A request that can be answered, but for the length of its prompts.
 #[derive(Debug)]
-pub(super) struct Completion {
+pub(super) struct ValidCompletionRequest {
     pub(super) model: Option<String>,
     pub(super) request: GenerationRequest,
-    pub(super) output: Output,
+    pub(super) output: CompletionOutputOptions,
 }
 
 /// How the answers are to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // what a client switches on and off
-pub(super) struct Output {
+pub(super) struct CompletionOutputOptions {
     pub(super) stream: bool,
     pub(super) usage_chunk: bool,
     /// Whether the prompt comes before the answer.
@@ -34,7 +34,7 @@ pub(super) struct Output {
     pub(super) logprobs: bool,
 }
 
-impl TryFrom<wire::CompletionRequest> for Completion {
+impl TryFrom<wire::CompletionRequest> for ValidCompletionRequest {
     type Error = ApiError;
 
     fn try_from(mut request: wire::CompletionRequest) -> Result<Self, ApiError> {
@@ -64,7 +64,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
         let echo = request.echo.unwrap_or(false);
         let stream = streams(request.stream, request.stream_options.is_some())?;
         let params = request.generation_params()?;
-        let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS);
+        let max_tokens = request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
         let format = request.schema(None)?;
         Ok(Self {
             model: request.model,
@@ -80,7 +80,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
                 },
                 may_truncate: false,
             },
-            output: Output {
+            output: CompletionOutputOptions {
                 stream,
                 usage_chunk: request
                     .stream_options
@@ -125,8 +125,8 @@ mod tests {
 
     use super::*;
 
-    fn read(body: Value) -> Result<Completion, ApiError> {
-        Completion::try_from(
+    fn read(body: Value) -> Result<ValidCompletionRequest, ApiError> {
+        ValidCompletionRequest::try_from(
             serde_json::from_value::<wire::CompletionRequest>(body).expect("types"),
         )
     }

@@ -7,12 +7,12 @@ use super::wire::Vector;
 
 /// How numbers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(super) enum VectorEncoding {
     Float,
     Base64,
 }
 
-impl Encoding {
+impl VectorEncoding {
     pub(super) fn write(self, vector: Vec<f32>) -> Vector {
         match self {
             Self::Float => Vector::Float(vector),
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn base64_holds_little_endian_floats() {
-        let written = Encoding::Base64.write(vec![1.0, -2.0]);
+        let written = VectorEncoding::Base64.write(vec![1.0, -2.0]);
         assert!(matches!(written, Vector::Base64(text) if text == "AACAPwAAAMA="));
     }
 }

@@ -18,19 +18,19 @@ use crate::inference::bounds::PAGE;
 use crate::inference::checks::between;
 use crate::openai::AppState;
 
-use super::items::Item;
-use super::store::Kept;
+use super::items::ResponseItem;
+use super::store::StoredItem;
 
 /// OpenAI's.
-const DEFAULT_LIMIT: usize = 20;
+const DEFAULT_PAGE_ITEMS: usize = 20;
 
-type Id = Result<Path<String>, PathRejection>;
+type IdPath = Result<Path<String>, PathRejection>;
 
 /// A response that is no more.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "DeletedResponse")]
 #[allow(clippy::struct_field_names)] // OpenAI's
-pub(crate) struct Deleted {
+pub(crate) struct DeletedResponse {
     id: String,
     #[schemars(transform = among(["response"]))]
     object: &'static str,
@@ -39,11 +39,10 @@ pub(crate) struct Deleted {
 
 /// A part of what a response answers to.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ResponseItemList")]
-struct ItemList<'a> {
+struct ResponseItemList<'a> {
     #[schemars(transform = among(["list"]))]
     object: &'static str,
-    data: &'a [&'a Item],
+    data: &'a [&'a ResponseItem],
     first_id: String,
     last_id: String,
     has_more: bool,
@@ -62,13 +61,13 @@ pub(crate) fn describe_show(schemas: &mut Schemas) -> Operation {
         .query("stream", "Refused as true.", &no)
         .tells(
             "application/json",
-            &schemas.told::<super::reply::Response>(),
+            &schemas.told::<super::reply::ResponseObject>(),
         )
 }
 
 pub(crate) fn describe_delete(schemas: &mut Schemas) -> Operation {
     about_one("deleteResponse", "Forgets a stored response.")
-        .tells("application/json", &schemas.told::<Deleted>())
+        .tells("application/json", &schemas.told::<DeletedResponse>())
 }
 
 pub(crate) fn describe_cancel(_: &mut Schemas) -> Operation {
@@ -78,7 +77,7 @@ pub(crate) fn describe_cancel(_: &mut Schemas) -> Operation {
 
 pub(crate) fn describe_input_items(schemas: &mut Schemas) -> Operation {
     let limit = json!({
-        "type": "integer", "minimum": PAGE.start(), "maximum": PAGE.end(), "default": DEFAULT_LIMIT,
+        "type": "integer", "minimum": PAGE.start(), "maximum": PAGE.end(), "default": DEFAULT_PAGE_ITEMS,
     });
     let order = json!({"type": "string", "enum": ["asc", "desc"], "default": "desc"});
     let any = json!({"type": "string"});
@@ -93,13 +92,13 @@ pub(crate) fn describe_input_items(schemas: &mut Schemas) -> Operation {
         &order,
     )
     .query("after", "Only those behind the item with this id.", &any)
-    .tells("application/json", &schemas.told::<ItemList>())
+    .tells("application/json", &schemas.told::<ResponseItemList>())
 }
 
 /// `GET /v1/responses/{id}`
 pub(crate) async fn show(
     State(state): State<AppState>,
-    id: Id,
+    id: IdPath,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let id = path(id)?;
@@ -121,13 +120,13 @@ pub(crate) async fn show(
 /// `DELETE /v1/responses/{id}`
 pub(crate) async fn delete(
     State(state): State<AppState>,
-    id: Id,
-) -> Result<Json<Deleted>, ApiError> {
+    id: IdPath,
+) -> Result<Json<DeletedResponse>, ApiError> {
     let id = path(id)?;
     if !state.responses.forget(&id) {
         return Err(ApiError::ResponseNotFound(id));
     }
-    Ok(Json(Deleted {
+    Ok(Json(DeletedResponse {
         id,
         object: "response",
         deleted: true,
@@ -135,7 +134,10 @@ pub(crate) async fn delete(
 }
 
 /// `POST /v1/responses/{id}/cancel`: only background responses can be, and there are none.
-pub(crate) async fn cancel(State(state): State<AppState>, id: Id) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn cancel(
+    State(state): State<AppState>,
+    id: IdPath,
+) -> Result<Json<Value>, ApiError> {
     let id = path(id)?;
     if state.responses.find(&id).is_none() {
         return Err(ApiError::ResponseNotFound(id));
@@ -148,11 +150,11 @@ pub(crate) async fn cancel(State(state): State<AppState>, id: Id) -> Result<Json
 /// `GET /v1/responses/{id}/input_items`: what the response answers to, earlier turns included.
 pub(crate) async fn input_items(
     State(state): State<AppState>,
-    id: Id,
+    id: IdPath,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
     let id = path(id)?;
-    let page = Page::read(query.as_deref())?;
+    let page = ItemPage::read(query.as_deref())?;
     let Some(stored) = state.responses.find(&id) else {
         return Err(ApiError::ResponseNotFound(id));
     };
@@ -160,13 +162,13 @@ pub(crate) async fn input_items(
 }
 
 /// Items that the input has, each once: a page begins behind an id, which must be one place.
-fn different(input: &[Arc<Kept>]) -> Vec<&Item> {
+fn different(input: &[Arc<StoredItem>]) -> Vec<&ResponseItem> {
     let mut seen = HashSet::new();
     let new = input.iter().filter(|kept| seen.insert(Arc::as_ptr(kept)));
     new.map(|kept| &kept.item).collect()
 }
 
-fn path(id: Id) -> Result<String, ApiError> {
+fn path(id: IdPath) -> Result<String, ApiError> {
     let Path(id) = id.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
     Ok(id)
 }
@@ -180,17 +182,17 @@ fn pairs(query: Option<&str>) -> Vec<(String, String)> {
 
 /// Which items are wanted.
 #[derive(Debug, PartialEq, Eq)]
-struct Page {
+struct ItemPage {
     limit: usize,
     oldest_first: bool,
     /// Only those behind this one.
     after: Option<String>,
 }
 
-impl Page {
+impl ItemPage {
     fn read(query: Option<&str>) -> Result<Self, ApiError> {
         let mut page = Self {
-            limit: DEFAULT_LIMIT,
+            limit: DEFAULT_PAGE_ITEMS,
             oldest_first: false,
             after: None,
         };
@@ -216,7 +218,7 @@ impl Page {
     }
 
     /// The list, of items that are oldest first.
-    fn of(&self, mut items: Vec<&Item>) -> Result<Value, ApiError> {
+    fn of(&self, mut items: Vec<&ResponseItem>) -> Result<Value, ApiError> {
         if !self.oldest_first {
             items.reverse();
         }
@@ -230,8 +232,9 @@ impl Page {
         };
         let rest = &items[begin..];
         let data = &rest[..rest.len().min(self.limit)];
-        let id = |item: Option<&&Item>| item.map_or("", |item| item.id().as_str()).to_owned();
-        Ok(json!(ItemList {
+        let id =
+            |item: Option<&&ResponseItem>| item.map_or("", |item| item.id().as_str()).to_owned();
+        Ok(json!(ResponseItemList {
             object: "list",
             data,
             first_id: id(data.first()),
@@ -243,15 +246,15 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use super::super::items::{Id, Part, Role, Status};
+    use super::super::items::{ItemId, ItemPart, ItemRole, ItemStatus};
     use super::*;
 
-    fn items() -> Vec<Item> {
-        let item = |number| Item::Message {
-            id: Id::fixed(&format!("msg_{number}"), true),
-            status: Status::Completed,
-            role: Role::User,
-            content: vec![Part::InputText {
+    fn items() -> Vec<ResponseItem> {
+        let item = |number| ResponseItem::Message {
+            id: ItemId::fixed(&format!("msg_{number}"), true),
+            status: ItemStatus::Completed,
+            role: ItemRole::User,
+            content: vec![ItemPart::InputText {
                 text: "Hello".to_owned(),
             }],
         };
@@ -260,7 +263,7 @@ mod tests {
 
     fn page(query: &str) -> Result<Value, ApiError> {
         let items = items();
-        Page::read(Some(query))?.of(items.iter().collect())
+        ItemPage::read(Some(query))?.of(items.iter().collect())
     }
 
     fn ids(page: &Value) -> Vec<&str> {

@@ -12,14 +12,13 @@ use crate::http::error::ApiError;
 use crate::http::values;
 use crate::inference::bounds::MOST_TOOLS;
 use crate::inference::checks::at_most;
-use crate::openai::tools::{Choice, Offered};
+use crate::openai::tools::{FunctionTool, ToolSelection};
 
 use super::wire;
 
 /// A tool as the response tells it again.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(rename = "ResponseTool")]
-pub(super) struct Tool {
+pub(super) struct ResponseTool {
     #[schemars(transform = among(["function"]))]
     r#type: &'static str,
     name: String,
@@ -33,12 +32,12 @@ pub(super) struct Tool {
 pub(super) fn offered(
     tools: Vec<Value>,
     written: &[Value],
-) -> Result<(Vec<Offered>, Vec<Tool>), ApiError> {
+) -> Result<(Vec<FunctionTool>, Vec<ResponseTool>), ApiError> {
     // Before any copy is made of them.
     let count = tools.iter().map(values::within).sum();
     values::at_most("tools", count, values::MOST_IN_TOOLS)?;
     let tools = tools.into_iter().enumerate();
-    let both: Vec<(Offered, Tool)> = tools
+    let both: Vec<(FunctionTool, ResponseTool)> = tools
         .map(|(index, tool)| {
             let at = FieldPath::from("tools").index(index);
             one(at, tool, written.get(index))
@@ -47,7 +46,11 @@ pub(super) fn offered(
     Ok(both.into_iter().unzip())
 }
 
-fn one(at: FieldPath, tool: Value, written: Option<&Value>) -> Result<(Offered, Tool), ApiError> {
+fn one(
+    at: FieldPath,
+    tool: Value,
+    written: Option<&Value>,
+) -> Result<(FunctionTool, ResponseTool), ApiError> {
     let kind = kind(&at, &tool)?;
     if kind != "function" {
         return Err(ApiError::unsupported(
@@ -55,7 +58,7 @@ fn one(at: FieldPath, tool: Value, written: Option<&Value>) -> Result<(Offered, 
             format!("`{kind}` is not supported: this server runs no tools itself; use `function`"),
         ));
     }
-    let function: wire::Function = understand(&at, tool)?;
+    let function: wire::ResponseFunction = understand(&at, tool)?;
     // OpenAI holds those that say nothing to the strict rules if they follow them.
     let strict = function.strict.unwrap_or_else(|| {
         let parameters = function.parameters.clone();
@@ -71,14 +74,14 @@ fn one(at: FieldPath, tool: Value, written: Option<&Value>) -> Result<(Offered, 
         let parameters = written.unwrap_or(parameters).clone();
         shown.insert("parameters".to_owned(), parameters);
     }
-    let offered = Offered {
+    let offered = FunctionTool {
         param: at,
         name: function.name.clone(),
         parameters: function.parameters.clone(),
         strict,
         shown: json!({"type": "function", "function": shown}),
     };
-    let told = Tool {
+    let told = ResponseTool {
         r#type: "function",
         name: function.name,
         description: function.description,
@@ -89,24 +92,24 @@ fn one(at: FieldPath, tool: Value, written: Option<&Value>) -> Result<(Offered, 
 }
 
 /// OpenAI's `tool_choice`.
-pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
+pub(super) fn choice(choice: &Value) -> Result<ToolSelection, ApiError> {
     const AT: &str = "tool_choice";
     if let Value::String(mode) = choice {
-        return Choice::mode(AT, mode);
+        return ToolSelection::mode(AT, mode);
     }
     match kind(&AT.into(), choice)? {
         "function" => {
-            let wire::Named { name } = understand(AT, choice.clone())?;
-            Ok(Choice::Named(name))
+            let wire::ChosenFunction { name } = understand(AT, choice.clone())?;
+            Ok(ToolSelection::Named(name))
         }
         "allowed_tools" => {
-            let allowed: wire::Allowed = understand(AT, choice.clone())?;
+            let allowed: wire::AllowedFunctions = understand(AT, choice.clone())?;
             at_most("tool_choice.tools", allowed.tools.len(), MOST_TOOLS)?;
             let names = allowed.tools.into_iter().enumerate().map(|(index, tool)| {
                 let at = FieldPath::from(AT).name("tools").index(index);
                 match kind(&at, &tool)? {
                     "function" => {
-                        let wire::Named { name } = understand(&at, tool)?;
+                        let wire::ChosenFunction { name } = understand(&at, tool)?;
                         Ok(name)
                     }
                     kind => Err(ApiError::unsupported(
@@ -116,7 +119,7 @@ pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
                 }
             });
             let names = names.collect::<Result<_, ApiError>>()?;
-            Choice::allowed("tool_choice.mode", &allowed.mode, names)
+            ToolSelection::allowed("tool_choice.mode", &allowed.mode, names)
         }
         kind => Err(ApiError::unsupported(
             FieldPath::from(AT).name("type"),
@@ -126,13 +129,13 @@ pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
 }
 
 /// The same as it is told again: what was understood of it, and nothing else that a client wrote.
-pub(super) fn told_choice(choice: Option<&Choice>) -> Value {
+pub(super) fn echoed_choice(choice: Option<&ToolSelection>) -> Value {
     match choice {
-        None | Some(Choice::Auto) => json!("auto"),
-        Some(Choice::None) => json!("none"),
-        Some(Choice::Required) => json!("required"),
-        Some(Choice::Named(name)) => json!({"type": "function", "name": name}),
-        Some(Choice::Allowed(names, must)) => {
+        None | Some(ToolSelection::Auto) => json!("auto"),
+        Some(ToolSelection::None) => json!("none"),
+        Some(ToolSelection::Required) => json!("required"),
+        Some(ToolSelection::Named(name)) => json!({"type": "function", "name": name}),
+        Some(ToolSelection::Allowed(names, must)) => {
             let tool = |name: &String| json!({"type": "function", "name": name});
             json!({
                 "type": "allowed_tools",

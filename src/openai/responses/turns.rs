@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
-use crate::openai::tools::Arguments;
+use crate::openai::tools::ArgumentsReader;
 use crate::prompt::{self, Message, ToolCall};
 
-use super::items::{Item, Output, Part, Role, Status};
+use super::items::{FunctionOutput, ItemPart, ItemRole, ItemStatus, ResponseItem};
 
 /// A conversation as far as it is read.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(super) struct Turns {
     messages: Vec<Message>,
     /// Ids of the calls so far.
     calls: HashSet<String>,
-    arguments: Arguments,
+    arguments: ArgumentsReader,
     /// Bytes that items may have together, and those of the items so far.
     most_bytes: usize,
     bytes: usize,
@@ -33,7 +33,7 @@ impl Turns {
     }
 
     /// What was said next; it stands at `at` of the request.
-    pub(super) fn add(&mut self, item: &Item, at: &FieldPath) -> Result<(), ApiError> {
+    pub(super) fn add(&mut self, item: &ResponseItem, at: &FieldPath) -> Result<(), ApiError> {
         // A reference takes a few bytes of a body, and may stand for megabytes, again and again.
         self.bytes = self.bytes.saturating_add(item.size());
         if self.bytes > self.most_bytes {
@@ -45,17 +45,17 @@ impl Turns {
             return Err(ApiError::invalid(at, message));
         }
         match item {
-            Item::Message { role, content, .. } => {
+            ResponseItem::Message { role, content, .. } => {
                 let text = text(content);
                 let role = match role {
-                    Role::User => prompt::Role::User,
-                    Role::System => prompt::Role::System,
-                    Role::Developer => prompt::Role::Developer,
-                    Role::Assistant => prompt::Role::Assistant,
+                    ItemRole::User => prompt::Role::User,
+                    ItemRole::System => prompt::Role::System,
+                    ItemRole::Developer => prompt::Role::Developer,
+                    ItemRole::Assistant => prompt::Role::Assistant,
                 };
                 self.messages.push(Message::text(role, text));
             }
-            Item::FunctionCall {
+            ResponseItem::FunctionCall {
                 call_id,
                 name,
                 arguments,
@@ -65,7 +65,7 @@ impl Turns {
                 let at = at.name("arguments");
                 let arguments = self.arguments.of_call(&at, arguments)?;
                 // One that was cut off before it was whole is none.
-                if *status == Status::Incomplete && !arguments.is_object() {
+                if *status == ItemStatus::Incomplete && !arguments.is_object() {
                     return Ok(());
                 }
                 self.call(ToolCall {
@@ -74,7 +74,7 @@ impl Turns {
                     arguments,
                 });
             }
-            Item::FunctionCallOutput {
+            ResponseItem::FunctionCallOutput {
                 call_id, output, ..
             } => {
                 if !self.calls.contains(call_id) {
@@ -87,15 +87,15 @@ impl Turns {
                     return Err(ApiError::invalid(at, message));
                 }
                 let output = match output {
-                    Output::Text(text) => text.clone(),
-                    Output::Parts(parts) => text(parts),
+                    FunctionOutput::Text(text) => text.clone(),
+                    FunctionOutput::Parts(parts) => text(parts),
                 };
                 let mut message = Message::text(prompt::Role::Tool, output);
                 message.tool_call_id = Some(call_id.clone());
                 self.messages.push(message);
             }
             // Of no use to an answer: models are trained without the thoughts of earlier turns.
-            Item::Reasoning { .. } => {}
+            ResponseItem::Reasoning { .. } => {}
         }
         Ok(())
     }
@@ -121,6 +121,6 @@ impl Turns {
 }
 
 /// Parts follow each other with nothing between them.
-fn text(parts: &[Part]) -> String {
-    parts.iter().map(Part::text).collect()
+fn text(parts: &[ItemPart]) -> String {
+    parts.iter().map(ItemPart::text).collect()
 }

@@ -12,21 +12,21 @@ use crate::inference::checks::{at_least, no_longer, short};
 use crate::inference::params::GenerationParams;
 use crate::openai::generation_params::{check_hints, check_metadata, effort, rivals, streams};
 use crate::openai::template_kwargs::template_kwargs;
-use crate::openai::tools::{self, Calls, Tools};
+use crate::openai::tools::{self, CallLimit, Tools};
 use crate::prompt::Effort;
 
-use super::items::{Given, given};
-use super::reply::{Echo, Format, Reasoning, Text};
-use super::tools::{choice, offered, told_choice};
+use super::items::{ResponseItemInput, read_input};
+use super::reply::{RequestEcho, ResponseReasoning, ResponseText, ResponseTextFormat};
+use super::tools::{choice, echoed_choice, offered};
 use super::{not_built, wire};
 
 /// A request that can be answered, but for what it refers to and the length of its prompt.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct ValidResponseRequest {
     pub(super) model: Option<String>,
     /// The response that this one goes on from.
     pub(super) previous: Option<String>,
-    pub(super) input: Vec<Given>,
+    pub(super) input: Vec<ResponseItemInput>,
     /// What the model is shown of the tools.
     pub(super) tools: Vec<Value>,
     pub(super) effort: Option<Effort>,
@@ -34,25 +34,25 @@ pub(super) struct Asked {
     pub(super) params: GenerationParams,
     /// Whether the oldest turns give way where all do not fit.
     pub(super) may_truncate: bool,
-    pub(super) output: Output,
+    pub(super) output: ResponseOutputOptions,
     /// Whether it asks to be stored, and does not only leave that to us.
     pub(super) asks_to_store: bool,
-    pub(super) echo: Echo,
+    pub(super) echo: RequestEcho,
 }
 
 /// How the answer is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Output {
+pub(super) struct ResponseOutputOptions {
     pub(super) stream: bool,
     /// Whether deltas are filled up, so that their lengths tell nothing.
     pub(super) obfuscate: bool,
     /// Whether tool calls are looked for in the text, and how many are wanted.
-    pub(super) calls: Calls,
+    pub(super) calls: CallLimit,
     /// Whether the answer tells how likely its tokens were.
     pub(super) logprobs: bool,
 }
 
-impl TryFrom<wire::ResponseRequest> for Asked {
+impl TryFrom<wire::ResponseRequest> for ValidResponseRequest {
     type Error = ApiError;
 
     fn try_from(mut request: wire::ResponseRequest) -> Result<Self, ApiError> {
@@ -86,11 +86,11 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             .map(|name| effort("reasoning.effort", name))
             .transpose()?;
         let (format, schema) = format(request.text.and_then(|text| text.format))?;
-        let input = given(request.input)?;
+        let input = read_input(request.input)?;
         let (offered, told) =
             offered(request.tools.unwrap_or_default(), &request.tools_as_written)?;
         let tool_choice = request.tool_choice.as_ref().map(choice).transpose()?;
-        let tool_choice_told = told_choice(tool_choice.as_ref());
+        let tool_choice_told = echoed_choice(tool_choice.as_ref());
         let parallel = request.parallel_tool_calls;
         let tools = Tools::new(offered, tool_choice, parallel, schema)?;
         Ok(Self {
@@ -107,7 +107,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 ..params
             },
             may_truncate: truncation == "auto",
-            output: Output {
+            output: ResponseOutputOptions {
                 stream,
                 obfuscate: request
                     .stream_options
@@ -117,7 +117,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 logprobs: logprobs.is_some(),
             },
             asks_to_store: request.store == Some(true),
-            echo: Echo {
+            echo: RequestEcho {
                 instructions: request.instructions,
                 max_output_tokens,
                 max_tool_calls,
@@ -129,7 +129,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 safety_identifier: request.safety_identifier,
                 service_tier: class.unwrap_or_default().as_str(),
                 store: request.store.unwrap_or(true),
-                text: Text {
+                text: ResponseText {
                     format,
                     verbosity: "medium",
                 },
@@ -194,9 +194,9 @@ fn logprobs(request: &wire::ResponseRequest) -> Result<Option<usize>, ApiError> 
     Ok((wanted || count > 0).then_some(count))
 }
 
-fn reasoning(asked: Option<wire::Reasoning>) -> Result<Reasoning, ApiError> {
+fn reasoning(asked: Option<wire::ReasoningOptions>) -> Result<ResponseReasoning, ApiError> {
     let Some(asked) = asked else {
-        return Ok(Reasoning::default());
+        return Ok(ResponseReasoning::default());
     };
     let summaries = [
         ("reasoning.summary", &asked.summary),
@@ -215,17 +215,17 @@ fn reasoning(asked: Option<wire::Reasoning>) -> Result<Reasoning, ApiError> {
             }
         }
     }
-    Ok(Reasoning {
+    Ok(ResponseReasoning {
         effort: asked.effort,
         summary: asked.summary,
     })
 }
 
 /// `text.format`: how it is told again, and the schema that the answer must fit.
-fn format(asked: Option<Value>) -> Result<(Format, Option<Schema>), ApiError> {
+fn format(asked: Option<Value>) -> Result<(ResponseTextFormat, Option<Schema>), ApiError> {
     const AT: &str = "text.format";
-    let asked: wire::Format = match asked {
-        None | Some(Value::Null) => return Ok((Format::Text, None)),
+    let asked: wire::TextFormat = match asked {
+        None | Some(Value::Null) => return Ok((ResponseTextFormat::Text, None)),
         Some(asked) => understand(AT, asked)?,
     };
     let missing = |name: &'static str| {
@@ -242,9 +242,9 @@ fn format(asked: Option<Value>) -> Result<(Format, Option<Schema>), ApiError> {
         }
         let schema = tools::format(("text.format.type", AT), &asked.kind, None)?;
         let format = if schema.is_some() {
-            Format::JsonObject
+            ResponseTextFormat::JsonObject
         } else {
-            Format::Text
+            ResponseTextFormat::Text
         };
         return Ok((format, schema));
     }
@@ -255,7 +255,7 @@ fn format(asked: Option<Value>) -> Result<(Format, Option<Schema>), ApiError> {
     let schema = asked.schema.ok_or_else(|| missing("schema"))?;
     let described = Some((name.as_str(), Some(schema.clone()), strict));
     let checked = tools::format(("text.format.type", AT), &asked.kind, described)?;
-    let format = Format::JsonSchema {
+    let format = ResponseTextFormat::JsonSchema {
         name,
         description: asked.description,
         schema,

@@ -45,7 +45,7 @@ only_objects!(StructuredOutputs,);
 
 /// Everything of this kind that a request may have.
 #[derive(Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct StructuredOutputFields {
     /// vLLM's.
     pub(crate) structured_outputs: Option<StructuredOutputs>,
     /// vLLM's older name of the same.
@@ -56,7 +56,7 @@ pub(crate) struct Asked {
     pub(crate) others: [(&'static str, Option<Value>); 4],
 }
 
-impl Asked {
+impl StructuredOutputFields {
     /// The schema that the answer must fit, beside the `format` that `response_format` asks for.
     pub(crate) fn schema(self, format: Option<Schema>) -> Result<Option<Schema>, ApiError> {
         const JSON_ONLY: &str = "is not supported: answers are held to JSON schemas alone";
@@ -140,19 +140,19 @@ mod tests {
 
     use super::*;
 
-    fn outputs(value: Value) -> Asked {
-        Asked {
+    fn outputs(value: Value) -> StructuredOutputFields {
+        StructuredOutputFields {
             structured_outputs: Some(serde_json::from_value(value).expect("typed")),
-            ..Asked::default()
+            ..StructuredOutputFields::default()
         }
     }
 
-    fn place(asked: Asked) -> Option<String> {
+    fn place(asked: StructuredOutputFields) -> Option<String> {
         let schema = asked.schema(None).expect("a sound schema");
         schema.map(|schema| schema.place().to_string())
     }
 
-    fn refusal(asked: Asked) -> String {
+    fn refusal(asked: StructuredOutputFields) -> String {
         let error = asked.schema(None).expect_err("refused");
         error.body()["error"]["param"]
             .as_str()
@@ -165,14 +165,14 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
         let text = Value::String(schema.to_string());
         for schema in [schema, text] {
-            let guided = Asked {
+            let guided = StructuredOutputFields {
                 guided_json: Some(schema.clone()),
-                ..Asked::default()
+                ..StructuredOutputFields::default()
             };
             assert_eq!(place(guided).as_deref(), Some("guided_json"));
-            let theirs = Asked {
+            let theirs = StructuredOutputFields {
                 json_schema: Some(schema.clone()),
-                ..Asked::default()
+                ..StructuredOutputFields::default()
             };
             assert_eq!(place(theirs).as_deref(), Some("json_schema"));
             let asked = outputs(json!({"json": schema}));
@@ -184,7 +184,7 @@ mod tests {
             Some("structured_outputs.json_object")
         );
         assert_eq!(place(outputs(json!({"regex": null, "json": null}))), None);
-        assert_eq!(place(Asked::default()), None);
+        assert_eq!(place(StructuredOutputFields::default()), None);
     }
 
     #[test]
@@ -193,21 +193,21 @@ mod tests {
             let asked = outputs(json!({name: ["a"]}));
             assert_eq!(refusal(asked), format!("structured_outputs.{name}"));
         }
-        let asked = Asked {
+        let asked = StructuredOutputFields {
             others: [
                 ("grammar", Some("".into())),
                 ("guided_regex", Some("a+".into())),
                 ("guided_choice", None),
                 ("guided_grammar", None),
             ],
-            ..Asked::default()
+            ..StructuredOutputFields::default()
         };
         assert_eq!(refusal(asked), "guided_regex");
     }
 
     #[test]
     fn only_one_may_say_what_the_answer_must_be() {
-        let asked = Asked {
+        let asked = StructuredOutputFields {
             guided_json: Some(json!({})),
             ..outputs(json!({"json": {}}))
         };
@@ -219,9 +219,9 @@ mod tests {
     #[test]
     fn what_is_no_schema_is_refused_at_its_place() {
         for schema in [json!("{"), json!(5), json!([])] {
-            let asked = Asked {
+            let asked = StructuredOutputFields {
                 guided_json: Some(schema),
-                ..Asked::default()
+                ..StructuredOutputFields::default()
             };
             assert!(refusal(asked).starts_with("guided_json"));
         }

@@ -10,11 +10,11 @@ use crate::openai::tools::refuse;
 
 /// Schemas that are looked at to find out whether the arguments can be an object. A schema that is
 /// larger than that is taken at its word.
-const MOST_LOOKED_AT: usize = 200;
+const MOST_SCHEMAS_VISITED: usize = 200;
 /// What JSON Schema knows beside `object`.
 const OTHER_TYPES: [&str; 6] = ["array", "string", "number", "integer", "boolean", "null"];
 /// Keywords that speak of properties which are not declared beside them.
-const OPENING: [&str; 6] = [
+const OPEN_KEYWORDS: [&str; 6] = [
     "additionalProperties",
     "unevaluatedProperties",
     "patternProperties",
@@ -25,24 +25,24 @@ const OPENING: [&str; 6] = [
 
 /// How much of a schema the arguments keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
+pub(super) enum SchemaAdherence {
     /// All that OpenAI's strict rules allow.
-    Strictly,
+    Strict,
     /// All that can be followed.
-    AsFarAsPossible,
+    BestEffort,
     /// None of it: the model reads it and calls as it likes.
-    NotAtAll,
+    HintOnly,
 }
 
 /// What the arguments must be of a function whose `parameters` stand at `place`.
 pub(crate) fn arguments(
     place: FieldPath,
     parameters: Option<&Value>,
-    kept: Kept,
+    kept: SchemaAdherence,
 ) -> Result<Schema, ApiError> {
     let nothing = || match kept {
-        Kept::NotAtAll => Schema::object(),
-        Kept::Strictly | Kept::AsFarAsPossible => Schema::nothing(),
+        SchemaAdherence::HintOnly => Schema::object(),
+        SchemaAdherence::Strict | SchemaAdherence::BestEffort => Schema::nothing(),
     };
     let root = match parameters {
         // A function that takes nothing.
@@ -67,11 +67,11 @@ pub(crate) fn arguments(
     }
     let schema = match kept {
         // OpenAI's strict rules want a type and `additionalProperties` of the client.
-        Kept::Strictly => Schema::new(root.clone().into(), true),
-        Kept::AsFarAsPossible => {
+        SchemaAdherence::Strict => Schema::new(root.clone().into(), true),
+        SchemaAdherence::BestEffort => {
             Schema::new(declared_only(object_only(root.clone())).into(), false)
         }
-        Kept::NotAtAll => {
+        SchemaAdherence::HintOnly => {
             return Schema::check_hint(&root.clone().into())
                 .map(|()| Schema::object())
                 .map_err(|misfit| refuse(&place, &misfit));
@@ -83,20 +83,20 @@ pub(crate) fn arguments(
 /// Whether anything that fits is an object, as far as types and values say. Where they say nothing that
 /// is known, the schema's own check refuses it later.
 fn can_be_object(root: &Map<String, Value>) -> bool {
-    let mut look = Look {
+    let mut look = ObjectSearch {
         root,
-        left: MOST_LOOKED_AT,
+        left: MOST_SCHEMAS_VISITED,
     };
     look.object(root)
 }
 
-struct Look<'s> {
+struct ObjectSearch<'s> {
     root: &'s Map<String, Value>,
     /// Schemas that may still be looked at: references may go round in circles.
     left: usize,
 }
 
-impl Look<'_> {
+impl ObjectSearch<'_> {
     fn schema(&mut self, schema: &Value) -> bool {
         match schema {
             Value::Object(schema) => self.object(schema),
@@ -196,7 +196,7 @@ fn names_only(schema: &Map<String, Value>, declared: &Map<String, Value>) -> boo
             "minProperties" => value
                 .as_u64()
                 .is_none_or(|least| least <= declared.len() as u64),
-            keyword => !OPENING.contains(&keyword),
+            keyword => !OPEN_KEYWORDS.contains(&keyword),
         })
 }
 
@@ -209,7 +209,7 @@ mod tests {
     /// What a schema became; `Err` with what was said against it.
     #[allow(clippy::needless_pass_by_value)] // reads better where it is called
     fn taken(schema: Value) -> Result<Value, String> {
-        let arguments = arguments(PLACE.into(), Some(&schema), Kept::AsFarAsPossible);
+        let arguments = arguments(PLACE.into(), Some(&schema), SchemaAdherence::BestEffort);
         arguments
             .map(|schema| schema.written().clone())
             .map_err(|error| {

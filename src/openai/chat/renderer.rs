@@ -7,35 +7,35 @@ use crate::http::error::ApiError;
 use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, json_text};
 use crate::inference::UsageTotals;
-use crate::openai::logprobs::Found;
-use crate::openai::tools::{Calls, are_whole};
-use crate::openai::usage::{ChunkUsage, Usage};
+use crate::openai::logprobs::TokenLogprobList;
+use crate::openai::tools::{CallLimit, are_whole};
+use crate::openai::usage::{ChunkUsage, CompletionUsage};
 use crate::prompt::{OutputParser, Part, Piece};
 use crate::sampling;
 use crate::scheduler::{FinishReason, Finished, Text};
 
 use super::reply::{
-    Call, CallDelta, Chunk, ChunkChoice, Completion, Delta, Function, FunctionDelta, Header,
-    Logprobs, Message, WholeChoice,
+    AnswerCall, AnswerFunction, CallDelta, ChatAnswer, ChatChoice, ChatCompletion,
+    ChatCompletionChunk, ChatHeader, ChatLogprobs, ChunkChoice, Delta, FunctionDelta,
 };
-use super::validate::Output;
+use super::validate::ChatOutputOptions;
 
 /// Turns what was generated into OpenAI's objects.
-pub(super) struct Answer {
-    header: Header,
-    output: Output,
+pub(super) struct ChatRenderer {
+    header: ChatHeader,
+    output: ChatOutputOptions,
     pieces: Arc<dyn Pieces>,
-    choices: Vec<Choice>,
+    choices: Vec<PartialChoice>,
 }
 
 /// One of the answers so far.
-struct Choice {
+struct PartialChoice {
     parser: Option<OutputParser>,
     /// Kept for a whole answer only.
     content: String,
     thoughts: String,
     /// Kept for the finish reason and the indices, too.
-    calls: Vec<Call>,
+    calls: Vec<AnswerCall>,
     /// Whether the call that is being written is one too many.
     skips_call: bool,
     /// Tokens that were thoughts.
@@ -45,15 +45,15 @@ struct Choice {
     finish_reason: Option<&'static str>,
 }
 
-impl Answer {
+impl ChatRenderer {
     /// One parser a choice.
     pub(super) fn new(
-        header: Header,
-        output: Output,
+        header: ChatHeader,
+        output: ChatOutputOptions,
         pieces: Arc<dyn Pieces>,
         parsers: impl IntoIterator<Item = OutputParser>,
     ) -> Self {
-        let choice = |parser| Choice {
+        let choice = |parser| PartialChoice {
             parser: Some(parser),
             content: String::new(),
             thoughts: String::new(),
@@ -71,9 +71,9 @@ impl Answer {
         }
     }
 
-    fn usage(&self, spent: UsageTotals) -> Usage {
+    fn usage(&self, spent: UsageTotals) -> CompletionUsage {
         let thoughts = self.choices.iter().map(|choice| choice.thought_tokens);
-        Usage::new(spent, thoughts.sum())
+        CompletionUsage::new(spent, thoughts.sum())
     }
 
     /// Keeps what a whole answer needs; the chunks of a stream.
@@ -96,9 +96,9 @@ impl Answer {
             .collect()
     }
 
-    fn logprobs(&self, tokens: Vec<sampling::Logprobs>) -> Logprobs {
-        Logprobs {
-            content: Found {
+    fn logprobs(&self, tokens: Vec<sampling::Logprobs>) -> ChatLogprobs {
+        ChatLogprobs {
+            content: TokenLogprobList {
                 tokens,
                 pieces: Arc::clone(&self.pieces),
             },
@@ -113,7 +113,7 @@ impl Answer {
         logprobs: Option<Vec<sampling::Logprobs>>,
         finish_reason: Option<&'static str>,
     ) -> Frame {
-        Frame::Data(json_text(&Chunk {
+        Frame::Data(json_text(&ChatCompletionChunk {
             header: &self.header,
             choices: vec![ChunkChoice {
                 index,
@@ -126,7 +126,7 @@ impl Answer {
     }
 }
 
-impl ResponseRenderer for Answer {
+impl ResponseRenderer for ChatRenderer {
     /// Chunks that carry the role alone.
     fn opening(&mut self) -> Vec<Frame> {
         let delta = || Delta {
@@ -176,7 +176,7 @@ impl ResponseRenderer for Answer {
 
     fn close(&mut self, spent: UsageTotals) -> Vec<Frame> {
         let usage = self.output.usage_chunk.then(|| {
-            Frame::Data(json_text(&Chunk {
+            Frame::Data(json_text(&ChatCompletionChunk {
                 header: &self.header,
                 choices: Vec::new(),
                 usage: ChunkUsage::Now(self.usage(spent)),
@@ -199,11 +199,11 @@ impl ResponseRenderer for Answer {
     fn whole(mut self, spent: UsageTotals) -> String {
         let usage = self.usage(spent);
         let choices = std::mem::take(&mut self.choices);
-        let whole = |(index, choice): (usize, Choice)| WholeChoice {
+        let whole = |(index, choice): (usize, PartialChoice)| ChatChoice {
             index,
             logprobs: (self.output.logprobs).then(|| self.logprobs(choice.logprobs)),
             finish_reason: choice.finish_reason.unwrap_or("stop"),
-            message: Message {
+            message: ChatAnswer {
                 role: "assistant",
                 content: (choice.calls.is_empty() || !choice.content.is_empty())
                     .then_some(choice.content),
@@ -212,7 +212,7 @@ impl ResponseRenderer for Answer {
                 tool_calls: choice.calls,
             },
         };
-        json_text(&Completion {
+        json_text(&ChatCompletion {
             header: &self.header,
             choices: choices.into_iter().enumerate().map(whole).collect(),
             usage,
@@ -220,7 +220,7 @@ impl ResponseRenderer for Answer {
     }
 }
 
-impl Choice {
+impl PartialChoice {
     /// Whether there are calls, and all of them can be made.
     fn has_whole_calls(&self) -> bool {
         let arguments = self.calls.iter().map(|call| &call.function.arguments);
@@ -228,7 +228,7 @@ impl Choice {
     }
 
     /// Takes note of a piece and says what a stream tells of it.
-    fn take(&mut self, piece: Piece, output: Output) -> Option<Delta> {
+    fn take(&mut self, piece: Piece, output: ChatOutputOptions) -> Option<Delta> {
         match piece {
             Piece::Thought(text) => {
                 if !output.stream {
@@ -249,14 +249,14 @@ impl Choice {
                 })
             }
             Piece::Part(Part::Call { name }) => {
-                self.skips_call = output.calls == Calls::One && !self.calls.is_empty();
+                self.skips_call = output.calls == CallLimit::One && !self.calls.is_empty();
                 if self.skips_call {
                     return None;
                 }
-                let call = Call {
+                let call = AnswerCall {
                     id: format!("call_{}", uuid::Uuid::new_v4().simple()),
                     r#type: "function",
-                    function: Function {
+                    function: AnswerFunction {
                         name,
                         arguments: String::new(),
                     },
@@ -300,5 +300,5 @@ impl Choice {
 }
 
 #[cfg(test)]
-#[path = "answer_tests.rs"]
+#[path = "renderer_tests.rs"]
 mod tests;
