@@ -15,8 +15,8 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::http::access;
-use crate::http::description::Routes;
 use crate::http::error::ApiError;
+use crate::http::openapi::Routes;
 use crate::http::outgoing;
 use crate::http::state::HttpState;
 use crate::openai::AppState;

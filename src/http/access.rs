@@ -29,7 +29,7 @@ impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         match self {
             Self::Accounted(mut response) => {
-                response.extensions_mut().insert(Accounted);
+                response.extensions_mut().insert(AccountedMarker);
                 response
             }
             Self::Uncounted(response) => response,
@@ -39,7 +39,7 @@ impl IntoResponse for Reply {
 
 /// Marks a response that the account of its request counts.
 #[derive(Debug, Clone, Copy)]
-struct Accounted;
+struct AccountedMarker;
 
 pub(crate) async fn log_and_count(
     State(state): State<HttpState>,
@@ -61,7 +61,7 @@ pub(crate) async fn log_and_count(
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    if response.extensions().get::<Accounted>().is_none() {
+    if response.extensions().get::<AccountedMarker>().is_none() {
         span.in_scope(|| count(&state, &endpoint, &response));
     }
     response

@@ -24,15 +24,15 @@ use crate::prompt::{vanishing_number, with_exact_numbers};
 
 use crate::http::access::client;
 use crate::http::error::ApiError;
+use crate::http::json_count::{CountScope, MOST_BODY_VALUES, count_in_text};
 use crate::http::state::HttpState;
-use crate::http::values::{Counted, MOST_IN_BODY, count};
 use crate::inference::arrival::Arrival;
 
 /// Larger bodies are parsed and checked off the runtime's threads, and take their memory from a
 /// common store.
-const LARGE: usize = 64 << 10;
+const LARGE_BODY_BYTES: usize = 64 << 10;
 /// How long a large body waits for memory that others have.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_MEMORY_WAIT: Duration = Duration::from_secs(5);
 
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -59,7 +59,7 @@ impl Drop for LargeBody {
 /// What a body of JSON is read as.
 pub(crate) trait Wire: DeserializeOwned + JsonSchema + Send + 'static {
     /// What counts towards the values that a body may hold.
-    const COUNTED: Counted = Counted::All;
+    const COUNT_SCOPE: CountScope = CountScope::All;
 
     /// Keeps the `tools` of a body that has numbers which are rounded when they are read, with those
     /// numbers as they are written.
@@ -80,7 +80,7 @@ where
 }
 
 /// SHA-256 of a body.
-pub(crate) type Digest = [u8; 32];
+pub(crate) type BodyDigest = [u8; 32];
 
 /// What `check` makes of a body, and its digest where that is wanted.
 pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
@@ -88,13 +88,13 @@ pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
     state: &HttpState,
     wants_digest: bool,
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
-) -> Result<(T, Option<Digest>, Arrival), ApiError> {
+) -> Result<(T, Option<BodyDigest>, Arrival), ApiError> {
     let (at, client) = (Instant::now(), client(&request));
     if !declares_json(request.headers()) {
         return Err(ApiError::NotJson);
     }
     let limit = state.body_limit;
-    let read_in = move |bytes: &[u8]| -> Result<(T, Option<Digest>), ApiError> {
+    let read_in = move |bytes: &[u8]| -> Result<(T, Option<BodyDigest>), ApiError> {
         let digest = wants_digest.then(|| Sha256::digest(bytes).into());
         Ok((check(read_value(bytes)?)?, digest))
     };
@@ -111,7 +111,7 @@ pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
                 state.metrics.request_rejected("", refusal.reason.as_str());
             }
         })?;
-    if bytes.len() < LARGE {
+    if bytes.len() < LARGE_BODY_BYTES {
         let (value, digest) = read_in(&bytes)?;
         let memory = None;
         return Ok((value, digest, Arrival { at, client, memory }));
@@ -167,7 +167,7 @@ async fn read(
     memory: &Arc<Semaphore>,
 ) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), ApiError> {
     let (mut bytes, mut permits) = (Vec::new(), Vec::new());
-    let (mut refusal, mut patience) = (None, PATIENCE);
+    let (mut refusal, mut patience) = (None, LONGEST_MEMORY_WAIT);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ApiError::Invalid {
             message: format!("the request body could not be read: {error}"),
@@ -184,7 +184,10 @@ async fn read(
             continue;
         }
         bytes.extend_from_slice(data);
-        let wanted = bytes.len().saturating_sub(LARGE).div_ceil(1 << 10);
+        let wanted = bytes
+            .len()
+            .saturating_sub(LARGE_BODY_BYTES)
+            .div_ceil(1 << 10);
         let held: usize = permits.iter().map(OwnedSemaphorePermit::num_permits).sum();
         if wanted > held {
             let more = u32::try_from(wanted - held).unwrap_or(u32::MAX);
@@ -210,8 +213,8 @@ async fn read(
 /// What a body says, if it holds no more values than may be.
 pub(crate) fn read_value<W: Wire>(bytes: &[u8]) -> Result<W, ApiError> {
     // A value takes a byte at least.
-    if bytes.len() > MOST_IN_BODY && count(bytes, W::COUNTED) > MOST_IN_BODY {
-        let message = format!("the request body holds more than {MOST_IN_BODY} JSON values");
+    if bytes.len() > MOST_BODY_VALUES && count_in_text(bytes, W::COUNT_SCOPE) > MOST_BODY_VALUES {
+        let message = format!("the request body holds more than {MOST_BODY_VALUES} JSON values");
         return Err(ApiError::Invalid {
             message,
             param: None,
@@ -237,13 +240,13 @@ pub(crate) fn read_value<W: Wire>(bytes: &[u8]) -> Result<W, ApiError> {
 /// The `tools` of a body that has numbers which are rounded when they are read, which few have.
 fn tools_as_written(body: &str) -> Option<Vec<Value>> {
     #[derive(serde::Deserialize, JsonSchema)]
-    struct Written {
+    struct ToolsOnly {
         tools: Option<Vec<Value>>,
     }
 
     match with_exact_numbers(body) {
         Cow::Borrowed(_) => None,
-        Cow::Owned(written) => parse::<Written>(written.as_bytes()).ok()?.tools,
+        Cow::Owned(written) => parse::<ToolsOnly>(written.as_bytes()).ok()?.tools,
     }
 }
 
@@ -266,13 +269,13 @@ fn parse<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> 
 /// A body without the members whose names come again. None where there are no such members, where it is no
 /// JSON, or where it has more values than may be made of a body.
 fn with_each_name_once(bytes: &[u8]) -> Option<Vec<u8>> {
-    let values = count(bytes, Counted::All);
-    if values > MOST_IN_BODY {
+    let values = count_in_text(bytes, CountScope::All);
+    if values > MOST_BODY_VALUES {
         return None;
     }
     let value: Value = serde_json::from_slice(bytes).ok()?;
     let once = serde_json::to_vec(&value).ok()?;
-    (count(&once, Counted::All) < values).then_some(once)
+    (count_in_text(&once, CountScope::All) < values).then_some(once)
 }
 
 fn parse_once<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
@@ -527,13 +530,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_large_body_waits_for_memory_and_then_gives_its_own_back() {
         let memory = Arc::new(Semaphore::new(20));
-        let body = || Body::from(vec![b' '; LARGE + (12 << 10)]);
+        let body = || Body::from(vec![b' '; LARGE_BODY_BYTES + (12 << 10)]);
         let (_, held) = read(body(), 1 << 20, &memory).await.expect("room");
         let second = tokio::spawn({
             let memory = Arc::clone(&memory);
             async move { read(body(), 1 << 20, &memory).await.map(drop) }
         });
-        tokio::time::sleep(PATIENCE / 2).await;
+        tokio::time::sleep(LONGEST_MEMORY_WAIT / 2).await;
         drop(held);
         assert_eq!(second.await.expect("no panic"), Ok(()));
 
@@ -542,13 +545,13 @@ mod tests {
             let (memory, mut crumbs) = (Arc::clone(&memory), held.expect("not closed"));
             async move {
                 let began = tokio::time::Instant::now();
-                let pieces = futures_util::stream::iter(0..LARGE / 1024 + 12)
+                let pieces = futures_util::stream::iter(0..LARGE_BODY_BYTES / 1024 + 12)
                     .map(|_| Ok::<_, std::io::Error>(vec![b' '; 1024]));
                 let reading =
                     read(Body::from_stream(pieces), 1 << 20, &memory).map(|it| it.map(drop));
                 let others = async {
                     loop {
-                        tokio::time::sleep(PATIENCE * 2 / 5).await;
+                        tokio::time::sleep(LONGEST_MEMORY_WAIT * 2 / 5).await;
                         drop(crumbs.split(1));
                     }
                 };
@@ -564,7 +567,7 @@ mod tests {
             matches!(&refused, Err(ApiError::Refused(why)) if why.reason == Reason::Memory),
             "{refused:?}"
         );
-        assert_eq!((after, free), (PATIENCE, 3));
+        assert_eq!((after, free), (LONGEST_MEMORY_WAIT, 3));
     }
 
     #[test]

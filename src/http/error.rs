@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use crate::admission::{Reason, Refusal};
 use crate::field::FieldPath;
 use crate::inference::FailureSummary;
-use crate::inference::checks::OutOfBounds;
-use crate::inference::error::Failure;
+use crate::inference::checks::BoundsError;
+use crate::inference::error::InferenceFailure;
 use crate::worker::WorkError;
 
 /// Whatever a request can end in instead of an answer.
@@ -137,7 +137,7 @@ fn refusal_text(refusal: &Refusal) -> &'static str {
 }
 
 /// Columns of the table in the documentation.
-struct Row {
+struct ErrorRow {
     status: StatusCode,
     kind: &'static str,
     code: Option<&'static str>,
@@ -175,8 +175,8 @@ impl ApiError {
         self.row().status
     }
 
-    fn row(&self) -> Row {
-        let row = |status, kind, code| Row { status, kind, code };
+    fn row(&self) -> ErrorRow {
+        let row = |status, kind, code| ErrorRow { status, kind, code };
         let invalid = "invalid_request_error";
         match self {
             Self::Invalid { .. } | Self::Job(WorkError::Grammar) => {
@@ -336,24 +336,24 @@ impl From<Refusal> for ApiError {
     }
 }
 
-impl From<Failure> for ApiError {
-    fn from(failure: Failure) -> Self {
+impl From<InferenceFailure> for ApiError {
+    fn from(failure: InferenceFailure) -> Self {
         match failure {
-            Failure::UnknownModel { name, available } => Self::ModelNotFound {
+            InferenceFailure::UnknownModel { name, available } => Self::ModelNotFound {
                 name,
                 available: available.join(", "),
             },
-            Failure::Refused(refusal) => Self::Refused(refusal),
-            Failure::ModelUnavailable(model) => Self::ModelUnavailable(model),
-            Failure::Template => Self::Template,
-            Failure::Job(error) => Self::Job(error),
-            Failure::Internal => Self::Internal,
+            InferenceFailure::Refused(refusal) => Self::Refused(refusal),
+            InferenceFailure::ModelUnavailable(model) => Self::ModelUnavailable(model),
+            InferenceFailure::Template => Self::Template,
+            InferenceFailure::Job(error) => Self::Job(error),
+            InferenceFailure::Internal => Self::Internal,
         }
     }
 }
 
-impl From<OutOfBounds> for ApiError {
-    fn from(error: OutOfBounds) -> Self {
+impl From<BoundsError> for ApiError {
+    fn from(error: BoundsError) -> Self {
         let message = error.to_string();
         Self::invalid(error.parameter, message)
     }

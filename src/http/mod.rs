@@ -6,9 +6,10 @@
 pub(crate) mod access;
 mod allowance;
 pub(crate) mod body;
-pub(crate) mod description;
 pub(crate) mod error;
 mod exchange;
+pub(crate) mod json_count;
+pub(crate) mod openapi;
 pub(crate) mod outgoing;
 pub(crate) mod precheck;
 pub(crate) mod respond;
@@ -17,7 +18,6 @@ mod server;
 mod socket;
 pub(crate) mod sse;
 pub(crate) mod state;
-pub(crate) mod values;
 
 pub use error::ApiError;
 pub use server::{Server, ServerOptions, affordable_connections};

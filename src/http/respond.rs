@@ -13,8 +13,8 @@ use crate::worker::WorkError;
 
 use super::error::ApiError;
 use super::outgoing;
-use super::resume::{self, Ticket};
-use super::sse::{Frame, KEEP_ALIVE, Outgoing};
+use super::resume::{self, RecordingTicket};
+use super::sse::{Frame, KEEP_ALIVE, OutgoingFrame};
 
 /// How an endpoint tells its answers. A stream sends the frames; a whole answer is asked for at the
 /// end, and its frames are empty.
@@ -44,7 +44,7 @@ pub(crate) async fn respond(
     answers: Answers,
     renderer: impl ResponseRenderer,
     stream: bool,
-    ticket: Option<Ticket>,
+    ticket: Option<RecordingTicket>,
 ) -> Response {
     if stream {
         resume::respond(frames(answers, renderer), ticket)
@@ -83,9 +83,9 @@ async fn whole(mut answers: Answers, mut renderer: impl ResponseRenderer) -> Res
 fn frames(
     answers: Answers,
     mut renderer: impl ResponseRenderer,
-) -> impl Stream<Item = Outgoing> + Send + 'static {
+) -> impl Stream<Item = OutgoingFrame> + Send + 'static {
     let opening = renderer.opening();
-    let mut state = Streaming {
+    let mut state = FrameStream {
         outbox: Outbox::new(answers.send_budget()),
         pending: VecDeque::new(),
         answers,
@@ -104,17 +104,17 @@ fn frames(
     })
 }
 
-struct Streaming<T> {
+struct FrameStream<T> {
     answers: Answers,
     /// None behind the end: what it remembers of the answer is not needed to send the rest.
     renderer: Option<T>,
     /// Ready to be sent.
-    pending: VecDeque<Outgoing>,
+    pending: VecDeque<OutgoingFrame>,
     /// What of them, and of those that are being sent, the client has not taken.
     outbox: Outbox,
 }
 
-impl<T: ResponseRenderer> Streaming<T> {
+impl<T: ResponseRenderer> FrameStream<T> {
     async fn advance(&mut self) {
         let Some(renderer) = &mut self.renderer else {
             return;
@@ -160,7 +160,7 @@ impl<T: ResponseRenderer> Streaming<T> {
                 return false;
             };
             let held = Some(held);
-            self.pending.push_back(Outgoing { frame, held });
+            self.pending.push_back(OutgoingFrame { frame, held });
         }
         true
     }
@@ -169,7 +169,7 @@ impl<T: ResponseRenderer> Streaming<T> {
         if let Some(mut renderer) = self.renderer.take() {
             let frame = renderer.failure(error);
             let held = Some(self.outbox.hold_last(frame.size()));
-            self.pending.push_back(Outgoing { frame, held });
+            self.pending.push_back(OutgoingFrame { frame, held });
         }
     }
 }

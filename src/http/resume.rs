@@ -24,37 +24,37 @@ use crate::http::access::{client, client_id};
 use crate::http::body::{Wire, read_json};
 use crate::http::error::ApiError;
 use crate::http::precheck::{refuse_deadline, refuse_if_all_do};
-use crate::http::sse::{Frame, Outgoing, event_stream};
+use crate::http::sse::{Frame, OutgoingFrame, event_stream};
 use crate::http::state::HttpState;
 use crate::inference::Inference;
 use crate::inference::arrival::Arrival;
-use recording::{Listener, Recording};
-use streams::Key;
+use recording::{Recording, StreamListener};
+use streams::StreamKey;
 
-pub(crate) use streams::Streams;
+pub(crate) use streams::RecordedStreams;
 
 /// How long a client may stay away, and how long an answer is kept behind its end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LONGEST_ABSENCE: Duration = Duration::from_secs(60);
 /// While what is written down takes so much memory, no more streams are, and each keeps only its
-/// latest events, as far as they are more than `FEW_BYTES` and all who listen have read the others.
-const MOST_BYTES: usize = 32 << 20;
-const FEW_BYTES: usize = 128 << 10;
+/// latest events, as far as they are more than `LEAST_KEPT_BYTES` and all who listen have read the others.
+const MOST_RECORDED_BYTES: usize = 32 << 20;
+const LEAST_KEPT_BYTES: usize = 128 << 10;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// The right to be written down.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    streams: Streams,
-    key: Key,
+pub(crate) struct RecordingTicket {
+    streams: RecordedStreams,
+    key: StreamKey,
     /// Where it was asked from.
     owner: ClientId,
 }
 
 /// How a request comes in.
-pub(crate) enum Entrance<T> {
+pub(crate) enum IncomingRequest<T> {
     /// It is to be answered.
-    New(T, Option<Ticket>, Arrival),
+    New(T, Option<RecordingTicket>, Arrival),
     /// It has been, and this is the rest.
     Resumed(Response),
 }
@@ -66,7 +66,7 @@ pub(crate) async fn enter<W, T>(
     state: &HttpState,
     inference: &Inference,
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
-) -> Result<Entrance<T>, ApiError>
+) -> Result<IncomingRequest<T>, ApiError>
 where
     W: Wire,
     T: Send + 'static,
@@ -88,9 +88,9 @@ where
     }
     let (body, digest, arrival) = read_json(request, state, id.is_some(), check).await?;
     let (Some(id), Some(digest)) = (id, digest) else {
-        return Ok(Entrance::New(body, None, arrival));
+        return Ok(IncomingRequest::New(body, None, arrival));
     };
-    let key = Key { path, id, digest };
+    let key = StreamKey { path, id, digest };
     if let Some(told) = told {
         let listener = state.streams.listen(&key, told);
         let listener = listener.ok_or(ApiError::StreamGone)?;
@@ -98,14 +98,18 @@ where
             let message = format!("`Last-Event-ID` is {told}; the stream has not come so far");
             return Err(ApiError::invalid(LAST_EVENT_ID, message));
         }
-        return Ok(Entrance::Resumed(heard(listener, told, &state.streams)));
+        return Ok(IncomingRequest::Resumed(heard(
+            listener,
+            told,
+            &state.streams,
+        )));
     }
-    let ticket = Ticket {
+    let ticket = RecordingTicket {
         streams: state.streams.clone(),
         key,
         owner,
     };
-    Ok(Entrance::New(body, Some(ticket), arrival))
+    Ok(IncomingRequest::New(body, Some(ticket), arrival))
 }
 
 fn last_event(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
@@ -122,8 +126,8 @@ fn last_event(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
 /// The response to a request whose answer comes as `frames`: written down on the way where there is a
 /// ticket and room.
 pub(crate) fn respond(
-    frames: impl Stream<Item = Outgoing> + Send + 'static,
-    ticket: Option<Ticket>,
+    frames: impl Stream<Item = OutgoingFrame> + Send + 'static,
+    ticket: Option<RecordingTicket>,
 ) -> Response {
     let Some(ticket) = ticket else {
         return event_stream(frames, 0);
@@ -138,7 +142,11 @@ pub(crate) fn respond(
     }
 }
 
-async fn record(frames: impl Stream<Item = Outgoing>, recording: Arc<Recording>, ticket: Ticket) {
+async fn record(
+    frames: impl Stream<Item = OutgoingFrame>,
+    recording: Arc<Recording>,
+    ticket: RecordingTicket,
+) {
     {
         let mut frames = pin!(frames);
         let mut abandoned = pin!(recording.abandoned());
@@ -161,14 +169,14 @@ async fn record(frames: impl Stream<Item = Outgoing>, recording: Arc<Recording>,
     }
     recording.end();
     tokio::select! {
-        () = tokio::time::sleep(PATIENCE) => {}
+        () = tokio::time::sleep(LONGEST_ABSENCE) => {}
         () = recording.replaced() => {}
     }
     ticket.streams.forget(&ticket.key, &recording);
 }
 
 /// The frames behind the first `told`, as they come.
-fn heard(listener: Listener, told: usize, streams: &Streams) -> Response {
+fn heard(listener: StreamListener, told: usize, streams: &RecordedStreams) -> Response {
     let outbox = Outbox::new(streams.send_budget());
     let frames = stream::unfold((listener, outbox), |(mut listener, outbox)| async move {
         let frame = listener.hear(&outbox).await?;

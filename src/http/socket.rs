@@ -17,22 +17,22 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::http::allowance::Allowance;
-use crate::http::exchange::{Exchange, Stage};
+use crate::http::exchange::{Exchange, ExchangeStage};
 
 /// Who sends nothing more has so long for an answer that takes no time.
-const MOMENT: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// So long a client that closed its side is not asked whether it is there, and then less and less often.
-const PATIENCE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+const FIRST_PROBE_AFTER: Duration = Duration::from_millis(500);
+const LONGEST_PROBE_INTERVAL: Duration = Duration::from_secs(8);
 /// What lies unread is looked behind after a moment, and then less and less often.
-const LONGEST_GLANCE: Duration = Duration::from_secs(1);
+const LONGEST_PEEK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All its clones belong into one task: a socket wakes one.
 #[derive(Debug, Clone)]
-pub(crate) struct Socket(Arc<Mutex<Watched>>);
+pub(crate) struct Socket(Arc<Mutex<SocketState>>);
 
 #[derive(Debug)]
-struct Watched {
+struct SocketState {
     stream: TcpStream,
     /// Whether something was sent since this was last looked at.
     sent: bool,
@@ -47,7 +47,7 @@ struct Watched {
 impl Socket {
     /// For a client that may let what is to be sent wait for `write_timeout`.
     pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
-        Self(Arc::new(Mutex::new(Watched {
+        Self(Arc::new(Mutex::new(SocketState {
             stream,
             sent: false,
             blocked: false,
@@ -59,16 +59,16 @@ impl Socket {
     /// Resolves when the client has closed its side and nobody is there to take an answer; see
     /// [`crate::http::exchange`].
     pub(crate) async fn left(self, exchange: Exchange) {
-        let mut glance = MOMENT;
+        let mut glance = POLL_INTERVAL;
         while !self.has_ended().await {
             tokio::time::sleep(glance).await;
-            glance = LONGEST_GLANCE.min(2 * glance);
+            glance = LONGEST_PEEK_INTERVAL.min(2 * glance);
         }
         exchange.end();
-        let mut asks = Instant::now() + PATIENCE;
-        let mut pause = PATIENCE;
+        let mut asks = Instant::now() + FIRST_PROBE_AFTER;
+        let mut pause = FIRST_PROBE_AFTER;
         loop {
-            tokio::time::sleep(MOMENT).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             let mut watched = self.lock();
             if watched.is_broken() {
                 return;
@@ -77,16 +77,16 @@ impl Socket {
                 continue;
             }
             match exchange.stage() {
-                Stage::Waiting | Stage::ComputingUnasked => return,
-                Stage::Computing if Instant::now() >= asks => {
+                ExchangeStage::Waiting | ExchangeStage::ComputingUnprobed => return,
+                ExchangeStage::Computing if Instant::now() >= asks => {
                     if !watched.ask() {
                         return;
                     }
-                    pause = LONGEST_PAUSE.min(2 * pause);
+                    pause = LONGEST_PROBE_INTERVAL.min(2 * pause);
                     asks = Instant::now() + pause;
                 }
                 // A stream asks between its events; what is whole is written soon.
-                Stage::Computing | Stage::Telling => {}
+                ExchangeStage::Computing | ExchangeStage::Sending => {}
             }
         }
     }
@@ -104,7 +104,7 @@ impl Socket {
         !holds_bytes || matches!(ready, Some(Ok(ready)) if ready.is_read_closed())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Watched> {
+    fn lock(&self) -> MutexGuard<'_, SocketState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,7 +130,7 @@ impl Socket {
     }
 }
 
-impl Watched {
+impl SocketState {
     fn took(&mut self, bytes: usize) {
         self.alarm = None;
         self.allowance.took(bytes, Instant::now());

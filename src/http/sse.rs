@@ -43,13 +43,13 @@ impl Frame {
 
 /// A frame on its way to a client.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct OutgoingFrame {
     pub(crate) frame: Frame,
     /// The memory that it takes, where that is counted.
     pub(crate) held: Option<Held>,
 }
 
-impl From<Frame> for Outgoing {
+impl From<Frame> for OutgoingFrame {
     fn from(frame: Frame) -> Self {
         Self { frame, held: None }
     }
@@ -66,11 +66,11 @@ pub(crate) fn json_text(object: &impl serde::Serialize) -> String {
 
 /// Frames as a response. Events are numbered behind `told`, the last one that the client has.
 pub(crate) fn event_stream(
-    frames: impl Stream<Item = Outgoing> + Send + 'static,
+    frames: impl Stream<Item = OutgoingFrame> + Send + 'static,
     told: u64,
 ) -> Response {
     let written = frames.scan(told, |number, outgoing| {
-        let Outgoing { frame, held } = outgoing;
+        let OutgoingFrame { frame, held } = outgoing;
         if !matches!(frame, Frame::Comment(_)) {
             *number += 1;
         }

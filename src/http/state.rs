@@ -10,14 +10,14 @@ use crate::config::Settings;
 use crate::inference::Inference;
 use crate::telemetry::Metrics;
 
-use super::resume::Streams;
+use super::resume::RecordedStreams;
 
 /// Memory for large bodies on their way in: as much as one of them may be at most (`max_body_bytes`
 /// in [`crate::config::schema`]), or it would wait for itself.
 const LARGE_BODIES_KIB: usize = 128 << 10;
 
 /// Large bodies that are parsed and checked at once.
-const LARGE_VALUES: usize = 2;
+const LARGE_BODIES_PARSED: usize = 2;
 
 /// Cheap to clone; one clone goes into every request.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ pub(crate) struct HttpState {
     /// Memory for answers that wait for their clients.
     pub(crate) send_budget: SendBudget,
     /// Streams whose clients may come back.
-    pub(crate) streams: Streams,
+    pub(crate) streams: RecordedStreams,
 }
 
 impl HttpState {
@@ -43,8 +43,8 @@ impl HttpState {
         Self {
             metrics,
             large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_KIB)),
-            large_values: Arc::new(Semaphore::new(LARGE_VALUES)),
-            streams: Streams::new(&send_budget),
+            large_values: Arc::new(Semaphore::new(LARGE_BODIES_PARSED)),
+            streams: RecordedStreams::new(&send_budget),
             send_budget,
             body_limit: settings.server.max_body_bytes,
             body_timeout: settings.server.body_timeout,

@@ -45,7 +45,7 @@ pub(crate) struct RequestAccount {
     energy_in_usage: bool,
     cached_tokens_in_usage: CachedTokens,
     /// What the client is told of `usage.cached_tokens`.
-    cached_tokens_told: u32,
+    cached_tokens_disclosed: u32,
     model: String,
     endpoint: &'static str,
     summarize: fn(&InferenceError) -> FailureSummary,
@@ -71,7 +71,7 @@ impl RequestAccount {
             metrics: inference.metrics.clone(),
             energy_in_usage: inference.energy_in_usage,
             cached_tokens_in_usage: inference.cached_tokens_in_usage,
-            cached_tokens_told: 0,
+            cached_tokens_disclosed: 0,
             model: model.to_owned(),
             endpoint,
             summarize,
@@ -99,7 +99,8 @@ impl RequestAccount {
             usage.prompt_tokens += finished.prompt_tokens;
             usage.cached_tokens += finished.cached_tokens;
             // Each prompt by itself: in a sum, the others could lift a single token over the next step.
-            self.cached_tokens_told += told(finished.cached_tokens, self.cached_tokens_in_usage);
+            self.cached_tokens_disclosed +=
+                disclosed_tokens(finished.cached_tokens, self.cached_tokens_in_usage);
         }
         usage.generated_tokens += finished.generated_tokens;
         if let Some(predicted) = finished.predicted_tokens {
@@ -126,11 +127,11 @@ impl RequestAccount {
     }
 
     /// What all answers that ended took together, as far as the client may know.
-    pub(super) fn told(&self) -> UsageTotals {
+    pub(super) fn disclosed(&self) -> UsageTotals {
         let usage = self.usage.unwrap_or_default();
         UsageTotals {
             energy_joules: usage.energy_joules.filter(|_| self.energy_in_usage),
-            cached_tokens: self.cached_tokens_told,
+            cached_tokens: self.cached_tokens_disclosed,
             ..usage
         }
     }
@@ -177,7 +178,7 @@ impl Drop for RequestAccount {
 
 /// What a client may know of the `cached` tokens of its prompt. All clients share one cache, and with the
 /// exact number whoever guesses another's prompt is told after each token whether it was right.
-fn told(cached: u32, exactness: CachedTokens) -> u32 {
+fn disclosed_tokens(cached: u32, exactness: CachedTokens) -> u32 {
     /// OpenAI's.
     const STEP: u32 = 128;
     match exactness {
@@ -198,12 +199,12 @@ mod tests {
 
     #[test]
     fn cached_tokens_are_told_in_whole_steps_unless_configured_otherwise() {
-        let rounded = |cached| told(cached, CachedTokens::Rounded);
+        let rounded = |cached| disclosed_tokens(cached, CachedTokens::Rounded);
         assert_eq!(
             [0, 127, 128, 255, 1024].map(rounded),
             [0, 0, 128, 128, 1024]
         );
-        assert_eq!(told(127, CachedTokens::Exact), 127);
-        assert_eq!(told(1024, CachedTokens::Hidden), 0);
+        assert_eq!(disclosed_tokens(127, CachedTokens::Exact), 127);
+        assert_eq!(disclosed_tokens(1024, CachedTokens::Hidden), 0);
     }
 }

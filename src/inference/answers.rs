@@ -8,7 +8,7 @@ use crate::admission::{Presence, SendBudget};
 use crate::scheduler::{Event, EventReceiver, QueueProgress};
 
 use super::account::{FailureSummary, RequestAccount, UsageTotals};
-use super::error::Failure;
+use super::error::InferenceFailure;
 
 /// The answers to one request. Dropping it tells the scheduler that the client has left, lets a
 /// shutdown go on and writes the access line.
@@ -57,12 +57,12 @@ impl Answers {
     ///
     /// # Errors
     /// Whatever ends an answer before its end ends all of them.
-    pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), Failure>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), InferenceFailure>> {
         let next = poll_fn(|context| self.poll(context)).await?;
         let failure = match next {
-            (_, Some(Event::Failed(error))) => Failure::Job(error),
+            (_, Some(Event::Failed(error))) => InferenceFailure::Job(error),
             // The scheduler is gone in mid-answer.
-            (_, None) => Failure::Internal,
+            (_, None) => InferenceFailure::Internal,
             (answer, Some(event)) => {
                 if let Event::Finished(finished) = &event {
                     self.answers[answer] = None;
@@ -115,7 +115,7 @@ impl Answers {
 
     /// What all answers that ended took together, as far as the client may know.
     pub(crate) fn usage(&self) -> UsageTotals {
-        self.account.told()
+        self.account.disclosed()
     }
 }
 

@@ -7,11 +7,11 @@ use crate::grammar::{Caller, Grammar, GrammarError, Grammars, Guide, Schema, Wat
 use crate::pool::Loaded;
 use crate::prompt::{calls, opened_calls};
 
-use super::error::{Failure, Field, InferenceError, RequestError};
+use super::error::{InferenceError, InferenceFailure, RequestError, RequestField};
 use super::params::OutputFormat;
 
 /// How long to look for the schema that is to blame.
-const LONGEST_BLAME: Duration = Duration::from_millis(300);
+const LONGEST_BLAME_SEARCH: Duration = Duration::from_millis(300);
 
 /// What is to hold an answer to its format.
 pub(super) struct ConstraintPlan {
@@ -75,7 +75,7 @@ pub(super) async fn constraint(
             return Err(Refusal::memory().into());
         }
         // Nobody reads it.
-        Err(GrammarError::Abandoned) => return Err(Failure::Internal.into()),
+        Err(GrammarError::Abandoned) => return Err(InferenceFailure::Internal.into()),
         Err(error) => {
             return Err(cannot_be_followed(&error, &schemas(format), grammars, caller).await);
         }
@@ -110,8 +110,8 @@ async fn cannot_be_followed(
     grammars: &Grammars,
     caller: &Caller,
 ) -> InferenceError {
-    let until = Instant::now() + LONGEST_BLAME;
-    let blame = Blame {
+    let until = Instant::now() + LONGEST_BLAME_SEARCH;
+    let blame = BlameSearch {
         until,
         grammars,
         caller,
@@ -126,24 +126,24 @@ async fn cannot_be_followed(
     };
     let Some((mut schema, mut error)) = whole else {
         let why = format!(" cannot be followed: {error}");
-        return RequestError::invalid(Field::Tools, why).into();
+        return RequestError::invalid(RequestField::Tools, why).into();
     };
     while let Some((part, why)) = blame.first(schema.parts(), &error).await {
         (schema, error) = (part, why);
     }
     let place = schema.place();
-    let field = Field::Schema(place.clone());
+    let field = RequestField::Schema(place.clone());
     RequestError::invalid(field, format!(" cannot be followed: {error}")).into()
 }
 
 /// Looking for the schema that is to blame.
-struct Blame<'g> {
+struct BlameSearch<'g> {
     until: Instant,
     grammars: &'g Grammars,
     caller: &'g Caller,
 }
 
-impl Blame<'_> {
+impl BlameSearch<'_> {
     /// The first of these schemas that cannot be followed even by itself, and why.
     async fn first(
         &self,

@@ -16,11 +16,13 @@ use super::Inference;
 use super::account::UsageTotals;
 use super::arrival::Arrival;
 use super::bounds::MOST_EMBEDDED_TOKENS;
-use super::error::{self, Failure, Field, InferenceError, RequestError, TooLong};
-use super::tokenize::{LONG_TEXT, tokens_of_ids};
+use super::error::{
+    self, ContextOverflow, InferenceError, InferenceFailure, RequestError, RequestField,
+};
+use super::tokenize::{LONG_TEXT_BYTES, tokens_of_ids};
 
 /// Bytes of a token that is longer than most.
-const LONG_TOKEN: usize = 16;
+const LONG_TOKEN_BYTES: usize = 16;
 
 /// What vectors are made of.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl Inference {
         place: Place,
         memory: Option<Box<dyn Send>>,
     ) -> Result<TokenizedTexts, InferenceError> {
-        let turn = if input.bytes() > LONG_TEXT {
+        let turn = if input.bytes() > LONG_TEXT_BYTES {
             // The semaphore is never closed.
             Arc::clone(&self.long_texts).acquire_owned().await.ok()
         } else {
@@ -114,7 +116,7 @@ impl Inference {
             let texts = tokens(&input, &loaded)?;
             Ok(TokenizedTexts { texts, place })
         });
-        tokenized.await.map_err(|_| Failure::Internal)?
+        tokenized.await.map_err(|_| InferenceFailure::Internal)?
     }
 }
 
@@ -141,7 +143,7 @@ async fn compute(
     texts: Vec<Vec<Token>>,
     place: Place,
     arrived: Instant,
-) -> Result<Embedded, Failure> {
+) -> Result<Embedded, InferenceFailure> {
     let (answer, embedded) = oneshot::channel();
     let job = Job {
         texts,
@@ -152,17 +154,17 @@ async fn compute(
     };
     loaded
         .submit(job)
-        .map_err(|_| Failure::ModelUnavailable(entry.id.clone()))?;
+        .map_err(|_| InferenceFailure::ModelUnavailable(entry.id.clone()))?;
     // The channel to the model's thread may end with the thread only: by a defect.
-    let embedded = embedded.await.map_err(|_| Failure::Internal)?;
-    embedded.map_err(Failure::Job)
+    let embedded = embedded.await.map_err(|_| InferenceFailure::Internal)?;
+    embedded.map_err(InferenceFailure::Job)
 }
 
 fn check_dimensions(wanted: Option<usize>, model: usize) -> Result<usize, RequestError> {
     match wanted {
         Some(wanted) if wanted > model => {
             let after = format!(" is {wanted}; the model's vectors have {model}");
-            Err(RequestError::invalid(Field::Dimensions, after))
+            Err(RequestError::invalid(RequestField::Dimensions, after))
         }
         wanted => Ok(wanted.unwrap_or(model)),
     }
@@ -175,9 +177,11 @@ fn tokens(
     let read = |text: Option<usize>, words: &str| read(text, words, loaded);
     let vocabulary = loaded.tokenizer.info().vocabulary;
     let known = |text: Option<usize>, ids: &[i64]| {
-        tokens_of_ids(ids, vocabulary, |token| Field::TextToken(text, token))
+        tokens_of_ids(ids, vocabulary, |token| {
+            RequestField::TextToken(text, token)
+        })
     };
-    let mut bounds = Bounds {
+    let mut bounds = TokenBounds {
         context: loaded.context,
         total: 0,
     };
@@ -201,7 +205,7 @@ fn read(
 ) -> Result<Vec<Token>, RequestError> {
     if words.is_empty() {
         return Err(RequestError::invalid(
-            Field::Text(text),
+            RequestField::Text(text),
             " must not be an empty string",
         ));
     }
@@ -211,7 +215,10 @@ fn read(
         markup: false,
     };
     // Tokens of megabytes take seconds, and only to be refused.
-    if let Some(beginning) = beginning(words, LONG_TEXT.max(loaded.context * LONG_TOKEN)) {
+    if let Some(beginning) = beginning(
+        words,
+        LONG_TEXT_BYTES.max(loaded.context * LONG_TOKEN_BYTES),
+    ) {
         let least = loaded.tokenizer.tokenize(beginning, reading).len();
         if least > loaded.context {
             return Err(too_long(text, least, true, loaded.context));
@@ -221,13 +228,13 @@ fn read(
 }
 
 fn too_long(text: Option<usize>, tokens: usize, at_least: bool, context: usize) -> RequestError {
-    let too_long = TooLong {
+    let too_long = ContextOverflow {
         tokens,
         at_least,
         context,
-        purpose: error::Reading::Embedding,
+        purpose: error::TextPurpose::Embedding,
     };
-    RequestError::too_long(Field::Text(text), too_long)
+    RequestError::too_long(RequestField::Text(text), too_long)
 }
 
 /// The words within the first `bytes` of a longer text; all of those bytes where that is one word.
@@ -241,13 +248,13 @@ fn beginning(text: &str, bytes: usize) -> Option<&str> {
 }
 
 /// How much one text and all of them may have.
-struct Bounds {
+struct TokenBounds {
     context: usize,
     /// Tokens so far.
     total: usize,
 }
 
-impl Bounds {
+impl TokenBounds {
     fn check(
         &mut self,
         text: Option<usize>,
@@ -255,7 +262,7 @@ impl Bounds {
     ) -> Result<Vec<Token>, RequestError> {
         if tokens.is_empty() {
             let after = " has no tokens: write something";
-            return Err(RequestError::invalid(Field::Text(text), after));
+            return Err(RequestError::invalid(RequestField::Text(text), after));
         }
         if tokens.len() > self.context {
             return Err(too_long(text, tokens.len(), false, self.context));
@@ -265,7 +272,7 @@ impl Bounds {
             let after = format!(
                 " has more than {MOST_EMBEDDED_TOKENS} tokens in all: send it in several requests"
             );
-            return Err(RequestError::invalid(Field::Text(None), after));
+            return Err(RequestError::invalid(RequestField::Text(None), after));
         }
         Ok(tokens)
     }
@@ -274,12 +281,12 @@ impl Bounds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inference::error::Problem;
+    use crate::inference::error::FieldProblem;
 
     #[test]
     fn a_vector_has_no_more_numbers_than_the_models() {
         let error = check_dimensions(Some(385), 384).expect_err("too many");
-        assert_eq!(error.field, Field::Dimensions);
+        assert_eq!(error.field, RequestField::Dimensions);
         assert_eq!(check_dimensions(Some(385), 385), Ok(385));
         assert_eq!(check_dimensions(None, 384), Ok(384));
     }
@@ -294,20 +301,20 @@ mod tests {
 
     #[test]
     fn a_text_over_the_context_and_a_sum_over_the_limit_are_told_apart() {
-        let mut bounds = Bounds {
+        let mut bounds = TokenBounds {
             context: 100_000,
             total: 0,
         };
         let text = |length: usize| vec![Token(1); length];
         let long = bounds.check(Some(3), text(100_001)).expect_err("too long");
-        assert!(matches!(long.problem, Problem::TooLong(_)), "{long:?}");
-        assert_eq!(long.field, Field::Text(Some(3)));
+        assert!(matches!(long.problem, FieldProblem::TooLong(_)), "{long:?}");
+        assert_eq!(long.field, RequestField::Text(Some(3)));
         for _ in 0..3 {
             assert!(bounds.check(Some(0), text(100_000)).is_ok());
         }
         let full = bounds.check(Some(3), text(1)).expect_err("full");
-        assert_eq!(full.field, Field::Text(None));
+        assert_eq!(full.field, RequestField::Text(None));
         let empty = bounds.check(Some(4), text(0)).expect_err("empty");
-        assert_eq!(empty.field, Field::Text(Some(4)));
+        assert_eq!(empty.field, RequestField::Text(Some(4)));
     }
 }

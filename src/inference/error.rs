@@ -1,6 +1,6 @@
 //! Why a request is not answered, in the words of no protocol.
 //!
-//! A front says which of its parameters a [`Field`] is and which of its codes a [`Problem`] is, and makes
+//! A front says which of its parameters a [`RequestField`] is and which of its codes a [`FieldProblem`] is, and makes
 //! the sentence that its client reads.
 
 use std::borrow::Cow;
@@ -18,21 +18,21 @@ pub(crate) enum InferenceError {
     /// Something in it is wrong.
     Request(RequestError),
     /// Nothing in it is wrong.
-    Failure(Failure),
+    Failure(InferenceFailure),
 }
 
 /// What is wrong with which part of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RequestError {
     /// The part.
-    pub(crate) field: Field,
+    pub(crate) field: RequestField,
     /// What is wrong with it.
-    pub(crate) problem: Problem,
+    pub(crate) problem: FieldProblem,
 }
 
 /// A part of a request that the protocols have different names for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Field {
+pub(crate) enum RequestField {
     /// The model's name.
     Model,
     /// The conversation or the text that is answered, or a place in it.
@@ -63,13 +63,13 @@ pub(crate) enum Field {
 
 /// What is wrong with a part of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Problem {
+pub(crate) enum FieldProblem {
     /// It is not what it must be.
-    Invalid(Sentence),
+    Invalid(FieldSentence),
     /// It is known and cannot be honoured; the words follow its name.
     Unsupported(Cow<'static, str>),
     /// It is longer than the model's context.
-    TooLong(TooLong),
+    TooLong(ContextOverflow),
     /// The model does something else.
     WrongPurpose(WrongPurpose),
 }
@@ -92,7 +92,7 @@ pub(crate) enum WrongPurpose {
 
 /// A sentence about a parameter, whose name only the front knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Sentence {
+pub(crate) enum FieldSentence {
     /// The name stands between these.
     Around {
         /// What comes before it.
@@ -104,7 +104,7 @@ pub(crate) enum Sentence {
     Whole(String),
 }
 
-impl Sentence {
+impl FieldSentence {
     /// The sentence in which the parameter is called `name`.
     #[must_use]
     pub(crate) fn about(&self, name: &impl fmt::Display) -> String {
@@ -117,7 +117,7 @@ impl Sentence {
 
 /// How long something is that does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooLong {
+pub(crate) struct ContextOverflow {
     /// Its length in tokens; where it is only known to be longer, the shortest that it can be.
     pub(crate) tokens: usize,
     /// Whether that is all that is known.
@@ -125,12 +125,12 @@ pub(crate) struct TooLong {
     /// The model's context in tokens.
     pub(crate) context: usize,
     /// What it is for.
-    pub(crate) purpose: Reading,
+    pub(crate) purpose: TextPurpose,
 }
 
 /// What a text is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub(crate) enum TextPurpose {
     /// To be answered.
     Answer,
     /// To be made a vector of.
@@ -139,7 +139,7 @@ pub(crate) enum Reading {
     Tokens,
 }
 
-impl TooLong {
+impl ContextOverflow {
     /// The sentence in which the parameter is called `name`.
     #[must_use]
     pub(crate) fn about(self, name: &impl fmt::Display) -> String {
@@ -148,15 +148,15 @@ impl TooLong {
         let tokens = format!("{at_least}{}", self.tokens);
         match self.purpose {
             // Clients know this failure by OpenAI's words.
-            Reading::Answer => format!(
+            TextPurpose::Answer => format!(
                 "This model's maximum context length is {context} tokens. However, your {name} resulted \
                  in {tokens} tokens, and at least one must be left for the answer. Please reduce the \
                  length of the {name}."
             ),
-            Reading::Embedding => format!(
+            TextPurpose::Embedding => format!(
                 "`{name}` has {tokens} tokens; the model reads at most {context}: split or shorten it"
             ),
-            Reading::Tokens => format!(
+            TextPurpose::Tokens => format!(
                 "the {name} have {tokens} tokens; the model's context is {context}: no chat request can \
                  hold them"
             ),
@@ -166,7 +166,7 @@ impl TooLong {
 
 /// Why a request is not answered in which nothing is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum InferenceFailure {
     /// There is no such model.
     UnknownModel {
         /// As asked for, cut to what can be told.
@@ -188,56 +188,56 @@ pub(crate) enum Failure {
 
 impl RequestError {
     /// `field` is not what it must be; `after` follows its name.
-    pub(crate) fn invalid(field: Field, after: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: RequestField, after: impl Into<String>) -> Self {
         Self::invalid_in(field, "", after)
     }
 
     /// `field` is not what it must be: its name stands between these.
     pub(crate) fn invalid_in(
-        field: Field,
+        field: RequestField,
         before: impl Into<Cow<'static, str>>,
         after: impl Into<String>,
     ) -> Self {
         let (before, after) = (before.into(), after.into());
         Self {
             field,
-            problem: Problem::Invalid(Sentence::Around { before, after }),
+            problem: FieldProblem::Invalid(FieldSentence::Around { before, after }),
         }
     }
 
     /// `field` is not what it must be, which is said without its name.
-    pub(crate) fn invalid_whole(field: Field, sentence: impl Into<String>) -> Self {
+    pub(crate) fn invalid_whole(field: RequestField, sentence: impl Into<String>) -> Self {
         Self {
             field,
-            problem: Problem::Invalid(Sentence::Whole(sentence.into())),
+            problem: FieldProblem::Invalid(FieldSentence::Whole(sentence.into())),
         }
     }
 
     pub(crate) fn wrong_purpose(wrong: WrongPurpose) -> Self {
-        Self::not_for_this_model(Field::Model, wrong)
+        Self::not_for_this_model(RequestField::Model, wrong)
     }
 
     /// `field` is nothing for this model.
-    pub(crate) fn not_for_this_model(field: Field, wrong: WrongPurpose) -> Self {
+    pub(crate) fn not_for_this_model(field: RequestField, wrong: WrongPurpose) -> Self {
         Self {
             field,
-            problem: Problem::WrongPurpose(wrong),
+            problem: FieldProblem::WrongPurpose(wrong),
         }
     }
 
     /// `field` does not fit into the model's context.
-    pub(crate) fn too_long(field: Field, too_long: TooLong) -> Self {
+    pub(crate) fn too_long(field: RequestField, too_long: ContextOverflow) -> Self {
         Self {
             field,
-            problem: Problem::TooLong(too_long),
+            problem: FieldProblem::TooLong(too_long),
         }
     }
 
     /// `field` is known and cannot be honoured; `why` follows its name.
-    pub(crate) fn unsupported(field: Field, why: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn unsupported(field: RequestField, why: impl Into<Cow<'static, str>>) -> Self {
         Self {
             field,
-            problem: Problem::Unsupported(why.into()),
+            problem: FieldProblem::Unsupported(why.into()),
         }
     }
 }
@@ -248,24 +248,24 @@ impl From<RequestError> for InferenceError {
     }
 }
 
-impl From<Failure> for InferenceError {
-    fn from(failure: Failure) -> Self {
+impl From<InferenceFailure> for InferenceError {
+    fn from(failure: InferenceFailure) -> Self {
         Self::Failure(failure)
     }
 }
 
 impl From<Refusal> for InferenceError {
     fn from(refusal: Refusal) -> Self {
-        Failure::Refused(refusal).into()
+        InferenceFailure::Refused(refusal).into()
     }
 }
 
 impl From<&PromptError> for InferenceError {
     fn from(error: &PromptError) -> Self {
-        let prompt = || Field::Prompt(FieldPath::default());
+        let prompt = || RequestField::Prompt(FieldPath::default());
         match error {
             PromptError::NoTemplate => {
-                RequestError::invalid_whole(Field::Model, error.to_string()).into()
+                RequestError::invalid_whole(RequestField::Model, error.to_string()).into()
             }
             PromptError::NoMark => {
                 let why = " contains every Unicode noncharacter (U+FDD0 and so on): leave one out";
@@ -281,7 +281,7 @@ impl From<&PromptError> for InferenceError {
                     ": the arguments of the call `{id}` are not a JSON object, which this model's chat \
                      template needs: send an object (`{{}}` for none), or leave out the call and its answer"
                 );
-                RequestError::invalid(Field::Prompt(place), why).into()
+                RequestError::invalid(RequestField::Prompt(place), why).into()
             }
             PromptError::Template(error) => error.into(),
         }
@@ -292,12 +292,12 @@ impl From<&TemplateError> for InferenceError {
     fn from(error: &TemplateError) -> Self {
         match error {
             TemplateError::Refused(_) | TemplateError::Failed(_) => {
-                let prompt = Field::Prompt(FieldPath::default());
+                let prompt = RequestField::Prompt(FieldPath::default());
                 RequestError::invalid_whole(prompt, error.to_string()).into()
             }
             TemplateError::Broken(reason) => {
                 tracing::error!(reason, "the model's chat template does not work");
-                Failure::Template.into()
+                InferenceFailure::Template.into()
             }
         }
     }

@@ -17,14 +17,16 @@ use super::account::RequestAccount;
 use super::answers::{Answers, RunningAnswer};
 use super::arrival::Arrival;
 use super::constraint::{ConstraintPlan, constraint, plan};
-use super::error::{Failure, Field, InferenceError, RequestError};
-use super::layout::{Prompt, answer_room, check_length, check_prediction, prompt, truncate};
+use super::error::{InferenceError, InferenceFailure, RequestError, RequestField};
+use super::layout::{
+    TokenizedPrompt, answer_room, check_length, check_prediction, prompt, truncate,
+};
 use super::models::generator;
 use super::params::GenerationParams;
 
 /// What a client wants answers to.
 #[derive(Debug)]
-pub(crate) enum Input {
+pub(crate) enum GenerationInput {
     /// Messages, laid out by the model's chat template.
     Conversation(Conversation),
     /// Text as it is.
@@ -37,7 +39,7 @@ pub(crate) enum Input {
 #[derive(Debug)]
 pub(crate) struct GenerationRequest {
     /// Not empty.
-    pub(crate) inputs: Vec<Input>,
+    pub(crate) inputs: Vec<GenerationInput>,
     pub(crate) params: GenerationParams,
     /// Whether the oldest turns of a conversation may be left out until the rest fits.
     pub(crate) may_truncate: bool,
@@ -48,7 +50,7 @@ pub(crate) struct StartedGeneration {
     pub(crate) answers: Answers,
     pub(crate) loaded: Arc<Loaded>,
     /// In the order of the inputs.
-    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) prompts: Vec<TokenizedPrompt>,
 }
 
 impl StartedGeneration {
@@ -79,7 +81,7 @@ impl Inference {
                 let (jobs, running): (Vec<_>, Vec<_>) = prepared.jobs.into_iter().unzip();
                 for job in jobs {
                     if prepared.loaded.submit(job).is_err() {
-                        let error = Failure::ModelUnavailable(entry.id.clone()).into();
+                        let error = InferenceFailure::ModelUnavailable(entry.id.clone()).into();
                         account.failed(&error);
                         return Err(error);
                     }
@@ -105,7 +107,7 @@ impl Inference {
         entry: &Entry,
         request: GenerationRequest,
         arrival: Arrival,
-    ) -> Result<Prepared, InferenceError> {
+    ) -> Result<PreparedRequest, InferenceError> {
         let loaded = generator(entry)?;
         let choices = request.params.choices.count();
         let count = request.inputs.len() * choices as usize;
@@ -121,7 +123,7 @@ impl Inference {
             .check(loaded.tokenizer.info().vocabulary)?;
         let prompts = laid_out.prompts.clone();
         let jobs = jobs(laid_out, &loaded, &self.send_budget, arrived);
-        Ok(Prepared {
+        Ok(PreparedRequest {
             jobs,
             choices: choices as usize,
             presence,
@@ -138,7 +140,7 @@ impl Inference {
         loaded: Arc<Loaded>,
         places: Vec<Place>,
         arrival: Arrival,
-    ) -> Result<LaidOut, InferenceError> {
+    ) -> Result<TokenizedRequest, InferenceError> {
         let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
         for input in &request.inputs {
             check_length(input, longest_piece, request.may_truncate, loaded.context())?;
@@ -156,7 +158,7 @@ impl Inference {
                 lay_out(request, &loaded, places, log_prompts)
             });
             let laid_out = tokio::task::spawn_blocking(blocking).await;
-            let (mut laid_out, plan) = laid_out.map_err(|_| Failure::Internal)??;
+            let (mut laid_out, plan) = laid_out.map_err(|_| InferenceFailure::Internal)??;
             if let Some(plan) = plan {
                 let format = &laid_out.params.format;
                 laid_out.constraint =
@@ -165,23 +167,23 @@ impl Inference {
             Ok(laid_out)
         };
         let laid_out = tokio::spawn(laying_out.in_current_span());
-        laid_out.await.map_err(|_| Failure::Internal)?
+        laid_out.await.map_err(|_| InferenceFailure::Internal)?
     }
 }
 
 /// A request that only has to be submitted.
-struct Prepared {
+struct PreparedRequest {
     jobs: Vec<(Job, RunningAnswer)>,
     choices: usize,
     presence: Presence,
     loaded: Arc<Loaded>,
-    prompts: Vec<Prompt>,
+    prompts: Vec<TokenizedPrompt>,
 }
 
 /// A request with its prompts.
-struct LaidOut {
+struct TokenizedRequest {
     params: GenerationParams,
-    prompts: Vec<Prompt>,
+    prompts: Vec<TokenizedPrompt>,
     /// Tokens that the answers to each prompt may have.
     rooms: Vec<u32>,
     prediction: Option<Vec<Token>>,
@@ -197,12 +199,16 @@ fn check_count(answers: usize, capacity: usize) -> Result<(), RequestError> {
         "these are {answers} answers at once; this server takes at most {capacity}: lower "
     );
     let after = " or send fewer prompts";
-    Err(RequestError::invalid_in(Field::Choices, before, after))
+    Err(RequestError::invalid_in(
+        RequestField::Choices,
+        before,
+        after,
+    ))
 }
 
 /// The jobs of a request: for each prompt all its choices.
 fn jobs(
-    laid_out: LaidOut,
+    laid_out: TokenizedRequest,
     loaded: &Loaded,
     budget: &SendBudget,
     arrived: Instant,
@@ -254,7 +260,7 @@ fn lay_out(
     loaded: &Loaded,
     places: Vec<Place>,
     log_prompts: bool,
-) -> Result<(LaidOut, Option<ConstraintPlan>), InferenceError> {
+) -> Result<(TokenizedRequest, Option<ConstraintPlan>), InferenceError> {
     let GenerationRequest {
         mut inputs,
         params,
@@ -268,7 +274,7 @@ fn lay_out(
             truncate(input, params.max_tokens, loaded)?;
         }
     }
-    let prompts: Result<Vec<Prompt>, InferenceError> = inputs
+    let prompts: Result<Vec<TokenizedPrompt>, InferenceError> = inputs
         .into_iter()
         .map(|input| prompt(input, &params.format, loaded))
         .collect();
@@ -278,12 +284,13 @@ fn lay_out(
     check_prediction(length, loaded.context())?;
     let prompts = prompts?;
     // Before the grammar, which costs more: tools stand in the prompt as well.
-    let room =
-        |prompt: &Prompt| answer_room(params.max_tokens, prompt.tokens.len(), loaded.context());
+    let room = |prompt: &TokenizedPrompt| {
+        answer_room(params.max_tokens, prompt.tokens.len(), loaded.context())
+    };
     let rooms = prompts.iter().map(room).collect::<Result<_, _>>()?;
     let in_thoughts = prompts.iter().any(|prompt| prompt.opens_thoughts);
     let plan = plan(&params.format, in_thoughts, loaded)?;
-    let laid_out = LaidOut {
+    let laid_out = TokenizedRequest {
         prompts,
         rooms,
         prediction,

@@ -7,14 +7,14 @@ use crate::field::FieldPath;
 use crate::pool::Loaded;
 use crate::prompt::{Conversation, OutputParser, PromptError, Prompter, TemplateError};
 
-use super::error::{Field, InferenceError, Reading, RequestError, TooLong};
-use super::generate::Input;
+use super::error::{ContextOverflow, InferenceError, RequestError, RequestField, TextPurpose};
+use super::generate::GenerationInput;
 use super::params::OutputFormat;
 use super::truncation;
 
 /// An input as the model reads it.
 #[derive(Debug, Clone)]
-pub(crate) struct Prompt {
+pub(crate) struct TokenizedPrompt {
     pub(crate) tokens: Arc<[Token]>,
     /// Whether the answer begins in the middle of thoughts.
     pub(super) opens_thoughts: bool,
@@ -24,7 +24,7 @@ pub(crate) struct Prompt {
     pub(super) parser: OutputParser,
 }
 
-impl Input {
+impl GenerationInput {
     /// Tokens that it has at least, when one token stands for `longest_piece` bytes at most and
     /// every message has a border; `may_truncate` says that messages may be left out.
     fn least_tokens(&self, longest_piece: usize, may_truncate: bool) -> usize {
@@ -49,11 +49,11 @@ impl Input {
 /// Leaves the oldest turns of a conversation out, as far as that is needed for an answer of
 /// `wanted` tokens.
 pub(super) fn truncate(
-    input: &mut Input,
+    input: &mut GenerationInput,
     wanted: Option<u32>,
     loaded: &Loaded,
 ) -> Result<(), InferenceError> {
-    let Input::Conversation(conversation) = input else {
+    let GenerationInput::Conversation(conversation) = input else {
         return Ok(());
     };
     let room = truncation::room(loaded.context(), wanted);
@@ -68,19 +68,19 @@ pub(super) fn truncate(
 }
 
 pub(super) fn prompt(
-    input: Input,
+    input: GenerationInput,
     format: &OutputFormat,
     loaded: &Loaded,
-) -> Result<Prompt, InferenceError> {
+) -> Result<TokenizedPrompt, InferenceError> {
     let model = &*loaded.tokenizer;
     let (tokens, opens_thoughts, tags, parser) = match input {
-        Input::Conversation(conversation) => {
+        GenerationInput::Conversation(conversation) => {
             let prompter = loaded.prompter.as_ref().map_err(InferenceError::from)?;
             if conversation.effort.is_some_and(|effort| !effort.is_none())
                 && !prompter.knows_efforts()
             {
                 let why = "is not known to this model's chat template; leave it out";
-                return Err(RequestError::unsupported(Field::Effort, why).into());
+                return Err(RequestError::unsupported(RequestField::Effort, why).into());
             }
             let prompt = prompter
                 .tokens(&conversation, model)
@@ -90,7 +90,7 @@ pub(super) fn prompt(
                 parser(prompter, calls, prompt.opens_thoughts, format).hiding(&prompt.tags);
             (prompt.tokens, prompt.opens_thoughts, prompt.tags, parser)
         }
-        Input::Text(text) => {
+        GenerationInput::Text(text) => {
             let mut tokens: Vec<Token> = model.bos().into_iter().collect();
             tokens.extend(model.encode(&text));
             if tokens.is_empty() {
@@ -99,7 +99,7 @@ pub(super) fn prompt(
             }
             (tokens, false, Vec::new(), OutputParser::new(None, None))
         }
-        Input::Tokens(tokens) => {
+        GenerationInput::Tokens(tokens) => {
             let vocabulary = model.info().vocabulary;
             let unknown =
                 |token: &&Token| usize::try_from(token.0).is_ok_and(|id| id >= vocabulary);
@@ -114,7 +114,7 @@ pub(super) fn prompt(
         let sentence = "the prompt is empty: write something";
         return Err(RequestError::invalid_whole(whole_prompt(), sentence).into());
     }
-    Ok(Prompt {
+    Ok(TokenizedPrompt {
         tokens: tokens.into(),
         opens_thoughts,
         tags: tags.into(),
@@ -155,7 +155,7 @@ fn not_laid_out(error: &PromptError, conversation: &Conversation) -> InferenceEr
         {
             let before = "the model's chat template fails with this ";
             let after = format!(": {reason}");
-            RequestError::invalid_in(Field::TemplateVariables, before, after).into()
+            RequestError::invalid_in(RequestField::TemplateVariables, before, after).into()
         }
         error => InferenceError::from(error),
     }
@@ -169,12 +169,12 @@ pub(super) fn check_prediction(tokens: usize, context: usize) -> Result<(), Requ
     let after = format!(
         " is longer than the model's context of {context} tokens, hence than any answer: shorten it"
     );
-    Err(RequestError::invalid(Field::Prediction, after))
+    Err(RequestError::invalid(RequestField::Prediction, after))
 }
 
 /// Checks that a prompt leaves room for an answer, before it is laid out.
 pub(super) fn check_length(
-    input: &Input,
+    input: &GenerationInput,
     longest_piece: usize,
     may_truncate: bool,
     context: usize,
@@ -187,17 +187,17 @@ pub(super) fn check_length(
 }
 
 fn too_long(tokens: usize, at_least: bool, context: usize) -> RequestError {
-    let too_long = TooLong {
+    let too_long = ContextOverflow {
         tokens,
         at_least,
         context,
-        purpose: Reading::Answer,
+        purpose: TextPurpose::Answer,
     };
     RequestError::too_long(whole_prompt(), too_long)
 }
 
-fn whole_prompt() -> Field {
-    Field::Prompt(FieldPath::default())
+fn whole_prompt() -> RequestField {
+    RequestField::Prompt(FieldPath::default())
 }
 
 /// How many tokens the answer may have: as many as were asked for, as far as the context allows.

@@ -7,25 +7,25 @@ use crate::admission::{Reason, Refusal};
 use crate::pool::{Entry, Loaded, LoadedEmbedder, Serving, State};
 
 use super::Inference;
-use super::error::{Failure, InferenceError, RequestError, WrongPurpose};
+use super::error::{InferenceError, InferenceFailure, RequestError, WrongPurpose};
 
 /// Characters of a model's name that are told again: enough to recognize it.
-const LONGEST_TOLD: usize = 100;
+const LONGEST_ECHOED_NAME: usize = 100;
 
 impl Inference {
     /// The model of this name, or the first that chats when a request names none.
     ///
     /// # Errors
-    /// [`Failure::UnknownModel`]
-    pub(crate) fn find_model(&self, id: Option<&str>) -> Result<&Arc<Entry>, Failure> {
+    /// [`InferenceFailure::UnknownModel`]
+    pub(crate) fn find_model(&self, id: Option<&str>) -> Result<&Arc<Entry>, InferenceFailure> {
         self.find(id, |entry| !entry.embeds())
     }
 
     /// The model of this name, or the first that embeds when a request names none.
     ///
     /// # Errors
-    /// [`Failure::UnknownModel`]
-    pub(crate) fn find_embedder(&self, id: Option<&str>) -> Result<&Arc<Entry>, Failure> {
+    /// [`InferenceFailure::UnknownModel`]
+    pub(crate) fn find_embedder(&self, id: Option<&str>) -> Result<&Arc<Entry>, InferenceFailure> {
         self.find(id, Entry::embeds)
     }
 
@@ -33,7 +33,7 @@ impl Inference {
         &self,
         id: Option<&str>,
         suits: impl Fn(&Entry) -> bool,
-    ) -> Result<&Arc<Entry>, Failure> {
+    ) -> Result<&Arc<Entry>, InferenceFailure> {
         let entries = self.pool.entries();
         let found = if let Some(id) = id {
             self.pool.find(id)
@@ -41,8 +41,12 @@ impl Inference {
             let suited = entries.iter().find(|entry| suits(entry));
             suited.or(entries.first())
         };
-        found.ok_or_else(|| Failure::UnknownModel {
-            name: id.unwrap_or_default().chars().take(LONGEST_TOLD).collect(),
+        found.ok_or_else(|| InferenceFailure::UnknownModel {
+            name: id
+                .unwrap_or_default()
+                .chars()
+                .take(LONGEST_ECHOED_NAME)
+                .collect(),
             available: entries.iter().map(|entry| entry.id.clone()).collect(),
         })
     }
@@ -78,9 +82,9 @@ pub(super) fn generator(entry: &Entry) -> Result<Arc<Loaded>, InferenceError> {
 ///
 /// # Errors
 /// That it is being loaded, has been stopped, or cannot be loaded.
-pub(crate) fn serving(entry: &Entry) -> Result<Serving, Failure> {
+pub(crate) fn serving(entry: &Entry) -> Result<Serving, InferenceFailure> {
     let refused = |reason, seconds| {
-        Err(Failure::Refused(Refusal {
+        Err(InferenceFailure::Refused(Refusal {
             reason,
             retry_after: Duration::from_secs(seconds),
         }))
@@ -89,6 +93,8 @@ pub(crate) fn serving(entry: &Entry) -> Result<Serving, Failure> {
         State::Ready(serving) => Ok(serving),
         State::Loading => refused(Reason::Loading, 2),
         State::Stopped => refused(Reason::Draining, 5),
-        State::Unloadable(_) | State::Crashed => Err(Failure::ModelUnavailable(entry.id.clone())),
+        State::Unloadable(_) | State::Crashed => {
+            Err(InferenceFailure::ModelUnavailable(entry.id.clone()))
+        }
     }
 }

@@ -6,15 +6,15 @@ use crate::prompt::Callable;
 use crate::scheduler::Class;
 
 use super::bounds::CHOICES;
-use super::checks::{OutOfBounds, between};
-use super::sampling::Sampling;
+use super::checks::{BoundsError, between};
+use super::sampling::RequestedSampling;
 
 /// Everything about an answer but its prompt.
 #[derive(Debug, Default)]
 pub(crate) struct GenerationParams {
     /// Tokens of an answer; as many as the context allows where the request says nothing.
     pub(crate) max_tokens: Option<u32>,
-    pub(crate) sampling: Sampling,
+    pub(crate) sampling: RequestedSampling,
     pub(crate) stops: Vec<String>,
     pub(crate) stop_tokens: Vec<Token>,
     pub(crate) ignore_end: bool,
@@ -23,7 +23,7 @@ pub(crate) struct GenerationParams {
     /// The text that the answer is expected to be.
     pub(crate) prediction: Option<String>,
     /// Answers to the same prompt.
-    pub(crate) choices: Choices,
+    pub(crate) choices: ChoiceCount,
     /// Whether to tell how likely tokens were, with so many rivals.
     pub(crate) logprobs: Option<usize>,
     /// The same for the prompt.
@@ -51,16 +51,16 @@ pub(crate) enum OutputFormat {
 
 /// How many answers; at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Choices(u32);
+pub(crate) struct ChoiceCount(u32);
 
-impl Default for Choices {
+impl Default for ChoiceCount {
     fn default() -> Self {
         Self(1)
     }
 }
 
-impl Choices {
-    pub(crate) fn new(n: Option<i64>) -> Result<Self, OutOfBounds> {
+impl ChoiceCount {
+    pub(crate) fn new(n: Option<i64>) -> Result<Self, BoundsError> {
         let Some(n) = n else {
             return Ok(Self::default());
         };

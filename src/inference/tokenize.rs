@@ -13,12 +13,15 @@ use crate::pool::{Entry, Serving};
 use crate::prompt::Conversation;
 
 use super::Inference;
-use super::error::{Failure, Field, InferenceError, Reading, RequestError, TooLong, WrongPurpose};
+use super::error::{
+    ContextOverflow, InferenceError, InferenceFailure, RequestError, RequestField, TextPurpose,
+    WrongPurpose,
+};
 use super::models::serving;
 use super::truncation;
 
 /// Longer texts, in bytes, take more than some 50 ms; 4 MiB take up to 5 s.
-pub(super) const LONG_TEXT: usize = 64 << 10;
+pub(super) const LONG_TEXT_BYTES: usize = 64 << 10;
 
 /// What is to become tokens.
 #[derive(Debug)]
@@ -78,7 +81,7 @@ impl Inference {
         self.on_model(entry, ids.len(), move |serving| {
             let _memory = memory;
             let model = serving.tokenizer();
-            let tokens = tokens_of_ids(&ids, model.info().vocabulary, Field::Token)?;
+            let tokens = tokens_of_ids(&ids, model.info().vocabulary, RequestField::Token)?;
             Ok(model.detokenize(&tokens))
         })
         .await
@@ -101,12 +104,12 @@ impl Inference {
             let _permits = permits;
             span.in_scope(|| work(serving))
         });
-        done.await.map_err(|_| Failure::Internal)?
+        done.await.map_err(|_| InferenceFailure::Internal)?
     }
 
     fn admit(&self, gate: &Gate, length: usize) -> Result<Permits, Refusal> {
         let (place, presence) = gate.admit()?;
-        let long = if length > LONG_TEXT {
+        let long = if length > LONG_TEXT_BYTES {
             let only_one = Arc::clone(&self.long_texts).try_acquire_owned();
             Some(only_one.map_err(|_| Refusal {
                 reason: Reason::QueueFull,
@@ -136,7 +139,7 @@ impl TokenizeInput {
     }
 
     fn tokens(&self, serving: &Serving) -> Result<Vec<Token>, InferenceError> {
-        let whole_prompt = || Field::Prompt(FieldPath::default());
+        let whole_prompt = || RequestField::Prompt(FieldPath::default());
         match (self, serving) {
             (Self::Text { text, bounds }, _) => {
                 let reading = engine::Reading {
@@ -152,11 +155,11 @@ impl TokenizeInput {
                 let least = messages.max(self.bytes() / longest_piece);
                 let context = loaded.context();
                 if least > context {
-                    let too_long = TooLong {
+                    let too_long = ContextOverflow {
                         tokens: least,
                         at_least: true,
                         context,
-                        purpose: Reading::Tokens,
+                        purpose: TextPurpose::Tokens,
                     };
                     return Err(RequestError::too_long(whole_prompt(), too_long).into());
                 }
@@ -178,7 +181,7 @@ impl TokenizeInput {
 pub(super) fn tokens_of_ids(
     ids: &[i64],
     vocabulary: usize,
-    field: impl Fn(usize) -> Field,
+    field: impl Fn(usize) -> RequestField,
 ) -> Result<Vec<Token>, RequestError> {
     let known = |id: i64| {
         let inside = usize::try_from(id).is_ok_and(|id| id < vocabulary);
@@ -200,11 +203,11 @@ mod tests {
 
     #[test]
     fn ids_outside_the_vocabulary_are_named_with_their_place() {
-        let tokens = |ids: &[i64]| tokens_of_ids(ids, 10, Field::Token);
+        let tokens = |ids: &[i64]| tokens_of_ids(ids, 10, RequestField::Token);
         assert_eq!(tokens(&[0, 9]), Ok(vec![Token(0), Token(9)]));
         for id in [-1, 10, i64::MAX, i64::MIN] {
             let error = tokens(&[1, id]).expect_err("refused");
-            assert_eq!(error.field, Field::Token(1));
+            assert_eq!(error.field, RequestField::Token(1));
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::http::access::Reply;
 use crate::http::body::Wire;
 use crate::http::error::ApiError;
 use crate::http::respond::{ResponseRenderer, respond};
-use crate::http::resume::{Entrance, enter};
+use crate::http::resume::{IncomingRequest, enter};
 use crate::inference::error::InferenceError;
 use crate::inference::generate::{GenerationRequest, StartedGeneration};
 use crate::inference::{FailureSummary, RequestAccount};
@@ -58,8 +58,8 @@ pub(super) async fn answer<E: Endpoint>(
 ) -> Result<Reply, ApiError> {
     let entered = enter(request, &state.http, &state.inference, E::check).await?;
     let (checked, ticket, arrival) = match entered {
-        Entrance::New(checked, ticket, arrival) => (checked, ticket, arrival),
-        Entrance::Resumed(rest) => return Ok(Reply::Uncounted(rest)),
+        IncomingRequest::New(checked, ticket, arrival) => (checked, ticket, arrival),
+        IncomingRequest::Resumed(rest) => return Ok(Reply::Uncounted(rest)),
     };
     let entry = Arc::clone(state.inference.find_model(E::model(&checked))?);
     let (request, endpoint) = E::request(&state, checked)?;
@@ -68,7 +68,7 @@ pub(super) async fn answer<E: Endpoint>(
     let account = RequestAccount::new(&state.inference, &entry.id, E::PATH, summarize::<E>);
     let started = state.inference.generate(&entry, request, arrival, account);
     let response: Response = match started.await {
-        Err(error) => E::NAMES.tell(error).into_response(),
+        Err(error) => E::NAMES.api_error(error).into_response(),
         Ok(started) => {
             let streams = endpoint.streams();
             let renderer = endpoint.renderer(&entry, &started);

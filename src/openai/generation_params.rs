@@ -7,11 +7,11 @@ use crate::engine::Token;
 use crate::http::error::ApiError;
 use crate::inference::bounds::{
     LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_METADATA, LONGEST_METADATA_KEY, LONGEST_STOP,
-    LONGEST_STOPS, MOST_METADATA, MOST_STOPS, MOST_TOKENS, TOP_LOGPROBS,
+    LONGEST_STOPS, MOST_METADATA, MOST_STOPS, MOST_TOKEN_IDS, TOP_LOGPROBS,
 };
-use crate::inference::checks::{OutOfBounds, at_most, between, no_longer, token};
+use crate::inference::checks::{BoundsError, at_most, between, no_longer, token};
 use crate::inference::params::GenerationParams;
-use crate::inference::sampling::{Sampling, SamplingValues};
+use crate::inference::sampling::{RequestedSampling, SamplingValues};
 use crate::prompt::Effort;
 use crate::scheduler::Class;
 
@@ -28,7 +28,7 @@ impl SharedValues<'_> {
     /// What they ask for; of the rest nothing is asked yet.
     pub(crate) fn check(self) -> Result<GenerationParams, ApiError> {
         Ok(GenerationParams {
-            sampling: Sampling::try_from(self.sampling)?,
+            sampling: RequestedSampling::try_from(self.sampling)?,
             stops: stops(self.stop)?,
             stop_tokens: stop_tokens(self.stop_token_ids)?,
             ignore_end: self.ignore_eos.unwrap_or(false),
@@ -108,16 +108,16 @@ pub(crate) fn effort(param: &'static str, name: &str) -> Result<Effort, ApiError
     })
 }
 
-fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, OutOfBounds> {
+fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, BoundsError> {
     let ids = ids.unwrap_or_default();
-    at_most("stop_token_ids", ids.len(), MOST_TOKENS)?;
+    at_most("stop_token_ids", ids.len(), MOST_TOKEN_IDS)?;
     ids.into_iter()
         .map(|id| token("stop_token_ids", id))
         .collect()
 }
 
 /// How many rivals of each token are told.
-pub(crate) fn rivals(param: &'static str, count: i64) -> Result<usize, OutOfBounds> {
+pub(crate) fn rivals(param: &'static str, count: i64) -> Result<usize, BoundsError> {
     Ok(between(param, count, TOP_LOGPROBS)? as usize)
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn check_hints(
     user: Option<&str>,
     prompt_cache_key: Option<&str>,
     safety_identifier: Option<&str>,
-) -> Result<(), OutOfBounds> {
+) -> Result<(), BoundsError> {
     let hints = [
         ("user", user, LONGEST_ID),
         ("prompt_cache_key", prompt_cache_key, LONGEST_ID),

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::pool::{Entry, Serving, State};
 
-use crate::http::description::{AnyModel, Operation, Schemas, among};
 use crate::http::error::ApiError;
+use crate::http::openapi::{AnyModel, Operation, Schemas, among};
 use crate::inference::Inference;
 
 /// OpenAI's list.
@@ -68,7 +68,7 @@ struct FileDetails {
 
 pub(crate) fn describe_list(schemas: &mut Schemas) -> Operation {
     Operation::new("listModels", "Which models there are.")
-        .tells("application/json", &schemas.told::<ModelList>())
+        .responds("application/json", &schemas.written::<ModelList>())
 }
 
 pub(crate) async fn list(Shared(inference): Shared<Inference>) -> Json<ModelList> {
@@ -84,10 +84,10 @@ pub(crate) async fn list(Shared(inference): Shared<Inference>) -> Json<ModelList
 }
 
 pub(crate) fn describe_show(schemas: &mut Schemas) -> Operation {
-    let id = schemas.sent::<AnyModel>();
+    let id = schemas.read::<AnyModel>();
     Operation::new("showModel", "One model.")
         .path("id", "The model's id; slashes in it need no escape.", &id)
-        .tells("application/json", &schemas.told::<Model>())
+        .responds("application/json", &schemas.written::<Model>())
         .fails(&[404])
 }
 

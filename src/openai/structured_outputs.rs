@@ -10,9 +10,9 @@ use serde_json::Value;
 use crate::grammar::Schema;
 
 use crate::http::body::only_objects;
-use crate::http::description::Refused;
 use crate::http::error::ApiError;
-use crate::http::values;
+use crate::http::json_count;
+use crate::http::openapi::NullOnly;
 use crate::openai::tools::refuse;
 
 /// vLLM's `structured_outputs`.
@@ -28,16 +28,16 @@ pub(crate) struct StructuredOutputs {
     /// Whether the answer must be a JSON object.
     json_object: Option<bool>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     regex: Option<Value>,
     /// Refused; use `json` with an `enum`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     choice: Option<Value>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     grammar: Option<Value>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     structural_tag: Option<Value>,
 }
 
@@ -120,8 +120,8 @@ fn only_one(param: &'static str, other: Option<&Schema>) -> Result<(), ApiError>
 pub(crate) fn read(param: &'static str, schema: Value) -> Result<Schema, ApiError> {
     let schema = match schema {
         Value::String(text) => {
-            let count = values::count(text.as_bytes(), values::Counted::All);
-            values::at_most(param, count, 2 * values::MOST_IN_TOOLS)?;
+            let count = json_count::count_in_text(text.as_bytes(), json_count::CountScope::All);
+            json_count::at_most(param, count, 2 * json_count::MOST_TOOL_VALUES)?;
             serde_json::from_str(&text).map_err(|error| {
                 let message = format!("`{param}` is a string that is not valid JSON: {error}");
                 ApiError::invalid(param, message)
@@ -129,7 +129,11 @@ pub(crate) fn read(param: &'static str, schema: Value) -> Result<Schema, ApiErro
         }
         schema => schema,
     };
-    values::at_most(param, values::within(&schema), values::MOST_IN_TOOLS)?;
+    json_count::at_most(
+        param,
+        json_count::count_in_value(&schema),
+        json_count::MOST_TOOL_VALUES,
+    )?;
     let schema = Schema::new(schema, false).map_err(|misfit| refuse(&param.into(), &misfit))?;
     Ok(schema.at(param))
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
-use crate::http::values;
+use crate::http::json_count;
 use crate::inference::bounds::{LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS};
 use crate::inference::checks::at_most;
 
@@ -32,8 +32,8 @@ pub(crate) fn template_kwargs(
 ) -> Result<Map<String, Value>, ApiError> {
     let given = given.unwrap_or_default();
     at_most(PARAM, given.len(), MOST_TEMPLATE_KWARGS)?;
-    let count = given.values().map(values::within).sum();
-    values::at_most(PARAM, count, values::MOST_IN_TEMPLATE_KWARGS)?;
+    let count = given.values().map(json_count::count_in_value).sum();
+    json_count::at_most(PARAM, count, json_count::MOST_TEMPLATE_KWARG_VALUES)?;
     given
         .iter()
         .try_for_each(|(name, value)| check(name, value))?;

@@ -20,12 +20,12 @@ use crate::http::body::JsonBody;
 #[cfg(any(test, fuzzing))]
 use crate::http::body::read_value;
 use crate::http::body::{Wire, only_objects};
-use crate::http::description::{AnyModel, Operation, Refused, Schemas, each, within};
 use crate::http::error::ApiError;
-use crate::http::values::Counted;
+use crate::http::json_count::CountScope;
+use crate::http::openapi::{AnyModel, NullOnly, Operation, Schemas, each, within};
 use crate::inference::Inference;
 use crate::inference::bounds::{
-    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOKEN,
+    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOKEN_ID,
 };
 use crate::inference::tokenize::TokenizeInput;
 use crate::openai::chat;
@@ -66,7 +66,7 @@ pub(crate) struct TokenizeRequest {
 
     // Known to vLLM, refused where they ask for what is not built.
     /// Refused: the template of the model's file is used.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     chat_template: Option<Value>,
     /// Further variables of the chat template, as for chat completions.
     #[schemars(extend(
@@ -75,7 +75,7 @@ pub(crate) struct TokenizeRequest {
     ))]
     chat_template_kwargs: Option<Map<String, Value>>,
     /// Refused: models here read text only.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     mm_processor_kwargs: Option<Value>,
 }
 
@@ -95,9 +95,9 @@ pub(crate) fn describe_tokenize(schemas: &mut Schemas) -> Operation {
         "tokenize",
         "Makes tokens of a text or a conversation, as vLLM does.",
     )
-    .takes(&schemas.sent::<TokenizeRequest>())
+    .accepts(&schemas.read::<TokenizeRequest>())
     .fails(&[404])
-    .tells("application/json", &schemas.told::<Tokenized>())
+    .responds("application/json", &schemas.written::<Tokenized>())
 }
 
 pub(crate) async fn tokenize(
@@ -110,7 +110,7 @@ pub(crate) async fn tokenize(
     let input = TokenizeInput::try_from(request)?;
     let entry = inference.find_model(model.as_deref())?;
     let tokenized = inference.tokenize(entry, input, with_texts, arrival.memory);
-    let tokenized = tokenized.await.map_err(|error| TOKENIZE.tell(error))?;
+    let tokenized = tokenized.await.map_err(|error| TOKENIZE.api_error(error))?;
     Ok(Json(Tokenized {
         count: tokenized.tokens.len(),
         max_model_len: tokenized.context,
@@ -128,7 +128,7 @@ pub(crate) struct DetokenizeRequest {
     #[schemars(with = "Option<AnyModel>")]
     model: Option<String>,
     /// Ids in the model's vocabulary.
-    #[schemars(transform = each(within(TOKEN)))]
+    #[schemars(transform = each(within(TOKEN_ID)))]
     tokens: Vec<i64>,
 }
 
@@ -140,9 +140,9 @@ pub(crate) struct Detokenized {
 
 pub(crate) fn describe_detokenize(schemas: &mut Schemas) -> Operation {
     Operation::new("detokenize", "Makes a text of tokens, as vLLM does.")
-        .takes(&schemas.sent::<DetokenizeRequest>())
+        .accepts(&schemas.read::<DetokenizeRequest>())
         .fails(&[404])
-        .tells("application/json", &schemas.told::<Detokenized>())
+        .responds("application/json", &schemas.written::<Detokenized>())
 }
 
 pub(crate) async fn detokenize(
@@ -151,7 +151,7 @@ pub(crate) async fn detokenize(
 ) -> Result<Json<Detokenized>, ApiError> {
     let entry = inference.find_model(request.model.as_deref())?;
     let text = inference.detokenize(entry, request.tokens, arrival.memory);
-    let prompt = text.await.map_err(|error| TOKENIZE.tell(error))?;
+    let prompt = text.await.map_err(|error| TOKENIZE.api_error(error))?;
     Ok(Json(Detokenized { prompt }))
 }
 
@@ -225,7 +225,7 @@ impl Wire for TokenizeRequest {
 }
 
 impl Wire for DetokenizeRequest {
-    const COUNTED: Counted = Counted::AllButTokens;
+    const COUNT_SCOPE: CountScope = CountScope::AllButTokens;
 }
 
 only_objects!(TokenizeRequest, DetokenizeRequest,);

@@ -9,7 +9,7 @@ use crate::grammar::{Misfit, Schema};
 use crate::prompt::{Callable, with_exact_numbers};
 
 use crate::http::error::ApiError;
-use crate::http::values;
+use crate::http::json_count;
 use crate::inference::bounds::{LONGEST_NAME, MOST_TOOLS};
 use crate::inference::checks::at_most;
 use crate::inference::params::OutputFormat;
@@ -247,8 +247,8 @@ impl ArgumentsReader {
     /// Of one call, which stand at `param`. What is no JSON object is shown as it is: a model wrote
     /// it, and its client sends it back.
     pub(crate) fn of_call(&mut self, param: &FieldPath, text: &str) -> Result<Value, ApiError> {
-        self.values += values::count(text.as_bytes(), values::Counted::All);
-        values::at_most(param, self.values, values::MOST_IN_ARGUMENTS)?;
+        self.values += json_count::count_in_text(text.as_bytes(), json_count::CountScope::All);
+        json_count::at_most(param, self.values, json_count::MOST_ARGUMENT_VALUES)?;
         // Clients write a call without arguments in either way.
         let object = match text.trim() {
             "" => "{}",
@@ -298,7 +298,11 @@ pub(crate) fn format(
             check_name(&param.name("name"), name)?;
             let schema = schema.unwrap_or_else(|| Value::Object(Map::new()));
             let at = param.name("schema");
-            values::at_most(&at, values::within(&schema), values::MOST_IN_TOOLS)?;
+            json_count::at_most(
+                &at,
+                json_count::count_in_value(&schema),
+                json_count::MOST_TOOL_VALUES,
+            )?;
             let schema = Schema::new(schema, strict).map_err(|misfit| refuse(&at, &misfit))?;
             Ok(Some(schema.at(at)))
         }

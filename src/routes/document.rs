@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 
-use crate::http::description::{Operation, Schemas};
+use crate::http::openapi::{Operation, Schemas};
 use crate::inference::Inference;
 use crate::pool::Entry;
 
@@ -46,7 +46,7 @@ pub(crate) fn parameters(path: &str) -> Option<&'static serde_json::Map<String, 
 
 pub(crate) fn describe(_: &mut Schemas) -> Operation {
     Operation::new("describe", "This description.")
-        .tells("application/json", &json!({"type": "object"}))
+        .responds("application/json", &json!({"type": "object"}))
 }
 
 #[cfg(test)]

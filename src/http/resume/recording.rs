@@ -7,27 +7,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::admission::Outbox;
-use crate::http::sse::{Frame, KEEP_ALIVE, Outgoing};
+use crate::http::sse::{Frame, KEEP_ALIVE, OutgoingFrame};
 
-use super::{FEW_BYTES, MOST_BYTES, PATIENCE};
+use super::{LEAST_KEPT_BYTES, LONGEST_ABSENCE, MOST_RECORDED_BYTES};
 
 /// Bytes of all recordings together.
-pub(super) type AllBytes = Arc<AtomicUsize>;
+pub(super) type RecordedBytes = Arc<AtomicUsize>;
 
 #[derive(Debug)]
 pub(super) struct Recording {
-    pages: Mutex<Pages>,
-    progress: watch::Sender<Progress>,
+    pages: Mutex<RecordedFrames>,
+    progress: watch::Sender<RecordingProgress>,
     listeners: watch::Sender<usize>,
     /// Changes whenever a listener has read something or has left.
     read: watch::Sender<()>,
     /// Whether nobody can come back for it.
     replaced: watch::Sender<bool>,
-    all_bytes: AllBytes,
+    all_bytes: RecordedBytes,
 }
 
 #[derive(Debug, Default)]
-struct Pages {
+struct RecordedFrames {
     frames: VecDeque<Frame>,
     /// Frames before these that are not kept any more.
     dropped: usize,
@@ -37,7 +37,7 @@ struct Pages {
     next_listener: u64,
 }
 
-impl Pages {
+impl RecordedFrames {
     /// Frames in front that no listener has still to read.
     fn read_by_all(&self) -> usize {
         let needed = self.positions.values().min();
@@ -46,13 +46,13 @@ impl Pages {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Progress {
+pub(super) struct RecordingProgress {
     pub(super) frames: usize,
     pub(super) ended: bool,
 }
 
 impl Recording {
-    pub(super) fn new(all_bytes: &AllBytes) -> Self {
+    pub(super) fn new(all_bytes: &RecordedBytes) -> Self {
         Self {
             pages: Mutex::default(),
             progress: watch::Sender::default(),
@@ -63,7 +63,7 @@ impl Recording {
         }
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> RecordingProgress {
         *self.progress.borrow()
     }
 
@@ -86,8 +86,8 @@ impl Recording {
         let mut pages = self.pages();
         let mut droppable = pages.read_by_all();
         loop {
-            let is_short = self.all_bytes.load(Ordering::Relaxed) > MOST_BYTES;
-            if !is_short || pages.bytes <= FEW_BYTES {
+            let is_short = self.all_bytes.load(Ordering::Relaxed) > MOST_RECORDED_BYTES;
+            if !is_short || pages.bytes <= LEAST_KEPT_BYTES {
                 return true;
             }
             if droppable == 0 {
@@ -143,7 +143,7 @@ impl Recording {
             tokio::select! {
                 _ = listeners.wait_for(|count| *count > 0) => {}
                 () = self.replaced() => return,
-                () = tokio::time::sleep(PATIENCE) => return,
+                () = tokio::time::sleep(LONGEST_ABSENCE) => return,
             }
         }
     }
@@ -153,7 +153,7 @@ impl Recording {
         let _ = self.replaced.subscribe().wait_for(|it| *it).await;
     }
 
-    fn pages(&self) -> MutexGuard<'_, Pages> {
+    fn pages(&self) -> MutexGuard<'_, RecordedFrames> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,14 +166,14 @@ impl Drop for Recording {
 
 /// Somebody who reads a recording. What it still has to read is kept as long as it is there.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct StreamListener {
     recording: Arc<Recording>,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<RecordingProgress>,
     number: u64,
     next: usize,
 }
 
-impl Listener {
+impl StreamListener {
     /// For the frames behind the first `told`. None where not all of them are kept.
     pub(super) fn new(recording: &Arc<Recording>, told: usize) -> Option<Self> {
         let mut pages = recording.pages();
@@ -198,7 +198,7 @@ impl Listener {
         self.next <= self.recording.progress().frames
     }
 
-    pub(super) async fn hear(&mut self, outbox: &Outbox) -> Option<Outgoing> {
+    pub(super) async fn hear(&mut self, outbox: &Outbox) -> Option<OutgoingFrame> {
         let next = self.next;
         let more = self
             .progress
@@ -224,11 +224,11 @@ impl Listener {
             .insert(self.number, self.next);
         self.recording.read.send_replace(());
         let held = Some(held);
-        Some(Outgoing { frame, held })
+        Some(OutgoingFrame { frame, held })
     }
 }
 
-impl Drop for Listener {
+impl Drop for StreamListener {
     fn drop(&mut self) {
         self.recording.pages().positions.remove(&self.number);
         self.recording.listeners.send_modify(|count| *count -= 1);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
-use crate::http::values;
+use crate::http::json_count;
 use crate::openai::tools::{ArgumentsReader, FunctionTool, ToolSelection};
 use crate::prompt::{Message, Role, ToolCall, joined};
 
@@ -18,8 +18,8 @@ pub(super) fn tools(tools: Vec<wire::ChatTool>) -> Result<Vec<FunctionTool>, Api
         let function = tool.function.iter().map(|function| &function.rest);
         function.chain([&tool.rest]).flat_map(Map::values)
     });
-    let count = rest.map(values::within).sum();
-    values::at_most("tools", count, values::MOST_IN_TOOLS)?;
+    let count = rest.map(json_count::count_in_value).sum();
+    json_count::at_most("tools", count, json_count::MOST_TOOL_VALUES)?;
     tools
         .into_iter()
         .enumerate()

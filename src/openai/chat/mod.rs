@@ -9,7 +9,7 @@ mod validate;
 mod wire;
 
 use crate::http::access::Reply;
-use crate::inference::generate::{GenerationRequest, Input, StartedGeneration};
+use crate::inference::generate::{GenerationInput, GenerationRequest, StartedGeneration};
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{CHAT, ParameterNames};
@@ -29,10 +29,10 @@ use crate::scheduler::Text;
 
 #[cfg(any(test, fuzzing))]
 use crate::http::body::read_value;
-use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
+use crate::http::openapi::{Operation, Schemas};
 use crate::http::respond::ResponseRenderer;
-use crate::http::sse::{Frame, Outgoing, event_stream};
+use crate::http::sse::{Frame, OutgoingFrame, event_stream};
 use crate::openai::template_kwargs::template_kwargs;
 use crate::openai::tools::{CallLimit, Tools};
 pub(crate) use end::end;
@@ -43,12 +43,15 @@ pub(crate) use wire::{ChatMessage, ChatTool};
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new("chat", "Answers a conversation.")
-        .takes(&schemas.sent::<wire::ChatCompletionRequest>())
+        .accepts(&schemas.read::<wire::ChatCompletionRequest>())
         .resumable()
-        .tells("application/json", &schemas.told::<reply::ChatCompletion>())
+        .responds(
+            "application/json",
+            &schemas.written::<reply::ChatCompletion>(),
+        )
         .streams(
             "Chunks of the answer, then `[DONE]`; an `Error` where it breaks off.",
-            &schemas.told::<reply::ChatCompletionChunk>(),
+            &schemas.written::<reply::ChatCompletionChunk>(),
             Some("[DONE]"),
         )
 }
@@ -93,7 +96,7 @@ impl Endpoint for ChatCompletions {
             choices: chat.params.choices.count(),
         };
         let request = GenerationRequest {
-            inputs: vec![Input::Conversation(chat.conversation)],
+            inputs: vec![GenerationInput::Conversation(chat.conversation)],
             params: chat.params,
             may_truncate: false,
         };
@@ -164,7 +167,7 @@ pub fn measured_stream(words: u32, tools: bool) -> Response {
         logprobs: Vec::new(),
     };
     let frames: Vec<Frame> = (0..words).flat_map(|_| answer.text(0, &word)).collect();
-    event_stream(stream::iter(frames).map(Outgoing::from), 0)
+    event_stream(stream::iter(frames).map(OutgoingFrame::from), 0)
 }
 
 /// What the model is shown of the tools of a request to any endpoint, checked as chat's are.

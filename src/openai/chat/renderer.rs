@@ -77,7 +77,7 @@ impl ChatRenderer {
     }
 
     /// Keeps what a whole answer needs; the chunks of a stream.
-    fn tell(&mut self, index: usize, pieces: Vec<Piece>) -> Vec<Frame> {
+    fn deltas(&mut self, index: usize, pieces: Vec<Piece>) -> Vec<Frame> {
         let output = self.output;
         let choice = &mut self.choices[index];
         let deltas: Vec<Delta> = pieces
@@ -148,7 +148,7 @@ impl ResponseRenderer for ChatRenderer {
         };
         let thinks = matches!(found.last(), Some(Piece::Thought(_)));
         choice.thought_tokens += if thinks { text.tokens } else { 0 };
-        self.tell(index, found)
+        self.deltas(index, found)
     }
 
     fn end(&mut self, index: usize, finished: &Finished) -> Vec<Frame> {
@@ -157,7 +157,7 @@ impl ResponseRenderer for ChatRenderer {
             FinishReason::Length => None,
             FinishReason::Stop => parser.map(OutputParser::finish),
         };
-        let mut chunks = self.tell(index, rest.unwrap_or_default());
+        let mut chunks = self.deltas(index, rest.unwrap_or_default());
         let choice = &mut self.choices[index];
         let reason = match finished.reason {
             FinishReason::Length => "length",

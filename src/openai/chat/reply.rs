@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::http::description::among;
+use crate::http::openapi::among;
 use crate::openai::logprobs::{TokenLogprob, TokenLogprobList};
 use crate::openai::usage::{ChunkUsage, CompletionUsage};
 use crate::scheduler::Class;

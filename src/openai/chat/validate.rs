@@ -5,7 +5,7 @@ use crate::grammar::Schema;
 use crate::http::error::ApiError;
 use crate::inference::bounds::LEAST_TOKENS;
 use crate::inference::checks::at_least;
-use crate::inference::params::{Choices, GenerationParams};
+use crate::inference::params::{ChoiceCount, GenerationParams};
 use crate::openai::generation_params::{check_hints, check_metadata, effort, rivals, streams};
 use crate::openai::structured_outputs;
 use crate::openai::template_kwargs::template_kwargs;
@@ -88,7 +88,7 @@ impl TryFrom<wire::ChatCompletionRequest> for ValidChatRequest {
             params: GenerationParams {
                 max_tokens,
                 prediction: request.prediction.map(prediction).transpose()?,
-                choices: Choices::new(request.n)?,
+                choices: ChoiceCount::new(request.n)?,
                 logprobs,
                 format: tools.format,
                 ..params

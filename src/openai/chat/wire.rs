@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::http::body::{Wire, only_objects};
-use crate::http::description::{Metadata, Refused, among, at_least, each, only_in_streams, within};
+use crate::http::openapi::{Metadata, NullOnly, among, at_least, each, only_in_streams, within};
 use crate::inference::bounds::{
     CHOICES, LEAST_TOKENS, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
     LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOP_LOGPROBS,
@@ -90,25 +90,25 @@ pub(crate) struct ChatCompletionRequest {
     #[schemars(transform = each(among(["text"])))]
     pub(super) modalities: Option<Vec<String>>,
     /// Refused: OpenAI's old form of `tools`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) functions: Option<Value>,
     /// Refused: OpenAI's old form of `tool_choice`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) function_call: Option<Value>,
     /// Refused: models here write text only.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) audio: Option<Value>,
     /// Refused with anything but `medium`.
     #[schemars(transform = among(["medium"]))]
     pub(super) verbosity: Option<String>,
     /// Refused: there is no web here.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) web_search_options: Option<Value>,
     /// Refused: the template of the model's file is used.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) chat_template: Option<Value>,
     /// Refused: put them into a message.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) documents: Option<Value>,
 }
 }

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(name(&[b'\\', 0xE3, b'\n']), "bytes:\\\\\\xe3\\x0a");
     }
 
-    fn told(found: &sampling::Logprobs, tokenizer: &Tokenizer) -> String {
+    fn written(found: &sampling::Logprobs, tokenizer: &Tokenizer) -> String {
         let mut all = CompletionLogprobs::default();
         add(
             &mut all,
@@ -206,7 +206,7 @@ mod tests {
             top: vec![(token("b"), -0.1), (token("c"), f32::NEG_INFINITY)],
         };
         assert_eq!(
-            told(&found, &model),
+            written(&found, &model),
             r#"{"tokens":["a"],"token_logprobs":[-7.1],"top_logprobs":[{"b":-0.1,"c":-9999.0,"a":-7.1}],"text_offset":[0]}"#
         );
     }
@@ -224,7 +224,7 @@ mod tests {
             logprob: -1.0,
             top: all.iter().map(|token| (*token, -1.0)).collect(),
         };
-        let told: Value = serde_json::from_str(&told(&found, &model)).expect("JSON");
+        let told: Value = serde_json::from_str(&written(&found, &model)).expect("JSON");
         let names = told["top_logprobs"][0].as_object().expect("names");
         assert_eq!(names.len(), all.len(), "{names:?}");
     }

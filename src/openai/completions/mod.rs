@@ -15,19 +15,19 @@ use axum::extract::{Request, State};
 
 #[cfg(any(test, fuzzing))]
 use crate::http::body::read_value;
-use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
+use crate::http::openapi::{Operation, Schemas};
 use renderer::CompletionRenderer;
 use validate::{CompletionOutputOptions, ValidCompletionRequest};
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new("complete", "Goes on with texts, without a chat template.")
-        .takes(&schemas.sent::<wire::CompletionRequest>())
+        .accepts(&schemas.read::<wire::CompletionRequest>())
         .resumable()
-        .tells("application/json", &schemas.told::<wire::Completion>())
+        .responds("application/json", &schemas.written::<wire::Completion>())
         .streams(
             "Pieces of the answer, then `[DONE]`; an `Error` where it breaks off.",
-            &schemas.told::<wire::Completion>(),
+            &schemas.written::<wire::Completion>(),
             Some("[DONE]"),
         )
 }

@@ -3,9 +3,9 @@
 use crate::engine::Token;
 use crate::http::error::ApiError;
 use crate::inference::bounds::{LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS};
-use crate::inference::checks::{OutOfBounds, at_least, at_most, between, token};
-use crate::inference::generate::{GenerationRequest, Input};
-use crate::inference::params::{Choices, GenerationParams, OutputFormat};
+use crate::inference::checks::{BoundsError, at_least, at_most, between, token};
+use crate::inference::generate::{GenerationInput, GenerationRequest};
+use crate::inference::params::{ChoiceCount, GenerationParams, OutputFormat};
 use crate::openai::generation_params::{check_hints, streams};
 
 use super::wire::{self, Prompt};
@@ -47,7 +47,7 @@ impl TryFrom<wire::CompletionRequest> for ValidCompletionRequest {
             return Err(ApiError::unsupported("response_format", why));
         }
         check_hints(request.user.as_deref(), None, None)?;
-        let choices = Choices::new(request.n)?;
+        let choices = ChoiceCount::new(request.n)?;
         let best_of = request.best_of.map(|best| at_least("best_of", best, 1));
         if best_of
             .transpose()?
@@ -94,17 +94,17 @@ impl TryFrom<wire::CompletionRequest> for ValidCompletionRequest {
     }
 }
 
-fn inputs(prompt: Option<Prompt>) -> Result<Vec<Input>, ApiError> {
+fn inputs(prompt: Option<Prompt>) -> Result<Vec<GenerationInput>, ApiError> {
     // OpenAI: "the model will generate as if from the beginning of a new document".
     let prompt = prompt.unwrap_or_else(|| Prompt::Text(String::new()));
-    let inputs: Vec<Input> = match prompt {
-        Prompt::Text(text) => vec![Input::Text(text)],
-        Prompt::Texts(texts) => texts.into_iter().map(Input::Text).collect(),
+    let inputs: Vec<GenerationInput> = match prompt {
+        Prompt::Text(text) => vec![GenerationInput::Text(text)],
+        Prompt::Texts(texts) => texts.into_iter().map(GenerationInput::Text).collect(),
         Prompt::Tokens(ids) if ids.is_empty() => Vec::new(),
-        Prompt::Tokens(ids) => vec![Input::Tokens(tokens(&ids)?)],
+        Prompt::Tokens(ids) => vec![GenerationInput::Tokens(tokens(&ids)?)],
         Prompt::TokenLists(lists) => lists
             .iter()
-            .map(|ids| tokens(ids).map(Input::Tokens))
+            .map(|ids| tokens(ids).map(GenerationInput::Tokens))
             .collect::<Result<_, _>>()?,
     };
     if inputs.is_empty() {
@@ -115,7 +115,7 @@ fn inputs(prompt: Option<Prompt>) -> Result<Vec<Input>, ApiError> {
     Ok(inputs)
 }
 
-fn tokens(ids: &[i64]) -> Result<Vec<Token>, OutOfBounds> {
+fn tokens(ids: &[i64]) -> Result<Vec<Token>, BoundsError> {
     ids.iter().map(|id| token("prompt", *id)).collect()
 }
 
@@ -146,7 +146,7 @@ mod tests {
         for nothing in [json!({}), json!({"prompt": null}), json!({"prompt": ""})] {
             let completion = read(nothing).expect("valid");
             assert!(
-                matches!(&completion.request.inputs[..], [Input::Text(text)] if text.is_empty())
+                matches!(&completion.request.inputs[..], [GenerationInput::Text(text)] if text.is_empty())
             );
         }
         assert!(read(json!({"prompt": []})).is_err());

@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::http::body::{Wire, only_objects};
-use crate::http::description::{Refused, among, at_least, each, only_in_streams, within};
-use crate::http::values::Counted;
-use crate::inference::bounds::{CHOICES, LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS, TOKEN};
+use crate::http::json_count::CountScope;
+use crate::http::openapi::{NullOnly, among, at_least, each, only_in_streams, within};
+use crate::inference::bounds::{
+    CHOICES, LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS, TOKEN_ID,
+};
 use crate::openai::shared_fields::with_structured_output_fields;
 use crate::openai::usage::ChunkUsage;
 
@@ -44,7 +46,7 @@ pub(crate) struct CompletionRequest {
 
     // Ours.
     /// Refused: of chat completions; use `structured_outputs`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) response_format: Option<Value>,
 }
 }
@@ -70,12 +72,12 @@ pub(super) struct CompletionStreamOptions {
 pub(super) enum Prompt {
     Text(String),
     Texts(#[schemars(length(min = 1, max = MOST_PROMPTS))] Vec<String>),
-    Tokens(#[schemars(length(min = 1), transform = each(within(TOKEN)))] Vec<i64>),
+    Tokens(#[schemars(length(min = 1), transform = each(within(TOKEN_ID)))] Vec<i64>),
     TokenLists(
         #[schemars(
             length(min = 1, max = MOST_PROMPTS),
             inner(length(min = 1)),
-            transform = each(each(within(TOKEN)))
+            transform = each(each(within(TOKEN_ID)))
         )]
         Vec<Vec<i64>>,
     ),
@@ -134,7 +136,7 @@ impl Serialize for TopLogprobs {
 }
 
 impl Wire for CompletionRequest {
-    const COUNTED: Counted = Counted::AllButTokens;
+    const COUNT_SCOPE: CountScope = CountScope::AllButTokens;
 }
 
 only_objects!(CompletionRequest, CompletionStreamOptions,);

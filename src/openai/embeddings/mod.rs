@@ -13,8 +13,8 @@ use crate::http::access::Reply;
 use crate::http::body::JsonBody;
 #[cfg(any(test, fuzzing))]
 use crate::http::body::read_value;
-use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
+use crate::http::openapi::{Operation, Schemas};
 use crate::http::precheck::{refuse_deadline, refuse_if_all_do};
 use crate::inference::RequestAccount;
 use crate::inference::checks::at_least;
@@ -54,7 +54,7 @@ pub(crate) async fn create(
             let written = write(embeddings, form.encoding, entry.id.clone()).await;
             written.map(|body| (body, usage))
         }
-        Err(error) => Err(EMBEDDINGS.tell(error)),
+        Err(error) => Err(EMBEDDINGS.api_error(error)),
     };
     let response = match answer {
         Ok((body, usage)) => {
@@ -71,9 +71,9 @@ pub(crate) async fn create(
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new("embed", "Makes vectors of texts.")
-        .takes(&schemas.sent::<EmbeddingRequest>())
+        .accepts(&schemas.read::<EmbeddingRequest>())
         .fails(&[404])
-        .tells("application/json", &schemas.told::<EmbeddingResponse>())
+        .responds("application/json", &schemas.written::<EmbeddingResponse>())
 }
 
 /// Reads a body as far as no model is needed for it.

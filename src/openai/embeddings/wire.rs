@@ -9,9 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::vectors::VectorEncoding;
 use crate::http::body::{Wire, only_objects};
-use crate::http::description::{EmbeddingModel, among, at_least, each, within};
-use crate::http::values::Counted;
-use crate::inference::bounds::{MOST_EMBEDDED_TOKENS, TOKEN};
+use crate::http::json_count::CountScope;
+use crate::http::openapi::{EmbeddingModel, among, at_least, each, within};
+use crate::inference::bounds::{MOST_EMBEDDED_TOKENS, TOKEN_ID};
 use crate::inference::embed::EmbeddingInput;
 
 /// OpenAI's bounds.
@@ -51,14 +51,14 @@ pub(super) enum EmbeddingInputField {
         Vec<String>,
     ),
     Tokens(
-        #[schemars(length(min = 1, max = MOST_EMBEDDED_TOKENS), transform = each(within(TOKEN)))]
-        Vec<i64>,
+        #[schemars(length(min = 1, max = MOST_EMBEDDED_TOKENS), transform = each(within(TOKEN_ID)))]
+         Vec<i64>,
     ),
     TokenLists(
         #[schemars(
             length(min = 1, max = MOST_EMBEDDING_INPUTS),
             inner(length(min = 1, max = MOST_EMBEDDED_TOKENS)),
-            transform = each(each(within(TOKEN)))
+            transform = each(each(within(TOKEN_ID)))
         )]
         Vec<Vec<i64>>,
     ),
@@ -280,7 +280,7 @@ pub(super) struct EmbeddingUsage {
 }
 
 impl Wire for EmbeddingRequest {
-    const COUNTED: Counted = Counted::AllButTokens;
+    const COUNT_SCOPE: CountScope = CountScope::AllButTokens;
 }
 
 only_objects!(EmbeddingRequest,);

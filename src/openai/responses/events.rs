@@ -106,7 +106,7 @@ impl EventQueue {
         }
     }
 
-    pub(super) fn tell(&mut self, name: &'static str, payload: EventPayload<'_>) {
+    pub(super) fn push(&mut self, name: &'static str, payload: EventPayload<'_>) {
         if self.stream {
             let frame = self.frame(name, payload);
             self.ready.push(frame);
@@ -212,7 +212,7 @@ mod tests {
             output_index: 0,
             item: &item,
         };
-        events.tell("response.output_item.added", payload);
+        events.push("response.output_item.added", payload);
         assert!(events.take().is_empty());
     }
 }

@@ -17,7 +17,7 @@ use crate::field::FieldPath;
 use crate::http::access::Reply;
 use crate::inference;
 use crate::inference::generate::{GenerationRequest, StartedGeneration};
-use crate::inference::sampling::Sampling;
+use crate::inference::sampling::RequestedSampling;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{ParameterNames, RESPONSES};
@@ -30,8 +30,8 @@ use crate::prompt::{Conversation, Message};
 
 #[cfg(any(test, fuzzing))]
 use crate::http::body::read_value;
-use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
+use crate::http::openapi::{Operation, Schemas};
 use input::InputItems;
 use items::ResponseItemInput;
 use renderer::{ResponseItemRenderer, StoreTarget};
@@ -50,12 +50,15 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
         "respond",
         "Responds to a question or to items of a conversation.",
     )
-    .takes(&schemas.sent::<wire::ResponseRequest>())
+    .accepts(&schemas.read::<wire::ResponseRequest>())
     .resumable()
-    .tells("application/json", &schemas.told::<reply::ResponseObject>())
+    .responds(
+        "application/json",
+        &schemas.written::<reply::ResponseObject>(),
+    )
     .streams(
         "OpenAI's events of a response; `error` where it breaks off.",
-        &schemas.told::<events::ResponseEvent>(),
+        &schemas.written::<events::ResponseEvent>(),
         None,
     )
 }
@@ -93,7 +96,7 @@ pub(crate) async fn create(
 struct Responses {
     output: ResponseOutputOptions,
     echo: reply::RequestEcho,
-    sampling: Sampling,
+    sampling: RequestedSampling,
     keeping: Option<StoreTarget>,
 }
 
@@ -147,7 +150,9 @@ impl Endpoint for Responses {
             ..Conversation::default()
         };
         let request = GenerationRequest {
-            inputs: vec![inference::generate::Input::Conversation(conversation)],
+            inputs: vec![inference::generate::GenerationInput::Conversation(
+                conversation,
+            )],
             params: asked.params,
             may_truncate: asked.may_truncate,
         };

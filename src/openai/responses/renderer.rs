@@ -189,7 +189,7 @@ impl ResponseItemRenderer {
                 content_index: 0,
                 delta: text,
             };
-            self.events.tell("response.reasoning_text.delta", payload);
+            self.events.push("response.reasoning_text.delta", payload);
         }
     }
 
@@ -206,7 +206,7 @@ impl ResponseItemRenderer {
                 delta: text,
                 logprobs: &more,
             };
-            self.events.tell("response.output_text.delta", payload);
+            self.events.push("response.output_text.delta", payload);
             if let OpenItemKind::Message(logprobs) = &mut open.kind {
                 logprobs.extend(more);
             }
@@ -222,7 +222,7 @@ impl ResponseItemRenderer {
                 delta: more,
             };
             self.events
-                .tell("response.function_call_arguments.delta", payload);
+                .push("response.function_call_arguments.delta", payload);
         }
     }
 
@@ -231,14 +231,14 @@ impl ResponseItemRenderer {
         let output_index = self.response.output.len();
         let item = &open.item(Vec::new(), ItemStatus::InProgress);
         let payload = EventPayload::Item { output_index, item };
-        self.events.tell("response.output_item.added", payload);
+        self.events.push("response.output_item.added", payload);
         if let Some(part) = &open.part() {
             let payload = EventPayload::Part {
                 place: open.place(output_index),
                 content_index: 0,
                 part,
             };
-            self.events.tell("response.content_part.added", payload);
+            self.events.push("response.content_part.added", payload);
         }
         self.open = Some(open);
     }
@@ -285,7 +285,7 @@ impl ResponseItemRenderer {
                 },
             ),
         };
-        self.events.tell(name, payload);
+        self.events.push(name, payload);
         let part = open.part();
         if let Some(part) = &part {
             let payload = EventPayload::Part {
@@ -293,14 +293,14 @@ impl ResponseItemRenderer {
                 content_index: 0,
                 part,
             };
-            self.events.tell("response.content_part.done", payload);
+            self.events.push("response.content_part.done", payload);
         }
         let item = open.item(part.into_iter().collect(), status);
         let payload = EventPayload::Item {
             output_index,
             item: &item,
         };
-        self.events.tell("response.output_item.done", payload);
+        self.events.push("response.output_item.done", payload);
         self.response.output.push(item);
     }
 
@@ -328,7 +328,7 @@ impl ResponseRenderer for ResponseItemRenderer {
     fn opening(&mut self) -> Vec<Frame> {
         for name in ["response.created", "response.in_progress"] {
             let response = &self.response;
-            self.events.tell(name, EventPayload::Response { response });
+            self.events.push(name, EventPayload::Response { response });
         }
         self.events.take()
     }
@@ -381,7 +381,7 @@ impl ResponseRenderer for ResponseItemRenderer {
             ResponseStatus::Incomplete => "response.incomplete",
             _ => "response.completed",
         };
-        self.events.tell(name, EventPayload::Response { response });
+        self.events.push(name, EventPayload::Response { response });
         self.events.take()
     }
 

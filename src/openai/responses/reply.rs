@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::clock::unix_seconds;
-use crate::http::description::among;
+use crate::http::openapi::among;
 use crate::inference::UsageTotals;
 use crate::openai::usage::EdgellmUsage;
 use crate::sampling::SamplingParams;

@@ -12,9 +12,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::http::description::{Operation, Schemas, among};
 use crate::http::error::ApiError;
-use crate::inference::bounds::PAGE;
+use crate::http::openapi::{Operation, Schemas, among};
+use crate::inference::bounds::PAGE_ITEMS;
 use crate::inference::checks::between;
 use crate::openai::AppState;
 
@@ -59,15 +59,15 @@ pub(crate) fn describe_show(schemas: &mut Schemas) -> Operation {
     let no = json!({"type": "string", "enum": ["false"]});
     about_one("showResponse", "A stored response.")
         .query("stream", "Refused as true.", &no)
-        .tells(
+        .responds(
             "application/json",
-            &schemas.told::<super::reply::ResponseObject>(),
+            &schemas.written::<super::reply::ResponseObject>(),
         )
 }
 
 pub(crate) fn describe_delete(schemas: &mut Schemas) -> Operation {
     about_one("deleteResponse", "Forgets a stored response.")
-        .tells("application/json", &schemas.told::<DeletedResponse>())
+        .responds("application/json", &schemas.written::<DeletedResponse>())
 }
 
 pub(crate) fn describe_cancel(_: &mut Schemas) -> Operation {
@@ -77,7 +77,7 @@ pub(crate) fn describe_cancel(_: &mut Schemas) -> Operation {
 
 pub(crate) fn describe_input_items(schemas: &mut Schemas) -> Operation {
     let limit = json!({
-        "type": "integer", "minimum": PAGE.start(), "maximum": PAGE.end(), "default": DEFAULT_PAGE_ITEMS,
+        "type": "integer", "minimum": PAGE_ITEMS.start(), "maximum": PAGE_ITEMS.end(), "default": DEFAULT_PAGE_ITEMS,
     });
     let order = json!({"type": "string", "enum": ["asc", "desc"], "default": "desc"});
     let any = json!({"type": "string"});
@@ -92,7 +92,7 @@ pub(crate) fn describe_input_items(schemas: &mut Schemas) -> Operation {
         &order,
     )
     .query("after", "Only those behind the item with this id.", &any)
-    .tells("application/json", &schemas.told::<ResponseItemList>())
+    .responds("application/json", &schemas.written::<ResponseItemList>())
 }
 
 /// `GET /v1/responses/{id}`
@@ -202,7 +202,7 @@ impl ItemPage {
                     let number = value.parse().map_err(|_| {
                         ApiError::invalid("limit", "`limit` must be a whole number")
                     })?;
-                    page.limit = between("limit", number, PAGE)? as usize;
+                    page.limit = between("limit", number, PAGE_ITEMS)? as usize;
                 }
                 ("order", "asc") => page.oldest_first = true,
                 ("order", "desc") => page.oldest_first = false,

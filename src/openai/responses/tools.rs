@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use crate::field::FieldPath;
 use crate::grammar::Schema;
 use crate::http::body::understand;
-use crate::http::description::among;
 use crate::http::error::ApiError;
-use crate::http::values;
+use crate::http::json_count;
+use crate::http::openapi::among;
 use crate::inference::bounds::MOST_TOOLS;
 use crate::inference::checks::at_most;
 use crate::openai::tools::{FunctionTool, ToolSelection};
@@ -34,8 +34,8 @@ pub(super) fn offered(
     written: &[Value],
 ) -> Result<(Vec<FunctionTool>, Vec<ResponseTool>), ApiError> {
     // Before any copy is made of them.
-    let count = tools.iter().map(values::within).sum();
-    values::at_most("tools", count, values::MOST_IN_TOOLS)?;
+    let count = tools.iter().map(json_count::count_in_value).sum();
+    json_count::at_most("tools", count, json_count::MOST_TOOL_VALUES)?;
     let tools = tools.into_iter().enumerate();
     let both: Vec<(FunctionTool, ResponseTool)> = tools
         .map(|(index, tool)| {

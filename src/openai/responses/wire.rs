@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::http::body::{Wire, only_objects};
-use crate::http::description::{Metadata, Refused, among, at_least, each, only_in_streams, within};
+use crate::http::openapi::{Metadata, NullOnly, among, at_least, each, only_in_streams, within};
 use crate::inference::bounds::{
     LEAST_TOKENS, LONGEST_DESCRIPTION, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
     LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOP_LOGPROBS,
@@ -92,19 +92,19 @@ pub(crate) struct ResponseRequest {
     #[schemars(transform = among([false]))]
     pub(super) background: Option<bool>,
     /// Refused; use `previous_response_id`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) conversation: Option<Value>,
     /// Refused: no prompt templates are kept here.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) prompt: Option<Value>,
     /// Refused.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) context_management: Option<Value>,
     /// Refused.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) moderation: Option<Value>,
     /// Refused: beginnings of prompts are kept while there is room.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) prompt_cache_options: Option<Value>,
     /// Refused with anything but `in_memory`.
     #[schemars(transform = among(["in_memory", "in-memory"]))]
@@ -112,40 +112,40 @@ pub(crate) struct ResponseRequest {
 
     // Of chat completions, and called differently here.
     /// Refused: of chat completions; use `input`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) messages: Option<Value>,
     /// Refused: of chat completions; use `max_output_tokens`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) max_tokens: Option<Value>,
     /// Refused: of chat completions; use `max_output_tokens`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) max_completion_tokens: Option<Value>,
     /// Refused: of chat completions; use `text.format`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) response_format: Option<Value>,
     /// Refused: of chat completions; use `reasoning.effort`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) reasoning_effort: Option<Value>,
     /// Refused: of chat completions; use `text.format`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) structured_outputs: Option<Value>,
     /// Refused: of chat completions; use `text.format`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) guided_json: Option<Value>,
     /// Refused: of llama.cpp's chat completions; use `text.format`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) json_schema: Option<Value>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) grammar: Option<Value>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) guided_regex: Option<Value>,
     /// Refused; use `text.format` with an `enum`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) guided_choice: Option<Value>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) guided_grammar: Option<Value>,
 }
 }

@@ -51,7 +51,7 @@ const FAILURES: [(StatusCode, &str); 7] = [
 
 /// What `components.responses` holds: every failure under its status.
 pub(super) fn failures(schemas: &mut Schemas) -> Value {
-    let schema = schemas.told::<ErrorBody>();
+    let schema = schemas.written::<ErrorBody>();
     let failures = FAILURES.map(|(status, about)| {
         let mut headers = headers();
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -131,19 +131,19 @@ impl Operation {
     }
 
     /// The JSON that it takes, and the failures of whoever reads JSON.
-    pub(crate) fn takes(mut self, schema: &Value) -> Self {
+    pub(crate) fn accepts(mut self, schema: &Value) -> Self {
         let body = json!({"required": true, "content": {"application/json": {"schema": schema}}});
         self.object.insert("requestBody".to_owned(), body);
         self.fails(&[400, 408, 413, 415, 500, 503])
     }
 
     /// An answer, in one of several forms if this is called again.
-    pub(crate) fn tells(self, content_type: &str, schema: &Value) -> Self {
-        self.answers(StatusCode::OK, "The answer.", content_type, schema)
+    pub(crate) fn responds(self, content_type: &str, schema: &Value) -> Self {
+        self.responds_with(StatusCode::OK, "The answer.", content_type, schema)
     }
 
     /// An answer under a status of its own.
-    pub(crate) fn answers(
+    pub(crate) fn responds_with(
         mut self,
         status: StatusCode,
         about: &str,
@@ -156,7 +156,7 @@ impl Operation {
     }
 
     /// A status without a body.
-    pub(crate) fn says(mut self, status: StatusCode, about: &str) -> Self {
+    pub(crate) fn responds_empty(mut self, status: StatusCode, about: &str) -> Self {
         self.response(status, about);
         self
     }
@@ -188,7 +188,7 @@ impl Operation {
             },
             "required": ["id", "data"],
         });
-        self.tells("text/event-stream", &event)
+        self.responds("text/event-stream", &event)
     }
 
     /// A stream of it goes on for a client that lost its connection.

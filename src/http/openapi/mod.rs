@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 pub(crate) use operation::Operation;
 use operation::failures;
 pub(crate) use schemas::{
-    AnyModel, ChatModel, EmbeddingModel, LogitBias, Metadata, Refused, Schemas, among, at_least,
+    AnyModel, ChatModel, EmbeddingModel, LogitBias, Metadata, NullOnly, Schemas, among, at_least,
     each, only_in_streams, within,
 };
 

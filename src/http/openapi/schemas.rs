@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use crate::inference::bounds::{
-    BIAS, LONGEST_METADATA, LONGEST_METADATA_KEY, MOST_METADATA, MOST_TOKENS,
+    LOGIT_BIAS, LONGEST_METADATA, LONGEST_METADATA_KEY, MOST_METADATA, MOST_TOKEN_IDS,
 };
 
 /// Types as they are read and as they are written, which `Option` and `default` make two things.
@@ -34,12 +34,12 @@ impl Schemas {
     }
 
     /// Of what clients send.
-    pub(crate) fn sent<T: JsonSchema>(&mut self) -> Value {
+    pub(crate) fn read<T: JsonSchema>(&mut self) -> Value {
         self.read.subschema_for::<T>().to_value()
     }
 
     /// Of what the server answers.
-    pub(crate) fn told<T: JsonSchema>(&mut self) -> Value {
+    pub(crate) fn written<T: JsonSchema>(&mut self) -> Value {
         self.written.subschema_for::<T>().to_value()
     }
 
@@ -142,8 +142,8 @@ schema!(
     {
         "type": "object",
         "propertyNames": {"pattern": "^[0-9]+$"},
-        "additionalProperties": {"type": "number", "minimum": *BIAS.start(), "maximum": *BIAS.end()},
-        "maxProperties": MOST_TOKENS,
+        "additionalProperties": {"type": "number", "minimum": *LOGIT_BIAS.start(), "maximum": *LOGIT_BIAS.end()},
+        "maxProperties": MOST_TOKEN_IDS,
     }
 );
 
@@ -161,7 +161,7 @@ schema!(
 
 schema!(
     /// A parameter that only `null` passes for.
-    Refused,
+    NullOnly,
     true,
     {"type": "null"}
 );
