@@ -169,7 +169,7 @@ impl ApiError {
         }
     }
 
-    /// The status that this becomes.
+    /// Returns the HTTP status of this error.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.row().status
@@ -248,7 +248,7 @@ impl ApiError {
         }
     }
 
-    /// What a log may say: type or code and the parameter, nothing that a client wrote.
+    /// Returns what a log may say: type or code and the parameter, nothing that a client wrote.
     #[must_use]
     pub fn label(&self) -> String {
         let row = self.row();
@@ -264,7 +264,7 @@ impl ApiError {
         }
     }
 
-    /// What is counted and logged of it.
+    /// Returns what is counted and logged of this error.
     pub(crate) fn summary(&self) -> FailureSummary {
         FailureSummary {
             status: self.status().as_u16(),
@@ -277,7 +277,7 @@ impl ApiError {
         }
     }
 
-    /// The body, also for a stream that breaks off.
+    /// Returns the JSON body, also for a stream that breaks off.
     #[must_use]
     pub fn body(&self) -> Value {
         let row = self.row();

@@ -1,11 +1,11 @@
 //! Clients that close their own side of a connection and wait for the answer.
 //!
-//! Their sockets look like those of clients that have left. Only who is written to tells: a system whose
-//! program has gone answers with a reset. So while an answer is computed, such a client is sent HTTP's
-//! `100 Continue`, which every client skips, and while a stream is silent, a comment.
+//! Their sockets look like those of clients that have left. Only a write tells them apart: the system of a
+//! client that has left answers it with a reset. So such a client is probed: while an answer is computed,
+//! with HTTP's `100 Continue`, which every client skips, and while a stream is silent, with a comment.
 //!
-//! HTTP/1.0 knows no `100 Continue`. There, whoever closes its side has left, as nginx means it, which
-//! speaks HTTP/1.0 to the servers behind it.
+//! HTTP/1.0 has no `100 Continue`. There, a client that closes its side counts as gone; nginx, which speaks
+//! HTTP/1.0 to its upstream servers, means it that way.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,24 +19,24 @@ use hyper::body::Frame;
 use tokio::time::Sleep;
 use tower::Service;
 
-/// Between two comments of a stream that has nothing to say.
+/// Time between two comments in a stream that is silent.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_COMMENT: &[u8] = b": is anybody there?\n";
 
-/// How far the request is that a connection is busy with.
+/// How far the current request of a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExchangeStage {
-    /// There is none, or it is still read.
+    /// There is no request, or it is still being read.
     Waiting,
-    /// It is answered, and nothing of the answer was written. `Continue` may be.
+    /// The answer is being computed, and nothing of it is written yet. A `100 Continue` may be sent.
     Computing,
-    /// The same where nothing may be written before the answer.
+    /// The answer is being computed, and nothing may be written before it (HTTP/1.0).
     ComputingUnprobed,
     /// The answer is being written.
     Sending,
 }
 
-/// What is known of a connection by those who serve it.
+/// The state of a connection, shared by its service and its socket's watcher.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Exchange(Arc<ExchangeState>);
 
@@ -57,7 +57,7 @@ impl Exchange {
         }
     }
 
-    /// The client will send nothing more.
+    /// Records that the client will send nothing more.
     pub(crate) fn end(&self) {
         self.0.has_ended.store(true, Ordering::Relaxed);
     }
@@ -75,7 +75,7 @@ const COMPUTING: u8 = 1;
 const COMPUTING_UNPROBED: u8 = 2;
 const SENDING: u8 = 3;
 
-/// A service that tells how far its requests are.
+/// A service that records in an [`Exchange`] how far its requests are.
 #[derive(Debug, Clone)]
 pub(crate) struct ExchangeService<S> {
     service: S,
@@ -132,7 +132,7 @@ fn with_probes(response: Response<Body>, exchange: Exchange) -> Response<Body> {
     })
 }
 
-/// Events, and comments between them once the client has closed its side.
+/// An event stream with comments in its pauses once the client has closed its side.
 struct ProbingBody {
     body: Body,
     exchange: Exchange,
@@ -151,7 +151,7 @@ impl HttpBody for ProbingBody {
             self.alarm = None;
             return Poll::Ready(frame);
         }
-        // Whoever notices the end wakes the connection's task.
+        // The watcher that notices the end runs in this task, and so wakes it.
         if !self.exchange.has_ended() {
             return Poll::Pending;
         }

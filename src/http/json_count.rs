@@ -1,38 +1,38 @@
-//! How many values JSON has, before any of them is made.
+//! Counts the values in JSON text before any of them is allocated.
 //!
-//! A value takes up to 400 bytes of memory for two of JSON (`[0]` is a list with room for four), and a
-//! prompt is made of several copies. So they are counted in the text, which takes no memory.
+//! Two bytes of JSON can become 400 bytes of memory (`[0]` is a list with room for four), and building a
+//! prompt copies values several times. So values are counted in the text, which takes no memory.
 
 use serde_json::Value;
 
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
 
-/// In the body of a request: some thousand turns, or all tools with all parameters.
+/// Values in the body of a request: enough for some thousand turns, or all tools with all parameters.
 pub(crate) const MOST_BODY_VALUES: usize = 200_000;
-/// In all tools together, and in a schema: 128 tools of 400 each.
+/// Values in all tools together, and in one schema: enough for 128 tools of 400 each.
 pub(crate) const MOST_TOOL_VALUES: usize = 50_000;
-/// In the arguments of all earlier calls together.
+/// Values in the arguments of all earlier tool calls together.
 pub(crate) const MOST_ARGUMENT_VALUES: usize = 50_000;
 
-/// In all `chat_template_kwargs` together.
+/// Values in all `chat_template_kwargs` together.
 pub(crate) const MOST_TEMPLATE_KWARG_VALUES: usize = 10_000;
 
-/// What is counted of a text.
+/// Which values of a JSON text are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CountScope {
-    /// Every value and every name of one.
+    /// Every value and every member name.
     All,
-    /// The same but for numbers in lists that the outermost object has: tokens, which take eight bytes
-    /// each.
+    /// All but the numbers in lists directly within the outermost object: token ids, which take only eight
+    /// bytes each.
     AllButTokens,
 }
 
-/// At least the values and names in a text that should be JSON, at most twice as many. Where it is none,
-/// its parser will say so.
+/// Counts the values and member names in `json`: returns at least their number, at most twice that. Text
+/// that is not JSON is counted all the same; its parser will refuse it.
 pub(crate) fn count_in_text(json: &[u8], counted: CountScope) -> usize {
     let mut count = 0;
-    // Those that are open.
+    // Objects that are open at this point of the text.
     let mut objects = 0_usize;
     let mut bytes = json.iter();
     while let Some(byte) = bytes.next() {
@@ -49,7 +49,7 @@ pub(crate) fn count_in_text(json: &[u8], counted: CountScope) -> usize {
             b'[' => count += 1,
             _ => {}
         }
-        // Behind these comes a value, which counts once more where it is none of those above.
+        // A value follows each of these; numbers and literals are counted here, others twice.
         let numbers_count = counted == CountScope::All || objects > 1;
         count += usize::from(numbers_count && matches!(byte, b'[' | b',' | b':'));
     }
@@ -68,7 +68,7 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
     }
 }
 
-/// Values and names in `value`, itself among them.
+/// Counts the values and member names in `value`, including `value` itself.
 pub(crate) fn count_in_value(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(count_in_value).sum::<usize>(),
@@ -82,7 +82,7 @@ pub(crate) fn count_in_value(value: &Value) -> usize {
     }
 }
 
-/// Refuses what stands at `param` where it has more values than it may.
+/// Refuses the parameter `param` if its `count` of values exceeds `most`.
 pub(crate) fn at_most(
     param: impl Into<FieldPath>,
     count: usize,

@@ -1,7 +1,6 @@
-//! HTTP, whatever an endpoint means: sockets, bodies, server-sent events, the answer to a failure, and what
-//! OpenAPI says of all that.
+//! HTTP below the endpoints: sockets, request bodies, server-sent events, error responses and OpenAPI.
 //!
-//! It knows [`inference`](crate::inference), whose answers it sends, and none of the fronts.
+//! This room knows [`inference`](crate::inference), whose answers it sends, and no endpoint.
 
 pub(crate) mod access;
 mod allowance;
@@ -11,6 +10,7 @@ mod exchange;
 pub(crate) mod json_count;
 pub(crate) mod openapi;
 pub(crate) mod outgoing;
+pub(crate) mod parse;
 pub(crate) mod precheck;
 pub(crate) mod respond;
 pub(crate) mod resume;

@@ -1,4 +1,4 @@
-//! Answers on their way out, counted in memory until the client's socket has taken them.
+//! Response bodies, whose memory is counted until the client's socket has taken them.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,18 +18,19 @@ use crate::engine::return_freed_soon;
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 
-/// Whole answers that are no larger take nothing of the budget.
+/// Bodies up to this many bytes are not counted in the budget.
 const SMALL_BODY_BYTES: usize = 64 << 10;
-/// Larger ones are written in such pieces, and each gives its memory back when it is written.
+/// Larger bodies are written in pieces of this many bytes, each of which returns its memory once written.
 const PIECE_BYTES: usize = 256 << 10;
-/// Answers of this size leave so much freed memory behind that it is worth returning it.
+/// Bodies of at least this many bytes leave enough freed memory behind to be worth returning to the system.
 const WORTH_TRIMMING_BYTES: usize = 1 << 20;
 
-/// Marks a response whose bytes are counted already.
+/// Marks a response whose bytes are already counted in the budget.
 #[derive(Debug, Clone, Copy)]
 struct CountedMarker;
 
-/// A layer around every handler: a large answer finds room in the budget, or gives way to an error.
+/// A layer around every handler: reserves room in the budget for a large body, or replaces the response
+/// with an error.
 pub(crate) async fn count_large_answers(
     State(state): State<HttpState>,
     request: Request,
@@ -53,17 +54,17 @@ pub(crate) async fn count_large_answers(
                 state.metrics.request_rejected("", refusal.reason.as_str());
             }
             let mut response = error.into_response();
-            // Whoever counted the answer has counted it.
+            // Whatever marked the response as counted still holds.
             response.extensions_mut().extend(head.extensions);
             response
         }
     }
 }
 
-/// An answer of JSON.
+/// Makes a JSON response of `body`.
 ///
 /// # Errors
-/// Where it finds no room.
+/// If the budget has no room for it.
 pub(crate) async fn json(body: String, budget: &SendBudget) -> Result<Response, ApiError> {
     let body = whole(body.into(), budget).await?;
     let head = [(axum::http::header::CONTENT_TYPE, "application/json")];
@@ -83,14 +84,14 @@ async fn whole(body: Bytes, budget: &SendBudget) -> Result<Body, ApiError> {
         });
     }
     if body.len() >= WORTH_TRIMMING_BYTES {
-        // What it was made of is free by now.
+        // The values that it was made of are freed by now.
         return_freed_soon();
     }
     let reservation = budget.reserve(body.len()).await?;
     Ok(Body::new(PiecewiseBody::new(body.into(), reservation)))
 }
 
-/// A large body.
+/// A large body, sent piece by piece.
 struct PiecewiseBody {
     rest: VecDeque<Bytes>,
     left: u64,
@@ -98,7 +99,7 @@ struct PiecewiseBody {
 }
 
 impl PiecewiseBody {
-    /// Cuts it from its end, so that it never takes its memory twice.
+    /// Cuts the pieces from the end of `body`, so that its memory is never held twice.
     fn new(mut body: Vec<u8>, mut reservation: Reservation) -> Self {
         let left = body.len();
         let mut rest = VecDeque::with_capacity(left.div_ceil(PIECE_BYTES));
@@ -147,7 +148,7 @@ impl Drop for PiecewiseBody {
     }
 }
 
-/// Bytes that keep `held` until the socket has taken them.
+/// Returns `bytes` that keep `held` alive until the socket has taken them.
 pub(crate) fn holding<T: AsRef<[u8]> + Send + 'static, H: Send + 'static>(
     bytes: T,
     held: H,

@@ -21,8 +21,9 @@ use futures_util::{Stream, stream};
 use crate::admission::{ClientId, Outbox};
 
 use crate::http::access::{client, client_id};
-use crate::http::body::{Wire, read_json};
+use crate::http::body::read_json;
 use crate::http::error::ApiError;
+use crate::http::parse::Wire;
 use crate::http::precheck::{refuse_deadline, refuse_if_all_do};
 use crate::http::sse::{Frame, OutgoingFrame, event_stream};
 use crate::http::state::HttpState;
@@ -33,34 +34,34 @@ use streams::StreamKey;
 
 pub(crate) use streams::RecordedStreams;
 
-/// How long a client may stay away, and how long an answer is kept behind its end.
+/// How long a client may stay away, and how long a stream is kept after its end.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(60);
-/// While what is written down takes so much memory, no more streams are, and each keeps only its
-/// latest events, as far as they are more than `LEAST_KEPT_BYTES` and all who listen have read the others.
+/// Bytes that all recordings may take together. Above that, no further stream is recorded, and each drops
+/// its oldest events that all listeners have read, down to [`LEAST_KEPT_BYTES`].
 const MOST_RECORDED_BYTES: usize = 32 << 20;
 const LEAST_KEPT_BYTES: usize = 128 << 10;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// The right to be written down.
+/// The right of a request's stream to be recorded.
 #[derive(Debug)]
 pub(crate) struct RecordingTicket {
     streams: RecordedStreams,
     key: StreamKey,
-    /// Where it was asked from.
+    /// The client that sent the request.
     owner: ClientId,
 }
 
-/// How a request comes in.
+/// A request as it comes in: a new one, or the resumption of an earlier stream.
 pub(crate) enum IncomingRequest<T> {
-    /// It is to be answered.
+    /// A new request: its checked body, the right to be recorded, and how it came.
     New(T, Option<RecordingTicket>, Arrival),
-    /// It has been, and this is the rest.
+    /// The rest of an earlier request's stream.
     Resumed(Response),
 }
 
-/// Reads a request where any would be let in, of which `check` makes what is worked with, or finds the
-/// stream that it wants the rest of.
+/// Reads a request, unless every request would be refused now, and checks it by `check`; or finds the
+/// recorded stream that it resumes.
 pub(crate) async fn enter<W, T>(
     request: Request,
     state: &HttpState,
@@ -82,7 +83,7 @@ where
             "`Last-Event-ID` needs the `x-request-id` of the stream that was lost",
         ));
     }
-    // What is left of a stream is no new work: who comes back is let in however full it is.
+    // The rest of a stream is no new work, so resuming is allowed however full the server is.
     if told.is_none() {
         refuse_if_all_do(inference)?;
     }
@@ -123,8 +124,7 @@ fn last_event(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
         .ok_or_else(|| ApiError::invalid(LAST_EVENT_ID, message))
 }
 
-/// The response to a request whose answer comes as `frames`: written down on the way where there is a
-/// ticket and room.
+/// Makes the response of `frames`, and records them if there is a ticket and room.
 pub(crate) fn respond(
     frames: impl Stream<Item = OutgoingFrame> + Send + 'static,
     ticket: Option<RecordingTicket>,
@@ -160,7 +160,7 @@ async fn record(
                 () = &mut abandoned => None,
             };
             match next.map(|outgoing| outgoing.frame) {
-                // Listeners have their own.
+                // Each listener makes its own comments.
                 Some(Frame::Comment(_)) => {}
                 Some(frame) => recording.write(frame),
                 None => break,
@@ -175,7 +175,7 @@ async fn record(
     ticket.streams.forget(&ticket.key, &recording);
 }
 
-/// The frames behind the first `told`, as they come.
+/// Streams the frames after the first `told`, as they come.
 fn heard(listener: StreamListener, told: usize, streams: &RecordedStreams) -> Response {
     let outbox = Outbox::new(streams.send_budget());
     let frames = stream::unfold((listener, outbox), |(mut listener, outbox)| async move {

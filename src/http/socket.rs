@@ -1,8 +1,8 @@
-//! A client's socket, shared between hyper and who watches whether the client is still there.
+//! A client's socket, shared between hyper and a watcher that notices when the client has left.
 //!
-//! While it answers, hyper looks for the end of a connection only as long as nothing lies in its
-//! buffer: after a byte too many behind a request, such as the line break that some clients send, it
-//! would compute for a client that has left.
+//! While hyper serves a request, it notices the end of the connection only if its read buffer is empty.
+//! After a stray byte behind a request, such as the line break that some clients send, the server would
+//! go on computing for a client that has left.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -19,33 +19,35 @@ use tokio::time::{Instant, Sleep};
 use crate::http::allowance::Allowance;
 use crate::http::exchange::{Exchange, ExchangeStage};
 
-/// Who sends nothing more has so long for an answer that takes no time.
+/// How often a half-closed connection is looked at. It also lets responses that take no time be written
+/// before the connection is dropped.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// So long a client that closed its side is not asked whether it is there, and then less and less often.
+/// A client that closed its sending side is first probed after this time, and then at growing intervals up
+/// to [`LONGEST_PROBE_INTERVAL`].
 const FIRST_PROBE_AFTER: Duration = Duration::from_millis(500);
 const LONGEST_PROBE_INTERVAL: Duration = Duration::from_secs(8);
-/// What lies unread is looked behind after a moment, and then less and less often.
+/// Upper bound of the growing interval at which unread bytes are checked for an end of stream after them.
 const LONGEST_PEEK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// All its clones belong into one task: a socket wakes one.
+/// A handle to the socket. All clones must be polled by one task, because a socket wakes only one.
 #[derive(Debug, Clone)]
 pub(crate) struct Socket(Arc<Mutex<SocketState>>);
 
 #[derive(Debug)]
 struct SocketState {
     stream: TcpStream,
-    /// Whether something was sent since this was last looked at.
+    /// Whether anything was sent since the watcher last checked.
     sent: bool,
-    /// Whether something waits to be sent.
+    /// Whether a write is waiting for the client to read.
     blocked: bool,
-    /// For how long that may be.
+    /// How long writes may wait.
     allowance: Allowance,
-    /// Wakes whoever writes when the allowance is used up; there while something waits.
+    /// Wakes the writer when the allowance is used up; present while a write waits.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    /// For a client that may let what is to be sent wait for `write_timeout`.
+    /// Wraps `stream`, whose client may keep writes waiting for `write_timeout` in all.
     pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
         Self(Arc::new(Mutex::new(SocketState {
             stream,
@@ -85,13 +87,14 @@ impl Socket {
                     pause = LONGEST_PROBE_INTERVAL.min(2 * pause);
                     asks = Instant::now() + pause;
                 }
-                // A stream asks between its events; what is whole is written soon.
+                // Streams probe between their events; a whole response is written soon.
                 ExchangeStage::Computing | ExchangeStage::Sending => {}
             }
         }
     }
 
-    /// Waits until there is something to read; whether that is the end, or the end lies behind it.
+    /// Waits until the socket is readable, and returns whether the client has closed its side, possibly
+    /// after bytes that are still unread.
     async fn has_ended(&self) -> bool {
         let mut byte = [0];
         let mut peek = |context: &mut Context<'_>| {
@@ -136,19 +139,20 @@ impl SocketState {
         self.allowance.took(bytes, Instant::now());
     }
 
-    /// Whether the other side has told that nobody is there.
+    /// Whether the other side has reset the connection.
     fn is_broken(&self) -> bool {
         !matches!(self.stream.take_error(), Ok(None))
     }
 
-    /// Writes what a client skips and the system of one that has left answers with a reset; false where
-    /// that cannot be written. Nothing of an answer may be on its way.
+    /// Probes the client with a `100 Continue`, which clients skip and the system of a client that has left
+    /// answers with a reset. Returns false if it cannot be written. No part of a response may have been
+    /// written before.
     fn ask(&self) -> bool {
         const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
         matches!(self.stream.try_write(CONTINUE), Ok(count) if count == CONTINUE.len())
     }
 
-    /// Also sees to it that the writer is woken when that is so.
+    /// Returns whether the allowance is used up, and otherwise arranges for the writer to be woken then.
     fn has_waited_too_long(&mut self, context: &mut Context<'_>) -> bool {
         let end = self.allowance.waits(Instant::now());
         let alarm = self

@@ -1,4 +1,4 @@
-//! What everything that speaks HTTP shares.
+//! The state that all HTTP handlers share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::telemetry::Metrics;
 
 use super::resume::RecordedStreams;
 
-/// Memory for large bodies on their way in: as much as one of them may be at most (`max_body_bytes`
-/// in [`crate::config::schema`]), or it would wait for itself.
+/// KiB of memory for large bodies that are being received. It is the largest size that one body may have
+/// (`max_body_bytes` in [`crate::config::schema`]), or a body could wait for itself.
 const LARGE_BODIES_KIB: usize = 128 << 10;
 
 /// Large bodies that are parsed and checked at once.
@@ -25,15 +25,15 @@ pub(crate) struct HttpState {
     pub(crate) metrics: Metrics,
     /// Largest body in bytes.
     pub(crate) body_limit: usize,
-    /// Memory for large bodies, a permit a KiB.
+    /// Memory for large bodies, one permit per KiB.
     pub(crate) large_bodies: Arc<Semaphore>,
-    /// For large bodies on their way into values, which take many times their memory.
+    /// Turns for parsing large bodies, whose values take many times the memory of their text.
     pub(crate) large_values: Arc<Semaphore>,
     /// Time for a whole body.
     pub(crate) body_timeout: Duration,
-    /// Memory for answers that wait for their clients.
+    /// Memory for responses that wait for their clients to read.
     pub(crate) send_budget: SendBudget,
-    /// Streams whose clients may come back.
+    /// Recorded streams, whose clients may come back.
     pub(crate) streams: RecordedStreams,
 }
 

@@ -6,8 +6,8 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 
 use crate::http::access::Reply;
-use crate::http::body::Wire;
 use crate::http::error::ApiError;
+use crate::http::parse::Wire;
 use crate::http::respond::{ResponseRenderer, respond};
 use crate::http::resume::{IncomingRequest, enter};
 use crate::inference::error::InferenceError;

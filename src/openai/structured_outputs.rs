@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::grammar::Schema;
 
-use crate::http::body::only_objects;
 use crate::http::error::ApiError;
 use crate::http::json_count;
 use crate::http::openapi::NullOnly;
+use crate::http::parse::only_objects;
 use crate::openai::tools::refuse;
 
 /// vLLM's `structured_outputs`.

@@ -17,12 +17,12 @@ use serde_json::{Map, Value};
 use crate::prompt::Conversation;
 
 use crate::http::body::JsonBody;
-#[cfg(any(test, fuzzing))]
-use crate::http::body::read_value;
-use crate::http::body::{Wire, only_objects};
 use crate::http::error::ApiError;
 use crate::http::json_count::CountScope;
 use crate::http::openapi::{AnyModel, NullOnly, Operation, Schemas, each, within};
+#[cfg(any(test, fuzzing))]
+use crate::http::parse::read_value;
+use crate::http::parse::{Wire, only_objects};
 use crate::inference::Inference;
 use crate::inference::bounds::{
     LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOKEN_ID,

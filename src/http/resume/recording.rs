@@ -1,4 +1,4 @@
-//! A stream as far as it is written down, who listens to it, and what may be forgotten of it.
+//! The recording of a stream, its listeners, and which of its frames may be dropped.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use crate::http::sse::{Frame, KEEP_ALIVE, OutgoingFrame};
 
 use super::{LEAST_KEPT_BYTES, LONGEST_ABSENCE, MOST_RECORDED_BYTES};
 
-/// Bytes of all recordings together.
+/// Counts the bytes of all recordings together.
 pub(super) type RecordedBytes = Arc<AtomicUsize>;
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Recording {
     listeners: watch::Sender<usize>,
     /// Changes whenever a listener has read something or has left.
     read: watch::Sender<()>,
-    /// Whether nobody can come back for it.
+    /// Whether no client can come back for it, because a newer stream has its key.
     replaced: watch::Sender<bool>,
     all_bytes: RecordedBytes,
 }
@@ -29,16 +29,16 @@ pub(super) struct Recording {
 #[derive(Debug, Default)]
 struct RecordedFrames {
     frames: VecDeque<Frame>,
-    /// Frames before these that are not kept any more.
+    /// How many frames before these have been dropped.
     dropped: usize,
     bytes: usize,
-    /// The next frame of each listener, by its number.
+    /// The index of the next frame of each listener, by the listener's number.
     positions: HashMap<u64, usize>,
     next_listener: u64,
 }
 
 impl RecordedFrames {
-    /// Frames in front that no listener has still to read.
+    /// Counts the leading frames that no listener still has to read.
     fn read_by_all(&self) -> usize {
         let needed = self.positions.values().min();
         needed.map_or(self.frames.len(), |next| next.saturating_sub(self.dropped))
@@ -71,8 +71,8 @@ impl Recording {
         *self.listeners.borrow() > 0
     }
 
-    /// Returns once another frame may be written down. While memory is short that is when those who
-    /// listen have read the oldest, or have left: what they still have to read is not dropped.
+    /// Returns once another frame may be recorded. While memory is short, that is when the listeners have
+    /// read the oldest frames or have left: frames that they still have to read are not dropped.
     pub(super) async fn room(&self) {
         let mut read = self.read.subscribe();
         while !self.make_room() {
@@ -81,7 +81,7 @@ impl Recording {
         }
     }
 
-    /// Drops the oldest frames as far as memory is short and nobody needs them; whether that is enough.
+    /// Drops the oldest frames that no listener needs while memory is short. Returns whether that is enough.
     fn make_room(&self) -> bool {
         let mut pages = self.pages();
         let mut droppable = pages.read_by_all();
@@ -118,7 +118,7 @@ impl Recording {
         self.progress.send_modify(|progress| progress.ended = true);
     }
 
-    /// Nobody can come back for it any more. What nobody listens to is forgotten at once.
+    /// Marks that no client can come back for it. Without listeners its frames are dropped at once.
     pub(super) fn give_up(&self) {
         self.replaced.send_replace(true);
         if !self.has_listeners() {
@@ -134,7 +134,8 @@ impl Recording {
         self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Returns when nobody has listened for as long as a client may stay away, or could come back.
+    /// Returns when there has been no listener for [`LONGEST_ABSENCE`], or none is left and no client can
+    /// come back.
     pub(super) async fn abandoned(&self) {
         let mut listeners = self.listeners.subscribe();
         loop {
@@ -148,7 +149,7 @@ impl Recording {
         }
     }
 
-    /// Returns when nobody can come back for it.
+    /// Returns when no client can come back for it.
     pub(super) async fn replaced(&self) {
         let _ = self.replaced.subscribe().wait_for(|it| *it).await;
     }
@@ -164,7 +165,7 @@ impl Drop for Recording {
     }
 }
 
-/// Somebody who reads a recording. What it still has to read is kept as long as it is there.
+/// A reader of a recording. Frames that it still has to read are kept while it exists.
 #[derive(Debug)]
 pub(super) struct StreamListener {
     recording: Arc<Recording>,
@@ -174,7 +175,7 @@ pub(super) struct StreamListener {
 }
 
 impl StreamListener {
-    /// For the frames behind the first `told`. None where not all of them are kept.
+    /// Listens to the frames after the first `told`. Returns `None` if some of them have been dropped.
     pub(super) fn new(recording: &Arc<Recording>, told: usize) -> Option<Self> {
         let mut pages = recording.pages();
         if told < pages.dropped {
@@ -193,7 +194,7 @@ impl StreamListener {
         })
     }
 
-    /// Whether there are frames, or the end, behind what it has.
+    /// Whether the recording has as many frames as the client says it received.
     pub(super) fn has_come_so_far(&self) -> bool {
         self.next <= self.recording.progress().frames
     }
@@ -213,7 +214,7 @@ impl StreamListener {
             let index = next.checked_sub(pages.dropped)?;
             pages.frames.get(index).cloned()?
         };
-        // What it has to read is kept, so it loses nothing by waiting for room.
+        // Unread frames are kept, so nothing is lost by waiting for room.
         let Ok(held) = outbox.hold_soon(frame.size()).await else {
             return Some(Frame::Comment("waiting for memory".to_owned()).into());
         };

@@ -1,4 +1,4 @@
-//! All recordings: which stream is which, and which gives way.
+//! All recorded streams: their keys, and which is evicted for a new one.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -13,11 +13,11 @@ use crate::http::body::BodyDigest;
 use super::MOST_RECORDED_BYTES;
 use super::recording::{RecordedBytes, Recording, StreamListener};
 
-/// Streams that are written down at once.
+/// Streams that are recorded at once.
 const MOST_STREAMS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// Which stream this is: a path, the client's name for the request, and the request itself. So who uses
-/// another's name by chance or by guess, but not its very words, has another stream.
+/// The identity of a stream: the path, the client's id of the request, and the digest of its body. So a
+/// client that uses another's id, by chance or by guess, gets that stream only with the very same body.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct StreamKey {
     pub(super) path: String,
@@ -25,7 +25,7 @@ pub(super) struct StreamKey {
     pub(super) digest: BodyDigest,
 }
 
-/// All streams that are written down. Cheap to clone.
+/// All recorded streams. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordedStreams(Arc<StreamsInner>);
 
@@ -39,15 +39,15 @@ struct StreamsInner {
 #[derive(Debug)]
 struct StreamEntry {
     recording: Arc<Recording>,
-    /// Whose it is, as far as the network tells.
+    /// The client that it belongs to, as far as the network tells.
     owner: ClientId,
 }
 
 impl RecordedStreams {
-    /// None yet.
+    /// Creates an empty set of recordings.
     pub(crate) fn new(send_budget: &SendBudget) -> Self {
         Self(Arc::new(StreamsInner {
-            // Its bound is kept by `keep`, which chooses who gives way.
+            // `record` bounds it, because it chooses which stream is evicted.
             kept: Mutex::new(LruCache::unbounded()),
             bytes: RecordedBytes::default(),
             send_budget: send_budget.clone(),
@@ -58,21 +58,21 @@ impl RecordedStreams {
         &self.0.send_budget
     }
 
-    /// A listener to what follows the first `told` frames, if all of that is kept.
+    /// Returns a listener to the frames after the first `told`, if all of them are kept.
     pub(super) fn listen(&self, key: &StreamKey, told: usize) -> Option<StreamListener> {
-        // Under the lock: what somebody listens to does not give way.
+        // Under the lock, because a stream with listeners is not evicted.
         StreamListener::new(&self.kept().get(key)?.recording, told)
     }
 
-    /// A new recording for `key`, in the place of an older one, and its first listener. None where there
-    /// is no room, because all are listened to.
+    /// Starts a recording for `key`, replacing an older one, and returns it with its first listener. Returns
+    /// `None` if there is no room because all recordings have listeners.
     pub(super) fn record(
         &self,
         key: &StreamKey,
         owner: ClientId,
     ) -> Option<(Arc<Recording>, StreamListener)> {
         let mut kept = self.kept();
-        // A client that asks anew does not come back for what it asked before.
+        // A client that repeats a request does not come back for the earlier stream.
         if let Some(older) = kept.pop(key) {
             older.recording.give_up();
         }
@@ -97,7 +97,7 @@ impl RecordedStreams {
         Some((recording, listener))
     }
 
-    /// Unless another has come in its place.
+    /// Removes `recording`, unless a newer one has taken its key.
     pub(super) fn forget(&self, key: &StreamKey, recording: &Arc<Recording>) {
         let mut kept = self.kept();
         let is_it = |kept: &StreamEntry| Arc::ptr_eq(&kept.recording, recording);
@@ -115,7 +115,7 @@ impl RecordedStreams {
     }
 }
 
-/// A recording that might give way.
+/// A recording that might be evicted.
 #[derive(Debug, Clone, Copy)]
 struct EvictionCandidate<'a, K> {
     key: &'a K,
@@ -124,8 +124,8 @@ struct EvictionCandidate<'a, K> {
     is_heard: bool,
 }
 
-/// Which of `candidates`, the longest not asked for first, gives way: nobody listens to it, and of those
-/// one of the owner that has most, so that who begins a thousand streams takes the room from itself.
+/// Chooses which of `candidates`, least recently used first, to evict: one without listeners, of the owner
+/// that has the most recordings, so that a client that starts a thousand streams evicts its own.
 fn victim<'a, K>(candidates: impl Iterator<Item = EvictionCandidate<'a, K>>) -> Option<&'a K> {
     let candidates: Vec<_> = candidates.collect();
     let mut counts: HashMap<ClientId, usize> = HashMap::new();
@@ -133,7 +133,7 @@ fn victim<'a, K>(candidates: impl Iterator<Item = EvictionCandidate<'a, K>>) -> 
         *counts.entry(candidate.owner).or_default() += 1;
     }
     let free = candidates.iter().rev().filter(|it| !it.is_heard);
-    // Of several the last, which is the oldest because of `rev`.
+    // `max_by_key` returns the last of several, which is the oldest because of `rev`.
     let victim = free.max_by_key(|candidate| counts[&candidate.owner])?;
     Some(victim.key)
 }

@@ -27,10 +27,10 @@ use crate::engine::{Pieces, Token};
 use crate::prompt::{Conversation, OutputParser, ToolFormat};
 use crate::scheduler::Text;
 
-#[cfg(any(test, fuzzing))]
-use crate::http::body::read_value;
 use crate::http::error::ApiError;
 use crate::http::openapi::{Operation, Schemas};
+#[cfg(any(test, fuzzing))]
+use crate::http::parse::read_value;
 use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, OutgoingFrame, event_stream};
 use crate::openai::template_kwargs::template_kwargs;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::engine::SamplingDefaults;
-use crate::http::body::read_value;
+use crate::http::parse::read_value;
 use crate::inference::params::OutputFormat;
 use crate::prompt::{End, is_exact_number};
 

@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::http::body::{Wire, only_objects};
 use crate::http::openapi::{Metadata, NullOnly, among, at_least, each, only_in_streams, within};
+use crate::http::parse::{Wire, only_objects};
 use crate::inference::bounds::{
     CHOICES, LEAST_TOKENS, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
     LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOP_LOGPROBS,

@@ -13,10 +13,10 @@ use crate::openai::names::{COMPLETIONS, ParameterNames};
 use crate::pool::Entry;
 use axum::extract::{Request, State};
 
-#[cfg(any(test, fuzzing))]
-use crate::http::body::read_value;
 use crate::http::error::ApiError;
 use crate::http::openapi::{Operation, Schemas};
+#[cfg(any(test, fuzzing))]
+use crate::http::parse::read_value;
 use renderer::CompletionRenderer;
 use validate::{CompletionOutputOptions, ValidCompletionRequest};
 

@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::http::body::{Wire, only_objects};
 use crate::http::json_count::CountScope;
 use crate::http::openapi::{NullOnly, among, at_least, each, only_in_streams, within};
+use crate::http::parse::{Wire, only_objects};
 use crate::inference::bounds::{
     CHOICES, LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS, TOKEN_ID,
 };

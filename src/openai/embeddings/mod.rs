@@ -11,10 +11,10 @@ use axum::response::IntoResponse;
 
 use crate::http::access::Reply;
 use crate::http::body::JsonBody;
-#[cfg(any(test, fuzzing))]
-use crate::http::body::read_value;
 use crate::http::error::ApiError;
 use crate::http::openapi::{Operation, Schemas};
+#[cfg(any(test, fuzzing))]
+use crate::http::parse::read_value;
 use crate::http::precheck::{refuse_deadline, refuse_if_all_do};
 use crate::inference::RequestAccount;
 use crate::inference::checks::at_least;

@@ -8,9 +8,9 @@ use serde::de::{self, DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::vectors::VectorEncoding;
-use crate::http::body::{Wire, only_objects};
 use crate::http::json_count::CountScope;
 use crate::http::openapi::{EmbeddingModel, among, at_least, each, within};
+use crate::http::parse::{Wire, only_objects};
 use crate::inference::bounds::{MOST_EMBEDDED_TOKENS, TOKEN_ID};
 use crate::inference::embed::EmbeddingInput;
 

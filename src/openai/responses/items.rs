@@ -6,8 +6,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::field::FieldPath;
-use crate::http::body::understand;
 use crate::http::error::ApiError;
+use crate::http::parse::understand;
 use crate::inference::bounds::LARGEST_THOUGHTS;
 use crate::inference::checks::{at_most, short};
 use crate::openai::logprobs::TokenLogprob;

@@ -28,10 +28,10 @@ use axum::extract::{Request, State};
 
 use crate::prompt::{Conversation, Message};
 
-#[cfg(any(test, fuzzing))]
-use crate::http::body::read_value;
 use crate::http::error::ApiError;
 use crate::http::openapi::{Operation, Schemas};
+#[cfg(any(test, fuzzing))]
+use crate::http::parse::read_value;
 use input::InputItems;
 use items::ResponseItemInput;
 use renderer::{ResponseItemRenderer, StoreTarget};

@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 
 use crate::field::FieldPath;
 use crate::grammar::Schema;
-use crate::http::body::understand;
 use crate::http::error::ApiError;
 use crate::http::json_count;
 use crate::http::openapi::among;
+use crate::http::parse::understand;
 use crate::inference::bounds::MOST_TOOLS;
 use crate::inference::checks::at_most;
 use crate::openai::tools::{FunctionTool, ToolSelection};

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::field::FieldPath;
 use crate::grammar::Schema;
-use crate::http::body::understand;
 use crate::http::error::ApiError;
+use crate::http::parse::understand;
 use crate::inference::bounds::{LEAST_TOKENS, LONGEST_DESCRIPTION};
 use crate::inference::checks::{at_least, no_longer, short};
 use crate::inference::params::GenerationParams;
