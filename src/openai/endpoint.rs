@@ -1,4 +1,4 @@
-//! What every endpoint that generates does with a request, top to bottom.
+//! The steps that every generating endpoint takes for a request, top to bottom.
 
 use std::sync::Arc;
 
@@ -20,34 +20,34 @@ use super::state::AppState;
 
 /// An endpoint that generates text.
 pub(super) trait Endpoint: Send + Sized + 'static {
-    /// Its body.
+    /// The wire type of its body.
     type Body: Wire;
-    /// Its body, checked as far as no model is needed for it.
+    /// Its body, checked as far as that needs no model.
     type Checked: Send + 'static;
-    /// How it tells the answers.
+    /// What renders its answers.
     type Renderer: ResponseRenderer;
 
-    /// Its route.
+    /// The path of its route.
     const PATH: &'static str;
-    /// What it calls the parts of a request.
+    /// Its names for the parts of a request.
     const NAMES: ParameterNames;
 
-    /// Checks a body as far as no model is needed for it.
+    /// Checks a body as far as that needs no model.
     fn check(body: Self::Body) -> Result<Self::Checked, ApiError>;
 
-    /// The model that a request names.
+    /// Returns the model that a request names.
     fn model(checked: &Self::Checked) -> Option<&str>;
 
-    /// What is to be generated, and what is needed to tell it.
+    /// Splits a checked body into the request for inference and what rendering its answers needs.
     fn request(
         state: &AppState,
         checked: Self::Checked,
     ) -> Result<(GenerationRequest, Self), ApiError>;
 
-    /// Whether the answer is a stream.
+    /// Whether the response is a stream.
     fn streams(&self) -> bool;
 
-    /// What tells the answers that were started.
+    /// Makes the renderer of the answers that were started.
     fn renderer(self, entry: &Entry, started: &StartedGeneration) -> Self::Renderer;
 }
 

@@ -1,4 +1,4 @@
-//! Parameters that the endpoints which generate text share, checked.
+//! Checks the parameters that all generating endpoints share.
 
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ use crate::inference::sampling::{RequestedSampling, SamplingValues};
 use crate::prompt::Effort;
 use crate::scheduler::Class;
 
-/// The fields that all endpoints which generate text have in common, as clients write them.
+/// The fields that all generating endpoints share, as clients write them.
 pub(crate) struct SharedValues<'a> {
     pub(crate) sampling: SamplingValues<'a>,
     pub(crate) stop: Option<Stop>,
@@ -25,7 +25,7 @@ pub(crate) struct SharedValues<'a> {
 }
 
 impl SharedValues<'_> {
-    /// What they ask for; of the rest nothing is asked yet.
+    /// Checks the values. All other parameters have their defaults.
     pub(crate) fn check(self) -> Result<GenerationParams, ApiError> {
         Ok(GenerationParams {
             sampling: RequestedSampling::try_from(self.sampling)?,
@@ -79,7 +79,7 @@ fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
-/// OpenAI's names of service tiers.
+/// OpenAI's service tiers, and the scheduling class of each.
 pub(crate) const TIERS: [(&str, Class); 4] = [
     ("auto", Class::Default),
     ("default", Class::Default),
@@ -97,7 +97,7 @@ fn class(tier: &str) -> Result<Class, ApiError> {
     })
 }
 
-/// How much a reasoning model is to think.
+/// Parses a reasoning effort.
 pub(crate) fn effort(param: &'static str, name: &str) -> Result<Effort, ApiError> {
     let found = Effort::ALL
         .into_iter()
@@ -116,12 +116,12 @@ fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, BoundsError> {
         .collect()
 }
 
-/// How many rivals of each token are told.
+/// Checks how many top log-probabilities are wanted per token.
 pub(crate) fn rivals(param: &'static str, count: i64) -> Result<usize, BoundsError> {
     Ok(between(param, count, TOP_LOGPROBS)? as usize)
 }
 
-/// OpenAI's limits on what clients attach for themselves.
+/// Checks `metadata` against OpenAI's limits.
 pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>) -> Result<(), ApiError> {
     at_most("metadata", metadata.map_or(0, Map::len), MOST_METADATA)?;
     for (key, value) in metadata.into_iter().flatten() {
@@ -142,7 +142,7 @@ pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>) -> Result<()
     Ok(())
 }
 
-/// Those of them that all endpoints know by the same name, where they are there.
+/// Checks the lengths of the identifiers that all endpoints know by the same name.
 pub(crate) fn check_hints(
     user: Option<&str>,
     prompt_cache_key: Option<&str>,
@@ -158,7 +158,7 @@ pub(crate) fn check_hints(
     })
 }
 
-/// Whether an answer is to be a stream; options of one are for nothing else.
+/// Returns whether the response is a stream. `stream_options` without `stream` are refused.
 pub(crate) fn streams(stream: Option<bool>, has_options: bool) -> Result<bool, ApiError> {
     let stream = stream.unwrap_or(false);
     if has_options && !stream {
@@ -170,7 +170,8 @@ pub(crate) fn streams(stream: Option<bool>, has_options: bool) -> Result<bool, A
     Ok(stream)
 }
 
-/// Refuses the first parameter that is asked for, of those that are not built, with why.
+/// Refuses the first parameter of `table` that is asked for. Each row holds the parameter, whether it is
+/// asked for, and why it is not supported.
 pub(crate) fn refuse_asked<'a>(
     table: impl IntoIterator<Item = (&'static str, bool, &'a str)>,
 ) -> Result<(), ApiError> {

@@ -1,5 +1,5 @@
-//! OpenAI's endpoints, and those beside them that speak their words: from a body on the wire to
-//! [`inference`](crate::inference), and from its answers to a reply.
+//! OpenAI's endpoints and the related `/tokenize` and `/detokenize`: from a body on the wire to
+//! [`inference`](crate::inference), and from its answers to a response.
 
 pub(crate) mod chat;
 pub(crate) mod completions;

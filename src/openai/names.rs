@@ -1,7 +1,7 @@
-//! What each endpoint calls the parts of a request, and how it tells what is wrong with them.
+//! Each endpoint's names for the parts of a request, and its errors about them.
 //!
-//! The one place where [`inference`](crate::inference)'s fields become parameters and its problems become
-//! answers.
+//! This is the one place where [`inference`](crate::inference)'s fields become parameter names and its
+//! problems become API errors.
 
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
@@ -10,12 +10,12 @@ use crate::inference::error::{
     FieldProblem, InferenceError, RequestError, RequestField, WrongPurpose,
 };
 
-/// An endpoint's names of the parts of a request that endpoints name differently.
+/// An endpoint's names for those parts of a request that endpoints name differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ParameterNames {
-    /// What is answered, embedded or made into tokens.
+    /// The parameter that is answered, embedded or tokenized.
     prompt: &'static str,
-    /// Whether places in the prompt are places in that parameter.
+    /// Whether a path within the prompt is also a path within that parameter.
     has_prompt_paths: bool,
     effort: &'static str,
 }
@@ -29,7 +29,7 @@ pub(crate) const COMPLETIONS: ParameterNames = ParameterNames {
     prompt: "prompt",
     ..CHAT
 };
-/// The model's turns are made of items, whose places are others.
+/// Turns are made from items, so a path within the prompt is not one within `input`.
 pub(crate) const RESPONSES: ParameterNames = ParameterNames {
     prompt: "input",
     has_prompt_paths: false,
@@ -39,7 +39,7 @@ pub(crate) const EMBEDDINGS: ParameterNames = ParameterNames {
     prompt: "input",
     ..CHAT
 };
-/// `/tokenize` and `/detokenize`.
+/// Names of `/tokenize` and `/detokenize`.
 pub(crate) const TOKENIZE: ParameterNames = CHAT;
 
 impl ParameterNames {
@@ -67,7 +67,7 @@ impl ParameterNames {
         }
     }
 
-    /// The answer to a request that is not answered otherwise.
+    /// Turns an error of inference into this endpoint's API error.
     pub(crate) fn api_error(self, error: InferenceError) -> ApiError {
         match error {
             InferenceError::Failure(failure) => failure.into(),
@@ -91,7 +91,7 @@ impl ParameterNames {
         }
     }
 
-    /// What of that is counted and logged.
+    /// Returns what is counted and logged of an error.
     pub(crate) fn summarize(self, error: &InferenceError) -> FailureSummary {
         self.api_error(error.clone()).summary()
     }

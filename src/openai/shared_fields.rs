@@ -1,9 +1,8 @@
-//! Fields that several bodies have.
+//! Fields that several request bodies share.
 //!
-//! They are written once, by a macro: with `#[serde(flatten)]` an error in one of them would not be told with
-//! its place.
+//! A macro adds them to each body: with `#[serde(flatten)]` an error in one of them would lose its path.
 
-/// A body with the fields in common to all endpoints that generate text, behind its own.
+/// Defines a body with its own fields, followed by those that all generating endpoints share.
 macro_rules! with_generation_fields {
     (
         $(#[$attribute:meta])*
@@ -60,7 +59,7 @@ macro_rules! with_generation_fields {
         }
 
         impl $name {
-            /// What the fields in common ask for, checked; the others have no say yet.
+            /// Checks the shared fields. All other parameters have their defaults.
             pub(super) fn generation_params(
                 &mut self,
             ) -> Result<crate::inference::params::GenerationParams, crate::http::error::ApiError> {
@@ -87,7 +86,7 @@ macro_rules! with_generation_fields {
     };
 }
 
-/// A body with vLLM's and llama.cpp's fields for what an answer must be, behind its own.
+/// Defines a body with its own fields, followed by the shared ones and those for structured outputs.
 macro_rules! with_structured_output_fields {
     (
         $(#[$attribute:meta])*
@@ -122,7 +121,7 @@ macro_rules! with_structured_output_fields {
         }
 
         impl $name {
-            /// The schema that the answer must fit, beside the `format` that `response_format` asks for.
+            /// Returns the schema that the answer must fit. `format` is the schema of `response_format`.
             pub(super) fn schema(
                 &mut self,
                 format: Option<crate::grammar::Schema>,

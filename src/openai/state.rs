@@ -1,4 +1,4 @@
-//! What OpenAI's endpoints share.
+//! The state that OpenAI's endpoints share.
 
 use axum::extract::FromRef;
 
@@ -14,12 +14,12 @@ use super::responses::{ResponseStore, StoreLimits};
 pub struct AppState {
     pub(super) http: HttpState,
     pub(super) inference: Inference,
-    /// Responses whose clients may come back.
+    /// Stored responses, which later requests may refer to.
     pub(super) responses: ResponseStore,
 }
 
 impl AppState {
-    /// What handlers need of the configuration, and the rooms that they call.
+    /// Collects what handlers need of the configuration, and the rooms that they call.
     #[must_use]
     pub fn new(settings: &Settings, inference: Inference, metrics: Metrics) -> Self {
         Self {

@@ -1,7 +1,7 @@
-//! A schema of the answer under the names that vLLM and llama.cpp have for it.
+//! vLLM's and llama.cpp's parameters for structured outputs.
 //!
-//! What asks for JSON is honoured, as OpenAI's `response_format` is. Regular expressions, choices and
-//! grammars are refused by name: an answer that does not keep to them would be another one.
+//! JSON schemas are honoured like OpenAI's `response_format`. Regular expressions, choices and grammars are
+//! refused by name, because an unconstrained answer would not be what the client asked for.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -43,21 +43,22 @@ pub(crate) struct StructuredOutputs {
 
 only_objects!(StructuredOutputs,);
 
-/// Everything of this kind that a request may have.
+/// The parameters for structured outputs that a request may have beside `response_format`.
 #[derive(Debug, Default)]
 pub(crate) struct StructuredOutputFields {
-    /// vLLM's.
+    /// vLLM's current parameter.
     pub(crate) structured_outputs: Option<StructuredOutputs>,
-    /// vLLM's older name of the same.
+    /// vLLM's older parameter for a JSON schema.
     pub(crate) guided_json: Option<Value>,
-    /// llama.cpp's.
+    /// llama.cpp's parameter for a JSON schema.
     pub(crate) json_schema: Option<Value>,
-    /// Those that are refused where they ask for anything.
+    /// Parameters that are refused unless they are empty.
     pub(crate) others: [(&'static str, Option<Value>); 4],
 }
 
 impl StructuredOutputFields {
-    /// The schema that the answer must fit, beside the `format` that `response_format` asks for.
+    /// Returns the schema that the answer must fit. `format` is the schema of `response_format`; only one of
+    /// all these may be sent.
     pub(crate) fn schema(self, format: Option<Schema>) -> Result<Option<Schema>, ApiError> {
         const JSON_ONLY: &str = "is not supported: answers are held to JSON schemas alone";
         const CHOICE: &str = "is not supported; use a JSON schema with an `enum`";
@@ -100,7 +101,7 @@ impl StructuredOutputFields {
     }
 }
 
-/// Clients send the empty string where they want nothing.
+/// Whether a value asks for anything: some clients send an empty string for none.
 fn asks(value: &Value) -> bool {
     !value.is_null() && value != ""
 }
@@ -116,7 +117,7 @@ fn only_one(param: &'static str, other: Option<&Schema>) -> Result<(), ApiError>
     Err(ApiError::invalid(param, message))
 }
 
-/// A schema that stands at `param`, as JSON or as a string of it.
+/// Reads the schema that stands at `param`, as JSON or as a string that holds JSON.
 pub(crate) fn read(param: &'static str, schema: Value) -> Result<Schema, ApiError> {
     let schema = match schema {
         Value::String(text) => {

@@ -1,5 +1,5 @@
-//! vLLM's and llama.cpp's `chat_template_kwargs`: further variables of a chat template, such as
-//! `{"enable_thinking": false}`. A template that does not read one renders as without it.
+//! vLLM's and llama.cpp's `chat_template_kwargs`: additional variables of the chat template, such as
+//! `{"enable_thinking": false}`. A variable that the template does not use has no effect.
 
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use crate::inference::bounds::{LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS
 use crate::inference::checks::at_most;
 
 const PARAM: &str = "chat_template_kwargs";
-/// What the server itself tells templates, and where a client says it instead.
+/// Variables that the server sets, and what a client should use instead.
 const RESERVED_NAMES: [(&str, &str); 7] = [
     ("messages", "use `messages`"),
     ("tools", "use `tools`"),
@@ -23,10 +23,10 @@ const RESERVED_NAMES: [(&str, &str); 7] = [
     ("raise_exception", "it is a function of templates"),
     ("strftime_now", "it is a function of templates"),
 ];
-/// Switches that templates test by their truth, where `"false"` would mean yes.
+/// Variables that templates test for truth, so the string `"false"` would count as true.
 const BOOLEAN_NAMES: [&str; 2] = ["enable_thinking", "thinking_enabled"];
 
-/// Checks what a client set, if it did.
+/// Checks the variables that a client sent.
 pub(crate) fn template_kwargs(
     given: Option<Map<String, Value>>,
 ) -> Result<Map<String, Value>, ApiError> {

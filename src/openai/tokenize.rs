@@ -155,7 +155,7 @@ pub(crate) async fn detokenize(
     Ok(Json(Detokenized { prompt }))
 }
 
-/// Reads a body of `/tokenize` as far as no model is needed for it.
+/// Reads and checks a body of `/tokenize` as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     let request = read_value::<TokenizeRequest>(body)?;
@@ -163,7 +163,7 @@ pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     TokenizeInput::try_from(request).map(drop)
 }
 
-/// Reads a body of `/detokenize` as far as no model is needed for it.
+/// Reads and checks a body of `/detokenize` as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_tokens(body: &[u8]) -> Result<(), ApiError> {
     read_value::<DetokenizeRequest>(body).map(drop)
@@ -189,7 +189,7 @@ impl TryFrom<TokenizeRequest> for TokenizeInput {
         let tools = request.tools.unwrap_or_default();
         match (request.prompt, request.messages) {
             (Some(text), None) => {
-                // Of no use to a text, and wrong all the same where they are.
+                // They have no effect on a text, but invalid ones are refused all the same.
                 chat::shown(tools)?;
                 template_kwargs(request.chat_template_kwargs)?;
                 Ok(Self::Text {

@@ -1,4 +1,4 @@
-//! Tools on offer and the choice among them, the same for every endpoint that has them.
+//! Function tools and `tool_choice`, the same for every endpoint that has them.
 
 use std::collections::HashSet;
 
@@ -15,48 +15,49 @@ use crate::inference::checks::at_most;
 use crate::inference::params::OutputFormat;
 use crate::openai::function_schema::{SchemaAdherence, arguments};
 
-/// What names of functions and schemas look like; [`check_name`] checks it.
+/// The pattern of function and schema names, which [`check_name`] enforces.
 pub(crate) const NAME_PATTERN: &str = "^[a-zA-Z0-9_-]+$";
-/// What [`format`] knows, and [`ToolSelection::mode`].
+/// The format types that [`format`] knows.
 pub(crate) const FORMAT_TYPES: [&str; 3] = ["text", "json_object", "json_schema"];
+/// The modes that [`ToolSelection::mode`] knows.
 pub(crate) const TOOL_CHOICE_MODES: [&str; 3] = ["none", "auto", "required"];
 
-/// A function on offer.
+/// A function tool that a request offers to the model.
 #[derive(Debug)]
 pub(crate) struct FunctionTool {
-    /// Where it stands in the request, such as `tools[0].function`.
+    /// Its path in the request, such as `tools[0].function`.
     pub(crate) param: FieldPath,
     pub(crate) name: String,
     pub(crate) parameters: Option<Value>,
     pub(crate) strict: bool,
-    /// What the model reads of it.
+    /// What the model is shown of it in the prompt.
     pub(crate) shown: Value,
 }
 
-/// Which of them the model may or must call.
+/// Which tools the model may or must call: `tool_choice`, checked.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ToolSelection {
     None,
     Auto,
     Required,
-    /// This one.
+    /// The model must call this one.
     Named(String),
-    /// Some of these; `true` when it must.
+    /// The model may call any of these; it must if the flag is true.
     Allowed(Vec<String>, bool),
 }
 
-/// What comes of both.
+/// What a request's tools and its `tool_choice` mean for prompt and answer.
 #[derive(Debug, Default)]
 pub(crate) struct Tools {
-    /// What the model is shown.
+    /// The tools that the model is shown in the prompt.
     pub(crate) shown: Vec<Value>,
-    /// Whether calls are looked for in the answer, and how many are wanted.
+    /// How many calls are parsed out of the answer.
     pub(crate) calls: CallLimit,
-    /// What the answer must be, where it must be a call.
+    /// The constraint on the answer.
     pub(crate) format: OutputFormat,
 }
 
-/// How many calls are taken from an answer.
+/// How many tool calls are taken from an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum CallLimit {
     #[default]
@@ -66,7 +67,7 @@ pub(crate) enum CallLimit {
 }
 
 impl ToolSelection {
-    /// By its name.
+    /// Parses a mode by its name.
     pub(crate) fn mode(param: &'static str, mode: &str) -> Result<Self, ApiError> {
         match mode {
             "none" => Ok(Self::None),
@@ -79,7 +80,7 @@ impl ToolSelection {
         }
     }
 
-    /// Some that are allowed, by `mode`.
+    /// Makes a selection of allowed tools, which are optional or required by `mode`.
     pub(crate) fn allowed(
         param: &'static str,
         mode: &str,
@@ -97,8 +98,8 @@ impl ToolSelection {
 }
 
 impl Tools {
-    /// Checks what is offered and what is chosen of it. `format` is what an answer must be that
-    /// calls nothing.
+    /// Checks the offered tools and the selection among them. `format` is the schema of an answer that calls
+    /// no tool.
     pub(crate) fn new(
         offered: Vec<FunctionTool>,
         choice: Option<ToolSelection>,
@@ -108,7 +109,7 @@ impl Tools {
         let free = |format: Option<Schema>| format.map_or(OutputFormat::Free, OutputFormat::Json);
         check(&offered)?;
         let choice = choice.unwrap_or(ToolSelection::Auto);
-        // A named function is called exactly once, as OpenAI has it, whatever is said of several.
+        // A named function is called exactly once, as by OpenAI, whatever `parallel_tool_calls` says.
         let is_named = matches!(choice, ToolSelection::Named(_));
         let several = parallel.unwrap_or(true) && !is_named;
         let calls = if several {
@@ -127,7 +128,7 @@ impl Tools {
             }
         };
         let (names, must) = match choice {
-            // The model shall not call any: it is not shown them.
+            // The model must not call any, so it is shown none.
             ToolSelection::None => (HashSet::new(), false),
             ToolSelection::Auto => (
                 offered.iter().map(|tool| tool.name.clone()).collect(),
@@ -139,7 +140,7 @@ impl Tools {
             ToolSelection::Named(name) => (chosen(&[name])?, true),
             ToolSelection::Allowed(names, must) => (chosen(&names)?, must),
         };
-        // All of them, so that whether a schema is one does not depend on the choice.
+        // Every tool is checked, so that whether its schema is accepted does not depend on `tool_choice`.
         let holds_all = must || (format.is_some() && !names.is_empty());
         let callables = offered
             .iter()
@@ -198,7 +199,7 @@ impl Tools {
     }
 }
 
-/// Checks how many tools there are, and their names.
+/// Checks the number of tools and their names.
 fn check(offered: &[FunctionTool]) -> Result<(), ApiError> {
     at_most("tools", offered.len(), MOST_TOOLS)?;
     let mut names = HashSet::new();
@@ -215,8 +216,8 @@ fn check(offered: &[FunctionTool]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A tool as it may be called. What the model calls of itself must fit where that is promised, by `strict`;
-/// elsewhere the schema only tells it what to write, and any object will do.
+/// Makes a tool callable. Arguments of a call that the model chooses to make are constrained to the schema
+/// only with `strict`; otherwise the schema is a hint in the prompt, and any object is accepted.
 fn callable(tool: &FunctionTool, is_held: bool) -> Result<Callable, ApiError> {
     let kept = match (tool.strict, is_held) {
         (true, _) => SchemaAdherence::Strict,
@@ -230,26 +231,26 @@ fn callable(tool: &FunctionTool, is_held: bool) -> Result<Callable, ApiError> {
     })
 }
 
-/// Whether the arguments of a call that a model made are whole JSON. They are not where the model ended
-/// in the middle of them, by a stop token or of itself.
+/// Whether the arguments of a generated call are complete JSON. They are not if generation ended in the
+/// middle of them.
 pub(crate) fn are_whole(arguments: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(arguments).is_ok()
 }
 
-/// The arguments of the earlier calls of a conversation, read one after the other.
+/// Reads the arguments of a conversation's earlier tool calls, one call after the other.
 #[derive(Debug, Default)]
 pub(crate) struct ArgumentsReader {
-    /// JSON values in those read so far.
+    /// JSON values in the arguments read so far.
     values: usize,
 }
 
 impl ArgumentsReader {
-    /// Of one call, which stand at `param`. What is no JSON object is shown as it is: a model wrote
-    /// it, and its client sends it back.
+    /// Reads the arguments of one call, which stand at `param`. Text that is not a JSON object is returned as
+    /// a string: a model wrote it, and the client only sends it back.
     pub(crate) fn of_call(&mut self, param: &FieldPath, text: &str) -> Result<Value, ApiError> {
         self.values += json_count::count_in_text(text.as_bytes(), json_count::CountScope::All);
         json_count::at_most(param, self.values, json_count::MOST_ARGUMENT_VALUES)?;
-        // Clients write a call without arguments in either way.
+        // Clients write empty arguments as `""` or `{}`.
         let object = match text.trim() {
             "" => "{}",
             text => text,
@@ -261,7 +262,7 @@ impl ArgumentsReader {
     }
 }
 
-/// OpenAI's rule for names of functions and schemas.
+/// Checks a function's or schema's name by OpenAI's rule.
 pub(crate) fn check_name(param: &FieldPath, name: &str) -> Result<(), ApiError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(plain) {
@@ -275,15 +276,15 @@ pub(crate) fn check_name(param: &FieldPath, name: &str) -> Result<(), ApiError> 
     Ok(())
 }
 
-/// A schema that stands at `param` and is not as it must be.
+/// Makes the error for an invalid schema that stands at `param`.
 pub(crate) fn refuse(param: &FieldPath, misfit: &Misfit) -> ApiError {
     let place = param.keys(&misfit.path);
     let message = format!("`{place}` {}", misfit.why);
     ApiError::invalid(place, message)
 }
 
-/// `response_format` and its twin in the Responses API: the schema that an answer must fit. The kind
-/// and what describes the schema stand at `at`.
+/// Reads `response_format`, or `text.format` of the Responses API, and returns the schema that the answer
+/// must fit. `at` holds the paths of the type and of the schema's description.
 pub(crate) fn format(
     at: (&'static str, &'static str),
     kind: &str,

@@ -1,4 +1,4 @@
-//! What an answer took, as OpenAI's chat and text completions tell it.
+//! The `usage` object of chat and text completions.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub(crate) enum ChunkUsage {
 }
 
 impl ChunkUsage {
-    /// What all chunks but the last have, where the last has it if it is `wanted`.
+    /// Returns the usage of every chunk before the last: `null` if the client wants usage, otherwise absent.
     pub(crate) fn before_the_last(wanted: bool) -> Self {
         if wanted {
             Self::Later(())
@@ -53,7 +53,7 @@ pub(crate) struct EdgellmUsage {
 }
 
 impl EdgellmUsage {
-    /// Unknown where nothing measures it or clients are not to know.
+    /// Returns `None` if the energy is not measured or not disclosed to clients.
     pub(crate) fn of(spent: UsageTotals) -> Option<Self> {
         let energy_joules = spent.energy_joules?;
         Some(Self { energy_joules })
@@ -78,7 +78,7 @@ struct CompletionTokensDetails {
 }
 
 impl CompletionUsage {
-    /// `reasoning_tokens` of the generated ones were thoughts.
+    /// Makes the object of an answer of whose generated tokens `reasoning_tokens` were thoughts.
     pub(crate) fn new(spent: UsageTotals, reasoning_tokens: u32) -> Self {
         let predicted = spent.predicted_tokens.unwrap_or_default();
         Self {

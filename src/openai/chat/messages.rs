@@ -1,4 +1,4 @@
-//! Messages, tools and predictions: from what a client wrote to what the prompt is made of.
+//! Checks messages, tools and predictions, and converts them to what the prompt is made of.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::prompt::{Message, Role, ToolCall, joined};
 use super::wire;
 
 pub(super) fn tools(tools: Vec<wire::ChatTool>) -> Result<Vec<FunctionTool>, ApiError> {
-    // Before any copy is made of them.
+    // Counted before any copy of them is made.
     let rest = tools.iter().flat_map(|tool| {
         let function = tool.function.iter().map(|function| &function.rest);
         function.chain([&tool.rest]).flat_map(Map::values)
@@ -46,7 +46,7 @@ pub(super) fn tools(tools: Vec<wire::ChatTool>) -> Result<Vec<FunctionTool>, Api
             let parameters = function.rest.get("parameters").cloned();
             let name = function.name.clone();
             let written = tool.as_written;
-            // It was read once before, so that it can be read again.
+            // It was parsed once before, so this cannot fail.
             let written =
                 written.and_then(|tool| serde_json::from_value::<wire::ChatTool>(tool).ok());
             let written =
@@ -62,7 +62,7 @@ pub(super) fn tools(tools: Vec<wire::ChatTool>) -> Result<Vec<FunctionTool>, Api
         .collect()
 }
 
-/// What the model reads of a tool: all of it, what names it first.
+/// Returns what the model is shown of a tool: all of it, type and name first.
 fn shown(kind: String, function: wire::OfferedFunction, rest: Map<String, Value>) -> Value {
     let mut body = Map::new();
     body.insert("name".to_owned(), Value::String(function.name));
@@ -74,7 +74,7 @@ fn shown(kind: String, function: wire::OfferedFunction, rest: Map<String, Value>
     Value::Object(object)
 }
 
-/// OpenAI's `tool_choice`.
+/// Reads OpenAI's `tool_choice`.
 pub(super) fn choice(choice: wire::ToolChoice) -> Result<ToolSelection, ApiError> {
     let chosen = match choice {
         wire::ToolChoice::Mode(mode) => return ToolSelection::mode("tool_choice", &mode),
@@ -138,7 +138,8 @@ pub(super) fn messages(messages: Vec<wire::ChatMessage>) -> Result<Vec<Message>,
     Ok(messages)
 }
 
-/// As OpenAI has it: behind calls come the messages that answer each of them, and nowhere else.
+/// Checks OpenAI's rule that each message with tool calls is followed by one `tool` message per call, and
+/// that `tool` messages stand nowhere else.
 fn calls_and_answers(messages: &[Message]) -> Result<(), ApiError> {
     let mut calls = UnansweredCalls::default();
     for (index, message) in messages.iter().enumerate() {
@@ -173,12 +174,12 @@ fn calls_and_answers(messages: &[Message]) -> Result<(), ApiError> {
     calls.end()
 }
 
-/// The calls of one message, by their ids.
+/// The tool calls of one message, by id.
 #[derive(Default)]
 struct UnansweredCalls<'m> {
     at: usize,
     all: HashSet<&'m str>,
-    /// Those without an answer.
+    /// Those that no `tool` message has answered yet.
     open: HashSet<&'m str>,
 }
 
@@ -193,9 +194,9 @@ impl<'m> UnansweredCalls<'m> {
         }
     }
 
-    /// No further answer may come.
+    /// Checks that every call is answered, where the `tool` messages end.
     fn end(&self) -> Result<(), ApiError> {
-        // The same one each time.
+        // The smallest, so that the message does not vary.
         let Some(id) = self.open.iter().min() else {
             return Ok(());
         };
@@ -229,7 +230,7 @@ fn message(
         .content
         .map(|content| text(param, content, may_refuse))
         .transpose()?;
-    // What a model said instead of an answer, or when it broke off one, as its client got it.
+    // A refusal counts as text: the model gave it instead of an answer, or after breaking one off.
     let refusal = message.refusal.filter(|_| may_refuse);
     let content = match (content, refusal) {
         (Some(content), Some(refusal)) => Some(joined(content, Some(&refusal))),
@@ -263,7 +264,7 @@ fn message(
     })
 }
 
-/// OpenAI's `prediction`: the text that the answer is expected to be.
+/// Reads OpenAI's `prediction`: the text that the answer is expected to be.
 pub(super) fn prediction(prediction: wire::Prediction) -> Result<String, ApiError> {
     if prediction.kind != "content" {
         return Err(ApiError::unsupported(
@@ -274,8 +275,8 @@ pub(super) fn prediction(prediction: wire::Prediction) -> Result<String, ApiErro
     text(&"prediction".into(), prediction.content, false)
 }
 
-/// Text parts follow each other with nothing between them. What a model refused in is text, too, where
-/// `may_refuse` says that it is a model's.
+/// Concatenates the text parts of `content`. Refusal parts count as text if `may_refuse` is true, that is
+/// for the model's own messages.
 fn text(param: &FieldPath, content: wire::Content, may_refuse: bool) -> Result<String, ApiError> {
     let parts = match content {
         wire::Content::Text(text) => return Ok(text),

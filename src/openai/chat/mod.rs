@@ -63,7 +63,7 @@ pub(crate) async fn completions(
     endpoint::answer::<ChatCompletions>(state, request).await
 }
 
-/// The endpoint, with what is needed to tell an answer.
+/// The endpoint, with what rendering its answers needs.
 struct ChatCompletions {
     output: ChatOutputOptions,
     class: Option<Class>,
@@ -121,13 +121,13 @@ impl Endpoint for ChatCompletions {
     }
 }
 
-/// Reads a body as far as no model is needed for it.
+/// Reads and checks a body as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     ValidChatRequest::try_from(read_value::<wire::ChatCompletionRequest>(body)?).map(drop)
 }
 
-/// A streamed answer of so many words, for `benches/sse.rs`.
+/// Makes a streamed response of `words` words, for `benches/sse.rs`.
 #[must_use]
 pub fn measured_stream(words: u32, tools: bool) -> Response {
     struct NoPieces;
@@ -170,12 +170,12 @@ pub fn measured_stream(words: u32, tools: bool) -> Response {
     event_stream(stream::iter(frames).map(OutgoingFrame::from), 0)
 }
 
-/// What the model is shown of the tools of a request to any endpoint, checked as chat's are.
+/// Checks tools by chat's rules and returns what the model is shown of them.
 pub(crate) fn shown(tools: Vec<ChatTool>) -> Result<Vec<Value>, ApiError> {
     Ok(Tools::new(messages::tools(tools)?, None, None, None)?.shown)
 }
 
-/// The same with messages and variables of the template.
+/// Checks messages, tools and template variables by chat's rules and makes a conversation of them.
 pub(crate) fn conversation(
     messages: Vec<ChatMessage>,
     tools: Vec<ChatTool>,

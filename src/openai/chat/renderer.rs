@@ -1,4 +1,4 @@
-//! What the client gets: one completion object, or its chunks.
+//! Renders answers as one chat completion object, or as its chunks.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::reply::{
 };
 use super::validate::ChatOutputOptions;
 
-/// Turns what was generated into OpenAI's objects.
+/// Renders generated text as OpenAI's chat completion objects.
 pub(super) struct ChatRenderer {
     header: ChatHeader,
     output: ChatOutputOptions,
@@ -28,25 +28,25 @@ pub(super) struct ChatRenderer {
     choices: Vec<PartialChoice>,
 }
 
-/// One of the answers so far.
+/// One answer, as far as it is generated.
 struct PartialChoice {
     parser: Option<OutputParser>,
-    /// Kept for a whole answer only.
+    /// Kept only if the response is not a stream.
     content: String,
     thoughts: String,
-    /// Kept for the finish reason and the indices, too.
+    /// Kept in a stream as well, for the finish reason and the indices.
     calls: Vec<AnswerCall>,
-    /// Whether the call that is being written is one too many.
+    /// Whether the current call exceeds the limit and is skipped.
     skips_call: bool,
-    /// Tokens that were thoughts.
+    /// Generated tokens that were thoughts.
     thought_tokens: u32,
-    /// What has not been sent along with a delta yet.
+    /// Log-probabilities that no delta has carried yet.
     logprobs: Vec<sampling::Logprobs>,
     finish_reason: Option<&'static str>,
 }
 
 impl ChatRenderer {
-    /// One parser a choice.
+    /// Creates a renderer with one parser for each choice.
     pub(super) fn new(
         header: ChatHeader,
         output: ChatOutputOptions,
@@ -76,7 +76,7 @@ impl ChatRenderer {
         CompletionUsage::new(spent, thoughts.sum())
     }
 
-    /// Keeps what a whole answer needs; the chunks of a stream.
+    /// Stores what a whole response needs, and returns the chunks of a stream.
     fn deltas(&mut self, index: usize, pieces: Vec<Piece>) -> Vec<Frame> {
         let output = self.output;
         let choice = &mut self.choices[index];
@@ -127,7 +127,7 @@ impl ChatRenderer {
 }
 
 impl ResponseRenderer for ChatRenderer {
-    /// Chunks that carry the role alone.
+    /// Returns chunks that carry only the role.
     fn opening(&mut self) -> Vec<Frame> {
         let delta = || Delta {
             role: Some("assistant"),
@@ -166,7 +166,7 @@ impl ResponseRenderer for ChatRenderer {
         };
         choice.finish_reason = Some(reason);
         if self.output.stream {
-            // What is left of the likelihoods belongs to text that nobody reads, such as a call's tags.
+            // The remaining log-probabilities belong to text that is not sent, such as a call's tags.
             let rest = std::mem::take(&mut choice.logprobs);
             let logprobs = (!rest.is_empty()).then_some(rest);
             chunks.push(self.chunk(index, Delta::default(), logprobs, Some(reason)));
@@ -221,13 +221,13 @@ impl ResponseRenderer for ChatRenderer {
 }
 
 impl PartialChoice {
-    /// Whether there are calls, and all of them can be made.
+    /// Whether there are calls and the arguments of all of them are complete.
     fn has_whole_calls(&self) -> bool {
         let arguments = self.calls.iter().map(|call| &call.function.arguments);
         !self.calls.is_empty() && arguments.into_iter().all(|text| are_whole(text))
     }
 
-    /// Takes note of a piece and says what a stream tells of it.
+    /// Stores a piece and returns its delta for a stream.
     fn take(&mut self, piece: Piece, output: ChatOutputOptions) -> Option<Delta> {
         match piece {
             Piece::Thought(text) => {

@@ -16,7 +16,7 @@ use super::end::{self, end};
 use super::messages::{choice, messages, prediction, tools as offered};
 use super::{not_built, wire};
 
-/// A request that can be answered, but for the length of its prompt.
+/// A checked request. Only the length of its prompt is still unchecked.
 #[derive(Debug)]
 pub(super) struct ValidChatRequest {
     pub(super) model: Option<String>,
@@ -25,14 +25,14 @@ pub(super) struct ValidChatRequest {
     pub(super) output: ChatOutputOptions,
 }
 
-/// How the answer is to be sent.
+/// How the answers are rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ChatOutputOptions {
     pub(super) stream: bool,
     pub(super) usage_chunk: bool,
-    /// Whether tool calls are looked for in the text, and how many are wanted.
+    /// How many tool calls are parsed out of the text.
     pub(super) calls: CallLimit,
-    /// Whether the answer tells how likely its tokens were.
+    /// Whether the log-probabilities of tokens are sent.
     pub(super) logprobs: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `POST /v1/completions`: text goes on, without a chat template.
+//! `POST /v1/completions`: continues a text, without a chat template.
 
 mod logprobs;
 mod renderer;
@@ -39,7 +39,7 @@ pub(crate) async fn completions(
     endpoint::answer::<Completions>(state, request).await
 }
 
-/// The endpoint, with what is needed to tell an answer.
+/// The endpoint, with what rendering its answers needs.
 struct Completions {
     output: CompletionOutputOptions,
 }
@@ -77,7 +77,7 @@ impl Endpoint for Completions {
     }
 }
 
-/// Reads a body as far as no model is needed for it.
+/// Reads and checks a body as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     ValidCompletionRequest::try_from(read_value::<wire::CompletionRequest>(body)?).map(drop)

@@ -1,4 +1,4 @@
-//! What the client gets: one completion object, or its chunks.
+//! Renders answers as one completion object, or as its chunks.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::logprobs::{TextPosition, add};
 use super::validate::CompletionOutputOptions;
 use super::wire::{Completion, CompletionChoice, CompletionLogprobs};
 
-/// Turns what was generated into OpenAI's objects.
+/// Renders generated text as OpenAI's completion objects.
 pub(super) struct CompletionRenderer {
     id: String,
     created: u64,
@@ -25,10 +25,10 @@ pub(super) struct CompletionRenderer {
     fingerprint: String,
     output: CompletionOutputOptions,
     tokenizer: Arc<Tokenizer>,
-    /// Those that are echoed.
+    /// The prompts that are echoed; empty without `echo`.
     prompts: Vec<Arc<[Token]>>,
     choices: Vec<CompletionChoice>,
-    /// Where the next token of each choice stands.
+    /// The position of each choice's next token in its text.
     places: Vec<TextPosition>,
 }
 
@@ -65,7 +65,7 @@ impl CompletionRenderer {
         }
     }
 
-    /// More text of choice `index`, kept or sent.
+    /// Stores more text of choice `index`, or returns it as a chunk of a stream.
     fn say(
         &mut self,
         index: usize,
@@ -86,7 +86,7 @@ impl CompletionRenderer {
         Vec::new()
     }
 
-    /// The prompt of choice `index`, where it is echoed.
+    /// Returns the prompt of choice `index`, if it is echoed.
     fn echo(&self, index: usize) -> Option<Arc<[Token]>> {
         self.prompts.get(index / self.output.choices).cloned()
     }
@@ -154,7 +154,7 @@ impl ResponseRenderer for CompletionRenderer {
         };
         let pieces = self.tokenizer.text_pieces(&prompt, Control::LeftOut);
         let mut all = CompletionLogprobs::default();
-        // Before the first there is nothing that it could be likely after.
+        // The first token has no predecessor, hence no log-probability.
         let likelihoods = [None].into_iter().chain(logprobs.iter().map(Some));
         for (piece, likelihood) in pieces.iter().zip(likelihoods) {
             let place = self.places[index].pass(piece);

@@ -1,4 +1,4 @@
-//! From what a client wrote to what the other rooms work with.
+//! Checks a completion request and converts it for inference.
 
 use crate::engine::Token;
 use crate::http::error::ApiError;
@@ -10,10 +10,10 @@ use crate::openai::generation_params::{check_hints, streams};
 
 use super::wire::{self, Prompt};
 
-/// OpenAI's.
+/// OpenAI's default of `max_tokens`.
 const DEFAULT_MAX_TOKENS: i64 = 16;
 
-/// A request that can be answered, but for the length of its prompts.
+/// A checked request. Only the lengths of its prompts are still unchecked.
 #[derive(Debug)]
 pub(super) struct ValidCompletionRequest {
     pub(super) model: Option<String>,
@@ -21,7 +21,7 @@ pub(super) struct ValidCompletionRequest {
     pub(super) output: CompletionOutputOptions,
 }
 
-/// How the answers are to be sent.
+/// How the answers are rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // what a client switches on and off
 pub(super) struct CompletionOutputOptions {

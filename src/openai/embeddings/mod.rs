@@ -76,13 +76,13 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
         .responds("application/json", &schemas.written::<EmbeddingResponse>())
 }
 
-/// Reads a body as far as no model is needed for it.
+/// Reads and checks a body as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     EmbeddingFormat::try_from(&read_value::<EmbeddingRequest>(body)?).map(drop)
 }
 
-/// How vectors are wanted.
+/// The encoding and size of vectors that a request asks for.
 #[derive(Debug, Clone, Copy)]
 struct EmbeddingFormat {
     encoding: VectorEncoding,
@@ -116,7 +116,7 @@ impl TryFrom<&EmbeddingRequest> for EmbeddingFormat {
     }
 }
 
-/// The body of the answer, written off the runtime's threads.
+/// Serializes the response's body on a blocking thread.
 async fn write(
     embeddings: Embeddings,
     encoding: VectorEncoding,

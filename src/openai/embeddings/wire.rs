@@ -14,7 +14,7 @@ use crate::http::parse::{Wire, only_objects};
 use crate::inference::bounds::{MOST_EMBEDDED_TOKENS, TOKEN_ID};
 use crate::inference::embed::EmbeddingInput;
 
-/// OpenAI's bounds.
+/// Texts per request at most, as for OpenAI.
 pub(super) const MOST_EMBEDDING_INPUTS: usize = 2048;
 
 pub(super) const LEAST_DIMENSIONS: i64 = 1;
@@ -75,8 +75,8 @@ impl From<EmbeddingInputField> for EmbeddingInput {
     }
 }
 
-/// Read by hand, so that an entry which does not belong is named with its place, and reading ends
-/// at the first entry too many.
+/// Implemented by hand, so that an entry of the wrong type is named with its path, and parsing stops at the
+/// first entry too many.
 impl<'de> Deserialize<'de> for EmbeddingInputField {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(InputVisitor)
@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for InputVisitor {
     }
 }
 
-/// An entry of the array.
+/// An entry of the input array.
 enum InputEntry {
     Text(String),
     Token(i64),
@@ -181,7 +181,7 @@ impl InputEntry {
     }
 }
 
-/// Reads an entry of this kind, or the first one, of any kind.
+/// Reads an entry of this kind; `None` for the first entry, which may be of any kind.
 #[derive(Clone, Copy)]
 struct EntrySeed(Option<EntryKind>);
 
@@ -228,7 +228,7 @@ impl<'de> Visitor<'de> for EntrySeed {
     }
 
     fn visit_u64<E: de::Error>(self, id: u64) -> Result<InputEntry, E> {
-        // What does not fit is no token of any vocabulary, which is found out later.
+        // An id that does not fit is in no vocabulary; that is checked later.
         self.visit_i64(i64::try_from(id).unwrap_or(i64::MAX))
     }
 

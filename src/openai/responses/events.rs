@@ -1,4 +1,4 @@
-//! The events of a streamed response, numbered as they are told.
+//! The events of a streamed response, numbered in the order in which they are sent.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,29 +9,31 @@ use crate::openai::logprobs::TokenLogprob;
 use super::items::{ItemPart, ResponseItem};
 use super::reply::ResponseObject;
 
-/// The length to whose multiples deltas are filled up.
+/// With obfuscation, deltas are padded to a multiple of so many bytes, which hides their lengths.
 const PADDING_BLOCK_BYTES: usize = 16;
 
-/// What is told, and what waits to be sent.
+/// Numbers events and queues them to be sent.
 #[derive(Debug)]
 pub(super) struct EventQueue {
-    /// Whether anybody listens.
+    /// Whether the response is a stream; otherwise nothing is queued.
     stream: bool,
     obfuscate: bool,
     next: u64,
     ready: Vec<Frame>,
 }
 
-/// Where in the output something is.
+/// The item of the output that an event is about.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[schemars(description = "Where in the output something is.")]
 pub(super) struct OutputPosition<'a> {
     pub(super) item_id: &'a str,
     pub(super) output_index: usize,
 }
 
-/// What an event tells beside its name and number.
+/// The content of an event beside its type and number.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(description = "What an event tells beside its name and number.")]
 pub(super) enum EventPayload<'a> {
     Response {
         response: &'a ResponseObject,
@@ -96,7 +98,7 @@ pub(super) struct ResponseEvent<'a> {
 }
 
 impl EventQueue {
-    /// Nothing is told of an answer that is not streamed.
+    /// Creates an empty queue. Without `stream` it stays empty.
     pub(super) fn new(stream: bool, obfuscate: bool) -> Self {
         Self {
             stream,
@@ -113,7 +115,7 @@ impl EventQueue {
         }
     }
 
-    /// The next event.
+    /// Makes the next event's frame.
     pub(super) fn frame(&mut self, name: &'static str, payload: EventPayload<'_>) -> Frame {
         let obfuscation = match &payload {
             EventPayload::TextDelta { delta, .. }
@@ -135,13 +137,13 @@ impl EventQueue {
         Frame::Named(name, json_text(&event))
     }
 
-    /// What was told since it was last taken.
+    /// Takes the queued frames.
     pub(super) fn take(&mut self) -> Vec<Frame> {
         std::mem::take(&mut self.ready)
     }
 }
 
-/// Random letters that make the next multiple of the block out of so many bytes.
+/// Returns random letters that pad `length` bytes to the next multiple of [`PADDING_BLOCK_BYTES`].
 fn padding(length: usize) -> String {
     let mut letters = uuid::Uuid::new_v4().simple().to_string();
     letters.truncate(PADDING_BLOCK_BYTES - length % PADDING_BLOCK_BYTES);

@@ -1,11 +1,11 @@
-//! The input of a response while it is put together: which of its items has which id.
+//! Assembles the input items of a response and keeps their ids distinct.
 
 use std::collections::HashMap;
 
 use super::items::ResponseItem;
 use super::store::{InputSource, ResponseStore};
 
-/// Items of the conversation so far, oldest first. No two of them have the same id.
+/// The items of the conversation so far, oldest first. No two of them have the same id.
 #[derive(Debug, Default)]
 pub(super) struct InputItems {
     pub(super) sources: Vec<InputSource>,
@@ -13,7 +13,7 @@ pub(super) struct InputItems {
 }
 
 impl InputItems {
-    /// The item behind a source that is added next.
+    /// Returns the item of a source that is about to be added.
     pub(super) fn item<'a>(&'a self, source: &'a InputSource) -> Option<&'a ResponseItem> {
         match source {
             InputSource::New(item) => Some(item),
@@ -21,14 +21,14 @@ impl InputItems {
             InputSource::Repeated(place) => match self.sources.get(*place)? {
                 InputSource::New(item) => Some(item),
                 InputSource::Stored(kept) => Some(&kept.item),
-                // `referred` names the first.
+                // `referred` returns the index of the first occurrence.
                 InputSource::Repeated(_) => None,
             },
         }
     }
 
-    /// What comes next. A client may use an id that the conversation has already, such as for an item
-    /// that it sends again; it is then known by another.
+    /// Appends an item. If the conversation already has its id, as when a client sends an item again, the new
+    /// item gets an id of ours.
     pub(super) fn add(&mut self, mut source: InputSource) {
         if let InputSource::New(item) = &mut source
             && self.places.contains_key(item.id().as_str())
@@ -45,8 +45,8 @@ impl InputItems {
         self.sources.push(source);
     }
 
-    /// What a reference stands for: an item of this conversation, or one that is stored under an id of
-    /// ours. Ids that clients gave in other conversations mean nothing here.
+    /// Resolves an item reference: to an item of this conversation, or to a stored one whose id is ours. Ids
+    /// that clients chose in other conversations are not visible here.
     pub(super) fn referred(&self, store: &ResponseStore, id: &str) -> Option<InputSource> {
         if let Some(place) = self.places.get(id) {
             return Some(InputSource::Repeated(*place));

@@ -1,4 +1,4 @@
-//! Items: what the input and the output of a response consist of.
+//! Items, of which the input and the output of a response consist.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::openai::logprobs::TokenLogprob;
 
 use super::wire::{self, TextOr};
 
-/// They are looked at one by one on a thread that serves others as well.
+/// Input items at most: they are checked one by one on a thread that serves other requests as well.
 const MOST_INPUT_ITEMS: usize = 4096;
 
 /// The name of an item.
@@ -31,7 +31,7 @@ pub(super) struct ItemId {
 }
 
 impl ItemId {
-    /// A new one, such as `msg_…`.
+    /// Makes a new id, such as `msg_…`.
     pub(super) fn new(kind: &str) -> Self {
         Self {
             text: new_id(kind),
@@ -39,7 +39,7 @@ impl ItemId {
         }
     }
 
-    /// The client's, where it gave one.
+    /// Takes the client's id if it sent one, otherwise makes a new one.
     fn from_client(at: &FieldPath, given: Option<String>, kind: &str) -> Result<Self, ApiError> {
         let Some(text) = given else {
             return Ok(Self::new(kind));
@@ -59,7 +59,7 @@ impl ItemId {
         &self.text
     }
 
-    /// Whether this server made it.
+    /// Whether this server made the id.
     pub(super) fn is_ours(&self) -> bool {
         self.is_ours
     }
@@ -150,11 +150,11 @@ pub(super) enum FunctionOutput {
     Parts(Vec<ItemPart>),
 }
 
-/// An item of a request.
+/// An item of a request's `input`.
 #[derive(Debug, PartialEq)]
 pub(super) enum ResponseItemInput {
     Item(ResponseItem),
-    /// The id of one that is stored.
+    /// A reference to a stored item, by its id.
     Reference(String),
 }
 
@@ -168,7 +168,7 @@ impl ResponseItem {
         }
     }
 
-    /// Gives it a name of ours.
+    /// Replaces its id by a new one of ours.
     pub(super) fn rename(&mut self) {
         let (id, kind) = match self {
             Self::Message { id, .. } => (id, "msg"),
@@ -179,7 +179,7 @@ impl ResponseItem {
         *id = ItemId::new(kind);
     }
 
-    /// Bytes of memory that it takes, roughly.
+    /// Returns roughly how many bytes of memory it takes.
     pub(super) fn size(&self) -> usize {
         let parts = |parts: &[ItemPart]| -> usize { parts.iter().map(ItemPart::size).sum() };
         let texts = match self {
@@ -246,12 +246,12 @@ impl ItemPart {
     }
 }
 
-/// A new name, such as `msg_…`.
+/// Makes a new id, such as `msg_…`.
 pub(super) fn new_id(kind: &str) -> String {
     format!("{kind}_{}", Uuid::new_v4().simple())
 }
 
-/// The items of a request's `input`; at least one.
+/// Reads the items of a request's `input`, which must be at least one.
 pub(super) fn read_input(input: Option<TextOr<Value>>) -> Result<Vec<ResponseItemInput>, ApiError> {
     let values = match input {
         None => {
@@ -286,7 +286,7 @@ fn item(at: &FieldPath, value: Value) -> Result<ResponseItemInput, ApiError> {
     }
     let kind = match value.get("type") {
         Some(Value::String(kind)) => kind.clone(),
-        // OpenAI lets clients leave it out of these two.
+        // OpenAI lets clients omit the type of these two.
         None | Some(Value::Null) if value.get("role").is_some() => "message".to_owned(),
         None | Some(Value::Null) if value.get("id").is_some() => "item_reference".to_owned(),
         _ => {
@@ -386,7 +386,7 @@ fn reasoning(at: &FieldPath, item: wire::InputReasoning) -> Result<ResponseItem,
         encrypted_content: item.encrypted_content,
         status: status(at, item.status.as_deref())?,
     };
-    // No model reads it, hence no context bounds it; and it is stored.
+    // No context length bounds it, because no model reads it; and it is stored.
     if item.size() > LARGEST_THOUGHTS {
         let message = format!("`{at}` is larger than {LARGEST_THOUGHTS} bytes: leave it out");
         return Err(ApiError::invalid(at, message));
@@ -418,7 +418,7 @@ fn list(
         .collect()
 }
 
-/// A part of what is told to the model.
+/// Reads a content part of input to the model.
 fn written(at: &FieldPath, part: wire::InputPart) -> Result<ItemPart, ApiError> {
     match part.kind.as_str() {
         "input_text" => Ok(ItemPart::InputText {
@@ -435,7 +435,7 @@ fn written(at: &FieldPath, part: wire::InputPart) -> Result<ItemPart, ApiError> 
     }
 }
 
-/// A part of what the model said.
+/// Reads a content part of the model's own message.
 fn said(at: &FieldPath, part: wire::InputPart) -> Result<ItemPart, ApiError> {
     match part.kind.as_str() {
         "output_text" | "input_text" => Ok(ItemPart::output(
@@ -449,7 +449,7 @@ fn said(at: &FieldPath, part: wire::InputPart) -> Result<ItemPart, ApiError> {
     }
 }
 
-/// A part of what the model thought.
+/// Reads a content part of the model's reasoning.
 fn thought(at: &FieldPath, part: wire::InputPart) -> Result<ItemPart, ApiError> {
     let text = present(at, "text", part.text)?;
     match part.kind.as_str() {

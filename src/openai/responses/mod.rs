@@ -1,4 +1,4 @@
-//! `POST /v1/responses`, top to bottom, and the stored ones.
+//! `POST /v1/responses`, top to bottom, and the routes of stored responses.
 
 mod events;
 mod input;
@@ -63,7 +63,7 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     )
 }
 
-/// Reads a body as far as no model is needed for it.
+/// Reads and checks a body as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     let asked = ValidResponseRequest::try_from(read_value::<wire::ResponseRequest>(body)?)?;
@@ -92,7 +92,7 @@ pub(crate) async fn create(
     endpoint::answer::<Responses>(state, request).await
 }
 
-/// The endpoint, with what is needed to tell an answer.
+/// The endpoint, with what rendering its answer needs.
 struct Responses {
     output: ResponseOutputOptions,
     echo: reply::RequestEcho,
@@ -172,7 +172,7 @@ impl Endpoint for Responses {
     }
 }
 
-/// The turns of a request, and the items that they are made of.
+/// Returns the messages of a request's conversation, and the items that they are made of.
 fn conversation(
     store: &ResponseStore,
     most_bytes: usize,

@@ -1,4 +1,4 @@
-//! From what was generated to the items of a response, and to the events of a stream.
+//! Renders generated text as the items of a response and the events of its stream.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::reply::{ResponseFailure, ResponseObject, ResponseStatus};
 use super::store::{InputSource, ResponseDraft, ResponseStore};
 use super::validate::ResponseOutputOptions;
 
-/// Turns what was generated into OpenAI's objects.
+/// Renders generated text as OpenAI's response object.
 pub(super) struct ResponseItemRenderer {
     response: ResponseObject,
     output: ResponseOutputOptions,
@@ -28,31 +28,31 @@ pub(super) struct ResponseItemRenderer {
     events: EventQueue,
     /// The item that is being written.
     open: Option<OpenItem>,
-    /// Whether the call that is being written is one too many.
+    /// Whether the current call exceeds the limit and is skipped.
     skips_call: bool,
     calls: usize,
-    /// Whether one of them cannot be made, because the model ended in the middle of it.
+    /// Whether a call is incomplete, because generation ended in the middle of it.
     has_broken_call: bool,
-    /// Tokens that were thoughts.
+    /// Generated tokens that were thoughts.
     thought_tokens: u32,
-    /// Of text that has not been told yet.
+    /// Log-probabilities that no delta has carried yet.
     logprobs: Vec<TokenLogprob>,
     finish_reason: &'static str,
     keeping: Option<StoreTarget>,
 }
 
-/// Where the response is to be stored, and what it answers to.
+/// The store for the response, and the input to be stored with it.
 #[derive(Debug)]
 pub(super) struct StoreTarget {
     pub(super) store: ResponseStore,
     pub(super) input: Vec<InputSource>,
 }
 
-/// An item that is being written.
+/// The output item that is being written.
 #[derive(Debug)]
 struct OpenItem {
     id: ItemId,
-    /// What it says so far, or a call's arguments.
+    /// Its text so far, or a call's arguments.
     text: String,
     kind: OpenItemKind,
 }
@@ -90,7 +90,7 @@ impl OpenItem {
         }
     }
 
-    /// The one part of it; a call has none.
+    /// Returns its only content part; a call has none.
     fn part(&self) -> Option<ItemPart> {
         let text = self.text.clone();
         match &self.kind {
@@ -100,7 +100,7 @@ impl OpenItem {
         }
     }
 
-    /// With these parts, or as a call with what was written of it.
+    /// Makes the item with these parts, or as a call with its arguments so far.
     fn item(&self, content: Vec<ItemPart>, status: ItemStatus) -> ResponseItem {
         let id = self.id.clone();
         match &self.kind {
@@ -248,7 +248,7 @@ impl ResponseItemRenderer {
         let Some(open) = self.open.take() else {
             return;
         };
-        // Whatever ended the answer: a call whose arguments are whole can be made.
+        // A call with complete arguments is complete, however generation ended.
         let status = match open.kind {
             OpenItemKind::Call { .. } if are_whole(&open.text) => ItemStatus::Completed,
             OpenItemKind::Call { .. } => ItemStatus::Incomplete,
@@ -304,7 +304,7 @@ impl ResponseItemRenderer {
         self.response.output.push(item);
     }
 
-    /// The whole response, stored if it is to be.
+    /// Completes the response and stores it if asked to.
     fn finish(&mut self, spent: UsageTotals) {
         let cut_off = self.finish_reason == "length";
         self.response.end(cut_off, spent, self.thought_tokens);
@@ -359,7 +359,7 @@ impl ResponseRenderer for ResponseItemRenderer {
             self.take(piece);
         }
         if self.open.is_none() && self.response.output.is_empty() {
-            // Clients look for a message, even if it says nothing.
+            // Clients expect a message, even if it is empty.
             self.begin(OpenItem::message());
         }
         self.close(match finished.reason {
@@ -388,7 +388,7 @@ impl ResponseRenderer for ResponseItemRenderer {
     fn failure(&mut self, error: &ApiError) -> Frame {
         let open = self.open.take();
         if matches!(error, ApiError::Job(WorkError::Unread)) {
-            // All of it again would take more of the memory that was missing.
+            // Sending all of it again would take more of the memory that was lacking.
             self.response.output.clear();
         } else if let Some(open) = open {
             let content = open.part().into_iter().collect();

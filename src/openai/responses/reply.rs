@@ -135,7 +135,7 @@ struct OutputTokenDetails {
 }
 
 impl ResponseObject {
-    /// One that is about to be computed.
+    /// Makes the object of a response that is about to be computed.
     pub(super) fn new(model: &str, sampling: &SamplingParams, echo: RequestEcho) -> Self {
         Self {
             id: new_id("resp"),
@@ -155,7 +155,7 @@ impl ResponseObject {
         }
     }
 
-    /// The end; `reasoning_tokens` of the generated ones were thoughts.
+    /// Completes the response; `reasoning_tokens` of its generated tokens were thoughts.
     pub(super) fn end(&mut self, cut_off: bool, spent: UsageTotals, reasoning_tokens: u32) {
         if cut_off {
             self.status = ResponseStatus::Incomplete;

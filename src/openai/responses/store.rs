@@ -1,7 +1,7 @@
-//! Responses that clients may come back to: in memory, bounded by number, bytes and age.
+//! Stored responses, which later requests may refer to: in memory, bounded by number, bytes and age.
 //!
 //! A response holds the items of its whole conversation, shared with the responses before it. So a
-//! conversation goes on when its beginning has been forgotten, and an item counts once.
+//! conversation can continue when its first responses have been dropped, and each item counts once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,39 +13,39 @@ use tokio::time::Instant;
 
 use super::items::ResponseItem;
 
-/// Of a map's entry, an `Arc` and an allocation, roughly.
+/// Roughly the bytes of a map's entry, an `Arc` and an allocation.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
 
-/// What is kept at most.
+/// How much is stored at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoreLimits {
     pub(crate) responses: usize,
     pub(crate) bytes: usize,
-    /// From a response's end on.
+    /// How long a response is stored after its end.
     pub(crate) age: Duration,
 }
 
 /// A stored response.
 #[derive(Debug)]
 pub(super) struct StoredResponse {
-    /// As it was sent.
+    /// The JSON that was sent to the client.
     pub(super) body: String,
-    /// What it answers to: the earlier responses' items, then the request's.
+    /// Its input: the earlier responses' items, then the request's.
     pub(super) input: Vec<Arc<StoredItem>>,
     pub(super) output: Vec<Arc<StoredItem>>,
-    /// Those of both that came with this response.
+    /// The items of input and output that were first stored with this response.
     own: Vec<Arc<StoredItem>>,
     _charge: ByteCharge,
 }
 
 impl StoredResponse {
-    /// What a response goes on from that names this one.
+    /// Returns the conversation so far, for a response that continues this one.
     pub(super) fn conversation(&self) -> Vec<Arc<StoredItem>> {
         self.input.iter().chain(&self.output).cloned().collect()
     }
 }
 
-/// An item that at least one response holds.
+/// A stored item, which at least one response holds.
 #[derive(Debug)]
 pub(super) struct StoredItem {
     pub(super) item: ResponseItem,
@@ -59,7 +59,7 @@ pub(super) enum InputSource {
     New(ResponseItem),
     /// It is stored already.
     Stored(Arc<StoredItem>),
-    /// The one at this place of the same input once more.
+    /// The item at this index of the same input, repeated.
     Repeated(usize),
 }
 
@@ -73,7 +73,7 @@ pub(super) struct ResponseDraft {
 }
 
 impl ResponseDraft {
-    /// Bytes that it takes beside what is stored already.
+    /// Returns the bytes that it takes in addition to what is stored already.
     fn size(&self) -> usize {
         let new = self.input.iter().filter_map(|source| match source {
             InputSource::New(item) => Some(item),
@@ -83,7 +83,7 @@ impl ResponseDraft {
         items + self.own_size()
     }
 
-    /// Without its items.
+    /// Returns the bytes that it takes without its items.
     fn own_size(&self) -> usize {
         let items = self.input.len() + self.output.len();
         ENTRY_OVERHEAD_BYTES
@@ -97,7 +97,7 @@ fn item_size(item: &ResponseItem) -> usize {
     ENTRY_OVERHEAD_BYTES + item.id().as_str().len() + item.size()
 }
 
-/// Bytes, counted as long as this lives.
+/// Counts bytes towards the store's total as long as it lives.
 #[derive(Debug)]
 struct ByteCharge {
     bytes: usize,
@@ -120,7 +120,7 @@ impl Drop for ByteCharge {
     }
 }
 
-/// The store. Cheap to clone.
+/// The store of responses. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ResponseStore(Arc<Mutex<StoreContents>>);
 
@@ -129,7 +129,7 @@ impl ResponseStore {
         Self(Arc::new(Mutex::new(StoreContents::new(limits))))
     }
 
-    /// Whether it keeps anything at all.
+    /// Whether it stores anything at all.
     pub(super) fn is_open(&self) -> bool {
         self.contents().limits.responses > 0
     }
@@ -138,17 +138,17 @@ impl ResponseStore {
         self.contents().find(id, Instant::now())
     }
 
-    /// An item whose id is ours.
+    /// Returns the stored item with this id of ours.
     pub(super) fn item(&self, id: &str) -> Option<Arc<StoredItem>> {
         self.contents().item(id, Instant::now())
     }
 
-    /// Whether there was such a response.
+    /// Deletes a response, and returns whether there was one with this id.
     pub(super) fn forget(&self, id: &str) -> bool {
         self.contents().forget(id, Instant::now())
     }
 
-    /// False where it is larger than everything that may be kept. Needs tokio's runtime.
+    /// Stores a response. Returns false if it exceeds the limits by itself. Must be called in tokio's runtime.
     pub(super) fn keep(&self, draft: ResponseDraft) -> bool {
         let mut inside = self.contents();
         let kept = inside.keep(draft, Instant::now());
@@ -164,7 +164,7 @@ impl ResponseStore {
     }
 }
 
-/// What is too old goes even if nobody ever asks again.
+/// Drops expired responses even if the store is never used again.
 async fn sweep(contents: Weak<Mutex<StoreContents>>) {
     loop {
         let Some(contents) = contents.upgrade() else {
@@ -189,16 +189,16 @@ fn lock(contents: &Mutex<StoreContents>) -> MutexGuard<'_, StoreContents> {
     contents.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is in the store; time is an argument.
+/// The contents of the store. The current time is an argument, for tests.
 #[derive(Debug)]
 struct StoreContents {
     limits: StoreLimits,
-    /// With the time at which each expires. Never promoted: the oldest is the least recently used.
+    /// Each response with its expiry. Entries are never promoted, so the least recently used is the oldest.
     responses: LruCache<String, (Instant, Arc<StoredResponse>)>,
-    /// Those whose ids are ours: a client's may be anything, and another's as well.
+    /// Items whose ids are ours. Ids that clients chose are left out, because they may collide.
     items: HashMap<String, Arc<StoredItem>>,
     bytes: Arc<AtomicUsize>,
-    /// Whether somebody looks after what grows too old.
+    /// Whether a task is running that drops expired responses.
     swept: bool,
 }
 
@@ -232,7 +232,7 @@ impl StoreContents {
 
     fn keep(&mut self, draft: ResponseDraft, now: Instant) -> bool {
         self.expire(now);
-        // Others do not give way to what does not fit anyhow.
+        // Nothing is evicted for a response that does not fit anyhow.
         if self.limits.responses == 0 || draft.size() > self.limits.bytes {
             return false;
         }

@@ -1,4 +1,4 @@
-//! Stored responses: reading one, its input items, and forgetting it.
+//! The routes of stored responses: reading one, listing its input items, deleting it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::openai::AppState;
 use super::items::ResponseItem;
 use super::store::StoredItem;
 
-/// OpenAI's.
+/// OpenAI's default number of items per page.
 const DEFAULT_PAGE_ITEMS: usize = 20;
 
 type IdPath = Result<Path<String>, PathRejection>;
@@ -161,7 +161,7 @@ pub(crate) async fn input_items(
     page.of(different(&stored.input)).map(Json)
 }
 
-/// Items that the input has, each once: a page begins behind an id, which must be one place.
+/// Returns each item of the input once: a page begins after an item's id, which must be unique.
 fn different(input: &[Arc<StoredItem>]) -> Vec<&ResponseItem> {
     let mut seen = HashSet::new();
     let new = input.iter().filter(|kept| seen.insert(Arc::as_ptr(kept)));
@@ -180,12 +180,12 @@ fn pairs(query: Option<&str>) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Which items are wanted.
+/// The page of items that a query asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct ItemPage {
     limit: usize,
     oldest_first: bool,
-    /// Only those behind this one.
+    /// The id of the item after which the page begins.
     after: Option<String>,
 }
 
@@ -217,7 +217,7 @@ impl ItemPage {
         Ok(page)
     }
 
-    /// The list, of items that are oldest first.
+    /// Makes the page of `items`, which are ordered oldest first.
     fn of(&self, mut items: Vec<&ResponseItem>) -> Result<Value, ApiError> {
         if !self.oldest_first {
             items.reverse();

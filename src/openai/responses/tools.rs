@@ -1,4 +1,4 @@
-//! Function tools as the Responses API writes them: flat, and strict unless they say otherwise.
+//! Function tools in the form of the Responses API: flat, and strict unless they say otherwise.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -27,13 +27,13 @@ pub(super) struct ResponseTool {
     strict: bool,
 }
 
-/// What is offered, and how that is told again. The model is shown the parameters of what is `written`,
-/// where that is kept.
+/// Checks the tools and returns them with their echo in the response. If `written` is not empty, the model
+/// is shown the parameters from there, whose numbers are exactly as the client wrote them.
 pub(super) fn offered(
     tools: Vec<Value>,
     written: &[Value],
 ) -> Result<(Vec<FunctionTool>, Vec<ResponseTool>), ApiError> {
-    // Before any copy is made of them.
+    // Counted before any copy of them is made.
     let count = tools.iter().map(json_count::count_in_value).sum();
     json_count::at_most("tools", count, json_count::MOST_TOOL_VALUES)?;
     let tools = tools.into_iter().enumerate();
@@ -59,7 +59,7 @@ fn one(
         ));
     }
     let function: wire::ResponseFunction = understand(&at, tool)?;
-    // OpenAI holds those that say nothing to the strict rules if they follow them.
+    // If `strict` is absent, OpenAI applies the strict rules to schemas that satisfy them.
     let strict = function.strict.unwrap_or_else(|| {
         let parameters = function.parameters.clone();
         parameters.is_none_or(|schema| Schema::new(schema, true).is_ok())
@@ -91,7 +91,7 @@ fn one(
     Ok((offered, told))
 }
 
-/// OpenAI's `tool_choice`.
+/// Reads OpenAI's `tool_choice`.
 pub(super) fn choice(choice: &Value) -> Result<ToolSelection, ApiError> {
     const AT: &str = "tool_choice";
     if let Value::String(mode) = choice {
@@ -128,7 +128,7 @@ pub(super) fn choice(choice: &Value) -> Result<ToolSelection, ApiError> {
     }
 }
 
-/// The same as it is told again: what was understood of it, and nothing else that a client wrote.
+/// Returns the echo of `tool_choice`: what was understood of it, and nothing else that the client wrote.
 pub(super) fn echoed_choice(choice: Option<&ToolSelection>) -> Value {
     match choice {
         None | Some(ToolSelection::Auto) => json!("auto"),
@@ -146,7 +146,7 @@ pub(super) fn echoed_choice(choice: Option<&ToolSelection>) -> Value {
     }
 }
 
-/// The `type` of an object.
+/// Returns the `type` of an object.
 fn kind<'a>(at: &FieldPath, object: &'a Value) -> Result<&'a str, ApiError> {
     if !object.is_object() {
         let message = format!("`{at}` must be an object with a `type`");

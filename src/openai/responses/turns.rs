@@ -1,4 +1,4 @@
-//! From items to the turns that a chat template lays out.
+//! Converts items to the messages that a chat template renders.
 
 use std::collections::HashSet;
 
@@ -9,20 +9,20 @@ use crate::prompt::{self, Message, ToolCall};
 
 use super::items::{FunctionOutput, ItemPart, ItemRole, ItemStatus, ResponseItem};
 
-/// A conversation as far as it is read.
+/// A conversation under construction.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     messages: Vec<Message>,
-    /// Ids of the calls so far.
+    /// The ids of the tool calls so far.
     calls: HashSet<String>,
     arguments: ArgumentsReader,
-    /// Bytes that items may have together, and those of the items so far.
+    /// The bytes that items may take together, and those of the items so far.
     most_bytes: usize,
     bytes: usize,
 }
 
 impl Turns {
-    /// Before anybody said anything.
+    /// Creates a conversation that has only the instructions.
     pub(super) fn new(instructions: Option<&str>, most_bytes: usize) -> Self {
         let system = instructions.map(|text| Message::text(prompt::Role::System, text));
         Self {
@@ -32,9 +32,9 @@ impl Turns {
         }
     }
 
-    /// What was said next; it stands at `at` of the request.
+    /// Appends an item, which stands at the path `at` of the request.
     pub(super) fn add(&mut self, item: &ResponseItem, at: &FieldPath) -> Result<(), ApiError> {
-        // A reference takes a few bytes of a body, and may stand for megabytes, again and again.
+        // A reference takes a few bytes of the body and may expand to megabytes, repeatedly.
         self.bytes = self.bytes.saturating_add(item.size());
         if self.bytes > self.most_bytes {
             let most = self.most_bytes;
@@ -64,7 +64,7 @@ impl Turns {
             } => {
                 let at = at.name("arguments");
                 let arguments = self.arguments.of_call(&at, arguments)?;
-                // One that was cut off before it was whole is none.
+                // A call that was cut off is ignored.
                 if *status == ItemStatus::Incomplete && !arguments.is_object() {
                     return Ok(());
                 }
@@ -94,13 +94,13 @@ impl Turns {
                 message.tool_call_id = Some(call_id.clone());
                 self.messages.push(message);
             }
-            // Of no use to an answer: models are trained without the thoughts of earlier turns.
+            // Left out: models are trained without the thoughts of earlier turns.
             ResponseItem::Reasoning { .. } => {}
         }
         Ok(())
     }
 
-    /// Belongs to the turn in which the model spoke just before.
+    /// Adds a tool call to the assistant's message, if that is the last one, or to a new one.
     fn call(&mut self, call: ToolCall) {
         self.calls.insert(call.id.clone());
         match self.messages.last_mut() {
@@ -120,7 +120,7 @@ impl Turns {
     }
 }
 
-/// Parts follow each other with nothing between them.
+/// Concatenates the texts of parts.
 fn text(parts: &[ItemPart]) -> String {
     parts.iter().map(ItemPart::text).collect()
 }

@@ -1,5 +1,5 @@
-//! From what a client wrote to what the other rooms work with: every range checked, every parameter
-//! that cannot be honoured refused by name.
+//! Checks a response request and converts it for inference: every range is checked, and every parameter
+//! that cannot be honoured is refused by name.
 
 use serde_json::{Map, Value};
 
@@ -20,35 +20,35 @@ use super::reply::{RequestEcho, ResponseReasoning, ResponseText, ResponseTextFor
 use super::tools::{choice, echoed_choice, offered};
 use super::{not_built, wire};
 
-/// A request that can be answered, but for what it refers to and the length of its prompt.
+/// A checked request. Only its references and the length of its prompt are still unchecked.
 #[derive(Debug)]
 pub(super) struct ValidResponseRequest {
     pub(super) model: Option<String>,
-    /// The response that this one goes on from.
+    /// The id of the response that this one continues.
     pub(super) previous: Option<String>,
     pub(super) input: Vec<ResponseItemInput>,
-    /// What the model is shown of the tools.
+    /// The tools that the model is shown.
     pub(super) tools: Vec<Value>,
     pub(super) effort: Option<Effort>,
     pub(super) template_kwargs: Map<String, Value>,
     pub(super) params: GenerationParams,
-    /// Whether the oldest turns give way where all do not fit.
+    /// Whether the oldest turns may be dropped if the conversation exceeds the context.
     pub(super) may_truncate: bool,
     pub(super) output: ResponseOutputOptions,
-    /// Whether it asks to be stored, and does not only leave that to us.
+    /// Whether `store` is explicitly true, rather than absent.
     pub(super) asks_to_store: bool,
     pub(super) echo: RequestEcho,
 }
 
-/// How the answer is to be sent.
+/// How the answer is rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ResponseOutputOptions {
     pub(super) stream: bool,
-    /// Whether deltas are filled up, so that their lengths tell nothing.
+    /// Whether deltas are padded, so that their lengths reveal nothing.
     pub(super) obfuscate: bool,
-    /// Whether tool calls are looked for in the text, and how many are wanted.
+    /// How many tool calls are parsed out of the text.
     pub(super) calls: CallLimit,
-    /// Whether the answer tells how likely its tokens were.
+    /// Whether the log-probabilities of tokens are sent.
     pub(super) logprobs: bool,
 }
 
@@ -154,13 +154,14 @@ fn truncation(asked: Option<&str>) -> Result<&'static str, ApiError> {
     }
 }
 
-/// They are told to whoever includes them or asks for rivals.
+/// Returns how many top log-probabilities are sent per token; `None` if neither `include` nor `top_logprobs`
+/// asks for log-probabilities.
 fn logprobs(request: &wire::ResponseRequest) -> Result<Option<usize>, ApiError> {
     let mut wanted = false;
     for (index, name) in request.include.iter().flatten().enumerate() {
         match name.as_str() {
             "message.output_text.logprobs" => wanted = true,
-            // Thoughts are told as text, which is as good for sending them back.
+            // Reasoning is sent as text, which clients can send back just as well.
             "reasoning.encrypted_content" => {}
             "file_search_call.results"
             | "web_search_call.results"
@@ -221,7 +222,7 @@ fn reasoning(asked: Option<wire::ReasoningOptions>) -> Result<ResponseReasoning,
     })
 }
 
-/// `text.format`: how it is told again, and the schema that the answer must fit.
+/// Reads `text.format` and returns its echo and the schema that the answer must fit.
 fn format(asked: Option<Value>) -> Result<(ResponseTextFormat, Option<Schema>), ApiError> {
     const AT: &str = "text.format";
     let asked: wire::TextFormat = match asked {
