@@ -1,4 +1,4 @@
-//! Bounds of single parameters, for every front the same.
+//! Checks of single parameters, the same for every front.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,12 +8,12 @@ use crate::engine::Token;
 use super::bounds::LONGEST_ID;
 use crate::field::FieldPath;
 
-/// A parameter, by the name that its front has for it, whose value is out of bounds.
+/// The error for a parameter whose value is out of bounds, by the front's name for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BoundsError {
     /// The parameter.
     pub(crate) parameter: FieldPath,
-    /// What follows its name.
+    /// The rest of the message, which follows the name.
     after: String,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for BoundsError {
     }
 }
 
-/// `value`, if there is one, within `range`.
+/// Checks that `value`, if there is one, is within `range`.
 #[allow(clippy::cast_possible_truncation)] // sampling needs no more than an f32
 pub(crate) fn within(
     parameter: impl Into<FieldPath>,
@@ -49,7 +49,7 @@ pub(crate) fn within(
     }
 }
 
-/// `value`, within `range`.
+/// Checks that `value` is within `range`.
 pub(crate) fn between(
     parameter: impl Into<FieldPath>,
     value: i64,
@@ -65,7 +65,7 @@ pub(crate) fn between(
     }
 }
 
-/// `value`, which is `least` or more.
+/// Checks that `value` is at least `least`.
 pub(crate) fn at_least(
     parameter: impl Into<FieldPath>,
     value: i64,
@@ -78,7 +78,7 @@ pub(crate) fn at_least(
     Ok(u32::try_from(value).unwrap_or(u32::MAX))
 }
 
-/// Checks a text that names something, or that is stored or sent back.
+/// Checks the length of a name, or of a text that is stored or echoed.
 pub(crate) fn short(parameter: impl Into<FieldPath>, text: &str) -> Result<(), BoundsError> {
     no_longer(parameter, text, LONGEST_ID)
 }
@@ -111,7 +111,7 @@ pub(crate) fn at_most(
     Ok(())
 }
 
-/// A token of this id; which ids the model has is checked where the model is known.
+/// Converts an id to a token. Whether the model has that id is checked once the model is known.
 pub(crate) fn token(parameter: impl Into<FieldPath>, id: i64) -> Result<Token, BoundsError> {
     let token = i32::try_from(id).ok().filter(|id| *id >= 0).map(Token);
     token.ok_or_else(|| BoundsError::new(parameter, format!(": {id} is not a token id")))

@@ -1,4 +1,4 @@
-//! How an answer is held to its format: from the format to a grammar, and from that to a constraint.
+//! Makes the constraint that holds an answer to its format: from the format to a grammar to a constraint.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use crate::prompt::{calls, opened_calls};
 use super::error::{InferenceError, InferenceFailure, RequestError, RequestField};
 use super::params::OutputFormat;
 
-/// How long to look for the schema that is to blame.
+/// How long to search for the schema that cannot be followed.
 const LONGEST_BLAME_SEARCH: Duration = Duration::from_millis(300);
 
-/// What is to hold an answer to its format.
+/// The grammar of an answer, and the trigger that activates it, if not from the first token.
 pub(super) struct ConstraintPlan {
     grammar: Grammar,
     watch: Option<Watch>,
 }
 
-/// Plans how an answer is held to its format, unless it is free; `in_thoughts` says that it begins in the
-/// middle of thoughts.
+/// Plans the constraint of a format; `None` if the format is free. `in_thoughts` says whether the answer
+/// begins in the middle of thoughts.
 pub(super) fn plan(
     format: &OutputFormat,
     in_thoughts: bool,
@@ -62,7 +62,7 @@ pub(super) fn plan(
     Ok(Some(ConstraintPlan { grammar, watch }))
 }
 
-/// Compiles the plan that was made of `format`.
+/// Compiles the plan of `format`.
 pub(super) async fn constraint(
     plan: ConstraintPlan,
     format: &OutputFormat,
@@ -74,7 +74,7 @@ pub(super) async fn constraint(
         Err(GrammarError::Unavailable) => {
             return Err(Refusal::memory().into());
         }
-        // Nobody reads it.
+        // The client has left, so nobody reads this error.
         Err(GrammarError::Abandoned) => return Err(InferenceFailure::Internal.into()),
         Err(error) => {
             return Err(cannot_be_followed(&error, &schemas(format), grammars, caller).await);
@@ -86,7 +86,7 @@ pub(super) async fn constraint(
     })
 }
 
-/// The schemas that clients gave.
+/// Returns the client's schemas in a format.
 fn schemas(format: &OutputFormat) -> Vec<&Schema> {
     let (functions, other) = match format {
         OutputFormat::Free => return Vec::new(),
@@ -102,8 +102,8 @@ fn schemas(format: &OutputFormat) -> Vec<&Schema> {
     arguments.chain(other).collect()
 }
 
-/// Names the schema that cannot be followed, and the place in it; the tools where none can be blamed
-/// alone, or none was found in time.
+/// Makes the error that names the schema that cannot be followed and the place in it, or the tools if no
+/// single schema fails or none was found in time.
 async fn cannot_be_followed(
     error: &GrammarError,
     schemas: &[&Schema],
@@ -136,7 +136,7 @@ async fn cannot_be_followed(
     RequestError::invalid(field, format!(" cannot be followed: {error}")).into()
 }
 
-/// Looking for the schema that is to blame.
+/// A search for the schema that cannot be followed.
 struct BlameSearch<'g> {
     until: Instant,
     grammars: &'g Grammars,
@@ -144,7 +144,7 @@ struct BlameSearch<'g> {
 }
 
 impl BlameSearch<'_> {
-    /// The first of these schemas that cannot be followed even by itself, and why.
+    /// Returns the first of these schemas that cannot be followed by itself, and why.
     async fn first(
         &self,
         schemas: impl Iterator<Item = Schema>,
@@ -159,7 +159,7 @@ impl BlameSearch<'_> {
                 Ok(Err(GrammarError::Unavailable | GrammarError::Abandoned)) | Err(_) => {
                     return None;
                 }
-                // A part that nothing fits may be left out, unless nothing fits the whole.
+                // A subschema that nothing fits may be unused, unless nothing fits the whole either.
                 Ok(Err(other)) if other.nothing_fits() && !error.nothing_fits() => {}
                 Ok(Err(other)) => return Some((schema, other)),
             }

@@ -1,4 +1,4 @@
-//! From texts to vectors: admission, tokens, and into the model's queue.
+//! Embeds texts: admission, tokenization, and submission to the model's queue.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,10 +21,10 @@ use super::error::{
 };
 use super::tokenize::{LONG_TEXT_BYTES, tokens_of_ids};
 
-/// Bytes of a token that is longer than most.
+/// More bytes than most tokens have.
 const LONG_TOKEN_BYTES: usize = 16;
 
-/// What vectors are made of.
+/// The input of an embedding request.
 #[derive(Debug)]
 pub(crate) enum EmbeddingInput {
     /// A text.
@@ -33,20 +33,20 @@ pub(crate) enum EmbeddingInput {
     Texts(Vec<String>),
     /// The token ids of a text.
     Tokens(Vec<i64>),
-    /// Those of several texts.
+    /// The token ids of several texts.
     TokenLists(Vec<Vec<i64>>),
 }
 
-/// Vectors, and what they took.
+/// Vectors, and the usage of computing them.
 #[derive(Debug)]
 pub(crate) struct Embeddings {
     pub(crate) vectors: Vec<Vec<f32>>,
-    /// Numbers of a vector that were asked for.
+    /// How many numbers of each vector were asked for.
     pub(crate) dimensions: usize,
     /// Tokens of all texts.
     pub(crate) tokens: usize,
     pub(crate) usage: UsageTotals,
-    /// Holds the request's place in the server until the vectors are told.
+    /// Keeps the request counted as present until the vectors are sent.
     pub(crate) _presence: Presence,
 }
 
@@ -90,8 +90,8 @@ impl Inference {
         })
     }
 
-    /// Off the runtime's threads; long texts of several requests one after the other. The place goes
-    /// along, because the work goes on when the client has left.
+    /// Tokenizes texts on a blocking thread; long texts of several requests take turns. The place moves along,
+    /// because the work continues even if the client leaves.
     async fn tokenize_texts(
         &self,
         input: EmbeddingInput,
@@ -121,7 +121,7 @@ impl Inference {
 }
 
 impl EmbeddingInput {
-    /// Bytes of text that has to be tokenized.
+    /// Returns the bytes of text to tokenize.
     fn bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -197,7 +197,7 @@ fn tokens(
     }
 }
 
-/// The tokens of the words of a text.
+/// Tokenizes the words of a text; `text` is its index among several.
 fn read(
     text: Option<usize>,
     words: &str,
@@ -214,7 +214,7 @@ fn read(
         // Texts are data, whatever they look like.
         markup: false,
     };
-    // Tokens of megabytes take seconds, and only to be refused.
+    // Tokenizing megabytes takes seconds; a text that is too long is refused by its first words.
     if let Some(beginning) = beginning(
         words,
         LONG_TEXT_BYTES.max(loaded.context * LONG_TOKEN_BYTES),
@@ -237,7 +237,8 @@ fn too_long(text: Option<usize>, tokens: usize, at_least: bool, context: usize) 
     RequestError::too_long(RequestField::Text(text), too_long)
 }
 
-/// The words within the first `bytes` of a longer text; all of those bytes where that is one word.
+/// Returns the whole words within the first `bytes` of a longer text, or all those bytes if they are one
+/// word. Returns `None` if the text is not longer.
 fn beginning(text: &str, bytes: usize) -> Option<&str> {
     if text.len() <= bytes {
         return None;
@@ -247,7 +248,7 @@ fn beginning(text: &str, bytes: usize) -> Option<&str> {
     Some(words.filter(|words| !words.is_empty()).unwrap_or(part))
 }
 
-/// How much one text and all of them may have.
+/// Checks the token counts of each text and of all together.
 struct TokenBounds {
     context: usize,
     /// Tokens so far.

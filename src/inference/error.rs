@@ -1,7 +1,7 @@
-//! Why a request is not answered, in the words of no protocol.
+//! Errors of inference, independent of any protocol.
 //!
-//! A front says which of its parameters a [`RequestField`] is and which of its codes a [`FieldProblem`] is, and makes
-//! the sentence that its client reads.
+//! A front maps a [`RequestField`] to its parameter name and a [`FieldProblem`] to its error code, and makes
+//! the message that its client reads.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,9 +15,9 @@ use crate::field::FieldPath;
 /// Why a request is not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum InferenceError {
-    /// Something in it is wrong.
+    /// Something in the request is wrong.
     Request(RequestError),
-    /// Nothing in it is wrong.
+    /// The request is fine, but cannot be answered.
     Failure(InferenceFailure),
 }
 
@@ -39,25 +39,25 @@ pub(crate) enum RequestField {
     Prompt(FieldPath),
     /// The number of answers to each prompt.
     Choices,
-    /// What is added to the likelihood of this token.
+    /// The logit bias of this token.
     LogitBias(i32),
     /// How much the model is to think.
     Effort,
     /// The text that the answer is expected to be.
     Prediction,
-    /// Further variables of the chat template.
+    /// Additional variables of the chat template.
     TemplateVariables,
     /// The tools that the model may call.
     Tools,
     /// A schema that the answer must fit, or a place in it, where the client wrote it.
     Schema(FieldPath),
-    /// The text that is embedded, or this one of several.
+    /// The text to embed, or the one at this index of several.
     Text(Option<usize>),
-    /// This token of the text that is embedded, or of this one of several.
+    /// The token at this index of the text to embed, or of the one at this index of several.
     TextToken(Option<usize>, usize),
-    /// How many numbers a vector has.
+    /// The number of dimensions of a vector.
     Dimensions,
-    /// This token of those that are to become text.
+    /// The token at this index of those to detokenize.
     Token(usize),
 }
 
@@ -66,22 +66,22 @@ pub(crate) enum RequestField {
 pub(crate) enum FieldProblem {
     /// It is not what it must be.
     Invalid(FieldSentence),
-    /// It is known and cannot be honoured; the words follow its name.
+    /// It is known and not supported; the text follows its name in the message.
     Unsupported(Cow<'static, str>),
     /// It is longer than the model's context.
     TooLong(ContextOverflow),
-    /// The model does something else.
+    /// The model is not made for it.
     WrongPurpose(WrongPurpose),
 }
 
-/// A model that was asked for what it does not do.
+/// A use that the model is not made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum WrongPurpose {
-    /// This one embeds and does not generate.
+    /// This model embeds and does not generate.
     Embeds(String),
-    /// It embeds, and was given a conversation.
+    /// The model embeds, and was given a conversation.
     DoesNotChat,
-    /// This one generates and does not embed, as `embedders` do.
+    /// This model generates and does not embed; `embedders` do.
     Generates {
         /// Its id.
         model: String,
@@ -100,12 +100,12 @@ pub(crate) enum FieldSentence {
         /// What comes after it.
         after: String,
     },
-    /// It has no need of the name.
+    /// A sentence without the name.
     Whole(String),
 }
 
 impl FieldSentence {
-    /// The sentence in which the parameter is called `name`.
+    /// Returns the sentence, with the parameter called `name`.
     #[must_use]
     pub(crate) fn about(&self, name: &impl fmt::Display) -> String {
         match self {
@@ -115,20 +115,20 @@ impl FieldSentence {
     }
 }
 
-/// How long something is that does not fit.
+/// The length of an input that exceeds the model's context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ContextOverflow {
-    /// Its length in tokens; where it is only known to be longer, the shortest that it can be.
+    /// Its length in tokens, or a lower bound of it.
     pub(crate) tokens: usize,
-    /// Whether that is all that is known.
+    /// Whether `tokens` is a lower bound.
     pub(crate) at_least: bool,
     /// The model's context in tokens.
     pub(crate) context: usize,
-    /// What it is for.
+    /// What the input was to be used for.
     pub(crate) purpose: TextPurpose,
 }
 
-/// What a text is read for.
+/// What an input is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TextPurpose {
     /// To be answered.
@@ -164,12 +164,12 @@ impl ContextOverflow {
     }
 }
 
-/// Why a request is not answered in which nothing is wrong.
+/// Why a valid request is not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum InferenceFailure {
     /// There is no such model.
     UnknownModel {
-        /// As asked for, cut to what can be told.
+        /// The name asked for, shortened to what is echoed.
         name: String,
         /// The ids that exist.
         available: Vec<String>,

@@ -1,4 +1,4 @@
-//! From a checked request to answers under way: admission, prompt, and into the model's queue.
+//! Starts the answers to a checked request: admission, prompt, and submission to the model's queue.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +24,7 @@ use super::layout::{
 use super::models::generator;
 use super::params::GenerationParams;
 
-/// What a client wants answers to.
+/// An input that a client wants answers to.
 #[derive(Debug)]
 pub(crate) enum GenerationInput {
     /// Messages, laid out by the model's chat template.
@@ -45,7 +45,7 @@ pub(crate) struct GenerationRequest {
     pub(crate) may_truncate: bool,
 }
 
-/// Answers under way. They are numbered through: all choices of the first input, then of the next.
+/// Answers that are being generated, in order: all choices of the first input, then of the next.
 pub(crate) struct StartedGeneration {
     pub(crate) answers: Answers,
     pub(crate) loaded: Arc<Loaded>,
@@ -54,7 +54,7 @@ pub(crate) struct StartedGeneration {
 }
 
 impl StartedGeneration {
-    /// What takes an answer to input `input` apart.
+    /// Returns a parser for an answer to the input at index `input`.
     pub(crate) fn parser(&self, input: usize) -> OutputParser {
         let prompt = self.prompts.get(input);
         prompt.map_or_else(
@@ -65,7 +65,7 @@ impl StartedGeneration {
 }
 
 impl Inference {
-    /// Starts to compute the answers to a request; however it ends, `account` is told.
+    /// Starts to generate the answers to a request. `account` records how it ends.
     ///
     /// # Errors
     /// Whatever keeps the request from the model's queue.
@@ -101,7 +101,7 @@ impl Inference {
         }
     }
 
-    /// Everything but the submission.
+    /// Does everything but submit the jobs.
     async fn prepare(
         &self,
         entry: &Entry,
@@ -132,8 +132,8 @@ impl Inference {
         })
     }
 
-    /// Templates, tokenizers and grammars may take a while: off the runtime's threads, and grammars, for
-    /// which others may be waiting as well, off those that take blocking work.
+    /// Renders templates and tokenizes on a blocking thread, because both may take a while. Grammars are
+    /// compiled on the compile thread, because several requests may wait for the same one.
     async fn lay_out(
         &self,
         request: GenerationRequest,
@@ -150,8 +150,8 @@ impl Inference {
         let shared = Arc::clone(&loaded);
         let (caller, _here) = Caller::new(arrival.client);
         let log_prompts = self.log_prompts;
-        // It goes on when the client has left, and the places with it: whoever leaves and comes again
-        // gets no more done.
+        // This continues if the client leaves, and holds the places: a client cannot get more work done by
+        // leaving and coming back.
         let laying_out = async move {
             let blocking = in_span(move || {
                 let _memory = arrival.memory;
@@ -171,7 +171,7 @@ impl Inference {
     }
 }
 
-/// A request that only has to be submitted.
+/// A request that is ready to be submitted.
 struct PreparedRequest {
     jobs: Vec<(Job, RunningAnswer)>,
     choices: usize,
@@ -180,11 +180,11 @@ struct PreparedRequest {
     prompts: Vec<TokenizedPrompt>,
 }
 
-/// A request with its prompts.
+/// A request whose inputs are tokenized.
 struct TokenizedRequest {
     params: GenerationParams,
     prompts: Vec<TokenizedPrompt>,
-    /// Tokens that the answers to each prompt may have.
+    /// How many tokens the answers to each prompt may have.
     rooms: Vec<u32>,
     prediction: Option<Vec<Token>>,
     constraint: Option<Guide>,
@@ -206,7 +206,7 @@ fn check_count(answers: usize, capacity: usize) -> Result<(), RequestError> {
     ))
 }
 
-/// The jobs of a request: for each prompt all its choices.
+/// Makes the jobs of a request: one for each choice of each prompt.
 fn jobs(
     laid_out: TokenizedRequest,
     loaded: &Loaded,
@@ -254,7 +254,7 @@ fn in_span<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     move || span.in_scope(work)
 }
 
-/// Everything but the constraint, which comes of the plan.
+/// Tokenizes the inputs of a request and plans its constraint, which is compiled later.
 fn lay_out(
     request: GenerationRequest,
     loaded: &Loaded,
@@ -283,7 +283,7 @@ fn lay_out(
     let length = prediction.as_ref().map_or(0, Vec::len);
     check_prediction(length, loaded.context())?;
     let prompts = prompts?;
-    // Before the grammar, which costs more: tools stand in the prompt as well.
+    // Checked before the grammar, which costs more: tools are in the prompt as well.
     let room = |prompt: &TokenizedPrompt| {
         answer_room(params.max_tokens, prompt.tokens.len(), loaded.context())
     };

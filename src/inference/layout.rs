@@ -1,4 +1,4 @@
-//! From the inputs of a request to the prompts that a model reads.
+//! Turns the inputs of a request into the prompts that a model reads.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::generate::GenerationInput;
 use super::params::OutputFormat;
 use super::truncation;
 
-/// An input as the model reads it.
+/// An input as tokens, as the model reads it.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenizedPrompt {
     pub(crate) tokens: Arc<[Token]>,
@@ -20,13 +20,13 @@ pub(crate) struct TokenizedPrompt {
     pub(super) opens_thoughts: bool,
     /// See [`crate::prompt::Prompt::tags`].
     pub(super) tags: Arc<[SpecialToken]>,
-    /// What takes an answer to it apart, at the beginning of the answer.
+    /// A fresh parser for an answer to this prompt.
     pub(super) parser: OutputParser,
 }
 
 impl GenerationInput {
-    /// Tokens that it has at least, when one token stands for `longest_piece` bytes at most and
-    /// every message has a border; `may_truncate` says that messages may be left out.
+    /// Returns a lower bound of its tokens, given that a token has at most `longest_piece` bytes and each
+    /// message at least one token. `may_truncate` says whether messages may be left out.
     fn least_tokens(&self, longest_piece: usize, may_truncate: bool) -> usize {
         match self {
             Self::Conversation(conversation) => {
@@ -46,8 +46,7 @@ impl GenerationInput {
     }
 }
 
-/// Leaves the oldest turns of a conversation out, as far as that is needed for an answer of
-/// `wanted` tokens.
+/// Drops the oldest turns of a conversation until there is room for an answer of `wanted` tokens.
 pub(super) fn truncate(
     input: &mut GenerationInput,
     wanted: Option<u32>,
@@ -94,7 +93,7 @@ pub(super) fn prompt(
             let mut tokens: Vec<Token> = model.bos().into_iter().collect();
             tokens.extend(model.encode(&text));
             if tokens.is_empty() {
-                // OpenAI's default prompt: a new text.
+                // OpenAI's default prompt, which starts a new text.
                 tokens.extend(model.text_border());
             }
             (tokens, false, Vec::new(), OutputParser::new(None, None))
@@ -122,15 +121,15 @@ pub(super) fn prompt(
     })
 }
 
-/// What takes apart an answer of this form; `calls` says whether calls are looked for, `opens_thoughts`
-/// whether the prompt ends in the middle of thoughts.
+/// Makes the parser for an answer of this format. `calls` says whether tool calls are parsed,
+/// `opens_thoughts` whether the prompt ends in the middle of thoughts.
 fn parser(
     prompter: &Prompter,
     calls: bool,
     opens_thoughts: bool,
     format: &OutputFormat,
 ) -> OutputParser {
-    // A grammar that holds from the first token on leaves no room for thoughts.
+    // A grammar that applies from the first token on leaves no room for thoughts.
     let thinks = match format {
         OutputFormat::Free | OutputFormat::FreeWithCalls(_) => opens_thoughts,
         OutputFormat::Json(_) | OutputFormat::Calls { .. } => false,
@@ -147,7 +146,7 @@ fn parser(
     }
 }
 
-/// A template that fails over variables of the client's own is none of the model's faults.
+/// Blames a template's failure on the client's template variables, if it sent any, rather than on the model.
 fn not_laid_out(error: &PromptError, conversation: &Conversation) -> InferenceError {
     match error {
         PromptError::Template(TemplateError::Broken(reason) | TemplateError::Failed(reason))
@@ -161,7 +160,7 @@ fn not_laid_out(error: &PromptError, conversation: &Conversation) -> InferenceEr
     }
 }
 
-/// Checks that a prediction, of which the shortest length is known, is no longer than any answer.
+/// Checks that a prediction of at least `tokens` tokens is not longer than any answer can be.
 pub(super) fn check_prediction(tokens: usize, context: usize) -> Result<(), RequestError> {
     if tokens < context {
         return Ok(());
@@ -172,7 +171,7 @@ pub(super) fn check_prediction(tokens: usize, context: usize) -> Result<(), Requ
     Err(RequestError::invalid(RequestField::Prediction, after))
 }
 
-/// Checks that a prompt leaves room for an answer, before it is laid out.
+/// Checks, before the input is rendered, that its prompt can leave room for an answer.
 pub(super) fn check_length(
     input: &GenerationInput,
     longest_piece: usize,
@@ -200,7 +199,7 @@ fn whole_prompt() -> RequestField {
     RequestField::Prompt(FieldPath::default())
 }
 
-/// How many tokens the answer may have: as many as were asked for, as far as the context allows.
+/// Returns how many tokens the answer may have: `wanted`, as far as the context allows.
 pub(super) fn answer_room(
     wanted: Option<u32>,
     prompt: usize,

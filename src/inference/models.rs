@@ -1,4 +1,4 @@
-//! Which model a request means, and whether it can answer.
+//! Finds the model that a request names and checks that it can answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::pool::{Entry, Loaded, LoadedEmbedder, Serving, State};
 use super::Inference;
 use super::error::{InferenceError, InferenceFailure, RequestError, WrongPurpose};
 
-/// Characters of a model's name that are told again: enough to recognize it.
+/// Characters of an unknown model's name that an error echoes: enough to recognize it.
 const LONGEST_ECHOED_NAME: usize = 100;
 
 impl Inference {
-    /// The model of this name, or the first that chats when a request names none.
+    /// Returns the model of this name, or the first that generates if a request names none.
     ///
     /// # Errors
     /// [`InferenceFailure::UnknownModel`]
@@ -21,7 +21,7 @@ impl Inference {
         self.find(id, |entry| !entry.embeds())
     }
 
-    /// The model of this name, or the first that embeds when a request names none.
+    /// Returns the model of this name, or the first that embeds if a request names none.
     ///
     /// # Errors
     /// [`InferenceFailure::UnknownModel`]
@@ -51,7 +51,7 @@ impl Inference {
         })
     }
 
-    /// The model, if it embeds and can now.
+    /// Returns the loaded model, if it is an embedding model and ready.
     pub(super) fn embedder(&self, entry: &Entry) -> Result<Arc<LoadedEmbedder>, InferenceError> {
         match serving(entry)? {
             Serving::Embedding(loaded) => Ok(loaded),
@@ -67,7 +67,7 @@ impl Inference {
     }
 }
 
-/// The model, if it generates and can now.
+/// Returns the loaded model, if it generates and is ready.
 pub(super) fn generator(entry: &Entry) -> Result<Arc<Loaded>, InferenceError> {
     match serving(entry)? {
         Serving::Generation(loaded) => Ok(loaded),
@@ -78,7 +78,7 @@ pub(super) fn generator(entry: &Entry) -> Result<Arc<Loaded>, InferenceError> {
     }
 }
 
-/// The model, if it can answer now.
+/// Returns the loaded model, if it is ready.
 ///
 /// # Errors
 /// That it is being loaded, has been stopped, or cannot be loaded.

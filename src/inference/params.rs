@@ -1,4 +1,4 @@
-//! How an answer is generated: what every protocol can ask for.
+//! The generation parameters that every protocol can set.
 
 use crate::engine::Token;
 use crate::grammar::Schema;
@@ -9,10 +9,10 @@ use super::bounds::CHOICES;
 use super::checks::{BoundsError, between};
 use super::sampling::RequestedSampling;
 
-/// Everything about an answer but its prompt.
+/// The parameters of generating an answer to any prompt.
 #[derive(Debug, Default)]
 pub(crate) struct GenerationParams {
-    /// Tokens of an answer; as many as the context allows where the request says nothing.
+    /// Tokens of an answer at most; `None` for as many as the context allows.
     pub(crate) max_tokens: Option<u32>,
     pub(crate) sampling: RequestedSampling,
     pub(crate) stops: Vec<String>,
@@ -22,26 +22,26 @@ pub(crate) struct GenerationParams {
     pub(crate) class: Option<Class>,
     /// The text that the answer is expected to be.
     pub(crate) prediction: Option<String>,
-    /// Answers to the same prompt.
+    /// How many answers are generated for the same prompt.
     pub(crate) choices: ChoiceCount,
-    /// Whether to tell how likely tokens were, with so many rivals.
+    /// How many top log-probabilities are returned per token; `None` for no log-probabilities.
     pub(crate) logprobs: Option<usize>,
-    /// The same for the prompt.
+    /// Like `logprobs`, for the tokens of the prompt.
     pub(crate) prompt_logprobs: Option<usize>,
     pub(crate) format: OutputFormat,
 }
 
-/// What an answer must be.
+/// The format that an answer is held to.
 #[derive(Debug, Default)]
 pub(crate) enum OutputFormat {
-    /// Whatever the model says.
+    /// Any text.
     #[default]
     Free,
-    /// Whatever the model says; but what it calls must fit.
+    /// Any text, but the arguments of tool calls must fit their schemas.
     FreeWithCalls(Vec<Callable>),
-    /// JSON.
+    /// JSON that fits a schema.
     Json(Schema),
-    /// Tool calls, or JSON where that is allowed as well.
+    /// Tool calls, or alternatively JSON that fits `otherwise`.
     Calls {
         functions: Vec<Callable>,
         several: bool,
@@ -49,7 +49,7 @@ pub(crate) enum OutputFormat {
     },
 }
 
-/// How many answers; at least one.
+/// The number of answers per prompt; at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChoiceCount(u32);
 

@@ -1,4 +1,4 @@
-//! How tokens are drawn: what a request says of it, within bounds.
+//! The sampling parameters of a request, checked against their bounds.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,8 @@ use super::checks::{BoundsError, at_least, at_most, token, within};
 use super::error::{RequestError, RequestField};
 use crate::field::FieldPath;
 
-/// What a request says of sampling; the rest is the model's recommendation or OpenAI's default.
+/// The sampling parameters that a request sets. The others are the model's recommendation or OpenAI's
+/// default.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RequestedSampling {
     temperature: Option<f32>,
@@ -26,7 +27,7 @@ pub(crate) struct RequestedSampling {
     seed: Option<u64>,
 }
 
-/// The same as clients write it.
+/// Sampling parameters as clients write them, unchecked.
 #[derive(Debug, Default)]
 pub(crate) struct SamplingValues<'a> {
     pub(crate) temperature: Option<f64>,
@@ -41,7 +42,7 @@ pub(crate) struct SamplingValues<'a> {
 }
 
 impl RequestedSampling {
-    /// Checks that the model has all tokens that are named.
+    /// Checks that the model's vocabulary has all tokens that `logit_bias` names.
     pub(crate) fn check(&self, vocabulary: usize) -> Result<(), RequestError> {
         let unknown = |token: &Token| usize::try_from(token.0).is_ok_and(|id| id >= vocabulary);
         match self.logit_bias.iter().find(|(token, _)| unknown(token)) {
@@ -56,12 +57,13 @@ impl RequestedSampling {
         }
     }
 
-    /// Whether the same answer is expected each time, where this is the temperature.
+    /// Whether the answer is expected to be the same each time, at this temperature.
     pub(crate) fn repeats(&self, temperature: f32) -> bool {
         self.seed.is_some() || temperature <= 0.0
     }
 
-    /// Of choice `choice`, whose draws are its own; `seed` is used when the request has none.
+    /// Resolves the parameters of the choice at index `choice`, which gets a seed of its own. `seed` is used if
+    /// the request has none.
     pub(crate) fn resolve(
         &self,
         model: &SamplingDefaults,
@@ -108,7 +110,7 @@ impl TryFrom<SamplingValues<'_>> for RequestedSampling {
     }
 }
 
-/// 0 stands for all tokens, and vLLM writes -1 for that.
+/// Converts `top_k`: 0 stands for all tokens, as does vLLM's -1.
 fn top_k(count: i64) -> Result<u32, BoundsError> {
     match count {
         LEAST_TOP_K => Ok(0),

@@ -1,4 +1,4 @@
-//! From texts and conversations to tokens, and back.
+//! Tokenizes texts and conversations, and detokenizes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use super::error::{
 use super::models::serving;
 use super::truncation;
 
-/// Longer texts, in bytes, take more than some 50 ms; 4 MiB take up to 5 s.
+/// Tokenizing a text of so many bytes takes about 50 ms; one of 4 MiB up to 5 s. Longer texts take turns.
 pub(super) const LONG_TEXT_BYTES: usize = 64 << 10;
 
-/// What is to become tokens.
+/// The input of a tokenize request.
 #[derive(Debug)]
 pub(crate) enum TokenizeInput {
     /// A text; `bounds` says whether the model's begin and end tokens come around it.
@@ -36,15 +36,15 @@ pub(crate) enum TokenizeInput {
 #[derive(Debug)]
 pub(crate) struct TokenizedInput {
     pub(crate) tokens: Vec<Token>,
-    /// Each token as the vocabulary writes it, where that was asked for.
+    /// Each token as the vocabulary writes it, if asked for.
     pub(crate) texts: Option<Vec<String>>,
     /// Tokens that prompt and answer may have together.
     pub(crate) context: usize,
 }
 
 impl Inference {
-    /// Makes tokens of a text or a conversation, and with `with_texts` a text of each; `memory` is dropped
-    /// when that is done.
+    /// Tokenizes a text or a conversation. With `with_texts`, also returns each token's text. `memory` is
+    /// dropped when that is done.
     ///
     /// # Errors
     /// Whatever keeps the input from becoming tokens.
@@ -68,7 +68,7 @@ impl Inference {
         .await
     }
 
-    /// Makes a text of token ids; `memory` is dropped when that is done.
+    /// Converts token ids to text. `memory` is dropped when that is done.
     ///
     /// # Errors
     /// Ids that are none of the model's, or that it cannot answer now.
@@ -87,8 +87,8 @@ impl Inference {
         .await
     }
 
-    /// Off the runtime's threads, and as one of the requests that the model's gate counts. A long
-    /// text is refused while another is read.
+    /// Runs `work` on a blocking thread, admitted by the model's gate. An input longer than
+    /// [`LONG_TEXT_BYTES`] is refused while another one is being worked on.
     async fn on_model<T: Send + 'static>(
         &self,
         entry: &Entry,
@@ -122,11 +122,11 @@ impl Inference {
     }
 }
 
-/// What a request holds while its text is read.
+/// What a request holds while its input is tokenized.
 type Permits = (Place, Presence, Option<OwnedSemaphorePermit>);
 
 impl TokenizeInput {
-    /// What has to be read, in bytes.
+    /// Returns the bytes to tokenize.
     fn bytes(&self) -> usize {
         match self {
             Self::Text { text, .. } => text.len(),
@@ -149,7 +149,7 @@ impl TokenizeInput {
                 Ok(serving.tokenizer().tokenize(text, reading))
             }
             (Self::Conversation(conversation), Serving::Generation(loaded)) => {
-                // As chat does, before a template and the guard of its marks work through megabytes.
+                // Checked before a template works through megabytes, as for chat completions.
                 let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
                 let messages = conversation.messages.len();
                 let least = messages.max(self.bytes() / longest_piece);
@@ -176,8 +176,8 @@ impl TokenizeInput {
     }
 }
 
-/// Token ids as tokens of a vocabulary of so many, or which `field` is none; llama.cpp ends the process
-/// over others.
+/// Converts ids to tokens of a vocabulary of that size. An id outside it is an error about `field(index)`;
+/// llama.cpp would end the process over it.
 pub(super) fn tokens_of_ids(
     ids: &[i64],
     vocabulary: usize,

@@ -1,4 +1,4 @@
-//! `GET /health`: does the process get on? `GET /ready`: would a request be admitted?
+//! `GET /health`: is every model making progress? `GET /ready`: would a request be admitted now?
 
 use axum::Json;
 use axum::extract::State as Shared;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::http::openapi::{Operation, Schemas};
 use crate::inference::{Inference, serving};
 
-/// The answer to both questions.
+/// The body of both responses.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Condition", description = "How the server is.")]
 struct ServerHealth {

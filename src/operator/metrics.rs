@@ -1,4 +1,4 @@
-//! `GET /metrics`: everything that is measured, for Prometheus.
+//! `GET /metrics`: all metrics in Prometheus' text format.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;

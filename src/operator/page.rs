@@ -1,8 +1,7 @@
-//! `GET /`: the page that operators look at, and the files that it consists of.
+//! `GET /`: the operator page and its files.
 //!
-//! They are part of the binary: nothing is built, and nothing comes from another host, because a store may
-//! be offline. All that the page shows it asks the public routes for, so it can do nothing that other
-//! clients cannot.
+//! The files are embedded in the binary: there is no build step, and nothing comes from another host, because
+//! a store may be offline. The page uses only public routes, so it can do nothing that other clients cannot.
 
 use std::sync::LazyLock;
 
@@ -46,7 +45,7 @@ macro_rules! file {
 
 const INDEX: PageFile = file!("index.html", HTML);
 
-/// What `index.html` asks for.
+/// The files that `index.html` loads.
 const PAGE_PARTS: [PageFile; 8] = [
     file!("page.css", CSS),
     file!("icon.svg", SVG),
@@ -58,7 +57,7 @@ const PAGE_PARTS: [PageFile; 8] = [
     file!("chat.js", SCRIPT),
 ];
 
-/// One for all files: a browser that has the page of an older binary then fetches all of the newer.
+/// One `ETag` for all files, so that a browser with an older binary's page fetches every file anew.
 static PAGE_ETAG: LazyLock<String> = LazyLock::new(|| {
     let mut hash = Sha256::new();
     for file in std::iter::once(&INDEX).chain(&PAGE_PARTS) {
@@ -110,7 +109,7 @@ fn answer(file: &PageFile, headers: &HeaderMap) -> Response {
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        // Kept, and asked about before each use: after an update nobody sees half of the old page.
+        // Cached, but revalidated before each use: after an update no browser mixes old and new files.
         (header::CACHE_CONTROL, "no-cache"),
         (header::ETAG, PAGE_ETAG.as_str()),
     ];

@@ -12,7 +12,7 @@ use crate::pool::Entry;
 
 use super::routes;
 
-/// The same for every server but for the names of its models.
+/// The document without the names of the models, which is the same for every server.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| routes().into_document());
 
 pub(crate) async fn show(State(inference): State<Inference>) -> Json<Value> {
@@ -35,7 +35,7 @@ pub(crate) async fn show(State(inference): State<Inference>) -> Json<Value> {
     Json(document)
 }
 
-/// The parameters in the body of a POST request.
+/// Returns the parameters in the body of a POST request.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn parameters(path: &str) -> Option<&'static serde_json::Map<String, Value>> {
     let operation = &DOCUMENT["paths"][path]["post"];
