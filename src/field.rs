@@ -1,12 +1,12 @@
-//! Where in a request something stands.
+//! Paths to values within a request.
 
 use std::borrow::Cow;
 use std::fmt;
 
 /// The path to a value in a request, such as `tools[0].function.parameters`.
 ///
-/// A path may hold words that a client chose: the keys of a map, or the names of properties in a schema.
-/// `Display` shows them, because the client is told where to look; [`FieldPath::known`], which logs use,
+/// A path may hold words that a client chose: keys of a map, or names of properties in a schema. `Display`
+/// shows them, because error messages tell the client where to look; [`FieldPath::known`], which logs use,
 /// ends before the first of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldPath {
@@ -15,41 +15,41 @@ pub struct FieldPath {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Segment {
-    /// A name of ours; may be several with dots between them.
+    /// A parameter name of ours, or several joined by dots.
     Name(Cow<'static, str>),
     Index(usize),
-    /// A client's own key.
+    /// A key that the client chose.
     Key(String),
-    /// A client's own keys and indices, as they are written.
+    /// Keys and indices that the client chose, as they are written, such as `.properties.price`.
     Keys(String),
 }
 
 impl FieldPath {
-    /// The parameter `name` within what stands here.
+    /// Returns the path of the parameter `name` within the value here.
     #[must_use]
     pub fn name(&self, name: &'static str) -> Self {
         self.and(Segment::Name(name.into()))
     }
 
-    /// As [`FieldPath::name`], of a name that was looked up among ours.
+    /// Like [`FieldPath::name`], for a dynamic name that was looked up among ours.
     #[must_use]
     pub fn known_name(&self, name: &str) -> Self {
         self.and(Segment::Name(name.to_owned().into()))
     }
 
-    /// The item at `index` of the list that stands here.
+    /// Returns the path of the item at `index` of the list here.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         self.and(Segment::Index(index))
     }
 
-    /// What stands under a client's own `key` in the map that stands here.
+    /// Returns the path of the client's own `key` in the map here.
     #[must_use]
     pub fn key(&self, key: impl Into<String>) -> Self {
         self.and(Segment::Key(key.into()))
     }
 
-    /// What a client's own keys and indices lead to, such as `.properties.price`.
+    /// Returns the path that the client's own keys and indices lead to, such as `.properties.price`.
     #[must_use]
     pub fn keys(&self, keys: impl Into<String>) -> Self {
         let keys = keys.into();
@@ -66,7 +66,7 @@ impl FieldPath {
         path
     }
 
-    /// What `path` leads to from here.
+    /// Appends `path` to this one.
     #[must_use]
     pub fn join(&self, path: Self) -> Self {
         let mut joined = self.clone();
@@ -74,13 +74,13 @@ impl FieldPath {
         joined
     }
 
-    /// Whether it leads to the whole of a request.
+    /// Whether this is the path of the whole request.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// The path up to the first word that a client chose.
+    /// Returns the path up to the first word that the client chose.
     #[must_use]
     pub fn known(&self) -> Self {
         let is_known = |segment: &&Segment| matches!(segment, Segment::Name(_) | Segment::Index(_));

@@ -15,8 +15,8 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::http::access;
-use crate::http::description::Routes;
 use crate::http::error::ApiError;
+use crate::http::openapi::Routes;
 use crate::http::outgoing;
 use crate::http::state::HttpState;
 use crate::openai::AppState;
@@ -56,13 +56,13 @@ pub(crate) fn routes() -> Routes<AppState> {
 
 /// The whole HTTP surface.
 pub fn router(state: AppState) -> Router {
-    // Before a route is looked for, which layers of its router come behind.
+    // Wraps the whole router: layers within it run only after a route is found.
     let tidying = ServiceBuilder::new().map_request(with_tidy_path);
     Router::new().fallback_service(tidying.service(known_paths(state)))
 }
 
-/// A base URL that ends with a slash gives paths with two, and some clients put one behind a path: each
-/// means the route without.
+/// Removes empty segments from the path: a base URL that ends with a slash gives paths with two, and some
+/// clients append one. Both mean the route without.
 fn with_tidy_path(mut request: Request) -> Request {
     let path = request.uri().path();
     let is_tidy = path == "/" || !(path.ends_with('/') || path.contains("//"));
@@ -120,7 +120,7 @@ async fn method_not_allowed(method: Method, _request: Request) -> ApiError {
     }
 }
 
-/// The panic itself is in the log already.
+/// Answers a request whose handler panicked; the panic itself is logged already.
 #[allow(clippy::needless_pass_by_value)] // the signature that the layer wants
 fn internal_error(_panic: Box<dyn Any + Send + 'static>) -> Response {
     ApiError::Internal.into_response()

@@ -16,12 +16,12 @@ use crate::http::state::HttpState;
 
 const REQUEST_ID: &str = "x-request-id";
 
-/// A response, and who counts it.
+/// A response, and what counts it in the metrics.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// The account of its request does, when that ends.
+    /// Its request's account counts it, when that ends.
     Accounted(Response),
-    /// Nobody else does: [`log_and_count`].
+    /// [`log_and_count`] counts it, because nothing else does.
     Uncounted(Response),
 }
 
@@ -29,7 +29,7 @@ impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         match self {
             Self::Accounted(mut response) => {
-                response.extensions_mut().insert(Accounted);
+                response.extensions_mut().insert(AccountedMarker);
                 response
             }
             Self::Uncounted(response) => response,
@@ -37,9 +37,9 @@ impl IntoResponse for Reply {
     }
 }
 
-/// Marks a response that the account of its request counts.
+/// Marks a response that its request's account counts.
 #[derive(Debug, Clone, Copy)]
-struct Accounted;
+struct AccountedMarker;
 
 pub(crate) async fn log_and_count(
     State(state): State<HttpState>,
@@ -61,7 +61,7 @@ pub(crate) async fn log_and_count(
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    if response.extensions().get::<Accounted>().is_none() {
+    if response.extensions().get::<AccountedMarker>().is_none() {
         span.in_scope(|| count(&state, &endpoint, &response));
     }
     response
@@ -86,14 +86,14 @@ fn count(state: &HttpState, endpoint: &str, response: &Response) {
     }
 }
 
-/// Who sent a request.
+/// Returns which client sent a request.
 pub(crate) fn client(request: &Request) -> ClientId {
     let known = request.extensions().get().copied();
-    // Only where no socket is between, as in tests.
+    // Absent only if there is no socket, as in tests.
     known.unwrap_or_else(|| ClientId::of((Ipv4Addr::LOCALHOST, 0).into()))
 }
 
-/// A client's own id, if it is one that can stand in a header and a log line.
+/// Returns the client's `x-request-id`, if it is fit for a header and a log line.
 pub(crate) fn client_id(headers: &HeaderMap) -> Option<String> {
     const LONGEST: usize = 128;
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;

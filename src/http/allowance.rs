@@ -1,10 +1,10 @@
-//! How long a client may let what is to be sent wait: decided here, carried out by the socket.
+//! Decides how long a client may keep writes waiting; the socket enforces it.
 //!
 //! A limit for each write alone would let a client read a byte a minute and hold its answer for days.
-//! So there is one allowance for the whole connection. It runs while a write waits, and every byte that
-//! the client takes wins some of it back: whoever reads at [`LEAST_RATE`] or faster keeps it for
-//! ever, whoever reads slower uses it up. Time in which nothing waits changes nothing, so that neither a
-//! stream with little to say nor an idle connection loses or wins any.
+//! So each connection has one allowance. It is spent while a write waits, and every byte that the client
+//! reads restores some of it: a client that reads at [`LEAST_RATE`] or faster never runs out, a slower one
+//! does. Time in which no write waits changes nothing, so neither a slow stream nor an idle connection
+//! gains or loses allowance.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use tokio::time::Instant;
 /// slowest link that a shop has, and enough for hundreds of tokens a second.
 const LEAST_RATE: u64 = 16 << 10;
 
-/// Of one connection.
+/// The allowance of one connection.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     most: Duration,
     left: Duration,
-    /// Since when a write waits.
+    /// When the current wait began, if a write waits.
     waits_since: Option<Instant>,
 }
 
 impl Allowance {
-    /// A whole one.
+    /// Creates a full allowance of `most`.
     pub(crate) fn new(most: Duration) -> Self {
         Self {
             most,
@@ -33,12 +33,12 @@ impl Allowance {
         }
     }
 
-    /// A write waits; when the allowance will be used up.
+    /// Records that a write waits, and returns when the allowance will be used up.
     pub(crate) fn waits(&mut self, now: Instant) -> Instant {
         *self.waits_since.get_or_insert(now) + self.left
     }
 
-    /// The client's side took so many bytes.
+    /// Records that the client's side took `bytes`.
     pub(crate) fn took(&mut self, bytes: usize, now: Instant) {
         if let Some(since) = self.waits_since.take() {
             let waited = now.saturating_duration_since(since);

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use crate::admission::{AdmissionRefusal, RefusalReason};
 use crate::field::FieldPath;
 use crate::inference::FailureSummary;
-use crate::inference::checks::OutOfBounds;
-use crate::inference::error::Failure;
+use crate::inference::checks::BoundsError;
+use crate::inference::error::InferenceFailure;
 use crate::worker::WorkError;
 
 /// Whatever a request can end in instead of an answer.
@@ -145,7 +145,7 @@ fn refusal_text(refusal: &AdmissionRefusal) -> &'static str {
 }
 
 /// Columns of the table in the documentation.
-struct Row {
+struct ErrorRow {
     status: StatusCode,
     kind: &'static str,
     code: Option<&'static str>,
@@ -177,14 +177,14 @@ impl ApiError {
         }
     }
 
-    /// The status that this becomes.
+    /// Returns the HTTP status of this error.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.row().status
     }
 
-    fn row(&self) -> Row {
-        let row = |status, kind, code| Row { status, kind, code };
+    fn row(&self) -> ErrorRow {
+        let row = |status, kind, code| ErrorRow { status, kind, code };
         let invalid = "invalid_request_error";
         match self {
             Self::Invalid { .. } | Self::Job(WorkError::Grammar) => {
@@ -256,7 +256,7 @@ impl ApiError {
         }
     }
 
-    /// What a log may say: type or code and the parameter, nothing that a client wrote.
+    /// Returns what a log may say: type or code and the parameter, nothing that a client wrote.
     #[must_use]
     pub fn label(&self) -> String {
         let row = self.row();
@@ -272,7 +272,7 @@ impl ApiError {
         }
     }
 
-    /// What is counted and logged of it.
+    /// Returns what is counted and logged of this error.
     pub(crate) fn summary(&self) -> FailureSummary {
         FailureSummary {
             status: self.status().as_u16(),
@@ -285,7 +285,7 @@ impl ApiError {
         }
     }
 
-    /// The body, also for a stream that breaks off.
+    /// Returns the JSON body, also for a stream that breaks off.
     #[must_use]
     pub fn body(&self) -> Value {
         let row = self.row();
@@ -344,24 +344,24 @@ impl From<AdmissionRefusal> for ApiError {
     }
 }
 
-impl From<Failure> for ApiError {
-    fn from(failure: Failure) -> Self {
+impl From<InferenceFailure> for ApiError {
+    fn from(failure: InferenceFailure) -> Self {
         match failure {
-            Failure::UnknownModel { name, available } => Self::ModelNotFound {
+            InferenceFailure::UnknownModel { name, available } => Self::ModelNotFound {
                 name,
                 available: available.join(", "),
             },
-            Failure::Refused(refusal) => Self::Refused(refusal),
-            Failure::ModelUnavailable(model) => Self::ModelUnavailable(model),
-            Failure::Template => Self::Template,
-            Failure::Job(error) => Self::Job(error),
-            Failure::Internal => Self::Internal,
+            InferenceFailure::Refused(refusal) => Self::Refused(refusal),
+            InferenceFailure::ModelUnavailable(model) => Self::ModelUnavailable(model),
+            InferenceFailure::Template => Self::Template,
+            InferenceFailure::Job(error) => Self::Job(error),
+            InferenceFailure::Internal => Self::Internal,
         }
     }
 }
 
-impl From<OutOfBounds> for ApiError {
-    fn from(error: OutOfBounds) -> Self {
+impl From<BoundsError> for ApiError {
+    fn from(error: BoundsError) -> Self {
         let message = error.to_string();
         Self::invalid(error.parameter, message)
     }

@@ -1,11 +1,11 @@
 //! Clients that close their own side of a connection and wait for the answer.
 //!
-//! Their sockets look like those of clients that have left. Only who is written to tells: a system whose
-//! program has gone answers with a reset. So while an answer is computed, such a client is sent HTTP's
-//! `100 Continue`, which every client skips, and while a stream is silent, a comment.
+//! Their sockets look like those of clients that have left. Only a write tells them apart: the system of a
+//! client that has left answers it with a reset. So such a client is probed: while an answer is computed,
+//! with HTTP's `100 Continue`, which every client skips, and while a stream is silent, with a comment.
 //!
-//! HTTP/1.0 knows no `100 Continue`. There, whoever closes its side has left, as nginx means it, which
-//! speaks HTTP/1.0 to the servers behind it.
+//! HTTP/1.0 has no `100 Continue`. There, a client that closes its side counts as gone; nginx, which speaks
+//! HTTP/1.0 to its upstream servers, means it that way.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,45 +19,45 @@ use hyper::body::Frame;
 use tokio::time::Sleep;
 use tower::Service;
 
-/// Between two comments of a stream that has nothing to say.
-const SILENCE: Duration = Duration::from_secs(1);
-const COMMENT: &[u8] = b": is anybody there?\n";
+/// Time between two comments in a stream that is silent.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_COMMENT: &[u8] = b": is anybody there?\n";
 
-/// How far the request is that a connection is busy with.
+/// How far the current request of a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// There is none, or it is still read.
+pub(crate) enum ExchangeStage {
+    /// There is no request, or it is still being read.
     Waiting,
-    /// It is answered, and nothing of the answer was written. `Continue` may be.
+    /// The answer is being computed, and nothing of it is written yet. A `100 Continue` may be sent.
     Computing,
-    /// The same where nothing may be written before the answer.
-    ComputingUnasked,
+    /// The answer is being computed, and nothing may be written before it (HTTP/1.0).
+    ComputingUnprobed,
     /// The answer is being written.
-    Telling,
+    Sending,
 }
 
-/// What is known of a connection by those who serve it.
+/// The state of a connection, shared by its service and its socket's watcher.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Exchange(Arc<State>);
+pub(crate) struct Exchange(Arc<ExchangeState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct ExchangeState {
     stage: AtomicU8,
     /// Whether the client has closed its side.
     has_ended: AtomicBool,
 }
 
 impl Exchange {
-    pub(crate) fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> ExchangeStage {
         match self.0.stage.load(Ordering::Relaxed) {
-            COMPUTING => Stage::Computing,
-            COMPUTING_UNASKED => Stage::ComputingUnasked,
-            TELLING => Stage::Telling,
-            _ => Stage::Waiting,
+            COMPUTING => ExchangeStage::Computing,
+            COMPUTING_UNPROBED => ExchangeStage::ComputingUnprobed,
+            SENDING => ExchangeStage::Sending,
+            _ => ExchangeStage::Waiting,
         }
     }
 
-    /// The client will send nothing more.
+    /// Records that the client will send nothing more.
     pub(crate) fn end(&self) {
         self.0.has_ended.store(true, Ordering::Relaxed);
     }
@@ -72,32 +72,32 @@ impl Exchange {
 }
 
 const COMPUTING: u8 = 1;
-const COMPUTING_UNASKED: u8 = 2;
-const TELLING: u8 = 3;
+const COMPUTING_UNPROBED: u8 = 2;
+const SENDING: u8 = 3;
 
-/// A service that tells how far its requests are.
+/// A service that records in an [`Exchange`] how far its requests are.
 #[derive(Debug, Clone)]
-pub(crate) struct Exchanging<S> {
+pub(crate) struct ExchangeService<S> {
     service: S,
     exchange: Exchange,
 }
 
-impl<S> Exchanging<S> {
+impl<S> ExchangeService<S> {
     pub(crate) fn new(service: S, exchange: Exchange) -> Self {
         Self { service, exchange }
     }
 }
 
-type Answering<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
-impl<S, B> Service<Request<B>> for Exchanging<S>
+impl<S, B> Service<Request<B>> for ExchangeService<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
     S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Answering<S::Error>;
+    type Future = ResponseFuture<S::Error>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(context)
@@ -106,25 +106,25 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let exchange = self.exchange.clone();
         exchange.enter(match request.version() {
-            Version::HTTP_09 | Version::HTTP_10 => COMPUTING_UNASKED,
+            Version::HTTP_09 | Version::HTTP_10 => COMPUTING_UNPROBED,
             _ => COMPUTING,
         });
         let answer = self.service.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            exchange.enter(TELLING);
-            Ok(told(response, exchange))
+            exchange.enter(SENDING);
+            Ok(with_probes(response, exchange))
         })
     }
 }
 
-fn told(response: Response<Body>, exchange: Exchange) -> Response<Body> {
+fn with_probes(response: Response<Body>, exchange: Exchange) -> Response<Body> {
     let event_stream = HeaderValue::from_static("text/event-stream");
     if response.headers().get(header::CONTENT_TYPE) != Some(&event_stream) {
         return response;
     }
     response.map(|body| {
-        Body::new(Asking {
+        Body::new(ProbingBody {
             body,
             exchange,
             alarm: None,
@@ -132,14 +132,14 @@ fn told(response: Response<Body>, exchange: Exchange) -> Response<Body> {
     })
 }
 
-/// Events, and comments between them once the client has closed its side.
-struct Asking {
+/// An event stream with comments in its pauses once the client has closed its side.
+struct ProbingBody {
     body: Body,
     exchange: Exchange,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
-impl HttpBody for Asking {
+impl HttpBody for ProbingBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -151,18 +151,18 @@ impl HttpBody for Asking {
             self.alarm = None;
             return Poll::Ready(frame);
         }
-        // Whoever notices the end wakes the connection's task.
+        // The watcher that notices the end runs in this task, and so wakes it.
         if !self.exchange.has_ended() {
             return Poll::Pending;
         }
         let alarm = self
             .alarm
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(SILENCE)));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(PROBE_INTERVAL)));
         if alarm.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
         self.alarm = None;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))))
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(PROBE_COMMENT)))))
     }
 }
 
@@ -183,7 +183,7 @@ mod tests {
             let head = [(header::CONTENT_TYPE, "text/event-stream")];
             Ok::<_, std::convert::Infallible>((head, Body::from_stream(events)).into_response())
         });
-        let service = Exchanging::new(service, exchange.clone());
+        let service = ExchangeService::new(service, exchange.clone());
         let response = service.oneshot(Request::new(())).await.expect("an answer");
         response.into_body()
     }
@@ -198,19 +198,19 @@ mod tests {
         let exchange = Exchange::default();
         let mut body = silent_stream(&exchange).await;
         assert_eq!(next(&mut body).await, "data: 1\n\n");
-        let waiting = tokio::time::timeout(60 * SILENCE, next(&mut body)).await;
+        let waiting = tokio::time::timeout(60 * PROBE_INTERVAL, next(&mut body)).await;
         assert!(waiting.is_err(), "{waiting:?}");
         exchange.end();
         let began = tokio::time::Instant::now();
-        assert_eq!(next(&mut body).await, COMMENT);
-        assert_eq!(next(&mut body).await, COMMENT);
-        assert_eq!(began.elapsed(), 2 * SILENCE);
+        assert_eq!(next(&mut body).await, PROBE_COMMENT);
+        assert_eq!(next(&mut body).await, PROBE_COMMENT);
+        assert_eq!(began.elapsed(), 2 * PROBE_INTERVAL);
     }
 
     #[tokio::test]
     async fn stages_follow_a_request() {
         let exchange = Exchange::default();
-        assert_eq!(exchange.stage(), Stage::Waiting);
+        assert_eq!(exchange.stage(), ExchangeStage::Waiting);
         let seen = exchange.clone();
         let service = service_fn(move |_: Request<()>| {
             let stage = seen.stage();
@@ -218,15 +218,15 @@ mod tests {
         });
         for (version, stage) in [
             (Version::HTTP_11, "Computing"),
-            (Version::HTTP_10, "ComputingUnasked"),
+            (Version::HTTP_10, "ComputingUnprobed"),
         ] {
             let mut request = Request::new(());
             *request.version_mut() = version;
-            let service = Exchanging::new(service.clone(), exchange.clone());
+            let service = ExchangeService::new(service.clone(), exchange.clone());
             let response = service.oneshot(request).await.expect("an answer");
             let body = response.into_body().collect().await.expect("a body");
             assert_eq!(body.to_bytes(), stage);
-            assert_eq!(exchange.stage(), Stage::Telling);
+            assert_eq!(exchange.stage(), ExchangeStage::Sending);
         }
     }
 }

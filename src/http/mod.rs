@@ -1,15 +1,16 @@
-//! HTTP, whatever an endpoint means: sockets, bodies, server-sent events, the answer to a failure, and what
-//! OpenAPI says of all that.
+//! HTTP below the endpoints: sockets, request bodies, server-sent events, error responses and OpenAPI.
 //!
-//! It knows [`inference`](crate::inference), whose answers it sends, and none of the fronts.
+//! This room knows [`inference`](crate::inference), whose answers it sends, and no endpoint.
 
 pub(crate) mod access;
 mod allowance;
 pub(crate) mod body;
-pub(crate) mod description;
 pub(crate) mod error;
 mod exchange;
+pub(crate) mod json_count;
+pub(crate) mod openapi;
 pub(crate) mod outgoing;
+pub(crate) mod parse;
 pub(crate) mod precheck;
 pub(crate) mod respond;
 pub(crate) mod resume;
@@ -17,7 +18,6 @@ mod server;
 mod socket;
 pub(crate) mod sse;
 pub(crate) mod state;
-pub(crate) mod values;
 
 pub use error::ApiError;
 pub use server::{Server, ServerOptions, affordable_connections};

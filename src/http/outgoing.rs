@@ -1,4 +1,4 @@
-//! Answers on their way out, counted in memory until the client's socket has taken them.
+//! Response bodies, whose memory is counted until the client's socket has taken them.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,27 +18,28 @@ use crate::engine::return_freed_soon;
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 
-/// Whole answers that are no larger take nothing of the budget.
-const SMALL: usize = 64 << 10;
-/// Larger ones are written in such pieces, and each gives its memory back when it is written.
-const PIECE: usize = 256 << 10;
-/// Answers of this size leave so much freed memory behind that it is worth returning it.
-const WORTH_RETURNING: usize = 1 << 20;
+/// Bodies up to this many bytes are not counted in the budget.
+const SMALL_BODY_BYTES: usize = 64 << 10;
+/// Larger bodies are written in pieces of this many bytes, each of which returns its memory once written.
+const PIECE_BYTES: usize = 256 << 10;
+/// Bodies of at least this many bytes leave enough freed memory behind to be worth returning to the system.
+const WORTH_TRIMMING_BYTES: usize = 1 << 20;
 
-/// Marks a response whose bytes are counted already.
+/// Marks a response whose bytes are already counted in the budget.
 #[derive(Debug, Clone, Copy)]
-struct Counted;
+struct CountedMarker;
 
-/// A layer around every handler: a large answer finds room in the budget, or gives way to an error.
+/// A layer around every handler: reserves room in the budget for a large body, or replaces the response
+/// with an error.
 pub(crate) async fn count_large_answers(
     State(state): State<HttpState>,
     request: Request,
     next: Next,
 ) -> Response {
     let response = next.run(request).await;
-    let is_counted = response.extensions().get::<Counted>().is_some();
+    let is_counted = response.extensions().get::<CountedMarker>().is_some();
     let size = response.body().size_hint().exact();
-    let is_large = size.is_some_and(|size| size > SMALL as u64);
+    let is_large = size.is_some_and(|size| size > SMALL_BODY_BYTES as u64);
     if is_counted || !is_large {
         return response;
     }
@@ -53,27 +54,27 @@ pub(crate) async fn count_large_answers(
                 state.metrics.request_rejected("", refusal.reason.as_str());
             }
             let mut response = error.into_response();
-            // Whoever counted the answer has counted it.
+            // Whatever marked the response as counted still holds.
             response.extensions_mut().extend(head.extensions);
             response
         }
     }
 }
 
-/// An answer of JSON.
+/// Makes a JSON response of `body`.
 ///
 /// # Errors
-/// Where it finds no room.
+/// If the budget has no room for it.
 pub(crate) async fn json(body: String, budget: &SendBudget) -> Result<Response, ApiError> {
     let body = whole(body.into(), budget).await?;
     let head = [(axum::http::header::CONTENT_TYPE, "application/json")];
     let mut response = (head, body).into_response();
-    response.extensions_mut().insert(Counted);
+    response.extensions_mut().insert(CountedMarker);
     Ok(response)
 }
 
 async fn whole(body: Bytes, budget: &SendBudget) -> Result<Body, ApiError> {
-    if body.len() <= SMALL {
+    if body.len() <= SMALL_BODY_BYTES {
         return Ok(body.into());
     }
     if body.len() > budget.capacity() {
@@ -82,28 +83,28 @@ async fn whole(body: Bytes, budget: &SendBudget) -> Result<Body, ApiError> {
             limit: budget.capacity(),
         });
     }
-    if body.len() >= WORTH_RETURNING {
-        // What it was made of is free by now.
+    if body.len() >= WORTH_TRIMMING_BYTES {
+        // The values that it was made of are freed by now.
         return_freed_soon();
     }
     let reservation = budget.reserve(body.len()).await?;
-    Ok(Body::new(Pieces::new(body.into(), reservation)))
+    Ok(Body::new(PiecewiseBody::new(body.into(), reservation)))
 }
 
-/// A large body.
-struct Pieces {
+/// A large body, sent piece by piece.
+struct PiecewiseBody {
     rest: VecDeque<Bytes>,
     left: u64,
     worth_returning: bool,
 }
 
-impl Pieces {
-    /// Cuts it from its end, so that it never takes its memory twice.
+impl PiecewiseBody {
+    /// Cuts the pieces from the end of `body`, so that its memory is never held twice.
     fn new(mut body: Vec<u8>, mut reservation: Reservation) -> Self {
         let left = body.len();
-        let mut rest = VecDeque::with_capacity(left.div_ceil(PIECE));
-        while body.len() > PIECE {
-            let piece = body.split_off((body.len() - 1) / PIECE * PIECE);
+        let mut rest = VecDeque::with_capacity(left.div_ceil(PIECE_BYTES));
+        while body.len() > PIECE_BYTES {
+            let piece = body.split_off((body.len() - 1) / PIECE_BYTES * PIECE_BYTES);
             body.shrink_to_fit();
             let reservation = reservation.split(piece.len());
             rest.push_front(holding(piece, reservation));
@@ -112,12 +113,12 @@ impl Pieces {
         Self {
             rest,
             left: left as u64,
-            worth_returning: left >= WORTH_RETURNING,
+            worth_returning: left >= WORTH_TRIMMING_BYTES,
         }
     }
 }
 
-impl HttpBody for Pieces {
+impl HttpBody for PiecewiseBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -139,7 +140,7 @@ impl HttpBody for Pieces {
     }
 }
 
-impl Drop for Pieces {
+impl Drop for PiecewiseBody {
     fn drop(&mut self) {
         if self.worth_returning {
             return_freed_soon();
@@ -147,7 +148,7 @@ impl Drop for Pieces {
     }
 }
 
-/// Bytes that keep `held` until the socket has taken them.
+/// Returns `bytes` that keep `held` alive until the socket has taken them.
 pub(crate) fn holding<T: AsRef<[u8]> + Send + 'static, H: Send + 'static>(
     bytes: T,
     held: H,
@@ -177,7 +178,7 @@ mod tests {
     #[tokio::test]
     async fn a_large_answer_is_whole_and_gives_its_room_back_piece_by_piece() {
         let budget = SendBudget::new(4 << 20);
-        let length = 3 * PIECE + 17;
+        let length = 3 * PIECE_BYTES + 17;
         let answer = whole(body(length).into(), &budget).await.expect("room");
         assert_eq!(budget.reserved(), length);
         assert_eq!(answer.size_hint().exact(), Some(length as u64));
@@ -194,15 +195,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn small_answers_need_no_room_and_large_ones_are_refused_without_any() {
-        let budget = SendBudget::new(2 * SMALL);
-        let _taken = budget.try_reserve(2 * SMALL).expect("room");
-        assert!(whole(body(SMALL).into(), &budget).await.is_ok());
-        let refused = whole(body(SMALL + 1).into(), &budget).await;
+        let budget = SendBudget::new(2 * SMALL_BODY_BYTES);
+        let _taken = budget.try_reserve(2 * SMALL_BODY_BYTES).expect("room");
+        assert!(whole(body(SMALL_BODY_BYTES).into(), &budget).await.is_ok());
+        let refused = whole(body(SMALL_BODY_BYTES + 1).into(), &budget).await;
         let ApiError::Refused(refusal) = refused.expect_err("no room") else {
             panic!("refused for another reason");
         };
         assert_eq!(refusal.reason.as_str(), "memory");
-        let too_large = whole(body(2 * SMALL + 1).into(), &budget).await;
+        let too_large = whole(body(2 * SMALL_BODY_BYTES + 1).into(), &budget).await;
         let error = too_large.expect_err("larger than all").to_string();
         assert!(error.contains("server.max_unsent_bytes"), "{error}");
     }
@@ -210,10 +211,16 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_dropped_in_the_middle_gives_everything_back() {
         let budget = SendBudget::new(4 << 20);
-        let mut answer = whole(body(4 * PIECE).into(), &budget).await.expect("room");
+        let mut answer = whole(body(4 * PIECE_BYTES).into(), &budget)
+            .await
+            .expect("room");
         let first = answer.frame().await;
         drop(answer);
-        assert_eq!(budget.reserved(), PIECE, "what hyper has is still there");
+        assert_eq!(
+            budget.reserved(),
+            PIECE_BYTES,
+            "what hyper has is still there"
+        );
         drop(first);
         assert_eq!(budget.reserved(), 0);
     }

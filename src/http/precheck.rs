@@ -5,7 +5,7 @@ use axum::http::HeaderMap;
 use crate::http::error::ApiError;
 use crate::inference::Inference;
 
-/// Known and not built, hence not silently dropped.
+/// Refuses the deadline header, which is known but not implemented, rather than ignoring it.
 pub(crate) fn refuse_deadline(headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.contains_key("x-deadline-ms") {
         let why = "is not supported by this version; leave the header out";
@@ -14,7 +14,7 @@ pub(crate) fn refuse_deadline(headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whoever would be refused in any case need not send a body first.
+/// Refuses a request before its body is sent, if every request would be refused now.
 pub(crate) fn refuse_if_all_do(inference: &Inference) -> Result<(), ApiError> {
     inference.would_admit().map_err(ApiError::Refused)
 }

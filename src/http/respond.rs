@@ -1,4 +1,4 @@
-//! From the events of answers to a response, as a whole or as server-sent events.
+//! Turns the events of answers into a response: one JSON body, or server-sent events.
 
 use std::collections::VecDeque;
 
@@ -13,38 +13,38 @@ use crate::worker::WorkError;
 
 use super::error::ApiError;
 use super::outgoing;
-use super::resume::{self, Ticket};
-use super::sse::{Frame, KEEP_ALIVE, Outgoing};
+use super::resume::{self, RecordingTicket};
+use super::sse::{Frame, KEEP_ALIVE, OutgoingFrame};
 
-/// How an endpoint tells its answers. A stream sends the frames; a whole answer is asked for at the
-/// end, and its frames are empty.
+/// Renders an endpoint's answers. For a stream, each method's frames are sent; for a whole response, the
+/// frames are empty and [`whole`](Self::whole) is called at the end.
 pub(crate) trait ResponseRenderer: Send + Sized + 'static {
-    /// Before anything is known.
+    /// Returns the frames that open the stream, before any token is generated.
     fn opening(&mut self) -> Vec<Frame>;
-    /// How likely the tokens of an answer's prompt were, but the first.
+    /// Takes the log-probabilities of an answer's prompt tokens, all but the first.
     fn prompt(&mut self, _answer: usize, _logprobs: &[Logprobs]) -> Vec<Frame> {
         Vec::new()
     }
-    /// More of an answer.
+    /// Takes more text of an answer.
     fn text(&mut self, answer: usize, text: &AnswerText) -> Vec<Frame>;
-    /// The end of an answer.
+    /// Takes the end of an answer.
     fn end(&mut self, answer: usize, finished: &AnswerEnd) -> Vec<Frame>;
-    /// The end of all of them.
+    /// Returns the frames that close the stream, after the end of all answers.
     fn close(&mut self, usage: UsageTotals) -> Vec<Frame>;
-    /// What broke a stream off.
+    /// Returns the frame that reports an error which ends the stream.
     fn failure(&mut self, error: &ApiError) -> Frame;
-    /// Why the first answer ended.
+    /// Returns the finish reason of the first answer.
     fn finish_reason(&self) -> &'static str;
-    /// Everything as one body of JSON.
+    /// Returns the whole response as one JSON body.
     fn whole(self, usage: UsageTotals) -> String;
 }
 
-/// Tells the answers as a stream, which its client may come back for with a ticket, or as a whole.
+/// Sends the answers as a stream, which is recorded for resuming if there is a ticket, or as a whole.
 pub(crate) async fn respond(
     answers: Answers,
     renderer: impl ResponseRenderer,
     stream: bool,
-    ticket: Option<Ticket>,
+    ticket: Option<RecordingTicket>,
 ) -> Response {
     if stream {
         resume::respond(frames(answers, renderer), ticket)
@@ -53,7 +53,7 @@ pub(crate) async fn respond(
     }
 }
 
-/// Waits for the end of all answers.
+/// Waits for the end of all answers and sends them as one body.
 async fn whole(mut answers: Answers, mut renderer: impl ResponseRenderer) -> Response {
     drop(renderer.opening());
     while let Some(next) = answers.next().await {
@@ -79,13 +79,13 @@ async fn whole(mut answers: Answers, mut renderer: impl ResponseRenderer) -> Res
     }
 }
 
-/// The answers as they come. Dropping the stream cancels the request.
+/// Streams the answers as they come. Dropping the stream cancels the request.
 fn frames(
     answers: Answers,
     mut renderer: impl ResponseRenderer,
-) -> impl Stream<Item = Outgoing> + Send + 'static {
+) -> impl Stream<Item = OutgoingFrame> + Send + 'static {
     let opening = renderer.opening();
-    let mut state = Streaming {
+    let mut state = FrameStream {
         outbox: Outbox::new(answers.send_budget()),
         pending: VecDeque::new(),
         answers,
@@ -97,24 +97,24 @@ fn frames(
             if let Some(frame) = state.pending.pop_front() {
                 return Some((frame, state));
             }
-            // Behind the end there is none.
+            // After the end there is no renderer.
             state.renderer.as_ref()?;
             state.advance().await;
         }
     })
 }
 
-struct Streaming<T> {
+struct FrameStream<T> {
     answers: Answers,
-    /// None behind the end: what it remembers of the answer is not needed to send the rest.
+    /// `None` after the end: its state is not needed to send the remaining frames.
     renderer: Option<T>,
-    /// Ready to be sent.
-    pending: VecDeque<Outgoing>,
-    /// What of them, and of those that are being sent, the client has not taken.
+    /// Frames that are ready to be sent.
+    pending: VecDeque<OutgoingFrame>,
+    /// Counts the memory of pending frames and of sent frames that the client has not taken.
     outbox: Outbox,
 }
 
-impl<T: ResponseRenderer> Streaming<T> {
+impl<T: ResponseRenderer> FrameStream<T> {
     async fn advance(&mut self) {
         let Some(renderer) = &mut self.renderer else {
             return;
@@ -150,7 +150,7 @@ impl<T: ResponseRenderer> Streaming<T> {
         self.queue(frames);
     }
 
-    /// Frames to be sent. False where there is no memory for all of them: that ends the stream.
+    /// Queues frames to be sent. Returns false, and ends the stream, if there is no memory for all of them.
     fn queue(&mut self, frames: Vec<Frame>) -> bool {
         for frame in frames {
             let Some(held) = self.outbox.hold(frame.size()) else {
@@ -160,7 +160,7 @@ impl<T: ResponseRenderer> Streaming<T> {
                 return false;
             };
             let held = Some(held);
-            self.pending.push_back(Outgoing { frame, held });
+            self.pending.push_back(OutgoingFrame { frame, held });
         }
         true
     }
@@ -169,7 +169,7 @@ impl<T: ResponseRenderer> Streaming<T> {
         if let Some(mut renderer) = self.renderer.take() {
             let frame = renderer.failure(error);
             let held = Some(self.outbox.hold_last(frame.size()));
-            self.pending.push_back(Outgoing { frame, held });
+            self.pending.push_back(OutgoingFrame { frame, held });
         }
     }
 }

@@ -21,52 +21,53 @@ use futures_util::{Stream, stream};
 use crate::admission::{ClientId, Outbox};
 
 use crate::http::access::{client, client_id};
-use crate::http::body::{Wire, read_json};
+use crate::http::body::read_json;
 use crate::http::error::ApiError;
+use crate::http::parse::Wire;
 use crate::http::precheck::{refuse_deadline, refuse_if_all_do};
-use crate::http::sse::{Frame, Outgoing, event_stream};
+use crate::http::sse::{Frame, OutgoingFrame, event_stream};
 use crate::http::state::HttpState;
 use crate::inference::Inference;
 use crate::inference::arrival::Arrival;
-use recording::{Listener, Recording};
-use streams::Key;
+use recording::{Recording, StreamListener};
+use streams::StreamKey;
 
-pub(crate) use streams::Streams;
+pub(crate) use streams::RecordedStreams;
 
-/// How long a client may stay away, and how long an answer is kept behind its end.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// While what is written down takes so much memory, no more streams are, and each keeps only its
-/// latest events, as far as they are more than `FEW_BYTES` and all who listen have read the others.
-const MOST_BYTES: usize = 32 << 20;
-const FEW_BYTES: usize = 128 << 10;
+/// How long a client may stay away, and how long a stream is kept after its end.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(60);
+/// Bytes that all recordings may take together. Above that, no further stream is recorded, and each drops
+/// its oldest events that all listeners have read, down to [`LEAST_KEPT_BYTES`].
+const MOST_RECORDED_BYTES: usize = 32 << 20;
+const LEAST_KEPT_BYTES: usize = 128 << 10;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// The right to be written down.
+/// The right of a request's stream to be recorded.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    streams: Streams,
-    key: Key,
-    /// Where it was asked from.
+pub(crate) struct RecordingTicket {
+    streams: RecordedStreams,
+    key: StreamKey,
+    /// The client that sent the request.
     owner: ClientId,
 }
 
-/// How a request comes in.
-pub(crate) enum Entrance<T> {
-    /// It is to be answered.
-    New(T, Option<Ticket>, Arrival),
-    /// It has been, and this is the rest.
+/// A request as it comes in: a new one, or the resumption of an earlier stream.
+pub(crate) enum IncomingRequest<T> {
+    /// A new request: its checked body, the right to be recorded, and how it came.
+    New(T, Option<RecordingTicket>, Arrival),
+    /// The rest of an earlier request's stream.
     Resumed(Response),
 }
 
-/// Reads a request where any would be let in, of which `check` makes what is worked with, or finds the
-/// stream that it wants the rest of.
+/// Reads a request, unless every request would be refused now, and checks it by `check`; or finds the
+/// recorded stream that it resumes.
 pub(crate) async fn enter<W, T>(
     request: Request,
     state: &HttpState,
     inference: &Inference,
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
-) -> Result<Entrance<T>, ApiError>
+) -> Result<IncomingRequest<T>, ApiError>
 where
     W: Wire,
     T: Send + 'static,
@@ -82,15 +83,15 @@ where
             "`Last-Event-ID` needs the `x-request-id` of the stream that was lost",
         ));
     }
-    // What is left of a stream is no new work: who comes back is let in however full it is.
+    // The rest of a stream is no new work, so resuming is allowed however full the server is.
     if told.is_none() {
         refuse_if_all_do(inference)?;
     }
     let (body, digest, arrival) = read_json(request, state, id.is_some(), check).await?;
     let (Some(id), Some(digest)) = (id, digest) else {
-        return Ok(Entrance::New(body, None, arrival));
+        return Ok(IncomingRequest::New(body, None, arrival));
     };
-    let key = Key { path, id, digest };
+    let key = StreamKey { path, id, digest };
     if let Some(told) = told {
         let listener = state.streams.listen(&key, told);
         let listener = listener.ok_or(ApiError::StreamGone)?;
@@ -98,14 +99,18 @@ where
             let message = format!("`Last-Event-ID` is {told}; the stream has not come so far");
             return Err(ApiError::invalid(LAST_EVENT_ID, message));
         }
-        return Ok(Entrance::Resumed(heard(listener, told, &state.streams)));
+        return Ok(IncomingRequest::Resumed(heard(
+            listener,
+            told,
+            &state.streams,
+        )));
     }
-    let ticket = Ticket {
+    let ticket = RecordingTicket {
         streams: state.streams.clone(),
         key,
         owner,
     };
-    Ok(Entrance::New(body, Some(ticket), arrival))
+    Ok(IncomingRequest::New(body, Some(ticket), arrival))
 }
 
 fn last_event(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
@@ -119,11 +124,10 @@ fn last_event(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
         .ok_or_else(|| ApiError::invalid(LAST_EVENT_ID, message))
 }
 
-/// The response to a request whose answer comes as `frames`: written down on the way where there is a
-/// ticket and room.
+/// Makes the response of `frames`, and records them if there is a ticket and room.
 pub(crate) fn respond(
-    frames: impl Stream<Item = Outgoing> + Send + 'static,
-    ticket: Option<Ticket>,
+    frames: impl Stream<Item = OutgoingFrame> + Send + 'static,
+    ticket: Option<RecordingTicket>,
 ) -> Response {
     let Some(ticket) = ticket else {
         return event_stream(frames, 0);
@@ -138,7 +142,11 @@ pub(crate) fn respond(
     }
 }
 
-async fn record(frames: impl Stream<Item = Outgoing>, recording: Arc<Recording>, ticket: Ticket) {
+async fn record(
+    frames: impl Stream<Item = OutgoingFrame>,
+    recording: Arc<Recording>,
+    ticket: RecordingTicket,
+) {
     {
         let mut frames = pin!(frames);
         let mut abandoned = pin!(recording.abandoned());
@@ -152,7 +160,7 @@ async fn record(frames: impl Stream<Item = Outgoing>, recording: Arc<Recording>,
                 () = &mut abandoned => None,
             };
             match next.map(|outgoing| outgoing.frame) {
-                // Listeners have their own.
+                // Each listener makes its own comments.
                 Some(Frame::Comment(_)) => {}
                 Some(frame) => recording.write(frame),
                 None => break,
@@ -161,14 +169,14 @@ async fn record(frames: impl Stream<Item = Outgoing>, recording: Arc<Recording>,
     }
     recording.end();
     tokio::select! {
-        () = tokio::time::sleep(PATIENCE) => {}
+        () = tokio::time::sleep(LONGEST_ABSENCE) => {}
         () = recording.replaced() => {}
     }
     ticket.streams.forget(&ticket.key, &recording);
 }
 
-/// The frames behind the first `told`, as they come.
-fn heard(listener: Listener, told: usize, streams: &Streams) -> Response {
+/// Streams the frames after the first `told`, as they come.
+fn heard(listener: StreamListener, told: usize, streams: &RecordedStreams) -> Response {
     let outbox = Outbox::new(streams.send_budget());
     let frames = stream::unfold((listener, outbox), |(mut listener, outbox)| async move {
         let frame = listener.hear(&outbox).await?;

@@ -18,7 +18,7 @@ use tower::Layer;
 
 use crate::admission::ClientId;
 
-use crate::http::exchange::{Exchange, Exchanging};
+use crate::http::exchange::{Exchange, ExchangeService};
 use crate::http::socket::Socket;
 
 /// Files that are open beside connections, with room: models, sensors, the runtime's own.
@@ -110,7 +110,7 @@ impl Server {
             let socket = Socket::new(stream, self.options.write_timeout);
             let service = Extension(ClientId::of(peer)).layer(router.clone());
             let exchange = Exchange::default();
-            let service = Exchanging::new(service, exchange.clone());
+            let service = ExchangeService::new(service, exchange.clone());
             let connection = connection(socket.clone(), service, self.options);
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
@@ -133,7 +133,7 @@ impl Server {
 const LARGEST_HEAD: usize = 64 << 10;
 
 /// All routes, told who asks.
-type Service = Exchanging<AddExtension<Router, ClientId>>;
+type Service = ExchangeService<AddExtension<Router, ClientId>>;
 
 fn connection(
     socket: Socket,

@@ -1,8 +1,8 @@
-//! A client's socket, shared between hyper and who watches whether the client is still there.
+//! A client's socket, shared between hyper and a watcher that notices when the client has left.
 //!
-//! While it answers, hyper looks for the end of a connection only as long as nothing lies in its
-//! buffer: after a byte too many behind a request, such as the line break that some clients send, it
-//! would compute for a client that has left.
+//! While hyper serves a request, it notices the end of the connection only if its read buffer is empty.
+//! After a stray byte behind a request, such as the line break that some clients send, the server would
+//! go on computing for a client that has left.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -17,37 +17,39 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::http::allowance::Allowance;
-use crate::http::exchange::{Exchange, Stage};
+use crate::http::exchange::{Exchange, ExchangeStage};
 
-/// Who sends nothing more has so long for an answer that takes no time.
-const MOMENT: Duration = Duration::from_millis(100);
-/// So long a client that closed its side is not asked whether it is there, and then less and less often.
-const PATIENCE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// What lies unread is looked behind after a moment, and then less and less often.
-const LONGEST_GLANCE: Duration = Duration::from_secs(1);
+/// How often a half-closed connection is looked at. It also lets responses that take no time be written
+/// before the connection is dropped.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// A client that closed its sending side is first probed after this time, and then at growing intervals up
+/// to [`LONGEST_PROBE_INTERVAL`].
+const FIRST_PROBE_AFTER: Duration = Duration::from_millis(500);
+const LONGEST_PROBE_INTERVAL: Duration = Duration::from_secs(8);
+/// Upper bound of the growing interval at which unread bytes are checked for an end of stream after them.
+const LONGEST_PEEK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// All its clones belong into one task: a socket wakes one.
+/// A handle to the socket. All clones must be polled by one task, because a socket wakes only one.
 #[derive(Debug, Clone)]
-pub(crate) struct Socket(Arc<Mutex<Watched>>);
+pub(crate) struct Socket(Arc<Mutex<SocketState>>);
 
 #[derive(Debug)]
-struct Watched {
+struct SocketState {
     stream: TcpStream,
-    /// Whether something was sent since this was last looked at.
+    /// Whether anything was sent since the watcher last checked.
     sent: bool,
-    /// Whether something waits to be sent.
+    /// Whether a write is waiting for the client to read.
     blocked: bool,
-    /// For how long that may be.
+    /// How long writes may wait.
     allowance: Allowance,
-    /// Wakes whoever writes when the allowance is used up; there while something waits.
+    /// Wakes the writer when the allowance is used up; present while a write waits.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    /// For a client that may let what is to be sent wait for `write_timeout`.
+    /// Wraps `stream`, whose client may keep writes waiting for `write_timeout` in all.
     pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
-        Self(Arc::new(Mutex::new(Watched {
+        Self(Arc::new(Mutex::new(SocketState {
             stream,
             sent: false,
             blocked: false,
@@ -59,16 +61,16 @@ impl Socket {
     /// Resolves when the client has closed its side and nobody is there to take an answer; see
     /// [`crate::http::exchange`].
     pub(crate) async fn left(self, exchange: Exchange) {
-        let mut glance = MOMENT;
+        let mut glance = POLL_INTERVAL;
         while !self.has_ended().await {
             tokio::time::sleep(glance).await;
-            glance = LONGEST_GLANCE.min(2 * glance);
+            glance = LONGEST_PEEK_INTERVAL.min(2 * glance);
         }
         exchange.end();
-        let mut asks = Instant::now() + PATIENCE;
-        let mut pause = PATIENCE;
+        let mut asks = Instant::now() + FIRST_PROBE_AFTER;
+        let mut pause = FIRST_PROBE_AFTER;
         loop {
-            tokio::time::sleep(MOMENT).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             let mut watched = self.lock();
             if watched.is_broken() {
                 return;
@@ -77,21 +79,22 @@ impl Socket {
                 continue;
             }
             match exchange.stage() {
-                Stage::Waiting | Stage::ComputingUnasked => return,
-                Stage::Computing if Instant::now() >= asks => {
+                ExchangeStage::Waiting | ExchangeStage::ComputingUnprobed => return,
+                ExchangeStage::Computing if Instant::now() >= asks => {
                     if !watched.ask() {
                         return;
                     }
-                    pause = LONGEST_PAUSE.min(2 * pause);
+                    pause = LONGEST_PROBE_INTERVAL.min(2 * pause);
                     asks = Instant::now() + pause;
                 }
-                // A stream asks between its events; what is whole is written soon.
-                Stage::Computing | Stage::Telling => {}
+                // Streams probe between their events; a whole response is written soon.
+                ExchangeStage::Computing | ExchangeStage::Sending => {}
             }
         }
     }
 
-    /// Waits until there is something to read; whether that is the end, or the end lies behind it.
+    /// Waits until the socket is readable, and returns whether the client has closed its side, possibly
+    /// after bytes that are still unread.
     async fn has_ended(&self) -> bool {
         let mut byte = [0];
         let mut peek = |context: &mut Context<'_>| {
@@ -104,7 +107,7 @@ impl Socket {
         !holds_bytes || matches!(ready, Some(Ok(ready)) if ready.is_read_closed())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Watched> {
+    fn lock(&self) -> MutexGuard<'_, SocketState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,25 +133,26 @@ impl Socket {
     }
 }
 
-impl Watched {
+impl SocketState {
     fn took(&mut self, bytes: usize) {
         self.alarm = None;
         self.allowance.took(bytes, Instant::now());
     }
 
-    /// Whether the other side has told that nobody is there.
+    /// Whether the other side has reset the connection.
     fn is_broken(&self) -> bool {
         !matches!(self.stream.take_error(), Ok(None))
     }
 
-    /// Writes what a client skips and the system of one that has left answers with a reset; false where
-    /// that cannot be written. Nothing of an answer may be on its way.
+    /// Probes the client with a `100 Continue`, which clients skip and the system of a client that has left
+    /// answers with a reset. Returns false if it cannot be written. No part of a response may have been
+    /// written before.
     fn ask(&self) -> bool {
         const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
         matches!(self.stream.try_write(CONTINUE), Ok(count) if count == CONTINUE.len())
     }
 
-    /// Also sees to it that the writer is woken when that is so.
+    /// Returns whether the allowance is used up, and otherwise arranges for the writer to be woken then.
     fn has_waited_too_long(&mut self, context: &mut Context<'_>) -> bool {
         let end = self.allowance.waits(Instant::now());
         let alarm = self

@@ -12,7 +12,7 @@ use crate::admission::PendingBytes;
 
 use super::outgoing;
 
-/// A comment every so often keeps proxies and clients from giving a silent stream up.
+/// Time after which a comment is sent, so that proxies and clients do not give up on a silent stream.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// One server-sent event, or a comment between them.
@@ -22,12 +22,12 @@ pub(crate) enum Frame {
     Data(String),
     /// An event of this name.
     Named(&'static str, String),
-    /// What clients skip.
+    /// A comment, which clients skip.
     Comment(String),
 }
 
 impl Frame {
-    /// Bytes of its texts.
+    /// Returns the size of its texts in bytes.
     pub(crate) fn size(&self) -> usize {
         match self {
             Self::Data(text) | Self::Comment(text) => text.len(),
@@ -35,7 +35,7 @@ impl Frame {
         }
     }
 
-    /// The end of most of OpenAI's streams.
+    /// The frame that ends most of OpenAI's streams.
     pub(crate) fn done() -> Self {
         Self::Data("[DONE]".to_owned())
     }
@@ -43,19 +43,19 @@ impl Frame {
 
 /// A frame on its way to a client.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct OutgoingFrame {
     pub(crate) frame: Frame,
-    /// The memory that it takes, where that is counted.
+    /// The reservation of its memory, if that is counted.
     pub(crate) held: Option<PendingBytes>,
 }
 
-impl From<Frame> for Outgoing {
+impl From<Frame> for OutgoingFrame {
     fn from(frame: Frame) -> Self {
         Self { frame, held: None }
     }
 }
 
-/// An object of an answer as text.
+/// Serializes an object of a response.
 pub(crate) fn json_text(object: &impl serde::Serialize) -> String {
     // Plain structs with string keys: the only way to fail is a defect.
     serde_json::to_string(object).unwrap_or_else(|error| {
@@ -64,19 +64,19 @@ pub(crate) fn json_text(object: &impl serde::Serialize) -> String {
     })
 }
 
-/// Frames as a response. Events are numbered behind `told`, the last one that the client has.
+/// Makes a response of frames. Events are numbered after `told`, the last one that the client has.
 pub(crate) fn event_stream(
-    frames: impl Stream<Item = Outgoing> + Send + 'static,
+    frames: impl Stream<Item = OutgoingFrame> + Send + 'static,
     told: u64,
 ) -> Response {
     let written = frames.scan(told, |number, outgoing| {
-        let Outgoing { frame, held } = outgoing;
+        let OutgoingFrame { frame, held } = outgoing;
         if !matches!(frame, Frame::Comment(_)) {
             *number += 1;
         }
         let text = written(&frame, *number);
         let bytes = match held {
-            // It may take a slow client long to read as much.
+            // A slow client may take long to read a frame of this size.
             Some(held) if held.is_reserved() => outgoing::holding(text, held),
             _ => Bytes::from(text),
         };
@@ -91,8 +91,8 @@ pub(crate) fn event_stream(
     (head, Body::from_stream(written)).into_response()
 }
 
-/// As the [format] has it. Data is JSON, which has no line breaks of its own. No empty line ends
-/// a comment: OpenAI's Python SDK takes one behind an event with an id for another, empty event.
+/// Writes a frame in the [format] of server-sent events. Data is JSON without line breaks. A comment is not
+/// followed by an empty line: OpenAI's Python SDK would take that for another, empty event.
 ///
 /// [format]: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 fn written(frame: &Frame, number: u64) -> String {

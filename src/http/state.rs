@@ -1,4 +1,4 @@
-//! What everything that speaks HTTP shares.
+//! The state that all HTTP handlers share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::config::Settings;
 use crate::inference::Inference;
 use crate::telemetry::Metrics;
 
-use super::resume::Streams;
+use super::resume::RecordedStreams;
 
-/// Memory for large bodies on their way in: as much as one of them may be at most (`max_body_bytes`
-/// in [`crate::config::schema`]), or it would wait for itself.
+/// KiB of memory for large bodies that are being received. It is the largest size that one body may have
+/// (`max_body_bytes` in [`crate::config::schema`]), or a body could wait for itself.
 const LARGE_BODIES_KIB: usize = 128 << 10;
 
 /// Large bodies that are parsed and checked at once.
-const LARGE_VALUES: usize = 2;
+const LARGE_BODIES_PARSED: usize = 2;
 
 /// Cheap to clone; one clone goes into every request.
 #[derive(Debug, Clone)]
@@ -25,16 +25,16 @@ pub(crate) struct HttpState {
     pub(crate) metrics: Metrics,
     /// Largest body in bytes.
     pub(crate) body_limit: usize,
-    /// Memory for large bodies, a permit a KiB.
+    /// Memory for large bodies, one permit per KiB.
     pub(crate) large_bodies: Arc<Semaphore>,
-    /// For large bodies on their way into values, which take many times their memory.
+    /// Turns for parsing large bodies, whose values take many times the memory of their text.
     pub(crate) large_values: Arc<Semaphore>,
     /// Time for a whole body.
     pub(crate) body_timeout: Duration,
-    /// Memory for answers that wait for their clients.
+    /// Memory for responses that wait for their clients to read.
     pub(crate) send_budget: SendBudget,
-    /// Streams whose clients may come back.
-    pub(crate) streams: Streams,
+    /// Recorded streams, whose clients may come back.
+    pub(crate) streams: RecordedStreams,
 }
 
 impl HttpState {
@@ -43,8 +43,8 @@ impl HttpState {
         Self {
             metrics,
             large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_KIB)),
-            large_values: Arc::new(Semaphore::new(LARGE_VALUES)),
-            streams: Streams::new(&send_budget),
+            large_values: Arc::new(Semaphore::new(LARGE_BODIES_PARSED)),
+            streams: RecordedStreams::new(&send_budget),
             send_budget,
             body_limit: settings.server.max_body_bytes,
             body_timeout: settings.server.body_timeout,

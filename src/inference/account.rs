@@ -1,4 +1,4 @@
-//! What is counted and logged of a request.
+//! The account of a request: what is counted in metrics and logged about it.
 
 use std::time::Instant;
 
@@ -12,24 +12,24 @@ use crate::telemetry::Metrics;
 use super::Inference;
 use super::error::InferenceError;
 
-/// What the answers to one request took.
+/// The tokens, energy and time that the answers to one request took.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct UsageTotals {
-    /// Of each input once.
+    /// Prompt tokens; each input counts once, however many answers it has.
     pub(crate) prompt_tokens: u32,
     pub(crate) cached_tokens: u32,
     pub(crate) generated_tokens: u32,
     pub(crate) predicted_tokens: Option<PredictionUsage>,
-    /// In joules, where all of it could be told.
+    /// Energy in joules, if it is known for all answers.
     pub(crate) energy_joules: Option<f64>,
-    /// The longest of each.
+    /// The longest queue, prefill and decode time of any answer.
     pub(crate) timings: Timings,
 }
 
-/// How a front tells a failure, as far as that is counted and logged.
+/// What is counted and logged of a front's error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FailureSummary {
-    /// The front's code.
+    /// The front's status code.
     pub(crate) status: u16,
     /// What happened, without a word of the client's.
     pub(crate) label: String,
@@ -37,15 +37,15 @@ pub(crate) struct FailureSummary {
     pub(crate) refused: Option<RefusalReason>,
 }
 
-/// What is counted and logged of a request, when it ends.
+/// Collects what is counted and logged of a request, and records it when dropped.
 #[derive(Debug)]
 pub(crate) struct RequestAccount {
     metrics: Metrics,
-    /// Whether the client is told what it cost.
+    /// Whether usage discloses the energy.
     energy_in_usage: bool,
     cached_tokens_in_usage: CachedTokens,
-    /// What the client is told of `usage.cached_tokens`.
-    cached_tokens_told: u32,
+    /// The part of `usage.cached_tokens` that is disclosed to the client.
+    cached_tokens_disclosed: u32,
     model: String,
     endpoint: &'static str,
     summarize: fn(&InferenceError) -> FailureSummary,
@@ -59,8 +59,8 @@ pub(crate) struct RequestAccount {
 }
 
 impl RequestAccount {
-    /// Of a request to `model` that came in by `endpoint`, whose front tells failures as `summarize` says.
-    /// Until something else is said it counts as cancelled by its client (499, as nginx has it).
+    /// Opens the account of a request to `model` by way of `endpoint`, whose front summarizes errors by
+    /// `summarize`. Unless an outcome is recorded, it counts as cancelled by the client (499, as in nginx).
     pub(crate) fn new(
         inference: &Inference,
         model: &str,
@@ -71,7 +71,7 @@ impl RequestAccount {
             metrics: inference.metrics.clone(),
             energy_in_usage: inference.energy_in_usage,
             cached_tokens_in_usage: inference.cached_tokens_in_usage,
-            cached_tokens_told: 0,
+            cached_tokens_disclosed: 0,
             model: model.to_owned(),
             endpoint,
             summarize,
@@ -84,7 +84,8 @@ impl RequestAccount {
         }
     }
 
-    /// An answer has ended; its prompt counts where it is the first of that prompt's.
+    /// Adds an answer that has ended. `with_prompt` says whether its prompt counts, too: it does for the first
+    /// answer to each prompt.
     pub(super) fn add(&mut self, finished: &AnswerEnd, with_prompt: bool) {
         let energy = match &self.usage {
             None => finished.energy_joules,
@@ -98,8 +99,9 @@ impl RequestAccount {
         if with_prompt {
             usage.prompt_tokens += finished.prompt_tokens;
             usage.cached_tokens += finished.cached_tokens;
-            // Each prompt by itself: in a sum, the others could lift a single token over the next step.
-            self.cached_tokens_told += told(finished.cached_tokens, self.cached_tokens_in_usage);
+            // Rounded per prompt: in a sum, other prompts could lift a single token over the next step.
+            self.cached_tokens_disclosed +=
+                disclosed_tokens(finished.cached_tokens, self.cached_tokens_in_usage);
         }
         usage.generated_tokens += finished.generated_tokens;
         if let Some(predicted) = finished.predicted_tokens {
@@ -113,24 +115,24 @@ impl RequestAccount {
         usage.timings.decode = usage.timings.decode.max(timings.decode);
     }
 
-    /// All answers ended as they should; `reason` is the first one's.
+    /// Records that all answers ended normally; `reason` is the first one's finish reason.
     pub(super) fn finished(&mut self, reason: &'static str) {
         self.finish_reason = reason;
         self.status = 200;
     }
 
-    /// Vectors were made of texts.
+    /// Records that texts were embedded.
     pub(crate) fn embedded(&mut self, usage: UsageTotals) {
         self.finished("");
         self.usage = Some(usage);
     }
 
-    /// What all answers that ended took together, as far as the client may know.
-    pub(super) fn told(&self) -> UsageTotals {
+    /// Returns the totals of all answers that ended, as far as they are disclosed to the client.
+    pub(super) fn disclosed(&self) -> UsageTotals {
         let usage = self.usage.unwrap_or_default();
         UsageTotals {
             energy_joules: usage.energy_joules.filter(|_| self.energy_in_usage),
-            cached_tokens: self.cached_tokens_told,
+            cached_tokens: self.cached_tokens_disclosed,
             ..usage
         }
     }
@@ -139,7 +141,7 @@ impl RequestAccount {
         self.ended((self.summarize)(error));
     }
 
-    /// It failed as its front says.
+    /// Records a failure as its front summarizes it.
     pub(crate) fn ended(&mut self, failure: FailureSummary) {
         self.finish_reason = "error";
         self.status = failure.status;
@@ -175,10 +177,10 @@ impl Drop for RequestAccount {
     }
 }
 
-/// What a client may know of the `cached` tokens of its prompt. All clients share one cache, and with the
-/// exact number whoever guesses another's prompt is told after each token whether it was right.
-fn told(cached: u32, exactness: CachedTokens) -> u32 {
-    /// OpenAI's.
+/// Returns how many of the `cached` tokens of a prompt are disclosed to the client. All clients share one
+/// prefix cache: the exact number would let a client guess another's prompt token by token.
+fn disclosed_tokens(cached: u32, exactness: CachedTokens) -> u32 {
+    /// OpenAI counts cached tokens in steps of 128.
     const STEP: u32 = 128;
     match exactness {
         CachedTokens::Exact => cached,
@@ -187,7 +189,7 @@ fn told(cached: u32, exactness: CachedTokens) -> u32 {
     }
 }
 
-/// Milliseconds are enough in a log.
+/// Rounds to milliseconds, which are enough in a log.
 fn round(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }
@@ -198,12 +200,12 @@ mod tests {
 
     #[test]
     fn cached_tokens_are_told_in_whole_steps_unless_configured_otherwise() {
-        let rounded = |cached| told(cached, CachedTokens::Rounded);
+        let rounded = |cached| disclosed_tokens(cached, CachedTokens::Rounded);
         assert_eq!(
             [0, 127, 128, 255, 1024].map(rounded),
             [0, 0, 128, 128, 1024]
         );
-        assert_eq!(told(127, CachedTokens::Exact), 127);
-        assert_eq!(told(1024, CachedTokens::Hidden), 0);
+        assert_eq!(disclosed_tokens(127, CachedTokens::Exact), 127);
+        assert_eq!(disclosed_tokens(1024, CachedTokens::Hidden), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Answers under way: their events, as they come.
+//! The answers to a request while they are generated: their events, as they come.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use crate::admission::{DrainGuard, SendBudget};
 use crate::scheduler::{AnswerEvent, EventReceiver, QueueProgress};
 
 use super::account::{FailureSummary, RequestAccount, UsageTotals};
-use super::error::Failure;
+use super::error::InferenceFailure;
 
-/// The answers to one request. Dropping it tells the scheduler that the client has left, lets a
-/// shutdown go on and writes the access line.
+/// The answers to one request. Dropping this cancels those still running, no longer delays a shutdown and
+/// writes the access log line.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    /// One an answer; `None` after its end.
+    /// One entry per answer; `None` after its end.
     running: Vec<Option<RunningAnswer>>,
-    /// Answers to each input.
+    /// How many answers each input has.
     choices: usize,
-    /// Whose turn it is to be asked first.
+    /// The index of the answer that is polled first, for fairness.
     turn: usize,
     _presence: DrainGuard,
     account: RequestAccount,
@@ -43,7 +43,7 @@ impl Answers {
         }
     }
 
-    /// What a client may like to know that has not heard anything for a while.
+    /// Describes the progress, for a comment in a stream that has been silent for a while.
     pub(crate) fn whereabouts(&self) -> String {
         let mut ahead = self.running.iter().flatten().map(|a| a.progress.ahead());
         match ahead.next().flatten() {
@@ -52,17 +52,17 @@ impl Answers {
         }
     }
 
-    /// The next event and the answer that it is of; `None` when all have ended. May be dropped
-    /// before it is ready without losing an event.
+    /// Returns the next event with the index of its answer, or `None` when all answers have ended. The future
+    /// may be dropped before it is ready without losing an event.
     ///
     /// # Errors
-    /// Whatever ends an answer before its end ends all of them.
-    pub(crate) async fn next(&mut self) -> Option<Result<(usize, AnswerEvent), Failure>> {
+    /// A failure of one answer ends all of them.
+    pub(crate) async fn next(&mut self) -> Option<Result<(usize, AnswerEvent), InferenceFailure>> {
         let next = poll_fn(|context| self.poll(context)).await?;
         let failure = match next {
-            (_, Some(AnswerEvent::Failed(error))) => Failure::Job(error),
-            // The scheduler is gone in mid-answer.
-            (_, None) => Failure::Internal,
+            (_, Some(AnswerEvent::Failed(error))) => InferenceFailure::Job(error),
+            // The scheduler has ended in the middle of an answer.
+            (_, None) => InferenceFailure::Internal,
             (answer, Some(event)) => {
                 if let AnswerEvent::Finished(finished) = &event {
                     self.running[answer] = None;
@@ -77,13 +77,13 @@ impl Answers {
         Some(Err(failure))
     }
 
-    /// Ends all answers, with a failure as the front tells it.
+    /// Ends all answers with a failure of the front.
     pub(crate) fn end(&mut self, failure: FailureSummary) {
         self.account.ended(failure);
         self.running.clear();
     }
 
-    /// Of what waits for clients.
+    /// Returns the memory budget of responses that wait for their clients to read.
     pub(crate) fn send_budget(&self) -> &SendBudget {
         &self.send_budget
     }
@@ -108,14 +108,14 @@ impl Answers {
         }
     }
 
-    /// All answers ended as they should; `reason` is the first one's.
+    /// Records that all answers ended normally; `reason` is the first one's finish reason.
     pub(crate) fn finished(&mut self, reason: &'static str) {
         self.account.finished(reason);
     }
 
-    /// What all answers that ended took together, as far as the client may know.
+    /// Returns the totals of all answers that ended, as far as they are disclosed to the client.
     pub(crate) fn usage(&self) -> UsageTotals {
-        self.account.told()
+        self.account.disclosed()
     }
 }
 

@@ -1,18 +1,18 @@
-//! How a request came.
+//! When a request came, and from whom.
 
 use std::fmt;
 use std::time::Instant;
 
 use crate::admission::ClientId;
 
-/// When a request came, from whom, and the memory that it takes on its way to a prompt.
+/// When a request came, from whom, and the memory that is reserved for it until it is a prompt.
 pub(crate) struct Arrival {
-    /// When its first byte was there.
+    /// When the server began to read it.
     pub(crate) at: Instant,
     /// Who sent it.
     pub(crate) client: ClientId,
-    /// Dropped when the prompt is laid out: what is made of a large request on the way there takes many
-    /// times its size.
+    /// Dropped when the prompt is tokenized: until then, what a large request is parsed into takes many times
+    /// its size.
     pub(crate) memory: Option<Box<dyn Send>>,
 }
 

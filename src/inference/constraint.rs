@@ -1,4 +1,4 @@
-//! How an answer is held to its format: from the format to a grammar, and from that to a constraint.
+//! Makes the constraint that holds an answer to its format: from the format to a grammar to a constraint.
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +7,20 @@ use crate::grammar::{Caller, Constraint, Grammar, GrammarError, Grammars, Schema
 use crate::pool::GenerationModel;
 use crate::prompt::{calls, opened_calls};
 
-use super::error::{Failure, Field, InferenceError, RequestError};
+use super::error::{InferenceError, InferenceFailure, RequestError, RequestField};
 use super::params::OutputFormat;
 
-/// How long to look for the schema that is to blame.
-const LONGEST_BLAME: Duration = Duration::from_millis(300);
+/// How long to search for the schema that cannot be followed.
+const LONGEST_BLAME_SEARCH: Duration = Duration::from_millis(300);
 
-/// What is to hold an answer to its format.
+/// The grammar of an answer, and the trigger that activates it, if not from the first token.
 pub(super) struct ConstraintPlan {
     grammar: Grammar,
     trigger: Option<Trigger>,
 }
 
-/// Plans how an answer is held to its format, unless it is free; `in_thoughts` says that it begins in the
-/// middle of thoughts.
+/// Plans the constraint of a format; `None` if the format is free. `in_thoughts` says whether the answer
+/// begins in the middle of thoughts.
 pub(super) fn plan(
     format: &OutputFormat,
     in_thoughts: bool,
@@ -62,7 +62,7 @@ pub(super) fn plan(
     Ok(Some(ConstraintPlan { grammar, trigger }))
 }
 
-/// Compiles the plan that was made of `format`.
+/// Compiles the plan of `format`.
 pub(super) async fn constraint(
     plan: ConstraintPlan,
     format: &OutputFormat,
@@ -74,8 +74,8 @@ pub(super) async fn constraint(
         Err(GrammarError::Unavailable) => {
             return Err(AdmissionRefusal::memory().into());
         }
-        // Nobody reads it.
-        Err(GrammarError::Abandoned) => return Err(Failure::Internal.into()),
+        // The client has left, so nobody reads this error.
+        Err(GrammarError::Abandoned) => return Err(InferenceFailure::Internal.into()),
         Err(error) => {
             return Err(cannot_be_followed(&error, &schemas(format), grammars, caller).await);
         }
@@ -86,7 +86,7 @@ pub(super) async fn constraint(
     })
 }
 
-/// The schemas that clients gave.
+/// Returns the client's schemas in a format.
 fn schemas(format: &OutputFormat) -> Vec<&Schema> {
     let (functions, other) = match format {
         OutputFormat::Free => return Vec::new(),
@@ -102,16 +102,16 @@ fn schemas(format: &OutputFormat) -> Vec<&Schema> {
     arguments.chain(other).collect()
 }
 
-/// Names the schema that cannot be followed, and the place in it; the tools where none can be blamed
-/// alone, or none was found in time.
+/// Makes the error that names the schema that cannot be followed and the place in it, or the tools if no
+/// single schema fails or none was found in time.
 async fn cannot_be_followed(
     error: &GrammarError,
     schemas: &[&Schema],
     grammars: &Grammars,
     caller: &Caller,
 ) -> InferenceError {
-    let until = Instant::now() + LONGEST_BLAME;
-    let blame = Blame {
+    let until = Instant::now() + LONGEST_BLAME_SEARCH;
+    let blame = BlameSearch {
         until,
         grammars,
         caller,
@@ -126,25 +126,25 @@ async fn cannot_be_followed(
     };
     let Some((mut schema, mut error)) = whole else {
         let why = format!(" cannot be followed: {error}");
-        return RequestError::invalid(Field::Tools, why).into();
+        return RequestError::invalid(RequestField::Tools, why).into();
     };
     while let Some((part, why)) = blame.first(schema.parts(), &error).await {
         (schema, error) = (part, why);
     }
     let place = schema.place();
-    let field = Field::Schema(place.clone());
+    let field = RequestField::Schema(place.clone());
     RequestError::invalid(field, format!(" cannot be followed: {error}")).into()
 }
 
-/// Looking for the schema that is to blame.
-struct Blame<'g> {
+/// A search for the schema that cannot be followed.
+struct BlameSearch<'g> {
     until: Instant,
     grammars: &'g Grammars,
     caller: &'g Caller,
 }
 
-impl Blame<'_> {
-    /// The first of these schemas that cannot be followed even by itself, and why.
+impl BlameSearch<'_> {
+    /// Returns the first of these schemas that cannot be followed by itself, and why.
     async fn first(
         &self,
         schemas: impl Iterator<Item = Schema>,
@@ -159,7 +159,7 @@ impl Blame<'_> {
                 Ok(Err(GrammarError::Unavailable | GrammarError::Abandoned)) | Err(_) => {
                     return None;
                 }
-                // A part that nothing fits may be left out, unless nothing fits the whole.
+                // A subschema that nothing fits may be unused, unless nothing fits the whole either.
                 Ok(Err(other)) if other.is_unsatisfiable() && !error.is_unsatisfiable() => {}
                 Ok(Err(other)) => return Some((schema, other)),
             }

@@ -1,4 +1,4 @@
-//! From texts to vectors: admission, tokens, and into the model's queue.
+//! Embeds texts: admission, tokenization, and submission to the model's queue.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,13 +16,15 @@ use super::Inference;
 use super::account::UsageTotals;
 use super::arrival::Arrival;
 use super::bounds::MOST_EMBEDDED_TOKENS;
-use super::error::{self, Failure, Field, InferenceError, RequestError, TooLong};
-use super::tokenize::{LONG_TEXT, tokens_of_ids};
+use super::error::{
+    self, ContextOverflow, InferenceError, InferenceFailure, RequestError, RequestField,
+};
+use super::tokenize::{LONG_TEXT_BYTES, tokens_of_ids};
 
-/// Bytes of a token that is longer than most.
-const LONG_TOKEN: usize = 16;
+/// More bytes than most tokens have.
+const LONG_TOKEN_BYTES: usize = 16;
 
-/// What vectors are made of.
+/// The input of an embedding request.
 #[derive(Debug)]
 pub(crate) enum EmbeddingInput {
     /// A text.
@@ -31,20 +33,20 @@ pub(crate) enum EmbeddingInput {
     Texts(Vec<String>),
     /// The token ids of a text.
     Tokens(Vec<i64>),
-    /// Those of several texts.
+    /// The token ids of several texts.
     TokenLists(Vec<Vec<i64>>),
 }
 
-/// Vectors, and what they took.
+/// Vectors, and the usage of computing them.
 #[derive(Debug)]
 pub(crate) struct Embeddings {
     pub(crate) vectors: Vec<Vec<f32>>,
-    /// Numbers of a vector that were asked for.
+    /// How many numbers of each vector were asked for.
     pub(crate) dimensions: usize,
     /// Tokens of all texts.
     pub(crate) tokens: usize,
     pub(crate) usage: UsageTotals,
-    /// Holds the request's place in the server until the vectors are told.
+    /// Keeps the request counted as present until the vectors are sent.
     pub(crate) _presence: DrainGuard,
 }
 
@@ -88,8 +90,8 @@ impl Inference {
         })
     }
 
-    /// Off the runtime's threads; long texts of several requests one after the other. The place goes
-    /// along, because the work goes on when the client has left.
+    /// Tokenizes texts on a blocking thread; long texts of several requests take turns. The place moves along,
+    /// because the work continues even if the client leaves.
     async fn tokenize_texts(
         &self,
         input: EmbeddingInput,
@@ -97,7 +99,7 @@ impl Inference {
         place: AdmissionSlot,
         memory: Option<Box<dyn Send>>,
     ) -> Result<TokenizedTexts, InferenceError> {
-        let turn = if input.bytes() > LONG_TEXT {
+        let turn = if input.bytes() > LONG_TEXT_BYTES {
             // The semaphore is never closed.
             Arc::clone(&self.long_texts).acquire_owned().await.ok()
         } else {
@@ -114,12 +116,12 @@ impl Inference {
             let texts = tokens(&input, &loaded)?;
             Ok(TokenizedTexts { texts, place })
         });
-        tokenized.await.map_err(|_| Failure::Internal)?
+        tokenized.await.map_err(|_| InferenceFailure::Internal)?
     }
 }
 
 impl EmbeddingInput {
-    /// Bytes of text that has to be tokenized.
+    /// Returns the bytes of text to tokenize.
     fn bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -141,7 +143,7 @@ async fn compute(
     texts: Vec<Vec<Token>>,
     place: AdmissionSlot,
     arrived: Instant,
-) -> Result<EmbeddingResult, Failure> {
+) -> Result<EmbeddingResult, InferenceFailure> {
     let (answer, embedded) = oneshot::channel();
     let job = EmbeddingJob {
         texts,
@@ -152,17 +154,17 @@ async fn compute(
     };
     loaded
         .submit(job)
-        .map_err(|_| Failure::ModelUnavailable(entry.id.clone()))?;
+        .map_err(|_| InferenceFailure::ModelUnavailable(entry.id.clone()))?;
     // The channel to the model's thread may end with the thread only: by a defect.
-    let embedded = embedded.await.map_err(|_| Failure::Internal)?;
-    embedded.map_err(Failure::Job)
+    let embedded = embedded.await.map_err(|_| InferenceFailure::Internal)?;
+    embedded.map_err(InferenceFailure::Job)
 }
 
 fn check_dimensions(wanted: Option<usize>, model: usize) -> Result<usize, RequestError> {
     match wanted {
         Some(wanted) if wanted > model => {
             let after = format!(" is {wanted}; the model's vectors have {model}");
-            Err(RequestError::invalid(Field::Dimensions, after))
+            Err(RequestError::invalid(RequestField::Dimensions, after))
         }
         wanted => Ok(wanted.unwrap_or(model)),
     }
@@ -175,9 +177,11 @@ fn tokens(
     let read = |text: Option<usize>, words: &str| read(text, words, loaded);
     let vocabulary = loaded.tokenizer.info().vocabulary;
     let known = |text: Option<usize>, ids: &[i64]| {
-        tokens_of_ids(ids, vocabulary, |token| Field::TextToken(text, token))
+        tokens_of_ids(ids, vocabulary, |token| {
+            RequestField::TextToken(text, token)
+        })
     };
-    let mut bounds = Bounds {
+    let mut bounds = TokenBounds {
         context: loaded.context,
         total: 0,
     };
@@ -193,7 +197,7 @@ fn tokens(
     }
 }
 
-/// The tokens of the words of a text.
+/// Tokenizes the words of a text; `text` is its index among several.
 fn read(
     text: Option<usize>,
     words: &str,
@@ -201,7 +205,7 @@ fn read(
 ) -> Result<Vec<Token>, RequestError> {
     if words.is_empty() {
         return Err(RequestError::invalid(
-            Field::Text(text),
+            RequestField::Text(text),
             " must not be an empty string",
         ));
     }
@@ -210,8 +214,11 @@ fn read(
         // Texts are data, whatever they look like.
         markup: false,
     };
-    // Tokens of megabytes take seconds, and only to be refused.
-    if let Some(beginning) = beginning(words, LONG_TEXT.max(loaded.context * LONG_TOKEN)) {
+    // Tokenizing megabytes takes seconds; a text that is too long is refused by its first words.
+    if let Some(beginning) = beginning(
+        words,
+        LONG_TEXT_BYTES.max(loaded.context * LONG_TOKEN_BYTES),
+    ) {
         let least = loaded.tokenizer.tokenize(beginning, reading).len();
         if least > loaded.context {
             return Err(too_long(text, least, true, loaded.context));
@@ -221,16 +228,17 @@ fn read(
 }
 
 fn too_long(text: Option<usize>, tokens: usize, at_least: bool, context: usize) -> RequestError {
-    let too_long = TooLong {
+    let too_long = ContextOverflow {
         tokens,
         at_least,
         context,
-        purpose: error::Reading::Embedding,
+        purpose: error::TextPurpose::Embedding,
     };
-    RequestError::too_long(Field::Text(text), too_long)
+    RequestError::too_long(RequestField::Text(text), too_long)
 }
 
-/// The words within the first `bytes` of a longer text; all of those bytes where that is one word.
+/// Returns the whole words within the first `bytes` of a longer text, or all those bytes if they are one
+/// word. Returns `None` if the text is not longer.
 fn beginning(text: &str, bytes: usize) -> Option<&str> {
     if text.len() <= bytes {
         return None;
@@ -240,14 +248,14 @@ fn beginning(text: &str, bytes: usize) -> Option<&str> {
     Some(words.filter(|words| !words.is_empty()).unwrap_or(part))
 }
 
-/// How much one text and all of them may have.
-struct Bounds {
+/// Checks the token counts of each text and of all together.
+struct TokenBounds {
     context: usize,
     /// Tokens so far.
     total: usize,
 }
 
-impl Bounds {
+impl TokenBounds {
     fn check(
         &mut self,
         text: Option<usize>,
@@ -255,7 +263,7 @@ impl Bounds {
     ) -> Result<Vec<Token>, RequestError> {
         if tokens.is_empty() {
             let after = " has no tokens: write something";
-            return Err(RequestError::invalid(Field::Text(text), after));
+            return Err(RequestError::invalid(RequestField::Text(text), after));
         }
         if tokens.len() > self.context {
             return Err(too_long(text, tokens.len(), false, self.context));
@@ -265,7 +273,7 @@ impl Bounds {
             let after = format!(
                 " has more than {MOST_EMBEDDED_TOKENS} tokens in all: send it in several requests"
             );
-            return Err(RequestError::invalid(Field::Text(None), after));
+            return Err(RequestError::invalid(RequestField::Text(None), after));
         }
         Ok(tokens)
     }
@@ -274,12 +282,12 @@ impl Bounds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inference::error::Problem;
+    use crate::inference::error::FieldProblem;
 
     #[test]
     fn a_vector_has_no_more_numbers_than_the_models() {
         let error = check_dimensions(Some(385), 384).expect_err("too many");
-        assert_eq!(error.field, Field::Dimensions);
+        assert_eq!(error.field, RequestField::Dimensions);
         assert_eq!(check_dimensions(Some(385), 385), Ok(385));
         assert_eq!(check_dimensions(None, 384), Ok(384));
     }
@@ -294,20 +302,20 @@ mod tests {
 
     #[test]
     fn a_text_over_the_context_and_a_sum_over_the_limit_are_told_apart() {
-        let mut bounds = Bounds {
+        let mut bounds = TokenBounds {
             context: 100_000,
             total: 0,
         };
         let text = |length: usize| vec![Token(1); length];
         let long = bounds.check(Some(3), text(100_001)).expect_err("too long");
-        assert!(matches!(long.problem, Problem::TooLong(_)), "{long:?}");
-        assert_eq!(long.field, Field::Text(Some(3)));
+        assert!(matches!(long.problem, FieldProblem::TooLong(_)), "{long:?}");
+        assert_eq!(long.field, RequestField::Text(Some(3)));
         for _ in 0..3 {
             assert!(bounds.check(Some(0), text(100_000)).is_ok());
         }
         let full = bounds.check(Some(3), text(1)).expect_err("full");
-        assert_eq!(full.field, Field::Text(None));
+        assert_eq!(full.field, RequestField::Text(None));
         let empty = bounds.check(Some(4), text(0)).expect_err("empty");
-        assert_eq!(empty.field, Field::Text(Some(4)));
+        assert_eq!(empty.field, RequestField::Text(Some(4)));
     }
 }

@@ -1,7 +1,7 @@
-//! Why a request is not answered, in the words of no protocol.
+//! Errors of inference, independent of any protocol.
 //!
-//! A front says which of its parameters a [`Field`] is and which of its codes a [`Problem`] is, and makes
-//! the sentence that its client reads.
+//! A front maps a [`RequestField`] to its parameter name and a [`FieldProblem`] to its error code, and makes
+//! the message that its client reads.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,73 +15,73 @@ use crate::field::FieldPath;
 /// Why a request is not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum InferenceError {
-    /// Something in it is wrong.
+    /// Something in the request is wrong.
     Request(RequestError),
-    /// Nothing in it is wrong.
-    Failure(Failure),
+    /// The request is fine, but cannot be answered.
+    Failure(InferenceFailure),
 }
 
 /// What is wrong with which part of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RequestError {
     /// The part.
-    pub(crate) field: Field,
+    pub(crate) field: RequestField,
     /// What is wrong with it.
-    pub(crate) problem: Problem,
+    pub(crate) problem: FieldProblem,
 }
 
 /// A part of a request that the protocols have different names for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Field {
+pub(crate) enum RequestField {
     /// The model's name.
     Model,
     /// The conversation or the text that is answered, or a place in it.
     Prompt(FieldPath),
     /// The number of answers to each prompt.
     Choices,
-    /// What is added to the likelihood of this token.
+    /// The logit bias of this token.
     LogitBias(i32),
     /// How much the model is to think.
     Effort,
     /// The text that the answer is expected to be.
     Prediction,
-    /// Further variables of the chat template.
+    /// Additional variables of the chat template.
     TemplateVariables,
     /// The tools that the model may call.
     Tools,
     /// A schema that the answer must fit, or a place in it, where the client wrote it.
     Schema(FieldPath),
-    /// The text that is embedded, or this one of several.
+    /// The text to embed, or the one at this index of several.
     Text(Option<usize>),
-    /// This token of the text that is embedded, or of this one of several.
+    /// The token at this index of the text to embed, or of the one at this index of several.
     TextToken(Option<usize>, usize),
-    /// How many numbers a vector has.
+    /// The number of dimensions of a vector.
     Dimensions,
-    /// This token of those that are to become text.
+    /// The token at this index of those to detokenize.
     Token(usize),
 }
 
 /// What is wrong with a part of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Problem {
+pub(crate) enum FieldProblem {
     /// It is not what it must be.
-    Invalid(Sentence),
-    /// It is known and cannot be honoured; the words follow its name.
+    Invalid(FieldSentence),
+    /// It is known and not supported; the text follows its name in the message.
     Unsupported(Cow<'static, str>),
     /// It is longer than the model's context.
-    TooLong(TooLong),
-    /// The model does something else.
+    TooLong(ContextOverflow),
+    /// The model is not made for it.
     WrongPurpose(WrongPurpose),
 }
 
-/// A model that was asked for what it does not do.
+/// A use that the model is not made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum WrongPurpose {
-    /// This one embeds and does not generate.
+    /// This model embeds and does not generate.
     Embeds(String),
-    /// It embeds, and was given a conversation.
+    /// The model embeds, and was given a conversation.
     DoesNotChat,
-    /// This one generates and does not embed, as `embedders` do.
+    /// This model generates and does not embed; `embedders` do.
     Generates {
         /// Its id.
         model: String,
@@ -92,7 +92,7 @@ pub(crate) enum WrongPurpose {
 
 /// A sentence about a parameter, whose name only the front knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Sentence {
+pub(crate) enum FieldSentence {
     /// The name stands between these.
     Around {
         /// What comes before it.
@@ -100,12 +100,12 @@ pub(crate) enum Sentence {
         /// What comes after it.
         after: String,
     },
-    /// It has no need of the name.
+    /// A sentence without the name.
     Whole(String),
 }
 
-impl Sentence {
-    /// The sentence in which the parameter is called `name`.
+impl FieldSentence {
+    /// Returns the sentence, with the parameter called `name`.
     #[must_use]
     pub(crate) fn about(&self, name: &impl fmt::Display) -> String {
         match self {
@@ -115,22 +115,22 @@ impl Sentence {
     }
 }
 
-/// How long something is that does not fit.
+/// The length of an input that exceeds the model's context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooLong {
-    /// Its length in tokens; where it is only known to be longer, the shortest that it can be.
+pub(crate) struct ContextOverflow {
+    /// Its length in tokens, or a lower bound of it.
     pub(crate) tokens: usize,
-    /// Whether that is all that is known.
+    /// Whether `tokens` is a lower bound.
     pub(crate) at_least: bool,
     /// The model's context in tokens.
     pub(crate) context: usize,
-    /// What it is for.
-    pub(crate) purpose: Reading,
+    /// What the input was to be used for.
+    pub(crate) purpose: TextPurpose,
 }
 
-/// What a text is read for.
+/// What an input is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub(crate) enum TextPurpose {
     /// To be answered.
     Answer,
     /// To be made a vector of.
@@ -139,7 +139,7 @@ pub(crate) enum Reading {
     Tokens,
 }
 
-impl TooLong {
+impl ContextOverflow {
     /// The sentence in which the parameter is called `name`.
     #[must_use]
     pub(crate) fn about(self, name: &impl fmt::Display) -> String {
@@ -148,15 +148,15 @@ impl TooLong {
         let tokens = format!("{at_least}{}", self.tokens);
         match self.purpose {
             // Clients know this failure by OpenAI's words.
-            Reading::Answer => format!(
+            TextPurpose::Answer => format!(
                 "This model's maximum context length is {context} tokens. However, your {name} resulted \
                  in {tokens} tokens, and at least one must be left for the answer. Please reduce the \
                  length of the {name}."
             ),
-            Reading::Embedding => format!(
+            TextPurpose::Embedding => format!(
                 "`{name}` has {tokens} tokens; the model reads at most {context}: split or shorten it"
             ),
-            Reading::Tokens => format!(
+            TextPurpose::Tokens => format!(
                 "the {name} have {tokens} tokens; the model's context is {context}: no chat request can \
                  hold them"
             ),
@@ -164,12 +164,12 @@ impl TooLong {
     }
 }
 
-/// Why a request is not answered in which nothing is wrong.
+/// Why a valid request is not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum InferenceFailure {
     /// There is no such model.
     UnknownModel {
-        /// As asked for, cut to what can be told.
+        /// The name asked for, shortened to what is echoed.
         name: String,
         /// The ids that exist.
         available: Vec<String>,
@@ -188,56 +188,56 @@ pub(crate) enum Failure {
 
 impl RequestError {
     /// `field` is not what it must be; `after` follows its name.
-    pub(crate) fn invalid(field: Field, after: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: RequestField, after: impl Into<String>) -> Self {
         Self::invalid_in(field, "", after)
     }
 
     /// `field` is not what it must be: its name stands between these.
     pub(crate) fn invalid_in(
-        field: Field,
+        field: RequestField,
         before: impl Into<Cow<'static, str>>,
         after: impl Into<String>,
     ) -> Self {
         let (before, after) = (before.into(), after.into());
         Self {
             field,
-            problem: Problem::Invalid(Sentence::Around { before, after }),
+            problem: FieldProblem::Invalid(FieldSentence::Around { before, after }),
         }
     }
 
     /// `field` is not what it must be, which is said without its name.
-    pub(crate) fn invalid_whole(field: Field, sentence: impl Into<String>) -> Self {
+    pub(crate) fn invalid_whole(field: RequestField, sentence: impl Into<String>) -> Self {
         Self {
             field,
-            problem: Problem::Invalid(Sentence::Whole(sentence.into())),
+            problem: FieldProblem::Invalid(FieldSentence::Whole(sentence.into())),
         }
     }
 
     pub(crate) fn wrong_purpose(wrong: WrongPurpose) -> Self {
-        Self::not_for_this_model(Field::Model, wrong)
+        Self::not_for_this_model(RequestField::Model, wrong)
     }
 
     /// `field` is nothing for this model.
-    pub(crate) fn not_for_this_model(field: Field, wrong: WrongPurpose) -> Self {
+    pub(crate) fn not_for_this_model(field: RequestField, wrong: WrongPurpose) -> Self {
         Self {
             field,
-            problem: Problem::WrongPurpose(wrong),
+            problem: FieldProblem::WrongPurpose(wrong),
         }
     }
 
     /// `field` does not fit into the model's context.
-    pub(crate) fn too_long(field: Field, too_long: TooLong) -> Self {
+    pub(crate) fn too_long(field: RequestField, too_long: ContextOverflow) -> Self {
         Self {
             field,
-            problem: Problem::TooLong(too_long),
+            problem: FieldProblem::TooLong(too_long),
         }
     }
 
     /// `field` is known and cannot be honoured; `why` follows its name.
-    pub(crate) fn unsupported(field: Field, why: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn unsupported(field: RequestField, why: impl Into<Cow<'static, str>>) -> Self {
         Self {
             field,
-            problem: Problem::Unsupported(why.into()),
+            problem: FieldProblem::Unsupported(why.into()),
         }
     }
 }
@@ -248,24 +248,24 @@ impl From<RequestError> for InferenceError {
     }
 }
 
-impl From<Failure> for InferenceError {
-    fn from(failure: Failure) -> Self {
+impl From<InferenceFailure> for InferenceError {
+    fn from(failure: InferenceFailure) -> Self {
         Self::Failure(failure)
     }
 }
 
 impl From<AdmissionRefusal> for InferenceError {
     fn from(refusal: AdmissionRefusal) -> Self {
-        Failure::Refused(refusal).into()
+        InferenceFailure::Refused(refusal).into()
     }
 }
 
 impl From<&PromptError> for InferenceError {
     fn from(error: &PromptError) -> Self {
-        let prompt = || Field::Prompt(FieldPath::default());
+        let prompt = || RequestField::Prompt(FieldPath::default());
         match error {
             PromptError::NoTemplate => {
-                RequestError::invalid_whole(Field::Model, error.to_string()).into()
+                RequestError::invalid_whole(RequestField::Model, error.to_string()).into()
             }
             PromptError::NoMark => {
                 let why = " contains every Unicode noncharacter (U+FDD0 and so on): leave one out";
@@ -281,7 +281,7 @@ impl From<&PromptError> for InferenceError {
                     ": the arguments of the call `{id}` are not a JSON object, which this model's chat \
                      template needs: send an object (`{{}}` for none), or leave out the call and its answer"
                 );
-                RequestError::invalid(Field::Prompt(place), why).into()
+                RequestError::invalid(RequestField::Prompt(place), why).into()
             }
             PromptError::Template(error) => error.into(),
         }
@@ -292,12 +292,12 @@ impl From<&TemplateError> for InferenceError {
     fn from(error: &TemplateError) -> Self {
         match error {
             TemplateError::Refused(_) | TemplateError::Failed(_) => {
-                let prompt = Field::Prompt(FieldPath::default());
+                let prompt = RequestField::Prompt(FieldPath::default());
                 RequestError::invalid_whole(prompt, error.to_string()).into()
             }
             TemplateError::Broken(reason) => {
                 tracing::error!(reason, "the model's chat template does not work");
-                Failure::Template.into()
+                InferenceFailure::Template.into()
             }
         }
     }

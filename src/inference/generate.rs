@@ -1,4 +1,4 @@
-//! From a checked request to answers under way: admission, prompt, and into the model's queue.
+//! Starts the answers to a checked request: admission, prompt, and submission to the model's queue.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,14 +17,16 @@ use super::account::RequestAccount;
 use super::answers::{Answers, RunningAnswer};
 use super::arrival::Arrival;
 use super::constraint::{ConstraintPlan, constraint, plan};
-use super::error::{Failure, Field, InferenceError, RequestError};
-use super::layout::{Prompt, answer_room, check_length, check_prediction, prompt, truncate};
+use super::error::{InferenceError, InferenceFailure, RequestError, RequestField};
+use super::layout::{
+    TokenizedPrompt, answer_room, check_length, check_prediction, prompt, truncate,
+};
 use super::models::generator;
 use super::params::GenerationParams;
 
-/// What a client wants answers to.
+/// An input that a client wants answers to.
 #[derive(Debug)]
-pub(crate) enum Input {
+pub(crate) enum GenerationInput {
     /// Messages, laid out by the model's chat template.
     Conversation(Conversation),
     /// Text as it is.
@@ -37,22 +39,22 @@ pub(crate) enum Input {
 #[derive(Debug)]
 pub(crate) struct GenerationRequest {
     /// Not empty.
-    pub(crate) inputs: Vec<Input>,
+    pub(crate) inputs: Vec<GenerationInput>,
     pub(crate) params: GenerationParams,
     /// Whether the oldest turns of a conversation may be left out until the rest fits.
     pub(crate) may_truncate: bool,
 }
 
-/// Answers under way. They are numbered through: all choices of the first input, then of the next.
+/// Answers that are being generated, in order: all choices of the first input, then of the next.
 pub(crate) struct StartedGeneration {
     pub(crate) answers: Answers,
     pub(crate) loaded: Arc<GenerationModel>,
     /// In the order of the inputs.
-    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) prompts: Vec<TokenizedPrompt>,
 }
 
 impl StartedGeneration {
-    /// What takes an answer to input `input` apart.
+    /// Returns a parser for an answer to the input at index `input`.
     pub(crate) fn parser(&self, input: usize) -> OutputParser {
         let prompt = self.prompts.get(input);
         prompt.map_or_else(
@@ -63,7 +65,7 @@ impl StartedGeneration {
 }
 
 impl Inference {
-    /// Starts to compute the answers to a request; however it ends, `account` is told.
+    /// Starts to generate the answers to a request. `account` records how it ends.
     ///
     /// # Errors
     /// Whatever keeps the request from the model's queue.
@@ -79,7 +81,7 @@ impl Inference {
                 let (jobs, running): (Vec<_>, Vec<_>) = prepared.jobs.into_iter().unzip();
                 for job in jobs {
                     if prepared.loaded.submit(job).is_err() {
-                        let error = Failure::ModelUnavailable(entry.id.clone()).into();
+                        let error = InferenceFailure::ModelUnavailable(entry.id.clone()).into();
                         account.failed(&error);
                         return Err(error);
                     }
@@ -99,13 +101,13 @@ impl Inference {
         }
     }
 
-    /// Everything but the submission.
+    /// Does everything but submit the jobs.
     async fn prepare(
         &self,
         entry: &ModelEntry,
         request: GenerationRequest,
         arrival: Arrival,
-    ) -> Result<Prepared, InferenceError> {
+    ) -> Result<PreparedRequest, InferenceError> {
         let loaded = generator(entry)?;
         let choices = request.params.choices.count();
         let count = request.inputs.len() * choices as usize;
@@ -121,7 +123,7 @@ impl Inference {
             .check(loaded.tokenizer.info().vocabulary)?;
         let prompts = laid_out.prompts.clone();
         let jobs = jobs(laid_out, &loaded, &self.send_budget, arrived);
-        Ok(Prepared {
+        Ok(PreparedRequest {
             jobs,
             choices: choices as usize,
             presence,
@@ -130,15 +132,15 @@ impl Inference {
         })
     }
 
-    /// Templates, tokenizers and grammars may take a while: off the runtime's threads, and grammars, for
-    /// which others may be waiting as well, off those that take blocking work.
+    /// Renders templates and tokenizes on a blocking thread, because both may take a while. Grammars are
+    /// compiled on the compile thread, because several requests may wait for the same one.
     async fn lay_out(
         &self,
         request: GenerationRequest,
         loaded: Arc<GenerationModel>,
         places: Vec<AdmissionSlot>,
         arrival: Arrival,
-    ) -> Result<LaidOut, InferenceError> {
+    ) -> Result<TokenizedRequest, InferenceError> {
         let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
         for input in &request.inputs {
             check_length(input, longest_piece, request.may_truncate, loaded.context())?;
@@ -148,15 +150,15 @@ impl Inference {
         let shared = Arc::clone(&loaded);
         let (caller, _here) = Caller::new(arrival.client);
         let log_prompts = self.log_prompts;
-        // It goes on when the client has left, and the places with it: whoever leaves and comes again
-        // gets no more done.
+        // This continues if the client leaves, and holds the places: a client cannot get more work done by
+        // leaving and coming back.
         let laying_out = async move {
             let blocking = in_span(move || {
                 let _memory = arrival.memory;
                 lay_out(request, &loaded, places, log_prompts)
             });
             let laid_out = tokio::task::spawn_blocking(blocking).await;
-            let (mut laid_out, plan) = laid_out.map_err(|_| Failure::Internal)??;
+            let (mut laid_out, plan) = laid_out.map_err(|_| InferenceFailure::Internal)??;
             if let Some(plan) = plan {
                 let format = &laid_out.params.format;
                 laid_out.constraint =
@@ -165,24 +167,24 @@ impl Inference {
             Ok(laid_out)
         };
         let laid_out = tokio::spawn(laying_out.in_current_span());
-        laid_out.await.map_err(|_| Failure::Internal)?
+        laid_out.await.map_err(|_| InferenceFailure::Internal)?
     }
 }
 
-/// A request that only has to be submitted.
-struct Prepared {
+/// A request that is ready to be submitted.
+struct PreparedRequest {
     jobs: Vec<(GenerationJob, RunningAnswer)>,
     choices: usize,
     presence: DrainGuard,
     loaded: Arc<GenerationModel>,
-    prompts: Vec<Prompt>,
+    prompts: Vec<TokenizedPrompt>,
 }
 
-/// A request with its prompts.
-struct LaidOut {
+/// A request whose inputs are tokenized.
+struct TokenizedRequest {
     params: GenerationParams,
-    prompts: Vec<Prompt>,
-    /// Tokens that the answers to each prompt may have.
+    prompts: Vec<TokenizedPrompt>,
+    /// How many tokens the answers to each prompt may have.
     rooms: Vec<u32>,
     prediction: Option<Vec<Token>>,
     constraint: Option<Constraint>,
@@ -197,12 +199,16 @@ fn check_count(answers: usize, capacity: usize) -> Result<(), RequestError> {
         "these are {answers} answers at once; this server takes at most {capacity}: lower "
     );
     let after = " or send fewer prompts";
-    Err(RequestError::invalid_in(Field::Choices, before, after))
+    Err(RequestError::invalid_in(
+        RequestField::Choices,
+        before,
+        after,
+    ))
 }
 
-/// The jobs of a request: for each prompt all its choices.
+/// Makes the jobs of a request: one for each choice of each prompt.
 fn jobs(
-    laid_out: LaidOut,
+    laid_out: TokenizedRequest,
     loaded: &GenerationModel,
     budget: &SendBudget,
     arrived: Instant,
@@ -248,13 +254,13 @@ fn in_span<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     move || span.in_scope(work)
 }
 
-/// Everything but the constraint, which comes of the plan.
+/// Tokenizes the inputs of a request and plans its constraint, which is compiled later.
 fn lay_out(
     request: GenerationRequest,
     loaded: &GenerationModel,
     places: Vec<AdmissionSlot>,
     log_prompts: bool,
-) -> Result<(LaidOut, Option<ConstraintPlan>), InferenceError> {
+) -> Result<(TokenizedRequest, Option<ConstraintPlan>), InferenceError> {
     let GenerationRequest {
         mut inputs,
         params,
@@ -268,7 +274,7 @@ fn lay_out(
             truncate(input, params.max_tokens, loaded)?;
         }
     }
-    let prompts: Result<Vec<Prompt>, InferenceError> = inputs
+    let prompts: Result<Vec<TokenizedPrompt>, InferenceError> = inputs
         .into_iter()
         .map(|input| prompt(input, &params.format, loaded))
         .collect();
@@ -277,13 +283,14 @@ fn lay_out(
     let length = prediction.as_ref().map_or(0, Vec::len);
     check_prediction(length, loaded.context())?;
     let prompts = prompts?;
-    // Before the grammar, which costs more: tools stand in the prompt as well.
-    let room =
-        |prompt: &Prompt| answer_room(params.max_tokens, prompt.tokens.len(), loaded.context());
+    // Checked before the grammar, which costs more: tools are in the prompt as well.
+    let room = |prompt: &TokenizedPrompt| {
+        answer_room(params.max_tokens, prompt.tokens.len(), loaded.context())
+    };
     let rooms = prompts.iter().map(room).collect::<Result<_, _>>()?;
     let in_thoughts = prompts.iter().any(|prompt| prompt.opens_thoughts);
     let plan = plan(&params.format, in_thoughts, loaded)?;
-    let laid_out = LaidOut {
+    let laid_out = TokenizedRequest {
         prompts,
         rooms,
         prediction,

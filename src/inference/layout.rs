@@ -1,4 +1,4 @@
-//! From the inputs of a request to the prompts that a model reads.
+//! Turns the inputs of a request into the prompts that a model reads.
 
 use std::sync::Arc;
 
@@ -7,26 +7,26 @@ use crate::field::FieldPath;
 use crate::pool::GenerationModel;
 use crate::prompt::{Conversation, OutputParser, PromptError, Prompter, TemplateError};
 
-use super::error::{Field, InferenceError, Reading, RequestError, TooLong};
-use super::generate::Input;
+use super::error::{ContextOverflow, InferenceError, RequestError, RequestField, TextPurpose};
+use super::generate::GenerationInput;
 use super::params::OutputFormat;
 use super::truncation;
 
-/// An input as the model reads it.
+/// An input as tokens, as the model reads it.
 #[derive(Debug, Clone)]
-pub(crate) struct Prompt {
+pub(crate) struct TokenizedPrompt {
     pub(crate) tokens: Arc<[Token]>,
     /// Whether the answer begins in the middle of thoughts.
     pub(super) opens_thoughts: bool,
     /// See [`crate::prompt::Prompt::tags`].
     pub(super) tags: Arc<[SpecialToken]>,
-    /// What takes an answer to it apart, at the beginning of the answer.
+    /// A fresh parser for an answer to this prompt.
     pub(super) parser: OutputParser,
 }
 
-impl Input {
-    /// Tokens that it has at least, when one token stands for `longest_piece` bytes at most and
-    /// every message has a border; `may_truncate` says that messages may be left out.
+impl GenerationInput {
+    /// Returns a lower bound of its tokens, given that a token has at most `longest_piece` bytes and each
+    /// message at least one token. `may_truncate` says whether messages may be left out.
     fn least_tokens(&self, longest_piece: usize, may_truncate: bool) -> usize {
         match self {
             Self::Conversation(conversation) => {
@@ -46,14 +46,13 @@ impl Input {
     }
 }
 
-/// Leaves the oldest turns of a conversation out, as far as that is needed for an answer of
-/// `wanted` tokens.
+/// Drops the oldest turns of a conversation until there is room for an answer of `wanted` tokens.
 pub(super) fn truncate(
-    input: &mut Input,
+    input: &mut GenerationInput,
     wanted: Option<u32>,
     loaded: &GenerationModel,
 ) -> Result<(), InferenceError> {
-    let Input::Conversation(conversation) = input else {
+    let GenerationInput::Conversation(conversation) = input else {
         return Ok(());
     };
     let room = truncation::room(loaded.context(), wanted);
@@ -68,19 +67,19 @@ pub(super) fn truncate(
 }
 
 pub(super) fn prompt(
-    input: Input,
+    input: GenerationInput,
     format: &OutputFormat,
     loaded: &GenerationModel,
-) -> Result<Prompt, InferenceError> {
+) -> Result<TokenizedPrompt, InferenceError> {
     let model = &*loaded.tokenizer;
     let (tokens, opens_thoughts, tags, parser) = match input {
-        Input::Conversation(conversation) => {
+        GenerationInput::Conversation(conversation) => {
             let prompter = loaded.prompter.as_ref().map_err(InferenceError::from)?;
             if conversation.effort.is_some_and(|effort| !effort.is_none())
                 && !prompter.knows_efforts()
             {
                 let why = "is not known to this model's chat template; leave it out";
-                return Err(RequestError::unsupported(Field::Effort, why).into());
+                return Err(RequestError::unsupported(RequestField::Effort, why).into());
             }
             let prompt = prompter
                 .tokens(&conversation, model)
@@ -90,16 +89,16 @@ pub(super) fn prompt(
                 parser(prompter, calls, prompt.opens_thoughts, format).hiding(&prompt.tags);
             (prompt.tokens, prompt.opens_thoughts, prompt.tags, parser)
         }
-        Input::Text(text) => {
+        GenerationInput::Text(text) => {
             let mut tokens: Vec<Token> = model.bos().into_iter().collect();
             tokens.extend(model.encode(&text));
             if tokens.is_empty() {
-                // OpenAI's default prompt: a new text.
+                // OpenAI's default prompt, which starts a new text.
                 tokens.extend(model.text_border());
             }
             (tokens, false, Vec::new(), OutputParser::new(None, None))
         }
-        Input::Tokens(tokens) => {
+        GenerationInput::Tokens(tokens) => {
             let vocabulary = model.info().vocabulary;
             let unknown =
                 |token: &&Token| usize::try_from(token.0).is_ok_and(|id| id >= vocabulary);
@@ -114,7 +113,7 @@ pub(super) fn prompt(
         let sentence = "the prompt is empty: write something";
         return Err(RequestError::invalid_whole(whole_prompt(), sentence).into());
     }
-    Ok(Prompt {
+    Ok(TokenizedPrompt {
         tokens: tokens.into(),
         opens_thoughts,
         tags: tags.into(),
@@ -122,15 +121,15 @@ pub(super) fn prompt(
     })
 }
 
-/// What takes apart an answer of this form; `calls` says whether calls are looked for, `opens_thoughts`
-/// whether the prompt ends in the middle of thoughts.
+/// Makes the parser for an answer of this format. `calls` says whether tool calls are parsed,
+/// `opens_thoughts` whether the prompt ends in the middle of thoughts.
 fn parser(
     prompter: &Prompter,
     calls: bool,
     opens_thoughts: bool,
     format: &OutputFormat,
 ) -> OutputParser {
-    // A grammar that holds from the first token on leaves no room for thoughts.
+    // A grammar that applies from the first token on leaves no room for thoughts.
     let thinks = match format {
         OutputFormat::Free | OutputFormat::FreeWithCalls(_) => opens_thoughts,
         OutputFormat::Json(_) | OutputFormat::Calls { .. } => false,
@@ -147,7 +146,7 @@ fn parser(
     }
 }
 
-/// A template that fails over variables of the client's own is none of the model's faults.
+/// Blames a template's failure on the client's template variables, if it sent any, rather than on the model.
 fn not_laid_out(error: &PromptError, conversation: &Conversation) -> InferenceError {
     match error {
         PromptError::Template(TemplateError::Broken(reason) | TemplateError::Failed(reason))
@@ -155,13 +154,13 @@ fn not_laid_out(error: &PromptError, conversation: &Conversation) -> InferenceEr
         {
             let before = "the model's chat template fails with this ";
             let after = format!(": {reason}");
-            RequestError::invalid_in(Field::TemplateVariables, before, after).into()
+            RequestError::invalid_in(RequestField::TemplateVariables, before, after).into()
         }
         error => InferenceError::from(error),
     }
 }
 
-/// Checks that a prediction, of which the shortest length is known, is no longer than any answer.
+/// Checks that a prediction of at least `tokens` tokens is not longer than any answer can be.
 pub(super) fn check_prediction(tokens: usize, context: usize) -> Result<(), RequestError> {
     if tokens < context {
         return Ok(());
@@ -169,12 +168,12 @@ pub(super) fn check_prediction(tokens: usize, context: usize) -> Result<(), Requ
     let after = format!(
         " is longer than the model's context of {context} tokens, hence than any answer: shorten it"
     );
-    Err(RequestError::invalid(Field::Prediction, after))
+    Err(RequestError::invalid(RequestField::Prediction, after))
 }
 
-/// Checks that a prompt leaves room for an answer, before it is laid out.
+/// Checks, before the input is rendered, that its prompt can leave room for an answer.
 pub(super) fn check_length(
-    input: &Input,
+    input: &GenerationInput,
     longest_piece: usize,
     may_truncate: bool,
     context: usize,
@@ -187,20 +186,20 @@ pub(super) fn check_length(
 }
 
 fn too_long(tokens: usize, at_least: bool, context: usize) -> RequestError {
-    let too_long = TooLong {
+    let too_long = ContextOverflow {
         tokens,
         at_least,
         context,
-        purpose: Reading::Answer,
+        purpose: TextPurpose::Answer,
     };
     RequestError::too_long(whole_prompt(), too_long)
 }
 
-fn whole_prompt() -> Field {
-    Field::Prompt(FieldPath::default())
+fn whole_prompt() -> RequestField {
+    RequestField::Prompt(FieldPath::default())
 }
 
-/// How many tokens the answer may have: as many as were asked for, as far as the context allows.
+/// Returns how many tokens the answer may have: `wanted`, as far as the context allows.
 pub(super) fn answer_room(
     wanted: Option<u32>,
     prompt: usize,

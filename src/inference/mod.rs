@@ -37,21 +37,20 @@ pub(crate) use models::serving;
 pub struct Inference {
     pool: Arc<Pool>,
     metrics: Metrics,
-    /// Memory for answers that wait for their clients.
+    /// Memory for responses that wait for their clients to read.
     send_budget: SendBudget,
-    /// For long texts that only become tokens: one at a time, so that they keep one core at most from the
-    /// answers under way.
+    /// Long texts are tokenized one at a time, so that they take at most one core from running requests.
     long_texts: Arc<Semaphore>,
     /// Whether prompts may be logged.
     log_prompts: bool,
-    /// Whether clients are told what their answer cost.
+    /// Whether the usage object says how much energy an answer took.
     energy_in_usage: bool,
-    /// How exactly they are told what was cached.
+    /// How exactly the usage object says how many prompt tokens were cached.
     cached_tokens_in_usage: CachedTokens,
 }
 
 impl Inference {
-    /// With the models of `pool`, and what `settings` say of prompts and usage.
+    /// Serves the models of `pool`, with `settings` for logging prompts and disclosing usage.
     #[must_use]
     pub fn new(settings: &Settings, pool: Arc<Pool>, metrics: Metrics) -> Self {
         Self {
@@ -65,19 +64,20 @@ impl Inference {
         }
     }
 
-    /// The models.
+    /// Returns the pool of models.
     #[must_use]
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// Memory for answers that wait for their clients.
+    /// Returns the memory budget of responses that wait for their clients to read.
     #[must_use]
     pub(crate) fn send_budget(&self) -> &SendBudget {
         &self.send_budget
     }
 
-    /// Whether any model would admit a request now: whoever would be refused in any case need not send one.
+    /// Checks whether any model would admit a request now. If not, a request can be refused before its body
+    /// is read.
     ///
     /// # Errors
     /// The refusal of the last model asked, which is counted.

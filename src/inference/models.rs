@@ -1,4 +1,4 @@
-//! Which model a request means, and whether it can answer.
+//! Finds the model that a request names and checks that it can answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,25 +7,31 @@ use crate::admission::{AdmissionRefusal, RefusalReason};
 use crate::pool::{EmbeddingModel, GenerationModel, LoadedModel, ModelEntry, ModelState};
 
 use super::Inference;
-use super::error::{Failure, InferenceError, RequestError, WrongPurpose};
+use super::error::{InferenceError, InferenceFailure, RequestError, WrongPurpose};
 
-/// Characters of a model's name that are told again: enough to recognize it.
-const LONGEST_TOLD: usize = 100;
+/// Characters of an unknown model's name that an error echoes: enough to recognize it.
+const LONGEST_ECHOED_NAME: usize = 100;
 
 impl Inference {
-    /// The model of this name, or the first that chats when a request names none.
+    /// Returns the model of this name, or the first that generates if a request names none.
     ///
     /// # Errors
-    /// [`Failure::UnknownModel`]
-    pub(crate) fn find_model(&self, id: Option<&str>) -> Result<&Arc<ModelEntry>, Failure> {
+    /// [`InferenceFailure::UnknownModel`]
+    pub(crate) fn find_model(
+        &self,
+        id: Option<&str>,
+    ) -> Result<&Arc<ModelEntry>, InferenceFailure> {
         self.find(id, |entry| !entry.embeds())
     }
 
-    /// The model of this name, or the first that embeds when a request names none.
+    /// Returns the model of this name, or the first that embeds if a request names none.
     ///
     /// # Errors
-    /// [`Failure::UnknownModel`]
-    pub(crate) fn find_embedder(&self, id: Option<&str>) -> Result<&Arc<ModelEntry>, Failure> {
+    /// [`InferenceFailure::UnknownModel`]
+    pub(crate) fn find_embedder(
+        &self,
+        id: Option<&str>,
+    ) -> Result<&Arc<ModelEntry>, InferenceFailure> {
         self.find(id, ModelEntry::embeds)
     }
 
@@ -33,7 +39,7 @@ impl Inference {
         &self,
         id: Option<&str>,
         suits: impl Fn(&ModelEntry) -> bool,
-    ) -> Result<&Arc<ModelEntry>, Failure> {
+    ) -> Result<&Arc<ModelEntry>, InferenceFailure> {
         let entries = self.pool.entries();
         let found = if let Some(id) = id {
             self.pool.find(id)
@@ -41,13 +47,17 @@ impl Inference {
             let suited = entries.iter().find(|entry| suits(entry));
             suited.or(entries.first())
         };
-        found.ok_or_else(|| Failure::UnknownModel {
-            name: id.unwrap_or_default().chars().take(LONGEST_TOLD).collect(),
+        found.ok_or_else(|| InferenceFailure::UnknownModel {
+            name: id
+                .unwrap_or_default()
+                .chars()
+                .take(LONGEST_ECHOED_NAME)
+                .collect(),
             available: entries.iter().map(|entry| entry.id.clone()).collect(),
         })
     }
 
-    /// The model, if it embeds and can now.
+    /// Returns the loaded model, if it is an embedding model and ready.
     pub(super) fn embedder(
         &self,
         entry: &ModelEntry,
@@ -66,7 +76,7 @@ impl Inference {
     }
 }
 
-/// The model, if it generates and can now.
+/// Returns the loaded model, if it generates and is ready.
 pub(super) fn generator(entry: &ModelEntry) -> Result<Arc<GenerationModel>, InferenceError> {
     match serving(entry)? {
         LoadedModel::Generation(loaded) => Ok(loaded),
@@ -77,13 +87,13 @@ pub(super) fn generator(entry: &ModelEntry) -> Result<Arc<GenerationModel>, Infe
     }
 }
 
-/// The model, if it can answer now.
+/// Returns the loaded model, if it is ready.
 ///
 /// # Errors
 /// That it is being loaded, has been stopped, or cannot be loaded.
-pub(crate) fn serving(entry: &ModelEntry) -> Result<LoadedModel, Failure> {
+pub(crate) fn serving(entry: &ModelEntry) -> Result<LoadedModel, InferenceFailure> {
     let refused = |reason, seconds| {
-        Err(Failure::Refused(AdmissionRefusal {
+        Err(InferenceFailure::Refused(AdmissionRefusal {
             reason,
             retry_after: Duration::from_secs(seconds),
         }))
@@ -93,7 +103,7 @@ pub(crate) fn serving(entry: &ModelEntry) -> Result<LoadedModel, Failure> {
         ModelState::Loading => refused(RefusalReason::Loading, 2),
         ModelState::Stopped => refused(RefusalReason::Draining, 5),
         ModelState::Unloadable(_) | ModelState::Crashed => {
-            Err(Failure::ModelUnavailable(entry.id.clone()))
+            Err(InferenceFailure::ModelUnavailable(entry.id.clone()))
         }
     }
 }

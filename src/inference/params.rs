@@ -1,4 +1,4 @@
-//! How an answer is generated: what every protocol can ask for.
+//! The generation parameters that every protocol can set.
 
 use crate::engine::Token;
 use crate::grammar::Schema;
@@ -6,15 +6,15 @@ use crate::prompt::CallableFunction;
 use crate::scheduler::ServiceTier;
 
 use super::bounds::CHOICES;
-use super::checks::{OutOfBounds, between};
-use super::sampling::Sampling;
+use super::checks::{BoundsError, between};
+use super::sampling::RequestedSampling;
 
-/// Everything about an answer but its prompt.
+/// The parameters of generating an answer to any prompt.
 #[derive(Debug, Default)]
 pub(crate) struct GenerationParams {
-    /// Tokens of an answer; as many as the context allows where the request says nothing.
+    /// Tokens of an answer at most; `None` for as many as the context allows.
     pub(crate) max_tokens: Option<u32>,
-    pub(crate) sampling: Sampling,
+    pub(crate) sampling: RequestedSampling,
     pub(crate) stops: Vec<String>,
     pub(crate) stop_tokens: Vec<Token>,
     pub(crate) ignore_end: bool,
@@ -22,26 +22,26 @@ pub(crate) struct GenerationParams {
     pub(crate) class: Option<ServiceTier>,
     /// The text that the answer is expected to be.
     pub(crate) prediction: Option<String>,
-    /// Answers to the same prompt.
-    pub(crate) choices: Choices,
-    /// Whether to tell how likely tokens were, with so many rivals.
+    /// How many answers are generated for the same prompt.
+    pub(crate) choices: ChoiceCount,
+    /// How many top log-probabilities are returned per token; `None` for no log-probabilities.
     pub(crate) logprobs: Option<usize>,
-    /// The same for the prompt.
+    /// Like `logprobs`, for the tokens of the prompt.
     pub(crate) prompt_logprobs: Option<usize>,
     pub(crate) format: OutputFormat,
 }
 
-/// What an answer must be.
+/// The format that an answer is held to.
 #[derive(Debug, Default)]
 pub(crate) enum OutputFormat {
-    /// Whatever the model says.
+    /// Any text.
     #[default]
     Free,
-    /// Whatever the model says; but what it calls must fit.
+    /// Any text, but the arguments of tool calls must fit their schemas.
     FreeWithCalls(Vec<CallableFunction>),
-    /// JSON.
+    /// JSON that fits a schema.
     Json(Schema),
-    /// Tool calls, or JSON where that is allowed as well.
+    /// Tool calls, or alternatively JSON that fits `otherwise`.
     Calls {
         functions: Vec<CallableFunction>,
         several: bool,
@@ -49,18 +49,18 @@ pub(crate) enum OutputFormat {
     },
 }
 
-/// How many answers; at least one.
+/// The number of answers per prompt; at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Choices(u32);
+pub(crate) struct ChoiceCount(u32);
 
-impl Default for Choices {
+impl Default for ChoiceCount {
     fn default() -> Self {
         Self(1)
     }
 }
 
-impl Choices {
-    pub(crate) fn new(n: Option<i64>) -> Result<Self, OutOfBounds> {
+impl ChoiceCount {
+    pub(crate) fn new(n: Option<i64>) -> Result<Self, BoundsError> {
         let Some(n) = n else {
             return Ok(Self::default());
         };

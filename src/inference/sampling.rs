@@ -1,4 +1,4 @@
-//! How tokens are drawn: what a request says of it, within bounds.
+//! The sampling parameters of a request, checked against their bounds.
 
 use serde_json::{Map, Value};
 
@@ -6,15 +6,16 @@ use crate::engine::{SamplingDefaults, Token};
 use crate::sampling::SamplingParams;
 
 use super::bounds::{
-    BIAS, LEAST_TOP_K, MOST_TOKENS, PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE,
+    LEAST_TOP_K, LOGIT_BIAS, MOST_TOKEN_IDS, PENALTY, PROBABILITY, REPEAT_PENALTY, TEMPERATURE,
 };
-use super::checks::{OutOfBounds, at_least, at_most, token, within};
-use super::error::{Field, RequestError};
+use super::checks::{BoundsError, at_least, at_most, token, within};
+use super::error::{RequestError, RequestField};
 use crate::field::FieldPath;
 
-/// What a request says of sampling; the rest is the model's recommendation or OpenAI's default.
+/// The sampling parameters that a request sets. The others are the model's recommendation or OpenAI's
+/// default.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sampling {
+pub(crate) struct RequestedSampling {
     temperature: Option<f32>,
     top_p: Option<f32>,
     top_k: Option<u32>,
@@ -26,7 +27,7 @@ pub(crate) struct Sampling {
     seed: Option<u64>,
 }
 
-/// The same as clients write it.
+/// Sampling parameters as clients write them, unchecked.
 #[derive(Debug, Default)]
 pub(crate) struct SamplingValues<'a> {
     pub(crate) temperature: Option<f64>,
@@ -40,14 +41,14 @@ pub(crate) struct SamplingValues<'a> {
     pub(crate) seed: Option<i64>,
 }
 
-impl Sampling {
-    /// Checks that the model has all tokens that are named.
+impl RequestedSampling {
+    /// Checks that the model's vocabulary has all tokens that `logit_bias` names.
     pub(crate) fn check(&self, vocabulary: usize) -> Result<(), RequestError> {
         let unknown = |token: &Token| usize::try_from(token.0).is_ok_and(|id| id >= vocabulary);
         match self.logit_bias.iter().find(|(token, _)| unknown(token)) {
             None => Ok(()),
             Some((Token(id), _)) => Err(RequestError::invalid(
-                Field::LogitBias(*id),
+                RequestField::LogitBias(*id),
                 format!(
                     ": the model has no token {id}, only 0 to {}",
                     vocabulary - 1
@@ -56,12 +57,13 @@ impl Sampling {
         }
     }
 
-    /// Whether the same answer is expected each time, where this is the temperature.
+    /// Whether the answer is expected to be the same each time, at this temperature.
     pub(crate) fn repeats(&self, temperature: f32) -> bool {
         self.seed.is_some() || temperature <= 0.0
     }
 
-    /// Of choice `choice`, whose draws are its own; `seed` is used when the request has none.
+    /// Resolves the parameters of the choice at index `choice`, which gets a seed of its own. `seed` is used if
+    /// the request has none.
     pub(crate) fn resolve(
         &self,
         model: &SamplingDefaults,
@@ -89,10 +91,10 @@ impl Sampling {
     }
 }
 
-impl TryFrom<SamplingValues<'_>> for Sampling {
-    type Error = OutOfBounds;
+impl TryFrom<SamplingValues<'_>> for RequestedSampling {
+    type Error = BoundsError;
 
-    fn try_from(values: SamplingValues<'_>) -> Result<Self, OutOfBounds> {
+    fn try_from(values: SamplingValues<'_>) -> Result<Self, BoundsError> {
         let penalty = |name: &'static str, value: Option<f64>| within(name, value, PENALTY);
         Ok(Self {
             temperature: within("temperature", values.temperature, TEMPERATURE)?,
@@ -108,26 +110,26 @@ impl TryFrom<SamplingValues<'_>> for Sampling {
     }
 }
 
-/// 0 stands for all tokens, and vLLM writes -1 for that.
-fn top_k(count: i64) -> Result<u32, OutOfBounds> {
+/// Converts `top_k`: 0 stands for all tokens, as does vLLM's -1.
+fn top_k(count: i64) -> Result<u32, BoundsError> {
     match count {
         LEAST_TOP_K => Ok(0),
         count => at_least("top_k", count, LEAST_TOP_K),
     }
 }
 
-fn logit_bias(map: Option<&Map<String, Value>>) -> Result<Vec<(Token, f32)>, OutOfBounds> {
+fn logit_bias(map: Option<&Map<String, Value>>) -> Result<Vec<(Token, f32)>, BoundsError> {
     const NAME: &str = "logit_bias";
-    at_most(NAME, map.map_or(0, Map::len), MOST_TOKENS)?;
+    at_most(NAME, map.map_or(0, Map::len), MOST_TOKEN_IDS)?;
     map.into_iter()
         .flatten()
         .map(|(key, value)| {
             let entry = FieldPath::from(NAME).key(key);
-            let not_a_token = || OutOfBounds::new(&entry, " is not under a token id");
+            let not_a_token = || BoundsError::new(&entry, " is not under a token id");
             let id = key.parse().map_err(|_| not_a_token())?;
-            let not_a_number = || OutOfBounds::new(&entry, " must be a number");
+            let not_a_number = || BoundsError::new(&entry, " must be a number");
             let bias = value.as_f64().ok_or_else(not_a_number)?;
-            let bias = within(&entry, Some(bias), BIAS)?.unwrap_or(0.0);
+            let bias = within(&entry, Some(bias), LOGIT_BIAS)?.unwrap_or(0.0);
             Ok((token(&entry, id)?, bias))
         })
         .collect()

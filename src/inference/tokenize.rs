@@ -1,4 +1,4 @@
-//! From texts and conversations to tokens, and back.
+//! Tokenizes texts and conversations, and detokenizes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,17 @@ use crate::pool::{LoadedModel, ModelEntry};
 use crate::prompt::Conversation;
 
 use super::Inference;
-use super::error::{Failure, Field, InferenceError, Reading, RequestError, TooLong, WrongPurpose};
+use super::error::{
+    ContextOverflow, InferenceError, InferenceFailure, RequestError, RequestField, TextPurpose,
+    WrongPurpose,
+};
 use super::models::serving;
 use super::truncation;
 
-/// Longer texts, in bytes, take more than some 50 ms; 4 MiB take up to 5 s.
-pub(super) const LONG_TEXT: usize = 64 << 10;
+/// Tokenizing a text of so many bytes takes about 50 ms; one of 4 MiB up to 5 s. Longer texts take turns.
+pub(super) const LONG_TEXT_BYTES: usize = 64 << 10;
 
-/// What is to become tokens.
+/// The input of a tokenize request.
 #[derive(Debug)]
 pub(crate) enum TokenizeInput {
     /// A text; `bounds` says whether the model's begin and end tokens come around it.
@@ -33,15 +36,15 @@ pub(crate) enum TokenizeInput {
 #[derive(Debug)]
 pub(crate) struct TokenizedInput {
     pub(crate) tokens: Vec<Token>,
-    /// Each token as the vocabulary writes it, where that was asked for.
+    /// Each token as the vocabulary writes it, if asked for.
     pub(crate) texts: Option<Vec<String>>,
     /// Tokens that prompt and answer may have together.
     pub(crate) context: usize,
 }
 
 impl Inference {
-    /// Makes tokens of a text or a conversation, and with `with_texts` a text of each; `memory` is dropped
-    /// when that is done.
+    /// Tokenizes a text or a conversation. With `with_texts`, also returns each token's text. `memory` is
+    /// dropped when that is done.
     ///
     /// # Errors
     /// Whatever keeps the input from becoming tokens.
@@ -65,7 +68,7 @@ impl Inference {
         .await
     }
 
-    /// Makes a text of token ids; `memory` is dropped when that is done.
+    /// Converts token ids to text. `memory` is dropped when that is done.
     ///
     /// # Errors
     /// Ids that are none of the model's, or that it cannot answer now.
@@ -78,14 +81,14 @@ impl Inference {
         self.on_model(entry, ids.len(), move |serving| {
             let _memory = memory;
             let model = serving.tokenizer();
-            let tokens = tokens_of_ids(&ids, model.info().vocabulary, Field::Token)?;
+            let tokens = tokens_of_ids(&ids, model.info().vocabulary, RequestField::Token)?;
             Ok(model.detokenize(&tokens))
         })
         .await
     }
 
-    /// Off the runtime's threads, and as one of the requests that the model's gate counts. A long
-    /// text is refused while another is read.
+    /// Runs `work` on a blocking thread, admitted by the model's gate. An input longer than
+    /// [`LONG_TEXT_BYTES`] is refused while another one is being worked on.
     async fn on_model<T: Send + 'static>(
         &self,
         entry: &ModelEntry,
@@ -101,12 +104,12 @@ impl Inference {
             let _permits = permits;
             span.in_scope(|| work(serving))
         });
-        done.await.map_err(|_| Failure::Internal)?
+        done.await.map_err(|_| InferenceFailure::Internal)?
     }
 
     fn admit(&self, gate: &Gate, length: usize) -> Result<Permits, AdmissionRefusal> {
         let (place, presence) = gate.admit()?;
-        let long = if length > LONG_TEXT {
+        let long = if length > LONG_TEXT_BYTES {
             let only_one = Arc::clone(&self.long_texts).try_acquire_owned();
             Some(only_one.map_err(|_| AdmissionRefusal {
                 reason: RefusalReason::QueueFull,
@@ -119,11 +122,11 @@ impl Inference {
     }
 }
 
-/// What a request holds while its text is read.
+/// What a request holds while its input is tokenized.
 type Permits = (AdmissionSlot, DrainGuard, Option<OwnedSemaphorePermit>);
 
 impl TokenizeInput {
-    /// What has to be read, in bytes.
+    /// Returns the bytes to tokenize.
     fn bytes(&self) -> usize {
         match self {
             Self::Text { text, .. } => text.len(),
@@ -136,7 +139,7 @@ impl TokenizeInput {
     }
 
     fn tokens(&self, serving: &LoadedModel) -> Result<Vec<Token>, InferenceError> {
-        let whole_prompt = || Field::Prompt(FieldPath::default());
+        let whole_prompt = || RequestField::Prompt(FieldPath::default());
         match (self, serving) {
             (Self::Text { text, bounds }, _) => {
                 let reading = engine::TokenizeOptions {
@@ -146,17 +149,17 @@ impl TokenizeInput {
                 Ok(serving.tokenizer().tokenize(text, reading))
             }
             (Self::Conversation(conversation), LoadedModel::Generation(loaded)) => {
-                // As chat does, before a template and the guard of its marks work through megabytes.
+                // Checked before a template works through megabytes, as for chat completions.
                 let longest_piece = loaded.tokenizer.info().longest_piece.max(1);
                 let messages = conversation.messages.len();
                 let least = messages.max(self.bytes() / longest_piece);
                 let context = loaded.context();
                 if least > context {
-                    let too_long = TooLong {
+                    let too_long = ContextOverflow {
                         tokens: least,
                         at_least: true,
                         context,
-                        purpose: Reading::Tokens,
+                        purpose: TextPurpose::Tokens,
                     };
                     return Err(RequestError::too_long(whole_prompt(), too_long).into());
                 }
@@ -173,12 +176,12 @@ impl TokenizeInput {
     }
 }
 
-/// Token ids as tokens of a vocabulary of so many, or which `field` is none; llama.cpp ends the process
-/// over others.
+/// Converts ids to tokens of a vocabulary of that size. An id outside it is an error about `field(index)`;
+/// llama.cpp would end the process over it.
 pub(super) fn tokens_of_ids(
     ids: &[i64],
     vocabulary: usize,
-    field: impl Fn(usize) -> Field,
+    field: impl Fn(usize) -> RequestField,
 ) -> Result<Vec<Token>, RequestError> {
     let known = |id: i64| {
         let inside = usize::try_from(id).is_ok_and(|id| id < vocabulary);
@@ -200,11 +203,11 @@ mod tests {
 
     #[test]
     fn ids_outside_the_vocabulary_are_named_with_their_place() {
-        let tokens = |ids: &[i64]| tokens_of_ids(ids, 10, Field::Token);
+        let tokens = |ids: &[i64]| tokens_of_ids(ids, 10, RequestField::Token);
         assert_eq!(tokens(&[0, 9]), Ok(vec![Token(0), Token(9)]));
         for id in [-1, 10, i64::MAX, i64::MIN] {
             let error = tokens(&[1, id]).expect_err("refused");
-            assert_eq!(error.field, Field::Token(1));
+            assert_eq!(error.field, RequestField::Token(1));
         }
     }
 }

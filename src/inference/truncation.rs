@@ -1,27 +1,27 @@
-//! OpenAI's `truncation: auto`: the oldest turns give way until a conversation fits.
+//! OpenAI's `truncation: auto`: drops the oldest turns until a conversation fits the context.
 //!
-//! The instructions at its beginning stay, and so does the last question with all that followed it.
-//! What is left begins with a question, so that no call's result is without its call.
+//! The instructions at the start stay, and so does the last user message with all that followed it. What is
+//! left starts with a user message, so that no tool result is without its call.
 
 use serde_json::{Map, Value};
 
 use crate::prompt::{Conversation, Message, Role, is_exact_number};
 
-/// Tokens of a context that a prompt may have when the answer is to have `wanted`: an eighth is left
-/// to an answer of any length, and never less than half to the prompt.
+/// Returns how many tokens of the context a prompt may have if the answer is to have `wanted`. Without
+/// `wanted`, an eighth is left to the answer; the prompt always gets at least half.
 pub(crate) fn room(context: usize, wanted: Option<u32>) -> usize {
     let wanted = wanted.map_or(context / 8, |wanted| wanted as usize);
     context - wanted.clamp(1, (context / 2).max(1))
 }
 
-/// Tokens that messages have at least, when one stands for `longest_piece` bytes at most and every
-/// message has a border.
+/// Returns a lower bound of the messages' tokens, given that a token has at most `longest_piece` bytes and
+/// each message at least one token.
 pub(crate) fn least_tokens(messages: &[Message], longest_piece: usize) -> usize {
     messages.len().max(bytes(messages) / longest_piece)
 }
 
-/// Everything of messages that templates may lay out, in bytes. A template may leave ids or names
-/// out; where they alone are longer than the context, the request is no conversation.
+/// Returns the bytes of everything in messages that templates may render. A template may leave out ids or
+/// names; a request in which those alone exceed the context is not a real conversation.
 pub(crate) fn bytes(messages: &[Message]) -> usize {
     messages.iter().map(message_bytes).sum()
 }
@@ -36,7 +36,7 @@ fn message_bytes(message: &Message) -> usize {
     texts.chain(calls).sum()
 }
 
-/// The same of those that are never left out.
+/// Returns a lower bound of the tokens of those messages that are never dropped.
 pub(crate) fn least_tokens_kept(messages: &[Message], longest_piece: usize) -> usize {
     let head = head(messages);
     let last = beginnings(messages, head).last().copied().unwrap_or(head);
@@ -44,17 +44,17 @@ pub(crate) fn least_tokens_kept(messages: &[Message], longest_piece: usize) -> u
     tokens(&messages[..head]) + tokens(&messages[last..])
 }
 
-/// The same of tools, which templates lay out as JSON.
+/// Returns a lower bound of the tokens of tools, which templates render as JSON.
 pub(crate) fn least_tool_tokens(tools: &[Value], longest_piece: usize) -> usize {
     tools.iter().map(json_bytes).sum::<usize>() / longest_piece
 }
 
-/// The same of variables of the template, which it may lay out or not.
+/// Returns the tokens that template variables have at least if the template renders them.
 pub(crate) fn least_kwargs_tokens(kwargs: &Map<String, Value>, longest_piece: usize) -> usize {
     kwargs.values().map(json_bytes).sum::<usize>() / longest_piece
 }
 
-/// Bytes that a value has as JSON at least: without any white space, and with nothing escaped.
+/// Returns the least bytes that a value has as JSON: without white space, and with nothing escaped.
 fn json_bytes(value: &Value) -> usize {
     const QUOTES: usize = 2;
     let separators = |count: usize| count.saturating_sub(1);
@@ -73,8 +73,8 @@ fn json_bytes(value: &Value) -> usize {
     }
 }
 
-/// Leaves out as few of the oldest turns as make the conversation fit into `room` tokens, or as many
-/// as may be where nothing does. `length` is asked of no conversation that is sure not to fit.
+/// Drops as few of the oldest turns as make the conversation fit into `room` tokens, or as many as may be
+/// dropped if it never fits. `length`, which is slow, is not called for conversations that cannot fit.
 pub(crate) fn truncate<E>(
     conversation: &mut Conversation,
     room: usize,
@@ -87,7 +87,7 @@ pub(crate) fn truncate<E>(
     let beginnings = beginnings(messages, head);
     let last = *beginnings.last().unwrap_or(&head);
     let fitting: Vec<usize> = beginnings.into_iter().filter(may_fit).collect();
-    // The later it begins, the shorter it is: find the first that fits.
+    // The later it starts, the shorter it is: a binary search finds the first start that fits.
     let (mut low, mut high) = (0, fitting.len());
     while low < high {
         let middle = usize::midpoint(low, high);
@@ -102,13 +102,13 @@ pub(crate) fn truncate<E>(
     Ok(())
 }
 
-/// How many instructions there are before anybody speaks.
+/// Counts the system and developer messages at the start.
 fn head(messages: &[Message]) -> usize {
     let instructs = |message: &&Message| matches!(message.role, Role::System | Role::Developer);
     messages.iter().take_while(instructs).count()
 }
 
-/// Where behind the instructions a conversation may begin; the whole of it first.
+/// Returns the indices after the instructions at which a conversation may start, the earliest first.
 fn beginnings(messages: &[Message], head: usize) -> Vec<usize> {
     let asks = |index: &usize| *index == head || messages[*index].role == Role::User;
     (head..messages.len()).filter(asks).collect()

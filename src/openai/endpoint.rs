@@ -1,4 +1,4 @@
-//! What every endpoint that generates does with a request, top to bottom.
+//! The steps that every generating endpoint takes for a request, top to bottom.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 
 use crate::http::access::Reply;
-use crate::http::body::Wire;
 use crate::http::error::ApiError;
+use crate::http::parse::Wire;
 use crate::http::respond::{ResponseRenderer, respond};
-use crate::http::resume::{Entrance, enter};
+use crate::http::resume::{IncomingRequest, enter};
 use crate::inference::error::InferenceError;
 use crate::inference::generate::{GenerationRequest, StartedGeneration};
 use crate::inference::{FailureSummary, RequestAccount};
@@ -20,34 +20,34 @@ use super::state::AppState;
 
 /// An endpoint that generates text.
 pub(super) trait Endpoint: Send + Sized + 'static {
-    /// Its body.
+    /// The wire type of its body.
     type Body: Wire;
-    /// Its body, checked as far as no model is needed for it.
+    /// Its body, checked as far as that needs no model.
     type Checked: Send + 'static;
-    /// How it tells the answers.
+    /// What renders its answers.
     type Renderer: ResponseRenderer;
 
-    /// Its route.
+    /// The path of its route.
     const PATH: &'static str;
-    /// What it calls the parts of a request.
+    /// Its names for the parts of a request.
     const NAMES: ParameterNames;
 
-    /// Checks a body as far as no model is needed for it.
+    /// Checks a body as far as that needs no model.
     fn check(body: Self::Body) -> Result<Self::Checked, ApiError>;
 
-    /// The model that a request names.
+    /// Returns the model that a request names.
     fn model(checked: &Self::Checked) -> Option<&str>;
 
-    /// What is to be generated, and what is needed to tell it.
+    /// Splits a checked body into the request for inference and what rendering its answers needs.
     fn request(
         state: &AppState,
         checked: Self::Checked,
     ) -> Result<(GenerationRequest, Self), ApiError>;
 
-    /// Whether the answer is a stream.
+    /// Whether the response is a stream.
     fn streams(&self) -> bool;
 
-    /// What tells the answers that were started.
+    /// Makes the renderer of the answers that were started.
     fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> Self::Renderer;
 }
 
@@ -58,8 +58,8 @@ pub(super) async fn answer<E: Endpoint>(
 ) -> Result<Reply, ApiError> {
     let entered = enter(request, &state.http, &state.inference, E::check).await?;
     let (checked, ticket, arrival) = match entered {
-        Entrance::New(checked, ticket, arrival) => (checked, ticket, arrival),
-        Entrance::Resumed(rest) => return Ok(Reply::Uncounted(rest)),
+        IncomingRequest::New(checked, ticket, arrival) => (checked, ticket, arrival),
+        IncomingRequest::Resumed(rest) => return Ok(Reply::Uncounted(rest)),
     };
     let entry = Arc::clone(state.inference.find_model(E::model(&checked))?);
     let (request, endpoint) = E::request(&state, checked)?;
@@ -68,7 +68,7 @@ pub(super) async fn answer<E: Endpoint>(
     let account = RequestAccount::new(&state.inference, &entry.id, E::PATH, summarize::<E>);
     let started = state.inference.generate(&entry, request, arrival, account);
     let response: Response = match started.await {
-        Err(error) => E::NAMES.tell(error).into_response(),
+        Err(error) => E::NAMES.api_error(error).into_response(),
         Ok(started) => {
             let streams = endpoint.streams();
             let renderer = endpoint.renderer(&entry, &started);

@@ -1,4 +1,4 @@
-//! Parameters that the endpoints which generate text share, checked.
+//! Checks the parameters that all generating endpoints share.
 
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
@@ -7,15 +7,15 @@ use crate::engine::Token;
 use crate::http::error::ApiError;
 use crate::inference::bounds::{
     LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_METADATA, LONGEST_METADATA_KEY, LONGEST_STOP,
-    LONGEST_STOPS, MOST_METADATA, MOST_STOPS, MOST_TOKENS, TOP_LOGPROBS,
+    LONGEST_STOPS, MOST_METADATA, MOST_STOPS, MOST_TOKEN_IDS, TOP_LOGPROBS,
 };
-use crate::inference::checks::{OutOfBounds, at_most, between, no_longer, token};
+use crate::inference::checks::{BoundsError, at_most, between, no_longer, token};
 use crate::inference::params::GenerationParams;
-use crate::inference::sampling::{Sampling, SamplingValues};
+use crate::inference::sampling::{RequestedSampling, SamplingValues};
 use crate::prompt::ReasoningEffort;
 use crate::scheduler::ServiceTier;
 
-/// The fields that all endpoints which generate text have in common, as clients write them.
+/// The fields that all generating endpoints share, as clients write them.
 pub(crate) struct SharedValues<'a> {
     pub(crate) sampling: SamplingValues<'a>,
     pub(crate) stop: Option<Stop>,
@@ -25,10 +25,10 @@ pub(crate) struct SharedValues<'a> {
 }
 
 impl SharedValues<'_> {
-    /// What they ask for; of the rest nothing is asked yet.
+    /// Checks the values. All other parameters have their defaults.
     pub(crate) fn check(self) -> Result<GenerationParams, ApiError> {
         Ok(GenerationParams {
-            sampling: Sampling::try_from(self.sampling)?,
+            sampling: RequestedSampling::try_from(self.sampling)?,
             stops: stops(self.stop)?,
             stop_tokens: stop_tokens(self.stop_token_ids)?,
             ignore_end: self.ignore_eos.unwrap_or(false),
@@ -79,7 +79,7 @@ fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
-/// OpenAI's names of service tiers.
+/// OpenAI's service tiers, and the scheduling class of each.
 pub(crate) const TIERS: [(&str, ServiceTier); 4] = [
     ("auto", ServiceTier::Default),
     ("default", ServiceTier::Default),
@@ -97,7 +97,7 @@ fn class(tier: &str) -> Result<ServiceTier, ApiError> {
     })
 }
 
-/// How much a reasoning model is to think.
+/// Parses a reasoning effort.
 pub(crate) fn effort(param: &'static str, name: &str) -> Result<ReasoningEffort, ApiError> {
     let found = ReasoningEffort::ALL
         .into_iter()
@@ -110,20 +110,20 @@ pub(crate) fn effort(param: &'static str, name: &str) -> Result<ReasoningEffort,
     })
 }
 
-fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, OutOfBounds> {
+fn stop_tokens(ids: Option<Vec<i64>>) -> Result<Vec<Token>, BoundsError> {
     let ids = ids.unwrap_or_default();
-    at_most("stop_token_ids", ids.len(), MOST_TOKENS)?;
+    at_most("stop_token_ids", ids.len(), MOST_TOKEN_IDS)?;
     ids.into_iter()
         .map(|id| token("stop_token_ids", id))
         .collect()
 }
 
-/// How many rivals of each token are told.
-pub(crate) fn rivals(param: &'static str, count: i64) -> Result<usize, OutOfBounds> {
+/// Checks how many top log-probabilities are wanted per token.
+pub(crate) fn rivals(param: &'static str, count: i64) -> Result<usize, BoundsError> {
     Ok(between(param, count, TOP_LOGPROBS)? as usize)
 }
 
-/// OpenAI's limits on what clients attach for themselves.
+/// Checks `metadata` against OpenAI's limits.
 pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>) -> Result<(), ApiError> {
     at_most("metadata", metadata.map_or(0, Map::len), MOST_METADATA)?;
     for (key, value) in metadata.into_iter().flatten() {
@@ -144,12 +144,12 @@ pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>) -> Result<()
     Ok(())
 }
 
-/// Those of them that all endpoints know by the same name, where they are there.
+/// Checks the lengths of the identifiers that all endpoints know by the same name.
 pub(crate) fn check_hints(
     user: Option<&str>,
     prompt_cache_key: Option<&str>,
     safety_identifier: Option<&str>,
-) -> Result<(), OutOfBounds> {
+) -> Result<(), BoundsError> {
     let hints = [
         ("user", user, LONGEST_ID),
         ("prompt_cache_key", prompt_cache_key, LONGEST_ID),
@@ -160,7 +160,7 @@ pub(crate) fn check_hints(
     })
 }
 
-/// Whether an answer is to be a stream; options of one are for nothing else.
+/// Returns whether the response is a stream. `stream_options` without `stream` are refused.
 pub(crate) fn streams(stream: Option<bool>, has_options: bool) -> Result<bool, ApiError> {
     let stream = stream.unwrap_or(false);
     if has_options && !stream {
@@ -172,7 +172,8 @@ pub(crate) fn streams(stream: Option<bool>, has_options: bool) -> Result<bool, A
     Ok(stream)
 }
 
-/// Refuses the first parameter that is asked for, of those that are not built, with why.
+/// Refuses the first parameter of `table` that is asked for. Each row holds the parameter, whether it is
+/// asked for, and why it is not supported.
 pub(crate) fn refuse_asked<'a>(
     table: impl IntoIterator<Item = (&'static str, bool, &'a str)>,
 ) -> Result<(), ApiError> {

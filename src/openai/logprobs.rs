@@ -1,4 +1,4 @@
-//! How likely the tokens of an answer were, as chat completions and responses tell it.
+//! Log-probabilities of tokens, in the form of chat completions and responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,19 +17,20 @@ pub(crate) struct TokenLogprob {
     top_logprobs: Vec<Likelihood>,
 }
 
-/// Those of an answer, in a small part of the memory until they are written.
-pub(crate) struct Found {
+/// The log-probabilities of an answer, converted only while they are serialized: until then they take a
+/// fraction of the memory.
+pub(crate) struct TokenLogprobList {
     pub(crate) tokens: Vec<Logprobs>,
     pub(crate) pieces: Arc<dyn Pieces>,
 }
 
-impl fmt::Debug for Found {
+impl fmt::Debug for TokenLogprobList {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tokens.fmt(formatter)
     }
 }
 
-impl Serialize for Found {
+impl Serialize for TokenLogprobList {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let tokens = self.tokens.iter();
         serializer.collect_seq(tokens.map(|found| TokenLogprob::new(found, &*self.pieces)))
@@ -49,7 +50,7 @@ impl Likelihood {
         size_of::<Self>() + self.token.len() + self.bytes.len()
     }
 
-    /// JSON has no infinity: OpenAI writes -9999 for "never".
+    /// Clamps `logprob` to -9999, which OpenAI writes for minus infinity, because JSON has no infinity.
     fn new(token: Token, logprob: f32, pieces: &dyn Pieces) -> Self {
         let bytes = pieces.piece(token).to_vec();
         Self {
@@ -61,7 +62,7 @@ impl Likelihood {
 }
 
 impl TokenLogprob {
-    /// Bytes of memory that it takes, roughly.
+    /// Returns roughly how many bytes of memory it takes.
     pub(crate) fn size(&self) -> usize {
         let rivals = self.top_logprobs.iter();
         size_of::<Self>() + self.token.size() + rivals.map(Likelihood::size).sum::<usize>()

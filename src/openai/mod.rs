@@ -1,19 +1,19 @@
-//! OpenAI's endpoints, and those beside them that speak their words: from a body on the wire to
-//! [`inference`](crate::inference), and from its answers to a reply.
+//! OpenAI's endpoints and the related `/tokenize` and `/detokenize`: from a body on the wire to
+//! [`inference`](crate::inference), and from its answers to a response.
 
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
 mod endpoint;
+mod function_schema;
 mod generation_params;
 mod logprobs;
 pub(crate) mod models;
 mod names;
-mod parameters;
 pub(crate) mod responses;
 mod shared_fields;
 mod state;
-mod structured;
+mod structured_outputs;
 mod template_kwargs;
 pub(crate) mod tokenize;
 mod tools;

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::pool::{LoadedModel, ModelEntry, ModelState};
 
-use crate::http::description::{AnyModel, Operation, Schemas, among};
 use crate::http::error::ApiError;
+use crate::http::openapi::{AnyModel, Operation, Schemas, among};
 use crate::inference::Inference;
 
 /// OpenAI's list.
@@ -31,7 +31,7 @@ pub(crate) struct Model {
     /// Seconds since 1970.
     created: u64,
     owned_by: &'static str,
-    edgellm: Details,
+    edgellm: ModelDetails,
 }
 
 /// What OpenAI does not tell.
@@ -40,7 +40,7 @@ pub(crate) struct Model {
     rename = "ModelDetails",
     description = "What this server adds to OpenAI's model."
 )]
-struct Details {
+struct ModelDetails {
     /// `loading`, `ready`, `failed` or `stopped`.
     state: &'static str,
     #[serde(flatten)]
@@ -68,7 +68,7 @@ struct FileDetails {
 
 pub(crate) fn describe_list(schemas: &mut Schemas) -> Operation {
     Operation::new("listModels", "Which models there are.")
-        .tells("application/json", &schemas.told::<ModelList>())
+        .responds("application/json", &schemas.written::<ModelList>())
 }
 
 pub(crate) async fn list(Shared(inference): Shared<Inference>) -> Json<ModelList> {
@@ -84,10 +84,10 @@ pub(crate) async fn list(Shared(inference): Shared<Inference>) -> Json<ModelList
 }
 
 pub(crate) fn describe_show(schemas: &mut Schemas) -> Operation {
-    let id = schemas.sent::<AnyModel>();
+    let id = schemas.read::<AnyModel>();
     Operation::new("showModel", "One model.")
         .path("id", "The model's id; slashes in it need no escape.", &id)
-        .tells("application/json", &schemas.told::<Model>())
+        .responds("application/json", &schemas.written::<Model>())
         .fails(&[404])
 }
 
@@ -125,7 +125,7 @@ fn model(entry: &ModelEntry) -> Model {
         object: "model",
         created: entry.created,
         owned_by: "edgellm",
-        edgellm: Details {
+        edgellm: ModelDetails {
             state: state.as_str(),
             file,
         },

@@ -1,95 +1,99 @@
-//! What each endpoint calls the parts of a request, and how it tells what is wrong with them.
+//! Each endpoint's names for the parts of a request, and its errors about them.
 //!
-//! The one place where [`inference`](crate::inference)'s fields become parameters and its problems become
-//! answers.
+//! This is the one place where [`inference`](crate::inference)'s fields become parameter names and its
+//! problems become API errors.
 
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
 use crate::inference::FailureSummary;
-use crate::inference::error::{Field, InferenceError, Problem, RequestError, WrongPurpose};
+use crate::inference::error::{
+    FieldProblem, InferenceError, RequestError, RequestField, WrongPurpose,
+};
 
-/// An endpoint's names of the parts of a request that endpoints name differently.
+/// An endpoint's names for those parts of a request that endpoints name differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ParameterNames {
-    /// What is answered, embedded or made into tokens.
+    /// The parameter that is answered, embedded or tokenized.
     prompt: &'static str,
-    /// Whether places in the prompt are places in that parameter.
-    tells_places: bool,
+    /// Whether a path within the prompt is also a path within that parameter.
+    has_prompt_paths: bool,
     effort: &'static str,
 }
 
 pub(crate) const CHAT: ParameterNames = ParameterNames {
     prompt: "messages",
-    tells_places: true,
+    has_prompt_paths: true,
     effort: "reasoning_effort",
 };
 pub(crate) const COMPLETIONS: ParameterNames = ParameterNames {
     prompt: "prompt",
     ..CHAT
 };
-/// The model's turns are made of items, whose places are others.
+/// Turns are made from items, so a path within the prompt is not one within `input`.
 pub(crate) const RESPONSES: ParameterNames = ParameterNames {
     prompt: "input",
-    tells_places: false,
+    has_prompt_paths: false,
     effort: "reasoning.effort",
 };
 pub(crate) const EMBEDDINGS: ParameterNames = ParameterNames {
     prompt: "input",
     ..CHAT
 };
-/// `/tokenize` and `/detokenize`.
+/// Names of `/tokenize` and `/detokenize`.
 pub(crate) const TOKENIZE: ParameterNames = CHAT;
 
 impl ParameterNames {
-    fn name(self, field: Field) -> FieldPath {
+    fn name(self, field: RequestField) -> FieldPath {
         let prompt = FieldPath::from(self.prompt);
         let text = |index: Option<usize>| match index {
             Some(index) => FieldPath::from(self.prompt).index(index),
             None => FieldPath::from(self.prompt),
         };
         match field {
-            Field::Model => "model".into(),
-            Field::Prompt(place) if self.tells_places => prompt.join(place),
-            Field::Prompt(_) => prompt,
-            Field::Choices => "n".into(),
-            Field::LogitBias(token) => FieldPath::from("logit_bias").key(token.to_string()),
-            Field::Effort => self.effort.into(),
-            Field::Prediction => "prediction.content".into(),
-            Field::TemplateVariables => "chat_template_kwargs".into(),
-            Field::Tools => "tools".into(),
-            Field::Schema(place) => place,
-            Field::Text(index) => text(index),
-            Field::TextToken(index, token) => text(index).index(token),
-            Field::Dimensions => "dimensions".into(),
-            Field::Token(index) => FieldPath::from("tokens").index(index),
+            RequestField::Model => "model".into(),
+            RequestField::Prompt(place) if self.has_prompt_paths => prompt.join(place),
+            RequestField::Prompt(_) => prompt,
+            RequestField::Choices => "n".into(),
+            RequestField::LogitBias(token) => FieldPath::from("logit_bias").key(token.to_string()),
+            RequestField::Effort => self.effort.into(),
+            RequestField::Prediction => "prediction.content".into(),
+            RequestField::TemplateVariables => "chat_template_kwargs".into(),
+            RequestField::Tools => "tools".into(),
+            RequestField::Schema(place) => place,
+            RequestField::Text(index) => text(index),
+            RequestField::TextToken(index, token) => text(index).index(token),
+            RequestField::Dimensions => "dimensions".into(),
+            RequestField::Token(index) => FieldPath::from("tokens").index(index),
         }
     }
 
-    /// The answer to a request that is not answered otherwise.
-    pub(crate) fn tell(self, error: InferenceError) -> ApiError {
+    /// Turns an error of inference into this endpoint's API error.
+    pub(crate) fn api_error(self, error: InferenceError) -> ApiError {
         match error {
             InferenceError::Failure(failure) => failure.into(),
             InferenceError::Request(RequestError { field, problem }) => {
                 let param = self.name(field);
                 match problem {
-                    Problem::Invalid(sentence) => {
+                    FieldProblem::Invalid(sentence) => {
                         let message = sentence.about(&param);
                         ApiError::invalid(param, message)
                     }
-                    Problem::Unsupported(why) => ApiError::unsupported(param, why),
-                    Problem::TooLong(too_long) => ApiError::ContextLength {
+                    FieldProblem::Unsupported(why) => ApiError::unsupported(param, why),
+                    FieldProblem::TooLong(too_long) => ApiError::ContextLength {
                         message: too_long.about(&param),
                         param,
                     },
-                    Problem::WrongPurpose(wrong) => ApiError::invalid(param, other_model(&wrong)),
+                    FieldProblem::WrongPurpose(wrong) => {
+                        ApiError::invalid(param, other_model(&wrong))
+                    }
                 }
             }
         }
     }
 
-    /// What of that is counted and logged.
+    /// Returns what is counted and logged of an error.
     pub(crate) fn summarize(self, error: &InferenceError) -> FailureSummary {
-        self.tell(error.clone()).summary()
+        self.api_error(error.clone()).summary()
     }
 }
 
@@ -119,7 +123,7 @@ mod tests {
     use axum::http::StatusCode;
 
     use super::*;
-    use crate::inference::error::Failure;
+    use crate::inference::error::InferenceFailure;
     use crate::prompt::{PromptError, TemplateError};
 
     #[test]
@@ -133,13 +137,13 @@ mod tests {
             (RESPONSES, "input"),
             (CHAT, "messages[1].tool_calls[0].function.arguments"),
         ] {
-            let error = names.tell(InferenceError::from(&no_object)).body();
+            let error = names.api_error(InferenceError::from(&no_object)).body();
             assert_eq!(error["error"]["param"], param);
             let message = error["error"]["message"].as_str().expect("a text");
             assert!(message.starts_with(&format!("`{param}`: ")), "{message}");
             assert!(message.contains("`call_7`"), "{message}");
         }
-        let no_mark = RESPONSES.tell(InferenceError::from(&PromptError::NoMark));
+        let no_mark = RESPONSES.api_error(InferenceError::from(&PromptError::NoMark));
         assert!(
             no_mark.to_string().starts_with("`input` contains"),
             "{no_mark}"
@@ -148,16 +152,16 @@ mod tests {
 
     #[test]
     fn a_prompt_that_is_too_long_is_told_in_openais_words_with_the_endpoints_name() {
-        use crate::inference::error::{Reading, TooLong};
-        let too_long = TooLong {
+        use crate::inference::error::{ContextOverflow, TextPurpose};
+        let too_long = ContextOverflow {
             tokens: 7,
             at_least: true,
             context: 5,
-            purpose: Reading::Answer,
+            purpose: TextPurpose::Answer,
         };
-        let field = Field::Prompt(FieldPath::default());
+        let field = RequestField::Prompt(FieldPath::default());
         let error = InferenceError::from(RequestError::too_long(field, too_long));
-        let body = COMPLETIONS.tell(error).body();
+        let body = COMPLETIONS.api_error(error).body();
         assert_eq!(body["error"]["code"], "context_length_exceeded");
         assert_eq!(body["error"]["param"], "prompt");
         let message = body["error"]["message"].as_str().expect("a text");
@@ -174,7 +178,7 @@ mod tests {
             call: 2,
             id: "call_7".to_owned(),
         };
-        let error = CHAT.tell(InferenceError::from(&no_object)).body();
+        let error = CHAT.api_error(InferenceError::from(&no_object)).body();
         let param = "messages[1].tool_calls[2].function.arguments";
         assert_eq!(error["error"]["param"], param);
         let message = error["error"]["message"].as_str().expect("a text");
@@ -182,7 +186,7 @@ mod tests {
             assert!(message.contains(part), "{message}");
         }
         let failed = TemplateError::Failed("cannot add".to_owned());
-        let error = CHAT.tell(InferenceError::from(&failed));
+        let error = CHAT.api_error(InferenceError::from(&failed));
         assert_eq!(error.status(), StatusCode::BAD_REQUEST);
         assert!(
             error.body()["error"]["message"]
@@ -191,14 +195,14 @@ mod tests {
         );
         let broken = TemplateError::Broken("unknown filter".to_owned());
         assert_eq!(
-            CHAT.tell(InferenceError::from(&broken)).status(),
+            CHAT.api_error(InferenceError::from(&broken)).status(),
             StatusCode::INTERNAL_SERVER_ERROR
         );
     }
 
     #[test]
     fn a_failure_is_no_parameters_fault() {
-        let error = RESPONSES.tell(Failure::Internal.into());
+        let error = RESPONSES.api_error(InferenceFailure::Internal.into());
         assert_eq!(error, ApiError::Internal);
     }
 }

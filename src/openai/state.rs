@@ -1,4 +1,4 @@
-//! What OpenAI's endpoints share.
+//! The state that OpenAI's endpoints share.
 
 use axum::extract::FromRef;
 
@@ -7,25 +7,25 @@ use crate::http::state::HttpState;
 use crate::inference::Inference;
 use crate::telemetry::Metrics;
 
-use super::responses::{Limits, Store};
+use super::responses::{ResponseStore, StoreLimits};
 
 /// Cheap to clone; one clone goes into every request.
 #[derive(Debug, Clone)]
 pub struct AppState {
     pub(super) http: HttpState,
     pub(super) inference: Inference,
-    /// Responses whose clients may come back.
-    pub(super) responses: Store,
+    /// Stored responses, which later requests may refer to.
+    pub(super) responses: ResponseStore,
 }
 
 impl AppState {
-    /// What handlers need of the configuration, and the rooms that they call.
+    /// Collects what handlers need of the configuration, and the rooms that they call.
     #[must_use]
     pub fn new(settings: &Settings, inference: Inference, metrics: Metrics) -> Self {
         Self {
             http: HttpState::new(settings, &inference, metrics),
             inference,
-            responses: Store::new(Limits {
+            responses: ResponseStore::new(StoreLimits {
                 responses: settings.server.store_max_responses,
                 bytes: settings.server.store_max_bytes,
                 age: settings.server.store_time,

@@ -1,17 +1,17 @@
-//! vLLM's and llama.cpp's `chat_template_kwargs`: further variables of a chat template, such as
-//! `{"enable_thinking": false}`. A template that does not read one renders as without it.
+//! vLLM's and llama.cpp's `chat_template_kwargs`: additional variables of the chat template, such as
+//! `{"enable_thinking": false}`. A variable that the template does not use has no effect.
 
 use serde_json::{Map, Value};
 
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
-use crate::http::values;
+use crate::http::json_count;
 use crate::inference::bounds::{LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS};
 use crate::inference::checks::at_most;
 
 const PARAM: &str = "chat_template_kwargs";
-/// What the server itself tells templates, and where a client says it instead.
-const RESERVED: [(&str, &str); 7] = [
+/// Variables that the server sets, and what a client should use instead.
+const RESERVED_NAMES: [(&str, &str); 7] = [
     ("messages", "use `messages`"),
     ("tools", "use `tools`"),
     (
@@ -23,17 +23,17 @@ const RESERVED: [(&str, &str); 7] = [
     ("raise_exception", "it is a function of templates"),
     ("strftime_now", "it is a function of templates"),
 ];
-/// Switches that templates test by their truth, where `"false"` would mean yes.
-const SWITCHES: [&str; 2] = ["enable_thinking", "thinking_enabled"];
+/// Variables that templates test for truth, so the string `"false"` would count as true.
+const BOOLEAN_NAMES: [&str; 2] = ["enable_thinking", "thinking_enabled"];
 
-/// Checks what a client set, if it did.
+/// Checks the variables that a client sent.
 pub(crate) fn template_kwargs(
     given: Option<Map<String, Value>>,
 ) -> Result<Map<String, Value>, ApiError> {
     let given = given.unwrap_or_default();
     at_most(PARAM, given.len(), MOST_TEMPLATE_KWARGS)?;
-    let count = given.values().map(values::within).sum();
-    values::at_most(PARAM, count, values::MOST_IN_TEMPLATE_KWARGS)?;
+    let count = given.values().map(json_count::count_in_value).sum();
+    json_count::at_most(PARAM, count, json_count::MOST_TEMPLATE_KWARG_VALUES)?;
     given
         .iter()
         .try_for_each(|(name, value)| check(name, value))?;
@@ -55,11 +55,14 @@ fn check(name: &str, value: &Value) -> Result<(), ApiError> {
         return Err(ApiError::invalid(PARAM, message));
     }
     let param = FieldPath::from(PARAM).key(name);
-    if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| *reserved == name) {
+    if let Some((_, instead)) = RESERVED_NAMES
+        .iter()
+        .find(|(reserved, _)| *reserved == name)
+    {
         let message = format!("`{param}` is set by the server: {instead}");
         return Err(ApiError::invalid(param, message));
     }
-    if SWITCHES.contains(&name) && !(value.is_boolean() || value.is_null()) {
+    if BOOLEAN_NAMES.contains(&name) && !(value.is_boolean() || value.is_null()) {
         let message = format!("`{param}` must be true or false");
         return Err(ApiError::invalid(param, message));
     }
@@ -91,7 +94,7 @@ mod tests {
 
     #[test]
     fn what_the_server_sets_is_refused_by_name() {
-        for (name, _) in RESERVED {
+        for (name, _) in RESERVED_NAMES {
             assert_eq!(refused(&json!({name: 1})), format!("{PARAM}.{name}"));
         }
     }

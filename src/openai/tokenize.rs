@@ -17,15 +17,15 @@ use serde_json::{Map, Value};
 use crate::prompt::Conversation;
 
 use crate::http::body::JsonBody;
-#[cfg(any(test, fuzzing))]
-use crate::http::body::read_value;
-use crate::http::body::{Wire, only_objects};
-use crate::http::description::{AnyModel, Operation, Refused, Schemas, each, within};
 use crate::http::error::ApiError;
-use crate::http::values::Counted;
+use crate::http::json_count::CountScope;
+use crate::http::openapi::{AnyModel, NullOnly, Operation, Schemas, each, within};
+#[cfg(any(test, fuzzing))]
+use crate::http::parse::read_value;
+use crate::http::parse::{Wire, only_objects};
 use crate::inference::Inference;
 use crate::inference::bounds::{
-    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOKEN,
+    LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOKEN_ID,
 };
 use crate::inference::tokenize::TokenizeInput;
 use crate::openai::chat;
@@ -51,9 +51,9 @@ pub(crate) struct TokenizeRequest {
     prompt: Option<String>,
     /// A conversation, as the chat template lays it out.
     #[schemars(length(min = 1))]
-    messages: Option<Vec<chat::Message>>,
+    messages: Option<Vec<chat::ChatMessage>>,
     #[schemars(length(max = MOST_TOOLS))]
-    tools: Option<Vec<chat::Tool>>,
+    tools: Option<Vec<chat::ChatTool>>,
     /// Whether the opening of an answer follows the messages; it does unless this is false.
     add_generation_prompt: Option<bool>,
     /// Whether the model's begin and end tokens come around the text; they do unless this is false.
@@ -66,7 +66,7 @@ pub(crate) struct TokenizeRequest {
 
     // Known to vLLM, refused where they ask for what is not built.
     /// Refused: the template of the model's file is used.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     chat_template: Option<Value>,
     /// Further variables of the chat template, as for chat completions.
     #[schemars(extend(
@@ -75,7 +75,7 @@ pub(crate) struct TokenizeRequest {
     ))]
     chat_template_kwargs: Option<Map<String, Value>>,
     /// Refused: models here read text only.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     mm_processor_kwargs: Option<Value>,
 }
 
@@ -95,9 +95,9 @@ pub(crate) fn describe_tokenize(schemas: &mut Schemas) -> Operation {
         "tokenize",
         "Makes tokens of a text or a conversation, as vLLM does.",
     )
-    .takes(&schemas.sent::<TokenizeRequest>())
+    .accepts(&schemas.read::<TokenizeRequest>())
     .fails(&[404])
-    .tells("application/json", &schemas.told::<Tokenized>())
+    .responds("application/json", &schemas.written::<Tokenized>())
 }
 
 pub(crate) async fn tokenize(
@@ -110,7 +110,7 @@ pub(crate) async fn tokenize(
     let input = TokenizeInput::try_from(request)?;
     let entry = inference.find_model(model.as_deref())?;
     let tokenized = inference.tokenize(entry, input, with_texts, arrival.memory);
-    let tokenized = tokenized.await.map_err(|error| TOKENIZE.tell(error))?;
+    let tokenized = tokenized.await.map_err(|error| TOKENIZE.api_error(error))?;
     Ok(Json(Tokenized {
         count: tokenized.tokens.len(),
         max_model_len: tokenized.context,
@@ -128,7 +128,7 @@ pub(crate) struct DetokenizeRequest {
     #[schemars(with = "Option<AnyModel>")]
     model: Option<String>,
     /// Ids in the model's vocabulary.
-    #[schemars(transform = each(within(TOKEN)))]
+    #[schemars(transform = each(within(TOKEN_ID)))]
     tokens: Vec<i64>,
 }
 
@@ -140,9 +140,9 @@ pub(crate) struct Detokenized {
 
 pub(crate) fn describe_detokenize(schemas: &mut Schemas) -> Operation {
     Operation::new("detokenize", "Makes a text of tokens, as vLLM does.")
-        .takes(&schemas.sent::<DetokenizeRequest>())
+        .accepts(&schemas.read::<DetokenizeRequest>())
         .fails(&[404])
-        .tells("application/json", &schemas.told::<Detokenized>())
+        .responds("application/json", &schemas.written::<Detokenized>())
 }
 
 pub(crate) async fn detokenize(
@@ -151,11 +151,11 @@ pub(crate) async fn detokenize(
 ) -> Result<Json<Detokenized>, ApiError> {
     let entry = inference.find_model(request.model.as_deref())?;
     let text = inference.detokenize(entry, request.tokens, arrival.memory);
-    let prompt = text.await.map_err(|error| TOKENIZE.tell(error))?;
+    let prompt = text.await.map_err(|error| TOKENIZE.api_error(error))?;
     Ok(Json(Detokenized { prompt }))
 }
 
-/// Reads a body of `/tokenize` as far as no model is needed for it.
+/// Reads and checks a body of `/tokenize` as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     let request = read_value::<TokenizeRequest>(body)?;
@@ -163,7 +163,7 @@ pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     TokenizeInput::try_from(request).map(drop)
 }
 
-/// Reads a body of `/detokenize` as far as no model is needed for it.
+/// Reads and checks a body of `/detokenize` as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_tokens(body: &[u8]) -> Result<(), ApiError> {
     read_value::<DetokenizeRequest>(body).map(drop)
@@ -189,7 +189,7 @@ impl TryFrom<TokenizeRequest> for TokenizeInput {
         let tools = request.tools.unwrap_or_default();
         match (request.prompt, request.messages) {
             (Some(text), None) => {
-                // Of no use to a text, and wrong all the same where they are.
+                // They have no effect on a text, but invalid ones are refused all the same.
                 chat::shown(tools)?;
                 template_kwargs(request.chat_template_kwargs)?;
                 Ok(Self::Text {
@@ -220,12 +220,12 @@ impl TryFrom<TokenizeRequest> for TokenizeInput {
 
 impl Wire for TokenizeRequest {
     fn keep_tools(&mut self, written: Vec<Value>) {
-        chat::Tool::keep_as_written(self.tools.as_mut(), written);
+        chat::ChatTool::keep_as_written(self.tools.as_mut(), written);
     }
 }
 
 impl Wire for DetokenizeRequest {
-    const COUNTED: Counted = Counted::AllButTokens;
+    const COUNT_SCOPE: CountScope = CountScope::AllButTokens;
 }
 
 only_objects!(TokenizeRequest, DetokenizeRequest,);

@@ -1,4 +1,4 @@
-//! Tools on offer and the choice among them, the same for every endpoint that has them.
+//! Function tools and `tool_choice`, the same for every endpoint that has them.
 
 use std::collections::HashSet;
 
@@ -9,64 +9,65 @@ use crate::grammar::{Schema, SchemaError};
 use crate::prompt::{CallableFunction, with_exact_numbers};
 
 use crate::http::error::ApiError;
-use crate::http::values;
+use crate::http::json_count;
 use crate::inference::bounds::{LONGEST_NAME, MOST_TOOLS};
 use crate::inference::checks::at_most;
 use crate::inference::params::OutputFormat;
-use crate::openai::parameters::{Kept, arguments};
+use crate::openai::function_schema::{SchemaAdherence, arguments};
 
-/// What names of functions and schemas look like; [`check_name`] checks it.
-pub(crate) const NAME: &str = "^[a-zA-Z0-9_-]+$";
-/// What [`format`] knows, and [`Choice::mode`].
-pub(crate) const FORMATS: [&str; 3] = ["text", "json_object", "json_schema"];
-pub(crate) const MODES: [&str; 3] = ["none", "auto", "required"];
+/// The pattern of function and schema names, which [`check_name`] enforces.
+pub(crate) const NAME_PATTERN: &str = "^[a-zA-Z0-9_-]+$";
+/// The format types that [`format`] knows.
+pub(crate) const FORMAT_TYPES: [&str; 3] = ["text", "json_object", "json_schema"];
+/// The modes that [`ToolSelection::mode`] knows.
+pub(crate) const TOOL_CHOICE_MODES: [&str; 3] = ["none", "auto", "required"];
 
-/// A function on offer.
+/// A function tool that a request offers to the model.
 #[derive(Debug)]
-pub(crate) struct Offered {
-    /// Where it stands in the request, such as `tools[0].function`.
+pub(crate) struct FunctionTool {
+    /// Its path in the request, such as `tools[0].function`.
     pub(crate) param: FieldPath,
     pub(crate) name: String,
     pub(crate) parameters: Option<Value>,
     pub(crate) strict: bool,
-    /// What the model reads of it.
+    /// What the model is shown of it in the prompt.
     pub(crate) shown: Value,
 }
 
-/// Which of them the model may or must call.
+/// Which tools the model may or must call: `tool_choice`, checked.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
+pub(crate) enum ToolSelection {
     None,
     Auto,
     Required,
-    /// This one.
+    /// The model must call this one.
     Named(String),
-    /// Some of these; `true` when it must.
+    /// The model may call any of these; it must if the flag is true.
     Allowed(Vec<String>, bool),
 }
 
-/// What comes of both.
+/// What a request's tools and its `tool_choice` mean for prompt and answer.
 #[derive(Debug, Default)]
 pub(crate) struct Tools {
-    /// What the model is shown.
+    /// The tools that the model is shown in the prompt.
     pub(crate) shown: Vec<Value>,
-    /// Whether calls are looked for in the answer, and how many are wanted.
-    pub(crate) calls: Calls,
-    /// What the answer must be, where it must be a call.
+    /// How many calls are parsed out of the answer.
+    pub(crate) calls: CallLimit,
+    /// The constraint on the answer.
     pub(crate) format: OutputFormat,
 }
 
-/// How many calls are taken from an answer.
+/// How many tool calls are taken from an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Calls {
+pub(crate) enum CallLimit {
     #[default]
     None,
     One,
     Any,
 }
 
-impl Choice {
-    /// By its name.
+impl ToolSelection {
+    /// Parses a mode by its name.
     pub(crate) fn mode(param: &'static str, mode: &str) -> Result<Self, ApiError> {
         match mode {
             "none" => Ok(Self::None),
@@ -79,7 +80,7 @@ impl Choice {
         }
     }
 
-    /// Some that are allowed, by `mode`.
+    /// Makes a selection of allowed tools, which are optional or required by `mode`.
     pub(crate) fn allowed(
         param: &'static str,
         mode: &str,
@@ -97,21 +98,25 @@ impl Choice {
 }
 
 impl Tools {
-    /// Checks what is offered and what is chosen of it. `format` is what an answer must be that
-    /// calls nothing.
+    /// Checks the offered tools and the selection among them. `format` is the schema of an answer that calls
+    /// no tool.
     pub(crate) fn new(
-        offered: Vec<Offered>,
-        choice: Option<Choice>,
+        offered: Vec<FunctionTool>,
+        choice: Option<ToolSelection>,
         parallel: Option<bool>,
         format: Option<Schema>,
     ) -> Result<Self, ApiError> {
         let free = |format: Option<Schema>| format.map_or(OutputFormat::Free, OutputFormat::Json);
         check(&offered)?;
-        let choice = choice.unwrap_or(Choice::Auto);
-        // A named function is called exactly once, as OpenAI has it, whatever is said of several.
-        let is_named = matches!(choice, Choice::Named(_));
+        let choice = choice.unwrap_or(ToolSelection::Auto);
+        // A named function is called exactly once, as by OpenAI, whatever `parallel_tool_calls` says.
+        let is_named = matches!(choice, ToolSelection::Named(_));
         let several = parallel.unwrap_or(true) && !is_named;
-        let calls = if several { Calls::Any } else { Calls::One };
+        let calls = if several {
+            CallLimit::Any
+        } else {
+            CallLimit::One
+        };
         let chosen = |names: &[String]| -> Result<HashSet<String>, ApiError> {
             let known = |name: &String| offered.iter().any(|tool| tool.name == *name);
             match names.iter().find(|name| !known(name)) {
@@ -123,17 +128,19 @@ impl Tools {
             }
         };
         let (names, must) = match choice {
-            // The model shall not call any: it is not shown them.
-            Choice::None => (HashSet::new(), false),
-            Choice::Auto => (
+            // The model must not call any, so it is shown none.
+            ToolSelection::None => (HashSet::new(), false),
+            ToolSelection::Auto => (
                 offered.iter().map(|tool| tool.name.clone()).collect(),
                 false,
             ),
-            Choice::Required => (offered.iter().map(|tool| tool.name.clone()).collect(), true),
-            Choice::Named(name) => (chosen(&[name])?, true),
-            Choice::Allowed(names, must) => (chosen(&names)?, must),
+            ToolSelection::Required => {
+                (offered.iter().map(|tool| tool.name.clone()).collect(), true)
+            }
+            ToolSelection::Named(name) => (chosen(&[name])?, true),
+            ToolSelection::Allowed(names, must) => (chosen(&names)?, must),
         };
-        // All of them, so that whether a schema is one does not depend on the choice.
+        // Every tool is checked, so that whether its schema is accepted does not depend on `tool_choice`.
         let holds_all = must || (format.is_some() && !names.is_empty());
         let callables = offered
             .iter()
@@ -192,8 +199,8 @@ impl Tools {
     }
 }
 
-/// Checks how many tools there are, and their names.
-fn check(offered: &[Offered]) -> Result<(), ApiError> {
+/// Checks the number of tools and their names.
+fn check(offered: &[FunctionTool]) -> Result<(), ApiError> {
     at_most("tools", offered.len(), MOST_TOOLS)?;
     let mut names = HashSet::new();
     for tool in offered {
@@ -209,13 +216,13 @@ fn check(offered: &[Offered]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A tool as it may be called. What the model calls of itself must fit where that is promised, by `strict`;
-/// elsewhere the schema only tells it what to write, and any object will do.
-fn callable(tool: &Offered, is_held: bool) -> Result<CallableFunction, ApiError> {
+/// Makes a tool callable. Arguments of a call that the model chooses to make are constrained to the schema
+/// only with `strict`; otherwise the schema is a hint in the prompt, and any object is accepted.
+fn callable(tool: &FunctionTool, is_held: bool) -> Result<CallableFunction, ApiError> {
     let kept = match (tool.strict, is_held) {
-        (true, _) => Kept::Strictly,
-        (false, true) => Kept::AsFarAsPossible,
-        (false, false) => Kept::NotAtAll,
+        (true, _) => SchemaAdherence::Strict,
+        (false, true) => SchemaAdherence::BestEffort,
+        (false, false) => SchemaAdherence::HintOnly,
     };
     let place = tool.param.name("parameters");
     Ok(CallableFunction {
@@ -224,26 +231,26 @@ fn callable(tool: &Offered, is_held: bool) -> Result<CallableFunction, ApiError>
     })
 }
 
-/// Whether the arguments of a call that a model made are whole JSON. They are not where the model ended
-/// in the middle of them, by a stop token or of itself.
+/// Whether the arguments of a generated call are complete JSON. They are not if generation ended in the
+/// middle of them.
 pub(crate) fn are_whole(arguments: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(arguments).is_ok()
 }
 
-/// The arguments of the earlier calls of a conversation, read one after the other.
+/// Reads the arguments of a conversation's earlier tool calls, one call after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Arguments {
-    /// JSON values in those read so far.
+pub(crate) struct ArgumentsReader {
+    /// JSON values in the arguments read so far.
     values: usize,
 }
 
-impl Arguments {
-    /// Of one call, which stand at `param`. What is no JSON object is shown as it is: a model wrote
-    /// it, and its client sends it back.
+impl ArgumentsReader {
+    /// Reads the arguments of one call, which stand at `param`. Text that is not a JSON object is returned as
+    /// a string: a model wrote it, and the client only sends it back.
     pub(crate) fn of_call(&mut self, param: &FieldPath, text: &str) -> Result<Value, ApiError> {
-        self.values += values::count(text.as_bytes(), values::Counted::All);
-        values::at_most(param, self.values, values::MOST_IN_ARGUMENTS)?;
-        // Clients write a call without arguments in either way.
+        self.values += json_count::count_in_text(text.as_bytes(), json_count::CountScope::All);
+        json_count::at_most(param, self.values, json_count::MOST_ARGUMENT_VALUES)?;
+        // Clients write empty arguments as `""` or `{}`.
         let object = match text.trim() {
             "" => "{}",
             text => text,
@@ -255,7 +262,7 @@ impl Arguments {
     }
 }
 
-/// OpenAI's rule for names of functions and schemas.
+/// Checks a function's or schema's name by OpenAI's rule.
 pub(crate) fn check_name(param: &FieldPath, name: &str) -> Result<(), ApiError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(plain) {
@@ -269,15 +276,15 @@ pub(crate) fn check_name(param: &FieldPath, name: &str) -> Result<(), ApiError> 
     Ok(())
 }
 
-/// A schema that stands at `param` and is not as it must be.
+/// Makes the error for an invalid schema that stands at `param`.
 pub(crate) fn refuse(param: &FieldPath, schema_error: &SchemaError) -> ApiError {
     let place = param.keys(&schema_error.path);
     let message = format!("`{place}` {}", schema_error.why);
     ApiError::invalid(place, message)
 }
 
-/// `response_format` and its twin in the Responses API: the schema that an answer must fit. The kind
-/// and what describes the schema stand at `at`.
+/// Reads `response_format`, or `text.format` of the Responses API, and returns the schema that the answer
+/// must fit. `at` holds the paths of the type and of the schema's description.
 pub(crate) fn format(
     at: (&'static str, &'static str),
     kind: &str,
@@ -292,7 +299,11 @@ pub(crate) fn format(
             check_name(&param.name("name"), name)?;
             let schema = schema.unwrap_or_else(|| Value::Object(Map::new()));
             let at = param.name("schema");
-            values::at_most(&at, values::within(&schema), values::MOST_IN_TOOLS)?;
+            json_count::at_most(
+                &at,
+                json_count::count_in_value(&schema),
+                json_count::MOST_TOOL_VALUES,
+            )?;
             let schema =
                 Schema::new(schema, strict).map_err(|schema_error| refuse(&at, &schema_error))?;
             Ok(Some(schema.at(at)))
@@ -314,8 +325,8 @@ mod tests {
 
     use super::*;
 
-    fn offered(name: &str) -> Offered {
-        Offered {
+    fn offered(name: &str) -> FunctionTool {
+        FunctionTool {
             param: FieldPath::from("tools").index(0).name("function"),
             name: name.to_owned(),
             parameters: None,
@@ -324,13 +335,13 @@ mod tests {
         }
     }
 
-    fn both(choice: Choice) -> Result<Tools, ApiError> {
+    fn both(choice: ToolSelection) -> Result<Tools, ApiError> {
         Tools::new(vec![offered("f"), offered("g")], Some(choice), None, None)
     }
 
     #[test]
     fn arguments_of_earlier_calls_keep_numbers_that_would_be_rounded() {
-        let of_call = |text| Arguments::default().of_call(&"messages[0]".into(), text);
+        let of_call = |text| ArgumentsReader::default().of_call(&"messages[0]".into(), text);
         let exact = of_call(r#"{"a": 12345678901234567890123, "b": 1e400, "c": 1}"#).expect("few");
         assert!(
             exact["a"]
@@ -350,15 +361,15 @@ mod tests {
 
     #[test]
     fn none_hides_them_and_auto_leaves_the_answer_free() {
-        let none = both(Choice::None).expect("valid");
-        assert!(none.shown.is_empty() && none.calls == Calls::None);
-        let auto = both(Choice::Auto).expect("valid");
+        let none = both(ToolSelection::None).expect("valid");
+        assert!(none.shown.is_empty() && none.calls == CallLimit::None);
+        let auto = both(ToolSelection::Auto).expect("valid");
         assert!(auto.shown.len() == 2 && matches!(auto.format, OutputFormat::Free));
     }
 
     #[test]
     fn calls_of_the_models_own_fit_strict_schemas_and_others_any_object() {
-        let strict = Offered {
+        let strict = FunctionTool {
             strict: true,
             ..offered("f")
         };
@@ -374,7 +385,7 @@ mod tests {
     fn a_schema_that_only_tells_the_model_what_to_write_need_not_be_one_that_can_be_followed() {
         let tools = |properties: Value| {
             let parameters = json!({"type": "object", "properties": {"a": properties}});
-            vec![Offered {
+            vec![FunctionTool {
                 parameters: Some(parameters),
                 ..offered("f")
             }]
@@ -387,9 +398,19 @@ mod tests {
             json!({"enum": (0..1001).collect::<Vec<_>>()}),
         ];
         for property in beyond {
-            let hint = Tools::new(tools(property.clone()), Some(Choice::Auto), None, None);
+            let hint = Tools::new(
+                tools(property.clone()),
+                Some(ToolSelection::Auto),
+                None,
+                None,
+            );
             assert!(hint.is_ok(), "{property}");
-            let must = Tools::new(tools(property.clone()), Some(Choice::Required), None, None);
+            let must = Tools::new(
+                tools(property.clone()),
+                Some(ToolSelection::Required),
+                None,
+                None,
+            );
             let must = must.expect_err("cannot be followed").body();
             let param = must["error"]["param"].as_str().expect("a place");
             assert!(param.starts_with("tools[0].function.parameters.properties.a"));
@@ -404,21 +425,26 @@ mod tests {
             json!({"maxLength": -1}),
             json!(5),
         ] {
-            let hint = Tools::new(tools(property.clone()), Some(Choice::Auto), None, None);
+            let hint = Tools::new(
+                tools(property.clone()),
+                Some(ToolSelection::Auto),
+                None,
+                None,
+            );
             assert!(hint.is_err(), "{property}");
         }
     }
 
     #[test]
     fn a_named_one_and_allowed_ones_are_the_only_ones() {
-        let named = both(Choice::Named("g".to_owned())).expect("valid");
+        let named = both(ToolSelection::Named("g".to_owned())).expect("valid");
         let OutputFormat::Calls { functions, .. } = named.format else {
             panic!("it must call");
         };
         assert_eq!(functions.len(), 1);
-        let allowed = both(Choice::Allowed(vec!["f".to_owned()], false)).expect("valid");
+        let allowed = both(ToolSelection::Allowed(vec!["f".to_owned()], false)).expect("valid");
         assert_eq!(allowed.shown, [json!({"name": "f"})]);
-        let unknown = both(Choice::Named("h".to_owned())).expect_err("no such tool");
+        let unknown = both(ToolSelection::Named("h".to_owned())).expect_err("no such tool");
         assert_eq!(unknown.body()["error"]["param"], "tool_choice");
     }
 
@@ -438,11 +464,18 @@ mod tests {
                 };
                 (tools.calls, several)
             };
-            assert_eq!(new(Choice::Named("g".to_owned())), (Calls::One, false));
+            assert_eq!(
+                new(ToolSelection::Named("g".to_owned())),
+                (CallLimit::One, false)
+            );
             let several = parallel.unwrap_or(true);
-            let calls = if several { Calls::Any } else { Calls::One };
-            assert_eq!(new(Choice::Required), (calls, several));
-            let allowed = Choice::Allowed(vec!["f".to_owned()], true);
+            let calls = if several {
+                CallLimit::Any
+            } else {
+                CallLimit::One
+            };
+            assert_eq!(new(ToolSelection::Required), (calls, several));
+            let allowed = ToolSelection::Allowed(vec!["f".to_owned()], true);
             assert_eq!(new(allowed), (calls, several));
         }
     }
@@ -457,7 +490,7 @@ mod tests {
 
     #[test]
     fn what_needs_a_call_needs_tools() {
-        let error = Tools::new(Vec::new(), Some(Choice::Required), None, None);
+        let error = Tools::new(Vec::new(), Some(ToolSelection::Required), None, None);
         assert_eq!(
             error.expect_err("no tools").body()["error"]["param"],
             "tool_choice"

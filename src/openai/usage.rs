@@ -1,4 +1,4 @@
-//! What an answer took, as OpenAI's chat and text completions tell it.
+//! The `usage` object of chat and text completions.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,14 +6,15 @@ use serde::Serialize;
 use crate::inference::UsageTotals;
 
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-pub(crate) struct Usage {
+#[schemars(rename = "Usage")]
+pub(crate) struct CompletionUsage {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u32,
-    prompt_tokens_details: PromptDetails,
-    completion_tokens_details: CompletionDetails,
+    prompt_tokens_details: PromptTokensDetails,
+    completion_tokens_details: CompletionTokensDetails,
     #[serde(skip_serializing_if = "Option::is_none")]
-    edgellm: Option<Cost>,
+    edgellm: Option<EdgellmUsage>,
 }
 
 /// The usage of a stream's chunk.
@@ -25,11 +26,11 @@ pub(crate) enum ChunkUsage {
     /// It comes with the last chunk: null.
     Later(()),
     /// Here it is.
-    Now(Usage),
+    Now(CompletionUsage),
 }
 
 impl ChunkUsage {
-    /// What all chunks but the last have, where the last has it if it is `wanted`.
+    /// Returns the usage of every chunk before the last: `null` if the client wants usage, otherwise absent.
     pub(crate) fn before_the_last(wanted: bool) -> Self {
         if wanted {
             Self::Later(())
@@ -45,13 +46,14 @@ impl ChunkUsage {
 
 /// What OpenAI's usage has no word for.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-pub(crate) struct Cost {
+#[schemars(rename = "Cost")]
+pub(crate) struct EdgellmUsage {
     /// Only where `telemetry.energy_in_usage` is on and the energy is known.
     energy_joules: f64,
 }
 
-impl Cost {
-    /// Unknown where nothing measures it or clients are not to know.
+impl EdgellmUsage {
+    /// Returns `None` if the energy is not measured or not disclosed to clients.
     pub(crate) fn of(spent: UsageTotals) -> Option<Self> {
         let energy_joules = spent.energy_joules?;
         Some(Self { energy_joules })
@@ -59,37 +61,39 @@ impl Cost {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-struct PromptDetails {
+#[schemars(rename = "PromptDetails")]
+struct PromptTokensDetails {
     /// Those that were computed before.
     cached_tokens: u32,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[allow(clippy::struct_field_names)] // OpenAI's
-struct CompletionDetails {
+#[schemars(rename = "CompletionDetails")]
+struct CompletionTokensDetails {
     /// Those that were thoughts.
     reasoning_tokens: u32,
     accepted_prediction_tokens: u32,
     rejected_prediction_tokens: u32,
 }
 
-impl Usage {
-    /// `reasoning_tokens` of the generated ones were thoughts.
+impl CompletionUsage {
+    /// Makes the object of an answer of whose generated tokens `reasoning_tokens` were thoughts.
     pub(crate) fn new(spent: UsageTotals, reasoning_tokens: u32) -> Self {
         let predicted = spent.predicted_tokens.unwrap_or_default();
         Self {
             prompt_tokens: spent.prompt_tokens,
             completion_tokens: spent.generated_tokens,
             total_tokens: spent.prompt_tokens + spent.generated_tokens,
-            prompt_tokens_details: PromptDetails {
+            prompt_tokens_details: PromptTokensDetails {
                 cached_tokens: spent.cached_tokens,
             },
-            completion_tokens_details: CompletionDetails {
+            completion_tokens_details: CompletionTokensDetails {
                 reasoning_tokens,
                 accepted_prediction_tokens: predicted.accepted,
                 rejected_prediction_tokens: predicted.rejected,
             },
-            edgellm: Cost::of(spent),
+            edgellm: EdgellmUsage::of(spent),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /health`: does the process get on? `GET /ready`: would a request be admitted?
+//! `GET /health`: is every model making progress? `GET /ready`: would a request be admitted now?
 
 use axum::Json;
 use axum::extract::State as Shared;
@@ -7,29 +7,29 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::http::description::{Operation, Schemas};
+use crate::http::openapi::{Operation, Schemas};
 use crate::inference::{Inference, serving};
 
-/// The answer to both questions.
+/// The body of both responses.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(description = "How the server is.")]
-struct Condition {
+#[schemars(rename = "Condition", description = "How the server is.")]
+struct ServerHealth {
     /// `ok`, `ready`, or what is wrong in one word.
     status: &'static str,
     /// Those that something is wrong with.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    models: Vec<Trouble>,
+    models: Vec<UnhealthyModel>,
 }
 
 /// What is wrong with a model.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(description = "What is wrong with a model.")]
-struct Trouble {
+#[schemars(rename = "Trouble", description = "What is wrong with a model.")]
+struct UnhealthyModel {
     model: String,
     reason: &'static str,
 }
 
-impl IntoResponse for Condition {
+impl IntoResponse for ServerHealth {
     fn into_response(self) -> Response {
         let status = if self.models.is_empty() {
             StatusCode::OK
@@ -41,10 +41,10 @@ impl IntoResponse for Condition {
 }
 
 pub(crate) fn describe_health(schemas: &mut Schemas) -> Operation {
-    let condition = schemas.told::<Condition>();
+    let condition = schemas.written::<ServerHealth>();
     Operation::new("health", "Whether every model gets on with its work.")
-        .tells("application/json", &condition)
-        .answers(
+        .responds("application/json", &condition)
+        .responds_with(
             StatusCode::SERVICE_UNAVAILABLE,
             "A model hangs or has failed.",
             "application/json",
@@ -58,18 +58,18 @@ pub(crate) async fn health(Shared(inference): Shared<Inference>) -> Response {
         .filter_map(|entry| {
             let reason = entry.health().err()?;
             let model = entry.id.clone();
-            Some(Trouble { model, reason })
+            Some(UnhealthyModel { model, reason })
         })
         .collect();
     let status = if models.is_empty() { "ok" } else { "unhealthy" };
-    Condition { status, models }.into_response()
+    ServerHealth { status, models }.into_response()
 }
 
 pub(crate) fn describe_ready(schemas: &mut Schemas) -> Operation {
-    let condition = schemas.told::<Condition>();
+    let condition = schemas.written::<ServerHealth>();
     Operation::new("ready", "Whether a request sent now would be admitted.")
-        .tells("application/json", &condition)
-        .answers(
+        .responds("application/json", &condition)
+        .responds_with(
             StatusCode::SERVICE_UNAVAILABLE,
             "It would not: a model is being loaded, the server is short of something or shuts down.",
             "application/json",
@@ -85,12 +85,12 @@ pub(crate) async fn ready(Shared(inference): Shared<Inference>) -> Response {
             (_, Err(_)) => entry.state().as_str(),
             (Ok(()), Ok(_)) => continue,
         };
-        not_ready.push(Trouble {
+        not_ready.push(UnhealthyModel {
             model: entry.id.clone(),
             reason,
         });
     }
-    Condition {
+    ServerHealth {
         status: not_ready.first().map_or("ready", |first| first.reason),
         models: not_ready,
     }

@@ -1,17 +1,17 @@
-//! `GET /metrics`: everything that is measured, for Prometheus.
+//! `GET /metrics`: all metrics in Prometheus' text format.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
+use crate::http::openapi::{Operation, Schemas};
 use crate::http::state::HttpState;
 
 pub(crate) fn describe(_: &mut Schemas) -> Operation {
     Operation::new("metrics", "Everything that is measured, for Prometheus.")
-        .tells("text/plain; version=0.0.4", &json!({"type": "string"}))
+        .responds("text/plain; version=0.0.4", &json!({"type": "string"}))
         .fails(&[500])
 }
 

@@ -1,4 +1,4 @@
-//! For those who run the box: its page, its health, its metrics.
+//! Routes for operators: the page, health checks, metrics.
 
 pub(crate) mod health;
 pub(crate) mod metrics;

@@ -1,8 +1,7 @@
-//! `GET /`: the page that operators look at, and the files that it consists of.
+//! `GET /`: the operator page and its files.
 //!
-//! They are part of the binary: nothing is built, and nothing comes from another host, because a store may
-//! be offline. All that the page shows it asks the public routes for, so it can do nothing that other
-//! clients cannot.
+//! The files are embedded in the binary: there is no build step, and nothing comes from another host, because
+//! a store may be offline. The page uses only public routes, so it can do nothing that other clients cannot.
 
 use std::sync::LazyLock;
 
@@ -13,12 +12,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
+use crate::http::openapi::{Operation, Schemas};
 
 /// What the browser may do: run and style with our files, ask this server, and nothing else. Trusted
 /// types make it an error to turn text into HTML.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
 
@@ -28,7 +27,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// A file of the page.
-struct File {
+struct PageFile {
     name: &'static str,
     content_type: &'static str,
     text: &'static str,
@@ -36,7 +35,7 @@ struct File {
 
 macro_rules! file {
     ($name:literal, $content_type:expr) => {
-        File {
+        PageFile {
             name: $name,
             content_type: $content_type,
             text: include_str!(concat!("page/", $name)),
@@ -44,10 +43,10 @@ macro_rules! file {
     };
 }
 
-const INDEX: File = file!("index.html", HTML);
+const INDEX: PageFile = file!("index.html", HTML);
 
-/// What `index.html` asks for.
-const PARTS: [File; 8] = [
+/// The files that `index.html` loads.
+const PAGE_PARTS: [PageFile; 8] = [
     file!("page.css", CSS),
     file!("icon.svg", SVG),
     file!("main.js", SCRIPT),
@@ -58,21 +57,21 @@ const PARTS: [File; 8] = [
     file!("chat.js", SCRIPT),
 ];
 
-/// One for all files: a browser that has the page of an older binary then fetches all of the newer.
-static TAG: LazyLock<String> = LazyLock::new(|| {
+/// One `ETag` for all files, so that a browser with an older binary's page fetches every file anew.
+static PAGE_ETAG: LazyLock<String> = LazyLock::new(|| {
     let mut hash = Sha256::new();
-    for file in std::iter::once(&INDEX).chain(&PARTS) {
+    for file in std::iter::once(&INDEX).chain(&PAGE_PARTS) {
         hash.update(file.text);
     }
     format!("\"{:.16}\"", format!("{:x}", hash.finalize()))
 });
 
-const CURRENT: &str = "The browser has the same already.";
+const NOT_MODIFIED_TEXT: &str = "The browser has the same already.";
 
 pub(crate) fn describe_index(_: &mut Schemas) -> Operation {
     Operation::new("page", "The page that operators look at.")
-        .tells(HTML, &json!({"type": "string"}))
-        .says(StatusCode::NOT_MODIFIED, CURRENT)
+        .responds(HTML, &json!({"type": "string"}))
+        .responds_empty(StatusCode::NOT_MODIFIED, NOT_MODIFIED_TEXT)
 }
 
 pub(crate) async fn index(headers: HeaderMap) -> Response {
@@ -80,16 +79,16 @@ pub(crate) async fn index(headers: HeaderMap) -> Response {
 }
 
 pub(crate) fn describe_part(_: &mut Schemas) -> Operation {
-    let names = PARTS.each_ref().map(|file| file.name);
+    let names = PAGE_PARTS.each_ref().map(|file| file.name);
     let name = json!({"type": "string", "enum": names});
     let operation = Operation::new("pagePart", "A file of that page.")
         .path("file", "Its name.", &name)
-        .says(StatusCode::NOT_MODIFIED, CURRENT)
+        .responds_empty(StatusCode::NOT_MODIFIED, NOT_MODIFIED_TEXT)
         .fails(&[404]);
     [CSS, SCRIPT, SVG]
         .iter()
         .fold(operation, |operation, kind| {
-            operation.tells(kind, &json!({"type": "string"}))
+            operation.responds(kind, &json!({"type": "string"}))
         })
 }
 
@@ -98,21 +97,21 @@ pub(crate) async fn part(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
-    PARTS
+    PAGE_PARTS
         .iter()
         .find(|file| file.name == name)
         .map(|file| answer(file, &headers))
         .ok_or_else(|| ApiError::NotFound(format!("/page/{name}")))
 }
 
-fn answer(file: &File, headers: &HeaderMap) -> Response {
+fn answer(file: &PageFile, headers: &HeaderMap) -> Response {
     let fixed = [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        // Kept, and asked about before each use: after an update nobody sees half of the old page.
+        // Cached, but revalidated before each use: after an update no browser mixes old and new files.
         (header::CACHE_CONTROL, "no-cache"),
-        (header::ETAG, TAG.as_str()),
+        (header::ETAG, PAGE_ETAG.as_str()),
     ];
     if has_current(headers) {
         return (StatusCode::NOT_MODIFIED, fixed).into_response();
@@ -126,7 +125,7 @@ fn has_current(headers: &HeaderMap) -> bool {
     let Some(tags) = headers.get(header::IF_NONE_MATCH) else {
         return false;
     };
-    let known = |tag: &str| tag == "*" || tag.trim_start_matches("W/") == TAG.as_str();
+    let known = |tag: &str| tag == "*" || tag.trim_start_matches("W/") == PAGE_ETAG.as_str();
     tags.to_str()
         .is_ok_and(|tags| tags.split(',').map(str::trim).any(known))
 }
@@ -147,9 +146,9 @@ mod tests {
 
     #[test]
     fn a_browser_that_has_this_version_gets_no_body() {
-        assert_eq!(asked_with(&TAG), StatusCode::NOT_MODIFIED);
+        assert_eq!(asked_with(&PAGE_ETAG), StatusCode::NOT_MODIFIED);
         assert_eq!(
-            asked_with(&format!("\"old\", W/{}", *TAG)),
+            asked_with(&format!("\"old\", W/{}", *PAGE_ETAG)),
             StatusCode::NOT_MODIFIED
         );
         assert_eq!(asked_with("\"old\""), StatusCode::OK);
@@ -158,10 +157,10 @@ mod tests {
     #[test]
     fn every_file_that_the_page_names_exists_and_every_file_is_named() {
         let everything: String = std::iter::once(&INDEX)
-            .chain(&PARTS)
+            .chain(&PAGE_PARTS)
             .map(|file| file.text)
             .collect();
-        for file in &PARTS {
+        for file in &PAGE_PARTS {
             let named = [format!("page/{}", file.name), format!("./{}", file.name)];
             assert!(
                 named.iter().any(|name| everything.contains(name)),
@@ -176,7 +175,7 @@ mod tests {
         {
             let name = rest.split('"').next().unwrap_or_default();
             assert!(
-                PARTS.iter().any(|file| file.name == name),
+                PAGE_PARTS.iter().any(|file| file.name == name),
                 "{name} does not exist"
             );
         }

@@ -6,13 +6,13 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 
-use crate::http::description::{Operation, Schemas};
+use crate::http::openapi::{Operation, Schemas};
 use crate::inference::Inference;
 use crate::pool::ModelEntry;
 
 use super::routes;
 
-/// The same for every server but for the names of its models.
+/// The document without the names of the models, which is the same for every server.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| routes().into_document());
 
 pub(crate) async fn show(State(inference): State<Inference>) -> Json<Value> {
@@ -35,7 +35,7 @@ pub(crate) async fn show(State(inference): State<Inference>) -> Json<Value> {
     Json(document)
 }
 
-/// The parameters in the body of a POST request.
+/// Returns the parameters in the body of a POST request.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn parameters(path: &str) -> Option<&'static serde_json::Map<String, Value>> {
     let operation = &DOCUMENT["paths"][path]["post"];
@@ -46,7 +46,7 @@ pub(crate) fn parameters(path: &str) -> Option<&'static serde_json::Map<String, 
 
 pub(crate) fn describe(_: &mut Schemas) -> Operation {
     Operation::new("describe", "This description.")
-        .tells("application/json", &json!({"type": "object"}))
+        .responds("application/json", &json!({"type": "object"}))
 }
 
 #[cfg(test)]

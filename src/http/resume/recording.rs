@@ -1,4 +1,4 @@
-//! A stream as far as it is written down, who listens to it, and what may be forgotten of it.
+//! The recording of a stream, its listeners, and which of its frames may be dropped.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,38 +7,38 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::admission::Outbox;
-use crate::http::sse::{Frame, KEEP_ALIVE, Outgoing};
+use crate::http::sse::{Frame, KEEP_ALIVE, OutgoingFrame};
 
-use super::{FEW_BYTES, MOST_BYTES, PATIENCE};
+use super::{LEAST_KEPT_BYTES, LONGEST_ABSENCE, MOST_RECORDED_BYTES};
 
-/// Bytes of all recordings together.
-pub(super) type AllBytes = Arc<AtomicUsize>;
+/// Counts the bytes of all recordings together.
+pub(super) type RecordedBytes = Arc<AtomicUsize>;
 
 #[derive(Debug)]
 pub(super) struct Recording {
-    pages: Mutex<Pages>,
-    progress: watch::Sender<Progress>,
+    pages: Mutex<RecordedFrames>,
+    progress: watch::Sender<RecordingProgress>,
     listeners: watch::Sender<usize>,
     /// Changes whenever a listener has read something or has left.
     read: watch::Sender<()>,
-    /// Whether nobody can come back for it.
+    /// Whether no client can come back for it, because a newer stream has its key.
     replaced: watch::Sender<bool>,
-    all_bytes: AllBytes,
+    all_bytes: RecordedBytes,
 }
 
 #[derive(Debug, Default)]
-struct Pages {
+struct RecordedFrames {
     frames: VecDeque<Frame>,
-    /// Frames before these that are not kept any more.
+    /// How many frames before these have been dropped.
     dropped: usize,
     bytes: usize,
-    /// The next frame of each listener, by its number.
+    /// The index of the next frame of each listener, by the listener's number.
     positions: HashMap<u64, usize>,
     next_listener: u64,
 }
 
-impl Pages {
-    /// Frames in front that no listener has still to read.
+impl RecordedFrames {
+    /// Counts the leading frames that no listener still has to read.
     fn read_by_all(&self) -> usize {
         let needed = self.positions.values().min();
         needed.map_or(self.frames.len(), |next| next.saturating_sub(self.dropped))
@@ -46,13 +46,13 @@ impl Pages {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Progress {
+pub(super) struct RecordingProgress {
     pub(super) frames: usize,
     pub(super) ended: bool,
 }
 
 impl Recording {
-    pub(super) fn new(all_bytes: &AllBytes) -> Self {
+    pub(super) fn new(all_bytes: &RecordedBytes) -> Self {
         Self {
             pages: Mutex::default(),
             progress: watch::Sender::default(),
@@ -63,7 +63,7 @@ impl Recording {
         }
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> RecordingProgress {
         *self.progress.borrow()
     }
 
@@ -71,8 +71,8 @@ impl Recording {
         *self.listeners.borrow() > 0
     }
 
-    /// Returns once another frame may be written down. While memory is short that is when those who
-    /// listen have read the oldest, or have left: what they still have to read is not dropped.
+    /// Returns once another frame may be recorded. While memory is short, that is when the listeners have
+    /// read the oldest frames or have left: frames that they still have to read are not dropped.
     pub(super) async fn room(&self) {
         let mut read = self.read.subscribe();
         while !self.make_room() {
@@ -81,13 +81,13 @@ impl Recording {
         }
     }
 
-    /// Drops the oldest frames as far as memory is short and nobody needs them; whether that is enough.
+    /// Drops the oldest frames that no listener needs while memory is short. Returns whether that is enough.
     fn make_room(&self) -> bool {
         let mut pages = self.pages();
         let mut droppable = pages.read_by_all();
         loop {
-            let is_short = self.all_bytes.load(Ordering::Relaxed) > MOST_BYTES;
-            if !is_short || pages.bytes <= FEW_BYTES {
+            let is_short = self.all_bytes.load(Ordering::Relaxed) > MOST_RECORDED_BYTES;
+            if !is_short || pages.bytes <= LEAST_KEPT_BYTES {
                 return true;
             }
             if droppable == 0 {
@@ -118,7 +118,7 @@ impl Recording {
         self.progress.send_modify(|progress| progress.ended = true);
     }
 
-    /// Nobody can come back for it any more. What nobody listens to is forgotten at once.
+    /// Marks that no client can come back for it. Without listeners its frames are dropped at once.
     pub(super) fn give_up(&self) {
         self.replaced.send_replace(true);
         if !self.has_listeners() {
@@ -134,7 +134,8 @@ impl Recording {
         self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Returns when nobody has listened for as long as a client may stay away, or could come back.
+    /// Returns when there has been no listener for [`LONGEST_ABSENCE`], or none is left and no client can
+    /// come back.
     pub(super) async fn abandoned(&self) {
         let mut listeners = self.listeners.subscribe();
         loop {
@@ -143,17 +144,17 @@ impl Recording {
             tokio::select! {
                 _ = listeners.wait_for(|count| *count > 0) => {}
                 () = self.replaced() => return,
-                () = tokio::time::sleep(PATIENCE) => return,
+                () = tokio::time::sleep(LONGEST_ABSENCE) => return,
             }
         }
     }
 
-    /// Returns when nobody can come back for it.
+    /// Returns when no client can come back for it.
     pub(super) async fn replaced(&self) {
         let _ = self.replaced.subscribe().wait_for(|it| *it).await;
     }
 
-    fn pages(&self) -> MutexGuard<'_, Pages> {
+    fn pages(&self) -> MutexGuard<'_, RecordedFrames> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,17 +165,17 @@ impl Drop for Recording {
     }
 }
 
-/// Somebody who reads a recording. What it still has to read is kept as long as it is there.
+/// A reader of a recording. Frames that it still has to read are kept while it exists.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct StreamListener {
     recording: Arc<Recording>,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<RecordingProgress>,
     number: u64,
     next: usize,
 }
 
-impl Listener {
-    /// For the frames behind the first `told`. None where not all of them are kept.
+impl StreamListener {
+    /// Listens to the frames after the first `told`. Returns `None` if some of them have been dropped.
     pub(super) fn new(recording: &Arc<Recording>, told: usize) -> Option<Self> {
         let mut pages = recording.pages();
         if told < pages.dropped {
@@ -193,12 +194,12 @@ impl Listener {
         })
     }
 
-    /// Whether there are frames, or the end, behind what it has.
+    /// Whether the recording has as many frames as the client says it received.
     pub(super) fn has_come_so_far(&self) -> bool {
         self.next <= self.recording.progress().frames
     }
 
-    pub(super) async fn hear(&mut self, outbox: &Outbox) -> Option<Outgoing> {
+    pub(super) async fn hear(&mut self, outbox: &Outbox) -> Option<OutgoingFrame> {
         let next = self.next;
         let more = self
             .progress
@@ -213,7 +214,7 @@ impl Listener {
             let index = next.checked_sub(pages.dropped)?;
             pages.frames.get(index).cloned()?
         };
-        // What it has to read is kept, so it loses nothing by waiting for room.
+        // Unread frames are kept, so nothing is lost by waiting for room.
         let Ok(held) = outbox.hold_soon(frame.size()).await else {
             return Some(Frame::Comment("waiting for memory".to_owned()).into());
         };
@@ -224,11 +225,11 @@ impl Listener {
             .insert(self.number, self.next);
         self.recording.read.send_replace(());
         let held = Some(held);
-        Some(Outgoing { frame, held })
+        Some(OutgoingFrame { frame, held })
     }
 }
 
-impl Drop for Listener {
+impl Drop for StreamListener {
     fn drop(&mut self) {
         self.recording.pages().positions.remove(&self.number);
         self.recording.listeners.send_modify(|count| *count -= 1);

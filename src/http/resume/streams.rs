@@ -1,4 +1,4 @@
-//! All recordings: which stream is which, and which gives way.
+//! All recorded streams: their keys, and which is evicted for a new one.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -8,48 +8,48 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 use crate::admission::{ClientId, SendBudget};
-use crate::http::body::Digest;
+use crate::http::body::BodyDigest;
 
-use super::MOST_BYTES;
-use super::recording::{AllBytes, Listener, Recording};
+use super::MOST_RECORDED_BYTES;
+use super::recording::{RecordedBytes, Recording, StreamListener};
 
-/// Streams that are written down at once.
+/// Streams that are recorded at once.
 const MOST_STREAMS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// Which stream this is: a path, the client's name for the request, and the request itself. So who uses
-/// another's name by chance or by guess, but not its very words, has another stream.
+/// The identity of a stream: the path, the client's id of the request, and the digest of its body. So a
+/// client that uses another's id, by chance or by guess, gets that stream only with the very same body.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct StreamKey {
     pub(super) path: String,
     pub(super) id: String,
-    pub(super) digest: Digest,
+    pub(super) digest: BodyDigest,
 }
 
-/// All streams that are written down. Cheap to clone.
+/// All recorded streams. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Streams(Arc<Inner>);
+pub(crate) struct RecordedStreams(Arc<StreamsInner>);
 
 #[derive(Debug)]
-struct Inner {
-    kept: Mutex<LruCache<Key, Kept>>,
-    bytes: AllBytes,
+struct StreamsInner {
+    kept: Mutex<LruCache<StreamKey, StreamEntry>>,
+    bytes: RecordedBytes,
     send_budget: SendBudget,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct StreamEntry {
     recording: Arc<Recording>,
-    /// Whose it is, as far as the network tells.
+    /// The client that it belongs to, as far as the network tells.
     owner: ClientId,
 }
 
-impl Streams {
-    /// None yet.
+impl RecordedStreams {
+    /// Creates an empty set of recordings.
     pub(crate) fn new(send_budget: &SendBudget) -> Self {
-        Self(Arc::new(Inner {
-            // Its bound is kept by `keep`, which chooses who gives way.
+        Self(Arc::new(StreamsInner {
+            // `record` bounds it, because it chooses which stream is evicted.
             kept: Mutex::new(LruCache::unbounded()),
-            bytes: AllBytes::default(),
+            bytes: RecordedBytes::default(),
             send_budget: send_budget.clone(),
         }))
     }
@@ -58,22 +58,26 @@ impl Streams {
         &self.0.send_budget
     }
 
-    /// A listener to what follows the first `told` frames, if all of that is kept.
-    pub(super) fn listen(&self, key: &Key, told: usize) -> Option<Listener> {
-        // Under the lock: what somebody listens to does not give way.
-        Listener::new(&self.kept().get(key)?.recording, told)
+    /// Returns a listener to the frames after the first `told`, if all of them are kept.
+    pub(super) fn listen(&self, key: &StreamKey, told: usize) -> Option<StreamListener> {
+        // Under the lock, because a stream with listeners is not evicted.
+        StreamListener::new(&self.kept().get(key)?.recording, told)
     }
 
-    /// A new recording for `key`, in the place of an older one, and its first listener. None where there
-    /// is no room, because all are listened to.
-    pub(super) fn record(&self, key: &Key, owner: ClientId) -> Option<(Arc<Recording>, Listener)> {
+    /// Starts a recording for `key`, replacing an older one, and returns it with its first listener. Returns
+    /// `None` if there is no room because all recordings have listeners.
+    pub(super) fn record(
+        &self,
+        key: &StreamKey,
+        owner: ClientId,
+    ) -> Option<(Arc<Recording>, StreamListener)> {
         let mut kept = self.kept();
-        // A client that asks anew does not come back for what it asked before.
+        // A client that repeats a request does not come back for the earlier stream.
         if let Some(older) = kept.pop(key) {
             older.recording.give_up();
         }
-        while kept.len() >= MOST_STREAMS.get() || self.bytes() >= MOST_BYTES {
-            let victim = victim(kept.iter().rev().map(|(key, kept)| Candidate {
+        while kept.len() >= MOST_STREAMS.get() || self.bytes() >= MOST_RECORDED_BYTES {
+            let victim = victim(kept.iter().rev().map(|(key, kept)| EvictionCandidate {
                 key,
                 owner: kept.owner,
                 is_heard: kept.recording.has_listeners(),
@@ -84,8 +88,8 @@ impl Streams {
             }
         }
         let recording = Arc::new(Recording::new(&self.0.bytes));
-        let listener = Listener::new(&recording, 0)?;
-        let entry = Kept {
+        let listener = StreamListener::new(&recording, 0)?;
+        let entry = StreamEntry {
             recording: Arc::clone(&recording),
             owner,
         };
@@ -93,10 +97,10 @@ impl Streams {
         Some((recording, listener))
     }
 
-    /// Unless another has come in its place.
-    pub(super) fn forget(&self, key: &Key, recording: &Arc<Recording>) {
+    /// Removes `recording`, unless a newer one has taken its key.
+    pub(super) fn forget(&self, key: &StreamKey, recording: &Arc<Recording>) {
         let mut kept = self.kept();
-        let is_it = |kept: &Kept| Arc::ptr_eq(&kept.recording, recording);
+        let is_it = |kept: &StreamEntry| Arc::ptr_eq(&kept.recording, recording);
         if kept.peek(key).is_some_and(is_it) {
             kept.pop(key);
         }
@@ -106,30 +110,30 @@ impl Streams {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
-    fn kept(&self) -> MutexGuard<'_, LruCache<Key, Kept>> {
+    fn kept(&self) -> MutexGuard<'_, LruCache<StreamKey, StreamEntry>> {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A recording that might give way.
+/// A recording that might be evicted.
 #[derive(Debug, Clone, Copy)]
-struct Candidate<'a, K> {
+struct EvictionCandidate<'a, K> {
     key: &'a K,
     owner: ClientId,
     /// Whether somebody listens to it.
     is_heard: bool,
 }
 
-/// Which of `candidates`, the longest not asked for first, gives way: nobody listens to it, and of those
-/// one of the owner that has most, so that who begins a thousand streams takes the room from itself.
-fn victim<'a, K>(candidates: impl Iterator<Item = Candidate<'a, K>>) -> Option<&'a K> {
+/// Chooses which of `candidates`, least recently used first, to evict: one without listeners, of the owner
+/// that has the most recordings, so that a client that starts a thousand streams evicts its own.
+fn victim<'a, K>(candidates: impl Iterator<Item = EvictionCandidate<'a, K>>) -> Option<&'a K> {
     let candidates: Vec<_> = candidates.collect();
     let mut counts: HashMap<ClientId, usize> = HashMap::new();
     for candidate in &candidates {
         *counts.entry(candidate.owner).or_default() += 1;
     }
     let free = candidates.iter().rev().filter(|it| !it.is_heard);
-    // Of several the last, which is the oldest because of `rev`.
+    // `max_by_key` returns the last of several, which is the oldest because of `rev`.
     let victim = free.max_by_key(|candidate| counts[&candidate.owner])?;
     Some(victim.key)
 }
@@ -142,8 +146,8 @@ mod tests {
         ClientId::Address([10, 0, 0, last].into())
     }
 
-    fn key(id: usize) -> Key {
-        Key {
+    fn key(id: usize) -> StreamKey {
+        StreamKey {
             path: "/v1/chat/completions".to_owned(),
             id: id.to_string(),
             digest: [0; 32],
@@ -152,12 +156,12 @@ mod tests {
 
     #[test]
     fn who_has_most_gives_way_first_and_nobody_who_is_heard() {
-        let candidate = |key, last, is_heard| Candidate {
+        let candidate = |key, last, is_heard| EvictionCandidate {
             key,
             owner: owner(last),
             is_heard,
         };
-        let of = |candidates: &[Candidate<'static, &'static str>]| {
+        let of = |candidates: &[EvictionCandidate<'static, &'static str>]| {
             victim(candidates.iter().copied()).copied()
         };
         let lone = candidate(&"oldest", 1, false);
@@ -172,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_streams_takes_no_room_from_those_that_are_heard_or_of_others() {
-        let streams = Streams::new(&SendBudget::new(usize::MAX));
+        let streams = RecordedStreams::new(&SendBudget::new(usize::MAX));
         let (_, heard) = streams.record(&key(0), owner(1)).expect("room");
         let (_, left) = streams.record(&key(1), owner(1)).expect("room");
         drop(left);
@@ -188,7 +192,7 @@ mod tests {
 
     #[test]
     fn where_everybody_listens_no_more_are_written_down() {
-        let streams = Streams::new(&SendBudget::new(usize::MAX));
+        let streams = RecordedStreams::new(&SendBudget::new(usize::MAX));
         let all: Vec<_> = (0..MOST_STREAMS.get())
             .map(|id| streams.record(&key(id), owner(1)).expect("room"))
             .collect();

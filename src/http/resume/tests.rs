@@ -9,33 +9,33 @@ use crate::admission::{ClientId, SendBudget};
 
 const CLIENT: ClientId = ClientId::Connection(0);
 
-fn streams() -> Streams {
-    Streams::new(&SendBudget::new(usize::MAX))
+fn streams() -> RecordedStreams {
+    RecordedStreams::new(&SendBudget::new(usize::MAX))
 }
 
-fn key(digest: u8) -> Key {
-    Key {
+fn key(digest: u8) -> StreamKey {
+    StreamKey {
         path: "/v1/chat/completions".to_owned(),
         id: "till-3".to_owned(),
         digest: [digest; 32],
     }
 }
 
-fn ticket_for(streams: &Streams, key: Key) -> Ticket {
-    Ticket {
+fn ticket_for(streams: &RecordedStreams, key: StreamKey) -> RecordingTicket {
+    RecordingTicket {
         streams: streams.clone(),
         key,
         owner: CLIENT,
     }
 }
 
-fn ticket(streams: &Streams) -> Ticket {
+fn ticket(streams: &RecordedStreams) -> RecordingTicket {
     ticket_for(streams, key(7))
 }
 
-fn frames(of: mpsc::Receiver<Frame>) -> impl Stream<Item = Outgoing> {
+fn frames(of: mpsc::Receiver<Frame>) -> impl Stream<Item = OutgoingFrame> {
     stream::unfold(of, |mut of| async {
-        Some((Outgoing::from(of.recv().await?), of))
+        Some((OutgoingFrame::from(of.recv().await?), of))
     })
 }
 
@@ -45,7 +45,7 @@ fn say(word: &str) -> Frame {
 
 /// A quarter of what every recording may keep.
 fn page() -> Frame {
-    Frame::Data("x".repeat(FEW_BYTES / 4))
+    Frame::Data("x".repeat(LEAST_KEPT_BYTES / 4))
 }
 
 async fn text(response: Response) -> String {
@@ -100,11 +100,11 @@ async fn what_is_written_down_takes_so_much_memory_and_no_more() {
     let streams = streams();
     let (recording, listener) = streams.record(&key(7), CLIENT).expect("room");
     drop(listener);
-    let pages = MOST_BYTES / (FEW_BYTES / 4);
+    let pages = MOST_RECORDED_BYTES / (LEAST_KEPT_BYTES / 4);
     for _ in 0..pages + 8 {
         assert!(write(&recording, page()), "nobody listens");
     }
-    assert!(streams.bytes() <= MOST_BYTES + FEW_BYTES / 4);
+    assert!(streams.bytes() <= MOST_RECORDED_BYTES + LEAST_KEPT_BYTES / 4);
     assert!(streams.listen(&key(7), 6).is_none() && streams.listen(&key(7), 7).is_some());
     recording.end();
     let listener = streams.listen(&key(7), pages + 6).expect("kept");
@@ -181,7 +181,7 @@ async fn whoever_asks_anew_does_not_come_back_for_the_older_answer() {
             still.await.expect_err("somebody reads it");
             drop(stays);
         }
-        let given_up = tokio::time::timeout(PATIENCE / 2, sender.closed());
+        let given_up = tokio::time::timeout(LONGEST_ABSENCE / 2, sender.closed());
         given_up.await.expect("at once");
     }
 }
@@ -194,7 +194,7 @@ async fn an_answer_that_nobody_comes_back_for_is_given_up_and_forgotten() {
     sender.send(Frame::done()).await.expect("recorded");
     drop(first);
     sender.closed().await;
-    tokio::time::sleep(2 * PATIENCE).await;
+    tokio::time::sleep(2 * LONGEST_ABSENCE).await;
     assert!(streams.listen(&key(7), 0).is_none());
     assert_eq!(streams.bytes(), 0);
 }

@@ -1,4 +1,4 @@
-//! Where the prompt of a chat ends: vLLM's `continue_final_message` and `add_generation_prompt`.
+//! Where a chat prompt ends: vLLM's `continue_final_message` and `add_generation_prompt`.
 
 use crate::http::error::ApiError;
 use crate::inference::params::OutputFormat;
@@ -6,7 +6,7 @@ use crate::prompt::{Message, PromptEnd, Role};
 
 const CONTINUE: &str = "continue_final_message";
 
-/// Where both say that it ends, checked against the messages.
+/// Returns where the prompt ends by these two parameters, checked against the messages.
 pub(crate) fn end(
     continues: Option<bool>,
     opens: Option<bool>,
@@ -39,8 +39,8 @@ fn may_go_on(messages: &[Message]) -> bool {
     })
 }
 
-/// What must be JSON or a call is held to that from its first token on, which an answer that goes on
-/// with a text has behind it.
+/// Refuses to continue a message if the answer must be JSON or a tool call: such a constraint applies from
+/// the first token, which a continued message already has.
 pub(super) fn check_form(end: PromptEnd, form: &OutputFormat) -> Result<(), ApiError> {
     match (end, form) {
         (PromptEnd::LastText, OutputFormat::Json(_) | OutputFormat::Calls { .. }) => {

@@ -1,4 +1,4 @@
-//! Messages, tools and predictions: from what a client wrote to what the prompt is made of.
+//! Checks messages, tools and predictions, and converts them to what the prompt is made of.
 
 use std::collections::HashSet;
 
@@ -6,20 +6,20 @@ use serde_json::{Map, Value};
 
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
-use crate::http::values;
-use crate::openai::tools::{Arguments, Choice, Offered};
+use crate::http::json_count;
+use crate::openai::tools::{ArgumentsReader, FunctionTool, ToolSelection};
 use crate::prompt::{Message, Role, ToolCall, joined};
 
 use super::wire;
 
-pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
-    // Before any copy is made of them.
+pub(super) fn tools(tools: Vec<wire::ChatTool>) -> Result<Vec<FunctionTool>, ApiError> {
+    // Counted before any copy of them is made.
     let rest = tools.iter().flat_map(|tool| {
         let function = tool.function.iter().map(|function| &function.rest);
         function.chain([&tool.rest]).flat_map(Map::values)
     });
-    let count = rest.map(values::within).sum();
-    values::at_most("tools", count, values::MOST_IN_TOOLS)?;
+    let count = rest.map(json_count::count_in_value).sum();
+    json_count::at_most("tools", count, json_count::MOST_TOOL_VALUES)?;
     tools
         .into_iter()
         .enumerate()
@@ -46,11 +46,12 @@ pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
             let parameters = function.rest.get("parameters").cloned();
             let name = function.name.clone();
             let written = tool.as_written;
-            // It was read once before, so that it can be read again.
-            let written = written.and_then(|tool| serde_json::from_value::<wire::Tool>(tool).ok());
+            // It was parsed once before, so this cannot fail.
+            let written =
+                written.and_then(|tool| serde_json::from_value::<wire::ChatTool>(tool).ok());
             let written =
                 written.and_then(|tool| Some(shown(tool.kind, tool.function?, tool.rest)));
-            Ok(Offered {
+            Ok(FunctionTool {
                 param: param.name("function"),
                 name,
                 parameters,
@@ -61,8 +62,8 @@ pub(super) fn tools(tools: Vec<wire::Tool>) -> Result<Vec<Offered>, ApiError> {
         .collect()
 }
 
-/// What the model reads of a tool: all of it, what names it first.
-fn shown(kind: String, function: wire::Function, rest: Map<String, Value>) -> Value {
+/// Returns what the model is shown of a tool: all of it, type and name first.
+fn shown(kind: String, function: wire::OfferedFunction, rest: Map<String, Value>) -> Value {
     let mut body = Map::new();
     body.insert("name".to_owned(), Value::String(function.name));
     body.extend(function.rest);
@@ -73,10 +74,10 @@ fn shown(kind: String, function: wire::Function, rest: Map<String, Value>) -> Va
     Value::Object(object)
 }
 
-/// OpenAI's `tool_choice`.
-pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
+/// Reads OpenAI's `tool_choice`.
+pub(super) fn choice(choice: wire::ToolChoice) -> Result<ToolSelection, ApiError> {
     let chosen = match choice {
-        wire::ToolChoice::Mode(mode) => return Choice::mode("tool_choice", &mode),
+        wire::ToolChoice::Mode(mode) => return ToolSelection::mode("tool_choice", &mode),
         wire::ToolChoice::Some(chosen) => chosen,
     };
     let missing = |key: FieldPath| {
@@ -87,7 +88,7 @@ pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
     match chosen.kind.as_str() {
         "function" => {
             let function = chosen.function.ok_or_else(|| missing("function".into()))?;
-            Ok(Choice::Named(function.name))
+            Ok(ToolSelection::Named(function.name))
         }
         "allowed_tools" => {
             let allowed = chosen
@@ -105,7 +106,7 @@ pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
                     .ok_or_else(|| missing(place(index)))
             });
             let names = names.collect::<Result<_, _>>()?;
-            Choice::allowed("tool_choice.allowed_tools.mode", &allowed.mode, names)
+            ToolSelection::allowed("tool_choice.allowed_tools.mode", &allowed.mode, names)
         }
         kind => Err(ApiError::unsupported(
             "tool_choice.type",
@@ -114,14 +115,14 @@ pub(super) fn choice(choice: wire::ToolChoice) -> Result<Choice, ApiError> {
     }
 }
 
-pub(super) fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, ApiError> {
+pub(super) fn messages(messages: Vec<wire::ChatMessage>) -> Result<Vec<Message>, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::invalid(
             "messages",
             "`messages` must hold at least one message",
         ));
     }
-    let mut arguments = Arguments::default();
+    let mut arguments = ArgumentsReader::default();
     let messages = messages
         .into_iter()
         .enumerate()
@@ -137,13 +138,14 @@ pub(super) fn messages(messages: Vec<wire::Message>) -> Result<Vec<Message>, Api
     Ok(messages)
 }
 
-/// As OpenAI has it: behind calls come the messages that answer each of them, and nowhere else.
+/// Checks OpenAI's rule that each message with tool calls is followed by one `tool` message per call, and
+/// that `tool` messages stand nowhere else.
 fn calls_and_answers(messages: &[Message]) -> Result<(), ApiError> {
-    let mut calls = Calls::default();
+    let mut calls = UnansweredCalls::default();
     for (index, message) in messages.iter().enumerate() {
         if message.role != Role::Tool {
             calls.end()?;
-            calls = Calls::of(index, message);
+            calls = UnansweredCalls::of(index, message);
             continue;
         }
         let Some(id) = &message.tool_call_id else {
@@ -172,16 +174,16 @@ fn calls_and_answers(messages: &[Message]) -> Result<(), ApiError> {
     calls.end()
 }
 
-/// The calls of one message, by their ids.
+/// The tool calls of one message, by id.
 #[derive(Default)]
-struct Calls<'m> {
+struct UnansweredCalls<'m> {
     at: usize,
     all: HashSet<&'m str>,
-    /// Those without an answer.
+    /// Those that no `tool` message has answered yet.
     open: HashSet<&'m str>,
 }
 
-impl<'m> Calls<'m> {
+impl<'m> UnansweredCalls<'m> {
     fn of(at: usize, message: &'m Message) -> Self {
         let ids = message.tool_calls.iter().map(|call| call.id.as_str());
         let all: HashSet<_> = ids.collect();
@@ -192,9 +194,9 @@ impl<'m> Calls<'m> {
         }
     }
 
-    /// No further answer may come.
+    /// Checks that every call is answered, where the `tool` messages end.
     fn end(&self) -> Result<(), ApiError> {
-        // The same one each time.
+        // The smallest, so that the message does not vary.
         let Some(id) = self.open.iter().min() else {
             return Ok(());
         };
@@ -211,8 +213,8 @@ impl<'m> Calls<'m> {
 
 fn message(
     param: &FieldPath,
-    message: wire::Message,
-    arguments: &mut Arguments,
+    message: wire::ChatMessage,
+    arguments: &mut ArgumentsReader,
 ) -> Result<Message, ApiError> {
     let calls = message.tool_calls.unwrap_or_default().into_iter();
     let tool_calls = calls.enumerate().map(|(index, call)| {
@@ -228,7 +230,7 @@ fn message(
         .content
         .map(|content| text(param, content, may_refuse))
         .transpose()?;
-    // What a model said instead of an answer, or when it broke off one, as its client got it.
+    // A refusal counts as text: the model gave it instead of an answer, or after breaking one off.
     let refusal = message.refusal.filter(|_| may_refuse);
     let content = match (content, refusal) {
         (Some(content), Some(refusal)) => Some(joined(content, Some(&refusal))),
@@ -262,7 +264,7 @@ fn message(
     })
 }
 
-/// OpenAI's `prediction`: the text that the answer is expected to be.
+/// Reads OpenAI's `prediction`: the text that the answer is expected to be.
 pub(super) fn prediction(prediction: wire::Prediction) -> Result<String, ApiError> {
     if prediction.kind != "content" {
         return Err(ApiError::unsupported(
@@ -273,8 +275,8 @@ pub(super) fn prediction(prediction: wire::Prediction) -> Result<String, ApiErro
     text(&"prediction".into(), prediction.content, false)
 }
 
-/// Text parts follow each other with nothing between them. What a model refused in is text, too, where
-/// `may_refuse` says that it is a model's.
+/// Concatenates the text parts of `content`. Refusal parts count as text if `may_refuse` is true, that is
+/// for the model's own messages.
 fn text(param: &FieldPath, content: wire::Content, may_refuse: bool) -> Result<String, ApiError> {
     let parts = match content {
         wire::Content::Text(text) => return Ok(text),
@@ -313,7 +315,7 @@ fn text(param: &FieldPath, content: wire::Content, may_refuse: bool) -> Result<S
 fn tool_call(
     param: &FieldPath,
     call: wire::ToolCall,
-    arguments: &mut Arguments,
+    arguments: &mut ArgumentsReader,
 ) -> Result<ToolCall, ApiError> {
     Ok(ToolCall {
         id: call.id,

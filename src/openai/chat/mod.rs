@@ -1,15 +1,15 @@
 //! `POST /v1/chat/completions`, top to bottom.
 
-mod answer;
 mod end;
 mod messages;
 mod not_built;
+mod renderer;
 mod reply;
 mod validate;
 mod wire;
 
 use crate::http::access::Reply;
-use crate::inference::generate::{GenerationRequest, Input, StartedGeneration};
+use crate::inference::generate::{GenerationInput, GenerationRequest, StartedGeneration};
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{CHAT, ParameterNames};
@@ -27,28 +27,31 @@ use crate::engine::{Pieces, Token};
 use crate::prompt::{Conversation, OutputParser, ToolFormat};
 use crate::scheduler::AnswerText;
 
-#[cfg(any(test, fuzzing))]
-use crate::http::body::read_value;
-use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
+use crate::http::openapi::{Operation, Schemas};
+#[cfg(any(test, fuzzing))]
+use crate::http::parse::read_value;
 use crate::http::respond::ResponseRenderer;
-use crate::http::sse::{Frame, Outgoing, event_stream};
+use crate::http::sse::{Frame, OutgoingFrame, event_stream};
 use crate::openai::template_kwargs::template_kwargs;
-use crate::openai::tools::{Calls, Tools};
-use answer::Answer;
+use crate::openai::tools::{CallLimit, Tools};
 pub(crate) use end::end;
-use reply::Header;
-use validate::{Chat, Output};
-pub(crate) use wire::{Message, Tool};
+use renderer::ChatRenderer;
+use reply::ChatHeader;
+use validate::{ChatOutputOptions, ValidChatRequest};
+pub(crate) use wire::{ChatMessage, ChatTool};
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new("chat", "Answers a conversation.")
-        .takes(&schemas.sent::<wire::ChatRequest>())
+        .accepts(&schemas.read::<wire::ChatCompletionRequest>())
         .resumable()
-        .tells("application/json", &schemas.told::<reply::Completion>())
+        .responds(
+            "application/json",
+            &schemas.written::<reply::ChatCompletion>(),
+        )
         .streams(
             "Chunks of the answer, then `[DONE]`; an `Error` where it breaks off.",
-            &schemas.told::<reply::Chunk>(),
+            &schemas.written::<reply::ChatCompletionChunk>(),
             Some("[DONE]"),
         )
 }
@@ -60,37 +63,40 @@ pub(crate) async fn completions(
     endpoint::answer::<ChatCompletions>(state, request).await
 }
 
-/// The endpoint, with what is needed to tell an answer.
+/// The endpoint, with what rendering its answers needs.
 struct ChatCompletions {
-    output: Output,
+    output: ChatOutputOptions,
     class: Option<ServiceTier>,
     choices: u32,
 }
 
 impl Endpoint for ChatCompletions {
-    type Body = wire::ChatRequest;
-    type Checked = Chat;
-    type Renderer = Answer;
+    type Body = wire::ChatCompletionRequest;
+    type Checked = ValidChatRequest;
+    type Renderer = ChatRenderer;
 
     const PATH: &'static str = "/v1/chat/completions";
     const NAMES: ParameterNames = CHAT;
 
-    fn check(body: wire::ChatRequest) -> Result<Chat, ApiError> {
-        Chat::try_from(body)
+    fn check(body: wire::ChatCompletionRequest) -> Result<ValidChatRequest, ApiError> {
+        ValidChatRequest::try_from(body)
     }
 
-    fn model(chat: &Chat) -> Option<&str> {
+    fn model(chat: &ValidChatRequest) -> Option<&str> {
         chat.model.as_deref()
     }
 
-    fn request(_: &AppState, chat: Chat) -> Result<(GenerationRequest, Self), ApiError> {
+    fn request(
+        _: &AppState,
+        chat: ValidChatRequest,
+    ) -> Result<(GenerationRequest, Self), ApiError> {
         let endpoint = Self {
             output: chat.output,
             class: chat.params.class,
             choices: chat.params.choices.count(),
         };
         let request = GenerationRequest {
-            inputs: vec![Input::Conversation(chat.conversation)],
+            inputs: vec![GenerationInput::Conversation(chat.conversation)],
             params: chat.params,
             may_truncate: false,
         };
@@ -101,27 +107,27 @@ impl Endpoint for ChatCompletions {
         self.output.stream
     }
 
-    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> Answer {
+    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> ChatRenderer {
         let object = if self.output.stream {
             "chat.completion.chunk"
         } else {
             "chat.completion"
         };
         let digest = &started.loaded.tokenizer.info().digest;
-        let header = Header::new(object, &entry.id, digest, unix_seconds(), self.class);
+        let header = ChatHeader::new(object, &entry.id, digest, unix_seconds(), self.class);
         let parsers = (0..self.choices).map(|_| started.parser(0));
         let pieces = Arc::clone(&started.loaded.tokenizer);
-        Answer::new(header, self.output, pieces, parsers)
+        ChatRenderer::new(header, self.output, pieces, parsers)
     }
 }
 
-/// Reads a body as far as no model is needed for it.
+/// Reads and checks a body as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    Chat::try_from(read_value::<wire::ChatRequest>(body)?).map(drop)
+    ValidChatRequest::try_from(read_value::<wire::ChatCompletionRequest>(body)?).map(drop)
 }
 
-/// A streamed answer of so many words, for `benches/sse.rs`.
+/// Makes a streamed response of `words` words, for `benches/sse.rs`.
 #[must_use]
 pub fn measured_stream(words: u32, tools: bool) -> Response {
     struct NoPieces;
@@ -136,13 +142,17 @@ pub fn measured_stream(words: u32, tools: bool) -> Response {
         }
     }
 
-    let output = Output {
+    let output = ChatOutputOptions {
         stream: true,
         usage_chunk: true,
-        calls: if tools { Calls::Any } else { Calls::None },
+        calls: if tools {
+            CallLimit::Any
+        } else {
+            CallLimit::None
+        },
         logprobs: false,
     };
-    let header = Header::new(
+    let header = ChatHeader::new(
         "chat.completion.chunk",
         "qwen2.5-0.5b",
         "0123456789",
@@ -150,25 +160,25 @@ pub fn measured_stream(words: u32, tools: bool) -> Response {
         None,
     );
     let parser = OutputParser::new(None, tools.then_some(ToolFormat::Hermes));
-    let mut answer = Answer::new(header, output, Arc::new(NoPieces), [parser]);
+    let mut answer = ChatRenderer::new(header, output, Arc::new(NoPieces), [parser]);
     let word = AnswerText {
         text: " word".to_owned(),
         tokens: 1,
         logprobs: Vec::new(),
     };
     let frames: Vec<Frame> = (0..words).flat_map(|_| answer.text(0, &word)).collect();
-    event_stream(stream::iter(frames).map(Outgoing::from), 0)
+    event_stream(stream::iter(frames).map(OutgoingFrame::from), 0)
 }
 
-/// What the model is shown of the tools of a request to any endpoint, checked as chat's are.
-pub(crate) fn shown(tools: Vec<Tool>) -> Result<Vec<Value>, ApiError> {
+/// Checks tools by chat's rules and returns what the model is shown of them.
+pub(crate) fn shown(tools: Vec<ChatTool>) -> Result<Vec<Value>, ApiError> {
     Ok(Tools::new(messages::tools(tools)?, None, None, None)?.shown)
 }
 
-/// The same with messages and variables of the template.
+/// Checks messages, tools and template variables by chat's rules and makes a conversation of them.
 pub(crate) fn conversation(
-    messages: Vec<Message>,
-    tools: Vec<Tool>,
+    messages: Vec<ChatMessage>,
+    tools: Vec<ChatTool>,
     kwargs: Option<Map<String, Value>>,
 ) -> Result<Conversation, ApiError> {
     Ok(Conversation {

@@ -1,12 +1,13 @@
-//! What OpenAI and vLLM document and this version cannot do: refused by name, never silently dropped.
+//! Parameters that OpenAI and vLLM document and this version does not support: refused by name, never
+//! silently dropped.
 
 use crate::http::error::ApiError;
 use crate::openai::generation_params::refuse_asked;
 
 use super::wire;
 
-/// Parameters of OpenAI's that are known and not built pass only with a value that asks for nothing.
-pub(super) fn refuse(request: &wire::ChatRequest) -> Result<(), ApiError> {
+/// Refuses parameters that are known but not supported, unless their value asks for nothing.
+pub(super) fn refuse(request: &wire::ChatCompletionRequest) -> Result<(), ApiError> {
     const NOT_YET: &str = "is not supported by this version; leave it out";
     let speaks = |modalities: &Vec<String>| modalities.iter().any(|kind| kind != "text");
     let table = [

@@ -3,16 +3,16 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::http::description::among;
-use crate::openai::logprobs::{Found, TokenLogprob};
-use crate::openai::usage::{ChunkUsage, Usage};
+use crate::http::openapi::among;
+use crate::openai::logprobs::{TokenLogprob, TokenLogprobList};
+use crate::openai::usage::{ChunkUsage, CompletionUsage};
 use crate::scheduler::ServiceTier;
 
 const FINISH_REASONS: [&str; 3] = ["stop", "length", "tool_calls"];
 
 /// What every object of an answer repeats.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(super) struct Header {
+pub(super) struct ChatHeader {
     pub(super) id: String,
     #[schemars(transform = among(["chat.completion", "chat.completion.chunk"]))]
     pub(super) object: &'static str,
@@ -26,7 +26,7 @@ pub(super) struct Header {
     pub(super) service_tier: Option<&'static str>,
 }
 
-impl Header {
+impl ChatHeader {
     pub(super) fn new(
         object: &'static str,
         model: &str,
@@ -46,27 +46,24 @@ impl Header {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ChatCompletion")]
-pub(super) struct Completion<'a> {
+pub(super) struct ChatCompletion<'a> {
     #[serde(flatten)]
-    pub(super) header: &'a Header,
-    pub(super) choices: Vec<WholeChoice>,
-    pub(super) usage: Usage,
+    pub(super) header: &'a ChatHeader,
+    pub(super) choices: Vec<ChatChoice>,
+    pub(super) usage: CompletionUsage,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ChatChoice")]
-pub(super) struct WholeChoice {
+pub(super) struct ChatChoice {
     pub(super) index: usize,
-    pub(super) message: Message,
-    pub(super) logprobs: Option<Logprobs>,
+    pub(super) message: ChatAnswer,
+    pub(super) logprobs: Option<ChatLogprobs>,
     #[schemars(transform = among(FINISH_REASONS))]
     pub(super) finish_reason: &'static str,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ChatAnswer")]
-pub(super) struct Message {
+pub(super) struct ChatAnswer {
     #[schemars(transform = among(["assistant"]))]
     pub(super) role: &'static str,
     pub(super) content: Option<String>,
@@ -74,31 +71,28 @@ pub(super) struct Message {
     pub(super) reasoning_content: Option<String>,
     pub(super) refusal: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) tool_calls: Vec<Call>,
+    pub(super) tool_calls: Vec<AnswerCall>,
 }
 
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-#[schemars(rename = "AnswerCall")]
-pub(super) struct Call {
+pub(super) struct AnswerCall {
     pub(super) id: String,
     #[schemars(transform = among(["function"]))]
     pub(super) r#type: &'static str,
-    pub(super) function: Function,
+    pub(super) function: AnswerFunction,
 }
 
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-#[schemars(rename = "AnswerFunction")]
-pub(super) struct Function {
+pub(super) struct AnswerFunction {
     pub(super) name: String,
     /// JSON in a string.
     pub(super) arguments: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ChatCompletionChunk")]
-pub(super) struct Chunk<'a> {
+pub(super) struct ChatCompletionChunk<'a> {
     #[serde(flatten)]
-    pub(super) header: &'a Header,
+    pub(super) header: &'a ChatHeader,
     pub(super) choices: Vec<ChunkChoice>,
     #[serde(skip_serializing_if = "ChunkUsage::is_absent")]
     pub(super) usage: ChunkUsage,
@@ -108,7 +102,7 @@ pub(super) struct Chunk<'a> {
 pub(super) struct ChunkChoice {
     pub(super) index: usize,
     pub(super) delta: Delta,
-    pub(super) logprobs: Option<Logprobs>,
+    pub(super) logprobs: Option<ChatLogprobs>,
     #[schemars(transform = among(FINISH_REASONS))]
     pub(super) finish_reason: Option<&'static str>,
 }
@@ -143,9 +137,8 @@ pub(super) struct FunctionDelta {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ChatLogprobs")]
-pub(super) struct Logprobs {
+pub(super) struct ChatLogprobs {
     #[schemars(with = "Vec<TokenLogprob>")]
-    pub(super) content: Found,
+    pub(super) content: TokenLogprobList,
     pub(super) refusal: Option<()>,
 }

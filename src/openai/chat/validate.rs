@@ -5,41 +5,41 @@ use crate::grammar::Schema;
 use crate::http::error::ApiError;
 use crate::inference::bounds::LEAST_TOKENS;
 use crate::inference::checks::at_least;
-use crate::inference::params::{Choices, GenerationParams};
+use crate::inference::params::{ChoiceCount, GenerationParams};
 use crate::openai::generation_params::{check_hints, check_metadata, effort, rivals, streams};
-use crate::openai::structured;
+use crate::openai::structured_outputs;
 use crate::openai::template_kwargs::template_kwargs;
-use crate::openai::tools::{self, Calls, Tools};
+use crate::openai::tools::{self, CallLimit, Tools};
 use crate::prompt::Conversation;
 
 use super::end::{self, end};
 use super::messages::{choice, messages, prediction, tools as offered};
 use super::{not_built, wire};
 
-/// A request that can be answered, but for the length of its prompt.
+/// A checked request. Only the length of its prompt is still unchecked.
 #[derive(Debug)]
-pub(super) struct Chat {
+pub(super) struct ValidChatRequest {
     pub(super) model: Option<String>,
     pub(super) conversation: Conversation,
     pub(super) params: GenerationParams,
-    pub(super) output: Output,
+    pub(super) output: ChatOutputOptions,
 }
 
-/// How the answer is to be sent.
+/// How the answers are rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Output {
+pub(super) struct ChatOutputOptions {
     pub(super) stream: bool,
     pub(super) usage_chunk: bool,
-    /// Whether tool calls are looked for in the text, and how many are wanted.
-    pub(super) calls: Calls,
-    /// Whether the answer tells how likely its tokens were.
+    /// How many tool calls are parsed out of the text.
+    pub(super) calls: CallLimit,
+    /// Whether the log-probabilities of tokens are sent.
     pub(super) logprobs: bool,
 }
 
-impl TryFrom<wire::ChatRequest> for Chat {
+impl TryFrom<wire::ChatCompletionRequest> for ValidChatRequest {
     type Error = ApiError;
 
-    fn try_from(mut request: wire::ChatRequest) -> Result<Self, ApiError> {
+    fn try_from(mut request: wire::ChatCompletionRequest) -> Result<Self, ApiError> {
         not_built::refuse(&request)?;
         check_metadata(request.metadata.as_ref())?;
         check_hints(
@@ -88,12 +88,12 @@ impl TryFrom<wire::ChatRequest> for Chat {
             params: GenerationParams {
                 max_tokens,
                 prediction: request.prediction.map(prediction).transpose()?,
-                choices: Choices::new(request.n)?,
+                choices: ChoiceCount::new(request.n)?,
                 logprobs,
                 format: tools.format,
                 ..params
             },
-            output: Output {
+            output: ChatOutputOptions {
                 stream,
                 usage_chunk: request
                     .stream_options
@@ -123,7 +123,7 @@ fn format(format: &wire::ResponseFormat) -> Result<Option<Schema>, ApiError> {
     if let Some(schema) = &format.schema {
         let is_json = matches!(format.kind.as_str(), "json_object" | "json_schema");
         if is_json && format.json_schema.is_none() {
-            return structured::read(OLDER, schema.clone()).map(Some);
+            return structured_outputs::read(OLDER, schema.clone()).map(Some);
         }
         let message =
             format!("`{OLDER}` is for a type of JSON without a `json_schema`: leave one out");

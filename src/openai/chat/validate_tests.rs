@@ -4,15 +4,17 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::engine::SamplingDefaults;
-use crate::http::body::read_value;
+use crate::http::parse::read_value;
 use crate::inference::params::OutputFormat;
 use crate::prompt::{PromptEnd, is_exact_number};
 
-fn chat(body: Value) -> Result<Chat, ApiError> {
-    Chat::try_from(serde_json::from_value::<wire::ChatRequest>(body).expect("of the right types"))
+fn chat(body: Value) -> Result<ValidChatRequest, ApiError> {
+    ValidChatRequest::try_from(
+        serde_json::from_value::<wire::ChatCompletionRequest>(body).expect("of the right types"),
+    )
 }
 
-fn with(extra: Value) -> Result<Chat, ApiError> {
+fn with(extra: Value) -> Result<ValidChatRequest, ApiError> {
     let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
     let (Some(body_map), Value::Object(extra)) = (body.as_object_mut(), extra) else {
         panic!("objects");
@@ -158,7 +160,7 @@ fn harmless_values_and_unknown_keys_pass() {
         "prompt_cache_key": "x", "temperature": null, "something_new": [1, 2],
     }))
     .expect("accepted");
-    assert_eq!(chat.output.calls, Calls::None);
+    assert_eq!(chat.output.calls, CallLimit::None);
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn tools_keep_the_order_of_their_keys_and_none_hides_them() {
         "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}},
     }});
     let offered = with(json!({"tools": [tool]})).expect("accepted");
-    assert_eq!(offered.output.calls, Calls::Any);
+    assert_eq!(offered.output.calls, CallLimit::Any);
     assert_eq!(offered.conversation.tools[0].to_string(), tool.to_string());
     let hidden = with(json!({"tools": [tool], "tool_choice": "none"})).expect("accepted");
     assert!(hidden.conversation.tools.is_empty());
@@ -368,8 +370,8 @@ fn the_model_is_shown_numbers_of_tools_as_they_are_written() {
     let body = br#"{"messages": [{"role": "user", "content": "hi"}], "tools": [{"type": "function",
         "x": 1, "function": {"description": "d", "name": "f", "parameters": {"type": "object",
         "properties": {"a": {"const": 12345678901234567890123, "minimum": 5}}}}}]}"#;
-    let request: wire::ChatRequest = read_value(body).expect("a request");
-    let chat = Chat::try_from(request).expect("a hint is never an error");
+    let request: wire::ChatCompletionRequest = read_value(body).expect("a request");
+    let chat = ValidChatRequest::try_from(request).expect("a hint is never an error");
     let shown = chat.conversation.tools[0].to_string();
     let name = r#"{"type":"function","function":{"name":"f","description":"d","#;
     assert!(

@@ -5,14 +5,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::http::body::{Wire, only_objects};
-use crate::http::description::{Metadata, Refused, among, at_least, each, only_in_streams, within};
+use crate::http::openapi::{Metadata, NullOnly, among, at_least, each, only_in_streams, within};
+use crate::http::parse::{Wire, only_objects};
 use crate::inference::bounds::{
     CHOICES, LEAST_TOKENS, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
     LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOP_LOGPROBS,
 };
 use crate::openai::shared_fields::with_structured_output_fields;
-use crate::openai::tools::{FORMATS, MODES, NAME};
+use crate::openai::tools::{FORMAT_TYPES, NAME_PATTERN, TOOL_CHOICE_MODES};
 use crate::prompt::ReasoningEffort;
 
 with_structured_output_fields! {
@@ -26,9 +26,9 @@ with_structured_output_fields! {
     transform = only_in_streams,
     description = "A conversation, and how it is to be answered."
 )]
-pub(crate) struct ChatRequest {
+pub(crate) struct ChatCompletionRequest {
     #[schemars(length(min = 1))]
-    pub(super) messages: Vec<Message>,
+    pub(super) messages: Vec<ChatMessage>,
     pub(super) stream_options: Option<StreamOptions>,
 
     /// OpenAI's old name of `max_completion_tokens`, which it gives way to.
@@ -51,7 +51,7 @@ pub(crate) struct ChatRequest {
     pub(super) reasoning_effort: Option<String>,
 
     #[schemars(length(max = MOST_TOOLS))]
-    pub(super) tools: Option<Vec<Tool>>,
+    pub(super) tools: Option<Vec<ChatTool>>,
     pub(super) tool_choice: Option<ToolChoice>,
     pub(super) parallel_tool_calls: Option<bool>,
 
@@ -90,25 +90,25 @@ pub(crate) struct ChatRequest {
     #[schemars(transform = each(among(["text"])))]
     pub(super) modalities: Option<Vec<String>>,
     /// Refused: OpenAI's old form of `tools`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) functions: Option<Value>,
     /// Refused: OpenAI's old form of `tool_choice`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) function_call: Option<Value>,
     /// Refused: models here write text only.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) audio: Option<Value>,
     /// Refused with anything but `medium`.
     #[schemars(transform = among(["medium"]))]
     pub(super) verbosity: Option<String>,
     /// Refused: there is no web here.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) web_search_options: Option<Value>,
     /// Refused: the template of the model's file is used.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) chat_template: Option<Value>,
     /// Refused: put them into a message.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) documents: Option<Value>,
 }
 }
@@ -129,7 +129,7 @@ pub(super) struct StreamOptions {
 #[schemars(description = "What the answer must be.")]
 pub(super) struct ResponseFormat {
     #[serde(rename = "type")]
-    #[schemars(transform = among(FORMATS))]
+    #[schemars(transform = among(FORMAT_TYPES))]
     pub(super) kind: String,
     /// Needed where the type says so.
     pub(super) json_schema: Option<JsonSchemaFormat>,
@@ -142,7 +142,7 @@ pub(super) struct ResponseFormat {
 #[serde(remote = "Self")]
 #[schemars(!remote)]
 pub(super) struct JsonSchemaFormat {
-    #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
+    #[schemars(length(max = LONGEST_NAME), pattern(NAME_PATTERN))]
     pub(super) name: String,
     /// The JSON schema; one that cannot be followed is refused.
     #[schemars(with = "Option<Map<String, Value>>")]
@@ -158,28 +158,26 @@ pub(super) struct JsonSchemaFormat {
     expecting = "expected `none`, `auto`, `required` or an object with a `type`"
 )]
 pub(super) enum ToolChoice {
-    Mode(#[schemars(transform = among(MODES))] String),
-    Some(Chosen),
+    Mode(#[schemars(transform = among(TOOL_CHOICE_MODES))] String),
+    Some(ChosenTools),
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "ChosenTools")]
-pub(super) struct Chosen {
+pub(super) struct ChosenTools {
     #[serde(rename = "type")]
     #[schemars(transform = among(["function", "allowed_tools"]))]
     pub(super) kind: String,
     /// One of `tools`.
-    pub(super) function: Option<Named>,
-    pub(super) allowed_tools: Option<Allowed>,
+    pub(super) function: Option<NamedFunction>,
+    pub(super) allowed_tools: Option<AllowedTools>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "AllowedTools")]
-pub(super) struct Allowed {
+pub(super) struct AllowedTools {
     #[schemars(transform = among(["auto", "required"]))]
     pub(super) mode: String,
     pub(super) tools: Vec<AllowedTool>,
@@ -190,14 +188,13 @@ pub(super) struct Allowed {
 #[schemars(!remote)]
 pub(super) struct AllowedTool {
     #[schemars(required)]
-    pub(super) function: Option<Named>,
+    pub(super) function: Option<NamedFunction>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "NamedFunction")]
-pub(super) struct Named {
+pub(super) struct NamedFunction {
     pub(super) name: String,
 }
 
@@ -226,7 +223,7 @@ pub(super) struct Named {
         },
     ])
 )]
-pub(crate) struct Message {
+pub(crate) struct ChatMessage {
     pub(super) role: Role,
     /// Only an assistant that calls tools or refuses may do without.
     pub(super) content: Option<Content>,
@@ -270,7 +267,7 @@ impl TryFrom<String> for Role {
 #[schemars(description = "A text, whole or in parts that follow each other with nothing between.")]
 pub(super) enum Content {
     Text(String),
-    Parts(#[schemars(length(min = 1))] Vec<Part>),
+    Parts(#[schemars(length(min = 1))] Vec<ContentPart>),
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -284,7 +281,7 @@ pub(super) enum Content {
         {"properties": {"type": {"const": "refusal"}, "refusal": {"type": "string"}}, "required": ["refusal"]},
     ])
 )]
-pub(super) struct Part {
+pub(super) struct ContentPart {
     #[serde(rename = "type")]
     #[schemars(transform = among(["text", "refusal"]))]
     pub(super) kind: String,
@@ -324,12 +321,13 @@ pub(super) struct CalledFunction {
 
 /// A tool on offer. What the model reads is the whole object, so unknown keys stay.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub(crate) struct Tool {
+#[schemars(rename = "Tool")]
+pub(crate) struct ChatTool {
     #[serde(rename = "type")]
     #[schemars(transform = among(["function"]))]
     pub(super) kind: String,
     #[schemars(required)]
-    pub(super) function: Option<Function>,
+    pub(super) function: Option<OfferedFunction>,
     #[serde(flatten)]
     pub(super) rest: Map<String, Value>,
     /// The same with its numbers as they are written, where they would be rounded.
@@ -337,7 +335,7 @@ pub(crate) struct Tool {
     pub(super) as_written: Option<Value>,
 }
 
-impl Tool {
+impl ChatTool {
     /// Keeps tools as they are written.
     pub(crate) fn keep_as_written(tools: Option<&mut Vec<Self>>, written: Vec<Value>) {
         for (tool, written) in tools.into_iter().flatten().zip(written) {
@@ -352,30 +350,30 @@ impl Tool {
     description = "`parameters` is the JSON schema of its arguments, `strict` whether that keeps to \
                    OpenAI's strict subset, `description` tells the model what it does."
 )]
-pub(super) struct Function {
-    #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
+pub(super) struct OfferedFunction {
+    #[schemars(length(max = LONGEST_NAME), pattern(NAME_PATTERN))]
     pub(super) name: String,
     #[serde(flatten)]
     pub(super) rest: Map<String, Value>,
 }
 
-impl Wire for ChatRequest {
+impl Wire for ChatCompletionRequest {
     fn keep_tools(&mut self, written: Vec<Value>) {
-        Tool::keep_as_written(self.tools.as_mut(), written);
+        ChatTool::keep_as_written(self.tools.as_mut(), written);
     }
 }
 
 only_objects!(
-    ChatRequest,
+    ChatCompletionRequest,
     StreamOptions,
     ResponseFormat,
     JsonSchemaFormat,
-    Chosen,
-    Allowed,
+    ChosenTools,
+    AllowedTools,
     AllowedTool,
-    Named,
-    Message,
-    Part,
+    NamedFunction,
+    ChatMessage,
+    ContentPart,
     Prediction,
     ToolCall,
     CalledFunction,

@@ -1,4 +1,4 @@
-//! How likely tokens were, as text completions tell it: lists that run side by side.
+//! Log-probabilities in the form of text completions: parallel lists with one entry per token.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -6,19 +6,19 @@ use std::fmt::Write as _;
 use crate::engine::{Token, Tokenizer};
 use crate::sampling;
 
-use super::wire::{Logprobs, Rivals};
+use super::wire::{CompletionLogprobs, TopLogprobs};
 
-/// Where the next token stands in a text, in characters as clients count them: code points.
+/// The position of the next token in a text, counted in code points, as clients count.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Place {
+pub(super) struct TextPosition {
     characters: usize,
-    /// The beginning of a character that is not whole yet.
+    /// The first bytes of a character that is not complete yet.
     begun: Vec<u8>,
 }
 
-impl Place {
-    /// Where a token with these bytes stands, and on to the next one. A token in the middle of a
-    /// character stands where the character does.
+impl TextPosition {
+    /// Returns the position of a token with these bytes, and advances past it. A token in the middle of a
+    /// character has the character's position.
     pub(super) fn pass(&mut self, piece: &[u8]) -> usize {
         let place = self.characters;
         self.begun.extend_from_slice(piece);
@@ -26,14 +26,14 @@ impl Place {
         place
     }
 
-    /// The text ends here; what is begun stands there as U+FFFD.
+    /// Ends the text: an incomplete character counts as one U+FFFD.
     pub(super) fn end(&mut self) {
         let rest = std::mem::take(&mut self.begun);
         self.characters += String::from_utf8_lossy(&rest).chars().count();
     }
 }
 
-/// Takes the whole characters away, bytes that can never become one among them, and counts them.
+/// Removes complete characters from `bytes`, and bytes that can never become one, and counts them.
 fn take_characters(bytes: &mut Vec<u8>) -> usize {
     let mut count = 0;
     loop {
@@ -55,10 +55,10 @@ fn take_characters(bytes: &mut Vec<u8>) -> usize {
     }
 }
 
-/// One more token, with these bytes at this place of the text, and how likely it and its rivals were;
-/// nothing is known of a prompt's first.
+/// Appends a token with the bytes `piece` at position `place` to the lists. `likelihood` is absent only for a
+/// prompt's first token.
 pub(super) fn add(
-    all: &mut Logprobs,
+    all: &mut CompletionLogprobs,
     place: usize,
     piece: &[u8],
     likelihood: Option<&sampling::Logprobs>,
@@ -73,8 +73,8 @@ pub(super) fn add(
     all.tokens.push(name);
 }
 
-/// The chosen token, which `OpenAI` always tells, and the likeliest, under names of their own.
-fn rivals(found: &sampling::Logprobs, chosen: &str, tokenizer: &Tokenizer) -> Rivals {
+/// Returns the likeliest tokens and the chosen one, which `OpenAI` always includes, under distinct names.
+fn rivals(found: &sampling::Logprobs, chosen: &str, tokenizer: &Tokenizer) -> TopLogprobs {
     let mut names = HashSet::from([chosen.to_owned()]);
     let mut rivals = Vec::with_capacity(found.top.len() + 1);
     for (token, logprob) in &found.top {
@@ -90,11 +90,11 @@ fn rivals(found: &sampling::Logprobs, chosen: &str, tokenizer: &Tokenizer) -> Ri
     if !found.top.iter().any(|(token, _)| *token == found.token) {
         rivals.push((chosen.to_owned(), finite(found.logprob)));
     }
-    Rivals(rivals)
+    TopLogprobs(rivals)
 }
 
-/// Several tokens may have the same text: a word with and without a space that is left out, or a letter
-/// and its byte.
+/// Returns a name for `token` that is not in `others`. Several tokens may have the same text: a word with and
+/// without a dropped leading space, or a letter and its byte token.
 fn distinct_name(token: Token, others: &HashSet<String>, tokenizer: &Tokenizer) -> String {
     let piece = tokenizer.written(token);
     [name(&piece), byte_name(&piece)]
@@ -103,7 +103,7 @@ fn distinct_name(token: Token, others: &HashSet<String>, tokenizer: &Tokenizer) 
         .unwrap_or_else(|| format!("token_id:{}", token.0))
 }
 
-/// A token's text; where that is no whole text, its bytes as `OpenAI` writes them.
+/// Returns a token's text, or its bytes as `OpenAI` writes them if they are not valid UTF-8.
 fn name(piece: &[u8]) -> String {
     match std::str::from_utf8(piece) {
         Ok(text) => text.to_owned(),
@@ -111,7 +111,7 @@ fn name(piece: &[u8]) -> String {
     }
 }
 
-/// As in Python: `bytes: \xf0\x9f`.
+/// Writes bytes as in Python: `bytes: \xf0\x9f`.
 fn byte_name(piece: &[u8]) -> String {
     let mut name = String::from("bytes:");
     for byte in piece {
@@ -127,7 +127,7 @@ fn byte_name(piece: &[u8]) -> String {
     name
 }
 
-/// JSON has no infinity: `OpenAI` writes -9999 for "never".
+/// Clamps to -9999, which `OpenAI` writes for minus infinity, because JSON has no infinity.
 fn finite(logprob: f32) -> f32 {
     logprob.max(-9999.0)
 }
@@ -150,7 +150,7 @@ mod tests {
 
     /// The places of pieces.
     fn places(pieces: &[&[u8]]) -> Vec<usize> {
-        let mut place = Place::default();
+        let mut place = TextPosition::default();
         pieces.iter().map(|piece| place.pass(piece)).collect()
     }
 
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_begun_where_a_text_ends_counts_as_one_character() {
-        let mut place = Place::default();
+        let mut place = TextPosition::default();
         place.pass(&[b'a', 0xE3, 0x81]);
         place.end();
         assert_eq!(place.pass(b"b"), 2);
@@ -184,8 +184,8 @@ mod tests {
         assert_eq!(name(&[b'\\', 0xE3, b'\n']), "bytes:\\\\\\xe3\\x0a");
     }
 
-    fn told(found: &sampling::Logprobs, tokenizer: &Tokenizer) -> String {
-        let mut all = Logprobs::default();
+    fn written(found: &sampling::Logprobs, tokenizer: &Tokenizer) -> String {
+        let mut all = CompletionLogprobs::default();
         add(
             &mut all,
             0,
@@ -206,7 +206,7 @@ mod tests {
             top: vec![(token("b"), -0.1), (token("c"), f32::NEG_INFINITY)],
         };
         assert_eq!(
-            told(&found, &model),
+            written(&found, &model),
             r#"{"tokens":["a"],"token_logprobs":[-7.1],"top_logprobs":[{"b":-0.1,"c":-9999.0,"a":-7.1}],"text_offset":[0]}"#
         );
     }
@@ -224,7 +224,7 @@ mod tests {
             logprob: -1.0,
             top: all.iter().map(|token| (*token, -1.0)).collect(),
         };
-        let told: Value = serde_json::from_str(&told(&found, &model)).expect("JSON");
+        let told: Value = serde_json::from_str(&written(&found, &model)).expect("JSON");
         let names = told["top_logprobs"][0].as_object().expect("names");
         assert_eq!(names.len(), all.len(), "{names:?}");
     }

@@ -1,7 +1,7 @@
-//! `POST /v1/completions`: text goes on, without a chat template.
+//! `POST /v1/completions`: continues a text, without a chat template.
 
-mod answer;
 mod logprobs;
+mod renderer;
 mod validate;
 mod wire;
 
@@ -13,21 +13,21 @@ use crate::openai::names::{COMPLETIONS, ParameterNames};
 use crate::pool::ModelEntry;
 use axum::extract::{Request, State};
 
-#[cfg(any(test, fuzzing))]
-use crate::http::body::read_value;
-use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
-use answer::Answer;
-use validate::{Completion, Output};
+use crate::http::openapi::{Operation, Schemas};
+#[cfg(any(test, fuzzing))]
+use crate::http::parse::read_value;
+use renderer::CompletionRenderer;
+use validate::{CompletionOutputOptions, ValidCompletionRequest};
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new("complete", "Goes on with texts, without a chat template.")
-        .takes(&schemas.sent::<wire::CompletionRequest>())
+        .accepts(&schemas.read::<wire::CompletionRequest>())
         .resumable()
-        .tells("application/json", &schemas.told::<wire::Body>())
+        .responds("application/json", &schemas.written::<wire::Completion>())
         .streams(
             "Pieces of the answer, then `[DONE]`; an `Error` where it breaks off.",
-            &schemas.told::<wire::Body>(),
+            &schemas.written::<wire::Completion>(),
             Some("[DONE]"),
         )
 }
@@ -39,30 +39,30 @@ pub(crate) async fn completions(
     endpoint::answer::<Completions>(state, request).await
 }
 
-/// The endpoint, with what is needed to tell an answer.
+/// The endpoint, with what rendering its answers needs.
 struct Completions {
-    output: Output,
+    output: CompletionOutputOptions,
 }
 
 impl Endpoint for Completions {
     type Body = wire::CompletionRequest;
-    type Checked = Completion;
-    type Renderer = Answer;
+    type Checked = ValidCompletionRequest;
+    type Renderer = CompletionRenderer;
 
     const PATH: &'static str = "/v1/completions";
     const NAMES: ParameterNames = COMPLETIONS;
 
-    fn check(body: wire::CompletionRequest) -> Result<Completion, ApiError> {
-        Completion::try_from(body)
+    fn check(body: wire::CompletionRequest) -> Result<ValidCompletionRequest, ApiError> {
+        ValidCompletionRequest::try_from(body)
     }
 
-    fn model(completion: &Completion) -> Option<&str> {
+    fn model(completion: &ValidCompletionRequest) -> Option<&str> {
         completion.model.as_deref()
     }
 
     fn request(
         _: &AppState,
-        completion: Completion,
+        completion: ValidCompletionRequest,
     ) -> Result<(GenerationRequest, Self), ApiError> {
         let output = completion.output;
         Ok((completion.request, Self { output }))
@@ -72,13 +72,13 @@ impl Endpoint for Completions {
         self.output.stream
     }
 
-    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> Answer {
-        Answer::new(&entry.id, self.output, started)
+    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> CompletionRenderer {
+        CompletionRenderer::new(&entry.id, self.output, started)
     }
 }
 
-/// Reads a body as far as no model is needed for it.
+/// Reads and checks a body as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    Completion::try_from(read_value::<wire::CompletionRequest>(body)?).map(drop)
+    ValidCompletionRequest::try_from(read_value::<wire::CompletionRequest>(body)?).map(drop)
 }

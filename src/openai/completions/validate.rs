@@ -1,30 +1,30 @@
-//! From what a client wrote to what the other rooms work with.
+//! Checks a completion request and converts it for inference.
 
 use crate::engine::Token;
 use crate::http::error::ApiError;
 use crate::inference::bounds::{LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS};
-use crate::inference::checks::{OutOfBounds, at_least, at_most, between, token};
-use crate::inference::generate::{GenerationRequest, Input};
-use crate::inference::params::{Choices, GenerationParams, OutputFormat};
+use crate::inference::checks::{BoundsError, at_least, at_most, between, token};
+use crate::inference::generate::{GenerationInput, GenerationRequest};
+use crate::inference::params::{ChoiceCount, GenerationParams, OutputFormat};
 use crate::openai::generation_params::{check_hints, streams};
 
 use super::wire::{self, Prompt};
 
-/// OpenAI's.
-const DEFAULT_TOKENS: i64 = 16;
+/// OpenAI's default of `max_tokens`.
+const DEFAULT_MAX_TOKENS: i64 = 16;
 
-/// A request that can be answered, but for the length of its prompts.
+/// A checked request. Only the lengths of its prompts are still unchecked.
 #[derive(Debug)]
-pub(super) struct Completion {
+pub(super) struct ValidCompletionRequest {
     pub(super) model: Option<String>,
     pub(super) request: GenerationRequest,
-    pub(super) output: Output,
+    pub(super) output: CompletionOutputOptions,
 }
 
-/// How the answers are to be sent.
+/// How the answers are rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // what a client switches on and off
-pub(super) struct Output {
+pub(super) struct CompletionOutputOptions {
     pub(super) stream: bool,
     pub(super) usage_chunk: bool,
     /// Whether the prompt comes before the answer.
@@ -34,7 +34,7 @@ pub(super) struct Output {
     pub(super) logprobs: bool,
 }
 
-impl TryFrom<wire::CompletionRequest> for Completion {
+impl TryFrom<wire::CompletionRequest> for ValidCompletionRequest {
     type Error = ApiError;
 
     fn try_from(mut request: wire::CompletionRequest) -> Result<Self, ApiError> {
@@ -47,7 +47,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
             return Err(ApiError::unsupported("response_format", why));
         }
         check_hints(request.user.as_deref(), None, None)?;
-        let choices = Choices::new(request.n)?;
+        let choices = ChoiceCount::new(request.n)?;
         let best_of = request.best_of.map(|best| at_least("best_of", best, 1));
         if best_of
             .transpose()?
@@ -64,7 +64,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
         let echo = request.echo.unwrap_or(false);
         let stream = streams(request.stream, request.stream_options.is_some())?;
         let params = request.generation_params()?;
-        let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS);
+        let max_tokens = request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
         let format = request.schema(None)?;
         Ok(Self {
             model: request.model,
@@ -80,7 +80,7 @@ impl TryFrom<wire::CompletionRequest> for Completion {
                 },
                 may_truncate: false,
             },
-            output: Output {
+            output: CompletionOutputOptions {
                 stream,
                 usage_chunk: request
                     .stream_options
@@ -94,17 +94,17 @@ impl TryFrom<wire::CompletionRequest> for Completion {
     }
 }
 
-fn inputs(prompt: Option<Prompt>) -> Result<Vec<Input>, ApiError> {
+fn inputs(prompt: Option<Prompt>) -> Result<Vec<GenerationInput>, ApiError> {
     // OpenAI: "the model will generate as if from the beginning of a new document".
     let prompt = prompt.unwrap_or_else(|| Prompt::Text(String::new()));
-    let inputs: Vec<Input> = match prompt {
-        Prompt::Text(text) => vec![Input::Text(text)],
-        Prompt::Texts(texts) => texts.into_iter().map(Input::Text).collect(),
+    let inputs: Vec<GenerationInput> = match prompt {
+        Prompt::Text(text) => vec![GenerationInput::Text(text)],
+        Prompt::Texts(texts) => texts.into_iter().map(GenerationInput::Text).collect(),
         Prompt::Tokens(ids) if ids.is_empty() => Vec::new(),
-        Prompt::Tokens(ids) => vec![Input::Tokens(tokens(&ids)?)],
+        Prompt::Tokens(ids) => vec![GenerationInput::Tokens(tokens(&ids)?)],
         Prompt::TokenLists(lists) => lists
             .iter()
-            .map(|ids| tokens(ids).map(Input::Tokens))
+            .map(|ids| tokens(ids).map(GenerationInput::Tokens))
             .collect::<Result<_, _>>()?,
     };
     if inputs.is_empty() {
@@ -115,7 +115,7 @@ fn inputs(prompt: Option<Prompt>) -> Result<Vec<Input>, ApiError> {
     Ok(inputs)
 }
 
-fn tokens(ids: &[i64]) -> Result<Vec<Token>, OutOfBounds> {
+fn tokens(ids: &[i64]) -> Result<Vec<Token>, BoundsError> {
     ids.iter().map(|id| token("prompt", *id)).collect()
 }
 
@@ -125,8 +125,8 @@ mod tests {
 
     use super::*;
 
-    fn read(body: Value) -> Result<Completion, ApiError> {
-        Completion::try_from(
+    fn read(body: Value) -> Result<ValidCompletionRequest, ApiError> {
+        ValidCompletionRequest::try_from(
             serde_json::from_value::<wire::CompletionRequest>(body).expect("types"),
         )
     }
@@ -146,7 +146,7 @@ mod tests {
         for nothing in [json!({}), json!({"prompt": null}), json!({"prompt": ""})] {
             let completion = read(nothing).expect("valid");
             assert!(
-                matches!(&completion.request.inputs[..], [Input::Text(text)] if text.is_empty())
+                matches!(&completion.request.inputs[..], [GenerationInput::Text(text)] if text.is_empty())
             );
         }
         assert!(read(json!({"prompt": []})).is_err());

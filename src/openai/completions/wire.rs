@@ -7,10 +7,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::http::body::{Wire, only_objects};
-use crate::http::description::{Refused, among, at_least, each, only_in_streams, within};
-use crate::http::values::Counted;
-use crate::inference::bounds::{CHOICES, LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS, TOKEN};
+use crate::http::json_count::CountScope;
+use crate::http::openapi::{NullOnly, among, at_least, each, only_in_streams, within};
+use crate::http::parse::{Wire, only_objects};
+use crate::inference::bounds::{
+    CHOICES, LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS, TOKEN_ID,
+};
 use crate::openai::shared_fields::with_structured_output_fields;
 use crate::openai::usage::ChunkUsage;
 
@@ -23,7 +25,7 @@ with_structured_output_fields! {
 pub(crate) struct CompletionRequest {
     /// Where there is none, or an empty one, the model begins a new text.
     pub(super) prompt: Option<Prompt>,
-    pub(super) stream_options: Option<StreamOptions>,
+    pub(super) stream_options: Option<CompletionStreamOptions>,
 
     #[schemars(transform = at_least(LEAST_COMPLETION_TOKENS))]
     pub(super) max_tokens: Option<i64>,
@@ -44,7 +46,7 @@ pub(crate) struct CompletionRequest {
 
     // Ours.
     /// Refused: of chat completions; use `structured_outputs`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) response_format: Option<Value>,
 }
 }
@@ -56,7 +58,7 @@ pub(crate) struct CompletionRequest {
     rename = "CompletionStreamOptions",
     description = "Only together with `stream`."
 )]
-pub(super) struct StreamOptions {
+pub(super) struct CompletionStreamOptions {
     /// Whether a chunk with the usage comes last.
     pub(super) include_usage: Option<bool>,
 }
@@ -70,20 +72,19 @@ pub(super) struct StreamOptions {
 pub(super) enum Prompt {
     Text(String),
     Texts(#[schemars(length(min = 1, max = MOST_PROMPTS))] Vec<String>),
-    Tokens(#[schemars(length(min = 1), transform = each(within(TOKEN)))] Vec<i64>),
+    Tokens(#[schemars(length(min = 1), transform = each(within(TOKEN_ID)))] Vec<i64>),
     TokenLists(
         #[schemars(
             length(min = 1, max = MOST_PROMPTS),
             inner(length(min = 1)),
-            transform = each(each(within(TOKEN)))
+            transform = each(each(within(TOKEN_ID)))
         )]
         Vec<Vec<i64>>,
     ),
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Completion")]
-pub(super) struct Body<'a> {
+pub(super) struct Completion<'a> {
     pub(super) id: &'a str,
     #[schemars(transform = among(["text_completion"]))]
     pub(super) object: &'static str,
@@ -91,17 +92,16 @@ pub(super) struct Body<'a> {
     pub(super) created: u64,
     pub(super) model: &'a str,
     pub(super) system_fingerprint: &'a str,
-    pub(super) choices: Vec<Choice>,
+    pub(super) choices: Vec<CompletionChoice>,
     #[serde(skip_serializing_if = "ChunkUsage::is_absent")]
     pub(super) usage: ChunkUsage,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "CompletionChoice")]
-pub(super) struct Choice {
+pub(super) struct CompletionChoice {
     pub(super) text: String,
     pub(super) index: usize,
-    pub(super) logprobs: Option<Logprobs>,
+    pub(super) logprobs: Option<CompletionLogprobs>,
     /// `null` in a stream until the end.
     #[schemars(transform = among(["stop", "length"]))]
     pub(super) finish_reason: Option<&'static str>,
@@ -111,13 +111,13 @@ pub(super) struct Choice {
 #[derive(Debug, Default, Serialize, JsonSchema)]
 #[schemars(rename = "CompletionLogprobs")]
 #[allow(clippy::struct_field_names)] // OpenAI's
-pub(super) struct Logprobs {
+pub(super) struct CompletionLogprobs {
     /// Texts; `bytes:` and the bytes of what is no whole text.
     pub(super) tokens: Vec<String>,
     /// None for a prompt's first token, before which there is nothing.
     pub(super) token_logprobs: Vec<Option<f32>>,
     /// The likeliest tokens and, always, the one that was chosen.
-    pub(super) top_logprobs: Vec<Option<Rivals>>,
+    pub(super) top_logprobs: Vec<Option<TopLogprobs>>,
     /// Characters (code points) before the token.
     pub(super) text_offset: Vec<usize>,
 }
@@ -125,16 +125,18 @@ pub(super) struct Logprobs {
 /// Names of tokens, no two alike, and how likely each was.
 #[derive(Debug, JsonSchema)]
 #[schemars(inline)]
-pub(super) struct Rivals(#[schemars(with = "HashMap<String, f32>")] pub(super) Vec<(String, f32)>);
+pub(super) struct TopLogprobs(
+    #[schemars(with = "HashMap<String, f32>")] pub(super) Vec<(String, f32)>,
+);
 
-impl Serialize for Rivals {
+impl Serialize for TopLogprobs {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, logprob)| (name, logprob)))
     }
 }
 
 impl Wire for CompletionRequest {
-    const COUNTED: Counted = Counted::AllButTokens;
+    const COUNT_SCOPE: CountScope = CountScope::AllButTokens;
 }
 
-only_objects!(CompletionRequest, StreamOptions,);
+only_objects!(CompletionRequest, CompletionStreamOptions,);

@@ -11,10 +11,10 @@ use axum::response::IntoResponse;
 
 use crate::http::access::Reply;
 use crate::http::body::JsonBody;
-#[cfg(any(test, fuzzing))]
-use crate::http::body::read_value;
-use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
+use crate::http::openapi::{Operation, Schemas};
+#[cfg(any(test, fuzzing))]
+use crate::http::parse::read_value;
 use crate::http::precheck::{refuse_deadline, refuse_if_all_do};
 use crate::inference::RequestAccount;
 use crate::inference::checks::at_least;
@@ -23,8 +23,10 @@ use crate::inference::error::InferenceError;
 use crate::openai::AppState;
 use crate::openai::names::EMBEDDINGS;
 use crate::worker::WorkError;
-use vectors::{Encoding, unit};
-use wire::{Datum, ENCODINGS, EmbeddingRequest, EmbeddingResponse, LEAST_DIMENSIONS, Usage};
+use vectors::{VectorEncoding, unit};
+use wire::{
+    ENCODINGS, Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, LEAST_DIMENSIONS,
+};
 
 const ENDPOINT: &str = "/v1/embeddings";
 
@@ -36,7 +38,7 @@ pub(crate) async fn create(
     refuse_if_all_do(&state.inference)?;
     let JsonBody(request, arrival) =
         JsonBody::<EmbeddingRequest>::from_request(request, &state).await?;
-    let form = Form::try_from(&request)?;
+    let form = EmbeddingFormat::try_from(&request)?;
     let entry = Arc::clone(state.inference.find_embedder(request.model.as_deref())?);
 
     // From here on the request counts as one of this model's, however it ends.
@@ -52,7 +54,7 @@ pub(crate) async fn create(
             let written = write(embeddings, form.encoding, entry.id.clone()).await;
             written.map(|body| (body, usage))
         }
-        Err(error) => Err(EMBEDDINGS.tell(error)),
+        Err(error) => Err(EMBEDDINGS.api_error(error)),
     };
     let response = match answer {
         Ok((body, usage)) => {
@@ -69,31 +71,31 @@ pub(crate) async fn create(
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
     Operation::new("embed", "Makes vectors of texts.")
-        .takes(&schemas.sent::<EmbeddingRequest>())
+        .accepts(&schemas.read::<EmbeddingRequest>())
         .fails(&[404])
-        .tells("application/json", &schemas.told::<EmbeddingResponse>())
+        .responds("application/json", &schemas.written::<EmbeddingResponse>())
 }
 
-/// Reads a body as far as no model is needed for it.
+/// Reads and checks a body as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    Form::try_from(&read_value::<EmbeddingRequest>(body)?).map(drop)
+    EmbeddingFormat::try_from(&read_value::<EmbeddingRequest>(body)?).map(drop)
 }
 
-/// How vectors are wanted.
+/// The encoding and size of vectors that a request asks for.
 #[derive(Debug, Clone, Copy)]
-struct Form {
-    encoding: Encoding,
+struct EmbeddingFormat {
+    encoding: VectorEncoding,
     /// At least 1.
     dimensions: Option<usize>,
 }
 
-impl TryFrom<&EmbeddingRequest> for Form {
+impl TryFrom<&EmbeddingRequest> for EmbeddingFormat {
     type Error = ApiError;
 
     fn try_from(request: &EmbeddingRequest) -> Result<Self, ApiError> {
         let encoding = match request.encoding_format.as_deref() {
-            None => Encoding::Float,
+            None => VectorEncoding::Float,
             Some(wanted) => {
                 let found = ENCODINGS.into_iter().find(|(name, _)| *name == wanted);
                 let message = "`encoding_format` must be `float` or `base64`";
@@ -114,17 +116,21 @@ impl TryFrom<&EmbeddingRequest> for Form {
     }
 }
 
-/// The body of the answer, written off the runtime's threads.
+/// Serializes the response's body on a blocking thread.
 async fn write(
     embeddings: Embeddings,
-    encoding: Encoding,
+    encoding: VectorEncoding,
     model: String,
 ) -> Result<Vec<u8>, ApiError> {
     let writing = tokio::task::spawn_blocking(move || to_json(embeddings, encoding, &model));
     writing.await.map_err(|_| ApiError::Internal)?
 }
 
-fn to_json(embeddings: Embeddings, encoding: Encoding, model: &str) -> Result<Vec<u8>, ApiError> {
+fn to_json(
+    embeddings: Embeddings,
+    encoding: VectorEncoding,
+    model: &str,
+) -> Result<Vec<u8>, ApiError> {
     let Embeddings {
         vectors,
         dimensions,
@@ -136,7 +142,7 @@ fn to_json(embeddings: Embeddings, encoding: Encoding, model: &str) -> Result<Ve
             tracing::error!(index, "the model gave numbers that are no vector");
             ApiError::Job(WorkError::Engine)
         })?;
-        Ok(Datum {
+        Ok(Embedding {
             object: "embedding",
             index,
             embedding: encoding.write(vector),
@@ -146,7 +152,7 @@ fn to_json(embeddings: Embeddings, encoding: Encoding, model: &str) -> Result<Ve
         object: "list",
         data: data.collect::<Result<_, ApiError>>()?,
         model,
-        usage: Usage {
+        usage: EmbeddingUsage {
             prompt_tokens: tokens,
             total_tokens: tokens,
         },
@@ -162,8 +168,8 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn form(body: Value) -> Result<Form, ApiError> {
-        Form::try_from(&serde_json::from_value::<EmbeddingRequest>(body).expect("typed"))
+    fn form(body: Value) -> Result<EmbeddingFormat, ApiError> {
+        EmbeddingFormat::try_from(&serde_json::from_value::<EmbeddingRequest>(body).expect("typed"))
     }
 
     fn param(error: &ApiError) -> Value {
@@ -173,12 +179,15 @@ mod tests {
     #[test]
     fn numbers_are_written_as_floats_unless_asked_otherwise() {
         let plain = form(json!({"input": "a", "encoding_format": null})).expect("sound");
-        assert_eq!((plain.encoding, plain.dimensions), (Encoding::Float, None));
+        assert_eq!(
+            (plain.encoding, plain.dimensions),
+            (VectorEncoding::Float, None)
+        );
         let other = form(json!({"input": "a", "encoding_format": "base64", "dimensions": 8}));
         let other = other.expect("sound");
         assert_eq!(
             (other.encoding, other.dimensions),
-            (Encoding::Base64, Some(8))
+            (VectorEncoding::Base64, Some(8))
         );
     }
 

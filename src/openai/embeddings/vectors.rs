@@ -1,18 +1,18 @@
-//! From the vectors that a model gives to those that a client gets.
+//! Converts a model's vectors to those that are sent.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::wire::Vector;
 
-/// How numbers are written.
+/// How a vector's numbers are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(super) enum VectorEncoding {
     Float,
     Base64,
 }
 
-impl Encoding {
+impl VectorEncoding {
     pub(super) fn write(self, vector: Vec<f32>) -> Vector {
         match self {
             Self::Float => Vector::Float(vector),
@@ -24,8 +24,8 @@ impl Encoding {
     }
 }
 
-/// The first `dimensions` numbers, scaled to the length of 1; none where the model gave something
-/// that is no vector.
+/// Returns the first `dimensions` numbers, scaled to length 1. Returns `None` if the vector is zero or not
+/// finite.
 pub(super) fn unit(mut vector: Vec<f32>, dimensions: usize) -> Option<Vec<f32>> {
     vector.truncate(dimensions);
     let squares: f64 = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn base64_holds_little_endian_floats() {
-        let written = Encoding::Base64.write(vec![1.0, -2.0]);
+        let written = VectorEncoding::Base64.write(vec![1.0, -2.0]);
         assert!(matches!(written, Vector::Base64(text) if text == "AACAPwAAAMA="));
     }
 }

@@ -7,19 +7,21 @@ use schemars::JsonSchema;
 use serde::de::{self, DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::vectors::Encoding;
-use crate::http::body::{Wire, only_objects};
-use crate::http::description::{EmbeddingModel, among, at_least, each, within};
-use crate::http::values::Counted;
-use crate::inference::bounds::{MOST_EMBEDDED_TOKENS, TOKEN};
+use super::vectors::VectorEncoding;
+use crate::http::json_count::CountScope;
+use crate::http::openapi::{EmbeddingModel, among, at_least, each, within};
+use crate::http::parse::{Wire, only_objects};
+use crate::inference::bounds::{MOST_EMBEDDED_TOKENS, TOKEN_ID};
 use crate::inference::embed::EmbeddingInput;
 
-/// OpenAI's bounds.
-pub(super) const MOST_INPUTS: usize = 2048;
+/// Texts per request at most, as for OpenAI.
+pub(super) const MOST_EMBEDDING_INPUTS: usize = 2048;
 
 pub(super) const LEAST_DIMENSIONS: i64 = 1;
-pub(super) const ENCODINGS: [(&str, Encoding); 2] =
-    [("float", Encoding::Float), ("base64", Encoding::Base64)];
+pub(super) const ENCODINGS: [(&str, VectorEncoding); 2] = [
+    ("float", VectorEncoding::Float),
+    ("base64", VectorEncoding::Base64),
+];
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
@@ -27,7 +29,7 @@ pub(super) const ENCODINGS: [(&str, Encoding); 2] =
 pub(super) struct EmbeddingRequest {
     #[schemars(with = "Option<EmbeddingModel>")]
     pub(super) model: Option<String>,
-    pub(super) input: Input,
+    pub(super) input: EmbeddingInputField,
     /// How numbers are written; `base64` is little-endian 32-bit floats.
     #[schemars(transform = among(ENCODINGS.map(|(name, _)| name)))]
     pub(super) encoding_format: Option<String>,
@@ -42,37 +44,40 @@ pub(super) struct EmbeddingRequest {
 /// What is to be embedded: a text, several, the tokens of one, or those of several.
 #[derive(Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(rename = "EmbeddingInput", untagged)]
-pub(super) enum Input {
+pub(super) enum EmbeddingInputField {
     Text(#[schemars(length(min = 1))] String),
-    Texts(#[schemars(length(min = 1, max = MOST_INPUTS), inner(length(min = 1)))] Vec<String>),
+    Texts(
+        #[schemars(length(min = 1, max = MOST_EMBEDDING_INPUTS), inner(length(min = 1)))]
+        Vec<String>,
+    ),
     Tokens(
-        #[schemars(length(min = 1, max = MOST_EMBEDDED_TOKENS), transform = each(within(TOKEN)))]
-        Vec<i64>,
+        #[schemars(length(min = 1, max = MOST_EMBEDDED_TOKENS), transform = each(within(TOKEN_ID)))]
+         Vec<i64>,
     ),
     TokenLists(
         #[schemars(
-            length(min = 1, max = MOST_INPUTS),
+            length(min = 1, max = MOST_EMBEDDING_INPUTS),
             inner(length(min = 1, max = MOST_EMBEDDED_TOKENS)),
-            transform = each(each(within(TOKEN)))
+            transform = each(each(within(TOKEN_ID)))
         )]
         Vec<Vec<i64>>,
     ),
 }
 
-impl From<Input> for EmbeddingInput {
-    fn from(input: Input) -> Self {
+impl From<EmbeddingInputField> for EmbeddingInput {
+    fn from(input: EmbeddingInputField) -> Self {
         match input {
-            Input::Text(text) => Self::Text(text),
-            Input::Texts(texts) => Self::Texts(texts),
-            Input::Tokens(ids) => Self::Tokens(ids),
-            Input::TokenLists(lists) => Self::TokenLists(lists),
+            EmbeddingInputField::Text(text) => Self::Text(text),
+            EmbeddingInputField::Texts(texts) => Self::Texts(texts),
+            EmbeddingInputField::Tokens(ids) => Self::Tokens(ids),
+            EmbeddingInputField::TokenLists(lists) => Self::TokenLists(lists),
         }
     }
 }
 
-/// Read by hand, so that an entry which does not belong is named with its place, and reading ends
-/// at the first entry too many.
-impl<'de> Deserialize<'de> for Input {
+/// Implemented by hand, so that an entry of the wrong type is named with its path, and parsing stops at the
+/// first entry too many.
+impl<'de> Deserialize<'de> for EmbeddingInputField {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(InputVisitor)
     }
@@ -81,7 +86,7 @@ impl<'de> Deserialize<'de> for Input {
 struct InputVisitor;
 
 impl<'de> Visitor<'de> for InputVisitor {
-    type Value = Input;
+    type Value = EmbeddingInputField;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
@@ -89,20 +94,20 @@ impl<'de> Visitor<'de> for InputVisitor {
         )
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Input, E> {
-        Ok(Input::Text(text.to_owned()))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<EmbeddingInputField, E> {
+        Ok(EmbeddingInputField::Text(text.to_owned()))
     }
 
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Input, E> {
-        Ok(Input::Text(text))
+    fn visit_string<E: de::Error>(self, text: String) -> Result<EmbeddingInputField, E> {
+        Ok(EmbeddingInputField::Text(text))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Input, A::Error> {
-        let Some(first) = array.next_element_seed(Entry(None))? else {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<EmbeddingInputField, A::Error> {
+        let Some(first) = array.next_element_seed(EntrySeed(None))? else {
             return Err(de::Error::custom("the array must not be empty"));
         };
-        let kind = Entry(Some(first.kind()));
-        let mut rest = |most: usize, first: Any| -> Result<Vec<Any>, A::Error> {
+        let kind = EntrySeed(Some(first.kind()));
+        let mut rest = |most: usize, first: InputEntry| -> Result<Vec<InputEntry>, A::Error> {
             let mut all = vec![first];
             while let Some(entry) = array.next_element_seed(kind)? {
                 if all.len() == most {
@@ -115,42 +120,42 @@ impl<'de> Visitor<'de> for InputVisitor {
         };
         // Every entry is of the kind of the first.
         Ok(match first.kind() {
-            Kind::Text => {
-                let all = rest(MOST_INPUTS, first)?.into_iter();
-                Input::Texts(all.filter_map(Any::text).collect())
+            EntryKind::Text => {
+                let all = rest(MOST_EMBEDDING_INPUTS, first)?.into_iter();
+                EmbeddingInputField::Texts(all.filter_map(InputEntry::text).collect())
             }
-            Kind::Token => {
+            EntryKind::Token => {
                 let all = rest(MOST_EMBEDDED_TOKENS, first)?.into_iter();
-                Input::Tokens(all.filter_map(Any::token).collect())
+                EmbeddingInputField::Tokens(all.filter_map(InputEntry::token).collect())
             }
-            Kind::Tokens => {
-                let all = rest(MOST_INPUTS, first)?.into_iter();
-                Input::TokenLists(all.filter_map(Any::tokens).collect())
+            EntryKind::Tokens => {
+                let all = rest(MOST_EMBEDDING_INPUTS, first)?.into_iter();
+                EmbeddingInputField::TokenLists(all.filter_map(InputEntry::tokens).collect())
             }
         })
     }
 }
 
-/// An entry of the array.
-enum Any {
+/// An entry of the input array.
+enum InputEntry {
     Text(String),
     Token(i64),
     Tokens(Vec<i64>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum EntryKind {
     Text,
     Token,
     Tokens,
 }
 
-impl Any {
-    fn kind(&self) -> Kind {
+impl InputEntry {
+    fn kind(&self) -> EntryKind {
         match self {
-            Self::Text(_) => Kind::Text,
-            Self::Token(_) => Kind::Token,
-            Self::Tokens(_) => Kind::Tokens,
+            Self::Text(_) => EntryKind::Text,
+            Self::Token(_) => EntryKind::Token,
+            Self::Tokens(_) => EntryKind::Tokens,
         }
     }
 
@@ -176,59 +181,59 @@ impl Any {
     }
 }
 
-/// Reads an entry of this kind, or the first one, of any kind.
+/// Reads an entry of this kind; `None` for the first entry, which may be of any kind.
 #[derive(Clone, Copy)]
-struct Entry(Option<Kind>);
+struct EntrySeed(Option<EntryKind>);
 
-impl Entry {
-    fn admits(self, kind: Kind) -> bool {
+impl EntrySeed {
+    fn admits(self, kind: EntryKind) -> bool {
         self.0.is_none_or(|expected| expected == kind)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Entry {
-    type Value = Any;
+impl<'de> DeserializeSeed<'de> for EntrySeed {
+    type Value = InputEntry;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Any, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<InputEntry, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Entry {
-    type Value = Any;
+impl<'de> Visitor<'de> for EntrySeed {
+    type Value = InputEntry;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             None => "a string, a token id or an array of token ids",
-            Some(Kind::Text) => "a string like the entries before it",
-            Some(Kind::Token) => "a token id like the entries before it",
-            Some(Kind::Tokens) => "an array of token ids like the entries before it",
+            Some(EntryKind::Text) => "a string like the entries before it",
+            Some(EntryKind::Token) => "a token id like the entries before it",
+            Some(EntryKind::Tokens) => "an array of token ids like the entries before it",
         })
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Any, E> {
-        if self.admits(Kind::Text) {
-            Ok(Any::Text(text.to_owned()))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<InputEntry, E> {
+        if self.admits(EntryKind::Text) {
+            Ok(InputEntry::Text(text.to_owned()))
         } else {
             Err(E::invalid_type(de::Unexpected::Str(text), &self))
         }
     }
 
-    fn visit_i64<E: de::Error>(self, id: i64) -> Result<Any, E> {
-        if self.admits(Kind::Token) {
-            Ok(Any::Token(id))
+    fn visit_i64<E: de::Error>(self, id: i64) -> Result<InputEntry, E> {
+        if self.admits(EntryKind::Token) {
+            Ok(InputEntry::Token(id))
         } else {
             Err(E::invalid_type(de::Unexpected::Signed(id), &self))
         }
     }
 
-    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Any, E> {
-        // What does not fit is no token of any vocabulary, which is found out later.
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<InputEntry, E> {
+        // An id that does not fit is in no vocabulary; that is checked later.
         self.visit_i64(i64::try_from(id).unwrap_or(i64::MAX))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Any, A::Error> {
-        if !self.admits(Kind::Tokens) {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<InputEntry, A::Error> {
+        if !self.admits(EntryKind::Tokens) {
             return Err(de::Error::invalid_type(de::Unexpected::Seq, &self));
         }
         let mut ids = Vec::new();
@@ -239,7 +244,7 @@ impl<'de> Visitor<'de> for Entry {
             }
             ids.push(id);
         }
-        Ok(Any::Tokens(ids))
+        Ok(InputEntry::Tokens(ids))
     }
 }
 
@@ -247,14 +252,13 @@ impl<'de> Visitor<'de> for Entry {
 pub(super) struct EmbeddingResponse<'a> {
     #[schemars(transform = among(["list"]))]
     pub(super) object: &'static str,
-    pub(super) data: Vec<Datum>,
+    pub(super) data: Vec<Embedding>,
     pub(super) model: &'a str,
-    pub(super) usage: Usage,
+    pub(super) usage: EmbeddingUsage,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Embedding")]
-pub(super) struct Datum {
+pub(super) struct Embedding {
     #[schemars(transform = among(["embedding"]))]
     pub(super) object: &'static str,
     pub(super) index: usize,
@@ -270,14 +274,13 @@ pub(super) enum Vector {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "EmbeddingUsage")]
-pub(super) struct Usage {
+pub(super) struct EmbeddingUsage {
     pub(super) prompt_tokens: usize,
     pub(super) total_tokens: usize,
 }
 
 impl Wire for EmbeddingRequest {
-    const COUNTED: Counted = Counted::AllButTokens;
+    const COUNT_SCOPE: CountScope = CountScope::AllButTokens;
 }
 
 only_objects!(EmbeddingRequest,);
@@ -286,18 +289,24 @@ only_objects!(EmbeddingRequest,);
 mod tests {
     use super::*;
 
-    fn input(json: &str) -> Result<Input, String> {
+    fn input(json: &str) -> Result<EmbeddingInputField, String> {
         serde_json::from_str(json).map_err(|error: serde_json::Error| error.to_string())
     }
 
     #[test]
     fn all_four_forms_are_read() {
-        assert_eq!(input(r#""a""#), Ok(Input::Text("a".into())));
+        assert_eq!(input(r#""a""#), Ok(EmbeddingInputField::Text("a".into())));
         let texts = vec!["a".into(), String::new()];
-        assert_eq!(input(r#"["a",""]"#), Ok(Input::Texts(texts)));
-        assert_eq!(input("[1,-2]"), Ok(Input::Tokens(vec![1, -2])));
+        assert_eq!(input(r#"["a",""]"#), Ok(EmbeddingInputField::Texts(texts)));
+        assert_eq!(
+            input("[1,-2]"),
+            Ok(EmbeddingInputField::Tokens(vec![1, -2]))
+        );
         let lists = vec![vec![1], vec![]];
-        assert_eq!(input("[[1],[]]"), Ok(Input::TokenLists(lists)));
+        assert_eq!(
+            input("[[1],[]]"),
+            Ok(EmbeddingInputField::TokenLists(lists))
+        );
     }
 
     #[test]
@@ -330,9 +339,9 @@ mod tests {
     #[test]
     fn an_entry_too_many_ends_the_reading() {
         let array = |count: usize, entry: &str| format!("[{}]", vec![entry; count].join(","));
-        assert!(input(&array(MOST_INPUTS, r#""a""#)).is_ok());
+        assert!(input(&array(MOST_EMBEDDING_INPUTS, r#""a""#)).is_ok());
         for entry in [r#""a""#, "[1]"] {
-            let error = input(&array(MOST_INPUTS + 1, entry)).expect_err("too many");
+            let error = input(&array(MOST_EMBEDDING_INPUTS + 1, entry)).expect_err("too many");
             assert!(error.contains("at most 2048"), "{error}");
         }
         assert!(input(&array(MOST_EMBEDDED_TOKENS, "1")).is_ok());
@@ -343,7 +352,7 @@ mod tests {
     fn a_number_beyond_all_vocabularies_is_still_a_number() {
         assert_eq!(
             input("[18446744073709551615]"),
-            Ok(Input::Tokens(vec![i64::MAX]))
+            Ok(EmbeddingInputField::Tokens(vec![i64::MAX]))
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The events of a streamed response, numbered as they are told.
+//! The events of a streamed response, numbered in the order in which they are sent.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,98 +6,99 @@ use serde::Serialize;
 use crate::http::sse::{Frame, json_text};
 use crate::openai::logprobs::TokenLogprob;
 
-use super::items::{Item, Part};
-use super::reply::Response;
+use super::items::{ItemPart, ResponseItem};
+use super::reply::ResponseObject;
 
-/// The length to whose multiples deltas are filled up.
-const BLOCK: usize = 16;
+/// With obfuscation, deltas are padded to a multiple of so many bytes, which hides their lengths.
+const PADDING_BLOCK_BYTES: usize = 16;
 
-/// What is told, and what waits to be sent.
+/// Numbers events and queues them to be sent.
 #[derive(Debug)]
-pub(super) struct Events {
-    /// Whether anybody listens.
+pub(super) struct EventQueue {
+    /// Whether the response is a stream; otherwise nothing is queued.
     stream: bool,
     obfuscate: bool,
     next: u64,
     ready: Vec<Frame>,
 }
 
-/// Where in the output something is.
+/// The item of the output that an event is about.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-pub(super) struct Place<'a> {
+#[schemars(description = "Where in the output something is.")]
+pub(super) struct OutputPosition<'a> {
     pub(super) item_id: &'a str,
     pub(super) output_index: usize,
 }
 
-/// What an event tells beside its name and number.
+/// The content of an event beside its type and number.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum Telling<'a> {
+#[schemars(description = "What an event tells beside its name and number.")]
+pub(super) enum EventPayload<'a> {
     Response {
-        response: &'a Response,
+        response: &'a ResponseObject,
     },
     Item {
         output_index: usize,
-        item: &'a Item,
+        item: &'a ResponseItem,
     },
     Part {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPosition<'a>,
         content_index: usize,
-        part: &'a Part,
+        part: &'a ItemPart,
     },
     TextDelta {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPosition<'a>,
         content_index: usize,
         delta: &'a str,
         logprobs: &'a [TokenLogprob],
     },
     TextDone {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPosition<'a>,
         content_index: usize,
         text: &'a str,
         logprobs: &'a [TokenLogprob],
     },
     ThoughtDelta {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPosition<'a>,
         content_index: usize,
         delta: &'a str,
     },
     ThoughtDone {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPosition<'a>,
         content_index: usize,
         text: &'a str,
     },
     ArgumentsDelta {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPosition<'a>,
         delta: &'a str,
     },
     ArgumentsDone {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPosition<'a>,
         name: &'a str,
         arguments: &'a str,
     },
 }
 
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "ResponseEvent")]
-pub(super) struct Event<'a> {
+pub(super) struct ResponseEvent<'a> {
     r#type: &'static str,
     sequence_number: u64,
     #[serde(flatten)]
-    telling: Telling<'a>,
+    payload: EventPayload<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     obfuscation: Option<String>,
 }
 
-impl Events {
-    /// Nothing is told of an answer that is not streamed.
+impl EventQueue {
+    /// Creates an empty queue. Without `stream` it stays empty.
     pub(super) fn new(stream: bool, obfuscate: bool) -> Self {
         Self {
             stream,
@@ -107,45 +108,45 @@ impl Events {
         }
     }
 
-    pub(super) fn tell(&mut self, name: &'static str, telling: Telling<'_>) {
+    pub(super) fn push(&mut self, name: &'static str, payload: EventPayload<'_>) {
         if self.stream {
-            let frame = self.frame(name, telling);
+            let frame = self.frame(name, payload);
             self.ready.push(frame);
         }
     }
 
-    /// The next event.
-    pub(super) fn frame(&mut self, name: &'static str, telling: Telling<'_>) -> Frame {
-        let obfuscation = match &telling {
-            Telling::TextDelta { delta, .. }
-            | Telling::ThoughtDelta { delta, .. }
-            | Telling::ArgumentsDelta { delta, .. }
+    /// Makes the next event's frame.
+    pub(super) fn frame(&mut self, name: &'static str, payload: EventPayload<'_>) -> Frame {
+        let obfuscation = match &payload {
+            EventPayload::TextDelta { delta, .. }
+            | EventPayload::ThoughtDelta { delta, .. }
+            | EventPayload::ArgumentsDelta { delta, .. }
                 if self.obfuscate =>
             {
-                Some(filling(delta.len()))
+                Some(padding(delta.len()))
             }
             _ => None,
         };
-        let event = Event {
+        let event = ResponseEvent {
             r#type: name,
             sequence_number: self.next,
-            telling,
+            payload,
             obfuscation,
         };
         self.next += 1;
         Frame::Named(name, json_text(&event))
     }
 
-    /// What was told since it was last taken.
+    /// Takes the queued frames.
     pub(super) fn take(&mut self) -> Vec<Frame> {
         std::mem::take(&mut self.ready)
     }
 }
 
-/// Random letters that make the next multiple of the block out of so many bytes.
-fn filling(length: usize) -> String {
+/// Returns random letters that pad `length` bytes to the next multiple of [`PADDING_BLOCK_BYTES`].
+fn padding(length: usize) -> String {
     let mut letters = uuid::Uuid::new_v4().simple().to_string();
-    letters.truncate(BLOCK - length % BLOCK);
+    letters.truncate(PADDING_BLOCK_BYTES - length % PADDING_BLOCK_BYTES);
     letters
 }
 
@@ -155,13 +156,13 @@ mod tests {
 
     use super::*;
 
-    fn delta(events: &mut Events, delta: &str) -> Value {
-        let place = Place {
+    fn delta(events: &mut EventQueue, delta: &str) -> Value {
+        let place = OutputPosition {
             item_id: "fc_1",
             output_index: 2,
         };
-        let telling = Telling::ArgumentsDelta { place, delta };
-        let frame = events.frame("response.function_call_arguments.delta", telling);
+        let payload = EventPayload::ArgumentsDelta { place, delta };
+        let frame = events.frame("response.function_call_arguments.delta", payload);
         let Frame::Named(name, text) = frame else {
             panic!("it has a name");
         };
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn events_are_numbered_from_zero() {
-        let mut events = Events::new(true, false);
+        let mut events = EventQueue::new(true, false);
         for number in 0..3 {
             let event = delta(&mut events, "{");
             assert_eq!(event["sequence_number"], number);
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn obfuscated_deltas_have_lengths_that_tell_nothing() {
-        let mut events = Events::new(true, true);
+        let mut events = EventQueue::new(true, true);
         for text in [
             "",
             "a",
@@ -193,27 +194,27 @@ mod tests {
             "seventeen letters",
         ] {
             let event = delta(&mut events, text);
-            let filling = event["obfuscation"].as_str().expect("a filling");
-            assert_eq!((text.len() + filling.len()) % BLOCK, 0);
-            assert!(!filling.is_empty());
+            let padding = event["obfuscation"].as_str().expect("a filling");
+            assert_eq!((text.len() + padding.len()) % PADDING_BLOCK_BYTES, 0);
+            assert!(!padding.is_empty());
         }
     }
 
     #[test]
     fn an_answer_that_is_not_streamed_tells_nothing() {
-        let mut events = Events::new(false, false);
-        let item = Item::Reasoning {
-            id: super::super::items::Id::fixed("rs_1", true),
+        let mut events = EventQueue::new(false, false);
+        let item = ResponseItem::Reasoning {
+            id: super::super::items::ItemId::fixed("rs_1", true),
             summary: Vec::new(),
             content: Vec::new(),
             encrypted_content: None,
-            status: super::super::items::Status::InProgress,
+            status: super::super::items::ItemStatus::InProgress,
         };
-        let telling = Telling::Item {
+        let payload = EventPayload::Item {
             output_index: 0,
             item: &item,
         };
-        events.tell("response.output_item.added", telling);
+        events.push("response.output_item.added", payload);
         assert!(events.take().is_empty());
     }
 }

@@ -1,54 +1,57 @@
-//! The input of a response while it is put together: which of its items has which id.
+//! Assembles the input items of a response and keeps their ids distinct.
 
 use std::collections::HashMap;
 
-use super::items::Item;
-use super::store::{Source, Store};
+use super::items::ResponseItem;
+use super::store::{InputSource, ResponseStore};
 
-/// Items of the conversation so far, oldest first. No two of them have the same id.
+/// The items of the conversation so far, oldest first. No two of them have the same id.
 #[derive(Debug, Default)]
-pub(super) struct Input {
-    pub(super) sources: Vec<Source>,
+pub(super) struct InputItems {
+    pub(super) sources: Vec<InputSource>,
     places: HashMap<String, usize>,
 }
 
-impl Input {
-    /// The item behind a source that is added next.
-    pub(super) fn item<'a>(&'a self, source: &'a Source) -> Option<&'a Item> {
+impl InputItems {
+    /// Returns the item of a source that is about to be added.
+    pub(super) fn item<'a>(&'a self, source: &'a InputSource) -> Option<&'a ResponseItem> {
         match source {
-            Source::New(item) => Some(item),
-            Source::Kept(kept) => Some(&kept.item),
-            Source::Again(place) => match self.sources.get(*place)? {
-                Source::New(item) => Some(item),
-                Source::Kept(kept) => Some(&kept.item),
-                // `referred` names the first.
-                Source::Again(_) => None,
+            InputSource::New(item) => Some(item),
+            InputSource::Stored(kept) => Some(&kept.item),
+            InputSource::Repeated(place) => match self.sources.get(*place)? {
+                InputSource::New(item) => Some(item),
+                InputSource::Stored(kept) => Some(&kept.item),
+                // `referred` returns the index of the first occurrence.
+                InputSource::Repeated(_) => None,
             },
         }
     }
 
-    /// What comes next. A client may use an id that the conversation has already, such as for an item
-    /// that it sends again; it is then known by another.
-    pub(super) fn add(&mut self, mut source: Source) {
-        if let Source::New(item) = &mut source
+    /// Appends an item. If the conversation already has its id, as when a client sends an item again, the new
+    /// item gets an id of ours.
+    pub(super) fn add(&mut self, mut source: InputSource) {
+        if let InputSource::New(item) = &mut source
             && self.places.contains_key(item.id().as_str())
         {
             item.rename();
         }
-        if let (false, Some(item)) = (matches!(source, Source::Again(_)), self.item(&source)) {
+        if let (false, Some(item)) = (
+            matches!(source, InputSource::Repeated(_)),
+            self.item(&source),
+        ) {
             let id = item.id().as_str().to_owned();
             self.places.entry(id).or_insert(self.sources.len());
         }
         self.sources.push(source);
     }
 
-    /// What a reference stands for: an item of this conversation, or one that is stored under an id of
-    /// ours. Ids that clients gave in other conversations mean nothing here.
-    pub(super) fn referred(&self, store: &Store, id: &str) -> Option<Source> {
+    /// Resolves an item reference: to an item of this conversation, or to a stored one whose id is ours. Ids
+    /// that clients chose in other conversations are not visible here.
+    pub(super) fn referred(&self, store: &ResponseStore, id: &str) -> Option<InputSource> {
         if let Some(place) = self.places.get(id) {
-            return Some(Source::Again(*place));
+            return Some(InputSource::Repeated(*place));
         }
-        store.item(id).map(Source::Kept)
+        store.item(id).map(InputSource::Stored)
     }
 }
 
@@ -57,30 +60,30 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::openai::responses::items::{Id, Part, Role, Status};
-    use crate::openai::responses::store::{Draft, Limits};
+    use crate::openai::responses::items::{ItemId, ItemPart, ItemRole, ItemStatus};
+    use crate::openai::responses::store::{ResponseDraft, StoreLimits};
 
-    fn message(id: Id, text: &str) -> Item {
-        Item::Message {
+    fn message(id: ItemId, text: &str) -> ResponseItem {
+        ResponseItem::Message {
             id,
-            status: Status::Completed,
-            role: Role::User,
-            content: vec![Part::InputText {
+            status: ItemStatus::Completed,
+            role: ItemRole::User,
+            content: vec![ItemPart::InputText {
                 text: text.to_owned(),
             }],
         }
     }
 
-    fn store() -> Store {
-        Store::new(Limits {
+    fn store() -> ResponseStore {
+        ResponseStore::new(StoreLimits {
             responses: 10,
             bytes: 1 << 20,
             age: Duration::from_secs(60),
         })
     }
 
-    fn keep(store: &Store, id: &str, input: Input) {
-        assert!(store.keep(Draft {
+    fn keep(store: &ResponseStore, id: &str, input: InputItems) {
+        assert!(store.keep(ResponseDraft {
             id: id.to_owned(),
             body: String::new(),
             input: input.sources,
@@ -88,24 +91,24 @@ mod tests {
         }));
     }
 
-    fn with(items: impl IntoIterator<Item = Item>) -> Input {
-        let mut input = Input::default();
+    fn with(items: impl IntoIterator<Item = ResponseItem>) -> InputItems {
+        let mut input = InputItems::default();
         for item in items {
-            input.add(Source::New(item));
+            input.add(InputSource::New(item));
         }
         input
     }
 
-    fn going_on_from(store: &Store, id: &str) -> Input {
-        let mut input = Input::default();
+    fn going_on_from(store: &ResponseStore, id: &str) -> InputItems {
+        let mut input = InputItems::default();
         for kept in store.find(id).expect("stored").conversation() {
-            input.add(Source::Kept(kept));
+            input.add(InputSource::Stored(kept));
         }
         input
     }
 
-    fn text<'a>(input: &'a Input, source: &'a Source) -> &'a str {
-        let Some(Item::Message { content, .. }) = input.item(source) else {
+    fn text<'a>(input: &'a InputItems, source: &'a InputSource) -> &'a str {
+        let Some(ResponseItem::Message { content, .. }) = input.item(source) else {
             panic!("a message");
         };
         content[0].text()
@@ -114,9 +117,9 @@ mod tests {
     #[tokio::test]
     async fn a_clients_id_means_something_in_its_own_conversation_alone() {
         let store = store();
-        let theirs = || Id::fixed("msg_1", false);
+        let theirs = || ItemId::fixed("msg_1", false);
         keep(&store, "mine", with([message(theirs(), "secret")]));
-        assert!(Input::default().referred(&store, "msg_1").is_none());
+        assert!(InputItems::default().referred(&store, "msg_1").is_none());
         let mine = going_on_from(&store, "mine");
         let found = mine.referred(&store, "msg_1").expect("mine");
         assert_eq!(text(&mine, &found), "secret");
@@ -128,18 +131,18 @@ mod tests {
     #[tokio::test]
     async fn an_id_of_ours_cannot_be_taken_over_now_or_when_its_item_is_gone() {
         let store = store();
-        let ours = message(Id::new("msg"), "ours");
+        let ours = message(ItemId::new("msg"), "ours");
         let id = ours.id().as_str().to_owned();
-        let claimed = || message(Id::fixed(&id, false), "claimed");
+        let claimed = || message(ItemId::fixed(&id, false), "claimed");
         keep(&store, "earlier", with([claimed()]));
         assert!(store.item(&id).is_none());
         keep(&store, "ours", with([ours]));
         keep(&store, "later", with([claimed()]));
-        let stranger = Input::default();
+        let stranger = InputItems::default();
         let found = stranger.referred(&store, &id).expect("stored");
         assert_eq!(text(&stranger, &found), "ours");
         assert!(store.forget("ours"));
-        assert!(Input::default().referred(&store, &id).is_none());
+        assert!(InputItems::default().referred(&store, &id).is_none());
         assert!(
             going_on_from(&store, "later")
                 .referred(&store, &id)
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn no_two_items_of_an_input_have_the_same_id() {
-        let twice = || message(Id::fixed("msg_1", false), "x");
+        let twice = || message(ItemId::fixed("msg_1", false), "x");
         let mut input = with([twice(), twice()]);
         let again = input.referred(&store(), "msg_1").expect("there");
         input.add(again);
@@ -159,6 +162,6 @@ mod tests {
             .collect();
         assert_eq!(ids[0], "msg_1");
         assert!(ids[1].starts_with("msg_") && ids[1].len() > 30, "{ids:?}");
-        assert!(matches!(input.sources[2], Source::Again(0)));
+        assert!(matches!(input.sources[2], InputSource::Repeated(0)));
     }
 }

@@ -1,4 +1,4 @@
-//! Items: what the input and the output of a response consist of.
+//! Items, of which the input and the output of a response consist.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,16 +6,16 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::field::FieldPath;
-use crate::http::body::understand;
 use crate::http::error::ApiError;
+use crate::http::parse::understand;
 use crate::inference::bounds::LARGEST_THOUGHTS;
 use crate::inference::checks::{at_most, short};
 use crate::openai::logprobs::TokenLogprob;
 
 use super::wire::{self, TextOr};
 
-/// They are looked at one by one on a thread that serves others as well.
-const MOST_ITEMS: usize = 4096;
+/// Input items at most: they are checked one by one on a thread that serves other requests as well.
+const MOST_INPUT_ITEMS: usize = 4096;
 
 /// The name of an item.
 ///
@@ -23,15 +23,15 @@ const MOST_ITEMS: usize = 4096;
 /// request may refer to; a name that a client gave means something in its own conversation alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(transparent)]
-#[schemars(transparent)]
-pub(super) struct Id {
+#[schemars(transparent, rename = "Id")]
+pub(super) struct ItemId {
     text: String,
     #[serde(skip)]
     is_ours: bool,
 }
 
-impl Id {
-    /// A new one, such as `msg_…`.
+impl ItemId {
+    /// Makes a new id, such as `msg_…`.
     pub(super) fn new(kind: &str) -> Self {
         Self {
             text: new_id(kind),
@@ -39,8 +39,8 @@ impl Id {
         }
     }
 
-    /// The client's, where it gave one.
-    fn given(at: &FieldPath, given: Option<String>, kind: &str) -> Result<Self, ApiError> {
+    /// Takes the client's id if it sent one, otherwise makes a new one.
+    fn from_client(at: &FieldPath, given: Option<String>, kind: &str) -> Result<Self, ApiError> {
         let Some(text) = given else {
             return Ok(Self::new(kind));
         };
@@ -59,7 +59,7 @@ impl Id {
         &self.text
     }
 
-    /// Whether this server made it.
+    /// Whether this server made the id.
     pub(super) fn is_ours(&self) -> bool {
         self.is_ours
     }
@@ -68,43 +68,41 @@ impl Id {
 /// OpenAI's items, as far as a text model has them.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[schemars(rename = "ResponseItem")]
-pub(super) enum Item {
+pub(super) enum ResponseItem {
     Message {
-        id: Id,
-        status: Status,
-        role: Role,
-        content: Vec<Part>,
+        id: ItemId,
+        status: ItemStatus,
+        role: ItemRole,
+        content: Vec<ItemPart>,
     },
     FunctionCall {
-        id: Id,
+        id: ItemId,
         call_id: String,
         name: String,
         /// JSON in a string; cut off where the call is incomplete.
         arguments: String,
-        status: Status,
+        status: ItemStatus,
     },
     FunctionCallOutput {
-        id: Id,
+        id: ItemId,
         call_id: String,
-        output: Output,
-        status: Status,
+        output: FunctionOutput,
+        status: ItemStatus,
     },
     Reasoning {
-        id: Id,
-        summary: Vec<Part>,
-        content: Vec<Part>,
+        id: ItemId,
+        summary: Vec<ItemPart>,
+        content: Vec<ItemPart>,
         #[serde(skip_serializing_if = "Option::is_none")]
         encrypted_content: Option<String>,
-        status: Status,
+        status: ItemStatus,
     },
 }
 
 /// How far an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(rename = "ItemStatus")]
-pub(super) enum Status {
+pub(super) enum ItemStatus {
     InProgress,
     Completed,
     Incomplete,
@@ -113,8 +111,7 @@ pub(super) enum Status {
 /// Who speaks in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(rename = "ItemRole")]
-pub(super) enum Role {
+pub(super) enum ItemRole {
     User,
     System,
     Developer,
@@ -124,8 +121,7 @@ pub(super) enum Role {
 /// Of a message's content or a model's thoughts.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[schemars(rename = "ItemPart")]
-pub(super) enum Part {
+pub(super) enum ItemPart {
     InputText {
         text: String,
     },
@@ -149,22 +145,21 @@ pub(super) enum Part {
 /// What a function returned.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
-#[schemars(rename = "FunctionOutput")]
-pub(super) enum Output {
+pub(super) enum FunctionOutput {
     Text(String),
-    Parts(Vec<Part>),
+    Parts(Vec<ItemPart>),
 }
 
-/// An item of a request.
+/// An item of a request's `input`.
 #[derive(Debug, PartialEq)]
-pub(super) enum Given {
-    Item(Item),
-    /// The id of one that is stored.
+pub(super) enum ResponseItemInput {
+    Item(ResponseItem),
+    /// A reference to a stored item, by its id.
     Reference(String),
 }
 
-impl Item {
-    pub(super) fn id(&self) -> &Id {
+impl ResponseItem {
+    pub(super) fn id(&self) -> &ItemId {
         match self {
             Self::Message { id, .. }
             | Self::FunctionCall { id, .. }
@@ -173,7 +168,7 @@ impl Item {
         }
     }
 
-    /// Gives it a name of ours.
+    /// Replaces its id by a new one of ours.
     pub(super) fn rename(&mut self) {
         let (id, kind) = match self {
             Self::Message { id, .. } => (id, "msg"),
@@ -181,12 +176,12 @@ impl Item {
             Self::FunctionCallOutput { id, .. } => (id, "fco"),
             Self::Reasoning { id, .. } => (id, "rs"),
         };
-        *id = Id::new(kind);
+        *id = ItemId::new(kind);
     }
 
-    /// Bytes of memory that it takes, roughly.
+    /// Returns roughly how many bytes of memory it takes.
     pub(super) fn size(&self) -> usize {
-        let parts = |parts: &[Part]| -> usize { parts.iter().map(Part::size).sum() };
+        let parts = |parts: &[ItemPart]| -> usize { parts.iter().map(ItemPart::size).sum() };
         let texts = match self {
             Self::Message { id, content, .. } => id.text.len() + parts(content),
             Self::FunctionCall {
@@ -203,8 +198,8 @@ impl Item {
                 ..
             } => {
                 let output = match output {
-                    Output::Text(text) => text.len(),
-                    Output::Parts(list) => parts(list),
+                    FunctionOutput::Text(text) => text.len(),
+                    FunctionOutput::Parts(list) => parts(list),
                 };
                 id.text.len() + call_id.len() + output
             }
@@ -223,7 +218,7 @@ impl Item {
     }
 }
 
-impl Part {
+impl ItemPart {
     pub(super) fn output(text: String, logprobs: Vec<TokenLogprob>) -> Self {
         Self::OutputText {
             text,
@@ -251,24 +246,24 @@ impl Part {
     }
 }
 
-/// A new name, such as `msg_…`.
+/// Makes a new id, such as `msg_…`.
 pub(super) fn new_id(kind: &str) -> String {
     format!("{kind}_{}", Uuid::new_v4().simple())
 }
 
-/// The items of a request's `input`; at least one.
-pub(super) fn given(input: Option<TextOr<Value>>) -> Result<Vec<Given>, ApiError> {
+/// Reads the items of a request's `input`, which must be at least one.
+pub(super) fn read_input(input: Option<TextOr<Value>>) -> Result<Vec<ResponseItemInput>, ApiError> {
     let values = match input {
         None => {
             let message = "`input` is missing: write a question, or a list of items";
             return Err(ApiError::invalid("input", message));
         }
         Some(TextOr::Text(text)) => {
-            return Ok(vec![Given::Item(Item::Message {
-                id: Id::new("msg"),
-                status: Status::Completed,
-                role: Role::User,
-                content: vec![Part::InputText { text }],
+            return Ok(vec![ResponseItemInput::Item(ResponseItem::Message {
+                id: ItemId::new("msg"),
+                status: ItemStatus::Completed,
+                role: ItemRole::User,
+                content: vec![ItemPart::InputText { text }],
             })]);
         }
         Some(TextOr::List(values)) => values,
@@ -277,21 +272,21 @@ pub(super) fn given(input: Option<TextOr<Value>>) -> Result<Vec<Given>, ApiError
         let message = "`input` is empty: it must hold at least one item";
         return Err(ApiError::invalid("input", message));
     }
-    at_most("input", values.len(), MOST_ITEMS)?;
+    at_most("input", values.len(), MOST_INPUT_ITEMS)?;
     let items = values.into_iter().enumerate();
     items
         .map(|(index, value)| item(&FieldPath::from("input").index(index), value))
         .collect()
 }
 
-fn item(at: &FieldPath, value: Value) -> Result<Given, ApiError> {
+fn item(at: &FieldPath, value: Value) -> Result<ResponseItemInput, ApiError> {
     if !value.is_object() {
         let message = format!("`{at}` must be an item: an object with a `type`");
         return Err(ApiError::invalid(at, message));
     }
     let kind = match value.get("type") {
         Some(Value::String(kind)) => kind.clone(),
-        // OpenAI lets clients leave it out of these two.
+        // OpenAI lets clients omit the type of these two.
         None | Some(Value::Null) if value.get("role").is_some() => "message".to_owned(),
         None | Some(Value::Null) if value.get("id").is_some() => "item_reference".to_owned(),
         _ => {
@@ -307,7 +302,7 @@ fn item(at: &FieldPath, value: Value) -> Result<Given, ApiError> {
         "item_reference" => {
             let wire::ItemReference { id } = understand(at, value)?;
             short(at.name("id"), &id)?;
-            return Ok(Given::Reference(id));
+            return Ok(ResponseItemInput::Reference(id));
         }
         kind => {
             let why = format!(
@@ -317,15 +312,15 @@ fn item(at: &FieldPath, value: Value) -> Result<Given, ApiError> {
             return Err(ApiError::unsupported(at.name("type"), why));
         }
     };
-    Ok(Given::Item(item))
+    Ok(ResponseItemInput::Item(item))
 }
 
-fn message(at: &FieldPath, message: wire::Message) -> Result<Item, ApiError> {
+fn message(at: &FieldPath, message: wire::InputMessage) -> Result<ResponseItem, ApiError> {
     let role = match message.role.as_str() {
-        "user" => Role::User,
-        "system" => Role::System,
-        "developer" => Role::Developer,
-        "assistant" => Role::Assistant,
+        "user" => ItemRole::User,
+        "system" => ItemRole::System,
+        "developer" => ItemRole::Developer,
+        "assistant" => ItemRole::Assistant,
         _ => {
             let message =
                 format!("`{at}.role` must be `user`, `assistant`, `system` or `developer`");
@@ -334,28 +329,30 @@ fn message(at: &FieldPath, message: wire::Message) -> Result<Item, ApiError> {
     };
     let at_content = at.name("content");
     let content = match message.content {
-        TextOr::Text(text) if role == Role::Assistant => vec![Part::output(text, Vec::new())],
-        TextOr::Text(text) => vec![Part::InputText { text }],
-        TextOr::List(parts) if parts.is_empty() && role != Role::Assistant => {
+        TextOr::Text(text) if role == ItemRole::Assistant => {
+            vec![ItemPart::output(text, Vec::new())]
+        }
+        TextOr::Text(text) => vec![ItemPart::InputText { text }],
+        TextOr::List(parts) if parts.is_empty() && role != ItemRole::Assistant => {
             let message = format!("`{at_content}` is empty: it must hold at least one part");
             return Err(ApiError::invalid(at_content, message));
         }
-        TextOr::List(parts) if role == Role::Assistant => list(&at_content, parts, said)?,
+        TextOr::List(parts) if role == ItemRole::Assistant => list(&at_content, parts, said)?,
         TextOr::List(parts) => list(&at_content, parts, written)?,
     };
-    Ok(Item::Message {
-        id: Id::given(at, message.id, "msg")?,
+    Ok(ResponseItem::Message {
+        id: ItemId::from_client(at, message.id, "msg")?,
         status: status(at, message.status.as_deref())?,
         role,
         content,
     })
 }
 
-fn function_call(at: &FieldPath, call: wire::FunctionCall) -> Result<Item, ApiError> {
+fn function_call(at: &FieldPath, call: wire::InputFunctionCall) -> Result<ResponseItem, ApiError> {
     short(at.name("call_id"), &call.call_id)?;
     short(at.name("name"), &call.name)?;
-    Ok(Item::FunctionCall {
-        id: Id::given(at, call.id, "fc")?,
+    Ok(ResponseItem::FunctionCall {
+        id: ItemId::from_client(at, call.id, "fc")?,
         call_id: call.call_id,
         name: call.name,
         arguments: call.arguments,
@@ -365,31 +362,31 @@ fn function_call(at: &FieldPath, call: wire::FunctionCall) -> Result<Item, ApiEr
 
 fn function_call_output(
     at: &FieldPath,
-    output: wire::FunctionCallOutput,
-) -> Result<Item, ApiError> {
+    output: wire::InputFunctionCallOutput,
+) -> Result<ResponseItem, ApiError> {
     short(at.name("call_id"), &output.call_id)?;
-    Ok(Item::FunctionCallOutput {
-        id: Id::given(at, output.id, "fco")?,
+    Ok(ResponseItem::FunctionCallOutput {
+        id: ItemId::from_client(at, output.id, "fco")?,
         call_id: output.call_id,
         output: match output.output {
-            TextOr::Text(text) => Output::Text(text),
-            TextOr::List(parts) => Output::Parts(list(&at.name("output"), parts, written)?),
+            TextOr::Text(text) => FunctionOutput::Text(text),
+            TextOr::List(parts) => FunctionOutput::Parts(list(&at.name("output"), parts, written)?),
         },
         status: status(at, output.status.as_deref())?,
     })
 }
 
-fn reasoning(at: &FieldPath, item: wire::ReasoningItem) -> Result<Item, ApiError> {
+fn reasoning(at: &FieldPath, item: wire::InputReasoning) -> Result<ResponseItem, ApiError> {
     let summary = item.summary.unwrap_or_default();
     let content = item.content.unwrap_or_default();
-    let item = Item::Reasoning {
-        id: Id::given(at, item.id, "rs")?,
+    let item = ResponseItem::Reasoning {
+        id: ItemId::from_client(at, item.id, "rs")?,
         summary: list(&at.name("summary"), summary, thought)?,
         content: list(&at.name("content"), content, thought)?,
         encrypted_content: item.encrypted_content,
         status: status(at, item.status.as_deref())?,
     };
-    // No model reads it, hence no context bounds it; and it is stored.
+    // No context length bounds it, because no model reads it; and it is stored.
     if item.size() > LARGEST_THOUGHTS {
         let message = format!("`{at}` is larger than {LARGEST_THOUGHTS} bytes: leave it out");
         return Err(ApiError::invalid(at, message));
@@ -397,11 +394,11 @@ fn reasoning(at: &FieldPath, item: wire::ReasoningItem) -> Result<Item, ApiError
     Ok(item)
 }
 
-fn status(at: &FieldPath, status: Option<&str>) -> Result<Status, ApiError> {
+fn status(at: &FieldPath, status: Option<&str>) -> Result<ItemStatus, ApiError> {
     match status {
-        None | Some("completed") => Ok(Status::Completed),
-        Some("in_progress") => Ok(Status::InProgress),
-        Some("incomplete") => Ok(Status::Incomplete),
+        None | Some("completed") => Ok(ItemStatus::Completed),
+        Some("in_progress") => Ok(ItemStatus::InProgress),
+        Some("incomplete") => Ok(ItemStatus::Incomplete),
         Some(_) => {
             let at = at.name("status");
             let message = format!("`{at}` must be `completed`, `incomplete` or `in_progress`");
@@ -412,19 +409,19 @@ fn status(at: &FieldPath, status: Option<&str>) -> Result<Status, ApiError> {
 
 fn list(
     at: &FieldPath,
-    parts: Vec<wire::Part>,
-    part: fn(&FieldPath, wire::Part) -> Result<Part, ApiError>,
-) -> Result<Vec<Part>, ApiError> {
+    parts: Vec<wire::InputPart>,
+    part: fn(&FieldPath, wire::InputPart) -> Result<ItemPart, ApiError>,
+) -> Result<Vec<ItemPart>, ApiError> {
     let parts = parts.into_iter().enumerate();
     parts
         .map(|(index, found)| part(&at.index(index), found))
         .collect()
 }
 
-/// A part of what is told to the model.
-fn written(at: &FieldPath, part: wire::Part) -> Result<Part, ApiError> {
+/// Reads a content part of input to the model.
+fn written(at: &FieldPath, part: wire::InputPart) -> Result<ItemPart, ApiError> {
     match part.kind.as_str() {
-        "input_text" => Ok(Part::InputText {
+        "input_text" => Ok(ItemPart::InputText {
             text: present(at, "text", part.text)?,
         }),
         "input_image" | "input_file" | "input_audio" => Err(ApiError::unsupported(
@@ -438,25 +435,26 @@ fn written(at: &FieldPath, part: wire::Part) -> Result<Part, ApiError> {
     }
 }
 
-/// A part of what the model said.
-fn said(at: &FieldPath, part: wire::Part) -> Result<Part, ApiError> {
+/// Reads a content part of the model's own message.
+fn said(at: &FieldPath, part: wire::InputPart) -> Result<ItemPart, ApiError> {
     match part.kind.as_str() {
-        "output_text" | "input_text" => {
-            Ok(Part::output(present(at, "text", part.text)?, Vec::new()))
-        }
-        "refusal" => Ok(Part::Refusal {
+        "output_text" | "input_text" => Ok(ItemPart::output(
+            present(at, "text", part.text)?,
+            Vec::new(),
+        )),
+        "refusal" => Ok(ItemPart::Refusal {
             refusal: present(at, "refusal", part.refusal)?,
         }),
         _ => Err(unknown_part(at, &part.kind, "`output_text` or `refusal`")),
     }
 }
 
-/// A part of what the model thought.
-fn thought(at: &FieldPath, part: wire::Part) -> Result<Part, ApiError> {
+/// Reads a content part of the model's reasoning.
+fn thought(at: &FieldPath, part: wire::InputPart) -> Result<ItemPart, ApiError> {
     let text = present(at, "text", part.text)?;
     match part.kind.as_str() {
-        "reasoning_text" => Ok(Part::ReasoningText { text }),
-        "summary_text" => Ok(Part::SummaryText { text }),
+        "reasoning_text" => Ok(ItemPart::ReasoningText { text }),
+        "summary_text" => Ok(ItemPart::SummaryText { text }),
         kind => {
             let known = "`reasoning_text` or `summary_text`";
             Err(unknown_part(at, kind, known))

@@ -1,10 +1,10 @@
-//! `POST /v1/responses`, top to bottom, and the stored ones.
+//! `POST /v1/responses`, top to bottom, and the routes of stored responses.
 
-mod answer;
 mod events;
 mod input;
 mod items;
 mod not_built;
+mod renderer;
 mod reply;
 mod store;
 mod stored;
@@ -17,7 +17,7 @@ use crate::field::FieldPath;
 use crate::http::access::Reply;
 use crate::inference;
 use crate::inference::generate::{GenerationRequest, StartedGeneration};
-use crate::inference::sampling::Sampling;
+use crate::inference::sampling::RequestedSampling;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{ParameterNames, RESPONSES};
@@ -28,18 +28,18 @@ use axum::extract::{Request, State};
 
 use crate::prompt::{Conversation, Message};
 
-#[cfg(any(test, fuzzing))]
-use crate::http::body::read_value;
-use crate::http::description::{Operation, Schemas};
 use crate::http::error::ApiError;
-use answer::{Answer, Keeping};
-use input::Input;
-use items::Given;
-use store::Source;
+use crate::http::openapi::{Operation, Schemas};
+#[cfg(any(test, fuzzing))]
+use crate::http::parse::read_value;
+use input::InputItems;
+use items::ResponseItemInput;
+use renderer::{ResponseItemRenderer, StoreTarget};
+use store::InputSource;
 use turns::Turns;
-use validate::{Asked, Output};
+use validate::{ResponseOutputOptions, ValidResponseRequest};
 
-pub(crate) use store::{Limits, Store};
+pub(crate) use store::{ResponseStore, StoreLimits};
 pub(crate) use stored::{
     cancel, delete, describe_cancel, describe_delete, describe_input_items, describe_show,
     input_items, show,
@@ -50,21 +50,24 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
         "respond",
         "Responds to a question or to items of a conversation.",
     )
-    .takes(&schemas.sent::<wire::ResponseRequest>())
+    .accepts(&schemas.read::<wire::ResponseRequest>())
     .resumable()
-    .tells("application/json", &schemas.told::<reply::Response>())
+    .responds(
+        "application/json",
+        &schemas.written::<reply::ResponseObject>(),
+    )
     .streams(
         "OpenAI's events of a response; `error` where it breaks off.",
-        &schemas.told::<events::Event>(),
+        &schemas.written::<events::ResponseEvent>(),
         None,
     )
 }
 
-/// Reads a body as far as no model is needed for it.
+/// Reads and checks a body as far as that needs no model.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
-    let asked = Asked::try_from(read_value::<wire::ResponseRequest>(body)?)?;
-    let store = Store::new(Limits {
+    let asked = ValidResponseRequest::try_from(read_value::<wire::ResponseRequest>(body)?)?;
+    let store = ResponseStore::new(StoreLimits {
         responses: 0,
         bytes: 0,
         age: std::time::Duration::ZERO,
@@ -89,31 +92,34 @@ pub(crate) async fn create(
     endpoint::answer::<Responses>(state, request).await
 }
 
-/// The endpoint, with what is needed to tell an answer.
+/// The endpoint, with what rendering its answer needs.
 struct Responses {
-    output: Output,
-    echo: reply::Echo,
-    sampling: Sampling,
-    keeping: Option<Keeping>,
+    output: ResponseOutputOptions,
+    echo: reply::RequestEcho,
+    sampling: RequestedSampling,
+    keeping: Option<StoreTarget>,
 }
 
 impl Endpoint for Responses {
     type Body = wire::ResponseRequest;
-    type Checked = Asked;
-    type Renderer = Answer;
+    type Checked = ValidResponseRequest;
+    type Renderer = ResponseItemRenderer;
 
     const PATH: &'static str = "/v1/responses";
     const NAMES: ParameterNames = RESPONSES;
 
-    fn check(body: wire::ResponseRequest) -> Result<Asked, ApiError> {
-        Asked::try_from(body)
+    fn check(body: wire::ResponseRequest) -> Result<ValidResponseRequest, ApiError> {
+        ValidResponseRequest::try_from(body)
     }
 
-    fn model(asked: &Asked) -> Option<&str> {
+    fn model(asked: &ValidResponseRequest) -> Option<&str> {
         asked.model.as_deref()
     }
 
-    fn request(state: &AppState, mut asked: Asked) -> Result<(GenerationRequest, Self), ApiError> {
+    fn request(
+        state: &AppState,
+        mut asked: ValidResponseRequest,
+    ) -> Result<(GenerationRequest, Self), ApiError> {
         let store = &state.responses;
         if asked.asks_to_store && !store.is_open() {
             let why = "is not supported as true: this server is configured to keep no responses";
@@ -130,7 +136,7 @@ impl Endpoint for Responses {
         let endpoint = Self {
             output: asked.output,
             sampling: asked.params.sampling.clone(),
-            keeping: asked.echo.store.then(|| Keeping {
+            keeping: asked.echo.store.then(|| StoreTarget {
                 store: store.clone(),
                 input,
             }),
@@ -144,7 +150,9 @@ impl Endpoint for Responses {
             ..Conversation::default()
         };
         let request = GenerationRequest {
-            inputs: vec![inference::generate::Input::Conversation(conversation)],
+            inputs: vec![inference::generate::GenerationInput::Conversation(
+                conversation,
+            )],
             params: asked.params,
             may_truncate: asked.may_truncate,
         };
@@ -155,39 +163,39 @@ impl Endpoint for Responses {
         self.output.stream
     }
 
-    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> Answer {
+    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> ResponseItemRenderer {
         let model = Arc::clone(&started.loaded.tokenizer);
         let sampling = self.sampling.resolve(&model.info().sampling, 0, 0);
-        let reply = reply::Response::new(&entry.id, &sampling, self.echo);
+        let reply = reply::ResponseObject::new(&entry.id, &sampling, self.echo);
         let parser = started.parser(0);
-        Answer::new(reply, self.output, model, parser, self.keeping)
+        ResponseItemRenderer::new(reply, self.output, model, parser, self.keeping)
     }
 }
 
-/// The turns of a request, and the items that they are made of.
+/// Returns the messages of a request's conversation, and the items that they are made of.
 fn conversation(
-    store: &Store,
+    store: &ResponseStore,
     most_bytes: usize,
     instructions: Option<&str>,
     previous: Option<String>,
-    given: Vec<Given>,
-) -> Result<(Vec<Message>, Vec<Source>), ApiError> {
+    items: Vec<ResponseItemInput>,
+) -> Result<(Vec<Message>, Vec<InputSource>), ApiError> {
     let mut turns = Turns::new(instructions, most_bytes);
-    let mut input = Input::default();
+    let mut input = InputItems::default();
     if let Some(id) = previous {
         let Some(stored) = store.find(&id) else {
             return Err(ApiError::PreviousResponseNotFound(id));
         };
         for kept in stored.conversation() {
             turns.add(&kept.item, &"previous_response_id".into())?;
-            input.add(Source::Kept(kept));
+            input.add(InputSource::Stored(kept));
         }
     }
-    for (index, given) in given.into_iter().enumerate() {
+    for (index, given) in items.into_iter().enumerate() {
         let at = FieldPath::from("input").index(index);
         let source = match given {
-            Given::Item(item) => Source::New(item),
-            Given::Reference(id) => input.referred(store, &id).ok_or_else(|| {
+            ResponseItemInput::Item(item) => InputSource::New(item),
+            ResponseItemInput::Reference(id) => input.referred(store, &id).ok_or_else(|| {
                 let message = format!(
                     "Item with id '{id}' not found: it was not stored, or has expired, or its id is \
                      not this server's; send the item itself"

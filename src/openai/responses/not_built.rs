@@ -1,11 +1,12 @@
-//! What OpenAI documents and this version cannot do: refused by name, never silently dropped.
+//! Parameters that OpenAI documents and this version does not support: refused by name, never silently
+//! dropped.
 
 use crate::http::error::ApiError;
 use crate::openai::generation_params::refuse_asked;
 
 use super::wire;
 
-/// Parameters of OpenAI's that are known and not built pass only with a value that asks for nothing.
+/// Refuses parameters that are known but not supported, unless their value asks for nothing.
 pub(super) fn refuse(request: &wire::ResponseRequest) -> Result<(), ApiError> {
     const LEAVE_OUT: &str = "is not supported by this version; leave it out";
     let verbosity = request
@@ -75,7 +76,7 @@ pub(super) fn refuse(request: &wire::ResponseRequest) -> Result<(), ApiError> {
     refuse_forms(request)
 }
 
-/// Forms of an answer by the names that they have in other endpoints, or with other servers.
+/// Refuses the names that other endpoints or servers have for output formats.
 fn refuse_forms(request: &wire::ResponseRequest) -> Result<(), ApiError> {
     let table = [
         (

@@ -5,44 +5,44 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::clock::unix_seconds;
-use crate::http::description::among;
+use crate::http::openapi::among;
 use crate::inference::UsageTotals;
-use crate::openai::usage::Cost;
+use crate::openai::usage::EdgellmUsage;
 use crate::sampling::SamplingParams;
 
-use super::items::{Item, new_id};
-use super::tools::Tool;
+use super::items::{ResponseItem, new_id};
+use super::tools::ResponseTool;
 
 /// A response, finished or not.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Response {
+#[schemars(rename = "Response")]
+pub(super) struct ResponseObject {
     pub(super) id: String,
     #[schemars(transform = among(["response"]))]
     object: &'static str,
     /// Seconds since 1970.
     created_at: u64,
-    pub(super) status: Stage,
+    pub(super) status: ResponseStatus,
     background: bool,
     /// Seconds since 1970; of completed ones only.
     completed_at: Option<u64>,
-    pub(super) error: Option<Failure>,
-    incomplete_details: Option<Incomplete>,
+    pub(super) error: Option<ResponseFailure>,
+    incomplete_details: Option<IncompleteDetails>,
     model: String,
-    pub(super) output: Vec<Item>,
+    pub(super) output: Vec<ResponseItem>,
     temperature: f32,
     top_p: f32,
     #[serde(flatten)]
-    pub(super) echo: Echo,
+    pub(super) echo: RequestEcho,
     /// Known at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
+    usage: Option<ResponseUsage>,
 }
 
 /// How far a response is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(rename = "ResponseStatus")]
-pub(super) enum Stage {
+pub(super) enum ResponseStatus {
     InProgress,
     Completed,
     Incomplete,
@@ -51,7 +51,7 @@ pub(super) enum Stage {
 
 /// What the request said, told again.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(super) struct Echo {
+pub(super) struct RequestEcho {
     pub(super) instructions: Option<String>,
     pub(super) max_output_tokens: Option<u32>,
     pub(super) max_tool_calls: Option<u32>,
@@ -59,13 +59,13 @@ pub(super) struct Echo {
     pub(super) parallel_tool_calls: bool,
     pub(super) previous_response_id: Option<String>,
     pub(super) prompt_cache_key: Option<String>,
-    pub(super) reasoning: Reasoning,
+    pub(super) reasoning: ResponseReasoning,
     pub(super) safety_identifier: Option<String>,
     pub(super) service_tier: &'static str,
     pub(super) store: bool,
-    pub(super) text: Text,
+    pub(super) text: ResponseText,
     pub(super) tool_choice: Value,
-    pub(super) tools: Vec<Tool>,
+    pub(super) tools: Vec<ResponseTool>,
     pub(super) top_logprobs: usize,
     pub(super) truncation: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,23 +73,20 @@ pub(super) struct Echo {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(rename = "ResponseReasoning")]
-pub(super) struct Reasoning {
+pub(super) struct ResponseReasoning {
     pub(super) effort: Option<String>,
     pub(super) summary: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(rename = "ResponseText")]
-pub(super) struct Text {
-    pub(super) format: Format,
+pub(super) struct ResponseText {
+    pub(super) format: ResponseTextFormat,
     pub(super) verbosity: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[schemars(rename = "ResponseTextFormat")]
-pub(super) enum Format {
+pub(super) enum ResponseTextFormat {
     Text,
     JsonObject,
     JsonSchema {
@@ -103,53 +100,48 @@ pub(super) enum Format {
 
 /// Why a response failed.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ResponseFailure")]
-pub(super) struct Failure {
+pub(super) struct ResponseFailure {
     /// One of OpenAI's.
     pub(super) code: &'static str,
     pub(super) message: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "IncompleteDetails")]
-struct Incomplete {
+struct IncompleteDetails {
     reason: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-#[schemars(rename = "ResponseUsage")]
-struct Usage {
+struct ResponseUsage {
     input_tokens: u32,
-    input_tokens_details: InputDetails,
+    input_tokens_details: InputTokenDetails,
     output_tokens: u32,
-    output_tokens_details: OutputDetails,
+    output_tokens_details: OutputTokenDetails,
     total_tokens: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    edgellm: Option<Cost>,
+    edgellm: Option<EdgellmUsage>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-#[schemars(rename = "InputTokenDetails")]
-struct InputDetails {
+struct InputTokenDetails {
     cached_tokens: u32,
     /// All others stay for the next prompt with the same beginning.
     cache_write_tokens: u32,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-#[schemars(rename = "OutputTokenDetails")]
-struct OutputDetails {
+struct OutputTokenDetails {
     reasoning_tokens: u32,
 }
 
-impl Response {
-    /// One that is about to be computed.
-    pub(super) fn new(model: &str, sampling: &SamplingParams, echo: Echo) -> Self {
+impl ResponseObject {
+    /// Makes the object of a response that is about to be computed.
+    pub(super) fn new(model: &str, sampling: &SamplingParams, echo: RequestEcho) -> Self {
         Self {
             id: new_id("resp"),
             object: "response",
             created_at: unix_seconds(),
-            status: Stage::InProgress,
+            status: ResponseStatus::InProgress,
             background: false,
             completed_at: None,
             error: None,
@@ -163,27 +155,27 @@ impl Response {
         }
     }
 
-    /// The end; `reasoning_tokens` of the generated ones were thoughts.
+    /// Completes the response; `reasoning_tokens` of its generated tokens were thoughts.
     pub(super) fn end(&mut self, cut_off: bool, spent: UsageTotals, reasoning_tokens: u32) {
         if cut_off {
-            self.status = Stage::Incomplete;
-            self.incomplete_details = Some(Incomplete {
+            self.status = ResponseStatus::Incomplete;
+            self.incomplete_details = Some(IncompleteDetails {
                 reason: "max_output_tokens",
             });
         } else {
-            self.status = Stage::Completed;
+            self.status = ResponseStatus::Completed;
             self.completed_at = Some(unix_seconds());
         }
-        self.usage = Some(Usage {
+        self.usage = Some(ResponseUsage {
             input_tokens: spent.prompt_tokens,
-            input_tokens_details: InputDetails {
+            input_tokens_details: InputTokenDetails {
                 cached_tokens: spent.cached_tokens,
                 cache_write_tokens: spent.prompt_tokens.saturating_sub(spent.cached_tokens),
             },
             output_tokens: spent.generated_tokens,
-            output_tokens_details: OutputDetails { reasoning_tokens },
+            output_tokens_details: OutputTokenDetails { reasoning_tokens },
             total_tokens: spent.prompt_tokens + spent.generated_tokens,
-            edgellm: Cost::of(spent),
+            edgellm: EdgellmUsage::of(spent),
         });
     }
 }

@@ -1,7 +1,7 @@
-//! Responses that clients may come back to: in memory, bounded by number, bytes and age.
+//! Stored responses, which later requests may refer to: in memory, bounded by number, bytes and age.
 //!
 //! A response holds the items of its whole conversation, shared with the responses before it. So a
-//! conversation goes on when its beginning has been forgotten, and an item counts once.
+//! conversation can continue when its first responses have been dropped, and each item counts once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,97 +11,100 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::items::Item;
+use super::items::ResponseItem;
 
-/// Of a map's entry, an `Arc` and an allocation, roughly.
-const OVERHEAD: usize = 256;
+/// Roughly the bytes of a map's entry, an `Arc` and an allocation.
+const ENTRY_OVERHEAD_BYTES: usize = 256;
 
-/// What is kept at most.
+/// How much is stored at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct StoreLimits {
     pub(crate) responses: usize,
     pub(crate) bytes: usize,
-    /// From a response's end on.
+    /// How long a response is stored after its end.
     pub(crate) age: Duration,
 }
 
 /// A stored response.
 #[derive(Debug)]
-pub(super) struct Stored {
-    /// As it was sent.
+pub(super) struct StoredResponse {
+    /// The JSON that was sent to the client.
     pub(super) body: String,
-    /// What it answers to: the earlier responses' items, then the request's.
-    pub(super) input: Vec<Arc<Kept>>,
-    pub(super) output: Vec<Arc<Kept>>,
-    /// Those of both that came with this response.
-    own: Vec<Arc<Kept>>,
-    _charge: Charge,
+    /// Its input: the earlier responses' items, then the request's.
+    pub(super) input: Vec<Arc<StoredItem>>,
+    pub(super) output: Vec<Arc<StoredItem>>,
+    /// The items of input and output that were first stored with this response.
+    own: Vec<Arc<StoredItem>>,
+    _charge: ByteCharge,
 }
 
-impl Stored {
-    /// What a response goes on from that names this one.
-    pub(super) fn conversation(&self) -> Vec<Arc<Kept>> {
+impl StoredResponse {
+    /// Returns the conversation so far, for a response that continues this one.
+    pub(super) fn conversation(&self) -> Vec<Arc<StoredItem>> {
         self.input.iter().chain(&self.output).cloned().collect()
     }
 }
 
-/// An item that at least one response holds.
+/// A stored item, which at least one response holds.
 #[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) item: Item,
-    _charge: Charge,
+pub(super) struct StoredItem {
+    pub(super) item: ResponseItem,
+    _charge: ByteCharge,
 }
 
 /// An item of a response's input.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum InputSource {
     /// It came with the request.
-    New(Item),
+    New(ResponseItem),
     /// It is stored already.
-    Kept(Arc<Kept>),
-    /// The one at this place of the same input once more.
-    Again(usize),
+    Stored(Arc<StoredItem>),
+    /// The item at this index of the same input, repeated.
+    Repeated(usize),
 }
 
 /// A response to be stored.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct ResponseDraft {
     pub(super) id: String,
     pub(super) body: String,
-    pub(super) input: Vec<Source>,
-    pub(super) output: Vec<Item>,
+    pub(super) input: Vec<InputSource>,
+    pub(super) output: Vec<ResponseItem>,
 }
 
-impl Draft {
-    /// Bytes that it takes beside what is stored already.
+impl ResponseDraft {
+    /// Returns the bytes that it takes in addition to what is stored already.
     fn size(&self) -> usize {
         let new = self.input.iter().filter_map(|source| match source {
-            Source::New(item) => Some(item),
-            Source::Kept(_) | Source::Again(_) => None,
+            InputSource::New(item) => Some(item),
+            InputSource::Stored(_) | InputSource::Repeated(_) => None,
         });
         let items = new.chain(&self.output).map(item_size).sum::<usize>();
         items + self.own_size()
     }
 
-    /// Without its items.
+    /// Returns the bytes that it takes without its items.
     fn own_size(&self) -> usize {
         let items = self.input.len() + self.output.len();
-        OVERHEAD + self.id.len() + self.body.len() + 2 * items * size_of::<Arc<Kept>>()
+        ENTRY_OVERHEAD_BYTES
+            + self.id.len()
+            + self.body.len()
+            + 2 * items * size_of::<Arc<StoredItem>>()
     }
 }
 
-fn item_size(item: &Item) -> usize {
-    OVERHEAD + item.id().as_str().len() + item.size()
+fn item_size(item: &ResponseItem) -> usize {
+    ENTRY_OVERHEAD_BYTES + item.id().as_str().len() + item.size()
 }
 
-/// Bytes, counted as long as this lives.
+/// Counts bytes towards the store's total as long as it lives.
 #[derive(Debug)]
-struct Charge {
+struct ByteCharge {
     bytes: usize,
     all: Arc<AtomicUsize>,
 }
 
-impl Charge {
+impl ByteCharge {
     fn new(bytes: usize, all: &Arc<AtomicUsize>) -> Self {
         all.fetch_add(bytes, Ordering::Relaxed);
         Self {
@@ -111,43 +114,43 @@ impl Charge {
     }
 }
 
-impl Drop for Charge {
+impl Drop for ByteCharge {
     fn drop(&mut self) {
         self.all.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-/// The store. Cheap to clone.
+/// The store of responses. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Store(Arc<Mutex<Shelf>>);
+pub(crate) struct ResponseStore(Arc<Mutex<StoreContents>>);
 
-impl Store {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self(Arc::new(Mutex::new(Shelf::new(limits))))
+impl ResponseStore {
+    pub(crate) fn new(limits: StoreLimits) -> Self {
+        Self(Arc::new(Mutex::new(StoreContents::new(limits))))
     }
 
-    /// Whether it keeps anything at all.
+    /// Whether it stores anything at all.
     pub(super) fn is_open(&self) -> bool {
-        self.shelf().limits.responses > 0
+        self.contents().limits.responses > 0
     }
 
-    pub(super) fn find(&self, id: &str) -> Option<Arc<Stored>> {
-        self.shelf().find(id, Instant::now())
+    pub(super) fn find(&self, id: &str) -> Option<Arc<StoredResponse>> {
+        self.contents().find(id, Instant::now())
     }
 
-    /// An item whose id is ours.
-    pub(super) fn item(&self, id: &str) -> Option<Arc<Kept>> {
-        self.shelf().item(id, Instant::now())
+    /// Returns the stored item with this id of ours.
+    pub(super) fn item(&self, id: &str) -> Option<Arc<StoredItem>> {
+        self.contents().item(id, Instant::now())
     }
 
-    /// Whether there was such a response.
+    /// Deletes a response, and returns whether there was one with this id.
     pub(super) fn forget(&self, id: &str) -> bool {
-        self.shelf().forget(id, Instant::now())
+        self.contents().forget(id, Instant::now())
     }
 
-    /// False where it is larger than everything that may be kept. Needs tokio's runtime.
-    pub(super) fn keep(&self, draft: Draft) -> bool {
-        let mut inside = self.shelf();
+    /// Stores a response. Returns false if it exceeds the limits by itself. Must be called in tokio's runtime.
+    pub(super) fn keep(&self, draft: ResponseDraft) -> bool {
+        let mut inside = self.contents();
         let kept = inside.keep(draft, Instant::now());
         if kept && !inside.swept {
             inside.swept = true;
@@ -156,25 +159,25 @@ impl Store {
         kept
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+    fn contents(&self) -> MutexGuard<'_, StoreContents> {
         lock(&self.0)
     }
 }
 
-/// What is too old goes even if nobody ever asks again.
-async fn sweep(shelf: Weak<Mutex<Shelf>>) {
+/// Drops expired responses even if the store is never used again.
+async fn sweep(contents: Weak<Mutex<StoreContents>>) {
     loop {
-        let Some(shelf) = shelf.upgrade() else {
+        let Some(contents) = contents.upgrade() else {
             return;
         };
         let next = {
-            let mut shelf = lock(&shelf);
-            shelf.expire(Instant::now());
-            let next = shelf.next_expiry();
-            shelf.swept = next.is_some();
+            let mut contents = lock(&contents);
+            contents.expire(Instant::now());
+            let next = contents.next_expiry();
+            contents.swept = next.is_some();
             next
         };
-        drop(shelf);
+        drop(contents);
         match next {
             Some(next) => tokio::time::sleep_until(next).await,
             None => return,
@@ -182,25 +185,25 @@ async fn sweep(shelf: Weak<Mutex<Shelf>>) {
     }
 }
 
-fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
-    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(contents: &Mutex<StoreContents>) -> MutexGuard<'_, StoreContents> {
+    contents.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is in the store; time is an argument.
+/// The contents of the store. The current time is an argument, for tests.
 #[derive(Debug)]
-struct Shelf {
-    limits: Limits,
-    /// With the time at which each expires. Never promoted: the oldest is the least recently used.
-    responses: LruCache<String, (Instant, Arc<Stored>)>,
-    /// Those whose ids are ours: a client's may be anything, and another's as well.
-    items: HashMap<String, Arc<Kept>>,
+struct StoreContents {
+    limits: StoreLimits,
+    /// Each response with its expiry. Entries are never promoted, so the least recently used is the oldest.
+    responses: LruCache<String, (Instant, Arc<StoredResponse>)>,
+    /// Items whose ids are ours. Ids that clients chose are left out, because they may collide.
+    items: HashMap<String, Arc<StoredItem>>,
     bytes: Arc<AtomicUsize>,
-    /// Whether somebody looks after what grows too old.
+    /// Whether a task is running that drops expired responses.
     swept: bool,
 }
 
-impl Shelf {
-    fn new(limits: Limits) -> Self {
+impl StoreContents {
+    fn new(limits: StoreLimits) -> Self {
         Self {
             limits,
             responses: LruCache::unbounded(),
@@ -210,13 +213,13 @@ impl Shelf {
         }
     }
 
-    fn find(&mut self, id: &str, now: Instant) -> Option<Arc<Stored>> {
+    fn find(&mut self, id: &str, now: Instant) -> Option<Arc<StoredResponse>> {
         self.expire(now);
         let (_, stored) = self.responses.peek(id)?;
         Some(Arc::clone(stored))
     }
 
-    fn item(&mut self, id: &str, now: Instant) -> Option<Arc<Kept>> {
+    fn item(&mut self, id: &str, now: Instant) -> Option<Arc<StoredItem>> {
         self.expire(now);
         self.items.get(id).cloned()
     }
@@ -227,28 +230,28 @@ impl Shelf {
         found.map(|(_, stored)| self.removed(&stored)).is_some()
     }
 
-    fn keep(&mut self, draft: Draft, now: Instant) -> bool {
+    fn keep(&mut self, draft: ResponseDraft, now: Instant) -> bool {
         self.expire(now);
-        // Others do not give way to what does not fit anyhow.
+        // Nothing is evicted for a response that does not fit anyhow.
         if self.limits.responses == 0 || draft.size() > self.limits.bytes {
             return false;
         }
         let own_size = draft.own_size();
         let mut own = Vec::new();
-        let mut new = |item: Item| {
-            let kept = Arc::new(Kept {
-                _charge: Charge::new(item_size(&item), &self.bytes),
+        let mut new = |item: ResponseItem| {
+            let kept = Arc::new(StoredItem {
+                _charge: ByteCharge::new(item_size(&item), &self.bytes),
                 item,
             });
             own.push(Arc::clone(&kept));
             kept
         };
-        let mut input: Vec<Arc<Kept>> = Vec::with_capacity(draft.input.len());
+        let mut input: Vec<Arc<StoredItem>> = Vec::with_capacity(draft.input.len());
         for source in draft.input {
             match source {
-                Source::New(item) => input.push(new(item)),
-                Source::Kept(kept) => input.push(kept),
-                Source::Again(place) => input.extend(input.get(place).cloned()),
+                InputSource::New(item) => input.push(new(item)),
+                InputSource::Stored(kept) => input.push(kept),
+                InputSource::Repeated(place) => input.extend(input.get(place).cloned()),
             }
         }
         let output = draft.output.into_iter().map(new).collect();
@@ -256,12 +259,12 @@ impl Shelf {
             let id = kept.item.id().as_str().to_owned();
             self.items.insert(id, Arc::clone(kept));
         }
-        let stored = Stored {
+        let stored = StoredResponse {
             body: draft.body,
             input,
             output,
             own,
-            _charge: Charge::new(own_size, &self.bytes),
+            _charge: ByteCharge::new(own_size, &self.bytes),
         };
         let expires = now + self.limits.age;
         self.responses.put(draft.id, (expires, Arc::new(stored)));
@@ -293,7 +296,7 @@ impl Shelf {
         }
     }
 
-    fn removed(&mut self, stored: &Stored) {
+    fn removed(&mut self, stored: &StoredResponse) {
         for kept in &stored.own {
             let id = kept.item.id().as_str();
             if self.items.get(id).is_some_and(|it| Arc::ptr_eq(it, kept)) {

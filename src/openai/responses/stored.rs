@@ -1,4 +1,4 @@
-//! Stored responses: reading one, its input items, and forgetting it.
+//! The routes of stored responses: reading one, listing its input items, deleting it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,25 +12,25 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::http::description::{Operation, Schemas, among};
 use crate::http::error::ApiError;
-use crate::inference::bounds::PAGE;
+use crate::http::openapi::{Operation, Schemas, among};
+use crate::inference::bounds::PAGE_ITEMS;
 use crate::inference::checks::between;
 use crate::openai::AppState;
 
-use super::items::Item;
-use super::store::Kept;
+use super::items::ResponseItem;
+use super::store::StoredItem;
 
-/// OpenAI's.
-const DEFAULT_LIMIT: usize = 20;
+/// OpenAI's default number of items per page.
+const DEFAULT_PAGE_ITEMS: usize = 20;
 
-type Id = Result<Path<String>, PathRejection>;
+type IdPath = Result<Path<String>, PathRejection>;
 
 /// A response that is no more.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "DeletedResponse")]
 #[allow(clippy::struct_field_names)] // OpenAI's
-pub(crate) struct Deleted {
+pub(crate) struct DeletedResponse {
     id: String,
     #[schemars(transform = among(["response"]))]
     object: &'static str,
@@ -39,11 +39,10 @@ pub(crate) struct Deleted {
 
 /// A part of what a response answers to.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ResponseItemList")]
-struct ItemList<'a> {
+struct ResponseItemList<'a> {
     #[schemars(transform = among(["list"]))]
     object: &'static str,
-    data: &'a [&'a Item],
+    data: &'a [&'a ResponseItem],
     first_id: String,
     last_id: String,
     has_more: bool,
@@ -60,15 +59,15 @@ pub(crate) fn describe_show(schemas: &mut Schemas) -> Operation {
     let no = json!({"type": "string", "enum": ["false"]});
     about_one("showResponse", "A stored response.")
         .query("stream", "Refused as true.", &no)
-        .tells(
+        .responds(
             "application/json",
-            &schemas.told::<super::reply::Response>(),
+            &schemas.written::<super::reply::ResponseObject>(),
         )
 }
 
 pub(crate) fn describe_delete(schemas: &mut Schemas) -> Operation {
     about_one("deleteResponse", "Forgets a stored response.")
-        .tells("application/json", &schemas.told::<Deleted>())
+        .responds("application/json", &schemas.written::<DeletedResponse>())
 }
 
 pub(crate) fn describe_cancel(_: &mut Schemas) -> Operation {
@@ -78,7 +77,7 @@ pub(crate) fn describe_cancel(_: &mut Schemas) -> Operation {
 
 pub(crate) fn describe_input_items(schemas: &mut Schemas) -> Operation {
     let limit = json!({
-        "type": "integer", "minimum": PAGE.start(), "maximum": PAGE.end(), "default": DEFAULT_LIMIT,
+        "type": "integer", "minimum": PAGE_ITEMS.start(), "maximum": PAGE_ITEMS.end(), "default": DEFAULT_PAGE_ITEMS,
     });
     let order = json!({"type": "string", "enum": ["asc", "desc"], "default": "desc"});
     let any = json!({"type": "string"});
@@ -93,13 +92,13 @@ pub(crate) fn describe_input_items(schemas: &mut Schemas) -> Operation {
         &order,
     )
     .query("after", "Only those behind the item with this id.", &any)
-    .tells("application/json", &schemas.told::<ItemList>())
+    .responds("application/json", &schemas.written::<ResponseItemList>())
 }
 
 /// `GET /v1/responses/{id}`
 pub(crate) async fn show(
     State(state): State<AppState>,
-    id: Id,
+    id: IdPath,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let id = path(id)?;
@@ -121,13 +120,13 @@ pub(crate) async fn show(
 /// `DELETE /v1/responses/{id}`
 pub(crate) async fn delete(
     State(state): State<AppState>,
-    id: Id,
-) -> Result<Json<Deleted>, ApiError> {
+    id: IdPath,
+) -> Result<Json<DeletedResponse>, ApiError> {
     let id = path(id)?;
     if !state.responses.forget(&id) {
         return Err(ApiError::ResponseNotFound(id));
     }
-    Ok(Json(Deleted {
+    Ok(Json(DeletedResponse {
         id,
         object: "response",
         deleted: true,
@@ -135,7 +134,10 @@ pub(crate) async fn delete(
 }
 
 /// `POST /v1/responses/{id}/cancel`: only background responses can be, and there are none.
-pub(crate) async fn cancel(State(state): State<AppState>, id: Id) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn cancel(
+    State(state): State<AppState>,
+    id: IdPath,
+) -> Result<Json<Value>, ApiError> {
     let id = path(id)?;
     if state.responses.find(&id).is_none() {
         return Err(ApiError::ResponseNotFound(id));
@@ -148,25 +150,25 @@ pub(crate) async fn cancel(State(state): State<AppState>, id: Id) -> Result<Json
 /// `GET /v1/responses/{id}/input_items`: what the response answers to, earlier turns included.
 pub(crate) async fn input_items(
     State(state): State<AppState>,
-    id: Id,
+    id: IdPath,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
     let id = path(id)?;
-    let page = Page::read(query.as_deref())?;
+    let page = ItemPage::read(query.as_deref())?;
     let Some(stored) = state.responses.find(&id) else {
         return Err(ApiError::ResponseNotFound(id));
     };
     page.of(different(&stored.input)).map(Json)
 }
 
-/// Items that the input has, each once: a page begins behind an id, which must be one place.
-fn different(input: &[Arc<Kept>]) -> Vec<&Item> {
+/// Returns each item of the input once: a page begins after an item's id, which must be unique.
+fn different(input: &[Arc<StoredItem>]) -> Vec<&ResponseItem> {
     let mut seen = HashSet::new();
     let new = input.iter().filter(|kept| seen.insert(Arc::as_ptr(kept)));
     new.map(|kept| &kept.item).collect()
 }
 
-fn path(id: Id) -> Result<String, ApiError> {
+fn path(id: IdPath) -> Result<String, ApiError> {
     let Path(id) = id.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
     Ok(id)
 }
@@ -178,19 +180,19 @@ fn pairs(query: Option<&str>) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Which items are wanted.
+/// The page of items that a query asks for.
 #[derive(Debug, PartialEq, Eq)]
-struct Page {
+struct ItemPage {
     limit: usize,
     oldest_first: bool,
-    /// Only those behind this one.
+    /// The id of the item after which the page begins.
     after: Option<String>,
 }
 
-impl Page {
+impl ItemPage {
     fn read(query: Option<&str>) -> Result<Self, ApiError> {
         let mut page = Self {
-            limit: DEFAULT_LIMIT,
+            limit: DEFAULT_PAGE_ITEMS,
             oldest_first: false,
             after: None,
         };
@@ -200,7 +202,7 @@ impl Page {
                     let number = value.parse().map_err(|_| {
                         ApiError::invalid("limit", "`limit` must be a whole number")
                     })?;
-                    page.limit = between("limit", number, PAGE)? as usize;
+                    page.limit = between("limit", number, PAGE_ITEMS)? as usize;
                 }
                 ("order", "asc") => page.oldest_first = true,
                 ("order", "desc") => page.oldest_first = false,
@@ -215,8 +217,8 @@ impl Page {
         Ok(page)
     }
 
-    /// The list, of items that are oldest first.
-    fn of(&self, mut items: Vec<&Item>) -> Result<Value, ApiError> {
+    /// Makes the page of `items`, which are ordered oldest first.
+    fn of(&self, mut items: Vec<&ResponseItem>) -> Result<Value, ApiError> {
         if !self.oldest_first {
             items.reverse();
         }
@@ -230,8 +232,9 @@ impl Page {
         };
         let rest = &items[begin..];
         let data = &rest[..rest.len().min(self.limit)];
-        let id = |item: Option<&&Item>| item.map_or("", |item| item.id().as_str()).to_owned();
-        Ok(json!(ItemList {
+        let id =
+            |item: Option<&&ResponseItem>| item.map_or("", |item| item.id().as_str()).to_owned();
+        Ok(json!(ResponseItemList {
             object: "list",
             data,
             first_id: id(data.first()),
@@ -243,15 +246,15 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use super::super::items::{Id, Part, Role, Status};
+    use super::super::items::{ItemId, ItemPart, ItemRole, ItemStatus};
     use super::*;
 
-    fn items() -> Vec<Item> {
-        let item = |number| Item::Message {
-            id: Id::fixed(&format!("msg_{number}"), true),
-            status: Status::Completed,
-            role: Role::User,
-            content: vec![Part::InputText {
+    fn items() -> Vec<ResponseItem> {
+        let item = |number| ResponseItem::Message {
+            id: ItemId::fixed(&format!("msg_{number}"), true),
+            status: ItemStatus::Completed,
+            role: ItemRole::User,
+            content: vec![ItemPart::InputText {
                 text: "Hello".to_owned(),
             }],
         };
@@ -260,7 +263,7 @@ mod tests {
 
     fn page(query: &str) -> Result<Value, ApiError> {
         let items = items();
-        Page::read(Some(query))?.of(items.iter().collect())
+        ItemPage::read(Some(query))?.of(items.iter().collect())
     }
 
     fn ids(page: &Value) -> Vec<&str> {

@@ -1,4 +1,4 @@
-//! Function tools as the Responses API writes them: flat, and strict unless they say otherwise.
+//! Function tools in the form of the Responses API: flat, and strict unless they say otherwise.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,20 +6,19 @@ use serde_json::{Map, Value, json};
 
 use crate::field::FieldPath;
 use crate::grammar::Schema;
-use crate::http::body::understand;
-use crate::http::description::among;
 use crate::http::error::ApiError;
-use crate::http::values;
+use crate::http::json_count;
+use crate::http::openapi::among;
+use crate::http::parse::understand;
 use crate::inference::bounds::MOST_TOOLS;
 use crate::inference::checks::at_most;
-use crate::openai::tools::{Choice, Offered};
+use crate::openai::tools::{FunctionTool, ToolSelection};
 
 use super::wire;
 
 /// A tool as the response tells it again.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(rename = "ResponseTool")]
-pub(super) struct Tool {
+pub(super) struct ResponseTool {
     #[schemars(transform = among(["function"]))]
     r#type: &'static str,
     name: String,
@@ -28,17 +27,17 @@ pub(super) struct Tool {
     strict: bool,
 }
 
-/// What is offered, and how that is told again. The model is shown the parameters of what is `written`,
-/// where that is kept.
+/// Checks the tools and returns them with their echo in the response. If `written` is not empty, the model
+/// is shown the parameters from there, whose numbers are exactly as the client wrote them.
 pub(super) fn offered(
     tools: Vec<Value>,
     written: &[Value],
-) -> Result<(Vec<Offered>, Vec<Tool>), ApiError> {
-    // Before any copy is made of them.
-    let count = tools.iter().map(values::within).sum();
-    values::at_most("tools", count, values::MOST_IN_TOOLS)?;
+) -> Result<(Vec<FunctionTool>, Vec<ResponseTool>), ApiError> {
+    // Counted before any copy of them is made.
+    let count = tools.iter().map(json_count::count_in_value).sum();
+    json_count::at_most("tools", count, json_count::MOST_TOOL_VALUES)?;
     let tools = tools.into_iter().enumerate();
-    let both: Vec<(Offered, Tool)> = tools
+    let both: Vec<(FunctionTool, ResponseTool)> = tools
         .map(|(index, tool)| {
             let at = FieldPath::from("tools").index(index);
             one(at, tool, written.get(index))
@@ -47,7 +46,11 @@ pub(super) fn offered(
     Ok(both.into_iter().unzip())
 }
 
-fn one(at: FieldPath, tool: Value, written: Option<&Value>) -> Result<(Offered, Tool), ApiError> {
+fn one(
+    at: FieldPath,
+    tool: Value,
+    written: Option<&Value>,
+) -> Result<(FunctionTool, ResponseTool), ApiError> {
     let kind = kind(&at, &tool)?;
     if kind != "function" {
         return Err(ApiError::unsupported(
@@ -55,8 +58,8 @@ fn one(at: FieldPath, tool: Value, written: Option<&Value>) -> Result<(Offered, 
             format!("`{kind}` is not supported: this server runs no tools itself; use `function`"),
         ));
     }
-    let function: wire::Function = understand(&at, tool)?;
-    // OpenAI holds those that say nothing to the strict rules if they follow them.
+    let function: wire::ResponseFunction = understand(&at, tool)?;
+    // If `strict` is absent, OpenAI applies the strict rules to schemas that satisfy them.
     let strict = function.strict.unwrap_or_else(|| {
         let parameters = function.parameters.clone();
         parameters.is_none_or(|schema| Schema::new(schema, true).is_ok())
@@ -71,14 +74,14 @@ fn one(at: FieldPath, tool: Value, written: Option<&Value>) -> Result<(Offered, 
         let parameters = written.unwrap_or(parameters).clone();
         shown.insert("parameters".to_owned(), parameters);
     }
-    let offered = Offered {
+    let offered = FunctionTool {
         param: at,
         name: function.name.clone(),
         parameters: function.parameters.clone(),
         strict,
         shown: json!({"type": "function", "function": shown}),
     };
-    let told = Tool {
+    let told = ResponseTool {
         r#type: "function",
         name: function.name,
         description: function.description,
@@ -88,25 +91,25 @@ fn one(at: FieldPath, tool: Value, written: Option<&Value>) -> Result<(Offered, 
     Ok((offered, told))
 }
 
-/// OpenAI's `tool_choice`.
-pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
+/// Reads OpenAI's `tool_choice`.
+pub(super) fn choice(choice: &Value) -> Result<ToolSelection, ApiError> {
     const AT: &str = "tool_choice";
     if let Value::String(mode) = choice {
-        return Choice::mode(AT, mode);
+        return ToolSelection::mode(AT, mode);
     }
     match kind(&AT.into(), choice)? {
         "function" => {
-            let wire::Named { name } = understand(AT, choice.clone())?;
-            Ok(Choice::Named(name))
+            let wire::ChosenFunction { name } = understand(AT, choice.clone())?;
+            Ok(ToolSelection::Named(name))
         }
         "allowed_tools" => {
-            let allowed: wire::Allowed = understand(AT, choice.clone())?;
+            let allowed: wire::AllowedFunctions = understand(AT, choice.clone())?;
             at_most("tool_choice.tools", allowed.tools.len(), MOST_TOOLS)?;
             let names = allowed.tools.into_iter().enumerate().map(|(index, tool)| {
                 let at = FieldPath::from(AT).name("tools").index(index);
                 match kind(&at, &tool)? {
                     "function" => {
-                        let wire::Named { name } = understand(&at, tool)?;
+                        let wire::ChosenFunction { name } = understand(&at, tool)?;
                         Ok(name)
                     }
                     kind => Err(ApiError::unsupported(
@@ -116,7 +119,7 @@ pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
                 }
             });
             let names = names.collect::<Result<_, ApiError>>()?;
-            Choice::allowed("tool_choice.mode", &allowed.mode, names)
+            ToolSelection::allowed("tool_choice.mode", &allowed.mode, names)
         }
         kind => Err(ApiError::unsupported(
             FieldPath::from(AT).name("type"),
@@ -125,14 +128,14 @@ pub(super) fn choice(choice: &Value) -> Result<Choice, ApiError> {
     }
 }
 
-/// The same as it is told again: what was understood of it, and nothing else that a client wrote.
-pub(super) fn told_choice(choice: Option<&Choice>) -> Value {
+/// Returns the echo of `tool_choice`: what was understood of it, and nothing else that the client wrote.
+pub(super) fn echoed_choice(choice: Option<&ToolSelection>) -> Value {
     match choice {
-        None | Some(Choice::Auto) => json!("auto"),
-        Some(Choice::None) => json!("none"),
-        Some(Choice::Required) => json!("required"),
-        Some(Choice::Named(name)) => json!({"type": "function", "name": name}),
-        Some(Choice::Allowed(names, must)) => {
+        None | Some(ToolSelection::Auto) => json!("auto"),
+        Some(ToolSelection::None) => json!("none"),
+        Some(ToolSelection::Required) => json!("required"),
+        Some(ToolSelection::Named(name)) => json!({"type": "function", "name": name}),
+        Some(ToolSelection::Allowed(names, must)) => {
             let tool = |name: &String| json!({"type": "function", "name": name});
             json!({
                 "type": "allowed_tools",
@@ -143,7 +146,7 @@ pub(super) fn told_choice(choice: Option<&Choice>) -> Value {
     }
 }
 
-/// The `type` of an object.
+/// Returns the `type` of an object.
 fn kind<'a>(at: &FieldPath, object: &'a Value) -> Result<&'a str, ApiError> {
     if !object.is_object() {
         let message = format!("`{at}` must be an object with a `type`");

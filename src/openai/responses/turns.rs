@@ -1,28 +1,28 @@
-//! From items to the turns that a chat template lays out.
+//! Converts items to the messages that a chat template renders.
 
 use std::collections::HashSet;
 
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
-use crate::openai::tools::Arguments;
+use crate::openai::tools::ArgumentsReader;
 use crate::prompt::{self, Message, ToolCall};
 
-use super::items::{Item, Output, Part, Role, Status};
+use super::items::{FunctionOutput, ItemPart, ItemRole, ItemStatus, ResponseItem};
 
-/// A conversation as far as it is read.
+/// A conversation under construction.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     messages: Vec<Message>,
-    /// Ids of the calls so far.
+    /// The ids of the tool calls so far.
     calls: HashSet<String>,
-    arguments: Arguments,
-    /// Bytes that items may have together, and those of the items so far.
+    arguments: ArgumentsReader,
+    /// The bytes that items may take together, and those of the items so far.
     most_bytes: usize,
     bytes: usize,
 }
 
 impl Turns {
-    /// Before anybody said anything.
+    /// Creates a conversation that has only the instructions.
     pub(super) fn new(instructions: Option<&str>, most_bytes: usize) -> Self {
         let system = instructions.map(|text| Message::text(prompt::Role::System, text));
         Self {
@@ -32,9 +32,9 @@ impl Turns {
         }
     }
 
-    /// What was said next; it stands at `at` of the request.
-    pub(super) fn add(&mut self, item: &Item, at: &FieldPath) -> Result<(), ApiError> {
-        // A reference takes a few bytes of a body, and may stand for megabytes, again and again.
+    /// Appends an item, which stands at the path `at` of the request.
+    pub(super) fn add(&mut self, item: &ResponseItem, at: &FieldPath) -> Result<(), ApiError> {
+        // A reference takes a few bytes of the body and may expand to megabytes, repeatedly.
         self.bytes = self.bytes.saturating_add(item.size());
         if self.bytes > self.most_bytes {
             let most = self.most_bytes;
@@ -45,17 +45,17 @@ impl Turns {
             return Err(ApiError::invalid(at, message));
         }
         match item {
-            Item::Message { role, content, .. } => {
+            ResponseItem::Message { role, content, .. } => {
                 let text = text(content);
                 let role = match role {
-                    Role::User => prompt::Role::User,
-                    Role::System => prompt::Role::System,
-                    Role::Developer => prompt::Role::Developer,
-                    Role::Assistant => prompt::Role::Assistant,
+                    ItemRole::User => prompt::Role::User,
+                    ItemRole::System => prompt::Role::System,
+                    ItemRole::Developer => prompt::Role::Developer,
+                    ItemRole::Assistant => prompt::Role::Assistant,
                 };
                 self.messages.push(Message::text(role, text));
             }
-            Item::FunctionCall {
+            ResponseItem::FunctionCall {
                 call_id,
                 name,
                 arguments,
@@ -64,8 +64,8 @@ impl Turns {
             } => {
                 let at = at.name("arguments");
                 let arguments = self.arguments.of_call(&at, arguments)?;
-                // One that was cut off before it was whole is none.
-                if *status == Status::Incomplete && !arguments.is_object() {
+                // A call that was cut off is ignored.
+                if *status == ItemStatus::Incomplete && !arguments.is_object() {
                     return Ok(());
                 }
                 self.call(ToolCall {
@@ -74,7 +74,7 @@ impl Turns {
                     arguments,
                 });
             }
-            Item::FunctionCallOutput {
+            ResponseItem::FunctionCallOutput {
                 call_id, output, ..
             } => {
                 if !self.calls.contains(call_id) {
@@ -87,20 +87,20 @@ impl Turns {
                     return Err(ApiError::invalid(at, message));
                 }
                 let output = match output {
-                    Output::Text(text) => text.clone(),
-                    Output::Parts(parts) => text(parts),
+                    FunctionOutput::Text(text) => text.clone(),
+                    FunctionOutput::Parts(parts) => text(parts),
                 };
                 let mut message = Message::text(prompt::Role::Tool, output);
                 message.tool_call_id = Some(call_id.clone());
                 self.messages.push(message);
             }
-            // Of no use to an answer: models are trained without the thoughts of earlier turns.
-            Item::Reasoning { .. } => {}
+            // Left out: models are trained without the thoughts of earlier turns.
+            ResponseItem::Reasoning { .. } => {}
         }
         Ok(())
     }
 
-    /// Belongs to the turn in which the model spoke just before.
+    /// Adds a tool call to the assistant's message, if that is the last one, or to a new one.
     fn call(&mut self, call: ToolCall) {
         self.calls.insert(call.id.clone());
         match self.messages.last_mut() {
@@ -120,7 +120,7 @@ impl Turns {
     }
 }
 
-/// Parts follow each other with nothing between them.
-fn text(parts: &[Part]) -> String {
-    parts.iter().map(Part::text).collect()
+/// Concatenates the texts of parts.
+fn text(parts: &[ItemPart]) -> String {
+    parts.iter().map(ItemPart::text).collect()
 }

@@ -1,58 +1,58 @@
-//! From what a client wrote to what the other rooms work with: every range checked, every parameter
-//! that cannot be honoured refused by name.
+//! Checks a response request and converts it for inference: every range is checked, and every parameter
+//! that cannot be honoured is refused by name.
 
 use serde_json::{Map, Value};
 
 use crate::field::FieldPath;
 use crate::grammar::Schema;
-use crate::http::body::understand;
 use crate::http::error::ApiError;
+use crate::http::parse::understand;
 use crate::inference::bounds::{LEAST_TOKENS, LONGEST_DESCRIPTION};
 use crate::inference::checks::{at_least, no_longer, short};
 use crate::inference::params::GenerationParams;
 use crate::openai::generation_params::{check_hints, check_metadata, effort, rivals, streams};
 use crate::openai::template_kwargs::template_kwargs;
-use crate::openai::tools::{self, Calls, Tools};
+use crate::openai::tools::{self, CallLimit, Tools};
 use crate::prompt::ReasoningEffort;
 
-use super::items::{Given, given};
-use super::reply::{Echo, Format, Reasoning, Text};
-use super::tools::{choice, offered, told_choice};
+use super::items::{ResponseItemInput, read_input};
+use super::reply::{RequestEcho, ResponseReasoning, ResponseText, ResponseTextFormat};
+use super::tools::{choice, echoed_choice, offered};
 use super::{not_built, wire};
 
-/// A request that can be answered, but for what it refers to and the length of its prompt.
+/// A checked request. Only its references and the length of its prompt are still unchecked.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct ValidResponseRequest {
     pub(super) model: Option<String>,
-    /// The response that this one goes on from.
+    /// The id of the response that this one continues.
     pub(super) previous: Option<String>,
-    pub(super) input: Vec<Given>,
-    /// What the model is shown of the tools.
+    pub(super) input: Vec<ResponseItemInput>,
+    /// The tools that the model is shown.
     pub(super) tools: Vec<Value>,
     pub(super) effort: Option<ReasoningEffort>,
     pub(super) template_kwargs: Map<String, Value>,
     pub(super) params: GenerationParams,
-    /// Whether the oldest turns give way where all do not fit.
+    /// Whether the oldest turns may be dropped if the conversation exceeds the context.
     pub(super) may_truncate: bool,
-    pub(super) output: Output,
-    /// Whether it asks to be stored, and does not only leave that to us.
+    pub(super) output: ResponseOutputOptions,
+    /// Whether `store` is explicitly true, rather than absent.
     pub(super) asks_to_store: bool,
-    pub(super) echo: Echo,
+    pub(super) echo: RequestEcho,
 }
 
-/// How the answer is to be sent.
+/// How the answer is rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Output {
+pub(super) struct ResponseOutputOptions {
     pub(super) stream: bool,
-    /// Whether deltas are filled up, so that their lengths tell nothing.
+    /// Whether deltas are padded, so that their lengths reveal nothing.
     pub(super) obfuscate: bool,
-    /// Whether tool calls are looked for in the text, and how many are wanted.
-    pub(super) calls: Calls,
-    /// Whether the answer tells how likely its tokens were.
+    /// How many tool calls are parsed out of the text.
+    pub(super) calls: CallLimit,
+    /// Whether the log-probabilities of tokens are sent.
     pub(super) logprobs: bool,
 }
 
-impl TryFrom<wire::ResponseRequest> for Asked {
+impl TryFrom<wire::ResponseRequest> for ValidResponseRequest {
     type Error = ApiError;
 
     fn try_from(mut request: wire::ResponseRequest) -> Result<Self, ApiError> {
@@ -86,11 +86,11 @@ impl TryFrom<wire::ResponseRequest> for Asked {
             .map(|name| effort("reasoning.effort", name))
             .transpose()?;
         let (format, schema) = format(request.text.and_then(|text| text.format))?;
-        let input = given(request.input)?;
+        let input = read_input(request.input)?;
         let (offered, told) =
             offered(request.tools.unwrap_or_default(), &request.tools_as_written)?;
         let tool_choice = request.tool_choice.as_ref().map(choice).transpose()?;
-        let tool_choice_told = told_choice(tool_choice.as_ref());
+        let tool_choice_told = echoed_choice(tool_choice.as_ref());
         let parallel = request.parallel_tool_calls;
         let tools = Tools::new(offered, tool_choice, parallel, schema)?;
         Ok(Self {
@@ -107,7 +107,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 ..params
             },
             may_truncate: truncation == "auto",
-            output: Output {
+            output: ResponseOutputOptions {
                 stream,
                 obfuscate: request
                     .stream_options
@@ -117,7 +117,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 logprobs: logprobs.is_some(),
             },
             asks_to_store: request.store == Some(true),
-            echo: Echo {
+            echo: RequestEcho {
                 instructions: request.instructions,
                 max_output_tokens,
                 max_tool_calls,
@@ -129,7 +129,7 @@ impl TryFrom<wire::ResponseRequest> for Asked {
                 safety_identifier: request.safety_identifier,
                 service_tier: class.unwrap_or_default().as_str(),
                 store: request.store.unwrap_or(true),
-                text: Text {
+                text: ResponseText {
                     format,
                     verbosity: "medium",
                 },
@@ -154,13 +154,14 @@ fn truncation(asked: Option<&str>) -> Result<&'static str, ApiError> {
     }
 }
 
-/// They are told to whoever includes them or asks for rivals.
+/// Returns how many top log-probabilities are sent per token; `None` if neither `include` nor `top_logprobs`
+/// asks for log-probabilities.
 fn logprobs(request: &wire::ResponseRequest) -> Result<Option<usize>, ApiError> {
     let mut wanted = false;
     for (index, name) in request.include.iter().flatten().enumerate() {
         match name.as_str() {
             "message.output_text.logprobs" => wanted = true,
-            // Thoughts are told as text, which is as good for sending them back.
+            // Reasoning is sent as text, which clients can send back just as well.
             "reasoning.encrypted_content" => {}
             "file_search_call.results"
             | "web_search_call.results"
@@ -194,9 +195,9 @@ fn logprobs(request: &wire::ResponseRequest) -> Result<Option<usize>, ApiError> 
     Ok((wanted || count > 0).then_some(count))
 }
 
-fn reasoning(asked: Option<wire::Reasoning>) -> Result<Reasoning, ApiError> {
+fn reasoning(asked: Option<wire::ReasoningOptions>) -> Result<ResponseReasoning, ApiError> {
     let Some(asked) = asked else {
-        return Ok(Reasoning::default());
+        return Ok(ResponseReasoning::default());
     };
     let summaries = [
         ("reasoning.summary", &asked.summary),
@@ -215,17 +216,17 @@ fn reasoning(asked: Option<wire::Reasoning>) -> Result<Reasoning, ApiError> {
             }
         }
     }
-    Ok(Reasoning {
+    Ok(ResponseReasoning {
         effort: asked.effort,
         summary: asked.summary,
     })
 }
 
-/// `text.format`: how it is told again, and the schema that the answer must fit.
-fn format(asked: Option<Value>) -> Result<(Format, Option<Schema>), ApiError> {
+/// Reads `text.format` and returns its echo and the schema that the answer must fit.
+fn format(asked: Option<Value>) -> Result<(ResponseTextFormat, Option<Schema>), ApiError> {
     const AT: &str = "text.format";
-    let asked: wire::Format = match asked {
-        None | Some(Value::Null) => return Ok((Format::Text, None)),
+    let asked: wire::TextFormat = match asked {
+        None | Some(Value::Null) => return Ok((ResponseTextFormat::Text, None)),
         Some(asked) => understand(AT, asked)?,
     };
     let missing = |name: &'static str| {
@@ -242,9 +243,9 @@ fn format(asked: Option<Value>) -> Result<(Format, Option<Schema>), ApiError> {
         }
         let schema = tools::format(("text.format.type", AT), &asked.kind, None)?;
         let format = if schema.is_some() {
-            Format::JsonObject
+            ResponseTextFormat::JsonObject
         } else {
-            Format::Text
+            ResponseTextFormat::Text
         };
         return Ok((format, schema));
     }
@@ -255,7 +256,7 @@ fn format(asked: Option<Value>) -> Result<(Format, Option<Schema>), ApiError> {
     let schema = asked.schema.ok_or_else(|| missing("schema"))?;
     let described = Some((name.as_str(), Some(schema.clone()), strict));
     let checked = tools::format(("text.format.type", AT), &asked.kind, described)?;
-    let format = Format::JsonSchema {
+    let format = ResponseTextFormat::JsonSchema {
         name,
         description: asked.description,
         schema,

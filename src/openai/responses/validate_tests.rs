@@ -5,17 +5,17 @@ use serde_json::{Value, json};
 use super::*;
 use crate::field::FieldPath;
 use crate::inference::params::OutputFormat;
-use crate::openai::responses::items::{Item, Part, Role};
+use crate::openai::responses::items::{ItemPart, ItemRole, ResponseItem};
 use crate::openai::responses::turns::Turns;
 use crate::prompt;
 
-fn with(extra: Value) -> Result<Asked, ApiError> {
+fn with(extra: Value) -> Result<ValidResponseRequest, ApiError> {
     let mut body = json!({"input": "hi"});
     let (Some(all), Value::Object(extra)) = (body.as_object_mut(), extra) else {
         panic!("objects");
     };
     all.extend(extra);
-    Asked::try_from(understand::<wire::ResponseRequest>("", body)?)
+    ValidResponseRequest::try_from(understand::<wire::ResponseRequest>("", body)?)
 }
 
 /// The parameter that is named.
@@ -32,7 +32,7 @@ fn turns(input: &Value) -> Result<Vec<prompt::Message>, ApiError> {
     let asked = with(json!({"input": input}))?;
     let mut turns = Turns::new(Some("Be brief."), usize::MAX);
     for (index, given) in asked.input.iter().enumerate() {
-        let Given::Item(item) = given else {
+        let ResponseItemInput::Item(item) = given else {
             panic!("no references here");
         };
         turns.add(item, &FieldPath::from("input").index(index))?;
@@ -43,12 +43,13 @@ fn turns(input: &Value) -> Result<Vec<prompt::Message>, ApiError> {
 #[test]
 fn a_text_is_a_message_of_the_user() {
     let asked = with(json!({})).expect("valid");
-    let [Given::Item(Item::Message { role, content, .. })] = &asked.input[..] else {
+    let [ResponseItemInput::Item(ResponseItem::Message { role, content, .. })] = &asked.input[..]
+    else {
         panic!("one message");
     };
     let text = "hi".to_owned();
-    assert_eq!(*role, Role::User);
-    assert_eq!(content[..], [Part::InputText { text }]);
+    assert_eq!(*role, ItemRole::User);
+    assert_eq!(content[..], [ItemPart::InputText { text }]);
     assert!(asked.echo.store && asked.echo.tools.is_empty());
 }
 

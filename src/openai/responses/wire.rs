@@ -11,14 +11,14 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::http::body::{Wire, only_objects};
-use crate::http::description::{Metadata, Refused, among, at_least, each, only_in_streams, within};
+use crate::http::openapi::{Metadata, NullOnly, among, at_least, each, only_in_streams, within};
+use crate::http::parse::{Wire, only_objects};
 use crate::inference::bounds::{
     LEAST_TOKENS, LONGEST_DESCRIPTION, LONGEST_ID, LONGEST_IDENTIFIER, LONGEST_NAME,
     LONGEST_TEMPLATE_KWARG_NAME, MOST_TEMPLATE_KWARGS, MOST_TOOLS, TOP_LOGPROBS,
 };
 use crate::openai::shared_fields::with_generation_fields;
-use crate::openai::tools::{FORMATS, MODES, NAME};
+use crate::openai::tools::{FORMAT_TYPES, NAME_PATTERN, TOOL_CHOICE_MODES};
 use crate::prompt::ReasoningEffort;
 
 with_generation_fields! {
@@ -42,8 +42,8 @@ pub(crate) struct ResponseRequest {
     pub(super) previous_response_id: Option<String>,
     /// Whether the response is kept for a while; it is unless this is false.
     pub(super) store: Option<bool>,
-    pub(super) stream_options: Option<StreamOptions>,
-    #[schemars(transform = each(among(INCLUDED)))]
+    pub(super) stream_options: Option<ResponseStreamOptions>,
+    #[schemars(transform = each(among(INCLUDABLE)))]
     pub(super) include: Option<Vec<String>>,
 
     /// Tokens of the answer at most, thoughts included.
@@ -52,18 +52,18 @@ pub(crate) struct ResponseRequest {
     /// Rivals to tell of each token.
     #[schemars(transform = within(TOP_LOGPROBS))]
     pub(super) top_logprobs: Option<i64>,
-    pub(super) reasoning: Option<Reasoning>,
-    pub(super) text: Option<Text>,
+    pub(super) reasoning: Option<ReasoningOptions>,
+    pub(super) text: Option<TextOptions>,
     /// Whether the oldest turns give way where all do not fit.
     #[schemars(transform = among(["auto", "disabled"]))]
     pub(super) truncation: Option<String>,
 
-    #[schemars(with = "Option<Vec<OfferedTool>>", length(max = MOST_TOOLS))]
+    #[schemars(with = "Option<Vec<ResponseOfferedTool>>", length(max = MOST_TOOLS))]
     pub(super) tools: Option<Vec<Value>>,
     /// The same with numbers as they are written, where some would be rounded.
     #[serde(skip)]
     pub(super) tools_as_written: Vec<Value>,
-    #[schemars(with = "Option<ToolChoice>")]
+    #[schemars(with = "Option<ResponseToolChoice>")]
     pub(super) tool_choice: Option<Value>,
     pub(super) parallel_tool_calls: Option<bool>,
     /// Of tools that the server runs itself, which this one does not.
@@ -92,19 +92,19 @@ pub(crate) struct ResponseRequest {
     #[schemars(transform = among([false]))]
     pub(super) background: Option<bool>,
     /// Refused; use `previous_response_id`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) conversation: Option<Value>,
     /// Refused: no prompt templates are kept here.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) prompt: Option<Value>,
     /// Refused.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) context_management: Option<Value>,
     /// Refused.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) moderation: Option<Value>,
     /// Refused: beginnings of prompts are kept while there is room.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) prompt_cache_options: Option<Value>,
     /// Refused with anything but `in_memory`.
     #[schemars(transform = among(["in_memory", "in-memory"]))]
@@ -112,40 +112,40 @@ pub(crate) struct ResponseRequest {
 
     // Of chat completions, and called differently here.
     /// Refused: of chat completions; use `input`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) messages: Option<Value>,
     /// Refused: of chat completions; use `max_output_tokens`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) max_tokens: Option<Value>,
     /// Refused: of chat completions; use `max_output_tokens`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) max_completion_tokens: Option<Value>,
     /// Refused: of chat completions; use `text.format`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) response_format: Option<Value>,
     /// Refused: of chat completions; use `reasoning.effort`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) reasoning_effort: Option<Value>,
     /// Refused: of chat completions; use `text.format`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) structured_outputs: Option<Value>,
     /// Refused: of chat completions; use `text.format`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) guided_json: Option<Value>,
     /// Refused: of llama.cpp's chat completions; use `text.format`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) json_schema: Option<Value>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) grammar: Option<Value>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) guided_regex: Option<Value>,
     /// Refused; use `text.format` with an `enum`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) guided_choice: Option<Value>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     pub(super) guided_grammar: Option<Value>,
 }
 }
@@ -157,7 +157,7 @@ pub(crate) struct ResponseRequest {
     rename = "ResponseStreamOptions",
     description = "Only together with `stream`."
 )]
-pub(super) struct StreamOptions {
+pub(super) struct ResponseStreamOptions {
     /// Whether deltas are filled up, so that their lengths tell nothing.
     pub(super) include_obfuscation: Option<bool>,
 }
@@ -165,8 +165,7 @@ pub(super) struct StreamOptions {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "ReasoningOptions")]
-pub(super) struct Reasoning {
+pub(super) struct ReasoningOptions {
     /// How much to think, for models whose template knows it; others refuse all but `none`.
     #[schemars(transform = among(ReasoningEffort::ALL.map(ReasoningEffort::as_str)))]
     pub(super) effort: Option<String>,
@@ -181,9 +180,8 @@ pub(super) struct Reasoning {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "TextOptions")]
-pub(super) struct Text {
-    #[schemars(with = "Option<Format>")]
+pub(super) struct TextOptions {
+    #[schemars(with = "Option<TextFormat>")]
     pub(super) format: Option<Value>,
     /// Refused with anything but `medium`.
     #[schemars(transform = among(["medium"]))]
@@ -198,11 +196,11 @@ pub(super) struct Text {
     rename = "TextFormat",
     description = "What the answer must be; name and schema are for `json_schema`."
 )]
-pub(super) struct Format {
+pub(super) struct TextFormat {
     #[serde(rename = "type")]
-    #[schemars(transform = among(FORMATS))]
+    #[schemars(transform = among(FORMAT_TYPES))]
     pub(super) kind: String,
-    #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
+    #[schemars(length(max = LONGEST_NAME), pattern(NAME_PATTERN))]
     pub(super) name: Option<String>,
     #[schemars(length(max = LONGEST_DESCRIPTION))]
     pub(super) description: Option<String>,
@@ -215,13 +213,12 @@ pub(super) struct Format {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "InputMessage")]
-pub(super) struct Message {
+pub(super) struct InputMessage {
     #[schemars(length(max = LONGEST_ID))]
     pub(super) id: Option<String>,
     #[schemars(transform = among(["user", "assistant", "system", "developer"]))]
     pub(super) role: String,
-    pub(super) content: TextOr<Part>,
+    pub(super) content: TextOr<InputPart>,
     #[schemars(transform = among(["completed", "incomplete", "in_progress"]))]
     pub(super) status: Option<String>,
 }
@@ -233,9 +230,9 @@ pub(super) struct Message {
     rename = "InputPart",
     description = "A part with a text, or with a refusal of the model's. Images, sounds and files are refused."
 )]
-pub(super) struct Part {
+pub(super) struct InputPart {
     #[serde(rename = "type")]
-    #[schemars(transform = among(PARTS))]
+    #[schemars(transform = among(INPUT_PART_TYPES))]
     pub(super) kind: String,
     pub(super) text: Option<String>,
     pub(super) refusal: Option<String>,
@@ -244,8 +241,7 @@ pub(super) struct Part {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "InputFunctionCall")]
-pub(super) struct FunctionCall {
+pub(super) struct InputFunctionCall {
     #[schemars(length(max = LONGEST_ID))]
     pub(super) id: Option<String>,
     #[schemars(length(max = LONGEST_ID))]
@@ -261,13 +257,12 @@ pub(super) struct FunctionCall {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "InputFunctionCallOutput")]
-pub(super) struct FunctionCallOutput {
+pub(super) struct InputFunctionCallOutput {
     #[schemars(length(max = LONGEST_ID))]
     pub(super) id: Option<String>,
     #[schemars(length(max = LONGEST_ID))]
     pub(super) call_id: String,
-    pub(super) output: TextOr<Part>,
+    pub(super) output: TextOr<InputPart>,
     #[schemars(transform = among(["completed", "incomplete", "in_progress"]))]
     pub(super) status: Option<String>,
 }
@@ -275,12 +270,11 @@ pub(super) struct FunctionCallOutput {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "InputReasoning")]
-pub(super) struct ReasoningItem {
+pub(super) struct InputReasoning {
     #[schemars(length(max = LONGEST_ID))]
     pub(super) id: Option<String>,
-    pub(super) summary: Option<Vec<Part>>,
-    pub(super) content: Option<Vec<Part>>,
+    pub(super) summary: Option<Vec<InputPart>>,
+    pub(super) content: Option<Vec<InputPart>>,
     pub(super) encrypted_content: Option<String>,
     #[schemars(transform = among(["completed", "incomplete", "in_progress"]))]
     pub(super) status: Option<String>,
@@ -298,9 +292,8 @@ pub(super) struct ItemReference {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "ResponseFunction")]
-pub(super) struct Function {
-    #[schemars(length(max = LONGEST_NAME), pattern(NAME))]
+pub(super) struct ResponseFunction {
+    #[schemars(length(max = LONGEST_NAME), pattern(NAME_PATTERN))]
     pub(super) name: String,
     pub(super) description: Option<String>,
     /// The JSON schema of its arguments.
@@ -312,16 +305,14 @@ pub(super) struct Function {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "ChosenFunction")]
-pub(super) struct Named {
+pub(super) struct ChosenFunction {
     pub(super) name: String,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 #[schemars(!remote)]
-#[schemars(rename = "AllowedFunctions")]
-pub(super) struct Allowed {
+pub(super) struct AllowedFunctions {
     #[schemars(transform = among(["auto", "required"]))]
     pub(super) mode: String,
     #[schemars(with = "Vec<AllowedFunction>")]
@@ -329,11 +320,11 @@ pub(super) struct Allowed {
 }
 
 /// What can be told in addition.
-const INCLUDED: [&str; 2] = [
+const INCLUDABLE: [&str; 2] = [
     "message.output_text.logprobs",
     "reasoning.encrypted_content",
 ];
-const PARTS: [&str; 5] = [
+const INPUT_PART_TYPES: [&str; 5] = [
     "input_text",
     "output_text",
     "refusal",
@@ -352,10 +343,10 @@ const PARTS: [&str; 5] = [
 )]
 #[expect(dead_code, reason = "for the description")]
 enum InputItem {
-    Message(Message),
-    FunctionCall(FunctionCall),
-    FunctionCallOutput(FunctionCallOutput),
-    Reasoning(ReasoningItem),
+    Message(InputMessage),
+    FunctionCall(InputFunctionCall),
+    FunctionCallOutput(InputFunctionCallOutput),
+    Reasoning(InputReasoning),
     ItemReference(ItemReference),
 }
 
@@ -379,8 +370,8 @@ fn kind_may_be_absent(schema: &mut Schema) {
 #[schemars(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "ResponseOfferedTool", description = "A tool on offer.")]
 #[expect(dead_code, reason = "for the description")]
-enum OfferedTool {
-    Function(Function),
+enum ResponseOfferedTool {
+    Function(ResponseFunction),
 }
 
 /// What [`choice`](super::tools::choice) reads.
@@ -391,9 +382,9 @@ enum OfferedTool {
     description = "`none`, `auto`, `required`, one function, or some that are allowed."
 )]
 #[expect(dead_code, reason = "for the description")]
-enum ToolChoice {
-    Mode(#[schemars(transform = among(MODES))] String),
-    Some(Chosen),
+enum ResponseToolChoice {
+    Mode(#[schemars(transform = among(TOOL_CHOICE_MODES))] String),
+    Some(ResponseChosenTools),
 }
 
 #[derive(JsonSchema)]
@@ -403,16 +394,16 @@ enum ToolChoice {
     rename = "ResponseChosenTools"
 )]
 #[expect(dead_code, reason = "for the description")]
-enum Chosen {
-    Function(Named),
-    AllowedTools(Allowed),
+enum ResponseChosenTools {
+    Function(ChosenFunction),
+    AllowedTools(AllowedFunctions),
 }
 
 #[derive(JsonSchema)]
 #[schemars(tag = "type", rename_all = "snake_case")]
 #[expect(dead_code, reason = "for the description")]
 enum AllowedFunction {
-    Function(Named),
+    Function(ChosenFunction),
 }
 
 /// A string, or a list. Not an untagged enum, in which the place of a mistake would get lost.
@@ -459,17 +450,17 @@ impl Wire for ResponseRequest {
 
 only_objects!(
     ResponseRequest,
-    StreamOptions,
-    Reasoning,
-    Text,
-    Format,
-    Message,
-    Part,
-    FunctionCall,
-    FunctionCallOutput,
-    ReasoningItem,
+    ResponseStreamOptions,
+    ReasoningOptions,
+    TextOptions,
+    TextFormat,
+    InputMessage,
+    InputPart,
+    InputFunctionCall,
+    InputFunctionCallOutput,
+    InputReasoning,
     ItemReference,
-    Function,
-    Named,
-    Allowed,
+    ResponseFunction,
+    ChosenFunction,
+    AllowedFunctions,
 );

@@ -1,4 +1,4 @@
-//! The parameters of a function that is offered: a schema of an object.
+//! The `parameters` of a function tool: the schema of the object that holds a call's arguments.
 
 use serde_json::{Map, Value, json};
 
@@ -8,13 +8,13 @@ use crate::grammar::Schema;
 use crate::http::error::ApiError;
 use crate::openai::tools::refuse;
 
-/// Schemas that are looked at to find out whether the arguments can be an object. A schema that is
-/// larger than that is taken at its word.
-const MOST_LOOKED_AT: usize = 200;
-/// What JSON Schema knows beside `object`.
+/// Subschemas that are visited to find out whether the arguments can be an object. In a larger schema the
+/// rest is assumed to allow objects.
+const MOST_SCHEMAS_VISITED: usize = 200;
+/// JSON Schema's types other than `object`.
 const OTHER_TYPES: [&str; 6] = ["array", "string", "number", "integer", "boolean", "null"];
-/// Keywords that speak of properties which are not declared beside them.
-const OPENING: [&str; 6] = [
+/// Keywords that allow or constrain properties beyond those declared in `properties`.
+const OPEN_KEYWORDS: [&str; 6] = [
     "additionalProperties",
     "unevaluatedProperties",
     "patternProperties",
@@ -23,29 +23,29 @@ const OPENING: [&str; 6] = [
     "$dynamicRef",
 ];
 
-/// How much of a schema the arguments keep to.
+/// How strictly the arguments of a call are held to the function's schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
-    /// All that OpenAI's strict rules allow.
-    Strictly,
-    /// All that can be followed.
-    AsFarAsPossible,
-    /// None of it: the model reads it and calls as it likes.
-    NotAtAll,
+pub(super) enum SchemaAdherence {
+    /// To the whole schema, which must be in OpenAI's strict subset.
+    Strict,
+    /// To the whole schema, which may use any supported keyword.
+    BestEffort,
+    /// Not at all: the model only reads the schema in its prompt.
+    HintOnly,
 }
 
-/// What the arguments must be of a function whose `parameters` stand at `place`.
+/// Returns the schema for the arguments of a function whose `parameters` stand at `place`.
 pub(crate) fn arguments(
     place: FieldPath,
     parameters: Option<&Value>,
-    kept: Kept,
+    kept: SchemaAdherence,
 ) -> Result<Schema, ApiError> {
     let nothing = || match kept {
-        Kept::NotAtAll => Schema::object(),
-        Kept::Strictly | Kept::AsFarAsPossible => Schema::nothing(),
+        SchemaAdherence::HintOnly => Schema::object(),
+        SchemaAdherence::Strict | SchemaAdherence::BestEffort => Schema::nothing(),
     };
     let root = match parameters {
-        // A function that takes nothing.
+        // A function without parameters.
         None | Some(Value::Null) => return Ok(nothing()),
         Some(Value::Object(root)) if root.is_empty() => return Ok(nothing()),
         Some(Value::Object(root)) => root,
@@ -67,11 +67,11 @@ pub(crate) fn arguments(
     }
     let schema = match kept {
         // OpenAI's strict rules want a type and `additionalProperties` of the client.
-        Kept::Strictly => Schema::new(root.clone().into(), true),
-        Kept::AsFarAsPossible => {
+        SchemaAdherence::Strict => Schema::new(root.clone().into(), true),
+        SchemaAdherence::BestEffort => {
             Schema::new(declared_only(object_only(root.clone())).into(), false)
         }
-        Kept::NotAtAll => {
+        SchemaAdherence::HintOnly => {
             return Schema::check_hint(&root.clone().into())
                 .map(|()| Schema::object())
                 .map_err(|schema_error| refuse(&place, &schema_error));
@@ -82,23 +82,23 @@ pub(crate) fn arguments(
         .at(place))
 }
 
-/// Whether anything that fits is an object, as far as types and values say. Where they say nothing that
-/// is known, the schema's own check refuses it later.
+/// Whether the schema allows an object, as far as its types and values tell. Unknown types are refused
+/// later, when the schema itself is checked.
 fn can_be_object(root: &Map<String, Value>) -> bool {
-    let mut look = Look {
+    let mut look = ObjectSearch {
         root,
-        left: MOST_LOOKED_AT,
+        left: MOST_SCHEMAS_VISITED,
     };
     look.object(root)
 }
 
-struct Look<'s> {
+struct ObjectSearch<'s> {
     root: &'s Map<String, Value>,
-    /// Schemas that may still be looked at: references may go round in circles.
+    /// How many subschemas may still be visited: references may be cyclic.
     left: usize,
 }
 
-impl Look<'_> {
+impl ObjectSearch<'_> {
     fn schema(&mut self, schema: &Value) -> bool {
         match schema {
             Value::Object(schema) => self.object(schema),
@@ -133,7 +133,7 @@ fn allows_objects(kind: &Value) -> bool {
     }
 }
 
-/// What the `$ref` of a schema leads to, if it leads to somewhere within `root`.
+/// Resolves the `$ref` of a schema, if it points into `root`.
 fn referred<'s>(root: &'s Map<String, Value>, schema: &Map<String, Value>) -> Option<&'s Value> {
     let reference = schema.get("$ref")?.as_str()?.strip_prefix("#/")?;
     let (name, rest) = match reference.split_once('/') {
@@ -143,7 +143,7 @@ fn referred<'s>(root: &'s Map<String, Value>, schema: &Map<String, Value>) -> Op
     root.get(name)?.pointer(&rest)
 }
 
-/// Of what fits, the objects.
+/// Restricts a schema to objects, by adding `type` where it does not say so.
 fn object_only(mut schema: Map<String, Value>) -> Map<String, Value> {
     let is_one = |schema: &Map<String, Value>| schema.get("type") == Some(&json!("object"));
     let target = referred(&schema, &schema).and_then(Value::as_object);
@@ -159,8 +159,8 @@ fn object_only(mut schema: Map<String, Value>) -> Map<String, Value> {
     schema
 }
 
-/// Arguments that a function does not declare are of no use to it: unless the schema speaks of them,
-/// there are none.
+/// Adds `additionalProperties: false` unless the schema mentions undeclared properties: a function has no
+/// use for arguments that it does not declare.
 fn declared_only(mut schema: Map<String, Value>) -> Map<String, Value> {
     let declared = schema.get("properties").and_then(Value::as_object);
     if declared.is_some_and(|declared| names_only(&schema, declared)) {
@@ -169,8 +169,8 @@ fn declared_only(mut schema: Map<String, Value>) -> Map<String, Value> {
     schema
 }
 
-/// Whether a schema, and all of it that holds for the same object, speaks of no other properties than
-/// those that are `declared`.
+/// Whether a schema, and the subschemas that apply to the same object, mention no properties other than the
+/// `declared` ones.
 fn names_only(schema: &Map<String, Value>, declared: &Map<String, Value>) -> bool {
     let names = |value: &Value| {
         let mut names = value.as_array().into_iter().flatten();
@@ -198,7 +198,7 @@ fn names_only(schema: &Map<String, Value>, declared: &Map<String, Value>) -> boo
             "minProperties" => value
                 .as_u64()
                 .is_none_or(|least| least <= declared.len() as u64),
-            keyword => !OPENING.contains(&keyword),
+            keyword => !OPEN_KEYWORDS.contains(&keyword),
         })
 }
 
@@ -211,7 +211,7 @@ mod tests {
     /// What a schema became; `Err` with what was said against it.
     #[allow(clippy::needless_pass_by_value)] // reads better where it is called
     fn taken(schema: Value) -> Result<Value, String> {
-        let arguments = arguments(PLACE.into(), Some(&schema), Kept::AsFarAsPossible);
+        let arguments = arguments(PLACE.into(), Some(&schema), SchemaAdherence::BestEffort);
         arguments
             .map(|schema| schema.written().clone())
             .map_err(|error| {

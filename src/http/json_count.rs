@@ -1,38 +1,38 @@
-//! How many values JSON has, before any of them is made.
+//! Counts the values in JSON text before any of them is allocated.
 //!
-//! A value takes up to 400 bytes of memory for two of JSON (`[0]` is a list with room for four), and a
-//! prompt is made of several copies. So they are counted in the text, which takes no memory.
+//! Two bytes of JSON can become 400 bytes of memory (`[0]` is a list with room for four), and building a
+//! prompt copies values several times. So values are counted in the text, which takes no memory.
 
 use serde_json::Value;
 
 use crate::field::FieldPath;
 use crate::http::error::ApiError;
 
-/// In the body of a request: some thousand turns, or all tools with all parameters.
-pub(crate) const MOST_IN_BODY: usize = 200_000;
-/// In all tools together, and in a schema: 128 tools of 400 each.
-pub(crate) const MOST_IN_TOOLS: usize = 50_000;
-/// In the arguments of all earlier calls together.
-pub(crate) const MOST_IN_ARGUMENTS: usize = 50_000;
+/// Values in the body of a request: enough for some thousand turns, or all tools with all parameters.
+pub(crate) const MOST_BODY_VALUES: usize = 200_000;
+/// Values in all tools together, and in one schema: enough for 128 tools of 400 each.
+pub(crate) const MOST_TOOL_VALUES: usize = 50_000;
+/// Values in the arguments of all earlier tool calls together.
+pub(crate) const MOST_ARGUMENT_VALUES: usize = 50_000;
 
-/// In all `chat_template_kwargs` together.
-pub(crate) const MOST_IN_TEMPLATE_KWARGS: usize = 10_000;
+/// Values in all `chat_template_kwargs` together.
+pub(crate) const MOST_TEMPLATE_KWARG_VALUES: usize = 10_000;
 
-/// What is counted of a text.
+/// Which values of a JSON text are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Counted {
-    /// Every value and every name of one.
+pub(crate) enum CountScope {
+    /// Every value and every member name.
     All,
-    /// The same but for numbers in lists that the outermost object has: tokens, which take eight bytes
-    /// each.
+    /// All but the numbers in lists directly within the outermost object: token ids, which take only eight
+    /// bytes each.
     AllButTokens,
 }
 
-/// At least the values and names in a text that should be JSON, at most twice as many. Where it is none,
-/// its parser will say so.
-pub(crate) fn count(json: &[u8], counted: Counted) -> usize {
+/// Counts the values and member names in `json`: returns at least their number, at most twice that. Text
+/// that is not JSON is counted all the same; its parser will refuse it.
+pub(crate) fn count_in_text(json: &[u8], counted: CountScope) -> usize {
     let mut count = 0;
-    // Those that are open.
+    // Objects that are open at this point of the text.
     let mut objects = 0_usize;
     let mut bytes = json.iter();
     while let Some(byte) = bytes.next() {
@@ -49,8 +49,8 @@ pub(crate) fn count(json: &[u8], counted: Counted) -> usize {
             b'[' => count += 1,
             _ => {}
         }
-        // Behind these comes a value, which counts once more where it is none of those above.
-        let numbers_count = counted == Counted::All || objects > 1;
+        // A value follows each of these; numbers and literals are counted here, others twice.
+        let numbers_count = counted == CountScope::All || objects > 1;
         count += usize::from(numbers_count && matches!(byte, b'[' | b',' | b':'));
     }
     count
@@ -68,21 +68,21 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
     }
 }
 
-/// Values and names in `value`, itself among them.
-pub(crate) fn within(value: &Value) -> usize {
+/// Counts the values and member names in `value`, including `value` itself.
+pub(crate) fn count_in_value(value: &Value) -> usize {
     match value {
-        Value::Array(items) => 1 + items.iter().map(within).sum::<usize>(),
+        Value::Array(items) => 1 + items.iter().map(count_in_value).sum::<usize>(),
         Value::Object(members) => {
             1 + members
                 .values()
-                .map(|member| 1 + within(member))
+                .map(|member| 1 + count_in_value(member))
                 .sum::<usize>()
         }
         _ => 1,
     }
 }
 
-/// Refuses what stands at `param` where it has more values than it may.
+/// Refuses the parameter `param` if its `count` of values exceeds `most`.
 pub(crate) fn at_most(
     param: impl Into<FieldPath>,
     count: usize,
@@ -106,17 +106,17 @@ mod tests {
     #[test]
     fn tokens_in_lists_are_free_and_values_in_objects_are_not() {
         let lists = br#"{"prompt": [[1, 2, 3], [4]], "n": 1}"#;
-        let all = count(lists, Counted::All);
-        let others = count(lists, Counted::AllButTokens);
+        let all = count_in_text(lists, CountScope::All);
+        let others = count_in_text(lists, CountScope::AllButTokens);
         assert!(all > others && others < 8, "{all}, {others}");
         let nested = br#"{"logit_bias": {"1": [0, 0, 0, 0, 0, 0, 0, 0]}}"#;
-        assert!(count(nested, Counted::AllButTokens) >= 10);
+        assert!(count_in_text(nested, CountScope::AllButTokens) >= 10);
     }
 
     #[test]
     fn what_stands_in_strings_does_not_count() {
-        assert_eq!(count(br#""[[[,,,\"{{{""#, Counted::All), 1);
-        assert_eq!(count(b"\"never closed [[[", Counted::All), 1);
+        assert_eq!(count_in_text(br#""[[[,,,\"{{{""#, CountScope::All), 1);
+        assert_eq!(count_in_text(b"\"never closed [[[", CountScope::All), 1);
     }
 
     proptest! {
@@ -128,7 +128,7 @@ mod tests {
             let members: serde_json::Map<_, _> = names.into_iter().map(|name| (name, json!(lists))).collect();
             let value = json!({"a": members});
             let text = value.to_string();
-            prop_assert!(count(text.as_bytes(), Counted::All) >= within(&value));
+            prop_assert!(count_in_text(text.as_bytes(), CountScope::All) >= count_in_value(&value));
         }
     }
 }

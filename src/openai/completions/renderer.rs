@@ -1,4 +1,4 @@
-//! What the client gets: one completion object, or its chunks.
+//! Renders answers as one completion object, or as its chunks.
 
 use std::sync::Arc;
 
@@ -9,38 +9,42 @@ use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, json_text};
 use crate::inference::UsageTotals;
 use crate::inference::generate::StartedGeneration;
-use crate::openai::usage::{ChunkUsage, Usage};
+use crate::openai::usage::{ChunkUsage, CompletionUsage};
 use crate::sampling;
 use crate::scheduler::{AnswerEnd, AnswerText, FinishReason};
 
-use super::logprobs::{Place, add};
-use super::validate::Output;
-use super::wire::{Body, Choice, Logprobs};
+use super::logprobs::{TextPosition, add};
+use super::validate::CompletionOutputOptions;
+use super::wire::{Completion, CompletionChoice, CompletionLogprobs};
 
-/// Turns what was generated into OpenAI's objects.
-pub(super) struct Answer {
+/// Renders generated text as OpenAI's completion objects.
+pub(super) struct CompletionRenderer {
     id: String,
     created: u64,
     model: String,
     fingerprint: String,
-    output: Output,
+    output: CompletionOutputOptions,
     tokenizer: Arc<Tokenizer>,
-    /// Those that are echoed.
+    /// The prompts that are echoed; empty without `echo`.
     prompts: Vec<Arc<[Token]>>,
-    choices: Vec<Choice>,
-    /// Where the next token of each choice stands.
-    places: Vec<Place>,
+    choices: Vec<CompletionChoice>,
+    /// The position of each choice's next token in its text.
+    places: Vec<TextPosition>,
 }
 
-impl Answer {
-    pub(super) fn new(model: &str, output: Output, started: &StartedGeneration) -> Self {
+impl CompletionRenderer {
+    pub(super) fn new(
+        model: &str,
+        output: CompletionOutputOptions,
+        started: &StartedGeneration,
+    ) -> Self {
         let loaded = &started.loaded;
         let digest = &loaded.tokenizer.info().digest;
         let count = started.prompts.len() * output.choices;
-        let choice = |index| Choice {
+        let choice = |index| CompletionChoice {
             text: String::new(),
             index,
-            logprobs: output.logprobs.then(Logprobs::default),
+            logprobs: output.logprobs.then(CompletionLogprobs::default),
             finish_reason: None,
         };
         Self {
@@ -57,12 +61,17 @@ impl Answer {
             output,
             tokenizer: Arc::clone(&loaded.tokenizer),
             choices: (0..count).map(choice).collect(),
-            places: vec![Place::default(); count],
+            places: vec![TextPosition::default(); count],
         }
     }
 
-    /// More text of choice `index`, kept or sent.
-    fn say(&mut self, index: usize, text: &str, logprobs: Option<Logprobs>) -> Vec<Frame> {
+    /// Stores more text of choice `index`, or returns it as a chunk of a stream.
+    fn say(
+        &mut self,
+        index: usize,
+        text: &str,
+        logprobs: Option<CompletionLogprobs>,
+    ) -> Vec<Frame> {
         if self.output.stream {
             return vec![self.chunk(index, text.to_owned(), logprobs, None)];
         }
@@ -77,13 +86,13 @@ impl Answer {
         Vec::new()
     }
 
-    /// The prompt of choice `index`, where it is echoed.
+    /// Returns the prompt of choice `index`, if it is echoed.
     fn echo(&self, index: usize) -> Option<Arc<[Token]>> {
         self.prompts.get(index / self.output.choices).cloned()
     }
 
-    fn logprobs(&mut self, index: usize, tokens: &[sampling::Logprobs]) -> Logprobs {
-        let mut found = Logprobs::default();
+    fn logprobs(&mut self, index: usize, tokens: &[sampling::Logprobs]) -> CompletionLogprobs {
+        let mut found = CompletionLogprobs::default();
         for token in tokens {
             let piece = self.tokenizer.piece(token.token);
             let place = self.places[index].pass(piece);
@@ -96,10 +105,10 @@ impl Answer {
         &self,
         index: usize,
         text: String,
-        logprobs: Option<Logprobs>,
+        logprobs: Option<CompletionLogprobs>,
         finish_reason: Option<&'static str>,
     ) -> Frame {
-        let choice = Choice {
+        let choice = CompletionChoice {
             text,
             index,
             logprobs,
@@ -109,8 +118,8 @@ impl Answer {
         Frame::Data(self.body(vec![choice], usage))
     }
 
-    fn body(&self, choices: Vec<Choice>, usage: ChunkUsage) -> String {
-        json_text(&Body {
+    fn body(&self, choices: Vec<CompletionChoice>, usage: ChunkUsage) -> String {
+        json_text(&Completion {
             id: &self.id,
             object: "text_completion",
             created: self.created,
@@ -122,7 +131,7 @@ impl Answer {
     }
 }
 
-impl ResponseRenderer for Answer {
+impl ResponseRenderer for CompletionRenderer {
     fn opening(&mut self) -> Vec<Frame> {
         if self.output.logprobs {
             return Vec::new(); // they come with the prompt
@@ -144,8 +153,8 @@ impl ResponseRenderer for Answer {
             return Vec::new();
         };
         let pieces = self.tokenizer.text_pieces(&prompt, ControlTokens::LeftOut);
-        let mut all = Logprobs::default();
-        // Before the first there is nothing that it could be likely after.
+        let mut all = CompletionLogprobs::default();
+        // The first token has no predecessor, hence no log-probability.
         let likelihoods = [None].into_iter().chain(logprobs.iter().map(Some));
         for (piece, likelihood) in pieces.iter().zip(likelihoods) {
             let place = self.places[index].pass(piece);
@@ -177,7 +186,7 @@ impl ResponseRenderer for Answer {
 
     fn close(&mut self, spent: UsageTotals) -> Vec<Frame> {
         let usage = self.output.usage_chunk.then(|| {
-            let usage = ChunkUsage::Now(Usage::new(spent, 0));
+            let usage = ChunkUsage::Now(CompletionUsage::new(spent, 0));
             Frame::Data(self.body(Vec::new(), usage))
         });
         usage.into_iter().chain([Frame::done()]).collect()
@@ -196,6 +205,6 @@ impl ResponseRenderer for Answer {
 
     fn whole(mut self, spent: UsageTotals) -> String {
         let choices = std::mem::take(&mut self.choices);
-        self.body(choices, ChunkUsage::Now(Usage::new(spent, 0)))
+        self.body(choices, ChunkUsage::Now(CompletionUsage::new(spent, 0)))
     }
 }

@@ -23,20 +23,20 @@ impl Pieces for Letters {
     }
 }
 
-fn answer(stream: bool, calls: Calls) -> Answer {
-    let output = Output {
+fn answer(stream: bool, calls: CallLimit) -> ChatRenderer {
+    let output = ChatOutputOptions {
         stream,
         usage_chunk: true,
         calls,
         logprobs: false,
     };
-    let format = (calls != Calls::None).then_some(ToolFormat::Hermes);
+    let format = (calls != CallLimit::None).then_some(ToolFormat::Hermes);
     with(output, [OutputParser::new(None, format)])
 }
 
-fn with<const N: usize>(output: Output, parsers: [OutputParser; N]) -> Answer {
-    let header = Header::new("x", "kiosk", "0123456789abcdef", 1, Some(ServiceTier::Flex));
-    Answer::new(header, output, Arc::new(Letters), parsers)
+fn with<const N: usize>(output: ChatOutputOptions, parsers: [OutputParser; N]) -> ChatRenderer {
+    let header = ChatHeader::new("x", "kiosk", "0123456789abcdef", 1, Some(ServiceTier::Flex));
+    ChatRenderer::new(header, output, Arc::new(Letters), parsers)
 }
 
 fn say(text: &str) -> AnswerText {
@@ -69,7 +69,7 @@ fn spent() -> UsageTotals {
 }
 
 /// The body of an answer of one choice.
-fn body(mut answer: Answer, texts: &[&str]) -> Value {
+fn body(mut answer: ChatRenderer, texts: &[&str]) -> Value {
     for text in texts {
         answer.text(0, &say(text));
     }
@@ -87,7 +87,10 @@ fn objects(frames: Vec<Frame>) -> Vec<Value> {
 
 #[test]
 fn a_whole_answer_carries_text_usage_and_reason() {
-    let body = body(answer(false, Calls::None), &["Oat milk ", "costs $3.49."]);
+    let body = body(
+        answer(false, CallLimit::None),
+        &["Oat milk ", "costs $3.49."],
+    );
     let choice = &body["choices"][0];
     assert_eq!(choice["message"]["content"], "Oat milk costs $3.49.");
     assert_eq!(choice["finish_reason"], "stop");
@@ -98,7 +101,7 @@ fn a_whole_answer_carries_text_usage_and_reason() {
 
 #[test]
 fn a_tool_call_is_no_content() {
-    let body = body(answer(false, Calls::Any), &[CALL]);
+    let body = body(answer(false, CallLimit::Any), &[CALL]);
     let message = &body["choices"][0]["message"];
     assert_eq!(message["content"], Value::Null);
     assert_eq!(message["tool_calls"][0]["function"]["name"], "f");
@@ -110,7 +113,7 @@ fn a_tool_call_is_no_content() {
 }
 
 /// The body of an answer that ended for this reason.
-fn body_ended(mut answer: Answer, texts: &[&str], reason: FinishReason) -> Value {
+fn body_ended(mut answer: ChatRenderer, texts: &[&str], reason: FinishReason) -> Value {
     for text in texts {
         answer.text(0, &say(text));
     }
@@ -127,7 +130,7 @@ fn a_call_that_is_cut_off_shows_its_arguments_so_far_and_never_its_markup() {
     let written = "Well.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
     for end in 7..written.len() {
         let cut = &written[..end];
-        let body = body_ended(answer(false, Calls::Any), &[cut], FinishReason::Length);
+        let body = body_ended(answer(false, CallLimit::Any), &[cut], FinishReason::Length);
         let choice = &body["choices"][0];
         assert_eq!(choice["finish_reason"], "length");
         let content = choice["message"]["content"].as_str().expect("a text");
@@ -138,7 +141,7 @@ fn a_call_that_is_cut_off_shows_its_arguments_so_far_and_never_its_markup() {
             assert!("{\"a\": 1}".starts_with(arguments), "{arguments} of {cut}");
         }
 
-        let mut streamed = answer(true, Calls::Any);
+        let mut streamed = answer(true, CallLimit::Any);
         let mut frames = streamed.text(0, &say(cut));
         let ended = AnswerEnd {
             reason: FinishReason::Length,
@@ -174,7 +177,7 @@ fn calls_are_the_reason_only_where_all_of_them_can_be_made() {
             true,
         ),
     ] {
-        let mut broken = answer(stream, Calls::Any);
+        let mut broken = answer(stream, CallLimit::Any);
         let _ = broken.text(0, &say(CALL));
         let _ = broken.text(0, &say(texts[0]));
         let _ = broken.end(0, &finished());
@@ -185,7 +188,7 @@ fn calls_are_the_reason_only_where_all_of_them_can_be_made() {
         );
     }
     for stream in [false, true] {
-        let mut whole = answer(stream, Calls::Any);
+        let mut whole = answer(stream, CallLimit::Any);
         let _ = whole.text(0, &say(CALL));
         let _ = whole.end(0, &finished());
         assert_eq!(ResponseRenderer::finish_reason(&whole), "tool_calls");
@@ -195,7 +198,7 @@ fn calls_are_the_reason_only_where_all_of_them_can_be_made() {
 #[test]
 fn only_one_call_where_parallel_calls_are_not_wanted() {
     let two = format!("{CALL}\n{CALL}");
-    let body = body(answer(false, Calls::One), &[&two]);
+    let body = body(answer(false, CallLimit::One), &[&two]);
     let calls = body["choices"][0]["message"]["tool_calls"].as_array();
     assert_eq!(calls.map(Vec::len), Some(1));
 }
@@ -203,10 +206,10 @@ fn only_one_call_where_parallel_calls_are_not_wanted() {
 #[test]
 fn thoughts_are_told_apart_and_counted() {
     let tags = ThoughtTags::of("</think>").map(|tags| (tags, true));
-    let output = Output {
+    let output = ChatOutputOptions {
         stream: false,
         usage_chunk: false,
-        calls: Calls::None,
+        calls: CallLimit::None,
         logprobs: false,
     };
     let answer = with(output, [OutputParser::new(tags, None)]);
@@ -220,7 +223,7 @@ fn thoughts_are_told_apart_and_counted() {
 
 #[test]
 fn a_stream_ends_with_reason_then_usage_without_choices() {
-    let mut answer = answer(true, Calls::Any);
+    let mut answer = answer(true, CallLimit::Any);
     let mut frames = answer.opening();
     frames.extend(answer.text(0, &say("Hello")));
     frames.extend(answer.text(0, &say(CALL)));
@@ -248,10 +251,10 @@ fn a_stream_ends_with_reason_then_usage_without_choices() {
 
 #[test]
 fn likelihoods_come_with_the_text_that_they_are_of() {
-    let output = Output {
+    let output = ChatOutputOptions {
         stream: true,
         usage_chunk: false,
-        calls: Calls::None,
+        calls: CallLimit::None,
         logprobs: true,
     };
     let mut answer = with(output, [OutputParser::new(None, None)]);
@@ -273,10 +276,10 @@ fn likelihoods_come_with_the_text_that_they_are_of() {
 
 #[test]
 fn choices_are_told_apart_by_their_index() {
-    let output = Output {
+    let output = ChatOutputOptions {
         stream: false,
         usage_chunk: false,
-        calls: Calls::None,
+        calls: CallLimit::None,
         logprobs: false,
     };
     let parsers = [OutputParser::new(None, None), OutputParser::new(None, None)];

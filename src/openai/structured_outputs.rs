@@ -1,7 +1,7 @@
-//! A schema of the answer under the names that vLLM and llama.cpp have for it.
+//! vLLM's and llama.cpp's parameters for structured outputs.
 //!
-//! What asks for JSON is honoured, as OpenAI's `response_format` is. Regular expressions, choices and
-//! grammars are refused by name: an answer that does not keep to them would be another one.
+//! JSON schemas are honoured like OpenAI's `response_format`. Regular expressions, choices and grammars are
+//! refused by name, because an unconstrained answer would not be what the client asked for.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::grammar::Schema;
 
-use crate::http::body::only_objects;
-use crate::http::description::Refused;
 use crate::http::error::ApiError;
-use crate::http::values;
+use crate::http::json_count;
+use crate::http::openapi::NullOnly;
+use crate::http::parse::only_objects;
 use crate::openai::tools::refuse;
 
 /// vLLM's `structured_outputs`.
@@ -28,36 +28,37 @@ pub(crate) struct StructuredOutputs {
     /// Whether the answer must be a JSON object.
     json_object: Option<bool>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     regex: Option<Value>,
     /// Refused; use `json` with an `enum`.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     choice: Option<Value>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     grammar: Option<Value>,
     /// Refused: answers are held to JSON schemas alone.
-    #[schemars(with = "Option<Refused>")]
+    #[schemars(with = "Option<NullOnly>")]
     structural_tag: Option<Value>,
 }
 
 only_objects!(StructuredOutputs,);
 
-/// Everything of this kind that a request may have.
+/// The parameters for structured outputs that a request may have beside `response_format`.
 #[derive(Debug, Default)]
-pub(crate) struct Asked {
-    /// vLLM's.
+pub(crate) struct StructuredOutputFields {
+    /// vLLM's current parameter.
     pub(crate) structured_outputs: Option<StructuredOutputs>,
-    /// vLLM's older name of the same.
+    /// vLLM's older parameter for a JSON schema.
     pub(crate) guided_json: Option<Value>,
-    /// llama.cpp's.
+    /// llama.cpp's parameter for a JSON schema.
     pub(crate) json_schema: Option<Value>,
-    /// Those that are refused where they ask for anything.
+    /// Parameters that are refused unless they are empty.
     pub(crate) others: [(&'static str, Option<Value>); 4],
 }
 
-impl Asked {
-    /// The schema that the answer must fit, beside the `format` that `response_format` asks for.
+impl StructuredOutputFields {
+    /// Returns the schema that the answer must fit. `format` is the schema of `response_format`; only one of
+    /// all these may be sent.
     pub(crate) fn schema(self, format: Option<Schema>) -> Result<Option<Schema>, ApiError> {
         const JSON_ONLY: &str = "is not supported: answers are held to JSON schemas alone";
         const CHOICE: &str = "is not supported; use a JSON schema with an `enum`";
@@ -100,7 +101,7 @@ impl Asked {
     }
 }
 
-/// Clients send the empty string where they want nothing.
+/// Whether a value asks for anything: some clients send an empty string for none.
 fn asks(value: &Value) -> bool {
     !value.is_null() && value != ""
 }
@@ -116,12 +117,12 @@ fn only_one(param: &'static str, other: Option<&Schema>) -> Result<(), ApiError>
     Err(ApiError::invalid(param, message))
 }
 
-/// A schema that stands at `param`, as JSON or as a string of it.
+/// Reads the schema that stands at `param`, as JSON or as a string that holds JSON.
 pub(crate) fn read(param: &'static str, schema: Value) -> Result<Schema, ApiError> {
     let schema = match schema {
         Value::String(text) => {
-            let count = values::count(text.as_bytes(), values::Counted::All);
-            values::at_most(param, count, 2 * values::MOST_IN_TOOLS)?;
+            let count = json_count::count_in_text(text.as_bytes(), json_count::CountScope::All);
+            json_count::at_most(param, count, 2 * json_count::MOST_TOOL_VALUES)?;
             serde_json::from_str(&text).map_err(|error| {
                 let message = format!("`{param}` is a string that is not valid JSON: {error}");
                 ApiError::invalid(param, message)
@@ -129,7 +130,11 @@ pub(crate) fn read(param: &'static str, schema: Value) -> Result<Schema, ApiErro
         }
         schema => schema,
     };
-    values::at_most(param, values::within(&schema), values::MOST_IN_TOOLS)?;
+    json_count::at_most(
+        param,
+        json_count::count_in_value(&schema),
+        json_count::MOST_TOOL_VALUES,
+    )?;
     let schema =
         Schema::new(schema, false).map_err(|schema_error| refuse(&param.into(), &schema_error))?;
     Ok(schema.at(param))
@@ -141,19 +146,19 @@ mod tests {
 
     use super::*;
 
-    fn outputs(value: Value) -> Asked {
-        Asked {
+    fn outputs(value: Value) -> StructuredOutputFields {
+        StructuredOutputFields {
             structured_outputs: Some(serde_json::from_value(value).expect("typed")),
-            ..Asked::default()
+            ..StructuredOutputFields::default()
         }
     }
 
-    fn place(asked: Asked) -> Option<String> {
+    fn place(asked: StructuredOutputFields) -> Option<String> {
         let schema = asked.schema(None).expect("a sound schema");
         schema.map(|schema| schema.place().to_string())
     }
 
-    fn refusal(asked: Asked) -> String {
+    fn refusal(asked: StructuredOutputFields) -> String {
         let error = asked.schema(None).expect_err("refused");
         error.body()["error"]["param"]
             .as_str()
@@ -166,14 +171,14 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
         let text = Value::String(schema.to_string());
         for schema in [schema, text] {
-            let guided = Asked {
+            let guided = StructuredOutputFields {
                 guided_json: Some(schema.clone()),
-                ..Asked::default()
+                ..StructuredOutputFields::default()
             };
             assert_eq!(place(guided).as_deref(), Some("guided_json"));
-            let theirs = Asked {
+            let theirs = StructuredOutputFields {
                 json_schema: Some(schema.clone()),
-                ..Asked::default()
+                ..StructuredOutputFields::default()
             };
             assert_eq!(place(theirs).as_deref(), Some("json_schema"));
             let asked = outputs(json!({"json": schema}));
@@ -185,7 +190,7 @@ mod tests {
             Some("structured_outputs.json_object")
         );
         assert_eq!(place(outputs(json!({"regex": null, "json": null}))), None);
-        assert_eq!(place(Asked::default()), None);
+        assert_eq!(place(StructuredOutputFields::default()), None);
     }
 
     #[test]
@@ -194,21 +199,21 @@ mod tests {
             let asked = outputs(json!({name: ["a"]}));
             assert_eq!(refusal(asked), format!("structured_outputs.{name}"));
         }
-        let asked = Asked {
+        let asked = StructuredOutputFields {
             others: [
                 ("grammar", Some("".into())),
                 ("guided_regex", Some("a+".into())),
                 ("guided_choice", None),
                 ("guided_grammar", None),
             ],
-            ..Asked::default()
+            ..StructuredOutputFields::default()
         };
         assert_eq!(refusal(asked), "guided_regex");
     }
 
     #[test]
     fn only_one_may_say_what_the_answer_must_be() {
-        let asked = Asked {
+        let asked = StructuredOutputFields {
             guided_json: Some(json!({})),
             ..outputs(json!({"json": {}}))
         };
@@ -220,9 +225,9 @@ mod tests {
     #[test]
     fn what_is_no_schema_is_refused_at_its_place() {
         for schema in [json!("{"), json!(5), json!([])] {
-            let asked = Asked {
+            let asked = StructuredOutputFields {
                 guided_json: Some(schema),
-                ..Asked::default()
+                ..StructuredOutputFields::default()
             };
             assert!(refusal(asked).starts_with("guided_json"));
         }

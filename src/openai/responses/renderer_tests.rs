@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::engine::Token;
-use crate::openai::responses::reply::{Echo, Format, Reasoning, Text as OutputFormat};
-use crate::openai::responses::store::Limits;
+use crate::openai::responses::reply::{
+    RequestEcho, ResponseReasoning, ResponseText as OutputFormat, ResponseTextFormat,
+};
+use crate::openai::responses::store::StoreLimits;
 use crate::prompt::{ThoughtTags, ToolFormat};
 use crate::sampling::{Logprobs, SamplingParams};
 use crate::scheduler::Timings;
@@ -27,8 +29,8 @@ impl Pieces for Letters {
     }
 }
 
-fn echo() -> Echo {
-    Echo {
+fn echo() -> RequestEcho {
+    RequestEcho {
         instructions: None,
         max_output_tokens: None,
         max_tool_calls: None,
@@ -36,12 +38,12 @@ fn echo() -> Echo {
         parallel_tool_calls: true,
         previous_response_id: None,
         prompt_cache_key: None,
-        reasoning: Reasoning::default(),
+        reasoning: ResponseReasoning::default(),
         safety_identifier: None,
         service_tier: "default",
         store: true,
         text: OutputFormat {
-            format: Format::Text,
+            format: ResponseTextFormat::Text,
             verbosity: "medium",
         },
         tool_choice: json!("auto"),
@@ -53,17 +55,17 @@ fn echo() -> Echo {
 }
 
 /// An answer of a model that thinks and calls functions as Hermes does.
-fn answer(stream: bool, calls: Calls, keeping: Option<Keeping>) -> Answer {
-    let output = Output {
+fn answer(stream: bool, calls: CallLimit, keeping: Option<StoreTarget>) -> ResponseItemRenderer {
+    let output = ResponseOutputOptions {
         stream,
         obfuscate: false,
         calls,
         logprobs: true,
     };
     let thoughts = ThoughtTags::of("</think>").map(|tags| (tags, false));
-    let format = (calls != Calls::None).then_some(ToolFormat::Hermes);
-    Answer::new(
-        Response::new("kiosk", &SamplingParams::default(), echo()),
+    let format = (calls != CallLimit::None).then_some(ToolFormat::Hermes);
+    ResponseItemRenderer::new(
+        ResponseObject::new("kiosk", &SamplingParams::default(), echo()),
         output,
         Arc::new(Letters),
         OutputParser::new(thoughts, format),
@@ -100,7 +102,7 @@ fn spent() -> UsageTotals {
     }
 }
 
-fn whole(mut answer: Answer, texts: &[&str], reason: FinishReason) -> Value {
+fn whole(mut answer: ResponseItemRenderer, texts: &[&str], reason: FinishReason) -> Value {
     for text in texts {
         assert!(answer.text(0, &say(text)).is_empty(), "nobody listens");
     }
@@ -109,7 +111,7 @@ fn whole(mut answer: Answer, texts: &[&str], reason: FinishReason) -> Value {
 }
 
 /// All events of a stream, after checking that they are numbered through and named.
-fn stream(mut answer: Answer, texts: &[&str], reason: FinishReason) -> Vec<Value> {
+fn stream(mut answer: ResponseItemRenderer, texts: &[&str], reason: FinishReason) -> Vec<Value> {
     let mut frames = answer.opening();
     for text in texts {
         frames.extend(answer.text(0, &say(text)));
@@ -145,7 +147,7 @@ fn names(events: &[Value]) -> Vec<&str> {
 #[test]
 fn a_text_is_a_message_with_one_part() {
     let body = whole(
-        answer(false, Calls::None, None),
+        answer(false, CallLimit::None, None),
         &["Aisle ", "7."],
         FinishReason::Stop,
     );
@@ -168,7 +170,11 @@ fn a_text_is_a_message_with_one_part() {
 #[test]
 fn thoughts_text_and_calls_are_items_of_their_own_in_their_order() {
     let said = ["<think>", "Hm.", "</think>", "Let me see. ", CALL, CALL];
-    let body = whole(answer(false, Calls::Any, None), &said, FinishReason::Stop);
+    let body = whole(
+        answer(false, CallLimit::Any, None),
+        &said,
+        FinishReason::Stop,
+    );
     let kinds: Vec<&str> = body["output"]
         .as_array()
         .expect("a list")
@@ -188,7 +194,7 @@ fn thoughts_text_and_calls_are_items_of_their_own_in_their_order() {
 
 #[test]
 fn the_events_of_a_text_come_in_their_order() {
-    let answer = answer(true, Calls::None, None);
+    let answer = answer(true, CallLimit::None, None);
     let events = stream(answer, &["Aisle ", "7."], FinishReason::Stop);
     assert_eq!(
         names(&events),
@@ -220,7 +226,11 @@ fn the_events_of_a_text_come_in_their_order() {
 #[test]
 fn the_events_of_thoughts_and_calls_come_in_their_order() {
     let said = ["<think>Hm.</think>", CALL];
-    let events = stream(answer(true, Calls::Any, None), &said, FinishReason::Stop);
+    let events = stream(
+        answer(true, CallLimit::Any, None),
+        &said,
+        FinishReason::Stop,
+    );
     assert_eq!(
         names(&events),
         [
@@ -252,7 +262,7 @@ fn the_events_of_thoughts_and_calls_come_in_their_order() {
 
 #[test]
 fn what_was_cut_off_is_incomplete() {
-    let answer = answer(true, Calls::None, None);
+    let answer = answer(true, CallLimit::None, None);
     let events = stream(answer, &["Aisle "], FinishReason::Length);
     let last = events.last().expect("an end");
     assert_eq!(last["type"], "response.incomplete");
@@ -267,7 +277,11 @@ fn a_call_that_is_cut_off_is_incomplete_and_its_markup_is_never_read() {
     let written = format!("Well.\n{CALL}\n{CALL}");
     for end in 7..written.len() {
         let said = [&written[..end]];
-        let body = whole(answer(false, Calls::Any, None), &said, FinishReason::Length);
+        let body = whole(
+            answer(false, CallLimit::Any, None),
+            &said,
+            FinishReason::Length,
+        );
         assert_eq!(body["status"], "incomplete");
         let output = body["output"].as_array().expect("a list");
         assert_eq!(output[0]["content"][0]["text"], "Well.\n", "{said:?}");
@@ -278,7 +292,7 @@ fn a_call_that_is_cut_off_is_incomplete_and_its_markup_is_never_read() {
             let is_whole = item["status"] == "completed";
             assert_eq!(is_whole, arguments == "{\"a\": 1}");
         }
-        let answer = answer(true, Calls::Any, None);
+        let answer = answer(true, CallLimit::Any, None);
         let events = stream(answer, &said, FinishReason::Length);
         let last = &events.last().expect("an end")["response"];
         let told = |response: &Value| -> Vec<Value> {
@@ -294,7 +308,7 @@ fn a_call_that_is_cut_off_is_incomplete_and_its_markup_is_never_read() {
 #[test]
 fn a_call_that_the_model_left_in_the_middle_is_none_to_be_made() {
     let broken = "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": [1";
-    let mut ended = answer(false, Calls::Any, None);
+    let mut ended = answer(false, CallLimit::Any, None);
     let _ = ended.text(0, &say(broken));
     let _ = ended.end(0, &finished(FinishReason::Stop));
     assert_eq!(ResponseRenderer::finish_reason(&ended), "stop");
@@ -306,7 +320,7 @@ fn a_call_that_the_model_left_in_the_middle_is_none_to_be_made() {
 #[test]
 fn one_call_is_taken_where_more_are_not_wanted() {
     let body = whole(
-        answer(false, Calls::One, None),
+        answer(false, CallLimit::One, None),
         &[CALL, CALL],
         FinishReason::Stop,
     );
@@ -315,13 +329,13 @@ fn one_call_is_taken_where_more_are_not_wanted() {
 
 #[test]
 fn who_says_nothing_has_said_an_empty_message() {
-    let body = whole(answer(false, Calls::Any, None), &[], FinishReason::Stop);
+    let body = whole(answer(false, CallLimit::Any, None), &[], FinishReason::Stop);
     assert_eq!(body["output"][0]["content"][0]["text"], "");
 }
 
 #[test]
 fn a_failure_ends_the_stream_with_what_there_was() {
-    let mut answer = answer(true, Calls::None, None);
+    let mut answer = answer(true, CallLimit::None, None);
     let mut frames = answer.opening();
     frames.extend(answer.text(0, &say("Aisle ")));
     let error = ApiError::Job(WorkError::Engine);
@@ -338,7 +352,7 @@ fn a_failure_ends_the_stream_with_what_there_was() {
 
 #[test]
 fn likelihoods_go_with_the_text_that_they_are_of() {
-    let mut answer = answer(true, Calls::Any, None);
+    let mut answer = answer(true, CallLimit::Any, None);
     answer.opening();
     let likely = |text: &str, token| AnswerText {
         logprobs: vec![Logprobs {
@@ -371,16 +385,16 @@ fn likelihoods_go_with_the_text_that_they_are_of() {
 
 #[tokio::test]
 async fn a_response_is_stored_before_its_client_knows_that_it_ended() {
-    let store = Store::new(Limits {
+    let store = ResponseStore::new(StoreLimits {
         responses: 1,
         bytes: 1 << 20,
         age: Duration::from_secs(1),
     });
-    let keeping = Keeping {
+    let keeping = StoreTarget {
         store: store.clone(),
         input: Vec::new(),
     };
-    let answer = answer(true, Calls::None, Some(keeping));
+    let answer = answer(true, CallLimit::None, Some(keeping));
     let id = answer.response.id.clone();
     assert!(store.find(&id).is_none());
     let events = stream(answer, &["Aisle 7."], FinishReason::Stop);

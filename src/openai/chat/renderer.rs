@@ -1,4 +1,4 @@
-//! What the client gets: one completion object, or its chunks.
+//! Renders answers as one chat completion object, or as its chunks.
 
 use std::sync::Arc;
 
@@ -7,53 +7,53 @@ use crate::http::error::ApiError;
 use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, json_text};
 use crate::inference::UsageTotals;
-use crate::openai::logprobs::Found;
-use crate::openai::tools::{Calls, are_whole};
-use crate::openai::usage::{ChunkUsage, Usage};
+use crate::openai::logprobs::TokenLogprobList;
+use crate::openai::tools::{CallLimit, are_whole};
+use crate::openai::usage::{ChunkUsage, CompletionUsage};
 use crate::prompt::{AnswerPart, OutputParser, OutputPiece};
 use crate::sampling;
 use crate::scheduler::{AnswerEnd, AnswerText, FinishReason};
 
 use super::reply::{
-    Call, CallDelta, Chunk, ChunkChoice, Completion, Delta, Function, FunctionDelta, Header,
-    Logprobs, Message, WholeChoice,
+    AnswerCall, AnswerFunction, CallDelta, ChatAnswer, ChatChoice, ChatCompletion,
+    ChatCompletionChunk, ChatHeader, ChatLogprobs, ChunkChoice, Delta, FunctionDelta,
 };
-use super::validate::Output;
+use super::validate::ChatOutputOptions;
 
-/// Turns what was generated into OpenAI's objects.
-pub(super) struct Answer {
-    header: Header,
-    output: Output,
+/// Renders generated text as OpenAI's chat completion objects.
+pub(super) struct ChatRenderer {
+    header: ChatHeader,
+    output: ChatOutputOptions,
     pieces: Arc<dyn Pieces>,
-    choices: Vec<Choice>,
+    choices: Vec<PartialChoice>,
 }
 
-/// One of the answers so far.
-struct Choice {
+/// One answer, as far as it is generated.
+struct PartialChoice {
     parser: Option<OutputParser>,
-    /// Kept for a whole answer only.
+    /// Kept only if the response is not a stream.
     content: String,
     thoughts: String,
-    /// Kept for the finish reason and the indices, too.
-    calls: Vec<Call>,
-    /// Whether the call that is being written is one too many.
+    /// Kept in a stream as well, for the finish reason and the indices.
+    calls: Vec<AnswerCall>,
+    /// Whether the current call exceeds the limit and is skipped.
     skips_call: bool,
-    /// Tokens that were thoughts.
+    /// Generated tokens that were thoughts.
     thought_tokens: u32,
-    /// What has not been sent along with a delta yet.
+    /// Log-probabilities that no delta has carried yet.
     logprobs: Vec<sampling::Logprobs>,
     finish_reason: Option<&'static str>,
 }
 
-impl Answer {
-    /// One parser a choice.
+impl ChatRenderer {
+    /// Creates a renderer with one parser for each choice.
     pub(super) fn new(
-        header: Header,
-        output: Output,
+        header: ChatHeader,
+        output: ChatOutputOptions,
         pieces: Arc<dyn Pieces>,
         parsers: impl IntoIterator<Item = OutputParser>,
     ) -> Self {
-        let choice = |parser| Choice {
+        let choice = |parser| PartialChoice {
             parser: Some(parser),
             content: String::new(),
             thoughts: String::new(),
@@ -71,13 +71,13 @@ impl Answer {
         }
     }
 
-    fn usage(&self, spent: UsageTotals) -> Usage {
+    fn usage(&self, spent: UsageTotals) -> CompletionUsage {
         let thoughts = self.choices.iter().map(|choice| choice.thought_tokens);
-        Usage::new(spent, thoughts.sum())
+        CompletionUsage::new(spent, thoughts.sum())
     }
 
-    /// Keeps what a whole answer needs; the chunks of a stream.
-    fn tell(&mut self, index: usize, pieces: Vec<OutputPiece>) -> Vec<Frame> {
+    /// Stores what a whole response needs, and returns the chunks of a stream.
+    fn deltas(&mut self, index: usize, pieces: Vec<OutputPiece>) -> Vec<Frame> {
         let output = self.output;
         let choice = &mut self.choices[index];
         let deltas: Vec<Delta> = pieces
@@ -96,9 +96,9 @@ impl Answer {
             .collect()
     }
 
-    fn logprobs(&self, tokens: Vec<sampling::Logprobs>) -> Logprobs {
-        Logprobs {
-            content: Found {
+    fn logprobs(&self, tokens: Vec<sampling::Logprobs>) -> ChatLogprobs {
+        ChatLogprobs {
+            content: TokenLogprobList {
                 tokens,
                 pieces: Arc::clone(&self.pieces),
             },
@@ -113,7 +113,7 @@ impl Answer {
         logprobs: Option<Vec<sampling::Logprobs>>,
         finish_reason: Option<&'static str>,
     ) -> Frame {
-        Frame::Data(json_text(&Chunk {
+        Frame::Data(json_text(&ChatCompletionChunk {
             header: &self.header,
             choices: vec![ChunkChoice {
                 index,
@@ -126,8 +126,8 @@ impl Answer {
     }
 }
 
-impl ResponseRenderer for Answer {
-    /// Chunks that carry the role alone.
+impl ResponseRenderer for ChatRenderer {
+    /// Returns chunks that carry only the role.
     fn opening(&mut self) -> Vec<Frame> {
         let delta = || Delta {
             role: Some("assistant"),
@@ -148,7 +148,7 @@ impl ResponseRenderer for Answer {
         };
         let thinks = matches!(found.last(), Some(OutputPiece::Thought(_)));
         choice.thought_tokens += if thinks { text.tokens } else { 0 };
-        self.tell(index, found)
+        self.deltas(index, found)
     }
 
     fn end(&mut self, index: usize, finished: &AnswerEnd) -> Vec<Frame> {
@@ -157,7 +157,7 @@ impl ResponseRenderer for Answer {
             FinishReason::Length => None,
             FinishReason::Stop => parser.map(OutputParser::finish),
         };
-        let mut chunks = self.tell(index, rest.unwrap_or_default());
+        let mut chunks = self.deltas(index, rest.unwrap_or_default());
         let choice = &mut self.choices[index];
         let reason = match finished.reason {
             FinishReason::Length => "length",
@@ -166,7 +166,7 @@ impl ResponseRenderer for Answer {
         };
         choice.finish_reason = Some(reason);
         if self.output.stream {
-            // What is left of the likelihoods belongs to text that nobody reads, such as a call's tags.
+            // The remaining log-probabilities belong to text that is not sent, such as a call's tags.
             let rest = std::mem::take(&mut choice.logprobs);
             let logprobs = (!rest.is_empty()).then_some(rest);
             chunks.push(self.chunk(index, Delta::default(), logprobs, Some(reason)));
@@ -176,7 +176,7 @@ impl ResponseRenderer for Answer {
 
     fn close(&mut self, spent: UsageTotals) -> Vec<Frame> {
         let usage = self.output.usage_chunk.then(|| {
-            Frame::Data(json_text(&Chunk {
+            Frame::Data(json_text(&ChatCompletionChunk {
                 header: &self.header,
                 choices: Vec::new(),
                 usage: ChunkUsage::Now(self.usage(spent)),
@@ -199,11 +199,11 @@ impl ResponseRenderer for Answer {
     fn whole(mut self, spent: UsageTotals) -> String {
         let usage = self.usage(spent);
         let choices = std::mem::take(&mut self.choices);
-        let whole = |(index, choice): (usize, Choice)| WholeChoice {
+        let whole = |(index, choice): (usize, PartialChoice)| ChatChoice {
             index,
             logprobs: (self.output.logprobs).then(|| self.logprobs(choice.logprobs)),
             finish_reason: choice.finish_reason.unwrap_or("stop"),
-            message: Message {
+            message: ChatAnswer {
                 role: "assistant",
                 content: (choice.calls.is_empty() || !choice.content.is_empty())
                     .then_some(choice.content),
@@ -212,7 +212,7 @@ impl ResponseRenderer for Answer {
                 tool_calls: choice.calls,
             },
         };
-        json_text(&Completion {
+        json_text(&ChatCompletion {
             header: &self.header,
             choices: choices.into_iter().enumerate().map(whole).collect(),
             usage,
@@ -220,15 +220,15 @@ impl ResponseRenderer for Answer {
     }
 }
 
-impl Choice {
-    /// Whether there are calls, and all of them can be made.
+impl PartialChoice {
+    /// Whether there are calls and the arguments of all of them are complete.
     fn has_whole_calls(&self) -> bool {
         let arguments = self.calls.iter().map(|call| &call.function.arguments);
         !self.calls.is_empty() && arguments.into_iter().all(|text| are_whole(text))
     }
 
-    /// Takes note of a piece and says what a stream tells of it.
-    fn take(&mut self, piece: OutputPiece, output: Output) -> Option<Delta> {
+    /// Stores a piece and returns its delta for a stream.
+    fn take(&mut self, piece: OutputPiece, output: ChatOutputOptions) -> Option<Delta> {
         match piece {
             OutputPiece::Thought(text) => {
                 if !output.stream {
@@ -249,14 +249,14 @@ impl Choice {
                 })
             }
             OutputPiece::Part(AnswerPart::Call { name }) => {
-                self.skips_call = output.calls == Calls::One && !self.calls.is_empty();
+                self.skips_call = output.calls == CallLimit::One && !self.calls.is_empty();
                 if self.skips_call {
                     return None;
                 }
-                let call = Call {
+                let call = AnswerCall {
                     id: format!("call_{}", uuid::Uuid::new_v4().simple()),
                     r#type: "function",
-                    function: Function {
+                    function: AnswerFunction {
                         name,
                         arguments: String::new(),
                     },
@@ -300,5 +300,5 @@ impl Choice {
 }
 
 #[cfg(test)]
-#[path = "answer_tests.rs"]
+#[path = "renderer_tests.rs"]
 mod tests;

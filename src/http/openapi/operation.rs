@@ -1,4 +1,4 @@
-//! What is said of one route.
+//! The OpenAPI description of one route.
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -7,14 +7,14 @@ use crate::http::error::ErrorBody;
 
 use super::schemas::Schemas;
 
-/// A method of a path.
+/// The description of one method of a path.
 pub(crate) struct Operation {
     object: Map<String, Value>,
     parameters: Vec<Value>,
     responses: Map<String, Value>,
 }
 
-/// The statuses of failures, and what each means.
+/// The statuses of errors, and what each means.
 const FAILURES: [(StatusCode, &str); 7] = [
     (
         StatusCode::BAD_REQUEST,
@@ -49,9 +49,9 @@ const FAILURES: [(StatusCode, &str); 7] = [
     ),
 ];
 
-/// What `components.responses` holds: every failure under its status.
+/// Makes `components.responses`, which describes the errors by status.
 pub(super) fn failures(schemas: &mut Schemas) -> Value {
-    let schema = schemas.told::<ErrorBody>();
+    let schema = schemas.written::<ErrorBody>();
     let failures = FAILURES.map(|(status, about)| {
         let mut headers = headers();
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -75,7 +75,7 @@ fn name(status: StatusCode) -> String {
     format!("Failure{}", status.as_str())
 }
 
-/// Those of every response.
+/// Returns the headers of every response.
 fn headers() -> Value {
     json!({
         "x-request-id": {
@@ -106,7 +106,7 @@ impl Operation {
         }
     }
 
-    /// A part of the path.
+    /// Adds a path parameter.
     pub(crate) fn path(mut self, name: &str, about: &str, schema: &Value) -> Self {
         self.parameters.push(json!({
             "name": name, "in": "path", "required": true, "description": about, "schema": schema,
@@ -114,7 +114,7 @@ impl Operation {
         self
     }
 
-    /// A part of the query that a client may send.
+    /// Adds an optional query parameter.
     pub(crate) fn query(mut self, name: &str, about: &str, schema: &Value) -> Self {
         self.parameters.push(json!({
             "name": name, "in": "query", "description": about, "schema": schema,
@@ -122,7 +122,7 @@ impl Operation {
         self
     }
 
-    /// A header that a client may send.
+    /// Adds an optional header.
     pub(crate) fn header(mut self, name: &str, about: &str, schema: &Value) -> Self {
         self.parameters.push(json!({
             "name": name, "in": "header", "description": about, "schema": schema,
@@ -130,20 +130,20 @@ impl Operation {
         self
     }
 
-    /// The JSON that it takes, and the failures of whoever reads JSON.
-    pub(crate) fn takes(mut self, schema: &Value) -> Self {
+    /// Adds the JSON request body, and the errors that reading one may give.
+    pub(crate) fn accepts(mut self, schema: &Value) -> Self {
         let body = json!({"required": true, "content": {"application/json": {"schema": schema}}});
         self.object.insert("requestBody".to_owned(), body);
         self.fails(&[400, 408, 413, 415, 500, 503])
     }
 
-    /// An answer, in one of several forms if this is called again.
-    pub(crate) fn tells(self, content_type: &str, schema: &Value) -> Self {
-        self.answers(StatusCode::OK, "The answer.", content_type, schema)
+    /// Adds the response with status 200. Further calls add further content types.
+    pub(crate) fn responds(self, content_type: &str, schema: &Value) -> Self {
+        self.responds_with(StatusCode::OK, "The answer.", content_type, schema)
     }
 
-    /// An answer under a status of its own.
-    pub(crate) fn answers(
+    /// Adds a response with this status.
+    pub(crate) fn responds_with(
         mut self,
         status: StatusCode,
         about: &str,
@@ -155,8 +155,8 @@ impl Operation {
         self
     }
 
-    /// A status without a body.
-    pub(crate) fn says(mut self, status: StatusCode, about: &str) -> Self {
+    /// Adds a response without a body.
+    pub(crate) fn responds_empty(mut self, status: StatusCode, about: &str) -> Self {
         self.response(status, about);
         self
     }
@@ -168,8 +168,8 @@ impl Operation {
             .or_insert_with(|| json!({"description": about, "headers": headers()}))
     }
 
-    /// Server-sent events whose data is a `schema` or an error; `last` is the data of the last one
-    /// where that is neither. OpenAPI 3.1 has no word for a stream: what it is told is each event.
+    /// Adds a response of server-sent events whose data is a `schema` or an error; `last` is the data of the
+    /// last event if it is neither. OpenAPI 3.1 cannot describe a stream, so the schema describes one event.
     pub(crate) fn streams(self, about: &str, schema: &Value, last: Option<&str>) -> Self {
         let error = json!({"$ref": "#/components/schemas/Error"});
         let mut data = vec![json!({
@@ -188,10 +188,10 @@ impl Operation {
             },
             "required": ["id", "data"],
         });
-        self.tells("text/event-stream", &event)
+        self.responds("text/event-stream", &event)
     }
 
-    /// A stream of it goes on for a client that lost its connection.
+    /// Declares that its stream can be resumed after a lost connection.
     pub(crate) fn resumable(self) -> Self {
         self.header(
             "last-event-id",
@@ -202,7 +202,7 @@ impl Operation {
         .fails(&[404])
     }
 
-    /// Statuses of [`FAILURES`].
+    /// Adds errors by their statuses, which must be among [`FAILURES`].
     pub(crate) fn fails(mut self, statuses: &[u16]) -> Self {
         for (status, _) in &FAILURES {
             if statuses.contains(&status.as_u16()) {

@@ -1,4 +1,4 @@
-//! JSON schemas of what is sent and told, made of the types that read and write it.
+//! JSON schemas of requests and responses, generated from the types that parse and serialize them.
 
 use std::ops::RangeInclusive;
 
@@ -8,10 +8,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use crate::inference::bounds::{
-    BIAS, LONGEST_METADATA, LONGEST_METADATA_KEY, MOST_METADATA, MOST_TOKENS,
+    LOGIT_BIAS, LONGEST_METADATA, LONGEST_METADATA_KEY, MOST_METADATA, MOST_TOKEN_IDS,
 };
 
-/// Types as they are read and as they are written, which `Option` and `default` make two things.
+/// Generates schemas of parsed and of serialized types, which differ for `Option` and `default`.
 pub(crate) struct Schemas {
     read: SchemaGenerator,
     written: SchemaGenerator,
@@ -33,17 +33,17 @@ impl Schemas {
         }
     }
 
-    /// Of what clients send.
-    pub(crate) fn sent<T: JsonSchema>(&mut self) -> Value {
+    /// Returns the schema of a type that is parsed from requests.
+    pub(crate) fn read<T: JsonSchema>(&mut self) -> Value {
         self.read.subschema_for::<T>().to_value()
     }
 
-    /// Of what the server answers.
-    pub(crate) fn told<T: JsonSchema>(&mut self) -> Value {
+    /// Returns the schema of a type that is serialized into responses.
+    pub(crate) fn written<T: JsonSchema>(&mut self) -> Value {
         self.written.subschema_for::<T>().to_value()
     }
 
-    /// All that were spoken of, by name, those that are read first.
+    /// Returns all schemas used so far by name: of parsed types, then of serialized ones.
     pub(super) fn into_definitions(mut self) -> [Map<String, Value>; 2] {
         [
             self.read.take_definitions(true),
@@ -52,7 +52,7 @@ impl Schemas {
     }
 }
 
-/// JSON knows no largest integer; those that read it do.
+/// Adds the bounds of `i64`: JSON itself does not bound integers.
 fn bound_integers(schema: &mut Schema) {
     if schema.get("format").is_some_and(|format| format == "int64") {
         let bounds = [("minimum", i64::MIN), ("maximum", i64::MAX)];
@@ -63,7 +63,7 @@ fn bound_integers(schema: &mut Schema) {
     }
 }
 
-/// A number within these bounds.
+/// Bounds a number by `range`.
 pub(crate) fn within<T: Into<Value> + Copy>(range: RangeInclusive<T>) -> impl FnMut(&mut Schema) {
     move |schema| {
         schema.insert("minimum".to_owned(), (*range.start()).into());
@@ -71,14 +71,14 @@ pub(crate) fn within<T: Into<Value> + Copy>(range: RangeInclusive<T>) -> impl Fn
     }
 }
 
-/// An integer that is no less.
+/// Bounds an integer from below.
 pub(crate) fn at_least(least: i64) -> impl FnMut(&mut Schema) {
     move |schema| {
         schema.insert("minimum".to_owned(), least.into());
     }
 }
 
-/// One of these values, and `null` where the type allows it.
+/// Restricts a value to one of these, or `null` if the type allows it.
 pub(crate) fn among<T: Into<Value>>(
     values: impl IntoIterator<Item = T>,
 ) -> impl FnMut(&mut Schema) {
@@ -92,7 +92,7 @@ pub(crate) fn among<T: Into<Value>>(
     }
 }
 
-/// Each entry is as this says.
+/// Applies a transformation to the schema of a list's entries.
 pub(crate) fn each(mut of: impl FnMut(&mut Schema)) -> impl FnMut(&mut Schema) {
     move |schema| {
         let items = schema.get_mut("items");
@@ -102,7 +102,7 @@ pub(crate) fn each(mut of: impl FnMut(&mut Schema)) -> impl FnMut(&mut Schema) {
     }
 }
 
-/// A request whose `stream_options` need its `stream`.
+/// Requires `stream` in a request that has `stream_options`.
 pub(crate) fn only_in_streams(schema: &mut Schema) {
     let asked = json!({
         "properties": {"stream_options": {"type": "object"}},
@@ -142,8 +142,8 @@ schema!(
     {
         "type": "object",
         "propertyNames": {"pattern": "^[0-9]+$"},
-        "additionalProperties": {"type": "number", "minimum": *BIAS.start(), "maximum": *BIAS.end()},
-        "maxProperties": MOST_TOKENS,
+        "additionalProperties": {"type": "number", "minimum": *LOGIT_BIAS.start(), "maximum": *LOGIT_BIAS.end()},
+        "maxProperties": MOST_TOKEN_IDS,
     }
 );
 
@@ -161,7 +161,7 @@ schema!(
 
 schema!(
     /// A parameter that only `null` passes for.
-    Refused,
+    NullOnly,
     true,
     {"type": "null"}
 );

@@ -1,4 +1,4 @@
-//! From what was generated to the items of a response, and to the events of a stream.
+//! Renders generated text as the items of a response and the events of its stream.
 
 use std::sync::Arc;
 
@@ -8,116 +8,116 @@ use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, json_text};
 use crate::inference::UsageTotals;
 use crate::openai::logprobs::TokenLogprob;
-use crate::openai::tools::{Calls, are_whole};
+use crate::openai::tools::{CallLimit, are_whole};
 use crate::prompt::{AnswerPart as Generated, OutputParser, OutputPiece};
 use crate::scheduler::{AnswerEnd, AnswerText, FinishReason};
 use crate::worker::WorkError;
 
-use super::events::{Events, Place, Telling};
-use super::items::{Id, Item, Part, Role, Status, new_id};
-use super::reply::{Failure, Response, Stage};
-use super::store::{Draft, Source, Store};
-use super::validate::Output;
+use super::events::{EventPayload, EventQueue, OutputPosition};
+use super::items::{ItemId, ItemPart, ItemRole, ItemStatus, ResponseItem, new_id};
+use super::reply::{ResponseFailure, ResponseObject, ResponseStatus};
+use super::store::{InputSource, ResponseDraft, ResponseStore};
+use super::validate::ResponseOutputOptions;
 
-/// Turns what was generated into OpenAI's objects.
-pub(super) struct Answer {
-    response: Response,
-    output: Output,
+/// Renders generated text as OpenAI's response object.
+pub(super) struct ResponseItemRenderer {
+    response: ResponseObject,
+    output: ResponseOutputOptions,
     pieces: Arc<dyn Pieces>,
     parser: Option<OutputParser>,
-    events: Events,
+    events: EventQueue,
     /// The item that is being written.
-    open: Option<Open>,
-    /// Whether the call that is being written is one too many.
+    open: Option<OpenItem>,
+    /// Whether the current call exceeds the limit and is skipped.
     skips_call: bool,
     calls: usize,
-    /// Whether one of them cannot be made, because the model ended in the middle of it.
+    /// Whether a call is incomplete, because generation ended in the middle of it.
     has_broken_call: bool,
-    /// Tokens that were thoughts.
+    /// Generated tokens that were thoughts.
     thought_tokens: u32,
-    /// Of text that has not been told yet.
+    /// Log-probabilities that no delta has carried yet.
     logprobs: Vec<TokenLogprob>,
     finish_reason: &'static str,
-    keeping: Option<Keeping>,
+    keeping: Option<StoreTarget>,
 }
 
-/// Where the response is to be stored, and what it answers to.
+/// The store for the response, and the input to be stored with it.
 #[derive(Debug)]
-pub(super) struct Keeping {
-    pub(super) store: Store,
-    pub(super) input: Vec<Source>,
+pub(super) struct StoreTarget {
+    pub(super) store: ResponseStore,
+    pub(super) input: Vec<InputSource>,
 }
 
-/// An item that is being written.
+/// The output item that is being written.
 #[derive(Debug)]
-struct Open {
-    id: Id,
-    /// What it says so far, or a call's arguments.
+struct OpenItem {
+    id: ItemId,
+    /// Its text so far, or a call's arguments.
     text: String,
-    kind: Kind,
+    kind: OpenItemKind,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum OpenItemKind {
     Thoughts,
     Message(Vec<TokenLogprob>),
     Call { call_id: String, name: String },
 }
 
-impl Open {
+impl OpenItem {
     fn thoughts() -> Self {
         Self {
-            id: Id::new("rs"),
+            id: ItemId::new("rs"),
             text: String::new(),
-            kind: Kind::Thoughts,
+            kind: OpenItemKind::Thoughts,
         }
     }
 
     fn message() -> Self {
         Self {
-            id: Id::new("msg"),
+            id: ItemId::new("msg"),
             text: String::new(),
-            kind: Kind::Message(Vec::new()),
+            kind: OpenItemKind::Message(Vec::new()),
         }
     }
 
     fn call(name: String) -> Self {
         let call_id = new_id("call");
         Self {
-            id: Id::new("fc"),
+            id: ItemId::new("fc"),
             text: String::new(),
-            kind: Kind::Call { call_id, name },
+            kind: OpenItemKind::Call { call_id, name },
         }
     }
 
-    /// The one part of it; a call has none.
-    fn part(&self) -> Option<Part> {
+    /// Returns its only content part; a call has none.
+    fn part(&self) -> Option<ItemPart> {
         let text = self.text.clone();
         match &self.kind {
-            Kind::Thoughts => Some(Part::ReasoningText { text }),
-            Kind::Message(logprobs) => Some(Part::output(text, logprobs.clone())),
-            Kind::Call { .. } => None,
+            OpenItemKind::Thoughts => Some(ItemPart::ReasoningText { text }),
+            OpenItemKind::Message(logprobs) => Some(ItemPart::output(text, logprobs.clone())),
+            OpenItemKind::Call { .. } => None,
         }
     }
 
-    /// With these parts, or as a call with what was written of it.
-    fn item(&self, content: Vec<Part>, status: Status) -> Item {
+    /// Makes the item with these parts, or as a call with its arguments so far.
+    fn item(&self, content: Vec<ItemPart>, status: ItemStatus) -> ResponseItem {
         let id = self.id.clone();
         match &self.kind {
-            Kind::Thoughts => Item::Reasoning {
+            OpenItemKind::Thoughts => ResponseItem::Reasoning {
                 id,
                 summary: Vec::new(),
                 content,
                 encrypted_content: None,
                 status,
             },
-            Kind::Message(_) => Item::Message {
+            OpenItemKind::Message(_) => ResponseItem::Message {
                 id,
                 status,
-                role: Role::Assistant,
+                role: ItemRole::Assistant,
                 content,
             },
-            Kind::Call { call_id, name } => Item::FunctionCall {
+            OpenItemKind::Call { call_id, name } => ResponseItem::FunctionCall {
                 id,
                 call_id: call_id.clone(),
                 name: name.clone(),
@@ -127,28 +127,28 @@ impl Open {
         }
     }
 
-    fn place(&self, output_index: usize) -> Place<'_> {
-        Place {
+    fn place(&self, output_index: usize) -> OutputPosition<'_> {
+        OutputPosition {
             item_id: self.id.as_str(),
             output_index,
         }
     }
 }
 
-impl Answer {
+impl ResponseItemRenderer {
     pub(super) fn new(
-        response: Response,
-        output: Output,
+        response: ResponseObject,
+        output: ResponseOutputOptions,
         pieces: Arc<dyn Pieces>,
         parser: OutputParser,
-        keeping: Option<Keeping>,
+        keeping: Option<StoreTarget>,
     ) -> Self {
         Self {
             response,
             output,
             pieces,
             parser: Some(parser),
-            events: Events::new(output.stream, output.obfuscate),
+            events: EventQueue::new(output.stream, output.obfuscate),
             open: None,
             skips_call: false,
             calls: 0,
@@ -166,10 +166,10 @@ impl Answer {
             OutputPiece::Part(Generated::Text(text)) => self.say(&text),
             OutputPiece::Part(Generated::Call { name }) => {
                 self.logprobs.clear();
-                self.skips_call = self.output.calls == Calls::One && self.calls > 0;
+                self.skips_call = self.output.calls == CallLimit::One && self.calls > 0;
                 if !self.skips_call {
                     self.calls += 1;
-                    self.begin(Open::call(name));
+                    self.begin(OpenItem::call(name));
                 }
             }
             OutputPiece::Part(Generated::Arguments(more)) if !self.skips_call => self.argue(&more),
@@ -179,35 +179,35 @@ impl Answer {
 
     fn think(&mut self, text: &str) {
         self.logprobs.clear();
-        if !matches!(&self.open, Some(open) if matches!(open.kind, Kind::Thoughts)) {
-            self.begin(Open::thoughts());
+        if !matches!(&self.open, Some(open) if matches!(open.kind, OpenItemKind::Thoughts)) {
+            self.begin(OpenItem::thoughts());
         }
         if let Some(open) = &mut self.open {
             open.text.push_str(text);
-            let telling = Telling::ThoughtDelta {
+            let payload = EventPayload::ThoughtDelta {
                 place: open.place(self.response.output.len()),
                 content_index: 0,
                 delta: text,
             };
-            self.events.tell("response.reasoning_text.delta", telling);
+            self.events.push("response.reasoning_text.delta", payload);
         }
     }
 
     fn say(&mut self, text: &str) {
-        if !matches!(&self.open, Some(open) if matches!(open.kind, Kind::Message(_))) {
-            self.begin(Open::message());
+        if !matches!(&self.open, Some(open) if matches!(open.kind, OpenItemKind::Message(_))) {
+            self.begin(OpenItem::message());
         }
         let more = std::mem::take(&mut self.logprobs);
         if let Some(open) = &mut self.open {
             open.text.push_str(text);
-            let telling = Telling::TextDelta {
+            let payload = EventPayload::TextDelta {
                 place: open.place(self.response.output.len()),
                 content_index: 0,
                 delta: text,
                 logprobs: &more,
             };
-            self.events.tell("response.output_text.delta", telling);
-            if let Kind::Message(logprobs) = &mut open.kind {
+            self.events.push("response.output_text.delta", payload);
+            if let OpenItemKind::Message(logprobs) = &mut open.kind {
                 logprobs.extend(more);
             }
         }
@@ -217,101 +217,101 @@ impl Answer {
         self.logprobs.clear();
         if let Some(open) = &mut self.open {
             open.text.push_str(more);
-            let telling = Telling::ArgumentsDelta {
+            let payload = EventPayload::ArgumentsDelta {
                 place: open.place(self.response.output.len()),
                 delta: more,
             };
             self.events
-                .tell("response.function_call_arguments.delta", telling);
+                .push("response.function_call_arguments.delta", payload);
         }
     }
 
-    fn begin(&mut self, open: Open) {
-        self.close(Status::Completed);
+    fn begin(&mut self, open: OpenItem) {
+        self.close(ItemStatus::Completed);
         let output_index = self.response.output.len();
-        let item = &open.item(Vec::new(), Status::InProgress);
-        let telling = Telling::Item { output_index, item };
-        self.events.tell("response.output_item.added", telling);
+        let item = &open.item(Vec::new(), ItemStatus::InProgress);
+        let payload = EventPayload::Item { output_index, item };
+        self.events.push("response.output_item.added", payload);
         if let Some(part) = &open.part() {
-            let telling = Telling::Part {
+            let payload = EventPayload::Part {
                 place: open.place(output_index),
                 content_index: 0,
                 part,
             };
-            self.events.tell("response.content_part.added", telling);
+            self.events.push("response.content_part.added", payload);
         }
         self.open = Some(open);
     }
 
     /// Ends the item that is being written, if there is one.
-    fn close(&mut self, status: Status) {
+    fn close(&mut self, status: ItemStatus) {
         let Some(open) = self.open.take() else {
             return;
         };
-        // Whatever ended the answer: a call whose arguments are whole can be made.
+        // A call with complete arguments is complete, however generation ended.
         let status = match open.kind {
-            Kind::Call { .. } if are_whole(&open.text) => Status::Completed,
-            Kind::Call { .. } => Status::Incomplete,
-            Kind::Message(_) | Kind::Thoughts => status,
+            OpenItemKind::Call { .. } if are_whole(&open.text) => ItemStatus::Completed,
+            OpenItemKind::Call { .. } => ItemStatus::Incomplete,
+            OpenItemKind::Message(_) | OpenItemKind::Thoughts => status,
         };
         self.has_broken_call |=
-            matches!(open.kind, Kind::Call { .. }) && status == Status::Incomplete;
+            matches!(open.kind, OpenItemKind::Call { .. }) && status == ItemStatus::Incomplete;
         let output_index = self.response.output.len();
         let place = open.place(output_index);
-        let (name, telling) = match &open.kind {
-            Kind::Thoughts => (
+        let (name, payload) = match &open.kind {
+            OpenItemKind::Thoughts => (
                 "response.reasoning_text.done",
-                Telling::ThoughtDone {
+                EventPayload::ThoughtDone {
                     place,
                     content_index: 0,
                     text: &open.text,
                 },
             ),
-            Kind::Message(logprobs) => (
+            OpenItemKind::Message(logprobs) => (
                 "response.output_text.done",
-                Telling::TextDone {
+                EventPayload::TextDone {
                     place,
                     content_index: 0,
                     text: &open.text,
                     logprobs,
                 },
             ),
-            Kind::Call { name, .. } => (
+            OpenItemKind::Call { name, .. } => (
                 "response.function_call_arguments.done",
-                Telling::ArgumentsDone {
+                EventPayload::ArgumentsDone {
                     place,
                     name,
                     arguments: &open.text,
                 },
             ),
         };
-        self.events.tell(name, telling);
+        self.events.push(name, payload);
         let part = open.part();
         if let Some(part) = &part {
-            let telling = Telling::Part {
+            let payload = EventPayload::Part {
                 place,
                 content_index: 0,
                 part,
             };
-            self.events.tell("response.content_part.done", telling);
+            self.events.push("response.content_part.done", payload);
         }
         let item = open.item(part.into_iter().collect(), status);
-        let telling = Telling::Item {
+        let payload = EventPayload::Item {
             output_index,
             item: &item,
         };
-        self.events.tell("response.output_item.done", telling);
+        self.events.push("response.output_item.done", payload);
         self.response.output.push(item);
     }
 
-    /// The whole response, stored if it is to be.
+    /// Completes the response and stores it if asked to.
     fn finish(&mut self, spent: UsageTotals) {
         let cut_off = self.finish_reason == "length";
         self.response.end(cut_off, spent, self.thought_tokens);
-        let Some(Keeping { store, input }) = self.keeping.take() else {
+        let Some(StoreTarget { store, input }) = self.keeping.take() else {
             return;
         };
-        let draft = Draft {
+        let draft = ResponseDraft {
             id: self.response.id.clone(),
             body: json_text(&self.response),
             input,
@@ -324,11 +324,11 @@ impl Answer {
     }
 }
 
-impl ResponseRenderer for Answer {
+impl ResponseRenderer for ResponseItemRenderer {
     fn opening(&mut self) -> Vec<Frame> {
         for name in ["response.created", "response.in_progress"] {
             let response = &self.response;
-            self.events.tell(name, Telling::Response { response });
+            self.events.push(name, EventPayload::Response { response });
         }
         self.events.take()
     }
@@ -359,12 +359,12 @@ impl ResponseRenderer for Answer {
             self.take(piece);
         }
         if self.open.is_none() && self.response.output.is_empty() {
-            // Clients look for a message, even if it says nothing.
-            self.begin(Open::message());
+            // Clients expect a message, even if it is empty.
+            self.begin(OpenItem::message());
         }
         self.close(match finished.reason {
-            FinishReason::Length => Status::Incomplete,
-            FinishReason::Stop => Status::Completed,
+            FinishReason::Length => ItemStatus::Incomplete,
+            FinishReason::Stop => ItemStatus::Completed,
         });
         self.finish_reason = match finished.reason {
             FinishReason::Length => "length",
@@ -378,25 +378,25 @@ impl ResponseRenderer for Answer {
         self.finish(spent);
         let response = &self.response;
         let name = match response.status {
-            Stage::Incomplete => "response.incomplete",
+            ResponseStatus::Incomplete => "response.incomplete",
             _ => "response.completed",
         };
-        self.events.tell(name, Telling::Response { response });
+        self.events.push(name, EventPayload::Response { response });
         self.events.take()
     }
 
     fn failure(&mut self, error: &ApiError) -> Frame {
         let open = self.open.take();
         if matches!(error, ApiError::Job(WorkError::Unread)) {
-            // All of it again would take more of the memory that was missing.
+            // Sending all of it again would take more of the memory that was lacking.
             self.response.output.clear();
         } else if let Some(open) = open {
             let content = open.part().into_iter().collect();
-            let item = open.item(content, Status::Incomplete);
+            let item = open.item(content, ItemStatus::Incomplete);
             self.response.output.push(item);
         }
-        self.response.status = Stage::Failed;
-        self.response.error = Some(Failure {
+        self.response.status = ResponseStatus::Failed;
+        self.response.error = Some(ResponseFailure {
             code: match error {
                 ApiError::Job(WorkError::Grammar) => "invalid_prompt",
                 _ => "server_error",
@@ -405,7 +405,7 @@ impl ResponseRenderer for Answer {
         });
         let response = &self.response;
         self.events
-            .frame("response.failed", Telling::Response { response })
+            .frame("response.failed", EventPayload::Response { response })
     }
 
     fn finish_reason(&self) -> &'static str {
@@ -419,5 +419,5 @@ impl ResponseRenderer for Answer {
 }
 
 #[cfg(test)]
-#[path = "answer_tests.rs"]
+#[path = "renderer_tests.rs"]
 mod tests;

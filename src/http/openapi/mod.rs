@@ -1,7 +1,7 @@
-//! `GET /openapi.json`: what the server can do, in OpenAPI's words.
+//! Generates the OpenAPI document of `GET /openapi.json`.
 //!
-//! Schemas are made of the types that read requests and write answers, bounds are the numbers that
-//! requests are checked with, and [`Routes`] takes no route without its description.
+//! Schemas come from the types that parse requests and serialize responses, bounds from the constants that
+//! requests are checked against, and [`Routes`] accepts no route without its description.
 
 mod operation;
 mod schemas;
@@ -14,11 +14,11 @@ use serde_json::{Map, Value, json};
 pub(crate) use operation::Operation;
 use operation::failures;
 pub(crate) use schemas::{
-    AnyModel, ChatModel, EmbeddingModel, LogitBias, Metadata, Refused, Schemas, among, at_least,
+    AnyModel, ChatModel, EmbeddingModel, LogitBias, Metadata, NullOnly, Schemas, among, at_least,
     each, only_in_streams, within,
 };
 
-/// Routes and what is said of them.
+/// Routes with their OpenAPI descriptions.
 pub(crate) struct Routes<S> {
     router: Router<S>,
     paths: Map<String, Value>,
@@ -81,7 +81,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         describe: fn(&mut Schemas) -> Operation,
     ) -> Self {
         self.router = self.router.route(path, handler);
-        // OpenAPI has no sign for a parameter that may hold slashes.
+        // OpenAPI has no notation for a path parameter that may hold slashes.
         let path = path.replace("{*", "{");
         let operation = describe(&mut self.schemas).into_value();
         let operations = self.paths.entry(path).or_insert_with(|| json!({}));
@@ -93,7 +93,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self.router
     }
 
-    /// The types that are read, and those that are written.
+    /// Returns the schemas of the types that are parsed, and of those that are serialized.
     #[cfg(test)]
     pub(crate) fn into_definitions(mut self) -> [Map<String, Value>; 2] {
         failures(&mut self.schemas);

@@ -1,0 +1,348 @@
+//! Parsing a JSON body into its declared type, with errors that name the field.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use schemars::{JsonSchema, schema_for};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+use crate::field::FieldPath;
+use crate::prompt::{vanishing_number, with_exact_numbers};
+
+use super::error::ApiError;
+use super::json_count::{CountScope, MOST_BODY_VALUES, count_in_text};
+
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// A type that a JSON body is parsed into.
+pub(crate) trait Wire: DeserializeOwned + JsonSchema + Send + 'static {
+    /// Which JSON values count towards [`MOST_BODY_VALUES`].
+    const COUNT_SCOPE: CountScope = CountScope::All;
+
+    /// Stores the `tools` of a body with their numbers exactly as written. Called only if parsing would
+    /// round one of them.
+    fn keep_tools(&mut self, _written: Vec<Value>) {}
+}
+
+/// Parses a body, unless it holds more than [`MOST_BODY_VALUES`] values.
+pub(crate) fn read_value<W: Wire>(bytes: &[u8]) -> Result<W, ApiError> {
+    // A value takes a byte at least.
+    if bytes.len() > MOST_BODY_VALUES && count_in_text(bytes, W::COUNT_SCOPE) > MOST_BODY_VALUES {
+        let message = format!("the request body holds more than {MOST_BODY_VALUES} JSON values");
+        return Err(ApiError::Invalid {
+            message,
+            param: None,
+        });
+    }
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    if let Some(number) = vanishing_number(text) {
+        return Err(ApiError::Invalid {
+            message: format!(
+                "the request body has the number `{number:.40}`, which is too near to 0: write 0, or \
+                 one that a double has"
+            ),
+            param: None,
+        });
+    }
+    let mut value: W = parse(bytes)?;
+    if let Some(tools) = tools_as_written(text) {
+        value.keep_tools(tools);
+    }
+    Ok(value)
+}
+
+/// Returns the `tools` of a body with their numbers exactly as written, or `None` (the usual case) if
+/// parsing rounds no number.
+fn tools_as_written(body: &str) -> Option<Vec<Value>> {
+    #[derive(serde::Deserialize, JsonSchema)]
+    struct ToolsOnly {
+        tools: Option<Vec<Value>>,
+    }
+
+    match with_exact_numbers(body) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(written) => parse::<ToolsOnly>(written.as_bytes()).ok()?.tools,
+    }
+}
+
+/// Parses a body as a `T`. If a name occurs twice in one object, the last value counts, as for OpenAI and
+/// in most languages. serde does that for maps but refuses it for structs, so such a body is parsed again
+/// without the duplicates.
+fn parse<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
+    // RFC 8259 allows parsers to ignore a byte order mark, and some .NET clients send one.
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    parse_once(bytes).or_else(|error| {
+        let again = with_each_name_once(bytes).map(|once| parse_once(&once));
+        match again {
+            Some(Ok(value)) => Ok(value),
+            // The error that remains once the duplicates are gone.
+            Some(Err(other)) => Err(other),
+            None => Err(error),
+        }
+    })
+}
+
+/// Returns the body without members whose names occur again later in the same object. Returns `None` if
+/// there are none, if the body is not JSON, or if it has more than [`MOST_BODY_VALUES`] values.
+fn with_each_name_once(bytes: &[u8]) -> Option<Vec<u8>> {
+    let values = count_in_text(bytes, CountScope::All);
+    if values > MOST_BODY_VALUES {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    let once = serde_json::to_vec(&value).ok()?;
+    (count_in_text(&once, CountScope::All) < values).then_some(once)
+}
+
+fn parse_once<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| misfit::<T>(&FieldPath::default(), error))?;
+    json.end().map_err(|error| ApiError::Invalid {
+        message: format!("the request body is not valid JSON: {error}"),
+        param: None,
+    })?;
+    Ok(value)
+}
+
+/// Parses `value`, which stands at the path `at` of the body, as a `T`.
+pub(crate) fn understand<T: DeserializeOwned + JsonSchema>(
+    at: impl Into<FieldPath>,
+    value: Value,
+) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(|error| misfit::<T>(&at.into(), error))
+}
+
+/// Turns serde's error about a `T` at the path `at` (empty for the whole body) into one that names the
+/// field.
+fn misfit<T: JsonSchema>(
+    at: &FieldPath,
+    error: serde_path_to_error::Error<serde_json::Error>,
+) -> ApiError {
+    let path = error.path().clone();
+    let inner = error.into_inner();
+    let words = in_words(inner.to_string());
+    if !inner.is_data() {
+        return ApiError::Invalid {
+            message: format!("the request body is not valid JSON: {inner}"),
+            param: None,
+        };
+    }
+    let names = names_in::<T>();
+    let mut param = path
+        .iter()
+        .fold(at.clone(), |param, segment| match segment {
+            Segment::Seq { index } => param.index(*index),
+            // serde does not say whether the key is a struct's field or a client's own map key.
+            Segment::Map { key } if names.contains(key) => param.known_name(key),
+            Segment::Map { key } => param.key(key),
+            Segment::Enum { .. } | Segment::Unknown => param,
+        });
+    // A missing field is reported at its parent; name the field itself.
+    if let Some(name) = missing_field(&inner.to_string()) {
+        param = param.known_name(&name);
+    }
+    if param.is_empty() {
+        return ApiError::Invalid {
+            message: words,
+            param: None,
+        };
+    }
+    let message = format!("`{param}`: {words}");
+    ApiError::invalid(param, message)
+}
+
+/// Returns the names of all fields within a `T`. Any other name in a path was chosen by the client.
+fn names_in<T: JsonSchema>() -> HashSet<String> {
+    fn collect(schema: &Value, names: &mut HashSet<String>) {
+        match schema {
+            Value::Object(members) => {
+                if let Some(Value::Object(properties)) = members.get("properties") {
+                    names.extend(properties.keys().cloned());
+                }
+                members.values().for_each(|member| collect(member, names));
+            }
+            Value::Array(items) => items.iter().for_each(|item| collect(item, names)),
+            _ => {}
+        }
+    }
+    let mut names = HashSet::new();
+    collect(schema_for!(T).as_value(), &mut names);
+    names
+}
+
+/// Replaces Rust's type names in serde's message with JSON's words.
+fn in_words(message: String) -> String {
+    const EXPECTED: &str = ", expected ";
+    let Some((found, expected)) = message.rsplit_once(EXPECTED) else {
+        return message;
+    };
+    let (kind, place) = expected
+        .find(" at line ")
+        .map_or((expected, ""), |at| expected.split_at(at));
+    let is_out_of_range = found.starts_with("invalid value: integer");
+    let kind = match kind {
+        "i64" if is_out_of_range => "one from -9223372036854775808 to 9223372036854775807",
+        "u32" if is_out_of_range => "one from 0 to 4294967295",
+        "u64" | "usize" if is_out_of_range => "one from 0 to 18446744073709551615",
+        "i64" | "u32" | "u64" | "usize" => "an integer",
+        "f64" => "a number",
+        kind if kind.starts_with("struct ") => "an object",
+        kind => kind,
+    };
+    format!("{found}{EXPECTED}{kind}{place}")
+}
+
+fn missing_field(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("missing field `")?;
+    Some(rest.split('`').next()?.to_owned())
+}
+
+/// Implements `Deserialize` for structs that derive it with `remote = "Self"`, from JSON objects only:
+/// serde's derived code would also accept an array, field by field.
+macro_rules! only_objects {
+    ($($type:ident),+ $(,)?) => {$(
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Object;
+
+                impl<'de> serde::de::Visitor<'de> for Object {
+                    type Value = $type;
+
+                    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        formatter.write_str("an object")
+                    }
+
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<$type, A::Error> {
+                        $type::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+                    }
+                }
+
+                deserializer.deserialize_map(Object)
+            }
+        }
+    )+};
+}
+pub(crate) use only_objects;
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    struct Inner {
+        role: String,
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    struct Outer {
+        messages: Vec<Inner>,
+    }
+
+    impl Wire for Outer {}
+
+    fn param(json: &str) -> Option<String> {
+        match parse::<Outer>(json.as_bytes()).expect_err("bad input") {
+            ApiError::Invalid { param, .. } => param.map(|param| param.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        assert_eq!(param("{}").as_deref(), Some("messages"));
+        assert_eq!(
+            param(r#"{"messages":[{"role":1}]}"#).as_deref(),
+            Some("messages[0].role")
+        );
+        assert_eq!(
+            param(r#"{"messages":[{}]}"#).as_deref(),
+            Some("messages[0].role")
+        );
+        assert_eq!(param("{"), None);
+        assert_eq!(param(r#"{"messages":[]} x"#), None);
+    }
+
+    #[test]
+    fn a_name_that_a_client_chose_is_told_and_not_logged() {
+        #[derive(Debug, Deserialize, JsonSchema)]
+        struct Maps {
+            #[serde(rename = "biases")]
+            _biases: std::collections::HashMap<String, f64>,
+        }
+        let error = parse::<Maps>(br#"{"biases": {"secret": "x"}}"#).expect_err("no number");
+        assert_eq!(error.body()["error"]["param"], "biases.secret");
+        assert_eq!(error.label(), "invalid_request_error: biases");
+        let error = parse::<Outer>(br#"{"messages":[{"role":1}]}"#).expect_err("no string");
+        assert_eq!(error.label(), "invalid_request_error: messages[0].role");
+    }
+
+    #[test]
+    fn of_a_name_that_comes_twice_the_last_one_counts_wherever_it_stands() {
+        let roles = |body: &str| {
+            let read = parse::<Outer>(body.as_bytes());
+            let roles = read.map(|read| read.messages.into_iter().map(|inner| inner.role));
+            roles.map(Iterator::collect::<Vec<_>>)
+        };
+        let body = r#"{"messages": 5, "messages": [{"role": "a", "role": "b"}]}"#;
+        assert_eq!(roles(body), Ok(vec!["b".to_owned()]));
+        let body = r#"{"messages": [{"role": "a"}], "messages": 5}"#;
+        assert_eq!(param(body).as_deref(), Some("messages"));
+    }
+
+    #[test]
+    fn a_number_that_would_be_0_is_refused() {
+        let read = |body: &str| read_value::<Outer>(body.as_bytes()).map(drop);
+        assert_eq!(read(r#"{"messages": [], "x": {"const": 1e-300}}"#), Ok(()));
+        let refused = read(r#"{"messages": [], "x": {"const": 1e-400}}"#).expect_err("refused");
+        assert!(refused.to_string().contains("`1e-400`"), "{refused}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_left_out_where_a_body_begins_with_it() {
+        let read = |body: &str| parse::<Outer>(body.as_bytes()).is_ok();
+        assert!(read("\u{feff}{\"messages\": []}"));
+        assert!(read(
+            "\u{feff}\n {\"messages\": [{\"role\": \"\u{feff}\"}]}"
+        ));
+        for body in [
+            "\u{feff}\u{feff}{\"messages\": []}",
+            " \u{feff}{\"messages\": []}",
+            "{\"messages\": []}\u{feff}",
+            "\u{feff}",
+        ] {
+            assert!(!read(body), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn errors_do_not_speak_rust() {
+        let message = |json: &str| match parse::<Outer>(json.as_bytes()).expect_err("bad input") {
+            ApiError::Invalid { message, .. } => message,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            message("null"),
+            "invalid type: null, expected an object at line 1 column 4"
+        );
+        assert_eq!(
+            message(r#"{"messages":[", expected i64"]}"#),
+            "`messages[0]`: invalid type: string \", expected i64\", expected an object at line 1 column 29"
+        );
+        let number = serde_json::from_str::<i64>("1.5").expect_err("no integer");
+        assert_eq!(
+            in_words(number.to_string()),
+            "invalid type: floating point `1.5`, expected an integer at line 1 column 3"
+        );
+        let number = serde_json::from_str::<u32>("-1").expect_err("too small");
+        assert_eq!(
+            in_words(number.to_string()),
+            "invalid value: integer `-1`, expected one from 0 to 4294967295 at line 1 column 2"
+        );
+    }
+}
