@@ -1,18 +1,17 @@
 //! Parsing a JSON body into its declared type, with errors that name the field.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
-use schemars::{JsonSchema, schema_for};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_path_to_error::Segment;
 
 use crate::field::FieldPath;
 use crate::prompt::{vanishing_number, with_exact_numbers};
 
 use super::error::ApiError;
 use super::json_count::{CountScope, MOST_BODY_VALUES, count_in_text};
+use super::mismatch::{Mismatch, explain};
 
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -99,8 +98,10 @@ fn with_each_name_once(bytes: &[u8]) -> Option<Vec<u8>> {
 
 fn parse_once<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json)
-        .map_err(|error| misfit::<T>(&FieldPath::default(), error))?;
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let value = serde_json::from_slice(bytes).ok();
+        not_a::<T>(&FieldPath::default(), value.as_ref(), &error)
+    })?;
     json.end().map_err(|error| ApiError::Invalid {
         message: format!("the request body is not valid JSON: {error}"),
         param: None,
@@ -111,40 +112,32 @@ fn parse_once<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiEr
 /// Parses `value`, which stands at the path `at` of the body, as a `T`.
 pub(crate) fn understand<T: DeserializeOwned + JsonSchema>(
     at: impl Into<FieldPath>,
-    value: Value,
+    value: &Value,
 ) -> Result<T, ApiError> {
-    serde_path_to_error::deserialize(value).map_err(|error| misfit::<T>(&at.into(), error))
+    serde_path_to_error::deserialize(value)
+        .map_err(|error| not_a::<T>(&at.into(), Some(value), &error))
 }
 
-/// Turns serde's error about a `T` at the path `at` (empty for the whole body) into one that names the
-/// field.
-fn misfit<T: JsonSchema>(
+/// Makes the error for a `value` at the path `at` (empty for the whole body) that is not a `T`.
+fn not_a<T: JsonSchema>(
     at: &FieldPath,
-    error: serde_path_to_error::Error<serde_json::Error>,
+    value: Option<&Value>,
+    error: &serde_path_to_error::Error<serde_json::Error>,
 ) -> ApiError {
-    let path = error.path().clone();
-    let inner = error.into_inner();
-    let words = in_words(inner.to_string());
-    if !inner.is_data() {
+    if !error.inner().is_data() {
         return ApiError::Invalid {
-            message: format!("the request body is not valid JSON: {inner}"),
+            message: format!("the request body is not valid JSON: {}", error.inner()),
             param: None,
         };
     }
-    let names = names_in::<T>();
-    let mut param = path
-        .iter()
-        .fold(at.clone(), |param, segment| match segment {
-            Segment::Seq { index } => param.index(*index),
-            // serde does not say whether the key is a struct's field or a client's own map key.
-            Segment::Map { key } if names.contains(key) => param.known_name(key),
-            Segment::Map { key } => param.key(key),
-            Segment::Enum { .. } | Segment::Unknown => param,
-        });
-    // A missing field is reported at its parent; name the field itself.
-    if let Some(name) = missing_field(&inner.to_string()) {
-        param = param.known_name(&name);
-    }
+    let Mismatch { place, problem } = explain::<T>(value, error.path());
+    let position = match (error.inner().line(), error.inner().column()) {
+        (0, _) => String::new(),
+        (line, column) => format!(" at line {line} column {column}"),
+    };
+    let words = problem.map(|problem| problem + &position);
+    let words = words.unwrap_or_else(|| error.inner().to_string());
+    let param = at.join(place);
     if param.is_empty() {
         return ApiError::Invalid {
             message: words,
@@ -153,52 +146,6 @@ fn misfit<T: JsonSchema>(
     }
     let message = format!("`{param}`: {words}");
     ApiError::invalid(param, message)
-}
-
-/// Returns the names of all fields within a `T`. Any other name in a path was chosen by the client.
-fn names_in<T: JsonSchema>() -> HashSet<String> {
-    fn collect(schema: &Value, names: &mut HashSet<String>) {
-        match schema {
-            Value::Object(members) => {
-                if let Some(Value::Object(properties)) = members.get("properties") {
-                    names.extend(properties.keys().cloned());
-                }
-                members.values().for_each(|member| collect(member, names));
-            }
-            Value::Array(items) => items.iter().for_each(|item| collect(item, names)),
-            _ => {}
-        }
-    }
-    let mut names = HashSet::new();
-    collect(schema_for!(T).as_value(), &mut names);
-    names
-}
-
-/// Replaces Rust's type names in serde's message with JSON's words.
-fn in_words(message: String) -> String {
-    const EXPECTED: &str = ", expected ";
-    let Some((found, expected)) = message.rsplit_once(EXPECTED) else {
-        return message;
-    };
-    let (kind, place) = expected
-        .find(" at line ")
-        .map_or((expected, ""), |at| expected.split_at(at));
-    let is_out_of_range = found.starts_with("invalid value: integer");
-    let kind = match kind {
-        "i64" if is_out_of_range => "one from -9223372036854775808 to 9223372036854775807",
-        "u32" if is_out_of_range => "one from 0 to 4294967295",
-        "u64" | "usize" if is_out_of_range => "one from 0 to 18446744073709551615",
-        "i64" | "u32" | "u64" | "usize" => "an integer",
-        "f64" => "a number",
-        kind if kind.starts_with("struct ") => "an object",
-        kind => kind,
-    };
-    format!("{found}{EXPECTED}{kind}{place}")
-}
-
-fn missing_field(message: &str) -> Option<String> {
-    let rest = message.strip_prefix("missing field `")?;
-    Some(rest.split('`').next()?.to_owned())
 }
 
 /// Implements `Deserialize` for structs that derive it with `remote = "Self"`, from JSON objects only:
@@ -333,16 +280,6 @@ mod tests {
         assert_eq!(
             message(r#"{"messages":[", expected i64"]}"#),
             "`messages[0]`: invalid type: string \", expected i64\", expected an object at line 1 column 29"
-        );
-        let number = serde_json::from_str::<i64>("1.5").expect_err("no integer");
-        assert_eq!(
-            in_words(number.to_string()),
-            "invalid type: floating point `1.5`, expected an integer at line 1 column 3"
-        );
-        let number = serde_json::from_str::<u32>("-1").expect_err("too small");
-        assert_eq!(
-            in_words(number.to_string()),
-            "invalid value: integer `-1`, expected one from 0 to 4294967295 at line 1 column 2"
         );
     }
 }

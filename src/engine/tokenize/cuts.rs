@@ -146,7 +146,7 @@ impl Divider<'_, '_> {
         while let Some((at, char)) = chars.next() {
             match habit {
                 PreTokenizerQuirk::SeeksLastBlanks => {
-                    blanks = self.behind_blanks(at, char, before, blanks)
+                    blanks = self.behind_blanks(at, char, before, blanks);
                 }
                 PreTokenizerQuirk::DividesBlanks => {
                     blanks = if char.is_whitespace() { blanks + 1 } else { 0 };

@@ -63,14 +63,14 @@ impl Sensor for Rapl {
                     quality: ReadingQuality::Measured,
                     watts,
                     joules: Some(joules),
-                }))
+                }));
             }
             Ok(CounterStep::Unknown) => {}
             Ok(CounterStep::Still | CounterStep::Jumped) => {
                 report.problems.push(SensorProblem::Failed {
                     path: zones[0].1.join("energy_uj"),
                     reason: "the counter stands still or jumps".to_owned(),
-                })
+                });
             }
             Err(problem) => report.problems.push(problem),
         }

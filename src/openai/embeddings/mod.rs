@@ -25,7 +25,8 @@ use crate::openai::names::EMBEDDINGS;
 use crate::worker::WorkError;
 use vectors::{VectorEncoding, unit};
 use wire::{
-    ENCODINGS, Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, LEAST_DIMENSIONS,
+    ENCODINGS, EmbeddingObject, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage,
+    LEAST_DIMENSIONS,
 };
 
 const ENDPOINT: &str = "/v1/embeddings";
@@ -142,7 +143,7 @@ fn to_json(
             tracing::error!(index, "the model gave numbers that are no vector");
             ApiError::Job(WorkError::Engine)
         })?;
-        Ok(Embedding {
+        Ok(EmbeddingObject {
             object: "embedding",
             index,
             embedding: encoding.write(vector),

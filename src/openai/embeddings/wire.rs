@@ -252,13 +252,14 @@ impl<'de> Visitor<'de> for EntrySeed {
 pub(super) struct EmbeddingResponse<'a> {
     #[schemars(transform = among(["list"]))]
     pub(super) object: &'static str,
-    pub(super) data: Vec<Embedding>,
+    pub(super) data: Vec<EmbeddingObject>,
     pub(super) model: &'a str,
     pub(super) usage: EmbeddingUsage,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Embedding {
+#[schemars(rename = "Embedding")]
+pub(super) struct EmbeddingObject {
     #[schemars(transform = among(["embedding"]))]
     pub(super) object: &'static str,
     pub(super) index: usize,

@@ -275,26 +275,26 @@ pub(super) fn read_input(input: Option<TextOr<Value>>) -> Result<Vec<ResponseIte
     at_most("input", values.len(), MOST_INPUT_ITEMS)?;
     let items = values.into_iter().enumerate();
     items
-        .map(|(index, value)| item(&FieldPath::from("input").index(index), value))
+        .map(|(index, value)| item(&FieldPath::from("input").index(index), &value))
         .collect()
 }
 
-fn item(at: &FieldPath, value: Value) -> Result<ResponseItemInput, ApiError> {
+fn item(at: &FieldPath, value: &Value) -> Result<ResponseItemInput, ApiError> {
     if !value.is_object() {
         let message = format!("`{at}` must be an item: an object with a `type`");
         return Err(ApiError::invalid(at, message));
     }
     let kind = match value.get("type") {
-        Some(Value::String(kind)) => kind.clone(),
+        Some(Value::String(kind)) => kind.as_str(),
         // OpenAI lets clients omit the type of these two.
-        None | Some(Value::Null) if value.get("role").is_some() => "message".to_owned(),
-        None | Some(Value::Null) if value.get("id").is_some() => "item_reference".to_owned(),
+        None | Some(Value::Null) if value.get("role").is_some() => "message",
+        None | Some(Value::Null) if value.get("id").is_some() => "item_reference",
         _ => {
             let message = format!("`{at}.type` must say what the item is, such as `message`");
             return Err(ApiError::invalid(at.name("type"), message));
         }
     };
-    let item = match kind.as_str() {
+    let item = match kind {
         "message" => message(at, understand(at, value)?)?,
         "function_call" => function_call(at, understand(at, value)?)?,
         "function_call_output" => function_call_output(at, understand(at, value)?)?,

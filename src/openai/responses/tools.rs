@@ -40,7 +40,7 @@ pub(super) fn offered(
     let both: Vec<(FunctionTool, ResponseTool)> = tools
         .map(|(index, tool)| {
             let at = FieldPath::from("tools").index(index);
-            one(at, tool, written.get(index))
+            one(at, &tool, written.get(index))
         })
         .collect::<Result<_, _>>()?;
     Ok(both.into_iter().unzip())
@@ -48,10 +48,10 @@ pub(super) fn offered(
 
 fn one(
     at: FieldPath,
-    tool: Value,
+    tool: &Value,
     written: Option<&Value>,
 ) -> Result<(FunctionTool, ResponseTool), ApiError> {
-    let kind = kind(&at, &tool)?;
+    let kind = kind(&at, tool)?;
     if kind != "function" {
         return Err(ApiError::unsupported(
             at.name("type"),
@@ -99,17 +99,17 @@ pub(super) fn choice(choice: &Value) -> Result<ToolSelection, ApiError> {
     }
     match kind(&AT.into(), choice)? {
         "function" => {
-            let wire::ChosenFunction { name } = understand(AT, choice.clone())?;
+            let wire::ChosenFunction { name } = understand(AT, choice)?;
             Ok(ToolSelection::Named(name))
         }
         "allowed_tools" => {
-            let allowed: wire::AllowedFunctions = understand(AT, choice.clone())?;
+            let allowed: wire::AllowedFunctions = understand(AT, choice)?;
             at_most("tool_choice.tools", allowed.tools.len(), MOST_TOOLS)?;
             let names = allowed.tools.into_iter().enumerate().map(|(index, tool)| {
                 let at = FieldPath::from(AT).name("tools").index(index);
                 match kind(&at, &tool)? {
                     "function" => {
-                        let wire::ChosenFunction { name } = understand(&at, tool)?;
+                        let wire::ChosenFunction { name } = understand(&at, &tool)?;
                         Ok(name)
                     }
                     kind => Err(ApiError::unsupported(

@@ -227,7 +227,7 @@ fn format(asked: Option<Value>) -> Result<(ResponseTextFormat, Option<Schema>), 
     const AT: &str = "text.format";
     let asked: wire::TextFormat = match asked {
         None | Some(Value::Null) => return Ok((ResponseTextFormat::Text, None)),
-        Some(asked) => understand(AT, asked)?,
+        Some(asked) => understand(AT, &asked)?,
     };
     let missing = |name: &'static str| {
         let at = FieldPath::from(AT).name(name);

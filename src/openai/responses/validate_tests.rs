@@ -15,7 +15,7 @@ fn with(extra: Value) -> Result<ValidResponseRequest, ApiError> {
         panic!("objects");
     };
     all.extend(extra);
-    ValidResponseRequest::try_from(understand::<wire::ResponseRequest>("", body)?)
+    ValidResponseRequest::try_from(understand::<wire::ResponseRequest>("", &body)?)
 }
 
 /// The parameter that is named.
