@@ -63,9 +63,6 @@ use speculation::AcceptanceRates;
 use step_latency::StepLatency;
 use step_planning::StepPlanning;
 
-/// How long the scheduler is idle before it takes the next parked sequence out of the partition that it
-/// clears: longer than clients that ask at once are apart.
-const CLEARING_PAUSE: Duration = Duration::from_millis(20);
 /// How often an idle scheduler checks whether it should give memory back.
 const MEMORY_CHECK: Duration = Duration::from_secs(1);
 
@@ -157,9 +154,6 @@ impl<E: Engine> Scheduler<E> {
         self.sequences.drop_cancelled(now);
         self.sequences.cache.expire(now);
         self.follow_governor(now);
-        if self.is_idle() {
-            self.sequences.cache.clear_while_idle();
-        }
         self.admit_waiting(now);
         let mut planning = StepPlanning {
             sequences: &mut self.sequences,
@@ -370,11 +364,10 @@ impl<E: Engine> Worker for Scheduler<E> {
     }
 
     fn longest_sleep(&self) -> Option<Duration> {
-        let cache = &self.sequences.cache;
-        if cache.partition_to_clear().is_some() {
-            return Some(CLEARING_PAUSE);
-        }
-        cache.could_free_memory().then_some(MEMORY_CHECK)
+        self.sequences
+            .cache
+            .could_free_memory()
+            .then_some(MEMORY_CHECK)
     }
 
     fn rest_after(&self, worked: Duration) -> Duration {

@@ -16,7 +16,6 @@ use std::time::Instant;
 
 use super::{Cache, with_copy};
 use crate::engine::{Engine, Row, SeqId, Token};
-use crate::scheduler::kv_offload::WORTH_COPYING;
 
 /// Where the longest exact prefix of some tokens can be copied from.
 #[derive(Debug, Clone, Copy)]
@@ -164,33 +163,6 @@ impl<E: Engine> Cache<E> {
             .truncate(id, u32::try_from(kept).unwrap_or(u32::MAX));
         self.computed(id, &tokens[..kept]);
         self.exact[id.0 as usize] = kept;
-    }
-
-    /// Finds the partition to be cleared for the next exact sequence while nothing is computed: the
-    /// emptiest, if none is empty and all that is parked there can be offloaded or is soon computed again.
-    pub(in crate::scheduler) fn partition_to_clear(&self) -> Option<usize> {
-        if self.shape().exact_block.is_none() || self.partition_count() == 1 {
-            return None;
-        }
-        let emptiest = (0..self.partition_count()).min_by_key(|one| self.used_in(*one))?;
-        if self.used_in(emptiest) == 0 {
-            return None;
-        }
-        let parked = self.parked.iter().map(|(id, _)| *id);
-        let mut parked = parked.filter(|id| self.partition_of(*id) == emptiest);
-        let bytes = parked.try_fold(0, |bytes, id| match self.bytes_worth_offloading(id) {
-            Some(more) => Some(bytes + more),
-            None => (self.tree(id).lost_with(id) < WORTH_COPYING).then_some(bytes),
-        })?;
-        self.offload.has_room(bytes).then_some(emptiest)
-    }
-
-    /// Takes one parked sequence out of [`Cache::partition_to_clear`]. More at once would keep a request
-    /// waiting that comes meanwhile.
-    pub(in crate::scheduler) fn clear_while_idle(&mut self) {
-        if let Some(partition) = self.partition_to_clear() {
-            self.evict_from(partition);
-        }
     }
 
     /// Evicts everything parked in a partition.
