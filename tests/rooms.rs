@@ -71,7 +71,12 @@ fn is_test(file: &Path) -> bool {
 /// The code of a file: no comments, and nothing of its tests.
 fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).expect("readable");
-    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    // A module of tests within the file is its end; one in a file of its own is a line like others.
+    let tests = text.match_indices("#[cfg(test)]\nmod ").find(|(at, _)| {
+        let declaration = text[*at..].lines().nth(1).unwrap_or_default();
+        declaration.ends_with('{')
+    });
+    let code = tests.map_or(&*text, |(at, _)| &text[..at]);
     let lines = code
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"));
@@ -94,18 +99,44 @@ fn rooms() -> BTreeMap<String, Vec<(PathBuf, String)>> {
 /// The rooms that some code names by their path from the root.
 fn imports(code: &str) -> BTreeSet<String> {
     let paths = code.split("crate::").skip(1);
-    let names = paths.flat_map(|path| {
-        let end = |path: &str| path.find(|c: char| c != '_' && !c.is_alphanumeric());
-        let name = |path: &str| path[..end(path).unwrap_or(path.len())].to_owned();
-        match path.strip_prefix('{') {
-            Some(group) => {
-                let group = group.split('}').next().unwrap_or_default();
-                group.split(',').map(|path| name(path.trim())).collect()
+    paths.flat_map(first_names).collect()
+}
+
+/// The first names of a path, or of each path of a group of them.
+fn first_names(path: &str) -> Vec<String> {
+    let name = |path: &str| {
+        let end = path.find(|c: char| c != '_' && !c.is_alphanumeric());
+        path[..end.unwrap_or(path.len())].to_owned()
+    };
+    let Some(group) = path.strip_prefix('{') else {
+        return vec![name(path)];
+    };
+    let (mut names, mut depth, mut starts) = (Vec::new(), 0, 0);
+    for (at, char) in group.char_indices() {
+        match char {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' if depth == 0 => {
+                names.push(name(group[starts..at].trim()));
+                starts = at + 1;
             }
-            None => vec![name(path)],
+            '}' => {
+                names.push(name(group[starts..at].trim()));
+                break;
+            }
+            _ => {}
         }
-    });
-    names.collect()
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+#[test]
+fn imports_are_found_alone_and_in_groups() {
+    let code = "use crate::engine::Token;\nuse crate::{pool::{Pool, State}, http::{self}, clock,};\n\
+                fn f() -> crate::governor::Measures {}";
+    let expected = ["clock", "engine", "governor", "http", "pool"];
+    assert_eq!(imports(code), expected.map(str::to_owned).into());
 }
 
 fn floor(room: &str) -> Option<usize> {

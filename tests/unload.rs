@@ -68,7 +68,7 @@ impl Served {
     fn begin_and_stop(&self) -> EventReceiver {
         let mut answer = self.ask();
         let has_begun = || matches!(answer.try_recv(), Some(AnswerEvent::Text(_)));
-        eventually("begun", has_begun);
+        eventually(|| "begun".to_owned(), has_begun);
         self.pool.stop();
         answer
     }
@@ -92,10 +92,10 @@ fn resident() -> u64 {
     kilobytes << 10
 }
 
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+fn eventually(what: impl Fn() -> String, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "not {what} in {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "not {} in {PATIENCE:?}", what());
         std::thread::park_timeout(GLANCE);
     }
 }
@@ -122,7 +122,7 @@ fn a_stopped_model_gives_its_memory_back_while_a_client_still_reads_its_answer()
     let kept = || resident().saturating_sub(before);
     let most = added / 20;
     eventually(
-        &format!("given back: of {added} bytes {} are kept", kept()),
+        || format!("given back: of {added} bytes {} are kept", kept()),
         || kept() <= most,
     );
 

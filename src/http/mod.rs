@@ -8,6 +8,7 @@ pub(crate) mod body;
 pub(crate) mod error;
 mod exchange;
 pub(crate) mod json_count;
+mod json_path;
 mod mismatch;
 pub(crate) mod openapi;
 pub(crate) mod outgoing;

@@ -11,6 +11,7 @@ use crate::prompt::{vanishing_number, with_exact_numbers};
 
 use super::error::ApiError;
 use super::json_count::{CountScope, MOST_BODY_VALUES, count_in_text};
+use super::json_path::{JsonKind, has_duplicate_names};
 use super::mismatch::{Mismatch, explain};
 
 /// U+FEFF in UTF-8.
@@ -20,6 +21,9 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 pub(crate) trait Wire: DeserializeOwned + JsonSchema + Send + 'static {
     /// Which JSON values count towards [`MOST_BODY_VALUES`].
     const COUNT_SCOPE: CountScope = CountScope::All;
+
+    /// Whether it has `tools`, of which [`Wire::keep_tools`] may be told.
+    const HAS_TOOLS: bool = false;
 
     /// Stores the `tools` of a body with their numbers exactly as written. Called only if parsing would
     /// round one of them.
@@ -47,7 +51,9 @@ pub(crate) fn read_value<W: Wire>(bytes: &[u8]) -> Result<W, ApiError> {
         });
     }
     let mut value: W = parse(bytes)?;
-    if let Some(tools) = tools_as_written(text) {
+    if W::HAS_TOOLS
+        && let Some(tools) = tools_as_written(text)
+    {
         value.keep_tools(tools);
     }
     Ok(value)
@@ -56,21 +62,21 @@ pub(crate) fn read_value<W: Wire>(bytes: &[u8]) -> Result<W, ApiError> {
 /// Returns the `tools` of a body with their numbers exactly as written, or `None` (the usual case) if
 /// parsing rounds no number.
 fn tools_as_written(body: &str) -> Option<Vec<Value>> {
-    #[derive(serde::Deserialize, JsonSchema)]
+    #[derive(serde::Deserialize)]
     struct ToolsOnly {
         tools: Option<Vec<Value>>,
     }
 
     match with_exact_numbers(body) {
         Cow::Borrowed(_) => None,
-        Cow::Owned(written) => parse::<ToolsOnly>(written.as_bytes()).ok()?.tools,
+        Cow::Owned(written) => serde_json::from_str::<ToolsOnly>(&written).ok()?.tools,
     }
 }
 
 /// Parses a body as a `T`. If a name occurs twice in one object, the last value counts, as for OpenAI and
 /// in most languages. serde does that for maps but refuses it for structs, so such a body is parsed again
 /// without the duplicates.
-fn parse<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
+fn parse<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T, ApiError> {
     // RFC 8259 allows parsers to ignore a byte order mark, and some .NET clients send one.
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     parse_once(bytes).or_else(|error| {
@@ -87,20 +93,18 @@ fn parse<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> 
 /// Returns the body without members whose names occur again later in the same object. Returns `None` if
 /// there are none, if the body is not JSON, or if it has more than [`MOST_BODY_VALUES`] values.
 fn with_each_name_once(bytes: &[u8]) -> Option<Vec<u8>> {
-    let values = count_in_text(bytes, CountScope::All);
-    if values > MOST_BODY_VALUES {
+    if !has_duplicate_names(bytes) || count_in_text(bytes, CountScope::All) > MOST_BODY_VALUES {
         return None;
     }
     let value: Value = serde_json::from_slice(bytes).ok()?;
-    let once = serde_json::to_vec(&value).ok()?;
-    (count_in_text(&once, CountScope::All) < values).then_some(once)
+    serde_json::to_vec(&value).ok()
 }
 
-fn parse_once<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
+fn parse_once<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let value = serde_json::from_slice(bytes).ok();
-        not_a::<T>(&FieldPath::default(), value.as_ref(), &error)
+        let found = JsonKind::in_text(bytes, error.path());
+        not_a::<T>(&FieldPath::default(), found.as_ref(), &error)
     })?;
     json.end().map_err(|error| ApiError::Invalid {
         message: format!("the request body is not valid JSON: {error}"),
@@ -110,18 +114,21 @@ fn parse_once<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiEr
 }
 
 /// Parses `value`, which stands at the path `at` of the body, as a `T`.
-pub(crate) fn understand<T: DeserializeOwned + JsonSchema>(
+pub(crate) fn understand<T: DeserializeOwned + JsonSchema + 'static>(
     at: impl Into<FieldPath>,
     value: &Value,
 ) -> Result<T, ApiError> {
-    serde_path_to_error::deserialize(value)
-        .map_err(|error| not_a::<T>(&at.into(), Some(value), &error))
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let found = JsonKind::in_value(value, error.path());
+        not_a::<T>(&at.into(), found.as_ref(), &error)
+    })
 }
 
-/// Makes the error for a `value` at the path `at` (empty for the whole body) that is not a `T`.
-fn not_a<T: JsonSchema>(
+/// Makes the error for a value at the path `at` (empty for the whole body) that is not a `T`; `found` stands
+/// where serde stopped.
+fn not_a<T: JsonSchema + 'static>(
     at: &FieldPath,
-    value: Option<&Value>,
+    found: Option<&JsonKind>,
     error: &serde_path_to_error::Error<serde_json::Error>,
 ) -> ApiError {
     if !error.inner().is_data() {
@@ -130,7 +137,7 @@ fn not_a<T: JsonSchema>(
             param: None,
         };
     }
-    let Mismatch { place, problem } = explain::<T>(value, error.path());
+    let Mismatch { place, problem } = explain::<T>(found, error.path());
     let position = match (error.inner().line(), error.inner().column()) {
         (0, _) => String::new(),
         (line, column) => format!(" at line {line} column {column}"),

@@ -137,7 +137,7 @@ impl RequestAccount {
         }
     }
 
-    pub(crate) fn failed(&mut self, error: &InferenceError) {
+    pub(super) fn failed(&mut self, error: &InferenceError) {
         self.ended((self.summarize)(error));
     }
 

@@ -46,7 +46,7 @@ pub(crate) struct Embeddings {
     /// Tokens of all texts.
     pub(crate) tokens: usize,
     pub(crate) usage: UsageTotals,
-    /// Keeps the request counted as present until the vectors are sent.
+    /// Keeps the request counted as present until the vectors are written as JSON.
     pub(crate) _presence: DrainGuard,
 }
 

@@ -1,7 +1,8 @@
 //! What a request is, without a transport: from a checked request to the events of its answers.
 //!
 //! [`Inference`] is the one thing that fronts call. It knows the pool of models, the metrics, and who asks;
-//! it knows nothing of HTTP, of JSON on the wire, or of any protocol's names for parameters and failures.
+//! it knows nothing of HTTP, of JSON on the wire, or of what a protocol calls parameters and failures. Only the
+//! parameters of sampling, which all protocols call alike, are named here (`sampling`, `checks`).
 
 mod account;
 mod answers;

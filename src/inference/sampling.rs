@@ -125,7 +125,7 @@ fn logit_bias(map: Option<&Map<String, Value>>) -> Result<Vec<(Token, f32)>, Bou
         .flatten()
         .map(|(key, value)| {
             let entry = FieldPath::from(NAME).key(key);
-            let not_a_token = || BoundsError::new(&entry, " is not under a token id");
+            let not_a_token = || BoundsError::new(&entry, format!(": `{key}` is not a token id"));
             let id = key.parse().map_err(|_| not_a_token())?;
             let not_a_number = || BoundsError::new(&entry, " must be a number");
             let bias = value.as_f64().ok_or_else(not_a_number)?;

@@ -35,6 +35,11 @@ pub(super) trait Endpoint: Send + Sized + 'static {
     /// Checks a body as far as that needs no model.
     fn check(body: Self::Body) -> Result<Self::Checked, ApiError>;
 
+    /// Refuses what this server is not configured for, whatever the model.
+    fn check_server(_state: &AppState, _checked: &Self::Checked) -> Result<(), ApiError> {
+        Ok(())
+    }
+
     /// Returns the model that a request names.
     fn model(checked: &Self::Checked) -> Option<&str>;
 
@@ -61,6 +66,7 @@ pub(super) async fn answer<E: Endpoint>(
         IncomingRequest::New(checked, ticket, arrival) => (checked, ticket, arrival),
         IncomingRequest::Resumed(rest) => return Ok(Reply::Uncounted(rest)),
     };
+    E::check_server(&state, &checked)?;
     let entry = Arc::clone(state.inference.find_model(E::model(&checked))?);
     let (request, endpoint) = E::request(&state, checked)?;
 

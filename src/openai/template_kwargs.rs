@@ -54,15 +54,19 @@ fn check(name: &str, value: &Value) -> Result<(), ApiError> {
         );
         return Err(ApiError::invalid(PARAM, message));
     }
-    let param = FieldPath::from(PARAM).key(name);
-    if let Some((_, instead)) = RESERVED_NAMES
+    let reserved = RESERVED_NAMES
         .iter()
-        .find(|(reserved, _)| *reserved == name)
-    {
+        .find(|(reserved, _)| *reserved == name);
+    if let Some((reserved, instead)) = reserved {
+        let param = FieldPath::from(PARAM).name(reserved);
         let message = format!("`{param}` is set by the server: {instead}");
         return Err(ApiError::invalid(param, message));
     }
-    if BOOLEAN_NAMES.contains(&name) && !(value.is_boolean() || value.is_null()) {
+    let switch = BOOLEAN_NAMES.iter().find(|switch| **switch == name);
+    if let Some(switch) = switch
+        && !(value.is_boolean() || value.is_null())
+    {
+        let param = FieldPath::from(PARAM).name(switch);
         let message = format!("`{param}` must be true or false");
         return Err(ApiError::invalid(param, message));
     }

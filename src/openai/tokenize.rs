@@ -219,6 +219,8 @@ impl TryFrom<TokenizeRequest> for TokenizeInput {
 }
 
 impl Wire for TokenizeRequest {
+    const HAS_TOOLS: bool = true;
+
     fn keep_tools(&mut self, written: Vec<Value>) {
         chat::ChatTool::keep_as_written(self.tools.as_mut(), written);
     }

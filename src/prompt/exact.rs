@@ -1,7 +1,7 @@
 //! Numbers that no value of JSON holds here, kept as they are written.
 //!
 //! 12345678901234567890123 would become 1.2345678901234568e22 on its way through a template. So such numbers
-//! travel as strings with a prefix, which [`super::guard`] turns into the number without quotes in the
+//! travel as strings with a prefix, which [`super::client_marks`] turns into the number without quotes in the
 //! prompt. A client that writes such a string itself gets what it would get for the number.
 
 use std::borrow::Cow;

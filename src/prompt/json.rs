@@ -105,7 +105,7 @@ fn separators(value: &Value) -> Result<(String, String), Error> {
 }
 
 /// With the keys of every object in the order of their code points. Marks of what clients wrote (see
-/// [`super::guard`]) do not count: they are gone from the prompt.
+/// [`super::client_marks`]) do not count: they are gone from the prompt.
 fn sorted(value: serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
     match value {

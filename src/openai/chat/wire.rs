@@ -358,6 +358,8 @@ pub(super) struct OfferedFunction {
 }
 
 impl Wire for ChatCompletionRequest {
+    const HAS_TOOLS: bool = true;
+
     fn keep_tools(&mut self, written: Vec<Value>) {
         ChatTool::keep_as_written(self.tools.as_mut(), written);
     }

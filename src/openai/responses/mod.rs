@@ -112,6 +112,14 @@ impl Endpoint for Responses {
         ValidResponseRequest::try_from(body)
     }
 
+    fn check_server(state: &AppState, asked: &ValidResponseRequest) -> Result<(), ApiError> {
+        if asked.asks_to_store && !state.responses.is_open() {
+            let why = "is not supported as true: this server is configured to keep no responses";
+            return Err(ApiError::unsupported("store", why));
+        }
+        Ok(())
+    }
+
     fn model(asked: &ValidResponseRequest) -> Option<&str> {
         asked.model.as_deref()
     }
@@ -121,10 +129,6 @@ impl Endpoint for Responses {
         mut asked: ValidResponseRequest,
     ) -> Result<(GenerationRequest, Self), ApiError> {
         let store = &state.responses;
-        if asked.asks_to_store && !store.is_open() {
-            let why = "is not supported as true: this server is configured to keep no responses";
-            return Err(ApiError::unsupported("store", why));
-        }
         asked.echo.store &= store.is_open();
         let (messages, input) = conversation(
             store,

@@ -443,6 +443,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
 }
 
 impl Wire for ResponseRequest {
+    const HAS_TOOLS: bool = true;
+
     fn keep_tools(&mut self, written: Vec<Value>) {
         self.tools_as_written = written;
     }

@@ -231,7 +231,7 @@ fn what_another_partition_has_as_well_is_not_copied_out() {
     let mut cache = cache::Cache::new(FakeEngine::new(PARTITIONS), 1 << 20);
     let store = prompt(1, 150);
     let kiosk = [store.clone(), prompt(2, 20)].concat();
-    let mut hold = |cache: &mut cache::Cache<FakeEngine>, partition, tokens: &[Token]| {
+    let hold = |cache: &mut cache::Cache<FakeEngine>, partition, tokens: &[Token]| {
         let id = cache.acquire(partition, &[], now).expect("a sequence");
         fill(cache, id, tokens);
         id
