@@ -165,26 +165,10 @@ impl<E: Engine> Cache<E> {
 
     /// Frees `id` as [`Cache::release`] does, and offloads its cells if they may be wanted again.
     pub(in crate::scheduler) fn swap_out(&mut self, id: SeqId) {
-        if !self.is_in_another_partition(id)
-            && let Some(bytes) = self.bytes_worth_offloading(id)
-        {
+        if let Some(bytes) = self.bytes_worth_offloading(id) {
             self.offload(id, bytes);
         }
         self.release(id);
-    }
-
-    /// Whether another partition has nearly all tokens of `id`, and as many of them exact: a store's prompt
-    /// is in every partition that served its kiosks.
-    fn is_in_another_partition(&self, id: SeqId) -> bool {
-        let own = self.partition_of(id);
-        let others = (0..self.partition_count()).filter(|other| *other != own);
-        let tokens = self.tree(id).tokens_of(id);
-        let has_it = |other: usize| {
-            let (length, _) = self.partitions[other].tree.longest_match(&tokens);
-            let exact = self.whole_blocks(self.exact[id.0 as usize].min(length));
-            tokens.len() - length < WORTH_COPYING && self.exact_match(other, &tokens) >= exact
-        };
-        others.into_iter().any(has_it)
     }
 
     /// Bytes of a copy of `id`, if much would be lost without one; `None` where it is not worth it.

@@ -34,7 +34,7 @@ impl PrefixSource {
 
 impl<E: Engine> Cache<E> {
     /// Returns how many of these tokens are in whole blocks.
-    pub(super) fn whole_blocks(&self, tokens: usize) -> usize {
+    fn whole_blocks(&self, tokens: usize) -> usize {
         match self.shape().exact_block {
             Some(block) => tokens / block * block,
             None => 0,
@@ -65,7 +65,7 @@ impl<E: Engine> Cache<E> {
     }
 
     /// How many of the first `tokens` are exact in a partition.
-    pub(super) fn exact_match(&self, partition: usize, tokens: &[Token]) -> usize {
+    fn exact_match(&self, partition: usize, tokens: &[Token]) -> usize {
         let (length, holders) = self.partitions[partition].tree.longest_match(tokens);
         let exact = holders.first().map_or(0, |id| self.exact[id.0 as usize]);
         self.whole_blocks(length.min(exact))

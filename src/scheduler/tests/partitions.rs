@@ -224,31 +224,3 @@ fn a_prompt_of_which_no_copy_can_be_kept_is_not_given_for_memory() {
     cache.expire(now + Duration::from_secs(60));
     assert_eq!(cache.used(), 200);
 }
-
-#[test]
-fn what_another_partition_has_as_well_is_not_copied_out() {
-    let now = Instant::now();
-    let mut cache = cache::Cache::new(FakeEngine::new(PARTITIONS), 1 << 20);
-    let store = prompt(1, 150);
-    let kiosk = [store.clone(), prompt(2, 20)].concat();
-    let hold = |cache: &mut cache::Cache<FakeEngine>, partition, tokens: &[Token]| {
-        let id = cache.acquire(partition, &[], now).expect("a sequence");
-        fill(cache, id, tokens);
-        id
-    };
-    let (first, second) = (hold(&mut cache, 0, &kiosk), hold(&mut cache, 1, &store));
-    let other = hold(&mut cache, 2, &prompt(3, 150));
-    cache.swap_out(first);
-    assert_eq!(
-        cache.offloaded_bytes(),
-        0,
-        "all but twenty tokens are in the next partition"
-    );
-    assert_eq!(cache.copy_of(&kiosk), Some(150));
-    cache.swap_out(other);
-    let one = cache.offloaded_bytes();
-    assert!(one > 0, "nobody else has it");
-    cache.swap_out(second);
-    assert!(cache.offloaded_bytes() > one, "it was the last one");
-    assert_eq!(cache.copy_of(&kiosk), Some(150));
-}
