@@ -76,6 +76,11 @@ enum PartSchema<'s> {
 }
 
 impl Weight<'_> {
+    /// How many pieces its parts have.
+    fn pieces(&self) -> usize {
+        self.parts.values().map(Vec::len).sum()
+    }
+
     /// Returns the weight of a schema that constrains nothing.
     fn neutral() -> Self {
         Self {
@@ -170,14 +175,17 @@ pub(super) struct Growth<'s> {
     added_up: HashMap<*const Value, u64>,
     /// How deep references, or parts within each other, are being followed.
     followed: usize,
-    /// Pairs of parts that were multiplied.
-    multiplied: usize,
+    /// Work so far: schemas that were weighed, and pieces that were looked at or moved, eight as one.
+    steps: usize,
 }
 
 /// References within each other, beyond which the weight counts as endless.
 const MOST_FOLLOWED: usize = 64;
-/// llguidance intersects no more than 50,000 times.
-const MOST_MULTIPLIED: usize = 50_000;
+/// Steps beyond which the weight counts as endless: alternatives of parts within parts can take for ever to
+/// weigh. A schema of as many values as may be takes some 50,000.
+const MOST_STEPS: usize = 300_000;
+/// Pieces that are moved in the time of one step.
+const PIECES_A_STEP: usize = 8;
 
 impl<'s> Growth<'s> {
     pub(super) fn of(root: &'s Value) -> Self {
@@ -186,7 +194,7 @@ impl<'s> Growth<'s> {
             weighed: HashMap::new(),
             added_up: HashMap::new(),
             followed: 0,
-            multiplied: 0,
+            steps: 0,
         }
     }
 
@@ -207,6 +215,9 @@ impl<'s> Growth<'s> {
         let own = weight.schemas.into_iter().fold(0, u64::saturating_add);
         let pieces = weight.parts.values().flatten();
         pieces.fold(own, |sum: u64, (times, piece)| {
+            if self.is_too_much(1) {
+                return u64::MAX;
+            }
             let schemas = match piece {
                 PartSchema::Schema(schema) => self.schemas(schema),
                 PartSchema::Weighed(weight) => self.all_schemas(weight),
@@ -220,6 +231,9 @@ impl<'s> Growth<'s> {
         let Value::Object(object) = schema else {
             return Weight::opaque();
         };
+        if self.is_too_much(1) {
+            return Weight::endless();
+        }
         let says = |key: &&String| !ANNOTATIONS.contains(&key.as_str());
         let joined = joined || object.keys().filter(says).count() > 1;
         let is_plain = |key: &String| !APPLICATORS.contains(&key.as_str());
@@ -235,7 +249,8 @@ impl<'s> Growth<'s> {
             if object.contains_key(key) {
                 let mut options = Weight::none();
                 for option in list(object, key) {
-                    options = options.or(self.weigh(option, joined));
+                    let option = self.weigh(option, joined);
+                    options = self.either(options, option);
                 }
                 weight = self.both(&weight, &options);
             }
@@ -269,6 +284,19 @@ impl<'s> Growth<'s> {
         weight
     }
 
+    /// Counts so many steps more; whether they are too many in all.
+    fn is_too_much(&mut self, steps: usize) -> bool {
+        self.steps = self.steps.saturating_add(steps);
+        self.steps > MOST_STEPS
+    }
+
+    fn either(&mut self, one: Weight<'s>, other: Weight<'s>) -> Weight<'s> {
+        if self.is_too_much(other.pieces() / PIECES_A_STEP) {
+            return Weight::endless();
+        }
+        one.or(other)
+    }
+
     /// Follows one reference more, unless that is too deep.
     fn follow(&mut self, step: impl FnOnce(&mut Self) -> Weight<'s>) -> Weight<'s> {
         if self.followed == MOST_FOLLOWED {
@@ -282,6 +310,9 @@ impl<'s> Growth<'s> {
 
     /// Returns the weight of the intersection: each alternative with each of the same type.
     fn both(&mut self, one: &Weight<'s>, other: &Weight<'s>) -> Weight<'s> {
+        if self.is_too_much((one.pieces() + other.pieces()) / PIECES_A_STEP) {
+            return Weight::endless();
+        }
         let mut both = Weight::none();
         for kind in 0..TYPES.len() {
             let (ours, others) = (one.alternatives[kind], other.alternatives[kind]);
@@ -319,10 +350,6 @@ impl<'s> Growth<'s> {
     }
 
     fn both_parts(&mut self, one: &PartSchemas<'s>, other: &PartSchemas<'s>) -> PartSchemas<'s> {
-        self.multiplied += 1;
-        if self.multiplied > MOST_MULTIPLIED {
-            return vec![(1, PartSchema::Weighed(Rc::new(Weight::endless())))];
-        }
         let weight = self.follow(|growth| {
             let (one, other) = (growth.any_of(one), growth.any_of(other));
             growth.both(&one, &other)
@@ -337,7 +364,7 @@ impl<'s> Growth<'s> {
                 PartSchema::Schema(schema) => self.weigh(schema, true),
                 PartSchema::Weighed(weight) => Weight::clone(weight),
             };
-            sum = sum.or(weight.times(*times));
+            sum = self.either(sum, weight.times(*times));
         }
         sum
     }
