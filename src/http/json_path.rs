@@ -76,11 +76,10 @@ impl<'de> DeserializeSeed<'de> for Seeker<'_> {
 }
 
 impl Seeker<'_> {
-    fn found<E>(self, kind: JsonKind) -> Result<(), E> {
+    fn note(self, kind: JsonKind) {
         if self.path.is_empty() {
             *self.found = Some(kind);
         }
-        Ok(())
     }
 }
 
@@ -92,35 +91,41 @@ impl<'de> Visitor<'de> for Seeker<'_> {
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
-        self.found(JsonKind::Null)
+        self.note(JsonKind::Null);
+        Ok(())
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.found(JsonKind::Bool(value))
+        self.note(JsonKind::Bool(value));
+        Ok(())
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        self.found(JsonKind::Number(number.into()))
+        self.note(JsonKind::Number(number.into()));
+        Ok(())
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.found(JsonKind::Number(number.into()))
+        self.note(JsonKind::Number(number.into()));
+        Ok(())
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        match Number::from_f64(number) {
-            Some(number) => self.found(JsonKind::Number(number)),
-            None => Ok(()),
+        if let Some(number) = Number::from_f64(number) {
+            self.note(JsonKind::Number(number));
         }
+        Ok(())
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.found(JsonKind::string(text))
+        self.note(JsonKind::string(text));
+        Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         let Some((Segment::Seq { index }, rest)) = self.path.split_first() else {
-            return self.found(JsonKind::Array);
+            self.note(JsonKind::Array);
+            return Ok(());
         };
         for _ in 0..*index {
             if items.next_element::<IgnoredAny>()?.is_none() {
@@ -140,7 +145,8 @@ impl<'de> Visitor<'de> for Seeker<'_> {
             while let Some((name, _)) = members.next_entry::<String, IgnoredAny>()? {
                 names.insert(name);
             }
-            return self.found(JsonKind::Object(names));
+            self.note(JsonKind::Object(names));
+            return Ok(());
         };
         let Segment::Map { key } = segment else {
             return Ok(());
