@@ -194,7 +194,8 @@ impl<E: Engine> Cache<E> {
         };
         if let Some(source) = sources.first() {
             self.engine.share(*source, id, length);
-            self.exact[id.0 as usize] = self.exact[source.0 as usize].min(length);
+            let exact = self.exact[source.0 as usize].min(length);
+            self.exact[id.0 as usize] = self.whole_blocks(exact);
         }
         for source in sources {
             self.touch(source, now);

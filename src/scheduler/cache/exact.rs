@@ -34,7 +34,7 @@ impl PrefixSource {
 
 impl<E: Engine> Cache<E> {
     /// Returns how many of these tokens are in whole blocks.
-    fn whole_blocks(&self, tokens: usize) -> usize {
+    pub(super) fn whole_blocks(&self, tokens: usize) -> usize {
         match self.shape().exact_block {
             Some(block) => tokens / block * block,
             None => 0,
