@@ -194,8 +194,7 @@ impl<E: Engine> Cache<E> {
         };
         if let Some(source) = sources.first() {
             self.engine.share(*source, id, length);
-            let exact = self.exact[source.0 as usize].min(length);
-            self.exact[id.0 as usize] = self.whole_blocks(exact);
+            self.set_exact(id, self.exact[source.0 as usize].min(length));
         }
         for source in sources {
             self.touch(source, now);

@@ -92,11 +92,7 @@ impl<E: Engine> Cache<E> {
         }
         self.partition_mut(id).filled(tokens.len());
         self.computed(id, tokens);
-        self.exact[id.0 as usize] = if is_first {
-            self.whole_blocks(exact)
-        } else {
-            0
-        };
+        self.set_exact(id, if is_first { exact } else { 0 });
         Some(tokens.len())
     }
 
@@ -126,11 +122,7 @@ impl<E: Engine> Cache<E> {
         self.engine
             .truncate(id, u32::try_from(length).unwrap_or(u32::MAX));
         self.computed(id, &tokens[..length]);
-        self.exact[id.0 as usize] = if is_first {
-            self.whole_blocks(exact)
-        } else {
-            0
-        };
+        self.set_exact(id, if is_first { exact } else { 0 });
         Some(length)
     }
 

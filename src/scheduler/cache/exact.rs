@@ -34,11 +34,17 @@ impl PrefixSource {
 
 impl<E: Engine> Cache<E> {
     /// Returns how many of these tokens are in whole blocks.
-    pub(super) fn whole_blocks(&self, tokens: usize) -> usize {
+    fn whole_blocks(&self, tokens: usize) -> usize {
         match self.shape().exact_block {
             Some(block) => tokens / block * block,
             None => 0,
         }
+    }
+
+    /// Notes that the first `cells` of `id` are exact, as far as they are whole blocks: what follows a part of
+    /// a block is computed in other blocks than by a sequence that begins anew.
+    pub(super) fn set_exact(&mut self, id: SeqId, cells: usize) {
+        self.exact[id.0 as usize] = self.whole_blocks(cells);
     }
 
     /// Notes which sequences have all rows of their partition in a batch.
@@ -60,7 +66,7 @@ impl<E: Engine> Cache<E> {
         // A single row is computed by another method than two.
         let is_exact = more > 1 && partition.alone == Some(id) && partition.tree.cells() == exact;
         if is_exact && partition.tree.length(id) == exact {
-            self.exact[id.0 as usize] = self.whole_blocks(exact + more);
+            self.set_exact(id, exact + more);
         }
     }
 
@@ -162,7 +168,7 @@ impl<E: Engine> Cache<E> {
         self.engine
             .truncate(id, u32::try_from(kept).unwrap_or(u32::MAX));
         self.computed(id, &tokens[..kept]);
-        self.exact[id.0 as usize] = kept;
+        self.set_exact(id, kept);
     }
 
     /// Evicts everything parked in a partition.
