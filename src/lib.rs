@@ -1,8 +1,8 @@
 //! edgellm: an OpenAI-compatible inference server for edge gateways, on llama.cpp.
 //!
 //! The path of a request is the path through the modules:
-//! `openai` → `http` → `inference` → [`admission`] → [`prompt`] → [`pool`] → [`scheduler`] → [`engine`]
-//! and back through [`scheduler`]'s events to `openai`. [`config`] and
+//! `http` → `openai` → `inference` → [`admission`] → [`prompt`] → [`pool`] → [`scheduler`] → [`engine`]
+//! and back through [`scheduler`]'s events to `openai` and `http`. [`config`] and
 //! [`telemetry`] stand at the side; [`app`] wires everything.
 
 pub mod admission;

@@ -121,8 +121,7 @@ impl Inference {
             .params
             .sampling
             .check(loaded.tokenizer.info().vocabulary)?;
-        let prompts = laid_out.prompts.clone();
-        let jobs = jobs(laid_out, &loaded, &self.send_budget, arrived);
+        let (jobs, prompts) = jobs(laid_out, &loaded, &self.send_budget, arrived);
         Ok(PreparedRequest {
             jobs,
             choices: choices as usize,
@@ -206,13 +205,13 @@ fn check_count(answers: usize, capacity: usize) -> Result<(), RequestError> {
     ))
 }
 
-/// Makes the jobs of a request: one for each choice of each prompt.
+/// Makes the jobs of a request, one for each choice of each prompt, and returns the prompts with them.
 fn jobs(
     laid_out: TokenizedRequest,
     loaded: &GenerationModel,
     budget: &SendBudget,
     arrived: Instant,
-) -> Vec<(GenerationJob, RunningAnswer)> {
+) -> (Vec<(GenerationJob, RunningAnswer)>, Vec<TokenizedPrompt>) {
     let params = &laid_out.params;
     let defaults = &loaded.tokenizer.info().sampling;
     let seed = random_seed();
@@ -246,7 +245,7 @@ fn jobs(
             jobs.push((job, RunningAnswer::new(events, progress)));
         }
     }
-    jobs
+    (jobs, laid_out.prompts)
 }
 
 fn in_span<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {

@@ -13,7 +13,7 @@ use super::params::OutputFormat;
 use super::truncation;
 
 /// An input as tokens, as the model reads it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct TokenizedPrompt {
     pub(crate) tokens: Arc<[Token]>,
     /// Whether the answer begins in the middle of thoughts.

@@ -182,7 +182,7 @@ pub(super) struct Growth<'s> {
 /// References within each other, beyond which the weight counts as endless.
 const MOST_FOLLOWED: usize = 64;
 /// Steps beyond which the weight counts as endless: alternatives of parts within parts can take for ever to
-/// weigh. A schema of as many values as may be takes some 50,000.
+/// weigh.
 const MOST_STEPS: usize = 300_000;
 /// Pieces that are moved in the time of one step.
 const PIECES_A_STEP: usize = 8;
