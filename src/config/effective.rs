@@ -6,10 +6,11 @@
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::time::Duration;
 
 use super::governor;
 use super::{
-    AdmissionSettings, ModelSettings, SchedulerSettings, ServerSettings, Settings,
+    AdmissionSettings, AuthSettings, ModelSettings, SchedulerSettings, ServerSettings, Settings,
     TelemetrySettings,
 };
 
@@ -25,6 +26,7 @@ impl Settings {
     pub fn to_toml(&self) -> String {
         let Self {
             server: server_settings,
+            auth: auth_settings,
             models,
             scheduler: scheduler_settings,
             admission: admission_settings,
@@ -33,6 +35,7 @@ impl Settings {
         } = self;
         let mut out = String::new();
         section(&mut out, "[server]", server(server_settings));
+        section(&mut out, "[auth]", auth(auth_settings));
         for entry in models {
             section(&mut out, "[[models]]", model(entry));
         }
@@ -53,15 +56,17 @@ fn section<const N: usize>(out: &mut String, heading: &str, lines: Lines<N>) {
     }
 }
 
-fn server(server: &ServerSettings) -> Lines<11> {
+fn server(server: &ServerSettings) -> Lines<13> {
     let ServerSettings {
         listen,
         max_connections,
+        max_connections_per_address,
         header_timeout,
         body_timeout,
         max_body_bytes,
         write_timeout,
         max_unsent_bytes,
+        stall_timeout,
         shutdown_grace,
         store_max_responses,
         store_max_bytes,
@@ -71,6 +76,12 @@ fn server(server: &ServerSettings) -> Lines<11> {
         ("listen", quoted(&listen.to_string())),
         ("max_connections", max_connections.to_string()),
         (
+            "max_connections_per_address",
+            max_connections_per_address
+                .map_or(0, NonZeroU32::get)
+                .to_string(),
+        ),
+        (
             "header_timeout_seconds",
             header_timeout.as_secs().to_string(),
         ),
@@ -78,6 +89,7 @@ fn server(server: &ServerSettings) -> Lines<11> {
         ("max_body_bytes", max_body_bytes.to_string()),
         ("write_timeout_seconds", write_timeout.as_secs().to_string()),
         ("max_unsent_bytes", max_unsent_bytes.to_string()),
+        ("stall_timeout_seconds", stall_timeout.as_secs().to_string()),
         (
             "shutdown_grace_seconds",
             shutdown_grace.as_secs().to_string(),
@@ -85,6 +97,22 @@ fn server(server: &ServerSettings) -> Lines<11> {
         ("store_max_responses", store_max_responses.to_string()),
         ("store_max_bytes", store_max_bytes.to_string()),
         ("store_seconds", store_time.as_secs().to_string()),
+    ]
+}
+
+fn auth(auth: &AuthSettings) -> Lines<4> {
+    let AuthSettings {
+        keys_file,
+        open,
+        share_prefixes,
+        metrics,
+    } = auth;
+    let keys_file = keys_file.as_deref().map(absolute).unwrap_or_default();
+    [
+        ("keys_file", quoted(&keys_file)),
+        ("open", open.to_string()),
+        ("share_prefixes", quoted(share_prefixes.as_str())),
+        ("metrics", quoted(metrics.as_str())),
     ]
 }
 
@@ -127,9 +155,21 @@ fn scheduler(scheduler: &SchedulerSettings) -> Lines<4> {
     ]
 }
 
-fn admission(admission: &AdmissionSettings) -> Lines<1> {
-    let AdmissionSettings { max_waiting } = admission;
-    [("max_waiting", max_waiting.to_string())]
+fn admission(admission: &AdmissionSettings) -> Lines<4> {
+    let AdmissionSettings {
+        max_waiting,
+        deadline,
+        priority_deadline,
+        flex_deadline,
+    } = admission;
+    let milliseconds =
+        |time: &Option<Duration>| time.map_or(0, |time| time.as_millis()).to_string();
+    [
+        ("max_waiting", max_waiting.to_string()),
+        ("deadline_ms", milliseconds(deadline)),
+        ("priority_deadline_ms", milliseconds(priority_deadline)),
+        ("flex_deadline_ms", milliseconds(flex_deadline)),
+    ]
 }
 
 fn telemetry(telemetry: &TelemetrySettings) -> Lines<5> {

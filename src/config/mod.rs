@@ -37,8 +37,9 @@ use std::path::PathBuf;
 pub use governor::{BudgetScope, GovernorSettings, Watts};
 pub use mistake::{ConfigError, ConfigMistake};
 pub use settings::{
-    AdmissionSettings, AttentionChoice, CachedTokens, LogFormat, LogLevel, ModelSettings,
-    SchedulerSettings, ServerSettings, Settings, Speculation, TelemetrySettings,
+    AdmissionSettings, AttentionChoice, AuthSettings, CachedTokens, LogFormat, LogLevel,
+    MetricsAccess, ModelSettings, PrefixSharing, SchedulerSettings, ServerSettings, Settings,
+    Speculation, TelemetrySettings,
 };
 
 /// Everything that [`load`] looks at; it reads nothing else of its surroundings.

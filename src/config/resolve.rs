@@ -61,6 +61,7 @@ fn assemble(
     }
     Ok(Settings {
         server: merged.get("server")?,
+        auth: merged.get("auth")?,
         models,
         scheduler: merged.get("scheduler")?,
         admission: merged.get("admission")?,

@@ -88,6 +88,7 @@ pub enum KeyDefault {
 /// Every section, in the order in which they are printed.
 pub const SECTIONS: &[Section] = &[
     SERVER,
+    AUTH,
     MODELS,
     SCHEDULER,
     ADMISSION,
@@ -107,6 +108,8 @@ const SERVER: Section = Section {
         },
         Key::whole("max_connections", 1..=65_536, "connections", 1024)
             .doc("Connections open at the same time; further clients wait until one closes."),
+        Key::whole("max_connections_per_address", 0..=65_536, "connections", 0)
+            .doc("Connections open at the same time from one address; 0 is half of max_connections."),
         Key::whole("header_timeout_seconds", 1..=3600, "seconds", 10)
             .doc("A client must have sent its request headers within this many seconds."),
         Key::whole("body_timeout_seconds", 1..=3600, "seconds", 30)
@@ -117,6 +120,8 @@ const SERVER: Section = Section {
             .doc("A client may let its answer wait for so many seconds in all; each 16 KiB that it reads win one back."),
         Key::whole("max_unsent_bytes", 1_048_576..=1_099_511_627_776, "bytes", 67_108_864)
             .doc("Memory for answers that clients have not read yet, in bytes (67108864 is 64 MiB); small ones do not count."),
+        Key::whole("stall_timeout_seconds", 1..=3600, "seconds", 120)
+            .doc("A model whose step takes longer hangs: /health answers 503 then."),
         Key::whole("shutdown_grace_seconds", 0..=3600, "seconds", 30)
             .doc("On shutdown, running answers get this many seconds to finish; 0 is none."),
         Key::whole("store_max_responses", 0..=1_000_000, "responses", 10_000)
@@ -125,6 +130,37 @@ const SERVER: Section = Section {
             .doc("Memory for them, in bytes (67108864 is 64 MiB); the oldest give way."),
         Key::whole("store_seconds", 1..=31_536_000, "seconds", 3600)
             .doc("They are forgotten after this many seconds."),
+    ],
+};
+
+const AUTH: Section = Section {
+    name: "auth",
+    repeated: false,
+    keys: &[
+        Key {
+            name: "keys_file",
+            kind: KeyKind::OptionalPath,
+            default: KeyDefault::Text(""),
+            doc: "The file of API keys (see docs/keys.md); one that does not exist yet is made, with a first admin key. Empty is none.",
+        },
+        Key {
+            name: "open",
+            kind: KeyKind::Flag,
+            default: KeyDefault::Flag(false),
+            doc: "Whether a server without keys may listen beyond this machine: then anybody on the network may ask.",
+        },
+        Key {
+            name: "share_prefixes",
+            kind: KeyKind::Choice(&["all", "group"]),
+            default: KeyDefault::Text("all"),
+            doc: "Whose prompts may begin with each other's cached ones: all is fastest, with group no key learns what other groups ask.",
+        },
+        Key {
+            name: "metrics",
+            kind: KeyKind::Choice(&["admin", "key", "open"]),
+            default: KeyDefault::Text("admin"),
+            doc: "Who may read /metrics once there are keys: admin keys, any key, or everybody.",
+        },
     ],
 };
 
@@ -188,8 +224,16 @@ const SCHEDULER: Section = Section {
 const ADMISSION: Section = Section {
     name: "admission",
     repeated: false,
-    keys: &[Key::whole("max_waiting", 0..=100_000, "requests", 64)
-        .doc("Requests that may wait for their turn; further ones are told to retry later.")],
+    keys: &[
+        Key::whole("max_waiting", 0..=100_000, "requests", 64)
+            .doc("Requests that may wait for their turn; further ones are told to retry later."),
+        Key::whole("deadline_ms", 0..=86_400_000, "milliseconds", 0)
+            .doc("Time for an answer of a request without x-deadline-ms, in milliseconds; 0 is no limit."),
+        Key::whole("priority_deadline_ms", 0..=86_400_000, "milliseconds", 0)
+            .doc("The same for requests of the tier priority; 0 is as deadline_ms."),
+        Key::whole("flex_deadline_ms", 0..=86_400_000, "milliseconds", 0)
+            .doc("The same for requests of the tier flex; 0 is as deadline_ms."),
+    ],
 };
 
 const TELEMETRY: Section = Section {

@@ -17,6 +17,8 @@ use super::{ConfigError, ConfigMistake, GovernorSettings};
 pub struct Settings {
     /// The HTTP server.
     pub server: ServerSettings,
+    /// Who may ask.
+    pub auth: AuthSettings,
     /// The models, each with an id of its own; possibly none.
     pub models: Vec<ModelSettings>,
     /// How running requests share the processor.
@@ -37,6 +39,9 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// Connections open at the same time.
     pub max_connections: NonZeroU32,
+    /// Connections open at the same time from one address; `None` is half of all.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub max_connections_per_address: Option<NonZeroU32>,
     /// Time for a client to send its request headers.
     #[serde(rename = "header_timeout_seconds", deserialize_with = "seconds")]
     pub header_timeout: Duration,
@@ -50,6 +55,9 @@ pub struct ServerSettings {
     pub write_timeout: Duration,
     /// Memory for answers that clients have not read yet, in bytes.
     pub max_unsent_bytes: usize,
+    /// A step of a model that takes longer is taken for a hang.
+    #[serde(rename = "stall_timeout_seconds", deserialize_with = "seconds")]
+    pub stall_timeout: Duration,
     /// Time for running answers to finish on shutdown; zero waits for none of them.
     #[serde(rename = "shutdown_grace_seconds", deserialize_with = "seconds")]
     pub shutdown_grace: Duration,
@@ -60,6 +68,43 @@ pub struct ServerSettings {
     /// How long each stored response is kept.
     #[serde(rename = "store_seconds", deserialize_with = "seconds")]
     pub store_time: Duration,
+}
+
+/// Section `[auth]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSettings {
+    /// The file of API keys, which need not exist yet.
+    #[serde(deserialize_with = "empty_is_none")]
+    pub keys_file: Option<PathBuf>,
+    /// Whether a server without keys may listen beyond this machine.
+    pub open: bool,
+    /// Whose prompts may share cached prefixes.
+    pub share_prefixes: PrefixSharing,
+    /// Who may read the metrics once there are keys.
+    pub metrics: MetricsAccess,
+}
+
+/// Whose prompts may share cached prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrefixSharing {
+    /// Everybody's.
+    All,
+    /// Those of keys of one group.
+    Group,
+}
+
+/// Who may read the metrics once there are keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsAccess {
+    /// Administrators.
+    Admin,
+    /// Whoever has a key.
+    Key,
+    /// Everybody.
+    Open,
 }
 
 /// An entry of `[[models]]`.
@@ -128,6 +173,21 @@ pub struct SchedulerSettings {
 pub struct AdmissionSettings {
     /// Requests that may wait; 0 refuses whatever cannot start at once.
     pub max_waiting: u32,
+    /// Time for an answer of a request that sets none; `None` is no limit.
+    #[serde(rename = "deadline_ms", deserialize_with = "optional_milliseconds")]
+    pub deadline: Option<Duration>,
+    /// The same for the tier `priority`; `None` is as `deadline`.
+    #[serde(
+        rename = "priority_deadline_ms",
+        deserialize_with = "optional_milliseconds"
+    )]
+    pub priority_deadline: Option<Duration>,
+    /// The same for the tier `flex`; `None` is as `deadline`.
+    #[serde(
+        rename = "flex_deadline_ms",
+        deserialize_with = "optional_milliseconds"
+    )]
+    pub flex_deadline: Option<Duration>,
 }
 
 /// Section `[telemetry]`.
@@ -201,6 +261,29 @@ impl Settings {
     }
 }
 
+impl PrefixSharing {
+    /// Returns the word that the configuration uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Group => "group",
+        }
+    }
+}
+
+impl MetricsAccess {
+    /// Returns the word that the configuration uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Key => "key",
+            Self::Open => "open",
+        }
+    }
+}
+
 impl AttentionChoice {
     /// The word in the configuration.
     #[must_use]
@@ -270,6 +353,16 @@ fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
 
 fn milliseconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
     u64::deserialize(value).map(Duration::from_millis)
+}
+
+fn optional_milliseconds<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<Duration>, D::Error> {
+    Ok(Some(milliseconds(value)?).filter(|time| !time.is_zero()))
+}
+
+fn empty_is_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Error> {
+    Ok(Some(PathBuf::deserialize(value)?).filter(|path| !path.as_os_str().is_empty()))
 }
 
 fn zero_is_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<NonZeroU32>, D::Error> {

@@ -2,6 +2,8 @@
 //! no [`RequestAccount`](crate::inference::RequestAccount) counts.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue};
@@ -9,10 +11,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
-use crate::admission::ClientId;
+use crate::admission::{ClientId, Principal};
 
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
+use crate::inference::arrival::Arrival;
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -91,6 +94,23 @@ pub(crate) fn client(request: &Request) -> ClientId {
     let known = request.extensions().get().copied();
     // Absent only if there is no socket, as in tests.
     known.unwrap_or_else(|| ClientId::of((Ipv4Addr::LOCALHOST, 0).into()))
+}
+
+/// Returns who asks.
+pub(crate) fn principal(request: &Request) -> Arc<Principal> {
+    let known = request.extensions().get().cloned();
+    known.unwrap_or_else(|| Arc::new(Principal::anyone()))
+}
+
+/// Notes that a request has come.
+pub(crate) fn arrival(request: &Request) -> Arrival {
+    Arrival {
+        at: Instant::now(),
+        client: client(request),
+        principal: principal(request),
+        deadline: None,
+        memory: None,
+    }
 }
 
 /// Returns the client's `x-request-id`, if it is fit for a header and a log line.

@@ -1,7 +1,7 @@
 //! Reading a request's body: its size, the time it may take, and the memory that it holds.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRef, FromRequest, Request};
@@ -14,7 +14,7 @@ use crate::admission::AdmissionRefusal;
 use crate::engine::return_freed_soon;
 use crate::inference::arrival::Arrival;
 
-use super::access::client;
+use super::access::arrival;
 use super::error::ApiError;
 use super::parse::{Wire, read_value};
 use super::state::HttpState;
@@ -68,7 +68,7 @@ pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
     wants_digest: bool,
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Option<BodyDigest>, Arrival), ApiError> {
-    let (at, client) = (Instant::now(), client(&request));
+    let mut arrival = arrival(&request);
     if !declares_json(request.headers()) {
         return Err(ApiError::NotJson);
     }
@@ -92,8 +92,7 @@ pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
         })?;
     if bytes.len() < LARGE_BODY_BYTES {
         let (value, digest) = read_in(&bytes)?;
-        let memory = None;
-        return Ok((value, digest, Arrival { at, client, memory }));
+        return Ok((value, digest, arrival));
     }
     let memory = LargeBody {
         _memory: memory,
@@ -103,8 +102,8 @@ pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
     // The memory moves along, because parsing continues even if the client leaves.
     let parsed = tokio::task::spawn_blocking(move || {
         let (value, digest) = read_in(&bytes)?;
-        let memory: Option<Box<dyn Send>> = Some(Box::new(memory));
-        Ok((value, digest, Arrival { at, client, memory }))
+        arrival.memory = Some(Box::new(memory));
+        Ok((value, digest, arrival))
     });
     parsed.await.map_err(|_| ApiError::Internal)?
 }

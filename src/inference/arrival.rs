@@ -1,9 +1,10 @@
 //! When a request came, and from whom.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::admission::ClientId;
+use crate::admission::{ClientId, Principal};
 
 /// When a request came, from whom, and the memory that is reserved for it until it is a prompt.
 pub(crate) struct Arrival {
@@ -11,6 +12,10 @@ pub(crate) struct Arrival {
     pub(crate) at: Instant,
     /// Who sent it.
     pub(crate) client: ClientId,
+    /// Who asks.
+    pub(crate) principal: Arc<Principal>,
+    /// When its client no longer wants the answer.
+    pub(crate) deadline: Option<Instant>,
     /// Dropped when the prompt is tokenized: until then, what a large request is parsed into takes many times
     /// its size.
     pub(crate) memory: Option<Box<dyn Send>>,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tracing::{Instrument, Span};
 
-use crate::admission::{AdmissionSlot, DrainGuard, SendBudget};
+use crate::admission::{AdmissionSlot, DrainGuard, SendBudget, Tenant};
 use crate::engine::{Token, Vocabulary};
 use crate::grammar::{Caller, Constraint};
 use crate::pool::{GenerationModel, ModelEntry};
@@ -113,7 +113,7 @@ impl Inference {
         let count = request.inputs.len() * choices as usize;
         check_count(count, entry.gate.capacity())?;
         let (places, presence) = entry.gate.admit_together(count)?;
-        let arrived = arrival.at;
+        let terms = JobTerms::of(&arrival);
         let laid_out = self
             .lay_out(request, Arc::clone(&loaded), places, arrival)
             .await?;
@@ -121,7 +121,7 @@ impl Inference {
             .params
             .sampling
             .check(loaded.tokenizer.info().vocabulary)?;
-        let (jobs, prompts) = jobs(laid_out, &loaded, &self.send_budget, arrived);
+        let (jobs, prompts) = jobs(laid_out, &loaded, &self.send_budget, terms);
         Ok(PreparedRequest {
             jobs,
             choices: choices as usize,
@@ -179,6 +179,24 @@ struct PreparedRequest {
     prompts: Vec<TokenizedPrompt>,
 }
 
+/// What the scheduler learns of how a request came.
+#[derive(Debug, Clone, Copy)]
+struct JobTerms {
+    arrived: Instant,
+    tenant: Tenant,
+    deadline: Option<Instant>,
+}
+
+impl JobTerms {
+    fn of(arrival: &Arrival) -> Self {
+        Self {
+            arrived: arrival.at,
+            tenant: arrival.principal.tenant,
+            deadline: arrival.deadline,
+        }
+    }
+}
+
 /// A request whose inputs are tokenized.
 struct TokenizedRequest {
     params: GenerationParams,
@@ -210,7 +228,7 @@ fn jobs(
     laid_out: TokenizedRequest,
     loaded: &GenerationModel,
     budget: &SendBudget,
-    arrived: Instant,
+    terms: JobTerms,
 ) -> (Vec<(GenerationJob, RunningAnswer)>, Vec<TokenizedPrompt>) {
     let params = &laid_out.params;
     let defaults = &loaded.tokenizer.info().sampling;
@@ -236,8 +254,10 @@ fn jobs(
                 tags: Arc::clone(&prompt.tags),
                 prediction: laid_out.prediction.clone(),
                 class: params.class.unwrap_or_default(),
+                tenant: terms.tenant,
+                deadline: terms.deadline,
                 ignore_end: params.ignore_end,
-                arrived,
+                arrived: terms.arrived,
                 place: places.next(),
                 span: Span::current(),
                 events: sender,

@@ -1,9 +1,9 @@
 //! The generation parameters that every protocol can set.
 
+use crate::admission::ServiceTier;
 use crate::engine::Token;
 use crate::grammar::Schema;
 use crate::prompt::CallableFunction;
-use crate::scheduler::ServiceTier;
 
 use super::bounds::CHOICES;
 use super::checks::{BoundsError, between};

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
+use crate::admission::ServiceTier;
 use crate::engine::Token;
 use crate::http::error::ApiError;
 use crate::inference::bounds::{
@@ -13,7 +14,6 @@ use crate::inference::checks::{BoundsError, at_most, between, no_longer, token};
 use crate::inference::params::GenerationParams;
 use crate::inference::sampling::{RequestedSampling, SamplingValues};
 use crate::prompt::ReasoningEffort;
-use crate::scheduler::ServiceTier;
 
 /// The fields that all generating endpoints share, as clients write them.
 pub(crate) struct SharedValues<'a> {

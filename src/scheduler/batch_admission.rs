@@ -8,10 +8,10 @@
 
 use std::time::Instant;
 
+use crate::admission::ServiceTier;
 use crate::engine::Token;
 
 use super::cache::with_copy;
-use super::job::ServiceTier;
 use super::placement::{PlacementCosts, PlacementOption};
 use super::plan;
 use super::prefix_lookup::PrefixLookup;

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use crate::admission::ServiceTier;
 use crate::governor::{ComputeGuard, GovernorHandle, Measures};
 use crate::headroom::EnergyRate;
-
-use super::job::ServiceTier;
 
 /// How often the measures are looked at while every waiting request is held back by them.
 const HELD_BACK_CHECK: Duration = Duration::from_millis(20);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use crate::admission::{AdmissionSlot, SendBudget};
+use crate::admission::{AdmissionSlot, SendBudget, ServiceTier, Tenant};
 use crate::engine::{SpecialToken, Token};
 use crate::grammar::Constraint;
 use crate::sampling::{Logprobs, SamplingParams};
@@ -42,6 +42,10 @@ pub struct GenerationJob {
     pub ignore_end: bool,
     /// Which requests it goes before.
     pub class: ServiceTier,
+    /// Whose share of the engine it takes, and whose prefixes it may use.
+    pub tenant: Tenant,
+    /// When its client no longer wants it.
+    pub deadline: Option<Instant>,
     /// When the request arrived.
     pub arrived: Instant,
     /// Where it is in the queue, for its client to see.
@@ -77,6 +81,8 @@ impl GenerationJob {
             prediction: None,
             ignore_end: false,
             class: ServiceTier::default(),
+            tenant: Tenant::default(),
+            deadline: None,
             arrived: Instant::now(),
             progress: Arc::default(),
             place: None,
@@ -110,30 +116,6 @@ impl QueueProgress {
     #[must_use]
     pub fn ahead(&self) -> Option<u32> {
         self.place.load(Ordering::Relaxed).checked_sub(1)
-    }
-}
-
-/// OpenAI's service tiers, least urgent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum ServiceTier {
-    /// After the others, which may preempt it.
-    Flex,
-    /// The tier of requests that ask for none.
-    #[default]
-    Default,
-    /// Before the others.
-    Priority,
-}
-
-impl ServiceTier {
-    /// Returns OpenAI's name of the tier.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Flex => "flex",
-            Self::Default => "default",
-            Self::Priority => "priority",
-        }
     }
 }
 

@@ -47,7 +47,7 @@ use crate::worker::{WorkError, Worker};
 pub use events::{EventReceiver, EventSender, channel};
 pub use job::{
     AnswerEnd, AnswerEvent, AnswerText, FinishReason, GenerationJob, PredictionUsage,
-    QueueProgress, ServiceTier, Timings,
+    QueueProgress, Timings,
 };
 pub use text::Stops;
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::job::ServiceTier;
+use crate::admission::ServiceTier;
 
 /// How much earlier a request counts than one of the service tier below that arrived at the same time.
 /// Because it is bounded, no request waits for ever.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::admission::ServiceTier;
 use crate::engine::{Pieces, Token};
 use crate::sampling::{self, Sampler};
 use crate::telemetry::ModelMetrics;
@@ -9,7 +10,7 @@ use crate::worker::WorkError;
 
 use super::events::SendError;
 use super::exact_share::{self, LEAST_ROWS};
-use super::job::{AnswerEnd, AnswerEvent, AnswerText, FinishReason, GenerationJob, ServiceTier};
+use super::job::{AnswerEnd, AnswerEvent, AnswerText, FinishReason, GenerationJob};
 use super::prompt_scores::PromptScores;
 use super::speculation::{self, AcceptanceRecord, DraftProposal, DraftSource, Prediction};
 use super::text::{PushOutcome, TextAssembler};

@@ -8,13 +8,13 @@ mod reply;
 mod validate;
 mod wire;
 
+use crate::admission::ServiceTier;
 use crate::http::access::Reply;
 use crate::inference::generate::{GenerationInput, GenerationRequest, StartedGeneration};
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{CHAT, ParameterNames};
 use crate::pool::ModelEntry;
-use crate::scheduler::ServiceTier;
 use axum::response::Response;
 use std::sync::Arc;
 

@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::*;
+use crate::admission::ServiceTier;
 use crate::engine::Token;
 use crate::prompt::{ThoughtTags, ToolFormat};
 use crate::sampling::Logprobs as Found;
-use crate::scheduler::{ServiceTier, Timings};
+use crate::scheduler::Timings;
 
 const CALL: &str = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
 

@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::admission::ServiceTier;
 use crate::http::openapi::among;
 use crate::openai::logprobs::{TokenLogprob, TokenLogprobList};
 use crate::openai::usage::{ChunkUsage, CompletionUsage};
-use crate::scheduler::ServiceTier;
 
 const FINISH_REASONS: [&str; 3] = ["stop", "length", "tool_calls"];
 

@@ -1,0 +1,25 @@
+//! OpenAI's service tiers.
+
+/// OpenAI's service tiers, least urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum ServiceTier {
+    /// After the others, which may preempt it.
+    Flex,
+    /// The tier of requests that ask for none.
+    #[default]
+    Default,
+    /// Before the others.
+    Priority,
+}
+
+impl ServiceTier {
+    /// Returns OpenAI's name of the tier.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Flex => "flex",
+            Self::Default => "default",
+            Self::Priority => "priority",
+        }
+    }
+}
