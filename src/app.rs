@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admission::Drain;
 use crate::config::Settings;
+use crate::config::{AuthSettings, PrefixSharing};
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
 use crate::grammar::TrialCompiler;
 use crate::headroom::{HeadroomMetrics, most_memory};
-use crate::http::{Server, ServerOptions, affordable_connections};
+use crate::http::{Authenticator, Server, ServerOptions, affordable_connections};
 use crate::inference::Inference;
+use crate::keys::{self, EditError, KeyRing, KeysFileError};
 use crate::openai::AppState;
 use crate::pool::{ModelSpec, ModelState, Pool};
 use crate::routes::router;
@@ -39,6 +42,20 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
+    /// The keys file cannot be used.
+    #[error(
+        "auth.keys_file {}: {problem}; mend the file, or restore an older one: without it nobody may ask",
+        .file.display()
+    )]
+    Keys {
+        /// As configured.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: KeysFileError,
+    },
+    /// There is no keys file, and none can be made.
+    #[error("auth.keys_file does not exist, and a first key cannot be made: {0}")]
+    FirstKey(#[from] EditError),
     /// A model cannot be served; the message has the remedy.
     #[error("model `{id}`: {message}")]
     Model {
@@ -87,6 +104,7 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
     if let Some(logbook) = logbook {
         logbook.show(&metrics)?;
     }
+    let ring = open_keys(&settings)?;
     let drain = Drain::default();
     let address = settings.server.listen;
     let options = ServerOptions {
@@ -112,7 +130,12 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
     let pool = Pool::start(specs, &metrics, &drain, &governor.handle(), &trial_compiler)?;
     let pool = Arc::new(pool);
     let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
-    let state = AppState::new(&settings, inference, metrics);
+    let authenticator = Authenticator::new(ring.clone(), settings.auth.metrics);
+    let state = AppState::new(&settings, inference, metrics, authenticator);
+    // It ends with the runtime.
+    if let Some(ring) = ring {
+        tokio::spawn(keys::watch(ring));
+    }
     let url = format!("http://{}", server.local_addr()?);
     tracing::info!("listening on {url}");
 
@@ -146,6 +169,46 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
         tracing::info!("stopped");
     }
     outcome
+}
+
+/// Opens the keys file, and makes it if there is none. Without one, says loudly who may ask.
+fn open_keys(settings: &Settings) -> Result<Option<Arc<KeyRing>>, AppError> {
+    let AuthSettings {
+        keys_file,
+        share_prefixes,
+        ..
+    } = &settings.auth;
+    let Some(file) = keys_file else {
+        let who = if settings.is_open_to_the_network() {
+            "anybody on the network"
+        } else {
+            "whoever is on this machine"
+        };
+        tracing::warn!(
+            "OPEN: there are no API keys, so {who} may ask anything; to lock it, set auth.keys_file and make keys \
+             with `edgellm keys add NAME` (docs/keys.md)"
+        );
+        return Ok(None);
+    };
+    if let Some(place) = keys::make_first(file)? {
+        tracing::warn!(
+            "made {} with a first key, of an administrator; it lies in {}: take it from there, keep it safe, and \
+             remove that file",
+            file.display(),
+            place.display()
+        );
+    }
+    let ring = KeyRing::open(file, *share_prefixes == PrefixSharing::Group).map_err(|problem| {
+        let file = file.clone();
+        AppError::Keys { file, problem }
+    })?;
+    let names = ring.names();
+    if names.is_empty() {
+        tracing::warn!("{} has no keys: nobody may ask", file.display());
+    } else {
+        tracing::info!(keys = names.len(), "only who has a key may ask");
+    }
+    Ok(Some(Arc::new(ring)))
 }
 
 /// Resolves when a model turns out not to be servable; while all are well, never.

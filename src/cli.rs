@@ -4,6 +4,7 @@
 mod bench;
 mod core_dumps;
 mod health;
+mod keys;
 mod models;
 
 use std::path::PathBuf;
@@ -36,6 +37,9 @@ enum Command {
     Bench(bench::Bench),
     /// Ask a server whether it is ready; exit code 0 if so
     Health(health::Health),
+    /// Make, list and end API keys
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Work on model files
     #[command(subcommand)]
     Models(models::Models),
@@ -144,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(files) => check_config(&files),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Health(arguments) => health::run(arguments),
+        Command::Keys(command) => keys::run(command),
         Command::Models(command) => models::run(command),
         Command::CompileGrammars => compile_grammars(),
     }

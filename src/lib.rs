@@ -23,6 +23,7 @@ pub mod grammar;
 pub mod headroom;
 pub mod http;
 pub mod inference;
+pub mod keys;
 pub mod openai;
 pub mod operator;
 pub mod pool;

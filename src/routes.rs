@@ -15,6 +15,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::http::access;
+use crate::http::auth::{RouteAccess, authenticate};
 use crate::http::error::ApiError;
 use crate::http::openapi::Routes;
 use crate::http::outgoing;
@@ -34,24 +35,24 @@ use crate::operator::page;
 #[rustfmt::skip] // a table
 pub(crate) fn routes() -> Routes<AppState> {
     Routes::new()
-        .post("/v1/chat/completions", chat::completions, chat::describe)
-        .post("/v1/completions", completions::completions, completions::describe)
-        .post("/v1/embeddings", embeddings::create, embeddings::describe)
-        .post("/v1/responses", responses::create, responses::describe)
-        .get("/v1/responses/{id}", responses::show, responses::describe_show)
-        .delete("/v1/responses/{id}", responses::delete, responses::describe_delete)
-        .get("/v1/responses/{id}/input_items", responses::input_items, responses::describe_input_items)
-        .post("/v1/responses/{id}/cancel", responses::cancel, responses::describe_cancel)
-        .get("/v1/models", models::list, models::describe_list)
-        .get("/v1/models/{*id}", models::show, models::describe_show)
-        .post("/tokenize", tokenize::tokenize, tokenize::describe_tokenize)
-        .post("/detokenize", tokenize::detokenize, tokenize::describe_detokenize)
-        .get("/health", health::health, health::describe_health)
-        .get("/ready", health::ready, health::describe_ready)
-        .get("/metrics", metrics::show, metrics::describe)
-        .get("/openapi.json", document::show, document::describe)
-        .get("/", page::index, page::describe_index)
-        .get("/page/{file}", page::part, page::describe_part)
+        .post("/v1/chat/completions", RouteAccess::Key, chat::completions, chat::describe)
+        .post("/v1/completions", RouteAccess::Key, completions::completions, completions::describe)
+        .post("/v1/embeddings", RouteAccess::Key, embeddings::create, embeddings::describe)
+        .post("/v1/responses", RouteAccess::Key, responses::create, responses::describe)
+        .get("/v1/responses/{id}", RouteAccess::Key, responses::show, responses::describe_show)
+        .delete("/v1/responses/{id}", RouteAccess::Key, responses::delete, responses::describe_delete)
+        .get("/v1/responses/{id}/input_items", RouteAccess::Key, responses::input_items, responses::describe_input_items)
+        .post("/v1/responses/{id}/cancel", RouteAccess::Key, responses::cancel, responses::describe_cancel)
+        .get("/v1/models", RouteAccess::Key, models::list, models::describe_list)
+        .get("/v1/models/{*id}", RouteAccess::Key, models::show, models::describe_show)
+        .post("/tokenize", RouteAccess::Key, tokenize::tokenize, tokenize::describe_tokenize)
+        .post("/detokenize", RouteAccess::Key, tokenize::detokenize, tokenize::describe_detokenize)
+        .get("/health", RouteAccess::Open, health::health, health::describe_health)
+        .get("/ready", RouteAccess::Open, health::ready, health::describe_ready)
+        .get("/metrics", RouteAccess::Metrics, metrics::show, metrics::describe)
+        .get("/openapi.json", RouteAccess::Open, document::show, document::describe)
+        .get("/", RouteAccess::Open, page::index, page::describe_index)
+        .get("/page/{file}", RouteAccess::Open, page::part, page::describe_part)
 }
 
 /// The whole HTTP surface.
@@ -90,7 +91,9 @@ fn with_tidy_path(mut request: Request) -> Request {
 
 fn known_paths(state: AppState) -> Router {
     let http = HttpState::from_ref(&state);
-    routes()
+    let routes = routes();
+    let authenticator = http.authenticator.clone().guarding(routes.access());
+    routes
         .into_router()
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -105,7 +108,8 @@ fn known_paths(state: AppState) -> Router {
                     http,
                     outgoing::count_large_answers,
                 ))
-                .layer(CatchPanicLayer::custom(internal_error)),
+                .layer(CatchPanicLayer::custom(internal_error))
+                .layer(middleware::from_fn_with_state(authenticator, authenticate)),
         )
         .with_state(state)
 }

@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 17] = [
     &["scheduler", "embedding"],
     &["worker"],
     &["prompt", "sampling"],
-    &["grammar"],
+    &["grammar", "keys"],
     &["admission"],
     &["governor"],
     &["headroom"],

@@ -9,6 +9,7 @@ mod client;
 mod drain;
 mod gate;
 mod principal;
+mod quota;
 mod send_budget;
 mod tier;
 
@@ -19,6 +20,9 @@ pub use client::ClientId;
 pub use drain::{Drain, DrainGuard};
 pub use gate::{AdmissionSlot, Gate};
 pub use principal::{PrefixGroup, Principal, Tenant, TenantId};
+pub use quota::{
+    LONGEST_RETRY_AFTER, Quota, QuotaHold, QuotaLimit, QuotaLimits, QuotaRefusal, QuotaStanding,
+};
 pub use send_budget::{FREE_OUTBOX_BYTES, Outbox, PendingBytes, Reservation, SendBudget};
 pub use tier::ServiceTier;
 

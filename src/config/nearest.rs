@@ -10,7 +10,10 @@ use super::schema::{self, SECTIONS, Section};
 pub(super) fn key_hint(written: &str, variable: Option<fn(&str) -> String>) -> String {
     let written = written.to_lowercase();
     let (prefix, name) = written.rsplit_once('.').unwrap_or(("", &written));
-    let candidates = SECTIONS.iter().flat_map(|section| {
+    // The name of a section alone is near to its own keys, however short another's are.
+    let meant = schema::section(&written);
+    let is_meant = |section: &&Section| meant.is_none_or(|meant| meant.name == section.name);
+    let candidates = SECTIONS.iter().filter(is_meant).flat_map(|section| {
         // An entry of a list keeps its index: `models[2].pth` is near `models[2].path`.
         let prefix = if names_entry_of(prefix, section) {
             prefix

@@ -59,7 +59,7 @@ fn assemble(
             });
         }
     }
-    Ok(Settings {
+    let settings = Settings {
         server: merged.get("server")?,
         auth: merged.get("auth")?,
         models,
@@ -67,7 +67,18 @@ fn assemble(
         admission: merged.get("admission")?,
         governor,
         telemetry: merged.get("telemetry")?,
-    })
+    };
+    if settings.is_open_to_the_network() && !settings.auth.open {
+        mistakes.push(ConfigMistake::Contradiction {
+            key: "server.listen".to_owned(),
+            found: settings.server.listen.to_string(),
+            expected: "an address of this machine alone, like 127.0.0.1:8080, while there are no keys: set \
+                       auth.keys_file to the file for keys (a first one is made), or auth.open to true if \
+                       anybody on the network may ask"
+                .to_owned(),
+        });
+    }
+    Ok(settings)
 }
 
 /// Gives a model the defaults of the keys that it leaves out.

@@ -249,6 +249,13 @@ pub enum LogLevel {
 }
 
 impl Settings {
+    /// Whether anybody on the network may ask: there are no keys, and it listens beyond this machine.
+    #[must_use]
+    pub fn is_open_to_the_network(&self) -> bool {
+        let listen = self.server.listen.ip().to_canonical();
+        self.auth.keys_file.is_none() && !listen.is_loopback()
+    }
+
     /// Checks that there is a model, for commands that serve one.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use tracing::Instrument;
 
 use crate::admission::{ClientId, Principal};
 
+use crate::http::auth::Asker;
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 use crate::inference::arrival::Arrival;
@@ -52,7 +53,7 @@ pub(crate) async fn log_and_count(
     let id = client_id(request.headers())
         .unwrap_or_else(|| format!("req_{}", uuid::Uuid::new_v4().simple()));
     // Of the highest level, so that no log level leaves a line without its id.
-    let span = tracing::error_span!("request", id);
+    let span = tracing::error_span!("request", id, key = tracing::field::Empty);
     let endpoint = request
         .extensions()
         .get::<MatchedPath>()
@@ -76,7 +77,13 @@ fn count(state: &HttpState, endpoint: &str, response: &Response) {
     state
         .metrics
         .request_answered("", endpoint, status.as_u16(), finish_reason);
-    if let Some(error) = response.extensions().get::<ApiError>() {
+    let error = response.extensions().get::<ApiError>();
+    let asker = response.extensions().get::<Asker>();
+    if let Some(name) = asker.and_then(|asker| asker.0.name.as_deref()) {
+        let refused = error.and_then(|error| error.summary().refused);
+        state.metrics.key_answered(name, status.as_u16(), refused);
+    }
+    if let Some(error) = error {
         tracing::info!(
             endpoint,
             status = status.as_u16(),
@@ -108,6 +115,7 @@ pub(crate) fn arrival(request: &Request) -> Arrival {
         at: Instant::now(),
         client: client(request),
         principal: principal(request),
+        quota: None,
         deadline: None,
         memory: None,
     }

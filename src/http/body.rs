@@ -69,6 +69,7 @@ pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Option<BodyDigest>, Arrival), ApiError> {
     let mut arrival = arrival(&request);
+    arrival.quota = Some(arrival.principal.quota.admit()?);
     if !declares_json(request.headers()) {
         return Err(ApiError::NotJson);
     }

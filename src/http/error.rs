@@ -6,13 +6,15 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRefusal, RefusalReason};
+use crate::admission::{
+    AdmissionRefusal, LONGEST_RETRY_AFTER, QuotaLimit, QuotaRefusal, RefusalReason,
+};
 use crate::field::FieldPath;
 use crate::inference::FailureSummary;
 use crate::inference::checks::BoundsError;
@@ -100,6 +102,29 @@ pub enum ApiError {
     /// The client did not send its body in time.
     #[error("the request body did not arrive within {0:?}")]
     BodyTimeout(Duration),
+    /// There is no key where one is needed.
+    #[error(
+        "this server needs an API key: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`; whoever runs \
+         the server makes one with `edgellm keys add`"
+    )]
+    KeyMissing,
+    /// The key is nobody's.
+    #[error(
+        "this API key is not known here, or was revoked: ask whoever runs the server for a new one"
+    )]
+    KeyUnknown,
+    /// The key has ended.
+    #[error("this API key has expired: ask whoever runs the server for a new one")]
+    KeyExpired,
+    /// The key may not use this model.
+    #[error("this API key may not use the model `{0}`; GET /v1/models lists those that it may use")]
+    ModelNotAllowed(String),
+    /// The key is no administrator's.
+    #[error("this needs the key of an administrator")]
+    AdminOnly,
+    /// The key has used up what it may use.
+    #[error("{}", quota_text(.0))]
+    OverQuota(QuotaRefusal),
     /// There is nothing to resume.
     #[error(
         "there is no stream under this `x-request-id` and this body, byte for byte, to go on with: it ended over a minute \
@@ -144,6 +169,25 @@ fn refusal_text(refusal: &AdmissionRefusal) -> &'static str {
     }
 }
 
+fn quota_text(refusal: &QuotaRefusal) -> String {
+    let allowed = refusal.allowed;
+    let reached = match refusal.limit {
+        QuotaLimit::Requests => format!("{allowed} requests a minute"),
+        QuotaLimit::Tokens => format!("{allowed} tokens a minute"),
+        QuotaLimit::AtOnce => format!("{allowed} requests at once"),
+    };
+    if refusal.retry_after > LONGEST_RETRY_AFTER {
+        let seconds = refusal.retry_after.as_secs();
+        return format!(
+            "this API key has reached its limit of {reached} and is in debt: it is admitted again in {seconds} seconds; \
+             `retry-after` says less, as clients would give up"
+        );
+    }
+    format!(
+        "this API key has reached its limit of {reached}; retry after the time in `retry-after`"
+    )
+}
+
 /// Columns of the table in the documentation.
 struct ErrorRow {
     status: StatusCode,
@@ -171,6 +215,7 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => Some(refusal.retry_after),
+            Self::OverQuota(refusal) => Some(refusal.retry_after.min(LONGEST_RETRY_AFTER)),
             // By then whoever supervises this process should have started the next.
             Self::Job(WorkError::ShuttingDown | WorkError::Unread) => Some(Duration::from_secs(5)),
             _ => None,
@@ -210,6 +255,36 @@ impl ApiError {
                 StatusCode::BAD_REQUEST,
                 invalid,
                 Some("previous_response_not_found"),
+            ),
+            Self::KeyMissing => row(
+                StatusCode::UNAUTHORIZED,
+                "authentication_error",
+                Some("missing_api_key"),
+            ),
+            Self::KeyUnknown => row(
+                StatusCode::UNAUTHORIZED,
+                "authentication_error",
+                Some("invalid_api_key"),
+            ),
+            Self::KeyExpired => row(
+                StatusCode::UNAUTHORIZED,
+                "authentication_error",
+                Some("expired_api_key"),
+            ),
+            Self::ModelNotAllowed(_) => row(
+                StatusCode::FORBIDDEN,
+                "permission_error",
+                Some("model_not_allowed"),
+            ),
+            Self::AdminOnly => row(
+                StatusCode::FORBIDDEN,
+                "permission_error",
+                Some("admin_only"),
+            ),
+            Self::OverQuota(_) => row(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                Some("rate_limit_exceeded"),
             ),
             Self::StreamGone => row(StatusCode::NOT_FOUND, invalid, Some("stream_not_found")),
             Self::NotFound(_) => row(StatusCode::NOT_FOUND, invalid, Some("not_found")),
@@ -278,8 +353,10 @@ impl ApiError {
             status: self.status().as_u16(),
             label: self.label(),
             refused: match self {
-                Self::Refused(refusal) => Some(refusal.reason),
-                Self::Job(WorkError::Unread) => Some(RefusalReason::Memory),
+                Self::Refused(refusal) => Some(refusal.reason.as_str()),
+                Self::OverQuota(refusal) => Some(refusal.limit.as_str()),
+                Self::ModelNotAllowed(_) => Some("model_not_allowed"),
+                Self::Job(WorkError::Unread) => Some(RefusalReason::Memory.as_str()),
                 _ => None,
             },
         }
@@ -294,7 +371,7 @@ impl ApiError {
             Self::Unsupported { param, .. } | Self::ContextLength { param, .. } => {
                 Some(param.to_string())
             }
-            Self::ModelNotFound { .. } => Some("model".to_owned()),
+            Self::ModelNotFound { .. } | Self::ModelNotAllowed(_) => Some("model".to_owned()),
             Self::ResponseNotFound(_) => Some("response_id".to_owned()),
             Self::PreviousResponseNotFound(_) => Some("previous_response_id".to_owned()),
             _ => None,
@@ -321,7 +398,8 @@ pub(crate) struct ErrorBody {
 struct ErrorObject {
     /// What is wrong, and what to do about it.
     message: String,
-    /// Whose fault it is: `invalid_request_error`, `timeout_error`, `overloaded_error` or `server_error`.
+    /// Whose fault it is: `invalid_request_error`, `authentication_error`, `permission_error`,
+    /// `rate_limit_error`, `timeout_error`, `overloaded_error` or `server_error`.
     #[serde(rename = "type")]
     kind: &'static str,
     /// The parameter that is wrong, as a path such as `messages[0].role`.
@@ -344,6 +422,12 @@ impl From<AdmissionRefusal> for ApiError {
     }
 }
 
+impl From<QuotaRefusal> for ApiError {
+    fn from(refusal: QuotaRefusal) -> Self {
+        Self::OverQuota(refusal)
+    }
+}
+
 impl From<InferenceFailure> for ApiError {
     fn from(failure: InferenceFailure) -> Self {
         match failure {
@@ -351,6 +435,8 @@ impl From<InferenceFailure> for ApiError {
                 name,
                 available: available.join(", "),
             },
+            InferenceFailure::ModelNotAllowed(model) => Self::ModelNotAllowed(model),
+            InferenceFailure::OverQuota(refusal) => Self::OverQuota(refusal),
             InferenceFailure::Refused(refusal) => Self::Refused(refusal),
             InferenceFailure::ModelUnavailable(model) => Self::ModelUnavailable(model),
             InferenceFailure::Template => Self::Template,
@@ -373,9 +459,21 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(self.body())).into_response();
         if let Some(after) = self.retry_after() {
             let seconds = after.as_secs_f64().ceil().max(1.0);
-            if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
-                response.headers_mut().insert(header::RETRY_AFTER, value);
+            let ms = after.as_millis().max(1);
+            for (name, value) in [
+                (header::RETRY_AFTER, format!("{seconds:.0}")),
+                (HeaderName::from_static("retry-after-ms"), ms.to_string()),
+            ] {
+                if let Ok(value) = HeaderValue::from_str(&value) {
+                    response.headers_mut().insert(name, value);
+                }
             }
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer realm=\"edgellm\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
         }
         // The access log and metrics read it back.
         response.extensions_mut().insert(self);

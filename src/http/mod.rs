@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 mod allowance;
+pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod error;
 mod exchange;
@@ -21,5 +22,6 @@ mod socket;
 pub(crate) mod sse;
 pub(crate) mod state;
 
+pub use auth::Authenticator;
 pub use error::ApiError;
 pub use server::{Server, ServerOptions, affordable_connections};

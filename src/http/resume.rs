@@ -93,6 +93,10 @@ where
     };
     let key = StreamKey { path, id, digest };
     if let Some(told) = told {
+        // It asks for nothing new.
+        if let Some(quota) = arrival.quota {
+            quota.undo();
+        }
         let listener = state.streams.listen(&key, told);
         let listener = listener.ok_or(ApiError::StreamGone)?;
         if !listener.has_come_so_far() {

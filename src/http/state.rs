@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::inference::Inference;
 use crate::telemetry::Metrics;
 
+use super::auth::Authenticator;
 use super::resume::RecordedStreams;
 
 /// KiB of memory for large bodies that are being received. It is the largest size that one body may have
@@ -23,6 +24,8 @@ const LARGE_BODIES_PARSED: usize = 2;
 #[derive(Debug, Clone)]
 pub(crate) struct HttpState {
     pub(crate) metrics: Metrics,
+    /// Who may ask.
+    pub(crate) authenticator: Authenticator,
     /// Largest body in bytes.
     pub(crate) body_limit: usize,
     /// Memory for large bodies, one permit per KiB.
@@ -38,10 +41,16 @@ pub(crate) struct HttpState {
 }
 
 impl HttpState {
-    pub(crate) fn new(settings: &Settings, inference: &Inference, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        settings: &Settings,
+        inference: &Inference,
+        metrics: Metrics,
+        authenticator: Authenticator,
+    ) -> Self {
         let send_budget = inference.send_budget().clone();
         Self {
             metrics,
+            authenticator,
             large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_KIB)),
             large_values: Arc::new(Semaphore::new(LARGE_BODIES_PARSED)),
             streams: RecordedStreams::new(&send_budget),

@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use tracing::Span;
 
-use crate::admission::RefusalReason;
+use crate::admission::{QuotaHold, QuotaRefusal};
 use crate::config::CachedTokens;
 use crate::scheduler::{AnswerEnd, PredictionUsage, Timings};
 use crate::telemetry::Metrics;
 
 use super::Inference;
+use super::arrival::Arrival;
 use super::error::InferenceError;
 
 /// The tokens, energy and time that the answers to one request took.
@@ -34,13 +35,17 @@ pub(crate) struct FailureSummary {
     /// What happened, without a word of the client's.
     pub(crate) label: String,
     /// Why it was refused, if it was.
-    pub(crate) refused: Option<RefusalReason>,
+    pub(crate) refused: Option<&'static str>,
 }
 
 /// Collects what is counted and logged of a request, and records it when dropped.
 #[derive(Debug)]
 pub(crate) struct RequestAccount {
     metrics: Metrics,
+    /// The name of the key that it came with.
+    key: Option<String>,
+    /// What it takes of that key's quota.
+    quota: Option<QuotaHold>,
     /// Whether usage discloses the energy.
     energy_in_usage: bool,
     cached_tokens_in_usage: CachedTokens,
@@ -56,6 +61,8 @@ pub(crate) struct RequestAccount {
     usage: Option<UsageTotals>,
     /// What went wrong, without a word of the client's.
     error: Option<String>,
+    /// Why it was refused, if it was.
+    refused: Option<&'static str>,
 }
 
 impl RequestAccount {
@@ -66,9 +73,12 @@ impl RequestAccount {
         model: &str,
         endpoint: &'static str,
         summarize: fn(&InferenceError) -> FailureSummary,
+        arrival: &mut Arrival,
     ) -> Self {
         Self {
             metrics: inference.metrics.clone(),
+            key: arrival.principal.name.clone(),
+            quota: arrival.quota.take(),
             energy_in_usage: inference.energy_in_usage,
             cached_tokens_in_usage: inference.cached_tokens_in_usage,
             cached_tokens_disclosed: 0,
@@ -81,6 +91,34 @@ impl RequestAccount {
             finish_reason: "cancelled",
             usage: None,
             error: None,
+            refused: None,
+        }
+    }
+
+    /// Reserves of the key's quota the tokens of the prompts, and of answers that may have so many tokens, or as
+    /// many as usual.
+    ///
+    /// # Errors
+    /// When there are not so many left.
+    pub(super) fn reserve(
+        &mut self,
+        prompt_tokens: usize,
+        longest_answers: impl Iterator<Item = Option<u32>>,
+    ) -> Result<(), QuotaRefusal> {
+        match &mut self.quota {
+            Some(quota) => quota.reserve(prompt_tokens, longest_answers),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes tokens that were computed for it.
+    pub(super) fn used(&mut self, prompt_tokens: u32, cached_tokens: u32, answer_tokens: u32) {
+        if let Some(quota) = &mut self.quota {
+            quota.used(prompt_tokens, answer_tokens);
+        }
+        if let Some(key) = &self.key {
+            let tokens = [prompt_tokens, cached_tokens, answer_tokens];
+            self.metrics.key_tokens(key, tokens);
         }
     }
 
@@ -113,6 +151,12 @@ impl RequestAccount {
         usage.timings.queue = usage.timings.queue.max(timings.queue);
         usage.timings.prefill = usage.timings.prefill.max(timings.prefill);
         usage.timings.decode = usage.timings.decode.max(timings.decode);
+        let (prompt, cached) = if with_prompt {
+            (finished.prompt_tokens, finished.cached_tokens)
+        } else {
+            (0, 0)
+        };
+        self.used(prompt, cached, finished.generated_tokens);
     }
 
     /// Records that all answers ended normally; `reason` is the first one's finish reason.
@@ -124,6 +168,7 @@ impl RequestAccount {
     /// Records that texts were embedded.
     pub(crate) fn embedded(&mut self, usage: UsageTotals) {
         self.finished("");
+        self.used(usage.prompt_tokens, 0, 0);
         self.usage = Some(usage);
     }
 
@@ -146,7 +191,12 @@ impl RequestAccount {
         self.finish_reason = "error";
         self.status = failure.status;
         if let Some(reason) = failure.refused {
-            self.metrics.request_rejected(&self.model, reason.as_str());
+            self.metrics.request_rejected(&self.model, reason);
+            self.refused = Some(reason);
+            // A refusal costs the key nothing.
+            if let Some(quota) = self.quota.take() {
+                quota.undo();
+            }
         }
         self.error = Some(failure.label);
     }
@@ -156,6 +206,9 @@ impl Drop for RequestAccount {
     fn drop(&mut self) {
         self.metrics
             .request_answered(&self.model, self.endpoint, self.status, self.finish_reason);
+        if let Some(key) = &self.key {
+            self.metrics.key_answered(key, self.status, self.refused);
+        }
         let usage = self.usage;
         self.span.in_scope(|| {
             tracing::info!(

@@ -64,14 +64,23 @@ impl Answers {
             // The scheduler has ended in the middle of an answer.
             (_, None) => InferenceFailure::Internal,
             (answer, Some(event)) => {
-                if let AnswerEvent::Finished(finished) = &event {
-                    self.running[answer] = None;
-                    // The choices of an input share its prompt, which counts once.
-                    self.account.add(finished, answer % self.choices == 0);
+                match &event {
+                    AnswerEvent::Finished(finished) => {
+                        self.running[answer] = None;
+                        // The choices of an input share its prompt, which counts once.
+                        self.account.add(finished, answer % self.choices == 0);
+                    }
+                    AnswerEvent::Text(text) => {
+                        if let Some(running) = &mut self.running[answer] {
+                            running.tokens += text.tokens;
+                        }
+                    }
+                    AnswerEvent::Prompt(_) | AnswerEvent::Failed(_) => {}
                 }
                 return Some(Ok((answer, event)));
             }
         };
+        self.charge_unfinished();
         self.account.failed(&failure.clone().into());
         self.running.clear();
         Some(Err(failure))
@@ -79,6 +88,7 @@ impl Answers {
 
     /// Ends all answers with a failure of the front.
     pub(crate) fn end(&mut self, failure: FailureSummary) {
+        self.charge_unfinished();
         self.account.ended(failure);
         self.running.clear();
     }
@@ -108,6 +118,20 @@ impl Answers {
         }
     }
 
+    /// Charges the key for what was computed of answers that did not end.
+    fn charge_unfinished(&mut self) {
+        for (answer, running) in self.running.iter().enumerate() {
+            // One that still waits has cost nothing.
+            if let Some(running) = running
+                && running.progress.ahead().is_none()
+            {
+                let has_prompt = answer % self.choices == 0;
+                let prompt = if has_prompt { running.prompt_tokens } else { 0 };
+                self.account.used(prompt, 0, running.tokens);
+            }
+        }
+    }
+
     /// Records that all answers ended normally; `reason` is the first one's finish reason.
     pub(crate) fn finished(&mut self, reason: &'static str) {
         self.account.finished(reason);
@@ -119,15 +143,33 @@ impl Answers {
     }
 }
 
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.charge_unfinished();
+    }
+}
+
 /// One answer that the scheduler works on.
 #[derive(Debug)]
 pub(crate) struct RunningAnswer {
     events: EventReceiver,
     progress: Arc<QueueProgress>,
+    prompt_tokens: u32,
+    /// Tokens that came so far.
+    tokens: u32,
 }
 
 impl RunningAnswer {
-    pub(crate) fn new(events: EventReceiver, progress: Arc<QueueProgress>) -> Self {
-        Self { events, progress }
+    pub(crate) fn new(
+        events: EventReceiver,
+        progress: Arc<QueueProgress>,
+        prompt_tokens: usize,
+    ) -> Self {
+        Self {
+            events,
+            progress,
+            prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX),
+            tokens: 0,
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::pool::{EmbeddingModel, ModelEntry};
 use crate::scheduler::Timings;
 
 use super::Inference;
-use super::account::UsageTotals;
+use super::account::{RequestAccount, UsageTotals};
 use super::arrival::Arrival;
 use super::bounds::MOST_EMBEDDED_TOKENS;
 use super::error::{
@@ -61,6 +61,7 @@ impl Inference {
         input: EmbeddingInput,
         dimensions: Option<usize>,
         arrival: Arrival,
+        account: &mut RequestAccount,
     ) -> Result<Embeddings, InferenceError> {
         let loaded = self.embedder(entry)?;
         let dimensions = check_dimensions(dimensions, loaded.tokenizer.info().dimensions)?;
@@ -70,6 +71,7 @@ impl Inference {
             .tokenize_texts(input, Arc::clone(&loaded), place, arrival.memory)
             .await?;
         let tokens: usize = texts.iter().map(Vec::len).sum();
+        account.reserve(tokens, std::iter::empty())?;
         let embedded = compute(&loaded, entry, texts, place, arrived).await?;
         let usage = UsageTotals {
             prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::admission::AdmissionRefusal;
+use crate::admission::{AdmissionRefusal, QuotaRefusal};
 use crate::prompt::{PromptError, TemplateError};
 use crate::worker::WorkError;
 
@@ -174,6 +174,10 @@ pub(crate) enum InferenceFailure {
         /// The ids that exist.
         available: Vec<String>,
     },
+    /// Who asks may not use this model.
+    ModelNotAllowed(String),
+    /// Who asks has used up what it may use.
+    OverQuota(QuotaRefusal),
     /// It was not admitted.
     Refused(AdmissionRefusal),
     /// This model could not be loaded, or its thread has ended.
@@ -257,6 +261,12 @@ impl From<InferenceFailure> for InferenceError {
 impl From<AdmissionRefusal> for InferenceError {
     fn from(refusal: AdmissionRefusal) -> Self {
         InferenceFailure::Refused(refusal).into()
+    }
+}
+
+impl From<QuotaRefusal> for InferenceError {
+    fn from(refusal: QuotaRefusal) -> Self {
+        InferenceFailure::OverQuota(refusal).into()
     }
 }
 

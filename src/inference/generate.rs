@@ -76,7 +76,8 @@ impl Inference {
         arrival: Arrival,
         mut account: RequestAccount,
     ) -> Result<StartedGeneration, InferenceError> {
-        match self.prepare(entry, request, arrival).await {
+        let prepared = self.prepare(entry, request, arrival, &mut account);
+        match prepared.await {
             Ok(prepared) => {
                 let (jobs, running): (Vec<_>, Vec<_>) = prepared.jobs.into_iter().unzip();
                 for job in jobs {
@@ -107,6 +108,7 @@ impl Inference {
         entry: &ModelEntry,
         request: GenerationRequest,
         arrival: Arrival,
+        account: &mut RequestAccount,
     ) -> Result<PreparedRequest, InferenceError> {
         let loaded = generator(entry)?;
         let choices = request.params.choices.count();
@@ -121,6 +123,7 @@ impl Inference {
             .params
             .sampling
             .check(loaded.tokenizer.info().vocabulary)?;
+        reserve(account, &laid_out)?;
         let (jobs, prompts) = jobs(laid_out, &loaded, &self.send_budget, terms);
         Ok(PreparedRequest {
             jobs,
@@ -223,6 +226,20 @@ fn check_count(answers: usize, capacity: usize) -> Result<(), RequestError> {
     ))
 }
 
+/// Reserves what a request is expected to take of its key's quota.
+fn reserve(
+    account: &mut RequestAccount,
+    laid_out: &TokenizedRequest,
+) -> Result<(), InferenceError> {
+    let params = &laid_out.params;
+    let prompts = laid_out.prompts.iter().map(|prompt| prompt.tokens.len());
+    let choices = params.choices.count() as usize;
+    let limit = params.max_tokens.is_some();
+    let rooms = laid_out.rooms.iter().map(|room| limit.then_some(*room));
+    let answers = rooms.flat_map(|room| std::iter::repeat_n(room, choices));
+    Ok(account.reserve(prompts.sum(), answers)?)
+}
+
 /// Makes the jobs of a request, one for each choice of each prompt, and returns the prompts with them.
 fn jobs(
     laid_out: TokenizedRequest,
@@ -262,7 +279,10 @@ fn jobs(
                 span: Span::current(),
                 events: sender,
             };
-            jobs.push((job, RunningAnswer::new(events, progress)));
+            jobs.push((
+                job,
+                RunningAnswer::new(events, progress, prompt.tokens.len()),
+            ));
         }
     }
     (jobs, laid_out.prompts)

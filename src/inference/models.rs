@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::{AdmissionRefusal, RefusalReason};
+use crate::admission::{AdmissionRefusal, Principal, RefusalReason};
 use crate::pool::{EmbeddingModel, GenerationModel, LoadedModel, ModelEntry, ModelState};
 
 use super::Inference;
@@ -20,8 +20,9 @@ impl Inference {
     pub(crate) fn find_model(
         &self,
         id: Option<&str>,
+        principal: &Principal,
     ) -> Result<&Arc<ModelEntry>, InferenceFailure> {
-        self.find(id, |entry| !entry.embeds())
+        self.find(id, principal, |entry| !entry.embeds())
     }
 
     /// Returns the model of this name, or the first that embeds if a request names none.
@@ -31,29 +32,47 @@ impl Inference {
     pub(crate) fn find_embedder(
         &self,
         id: Option<&str>,
+        principal: &Principal,
     ) -> Result<&Arc<ModelEntry>, InferenceFailure> {
-        self.find(id, ModelEntry::embeds)
+        self.find(id, principal, ModelEntry::embeds)
+    }
+
+    /// Returns the models that `principal` may use.
+    pub(crate) fn models_of(
+        &self,
+        principal: &Principal,
+    ) -> impl Iterator<Item = &Arc<ModelEntry>> {
+        let entries = self.pool.entries().iter();
+        entries.filter(|entry| principal.may_use(&entry.id))
     }
 
     fn find(
         &self,
         id: Option<&str>,
+        principal: &Principal,
         suits: impl Fn(&ModelEntry) -> bool,
     ) -> Result<&Arc<ModelEntry>, InferenceFailure> {
-        let entries = self.pool.entries();
+        let allowed = || self.models_of(principal);
         let found = if let Some(id) = id {
             self.pool.find(id)
         } else {
-            let suited = entries.iter().find(|entry| suits(entry));
-            suited.or(entries.first())
+            let suited = allowed().find(|entry| suits(entry));
+            suited.or_else(|| allowed().next())
         };
+        // One that names none and may use none asks for the first.
+        let found = found.or_else(|| self.pool.entries().first().filter(|_| id.is_none()));
+        if let Some(entry) = found
+            && !principal.may_use(&entry.id)
+        {
+            return Err(InferenceFailure::ModelNotAllowed(entry.id.clone()));
+        }
         found.ok_or_else(|| InferenceFailure::UnknownModel {
             name: id
                 .unwrap_or_default()
                 .chars()
                 .take(LONGEST_ECHOED_NAME)
                 .collect(),
-            available: entries.iter().map(|entry| entry.id.clone()).collect(),
+            available: allowed().map(|entry| entry.id.clone()).collect(),
         })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 
+use crate::admission::Principal;
 use crate::http::access::Reply;
 use crate::http::error::ApiError;
 use crate::http::parse::Wire;
@@ -12,6 +13,7 @@ use crate::http::respond::{ResponseRenderer, respond};
 use crate::http::resume::{IncomingRequest, enter};
 use crate::inference::error::InferenceError;
 use crate::inference::generate::{GenerationRequest, StartedGeneration};
+use crate::inference::params::GenerationParams;
 use crate::inference::{FailureSummary, RequestAccount};
 use crate::pool::ModelEntry;
 
@@ -43,6 +45,9 @@ pub(super) trait Endpoint: Send + Sized + 'static {
     /// Returns the model that a request names.
     fn model(checked: &Self::Checked) -> Option<&str>;
 
+    /// Returns the parameters of generation.
+    fn params(checked: &mut Self::Checked) -> &mut GenerationParams;
+
     /// Splits a checked body into the request for inference and what rendering its answers needs.
     fn request(
         state: &AppState,
@@ -62,16 +67,24 @@ pub(super) async fn answer<E: Endpoint>(
     request: Request,
 ) -> Result<Reply, ApiError> {
     let entered = enter(request, &state.http, &state.inference, E::check).await?;
-    let (checked, ticket, arrival) = match entered {
+    let (mut checked, ticket, mut arrival) = match entered {
         IncomingRequest::New(checked, ticket, arrival) => (checked, ticket, arrival),
         IncomingRequest::Resumed(rest) => return Ok(Reply::Uncounted(rest)),
     };
     E::check_server(&state, &checked)?;
-    let entry = Arc::clone(state.inference.find_model(E::model(&checked))?);
+    let principal = &arrival.principal;
+    let entry = Arc::clone(state.inference.find_model(E::model(&checked), principal)?);
+    grant_tier(E::params(&mut checked), principal);
     let (request, endpoint) = E::request(&state, checked)?;
 
     // From here on the request counts as one of this model's, however it ends.
-    let account = RequestAccount::new(&state.inference, &entry.id, E::PATH, summarize::<E>);
+    let account = RequestAccount::new(
+        &state.inference,
+        &entry.id,
+        E::PATH,
+        summarize::<E>,
+        &mut arrival,
+    );
     let started = state.inference.generate(&entry, request, arrival, account);
     let response: Response = match started.await {
         Err(error) => E::NAMES.api_error(error).into_response(),
@@ -82,6 +95,14 @@ pub(super) async fn answer<E: Endpoint>(
         }
     };
     Ok(Reply::Accounted(response))
+}
+
+/// Lowers the tier that a request asks for to the highest that its key gets. The answer says which it was.
+fn grant_tier(params: &mut GenerationParams, principal: &Principal) {
+    let granted = principal.granted_tier(params.class);
+    if granted != params.class.unwrap_or_default() {
+        params.class = Some(granted);
+    }
 }
 
 fn summarize<E: Endpoint>(error: &InferenceError) -> FailureSummary {

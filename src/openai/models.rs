@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::pool::{LoadedModel, ModelEntry, ModelState};
 
+use crate::http::auth::Asker;
 use crate::http::error::ApiError;
 use crate::http::openapi::{AnyModel, Operation, Schemas, among};
 use crate::inference::Inference;
@@ -71,14 +72,15 @@ pub(crate) fn describe_list(schemas: &mut Schemas) -> Operation {
         .responds("application/json", &schemas.written::<ModelList>())
 }
 
-pub(crate) async fn list(Shared(inference): Shared<Inference>) -> Json<ModelList> {
+pub(crate) async fn list(
+    Shared(inference): Shared<Inference>,
+    Asker(principal): Asker,
+) -> Json<ModelList> {
     Json(ModelList {
         object: "list",
         data: inference
-            .pool()
-            .entries()
-            .iter()
-            .map(|e| model(e))
+            .models_of(&principal)
+            .map(|entry| model(entry))
             .collect(),
     })
 }
@@ -93,10 +95,11 @@ pub(crate) fn describe_show(schemas: &mut Schemas) -> Operation {
 
 pub(crate) async fn show(
     Shared(inference): Shared<Inference>,
+    Asker(principal): Asker,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Model>, ApiError> {
     let Path(id) = id.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
-    Ok(Json(model(inference.find_model(Some(&id))?)))
+    Ok(Json(model(inference.find_model(Some(&id), &principal)?)))
 }
 
 fn model(entry: &ModelEntry) -> Model {

@@ -3,6 +3,7 @@
 use axum::extract::FromRef;
 
 use crate::config::Settings;
+use crate::http::auth::Authenticator;
 use crate::http::state::HttpState;
 use crate::inference::Inference;
 use crate::telemetry::Metrics;
@@ -21,9 +22,14 @@ pub struct AppState {
 impl AppState {
     /// Collects what handlers need of the configuration, and the rooms that they call.
     #[must_use]
-    pub fn new(settings: &Settings, inference: Inference, metrics: Metrics) -> Self {
+    pub fn new(
+        settings: &Settings,
+        inference: Inference,
+        metrics: Metrics,
+        authenticator: Authenticator,
+    ) -> Self {
         Self {
-            http: HttpState::new(settings, &inference, metrics),
+            http: HttpState::new(settings, &inference, metrics, authenticator),
             inference,
             responses: ResponseStore::new(StoreLimits {
                 responses: settings.server.store_max_responses,

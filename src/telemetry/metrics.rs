@@ -34,12 +34,18 @@ const BATCH_BUCKETS: [f64; 12] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0,
 ];
 
+/// Kinds of tokens that are counted by key.
+const KEY_TOKENS: [&str; 3] = ["prompt", "cached", "generated"];
+
 /// All metrics of the process.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     rejected: IntCounterVec,
+    key_requests: IntCounterVec,
+    key_tokens: IntCounterVec,
+    key_rejected: IntCounterVec,
     model_info: IntGaugeVec,
     model_memory: IntGaugeVec,
     waiting: IntGaugeVec,
@@ -190,6 +196,21 @@ impl Metrics {
                 "requests_rejected_total",
                 "Requests refused before any work, by reason.",
                 &["model", "reason"],
+            )?,
+            key_requests: table.counters(
+                "key_requests_total",
+                "Requests answered, by the name of the API key and the HTTP status.",
+                &["key", "status"],
+            )?,
+            key_tokens: table.counters(
+                "key_tokens_total",
+                "Tokens, by the name of the API key: of prompts, those of them that were cached, and generated ones.",
+                &["key", "kind"],
+            )?,
+            key_rejected: table.counters(
+                "key_rejected_total",
+                "Requests refused, by the name of the API key and the reason: a limit of the key, a model that it may not use, or one of those of edgellm_requests_rejected_total.",
+                &["key", "reason"],
             )?,
             model_info: table.int_gauges(
                 "model_info",
@@ -407,6 +428,25 @@ impl Metrics {
     /// Counts a refusal.
     pub fn request_rejected(&self, model: &str, reason: &str) {
         self.rejected.with_label_values(&[model, reason]).inc();
+    }
+
+    /// Counts an answer to the key of this name, and why it was refused if it was.
+    pub fn key_answered(&self, key: &str, status: u16, refused: Option<&str>) {
+        self.key_requests
+            .with_label_values(&[key, &status.to_string()])
+            .inc();
+        if let Some(reason) = refused {
+            self.key_rejected.with_label_values(&[key, reason]).inc();
+        }
+    }
+
+    /// Counts tokens of the key of this name: of prompts, those of them that were cached, and of answers.
+    pub fn key_tokens(&self, key: &str, tokens: [u32; 3]) {
+        for (kind, count) in KEY_TOKENS.into_iter().zip(tokens) {
+            self.key_tokens
+                .with_label_values(&[key, kind])
+                .inc_by(u64::from(count));
+        }
     }
 
     /// Everything in Prometheus's text format, and its content type.

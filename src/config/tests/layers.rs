@@ -57,11 +57,11 @@ fn flags_beat_variables_beat_later_files_beat_earlier_files() {
 fn files_merge_key_by_key() {
     let given = file(
         "a.toml",
-        "[server]\nlisten = '[::]:1'\nmax_body_bytes = 2048",
+        "[server]\nlisten = '[::1]:1'\nmax_body_bytes = 2048",
     )
     .file("b.toml", "[server]\nmax_body_bytes = 4096");
     let server = given.settings().server;
-    assert_eq!(server.listen.to_string(), "[::]:1");
+    assert_eq!(server.listen.to_string(), "[::1]:1");
     assert_eq!(server.max_body_bytes, 4096);
 }
 

@@ -39,12 +39,12 @@ fn a_key_in_the_wrong_section_or_in_none_is_recognised() {
 fn an_unknown_section_is_one_mistake_whatever_it_holds() {
     let given = file(
         "a.toml",
-        "[sever]\na = 1\nb = 2\n[[model]]\npath = 'x'\n[auth]\nkeys = []",
+        "[sever]\na = 1\nb = 2\n[[model]]\npath = 'x'\n[pool]\nkeys = []",
     );
     assert_eq!(
         given.complaints(),
         [
-            "unknown section `auth` in a.toml; the sections are [server], [[models]], [scheduler], [admission], [governor], [telemetry]",
+            "unknown section `pool` in a.toml; the sections are [server], [auth], [[models]], [scheduler], [admission], [governor], [telemetry]",
             "unknown section `model` in a.toml; did you mean `[[models]]`?",
             "unknown section `sever` in a.toml; did you mean `[server]`?",
         ]
@@ -374,4 +374,36 @@ fn deterministic_answers_and_flash_attention_contradict_each_other() {
         complaint.starts_with("`models[1].attention`"),
         "{complaint}"
     );
+}
+
+#[test]
+fn beyond_this_machine_there_must_be_keys_or_the_word_that_it_is_open() {
+    let listening = |listen: &str| nothing().flag("--listen", "server.listen", listen);
+    let complaints = listening("0.0.0.0:8080").complaints();
+    assert_eq!(
+        complaints,
+        [
+            "`server.listen` is 0.0.0.0:8080; it must be an address of this machine alone, like 127.0.0.1:8080, while \
+             there are no keys: set auth.keys_file to the file for keys (a first one is made), or auth.open to true if \
+             anybody on the network may ask"
+        ]
+    );
+    for listen in ["[::]:1", "192.168.1.5:80", "[fe80::1]:80"] {
+        assert_eq!(listening(listen).complaints().len(), 1, "{listen}");
+        let open = listening(listen).flag("--open", "auth.open", "true");
+        assert!(open.settings().is_open_to_the_network(), "{listen}");
+        let locked = listening(listen).env("EDGELLM__AUTH__KEYS_FILE", "/keys.toml");
+        assert!(!locked.settings().is_open_to_the_network(), "{listen}");
+    }
+    for listen in [
+        "127.0.0.1:80",
+        "127.3.4.5:80",
+        "[::1]:80",
+        "[::ffff:127.0.0.1]:80",
+    ] {
+        assert!(
+            !listening(listen).settings().is_open_to_the_network(),
+            "{listen}"
+        );
+    }
 }

@@ -6,10 +6,14 @@
 mod operation;
 mod schemas;
 
+use std::collections::HashMap;
+
 use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, on};
 use serde_json::{Map, Value, json};
+
+use crate::http::auth::RouteAccess;
 
 pub(crate) use operation::Operation;
 use operation::failures;
@@ -23,6 +27,7 @@ pub(crate) struct Routes<S> {
     router: Router<S>,
     paths: Map<String, Value>,
     schemas: Schemas,
+    access: HashMap<String, RouteAccess>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
@@ -31,12 +36,14 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
             router: Router::new(),
             paths: Map::new(),
             schemas: Schemas::new(),
+            access: HashMap::new(),
         }
     }
 
     pub(crate) fn get<H, T>(
         self,
         path: &str,
+        access: RouteAccess,
         handler: H,
         describe: fn(&mut Schemas) -> Operation,
     ) -> Self
@@ -44,12 +51,19 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         H: Handler<T, S>,
         T: 'static,
     {
-        self.add(path, "get", on(MethodFilter::GET, handler), describe)
+        self.add(
+            path,
+            "get",
+            access,
+            on(MethodFilter::GET, handler),
+            describe,
+        )
     }
 
     pub(crate) fn post<H, T>(
         self,
         path: &str,
+        access: RouteAccess,
         handler: H,
         describe: fn(&mut Schemas) -> Operation,
     ) -> Self
@@ -57,12 +71,19 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         H: Handler<T, S>,
         T: 'static,
     {
-        self.add(path, "post", on(MethodFilter::POST, handler), describe)
+        self.add(
+            path,
+            "post",
+            access,
+            on(MethodFilter::POST, handler),
+            describe,
+        )
     }
 
     pub(crate) fn delete<H, T>(
         self,
         path: &str,
+        access: RouteAccess,
         handler: H,
         describe: fn(&mut Schemas) -> Operation,
     ) -> Self
@@ -70,23 +91,36 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         H: Handler<T, S>,
         T: 'static,
     {
-        self.add(path, "delete", on(MethodFilter::DELETE, handler), describe)
+        self.add(
+            path,
+            "delete",
+            access,
+            on(MethodFilter::DELETE, handler),
+            describe,
+        )
     }
 
     fn add(
         mut self,
         path: &str,
         method: &str,
+        access: RouteAccess,
         handler: axum::routing::MethodRouter<S>,
         describe: fn(&mut Schemas) -> Operation,
     ) -> Self {
         self.router = self.router.route(path, handler);
+        self.access.insert(path.to_owned(), access);
         // OpenAPI has no notation for a path parameter that may hold slashes.
         let path = path.replace("{*", "{");
-        let operation = describe(&mut self.schemas).into_value();
+        let operation = describe(&mut self.schemas).needs(access).into_value();
         let operations = self.paths.entry(path).or_insert_with(|| json!({}));
         operations[method] = operation;
         self
+    }
+
+    /// Returns what each path needs of who asks.
+    pub(crate) fn access(&self) -> HashMap<String, RouteAccess> {
+        self.access.clone()
     }
 
     pub(crate) fn into_router(self) -> Router<S> {
@@ -120,7 +154,23 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
                 "license": {"name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE")},
             },
             "paths": self.paths,
-            "components": {"schemas": schemas, "responses": responses},
+            "components": {
+                "schemas": schemas,
+                "responses": responses,
+                "securitySchemes": {
+                    "bearer": {
+                        "type": "http",
+                        "scheme": "bearer",
+                        "description": "An API key, where the server has keys.",
+                    },
+                    "plain": {
+                        "type": "apiKey",
+                        "in": "header",
+                        "name": "x-api-key",
+                        "description": "The same key, as other clients send it.",
+                    },
+                },
+            },
         })
     }
 }

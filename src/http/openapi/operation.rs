@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use crate::http::auth::RouteAccess;
 use crate::http::error::ErrorBody;
 
 use super::schemas::Schemas;
@@ -15,12 +16,21 @@ pub(crate) struct Operation {
 }
 
 /// The statuses of errors, and what each means.
-const FAILURES: [(StatusCode, &str); 7] = [
+const FAILURES: [(StatusCode, &str); 10] = [
     (
         StatusCode::BAD_REQUEST,
         "A parameter is missing, of the wrong type, out of its range, or known and not supported \
          (`unsupported_parameter`); `param` says which. Or prompt and answer do not fit into the \
          model's context (`context_length_exceeded`).",
+    ),
+    (
+        StatusCode::UNAUTHORIZED,
+        "Where the server has keys: there is none (`missing_api_key`), it is not known (`invalid_api_key`), or it \
+         has ended (`expired_api_key`).",
+    ),
+    (
+        StatusCode::FORBIDDEN,
+        "The key may not use this model (`model_not_allowed`), or is no administrator's (`admin_only`).",
     ),
     (
         StatusCode::NOT_FOUND,
@@ -40,6 +50,10 @@ const FAILURES: [(StatusCode, &str); 7] = [
         "The body is not declared as JSON, or it is compressed.",
     ),
     (
+        StatusCode::TOO_MANY_REQUESTS,
+        "The key has used up what it may use (`rate_limit_exceeded`); `retry-after` says when to try again.",
+    ),
+    (
         StatusCode::INTERNAL_SERVER_ERROR,
         "A defect, or a model that could not be loaded; the server's log says more.",
     ),
@@ -54,12 +68,22 @@ pub(super) fn failures(schemas: &mut Schemas) -> Value {
     let schema = schemas.written::<ErrorBody>();
     let failures = FAILURES.map(|(status, about)| {
         let mut headers = headers();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers["retry-after"] = json!({
-                "description": "Seconds after which to try again.",
-                "required": true,
-                "schema": {"type": "integer", "minimum": 1},
-            });
+        if [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
+        ]
+        .contains(&status)
+        {
+            for (name, unit) in [
+                ("retry-after", "Seconds"),
+                ("retry-after-ms", "Milliseconds"),
+            ] {
+                headers[name] = json!({
+                    "description": format!("{unit} after which to try again."),
+                    "required": true,
+                    "schema": {"type": "integer", "minimum": 1},
+                });
+            }
         }
         let response = json!({
             "description": about,
@@ -106,6 +130,16 @@ impl Operation {
         }
     }
 
+    /// Declares the key that it needs.
+    pub(super) fn needs(mut self, access: RouteAccess) -> Self {
+        if access == RouteAccess::Open {
+            return self;
+        }
+        let any = json!([{}, {"bearer": []}, {"plain": []}]);
+        self.object.insert("security".to_owned(), any);
+        self.fails(&[401, 403])
+    }
+
     /// Adds a path parameter.
     pub(crate) fn path(mut self, name: &str, about: &str, schema: &Value) -> Self {
         self.parameters.push(json!({
@@ -134,7 +168,7 @@ impl Operation {
     pub(crate) fn accepts(mut self, schema: &Value) -> Self {
         let body = json!({"required": true, "content": {"application/json": {"schema": schema}}});
         self.object.insert("requestBody".to_owned(), body);
-        self.fails(&[400, 408, 413, 415, 500, 503])
+        self.fails(&[400, 408, 413, 415, 429, 500, 503])
     }
 
     /// Adds the response with status 200. Further calls add further content types.

@@ -11,6 +11,7 @@ mod wire;
 use crate::admission::ServiceTier;
 use crate::http::access::Reply;
 use crate::inference::generate::{GenerationInput, GenerationRequest, StartedGeneration};
+use crate::inference::params::GenerationParams;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{CHAT, ParameterNames};
@@ -84,6 +85,10 @@ impl Endpoint for ChatCompletions {
 
     fn model(chat: &ValidChatRequest) -> Option<&str> {
         chat.model.as_deref()
+    }
+
+    fn params(chat: &mut ValidChatRequest) -> &mut GenerationParams {
+        &mut chat.params
     }
 
     fn request(

@@ -7,6 +7,7 @@ mod wire;
 
 use crate::http::access::Reply;
 use crate::inference::generate::{GenerationRequest, StartedGeneration};
+use crate::inference::params::GenerationParams;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{COMPLETIONS, ParameterNames};
@@ -58,6 +59,10 @@ impl Endpoint for Completions {
 
     fn model(completion: &ValidCompletionRequest) -> Option<&str> {
         completion.model.as_deref()
+    }
+
+    fn params(completion: &mut ValidCompletionRequest) -> &mut GenerationParams {
+        &mut completion.request.params
     }
 
     fn request(

@@ -37,18 +37,21 @@ pub(crate) async fn create(
 ) -> Result<Reply, ApiError> {
     refuse_deadline(request.headers())?;
     refuse_if_all_do(&state.inference)?;
-    let JsonBody(request, arrival) =
+    let JsonBody(request, mut arrival) =
         JsonBody::<EmbeddingRequest>::from_request(request, &state).await?;
     let form = EmbeddingFormat::try_from(&request)?;
-    let entry = Arc::clone(state.inference.find_embedder(request.model.as_deref())?);
+    let entry = Arc::clone(
+        state
+            .inference
+            .find_embedder(request.model.as_deref(), &arrival.principal)?,
+    );
 
     // From here on the request counts as one of this model's, however it ends.
     let summarize = |error: &InferenceError| EMBEDDINGS.summarize(error);
-    let mut account = RequestAccount::new(&state.inference, &entry.id, ENDPOINT, summarize);
+    let inference = &state.inference;
+    let mut account = RequestAccount::new(inference, &entry.id, ENDPOINT, summarize, &mut arrival);
     let input = request.input.into();
-    let embedding = state
-        .inference
-        .embed(&entry, input, form.dimensions, arrival);
+    let embedding = inference.embed(&entry, input, form.dimensions, arrival, &mut account);
     let answer = match embedding.await {
         Ok(embeddings) => {
             let usage = embeddings.usage;

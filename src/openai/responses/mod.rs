@@ -17,6 +17,7 @@ use crate::field::FieldPath;
 use crate::http::access::Reply;
 use crate::inference;
 use crate::inference::generate::{GenerationRequest, StartedGeneration};
+use crate::inference::params::GenerationParams;
 use crate::inference::sampling::RequestedSampling;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
@@ -124,12 +125,17 @@ impl Endpoint for Responses {
         asked.model.as_deref()
     }
 
+    fn params(asked: &mut ValidResponseRequest) -> &mut GenerationParams {
+        &mut asked.params
+    }
+
     fn request(
         state: &AppState,
         mut asked: ValidResponseRequest,
     ) -> Result<(GenerationRequest, Self), ApiError> {
         let store = &state.responses;
         asked.echo.store &= store.is_open();
+        asked.echo.service_tier = asked.params.class.unwrap_or_default().as_str();
         let (messages, input) = conversation(
             store,
             2 * state.http.body_limit,

@@ -1,0 +1,311 @@
+//! Who asks: finds the key that a request carries, and refuses requests that need one and have none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::Span;
+
+use crate::admission::{Principal, QuotaStanding};
+use crate::config::MetricsAccess;
+use crate::http::error::ApiError;
+use crate::keys::{KeyRejection, KeyRing};
+
+/// What a route needs of who asks, where there are keys. Without keys, everybody may do everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RouteAccess {
+    /// No key: it tells nothing that a stranger may not know.
+    Open,
+    /// Any key.
+    Key,
+    /// What `auth.metrics` says.
+    Metrics,
+}
+
+/// Finds out who asks. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Authenticator {
+    /// `None` where there are no keys.
+    ring: Option<Arc<KeyRing>>,
+    metrics: MetricsAccess,
+    anyone: Arc<Principal>,
+    /// By the pattern of a path; others need a key.
+    routes: Arc<HashMap<String, RouteAccess>>,
+}
+
+impl Authenticator {
+    /// Asks for the keys of `ring`; without one nobody needs any.
+    #[must_use]
+    pub fn new(ring: Option<Arc<KeyRing>>, metrics: MetricsAccess) -> Self {
+        Self {
+            ring,
+            metrics,
+            anyone: Arc::new(Principal::anyone()),
+            routes: Arc::default(),
+        }
+    }
+
+    /// Tells it what each route needs.
+    pub(crate) fn guarding(self, routes: HashMap<String, RouteAccess>) -> Self {
+        Self {
+            routes: Arc::new(routes),
+            ..self
+        }
+    }
+
+    /// Returns who sent these headers to the route with this pattern.
+    fn principal(&self, route: &str, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
+        let Some(ring) = &self.ring else {
+            return Ok(Arc::clone(&self.anyone));
+        };
+        let access = self.routes.get(route).copied().unwrap_or(RouteAccess::Key);
+        let sent = sent_keys(headers);
+        let found = find(ring, &sent);
+        let needs_admin = match access {
+            RouteAccess::Open => return Ok(found.unwrap_or_else(|_| Arc::new(stranger()))),
+            RouteAccess::Key => false,
+            RouteAccess::Metrics => match self.metrics {
+                MetricsAccess::Open => return Ok(found.unwrap_or_else(|_| Arc::new(stranger()))),
+                MetricsAccess::Key => false,
+                MetricsAccess::Admin => true,
+            },
+        };
+        let principal = found?;
+        if needs_admin && !principal.is_admin {
+            tracing::warn!(
+                key = principal.name,
+                route,
+                "refused what is for administrators"
+            );
+            return Err(ApiError::AdminOnly);
+        }
+        Ok(principal)
+    }
+}
+
+/// Whoever asks for what is open to all, where others need keys.
+fn stranger() -> Principal {
+    Principal {
+        is_admin: false,
+        ..Principal::anyone()
+    }
+}
+
+/// The keys that a request carries: `Authorization: Bearer` is where OpenAI's clients send theirs, `x-api-key`
+/// where Anthropic's do.
+pub(super) fn sent_keys(headers: &HeaderMap) -> Vec<&str> {
+    let authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let bearers = authorization.filter_map(|value| {
+        let (scheme, key) = value.to_str().ok()?.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    });
+    let plain = headers.get_all("x-api-key").iter();
+    let plain = plain.filter_map(|value| Some(value.to_str().ok()?.trim()));
+    /// Who sends more tries keys out.
+    const MOST: usize = 2;
+    let sent = bearers.chain(plain).filter(|key| !key.is_empty());
+    sent.take(MOST).collect()
+}
+
+/// Finds the first that is good.
+fn find(ring: &KeyRing, sent: &[&str]) -> Result<Arc<Principal>, ApiError> {
+    let now = SystemTime::now();
+    let mut refusal = ApiError::KeyMissing;
+    for key in sent {
+        match ring.find(key, now) {
+            Ok(principal) => return Ok(principal),
+            Err(KeyRejection::Expired) => refusal = ApiError::KeyExpired,
+            Err(KeyRejection::Unknown) if refusal == ApiError::KeyMissing => {
+                refusal = ApiError::KeyUnknown;
+            }
+            Err(KeyRejection::Unknown) => {}
+        }
+    }
+    Err(refusal)
+}
+
+/// Lets in whoever may, and tells every answer to a key with limits what is left of them.
+pub(crate) async fn authenticate(
+    State(authenticator): State<Authenticator>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("", MatchedPath::as_str);
+    let principal = match authenticator.principal(route, request.headers()) {
+        Ok(principal) => principal,
+        Err(error) => return error.into_response(),
+    };
+    if let Some(name) = &principal.name {
+        Span::current().record("key", name);
+    }
+    request.extensions_mut().insert(Arc::clone(&principal));
+    let mut response = next.run(request).await;
+    tell_limits(response.headers_mut(), principal.quota.standing());
+    response.extensions_mut().insert(Asker(principal));
+    response
+}
+
+/// Sets OpenAI's headers of what is left.
+fn tell_limits(headers: &mut HeaderMap, standing: [Option<QuotaStanding>; 2]) {
+    let [requests, tokens] = standing;
+    let names: [(Option<QuotaStanding>, [&'static str; 3]); 2] = [
+        (
+            requests,
+            [
+                "x-ratelimit-limit-requests",
+                "x-ratelimit-remaining-requests",
+                "x-ratelimit-reset-requests",
+            ],
+        ),
+        (
+            tokens,
+            [
+                "x-ratelimit-limit-tokens",
+                "x-ratelimit-remaining-tokens",
+                "x-ratelimit-reset-tokens",
+            ],
+        ),
+    ];
+    for (standing, [limit, remaining, reset]) in names {
+        let Some(standing) = standing else { continue };
+        headers.insert(HeaderName::from_static(limit), standing.limit.into());
+        headers.insert(
+            HeaderName::from_static(remaining),
+            standing.remaining.into(),
+        );
+        if let Ok(value) = HeaderValue::from_str(&written(standing.reset)) {
+            headers.insert(HeaderName::from_static(reset), value);
+        }
+    }
+}
+
+/// Writes a time as OpenAI does: `1m12s`, `3s`, `120ms`.
+fn written(time: Duration) -> String {
+    let (minutes, seconds, ms) = (time.as_secs() / 60, time.as_secs() % 60, time.as_millis());
+    match (minutes, seconds) {
+        (0, 0) => format!("{ms}ms"),
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}
+
+/// Who asks, for handlers; and on a response, who asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker(pub(crate) Arc<Principal>);
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let known = parts.extensions.get::<Arc<Principal>>().cloned();
+        Ok(Self(known.unwrap_or_else(|| Arc::new(Principal::anyone()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::ApiKey;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_str(value).expect("a header"));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_key_is_read_where_openais_and_anthropics_clients_send_it() {
+        for (pairs, expected) in [
+            (vec![("authorization", "Bearer k1")], vec!["k1"]),
+            (vec![("authorization", "bearer  k1 ")], vec!["k1"]),
+            (vec![("x-api-key", "k2")], vec!["k2"]),
+            (
+                vec![("x-api-key", "k2"), ("authorization", "Bearer k1")],
+                vec!["k1", "k2"],
+            ),
+            (vec![("authorization", "Basic azE6")], vec![]),
+            (vec![("authorization", "Bearer")], vec![]),
+            (vec![("authorization", "Bearer ")], vec![]),
+            (vec![("authorization", "k1")], vec![]),
+            (vec![("authorization", "Bearer \u{e9}")], vec![]),
+            (vec![("x-api-key", "a"); 9], vec!["a", "a"]),
+        ] {
+            assert_eq!(sent_keys(&headers(&pairs)), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn what_each_route_needs() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("keys.toml");
+        let (till, admin) = (ApiKey::generate(), ApiKey::generate());
+        let (till, admin) = (till.expect("random"), admin.expect("random"));
+        let text = format!(
+            "[[keys]]\nname = \"till\"\nsha256 = \"{}\"\n[[keys]]\nname = \"admin\"\nadmin = true\nsha256 = \"{}\"\n",
+            till.sha256(),
+            admin.sha256()
+        );
+        std::fs::write(&file, text).expect("written");
+        let ring = Arc::new(KeyRing::open(&file, false).expect("sound"));
+        let routes = HashMap::from([
+            ("/health".to_owned(), RouteAccess::Open),
+            ("/metrics".to_owned(), RouteAccess::Metrics),
+        ]);
+        let with = |key: &str| headers(&[("x-api-key", key)]);
+        let none = HeaderMap::new();
+        for (setting, of_nobody, of_till) in [
+            (
+                MetricsAccess::Admin,
+                Some(ApiError::KeyMissing),
+                Some(ApiError::AdminOnly),
+            ),
+            (MetricsAccess::Key, Some(ApiError::KeyMissing), None),
+            (MetricsAccess::Open, None, None),
+        ] {
+            let ring = Some(Arc::clone(&ring));
+            let auth = Authenticator::new(ring, setting).guarding(routes.clone());
+            let refused = |route: &str, headers: &HeaderMap| auth.principal(route, headers).err();
+            assert_eq!(refused("/health", &none), None);
+            assert_eq!(refused("/health", &with("wrong")), None);
+            assert_eq!(refused("/v1/models", &none), Some(ApiError::KeyMissing));
+            assert_eq!(refused("", &none), Some(ApiError::KeyMissing));
+            assert_eq!(
+                refused("/v1/models", &with("wrong")),
+                Some(ApiError::KeyUnknown)
+            );
+            assert_eq!(refused("/v1/models", &with(till.reveal())), None);
+            assert_eq!(refused("/metrics", &none), of_nobody);
+            assert_eq!(refused("/metrics", &with(till.reveal())), of_till);
+            assert_eq!(refused("/metrics", &with(admin.reveal())), None);
+        }
+        let open = Authenticator::new(None, MetricsAccess::Admin).guarding(routes);
+        assert!(open.principal("/v1/models", &with("anything")).is_ok());
+        assert!(open.principal("/metrics", &none).is_ok());
+    }
+
+    #[test]
+    fn limits_are_told_in_openais_words() {
+        let mut headers = HeaderMap::new();
+        let requests = QuotaStanding {
+            limit: 60,
+            remaining: 59,
+            reset: Duration::from_secs(1),
+        };
+        tell_limits(&mut headers, [Some(requests), None]);
+        assert_eq!(headers["x-ratelimit-limit-requests"], "60");
+        assert_eq!(headers["x-ratelimit-remaining-requests"], "59");
+        assert_eq!(headers["x-ratelimit-reset-requests"], "1s");
+        assert!(!headers.contains_key("x-ratelimit-limit-tokens"));
+        for (ms, text) in [(0, "0ms"), (120, "120ms"), (3_900, "3s"), (72_000, "1m12s")] {
+            assert_eq!(written(Duration::from_millis(ms)), text);
+        }
+    }
+}

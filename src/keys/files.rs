@@ -1,0 +1,157 @@
+//! Reading and replacing the keys file.
+
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+/// Ten thousand keys with everything set take less.
+const MOST_BYTES: u64 = 8 << 20;
+/// Read and written by its owner only.
+const OWNER_ONLY: u32 = 0o600;
+
+/// How a file looks from outside: another stamp is another content. The time alone would not do: a clock may
+/// step back, and two changes may come within one tick of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileStamp {
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl FileStamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            changed: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+
+    /// Looks at a file.
+    pub(super) fn look(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&std::fs::metadata(path)?))
+    }
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// Also when it is no file, or is larger than any keys file.
+pub(super) fn read(path: &Path) -> io::Result<(String, FileStamp)> {
+    let metadata = std::fs::metadata(path)?;
+    // Opening a pipe would wait for somebody who writes.
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let file = File::open(path)?;
+    let stamp = FileStamp::of(&file.metadata()?);
+    let mut text = String::new();
+    let read = file.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if read as u64 > MOST_BYTES {
+        return Err(io::Error::other(format!(
+            "it is larger than {MOST_BYTES} bytes"
+        )));
+    }
+    Ok((text, stamp))
+}
+
+#[cfg(test)]
+/// Whether others than its owner may read a file.
+pub(super) fn is_readable_by_others(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
+}
+
+/// Holds a lock on the file beside `path`, so that two who change it do so one after the other.
+pub(super) fn lock(path: &Path) -> io::Result<File> {
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(OWNER_ONLY)
+        .open(beside(path, "lock"))?;
+    lock.lock()?;
+    Ok(lock)
+}
+
+/// Replaces a file in one step: whoever reads it finds the old text or the new one. It keeps its owner; a new file gets
+/// that of its directory, so that the service can read what root made.
+pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let next = beside(path, "new");
+    let _ = std::fs::remove_file(&next);
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(OWNER_ONLY)
+        .open(&next)?;
+    let directory = parent(path);
+    let (like, mode) = match std::fs::metadata(path) {
+        Ok(old) => (old.clone(), old.mode() & 0o7777),
+        Err(_) => (std::fs::metadata(directory)?, OWNER_ONLY),
+    };
+    file.write_all(text.as_bytes())?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+        // Only root can, and for others there is nothing to give away.
+        let _ = fchown(&file, Some(like.uid()), Some(like.gid()));
+    }
+    file.sync_all()?;
+    std::fs::rename(&next, path)?;
+    // The name must survive a power cut as well.
+    File::open(directory)?.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    }
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_stays_its_owners_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("keys.toml");
+        replace(&path, "one").expect("written");
+        let (text, stamp) = read(&path).expect("read");
+        assert_eq!(text, "one");
+        assert!(!is_readable_by_others(&path));
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("changed");
+        replace(&path, "two").expect("written");
+        assert!(is_readable_by_others(&path), "as it was");
+        assert_ne!(FileStamp::look(&path).expect("there"), stamp);
+        assert!(!beside(&path, "new").exists());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(read(directory.path()).is_err());
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo runs").success());
+        assert!(read(&pipe).is_err());
+    }
+
+    #[test]
+    fn a_file_without_end_is_not_read_to_its_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("keys.toml");
+        let file = File::create(&path).expect("created");
+        file.set_len(1 << 40).expect("sparse");
+        let error = read(&path).expect_err("too large");
+        assert!(error.to_string().contains("larger than"), "{error}");
+    }
+}

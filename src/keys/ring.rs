@@ -1,0 +1,278 @@
+//! The keys that are good now, and finding the one that a client sent.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use crate::admission::{PrefixGroup, Principal, Quota, Tenant, TenantId};
+
+use super::digest::KeyDigest;
+use super::file::{Expiry, KeyEntry, KeysFileError, parse};
+use super::files::{self, FileStamp};
+
+/// Longer ones are no keys, and hashing them would be work for nothing.
+const LONGEST_KEY: usize = 512;
+
+/// Why what a client sent is no good key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyRejection {
+    /// No such key.
+    Unknown,
+    /// It has ended.
+    Expired,
+}
+
+/// A digest that is known, whose it is, and when it ends.
+#[derive(Debug)]
+struct KnownKey {
+    digest: KeyDigest,
+    ends: Option<Expiry>,
+    principal: Arc<Principal>,
+}
+
+/// What lasts longer than one reading of the file, by the names in it.
+#[derive(Debug, Default)]
+struct Identities {
+    tenants: HashMap<String, (TenantId, Arc<Quota>)>,
+    groups: HashMap<String, PrefixGroup>,
+}
+
+impl Identities {
+    /// A number for each tenant; 0 is whoever asks where there are no keys.
+    fn tenant(&mut self, entry: &KeyEntry) -> (TenantId, Arc<Quota>) {
+        let next = TenantId(number(self.tenants.len()));
+        let (id, quota) = self
+            .tenants
+            .entry(entry.name.clone())
+            .or_insert_with(|| (next, Arc::new(Quota::new(entry.limits()))));
+        quota.set_limits(entry.limits());
+        (*id, Arc::clone(quota))
+    }
+
+    fn group(&mut self, entry: &KeyEntry) -> PrefixGroup {
+        let next = PrefixGroup(number(self.groups.len()));
+        // A key without a group must not fall into a group that is called like it.
+        let name = match &entry.group {
+            Some(group) => format!("group {group}"),
+            None => format!("key {}", entry.name),
+        };
+        *self.groups.entry(name).or_insert(next)
+    }
+}
+
+/// The number after `count` others, which begin with 1.
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+/// What a new reading of the file changed, by names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyChanges {
+    /// Keys in all.
+    pub keys: usize,
+    /// Names that are new.
+    pub added: Vec<String>,
+    /// Names that are gone.
+    pub removed: Vec<String>,
+    /// Names whose key, rights or limits are others.
+    pub changed: Vec<String>,
+}
+
+/// The keys of a file.
+#[derive(Debug)]
+pub struct KeyRing {
+    file: PathBuf,
+    /// Whether each group has cached prefixes of its own.
+    separates_groups: bool,
+    known: RwLock<Arc<Vec<KnownKey>>>,
+    read: Mutex<ReadState>,
+}
+
+#[derive(Debug)]
+struct ReadState {
+    entries: Vec<KeyEntry>,
+    /// Of the file that `entries` is of.
+    stamp: FileStamp,
+    /// Of a file that was seen once and will be read when it has not changed at the next look.
+    seen: Option<FileStamp>,
+    /// The last problem that was reported, so that it is reported once.
+    reported: Option<String>,
+    identities: Identities,
+}
+
+impl KeyRing {
+    /// Reads the keys of `file`.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub fn open(file: &Path, separates_groups: bool) -> Result<Self, KeysFileError> {
+        let (entries, stamp) = load(file)?;
+        let mut identities = Identities::default();
+        let known = know(&entries, &mut identities, separates_groups);
+        Ok(Self {
+            file: file.to_owned(),
+            separates_groups,
+            known: RwLock::new(Arc::new(known)),
+            read: Mutex::new(ReadState {
+                entries,
+                stamp,
+                seen: None,
+                reported: None,
+                identities,
+            }),
+        })
+    }
+
+    /// The file that it was read from.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The names of all keys.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.entries
+            .iter()
+            .map(|entry| entry.name.clone())
+            .collect()
+    }
+
+    /// Finds whose key a client sent. The time that takes tells nothing about other keys.
+    ///
+    /// # Errors
+    /// When it is nobody's, or has ended.
+    pub fn find(&self, sent: &str, now: SystemTime) -> Result<Arc<Principal>, KeyRejection> {
+        if sent.is_empty() || sent.len() > LONGEST_KEY {
+            return Err(KeyRejection::Unknown);
+        }
+        let digest = KeyDigest::of(sent);
+        let known = Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner));
+        let mut found = None;
+        // All of them are compared, wherever the one is.
+        for key in known.iter() {
+            if key.digest.matches(&digest) {
+                found = Some(key);
+            }
+        }
+        let key = found.ok_or(KeyRejection::Unknown)?;
+        if key.ends.is_some_and(|end| end.has_come(now)) {
+            return Err(KeyRejection::Expired);
+        }
+        Ok(Arc::clone(&key.principal))
+    }
+
+    /// Looks whether the file has changed, and reads it if it has stayed the same since the look before:
+    /// so a file that is being written is not read. What cannot be read, or is wrong, changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the file, once for each new problem.
+    pub fn look(&self) -> Result<Option<KeyChanges>, KeysFileError> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.read_changes(&mut read);
+        match outcome {
+            Ok(changes) => {
+                if changes.is_some() {
+                    read.reported = None;
+                }
+                Ok(changes)
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if read.reported.as_ref() == Some(&text) {
+                    return Ok(None);
+                }
+                read.reported = Some(text);
+                Err(error)
+            }
+        }
+    }
+
+    fn read_changes(&self, read: &mut ReadState) -> Result<Option<KeyChanges>, KeysFileError> {
+        let stamp = FileStamp::look(&self.file).map_err(|error| unreadable(&error))?;
+        if stamp == read.stamp {
+            (read.seen, read.reported) = (None, None);
+            return Ok(None);
+        }
+        if read.seen.replace(stamp) != Some(stamp) {
+            return Ok(None);
+        }
+        let (entries, stamp) = load(&self.file)?;
+        let changes = changes(&read.entries, &entries);
+        let known = know(&entries, &mut read.identities, self.separates_groups);
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+        (read.entries, read.stamp, read.seen) = (entries, stamp, None);
+        Ok(Some(changes))
+    }
+}
+
+fn load(file: &Path) -> Result<(Vec<KeyEntry>, FileStamp), KeysFileError> {
+    let (text, stamp) = files::read(file).map_err(|error| unreadable(&error))?;
+    Ok((parse(&text)?, stamp))
+}
+
+fn unreadable(error: &std::io::Error) -> KeysFileError {
+    KeysFileError::Unreadable(error.to_string())
+}
+
+fn know(
+    entries: &[KeyEntry],
+    identities: &mut Identities,
+    separates_groups: bool,
+) -> Vec<KnownKey> {
+    let mut known = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (id, quota) = identities.tenant(entry);
+        let prefix_group = if separates_groups {
+            identities.group(entry)
+        } else {
+            PrefixGroup::default()
+        };
+        let principal = Arc::new(Principal {
+            name: Some(entry.name.clone()),
+            tenant: Tenant {
+                id,
+                weight: entry.share,
+                prefix_group,
+            },
+            highest_tier: entry.tier.into(),
+            models: entry.models.clone(),
+            is_admin: entry.admin,
+            quota,
+        });
+        known.extend(entry.digests().map(|(digest, ends)| KnownKey {
+            digest,
+            ends,
+            principal: Arc::clone(&principal),
+        }));
+    }
+    known
+}
+
+fn changes(old: &[KeyEntry], new: &[KeyEntry]) -> KeyChanges {
+    let by_name = |entries: &[KeyEntry]| -> HashMap<String, KeyEntry> {
+        let pairs = entries
+            .iter()
+            .map(|entry| (entry.name.clone(), entry.clone()));
+        pairs.collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    let names = |entries: &[KeyEntry], wanted: &dyn Fn(&KeyEntry) -> bool| -> Vec<String> {
+        let wanted = entries.iter().filter(|entry| wanted(entry));
+        wanted.map(|entry| entry.name.clone()).collect()
+    };
+    KeyChanges {
+        keys: new.len(),
+        added: names(new, &|entry| !before.contains_key(&entry.name)),
+        removed: names(old, &|entry| !after.contains_key(&entry.name)),
+        changed: names(new, &|entry| {
+            before.get(&entry.name).is_some_and(|old| old != entry)
+        }),
+    }
+}
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;
