@@ -141,10 +141,10 @@ long_parity() { EDGELLM_PARITY_LONG=1 parity "$1"; }
 
 build_server() { in_root build; }
 
-# What made-up bodies, answers, schemas and texts lead to; so many seconds each.
+# What made-up bodies, answers, schemas, texts and keys files lead to; so many seconds each.
 fuzz() {
     local target
-    for target in body answer schema tokenize; do
+    for target in body answer schema tokenize keys; do
         "$root/fuzz/run.sh" "$target" -max_total_time="$1"
     done
 }

@@ -234,6 +234,30 @@ fn apply(document: &mut DocumentMut, change: &KeyChange) -> Result<(), EditError
     Ok(())
 }
 
+/// A key that is added to a file with these keys is there after the others, and gone when it is revoked.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(text: &str, keys: &[super::file::KeyEntry]) {
+    let digest = "f".repeat(64);
+    let name = "added-by-the-fuzzer";
+    if keys
+        .iter()
+        .any(|key| key.name == name || key.sha256 == digest)
+    {
+        return;
+    }
+    let changed = |text: &str, change: &KeyChange| {
+        let mut document: DocumentMut = text.parse().expect("it was read already");
+        apply(&mut document, change).expect("nothing is in the way");
+        document.to_string()
+    };
+    let with = changed(text, &KeyChange::Add(NewKey::named(name), digest.clone()));
+    let more = parse(&with).expect("still a keys file");
+    assert_eq!(&more[..keys.len()], keys);
+    assert_eq!(more.last().map(|key| &*key.name), Some(name));
+    let without = changed(&with, &KeyChange::Revoke(name.to_owned()));
+    assert_eq!(parse(&without).as_deref(), Ok(keys));
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};

@@ -320,14 +320,23 @@ fn without_values(message: &str) -> String {
     }
 }
 
-/// For fuzzing: reads whatever the file may hold.
-#[cfg(fuzzing)]
-pub(crate) fn fuzz(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        match parse(text) {
-            Ok(keys) => assert!(keys.iter().all(|key| is_name(&key.name))),
-            Err(error) => assert!(error.to_string().len() < 2000, "{error}"),
+/// Whatever stands in the file, it is a list of sound keys or refused in few words; and what can be read can be
+/// changed, and read again.
+///
+/// # Panics
+/// When it is neither.
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(test, expect(unreachable_pub, reason = "fuzz/ calls it"))]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    match parse(text) {
+        Ok(keys) => {
+            assert!(keys.iter().all(|key| is_name(&key.name)));
+            super::edit::fuzz(text, &keys);
         }
+        Err(error) => assert!(error.to_string().len() < 2000, "{error}"),
     }
 }
 

@@ -140,3 +140,11 @@ fn a_key_that_was_rotated_ends_with_its_time_or_its_keys() {
         [Expiry::read("2027-02-01"), Expiry::read("2027-02-01")]
     );
 }
+
+#[test]
+fn what_is_fuzzed_holds_for_the_seeds() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/keys");
+    for seed in std::fs::read_dir(folder).expect("seeds") {
+        fuzz(&std::fs::read(seed.expect("a seed").path()).expect("readable"));
+    }
+}

@@ -15,7 +15,7 @@ mod watch;
 pub use digest::ApiKey;
 pub use edit::{EditError, KeyChange, NewKey, edit};
 #[cfg(fuzzing)]
-pub(crate) use file::fuzz;
+pub use file::fuzz;
 pub use file::{Expiry, KeyEntry, KeyTier, KeysFileError, parse};
 pub use first::make_first;
 pub use ring::{KeyRejection, KeyRing};
