@@ -20,6 +20,7 @@ use crate::http::error::ApiError;
 use crate::http::openapi::Routes;
 use crate::http::outgoing;
 use crate::http::state::HttpState;
+use crate::http::unread;
 use crate::openai::AppState;
 use crate::openai::chat;
 use crate::openai::completions;
@@ -108,6 +109,7 @@ fn known_paths(state: AppState) -> Router {
                     http,
                     outgoing::count_large_answers,
                 ))
+                .layer(middleware::from_fn(unread::read_what_is_left))
                 .layer(CatchPanicLayer::custom(internal_error))
                 .layer(middleware::from_fn_with_state(authenticator, authenticate)),
         )

@@ -21,6 +21,7 @@ mod server;
 mod socket;
 pub(crate) mod sse;
 pub(crate) mod state;
+pub(crate) mod unread;
 
 pub use auth::Authenticator;
 pub use error::ApiError;

@@ -108,11 +108,11 @@ def run_edgellm(*arguments, env: dict[str, str] | None = None, seconds: float = 
 class Gateway:
     """A running server."""
 
-    def __init__(self, *arguments, env: dict[str, str] | None = None, port: int | None = None):
+    def __init__(self, *arguments, env: dict[str, str] | None = None, port: int | None = None, host: str = "127.0.0.1"):
         self.port = port or free_port()
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [BINARY, "serve", "--config", CONFIG, "--listen", f"127.0.0.1:{self.port}", *map(str, arguments)],
+            [BINARY, "serve", "--config", CONFIG, "--listen", f"{host}:{self.port}", *map(str, arguments)],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, cwd=ROOT, env=environment(env))
 
     @property
@@ -175,9 +175,9 @@ class Gateway:
 
 
 @contextmanager
-def gateway(*arguments, env: dict[str, str] | None = None, port: int | None = None):
+def gateway(*arguments, env: dict[str, str] | None = None, port: int | None = None, host: str = "127.0.0.1"):
     """A server of one test's own, ready for requests."""
-    server = Gateway(*arguments, env=env, port=port)
+    server = Gateway(*arguments, env=env, port=port, host=host)
     try:
         server.wait_ready()
         yield server

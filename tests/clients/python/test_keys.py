@@ -1,15 +1,13 @@
 """API keys: who may ask, what each may do, and how much."""
 
-import os
 import re
-import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import openai
 import pytest
-from gateway import BINARY, EMBEDDER, MODEL, Gateway, ask, environment, free_port, gateway, run_edgellm, wait_until
+from gateway import MODEL, Gateway, ask, gateway, run_edgellm, wait_until
 from openai import OpenAI
 
 
@@ -284,15 +282,14 @@ def test_without_keys_it_listens_on_this_machine_alone_unless_it_is_said_to_be_o
     for words in ("server.listen", "auth.keys_file", "auth.open"):
         assert words in refused.stderr
     for listen, env, who in (("127.0.0.1", {}, "whoever is on this machine"), ("0.0.0.0", {"EDGELLM__AUTH__OPEN": "true"}, "anybody on the network")):
-        port = free_port()
-        with gateway("--listen", f"{listen}:{port}", env=env, port=port) as server:
+        with gateway(env=env, host=listen) as server:
             said = [line for line in server.log_text().splitlines() if '"WARN"' in line and "OPEN" in line]
             assert len(said) == 1 and who in said[0] and "auth.keys_file" in said[0], server.log_text()
 
 
 def test_a_first_start_makes_a_first_key_and_says_where_it_lies(tmp_path):
-    file, port = tmp_path / "keys.toml", free_port()
-    with gateway("--listen", f"0.0.0.0:{port}", env={"EDGELLM__AUTH__KEYS_FILE": str(file)}, port=port) as server:
+    file = tmp_path / "keys.toml"
+    with gateway(env={"EDGELLM__AUTH__KEYS_FILE": str(file)}, host="0.0.0.0") as server:
         place = tmp_path / "first-admin-key"
         assert str(place) in server.log_text()
         assert oct(place.stat().st_mode & 0o777) == oct(file.stat().st_mode & 0o777) == "0o600"
