@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::BodyExt;
@@ -64,7 +64,9 @@ impl HttpBody for SharedBody {
 }
 
 pub(crate) async fn read_what_is_left(request: Request, next: Next) -> Response {
-    if request.body().is_end_stream() {
+    // Who waits for leave to send (`Expect: 100-continue`) would be given it by the first look at the body.
+    let waits = request.headers().contains_key(header::EXPECT);
+    if waits || request.body().is_end_stream() {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
