@@ -1,7 +1,6 @@
 //! Conversations in partitions of the cache.
 
 use super::*;
-use crate::admission::PrefixGroup;
 use crate::engine::{Row, SeqId};
 use crate::scheduler::prefix::Prefix;
 
