@@ -1,12 +1,14 @@
 //! Around every request: its id, its log span, and the count of answers that
 //! no [`RequestAccount`](crate::inference::RequestAccount) counts.
 
+use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
@@ -98,8 +100,24 @@ pub(crate) fn client(request: &Request) -> ClientId {
 
 /// Returns who asks.
 pub(crate) fn principal(request: &Request) -> Arc<Principal> {
-    let known = request.extensions().get().cloned();
+    principal_in(request.extensions())
+}
+
+fn principal_in(extensions: &Extensions) -> Arc<Principal> {
+    let known = extensions.get().cloned();
     known.unwrap_or_else(|| Arc::new(Principal::anyone()))
+}
+
+/// Who asks, for handlers that do not take the whole request.
+#[derive(Debug)]
+pub(crate) struct Asker(pub(crate) Arc<Principal>);
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(principal_in(&parts.extensions)))
+    }
 }
 
 /// Notes that a request has come.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 
+use crate::admission::Principal;
 use crate::http::access::Reply;
 use crate::http::error::ApiError;
 use crate::http::parse::Wire;
@@ -43,9 +44,11 @@ pub(super) trait Endpoint: Send + Sized + 'static {
     /// Returns the model that a request names.
     fn model(checked: &Self::Checked) -> Option<&str>;
 
-    /// Splits a checked body into the request for inference and what rendering its answers needs.
+    /// Splits a checked body into the request for inference and what rendering its answers needs. Of
+    /// what is stored only what belongs to `principal` is found.
     fn request(
         state: &AppState,
+        principal: &Arc<Principal>,
         checked: Self::Checked,
     ) -> Result<(GenerationRequest, Self), ApiError>;
 
@@ -68,7 +71,7 @@ pub(super) async fn answer<E: Endpoint>(
     };
     E::check_server(&state, &checked)?;
     let entry = Arc::clone(state.inference.find_model(E::model(&checked))?);
-    let (request, endpoint) = E::request(&state, checked)?;
+    let (request, endpoint) = E::request(&state, &arrival.principal, checked)?;
 
     // From here on the request counts as one of this model's, however it ends.
     let account = RequestAccount::new(&state.inference, &entry.id, E::PATH, summarize::<E>);

@@ -15,6 +15,7 @@ fn streams() -> RecordedStreams {
 
 fn key(digest: u8) -> StreamKey {
     StreamKey {
+        key_name: None,
         path: "/v1/chat/completions".to_owned(),
         id: "till-3".to_owned(),
         digest: [digest; 32],
@@ -25,7 +26,7 @@ fn ticket_for(streams: &RecordedStreams, key: StreamKey) -> RecordingTicket {
     RecordingTicket {
         streams: streams.clone(),
         key,
-        owner: CLIENT,
+        client: CLIENT,
     }
 }
 

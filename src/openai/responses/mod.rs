@@ -13,6 +13,7 @@ mod turns;
 mod validate;
 mod wire;
 
+use crate::admission::Principal;
 use crate::field::FieldPath;
 use crate::http::access::Reply;
 use crate::inference;
@@ -35,7 +36,7 @@ use crate::http::parse::read_value;
 use input::InputItems;
 use items::ResponseItemInput;
 use renderer::{ResponseItemRenderer, StoreTarget};
-use store::InputSource;
+use store::{InputSource, OwnResponses};
 use turns::Turns;
 use validate::{ResponseOutputOptions, ValidResponseRequest};
 
@@ -74,7 +75,7 @@ pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     });
     let instructions = asked.echo.instructions.as_deref();
     match conversation(
-        &store,
+        &store.of(&Arc::new(Principal::anyone())),
         usize::MAX,
         instructions,
         asked.previous,
@@ -126,12 +127,13 @@ impl Endpoint for Responses {
 
     fn request(
         state: &AppState,
+        principal: &Arc<Principal>,
         mut asked: ValidResponseRequest,
     ) -> Result<(GenerationRequest, Self), ApiError> {
-        let store = &state.responses;
-        asked.echo.store &= store.is_open();
+        asked.echo.store &= state.responses.is_open();
+        let store = state.responses.of(principal);
         let (messages, input) = conversation(
-            store,
+            &store,
             2 * state.http.body_limit,
             asked.echo.instructions.as_deref(),
             asked.previous,
@@ -140,10 +142,7 @@ impl Endpoint for Responses {
         let endpoint = Self {
             output: asked.output,
             sampling: asked.params.sampling.clone(),
-            keeping: asked.echo.store.then(|| StoreTarget {
-                store: store.clone(),
-                input,
-            }),
+            keeping: asked.echo.store.then_some(StoreTarget { store, input }),
             echo: asked.echo,
         };
         let conversation = Conversation {
@@ -178,7 +177,7 @@ impl Endpoint for Responses {
 
 /// Returns the messages of a request's conversation, and the items that they are made of.
 fn conversation(
-    store: &ResponseStore,
+    store: &OwnResponses,
     most_bytes: usize,
     instructions: Option<&str>,
     previous: Option<String>,

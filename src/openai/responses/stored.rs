@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::http::access::Asker;
 use crate::http::error::ApiError;
 use crate::http::openapi::{Operation, Schemas, among};
 use crate::inference::bounds::PAGE_ITEMS;
@@ -98,6 +99,7 @@ pub(crate) fn describe_input_items(schemas: &mut Schemas) -> Operation {
 /// `GET /v1/responses/{id}`
 pub(crate) async fn show(
     State(state): State<AppState>,
+    Asker(principal): Asker,
     id: IdPath,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -108,7 +110,7 @@ pub(crate) async fn show(
                    `x-request-id` and `Last-Event-ID`";
         return Err(ApiError::unsupported("stream", why));
     }
-    match state.responses.find(&id) {
+    match state.responses.of(&principal).find(&id) {
         Some(stored) => {
             let head = [(header::CONTENT_TYPE, "application/json")];
             Ok((head, stored.body.clone()).into_response())
@@ -120,10 +122,11 @@ pub(crate) async fn show(
 /// `DELETE /v1/responses/{id}`
 pub(crate) async fn delete(
     State(state): State<AppState>,
+    Asker(principal): Asker,
     id: IdPath,
 ) -> Result<Json<DeletedResponse>, ApiError> {
     let id = path(id)?;
-    if !state.responses.forget(&id) {
+    if !state.responses.of(&principal).forget(&id) {
         return Err(ApiError::ResponseNotFound(id));
     }
     Ok(Json(DeletedResponse {
@@ -136,10 +139,11 @@ pub(crate) async fn delete(
 /// `POST /v1/responses/{id}/cancel`: only background responses can be, and there are none.
 pub(crate) async fn cancel(
     State(state): State<AppState>,
+    Asker(principal): Asker,
     id: IdPath,
 ) -> Result<Json<Value>, ApiError> {
     let id = path(id)?;
-    if state.responses.find(&id).is_none() {
+    if state.responses.of(&principal).find(&id).is_none() {
         return Err(ApiError::ResponseNotFound(id));
     }
     let message = "this response has ended: only a background response can be cancelled; to cancel \
@@ -150,12 +154,13 @@ pub(crate) async fn cancel(
 /// `GET /v1/responses/{id}/input_items`: what the response answers to, earlier turns included.
 pub(crate) async fn input_items(
     State(state): State<AppState>,
+    Asker(principal): Asker,
     id: IdPath,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
     let id = path(id)?;
     let page = ItemPage::read(query.as_deref())?;
-    let Some(stored) = state.responses.find(&id) else {
+    let Some(stored) = state.responses.of(&principal).find(&id) else {
         return Err(ApiError::ResponseNotFound(id));
     };
     page.of(different(&stored.input)).map(Json)
