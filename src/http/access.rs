@@ -149,6 +149,23 @@ mod tests {
         client_id(&headers)
     }
 
+    #[tokio::test]
+    async fn a_handler_is_told_who_asks_and_that_it_is_anyone_without_keys() {
+        let till = Arc::new(Principal {
+            name: Some("till".to_owned()),
+            ..Principal::anyone()
+        });
+        let asker = async |request: Request| {
+            let (mut parts, _) = request.into_parts();
+            let Ok(Asker(principal)) = Asker::from_request_parts(&mut parts, &()).await;
+            principal
+        };
+        let mut request = Request::default();
+        request.extensions_mut().insert(Arc::clone(&till));
+        assert!(Arc::ptr_eq(&asker(request).await, &till));
+        assert_eq!(asker(Request::default()).await.name, None);
+    }
+
     #[test]
     fn a_clients_id_is_kept_if_it_is_short_and_printable() {
         assert_eq!(id("till-3:42").as_deref(), Some("till-3:42"));

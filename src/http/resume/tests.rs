@@ -87,6 +87,35 @@ async fn another_body_with_the_same_id_neither_ends_nor_reads_a_stream() {
     assert_eq!(rest, "id: 1\ndata: one\n\nid: 2\ndata: two\n\n");
 }
 
+#[tokio::test]
+async fn another_key_neither_reads_nor_replaces_a_stream_whose_request_it_knows() {
+    let streams = streams();
+    let key_of = |name: Option<&str>| StreamKey {
+        key_name: name.map(str::to_owned),
+        ..key(7)
+    };
+    let mut senders = Vec::new();
+    for name in [Some("till"), Some("tablet"), None] {
+        let stranger = streams.listen(&key_of(name), 0);
+        assert!(stranger.is_none(), "of {name:?} there is none yet");
+        let (sender, receiver) = mpsc::channel(8);
+        drop(respond(
+            frames(receiver),
+            Some(ticket_for(&streams, key_of(name))),
+        ));
+        let word = name.unwrap_or("anyone");
+        sender.send(say(word)).await.expect("recorded");
+        senders.push(sender);
+    }
+    drop(senders);
+    for name in [Some("till"), Some("tablet"), None] {
+        let listener = streams.listen(&key_of(name), 0).expect("kept");
+        let whole = text(heard(listener, 0, &streams)).await;
+        let word = name.unwrap_or("anyone");
+        assert_eq!(whole, format!("id: 1\ndata: {word}\n\n"));
+    }
+}
+
 /// Writes as a recorder does; whether there was room.
 fn write(recording: &Recording, frame: Frame) -> bool {
     let has_room = recording.room().now_or_never().is_some();

@@ -153,6 +153,29 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn an_item_that_another_key_stored_is_not_found_by_its_id() {
+        let limits = StoreLimits {
+            responses: 10,
+            bytes: 1 << 20,
+            age: Duration::from_secs(60),
+        };
+        let store = ResponseStore::new(limits);
+        let of = |name: &str| {
+            let name = Some(name.to_owned());
+            store.of(&Arc::new(Principal {
+                name,
+                ..Principal::anyone()
+            }))
+        };
+        let ours = message(ItemId::new("msg"), "ours");
+        let id = ours.id().as_str().to_owned();
+        keep(&of("till"), "resp_1", with([ours]));
+        let input = InputItems::default();
+        assert!(input.referred(&of("till"), &id).is_some());
+        assert!(input.referred(&of("tablet"), &id).is_none());
+    }
+
     #[test]
     fn no_two_items_of_an_input_have_the_same_id() {
         let twice = || message(ItemId::fixed("msg_1", false), "x");

@@ -218,3 +218,46 @@ fn conversation(
     }
     Ok((messages, input.sources))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use store::ResponseDraft;
+
+    #[tokio::test]
+    async fn a_response_of_another_key_is_gone_on_from_no_more_than_one_that_is_not_there() {
+        let empty = || {
+            ResponseStore::new(StoreLimits {
+                responses: 10,
+                bytes: 1 << 20,
+                age: Duration::from_secs(60),
+            })
+        };
+        let principal = |name: &str| {
+            let name = Some(name.to_owned());
+            Arc::new(Principal {
+                name,
+                ..Principal::anyone()
+            })
+        };
+        let store = empty();
+        assert!(store.of(&principal("till")).keep(ResponseDraft {
+            id: "resp_1".to_owned(),
+            body: String::new(),
+            input: Vec::new(),
+            output: Vec::new(),
+        }));
+        let go_on = |store: &ResponseStore, name| {
+            let instructions = Some("Answer.");
+            let previous = Some("resp_1".to_owned());
+            let store = store.of(&principal(name));
+            conversation(&store, usize::MAX, instructions, previous, Vec::new())
+        };
+        assert!(go_on(&store, "till").is_ok());
+        let refused = go_on(&store, "tablet").expect_err("another's").body();
+        let unknown = go_on(&empty(), "tablet").expect_err("unknown").body();
+        assert_eq!(refused, unknown);
+    }
+}

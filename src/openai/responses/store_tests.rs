@@ -43,13 +43,13 @@ fn contents(responses: usize, bytes: usize) -> StoreContents {
 
 fn principal(name: Option<&str>) -> Arc<Principal> {
     Arc::new(Principal {
-        name: name.map(str::to_owned),
+        name: owner(name),
         ..Principal::anyone()
     })
 }
 
-fn owner(name: &str) -> Owner {
-    Some(name.to_owned())
+fn owner(name: Option<&str>) -> Owner {
+    name.map(str::to_owned)
 }
 
 fn responses(contents: &StoreContents) -> usize {
@@ -167,7 +167,7 @@ async fn what_another_key_stored_does_not_exist() {
 #[test]
 fn a_key_that_floods_the_store_pushes_out_its_own() {
     let now = Instant::now();
-    let (till, tablet) = (owner("till"), owner("tablet"));
+    let (till, tablet) = (owner(Some("till")), owner(Some("tablet")));
     // Short of bytes, then of responses.
     for (responses, bytes, length) in [(10_000, 100_000, 5000), (20, 1 << 30, 5)] {
         let mut contents = contents(responses, bytes);
@@ -190,7 +190,7 @@ fn a_key_that_floods_the_store_pushes_out_its_own() {
 #[test]
 fn a_key_that_filled_the_store_makes_room_for_another() {
     let now = Instant::now();
-    let (till, tablet) = (owner("till"), owner("tablet"));
+    let (till, tablet) = (owner(Some("till")), owner(Some("tablet")));
     let mut contents = contents(100, 20_000);
     for number in 0..100 {
         let id = number.to_string();
@@ -228,7 +228,7 @@ enum Step {
 }
 
 fn any_owner() -> impl Strategy<Value = Owner> {
-    prop::sample::select(vec![NOBODY, owner("till"), owner("tablet")])
+    prop::sample::select(vec![NOBODY, owner(Some("till")), owner(Some("tablet"))])
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -326,9 +326,10 @@ proptest! {
         let now = Instant::now();
         let mut contents = contents(1000, 20_000);
         for (number, (of_till, length)) in lengths.into_iter().enumerate() {
-            let (owner, other) = match of_till {
-                true => (owner("till"), owner("tablet")),
-                false => (owner("tablet"), owner("till")),
+            let (owner, other) = if of_till {
+                (owner(Some("till")), owner(Some("tablet")))
+            } else {
+                (owner(Some("tablet")), owner(Some("till")))
             };
             let bytes = |contents: &StoreContents, owner| {
                 contents.owners.get(owner).map_or(0, OwnerContents::bytes)
