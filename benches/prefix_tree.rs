@@ -4,8 +4,9 @@
 
 use std::hint::black_box;
 
+use admission::PrefixGroup;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use edgellm::engine;
+use edgellm::{admission, engine};
 use engine::{SeqId, Token};
 
 // The tree is nobody's business but the scheduler's, so its source is compiled in here.
@@ -13,7 +14,7 @@ use engine::{SeqId, Token};
 #[path = "../src/scheduler/prefix.rs"]
 mod prefix;
 
-use prefix::PrefixTree;
+use prefix::{Prefix, PrefixTree};
 
 const SEQUENCES: u32 = 200;
 const RUNNING: u32 = 16;
@@ -30,13 +31,22 @@ fn request(number: u32) -> Vec<Token> {
         .collect()
 }
 
+const GROUP: PrefixGroup = PrefixGroup(0);
+
+fn prefix(tokens: &[Token]) -> Prefix<'_> {
+    Prefix {
+        group: GROUP,
+        tokens,
+    }
+}
+
 /// Takes in a request as the cache does.
 fn begin(tree: &mut PrefixTree, number: u32) {
     let tokens = request(number);
     let shared = tree
-        .share(SeqId(number), &tokens)
+        .share(SeqId(number), prefix(&tokens))
         .map_or(0, |(length, _)| length);
-    tree.extend(SeqId(number), &tokens[shared..]);
+    tree.extend(SeqId(number), GROUP, &tokens[shared..]);
 }
 
 fn full_tree() -> PrefixTree {
@@ -50,10 +60,10 @@ fn benches(criterion: &mut Criterion) {
     let mut tree = full_tree();
     let (known, unknown) = (request(7), vec![Token(-1); 800]);
     group.bench_function("match of a known prompt", |bench| {
-        bench.iter(|| tree.match_length(black_box(&known)));
+        bench.iter(|| tree.match_length(prefix(black_box(&known))));
     });
     group.bench_function("match of an unknown prompt", |bench| {
-        bench.iter(|| tree.match_length(black_box(&unknown)));
+        bench.iter(|| tree.match_length(prefix(black_box(&unknown))));
     });
     group.bench_function("cells of running sequences", |bench| {
         bench.iter(|| tree.cells_held_by(|id| id.0 < black_box(RUNNING)));
@@ -67,7 +77,7 @@ fn benches(criterion: &mut Criterion) {
     group.bench_function("a token for each of 16", |bench| {
         bench.iter_batched_ref(
             full_tree,
-            |tree| (0..RUNNING).for_each(|number| tree.extend(SeqId(number), &[Token(1)])),
+            |tree| (0..RUNNING).for_each(|number| tree.extend(SeqId(number), GROUP, &[Token(1)])),
             BatchSize::LargeInput,
         );
     });

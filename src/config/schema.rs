@@ -127,7 +127,7 @@ const SERVER: Section = Section {
         Key::whole("store_max_responses", 0..=1_000_000, "responses", 10_000)
             .doc("Answers of /v1/responses kept, in memory, for clients that go on from them; 0 is none."),
         Key::whole("store_max_bytes", 65_536..=1_099_511_627_776, "bytes", 67_108_864)
-            .doc("Memory for them, in bytes (67108864 is 64 MiB); the oldest give way."),
+            .doc("Memory for them, in bytes (67108864 is 64 MiB); the oldest of the key that has most give way."),
         Key::whole("store_seconds", 1..=31_536_000, "seconds", 3600)
             .doc("They are forgotten after this many seconds."),
     ],

@@ -1,19 +1,20 @@
 //! Around every request: its id, its log span, and the count of answers that
 //! no [`RequestAccount`](crate::inference::RequestAccount) counts.
 
+use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use crate::admission::{ClientId, Principal};
 
-use crate::http::auth::Asker;
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 use crate::inference::arrival::Arrival;
@@ -105,8 +106,24 @@ pub(crate) fn client(request: &Request) -> ClientId {
 
 /// Returns who asks.
 pub(crate) fn principal(request: &Request) -> Arc<Principal> {
-    let known = request.extensions().get().cloned();
+    principal_in(request.extensions())
+}
+
+fn principal_in(extensions: &Extensions) -> Arc<Principal> {
+    let known = extensions.get().cloned();
     known.unwrap_or_else(|| Arc::new(Principal::anyone()))
+}
+
+/// Who asks, for handlers that do not take the whole request; on a response, who asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker(pub(crate) Arc<Principal>);
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(principal_in(&parts.extensions)))
+    }
 }
 
 /// Notes that a request has come.
@@ -137,6 +154,23 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(REQUEST_ID, HeaderValue::from_str(value).expect("a header"));
         client_id(&headers)
+    }
+
+    #[tokio::test]
+    async fn a_handler_is_told_who_asks_and_that_it_is_anyone_without_keys() {
+        let till = Arc::new(Principal {
+            name: Some("till".to_owned()),
+            ..Principal::anyone()
+        });
+        let asker = async |request: Request| {
+            let (mut parts, _) = request.into_parts();
+            let Ok(Asker(principal)) = Asker::from_request_parts(&mut parts, &()).await;
+            principal
+        };
+        let mut request = Request::default();
+        request.extensions_mut().insert(Arc::clone(&till));
+        assert!(Arc::ptr_eq(&asker(request).await, &till));
+        assert_eq!(asker(Request::default()).await.name, None);
     }
 
     #[test]

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
-use axum::http::request::Parts;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -13,6 +12,7 @@ use tracing::Span;
 
 use crate::admission::{Principal, QuotaStanding};
 use crate::config::MetricsAccess;
+use crate::http::access::Asker;
 use crate::http::error::ApiError;
 use crate::keys::{KeyRejection, KeyRing};
 
@@ -192,19 +192,6 @@ fn written(time: Duration) -> String {
         (0, 0) => format!("{ms}ms"),
         (0, seconds) => format!("{seconds}s"),
         (minutes, seconds) => format!("{minutes}m{seconds}s"),
-    }
-}
-
-/// Who asks, for handlers; and on a response, who asked.
-#[derive(Debug, Clone)]
-pub(crate) struct Asker(pub(crate) Arc<Principal>);
-
-impl<S: Sync> FromRequestParts<S> for Asker {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let known = parts.extensions.get::<Arc<Principal>>().cloned();
-        Ok(Self(known.unwrap_or_else(|| Arc::new(Principal::anyone()))))
     }
 }
 

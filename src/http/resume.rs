@@ -2,8 +2,8 @@
 //!
 //! A client that means to come back sends an `x-request-id` of its own. Its stream is then written
 //! down while it is sent, and goes on for a while without a listener. The same request with the same
-//! id and a `Last-Event-ID` gets what follows that event, exactly once. Other streams are neither
-//! kept nor computed for nobody.
+//! id, the same API key and a `Last-Event-ID` gets what follows that event, exactly once. Other
+//! streams are neither kept nor computed for nobody.
 
 mod recording;
 mod streams;
@@ -20,7 +20,7 @@ use futures_util::{Stream, stream};
 
 use crate::admission::{ClientId, Outbox};
 
-use crate::http::access::{client, client_id};
+use crate::http::access::{client, client_id, principal};
 use crate::http::body::read_json;
 use crate::http::error::ApiError;
 use crate::http::parse::Wire;
@@ -49,7 +49,7 @@ pub(crate) struct RecordingTicket {
     streams: RecordedStreams,
     key: StreamKey,
     /// The client that sent the request.
-    owner: ClientId,
+    client: ClientId,
 }
 
 /// A request as it comes in: a new one, or the resumption of an earlier stream.
@@ -75,7 +75,7 @@ where
     refuse_deadline(request.headers())?;
     let path = request.uri().path().to_owned();
     let id = client_id(request.headers());
-    let owner = client(&request);
+    let (client, key_name) = (client(&request), principal(&request).name.clone());
     let told = last_event(request.headers())?;
     if told.is_some() && id.is_none() {
         return Err(ApiError::invalid(
@@ -91,7 +91,12 @@ where
     let (Some(id), Some(digest)) = (id, digest) else {
         return Ok(IncomingRequest::New(body, None, arrival));
     };
-    let key = StreamKey { path, id, digest };
+    let key = StreamKey {
+        key_name,
+        path,
+        id,
+        digest,
+    };
     if let Some(told) = told {
         // It asks for nothing new.
         if let Some(quota) = arrival.quota {
@@ -112,7 +117,7 @@ where
     let ticket = RecordingTicket {
         streams: state.streams.clone(),
         key,
-        owner,
+        client,
     };
     Ok(IncomingRequest::New(body, Some(ticket), arrival))
 }
@@ -136,7 +141,7 @@ pub(crate) fn respond(
     let Some(ticket) = ticket else {
         return event_stream(frames, 0);
     };
-    match ticket.streams.record(&ticket.key, ticket.owner) {
+    match ticket.streams.record(&ticket.key, ticket.client) {
         Some((recording, listener)) => {
             let response = heard(listener, 0, &ticket.streams);
             tokio::spawn(record(frames, recording, ticket));

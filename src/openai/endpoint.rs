@@ -48,9 +48,11 @@ pub(super) trait Endpoint: Send + Sized + 'static {
     /// Returns the parameters of generation.
     fn params(checked: &mut Self::Checked) -> &mut GenerationParams;
 
-    /// Splits a checked body into the request for inference and what rendering its answers needs.
+    /// Splits a checked body into the request for inference and what rendering its answers needs. Of
+    /// what is stored only what belongs to `principal` is found.
     fn request(
         state: &AppState,
+        principal: &Arc<Principal>,
         checked: Self::Checked,
     ) -> Result<(GenerationRequest, Self), ApiError>;
 
@@ -75,7 +77,7 @@ pub(super) async fn answer<E: Endpoint>(
     let principal = &arrival.principal;
     let entry = Arc::clone(state.inference.find_model(E::model(&checked), principal)?);
     grant_tier(E::params(&mut checked), principal);
-    let (request, endpoint) = E::request(&state, checked)?;
+    let (request, endpoint) = E::request(&state, principal, checked)?;
 
     // From here on the request counts as one of this model's, however it ends.
     let account = RequestAccount::new(

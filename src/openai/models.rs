@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::pool::{LoadedModel, ModelEntry, ModelState};
 
-use crate::http::auth::Asker;
+use crate::http::access::Asker;
 use crate::http::error::ApiError;
 use crate::http::openapi::{AnyModel, Operation, Schemas, among};
 use crate::inference::Inference;

@@ -46,6 +46,12 @@ impl FromRef<AppState> for HttpState {
     }
 }
 
+impl FromRef<AppState> for ResponseStore {
+    fn from_ref(state: &AppState) -> Self {
+        state.responses.clone()
+    }
+}
+
 impl FromRef<AppState> for Inference {
     fn from_ref(state: &AppState) -> Self {
         state.inference.clone()

@@ -9,11 +9,11 @@
 use std::time::Instant;
 
 use crate::admission::ServiceTier;
-use crate::engine::Token;
 
 use super::cache::with_copy;
 use super::placement::{PlacementCosts, PlacementOption};
 use super::plan;
+use super::prefix::Prefix;
 use super::prefix_lookup::PrefixLookup;
 use super::sequence::Sequence;
 
@@ -112,9 +112,9 @@ pub(super) struct AdmissionCandidate<'a> {
     /// Its tokens so far.
     pub(super) length: usize,
     /// Those of its tokens whose cells may be another's.
-    pub(super) sharable: &'a [Token],
+    pub(super) sharable: Prefix<'a>,
     /// As `sharable`, where it is computed exactly.
-    pub(super) sharable_exactly: &'a [Token],
+    pub(super) sharable_exactly: Prefix<'a>,
 }
 
 impl<'a> From<&'a Sequence> for AdmissionCandidate<'a> {
@@ -281,8 +281,8 @@ impl AdmissionRound {
         let is_free = |partition: usize| {
             self.loads[partition].running == usize::from(freed == Some(partition))
         };
-        let tokens = candidate.sharable_exactly;
-        let partition = snapshot.prefixes.exact_partition(tokens, &is_free)?;
+        let prefix = candidate.sharable_exactly;
+        let partition = snapshot.prefixes.exact_partition(prefix, &is_free)?;
         Some(PlacementOption {
             partition,
             running: 0,
@@ -300,14 +300,14 @@ impl AdmissionRound {
         may_wait: bool,
         snapshot: &BatchSnapshot,
     ) -> Option<PlacementOption> {
-        let tokens = candidate.sharable;
+        let prefix = candidate.sharable;
         // Where there is no choice only its cells matter.
         let has_choice = self.loads.len() > 1;
         let copied = has_choice
-            .then(|| snapshot.prefixes.copied(tokens))
+            .then(|| snapshot.prefixes.copied(prefix))
             .flatten();
         let option = |(partition, load): (usize, &PartitionLoad)| {
-            let shared = snapshot.prefixes.shared(partition, tokens);
+            let shared = snapshot.prefixes.shared(partition, prefix);
             let known = with_copy(copied, shared);
             // All cells of a copy are its own.
             let novel = candidate.length - if known > shared { 0 } else { shared };

@@ -11,10 +11,11 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::admission::PrefixGroup;
 use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token, return_freed};
 
 use super::kv_offload::{OffloadStore, WORTH_COPYING};
-use super::prefix::PrefixTree;
+use super::prefix::{Prefix, PrefixTree};
 
 pub(super) use copies::with_copy;
 
@@ -60,6 +61,8 @@ pub(super) struct Cache<E: Engine> {
     is_parked: Vec<bool>,
     /// By sequence, how many of its first cells are exact: see `exact`.
     exact: Vec<usize>,
+    /// By sequence, the group whose prompts may share its cells, from when it was acquired.
+    groups: Vec<PrefixGroup>,
 }
 
 impl<E: Engine> Cache<E> {
@@ -80,6 +83,7 @@ impl<E: Engine> Cache<E> {
             parked: VecDeque::new(),
             is_parked: vec![false; (sequences * partitions) as usize],
             exact: vec![0; (sequences * partitions) as usize],
+            groups: vec![PrefixGroup::default(); (sequences * partitions) as usize],
         }
     }
 
@@ -97,6 +101,11 @@ impl<E: Engine> Cache<E> {
 
     fn tree(&self, id: SeqId) -> &PrefixTree {
         &self.partitions[self.partition_of(id)].tree
+    }
+
+    /// The group whose prompts may share the cells of a sequence.
+    pub(super) fn group_of(&self, id: SeqId) -> PrefixGroup {
+        self.groups[id.0 as usize]
     }
 
     fn partition_mut(&mut self, id: SeqId) -> &mut Partition {
@@ -152,11 +161,11 @@ impl<E: Engine> Cache<E> {
         self.offload.bytes()
     }
 
-    /// How many of the first `tokens` could be shared now in a partition. The last token is always
+    /// How many tokens of a prefix could be shared now in a partition. The last token is always
     /// computed: its logits are what is wanted.
-    pub(super) fn match_length(&self, partition: usize, tokens: &[Token]) -> usize {
-        match self.shareable(tokens) {
-            Some(tokens) => self.partitions[partition].tree.match_length(tokens),
+    pub(super) fn match_length(&self, partition: usize, prefix: Prefix) -> usize {
+        match self.shareable(prefix) {
+            Some(prefix) => self.partitions[partition].tree.match_length(prefix),
             None => 0,
         }
     }
@@ -166,18 +175,18 @@ impl<E: Engine> Cache<E> {
         self.shape().cells.saturating_sub(self.live())
     }
 
-    /// Takes a sequence without cells in a partition, for a request of these tokens. Where none is
-    /// free a parked one is evicted; those that the request can share with are evicted last.
+    /// Takes a sequence without cells in a partition, for a request of this prefix and its group. Where
+    /// none is free a parked one is evicted; those that the request can share with are evicted last.
     pub(super) fn acquire(
         &mut self,
         partition: usize,
-        tokens: &[Token],
+        prefix: Prefix,
         now: Instant,
     ) -> Option<SeqId> {
         if self.partitions[partition].free_ids.is_empty() {
             for holder in self.partitions[partition]
                 .tree
-                .longest_match(tokens)
+                .longest_match(prefix)
                 .1
                 .to_vec()
             {
@@ -185,11 +194,14 @@ impl<E: Engine> Cache<E> {
             }
             self.evict_from(partition);
         }
-        self.partitions[partition].free_ids.pop()
+        let id = self.partitions[partition].free_ids.pop()?;
+        self.groups[id.0 as usize] = prefix.group;
+        Some(id)
     }
 
-    fn share_cells(&mut self, id: SeqId, tokens: &[Token], now: Instant) -> usize {
-        let Some((length, sources)) = self.partition_mut(id).tree.share(id, tokens) else {
+    fn share_cells(&mut self, id: SeqId, prefix: Prefix, now: Instant) -> usize {
+        debug_assert_eq!(prefix.group, self.group_of(id));
+        let Some((length, sources)) = self.partition_mut(id).tree.share(id, prefix) else {
             return 0;
         };
         if let Some(source) = sources.first() {
@@ -227,8 +239,9 @@ impl<E: Engine> Cache<E> {
 
     /// Records that `id` has computed `tokens` after what it had.
     pub(super) fn computed(&mut self, id: SeqId, tokens: &[Token]) {
+        let group = self.group_of(id);
         let partition = self.partition_mut(id);
-        partition.tree.extend(id, tokens);
+        partition.tree.extend(id, group, tokens);
         partition.filled(0);
     }
 
@@ -341,8 +354,9 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    fn shareable<'a>(&self, tokens: &'a [Token]) -> Option<&'a [Token]> {
-        let (_, all_but_last) = tokens.split_last()?;
+    /// What of a prefix may be shared.
+    fn shareable<'a>(&self, prefix: Prefix<'a>) -> Option<Prefix<'a>> {
+        let all_but_last = prefix.first(prefix.tokens.len().checked_sub(1)?);
         self.shape().shares_prefixes.then_some(all_but_last)
     }
 
@@ -391,6 +405,10 @@ impl<E: Engine> Cache<E> {
     pub(super) fn check_integrity(&self, running: &[(SeqId, Vec<Token>)]) {
         for partition in &self.partitions {
             partition.tree.check_integrity();
+        }
+        for id in (0..).map(SeqId).take(self.groups.len()) {
+            let group = self.tree(id).group_of(id);
+            assert!(group.is_none_or(|group| group == self.group_of(id)));
         }
         self.offload.check_integrity();
         assert!(self.used() <= self.shape().cells);

@@ -4,9 +4,9 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::{KvCopy, SeqId, Token};
+use crate::engine::{KvCopy, SeqId};
 
-use super::prefix::PrefixTree;
+use super::prefix::{Prefix, PrefixTree};
 
 /// Copying out and in costs as much as computing some tokens: for fewer it is not done.
 pub(super) const WORTH_COPYING: usize = 64;
@@ -88,9 +88,9 @@ impl<C: KvCopy> OffloadStore<C> {
         }
     }
 
-    /// The entry that has the longest prefix of `tokens`.
-    pub(super) fn find(&self, tokens: &[Token]) -> Option<OffloadedPrefix<'_, C>> {
-        let (place, length) = self.longest_match(tokens)?;
+    /// The entry of its group that has the longest part of a prefix.
+    pub(super) fn find(&self, prefix: Prefix) -> Option<OffloadedPrefix<'_, C>> {
+        let (place, length) = self.longest_match(prefix)?;
         let entry = &self.entries[place];
         Some(OffloadedPrefix {
             length,
@@ -100,24 +100,24 @@ impl<C: KvCopy> OffloadStore<C> {
         })
     }
 
-    /// Whether so much of `tokens` is kept that the rest is not worth copying.
-    pub(super) fn covers(&self, tokens: &[Token]) -> bool {
-        tokens.len() < self.tree.match_length(tokens) + WORTH_COPYING
+    /// Whether so much of a prefix is kept for its group that the rest is not worth copying.
+    pub(super) fn covers(&self, prefix: Prefix) -> bool {
+        prefix.tokens.len() < self.tree.match_length(prefix) + WORTH_COPYING
     }
 
-    /// Marks the entry that has the longest prefix of `tokens` as the most recently used.
-    pub(super) fn touch(&mut self, tokens: &[Token]) {
-        if let Some((place, _)) = self.longest_match(tokens)
+    /// Marks the entry that has the longest part of a prefix as the most recently used.
+    pub(super) fn touch(&mut self, prefix: Prefix) {
+        if let Some((place, _)) = self.longest_match(prefix)
             && let Some(entry) = self.entries.remove(place)
         {
             self.entries.push_back(entry);
         }
     }
 
-    /// Drops entries until there is room for `bytes` of `tokens`: first one that has little
-    /// but a prefix of them, then the least recently used.
-    pub(super) fn make_room(&mut self, tokens: &[Token], bytes: usize) {
-        if let Some((place, length)) = self.longest_match(tokens)
+    /// Drops entries until there is room for `bytes` of a prefix: first one of its group that has
+    /// little but a part of it, then the least recently used of all groups.
+    pub(super) fn make_room(&mut self, prefix: Prefix, bytes: usize) {
+        if let Some((place, length)) = self.longest_match(prefix)
             && self.entries[place].tokens < length + WORTH_COPYING
         {
             self.drop_entry(place);
@@ -127,18 +127,19 @@ impl<C: KvCopy> OffloadStore<C> {
         }
     }
 
-    /// Keeps a copy of the cells of `tokens`, the first `exact` of which are exact. Without room for it
+    /// Keeps a copy of the cells of a prefix, the first `exact` of which are exact. Without room for it
     /// nothing happens.
-    pub(super) fn put(&mut self, tokens: &[Token], copied: C, exact: usize) {
+    pub(super) fn put(&mut self, prefix: Prefix, copied: C, exact: usize) {
         let bytes = copied.bytes();
         if !self.has_room(bytes) {
             return;
         }
         let number = SeqId(self.next);
         self.next = self.next.wrapping_add(1);
-        let shared = self.tree.share(number, tokens);
+        let Prefix { group, tokens } = prefix;
+        let shared = self.tree.share(number, prefix);
         let shared = shared.map_or(0, |(length, _)| length);
-        self.tree.extend(number, &tokens[shared..]);
+        self.tree.extend(number, group, &tokens[shared..]);
         self.bytes += bytes;
         self.entries.push_back(OffloadEntry {
             number,
@@ -148,9 +149,9 @@ impl<C: KvCopy> OffloadStore<C> {
         });
     }
 
-    /// The place of the entry that has the longest prefix of `tokens`, and the length of that prefix.
-    fn longest_match(&self, tokens: &[Token]) -> Option<(usize, usize)> {
-        let (length, holders) = self.tree.longest_match(tokens);
+    /// The place of the entry that has the longest part of a prefix, and the length of that part.
+    fn longest_match(&self, prefix: Prefix) -> Option<(usize, usize)> {
+        let (length, holders) = self.tree.longest_match(prefix);
         let holds = |entry: &OffloadEntry<C>| holders.first() == Some(&entry.number);
         Some((self.entries.iter().position(holds)?, length))
     }
@@ -172,7 +173,9 @@ impl<C: KvCopy> OffloadStore<C> {
         for entry in &self.entries {
             let tokens = self.tree.tokens_of(entry.number);
             assert_eq!(tokens.len(), entry.tokens);
-            let (_, holders) = self.tree.longest_match(&tokens);
+            let group = self.tree.group_of(entry.number).expect("it has tokens");
+            let tokens = &tokens;
+            let (_, holders) = self.tree.longest_match(Prefix { group, tokens });
             assert_eq!(holders, [entry.number], "one is the prefix of another");
         }
     }
@@ -181,6 +184,11 @@ impl<C: KvCopy> OffloadStore<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::PrefixGroup;
+    use crate::engine::Token;
+
+    const OURS: PrefixGroup = PrefixGroup(0);
+    const THEIRS: PrefixGroup = PrefixGroup(1);
 
     #[derive(Debug, PartialEq)]
     struct Bytes(usize);
@@ -198,19 +206,48 @@ mod tests {
             .collect()
     }
 
+    fn ours(tokens: &[Token]) -> Prefix<'_> {
+        let group = OURS;
+        Prefix { group, tokens }
+    }
+
     /// Puts it there as the cache does; a letter takes a byte.
     fn put(store: &mut OffloadStore<Bytes>, text: &str) {
-        let (tokens, bytes) = (tokens(text), text.len());
-        if !store.covers(&tokens) && store.could_take(bytes) {
-            store.make_room(&tokens, bytes);
-            store.put(&tokens, Bytes(bytes), 0);
+        put_of(store, OURS, text);
+    }
+
+    fn put_of(store: &mut OffloadStore<Bytes>, group: PrefixGroup, text: &str) {
+        let (tokens, bytes) = (&tokens(text), text.len());
+        let prefix = Prefix { group, tokens };
+        if !store.covers(prefix) && store.could_take(bytes) {
+            store.make_room(prefix, bytes);
+            store.put(prefix, Bytes(bytes), 0);
         }
         store.check_integrity();
     }
 
     fn length(store: &OffloadStore<Bytes>, text: &str) -> usize {
-        let found = store.find(&tokens(text));
+        length_of(store, OURS, text)
+    }
+
+    fn length_of(store: &OffloadStore<Bytes>, group: PrefixGroup, text: &str) -> usize {
+        let tokens = &tokens(text);
+        let found = store.find(Prefix { group, tokens });
         found.map_or(0, |found| found.length / WORTH_COPYING)
+    }
+
+    #[test]
+    fn a_group_finds_covers_and_replaces_its_own_alone() {
+        let mut store = OffloadStore::new(20);
+        put(&mut store, "store");
+        assert_eq!(length_of(&store, THEIRS, "store"), 0);
+        put_of(&mut store, THEIRS, "store, the rest");
+        assert_eq!(store.bytes(), 5 + 15, "the shorter one is another group's");
+        assert_eq!(length(&store, "store, the rest"), 5);
+        assert_eq!(length_of(&store, THEIRS, "store"), 5);
+        // Room is one for all: the least recently used gives way, whoever it belongs to.
+        put_of(&mut store, THEIRS, "other");
+        assert_eq!((length(&store, "store"), store.bytes()), (0, 20));
     }
 
     #[test]
@@ -222,11 +259,15 @@ mod tests {
         put(&mut store, "store");
         assert_eq!(store.bytes(), 9 + 19);
         assert_eq!(length(&store, "store one, quiz"), 13);
-        let found = store.find(&tokens("store one, quiz")).expect("it is there");
+        let found = store
+            .find(ours(&tokens("store one, quiz")))
+            .expect("it is there");
         assert_eq!(found.whole, 19 * WORTH_COPYING);
         assert_eq!(found.copied, &Bytes(19));
-        assert!(store.find(&tokens("another")).is_none());
-        assert!(store.covers(&tokens("store t")) && !store.covers(&tokens("store three")));
+        assert!(store.find(ours(&tokens("another"))).is_none());
+        assert!(
+            store.covers(ours(&tokens("store t"))) && !store.covers(ours(&tokens("store three")))
+        );
     }
 
     #[test]
@@ -236,12 +277,12 @@ mod tests {
         let mut asked = tokens("store");
         asked.truncate(asked.len() - 20);
         asked.extend([Token(1); WORTH_COPYING - 1]);
-        assert!(store.covers(&asked));
+        assert!(store.covers(ours(&asked)));
         // A longer one is, instead of the one that differs by little.
         asked.extend([Token(2); WORTH_COPYING]);
-        assert!(!store.covers(&asked));
-        store.make_room(&asked, 7);
-        store.put(&asked, Bytes(7), 0);
+        assert!(!store.covers(ours(&asked)));
+        store.make_room(ours(&asked), 7);
+        store.put(ours(&asked), Bytes(7), 0);
         store.check_integrity();
         assert_eq!(store.bytes(), 7);
     }
@@ -252,7 +293,7 @@ mod tests {
         for text in ["aaaaaaaa", "bbbbbbbb"] {
             put(&mut store, text);
         }
-        store.touch(&tokens("aaaa"));
+        store.touch(ours(&tokens("aaaa")));
         assert!(store.has_room(4) && !store.has_room(8));
         put(&mut store, "cccccccc");
         assert_eq!(length(&store, "bbbb"), 0);

@@ -42,8 +42,8 @@ pub(super) fn start_sequences<E: Engine>(
         let newcomer = &mut running[index];
         partitions.push(cache.partition_of(newcomer.id));
         let shared = if newcomer.sequence.is_exact() {
-            let tokens = newcomer.sequence.sharable_exactly();
-            cache.share_exactly(newcomer.id, tokens, now)
+            let prefix = newcomer.sequence.sharable_exactly();
+            cache.share_exactly(newcomer.id, prefix, now)
         } else {
             cache.share(newcomer.id, newcomer.sequence.sharable(), now)
         };
@@ -66,11 +66,11 @@ fn producer<E: Engine>(
     older: &[RunningSequence],
     newcomer: &RunningSequence,
 ) -> Option<PrefixProducer> {
-    let tokens = newcomer.sequence.sharable();
+    let prefix = newcomer.sequence.sharable();
     let partition = cache.partition_of(newcomer.id);
-    let known = cache.known_length(partition, tokens);
+    let known = cache.known_length(partition, prefix);
     older.iter().enumerate().find_map(|(index, older)| {
-        let common = common_prefix(cache, partition, tokens, older);
+        let common = common_prefix(cache, partition, prefix, older);
         let left = common.saturating_sub(older.sequence.computed());
         let is_awaited = !older.sequence.is_decoding() && left > 0 && known < common;
         is_awaited.then_some(PrefixProducer { index, left })

@@ -6,28 +6,67 @@
 //! last node of a match can be copied from. Sequences that computed the same
 //! tokens at the same time each have cells of their own: such nodes are siblings
 //! with equal tokens.
+//!
+//! Each group of prompts has roots of its own, so what is found for one group never depends on the
+//! prompts of another. Cells and sequences are counted over all groups.
 
 use std::collections::HashMap;
 
 use slab::Slab;
 
+use crate::admission::PrefixGroup;
 use crate::engine::{SeqId, Token};
+
+/// The first tokens of a prompt, with the group whose prompts may share their cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Prefix<'a> {
+    pub(super) group: PrefixGroup,
+    pub(super) tokens: &'a [Token],
+}
+
+impl Prefix<'_> {
+    /// The first `length` of its tokens, or all where it has fewer.
+    pub(super) fn first(self, length: usize) -> Self {
+        Self {
+            tokens: &self.tokens[..length.min(self.tokens.len())],
+            ..self
+        }
+    }
+}
 
 type NodeId = usize;
 
+/// Where a node hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parent {
+    /// It begins the prompts of a group.
+    Root(PrefixGroup),
+    Node(NodeId),
+}
+
 #[derive(Debug)]
 struct Node {
-    parent: Option<NodeId>,
+    parent: Parent,
     tokens: Vec<Token>,
     holders: Vec<SeqId>,
     children: Vec<NodeId>,
+}
+
+impl Node {
+    fn above(&self) -> Option<NodeId> {
+        match self.parent {
+            Parent::Root(_) => None,
+            Parent::Node(parent) => Some(parent),
+        }
+    }
 }
 
 /// Finds the longest prefix of some tokens that a sequence holds, and counts cells that are shared.
 #[derive(Debug, Default)]
 pub(super) struct PrefixTree {
     nodes: Slab<Node>,
-    roots: Vec<NodeId>,
+    /// Groups without cells are absent.
+    roots: HashMap<PrefixGroup, Vec<NodeId>>,
     /// The node in which each sequence ends; sequences without cells are absent.
     leaves: HashMap<SeqId, NodeId>,
     cells: usize,
@@ -57,14 +96,14 @@ impl PrefixTree {
             .sum()
     }
 
-    /// How many of `tokens`, from the first on, some sequence holds.
-    pub(super) fn match_length(&self, tokens: &[Token]) -> usize {
-        self.longest(&self.roots, tokens).length
+    /// How many tokens of a prefix, from the first on, some sequence of its group holds.
+    pub(super) fn match_length(&self, prefix: Prefix) -> usize {
+        self.find(prefix).length
     }
 
-    /// The length of the longest match of `tokens`, and the sequences that hold all of it.
-    pub(super) fn longest_match(&self, tokens: &[Token]) -> (usize, &[SeqId]) {
-        let found = self.longest(&self.roots, tokens);
+    /// The length of the longest match of a prefix, and the sequences that hold all of it.
+    pub(super) fn longest_match(&self, prefix: Prefix) -> (usize, &[SeqId]) {
+        let found = self.find(prefix);
         let holders = found.end.map(|(node, _)| &*self.nodes[node].holders);
         (found.length, holders.unwrap_or_default())
     }
@@ -93,7 +132,7 @@ impl PrefixTree {
     /// The nodes that `sequence` holds, the last first.
     fn path(&self, sequence: SeqId) -> impl Iterator<Item = &Node> {
         let leaf = self.leaves.get(&sequence).map(|leaf| &self.nodes[*leaf]);
-        std::iter::successors(leaf, |node| node.parent.map(|parent| &self.nodes[parent]))
+        std::iter::successors(leaf, |node| Some(&self.nodes[node.above()?]))
     }
 
     /// Whether other sequences hold every cell of this one.
@@ -104,28 +143,24 @@ impl PrefixTree {
     }
 
     /// Lets `sequence`, which holds nothing yet, hold the longest match of
-    /// `tokens`; tells how long it is and who holds all of it already.
-    pub(super) fn share(
-        &mut self,
-        sequence: SeqId,
-        tokens: &[Token],
-    ) -> Option<(usize, Vec<SeqId>)> {
+    /// a prefix; tells how long it is and who holds all of it already.
+    pub(super) fn share(&mut self, sequence: SeqId, prefix: Prefix) -> Option<(usize, Vec<SeqId>)> {
         debug_assert!(!self.leaves.contains_key(&sequence));
-        let found = self.longest(&self.roots, tokens);
+        let found = self.find(prefix);
         let (node, within) = found.end?;
         let node = self.split(node, within);
         let sources = self.nodes[node].holders.clone();
         let mut next = Some(node);
         while let Some(id) = next {
             self.nodes[id].holders.push(sequence);
-            next = self.nodes[id].parent;
+            next = self.nodes[id].above();
         }
         self.leaves.insert(sequence, node);
         Some((found.length, sources))
     }
 
-    /// Records that `sequence` has computed `tokens` after what it held.
-    pub(super) fn extend(&mut self, sequence: SeqId, tokens: &[Token]) {
+    /// Records that `sequence` of a group has computed `tokens` after what it held.
+    pub(super) fn extend(&mut self, sequence: SeqId, group: PrefixGroup, tokens: &[Token]) {
         if tokens.is_empty() {
             return;
         }
@@ -138,16 +173,14 @@ impl PrefixTree {
                 return;
             }
         }
+        let parent = leaf.map_or(Parent::Root(group), Parent::Node);
         let child = self.nodes.insert(Node {
-            parent: leaf,
+            parent,
             tokens: tokens.to_vec(),
             holders: vec![sequence],
             children: Vec::new(),
         });
-        match leaf {
-            Some(leaf) => self.nodes[leaf].children.push(child),
-            None => self.roots.push(child),
-        }
+        self.children_of(parent).push(child);
         self.leaves.insert(sequence, child);
     }
 
@@ -157,7 +190,7 @@ impl PrefixTree {
         while let Some(id) = next {
             let node = &mut self.nodes[id];
             node.holders.retain(|holder| *holder != sequence);
-            next = node.parent;
+            next = node.above();
             if node.holders.is_empty() {
                 self.remove(id);
             }
@@ -179,7 +212,7 @@ impl PrefixTree {
             children: vec![id],
         };
         let front = self.nodes.insert(front);
-        let grandparent = self.nodes[id].parent.replace(front);
+        let grandparent = std::mem::replace(&mut self.nodes[id].parent, Parent::Node(front));
         let siblings = self.children_of(grandparent);
         if let Some(place) = siblings.iter_mut().find(|sibling| **sibling == id) {
             *place = front;
@@ -194,13 +227,27 @@ impl PrefixTree {
             "a holder of a child holds its parent"
         );
         self.cells -= node.tokens.len();
-        self.children_of(node.parent).retain(|child| *child != id);
+        let siblings = self.children_of(node.parent);
+        siblings.retain(|child| *child != id);
+        if let Parent::Root(group) = node.parent
+            && siblings.is_empty()
+        {
+            self.roots.remove(&group);
+        }
     }
 
-    fn children_of(&mut self, parent: Option<NodeId>) -> &mut Vec<NodeId> {
+    fn children_of(&mut self, parent: Parent) -> &mut Vec<NodeId> {
         match parent {
-            Some(parent) => &mut self.nodes[parent].children,
-            None => &mut self.roots,
+            Parent::Node(parent) => &mut self.nodes[parent].children,
+            Parent::Root(group) => self.roots.entry(group).or_default(),
+        }
+    }
+
+    /// The longest match of a prefix among what its group holds.
+    fn find(&self, prefix: Prefix) -> PrefixMatch {
+        match self.roots.get(&prefix.group) {
+            Some(roots) => self.longest(roots, prefix.tokens),
+            None => PrefixMatch::default(),
         }
     }
 
@@ -238,12 +285,12 @@ impl PrefixTree {
             cells += node.tokens.len();
             assert!(!node.tokens.is_empty() && !node.holders.is_empty());
             let siblings = match node.parent {
-                Some(parent) => {
+                Parent::Node(parent) => {
                     let above = &self.nodes[parent];
                     assert!(node.holders.iter().all(|h| above.holders.contains(h)));
                     &above.children
                 }
-                None => &self.roots,
+                Parent::Root(group) => &self.roots[&group],
             };
             assert_eq!(siblings.iter().filter(|child| **child == id).count(), 1);
             for holder in &node.holders {
@@ -252,6 +299,16 @@ impl PrefixTree {
             }
         }
         assert_eq!(cells, self.cells);
+        assert!(self.roots.values().all(|roots| !roots.is_empty()));
+    }
+
+    /// The group of a sequence that holds something.
+    #[cfg(test)]
+    pub(super) fn group_of(&self, sequence: SeqId) -> Option<PrefixGroup> {
+        match self.path(sequence).last()?.parent {
+            Parent::Root(group) => Some(group),
+            Parent::Node(_) => None,
+        }
     }
 }
 
@@ -269,17 +326,37 @@ mod tests {
     const B: SeqId = SeqId(1);
     const C: SeqId = SeqId(2);
 
+    const OURS: PrefixGroup = PrefixGroup(0);
+    const THEIRS: PrefixGroup = PrefixGroup(1);
+
     fn tokens(text: &str) -> Vec<Token> {
         text.bytes().map(|byte| Token(i32::from(byte))).collect()
+    }
+
+    fn extend(tree: &mut PrefixTree, sequence: SeqId, text: &str) {
+        tree.extend(sequence, OURS, &tokens(text));
+    }
+
+    fn share_of(
+        tree: &mut PrefixTree,
+        sequence: SeqId,
+        group: PrefixGroup,
+        tokens: &[Token],
+    ) -> Option<(usize, Vec<SeqId>)> {
+        tree.share(sequence, Prefix { group, tokens })
+    }
+
+    fn share(tree: &mut PrefixTree, sequence: SeqId, text: &str) -> Option<(usize, Vec<SeqId>)> {
+        share_of(tree, sequence, OURS, &tokens(text))
     }
 
     #[test]
     fn a_common_prefix_is_held_once() {
         let mut tree = PrefixTree::default();
-        tree.extend(A, &tokens("store prompt, question one"));
-        let shared = tree.share(B, &tokens("store prompt, question two"));
+        extend(&mut tree, A, "store prompt, question one");
+        let shared = share(&mut tree, B, "store prompt, question two");
         assert_eq!(shared, Some(("store prompt, question ".len(), vec![A])));
-        tree.extend(B, &tokens("two"));
+        extend(&mut tree, B, "two");
         tree.check_integrity();
         assert_eq!(tree.cells(), "store prompt, question one".len() + 3);
         assert_eq!(tree.tokens_of(B), tokens("store prompt, question two"));
@@ -289,38 +366,55 @@ mod tests {
     #[test]
     fn a_prefix_outlives_the_sequence_that_computed_it() {
         let mut tree = PrefixTree::default();
-        tree.extend(A, &tokens("abcdef"));
-        tree.share(B, &tokens("abcx"));
-        tree.extend(B, &tokens("x"));
+        extend(&mut tree, A, "abcdef");
+        share(&mut tree, B, "abcx");
+        extend(&mut tree, B, "x");
         tree.release(A);
         tree.check_integrity();
         assert_eq!(tree.cells(), 4);
-        assert_eq!(tree.share(C, &tokens("abcdef")), Some((3, vec![B])));
+        assert_eq!(share(&mut tree, C, "abcdef"), Some((3, vec![B])));
         assert!(tree.is_redundant(C) && !tree.is_redundant(B));
     }
 
     #[test]
     fn twins_are_told_apart_and_the_longer_one_is_found() {
         let mut tree = PrefixTree::default();
-        tree.extend(A, &tokens("abc"));
-        tree.extend(B, &tokens("abcd"));
+        extend(&mut tree, A, "abc");
+        extend(&mut tree, B, "abcd");
         assert_eq!(tree.cells(), 7);
-        assert_eq!(tree.share(C, &tokens("abcde")), Some((4, vec![B])));
+        assert_eq!(share(&mut tree, C, "abcde"), Some((4, vec![B])));
         tree.release(B);
         tree.check_integrity();
         assert_eq!(tree.tokens_of(C), tokens("abcd"));
     }
 
+    #[test]
+    fn what_a_group_holds_is_found_for_it_alone() {
+        let mut tree = PrefixTree::default();
+        extend(&mut tree, A, "abcdef");
+        let theirs = tokens("abcdef");
+        assert_eq!(share_of(&mut tree, B, THEIRS, &theirs), None);
+        tree.extend(B, THEIRS, &theirs);
+        tree.check_integrity();
+        assert_eq!(tree.cells(), 12, "each has its own");
+        assert_eq!(share(&mut tree, C, "abcdefg"), Some((6, vec![A])));
+        assert!(tree.is_redundant(A) && !tree.is_redundant(B));
+        tree.release(B);
+        tree.check_integrity();
+        assert_eq!((tree.cells(), tree.roots.len()), (6, 1));
+    }
+
     #[derive(Debug, Clone)]
     enum Action {
-        Start(String),
+        Start(PrefixGroup, String),
         Grow(usize, String),
         End(usize),
     }
 
     fn action() -> impl Strategy<Value = Action> {
         prop_oneof![
-            "[ab]{1,12}".prop_map(Action::Start),
+            (0_u32..3, "[ab]{1,12}")
+                .prop_map(|(group, text)| Action::Start(PrefixGroup(group), text)),
             (0_usize..8, "[ab]{1,4}").prop_map(|(who, what)| Action::Grow(who, what)),
             (0_usize..8).prop_map(Action::End),
         ]
@@ -332,26 +426,29 @@ mod tests {
             actions in prop::collection::vec(action(), 1..60),
         ) {
             let mut tree = PrefixTree::default();
-            let mut held: HashMap<SeqId, Vec<Token>> = HashMap::new();
+            let mut held: HashMap<SeqId, (PrefixGroup, Vec<Token>)> = HashMap::new();
             let mut next = 0;
             for action in actions {
                 let mut ids: Vec<SeqId> = held.keys().copied().collect();
                 ids.sort();
                 match action {
-                    Action::Start(text) => {
+                    Action::Start(group, text) => {
                         let id = SeqId(next);
                         next += 1;
                         let all = tokens(&text);
-                        let expected = held.values().map(|h| common_length(h, &all)).max();
-                        let shared = tree.share(id, &all).map_or(0, |(length, _)| length);
+                        let related = held.values().filter(|(other, _)| *other == group);
+                        let expected = related.map(|(_, held)| common_length(held, &all)).max();
+                        let shared = share_of(&mut tree, id, group, &all);
+                        let shared = shared.map_or(0, |(length, _)| length);
                         prop_assert_eq!(shared, expected.unwrap_or(0));
-                        tree.extend(id, &all[shared..]);
-                        held.insert(id, all);
+                        tree.extend(id, group, &all[shared..]);
+                        held.insert(id, (group, all));
                     }
                     Action::Grow(who, text) if !ids.is_empty() => {
                         let id = ids[who % ids.len()];
-                        tree.extend(id, &tokens(&text));
-                        held.entry(id).or_default().extend(tokens(&text));
+                        let (group, all) = held.get_mut(&id).expect("it is held");
+                        tree.extend(id, *group, &tokens(&text));
+                        all.extend(tokens(&text));
                     }
                     Action::End(who) if !ids.is_empty() => {
                         let id = ids[who % ids.len()];
@@ -361,14 +458,15 @@ mod tests {
                     _ => {}
                 }
                 tree.check_integrity();
-                for (id, tokens) in &held {
+                for (id, (group, tokens)) in &held {
                     prop_assert_eq!(&tree.tokens_of(*id), tokens);
+                    prop_assert_eq!(tree.group_of(*id), Some(*group));
                 }
             }
             for id in held.keys() {
                 tree.release(*id);
             }
-            prop_assert_eq!(tree.cells(), 0);
+            prop_assert_eq!((tree.cells(), tree.roots.len()), (0, 0));
         }
     }
 }

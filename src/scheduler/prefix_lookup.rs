@@ -1,26 +1,26 @@
 //! What the cache and the sequences in it have of a prompt, now or soon.
 
-use crate::engine::{Engine, Token};
+use crate::engine::Engine;
 
 use super::batch_admission::PartitionLoad;
 use super::cache::Cache;
-use super::prefix::common_length;
+use super::prefix::{Prefix, common_length};
 use super::running::RunningSequence;
 
 /// Answers how much of a prompt need not be computed. Decisions ask this instead of the cache, so
-/// that a test can say what is known.
+/// that a test can say what is known. Only what was computed for the prefix's own group counts.
 pub(super) trait PrefixLookup {
-    /// How many of the first `tokens` a newcomer could share in `partition` once every running
+    /// How many tokens of a prefix a newcomer could share in `partition` once every running
     /// sequence has computed its prompt.
-    fn shared(&self, partition: usize, tokens: &[Token]) -> usize;
+    fn shared(&self, partition: usize, prefix: Prefix) -> usize;
 
-    /// How many of the first `tokens` could be copied from another partition or from offloaded
+    /// How many tokens of a prefix could be copied from another partition or from offloaded
     /// cells; `None` where there is nothing to copy, or no room for the copy.
-    fn copied(&self, tokens: &[Token]) -> Option<usize>;
+    fn copied(&self, prefix: Prefix) -> Option<usize>;
 
-    /// The partition, of those that `is_free`, in which a sequence of `tokens` is computed exactly
-    /// at the least cost.
-    fn exact_partition(&self, tokens: &[Token], is_free: &dyn Fn(usize) -> bool) -> Option<usize>;
+    /// The partition, of those that `is_free`, in which a sequence of this prefix is computed
+    /// exactly at the least cost.
+    fn exact_partition(&self, prefix: Prefix, is_free: &dyn Fn(usize) -> bool) -> Option<usize>;
 }
 
 /// The cache together with the running sequences, whose prompts will be in it soon.
@@ -57,43 +57,44 @@ impl<E: Engine> CacheView<'_, E> {
         loads
     }
 
-    /// How many of the first `tokens` are in `partition`, or will be when the sequences `older`
+    /// How many tokens of a prefix are in `partition`, or will be when the sequences `older`
     /// have computed their prompts.
-    fn shared_with(&self, older: &[RunningSequence], partition: usize, tokens: &[Token]) -> usize {
-        let now = self.cache.match_length(partition, tokens);
+    fn shared_with(&self, older: &[RunningSequence], partition: usize, prefix: Prefix) -> usize {
+        let now = self.cache.match_length(partition, prefix);
         older
             .iter()
-            .map(|running| common_prefix(self.cache, partition, tokens, running))
+            .map(|running| common_prefix(self.cache, partition, prefix, running))
             .fold(now, usize::max)
     }
 }
 
 impl<E: Engine> PrefixLookup for CacheView<'_, E> {
-    fn shared(&self, partition: usize, tokens: &[Token]) -> usize {
-        self.shared_with(self.running, partition, tokens)
+    fn shared(&self, partition: usize, prefix: Prefix) -> usize {
+        self.shared_with(self.running, partition, prefix)
     }
 
-    fn copied(&self, tokens: &[Token]) -> Option<usize> {
-        self.cache.copy_of(tokens)
+    fn copied(&self, prefix: Prefix) -> Option<usize> {
+        self.cache.copy_of(prefix)
     }
 
-    fn exact_partition(&self, tokens: &[Token], is_free: &dyn Fn(usize) -> bool) -> Option<usize> {
-        self.cache.exact_partition(tokens, is_free)
+    fn exact_partition(&self, prefix: Prefix, is_free: &dyn Fn(usize) -> bool) -> Option<usize> {
+        self.cache.exact_partition(prefix, is_free)
     }
 }
 
-/// How many of the first `tokens` a running sequence has, or will have, in `partition`. The last
-/// token does not count: it is always computed, because its logits are wanted.
+/// How many tokens of a prefix a running sequence of its group has, or will have, in `partition`.
+/// The last token does not count: it is always computed, because its logits are wanted.
 pub(super) fn common_prefix<E: Engine>(
     cache: &Cache<E>,
     partition: usize,
-    tokens: &[Token],
+    prefix: Prefix,
     running: &RunningSequence,
 ) -> usize {
-    if !cache.shape().shares_prefixes || cache.partition_of(running.id) != partition {
+    let may_share = cache.shape().shares_prefixes && cache.group_of(running.id) == prefix.group;
+    if !may_share || cache.partition_of(running.id) != partition {
         return 0;
     }
-    let Some((_, all_but_last)) = tokens.split_last() else {
+    let Some((_, all_but_last)) = prefix.tokens.split_last() else {
         return 0;
     };
     common_length(all_but_last, running.sequence.tokens())

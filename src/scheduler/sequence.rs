@@ -11,6 +11,7 @@ use crate::worker::WorkError;
 use super::events::SendError;
 use super::exact_share::{self, LEAST_ROWS};
 use super::job::{AnswerEnd, AnswerEvent, AnswerText, FinishReason, GenerationJob};
+use super::prefix::Prefix;
 use super::prompt_scores::PromptScores;
 use super::speculation::{self, AcceptanceRecord, DraftProposal, DraftSource, Prediction};
 use super::text::{PushOutcome, TextAssembler};
@@ -81,11 +82,20 @@ impl Sequence {
         &self.tokens
     }
 
+    /// All its tokens, and the group whose prompts may share their cells.
+    pub(super) fn prefix(&self) -> Prefix<'_> {
+        Prefix {
+            group: self.job.tenant.prefix_group,
+            tokens: &self.tokens,
+        }
+    }
+
     /// The first tokens whose cells may be another's: what is to be scored has to be computed.
-    pub(super) fn sharable(&self) -> &[Token] {
+    pub(super) fn sharable(&self) -> Prefix<'_> {
+        let prefix = self.prefix();
         match &self.scores {
-            Some(scores) => &self.tokens[..scores.position()],
-            None => &self.tokens,
+            Some(scores) => prefix.first(scores.position()),
+            None => prefix,
         }
     }
 
@@ -104,10 +114,9 @@ impl Sequence {
 
     /// The first tokens whose cells an exact sequence may have from another: none of an answer, and
     /// not so many that a single row of the prompt would be left.
-    pub(super) fn sharable_exactly(&self) -> &[Token] {
+    pub(super) fn sharable_exactly(&self) -> Prefix<'_> {
         let most = self.job.prompt.len().saturating_sub(LEAST_ROWS);
-        let sharable = self.sharable();
-        &sharable[..most.min(sharable.len())]
+        self.sharable().first(most)
     }
 
     /// How many rows it computes exactly of the `share` that it may have: see

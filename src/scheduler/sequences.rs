@@ -143,7 +143,7 @@ impl<E: Engine> Sequences<E> {
         let partition = admission.partition;
         let id = waiting
             .as_ref()
-            .and_then(|sequence| self.cache.acquire(partition, sequence.tokens(), now));
+            .and_then(|sequence| self.cache.acquire(partition, sequence.prefix(), now));
         let Some((id, mut sequence)) = id.zip(waiting.take_if(|_| id.is_some())) else {
             return false;
         };

@@ -6,12 +6,13 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::admission::ServiceTier;
+use crate::admission::{PrefixGroup, ServiceTier};
 use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, ThreadLayout, Token};
 use crate::telemetry::Metrics;
 
 mod governed;
+mod groups;
 mod offloaded;
 mod partitions;
 mod placement;
@@ -109,6 +110,8 @@ fn check_integrity(scheduler: &Scheduler<FakeEngine>) {
         .iter()
         .map(|running| {
             let sequence = &running.sequence;
+            let group = scheduler.sequences.cache.group_of(running.id);
+            assert_eq!(group, sequence.prefix().group);
             let computed = sequence.tokens()[..sequence.computed()].to_vec();
             (running.id, computed)
         })
@@ -516,6 +519,7 @@ struct Arrival {
     max_tokens: u32,
     leaves_after: Option<usize>,
     class: ServiceTier,
+    group: PrefixGroup,
     /// How much of its true answer is predicted before a wrong token.
     predicted: Option<usize>,
 }
@@ -534,15 +538,17 @@ fn arrival() -> impl Strategy<Value = Arrival> {
         1_u32..60,
         leaves,
         class,
+        (0_u32..3).prop_map(PrefixGroup),
         predicted,
     )
         .prop_map(
-            |(after_steps, prompt, max_tokens, leaves_after, class, predicted)| Arrival {
+            |(after_steps, prompt, max_tokens, leaves_after, class, group, predicted)| Arrival {
                 after_steps,
                 prompt,
                 max_tokens,
                 leaves_after,
                 class,
+                group,
                 predicted,
             },
         )
@@ -571,6 +577,7 @@ proptest! {
         };
         let mut scheduler = with_parked_bytes(engine(), parked_bytes);
         let mut clients = Vec::new();
+        let mut asked: Vec<(PrefixGroup, Vec<Token>)> = Vec::new();
         for (seed, arrival) in arrivals.iter().enumerate() {
             for _ in 0..arrival.after_steps {
                 step(&mut scheduler);
@@ -592,20 +599,31 @@ proptest! {
             };
             let (mut job, receiver) = job(&prompt, arrival.max_tokens);
             job.class = arrival.class;
+            job.tenant.prefix_group = arrival.group;
             job.prediction = arrival.predicted.map(|right| {
                 let mut tokens = engine().continuation(&prompt, right);
                 tokens.extend([Token(1), Token(2), Token(3)]);
                 tokens
             });
             scheduler.submit(job);
-            clients.push((prompt, arrival.max_tokens, receiver, arrival.leaves_after));
+            let answer = engine().continuation(&prompt, arrival.max_tokens as usize);
+            asked.push((arrival.group, [prompt, answer].concat()));
+            clients.push((seed, arrival.max_tokens, receiver, arrival.leaves_after));
         }
         run_dry(&mut scheduler);
         prop_assert_eq!(scheduler.sequences.cache.live(), 0);
-        for (prompt, max_tokens, mut receiver, _) in clients {
+        for (seed, max_tokens, mut receiver, _) in clients {
             let (text, end) = received(&mut receiver);
-            prop_assert_eq!(text, expected_of(&engine(), &prompt, max_tokens));
-            prop_assert!(matches!(end, Some(AnswerEvent::Finished(_))));
+            let (group, whole) = &asked[seed];
+            let prompt = &whole[..whole.len() - max_tokens as usize];
+            prop_assert_eq!(text, expected_of(&engine(), prompt, max_tokens));
+            let Some(AnswerEvent::Finished(end)) = end else {
+                panic!("no end: {end:?}");
+            };
+            let related = asked.iter().enumerate();
+            let related = related.filter(|(other, (of, _))| *other != seed && of == group);
+            let known = related.map(|(_, (_, other))| prefix::common_length(prompt, other)).max();
+            prop_assert!(end.cached_tokens as usize <= known.unwrap_or(0));
         }
     }
 }

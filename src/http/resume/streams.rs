@@ -16,10 +16,13 @@ use super::recording::{RecordedBytes, Recording, StreamListener};
 /// Streams that are recorded at once.
 const MOST_STREAMS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// The identity of a stream: the path, the client's id of the request, and the digest of its body. So a
-/// client that uses another's id, by chance or by guess, gets that stream only with the very same body.
+/// The identity of a stream: the API key that asked for it, the path, the client's id of the request, and the
+/// digest of its body. So nobody gets the stream of another key, and without keys a client that uses another's
+/// id, by chance or by guess, gets that stream only with the very same body.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct StreamKey {
+    /// The name of the API key; `None` where there are no keys.
+    pub(super) key_name: Option<String>,
     pub(super) path: String,
     pub(super) id: String,
     pub(super) digest: BodyDigest,
@@ -39,8 +42,23 @@ struct StreamsInner {
 #[derive(Debug)]
 struct StreamEntry {
     recording: Arc<Recording>,
-    /// The client that it belongs to, as far as the network tells.
-    owner: ClientId,
+    /// The client that asked for it, as far as the network tells.
+    client: ClientId,
+}
+
+/// Whose streams count together: those of an API key, and without keys those of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum StreamOwner<'a> {
+    Key(&'a str),
+    Client(ClientId),
+}
+
+impl<'a> StreamOwner<'a> {
+    fn new(key: &'a StreamKey, client: ClientId) -> Self {
+        key.key_name
+            .as_deref()
+            .map_or(Self::Client(client), Self::Key)
+    }
 }
 
 impl RecordedStreams {
@@ -69,7 +87,7 @@ impl RecordedStreams {
     pub(super) fn record(
         &self,
         key: &StreamKey,
-        owner: ClientId,
+        client: ClientId,
     ) -> Option<(Arc<Recording>, StreamListener)> {
         let mut kept = self.kept();
         // A client that repeats a request does not come back for the earlier stream.
@@ -79,7 +97,7 @@ impl RecordedStreams {
         while kept.len() >= MOST_STREAMS.get() || self.bytes() >= MOST_RECORDED_BYTES {
             let victim = victim(kept.iter().rev().map(|(key, kept)| EvictionCandidate {
                 key,
-                owner: kept.owner,
+                owner: StreamOwner::new(key, kept.client),
                 is_heard: kept.recording.has_listeners(),
             }))?
             .clone();
@@ -91,7 +109,7 @@ impl RecordedStreams {
         let listener = StreamListener::new(&recording, 0)?;
         let entry = StreamEntry {
             recording: Arc::clone(&recording),
-            owner,
+            client,
         };
         kept.push(key.clone(), entry);
         Some((recording, listener))
@@ -119,7 +137,7 @@ impl RecordedStreams {
 #[derive(Debug, Clone, Copy)]
 struct EvictionCandidate<'a, K> {
     key: &'a K,
-    owner: ClientId,
+    owner: StreamOwner<'a>,
     /// Whether somebody listens to it.
     is_heard: bool,
 }
@@ -128,7 +146,7 @@ struct EvictionCandidate<'a, K> {
 /// that has the most recordings, so that a client that starts a thousand streams evicts its own.
 fn victim<'a, K>(candidates: impl Iterator<Item = EvictionCandidate<'a, K>>) -> Option<&'a K> {
     let candidates: Vec<_> = candidates.collect();
-    let mut counts: HashMap<ClientId, usize> = HashMap::new();
+    let mut counts: HashMap<StreamOwner, usize> = HashMap::new();
     for candidate in &candidates {
         *counts.entry(candidate.owner).or_default() += 1;
     }
@@ -142,12 +160,13 @@ fn victim<'a, K>(candidates: impl Iterator<Item = EvictionCandidate<'a, K>>) -> 
 mod tests {
     use super::*;
 
-    fn owner(last: u8) -> ClientId {
+    fn client(last: u8) -> ClientId {
         ClientId::Address([10, 0, 0, last].into())
     }
 
     fn key(id: usize) -> StreamKey {
         StreamKey {
+            key_name: None,
             path: "/v1/chat/completions".to_owned(),
             id: id.to_string(),
             digest: [0; 32],
@@ -158,7 +177,7 @@ mod tests {
     fn who_has_most_gives_way_first_and_nobody_who_is_heard() {
         let candidate = |key, last, is_heard| EvictionCandidate {
             key,
-            owner: owner(last),
+            owner: StreamOwner::Client(client(last)),
             is_heard,
         };
         let of = |candidates: &[EvictionCandidate<'static, &'static str>]| {
@@ -177,11 +196,11 @@ mod tests {
     #[test]
     fn a_flood_of_streams_takes_no_room_from_those_that_are_heard_or_of_others() {
         let streams = RecordedStreams::new(&SendBudget::new(usize::MAX));
-        let (_, heard) = streams.record(&key(0), owner(1)).expect("room");
-        let (_, left) = streams.record(&key(1), owner(1)).expect("room");
+        let (_, heard) = streams.record(&key(0), client(1)).expect("room");
+        let (_, left) = streams.record(&key(1), client(1)).expect("room");
         drop(left);
         for id in 2..1000 {
-            assert!(streams.record(&key(id), owner(2)).is_some());
+            assert!(streams.record(&key(id), client(2)).is_some());
         }
         assert_eq!(streams.kept().len(), MOST_STREAMS.get());
         assert!(streams.listen(&key(0), 0).is_some());
@@ -191,13 +210,34 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_floods_from_many_addresses_evicts_its_own_streams() {
+        let streams = RecordedStreams::new(&SendBudget::new(usize::MAX));
+        let key_of = |name: &str, id| StreamKey {
+            key_name: Some(name.to_owned()),
+            ..key(id)
+        };
+        // The two come from one address, as behind a proxy.
+        for id in 0..2 {
+            assert!(streams.record(&key_of("till", id), client(1)).is_some());
+        }
+        for (id, address) in (0..1000).zip((1..=250).cycle()) {
+            let flooding = key_of("tablet", id);
+            assert!(streams.record(&flooding, client(address)).is_some());
+        }
+        assert_eq!(streams.kept().len(), MOST_STREAMS.get());
+        for id in 0..2 {
+            assert!(streams.listen(&key_of("till", id), 0).is_some());
+        }
+    }
+
+    #[test]
     fn where_everybody_listens_no_more_are_written_down() {
         let streams = RecordedStreams::new(&SendBudget::new(usize::MAX));
         let all: Vec<_> = (0..MOST_STREAMS.get())
-            .map(|id| streams.record(&key(id), owner(1)).expect("room"))
+            .map(|id| streams.record(&key(id), client(1)).expect("room"))
             .collect();
-        assert!(streams.record(&key(1000), owner(2)).is_none());
+        assert!(streams.record(&key(1000), client(2)).is_none());
         drop(all);
-        assert!(streams.record(&key(1000), owner(2)).is_some());
+        assert!(streams.record(&key(1000), client(2)).is_some());
     }
 }

@@ -15,6 +15,7 @@ fn streams() -> RecordedStreams {
 
 fn key(digest: u8) -> StreamKey {
     StreamKey {
+        key_name: None,
         path: "/v1/chat/completions".to_owned(),
         id: "till-3".to_owned(),
         digest: [digest; 32],
@@ -25,7 +26,7 @@ fn ticket_for(streams: &RecordedStreams, key: StreamKey) -> RecordingTicket {
     RecordingTicket {
         streams: streams.clone(),
         key,
-        owner: CLIENT,
+        client: CLIENT,
     }
 }
 
@@ -84,6 +85,35 @@ async fn another_body_with_the_same_id_neither_ends_nor_reads_a_stream() {
     let listener = streams.listen(&key(7), 0).expect("still kept");
     let rest = text(heard(listener, 0, &streams)).await;
     assert_eq!(rest, "id: 1\ndata: one\n\nid: 2\ndata: two\n\n");
+}
+
+#[tokio::test]
+async fn another_key_neither_reads_nor_replaces_a_stream_whose_request_it_knows() {
+    let streams = streams();
+    let key_of = |name: Option<&str>| StreamKey {
+        key_name: name.map(str::to_owned),
+        ..key(7)
+    };
+    let mut senders = Vec::new();
+    for name in [Some("till"), Some("tablet"), None] {
+        let stranger = streams.listen(&key_of(name), 0);
+        assert!(stranger.is_none(), "of {name:?} there is none yet");
+        let (sender, receiver) = mpsc::channel(8);
+        drop(respond(
+            frames(receiver),
+            Some(ticket_for(&streams, key_of(name))),
+        ));
+        let word = name.unwrap_or("anyone");
+        sender.send(say(word)).await.expect("recorded");
+        senders.push(sender);
+    }
+    drop(senders);
+    for name in [Some("till"), Some("tablet"), None] {
+        let listener = streams.listen(&key_of(name), 0).expect("kept");
+        let whole = text(heard(listener, 0, &streams)).await;
+        let word = name.unwrap_or("anyone");
+        assert_eq!(whole, format!("id: 1\ndata: {word}\n\n"));
+    }
 }
 
 /// Writes as a recorder does; whether there was room.

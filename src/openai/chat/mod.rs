@@ -8,7 +8,7 @@ mod reply;
 mod validate;
 mod wire;
 
-use crate::admission::ServiceTier;
+use crate::admission::{Principal, ServiceTier};
 use crate::http::access::Reply;
 use crate::inference::generate::{GenerationInput, GenerationRequest, StartedGeneration};
 use crate::inference::params::GenerationParams;
@@ -93,6 +93,7 @@ impl Endpoint for ChatCompletions {
 
     fn request(
         _: &AppState,
+        _: &Arc<Principal>,
         chat: ValidChatRequest,
     ) -> Result<(GenerationRequest, Self), ApiError> {
         let endpoint = Self {

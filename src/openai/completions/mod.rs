@@ -5,6 +5,7 @@ mod renderer;
 mod validate;
 mod wire;
 
+use crate::admission::Principal;
 use crate::http::access::Reply;
 use crate::inference::generate::{GenerationRequest, StartedGeneration};
 use crate::inference::params::GenerationParams;
@@ -12,6 +13,8 @@ use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{COMPLETIONS, ParameterNames};
 use crate::pool::ModelEntry;
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 
 use crate::http::error::ApiError;
@@ -67,6 +70,7 @@ impl Endpoint for Completions {
 
     fn request(
         _: &AppState,
+        _: &Arc<Principal>,
         completion: ValidCompletionRequest,
     ) -> Result<(GenerationRequest, Self), ApiError> {
         let output = completion.output;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::items::ResponseItem;
-use super::store::{InputSource, ResponseStore};
+use super::store::{InputSource, OwnResponses};
 
 /// The items of the conversation so far, oldest first. No two of them have the same id.
 #[derive(Debug, Default)]
@@ -45,9 +45,9 @@ impl InputItems {
         self.sources.push(source);
     }
 
-    /// Resolves an item reference: to an item of this conversation, or to a stored one whose id is ours. Ids
-    /// that clients chose in other conversations are not visible here.
-    pub(super) fn referred(&self, store: &ResponseStore, id: &str) -> Option<InputSource> {
+    /// Resolves an item reference: to an item of this conversation, or to one that the same principal stored
+    /// and whose id is ours. Ids that clients chose in other conversations are not visible here.
+    pub(super) fn referred(&self, store: &OwnResponses, id: &str) -> Option<InputSource> {
         if let Some(place) = self.places.get(id) {
             return Some(InputSource::Repeated(*place));
         }
@@ -57,11 +57,13 @@ impl InputItems {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
+    use crate::admission::Principal;
     use crate::openai::responses::items::{ItemId, ItemPart, ItemRole, ItemStatus};
-    use crate::openai::responses::store::{ResponseDraft, StoreLimits};
+    use crate::openai::responses::store::{ResponseDraft, ResponseStore, StoreLimits};
 
     fn message(id: ItemId, text: &str) -> ResponseItem {
         ResponseItem::Message {
@@ -74,15 +76,16 @@ mod tests {
         }
     }
 
-    fn store() -> ResponseStore {
-        ResponseStore::new(StoreLimits {
+    fn store() -> OwnResponses {
+        let store = ResponseStore::new(StoreLimits {
             responses: 10,
             bytes: 1 << 20,
             age: Duration::from_secs(60),
-        })
+        });
+        store.of(&Arc::new(Principal::anyone()))
     }
 
-    fn keep(store: &ResponseStore, id: &str, input: InputItems) {
+    fn keep(store: &OwnResponses, id: &str, input: InputItems) {
         assert!(store.keep(ResponseDraft {
             id: id.to_owned(),
             body: String::new(),
@@ -99,7 +102,7 @@ mod tests {
         input
     }
 
-    fn going_on_from(store: &ResponseStore, id: &str) -> InputItems {
+    fn going_on_from(store: &OwnResponses, id: &str) -> InputItems {
         let mut input = InputItems::default();
         for kept in store.find(id).expect("stored").conversation() {
             input.add(InputSource::Stored(kept));
@@ -148,6 +151,29 @@ mod tests {
                 .referred(&store, &id)
                 .is_some()
         );
+    }
+
+    #[tokio::test]
+    async fn an_item_that_another_key_stored_is_not_found_by_its_id() {
+        let limits = StoreLimits {
+            responses: 10,
+            bytes: 1 << 20,
+            age: Duration::from_secs(60),
+        };
+        let store = ResponseStore::new(limits);
+        let of = |name: &str| {
+            let name = Some(name.to_owned());
+            store.of(&Arc::new(Principal {
+                name,
+                ..Principal::anyone()
+            }))
+        };
+        let ours = message(ItemId::new("msg"), "ours");
+        let id = ours.id().as_str().to_owned();
+        keep(&of("till"), "resp_1", with([ours]));
+        let input = InputItems::default();
+        assert!(input.referred(&of("till"), &id).is_some());
+        assert!(input.referred(&of("tablet"), &id).is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod turns;
 mod validate;
 mod wire;
 
+use crate::admission::Principal;
 use crate::field::FieldPath;
 use crate::http::access::Reply;
 use crate::inference;
@@ -36,7 +37,7 @@ use crate::http::parse::read_value;
 use input::InputItems;
 use items::ResponseItemInput;
 use renderer::{ResponseItemRenderer, StoreTarget};
-use store::InputSource;
+use store::{InputSource, OwnResponses};
 use turns::Turns;
 use validate::{ResponseOutputOptions, ValidResponseRequest};
 
@@ -75,7 +76,7 @@ pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     });
     let instructions = asked.echo.instructions.as_deref();
     match conversation(
-        &store,
+        &store.of(&Arc::new(Principal::anyone())),
         usize::MAX,
         instructions,
         asked.previous,
@@ -131,13 +132,14 @@ impl Endpoint for Responses {
 
     fn request(
         state: &AppState,
+        principal: &Arc<Principal>,
         mut asked: ValidResponseRequest,
     ) -> Result<(GenerationRequest, Self), ApiError> {
-        let store = &state.responses;
-        asked.echo.store &= store.is_open();
+        asked.echo.store &= state.responses.is_open();
         asked.echo.service_tier = asked.params.class.unwrap_or_default().as_str();
+        let store = state.responses.of(principal);
         let (messages, input) = conversation(
-            store,
+            &store,
             2 * state.http.body_limit,
             asked.echo.instructions.as_deref(),
             asked.previous,
@@ -146,10 +148,7 @@ impl Endpoint for Responses {
         let endpoint = Self {
             output: asked.output,
             sampling: asked.params.sampling.clone(),
-            keeping: asked.echo.store.then(|| StoreTarget {
-                store: store.clone(),
-                input,
-            }),
+            keeping: asked.echo.store.then_some(StoreTarget { store, input }),
             echo: asked.echo,
         };
         let conversation = Conversation {
@@ -184,7 +183,7 @@ impl Endpoint for Responses {
 
 /// Returns the messages of a request's conversation, and the items that they are made of.
 fn conversation(
-    store: &ResponseStore,
+    store: &OwnResponses,
     most_bytes: usize,
     instructions: Option<&str>,
     previous: Option<String>,
@@ -224,4 +223,47 @@ fn conversation(
         return Err(ApiError::invalid("input", message));
     }
     Ok((messages, input.sources))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use store::ResponseDraft;
+
+    #[tokio::test]
+    async fn a_response_of_another_key_is_gone_on_from_no_more_than_one_that_is_not_there() {
+        let empty = || {
+            ResponseStore::new(StoreLimits {
+                responses: 10,
+                bytes: 1 << 20,
+                age: Duration::from_secs(60),
+            })
+        };
+        let principal = |name: &str| {
+            let name = Some(name.to_owned());
+            Arc::new(Principal {
+                name,
+                ..Principal::anyone()
+            })
+        };
+        let store = empty();
+        assert!(store.of(&principal("till")).keep(ResponseDraft {
+            id: "resp_1".to_owned(),
+            body: String::new(),
+            input: Vec::new(),
+            output: Vec::new(),
+        }));
+        let go_on = |store: &ResponseStore, name| {
+            let instructions = Some("Answer.");
+            let previous = Some("resp_1".to_owned());
+            let store = store.of(&principal(name));
+            conversation(&store, usize::MAX, instructions, previous, Vec::new())
+        };
+        assert!(go_on(&store, "till").is_ok());
+        let refused = go_on(&store, "tablet").expect_err("another's").body();
+        let unknown = go_on(&empty(), "tablet").expect_err("unknown").body();
+        assert_eq!(refused, unknown);
+    }
 }

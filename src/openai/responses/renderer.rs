@@ -16,7 +16,7 @@ use crate::worker::WorkError;
 use super::events::{EventPayload, EventQueue, OutputPosition};
 use super::items::{ItemId, ItemPart, ItemRole, ItemStatus, ResponseItem, new_id};
 use super::reply::{ResponseFailure, ResponseObject, ResponseStatus};
-use super::store::{InputSource, ResponseDraft, ResponseStore};
+use super::store::{InputSource, OwnResponses, ResponseDraft};
 use super::validate::ResponseOutputOptions;
 
 /// Renders generated text as OpenAI's response object.
@@ -44,7 +44,7 @@ pub(super) struct ResponseItemRenderer {
 /// The store for the response, and the input to be stored with it.
 #[derive(Debug)]
 pub(super) struct StoreTarget {
-    pub(super) store: ResponseStore,
+    pub(super) store: OwnResponses,
     pub(super) input: Vec<InputSource>,
 }
 
@@ -318,7 +318,9 @@ impl ResponseItemRenderer {
             output: self.response.output.clone(),
         };
         if !store.keep(draft) {
-            tracing::warn!("a response is larger than all that may be stored: it is not kept");
+            tracing::warn!(
+                "a response is larger than the room that its owner may take: it is not kept"
+            );
             self.response.echo.store = false;
         }
     }

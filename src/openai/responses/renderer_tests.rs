@@ -5,11 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::admission::Principal;
 use crate::engine::Token;
 use crate::openai::responses::reply::{
     RequestEcho, ResponseReasoning, ResponseText as OutputFormat, ResponseTextFormat,
 };
-use crate::openai::responses::store::StoreLimits;
+use crate::openai::responses::store::{ResponseStore, StoreLimits};
 use crate::prompt::{ThoughtTags, ToolFormat};
 use crate::sampling::{Logprobs, SamplingParams};
 use crate::scheduler::Timings;
@@ -390,6 +391,7 @@ async fn a_response_is_stored_before_its_client_knows_that_it_ended() {
         bytes: 1 << 20,
         age: Duration::from_secs(1),
     });
+    let store = store.of(&Arc::new(Principal::anyone()));
     let keeping = StoreTarget {
         store: store.clone(),
         input: Vec::new(),

@@ -1,9 +1,14 @@
 //! Stored responses, which later requests may refer to: in memory, bounded by number, bytes and age.
 //!
+//! Each response belongs to the API key that asked for it, which alone can find it. Where there is too
+//! little room, the key that takes most of it loses its oldest responses, so that one key cannot push
+//! out what others store. Without keys all responses have one owner.
+//!
 //! A response holds the items of its whole conversation, shared with the responses before it. So a
 //! conversation can continue when its first responses have been dropped, and each item counts once.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -11,7 +16,12 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
+use crate::admission::Principal;
+
 use super::items::ResponseItem;
+
+/// The name of the API key that a response belongs to; `None` where there are no keys.
+type Owner = Option<String>;
 
 /// Roughly the bytes of a map's entry, an `Arc` and an allocation.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
@@ -73,14 +83,16 @@ pub(super) struct ResponseDraft {
 }
 
 impl ResponseDraft {
-    /// Returns the bytes that it takes in addition to what is stored already.
-    fn size(&self) -> usize {
-        let new = self.input.iter().filter_map(|source| match source {
-            InputSource::New(item) => Some(item),
-            InputSource::Stored(_) | InputSource::Repeated(_) => None,
+    /// Returns the bytes that it takes once nothing else is stored, the items of earlier responses included.
+    fn whole_size(&self) -> usize {
+        let mut seen = HashSet::new();
+        let inputs = self.input.iter().map(|source| match source {
+            InputSource::New(item) => item_size(item),
+            InputSource::Stored(kept) if seen.insert(Arc::as_ptr(kept)) => item_size(&kept.item),
+            InputSource::Stored(_) | InputSource::Repeated(_) => 0,
         });
-        let items = new.chain(&self.output).map(item_size).sum::<usize>();
-        items + self.own_size()
+        let outputs = self.output.iter().map(item_size);
+        self.own_size() + inputs.chain(outputs).sum::<usize>()
     }
 
     /// Returns the bytes that it takes without its items.
@@ -97,30 +109,39 @@ fn item_size(item: &ResponseItem) -> usize {
     ENTRY_OVERHEAD_BYTES + item.id().as_str().len() + item.size()
 }
 
-/// Counts bytes towards the store's total as long as it lives.
-#[derive(Debug)]
-struct ByteCharge {
-    bytes: usize,
+/// The bytes that one owner takes, and those of all together.
+#[derive(Debug, Clone, Default)]
+struct ByteAccount {
+    own: Arc<AtomicUsize>,
     all: Arc<AtomicUsize>,
 }
 
-impl ByteCharge {
-    fn new(bytes: usize, all: &Arc<AtomicUsize>) -> Self {
-        all.fetch_add(bytes, Ordering::Relaxed);
-        Self {
+impl ByteAccount {
+    fn charge(&self, bytes: usize) -> ByteCharge {
+        self.own.fetch_add(bytes, Ordering::Relaxed);
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+        ByteCharge {
             bytes,
-            all: Arc::clone(all),
+            account: self.clone(),
         }
     }
 }
 
+/// Counts bytes in an account as long as it lives.
+#[derive(Debug)]
+struct ByteCharge {
+    bytes: usize,
+    account: ByteAccount,
+}
+
 impl Drop for ByteCharge {
     fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.account.own.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.account.all.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-/// The store of responses. Cheap to clone.
+/// The store of all responses. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ResponseStore(Arc<Mutex<StoreContents>>);
 
@@ -134,33 +155,56 @@ impl ResponseStore {
         self.contents().limits.responses > 0
     }
 
-    pub(super) fn find(&self, id: &str) -> Option<Arc<StoredResponse>> {
-        self.contents().find(id, Instant::now())
-    }
-
-    /// Returns the stored item with this id of ours.
-    pub(super) fn item(&self, id: &str) -> Option<Arc<StoredItem>> {
-        self.contents().item(id, Instant::now())
-    }
-
-    /// Deletes a response, and returns whether there was one with this id.
-    pub(super) fn forget(&self, id: &str) -> bool {
-        self.contents().forget(id, Instant::now())
-    }
-
-    /// Stores a response. Returns false if it exceeds the limits by itself. Must be called in tokio's runtime.
-    pub(super) fn keep(&self, draft: ResponseDraft) -> bool {
-        let mut inside = self.contents();
-        let kept = inside.keep(draft, Instant::now());
-        if kept && !inside.swept {
-            inside.swept = true;
-            tokio::spawn(sweep(Arc::downgrade(&self.0)));
+    /// The responses of whoever asks: the only way to find or to store any.
+    pub(super) fn of(&self, principal: &Arc<Principal>) -> OwnResponses {
+        OwnResponses {
+            store: self.clone(),
+            principal: Arc::clone(principal),
         }
-        kept
     }
 
     fn contents(&self) -> MutexGuard<'_, StoreContents> {
         lock(&self.0)
+    }
+}
+
+/// The stored responses of one principal. To it those of others do not exist.
+#[derive(Debug, Clone)]
+pub(super) struct OwnResponses {
+    store: ResponseStore,
+    principal: Arc<Principal>,
+}
+
+impl OwnResponses {
+    pub(super) fn find(&self, id: &str) -> Option<Arc<StoredResponse>> {
+        self.store.contents().find(self.owner(), id, Instant::now())
+    }
+
+    /// Returns the stored item with this id of ours.
+    pub(super) fn item(&self, id: &str) -> Option<Arc<StoredItem>> {
+        self.store.contents().item(self.owner(), id, Instant::now())
+    }
+
+    /// Deletes a response, and returns whether there was one with this id.
+    pub(super) fn forget(&self, id: &str) -> bool {
+        let mut inside = self.store.contents();
+        inside.forget(self.owner(), id, Instant::now())
+    }
+
+    /// Stores a response. Returns false if there is no room for it even when all that may be evicted for it is
+    /// gone. Must be called in tokio's runtime.
+    pub(super) fn keep(&self, draft: ResponseDraft) -> bool {
+        let mut inside = self.store.contents();
+        let kept = inside.keep(self.owner(), draft, Instant::now());
+        if kept && !inside.swept {
+            inside.swept = true;
+            tokio::spawn(sweep(Arc::downgrade(&self.store.0)));
+        }
+        kept
+    }
+
+    fn owner(&self) -> &Owner {
+        &self.principal.name
     }
 }
 
@@ -193,10 +237,8 @@ fn lock(contents: &Mutex<StoreContents>) -> MutexGuard<'_, StoreContents> {
 #[derive(Debug)]
 struct StoreContents {
     limits: StoreLimits,
-    /// Each response with its expiry. Entries are never promoted, so the least recently used is the oldest.
-    responses: LruCache<String, (Instant, Arc<StoredResponse>)>,
-    /// Items whose ids are ours. Ids that clients chose are left out, because they may collide.
-    items: HashMap<String, Arc<StoredItem>>,
+    /// Owners that take no bytes are absent.
+    owners: HashMap<Owner, OwnerContents>,
     bytes: Arc<AtomicUsize>,
     /// Whether a task is running that drops expired responses.
     swept: bool,
@@ -206,41 +248,136 @@ impl StoreContents {
     fn new(limits: StoreLimits) -> Self {
         Self {
             limits,
-            responses: LruCache::unbounded(),
-            items: HashMap::new(),
+            owners: HashMap::new(),
             bytes: Arc::default(),
             swept: false,
         }
     }
 
-    fn find(&mut self, id: &str, now: Instant) -> Option<Arc<StoredResponse>> {
+    fn find(&mut self, owner: &Owner, id: &str, now: Instant) -> Option<Arc<StoredResponse>> {
         self.expire(now);
-        let (_, stored) = self.responses.peek(id)?;
+        let (_, stored) = self.owners.get(owner)?.responses.peek(id)?;
         Some(Arc::clone(stored))
     }
 
-    fn item(&mut self, id: &str, now: Instant) -> Option<Arc<StoredItem>> {
+    fn item(&mut self, owner: &Owner, id: &str, now: Instant) -> Option<Arc<StoredItem>> {
         self.expire(now);
-        self.items.get(id).cloned()
+        self.owners.get(owner)?.items.get(id).cloned()
     }
 
-    fn forget(&mut self, id: &str, now: Instant) -> bool {
+    fn forget(&mut self, owner: &Owner, id: &str, now: Instant) -> bool {
         self.expire(now);
-        let found = self.responses.pop(id);
-        found.map(|(_, stored)| self.removed(&stored)).is_some()
+        let contents = self.owners.get_mut(owner);
+        contents.is_some_and(|contents| contents.forget(id))
     }
 
-    fn keep(&mut self, draft: ResponseDraft, now: Instant) -> bool {
+    fn keep(&mut self, owner: &Owner, draft: ResponseDraft, now: Instant) -> bool {
         self.expire(now);
-        // Nothing is evicted for a response that does not fit anyhow.
-        if self.limits.responses == 0 || draft.size() > self.limits.bytes {
+        if !self.could_take(owner, draft.whole_size()) {
             return false;
         }
+        let id = draft.id.clone();
+        let all = Arc::clone(&self.bytes);
+        let contents = self.owners.entry(owner.clone());
+        let contents = contents.or_insert_with(|| OwnerContents::new(all));
+        contents.keep(draft, now + self.limits.age);
+        while self.evict_one(owner) {}
+        // What requests under way hold of evicted responses may leave no room for it after all.
+        let contents = self.owners.get(owner);
+        contents.is_some_and(|contents| contents.responses.contains(&id))
+    }
+
+    /// Whether a response of so many bytes stays when room has been made for it. Its owner gives first, and
+    /// others give only what they hold beyond as much: nothing is evicted for one that goes anyhow.
+    fn could_take(&self, owner: &Owner, size: usize) -> bool {
+        let others = self.owners.iter().filter(|(other, _)| *other != owner);
+        let stays: usize = others.map(|(_, held)| held.bytes().min(size)).sum();
+        self.limits.responses > 0 && stays + size <= self.limits.bytes
+    }
+
+    /// Drops one response if there are too many or they take too much, after one of `newcomer` was stored;
+    /// returns whether it did.
+    fn evict_one(&mut self, newcomer: &Owner) -> bool {
+        let responses = self.owners.values().map(OwnerContents::len).sum::<usize>();
+        let has_too_many = responses > self.limits.responses;
+        let takes_too_much = self.bytes.load(Ordering::Relaxed) > self.limits.bytes;
+        if !has_too_many && !takes_too_much {
+            return false;
+        }
+        // What is short counts: who has many small responses does not push out a large one, nor the reverse.
+        let holds = |contents: &OwnerContents| {
+            if has_too_many {
+                contents.len()
+            } else {
+                contents.bytes()
+            }
+        };
+        let holders = self.owners.iter_mut().filter_map(|(owner, contents)| {
+            // Where two hold as much, the older response goes, and not the one that has just come.
+            let age = Reverse(contents.oldest()?);
+            Some(((holds(contents), age, owner != newcomer), contents))
+        });
+        let most = holders.max_by_key(|(holding, _)| *holding);
+        most.is_some_and(|(_, contents)| contents.drop_oldest())
+    }
+
+    fn expire(&mut self, now: Instant) {
+        for contents in self.owners.values_mut() {
+            while contents.oldest().is_some_and(|expires| expires <= now) {
+                contents.drop_oldest();
+            }
+        }
+        self.owners.retain(|_, contents| contents.bytes() > 0);
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
+        self.owners.values().filter_map(OwnerContents::oldest).min()
+    }
+}
+
+/// What one owner has in the store.
+#[derive(Debug)]
+struct OwnerContents {
+    /// Each response with its expiry. Entries are never promoted, so the least recently used is the oldest.
+    responses: LruCache<String, (Instant, Arc<StoredResponse>)>,
+    /// Items whose ids are ours. Ids that clients chose are left out, because they may collide.
+    items: HashMap<String, Arc<StoredItem>>,
+    account: ByteAccount,
+}
+
+impl OwnerContents {
+    fn new(all: Arc<AtomicUsize>) -> Self {
+        Self {
+            responses: LruCache::unbounded(),
+            items: HashMap::new(),
+            account: ByteAccount {
+                own: Arc::default(),
+                all,
+            },
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.responses.len()
+    }
+
+    /// Bytes that it takes, what requests under way hold of its former responses included.
+    fn bytes(&self) -> usize {
+        self.account.own.load(Ordering::Relaxed)
+    }
+
+    /// When its oldest response expires.
+    fn oldest(&self) -> Option<Instant> {
+        let (_, (expires, _)) = self.responses.peek_lru()?;
+        Some(*expires)
+    }
+
+    fn keep(&mut self, draft: ResponseDraft, expires: Instant) {
         let own_size = draft.own_size();
         let mut own = Vec::new();
         let mut new = |item: ResponseItem| {
             let kept = Arc::new(StoredItem {
-                _charge: ByteCharge::new(item_size(&item), &self.bytes),
+                _charge: self.account.charge(item_size(&item)),
                 item,
             });
             own.push(Arc::clone(&kept));
@@ -264,36 +401,22 @@ impl StoreContents {
             input,
             output,
             own,
-            _charge: ByteCharge::new(own_size, &self.bytes),
+            _charge: self.account.charge(own_size),
         };
-        let expires = now + self.limits.age;
         self.responses.put(draft.id, (expires, Arc::new(stored)));
-        while self.is_over() {
-            self.drop_oldest();
-        }
-        true
     }
 
-    fn is_over(&self) -> bool {
-        let over = self.bytes.load(Ordering::Relaxed) > self.limits.bytes;
-        !self.responses.is_empty() && (over || self.responses.len() > self.limits.responses)
+    /// Drops a response; returns whether there was one with this id.
+    fn forget(&mut self, id: &str) -> bool {
+        let found = self.responses.pop(id);
+        found.map(|(_, stored)| self.removed(&stored)).is_some()
     }
 
-    fn expire(&mut self, now: Instant) {
-        while self.next_expiry().is_some_and(|expires| expires <= now) {
-            self.drop_oldest();
-        }
-    }
-
-    fn next_expiry(&self) -> Option<Instant> {
-        let (_, (expires, _)) = self.responses.peek_lru()?;
-        Some(*expires)
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some((_, (_, stored))) = self.responses.pop_lru() {
-            self.removed(&stored);
-        }
+    /// Drops its oldest response; returns whether it had one.
+    fn drop_oldest(&mut self) -> bool {
+        let oldest = self.responses.pop_lru();
+        let oldest = oldest.map(|(_, (_, stored))| self.removed(&stored));
+        oldest.is_some()
     }
 
     fn removed(&mut self, stored: &StoredResponse) {

@@ -12,14 +12,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::http::access::Asker;
 use crate::http::error::ApiError;
 use crate::http::openapi::{Operation, Schemas, among};
 use crate::inference::bounds::PAGE_ITEMS;
 use crate::inference::checks::between;
-use crate::openai::AppState;
 
 use super::items::ResponseItem;
-use super::store::StoredItem;
+use super::store::{ResponseStore, StoredItem};
 
 /// OpenAI's default number of items per page.
 const DEFAULT_PAGE_ITEMS: usize = 20;
@@ -97,7 +97,8 @@ pub(crate) fn describe_input_items(schemas: &mut Schemas) -> Operation {
 
 /// `GET /v1/responses/{id}`
 pub(crate) async fn show(
-    State(state): State<AppState>,
+    State(store): State<ResponseStore>,
+    Asker(principal): Asker,
     id: IdPath,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -108,7 +109,7 @@ pub(crate) async fn show(
                    `x-request-id` and `Last-Event-ID`";
         return Err(ApiError::unsupported("stream", why));
     }
-    match state.responses.find(&id) {
+    match store.of(&principal).find(&id) {
         Some(stored) => {
             let head = [(header::CONTENT_TYPE, "application/json")];
             Ok((head, stored.body.clone()).into_response())
@@ -119,11 +120,12 @@ pub(crate) async fn show(
 
 /// `DELETE /v1/responses/{id}`
 pub(crate) async fn delete(
-    State(state): State<AppState>,
+    State(store): State<ResponseStore>,
+    Asker(principal): Asker,
     id: IdPath,
 ) -> Result<Json<DeletedResponse>, ApiError> {
     let id = path(id)?;
-    if !state.responses.forget(&id) {
+    if !store.of(&principal).forget(&id) {
         return Err(ApiError::ResponseNotFound(id));
     }
     Ok(Json(DeletedResponse {
@@ -135,11 +137,12 @@ pub(crate) async fn delete(
 
 /// `POST /v1/responses/{id}/cancel`: only background responses can be, and there are none.
 pub(crate) async fn cancel(
-    State(state): State<AppState>,
+    State(store): State<ResponseStore>,
+    Asker(principal): Asker,
     id: IdPath,
 ) -> Result<Json<Value>, ApiError> {
     let id = path(id)?;
-    if state.responses.find(&id).is_none() {
+    if store.of(&principal).find(&id).is_none() {
         return Err(ApiError::ResponseNotFound(id));
     }
     let message = "this response has ended: only a background response can be cancelled; to cancel \
@@ -149,13 +152,14 @@ pub(crate) async fn cancel(
 
 /// `GET /v1/responses/{id}/input_items`: what the response answers to, earlier turns included.
 pub(crate) async fn input_items(
-    State(state): State<AppState>,
+    State(store): State<ResponseStore>,
+    Asker(principal): Asker,
     id: IdPath,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
     let id = path(id)?;
     let page = ItemPage::read(query.as_deref())?;
-    let Some(stored) = state.responses.find(&id) else {
+    let Some(stored) = store.of(&principal).find(&id) else {
         return Err(ApiError::ResponseNotFound(id));
     };
     page.of(different(&stored.input)).map(Json)
@@ -246,8 +250,19 @@ impl ItemPage {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use axum::routing::{get, post};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
     use super::super::items::{ItemId, ItemPart, ItemRole, ItemStatus};
+    use super::super::store::{InputSource, ResponseDraft, StoreLimits};
     use super::*;
+    use crate::admission::Principal;
 
     fn items() -> Vec<ResponseItem> {
         let item = |number| ResponseItem::Message {
@@ -290,6 +305,77 @@ mod tests {
             (&second["has_more"], &second["last_id"]),
             (&json!(false), &json!("msg_4"))
         );
+    }
+
+    fn principal(name: Option<&str>) -> Arc<Principal> {
+        Arc::new(Principal {
+            name: name.map(str::to_owned),
+            ..Principal::anyone()
+        })
+    }
+
+    fn empty_store() -> ResponseStore {
+        ResponseStore::new(StoreLimits {
+            responses: 10,
+            bytes: 1 << 20,
+            age: Duration::from_secs(60),
+        })
+    }
+
+    /// Sends a request as an endpoint of these routes gets it; returns the status and the body.
+    async fn answer(
+        store: &ResponseStore,
+        name: Option<&str>,
+        (method, path): (&str, &str),
+    ) -> (StatusCode, Value) {
+        let routes = Router::new()
+            .route("/v1/responses/{id}", get(show).delete(delete))
+            .route("/v1/responses/{id}/input_items", get(input_items))
+            .route("/v1/responses/{id}/cancel", post(cancel))
+            .with_state(store.clone());
+        let mut request = Request::builder().method(method).uri(path);
+        if name.is_some() {
+            request = request.extension(principal(name));
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let response = routes.oneshot(request).await.expect("an answer");
+        let status = response.status();
+        let body = response.into_body().collect().await.expect("a body");
+        let body = serde_json::from_slice(&body.to_bytes()).expect("JSON");
+        (status, body)
+    }
+
+    #[tokio::test]
+    async fn no_route_tells_another_key_that_a_response_exists() {
+        const ROUTES: [(&str, &str); 5] = [
+            ("GET", "/v1/responses/resp_1"),
+            ("GET", "/v1/responses/resp_1/input_items"),
+            ("GET", "/v1/responses/resp_1/input_items?after=msg_0"),
+            ("POST", "/v1/responses/resp_1/cancel"),
+            ("DELETE", "/v1/responses/resp_1"),
+        ];
+        for owner in [Some("till"), None] {
+            let store = empty_store();
+            let input = items().into_iter().map(InputSource::New).collect();
+            assert!(store.of(&principal(owner)).keep(ResponseDraft {
+                id: "resp_1".to_owned(),
+                body: "{}".to_owned(),
+                input,
+                output: Vec::new(),
+            }));
+            let others = [Some("tablet"), Some("till"), None].into_iter();
+            for other in others.filter(|other| *other != owner) {
+                for route in ROUTES {
+                    let found = answer(&store, other, route).await;
+                    assert_eq!(found, answer(&empty_store(), other, route).await);
+                    assert_eq!(found.0, StatusCode::NOT_FOUND, "{route:?}");
+                }
+            }
+            for (route, status) in ROUTES.into_iter().zip([200, 200, 200, 400, 200]) {
+                let (found, body) = answer(&store, owner, route).await;
+                assert_eq!(found.as_u16(), status, "{route:?}: {body}");
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::engine::ThreadLayout;
+use crate::admission::PrefixGroup;
+use crate::engine::{ThreadLayout, Token};
 
 /// Says what a cache would, without one.
 #[derive(Debug, Default)]
@@ -12,21 +13,28 @@ struct KnownPrefixes {
 }
 
 impl PrefixLookup for KnownPrefixes {
-    fn shared(&self, partition: usize, tokens: &[Token]) -> usize {
+    fn shared(&self, partition: usize, prefix: Prefix) -> usize {
         let shared = self.shared.get(partition).copied();
-        shared.unwrap_or(0).min(tokens.len())
+        shared.unwrap_or(0).min(prefix.tokens.len())
     }
 
-    fn copied(&self, _tokens: &[Token]) -> Option<usize> {
+    fn copied(&self, _prefix: Prefix) -> Option<usize> {
         self.copied
     }
 
-    fn exact_partition(&self, _tokens: &[Token], is_free: &dyn Fn(usize) -> bool) -> Option<usize> {
+    fn exact_partition(&self, _prefix: Prefix, is_free: &dyn Fn(usize) -> bool) -> Option<usize> {
         (0..self.shared.len()).find(|partition| is_free(*partition))
     }
 }
 
 const TOKENS: [Token; 400] = [Token(7); 400];
+
+fn prefix(length: usize) -> Prefix<'static> {
+    Prefix {
+        group: PrefixGroup::default(),
+        tokens: &TOKENS[..length.min(TOKENS.len())],
+    }
+}
 
 /// A batch in partitions of one cache of 1,000 cells.
 struct Batch {
@@ -92,8 +100,8 @@ impl Batch {
             has_answer: false,
             repeats: true,
             length,
-            sharable: &TOKENS[..length.min(TOKENS.len())],
-            sharable_exactly: &TOKENS[..length.min(TOKENS.len())],
+            sharable: prefix(length),
+            sharable_exactly: prefix(length),
         }
     }
 
@@ -183,7 +191,7 @@ fn one_that_makes_all_slower_waits_and_those_behind_it_that_do_not_overtake_it()
     batch.placement = PlacementCosts::new(Some(100), ThreadLayout::ONE);
     batch.prefixes.shared = vec![299];
     let long = AdmissionCandidate {
-        sharable: &[],
+        sharable: prefix(0),
         ..batch.waiting(ServiceTier::Default, 300)
     };
     let kiosk = batch.waiting(ServiceTier::Default, 300);

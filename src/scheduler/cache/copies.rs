@@ -4,68 +4,64 @@
 use std::time::Instant;
 
 use super::Cache;
-use crate::engine::{Engine, SeqId, Token};
+use crate::engine::{Engine, SeqId};
 use crate::scheduler::kv_offload::{OffloadedPrefix, WORTH_COPYING};
+use crate::scheduler::prefix::Prefix;
 
 /// Bytes that are offloaded at once where nobody needs their cells: more would be a pause.
 const OFFLOADED_AT_ONCE: usize = 32 << 20;
 
 impl<E: Engine> Cache<E> {
-    /// How many of the first `tokens` need not be computed in a partition, because they can be shared
+    /// How many tokens of a prefix need not be computed in a partition, because they can be shared
     /// there or copied.
-    pub(in crate::scheduler) fn known_length(&self, partition: usize, tokens: &[Token]) -> usize {
-        let shared = self.match_length(partition, tokens);
-        with_copy(self.copy_of(tokens), shared)
+    pub(in crate::scheduler) fn known_length(&self, partition: usize, prefix: Prefix) -> usize {
+        let shared = self.match_length(partition, prefix);
+        with_copy(self.copy_of(prefix), shared)
     }
 
-    /// How many of the first `tokens` can be copied, from offloaded cells or from another partition,
+    /// How many tokens of a prefix can be copied, from offloaded cells or from another partition,
     /// if there is room for all cells of the copy.
-    pub(in crate::scheduler) fn copy_of(&self, tokens: &[Token]) -> Option<usize> {
-        let tokens = self.shareable(tokens)?;
-        let original = self.longest_elsewhere(tokens).map(|(_, length)| length);
-        self.offloaded_length(tokens).max(original)
+    pub(in crate::scheduler) fn copy_of(&self, prefix: Prefix) -> Option<usize> {
+        let prefix = self.shareable(prefix)?;
+        let original = self.longest_elsewhere(prefix).map(|(_, length)| length);
+        self.offloaded_length(prefix).max(original)
     }
 
-    /// How many of the first `tokens` can be copied from offloaded cells.
-    fn offloaded_length(&self, tokens: &[Token]) -> Option<usize> {
-        let found = self.offload.find(tokens)?;
+    /// How many tokens of a prefix can be copied from offloaded cells.
+    fn offloaded_length(&self, prefix: Prefix) -> Option<usize> {
+        let found = self.offload.find(prefix)?;
         (found.whole <= self.room()).then_some(found.length)
     }
 
-    /// The sequence that has the longest prefix of `tokens` in any partition, and how long that is, if
-    /// there is room for a copy of it.
-    fn longest_elsewhere(&self, tokens: &[Token]) -> Option<(SeqId, usize)> {
+    /// The sequence of the prefix's group that has most of it in any partition, and how much that is,
+    /// if there is room for a copy of it.
+    fn longest_elsewhere(&self, prefix: Prefix) -> Option<(SeqId, usize)> {
         if self.partition_count() == 1 {
             return None;
         }
         let matches = self
             .partitions
             .iter()
-            .map(|partition| partition.tree.longest_match(tokens));
+            .map(|partition| partition.tree.longest_match(prefix));
         let (length, holders) = matches.max_by_key(|(length, _)| *length)?;
         let fits = length <= self.room().min(self.shape().most_copied);
         fits.then_some((*holders.first()?, length))
     }
 
-    /// Lets `id` share the longest prefix of `tokens` in its partition, or gives it a copy of a longer
-    /// one; returns how long its prefix is.
-    pub(in crate::scheduler) fn share(
-        &mut self,
-        id: SeqId,
-        tokens: &[Token],
-        now: Instant,
-    ) -> usize {
-        let Some(shareable) = self.shareable(tokens) else {
+    /// Lets `id` share as much of a prefix as its partition has, or gives it a copy of more;
+    /// returns how many tokens it has then.
+    pub(in crate::scheduler) fn share(&mut self, id: SeqId, prefix: Prefix, now: Instant) -> usize {
+        let Some(shareable) = self.shareable(prefix) else {
             return 0;
         };
-        let shared = self.match_length(self.partition_of(id), tokens);
+        let shared = self.match_length(self.partition_of(id), prefix);
         let is_worth_it = |copy: Option<usize>| with_copy(copy, shared) > shared;
         let kept = self.offloaded_length(shareable);
         let original = self.longest_elsewhere(shareable);
         let original = original.filter(|(_, length)| is_worth_it(Some(*length)));
         let original = original.filter(|(_, length)| kept <= Some(*length));
         original
-            .and_then(|(from, length)| self.copy_from_partition(from, id, &shareable[..length]))
+            .and_then(|(from, length)| self.copy_from_partition(from, id, shareable.first(length)))
             .or_else(|| {
                 let is_still =
                     |found: OffloadedPrefix<'_, E::KvCopy>| is_worth_it(Some(found.length));
@@ -74,14 +70,17 @@ impl<E: Engine> Cache<E> {
             .unwrap_or_else(|| self.share_cells(id, shareable, now))
     }
 
-    /// Gives `id` a copy of `tokens`, which `from` has in another partition. There must be room, or room
+    /// Gives `id` a copy of a prefix, which `from` has in another partition. There must be room, or room
     /// that evictions can make; `from` itself may be evicted for it.
     pub(super) fn copy_from_partition(
         &mut self,
         from: SeqId,
         id: SeqId,
-        tokens: &[Token],
+        prefix: Prefix,
     ) -> Option<usize> {
+        debug_assert_eq!(prefix.group, self.group_of(from));
+        debug_assert_eq!(prefix.group, self.group_of(id));
+        let tokens = prefix.tokens;
         let copied = self.engine.copy_out(from, tokens.len())?;
         let exact = self.exact[from.0 as usize].min(tokens.len());
         self.make_room(tokens.len());
@@ -96,19 +95,20 @@ impl<E: Engine> Cache<E> {
         Some(tokens.len())
     }
 
-    /// Gives `id` a copy of the longest offloaded prefix of `tokens`, for which room can be made. It
-    /// must still be found `is_worth_it` after room has been made for it.
+    /// Gives `id` a copy of what is offloaded of a prefix, for which room can be made. It must still
+    /// be found `is_worth_it` after room has been made for it.
     pub(super) fn restore(
         &mut self,
         id: SeqId,
-        tokens: &[Token],
+        prefix: Prefix,
         is_worth_it: impl Fn(OffloadedPrefix<'_, E::KvCopy>) -> bool,
     ) -> Option<usize> {
-        self.offload.touch(tokens);
-        let whole = self.offload.find(tokens)?.whole;
+        debug_assert_eq!(prefix.group, self.group_of(id));
+        self.offload.touch(prefix);
+        let whole = self.offload.find(prefix)?.whole;
         self.make_room(whole);
         // What was evicted for it has been offloaded, and may have pushed out this very prefix.
-        let found = self.offload.find(tokens)?;
+        let found = self.offload.find(prefix)?;
         if found.whole > whole || !is_worth_it(found) {
             return None;
         }
@@ -121,24 +121,24 @@ impl<E: Engine> Cache<E> {
         self.partition_mut(id).filled(whole);
         self.engine
             .truncate(id, u32::try_from(length).unwrap_or(u32::MAX));
-        self.computed(id, &tokens[..length]);
+        self.computed(id, &prefix.tokens[..length]);
         self.set_exact(id, if is_first { exact } else { 0 });
         Some(length)
     }
 
     /// Offloads the parked sequences of these `partitions`, as long as there is room for them, where
     /// every row pays for all used cells of its partition. Those that a sequence which has not started
-    /// yet will share stay: `awaited` names these sequences and their tokens.
+    /// yet will share stay: `awaited` names these sequences and their prefixes.
     pub(in crate::scheduler) fn offload_unrelated<'a>(
         &mut self,
         partitions: &[usize],
-        awaited: impl Iterator<Item = (SeqId, &'a [Token])>,
+        awaited: impl Iterator<Item = (SeqId, Prefix<'a>)>,
     ) {
         if self.shape().break_even_cells.is_none() || self.parked.is_empty() {
             return;
         }
         let awaited: Vec<SeqId> = awaited
-            .flat_map(|(id, tokens)| self.tree(id).longest_match(tokens).1)
+            .flat_map(|(id, prefix)| self.tree(id).longest_match(prefix).1)
             .copied()
             .collect();
         let mut copied = 0;
@@ -184,17 +184,21 @@ impl<E: Engine> Cache<E> {
     /// Offloads the cells of `id`, which take `bytes`; returns whether they are there then.
     fn offload(&mut self, id: SeqId, bytes: usize) -> bool {
         let tokens = self.tree(id).tokens_of(id);
+        let prefix = Prefix {
+            group: self.group_of(id),
+            tokens: &tokens,
+        };
         let exact = self.exact[id.0 as usize];
-        let kept = self.offload.find(&tokens).map_or(0, |found| found.exact);
-        if self.offload.covers(&tokens) && kept >= exact {
-            self.offload.touch(&tokens);
+        let kept = self.offload.find(prefix).map_or(0, |found| found.exact);
+        if self.offload.covers(prefix) && kept >= exact {
+            self.offload.touch(prefix);
             return true;
         }
-        self.offload.make_room(&tokens, bytes);
+        self.offload.make_room(prefix, bytes);
         let Some(copied) = self.engine.copy_out(id, tokens.len()) else {
             return false;
         };
-        self.offload.put(&tokens, copied, exact);
+        self.offload.put(prefix, copied, exact);
         true
     }
 }

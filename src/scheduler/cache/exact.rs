@@ -15,9 +15,10 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use super::{Cache, with_copy};
-use crate::engine::{Engine, Row, SeqId, Token};
+use crate::engine::{Engine, Row, SeqId};
+use crate::scheduler::prefix::Prefix;
 
-/// Where the longest exact prefix of some tokens can be copied from.
+/// Where the longest exact part of a prefix can be copied from.
 #[derive(Debug, Clone, Copy)]
 enum PrefixSource {
     Offloaded(usize),
@@ -70,23 +71,23 @@ impl<E: Engine> Cache<E> {
         }
     }
 
-    /// How many of the first `tokens` are exact in a partition.
-    fn exact_match(&self, partition: usize, tokens: &[Token]) -> usize {
-        let (length, holders) = self.partitions[partition].tree.longest_match(tokens);
+    /// How many tokens of a prefix are exact in a partition.
+    fn exact_match(&self, partition: usize, prefix: Prefix) -> usize {
+        let (length, holders) = self.partitions[partition].tree.longest_match(prefix);
         let exact = holders.first().map_or(0, |id| self.exact[id.0 as usize]);
         self.whole_blocks(length.min(exact))
     }
 
-    /// The longest exact prefix of `tokens` that is not in this partition.
-    fn exact_source(&self, partition: usize, tokens: &[Token]) -> Option<PrefixSource> {
-        let kept = self.offload.find(tokens);
+    /// The longest exact part of a prefix that is not in this partition.
+    fn exact_source(&self, partition: usize, prefix: Prefix) -> Option<PrefixSource> {
+        let kept = self.offload.find(prefix);
         let kept = kept.filter(|found| found.whole <= self.room());
         let kept = kept.map(|found| PrefixSource::Offloaded(self.whole_blocks(found.exact)));
         let original = |other: usize| {
-            let (_, holders) = self.partitions[other].tree.longest_match(tokens);
+            let (_, holders) = self.partitions[other].tree.longest_match(prefix);
             Some(PrefixSource::Partition(
                 *holders.first()?,
-                self.exact_match(other, tokens),
+                self.exact_match(other, prefix),
             ))
         };
         let others = (0..self.partition_count()).filter(|other| *other != partition);
@@ -95,60 +96,60 @@ impl<E: Engine> Cache<E> {
         sources.max_by_key(|source| source.length())
     }
 
-    /// The partition in which a sequence of these tokens is computed exactly at the least cost, of those
+    /// The partition in which a sequence of this prefix is computed exactly at the least cost, of those
     /// that `is_free`: where most of it is, unless a copy has much more, and else where least lies.
     pub(in crate::scheduler) fn exact_partition(
         &self,
-        tokens: &[Token],
+        prefix: Prefix,
         is_free: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let free = || (0..self.partition_count()).filter(|partition| is_free(*partition));
         let emptiest = free().min_by_key(|partition| self.used_in(*partition))?;
         let known = |partition: &usize| {
             (
-                self.exact_match(*partition, tokens),
+                self.exact_match(*partition, prefix),
                 Reverse(self.used_in(*partition)),
             )
         };
         let best = free().max_by_key(known)?;
-        let shared = self.exact_match(best, tokens);
-        let copied = self.exact_source(best, tokens).map(PrefixSource::length);
+        let shared = self.exact_match(best, prefix);
+        let copied = self.exact_source(best, prefix).map(PrefixSource::length);
         let is_copied = shared == 0 || with_copy(copied, shared) > shared;
         Some(if is_copied { emptiest } else { best })
     }
 
-    /// Lets `id` begin with what is known of `tokens` exactly, in a partition that it has to itself: what
+    /// Lets `id` begin with what is known of a prefix exactly, in a partition that it has to itself: what
     /// is parked there is evicted. Returns how many tokens it starts with.
     pub(in crate::scheduler) fn share_exactly(
         &mut self,
         id: SeqId,
-        tokens: &[Token],
+        prefix: Prefix,
         now: Instant,
     ) -> usize {
         let partition = self.partition_of(id);
-        let tokens = if self.shape().shares_prefixes {
-            tokens
+        let prefix = if self.shape().shares_prefixes {
+            prefix
         } else {
-            &[]
+            prefix.first(0)
         };
-        let shared = self.exact_match(partition, tokens);
-        let source = self.exact_source(partition, tokens);
+        let shared = self.exact_match(partition, prefix);
+        let source = self.exact_source(partition, prefix);
         let is_worth_it = |source: &PrefixSource| with_copy(Some(source.length()), shared) > shared;
         let copied = source.filter(is_worth_it).and_then(|source| {
             self.clear(partition);
             let length = source.length();
             match source {
                 PrefixSource::Partition(from, _) => {
-                    self.copy_from_partition(from, id, &tokens[..length])
+                    self.copy_from_partition(from, id, prefix.first(length))
                 }
                 // Of a longer entry what is not exact is left out below.
                 PrefixSource::Offloaded(_) => {
-                    self.restore(id, tokens, |found| found.exact >= length)
+                    self.restore(id, prefix, |found| found.exact >= length)
                 }
             }
         });
         if copied.is_none() {
-            self.share_cells(id, &tokens[..shared], now);
+            self.share_cells(id, prefix.first(shared), now);
             self.clear(partition);
         }
         self.keep_exact_cells(id);

@@ -22,7 +22,11 @@ fn what_nobody_asks_for_goes_after_a_while_but_for_the_latest() {
     let start = Instant::now();
     for number in 0..4 {
         let tokens = vec![Token(number); 1000];
-        let id = cache.acquire(0, &tokens, start).expect("a sequence");
+        let prefix = Prefix {
+            group: PrefixGroup::default(),
+            tokens: &tokens,
+        };
+        let id = cache.acquire(0, prefix, start).expect("a sequence");
         cache.computed(id, &tokens);
         cache.park(id, start + Duration::from_secs(10) * number.unsigned_abs());
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::{Row, SeqId};
+use crate::scheduler::prefix::Prefix;
 
 /// Two unrelated prompts of 50 tokens slow each other down in one partition.
 const PARTITIONS: Shape = Shape {
@@ -160,17 +161,24 @@ fn what_a_copy_is_made_of_may_be_evicted_for_it() {
     let now = Instant::now();
     let mut cache = cache::Cache::new(FakeEngine::new(PARTITIONS), 0);
     let mut compute = |tokens: &[Token]| {
-        let id = cache.acquire(0, &[], now).expect("a sequence");
+        let id = cache.acquire(0, prefix_of(&[]), now).expect("a sequence");
         fill(&mut cache, id, tokens);
         id
     };
     let (_stranger, store) = (compute(&prompt(1, 250)), compute(&prompt(2, 150)));
     cache.park(store, now);
     let asked = [prompt(2, 150), prompt(3, 5)].concat();
-    let id = cache.acquire(1, &asked, now).expect("a sequence");
-    assert_eq!(cache.known_length(1, &asked), 150);
-    assert_eq!(cache.share(id, &asked, now), 150);
+    let id = cache
+        .acquire(1, prefix_of(&asked), now)
+        .expect("a sequence");
+    assert_eq!(cache.known_length(1, prefix_of(&asked)), 150);
+    assert_eq!(cache.share(id, prefix_of(&asked), now), 150);
     assert_eq!((cache.used(), cache.parked_cells()), (400, 0));
+}
+
+fn prefix_of(tokens: &[Token]) -> Prefix<'_> {
+    let group = PrefixGroup::default();
+    Prefix { group, tokens }
 }
 
 /// Computes the tokens of a sequence.
@@ -195,7 +203,9 @@ fn swollen(parked_bytes: usize, now: Instant) -> cache::Cache<FakeEngine> {
         .concat()
     {
         let tokens = prompt(partition + tokens, tokens);
-        let id = cache.acquire(partition, &[], now).expect("a sequence");
+        let id = cache
+            .acquire(partition, prefix_of(&[]), now)
+            .expect("a sequence");
         fill(&mut cache, id, &tokens);
         cache.park(id, now);
     }
