@@ -6,7 +6,9 @@
 //! that a shutdown can wait for it.
 
 mod client;
+mod deadline;
 mod drain;
+mod estimates;
 mod gate;
 mod principal;
 mod send_budget;
@@ -16,7 +18,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use client::ClientId;
+pub use deadline::{DefaultDeadlines, MissedDeadline, retry_after};
 pub use drain::{Drain, DrainGuard};
+pub use estimates::{LogMean, Trust, to_duration};
 pub use gate::{AdmissionSlot, Gate};
 pub use principal::{PrefixGroup, Principal, Tenant, TenantId};
 pub use send_budget::{FREE_OUTBOX_BYTES, Outbox, PendingBytes, Reservation, SendBudget};
@@ -37,6 +41,8 @@ pub enum RefusalReason {
     Thermal,
     /// Memory is short.
     Memory,
+    /// Its answer would not be there in time.
+    DeadlineUnreachable,
 }
 
 impl RefusalReason {
@@ -50,6 +56,7 @@ impl RefusalReason {
             Self::Power => "power",
             Self::Thermal => "thermal",
             Self::Memory => "memory",
+            Self::DeadlineUnreachable => "deadline_unreachable",
         }
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod access;
 mod allowance;
 pub(crate) mod body;
 pub(crate) mod error;
+pub(crate) mod estimate;
 mod exchange;
 pub(crate) mod json_count;
 mod json_path;

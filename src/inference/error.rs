@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::admission::AdmissionRefusal;
+use crate::admission::{AdmissionRefusal, MissedDeadline};
 use crate::prompt::{PromptError, TemplateError};
 use crate::worker::WorkError;
 
@@ -176,6 +176,8 @@ pub(crate) enum InferenceFailure {
     },
     /// It was not admitted.
     Refused(AdmissionRefusal),
+    /// It was not admitted because its deadline cannot be met.
+    DeadlineUnreachable(MissedDeadline),
     /// This model could not be loaded, or its thread has ended.
     ModelUnavailable(String),
     /// The model's chat template does not work.
@@ -257,6 +259,12 @@ impl From<InferenceFailure> for InferenceError {
 impl From<AdmissionRefusal> for InferenceError {
     fn from(refusal: AdmissionRefusal) -> Self {
         InferenceFailure::Refused(refusal).into()
+    }
+}
+
+impl From<MissedDeadline> for InferenceError {
+    fn from(missed: MissedDeadline) -> Self {
+        InferenceFailure::DeadlineUnreachable(missed).into()
     }
 }
 
