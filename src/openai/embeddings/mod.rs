@@ -78,6 +78,7 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
         .accepts(&schemas.read::<EmbeddingRequest>())
         .fails(&[404])
         .responds("application/json", &schemas.written::<EmbeddingResponse>())
+        .in_time()
 }
 
 /// Reads and checks a body as far as that needs no model.

@@ -63,7 +63,7 @@ fn is_passed(end: Option<&AnswerEvent>) -> bool {
 fn one_that_waits_past_its_deadline_is_dropped_at_the_next_step() {
     let (mut scheduler, clock) = (scheduler(SHAPE), Clock::new());
     let mut running: Vec<_> = (0..4)
-        .map(|seed| submit(&mut scheduler, &prompt(seed, 20), 60))
+        .map(|seed| clock.submit(&mut scheduler, &prompt(seed, 20), 60, 1000 * STEP))
         .collect();
     let mut late = clock.submit(&mut scheduler, &prompt(9, 20), 5, 3 * STEP);
     for _ in 0..3 {
