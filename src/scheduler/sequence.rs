@@ -412,6 +412,7 @@ impl Sequence {
         let is_typical = self.finished && (self.late || !self.failed);
         is_typical.then(|| AnswerLesson {
             forecast: self.job.forecast,
+            prompt: self.job.prompt.len(),
             most: self.job.max_tokens,
             ignores_end: self.job.ignore_end,
             generated: self.generated(),
@@ -437,6 +438,7 @@ impl Sequence {
         JobLoad {
             tier: self.job.class,
             tenant: self.job.tenant.id,
+            prompt: self.job.prompt.len(),
             unread,
             generated: self.generated(),
             most: self.job.max_tokens,

@@ -7,6 +7,7 @@
 //! refused by.
 
 mod correction;
+mod kind;
 mod known_prefixes;
 mod simulation;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use crate::engine::Shape;
 use super::job::GenerationJob;
 use super::step_latency::StepLatency;
 use correction::{Correction, LoadLevel};
+use kind::RequestKind;
 use known_prefixes::KnownPrefixes;
 use simulation::{Capacity, Work};
 use usual_lengths::{AnswerBounds, UsualLengths};
@@ -35,7 +37,9 @@ const SPEED_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct JobLoad {
     pub(super) tier: ServiceTier,
     pub(super) tenant: TenantId,
-    /// Tokens of its prompt that are still to be computed.
+    /// Tokens of its prompt.
+    pub(super) prompt: usize,
+    /// Those of them that are still to be computed.
     pub(super) unread: usize,
     /// Tokens of its answer so far.
     pub(super) generated: u32,
@@ -46,6 +50,12 @@ pub(super) struct JobLoad {
     pub(super) cells: usize,
 }
 
+impl JobLoad {
+    fn kind(&self) -> RequestKind {
+        RequestKind::of(self.prompt, self.most)
+    }
+}
+
 /// The estimate that was made of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Forecast {
@@ -54,6 +64,7 @@ pub struct Forecast {
     /// Uncorrected, in seconds.
     simulated: Option<f64>,
     level: LoadLevel,
+    kind: RequestKind,
     /// Tokens of its prompt that were thought to be uncached.
     unread: usize,
 }
@@ -73,6 +84,7 @@ impl Forecast {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AnswerLesson {
     pub(super) forecast: Option<Forecast>,
+    pub(super) prompt: usize,
     pub(super) most: u32,
     pub(super) ignores_end: bool,
     pub(super) generated: u32,
@@ -151,8 +163,9 @@ impl LoadBoard {
         let level = board.level();
         let board = &mut *board;
         let mut estimate = None;
-        if let Some(first) = jobs.first() {
-            let simulated = simulated.map(|seconds| seconds * board.correction.factor(level));
+        if let Some((first, load)) = jobs.first().zip(loads.first()) {
+            let factor = board.correction.factor(level, load.kind());
+            let simulated = simulated.map(|seconds| seconds * factor);
             let waited = now.saturating_duration_since(first.arrived);
             estimate = simulated.map(|seconds| waited.saturating_add(to_duration(seconds)));
             if let Some(deadline) = first.deadline {
@@ -170,6 +183,7 @@ impl LoadBoard {
                 made: now,
                 simulated,
                 level,
+                kind: load.kind(),
                 unread: load.unread,
             });
         }
@@ -179,7 +193,7 @@ impl LoadBoard {
     /// When a request that waited in vain is likely to be answered within `allowed`.
     pub(super) fn retry_after(&self, load: JobLoad, allowed: Duration) -> Duration {
         let board = self.board();
-        let factor = board.correction.factor(board.level());
+        let factor = board.correction.factor(board.level(), load.kind());
         let seconds = board
             .simulate(&[load])
             .map_or(0.0, |seconds| seconds * factor);
@@ -219,6 +233,7 @@ impl LoadBoard {
         let bounds = AnswerBounds {
             most: lesson.most,
             ignores_end: lesson.ignores_end,
+            kind: RequestKind::of(lesson.prompt, lesson.most),
         };
         if lesson.is_whole {
             board.lengths.learn(bounds, lesson.generated);
@@ -233,8 +248,9 @@ impl LoadBoard {
         };
         let took = now.saturating_duration_since(forecast.made).as_secs_f64();
         // One that was cut off would have taken longer than this; how much is not known.
-        if lesson.is_whole || took > simulated * board.correction.factor(forecast.level) {
-            board.correction.learn(forecast.level, simulated, took);
+        let Forecast { level, kind, .. } = forecast;
+        if lesson.is_whole || took > simulated * board.correction.factor(level, kind) {
+            board.correction.learn(level, kind, simulated, took);
             board.trust.compared(now);
         }
     }
@@ -260,6 +276,7 @@ impl Board {
             loads.push(JobLoad {
                 tier: job.class,
                 tenant: job.tenant.id,
+                prompt: job.prompt.len(),
                 unread,
                 generated: 0,
                 most: job.max_tokens,
@@ -307,6 +324,7 @@ impl Board {
         let bounds = AnswerBounds {
             most: load.most,
             ignores_end: load.ignores_end,
+            kind: load.kind(),
         };
         Some(Work {
             unread: cells(load.unread),
@@ -367,11 +385,11 @@ impl Board {
         if self.trust.may_be_within(estimate, allowed, now) {
             return Ok(());
         }
-        let alone = self
-            .simulate_with([], [], newcomers)
-            .map_or(0.0, |seconds| {
-                seconds * self.correction.factor(LoadLevel::of(0))
-            });
+        let kind = newcomers.first().map(JobLoad::kind);
+        let level = LoadLevel::of(0);
+        let factor = kind.map_or(1.0, |kind| self.correction.factor(level, kind));
+        let seconds = self.simulate_with([], [], newcomers).unwrap_or(0.0);
+        let alone = seconds * factor;
         let even_alone = to_duration(alone) > allowed;
         Err(MissedDeadline::foreseen(allowed, estimate, even_alone))
     }

@@ -231,7 +231,12 @@ fn a_server_that_was_slow_for_a_while_finds_out_that_it_no_longer_is() {
     let mut machine = Machine::experienced(1);
     let level = LoadLevel::of(0);
     for _ in 0..50 {
-        machine.board.board().correction.learn(level, 1.0, 8.0);
+        let kind = RequestKind::of(50, 20);
+        machine
+            .board
+            .board()
+            .correction
+            .learn(level, kind, 1.0, 8.0);
     }
     let allowed = Some(Duration::from_millis(400));
     assert!(machine.ask(50, 20, allowed).is_err());
@@ -245,7 +250,12 @@ fn a_server_that_was_slow_for_a_while_finds_out_that_it_no_longer_is() {
 #[test]
 fn an_answer_that_was_cut_off_shows_that_the_estimate_was_too_short() {
     let machine = Machine::experienced(1);
-    let before = machine.board.board().correction.factor(LoadLevel::of(0));
+    let kind = RequestKind::of(50, 100);
+    let before = machine
+        .board
+        .board()
+        .correction
+        .factor(LoadLevel::of(0), kind);
     let made = machine.now.get();
     let lesson = |took: Duration| {
         let forecast = Forecast {
@@ -253,17 +263,23 @@ fn an_answer_that_was_cut_off_shows_that_the_estimate_was_too_short() {
             made,
             simulated: Some(1.0),
             level: LoadLevel::of(0),
+            kind,
             unread: 0,
         };
         let lesson = AnswerLesson {
             forecast: Some(forecast),
+            prompt: 50,
             most: 100,
             ignores_end: false,
             generated: 10,
             is_whole: false,
         };
         machine.board.learn(lesson, made + took);
-        machine.board.board().correction.factor(LoadLevel::of(0))
+        machine
+            .board
+            .board()
+            .correction
+            .factor(LoadLevel::of(0), kind)
     };
     let same = lesson(Duration::from_millis(1));
     assert!((same - before).abs() < 1e-9, "it may have been right");

@@ -1,6 +1,10 @@
 //! How long answers usually are, learnt from those that ended.
 
+use std::collections::HashMap;
+
 use crate::admission::LogMean;
+
+use super::kind::RequestKind;
 
 /// What is known of an answer's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,15 +13,16 @@ pub(super) struct AnswerBounds {
     pub(super) most: u32,
     /// Whether it goes on until it has that many.
     pub(super) ignores_end: bool,
+    pub(super) kind: RequestKind,
 }
 
-/// The usual number of tokens of an answer, by the order of magnitude of what it may have at most: clients
-/// that allow more get longer answers, but rarely all that they allow.
+/// The usual number of tokens of an answer, by the kind of request: clients that allow more get longer answers,
+/// but rarely all that they allow.
 #[derive(Debug, Default)]
 pub(super) struct UsualLengths {
     all: LogMean,
-    /// By the binary logarithm of the tokens allowed.
-    by_most: [LogMean; 32],
+    /// With and without the length of the prompt. A few hundred kinds at most: each is two logarithms.
+    by_kind: HashMap<RequestKind, LogMean>,
 }
 
 impl UsualLengths {
@@ -28,7 +33,9 @@ impl UsualLengths {
         }
         let generated = f64::from(generated.max(1));
         self.all.learn(generated);
-        self.by_most[class(bounds.most)].learn(generated);
+        for kind in [bounds.kind, bounds.kind.by_most()] {
+            self.by_kind.entry(kind).or_default().learn(generated);
+        }
     }
 
     /// Learns that an answer was not complete with so many tokens.
@@ -46,17 +53,14 @@ impl UsualLengths {
         if bounds.ignores_end || bounds.most == 0 {
             return Some(left);
         }
-        let usual = self.by_most[class(bounds.most)]
-            .mean()
-            .or(self.all.mean())?;
+        let of = |kind| self.by_kind.get(&kind).and_then(LogMean::mean);
+        let usual = of(bounds.kind)
+            .or_else(|| of(bounds.kind.by_most()))
+            .or_else(|| self.all.mean())?;
         // One that is longer than usual may end any time, or go on for as long again.
         let more = (usual - f64::from(generated)).max(usual / 4.0).max(1.0);
         Some(more.min(left))
     }
-}
-
-fn class(most: u32) -> usize {
-    most.max(1).ilog2() as usize
 }
 
 #[cfg(test)]
@@ -67,6 +71,7 @@ mod tests {
         AnswerBounds {
             most,
             ignores_end: false,
+            kind: RequestKind::of(700, most),
         }
     }
 
@@ -104,7 +109,7 @@ mod tests {
         let mut lengths = UsualLengths::default();
         lengths.learn(up_to(1000), 100);
         lengths.learn_at_least(up_to(1000), 5);
-        assert_eq!(lengths.by_most[9].count(), 1);
+        assert_eq!(lengths.all.count(), 1);
         lengths.learn_at_least(up_to(1000), 400);
         assert!(lengths.expected(up_to(1000), 0) > Some(150.0));
     }
