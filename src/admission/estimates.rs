@@ -24,12 +24,18 @@ impl LogMean {
 
     /// Adds a value; one that is not above 0 has no logarithm and is left out.
     pub fn learn(&mut self, value: f64) {
+        self.learn_beside(0.0, value);
+    }
+
+    /// Adds a value to a mean that is taken to be 1 until there are clearly more values than `prior`.
+    pub fn learn_beside(&mut self, prior: f64, value: f64) {
         let log = value.ln();
         if !log.is_finite() {
             return;
         }
         self.count = self.count.saturating_add(1);
-        let weight = f64::from(self.count).recip().max(Self::NEWEST_WEIGHT);
+        let seen = f64::from(self.count) + prior;
+        let weight = seen.recip().max(Self::NEWEST_WEIGHT);
         self.log += weight * (log - self.log);
     }
 
@@ -95,6 +101,15 @@ mod tests {
         assert!((mean.mean().expect("two") - 1.0).abs() < 1e-9);
         (0..100).for_each(|_| mean.learn(8.0));
         assert!((mean.mean().expect("many") - 8.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn a_mean_that_is_taken_to_be_1_needs_more_than_one_value_to_change() {
+        let mut mean = LogMean::default();
+        mean.learn_beside(4.0, 32.0);
+        assert!((mean.mean().expect("one") - 2.0).abs() < 1e-9);
+        (0..60).for_each(|_| mean.learn_beside(4.0, 32.0));
+        assert!(mean.mean() > Some(28.0));
     }
 
     #[test]
