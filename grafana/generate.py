@@ -78,6 +78,7 @@ def overview() -> dict:
         series("In the house", "Requests that the engine works on, and those that wait for it.", {
             "running": f"sum(edgellm_requests_running{{{OF_MODEL}}})", "waiting": f"sum(edgellm_requests_waiting{{{OF_MODEL}}})"}, "short"),
         series("Refused", "Requests refused before any work, by reason; each was told when to come back.", {"{{reason}}": total("edgellm_requests_rejected_total", ON, "reason")}, "reqps", stack=True),
+        series("Deadlines passed", "Requests dropped because their deadline passed while they waited, and answers that it cut off.", {"{{stage}}": total("edgellm_deadline_passed_total", OF_MODEL, "stage")}, "reqps", stack=True),
         series("Left or put back", "Clients that left before the end, and requests that were put back because the cache was full.", {
             "client left": total("edgellm_requests_cancelled_total"), "put back": total("edgellm_preemptions_total")}, "reqps"),
 

@@ -6,7 +6,9 @@
 //! that a shutdown can wait for it.
 
 mod client;
+mod deadline;
 mod drain;
+mod estimates;
 mod gate;
 mod principal;
 mod quota;
@@ -17,7 +19,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use client::ClientId;
+pub use deadline::{DefaultDeadlines, MissedDeadline, retry_after};
 pub use drain::{Drain, DrainGuard};
+pub use estimates::{LogMean, Trust, to_duration};
 pub use gate::{AdmissionSlot, Gate};
 pub use principal::{PrefixGroup, Principal, Tenant, TenantId};
 pub use quota::{
@@ -41,6 +45,8 @@ pub enum RefusalReason {
     Thermal,
     /// Memory is short.
     Memory,
+    /// Its answer would not be there in time.
+    DeadlineUnreachable,
 }
 
 impl RefusalReason {
@@ -54,6 +60,7 @@ impl RefusalReason {
             Self::Power => "power",
             Self::Thermal => "thermal",
             Self::Memory => "memory",
+            Self::DeadlineUnreachable => "deadline_unreachable",
         }
     }
 }

@@ -23,6 +23,10 @@ pub(super) struct AnswerTimings {
     /// Pieces of text, however they arrived.
     pieces: u64,
     usage: Option<StreamUsage>,
+    /// How long the server said that it would take.
+    pub(super) estimate: Option<Duration>,
+    /// Whether the server says that the deadline cut it off.
+    pub(super) is_cut_off: bool,
     pub(super) ended: Instant,
 }
 
@@ -38,6 +42,9 @@ pub(super) enum AnswerFailure {
     /// The server says that it has enough to do: 429 or 503.
     #[error("refused with {status}: {body}")]
     Refused { status: u16, body: String },
+    /// The server gave it up in the midst of the stream, because its deadline had passed.
+    #[error("the deadline passed before the answer began")]
+    DeadlinePassed,
     /// Another status.
     #[error("{status}: {body}")]
     Status { status: u16, body: String },
@@ -64,6 +71,8 @@ impl AnswerTimings {
             arrivals: Vec::new(),
             pieces: 0,
             usage: None,
+            estimate: None,
+            is_cut_off: false,
             ended: now,
         }
     }
@@ -114,6 +123,14 @@ struct Chunk<'a> {
     usage: Option<StreamUsage>,
     #[serde(borrow)]
     error: Option<StreamError<'a>>,
+    edgellm: Option<AnswerNotes>,
+}
+
+/// What edgellm says of an answer beside what OpenAI has words for.
+#[derive(Debug, Deserialize)]
+struct AnswerNotes {
+    #[serde(default)]
+    deadline: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -136,6 +153,8 @@ struct Delta<'a> {
 struct StreamError<'a> {
     #[serde(borrow)]
     message: Cow<'a, str>,
+    #[serde(borrow, default)]
+    code: Option<Cow<'a, str>>,
 }
 
 impl Delta<'_> {
@@ -145,16 +164,26 @@ impl Delta<'_> {
     }
 }
 
-/// Sends the request and notes in `clock` what comes; `spoke` hears of the first text.
+/// The code of the error with which edgellm refuses what cannot be answered in time.
+pub(super) const DEADLINE_UNREACHABLE: &str = "deadline_unreachable";
+
+/// Sends the request and notes in `clock` what comes; `spoke` hears of the first text. The answer is wanted
+/// within `allowed`.
 pub(super) async fn ask(
     server: &ServerAddress,
     body: String,
+    allowed: Option<Duration>,
     clock: &mut AnswerTimings,
     spoke: impl FnOnce(),
 ) -> Result<(), AnswerFailure> {
     let mut spoke = Some(spoke);
-    let response = server.post("/v1/chat/completions", body).await?;
+    let deadline = allowed.map(|allowed| ("x-deadline-ms", allowed.as_millis().to_string()));
+    let headers: Vec<_> = deadline.into_iter().collect();
+    let response = server.post("/v1/chat/completions", &headers, body).await?;
     let status = response.status().as_u16();
+    let estimate = response.headers().get("x-estimated-ms");
+    let estimate = estimate.and_then(|value| value.to_str().ok()?.parse().ok());
+    clock.estimate = estimate.map(Duration::from_millis);
     if status != 200 {
         let body = http::text(response).await?;
         return Err(match status {
@@ -178,6 +207,9 @@ pub(super) async fn ask(
         let now = Instant::now();
         let chunk: Chunk = serde_json::from_str(&data)?;
         if let Some(error) = chunk.error {
+            if error.code.as_deref() == Some(DEADLINE_UNREACHABLE) {
+                return Err(AnswerFailure::DeadlinePassed);
+            }
             return Err(AnswerFailure::StreamError(error.message.into_owned()));
         }
         if chunk.choices.iter().any(|choice| choice.delta.has_text()) {
@@ -186,6 +218,7 @@ pub(super) async fn ask(
                 spoke();
             }
         }
+        clock.is_cut_off |= chunk.edgellm.is_some_and(|notes| notes.deadline);
         clock.usage = chunk.usage.or(clock.usage);
     }
     Err(AnswerFailure::Broken(

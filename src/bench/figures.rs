@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::chat::{AnswerFailure, AnswerTimings};
+use super::deadline_figures::DeadlineFigures;
 use super::load::LoadPart;
 use super::runner::{AnswerEnd, RequestOutcome};
 
@@ -16,7 +17,7 @@ pub struct Figures {
     /// Answers that were cut off on purpose.
     #[serde(skip_serializing_if = "is_zero")]
     pub cut: usize,
-    /// Requests that the server refused with 429 or 503.
+    /// Requests that the server refused with 429 or 503, or gave up when their deadline passed.
     pub refused: usize,
     /// Requests that failed in any other way.
     pub errors: usize,
@@ -32,6 +33,9 @@ pub struct Figures {
     pub duration: Option<Percentiles>,
     /// Generated tokens of all clients in a second of wall clock.
     pub tokens_per_second: Option<f64>,
+    /// How answers kept to their deadline; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DeadlineFigures>,
 }
 
 /// Of some measurements; seconds unless it is a ratio.
@@ -69,8 +73,8 @@ fn is_zero(count: &usize) -> bool {
 }
 
 impl Figures {
-    /// Of one part of a round.
-    pub(super) fn of(part: LoadPart, round: &[RequestOutcome]) -> Self {
+    /// Of one part of a round whose answers were wanted within `deadline`.
+    pub(super) fn of(part: LoadPart, round: &[RequestOutcome], deadline: Option<Duration>) -> Self {
         let of_part = || round.iter().filter(|outcome| outcome.part == part);
         let ended =
             |end| of_part().filter(move |outcome| outcome.end.as_ref().is_ok_and(|is| *is == end));
@@ -94,6 +98,7 @@ impl Figures {
             time_per_token: Percentiles::of(whole().filter_map(AnswerTimings::time_per_token)),
             duration: Percentiles::of(whole().map(|clock| clock.ended.duration_since(clock.sent))),
             tokens_per_second: tokens_per_second(ended(AnswerEnd::Whole)),
+            deadline: deadline.map(|deadline| DeadlineFigures::of(of_part(), deadline)),
         }
     }
 
@@ -119,6 +124,7 @@ impl Figures {
                     .filter_map(|round| round.tokens_per_second)
                     .collect(),
             ),
+            deadline: DeadlineFigures::sum(rounds.iter().filter_map(|round| round.deadline)),
         }
     }
 
@@ -143,7 +149,10 @@ impl Figures {
 }
 
 fn is_refusal(failure: &AnswerFailure) -> bool {
-    matches!(failure, AnswerFailure::Refused { .. })
+    matches!(
+        failure,
+        AnswerFailure::Refused { .. } | AnswerFailure::DeadlinePassed
+    )
 }
 
 /// Silences of an answer; of one that runs in the background, those that a newcomer of its step
@@ -281,7 +290,7 @@ mod tests {
                 AnswerEnd::Cut,
             ),
         ];
-        let running = Figures::of(LoadPart::Running, &round);
+        let running = Figures::of(LoadPart::Running, &round, None);
         assert_eq!((running.answers, running.cut), (0, 1));
         let gaps = running.between_chunks.expect("one gap");
         assert!((gaps.max - 1.1).abs() < 1e-9 && (gaps.p50 - 1.1).abs() < 1e-9);
@@ -305,13 +314,16 @@ mod tests {
             failed(refused(503)),
             failed(AnswerFailure::Empty),
         ];
-        let figures = Figures::of(LoadPart::Arrivals, &round);
+        let figures = Figures::of(LoadPart::Arrivals, &round, None);
         assert_eq!(
             (figures.answers, figures.refused, figures.errors),
             (1, 2, 1)
         );
         assert_eq!(figures.first_error, Some(AnswerFailure::Empty.to_string()));
-        assert_eq!(Figures::of(LoadPart::Cold, &round), Figures::default());
+        assert_eq!(
+            Figures::of(LoadPart::Cold, &round, None),
+            Figures::default()
+        );
     }
 
     #[test]
@@ -326,7 +338,7 @@ mod tests {
             outcome.clock.ended = outcome.clock.sent + Duration::from_millis(500);
             outcome
         };
-        let figures = Figures::of(LoadPart::Warm, &[of_step(0, 0), of_step(1, 60_000)]);
+        let figures = Figures::of(LoadPart::Warm, &[of_step(0, 0), of_step(1, 60_000)], None);
         assert_eq!(figures.tokens_per_second, Some(20.0));
     }
 

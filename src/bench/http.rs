@@ -83,21 +83,27 @@ impl ServerAddress {
     /// # Errors
     /// When no response comes.
     pub async fn get(&self, path: &str) -> Result<Response<Incoming>, HttpError> {
-        self.send(Method::GET, path, Bytes::new()).await
+        self.send(Method::GET, path, &[], Bytes::new()).await
     }
 
-    /// `POST path` with a JSON body; every status is a response.
+    /// `POST path` with a JSON body and further headers; every status is a response.
     ///
     /// # Errors
     /// When no response comes.
-    pub async fn post(&self, path: &str, json: String) -> Result<Response<Incoming>, HttpError> {
-        self.send(Method::POST, path, json.into()).await
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, String)],
+        json: String,
+    ) -> Result<Response<Incoming>, HttpError> {
+        self.send(Method::POST, path, headers, json.into()).await
     }
 
     async fn send(
         &self,
         method: Method,
         path: &str,
+        headers: &[(&str, String)],
         body: Bytes,
     ) -> Result<Response<Incoming>, HttpError> {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
@@ -110,12 +116,15 @@ impl ServerAddress {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the response: dropping it unread closes the connection.
         tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", self.authority())
-            .header("content-type", "application/json")
-            .body(Body::from(body))?;
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Body::from(body))?;
         Ok(sender.send_request(request).await?)
     }
 

@@ -8,6 +8,7 @@
 //! goes on in the machine hits both.
 
 mod chat;
+mod deadline_figures;
 mod figures;
 pub mod http;
 mod load;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use deadline_figures::DeadlineFigures;
 pub use figures::{Advantage, Figures, Percentiles};
 use http::{HttpError, ServerAddress};
 pub use load::{AnswerLimits, LoadPart, LoadProfile};
@@ -41,6 +43,8 @@ pub struct BenchPlan {
     pub model: Option<String>,
     /// Time for one answer.
     pub timeout: Duration,
+    /// The time within which each answer is wanted (`x-deadline-ms`).
+    pub deadline: Option<Duration>,
 }
 
 /// The figures of a run.
@@ -128,7 +132,7 @@ pub async fn run(
         .iter()
         .zip(targets)
         .zip(&observed)
-        .map(|((url, target), rounds)| ServerReport::new(url.clone(), target.model, rounds))
+        .map(|((url, target), rounds)| ServerReport::new(url.clone(), target, rounds))
         .collect();
     Ok(BenchReport {
         load: plan.load,
@@ -154,6 +158,7 @@ async fn target(url: &str, plan: &BenchPlan) -> Result<BenchTarget, BenchError> 
         server,
         model,
         timeout: plan.timeout,
+        deadline: plan.deadline,
     })
 }
 
@@ -182,8 +187,9 @@ async fn first_model(server: &ServerAddress, url: &str) -> Result<String, BenchE
 }
 
 impl ServerReport {
-    fn new(url: String, model: String, observed: &[Vec<RequestOutcome>]) -> Self {
-        let rounds: Vec<_> = observed.iter().map(|round| parts(round)).collect();
+    fn new(url: String, target: BenchTarget, observed: &[Vec<RequestOutcome>]) -> Self {
+        let parts = |round: &Vec<_>| parts(round, target.deadline);
+        let rounds: Vec<_> = observed.iter().map(parts).collect();
         let names = rounds.first().into_iter().flat_map(BTreeMap::keys);
         let median = |part: &LoadPart| {
             let all: Vec<_> = rounds
@@ -195,7 +201,7 @@ impl ServerReport {
         let outcomes = observed.iter().flatten();
         Self {
             url,
-            model,
+            model: target.model,
             prompt_tokens: outcomes.filter_map(|o| o.clock.prompt_tokens()).max(),
             parts: names.map(median).collect(),
             rounds,
@@ -203,9 +209,9 @@ impl ServerReport {
     }
 }
 
-fn parts(round: &[RequestOutcome]) -> BTreeMap<LoadPart, Figures> {
+fn parts(round: &[RequestOutcome], deadline: Option<Duration>) -> BTreeMap<LoadPart, Figures> {
     let names: BTreeSet<LoadPart> = round.iter().map(|outcome| outcome.part).collect();
-    let figures = |part| (part, Figures::of(part, round));
+    let figures = |part| (part, Figures::of(part, round, deadline));
     names.into_iter().map(figures).collect()
 }
 

@@ -19,6 +19,8 @@ pub(super) struct BenchTarget {
     pub(super) model: String,
     /// For one answer.
     pub(super) timeout: Duration,
+    /// The time within which each answer is wanted.
+    pub(super) deadline: Option<Duration>,
 }
 
 /// What became of one request.
@@ -153,7 +155,8 @@ async fn run_lane(
     for question in &lane.questions {
         let body = question.to_json(&target.model).to_string();
         let mut clock = AnswerTimings::start();
-        let asking = chat::ask(&target.server, body, &mut clock, || voice.speak());
+        let spoke = || voice.speak();
+        let asking = chat::ask(&target.server, body, target.deadline, &mut clock, spoke);
         let end = tokio::select! {
             answered = timeout(target.timeout, asking) => match answered {
                 Ok(answered) => answered.map(|()| AnswerEnd::Whole),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -42,7 +42,12 @@ async fn serve(
         .route(
             "/v1/chat/completions",
             post(
-                |State(canned): State<CannedServer>, Json(body): Json<Value>| async move {
+                |State(canned): State<CannedServer>,
+                 headers: HeaderMap,
+                 Json(mut body): Json<Value>| async move {
+                    if let Some(deadline) = headers.get("x-deadline-ms") {
+                        body["deadline"] = json!(deadline.to_str().expect("a text"));
+                    }
                     canned.asked.lock().expect("no panic").push(body.clone());
                     (canned.answer)(&body)
                 },
@@ -88,6 +93,7 @@ fn plan(load: LoadProfile, rounds: usize) -> BenchPlan {
         seed: 1,
         model: None,
         timeout: Duration::from_secs(60),
+        deadline: None,
     }
 }
 
@@ -136,6 +142,31 @@ async fn two_servers_get_the_same_requests_and_are_compared() {
     assert!(advantage[&LoadPart::Warm].tokens_per_second.is_some());
     let json = json!(report.servers[1]);
     assert_eq!(json["rounds"][1]["cold"]["answers"], 3);
+}
+
+#[tokio::test]
+async fn a_deadline_is_sent_and_estimates_are_compared_with_what_came() {
+    let (url, canned) = serve(|_| {
+        let mut response = three_tokens();
+        // As good as never: the canned answer is there at once.
+        let estimate = HeaderValue::from_static("3600000");
+        response.headers_mut().insert("x-estimated-ms", estimate);
+        response
+    })
+    .await;
+    let plan = BenchPlan {
+        deadline: Some(Duration::from_secs(60)),
+        ..plan(KIOSKS, 1)
+    };
+    let report = run(&[url], &plan, &|| ()).await.expect("a report");
+    let figures = report.servers[0].parts[&LoadPart::Warm].deadline;
+    let expected = DeadlineFigures {
+        estimated: 3,
+        ..DeadlineFigures::default()
+    };
+    assert_eq!(figures, Some(expected));
+    let asked = canned.asked.lock().expect("no panic");
+    assert!(asked.iter().all(|body| body["deadline"] == "60000"));
 }
 
 #[test]

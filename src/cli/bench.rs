@@ -41,6 +41,10 @@ pub(super) struct Bench {
     /// Seconds to wait for one answer
     #[arg(long, value_name = "S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    /// Milliseconds within which each answer is wanted: sends x-deadline-ms, and reports what was refused or late
+    /// and how good the server's estimates were
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+    deadline_ms: Option<u64>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -108,6 +112,7 @@ impl Bench {
             seed: self.seed,
             model: self.model,
             timeout: Duration::from_secs(self.timeout),
+            deadline: self.deadline_ms.map(Duration::from_millis),
         };
         Ok((
             [Some(self.url), self.against]

@@ -6,6 +6,7 @@
 //! function.
 
 mod compose;
+mod load_board;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use crate::telemetry::EmbeddingMetrics;
 use crate::worker::{WorkError, Worker};
 
 pub use compose::compose;
+pub use load_board::{EmbeddingForecast, EmbeddingLoadBoard};
 
 /// One request: texts as tokens, no JSON, no HTTP.
 #[derive(Debug)]
@@ -29,6 +31,10 @@ pub struct EmbeddingJob {
     pub texts: Vec<Vec<Token>>,
     /// When the request arrived.
     pub arrived: Instant,
+    /// When its client no longer wants the vectors.
+    pub deadline: Option<Instant>,
+    /// How long it was thought to take when it was admitted; tests may have none.
+    pub forecast: Option<EmbeddingForecast>,
     /// The admission slot, given back when the engine is done with it; tests have none.
     pub place: Option<AdmissionSlot>,
     /// Where log lines about it belong.
@@ -116,6 +122,22 @@ impl<E: Embedder> Batcher<E> {
             .retain(|running| !running.job.answer.is_closed());
         let left = before - self.waiting.len() - self.running.len();
         self.metrics.cancelled.inc_by(left as u64);
+    }
+
+    /// Drops requests whose deadline has passed, running ones among them: some of the vectors are no answer.
+    fn drop_late(&mut self, now: Instant) {
+        let is_late = |job: &EmbeddingJob| job.deadline.is_some_and(|deadline| deadline <= now);
+        let (late, waiting): (VecDeque<_>, _) = self.waiting.drain(..).partition(is_late);
+        self.waiting = waiting;
+        let running = self.running.drain(..);
+        let (late_running, running): (VecDeque<_>, _) =
+            running.partition(|running| is_late(&running.job));
+        self.running = running;
+        let late_running = late_running.into_iter().map(|running| running.job);
+        for job in late.into_iter().chain(late_running) {
+            self.metrics.late.inc();
+            fail_late(job, now);
+        }
     }
 
     fn take_up(&mut self, now: Instant) {
@@ -231,6 +253,9 @@ impl<E: Embedder> Batcher<E> {
         if let Some(place) = &mut job.place {
             place.served();
         }
+        if let Some(forecast) = job.forecast.take() {
+            forecast.answered(now);
+        }
         // Free before the answer is out: a client may ask again at once.
         drop(job.place);
         let embedded = EmbeddingResult {
@@ -247,6 +272,22 @@ impl<E: Embedder> Batcher<E> {
         self.metrics.waiting.set(gauge(self.waiting.len()));
         self.metrics.running.set(gauge(self.running.len()));
     }
+}
+
+/// Tells the client of a request that its deadline has passed, and when to ask again.
+fn fail_late(mut job: EmbeddingJob, now: Instant) {
+    let allowed = job
+        .deadline
+        .unwrap_or(now)
+        .saturating_duration_since(job.arrived);
+    let forecast = job.forecast.take();
+    let retry_after = forecast.map_or(Duration::ZERO, |forecast| forecast.retry_after(allowed));
+    let error = WorkError::DeadlinePassed { retry_after };
+    job.span
+        .in_scope(|| tracing::warn!(%error, "request failed"));
+    // Free before the answer is out: a client may ask again at once.
+    drop(job.place);
+    let _ = job.answer.send(Err(error));
 }
 
 /// Returns the vector of a batch of one text.
@@ -267,13 +308,19 @@ impl<E: Embedder> Worker for Batcher<E> {
 
     /// Drops requests whose clients left, lets waiting ones join, and computes one batch.
     fn run_step(&mut self, clock: &dyn Fn() -> Instant) {
+        let now = clock();
         self.drop_cancelled();
-        self.take_up(clock());
+        self.drop_late(now);
+        self.take_up(now);
         if !self.running.is_empty() {
             let _working = self.governed.work();
             self.compute(clock);
         }
         self.publish();
+    }
+
+    fn look_while_resting(&mut self, now: Instant) {
+        self.drop_late(now);
     }
 
     fn rest_after(&self, worked: Duration) -> Duration {

@@ -63,6 +63,8 @@ fn submit(batcher: &mut Batcher<FakeEmbedder>, texts: &[&[i32]]) -> Answer {
     batcher.accept(EmbeddingJob {
         texts: texts.iter().map(tokens).collect(),
         arrived: Instant::now(),
+        deadline: None,
+        forecast: None,
         place: None,
         span: tracing::Span::none(),
         answer,
@@ -198,4 +200,39 @@ fn the_time_in_the_queue_ends_with_the_first_batch() {
     let embedded = answer.try_recv().expect("an answer").expect("vectors");
     assert!((9.0..=10.0).contains(&embedded.queue), "{embedded:?}");
     assert!((embedded.compute - 2.0).abs() < 1e-6, "{embedded:?}");
+}
+
+#[test]
+fn a_request_is_dropped_when_its_deadline_passes_whether_it_waits_or_runs() {
+    let mut batcher = batcher(1);
+    let now = Instant::now();
+    let mut late = |texts: Vec<Vec<Token>>, allowed| {
+        let (answer, receiver) = channel();
+        batcher.accept(EmbeddingJob {
+            texts,
+            arrived: now,
+            deadline: Some(now + allowed),
+            forecast: None,
+            place: None,
+            span: tracing::Span::none(),
+            answer,
+        });
+        receiver
+    };
+    let second = Duration::from_secs(1);
+    let many = vec![vec![Token(1); 15]; 4];
+    let mut running = late(many, 2 * second);
+    let mut waiting = late(vec![vec![Token(1)]], second);
+    let mut in_time = late(vec![vec![Token(2)]], 60 * second);
+    batcher.run_step(&|| now);
+    let is_late = |answer: &mut Answer| {
+        matches!(answer.try_recv(), Ok(Err(WorkError::DeadlinePassed { .. })))
+    };
+    batcher.run_step(&|| now + second);
+    assert!(is_late(&mut waiting));
+    batcher.look_while_resting(now + 2 * second);
+    assert!(is_late(&mut running));
+    assert_eq!(batcher.metrics.late.get(), 2);
+    run(&mut batcher);
+    assert!(matches!(in_time.try_recv(), Ok(Ok(_))));
 }

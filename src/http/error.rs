@@ -13,13 +13,16 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::admission::{
-    AdmissionRefusal, LONGEST_RETRY_AFTER, QuotaLimit, QuotaRefusal, RefusalReason,
+    AdmissionRefusal, LONGEST_RETRY_AFTER, MissedDeadline, QuotaLimit, QuotaRefusal, RefusalReason,
 };
 use crate::field::FieldPath;
 use crate::inference::FailureSummary;
 use crate::inference::checks::BoundsError;
 use crate::inference::error::InferenceFailure;
 use crate::worker::WorkError;
+
+use super::estimate::estimated;
+use super::precheck::DEADLINE;
 
 /// Whatever a request can end in instead of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +137,9 @@ pub enum ApiError {
     /// Not admitted.
     #[error("{}", refusal_text(.0))]
     Refused(AdmissionRefusal),
+    /// Not admitted, because its deadline cannot be met.
+    #[error("{}", missed_deadline_text(.0))]
+    DeadlineUnreachable(MissedDeadline),
     /// The model could not be loaded or its thread has ended.
     #[error("the model `{0}` is not available; the server's log says why")]
     ModelUnavailable(String),
@@ -166,6 +172,39 @@ fn refusal_text(refusal: &AdmissionRefusal) -> &'static str {
         RefusalReason::Memory => {
             "the gateway is short of memory; retry after the time in `retry-after`"
         }
+        RefusalReason::DeadlineUnreachable => {
+            "the deadline of this request cannot be met; retry after the time in `retry-after`"
+        }
+    }
+}
+
+/// Says how long the answer would take, how long it may, and what to do.
+fn missed_deadline_text(missed: &MissedDeadline) -> String {
+    let allowed = in_words(missed.allowed);
+    let Some(estimated) = missed.estimated.map(in_words) else {
+        return format!(
+            "the deadline of this request passed before it could be computed: it allows {allowed} for the answer; \
+             allow more time in `{DEADLINE}`"
+        );
+    };
+    let remedy = if missed.even_alone {
+        format!(
+            "it would take too long even if no other request were here: ask for fewer tokens or allow more time in \
+             `{DEADLINE}`"
+        )
+    } else {
+        format!("retry after the time in `retry-after`, or allow more time in `{DEADLINE}`")
+    };
+    format!(
+        "this request would be answered in about {estimated}, and its deadline allows {allowed}; {remedy}"
+    )
+}
+
+fn in_words(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
     }
 }
 
@@ -216,6 +255,8 @@ impl ApiError {
         match self {
             Self::Refused(refusal) => Some(refusal.retry_after),
             Self::OverQuota(refusal) => Some(refusal.retry_after.min(LONGEST_RETRY_AFTER)),
+            Self::DeadlineUnreachable(MissedDeadline { retry_after, .. })
+            | Self::Job(WorkError::DeadlinePassed { retry_after }) => Some(*retry_after),
             // By then whoever supervises this process should have started the next.
             Self::Job(WorkError::ShuttingDown | WorkError::Unread) => Some(Duration::from_secs(5)),
             _ => None,
@@ -319,6 +360,11 @@ impl ApiError {
                 "overloaded_error",
                 Some(RefusalReason::Memory.as_str()),
             ),
+            Self::DeadlineUnreachable(_) | Self::Job(WorkError::DeadlinePassed { .. }) => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded_error",
+                Some(RefusalReason::DeadlineUnreachable.as_str()),
+            ),
             Self::Job(WorkError::ShuttingDown) => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded_error",
@@ -357,6 +403,9 @@ impl ApiError {
                 Self::OverQuota(refusal) => Some(refusal.limit.as_str()),
                 Self::ModelNotAllowed(_) => Some("model_not_allowed"),
                 Self::Job(WorkError::Unread) => Some(RefusalReason::Memory.as_str()),
+                Self::DeadlineUnreachable(_) | Self::Job(WorkError::DeadlinePassed { .. }) => {
+                    Some(RefusalReason::DeadlineUnreachable.as_str())
+                }
                 _ => None,
             },
         }
@@ -438,6 +487,7 @@ impl From<InferenceFailure> for ApiError {
             InferenceFailure::ModelNotAllowed(model) => Self::ModelNotAllowed(model),
             InferenceFailure::OverQuota(refusal) => Self::OverQuota(refusal),
             InferenceFailure::Refused(refusal) => Self::Refused(refusal),
+            InferenceFailure::DeadlineUnreachable(missed) => Self::DeadlineUnreachable(missed),
             InferenceFailure::ModelUnavailable(model) => Self::ModelUnavailable(model),
             InferenceFailure::Template => Self::Template,
             InferenceFailure::Job(error) => Self::Job(error),
@@ -475,6 +525,9 @@ impl IntoResponse for ApiError {
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, scheme);
         }
+        if let Self::DeadlineUnreachable(missed) = &self {
+            response = estimated(response, missed.estimated);
+        }
         // The access log and metrics read it back.
         response.extensions_mut().insert(self);
         response
@@ -493,6 +546,36 @@ mod tests {
         });
         assert_eq!(error.body()["error"]["code"], "queue_full");
         let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
+    }
+
+    #[test]
+    fn a_deadline_that_cannot_be_met_says_what_was_estimated_and_what_to_do() {
+        let missed = MissedDeadline::foreseen(
+            Duration::from_millis(800),
+            Duration::from_millis(12_340),
+            false,
+        );
+        let error = ApiError::DeadlineUnreachable(missed);
+        assert_eq!(
+            error.summary().refused,
+            Some("deadline_unreachable")
+        );
+        let body = error.body();
+        assert_eq!(body["error"]["code"], "deadline_unreachable");
+        let message = body["error"]["message"].as_str().expect("a text");
+        for part in ["12.3 s", "800 ms", "`retry-after`", "`x-deadline-ms`"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "12");
+        assert_eq!(response.headers()["x-estimated-ms"], "12340");
+        let passed = WorkError::DeadlinePassed {
+            retry_after: Duration::from_secs(3),
+        };
+        let response = ApiError::Job(passed).into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "3");
     }

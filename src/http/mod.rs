@@ -7,6 +7,7 @@ mod allowance;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod error;
+pub(crate) mod estimate;
 mod exchange;
 pub(crate) mod json_count;
 mod json_path;

@@ -24,7 +24,7 @@ use crate::http::access::{client, client_id, principal};
 use crate::http::body::read_json;
 use crate::http::error::ApiError;
 use crate::http::parse::Wire;
-use crate::http::precheck::{refuse_deadline, refuse_if_all_do};
+use crate::http::precheck::{allowed_time, refuse_if_all_do};
 use crate::http::sse::{Frame, OutgoingFrame, event_stream};
 use crate::http::state::HttpState;
 use crate::inference::Inference;
@@ -72,7 +72,7 @@ where
     W: Wire,
     T: Send + 'static,
 {
-    refuse_deadline(request.headers())?;
+    let allowed = allowed_time(request.headers())?;
     let path = request.uri().path().to_owned();
     let id = client_id(request.headers());
     let (client, key_name) = (client(&request), principal(&request).name.clone());
@@ -87,7 +87,8 @@ where
     if told.is_none() {
         refuse_if_all_do(inference)?;
     }
-    let (body, digest, arrival) = read_json(request, state, id.is_some(), check).await?;
+    let (body, digest, mut arrival) = read_json(request, state, id.is_some(), check).await?;
+    arrival.answer_within(allowed);
     let (Some(id), Some(digest)) = (id, digest) else {
         return Ok(IncomingRequest::New(body, None, arrival));
     };

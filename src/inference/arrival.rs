@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::admission::{ClientId, Principal, QuotaHold};
+use crate::admission::{
+    ClientId, DefaultDeadlines, MissedDeadline, Principal, QuotaHold, ServiceTier,
+};
 
 /// When a request came, from whom, and the memory that is reserved for it until it is a prompt.
 pub(crate) struct Arrival {
@@ -21,6 +23,32 @@ pub(crate) struct Arrival {
     /// Dropped when the prompt is tokenized: until then, what a large request is parsed into takes many times
     /// its size.
     pub(crate) memory: Option<Box<dyn Send>>,
+}
+
+impl Arrival {
+    /// Sets the time for the answer, counted from the request's arrival on the monotonic clock; one that reaches
+    /// beyond the end of time is none.
+    pub(crate) fn answer_within(&mut self, allowed: Option<Duration>) {
+        self.deadline = allowed.and_then(|allowed| self.at.checked_add(allowed));
+    }
+
+    /// Sets the deadline of a request of this tier that sets none itself.
+    pub(super) fn default_deadline(&mut self, deadlines: &DefaultDeadlines, tier: ServiceTier) {
+        self.deadline = self.deadline.or_else(|| deadlines.of(tier, self.at));
+    }
+
+    /// Waits for `work`, but no longer than to the deadline.
+    pub(super) async fn in_time<T>(
+        arrived: Instant,
+        deadline: Option<Instant>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, MissedDeadline> {
+        let Some(deadline) = deadline else {
+            return Ok(work.await);
+        };
+        let in_time = tokio::time::timeout_at(deadline.into(), work).await;
+        in_time.map_err(|_| MissedDeadline::passed(deadline.saturating_duration_since(arrived)))
+    }
 }
 
 impl fmt::Debug for Arrival {

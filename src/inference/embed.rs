@@ -1,16 +1,17 @@
 //! Embeds texts: admission, tokenization, and submission to the model's queue.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use crate::admission::{AdmissionSlot, DrainGuard};
+use crate::admission::{AdmissionSlot, DrainGuard, ServiceTier};
 use crate::embedding::{EmbeddingJob, EmbeddingResult};
 use crate::engine::{Token, TokenizeOptions};
 use crate::pool::{EmbeddingModel, ModelEntry};
 use crate::scheduler::Timings;
+use crate::worker::WorkError;
 
 use super::Inference;
 use super::account::{RequestAccount, UsageTotals};
@@ -46,6 +47,9 @@ pub(crate) struct Embeddings {
     /// Tokens of all texts.
     pub(crate) tokens: usize,
     pub(crate) usage: UsageTotals,
+    /// How long they were estimated to take, from the arrival of the request; absent where it has no deadline,
+    /// or too little is known.
+    pub(crate) estimate: Option<Duration>,
     /// Keeps the request counted as present until the vectors are written as JSON.
     pub(crate) _presence: DrainGuard,
 }
@@ -60,19 +64,32 @@ impl Inference {
         entry: &ModelEntry,
         input: EmbeddingInput,
         dimensions: Option<usize>,
-        arrival: Arrival,
+        mut arrival: Arrival,
         account: &mut RequestAccount,
     ) -> Result<Embeddings, InferenceError> {
+        arrival.default_deadline(&self.deadlines, ServiceTier::default());
         let loaded = self.embedder(entry)?;
         let dimensions = check_dimensions(dimensions, loaded.tokenizer.info().dimensions)?;
         let (place, presence) = entry.gate.admit()?;
-        let arrived = arrival.at;
-        let TokenizedTexts { texts, place } = self
-            .tokenize_texts(input, Arc::clone(&loaded), place, arrival.memory)
-            .await?;
+        let (arrived, deadline) = (arrival.at, arrival.deadline);
+        let tokenizing = self.tokenize_texts(input, Arc::clone(&loaded), place, arrival.memory);
+        let TokenizedTexts { texts, place } =
+            Arrival::in_time(arrived, deadline, tokenizing).await??;
         let tokens: usize = texts.iter().map(Vec::len).sum();
         account.reserve(tokens, std::iter::empty())?;
-        let embedded = compute(&loaded, entry, texts, place, arrived).await?;
+        let now = Instant::now();
+        let (forecast, estimate) = loaded.load.announce(tokens, arrived, deadline, now)?;
+        let (answer, embedded) = oneshot::channel();
+        let job = EmbeddingJob {
+            texts,
+            arrived,
+            deadline,
+            forecast: Some(forecast),
+            place: Some(place),
+            span: Span::current(),
+            answer,
+        };
+        let embedded = compute(&loaded, entry, job, embedded).await?;
         let usage = UsageTotals {
             prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
             energy_joules: embedded.energy_joules,
@@ -88,6 +105,7 @@ impl Inference {
             dimensions,
             tokens,
             usage,
+            estimate: estimate.filter(|_| deadline.is_some()),
             _presence: presence,
         })
     }
@@ -142,18 +160,9 @@ struct TokenizedTexts {
 async fn compute(
     loaded: &EmbeddingModel,
     entry: &ModelEntry,
-    texts: Vec<Vec<Token>>,
-    place: AdmissionSlot,
-    arrived: Instant,
+    job: EmbeddingJob,
+    embedded: oneshot::Receiver<Result<EmbeddingResult, WorkError>>,
 ) -> Result<EmbeddingResult, InferenceFailure> {
-    let (answer, embedded) = oneshot::channel();
-    let job = EmbeddingJob {
-        texts,
-        arrived,
-        place: Some(place),
-        span: Span::current(),
-        answer,
-    };
     loaded
         .submit(job)
         .map_err(|_| InferenceFailure::ModelUnavailable(entry.id.clone()))?;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::admission::{AdmissionRefusal, QuotaRefusal};
+use crate::admission::{AdmissionRefusal, MissedDeadline, QuotaRefusal};
 use crate::prompt::{PromptError, TemplateError};
 use crate::worker::WorkError;
 
@@ -180,6 +180,8 @@ pub(crate) enum InferenceFailure {
     OverQuota(QuotaRefusal),
     /// It was not admitted.
     Refused(AdmissionRefusal),
+    /// It was not admitted because its deadline cannot be met.
+    DeadlineUnreachable(MissedDeadline),
     /// This model could not be loaded, or its thread has ended.
     ModelUnavailable(String),
     /// The model's chat template does not work.
@@ -267,6 +269,12 @@ impl From<AdmissionRefusal> for InferenceError {
 impl From<QuotaRefusal> for InferenceError {
     fn from(refusal: QuotaRefusal) -> Self {
         InferenceFailure::OverQuota(refusal).into()
+    }
+}
+
+impl From<MissedDeadline> for InferenceError {
+    fn from(missed: MissedDeadline) -> Self {
+        InferenceFailure::DeadlineUnreachable(missed).into()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Starts the answers to a checked request: admission, prompt, and submission to the model's queue.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{Instrument, Span};
 
@@ -51,6 +51,9 @@ pub(crate) struct StartedGeneration {
     pub(crate) loaded: Arc<GenerationModel>,
     /// In the order of the inputs.
     pub(crate) prompts: Vec<TokenizedPrompt>,
+    /// How long all answers are estimated to take, from the arrival of the request; absent where it has no
+    /// deadline, or too little is known.
+    pub(crate) estimate: Option<Duration>,
 }
 
 impl StartedGeneration {
@@ -79,6 +82,7 @@ impl Inference {
         let prepared = self.prepare(entry, request, arrival, &mut account);
         match prepared.await {
             Ok(prepared) => {
+                let estimate = prepared.estimate;
                 let (jobs, running): (Vec<_>, Vec<_>) = prepared.jobs.into_iter().unzip();
                 for job in jobs {
                     if prepared.loaded.submit(job).is_err() {
@@ -93,6 +97,7 @@ impl Inference {
                     answers: Answers::new(running, choices, presence, account, budget),
                     loaded: prepared.loaded,
                     prompts: prepared.prompts,
+                    estimate,
                 })
             }
             Err(error) => {
@@ -107,26 +112,30 @@ impl Inference {
         &self,
         entry: &ModelEntry,
         request: GenerationRequest,
-        arrival: Arrival,
+        mut arrival: Arrival,
         account: &mut RequestAccount,
     ) -> Result<PreparedRequest, InferenceError> {
+        let tier = request.params.class.unwrap_or_default();
+        arrival.default_deadline(&self.deadlines, tier);
         let loaded = generator(entry)?;
         let choices = request.params.choices.count();
         let count = request.inputs.len() * choices as usize;
         check_count(count, entry.gate.capacity())?;
         let (places, presence) = entry.gate.admit_together(count)?;
         let terms = JobTerms::of(&arrival);
-        let laid_out = self
-            .lay_out(request, Arc::clone(&loaded), places, arrival)
-            .await?;
+        let laying_out = self.lay_out(request, Arc::clone(&loaded), places, arrival);
+        let laid_out = Arrival::in_time(terms.arrived, terms.deadline, laying_out).await??;
         laid_out
             .params
             .sampling
             .check(loaded.tokenizer.info().vocabulary)?;
         reserve(account, &laid_out)?;
-        let (jobs, prompts) = jobs(laid_out, &loaded, &self.send_budget, terms);
+        let (mut jobs, prompts) = jobs(laid_out, &loaded, &self.send_budget, terms);
+        let mut announced: Vec<_> = jobs.iter_mut().map(|(job, _)| job).collect();
+        let estimate = loaded.load.announce(&mut announced, Instant::now())?;
         Ok(PreparedRequest {
             jobs,
+            estimate: estimate.filter(|_| terms.deadline.is_some()),
             choices: choices as usize,
             presence,
             loaded,
@@ -176,6 +185,7 @@ impl Inference {
 /// A request that is ready to be submitted.
 struct PreparedRequest {
     jobs: Vec<(GenerationJob, RunningAnswer)>,
+    estimate: Option<Duration>,
     choices: usize,
     presence: DrainGuard,
     loaded: Arc<GenerationModel>,
@@ -275,6 +285,7 @@ fn jobs(
                 deadline: terms.deadline,
                 ignore_end: params.ignore_end,
                 arrived: terms.arrived,
+                forecast: None,
                 place: places.next(),
                 span: Span::current(),
                 events: sender,

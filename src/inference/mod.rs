@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::admission::{AdmissionRefusal, SendBudget};
+use crate::admission::{AdmissionRefusal, DefaultDeadlines, SendBudget};
 use crate::config::{CachedTokens, Settings};
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
@@ -42,6 +42,8 @@ pub struct Inference {
     send_budget: SendBudget,
     /// Long texts are tokenized one at a time, so that they take at most one core from running requests.
     long_texts: Arc<Semaphore>,
+    /// The time for answers to requests that set none.
+    deadlines: DefaultDeadlines,
     /// Whether prompts may be logged.
     log_prompts: bool,
     /// Whether the usage object says how much energy an answer took.
@@ -59,6 +61,11 @@ impl Inference {
             metrics,
             send_budget: SendBudget::new(settings.server.max_unsent_bytes),
             long_texts: Arc::new(Semaphore::new(1)),
+            deadlines: DefaultDeadlines {
+                usual: settings.admission.deadline,
+                priority: settings.admission.priority_deadline,
+                flex: settings.admission.flex_deadline,
+            },
             log_prompts: settings.telemetry.log_prompts,
             energy_in_usage: settings.telemetry.energy_in_usage,
             cached_tokens_in_usage: settings.telemetry.cached_tokens_in_usage,

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use crate::admission::Principal;
 use crate::http::access::Reply;
 use crate::http::error::ApiError;
+use crate::http::estimate::estimated;
 use crate::http::parse::Wire;
 use crate::http::respond::{ResponseRenderer, respond};
 use crate::http::resume::{IncomingRequest, enter};
@@ -91,9 +92,10 @@ pub(super) async fn answer<E: Endpoint>(
     let response: Response = match started.await {
         Err(error) => E::NAMES.api_error(error).into_response(),
         Ok(started) => {
-            let streams = endpoint.streams();
+            let (streams, estimate) = (endpoint.streams(), started.estimate);
             let renderer = endpoint.renderer(&entry, &started);
-            respond(started.answers, renderer, streams, ticket).await
+            let response = respond(started.answers, renderer, streams, ticket).await;
+            estimated(response, estimate)
         }
     };
     Ok(Reply::Accounted(response))

@@ -60,6 +60,21 @@ impl EdgellmUsage {
     }
 }
 
+/// What OpenAI's answers have no word for; absent where there is nothing to say.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[schemars(rename = "AnswerNotes")]
+pub(crate) struct EdgellmAnswer {
+    /// Whether the deadline of the request passed before the answer was complete.
+    deadline: bool,
+}
+
+impl EdgellmAnswer {
+    /// Returns `None` for an answer that its deadline did not cut off.
+    pub(crate) fn of(is_late: bool) -> Option<Self> {
+        is_late.then_some(Self { deadline: true })
+    }
+}
+
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[schemars(rename = "PromptDetails")]
 struct PromptTokensDetails {

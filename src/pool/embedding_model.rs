@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::embedding::{Batcher, EmbeddingJob, EmbeddingLimits};
+use crate::embedding::{Batcher, EmbeddingJob, EmbeddingLimits, EmbeddingLoadBoard};
 use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Tokenizer, Weights};
 use crate::worker;
 
@@ -22,6 +22,8 @@ pub struct EmbeddingModel {
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that one text may have.
     pub context: usize,
+    /// What its thread has to do.
+    pub load: EmbeddingLoadBoard,
     pub(super) jobs: JobSender<EmbeddingJob>,
 }
 
@@ -85,6 +87,7 @@ impl ModelThread {
         let loaded = EmbeddingModel {
             tokenizer,
             context,
+            load: EmbeddingLoadBoard::default(),
             jobs,
         };
         self.serve(LoadedModel::Embedding(Arc::new(loaded)));

@@ -23,7 +23,7 @@ use crate::engine::{LoadError, Tokenizer};
 use crate::governor::GovernorHandle;
 use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::{Prompter, TemplateError};
-use crate::scheduler::GenerationJob;
+use crate::scheduler::{GenerationJob, LoadBoard};
 use crate::telemetry::Metrics;
 use crate::worker::Heartbeat;
 
@@ -111,6 +111,8 @@ pub struct GenerationModel {
     pub grammars: Grammars,
     /// KV cells, shared by all requests.
     pub cells: usize,
+    /// What its scheduler has to do.
+    pub load: LoadBoard,
     jobs: JobSender<GenerationJob>,
 }
 

@@ -116,6 +116,7 @@ impl ModelThread {
             tokenizer,
             prompter,
             cells,
+            load: scheduler.load_board(),
             jobs,
         });
         self.serve(LoadedModel::Generation(loaded));

@@ -11,6 +11,7 @@ use crate::sampling::{Logprobs, SamplingParams};
 use crate::worker::WorkError;
 
 use super::events::{EventReceiver, EventSender, channel};
+use super::forecast::Forecast;
 use super::text::Stops;
 
 /// One request, ready to compute: no JSON, no template, no HTTP.
@@ -48,6 +49,8 @@ pub struct GenerationJob {
     pub deadline: Option<Instant>,
     /// When the request arrived.
     pub arrived: Instant,
+    /// How long it was thought to take when it was admitted; see [`LoadBoard::announce`](super::LoadBoard::announce).
+    pub forecast: Option<Forecast>,
     /// Where it is in the queue, for its client to see.
     pub progress: Arc<QueueProgress>,
     /// The admission slot, given back when the engine is done with it; tests have none.
@@ -84,6 +87,7 @@ impl GenerationJob {
             tenant: Tenant::default(),
             deadline: None,
             arrived: Instant::now(),
+            forecast: None,
             progress: Arc::default(),
             place: None,
             span: tracing::Span::none(),
@@ -150,6 +154,8 @@ pub struct AnswerText {
 pub struct AnswerEnd {
     /// Why it ended.
     pub reason: FinishReason,
+    /// Whether it is not whole because its deadline passed.
+    pub is_late: bool,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
     /// Tokens of the prompt that were in the KV cache already.
@@ -189,6 +195,6 @@ pub struct Timings {
 pub enum FinishReason {
     /// The model ended the answer, or a stop string or stop token came.
     Stop,
-    /// `max_tokens` or the model's context was reached.
+    /// `max_tokens` or the model's context was reached, or the deadline passed.
     Length,
 }

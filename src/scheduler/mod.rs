@@ -18,6 +18,7 @@ mod drafting;
 mod energy_bill;
 mod events;
 mod exact_share;
+mod forecast;
 mod governed_limits;
 mod job;
 mod kv_offload;
@@ -45,6 +46,7 @@ use crate::telemetry::ModelMetrics;
 use crate::worker::{WorkError, Worker};
 
 pub use events::{EventReceiver, EventSender, channel};
+pub use forecast::{Forecast, LoadBoard};
 pub use job::{
     AnswerEnd, AnswerEvent, AnswerText, FinishReason, GenerationJob, PredictionUsage,
     QueueProgress, Timings,
@@ -94,6 +96,9 @@ pub struct Scheduler<E: Engine> {
     batch: Batch,
     governed: GovernedLimits,
     energy_bill: EnergyBill,
+    load_board: LoadBoard,
+    /// Estimates of requests that came since the load was published.
+    accepted: Vec<Forecast>,
 }
 
 impl<E: Engine> Scheduler<E> {
@@ -105,17 +110,18 @@ impl<E: Engine> Scheduler<E> {
         metrics: ModelMetrics,
     ) -> Self {
         let shape = engine.shape();
-        Self {
-            limits: SchedulerLimits {
-                max_running: if limits.deterministic {
-                    limits.max_running.min(shape.partitions as usize)
-                } else {
-                    limits.max_running.min(shape.sequences as usize)
-                },
-                // What was wrong has to be taken back out of the cache.
-                speculation: limits.speculation && shape.shares_prefixes && !limits.deterministic,
-                ..limits
+        let limits = SchedulerLimits {
+            max_running: if limits.deterministic {
+                limits.max_running.min(shape.partitions as usize)
+            } else {
+                limits.max_running.min(shape.sequences as usize)
             },
+            // What was wrong has to be taken back out of the cache.
+            speculation: limits.speculation && shape.shares_prefixes && !limits.deterministic,
+            ..limits
+        };
+        Self {
+            limits,
             sequences: Sequences::new(Cache::new(engine, limits.parked_bytes), metrics.clone()),
             pieces,
             metrics,
@@ -125,6 +131,8 @@ impl<E: Engine> Scheduler<E> {
             batch: Batch::default(),
             governed: GovernedLimits::default(),
             energy_bill: EnergyBill::default(),
+            load_board: LoadBoard::new(shape, limits.max_running, limits.target_inter_token),
+            accepted: Vec::new(),
         }
     }
 
@@ -135,8 +143,15 @@ impl<E: Engine> Scheduler<E> {
         self
     }
 
+    /// What there is to do, for those who estimate how long a request will take.
+    #[must_use]
+    pub fn load_board(&self) -> LoadBoard {
+        self.load_board.clone()
+    }
+
     /// Queues a request.
     pub fn submit(&mut self, job: GenerationJob) {
+        self.accepted.extend(job.forecast);
         self.sequences.waiting.push(Sequence::new(job));
     }
 
@@ -152,6 +167,7 @@ impl<E: Engine> Scheduler<E> {
     pub fn step(&mut self, clock: &dyn Fn() -> Instant) {
         let now = clock();
         self.sequences.drop_cancelled(now);
+        self.sequences.end_late(&self.load_board, now);
         self.sequences.cache.expire(now);
         self.follow_governor(now);
         self.admit_waiting(now);
@@ -164,13 +180,25 @@ impl<E: Engine> Scheduler<E> {
         if let Some(shares) = planning.plan(now) {
             self.compute(&shares, clock);
         }
+        self.publish(now);
+    }
+
+    /// Shows others how things are now.
+    fn publish(&mut self, now: Instant) {
         self.sequences.publish();
+        let rows = self.governed.running(self.limits.max_running);
+        self.sequences.publish_load(
+            &self.load_board,
+            (rows, &self.step_latency),
+            &mut self.accepted,
+            now,
+        );
     }
 
     /// Ends every request with `error`.
     pub fn fail_all(&mut self, error: WorkError) {
         self.sequences.fail_all(error);
-        self.sequences.publish();
+        self.publish(Instant::now());
     }
 
     /// Follows the governor: flex requests go back into the queue where they are not served, and
@@ -325,6 +353,9 @@ impl<E: Engine> Scheduler<E> {
                 }
                 if progress == SequenceProgress::Ended {
                     ended.push(index);
+                    if let Some(lesson) = running.sequence.lesson() {
+                        self.load_board.learn(lesson, now);
+                    }
                 }
             }
             let computed = running.sequence.computed();
@@ -373,6 +404,10 @@ impl<E: Engine> Worker for Scheduler<E> {
     fn rest_after(&self, worked: Duration) -> Duration {
         self.governed
             .rest_after(worked, self.sequences.is_held_back())
+    }
+
+    fn look_while_resting(&mut self, now: Instant) {
+        self.sequences.end_late(&self.load_board, now);
     }
 
     fn abort_all(&mut self, error: WorkError) {

@@ -1,6 +1,6 @@
 //! One request in the scheduler: its tokens, its progress and the events that it sends.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::admission::ServiceTier;
 use crate::engine::{Pieces, Token};
@@ -10,6 +10,7 @@ use crate::worker::WorkError;
 
 use super::events::SendError;
 use super::exact_share::{self, LEAST_ROWS};
+use super::forecast::{AnswerLesson, JobLoad};
 use super::job::{AnswerEnd, AnswerEvent, AnswerText, FinishReason, GenerationJob};
 use super::prefix::Prefix;
 use super::prompt_scores::PromptScores;
@@ -49,6 +50,10 @@ pub(super) struct Sequence {
     /// Energy so far, in joules; absent once a part of it is unknown.
     joules: Option<f64>,
     finished: bool,
+    /// Whether it ended with an error.
+    failed: bool,
+    /// Whether its deadline cut its answer off.
+    late: bool,
     /// Whether it is computed so that it comes out the same each time: see `cache::exact`.
     exact: bool,
 }
@@ -74,6 +79,8 @@ impl Sequence {
             cached: None,
             joules: Some(0.0),
             finished: false,
+            failed: false,
+            late: false,
             exact: false,
         }
     }
@@ -362,6 +369,7 @@ impl Sequence {
             .in_scope(|| tracing::warn!(%error, "request failed"));
         self.send(AnswerEvent::Failed(error));
         self.finished = true;
+        self.failed = true;
     }
 
     /// Counts and logs that the client is gone.
@@ -378,6 +386,81 @@ impl Sequence {
         u32::try_from(self.tokens.len() - self.job.prompt.len()).unwrap_or(u32::MAX)
     }
 
+    /// Whether its deadline has passed.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.job.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Ends it because its deadline has passed: with what there is of its answer, or else with an error that
+    /// says to come back after what `retry_after` returns for the time that the request allows.
+    pub(super) fn end_late(
+        &mut self,
+        now: Instant,
+        metrics: &ModelMetrics,
+        retry_after: impl FnOnce(Duration) -> Duration,
+    ) {
+        if self.generated() > 0 {
+            metrics.late_running.inc();
+            self.late = true;
+            self.finish(FinishReason::Length, now, metrics);
+            return;
+        }
+        metrics.late_waiting.inc();
+        self.late = true;
+        let deadline = self.job.deadline.unwrap_or(now);
+        let allowed = deadline.saturating_duration_since(self.job.arrived);
+        let retry_after = retry_after(allowed);
+        // Before the client hears of it: its next request must find the place free.
+        self.job.place = None;
+        self.fail(WorkError::DeadlinePassed { retry_after });
+    }
+
+    /// Returns what its end teaches about the duration of others; `None` if that is nothing, because it failed
+    /// or its client left.
+    pub(super) fn lesson(&self) -> Option<AnswerLesson> {
+        let is_typical = self.finished && (self.late || !self.failed);
+        is_typical.then(|| AnswerLesson {
+            forecast: self.job.forecast,
+            prompt: self.job.prompt.len(),
+            most: self.job.max_tokens,
+            ignores_end: self.job.ignore_end,
+            generated: self.generated(),
+            is_whole: !self.late,
+        })
+    }
+
+    /// What it takes until it ends, as far as it is known; `has_started` if it has its place in the batch.
+    pub(super) fn load(&self, has_started: bool) -> JobLoad {
+        let forecast = self
+            .job
+            .forecast
+            .map_or(self.job.prompt.len(), |it| it.unread());
+        let unread = match has_started {
+            true if self.is_decoding() => 0,
+            true => self.missing(),
+            false => forecast.min(self.job.prompt.len()),
+        };
+        let cells = match has_started {
+            true => self.tokens.len().saturating_sub(self.cached.unwrap_or(0)),
+            false => unread,
+        };
+        JobLoad {
+            tier: self.job.class,
+            tenant: self.job.tenant.id,
+            prompt: self.job.prompt.len(),
+            unread,
+            generated: self.generated(),
+            most: self.job.max_tokens,
+            ignores_end: self.job.ignore_end,
+            cells,
+        }
+    }
+
+    /// How many go before it, while it waits.
+    pub(super) fn ahead(&self) -> Option<u32> {
+        self.job.progress.ahead()
+    }
+
     fn finish(&mut self, reason: FinishReason, now: Instant, metrics: &ModelMetrics) {
         let assembler = std::mem::take(&mut self.text);
         self.send_text(assembler.finish(reason));
@@ -386,6 +469,7 @@ impl Sequence {
         }
         let finished = AnswerEnd {
             reason,
+            is_late: self.late,
             prompt_tokens: u32::try_from(self.job.prompt.len()).unwrap_or(u32::MAX),
             cached_tokens: u32::try_from(self.cached.unwrap_or(0)).unwrap_or(u32::MAX),
             generated_tokens: self.generated(),

@@ -12,12 +12,14 @@ use crate::worker::WorkError;
 
 use super::batch_admission::{Admission, RunningSummary};
 use super::cache::Cache;
+use super::forecast::{Forecast, LoadBoard, LoadReport};
 use super::governed_limits::GovernedLimits;
 use super::plan::{self, Urgency};
 use super::prefill;
 use super::prefix_lookup::CacheView;
 use super::running::RunningSequence;
 use super::sequence::Sequence;
+use super::step_latency::StepLatency;
 
 /// Keeps the waiting and the running requests in step with the cache.
 pub(super) struct Sequences<E: Engine> {
@@ -83,6 +85,56 @@ impl<E: Engine> Sequences<E> {
             running.sequence.cancelled(&self.metrics);
             self.cache.park(running.id, now);
         }
+    }
+
+    /// Ends every request whose deadline has passed. The cells of those that ran are parked.
+    pub(super) fn end_late(&mut self, load_board: &LoadBoard, now: Instant) {
+        let metrics = &self.metrics;
+        let end = |sequence: &mut Sequence, has_started: bool| {
+            let load = sequence.load(has_started);
+            sequence.end_late(now, metrics, |allowed| {
+                load_board.retry_after(load, allowed)
+            });
+            if let Some(lesson) = sequence.lesson() {
+                load_board.learn(lesson, now);
+            }
+        };
+        for mut sequence in self
+            .waiting
+            .extract_if(.., |sequence| sequence.is_late(now))
+        {
+            end(&mut sequence, false);
+        }
+        let late = self
+            .running
+            .extract_if(.., |running| running.sequence.is_late(now));
+        for mut running in late.collect::<Vec<_>>() {
+            end(&mut running.sequence, false);
+            self.cache.park(running.id, now);
+        }
+    }
+
+    /// Shows what there is to do to those who estimate how long a request will take. The `accepted` are no
+    /// longer on their way here.
+    pub(super) fn publish_load(
+        &self,
+        load_board: &LoadBoard,
+        (rows, latency): (usize, &StepLatency),
+        accepted: &mut Vec<Forecast>,
+        now: Instant,
+    ) {
+        let mut waiting: Vec<&Sequence> = self.waiting.iter().collect();
+        // One that was preempted since the queue was looked at has no place yet: it is the next.
+        waiting.sort_by_key(|sequence| sequence.ahead());
+        let running = self.running.iter();
+        let report = LoadReport {
+            running: running.map(|running| running.sequence.load(running.has_started)),
+            waiting: waiting.into_iter().map(|sequence| sequence.load(false)),
+            rows,
+            free_cells: self.cache.shape().cells.saturating_sub(self.cache.live()),
+            latency,
+        };
+        load_board.publish(report, accepted, now);
     }
 
     /// Preempts the requests of classes that the governor does not let run.

@@ -23,7 +23,7 @@ const LEAST_ROWS: usize = 8;
 const FIRST_ROWS: usize = 64;
 
 /// Learns and predicts how many seconds a step takes, by its rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct StepLatency {
     outputs: Curve,
     prefill: Curve,
@@ -83,6 +83,15 @@ impl StepLatency {
         }
     }
 
+    /// Seconds that this many rows of prompts add to a step.
+    pub(super) fn prefill(&self, rows: usize) -> Option<f64> {
+        if rows == 0 {
+            Some(0.0)
+        } else {
+            self.prefill.seconds(rows)
+        }
+    }
+
     /// The rows whose logits were wanted in the largest steps measured, on the average of their
     /// point of the curve.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a mean of numbers of rows
@@ -137,7 +146,7 @@ impl StepLatency {
 
 /// Seconds by a number of rows: moving averages at a few sizes, straight lines between them, never
 /// less for more rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Curve {
     /// What a row beyond the only size known costs, in shares of a row within it.
     prior: f64,

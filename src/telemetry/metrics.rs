@@ -51,6 +51,7 @@ pub struct Metrics {
     waiting: IntGaugeVec,
     running: IntGaugeVec,
     cancelled: IntCounterVec,
+    late: IntCounterVec,
     preemptions: IntCounterVec,
     prompt_tokens: IntCounterVec,
     prompt_tokens_cached: IntCounterVec,
@@ -83,6 +84,10 @@ pub struct ModelMetrics {
     pub running: IntGauge,
     /// Requests whose client left before the end.
     pub cancelled: IntCounter,
+    /// Requests whose deadline passed before there was anything of their answer.
+    pub late_waiting: IntCounter,
+    /// Answers that their deadline cut off.
+    pub late_running: IntCounter,
     /// Requests preempted because the KV cache was full.
     pub preemptions: IntCounter,
     /// Tokens of prompts.
@@ -237,6 +242,11 @@ impl Metrics {
                 "Requests whose client left before the end.",
                 &["model"],
             )?,
+            late: table.counters(
+                "deadline_passed_total",
+                "Requests whose deadline passed: dropped without an answer (waiting), or ended with what there was of it (running). Those refused at once because it could not be met are in requests_rejected_total.",
+                &["model", "stage"],
+            )?,
             preemptions: table.counters(
                 "preemptions_total",
                 "Requests put back because the KV cache was full; they are computed again later.",
@@ -350,6 +360,8 @@ impl Metrics {
             waiting: self.waiting.with_label_values(label),
             running: self.running.with_label_values(label),
             cancelled: self.cancelled.with_label_values(label),
+            late_waiting: self.late.with_label_values(&[model, "waiting"]),
+            late_running: self.late.with_label_values(&[model, "running"]),
             preemptions: self.preemptions.with_label_values(label),
             prompt_tokens: self.prompt_tokens.with_label_values(label),
             prompt_tokens_cached: self.prompt_tokens_cached.with_label_values(label),

@@ -1,5 +1,7 @@
 //! The error with which a worker ends a request.
 
+use std::time::Duration;
+
 /// Why a request could not be answered. One type for all workers: the code that reports it to a
 /// client needs one table, and a worker without grammars just never returns that variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +18,15 @@ pub enum WorkError {
          their clients is used up: read faster, or ask for fewer tokens or `top_logprobs`"
     )]
     Unread,
+    /// The request's deadline passed before there was anything of its answer.
+    #[error(
+        "the deadline of this request passed before its answer began: allow more time in `x-deadline-ms`, or ask \
+         again when fewer requests are waiting"
+    )]
+    DeadlinePassed {
+        /// When the same request is likely to be answered in time.
+        retry_after: Duration,
+    },
     /// The request was still running when the grace time of a shutdown ended.
     #[error("the server is shutting down")]
     ShuttingDown,

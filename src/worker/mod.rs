@@ -39,6 +39,9 @@ pub trait Worker {
         None
     }
 
+    /// Does what cannot wait until a rest is over, and computes nothing: a rest may be long.
+    fn look_while_resting(&mut self, _now: Instant) {}
+
     /// How long the loop has to rest after a step that took `worked`.
     fn rest_after(&self, worked: Duration) -> Duration;
 

@@ -40,22 +40,35 @@ pub fn run<W: Worker>(
         } else {
             let began = Instant::now();
             worker.run_step(&Instant::now);
-            rest(&worker, began.elapsed(), abort);
+            rest(&mut worker, requests, began.elapsed(), abort);
         }
     }
     heartbeat.rest();
 }
 
 /// Rests as long as the worker asks for after a step of this length. It is asked again and
-/// again, because the governor may change its mind meanwhile.
-fn rest(worker: &impl Worker, took: Duration, abort: &dyn Fn() -> bool) {
+/// again, because the governor may change its mind meanwhile. Requests are taken in all the same: what
+/// the worker looks after while it rests may be one of them.
+fn rest<W: Worker>(
+    worker: &mut W,
+    requests: &Receiver<W::Request>,
+    took: Duration,
+    abort: &dyn Fn() -> bool,
+) {
     let began = Instant::now();
     loop {
         let left = worker.rest_after(took).saturating_sub(began.elapsed());
         if left.is_zero() || abort() {
             return;
         }
-        std::thread::sleep(left.min(REST_CHECK));
+        let pause = left.min(REST_CHECK);
+        match requests.recv_timeout(pause) {
+            Ok(request) => worker.accept(request),
+            Err(RecvTimeoutError::Timeout) => {}
+            // Whoever calls this finds out for itself.
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(pause),
+        }
+        worker.look_while_resting(Instant::now());
     }
 }
 
@@ -121,6 +134,49 @@ mod tests {
             run_with_two_requests(false),
             ["accept", "accept", "step", "step"]
         );
+    }
+
+    /// Rests until what came in meanwhile has been looked at.
+    #[derive(Default)]
+    struct Resting {
+        accepted: usize,
+        seen: usize,
+    }
+
+    impl Worker for Resting {
+        type Request = ();
+
+        fn accept(&mut self, (): ()) {
+            self.accepted += 1;
+        }
+
+        fn has_work(&self) -> bool {
+            true
+        }
+
+        fn run_step(&mut self, _clock: &dyn Fn() -> Instant) {}
+
+        fn look_while_resting(&mut self, _now: Instant) {
+            self.seen = self.accepted;
+        }
+
+        fn rest_after(&self, _worked: Duration) -> Duration {
+            let hour = Duration::from_secs(3600);
+            if self.seen == 2 { Duration::ZERO } else { hour }
+        }
+
+        fn abort_all(&mut self, _error: WorkError) {}
+    }
+
+    #[test]
+    fn a_long_rest_still_takes_requests_in_and_looks_after_them() {
+        let (sender, requests) = sync_channel(2);
+        for _ in 0..2 {
+            sender.send(()).expect("there is room");
+        }
+        let mut worker = Resting::default();
+        rest(&mut worker, &requests, Duration::ZERO, &|| false);
+        assert_eq!(worker.seen, 2);
     }
 
     #[test]

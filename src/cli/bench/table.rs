@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::bench::{Advantage, BenchReport, Figures, LoadPart, LoadProfile, Percentiles};
+use crate::bench::{
+    Advantage, BenchReport, DeadlineFigures, Figures, LoadPart, LoadProfile, Percentiles,
+};
 
 /// Width of the first column.
 const NAME: usize = 36;
@@ -196,6 +198,24 @@ fn factor(value: f64) -> String {
     format!("{value:8.2} ×")
 }
 
+/// What became of requests with a deadline.
+fn kept_to(deadline: &DeadlineFigures) -> String {
+    let DeadlineFigures {
+        refused,
+        late,
+        estimated,
+        within_factor_two,
+    } = deadline;
+    let mut text = format!("deadline: {refused} refused at once, {late} late");
+    if *estimated > 0 {
+        let _ = write!(
+            text,
+            ", {within_factor_two} of {estimated} estimates within a factor of two"
+        );
+    }
+    text
+}
+
 /// What there is one of.
 fn summary(part: LoadPart, letter: &str, figures: &Figures, servers: usize) -> String {
     let mut parts = Vec::new();
@@ -213,6 +233,9 @@ fn summary(part: LoadPart, letter: &str, figures: &Figures, servers: usize) -> S
     }
     if figures.refused > 0 {
         parts.push(format!("{} refused (429 or 503)", figures.refused));
+    }
+    if let Some(deadline) = &figures.deadline {
+        parts.push(kept_to(deadline));
     }
     if figures.errors > 0 {
         let first = figures.first_error.as_deref().unwrap_or("unknown");
@@ -277,6 +300,23 @@ mod tests {
             .map(|line| line.chars().count())
             .collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+    }
+
+    #[test]
+    fn deadlines_and_estimates_stand_in_the_table() {
+        let deadline = DeadlineFigures {
+            refused: 1,
+            late: 2,
+            estimated: 40,
+            within_factor_two: 37,
+        };
+        let figures = Figures {
+            deadline: Some(deadline),
+            ..figures(1.0)
+        };
+        let text = summary(LoadPart::Warm, "A", &figures, 1);
+        let expected = "1 refused at once, 2 late, 37 of 40 estimates within a factor of two";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

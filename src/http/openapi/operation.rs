@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::http::auth::RouteAccess;
 use crate::http::error::ErrorBody;
+use crate::http::estimate::ESTIMATED;
+use crate::http::precheck::{DEADLINE, DEADLINE_MS};
 
 use super::schemas::Schemas;
 
@@ -59,7 +61,8 @@ const FAILURES: [(StatusCode, &str); 10] = [
     ),
     (
         StatusCode::SERVICE_UNAVAILABLE,
-        "The request is not admitted now; `code` says why and `retry-after` when to try again.",
+        "The request is not admitted now, or was given up because its deadline passed before there was \
+         anything of its answer (`deadline_unreachable`); `code` says why and `retry-after` when to try again.",
     ),
 ];
 
@@ -223,6 +226,25 @@ impl Operation {
             "required": ["id", "data"],
         });
         self.responds("text/event-stream", &event)
+    }
+
+    /// Declares that its answer may be wanted by a certain time. To be called after its responses are added.
+    pub(crate) fn in_time(mut self) -> Self {
+        let (least, most) = DEADLINE_MS.into_inner();
+        self = self.header(
+            DEADLINE,
+            "Milliseconds within which the whole answer is wanted, counted from the arrival of the request. What \
+             cannot be met is refused at once (503 `deadline_unreachable`); an answer that is under way then ends \
+             with what there is of it. The server may have a default.",
+            &json!({"type": "integer", "minimum": least, "maximum": most}),
+        );
+        let response = self.response(StatusCode::OK, "The answer.");
+        response["headers"][ESTIMATED] = json!({
+            "description": "For requests with a deadline, once enough answers were measured: milliseconds from \
+                the request's arrival to the end of its answer, as estimated when it was admitted.",
+            "schema": {"type": "integer", "minimum": 0},
+        });
+        self
     }
 
     /// Declares that its stream can be resumed after a lost connection.

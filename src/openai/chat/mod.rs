@@ -55,6 +55,7 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
             &schemas.written::<reply::ChatCompletionChunk>(),
             Some("[DONE]"),
         )
+        .in_time()
 }
 
 pub(crate) async fn completions(

@@ -9,7 +9,7 @@ use crate::http::sse::{Frame, json_text};
 use crate::inference::UsageTotals;
 use crate::openai::logprobs::TokenLogprobList;
 use crate::openai::tools::{CallLimit, are_whole};
-use crate::openai::usage::{ChunkUsage, CompletionUsage};
+use crate::openai::usage::{ChunkUsage, CompletionUsage, EdgellmAnswer};
 use crate::prompt::{AnswerPart, OutputParser, OutputPiece};
 use crate::sampling;
 use crate::scheduler::{AnswerEnd, AnswerText, FinishReason};
@@ -43,6 +43,8 @@ struct PartialChoice {
     /// Log-probabilities that no delta has carried yet.
     logprobs: Vec<sampling::Logprobs>,
     finish_reason: Option<&'static str>,
+    /// Whether its deadline cut it off.
+    is_late: bool,
 }
 
 impl ChatRenderer {
@@ -62,6 +64,7 @@ impl ChatRenderer {
             thought_tokens: 0,
             logprobs: Vec::new(),
             finish_reason: None,
+            is_late: false,
         };
         Self {
             header,
@@ -113,6 +116,7 @@ impl ChatRenderer {
         logprobs: Option<Vec<sampling::Logprobs>>,
         finish_reason: Option<&'static str>,
     ) -> Frame {
+        let is_late = finish_reason.is_some() && self.choices[index].is_late;
         Frame::Data(json_text(&ChatCompletionChunk {
             header: &self.header,
             choices: vec![ChunkChoice {
@@ -122,6 +126,7 @@ impl ChatRenderer {
                 finish_reason,
             }],
             usage: ChunkUsage::before_the_last(self.output.usage_chunk),
+            edgellm: EdgellmAnswer::of(is_late),
         }))
     }
 }
@@ -165,6 +170,7 @@ impl ResponseRenderer for ChatRenderer {
             FinishReason::Stop => "stop",
         };
         choice.finish_reason = Some(reason);
+        choice.is_late = finished.is_late;
         if self.output.stream {
             // The remaining log-probabilities belong to text that is not sent, such as a call's tags.
             let rest = std::mem::take(&mut choice.logprobs);
@@ -180,6 +186,7 @@ impl ResponseRenderer for ChatRenderer {
                 header: &self.header,
                 choices: Vec::new(),
                 usage: ChunkUsage::Now(self.usage(spent)),
+                edgellm: None,
             }))
         });
         usage.into_iter().chain([Frame::done()]).collect()
@@ -199,6 +206,7 @@ impl ResponseRenderer for ChatRenderer {
     fn whole(mut self, spent: UsageTotals) -> String {
         let usage = self.usage(spent);
         let choices = std::mem::take(&mut self.choices);
+        let is_late = choices.iter().any(|choice| choice.is_late);
         let whole = |(index, choice): (usize, PartialChoice)| ChatChoice {
             index,
             logprobs: (self.output.logprobs).then(|| self.logprobs(choice.logprobs)),
@@ -216,6 +224,7 @@ impl ResponseRenderer for ChatRenderer {
             header: &self.header,
             choices: choices.into_iter().enumerate().map(whole).collect(),
             usage,
+            edgellm: EdgellmAnswer::of(is_late),
         })
     }
 }

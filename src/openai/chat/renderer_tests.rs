@@ -51,6 +51,7 @@ fn say(text: &str) -> AnswerText {
 fn finished() -> AnswerEnd {
     AnswerEnd {
         reason: FinishReason::Stop,
+        is_late: false,
         prompt_tokens: 10,
         cached_tokens: 8,
         generated_tokens: 5,
@@ -292,4 +293,37 @@ fn choices_are_told_apart_by_their_index() {
     let body: Value = serde_json::from_str(&answer.whole(spent())).expect("JSON");
     assert_eq!(body["choices"][1]["index"], 1);
     assert_eq!(body["choices"][1]["message"]["content"], "two");
+}
+
+#[test]
+fn an_answer_that_its_deadline_cut_off_says_so_where_its_finish_reason_is() {
+    let late = AnswerEnd {
+        reason: FinishReason::Length,
+        is_late: true,
+        ..finished()
+    };
+    let mut whole = answer(false, CallLimit::Any);
+    whole.text(0, &say("Aisle"));
+    whole.end(0, &late);
+    let body: Value = serde_json::from_str(&whole.whole(spent())).expect("JSON");
+    assert_eq!(body["choices"][0]["finish_reason"], "length");
+    assert_eq!(body["choices"][0]["message"]["content"], "Aisle");
+    assert_eq!(body["edgellm"]["deadline"], true);
+
+    let mut streamed = answer(true, CallLimit::Any);
+    let mut frames = streamed.text(0, &say("Aisle"));
+    frames.extend(streamed.end(0, &late));
+    let chunks = objects(frames);
+    for chunk in &chunks {
+        let ends = chunk["choices"][0]["finish_reason"] == "length";
+        assert_eq!(chunk.get("edgellm").is_some(), ends, "{chunk}");
+    }
+    assert_eq!(chunks.last().expect("chunks")["edgellm"]["deadline"], true);
+
+    let usual = body_ended(
+        answer(false, CallLimit::Any),
+        &["Aisle"],
+        FinishReason::Length,
+    );
+    assert!(usual.get("edgellm").is_none());
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::admission::ServiceTier;
 use crate::http::openapi::among;
 use crate::openai::logprobs::{TokenLogprob, TokenLogprobList};
-use crate::openai::usage::{ChunkUsage, CompletionUsage};
+use crate::openai::usage::{ChunkUsage, CompletionUsage, EdgellmAnswer};
 
 const FINISH_REASONS: [&str; 3] = ["stop", "length", "tool_calls"];
 
@@ -51,6 +51,8 @@ pub(super) struct ChatCompletion<'a> {
     pub(super) header: &'a ChatHeader,
     pub(super) choices: Vec<ChatChoice>,
     pub(super) usage: CompletionUsage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) edgellm: Option<EdgellmAnswer>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -96,6 +98,9 @@ pub(super) struct ChatCompletionChunk<'a> {
     pub(super) choices: Vec<ChunkChoice>,
     #[serde(skip_serializing_if = "ChunkUsage::is_absent")]
     pub(super) usage: ChunkUsage,
+    /// With the finish reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) edgellm: Option<EdgellmAnswer>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

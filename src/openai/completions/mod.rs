@@ -34,6 +34,7 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
             &schemas.written::<wire::Completion>(),
             Some("[DONE]"),
         )
+        .in_time()
 }
 
 pub(crate) async fn completions(

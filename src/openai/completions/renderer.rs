@@ -9,7 +9,7 @@ use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, json_text};
 use crate::inference::UsageTotals;
 use crate::inference::generate::StartedGeneration;
-use crate::openai::usage::{ChunkUsage, CompletionUsage};
+use crate::openai::usage::{ChunkUsage, CompletionUsage, EdgellmAnswer};
 use crate::sampling;
 use crate::scheduler::{AnswerEnd, AnswerText, FinishReason};
 
@@ -30,6 +30,8 @@ pub(super) struct CompletionRenderer {
     choices: Vec<CompletionChoice>,
     /// The position of each choice's next token in its text.
     places: Vec<TextPosition>,
+    /// Whether the deadline cut an answer off.
+    is_late: bool,
 }
 
 impl CompletionRenderer {
@@ -62,6 +64,7 @@ impl CompletionRenderer {
             tokenizer: Arc::clone(&loaded.tokenizer),
             choices: (0..count).map(choice).collect(),
             places: vec![TextPosition::default(); count],
+            is_late: false,
         }
     }
 
@@ -73,7 +76,7 @@ impl CompletionRenderer {
         logprobs: Option<CompletionLogprobs>,
     ) -> Vec<Frame> {
         if self.output.stream {
-            return vec![self.chunk(index, text.to_owned(), logprobs, None)];
+            return vec![self.chunk(index, text.to_owned(), logprobs)];
         }
         let choice = &mut self.choices[index];
         choice.text.push_str(text);
@@ -101,24 +104,22 @@ impl CompletionRenderer {
         found
     }
 
-    fn chunk(
-        &self,
-        index: usize,
-        text: String,
-        logprobs: Option<CompletionLogprobs>,
-        finish_reason: Option<&'static str>,
-    ) -> Frame {
+    fn chunk(&self, index: usize, text: String, logprobs: Option<CompletionLogprobs>) -> Frame {
         let choice = CompletionChoice {
             text,
             index,
             logprobs,
-            finish_reason,
+            finish_reason: None,
         };
-        let usage = ChunkUsage::before_the_last(self.output.usage_chunk);
-        Frame::Data(self.body(vec![choice], usage))
+        self.choice_chunk(choice, false)
     }
 
-    fn body(&self, choices: Vec<CompletionChoice>, usage: ChunkUsage) -> String {
+    fn choice_chunk(&self, choice: CompletionChoice, is_late: bool) -> Frame {
+        let usage = ChunkUsage::before_the_last(self.output.usage_chunk);
+        Frame::Data(self.body(vec![choice], usage, is_late))
+    }
+
+    fn body(&self, choices: Vec<CompletionChoice>, usage: ChunkUsage, is_late: bool) -> String {
         json_text(&Completion {
             id: &self.id,
             object: "text_completion",
@@ -127,6 +128,7 @@ impl CompletionRenderer {
             system_fingerprint: &self.fingerprint,
             choices,
             usage,
+            edgellm: EdgellmAnswer::of(is_late),
         })
     }
 }
@@ -177,8 +179,15 @@ impl ResponseRenderer for CompletionRenderer {
             FinishReason::Stop => "stop",
         };
         self.choices[index].finish_reason = Some(reason);
+        self.is_late |= finished.is_late;
         if self.output.stream {
-            vec![self.chunk(index, String::new(), None, Some(reason))]
+            let choice = CompletionChoice {
+                text: String::new(),
+                index,
+                logprobs: None,
+                finish_reason: Some(reason),
+            };
+            vec![self.choice_chunk(choice, finished.is_late)]
         } else {
             Vec::new()
         }
@@ -187,7 +196,7 @@ impl ResponseRenderer for CompletionRenderer {
     fn close(&mut self, spent: UsageTotals) -> Vec<Frame> {
         let usage = self.output.usage_chunk.then(|| {
             let usage = ChunkUsage::Now(CompletionUsage::new(spent, 0));
-            Frame::Data(self.body(Vec::new(), usage))
+            Frame::Data(self.body(Vec::new(), usage, false))
         });
         usage.into_iter().chain([Frame::done()]).collect()
     }
@@ -205,6 +214,7 @@ impl ResponseRenderer for CompletionRenderer {
 
     fn whole(mut self, spent: UsageTotals) -> String {
         let choices = std::mem::take(&mut self.choices);
-        self.body(choices, ChunkUsage::Now(CompletionUsage::new(spent, 0)))
+        let usage = ChunkUsage::Now(CompletionUsage::new(spent, 0));
+        self.body(choices, usage, self.is_late)
     }
 }

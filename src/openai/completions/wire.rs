@@ -14,7 +14,7 @@ use crate::inference::bounds::{
     CHOICES, LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS, TOKEN_ID,
 };
 use crate::openai::shared_fields::with_structured_output_fields;
-use crate::openai::usage::ChunkUsage;
+use crate::openai::usage::{ChunkUsage, EdgellmAnswer};
 
 with_structured_output_fields! {
 /// Numbers are wide here, so that a value out of range is refused in words rather than by type.
@@ -95,6 +95,9 @@ pub(super) struct Completion<'a> {
     pub(super) choices: Vec<CompletionChoice>,
     #[serde(skip_serializing_if = "ChunkUsage::is_absent")]
     pub(super) usage: ChunkUsage,
+    /// In a stream, with the finish reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) edgellm: Option<EdgellmAnswer>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

@@ -12,10 +12,11 @@ use axum::response::IntoResponse;
 use crate::http::access::Reply;
 use crate::http::body::JsonBody;
 use crate::http::error::ApiError;
+use crate::http::estimate::estimated;
 use crate::http::openapi::{Operation, Schemas};
 #[cfg(any(test, fuzzing))]
 use crate::http::parse::read_value;
-use crate::http::precheck::{refuse_deadline, refuse_if_all_do};
+use crate::http::precheck::{allowed_time, refuse_if_all_do};
 use crate::inference::RequestAccount;
 use crate::inference::checks::at_least;
 use crate::inference::embed::Embeddings;
@@ -35,10 +36,11 @@ pub(crate) async fn create(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Reply, ApiError> {
-    refuse_deadline(request.headers())?;
+    let allowed = allowed_time(request.headers())?;
     refuse_if_all_do(&state.inference)?;
     let JsonBody(request, mut arrival) =
         JsonBody::<EmbeddingRequest>::from_request(request, &state).await?;
+    arrival.answer_within(allowed);
     let form = EmbeddingFormat::try_from(&request)?;
     let entry = Arc::clone(
         state
@@ -54,16 +56,17 @@ pub(crate) async fn create(
     let embedding = inference.embed(&entry, input, form.dimensions, arrival, &mut account);
     let answer = match embedding.await {
         Ok(embeddings) => {
-            let usage = embeddings.usage;
+            let (usage, estimate) = (embeddings.usage, embeddings.estimate);
             let written = write(embeddings, form.encoding, entry.id.clone()).await;
-            written.map(|body| (body, usage))
+            written.map(|body| (body, usage, estimate))
         }
         Err(error) => Err(EMBEDDINGS.api_error(error)),
     };
     let response = match answer {
-        Ok((body, usage)) => {
+        Ok((body, usage, estimate)) => {
             account.embedded(usage);
-            ([(CONTENT_TYPE, "application/json")], body).into_response()
+            let response = ([(CONTENT_TYPE, "application/json")], body).into_response();
+            estimated(response, estimate)
         }
         Err(error) => {
             account.ended(error.summary());
@@ -78,6 +81,7 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
         .accepts(&schemas.read::<EmbeddingRequest>())
         .fails(&[404])
         .responds("application/json", &schemas.written::<EmbeddingResponse>())
+        .in_time()
 }
 
 /// Reads and checks a body as far as that needs no model.

@@ -63,6 +63,7 @@ pub(crate) fn describe(schemas: &mut Schemas) -> Operation {
         &schemas.written::<events::ResponseEvent>(),
         None,
     )
+    .in_time()
 }
 
 /// Reads and checks a body as far as that needs no model.

@@ -364,6 +364,9 @@ impl ResponseRenderer for ResponseItemRenderer {
             // Clients expect a message, even if it is empty.
             self.begin(OpenItem::message());
         }
+        if finished.is_late {
+            self.response.note_late();
+        }
         self.close(match finished.reason {
             FinishReason::Length => ItemStatus::Incomplete,
             FinishReason::Stop => ItemStatus::Completed,

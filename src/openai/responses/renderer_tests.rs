@@ -85,6 +85,7 @@ fn say(text: &str) -> AnswerText {
 fn finished(reason: FinishReason) -> AnswerEnd {
     AnswerEnd {
         reason,
+        is_late: false,
         prompt_tokens: 10,
         cached_tokens: 8,
         generated_tokens: 5,
@@ -404,4 +405,20 @@ async fn a_response_is_stored_before_its_client_knows_that_it_ended() {
     let body: Value = serde_json::from_str(&stored.body).expect("JSON");
     assert_eq!(body, events.last().expect("an end")["response"]);
     assert_eq!(stored.output.len(), 1);
+}
+
+#[test]
+fn a_response_that_its_deadline_cut_off_is_incomplete_and_says_why() {
+    let mut answer = answer(false, CallLimit::Any, None);
+    drop(answer.opening());
+    drop(answer.text(0, &say("Aisle ")));
+    let late = AnswerEnd {
+        is_late: true,
+        ..finished(FinishReason::Length)
+    };
+    drop(answer.end(0, &late));
+    let body: Value = serde_json::from_str(&answer.whole(spent())).expect("JSON");
+    assert_eq!(body["status"], "incomplete");
+    assert_eq!(body["incomplete_details"]["reason"], "max_output_tokens");
+    assert_eq!(body["edgellm"]["deadline"], true);
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::clock::unix_seconds;
 use crate::http::openapi::among;
 use crate::inference::UsageTotals;
-use crate::openai::usage::EdgellmUsage;
+use crate::openai::usage::{EdgellmAnswer, EdgellmUsage};
 use crate::sampling::SamplingParams;
 
 use super::items::{ResponseItem, new_id};
@@ -37,6 +37,8 @@ pub(super) struct ResponseObject {
     /// Known at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<ResponseUsage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edgellm: Option<EdgellmAnswer>,
 }
 
 /// How far a response is.
@@ -152,7 +154,13 @@ impl ResponseObject {
             top_p: sampling.top_p,
             echo,
             usage: None,
+            edgellm: None,
         }
+    }
+
+    /// Notes that the deadline cut the answer off.
+    pub(super) fn note_late(&mut self) {
+        self.edgellm = EdgellmAnswer::of(true);
     }
 
     /// Completes the response; `reasoning_tokens` of its generated tokens were thoughts.

@@ -13,6 +13,8 @@ pub struct EmbeddingMetrics {
     pub running: IntGauge,
     /// Requests whose client left before the end.
     pub cancelled: IntCounter,
+    /// Requests whose deadline passed before all vectors were there.
+    pub late: IntCounter,
     /// Tokens of texts.
     pub prompt_tokens: IntCounter,
     /// Seconds from arrival to the engine.
@@ -38,6 +40,7 @@ impl Metrics {
             waiting: self.waiting.with_label_values(label),
             running: self.running.with_label_values(label),
             cancelled: self.cancelled.with_label_values(label),
+            late: self.late.with_label_values(&[model, "waiting"]),
             prompt_tokens: self.prompt_tokens.with_label_values(label),
             queue_duration: self.queue_duration.with_label_values(label),
             request_duration: self.request_duration.with_label_values(label),

@@ -1,0 +1,129 @@
+//! Which beginnings of prompts have been asked for lately, so that the cache is likely to have them.
+//!
+//! Whoever estimates is on another thread than the cache, and a wrong guess here costs precision, nothing
+//! else. Whole blocks of tokens are compared, as coarse as the numbers of cached tokens that clients are told:
+//! an estimate must not give away more of what others have asked than those do.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::admission::PrefixGroup;
+use crate::engine::Token;
+
+/// Tokens of a block: the step in which OpenAI counts cached tokens.
+const BLOCK: usize = 128;
+
+/// The hash of a prompt up to the end of a block.
+type BlockHash = u64;
+
+/// Remembers the latest beginnings, block by block.
+#[derive(Debug)]
+pub(super) struct KnownPrefixes {
+    /// By hash, when the block was last asked for.
+    last_asked: HashMap<BlockHash, u64>,
+    /// Blocks in the order of being asked for; an entry counts if the map has the same time.
+    order: VecDeque<(BlockHash, u64)>,
+    most: usize,
+    time: u64,
+}
+
+impl KnownPrefixes {
+    /// Of as many blocks as fit into a cache of so many cells.
+    pub(super) fn new(cells: usize) -> Self {
+        Self {
+            last_asked: HashMap::new(),
+            order: VecDeque::new(),
+            most: (cells / BLOCK).max(1),
+            time: 0,
+        }
+    }
+
+    /// How many tokens of a prompt are likely not in the cache. At least one is always computed.
+    pub(super) fn unread(&self, group: PrefixGroup, prompt: &[Token]) -> usize {
+        let hashes = hashes(group, prompt);
+        let known = hashes.take_while(|hash| self.last_asked.contains_key(hash));
+        let read = BLOCK * known.count();
+        prompt.len().saturating_sub(read).max(1)
+    }
+
+    /// A prompt is about to be computed.
+    pub(super) fn asked(&mut self, group: PrefixGroup, prompt: &[Token]) {
+        for hash in hashes(group, prompt) {
+            self.time += 1;
+            self.last_asked.insert(hash, self.time);
+            self.order.push_back((hash, self.time));
+        }
+        while self.last_asked.len() > self.most || self.order.len() > 4 * self.most {
+            let Some((hash, time)) = self.order.pop_front() else {
+                break;
+            };
+            if self.last_asked.get(&hash) == Some(&time) {
+                self.last_asked.remove(&hash);
+            }
+        }
+    }
+}
+
+/// The hash of each whole block of a prompt, together with all before it.
+fn hashes(group: PrefixGroup, prompt: &[Token]) -> impl Iterator<Item = BlockHash> {
+    let mut hasher = DefaultHasher::new();
+    group.hash(&mut hasher);
+    prompt.chunks_exact(BLOCK).map(move |block| {
+        for token in block {
+            token.0.hash(&mut hasher);
+        }
+        hasher.finish()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(seed: i32, length: usize) -> Vec<Token> {
+        (0..length)
+            .map(|at| Token(seed + i32::try_from(at).expect("small")))
+            .collect()
+    }
+
+    const ALL: PrefixGroup = PrefixGroup(0);
+
+    #[test]
+    fn what_was_asked_before_counts_as_read_in_whole_blocks() {
+        let mut known = KnownPrefixes::new(4096);
+        let mut first = prompt(0, 300);
+        assert_eq!(known.unread(ALL, &first), 300);
+        known.asked(ALL, &first);
+        assert_eq!(known.unread(ALL, &first), 300 - 2 * BLOCK);
+        first[200] = Token(7777);
+        assert_eq!(known.unread(ALL, &first), 300 - BLOCK);
+        assert_eq!(known.unread(ALL, &prompt(5, 300)), 300);
+        known.asked(ALL, &prompt(9, BLOCK));
+        assert_eq!(
+            known.unread(ALL, &prompt(9, BLOCK)),
+            1,
+            "the last is computed"
+        );
+    }
+
+    #[test]
+    fn no_group_learns_what_another_has_asked() {
+        let mut known = KnownPrefixes::new(4096);
+        known.asked(ALL, &prompt(0, 300));
+        assert_eq!(known.unread(PrefixGroup(1), &prompt(0, 300)), 300);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_and_those_asked_again_are_kept() {
+        let mut known = KnownPrefixes::new(3 * BLOCK);
+        let once = |seed| prompt(1000 * seed, BLOCK);
+        for seed in 0..100 {
+            known.asked(ALL, &once(0));
+            known.asked(ALL, &once(seed));
+        }
+        assert_eq!(known.unread(ALL, &once(0)), 1);
+        assert_eq!(known.unread(ALL, &once(99)), 1);
+        assert_eq!(known.unread(ALL, &once(50)), BLOCK);
+        assert!(known.last_asked.len() <= 3 && known.order.len() <= 12);
+    }
+}
