@@ -25,6 +25,13 @@ pub(super) enum SequenceProgress {
     Ended,
 }
 
+/// How a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SequenceEnd {
+    Answered,
+    Failed,
+}
+
 /// A request with its tokens, from the queue to the end of its answer.
 ///
 /// There are no phases beyond this: *computed* catches up with *tokens*,
@@ -49,9 +56,8 @@ pub(super) struct Sequence {
     cached: Option<usize>,
     /// Energy so far, in joules; absent once a part of it is unknown.
     joules: Option<f64>,
-    finished: bool,
-    /// Whether it ended with an error.
-    failed: bool,
+    /// How it ended by itself, heard or not.
+    end: Option<SequenceEnd>,
     /// Whether its deadline cut its answer off.
     late: bool,
     /// Whether it is computed so that it comes out the same each time: see `cache::exact`.
@@ -78,8 +84,7 @@ impl Sequence {
             record: AcceptanceRecord::default(),
             cached: None,
             joules: Some(0.0),
-            finished: false,
-            failed: false,
+            end: None,
             late: false,
             exact: false,
         }
@@ -195,7 +200,7 @@ impl Sequence {
 
     /// Whether it ended by itself, heard or not.
     pub(super) fn is_finished(&self) -> bool {
-        self.finished
+        self.end.is_some()
     }
 
     pub(super) fn client_left(&self) -> bool {
@@ -309,7 +314,7 @@ impl Sequence {
         now: Instant,
         metrics: &ModelMetrics,
     ) -> SequenceProgress {
-        if self.finished {
+        if self.is_finished() {
             // The scores of its prompt found no room.
             return SequenceProgress::Ended;
         }
@@ -368,8 +373,7 @@ impl Sequence {
             .span
             .in_scope(|| tracing::warn!(%error, "request failed"));
         self.send(AnswerEvent::Failed(error));
-        self.finished = true;
-        self.failed = true;
+        self.end = Some(SequenceEnd::Failed);
     }
 
     /// Counts and logs that the client is gone.
@@ -418,7 +422,10 @@ impl Sequence {
     /// Returns what its end teaches about the duration of others; `None` if that is nothing, because it failed
     /// or its client left.
     pub(super) fn lesson(&self) -> Option<AnswerLesson> {
-        let is_typical = self.finished && (self.late || !self.failed);
+        let is_typical = match self.end? {
+            SequenceEnd::Answered => true,
+            SequenceEnd::Failed => self.late,
+        };
         is_typical.then(|| AnswerLesson {
             forecast: self.job.forecast,
             prompt: self.job.prompt.len(),
@@ -435,14 +442,17 @@ impl Sequence {
             .job
             .forecast
             .map_or(self.job.prompt.len(), |it| it.unread());
-        let unread = match has_started {
-            true if self.is_decoding() => 0,
-            true => self.missing(),
-            false => forecast.min(self.job.prompt.len()),
-        };
-        let cells = match has_started {
-            true => self.tokens.len().saturating_sub(self.cached.unwrap_or(0)),
-            false => unread,
+        let (unread, cells) = if has_started {
+            let own = self.tokens.len().saturating_sub(self.cached.unwrap_or(0));
+            let unread = if self.is_decoding() {
+                0
+            } else {
+                self.missing()
+            };
+            (unread, own)
+        } else {
+            let unread = forecast.min(self.job.prompt.len());
+            (unread, unread)
         };
         JobLoad {
             tier: self.job.class,
@@ -464,7 +474,7 @@ impl Sequence {
     fn finish(&mut self, reason: FinishReason, now: Instant, metrics: &ModelMetrics) {
         let assembler = std::mem::take(&mut self.text);
         self.send_text(assembler.finish(reason));
-        if self.finished {
+        if self.is_finished() {
             return;
         }
         let finished = AnswerEnd {
@@ -485,7 +495,7 @@ impl Sequence {
             place.served();
         }
         self.send(AnswerEvent::Finished(finished));
-        self.finished = true;
+        self.end = Some(SequenceEnd::Answered);
     }
 
     fn send_text(&mut self, text: AnswerText) -> bool {
