@@ -199,7 +199,10 @@ fn run(settings: Settings) -> Result<(), app::AppError> {
         .max_blocking_threads(8)
         .enable_all()
         .build()?;
-    runtime.block_on(app::serve(settings))
+    let outcome = runtime.block_on(app::serve(settings));
+    // Where a model hangs, so would waiting for the thread that waits for it.
+    runtime.shutdown_background();
+    outcome
 }
 
 #[allow(clippy::print_stdout)] // this is what the command is for

@@ -11,7 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
-use crate::admission::{ClientId, Principal};
+use crate::admission::{ClientId, DrainGuard, Principal};
 
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
@@ -102,12 +102,19 @@ pub(crate) fn principal(request: &Request) -> Arc<Principal> {
     known.unwrap_or_else(|| Arc::new(Principal::anyone()))
 }
 
+/// Returns what makes a shutdown wait for a request. The server gives it to each whose head it read before
+/// the shutdown, see [`crate::http::exchange`].
+pub(crate) fn drain_guard(request: &Request) -> Option<DrainGuard> {
+    request.extensions().get().cloned()
+}
+
 /// Notes that a request has come.
 pub(crate) fn arrival(request: &Request) -> Arrival {
     Arrival {
         at: Instant::now(),
         client: client(request),
         principal: principal(request),
+        drain_guard: drain_guard(request),
         deadline: None,
         memory: None,
     }

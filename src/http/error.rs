@@ -141,6 +141,10 @@ fn refusal_text(refusal: &AdmissionRefusal) -> &'static str {
         RefusalReason::Memory => {
             "the gateway is short of memory; retry after the time in `retry-after`"
         }
+        RefusalReason::TooManyConnections => {
+            "too many connections are open from this address; close some, or raise \
+             `server.max_connections_per_address`"
+        }
     }
 }
 
@@ -175,6 +179,12 @@ impl ApiError {
             Self::Job(WorkError::ShuttingDown | WorkError::Unread) => Some(Duration::from_secs(5)),
             _ => None,
         }
+    }
+
+    /// Returns the value of the header `retry-after`.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        let after = self.retry_after()?;
+        Some(after.as_secs() + u64::from(after.subsec_nanos() > 0)).map(|seconds| seconds.max(1))
     }
 
     /// Returns the HTTP status of this error.
@@ -371,11 +381,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut response = (status, Json(self.body())).into_response();
-        if let Some(after) = self.retry_after() {
-            let seconds = after.as_secs_f64().ceil().max(1.0);
-            if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
-                response.headers_mut().insert(header::RETRY_AFTER, value);
-            }
+        if let Some(seconds) = self.retry_after_seconds() {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         // The access log and metrics read it back.
         response.extensions_mut().insert(self);

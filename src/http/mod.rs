@@ -5,8 +5,11 @@
 pub(crate) mod access;
 mod allowance;
 pub(crate) mod body;
+mod connections;
 pub(crate) mod error;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod json_count;
 mod json_path;
 mod mismatch;
@@ -20,6 +23,7 @@ mod server;
 mod socket;
 pub(crate) mod sse;
 pub(crate) mod state;
+mod turned_away;
 
 pub use error::ApiError;
 pub use server::{Server, ServerOptions, affordable_connections};

@@ -1,7 +1,9 @@
 //! What is refused before a body is read.
 
+use axum::extract::Request;
 use axum::http::HeaderMap;
 
+use crate::http::access::drain_guard;
 use crate::http::error::ApiError;
 use crate::inference::Inference;
 
@@ -14,7 +16,10 @@ pub(crate) fn refuse_deadline(headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Refuses a request before its body is sent, if every request would be refused now.
-pub(crate) fn refuse_if_all_do(inference: &Inference) -> Result<(), ApiError> {
-    inference.would_admit().map_err(ApiError::Refused)
+/// Refuses a request before its body is sent, if every request like it would be refused now.
+pub(crate) fn refuse_if_all_do(inference: &Inference, request: &Request) -> Result<(), ApiError> {
+    let drain_guard = drain_guard(request);
+    inference
+        .has_room(drain_guard.as_ref())
+        .map_err(ApiError::Refused)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::admission::{ClientId, Principal};
+use crate::admission::{ClientId, DrainGuard, Principal};
 
 /// When a request came, from whom, and the memory that is reserved for it until it is a prompt.
 pub(crate) struct Arrival {
@@ -14,6 +14,8 @@ pub(crate) struct Arrival {
     pub(crate) client: ClientId,
     /// Who asks.
     pub(crate) principal: Arc<Principal>,
+    /// Makes a shutdown wait for it; `None` if it came when nobody came in any more.
+    pub(crate) drain_guard: Option<DrainGuard>,
     /// When its client no longer wants the answer.
     pub(crate) deadline: Option<Instant>,
     /// Dropped when the prompt is tokenized: until then, what a large request is parsed into takes many times

@@ -106,13 +106,15 @@ impl Inference {
         &self,
         entry: &ModelEntry,
         request: GenerationRequest,
-        arrival: Arrival,
+        mut arrival: Arrival,
     ) -> Result<PreparedRequest, InferenceError> {
         let loaded = generator(entry)?;
         let choices = request.params.choices.count();
         let count = request.inputs.len() * choices as usize;
         check_count(count, entry.gate.capacity())?;
-        let (places, presence) = entry.gate.admit_together(count)?;
+        let (places, presence) = entry
+            .gate
+            .admit_together(count, arrival.drain_guard.take())?;
         let terms = JobTerms::of(&arrival);
         let laid_out = self
             .lay_out(request, Arc::clone(&loaded), places, arrival)

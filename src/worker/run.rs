@@ -40,21 +40,23 @@ pub fn run<W: Worker>(
         } else {
             let began = Instant::now();
             worker.run_step(&Instant::now);
-            rest(&worker, began.elapsed(), abort);
+            rest(&worker, began.elapsed(), heartbeat, abort);
         }
     }
     heartbeat.rest();
 }
 
 /// Rests as long as the worker asks for after a step of this length. It is asked again and
-/// again, because the governor may change its mind meanwhile.
-fn rest(worker: &impl Worker, took: Duration, abort: &dyn Fn() -> bool) {
+/// again, because the governor may change its mind meanwhile. A rest is not a part of a step: however long
+/// it is, the loop does not hang.
+fn rest(worker: &impl Worker, took: Duration, heartbeat: &Heartbeat, abort: &dyn Fn() -> bool) {
     let began = Instant::now();
     loop {
         let left = worker.rest_after(took).saturating_sub(began.elapsed());
         if left.is_zero() || abort() {
             return;
         }
+        heartbeat.beat();
         std::thread::sleep(left.min(REST_CHECK));
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Reply, ApiError> {
     refuse_deadline(request.headers())?;
-    refuse_if_all_do(&state.inference)?;
+    refuse_if_all_do(&state.inference, &request)?;
     let JsonBody(request, arrival) =
         JsonBody::<EmbeddingRequest>::from_request(request, &state).await?;
     let form = EmbeddingFormat::try_from(&request)?;
