@@ -18,8 +18,15 @@ fn short_answer() -> Value {
     body
 }
 
-fn long_stream(tokens: u32) -> Value {
-    let mut body = long_answer(tokens);
+/// Several answers together, which take longer than new requests still come in.
+fn long_answers() -> Value {
+    let mut body = long_answer(1900);
+    body["n"] = json!(5);
+    body
+}
+
+fn long_stream() -> Value {
+    let mut body = long_answers();
     body["stream"] = json!(true);
     body
 }
@@ -52,7 +59,7 @@ fn begin_to_send(gateway: &Gateway, sent: impl Fn(&str) -> usize) -> (TcpStream,
 #[test]
 fn a_drain_lets_streams_end_whole_and_tells_new_requests_when_to_come_back() {
     let mut gateway = Gateway::start();
-    let running = gateway.send("POST", PATH, &long_stream(1900).to_string());
+    let running = gateway.send("POST", PATH, &long_stream().to_string());
     is_running(&gateway);
     gateway.signal("TERM");
     eventually("said", || gateway.get("/ready").status == 503);
@@ -78,7 +85,7 @@ fn requests_that_were_sent_before_the_signal_are_answered() {
     let slow: Vec<_> = (0..5)
         .map(|_| begin_to_send(&gateway, |request| request.len() - 10))
         .collect();
-    let running = gateway.send("POST", PATH, &long_stream(1900).to_string());
+    let running = gateway.send("POST", PATH, &long_stream().to_string());
     gateway.signal("TERM");
     assert_eq!(refusal(&gateway).json()["error"]["code"], "draining");
     for (mut stream, end) in slow {
@@ -99,8 +106,10 @@ fn connections_that_waited_to_be_accepted_at_the_signal_are_answered() {
         ("EDGELLM__SERVER__MAX_CONNECTIONS", "3"),
         ("EDGELLM__SERVER__MAX_CONNECTIONS_PER_ADDRESS", "3"),
     ]);
+    let mut body = long_stream();
+    body["n"] = json!(1);
     let running: Vec<_> = (0..3)
-        .map(|_| gateway.send("POST", PATH, &long_stream(1200).to_string()))
+        .map(|_| gateway.send("POST", PATH, &body.to_string()))
         .collect();
     // No connection is left to ask with.
     let waiting: Vec<_> = (0..12)
@@ -125,8 +134,7 @@ fn what_was_pipelined_behind_a_long_answer_is_answered() {
         request("POST", PATH, &body.to_string()).replace("connection: close\r\n", "")
     };
     let mut stream = gateway.connect();
-    let requests =
-        [long_answer(1900), short_answer(), short_answer()].map(|body| keep_alive(&body));
+    let requests = [long_answers(), short_answer(), short_answer()].map(|body| keep_alive(&body));
     stream
         .write_all(requests.concat().as_bytes())
         .expect("sent");
@@ -142,9 +150,7 @@ fn what_was_pipelined_behind_a_long_answer_is_answered() {
 #[test]
 fn a_second_signal_ends_the_process_at_once() {
     let mut gateway = Gateway::start();
-    let mut body = long_stream(1900);
-    body["n"] = json!(8);
-    let _running = gateway.send("POST", PATH, &body.to_string());
+    let _running = gateway.send("POST", PATH, &long_stream().to_string());
     is_running(&gateway);
     gateway.signal("TERM");
     gateway.log_line("draining: no new requests");
