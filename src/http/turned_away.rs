@@ -3,6 +3,7 @@
 //! Their clients are told so. Whoever closes a connection on which bytes are unread resets it, and the client
 //! may lose the answer; so the request is read and thrown away, for a short time.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ use crate::telemetry::Metrics;
 
 use super::error::ApiError;
 
-/// Connections that are told so at the same time; any more are closed at once.
-pub(super) const MOST_TOLD_AT_ONCE: usize = 32;
+/// Connections that are told so with patience at the same time.
+pub(super) const MOST_TOLD_AT_ONCE: usize = 128;
 /// How long a client may take to begin with its request, and then to end with it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How much of its request is read.
@@ -59,15 +60,29 @@ impl Doorkeeper {
                  further ones are refused (this is logged once a minute at most)"
             );
         }
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            let answer = Arc::clone(&self.answer);
-            tokio::spawn(async move {
-                // A client that breaks off concerns only itself.
-                let _ = tell(stream, &answer).await;
-                drop(place);
-            });
+        match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => {
+                let answer = Arc::clone(&self.answer);
+                tokio::spawn(async move {
+                    // A client that breaks off concerns only itself.
+                    let _ = tell(stream, &answer).await;
+                    drop(place);
+                });
+            }
+            Err(_) => tell_at_once(stream, &self.answer),
         }
     }
+}
+
+/// Answers without waiting for anything. A client reads it if its request has come already.
+fn tell_at_once(stream: TcpStream, answer: &str) {
+    // The runtime does not know yet whether it is readable; the system does, and does not wait either.
+    let Ok(mut stream) = stream.into_std() else {
+        return;
+    };
+    // Whoever floods the server may miss the answer.
+    let _ = stream.read(&mut [0; 16 << 10]);
+    let _ = stream.write(answer.as_bytes());
 }
 
 /// The whole response of an error, as it is written to a socket.
@@ -105,6 +120,26 @@ async fn tell(mut stream: TcpStream, answer: &str) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn when_many_are_told_further_ones_are_told_as_well() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut doorkeeper = Doorkeeper::new(Metrics::new().expect("metrics"));
+        let _told = Arc::clone(&doorkeeper.places)
+            .acquire_many_owned(u32::try_from(MOST_TOLD_AT_ONCE).expect("few"))
+            .await;
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        client
+            .write_all(b"GET / HTTP/1.1\r\n\r\n")
+            .await
+            .expect("sent");
+        let (stream, _) = listener.accept().await.expect("accepted");
+        doorkeeper.turn_away(stream);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("no reset");
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
 
     #[tokio::test]
     async fn a_client_reads_why_it_is_turned_away_whatever_it_sends() {

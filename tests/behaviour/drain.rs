@@ -21,7 +21,7 @@ fn short_answer() -> Value {
 /// Several answers together, which take longer than new requests still come in.
 fn long_answers() -> Value {
     let mut body = long_answer(1900);
-    body["n"] = json!(5);
+    body["n"] = json!(3);
     body
 }
 

@@ -8,15 +8,16 @@ use serde_json::{Value, json};
 use crate::gateway::{Gateway, eventually, long_answer, question, read, send};
 
 const PATH: &str = "/v1/chat/completions";
-/// Requests that this server takes at once.
-const CAPACITY: usize = 6;
+const MAX_RUNNING: usize = 2;
 
-fn small_gateway(env: &[(&str, &str)]) -> Gateway {
-    let small = [
-        ("EDGELLM__MODELS__MAX_RUNNING", "2"),
-        ("EDGELLM__ADMISSION__MAX_WAITING", "4"),
-    ];
-    Gateway::with_env(&[&small, env].concat())
+/// A server that takes two requests and so many more at once.
+fn small_gateway(max_waiting: usize) -> Gateway {
+    Gateway::with_env(&[
+        ("EDGELLM__MODELS__MAX_RUNNING", &MAX_RUNNING.to_string()),
+        ("EDGELLM__ADMISSION__MAX_WAITING", &max_waiting.to_string()),
+        // A long prompt takes dozens of steps.
+        ("EDGELLM__SCHEDULER__MAX_BATCH_TOKENS", "18"),
+    ])
 }
 
 fn waits_for(gateway: &Gateway, gauge: &str, value: &str) {
@@ -26,13 +27,13 @@ fn waits_for(gateway: &Gateway, gauge: &str, value: &str) {
 }
 
 /// No row, no place at the gate and no cell is taken: as many as ever are answered together.
-fn nothing_is_left(gateway: &Gateway) {
+fn nothing_is_left(gateway: &Gateway, max_waiting: usize) {
     waits_for(gateway, "edgellm_requests_running", "0");
     waits_for(gateway, "edgellm_requests_waiting", "0");
     waits_for(gateway, "edgellm_kv_cache_usage_ratio", "0");
     let mut body = question("hello");
     body["max_tokens"] = json!(2);
-    let asked: Vec<_> = (0..CAPACITY)
+    let asked: Vec<_> = (0..MAX_RUNNING + max_waiting)
         .map(|_| gateway.send("POST", PATH, &body.to_string()))
         .collect();
     for stream in asked {
@@ -55,7 +56,7 @@ fn leave_at(address: SocketAddr, body: &str, text: &str) {
 
 #[test]
 fn clients_that_vanish_from_the_queue_leave_nothing_and_those_before_them_go_on() {
-    let gateway = small_gateway(&[]);
+    let gateway = small_gateway(4);
     let running: Vec<_> = (0..2)
         .map(|_| gateway.send("POST", PATH, &streamed(long_answer(1900))))
         .collect();
@@ -72,31 +73,32 @@ fn clients_that_vanish_from_the_queue_leave_nothing_and_those_before_them_go_on(
         assert!(read(stream).body.ends_with("data: [DONE]\n\n"));
     }
     assert_eq!(gateway.metric("edgellm_requests_cancelled_total"), "12");
-    nothing_is_left(&gateway);
+    nothing_is_left(&gateway, 4);
 }
 
 #[test]
 fn clients_that_vanish_while_their_prompts_are_computed_leave_nothing() {
-    // A prompt takes dozens of steps.
-    let gateway = small_gateway(&[("EDGELLM__SCHEDULER__MAX_BATCH_TOKENS", "18")]);
-    let prompt_tokens = || gateway.metric("edgellm_prompt_tokens_total");
-    let begun = prompt_tokens();
-    for number in 0..3 {
-        let prompt = format!("{number} {}", "Milk is in aisle four. ".repeat(250));
+    let gateway = small_gateway(4);
+    for round in 0..3 {
         let leaving: Vec<TcpStream> = (0..2)
-            .map(|_| gateway.send("POST", PATH, &question(&prompt).to_string()))
+            .map(|client| {
+                // They have nothing in common, or one would wait for the other's prompt.
+                let milk = "Milk is in aisle four. ".repeat(250);
+                let body = json!({"prompt": format!("{client}{round} {milk}"), "max_tokens": 200, "ignore_eos": true});
+                gateway.send("POST", "/v1/completions", &body.to_string())
+            })
             .collect();
         waits_for(&gateway, "edgellm_requests_running", "2");
         drop(leaving);
-        nothing_is_left(&gateway);
+        nothing_is_left(&gateway, 4);
     }
-    assert_ne!(prompt_tokens(), begun);
     assert_eq!(gateway.metric("edgellm_requests_cancelled_total"), "6");
 }
 
 #[test]
 fn clients_that_vanish_at_any_token_leave_nothing() {
-    let gateway = small_gateway(&[]);
+    // Room for those that come while others still leave.
+    let gateway = small_gateway(60);
     let address = gateway.address;
     for round in 0..10 {
         let tokens = 1 + round % 3;
@@ -117,5 +119,5 @@ fn clients_that_vanish_at_any_token_leave_nothing() {
             client.join().expect("it came so far");
         }
     }
-    nothing_is_left(&gateway);
+    nothing_is_left(&gateway, 60);
 }
