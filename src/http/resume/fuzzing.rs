@@ -33,7 +33,7 @@ pub fn resume_streams(choices: &[u8]) {
         for act in choices.chunks_exact(2) {
             world.act(act[0], act[1]);
         }
-        drop(world);
+        world.forget();
         assert_eq!(streams.bytes(), 0);
     });
 }
@@ -70,6 +70,14 @@ impl World {
             streams: Vec::new(),
             hearers: Vec::new(),
             bytes: 0,
+        }
+    }
+
+    /// Everybody leaves, and nobody comes back in time.
+    fn forget(self) {
+        drop(self.hearers);
+        for stream in self.streams {
+            self.recorded.forget(&stream.key, &stream.recording);
         }
     }
 
@@ -191,5 +199,7 @@ fn pick<T>(all: &mut [T], which: u8) -> Option<&mut T> {
 
 /// The event of this number, with so many bytes or, if these are not enough for its number, a few more.
 fn frame(number: usize, size: usize) -> Frame {
-    Frame::Data(format!("{number:.<size$}"))
+    let mut text = number.to_string();
+    text.extend(std::iter::repeat_n('.', size.saturating_sub(text.len())));
+    Frame::Data(text)
 }
