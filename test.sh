@@ -2,7 +2,7 @@
 # Installs what the tests need and runs all of them. One line a stage; the output of a stage is shown if it fails.
 #   ./test.sh                 everything
 #   ./test.sh clippy clients  only the stages whose names hold one of these words
-#   ./test.sh long            what runs only when asked for: ten minutes of each fuzz target, 40 in all, and longer parity
+#   ./test.sh long            what runs only when asked for: ten minutes of each fuzz target, 60 in all, and longer parity
 set -euo pipefail
 set -m # every stage is a process group of its own, so that whatever it starts can be ended with it
 source "$(dirname "${BASH_SOURCE[0]}")/deploy/setup-lib.sh"
@@ -144,7 +144,7 @@ build_server() { in_root build; }
 # What made-up bodies, answers, schemas, texts and keys files lead to; so many seconds each.
 fuzz() {
     local target
-    for target in body answer schema tokenize keys; do
+    for target in body answer schema tokenize headers resume keys; do
         "$root/fuzz/run.sh" "$target" -max_total_time="$1"
     done
 }

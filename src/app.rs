@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::admission::Drain;
 use crate::config::Settings;
@@ -27,6 +28,14 @@ use crate::telemetry::{Logbook, Metrics};
 
 /// Time for connections to say good-bye when all answers are out.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long requests still come in after the signal: so long may it take until the head of one that was sent
+/// before is read.
+const LAME_DUCK: Duration = Duration::from_millis(500);
+/// How long models may take to stop: a step that was begun is computed to its end. A step that hangs never
+/// ends.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// The same for whoever asked twice.
+const SHORT_STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why the server did not start or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +92,8 @@ fn listen_remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then drains and returns.
+/// Serves until SIGTERM or SIGINT, then drains and returns. Ends the process, with the exit code 0, where
+/// threads would hold that up.
 ///
 /// # Errors
 /// See [`AppError`].
@@ -93,10 +103,26 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
     if let Some(logbook) = logbook {
         logbook.close(outcome.is_ok());
     }
-    outcome
+    match outcome {
+        Ok(Ending::Orderly) => Ok(()),
+        Ok(Ending::Abrupt) => engine::end_process(),
+        Err(error) => Err(error),
+    }
 }
 
-async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Result<(), AppError> {
+/// How the server stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// All threads have ended, or will end soon.
+    Orderly,
+    /// Threads may be at work for long, or hang, and nobody is to wait for them.
+    Abrupt,
+}
+
+async fn serve_until_told(
+    settings: Settings,
+    logbook: Option<&Logbook>,
+) -> Result<Ending, AppError> {
     engine::route_logs();
     engine::return_large_blocks();
     cpu::prepare()?;
@@ -107,8 +133,13 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
     let ring = open_keys(&settings)?;
     let drain = Drain::default();
     let address = settings.server.listen;
+    let max_connections = affordable_connections(settings.server.max_connections.get() as usize);
     let options = ServerOptions {
-        max_connections: affordable_connections(settings.server.max_connections.get() as usize),
+        max_connections,
+        max_connections_per_address: settings
+            .server
+            .max_connections_per_address
+            .map_or((max_connections / 2).max(1), |most| most.get() as usize),
         header_timeout: settings.server.header_timeout,
         write_timeout: settings.server.write_timeout,
     };
@@ -131,7 +162,7 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
     let pool = Arc::new(pool);
     let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
     let authenticator = Authenticator::new(ring.clone(), settings.auth.metrics);
-    let state = AppState::new(&settings, inference, metrics, authenticator);
+    let state = AppState::new(&settings, inference, metrics.clone(), authenticator);
     // It ends with the runtime.
     if let Some(ring) = ring {
         tokio::spawn(keys::watch(ring));
@@ -139,9 +170,12 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
     let url = format!("http://{}", server.local_addr()?);
     tracing::info!("listening on {url}");
 
+    let backlog_is_empty = server.backlog_is_empty();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(
         router(state),
+        drain.clone(),
+        metrics,
         async {
             let _ = stopped.await;
         },
@@ -157,18 +191,19 @@ async fn serve_until_told(settings: Settings, logbook: Option<&Logbook>) -> Resu
         }
     };
     drain.begin();
+    let mut is_asked_twice = false;
     if outcome.is_ok() {
-        wait_for_answers(&drain, settings.server.shutdown_grace, &mut signals).await;
+        let answered = answered(&drain, backlog_is_empty);
+        let grace = settings.server.shutdown_grace;
+        is_asked_twice = wait_for_answers(&drain, answered, grace, &mut signals).await;
     }
-    // Threads are joined off the runtime; answers that still run are told why they end.
-    let stopping = Arc::clone(&pool);
-    let _ = tokio::task::spawn_blocking(move || stopping.stop()).await;
+    drain.close();
+    let ending = stop_models(&pool, is_asked_twice, &mut signals).await;
     let _ = stop.send(());
     let _ = serving.await;
-    if outcome.is_ok() {
-        tracing::info!("stopped");
-    }
-    outcome
+    outcome?;
+    tracing::info!("stopped");
+    Ok(ending)
 }
 
 /// Opens the keys file, and makes it if there is none. Without one, says loudly who may ask.
@@ -247,14 +282,58 @@ async fn announce(pool: &Pool, url: &str) {
     std::future::pending::<()>().await;
 }
 
-async fn wait_for_answers(drain: &Drain, grace: Duration, signals: &mut Signals) {
+/// Waits until every request is answered that was sent before the drain began. Nothing tells these from those
+/// that come right after it, so both are let in for a short time: until no connection waits to be accepted, and
+/// the heads of the last ones are surely read.
+async fn answered(drain: &Drain, mut backlog_is_empty: watch::Receiver<bool>) {
+    // The sender ends with the server only.
+    let _ = backlog_is_empty.wait_for(|is_empty| *is_empty).await;
+    tokio::time::sleep(LAME_DUCK).await;
+    drain.close();
+    drain.empty().await;
+}
+
+/// Waits for answers, but not for ever; returns whether it was asked again not to wait.
+async fn wait_for_answers(
+    drain: &Drain,
+    answered: impl Future<Output = ()>,
+    grace: Duration,
+    signals: &mut Signals,
+) -> bool {
     tokio::select! {
-        () = drain.empty() => {}
+        () = answered => false,
         () = tokio::time::sleep(grace) => {
             tracing::warn!(running = drain.inside(), "grace time over, ending what still runs");
+            false
         }
         name = signals.next() => {
             tracing::warn!(signal = name, running = drain.inside(), "asked again, ending what still runs");
+            true
+        }
+    }
+}
+
+/// Stops the models, whose running answers are told why they end.
+async fn stop_models(pool: &Arc<Pool>, is_asked_twice: bool, signals: &mut Signals) -> Ending {
+    let patience = if is_asked_twice {
+        SHORT_STOP_PATIENCE
+    } else {
+        STOP_PATIENCE
+    };
+    // Threads are joined off the runtime.
+    let stopping = Arc::clone(pool);
+    let stopping = tokio::task::spawn_blocking(move || stopping.stop());
+    tokio::select! {
+        stopped = tokio::time::timeout(patience, stopping) => {
+            if stopped.is_ok() && !is_asked_twice {
+                Ending::Orderly
+            } else {
+                Ending::Abrupt
+            }
+        }
+        name = signals.next() => {
+            tracing::warn!(signal = name, "asked again, not waiting for models to stop");
+            Ending::Abrupt
         }
     }
 }

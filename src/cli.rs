@@ -196,15 +196,23 @@ fn compile_grammars() -> ExitCode {
     }
 }
 
+/// Bytes of stack of a runtime's thread. A request that nests as deeply as it may takes up to 2 MB.
+const THREAD_STACK: usize = 8 << 20;
+
 /// The runtime only moves bytes and renders templates: two threads are plenty, and the
 /// cores belong to the engine.
 fn run(settings: Settings) -> Result<(), app::AppError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
+        // Schemas, templates and JSON are nested; debug information and sanitizers make frames larger.
+        .thread_stack_size(THREAD_STACK)
         .enable_all()
         .build()?;
-    runtime.block_on(app::serve(settings))
+    let outcome = runtime.block_on(app::serve(settings));
+    // Where a model hangs, so would waiting for the thread that waits for it.
+    runtime.shutdown_background();
+    outcome
 }
 
 #[allow(clippy::print_stdout)] // this is what the command is for

@@ -2,6 +2,7 @@
 
 pub use crate::engine::tokenize::fuzzing::read_runs;
 pub use crate::grammar::fuzzing::compile_schema;
+pub use crate::http::fuzzing::{read_headers, resume_streams};
 pub use crate::keys::fuzz as read_keys;
 pub use crate::prompt::fuzzing::cut_answer;
 pub use crate::routes::fuzzing::read_body;

@@ -48,6 +48,7 @@ impl Served {
             speculation: Speculation::Off,
             target_inter_token: Duration::from_millis(100),
             parked_bytes: 0,
+            stall_timeout: Duration::from_secs(120),
         };
         let pool = Pool::start(
             vec![spec],

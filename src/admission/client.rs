@@ -22,13 +22,20 @@ impl ClientId {
         if address.is_loopback() {
             return Self::Connection(CONNECTIONS.fetch_add(1, Ordering::Relaxed));
         }
-        match address {
-            IpAddr::V4(_) => Self::Address(address),
-            IpAddr::V6(address) => {
-                let network = address.to_bits() >> 64 << 64;
-                Self::Address(Ipv6Addr::from_bits(network).into())
-            }
+        Self::Address(client_network(address))
+    }
+}
+
+/// Returns what an address has in common with all others of its host: itself, or with IPv6 its network of
+/// 64 bits.
+#[must_use]
+pub fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            let network = address.to_bits() >> 64 << 64;
+            Ipv6Addr::from_bits(network).into()
         }
+        address => address,
     }
 }
 
@@ -45,5 +52,13 @@ mod tests {
         assert_eq!(of("[fd00::1:2]:4000"), of("[fd00::3:4]:4000"));
         assert_ne!(of("[fd00::1:2]:4000"), of("[fd00:0:0:1::2]:4000"));
         assert_ne!(of("127.0.0.1:4000"), of("127.0.0.1:4000"));
+    }
+
+    #[test]
+    fn the_network_of_a_loopback_address_is_itself() {
+        for text in ["127.0.0.1", "127.0.0.2", "::1"] {
+            let address: IpAddr = text.parse().expect("an address");
+            assert_eq!(client_network(address), address);
+        }
     }
 }

@@ -99,14 +99,22 @@ impl Gate {
         self.inner.capacity
     }
 
-    /// Whether a request that came now would be admitted.
+    /// Whether a client should send a request now.
     pub fn would_admit(&self) -> Result<(), AdmissionRefusal> {
         decide(self.state(&self.counts(), 1, self.inner.drain.has_begun()))
     }
 
-    /// Lets a request in.
-    pub fn admit(&self) -> Result<(AdmissionSlot, DrainGuard), AdmissionRefusal> {
-        let (mut slots, drain_guard) = self.admit_together(1)?;
+    /// Whether a request for which a shutdown waits already would be admitted.
+    pub fn has_room(&self) -> Result<(), AdmissionRefusal> {
+        decide(self.state(&self.counts(), 1, false))
+    }
+
+    /// Lets a request in. Without the drain guard that it got when it came, it came too late.
+    pub fn admit(
+        &self,
+        drain_guard: Option<DrainGuard>,
+    ) -> Result<(AdmissionSlot, DrainGuard), AdmissionRefusal> {
+        let (mut slots, drain_guard) = self.admit_together(1, drain_guard)?;
         let Some(slot) = slots.pop() else {
             unreachable!("one was asked for");
         };
@@ -117,10 +125,9 @@ impl Gate {
     pub fn admit_together(
         &self,
         count: usize,
+        drain_guard: Option<DrainGuard>,
     ) -> Result<(Vec<AdmissionSlot>, DrainGuard), AdmissionRefusal> {
         let mut counts = self.counts();
-        // Entering and the beginning of a drain exclude each other: who is in will be waited for.
-        let drain_guard = self.inner.drain.enter();
         decide(self.state(&counts, count, drain_guard.is_none()))?;
         let Some(drain_guard) = drain_guard else {
             unreachable!("a drain refuses");
@@ -240,36 +247,38 @@ mod tests {
 
     #[test]
     fn a_dropped_place_makes_room_however_long_its_answer_is_read() {
-        let gate = Gate::new(2, Drain::default(), GovernorHandle::default());
-        let (slot, _presence) = gate.admit().expect("room");
-        let _second = gate.admit().expect("room");
-        assert!(gate.admit().is_err());
+        let drain = Drain::default();
+        let gate = Gate::new(2, drain.clone(), GovernorHandle::default());
+        let (slot, _presence) = gate.admit(drain.enter()).expect("room");
+        let _second = gate.admit(drain.enter()).expect("room");
+        assert!(gate.admit(drain.enter()).is_err());
         drop(slot);
-        assert!(gate.admit().is_ok());
+        assert!(gate.admit(drain.enter()).is_ok());
     }
 
     #[test]
     fn several_come_in_together_or_not_at_all() {
-        let gate = Gate::new(3, Drain::default(), GovernorHandle::default());
-        let _one = gate.admit().expect("room");
-        assert!(gate.admit_together(3).is_err());
-        let (slots, _presence) = gate.admit_together(2).expect("room");
+        let drain = Drain::default();
+        let gate = Gate::new(3, drain.clone(), GovernorHandle::default());
+        let _one = gate.admit(drain.enter()).expect("room");
+        assert!(gate.admit_together(3, drain.enter()).is_err());
+        let (slots, _presence) = gate.admit_together(2, drain.enter()).expect("room");
         assert_eq!(slots.len(), 2);
-        assert!(gate.admit().is_err());
+        assert!(gate.admit(drain.enter()).is_err());
     }
 
-    #[tokio::test]
-    async fn a_drain_is_over_when_the_last_presence_is_dropped() {
+    #[test]
+    fn who_came_before_the_drain_was_closed_is_let_in_after_it_and_nobody_else() {
         let drain = Drain::default();
         let gate = Gate::new(2, drain.clone(), GovernorHandle::default());
-        let (slot, drain_guard) = gate.admit().expect("room");
-        drop(slot);
+        let came_in_time = drain.enter();
         drain.begin();
-        assert!(gate.admit().is_err());
-        let waiting = tokio::spawn(async move { drain.empty().await });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        drop(drain_guard);
-        waiting.await.expect("drained");
+        let clients_are_told = gate.would_admit().expect_err("going away");
+        assert_eq!(clients_are_told.reason, RefusalReason::Draining);
+        drain.close();
+        assert!(gate.has_room().is_ok());
+        assert!(gate.admit(came_in_time).is_ok());
+        let too_late = gate.admit(drain.enter()).expect_err("closed");
+        assert_eq!(too_late.reason, RefusalReason::Draining);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! An admitted request has two things that Drop gives back: its [`AdmissionSlot`], held
 //! as long as the engine has work with it, so that a client which reads slowly
-//! keeps nobody out; and its [`DrainGuard`], held until the last byte is sent, so
-//! that a shutdown can wait for it.
+//! keeps nobody out; and its [`DrainGuard`], held from the moment its head is read
+//! until the last byte is sent, so that a shutdown can wait for it.
 
 mod client;
 mod deadline;
@@ -18,7 +18,7 @@ mod tier;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use client::ClientId;
+pub use client::{ClientId, client_network};
 pub use deadline::{DefaultDeadlines, MissedDeadline, retry_after};
 pub use drain::{Drain, DrainGuard};
 pub use estimates::{LogMean, Trust, to_duration};
@@ -47,6 +47,8 @@ pub enum RefusalReason {
     Memory,
     /// Its answer would not be there in time.
     DeadlineUnreachable,
+    /// The client's address has as many connections as one may have.
+    TooManyConnections,
 }
 
 impl RefusalReason {
@@ -61,6 +63,7 @@ impl RefusalReason {
             Self::Thermal => "thermal",
             Self::Memory => "memory",
             Self::DeadlineUnreachable => "deadline_unreachable",
+            Self::TooManyConnections => "too_many_connections",
         }
     }
 }
@@ -80,6 +83,25 @@ impl AdmissionRefusal {
     pub const fn memory() -> Self {
         Self {
             reason: RefusalReason::Memory,
+            retry_after: Duration::from_secs(5),
+        }
+    }
+
+    /// For a request that came when nobody came in any more. By then whoever supervises this process should
+    /// have started the next.
+    #[must_use]
+    pub const fn draining() -> Self {
+        Self {
+            reason: RefusalReason::Draining,
+            retry_after: Duration::from_secs(5),
+        }
+    }
+
+    /// For a connection too many from one address.
+    #[must_use]
+    pub const fn too_many_connections() -> Self {
+        Self {
+            reason: RefusalReason::TooManyConnections,
             retry_after: Duration::from_secs(5),
         }
     }

@@ -15,6 +15,7 @@ pub mod budget;
 mod context;
 pub mod cpu;
 mod embed;
+mod exit;
 pub mod fake;
 #[cfg(any(test, fuzzing))]
 mod gguf_editor;
@@ -39,6 +40,7 @@ mod weights;
 
 pub use attention::Attention;
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
+pub use exit::end_process;
 pub use info::{ModelInfo, SamplingDefaults};
 pub use llama::{EngineOptions, LlamaEngine};
 pub use load::{LoadError, load_model};

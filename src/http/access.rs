@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
-use crate::admission::{ClientId, Principal};
+use crate::admission::{ClientId, DrainGuard, Principal};
 
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
@@ -126,6 +126,12 @@ impl<S: Sync> FromRequestParts<S> for Asker {
     }
 }
 
+/// Returns what makes a shutdown wait for a request. The server gives it to each whose head it read before
+/// the shutdown, see [`crate::http::exchange`].
+pub(crate) fn drain_guard(request: &Request) -> Option<DrainGuard> {
+    request.extensions().get().cloned()
+}
+
 /// Notes that a request has come.
 pub(crate) fn arrival(request: &Request) -> Arrival {
     Arrival {
@@ -133,6 +139,7 @@ pub(crate) fn arrival(request: &Request) -> Arrival {
         client: client(request),
         principal: principal(request),
         quota: None,
+        drain_guard: drain_guard(request),
         deadline: None,
         memory: None,
     }

@@ -109,9 +109,9 @@ pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
     parsed.await.map_err(|_| ApiError::Internal)?
 }
 
-fn declares_json(headers: &HeaderMap) -> bool {
+pub(super) fn declares_json(headers: &HeaderMap) -> bool {
     let encoding = headers.get(header::CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| encoding != "identity") {
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return false;
     }
     let Some(value) = headers
@@ -121,13 +121,14 @@ fn declares_json(headers: &HeaderMap) -> bool {
         return false;
     };
     let media_type = value.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+    let media_type = media_type.to_ascii_lowercase();
+    media_type == "application/json"
         || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
 /// Refuses a body that is too large before it is sent, for clients that send `Expect: 100-continue`
 /// (curl does for large bodies).
-fn refuse_before_it_is_sent(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
+pub(super) fn refuse_before_it_is_sent(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -246,8 +247,16 @@ mod tests {
     fn json_may_be_declared_with_a_charset() {
         let mut headers = HeaderMap::new();
         assert!(!declares_json(&headers));
-        let value = "Application/JSON; charset=utf-8".parse().expect("a header");
-        headers.insert(header::CONTENT_TYPE, value);
-        assert!(declares_json(&headers));
+        for value in ["Application/JSON; charset=utf-8", "application/Vendor+JSON"] {
+            headers.insert(header::CONTENT_TYPE, value.parse().expect("a header"));
+            assert!(declares_json(&headers), "{value}");
+        }
+        for (encoding, is_plain) in [("Identity", true), ("gzip", false)] {
+            headers.insert(
+                header::CONTENT_ENCODING,
+                encoding.parse().expect("a header"),
+            );
+            assert_eq!(declares_json(&headers), is_plain, "{encoding}");
+        }
     }
 }

@@ -175,6 +175,10 @@ fn refusal_text(refusal: &AdmissionRefusal) -> &'static str {
         RefusalReason::DeadlineUnreachable => {
             "the deadline of this request cannot be met; retry after the time in `retry-after`"
         }
+        RefusalReason::TooManyConnections => {
+            "too many connections are open from this address; close some, or raise \
+             `server.max_connections_per_address`"
+        }
     }
 }
 
@@ -261,6 +265,12 @@ impl ApiError {
             Self::Job(WorkError::ShuttingDown | WorkError::Unread) => Some(Duration::from_secs(5)),
             _ => None,
         }
+    }
+
+    /// Returns the value of the header `retry-after`.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        let after = self.retry_after()?;
+        Some(after.as_secs() + u64::from(after.subsec_nanos() > 0)).map(|seconds| seconds.max(1))
     }
 
     /// Returns the HTTP status of this error.
@@ -507,16 +517,13 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut response = (status, Json(self.body())).into_response();
-        if let Some(after) = self.retry_after() {
-            let seconds = after.as_secs_f64().ceil().max(1.0);
-            let ms = after.as_millis().max(1);
+        if let Some((after, seconds)) = self.retry_after().zip(self.retry_after_seconds()) {
+            let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1);
             for (name, value) in [
-                (header::RETRY_AFTER, format!("{seconds:.0}")),
-                (HeaderName::from_static("retry-after-ms"), ms.to_string()),
+                (header::RETRY_AFTER, seconds),
+                (HeaderName::from_static("retry-after-ms"), ms),
             ] {
-                if let Ok(value) = HeaderValue::from_str(&value) {
-                    response.headers_mut().insert(name, value);
-                }
+                response.headers_mut().insert(name, value.into());
             }
         }
         if status == StatusCode::UNAUTHORIZED {
@@ -558,10 +565,7 @@ mod tests {
             false,
         );
         let error = ApiError::DeadlineUnreachable(missed);
-        assert_eq!(
-            error.summary().refused,
-            Some("deadline_unreachable")
-        );
+        assert_eq!(error.summary().refused, Some("deadline_unreachable"));
         let body = error.body();
         assert_eq!(body["error"]["code"], "deadline_unreachable");
         let message = body["error"]["message"].as_str().expect("a text");

@@ -6,9 +6,12 @@ pub(crate) mod access;
 mod allowance;
 pub(crate) mod auth;
 pub(crate) mod body;
+mod connections;
 pub(crate) mod error;
 pub(crate) mod estimate;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod json_count;
 mod json_path;
 mod mismatch;
@@ -22,6 +25,7 @@ mod server;
 mod socket;
 pub(crate) mod sse;
 pub(crate) mod state;
+mod turned_away;
 pub(crate) mod unread;
 
 pub use auth::Authenticator;

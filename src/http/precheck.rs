@@ -3,8 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue};
 
+use crate::http::access::drain_guard;
 use crate::http::error::ApiError;
 use crate::inference::Inference;
 
@@ -39,9 +41,12 @@ fn milliseconds(value: &HeaderValue) -> Option<u64> {
     number.filter(|number| DEADLINE_MS.contains(number))
 }
 
-/// Refuses a request before its body is sent, if every request would be refused now.
-pub(crate) fn refuse_if_all_do(inference: &Inference) -> Result<(), ApiError> {
-    inference.would_admit().map_err(ApiError::Refused)
+/// Refuses a request before its body is sent, if every request like it would be refused now.
+pub(crate) fn refuse_if_all_do(inference: &Inference, request: &Request) -> Result<(), ApiError> {
+    let drain_guard = drain_guard(request);
+    inference
+        .has_room(drain_guard.as_ref())
+        .map_err(ApiError::Refused)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! id, the same API key and a `Last-Event-ID` gets what follows that event, exactly once. Other
 //! streams are neither kept nor computed for nobody.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod recording;
 mod streams;
 
@@ -85,7 +87,7 @@ where
     }
     // The rest of a stream is no new work, so resuming is allowed however full the server is.
     if told.is_none() {
-        refuse_if_all_do(inference)?;
+        refuse_if_all_do(inference, &request)?;
     }
     let (body, digest, mut arrival) = read_json(request, state, id.is_some(), check).await?;
     arrival.answer_within(allowed);
@@ -123,11 +125,13 @@ where
     Ok(IncomingRequest::New(body, Some(ticket), arrival))
 }
 
-fn last_event(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+pub(super) fn last_event(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     let Some(value) = headers.get(LAST_EVENT_ID) else {
         return Ok(None);
     };
-    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    let is_number = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let text = value.to_str().ok().filter(is_number);
+    let number = text.and_then(|text| text.parse().ok());
     let message = "`Last-Event-ID` must be the `id` of an event of the stream: a number";
     number
         .map(Some)

@@ -1,7 +1,9 @@
 //! The accept loop. `axum::serve` gives hyper no timer, so slow headers would
 //! hold a connection for ever; here every stage of a connection is bounded:
-//! their number, the time for headers, the time for which an answer may wait to be read.
+//! their number, in all and from one address, the time for headers, the time for which an answer may wait to
+//! be read.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +14,20 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::Layer;
 
-use crate::admission::ClientId;
+use crate::admission::{ClientId, Drain};
+use crate::telemetry::Metrics;
 
+use crate::http::connections::ConnectionCounts;
 use crate::http::exchange::{Exchange, ExchangeService};
 use crate::http::socket::Socket;
+use crate::http::turned_away::{Doorkeeper, MOST_TOLD_AT_ONCE};
 
 /// Files that are open beside connections, with room: models, sensors, the runtime's own.
-const OTHER_FILES: usize = 96;
+const OTHER_FILES: usize = 96 + MOST_TOLD_AT_ONCE;
 
 /// How many of the `wanted` connections the system lets this process have. Most systems begin with
 /// 1,024 open files and allow more to who asks; beyond that even sensors could not be read.
@@ -49,6 +54,8 @@ pub fn affordable_connections(wanted: usize) -> usize {
 pub struct ServerOptions {
     /// Connections open at once; more wait in the system's backlog.
     pub max_connections: usize,
+    /// Connections open at once from one address; more are told so and closed.
+    pub max_connections_per_address: usize,
     /// Time for the headers of a request.
     pub header_timeout: Duration,
     /// Time for which a client may let its answer wait, in all; what it reads wins some of it back.
@@ -60,6 +67,7 @@ pub struct ServerOptions {
 pub struct Server {
     listener: TcpListener,
     options: ServerOptions,
+    backlog_is_empty: watch::Sender<bool>,
 }
 
 impl Server {
@@ -69,7 +77,11 @@ impl Server {
     /// Such as the address being in use.
     pub async fn bind(address: SocketAddr, options: ServerOptions) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, options })
+        Ok(Self {
+            listener,
+            options,
+            backlog_is_empty: watch::Sender::new(true),
+        })
     }
 
     /// Where it listens; the port that was chosen when 0 was asked for.
@@ -80,21 +92,32 @@ impl Server {
         self.listener.local_addr()
     }
 
+    /// Tells whether all clients that have connected are accepted. They are not while as many as may be
+    /// connected are.
+    #[must_use]
+    pub fn backlog_is_empty(&self) -> watch::Receiver<bool> {
+        self.backlog_is_empty.subscribe()
+    }
+
     /// Accepts until `stop` resolves, then lets open connections finish the
     /// request that they are in, for `farewell` at most.
-    pub async fn serve(self, router: Router, stop: impl Future<Output = ()>, farewell: Duration) {
+    pub async fn serve(
+        self,
+        router: Router,
+        drain: Drain,
+        metrics: Metrics,
+        stop: impl Future<Output = ()>,
+        farewell: Duration,
+    ) {
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(self.options.max_connections));
+        let counts = ConnectionCounts::new(self.options.max_connections_per_address);
+        let mut doorkeeper = Doorkeeper::new(metrics);
         let mut stop = std::pin::pin!(stop);
         loop {
-            let accept = async {
-                // The semaphore is never closed.
-                let place = Arc::clone(&places).acquire_owned().await.ok();
-                (place, self.listener.accept().await)
-            };
             let (place, accepted) = tokio::select! {
                 () = &mut stop => break,
-                accepted = accept => accepted,
+                accepted = self.accept(&places) => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -105,12 +128,16 @@ impl Server {
                     continue;
                 }
             };
+            let Some(counted) = counts.open(peer.ip()) else {
+                doorkeeper.turn_away(stream);
+                continue;
+            };
             // Tokens are small and must not wait for more.
             let _ = stream.set_nodelay(true);
-            let socket = Socket::new(stream, self.options.write_timeout);
-            let service = Extension(ClientId::of(peer)).layer(router.clone());
             let exchange = Exchange::default();
-            let service = ExchangeService::new(service, exchange.clone());
+            let socket = Socket::new(stream, self.options.write_timeout, exchange.clone());
+            let service = Extension(ClientId::of(peer)).layer(router.clone());
+            let service = ExchangeService::new(service, exchange, drain.clone());
             let connection = connection(socket.clone(), service, self.options);
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
@@ -119,13 +146,34 @@ impl Server {
                     ended = connection => if let Err(error) = ended {
                         tracing::debug!(%error, "connection ended");
                     },
-                    () = socket.left(exchange) => {}
+                    () = socket.left() => {}
                 }
-                drop(place);
+                drop((place, counted));
             });
         }
         drop(self.listener);
         let _ = tokio::time::timeout(farewell, graceful.shutdown()).await;
+    }
+
+    /// Waits until one more may be connected, and accepts a connection.
+    async fn accept(
+        &self,
+        places: &Arc<Semaphore>,
+    ) -> (
+        Option<OwnedSemaphorePermit>,
+        std::io::Result<(TcpStream, SocketAddr)>,
+    ) {
+        // The semaphore is never closed.
+        let place = Arc::clone(places).acquire_owned().await.ok();
+        let accepted = poll_fn(|context| {
+            let accepted = self.listener.poll_accept(context);
+            self.backlog_is_empty.send_if_modified(|is_empty| {
+                let was_empty = std::mem::replace(is_empty, accepted.is_pending());
+                was_empty != *is_empty
+            });
+            accepted
+        });
+        (place, accepted.await)
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 use crate::http::allowance::Allowance;
@@ -44,23 +45,27 @@ struct SocketState {
     allowance: Allowance,
     /// Wakes the writer when the allowance is used up; present while a write waits.
     alarm: Option<Pin<Box<Sleep>>>,
+    exchange: Exchange,
 }
 
 impl Socket {
-    /// Wraps `stream`, whose client may keep writes waiting for `write_timeout` in all.
-    pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+    /// Wraps `stream`, whose client may keep writes waiting for `write_timeout` in all. `exchange` is told
+    /// what becomes of the connection.
+    pub(crate) fn new(stream: TcpStream, write_timeout: Duration, exchange: Exchange) -> Self {
         Self(Arc::new(Mutex::new(SocketState {
             stream,
             sent: false,
             blocked: false,
             allowance: Allowance::new(write_timeout),
             alarm: None,
+            exchange,
         })))
     }
 
     /// Resolves when the client has closed its side and nobody is there to take an answer; see
     /// [`crate::http::exchange`].
-    pub(crate) async fn left(self, exchange: Exchange) {
+    pub(crate) async fn left(self) {
+        let exchange = self.lock().exchange.clone();
         let mut glance = POLL_INTERVAL;
         while !self.has_ended().await {
             tokio::time::sleep(glance).await;
@@ -168,7 +173,13 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.lock().stream).poll_read(context, buffer)
+        let mut watched = self.lock();
+        let read = Pin::new(&mut watched.stream).poll_read(context, buffer);
+        // Without budget, a read is pending whatever there is to read.
+        if read.is_pending() && coop::has_budget_remaining() {
+            watched.exchange.has_read_all();
+        }
+        read
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admission::{
-    ClientId, DefaultDeadlines, MissedDeadline, Principal, QuotaHold, ServiceTier,
+    ClientId, DefaultDeadlines, DrainGuard, MissedDeadline, Principal, QuotaHold, ServiceTier,
 };
 
 /// When a request came, from whom, and the memory that is reserved for it until it is a prompt.
@@ -18,6 +18,8 @@ pub(crate) struct Arrival {
     pub(crate) principal: Arc<Principal>,
     /// What it takes of its key's quota, until its account has that.
     pub(crate) quota: Option<QuotaHold>,
+    /// Makes a shutdown wait for it; `None` if it came when nobody came in any more.
+    pub(crate) drain_guard: Option<DrainGuard>,
     /// When its client no longer wants the answer.
     pub(crate) deadline: Option<Instant>,
     /// Dropped when the prompt is tokenized: until then, what a large request is parsed into takes many times

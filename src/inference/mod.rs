@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::admission::{AdmissionRefusal, DefaultDeadlines, SendBudget};
+use crate::admission::{AdmissionRefusal, DefaultDeadlines, DrainGuard, SendBudget};
 use crate::config::{CachedTokens, Settings};
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
@@ -84,20 +84,31 @@ impl Inference {
         &self.send_budget
     }
 
-    /// Checks whether any model would admit a request now. If not, a request can be refused before its body
-    /// is read.
+    /// Checks whether any model would admit a request with this drain guard. If not, it can be refused before
+    /// its body is read.
     ///
     /// # Errors
     /// The refusal of the last model asked, which is counted.
-    pub(crate) fn would_admit(&self) -> Result<(), AdmissionRefusal> {
+    pub(crate) fn has_room(
+        &self,
+        drain_guard: Option<&DrainGuard>,
+    ) -> Result<(), AdmissionRefusal> {
+        let outcome = match drain_guard {
+            Some(_) => self.any_has_room(),
+            None => Err(AdmissionRefusal::draining()),
+        };
+        outcome.inspect_err(|refusal| self.count_refusal("", refusal))
+    }
+
+    fn any_has_room(&self) -> Result<(), AdmissionRefusal> {
         let mut outcome = Ok(());
         for entry in self.pool.entries() {
-            outcome = entry.gate.would_admit();
+            outcome = entry.gate.has_room();
             if outcome.is_ok() {
                 break;
             }
         }
-        outcome.inspect_err(|refusal| self.count_refusal("", refusal))
+        outcome
     }
 
     fn count_refusal(&self, model: &str, refusal: &AdmissionRefusal) {

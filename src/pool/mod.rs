@@ -32,9 +32,6 @@ use job_sender::JobSender;
 pub use embedding_model::EmbeddingModel;
 pub use spec::ModelSpec;
 
-/// A step that takes longer than this is taken for a hang.
-const STUCK_AFTER: Duration = Duration::from_secs(120);
-
 /// The life cycle of a model.
 #[derive(Debug, Clone)]
 pub enum ModelState {
@@ -140,6 +137,8 @@ pub struct ModelEntry {
     /// Admits requests to the model.
     pub gate: Gate,
     heartbeat: Heartbeat,
+    /// A step that takes longer is taken for a hang.
+    stall_timeout: Duration,
     state: watch::Sender<ModelState>,
 }
 
@@ -165,7 +164,7 @@ impl ModelEntry {
             return Err("crashed");
         }
         match self.heartbeat.busy_for() {
-            Some(busy) if busy > STUCK_AFTER => Err("stuck"),
+            Some(busy) if busy > self.stall_timeout => Err("stuck"),
             _ => Ok(()),
         }
     }
@@ -210,6 +209,7 @@ impl Pool {
             let gate = Gate::new(spec.capacity(), drain.clone(), governed.clone());
             let heartbeat = Heartbeat::default();
             let id = spec.id.clone();
+            let stall_timeout = spec.stall_timeout;
             let thread = model_thread::ModelThread {
                 queue: gate.capacity(),
                 spec,
@@ -226,6 +226,7 @@ impl Pool {
                 created: unix_seconds(),
                 gate,
                 heartbeat,
+                stall_timeout,
                 state,
             }));
         }
@@ -271,5 +272,90 @@ impl Pool {
             // A panic in it was reported when it happened.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, sync_channel};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::worker::{self, WorkError, Worker};
+
+    /// Its step takes as long as the test wants, and then it rests for longer than any step may take.
+    struct HangingWorker {
+        released: Receiver<()>,
+        pending: bool,
+    }
+
+    const STALL_TIMEOUT: Duration = Duration::from_millis(200);
+
+    impl Worker for HangingWorker {
+        type Request = ();
+
+        fn accept(&mut self, (): ()) {
+            self.pending = true;
+        }
+
+        fn has_work(&self) -> bool {
+            self.pending
+        }
+
+        fn run_step(&mut self, _clock: &dyn Fn() -> Instant) {
+            self.released.recv().expect("released");
+            self.pending = false;
+        }
+
+        fn rest_after(&self, _worked: Duration) -> Duration {
+            2 * STALL_TIMEOUT
+        }
+
+        fn abort_all(&mut self, _error: WorkError) {}
+    }
+
+    fn entry() -> ModelEntry {
+        ModelEntry {
+            id: "kiosk".to_owned(),
+            created: 0,
+            gate: Gate::new(1, Drain::default(), GovernorHandle::default()),
+            heartbeat: Heartbeat::default(),
+            stall_timeout: STALL_TIMEOUT,
+            state: watch::Sender::new(ModelState::Loading),
+        }
+    }
+
+    fn eventually(entry: &ModelEntry, health: Result<(), &str>) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while entry.health() != health {
+            assert!(Instant::now() < deadline, "never {health:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_model_is_stuck_while_its_step_hangs_and_not_while_it_rests() {
+        let entry = entry();
+        let (release, released) = sync_channel(1);
+        let (requests, queue) = sync_channel(1);
+        let heartbeat = entry.heartbeat.clone();
+        let thread = std::thread::spawn(move || {
+            let worker = HangingWorker {
+                released,
+                pending: false,
+            };
+            worker::run(worker, &queue, &heartbeat, &|| false);
+        });
+        assert_eq!(entry.health(), Ok(()));
+        requests.send(()).expect("it runs");
+        eventually(&entry, Err("stuck"));
+        release.send(()).expect("it hangs");
+        eventually(&entry, Ok(()));
+        drop(requests);
+        while !thread.is_finished() {
+            assert_eq!(entry.health(), Ok(()), "it only rests");
+            std::thread::yield_now();
+        }
+        thread.join().expect("no panic");
     }
 }

@@ -48,6 +48,8 @@ pub struct ModelSpec {
     pub target_inter_token: Duration,
     /// Most bytes of prefixes that are offloaded from the KV cache to RAM.
     pub parked_bytes: usize,
+    /// A step that takes longer is taken for a hang.
+    pub stall_timeout: Duration,
 }
 
 impl ModelSpec {
@@ -88,6 +90,7 @@ impl ModelSpec {
             speculation,
             target_inter_token,
             parked_bytes,
+            stall_timeout: settings.server.stall_timeout,
         }
     }
 
@@ -179,6 +182,7 @@ mod tests {
             speculation: Speculation::Auto,
             target_inter_token: Duration::from_millis(100),
             parked_bytes: 0,
+            stall_timeout: Duration::from_secs(120),
         }
     }
 

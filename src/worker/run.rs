@@ -40,7 +40,7 @@ pub fn run<W: Worker>(
         } else {
             let began = Instant::now();
             worker.run_step(&Instant::now);
-            rest(&mut worker, requests, began.elapsed(), abort);
+            rest(&mut worker, requests, began.elapsed(), heartbeat, abort);
         }
     }
     heartbeat.rest();
@@ -48,11 +48,13 @@ pub fn run<W: Worker>(
 
 /// Rests as long as the worker asks for after a step of this length. It is asked again and
 /// again, because the governor may change its mind meanwhile. Requests are taken in all the same: what
-/// the worker looks after while it rests may be one of them.
+/// the worker looks after while it rests may be one of them. A rest is not a part of a step: however long
+/// it is, the loop does not hang.
 fn rest<W: Worker>(
     worker: &mut W,
     requests: &Receiver<W::Request>,
     took: Duration,
+    heartbeat: &Heartbeat,
     abort: &dyn Fn() -> bool,
 ) {
     let began = Instant::now();
@@ -61,6 +63,7 @@ fn rest<W: Worker>(
         if left.is_zero() || abort() {
             return;
         }
+        heartbeat.beat();
         let pause = left.min(REST_CHECK);
         match requests.recv_timeout(pause) {
             Ok(request) => worker.accept(request),
@@ -175,7 +178,10 @@ mod tests {
             sender.send(()).expect("there is room");
         }
         let mut worker = Resting::default();
-        rest(&mut worker, &requests, Duration::ZERO, &|| false);
+        let heartbeat = Heartbeat::default();
+        rest(&mut worker, &requests, Duration::ZERO, &heartbeat, &|| {
+            false
+        });
         assert_eq!(worker.seen, 2);
     }
 

@@ -1,5 +1,6 @@
 //! Starts the binary on a free port and speaks HTTP/1.1 to it.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -60,7 +61,7 @@ impl Gateway {
 
     /// Starts it and waits for nothing.
     pub fn launch(model: &Path, env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_edgellm"))
+        let mut child = Command::new(binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--model"])
             .arg(model)
             // The model is small and the tests run side by side.
@@ -180,23 +181,55 @@ impl Drop for Gateway {
     }
 }
 
+/// The binary that was built with the tests, or another one, as for `tests/clients`.
+fn binary() -> OsString {
+    std::env::var_os("EDGELLM_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_edgellm").into())
+}
+
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("accepted");
     stream.set_read_timeout(Some(PATIENCE)).expect("set");
     stream
 }
 
-/// [`Gateway::send`] for threads that have the address only.
-pub fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> TcpStream {
-    let mut stream = connect(address);
-    write!(
-        stream,
+/// A request with `connection: close`, as it is written to a socket.
+pub fn request(method: &str, path: &str, body: &str) -> String {
+    format!(
         "{method} {path} HTTP/1.1\r\nhost: edgellm\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
-    .expect("sent");
+}
+
+/// [`Gateway::send`] for threads that have the address only.
+pub fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> TcpStream {
+    let mut stream = connect(address);
+    let request = request(method, path, body);
+    stream.write_all(request.as_bytes()).expect("sent");
     stream
+}
+
+/// The responses that come on a connection until it is closed, each with a `content-length`.
+pub fn read_all(mut stream: TcpStream) -> Vec<Response> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("no reset");
+    let text = String::from_utf8(bytes).expect("text");
+    let mut rest = text.as_str();
+    let mut responses = Vec::new();
+    while let Some((head, tail)) = rest.split_once("\r\n\r\n") {
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.expect("a length").parse().expect("a number");
+        let (body, tail) = tail.split_at(length);
+        responses.push(Response {
+            status: head[9..12].parse().expect("a status"),
+            head: head.to_owned(),
+            body: body.to_owned(),
+        });
+        rest = tail;
+    }
+    responses
 }
 
 /// Reads to the end of the connection.

@@ -164,7 +164,10 @@ fn a_body_that_never_ends_is_a_408() {
 
 #[test]
 fn more_connections_than_allowed_wait_for_their_turn() {
-    let gateway = Gateway::with_env(&[("EDGELLM__SERVER__MAX_CONNECTIONS", "2")]);
+    let gateway = Gateway::with_env(&[
+        ("EDGELLM__SERVER__MAX_CONNECTIONS", "2"),
+        ("EDGELLM__SERVER__MAX_CONNECTIONS_PER_ADDRESS", "2"),
+    ]);
     let idle = [gateway.connect(), gateway.connect()];
     let waiting = gateway.send("GET", "/health", "");
     drop(idle);

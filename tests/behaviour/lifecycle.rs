@@ -5,26 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::gateway::{Gateway, MODEL, eventually, long_answer, question, read, stream_events};
-
-#[test]
-fn sigterm_lets_a_stream_end_whole_and_refuses_new_requests() {
-    let mut gateway = Gateway::start();
-    let mut body = long_answer(1500);
-    body["stream"] = json!(true);
-    let running = gateway.send("POST", "/v1/chat/completions", &body.to_string());
-    eventually("running", || {
-        gateway.metric("edgellm_requests_running") == "1"
-    });
-    gateway.signal("TERM");
-    eventually("draining", || gateway.get("/ready").status == 503);
-    let refused = gateway.chat(&question("hello"));
-    assert_eq!(refused.status, 503);
-    assert_eq!(refused.json()["error"]["code"], "draining");
-    let end = stream_events(&read(running).body).pop().expect("events");
-    assert_eq!(end["choices"][0]["finish_reason"], "length");
-    assert_eq!(gateway.exit_code(), Some(0));
-}
+use crate::gateway::{Gateway, MODEL, long_answer, question};
 
 #[test]
 fn when_the_grace_time_is_over_streams_end_with_an_error() {

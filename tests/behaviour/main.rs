@@ -7,10 +7,14 @@
 
 mod answers;
 mod bench;
+mod connections;
+mod drain;
+mod flood;
 mod gateway;
 mod headroom;
 mod hostile;
 mod lifecycle;
+mod meanwhile;
 mod privacy;
 mod prompts;
 mod quantize;
@@ -18,5 +22,7 @@ mod responses;
 mod schemas;
 mod slow_readers;
 mod speculation;
+mod stall;
 mod structured;
 mod tools;
+mod vanishing;

@@ -37,7 +37,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Reply, ApiError> {
     let allowed = allowed_time(request.headers())?;
-    refuse_if_all_do(&state.inference)?;
+    refuse_if_all_do(&state.inference, &request)?;
     let JsonBody(request, mut arrival) =
         JsonBody::<EmbeddingRequest>::from_request(request, &state).await?;
     arrival.answer_within(allowed);

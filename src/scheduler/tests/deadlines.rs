@@ -174,8 +174,9 @@ fn one_that_was_preempted_in_mid_answer_ends_with_what_there_is() {
 fn a_slot_is_free_before_the_client_hears_that_it_was_too_late() {
     use crate::admission::{Drain, Gate};
     let (mut scheduler, clock) = (scheduler(SHAPE), Clock::new());
-    let gate = Gate::new(1, Drain::default(), GovernorHandle::default());
-    let (slot, _presence) = gate.admit().expect("room");
+    let drain = Drain::default();
+    let gate = Gate::new(1, drain.clone(), GovernorHandle::default());
+    let (slot, _presence) = gate.admit(drain.enter()).expect("room");
     let (mut job, mut events) = job(&prompt(1, 20), 5);
     job.place = Some(slot);
     job.arrived = clock.now.get();
