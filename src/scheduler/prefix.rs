@@ -318,7 +318,7 @@ pub(super) fn common_length(a: &[Token], b: &[Token]) -> usize {
     const BLOCK: usize = 16;
     let are_equal = |(a, b): &(&[Token; BLOCK], &[Token; BLOCK])| {
         let tokens = a.iter().zip(b.iter());
-        tokens.fold(true, |equal, (a, b)| equal & (a == b))
+        tokens.filter(|(a, b)| a != b).count() == 0
     };
     let blocks = a.as_chunks().0.iter().zip(b.as_chunks().0);
     let same = BLOCK * blocks.take_while(are_equal).count();
