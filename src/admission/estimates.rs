@@ -52,13 +52,19 @@ impl LogMean {
     }
 }
 
+/// So many refusals in a row, without an answer that ended in between, double the doubt as well: where all are
+/// refused, one of them has to show now and then that it is right.
+const DOUBLING_REFUSALS: f64 = 16.0;
+
 /// How far estimates may be relied on: not at all until some have been compared with what came of them, and
-/// less the longer ago that was.
+/// less the longer ago that was and the more was refused since.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Trust {
     answers: u32,
     /// When an answer last ended.
     latest: Option<Instant>,
+    /// Requests that were refused since then.
+    refused: u32,
 }
 
 impl Trust {
@@ -66,6 +72,12 @@ impl Trust {
     pub fn compared(&mut self, now: Instant) {
         self.answers = self.answers.saturating_add(1);
         self.latest = Some(now);
+        self.refused = 0;
+    }
+
+    /// A request was refused by its estimate.
+    pub fn refused(&mut self) {
+        self.refused = self.refused.saturating_add(1);
     }
 
     /// Whether an answer that is estimated to take so long may well be there within `allowed`.
@@ -75,7 +87,9 @@ impl Trust {
             return true;
         };
         let age = now.saturating_duration_since(latest).as_secs_f64();
-        let doubt = (age / DOUBLED_DOUBT.as_secs_f64()).exp2().min(MOST_DOUBT);
+        let doublings =
+            age / DOUBLED_DOUBT.as_secs_f64() + f64::from(self.refused) / DOUBLING_REFUSALS;
+        let doubt = doublings.exp2().min(MOST_DOUBT);
         estimated.as_secs_f64() <= allowed.as_secs_f64() * doubt
     }
 }
@@ -123,6 +137,29 @@ mod tests {
         }
         assert!(!trust.may_be_within(long, short, now));
         assert!(trust.may_be_within(short, short, now));
+    }
+
+    #[test]
+    fn where_all_are_refused_one_is_let_in_now_and_then() {
+        let now = Instant::now();
+        let mut trust = Trust::default();
+        (0..LEAST_ANSWERS).for_each(|_| trust.compared(now));
+        let allowed = Duration::from_secs(1);
+        let refused = |trust: &mut Trust, seconds| {
+            let estimated = Duration::from_secs(seconds);
+            let is_refused = |trust: &Trust| !trust.may_be_within(estimated, allowed, now);
+            let refusals = (0..1000).take_while(|_| {
+                let refused = is_refused(trust);
+                trust.refused();
+                refused
+            });
+            refusals.count()
+        };
+        assert_eq!(refused(&mut trust, 2), 16);
+        trust.compared(now);
+        assert_eq!(refused(&mut trust, 2), 16, "again from the beginning");
+        trust.compared(now);
+        assert_eq!(refused(&mut trust, 17), 1000, "too far off to be a mistake");
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl EmbeddingLoadBoard {
             if let Some(estimate) = estimate
                 && !board.trust.may_be_within(estimate, allowed, now)
             {
+                board.trust.refused();
                 let alone = board.seconds(tokens).map_or(estimate, to_duration);
                 return Err(MissedDeadline::foreseen(allowed, estimate, alone > allowed));
             }

@@ -432,6 +432,7 @@ impl Sequence {
             most: self.job.max_tokens,
             ignores_end: self.job.ignore_end,
             generated: self.generated(),
+            uncached: self.cached.map(|cached| self.job.prompt.len() - cached),
             is_whole: !self.late,
         })
     }

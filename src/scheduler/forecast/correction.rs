@@ -14,8 +14,8 @@ const PLAUSIBLE: (f64, f64) = (0.1, 10.0);
 /// of it, so that a rush changes the estimates of quiet hours little.
 const SURPRISE: f64 = 2.0;
 const FIRST_ANSWERS: u32 = 8;
-/// How many answers a level or a kind has to have before it is known better than requests in general: the first of
-/// its kind may have been answered while the machine was busy with something else.
+/// How many answers a kind has to have before it is known better than requests in general: the first of its kind
+/// may have been answered while the machine was busy with something else.
 const PRIOR_ANSWERS: f64 = 4.0;
 
 /// How much is going on when an estimate is made: the number of other requests, in powers of two. Who comes
@@ -56,11 +56,7 @@ impl Correction {
         let mut ratio = (actual / estimated).clamp(PLAUSIBLE.0, PLAUSIBLE.1);
         let of_kind = self.by_kind.entry(kind).or_default();
         let level = &mut self.by_level[level.0];
-        for (prior, mean) in [
-            (0.0, &mut self.all),
-            (PRIOR_ANSWERS, level),
-            (PRIOR_ANSWERS, of_kind),
-        ] {
+        for (prior, mean) in [(0.0, &mut self.all), (0.0, level), (PRIOR_ANSWERS, of_kind)] {
             learn(mean, prior, ratio);
             // The next learns what this leaves over.
             ratio /= factor(mean);

@@ -7,8 +7,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::admission::PrefixGroup;
+use crate::admission::{LogMean, PrefixGroup};
 use crate::engine::Token;
+
+use super::kind::RequestKind;
 
 /// Tokens of a block: the step in which OpenAI counts cached tokens.
 const BLOCK: usize = 128;
@@ -25,6 +27,9 @@ pub(super) struct KnownPrefixes {
     order: VecDeque<(BlockHash, u64)>,
     most: usize,
     time: u64,
+    /// What had to be computed of prompts, as a share of what was thought to be: the cache knows more than whole
+    /// blocks, and forgets some.
+    computed: HashMap<RequestKind, LogMean>,
 }
 
 impl KnownPrefixes {
@@ -35,6 +40,7 @@ impl KnownPrefixes {
             order: VecDeque::new(),
             most: (cells / BLOCK).max(1),
             time: 0,
+            computed: HashMap::new(),
         }
     }
 
@@ -44,6 +50,25 @@ impl KnownPrefixes {
         let known = hashes.take_while(|hash| self.last_asked.contains_key(hash));
         let read = BLOCK * known.count();
         prompt.len().saturating_sub(read).max(1)
+    }
+
+    /// How many tokens will have to be computed of a prompt of which so many are thought to be uncached.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )] // of a prompt
+    pub(super) fn expected(&self, kind: RequestKind, unread: usize) -> usize {
+        let share = self.computed.get(&kind).and_then(LogMean::mean);
+        let expected = unread as f64 * share.unwrap_or(1.0);
+        (expected.round() as usize).max(1)
+    }
+
+    /// Learns how many tokens had to be computed of such a prompt.
+    #[allow(clippy::cast_precision_loss)] // of a prompt
+    pub(super) fn learn(&mut self, kind: RequestKind, unread: usize, computed: usize) {
+        let share = computed.max(1) as f64 / unread.max(1) as f64;
+        self.computed.entry(kind).or_default().learn(share);
     }
 
     /// A prompt is about to be computed.
@@ -104,6 +129,17 @@ mod tests {
             1,
             "the last is computed"
         );
+    }
+
+    #[test]
+    fn what_is_found_beyond_whole_blocks_is_learnt_on_average() {
+        let mut known = KnownPrefixes::new(4096);
+        let (kind, other) = (RequestKind::of(700, 32), RequestKind::of(20, 32));
+        assert_eq!(known.expected(kind, 60), 60);
+        (0..50).for_each(|_| known.learn(kind, 60, 15));
+        assert_eq!(known.expected(kind, 60), 15);
+        assert_eq!(known.expected(kind, 1), 1);
+        assert_eq!(known.expected(other, 60), 60);
     }
 
     #[test]

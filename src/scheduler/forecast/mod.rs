@@ -56,6 +56,14 @@ impl JobLoad {
     }
 }
 
+/// What a newcomer is expected to take.
+#[derive(Debug, Clone, Copy)]
+struct NewLoad {
+    load: JobLoad,
+    /// Tokens of its prompt that are not known to be cached.
+    unknown: usize,
+}
+
 /// The estimate that was made of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Forecast {
@@ -65,7 +73,9 @@ pub struct Forecast {
     simulated: Option<f64>,
     level: LoadLevel,
     kind: RequestKind,
-    /// Tokens of its prompt that were thought to be uncached.
+    /// Tokens of its prompt that were not known to be cached.
+    unknown: usize,
+    /// Those of them that were expected to be computed.
     unread: usize,
 }
 
@@ -88,6 +98,8 @@ pub(super) struct AnswerLesson {
     pub(super) most: u32,
     pub(super) ignores_end: bool,
     pub(super) generated: u32,
+    /// Tokens of its prompt that were not in the cache when it started.
+    pub(super) uncached: Option<usize>,
     /// Whether it ended by itself; otherwise its deadline cut it off.
     pub(super) is_whole: bool,
 }
@@ -158,7 +170,8 @@ impl LoadBoard {
         now: Instant,
     ) -> Result<Option<Duration>, MissedDeadline> {
         let mut board = self.board();
-        let loads = board.new_loads(jobs);
+        let new = board.new_loads(jobs);
+        let loads: Vec<JobLoad> = new.iter().map(|new| new.load).collect();
         let simulated = board.simulate(&loads);
         let level = board.level();
         let board = &mut *board;
@@ -170,10 +183,11 @@ impl LoadBoard {
             estimate = simulated.map(|seconds| waited.saturating_add(to_duration(seconds)));
             if let Some(deadline) = first.deadline {
                 let allowed = deadline.saturating_duration_since(first.arrived);
-                board.check(&loads, now, waited, allowed, estimate)?;
+                let checked = board.check(&loads, now, waited, allowed, estimate);
+                checked.inspect_err(|_| board.trust.refused())?;
             }
         }
-        for (job, load) in jobs.iter_mut().zip(loads) {
+        for (job, NewLoad { load, unknown }) in jobs.iter_mut().zip(new) {
             board.prefixes.asked(job.tenant.prefix_group, &job.prompt);
             let ticket = Ticket(board.next_ticket);
             board.next_ticket += 1;
@@ -184,6 +198,7 @@ impl LoadBoard {
                 simulated,
                 level,
                 kind: load.kind(),
+                unknown,
                 unread: load.unread,
             });
         }
@@ -243,6 +258,11 @@ impl LoadBoard {
         let Some(forecast) = lesson.forecast else {
             return;
         };
+        if let Some(uncached) = lesson.uncached {
+            board
+                .prefixes
+                .learn(forecast.kind, forecast.unknown, uncached);
+        }
         let Some(simulated) = forecast.simulated else {
             return;
         };
@@ -262,18 +282,20 @@ impl LoadBoard {
 
 impl Board {
     /// What new jobs will need. Those after the first are likely to find what the first has computed.
-    fn new_loads(&self, jobs: &[&mut GenerationJob]) -> Vec<JobLoad> {
+    fn new_loads(&self, jobs: &[&mut GenerationJob]) -> Vec<NewLoad> {
         let mut loads = Vec::with_capacity(jobs.len());
         for (index, job) in jobs.iter().enumerate() {
             let has_prompt = |other: &&mut GenerationJob| Arc::ptr_eq(&other.prompt, &job.prompt);
-            let unread = if job.prompt_logprobs.is_some() {
+            let kind = RequestKind::of(job.prompt.len(), job.max_tokens);
+            let unknown = if job.prompt_logprobs.is_some() {
                 job.prompt.len()
             } else if jobs[..index].iter().any(has_prompt) {
                 1
             } else {
                 self.prefixes.unread(job.tenant.prefix_group, &job.prompt)
             };
-            loads.push(JobLoad {
+            let unread = self.prefixes.expected(kind, unknown);
+            let load = JobLoad {
                 tier: job.class,
                 tenant: job.tenant.id,
                 prompt: job.prompt.len(),
@@ -282,7 +304,8 @@ impl Board {
                 most: job.max_tokens,
                 ignores_end: job.ignore_end,
                 cells: unread,
-            });
+            };
+            loads.push(NewLoad { load, unknown });
         }
         loads
     }

@@ -264,7 +264,8 @@ fn an_answer_that_was_cut_off_shows_that_the_estimate_was_too_short() {
             simulated: Some(1.0),
             level: LoadLevel::of(0),
             kind,
-            unread: 0,
+            unknown: 1,
+            unread: 1,
         };
         let lesson = AnswerLesson {
             forecast: Some(forecast),
@@ -272,6 +273,7 @@ fn an_answer_that_was_cut_off_shows_that_the_estimate_was_too_short() {
             most: 100,
             ignores_end: false,
             generated: 10,
+            uncached: None,
             is_whole: false,
         };
         machine.board.learn(lesson, made + took);
