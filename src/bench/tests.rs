@@ -66,7 +66,7 @@ fn text(text: &str) -> Event {
 }
 
 /// Two texts of three tokens in all.
-fn three_tokens() -> Response {
+pub(super) fn three_tokens() -> Response {
     let usage = json!({"choices": [], "usage": {"prompt_tokens": 700, "completion_tokens": 3}});
     let events = [
         text("a"),
@@ -77,7 +77,7 @@ fn three_tokens() -> Response {
     Sse::new(stream::iter(events.map(Ok::<_, Infallible>))).into_response()
 }
 
-fn plan(load: LoadProfile, rounds: usize) -> BenchPlan {
+pub(super) fn plan(load: LoadProfile, rounds: usize) -> BenchPlan {
     BenchPlan {
         load,
         answers: AnswerLimits {
@@ -86,12 +86,13 @@ fn plan(load: LoadProfile, rounds: usize) -> BenchPlan {
         },
         rounds,
         seed: 1,
+        keys: BenchKeys::default(),
         model: None,
         timeout: Duration::from_secs(60),
     }
 }
 
-const KIOSKS: LoadProfile = LoadProfile::Kiosk {
+pub(super) const KIOSKS: LoadProfile = LoadProfile::Kiosk {
     clients: 3,
     questions: 2,
     products: 4,
