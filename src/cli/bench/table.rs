@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::bench::{Advantage, BenchReport, Figures, LoadPart, LoadProfile, Percentiles};
+use crate::bench::{
+    Advantage, BenchReport, Figures, FirstTokens, FloodFigures, LoadPart, LoadProfile, Percentiles,
+};
 
 /// Width of the first column.
 const NAME: usize = 36;
@@ -22,6 +24,11 @@ pub(super) fn render(report: &BenchReport) -> String {
             .collect();
         let advantage = report.advantage.as_ref().and_then(|all| all.get(part));
         text.push_str(&section(*part, &of_servers, advantage));
+    }
+    for (letter, server) in LETTERS.iter().zip(&report.servers) {
+        if let Some(flood) = &server.flood {
+            text.push_str(&what_it_does(flood, letter, report.servers.len()));
+        }
     }
     text
 }
@@ -96,6 +103,13 @@ fn describe(load: LoadProfile) -> String {
             count(clients, "client"),
             count(questions, "question")
         ),
+        LoadProfile::Flood {
+            clients, requests, ..
+        } => format!(
+            "{} a second apart, alone and then beside {} at once",
+            count(requests, "short question"),
+            count(clients, "long prompt")
+        ),
     }
 }
 
@@ -115,6 +129,9 @@ fn title(part: LoadPart) -> &'static str {
         LoadPart::Arrivals => "arrivals",
         LoadPart::Free => "free answers",
         LoadPart::Held => "answers that fit a schema",
+        LoadPart::Calm => "a question each second, alone",
+        LoadPart::Flooded => "a question each second, flooded",
+        LoadPart::Flood => "the flood",
     }
 }
 
@@ -194,6 +211,37 @@ fn seconds(value: f64) -> String {
 
 fn factor(value: f64) -> String {
     format!("{value:8.2} ×")
+}
+
+/// What a flood does to who asks once a second.
+fn what_it_does(flood: &FloodFigures, letter: &str, servers: usize) -> String {
+    let time = |time: Option<f64>| time.map_or_else(|| format!("{:>10}", "none"), seconds);
+    let row = |name: &str, times: &FirstTokens| {
+        let FirstTokens { p50, p95, max, .. } = *times;
+        let cells: String = [p50, p95, max].into_iter().map(time).collect();
+        format!("{:NAME$}{cells}\n", format!("  {name}"))
+    };
+    let server = if servers > 1 {
+        format!(", {letter}")
+    } else {
+        String::new()
+    };
+    let heading = format!("first tokens and the flood{server}");
+    let mut text = format!("\n{heading:NAME$}{:>10}{:>10}{:>10}\n", "p50", "p95", "max");
+    text.push_str(&row("alone", &flood.alone));
+    text.push_str(&row("flooded", &flood.flooded));
+    let _ = match (flood.allowed, flood.ratio) {
+        (Some(allowed), Some(ratio)) => writeln!(
+            text,
+            "  p95 flooded is {ratio:.2} of what is allowed, {allowed:.3} s: twice p95 alone and two token times"
+        ),
+        _ => writeln!(
+            text,
+            "  too many had no answer to tell: {} alone, {} flooded",
+            flood.alone.unanswered, flood.flooded.unanswered
+        ),
+    };
+    text
 }
 
 /// What there is one of.
@@ -277,6 +325,38 @@ mod tests {
             .map(|line| line.chars().count())
             .collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+    }
+
+    #[test]
+    fn what_a_flood_does_stands_below_the_table() {
+        let alone = FirstTokens {
+            p50: Some(0.01),
+            p95: Some(0.02),
+            max: Some(0.03),
+            unanswered: 0,
+        };
+        let flood = FloodFigures {
+            alone,
+            flooded: FirstTokens {
+                max: None,
+                unanswered: 1,
+                ..alone
+            },
+            allowed: Some(0.34),
+            ratio: Some(0.06),
+        };
+        let text = what_it_does(&flood, "A", 1);
+        assert!(text.contains("0.06 of what is allowed, 0.340 s"), "{text}");
+        assert!(text.contains("0.020 s      none\n"), "{text}");
+        let unknown = FloodFigures {
+            ratio: None,
+            ..flood
+        };
+        let text = what_it_does(&unknown, "B", 2);
+        assert!(
+            text.contains(", B ") && text.contains("0 alone, 1 flooded"),
+            "{text}"
+        );
     }
 
     #[test]
