@@ -28,7 +28,8 @@ impl BearerKey {
     /// [`HttpError::Key`] for what a header cannot carry.
     pub fn new(key: &str) -> Result<Self, HttpError> {
         let key = key.trim();
-        if key.is_empty() {
+        // Headers could carry more, but servers read no more than this.
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(HttpError::Key);
         }
         let mut header =
@@ -50,7 +51,7 @@ pub enum HttpError {
         fault: String,
     },
     /// The API key cannot be one.
-    #[error("it is empty, or has characters that are not ASCII")]
+    #[error("it is empty, or has characters other than visible ASCII")]
     Key,
     /// Nobody listens there.
     #[error("cannot connect to {address}: {source}; is the server running?")]
