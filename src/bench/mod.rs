@@ -10,7 +10,10 @@
 mod chat;
 mod deadline_figures;
 mod figures;
+mod flood;
 pub mod http;
+#[cfg(test)]
+mod key_tests;
 mod load;
 mod runner;
 mod store;
@@ -22,9 +25,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use chat::Denial;
 pub use deadline_figures::DeadlineFigures;
 pub use figures::{Advantage, Figures, Percentiles};
-use http::{HttpError, ServerAddress};
+pub use flood::{FirstTokens, FloodFigures};
+use http::{BearerKey, HttpError, ServerAddress};
 pub use load::{AnswerLimits, LoadPart, LoadProfile};
 use runner::{BenchTarget, RequestOutcome, play};
 
@@ -39,12 +44,25 @@ pub struct BenchPlan {
     pub rounds: usize,
     /// Where chance begins.
     pub seed: u64,
+    /// Who asks.
+    pub keys: BenchKeys,
     /// The model to ask; the server's first when absent.
     pub model: Option<String>,
     /// Time for one answer.
     pub timeout: Duration,
     /// The time within which each answer is wanted (`x-deadline-ms`).
     pub deadline: Option<Duration>,
+}
+
+/// The keys that requests carry. A key goes to no server but its own.
+#[derive(Debug, Clone, Default)]
+pub struct BenchKeys {
+    /// To the first server.
+    pub key: Option<BearerKey>,
+    /// To the second server.
+    pub against: Option<BearerKey>,
+    /// To the first server, from a flood; `key` where this is absent.
+    pub flood: Option<BearerKey>,
 }
 
 /// The figures of a run.
@@ -76,6 +94,9 @@ pub struct ServerReport {
     pub parts: BTreeMap<LoadPart, Figures>,
     /// Every round by itself.
     pub rounds: Vec<BTreeMap<LoadPart, Figures>>,
+    /// What a flood does to who asks seldom; absent for other loads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flood: Option<FloodFigures>,
 }
 
 /// Why there is nothing to report.
@@ -92,15 +113,28 @@ pub enum BenchError {
         /// What it did instead.
         fault: String,
     },
+    /// It wants a key, or another one.
+    #[error(
+        "{url} answers {denial}; give a key that may ask for this in EDGELLM_API_KEY or with --key, with --against-key \
+         to the second server"
+    )]
+    Denied {
+        /// The server.
+        url: String,
+        /// Its status and what it says.
+        denial: String,
+    },
 }
 
 impl BenchPlan {
-    /// How many requests each server will be sent in all.
+    /// How many requests each server will be sent in all, but for those of a flood.
     #[must_use]
     pub fn requests(&self) -> usize {
         let script = self.load.script("", self.answers, self.seed);
         let lanes = script.iter().flatten();
-        let in_round: usize = lanes.map(|lane| lane.questions.len()).sum();
+        // Nobody knows how often a flood asks.
+        let counted = lanes.filter(|lane| !lane.floods);
+        let in_round: usize = counted.map(|lane| lane.questions.len()).sum();
         in_round * self.rounds
     }
 }
@@ -108,15 +142,28 @@ impl BenchPlan {
 /// Runs `plan` against every server of `urls`; `progress` hears of every request that has ended.
 ///
 /// # Errors
-/// [`BenchError`] when not even the list of models can be read. Answers that fail are counted.
+/// [`BenchError`] when not even the list of models can be read, or the server does not take the key. Answers that
+/// fail otherwise are counted.
 pub async fn run(
     urls: &[String],
     plan: &BenchPlan,
     progress: &dyn Fn(),
 ) -> Result<BenchReport, BenchError> {
     let mut targets = Vec::new();
-    for url in urls {
-        targets.push(target(url, plan).await?);
+    let BenchKeys {
+        key,
+        against,
+        flood,
+    } = &plan.keys;
+    let keys = [
+        (key, flood.as_ref().or(key.as_ref())),
+        (against, against.as_ref()),
+    ];
+    for (url, (key, flood)) in urls.iter().zip(keys) {
+        let address = ServerAddress::parse(url)?;
+        let flooded = address.clone().with_key(flood.cloned());
+        let server = address.with_key(key.clone());
+        targets.push(target(url, server, flooded, plan).await?);
     }
     let run_name = uuid::Uuid::new_v4().simple().to_string();
     let mut observed: Vec<Vec<Vec<RequestOutcome>>> = targets.iter().map(|_| Vec::new()).collect();
@@ -125,14 +172,18 @@ pub async fn run(
         let name = format!("{run_name}-{round}");
         let script = plan.load.script(&name, plan.answers, seed);
         for server in order(round, targets.len()) {
-            observed[server].push(play(&targets[server], &script, progress).await);
+            let outcomes = play(&targets[server], &script, progress).await;
+            observed[server].push(outcomes.map_err(|denial| denied(&urls[server], &denial))?);
         }
     }
     let servers: Vec<_> = urls
         .iter()
         .zip(targets)
         .zip(&observed)
-        .map(|((url, target), rounds)| ServerReport::new(url.clone(), target, rounds))
+        .map(|((url, target), rounds)| ServerReport {
+            flood: FloodFigures::of(plan.load, rounds),
+            ..ServerReport::new(url.clone(), target, rounds)
+        })
         .collect();
     Ok(BenchReport {
         load: plan.load,
@@ -148,14 +199,26 @@ fn order(round: usize, servers: usize) -> impl Iterator<Item = usize> {
     (0..servers).map(move |place| (place + round) % servers)
 }
 
-async fn target(url: &str, plan: &BenchPlan) -> Result<BenchTarget, BenchError> {
-    let server = ServerAddress::parse(url)?;
+fn denied(url: &str, denial: &Denial) -> BenchError {
+    BenchError::Denied {
+        url: url.to_owned(),
+        denial: denial.to_string(),
+    }
+}
+
+async fn target(
+    url: &str,
+    server: ServerAddress,
+    flooded: ServerAddress,
+    plan: &BenchPlan,
+) -> Result<BenchTarget, BenchError> {
     let model = match &plan.model {
         Some(model) => model.clone(),
         None => first_model(&server, url).await?,
     };
     Ok(BenchTarget {
         server,
+        flooded,
         model,
         timeout: plan.timeout,
         deadline: plan.deadline,
@@ -178,6 +241,9 @@ async fn first_model(server: &ServerAddress, url: &str) -> Result<String, BenchE
     let response = server.get("/v1/models").await?;
     let status = response.status();
     let body = http::text(response).await?;
+    if let Some(denial) = Denial::of(status.as_u16(), &body) {
+        return Err(denied(url, &denial));
+    }
     if !status.is_success() {
         return Err(fault(format!("GET /v1/models: {status}")));
     }
@@ -205,6 +271,7 @@ impl ServerReport {
             prompt_tokens: outcomes.filter_map(|o| o.clock.prompt_tokens()).max(),
             parts: names.map(median).collect(),
             rounds,
+            flood: None,
         }
     }
 }
