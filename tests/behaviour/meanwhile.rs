@@ -203,10 +203,10 @@ fn json_bombs() -> Vec<String> {
     const SIZE: usize = 1 << 20;
     let message =
         |content: &str| format!("{{\"messages\":[{{\"role\":\"user\",\"content\":{content}}}]");
-    let keys: String = (0..SIZE / 12).map(|key| format!(",\"k{key}\":0")).collect();
-    let names: String = (0..SIZE / 16)
-        .map(|key| format!(",\"{key}\":{{}}"))
-        .collect();
+    let joined =
+        |count: usize, text: fn(usize) -> String| (0..count).map(text).collect::<Vec<_>>().concat();
+    let keys = joined(SIZE / 12, |key| format!(",\"k{key}\":0"));
+    let names = joined(SIZE / 16, |key| format!(",\"{key}\":{{}}"));
     vec![
         format!("{{\"messages\":{}", "[".repeat(SIZE)),
         format!(
