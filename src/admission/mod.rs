@@ -6,6 +6,7 @@
 //! that a shutdown can wait for it.
 
 mod client;
+mod displacement;
 mod drain;
 mod gate;
 mod principal;

@@ -64,7 +64,7 @@ impl Inference {
     ) -> Result<Embeddings, InferenceError> {
         let loaded = self.embedder(entry)?;
         let dimensions = check_dimensions(dimensions, loaded.tokenizer.info().dimensions)?;
-        let (place, presence) = entry.gate.admit()?;
+        let (place, presence) = entry.gate.admit(arrival.principal.tenant)?;
         let arrived = arrival.at;
         let TokenizedTexts { texts, place } = self
             .tokenize_texts(input, Arc::clone(&loaded), place, arrival.memory)

@@ -112,8 +112,8 @@ impl Inference {
         let choices = request.params.choices.count();
         let count = request.inputs.len() * choices as usize;
         check_count(count, entry.gate.capacity())?;
-        let (places, presence) = entry.gate.admit_together(count)?;
         let terms = JobTerms::of(&arrival);
+        let (places, presence) = entry.gate.admit_together(terms.tenant, count)?;
         let laid_out = self
             .lay_out(request, Arc::clone(&loaded), places, arrival)
             .await?;

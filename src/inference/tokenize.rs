@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
 
-use crate::admission::{AdmissionRefusal, AdmissionSlot, DrainGuard, Gate, RefusalReason};
+use crate::admission::{AdmissionRefusal, AdmissionSlot, DrainGuard, Gate, RefusalReason, Tenant};
 use crate::engine::{self, Token};
 use crate::field::FieldPath;
 use crate::pool::{LoadedModel, ModelEntry};
 use crate::prompt::Conversation;
 
 use super::Inference;
+use super::arrival::Arrival;
 use super::error::{
     ContextOverflow, InferenceError, InferenceFailure, RequestError, RequestField, TextPurpose,
     WrongPurpose,
@@ -43,8 +44,7 @@ pub(crate) struct TokenizedInput {
 }
 
 impl Inference {
-    /// Tokenizes a text or a conversation. With `with_texts`, also returns each token's text. `memory` is
-    /// dropped when that is done.
+    /// Tokenizes a text or a conversation. With `with_texts`, also returns each token's text.
     ///
     /// # Errors
     /// Whatever keeps the input from becoming tokens.
@@ -53,10 +53,9 @@ impl Inference {
         entry: &ModelEntry,
         input: TokenizeInput,
         with_texts: bool,
-        memory: Option<Box<dyn Send>>,
+        arrival: Arrival,
     ) -> Result<TokenizedInput, InferenceError> {
-        self.on_model(entry, input.bytes(), move |serving| {
-            let _memory = memory;
+        self.on_model(entry, input.bytes(), arrival, move |serving| {
             let tokens = input.tokens(&serving)?;
             let text = |token: &Token| serving.tokenizer().token_text(*token);
             Ok(TokenizedInput {
@@ -68,7 +67,7 @@ impl Inference {
         .await
     }
 
-    /// Converts token ids to text. `memory` is dropped when that is done.
+    /// Converts token ids to text.
     ///
     /// # Errors
     /// Ids that are none of the model's, or that it cannot answer now.
@@ -76,10 +75,9 @@ impl Inference {
         &self,
         entry: &ModelEntry,
         ids: Vec<i64>,
-        memory: Option<Box<dyn Send>>,
+        arrival: Arrival,
     ) -> Result<String, InferenceError> {
-        self.on_model(entry, ids.len(), move |serving| {
-            let _memory = memory;
+        self.on_model(entry, ids.len(), arrival, move |serving| {
             let model = serving.tokenizer();
             let tokens = tokens_of_ids(&ids, model.info().vocabulary, RequestField::Token)?;
             Ok(model.detokenize(&tokens))
@@ -87,28 +85,37 @@ impl Inference {
         .await
     }
 
-    /// Runs `work` on a blocking thread, admitted by the model's gate. An input longer than
-    /// [`LONG_TEXT_BYTES`] is refused while another one is being worked on.
+    /// Runs `work` on a blocking thread, admitted by the model's gate; what the request holds is given back
+    /// when that is done. An input longer than [`LONG_TEXT_BYTES`] is refused while another one is being
+    /// worked on.
     async fn on_model<T: Send + 'static>(
         &self,
         entry: &ModelEntry,
         length: usize,
+        arrival: Arrival,
         work: impl FnOnce(LoadedModel) -> Result<T, InferenceError> + Send + 'static,
     ) -> Result<T, InferenceError> {
         let serving = serving(entry)?;
         let permits = self
-            .admit(&entry.gate, length)
+            .admit(&entry.gate, length, arrival.principal.tenant)
             .inspect_err(|refusal| self.count_refusal(&entry.id, refusal))?;
         let span = Span::current();
         let done = tokio::task::spawn_blocking(move || {
-            let _permits = permits;
+            let _held = (permits, arrival.memory);
             span.in_scope(|| work(serving))
         });
         done.await.map_err(|_| InferenceFailure::Internal)?
     }
 
-    fn admit(&self, gate: &Gate, length: usize) -> Result<Permits, AdmissionRefusal> {
-        let (place, presence) = gate.admit()?;
+    fn admit(
+        &self,
+        gate: &Gate,
+        length: usize,
+        tenant: Tenant,
+    ) -> Result<Permits, AdmissionRefusal> {
+        let (place, presence) = gate.admit(tenant)?;
+        // It is worked on at once. Just now nobody else can have come who would displace it.
+        let _ = place.start();
         let long = if length > LONG_TEXT_BYTES {
             let only_one = Arc::clone(&self.long_texts).try_acquire_owned();
             Some(only_one.map_err(|_| AdmissionRefusal {

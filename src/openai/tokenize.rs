@@ -109,7 +109,7 @@ pub(crate) async fn tokenize(
     let model = request.model.clone();
     let input = TokenizeInput::try_from(request)?;
     let entry = inference.find_model(model.as_deref())?;
-    let tokenized = inference.tokenize(entry, input, with_texts, arrival.memory);
+    let tokenized = inference.tokenize(entry, input, with_texts, arrival);
     let tokenized = tokenized.await.map_err(|error| TOKENIZE.api_error(error))?;
     Ok(Json(Tokenized {
         count: tokenized.tokens.len(),
@@ -150,7 +150,7 @@ pub(crate) async fn detokenize(
     JsonBody(request, arrival): JsonBody<DetokenizeRequest>,
 ) -> Result<Json<Detokenized>, ApiError> {
     let entry = inference.find_model(request.model.as_deref())?;
-    let text = inference.detokenize(entry, request.tokens, arrival.memory);
+    let text = inference.detokenize(entry, request.tokens, arrival);
     let prompt = text.await.map_err(|error| TOKENIZE.api_error(error))?;
     Ok(Json(Detokenized { prompt }))
 }

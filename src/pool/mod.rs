@@ -209,7 +209,7 @@ impl Pool {
             let heartbeat = Heartbeat::default();
             let id = spec.id.clone();
             let thread = model_thread::ModelThread {
-                queue: gate.capacity(),
+                queue: gate.most_inside(),
                 spec,
                 state: state.clone(),
                 heartbeat: heartbeat.clone(),

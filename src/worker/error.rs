@@ -1,5 +1,7 @@
 //! The error with which a worker ends a request.
 
+use std::time::Duration;
+
 /// Why a request could not be answered. One type for all workers: the code that reports it to a
 /// client needs one table, and a worker without grammars just never returns that variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +18,15 @@ pub enum WorkError {
          their clients is used up: read faster, or ask for fewer tokens or `top_logprobs`"
     )]
     Unread,
+    /// The queue was full, mostly of requests of the same key, and another key's request came.
+    #[error(
+        "too many requests are waiting, and this key has the most of them, so that this one made room for \
+         another key's: send fewer at once, and retry after the time in `retry-after`"
+    )]
+    Displaced {
+        /// When a place should be free.
+        retry_after: Duration,
+    },
     /// The request was still running when the grace time of a shutdown ended.
     #[error("the server is shutting down")]
     ShuttingDown,
