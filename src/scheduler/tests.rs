@@ -11,6 +11,7 @@ use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, ThreadLayout, Token};
 use crate::telemetry::Metrics;
 
+mod fairness;
 mod governed;
 mod offloaded;
 mod partitions;
