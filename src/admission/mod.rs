@@ -7,6 +7,7 @@
 
 mod client;
 mod deadline;
+mod displacement;
 mod drain;
 mod estimates;
 mod gate;

@@ -140,9 +140,25 @@ impl<E: Embedder> Batcher<E> {
         }
     }
 
+    /// Fails waiting requests whose slots were given to another tenant's.
+    fn fail_displaced(&mut self) {
+        for job in std::mem::take(&mut self.waiting) {
+            let place = job.place.as_ref();
+            if let Some(retry_after) = place.and_then(AdmissionSlot::displaced) {
+                let error = WorkError::Displaced { retry_after };
+                // The client may have left meanwhile.
+                let _ = job.answer.send(Err(error));
+            } else {
+                self.waiting.push_back(job);
+            }
+        }
+    }
+
     fn take_up(&mut self, now: Instant) {
         while self.running.len() < self.limits.max_running {
-            let Some(job) = self.waiting.pop_front() else {
+            let place = self.waiting.front().map(|job| job.place.as_ref());
+            let keeps_its_slot = place.flatten().is_none_or(AdmissionSlot::start);
+            let Some(job) = keeps_its_slot.then(|| self.waiting.pop_front()).flatten() else {
                 break;
             };
             let tokens: usize = job.texts.iter().map(Vec::len).sum();
@@ -311,6 +327,7 @@ impl<E: Embedder> Worker for Batcher<E> {
         let now = clock();
         self.drop_cancelled();
         self.drop_late(now);
+        self.fail_displaced();
         self.take_up(now);
         if !self.running.is_empty() {
             let _working = self.governed.work();

@@ -263,6 +263,7 @@ impl ApiError {
             | Self::Job(WorkError::DeadlinePassed { retry_after }) => Some(*retry_after),
             // By then whoever supervises this process should have started the next.
             Self::Job(WorkError::ShuttingDown | WorkError::Unread) => Some(Duration::from_secs(5)),
+            Self::Job(WorkError::Displaced { retry_after }) => Some(*retry_after),
             _ => None,
         }
     }
@@ -375,6 +376,11 @@ impl ApiError {
                 "overloaded_error",
                 Some(RefusalReason::DeadlineUnreachable.as_str()),
             ),
+            Self::Job(WorkError::Displaced { .. }) => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded_error",
+                Some(RefusalReason::QueueFull.as_str()),
+            ),
             Self::Job(WorkError::ShuttingDown) => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded_error",
@@ -416,6 +422,7 @@ impl ApiError {
                 Self::DeadlineUnreachable(_) | Self::Job(WorkError::DeadlinePassed { .. }) => {
                     Some(RefusalReason::DeadlineUnreachable.as_str())
                 }
+                Self::Job(WorkError::Displaced { .. }) => Some(RefusalReason::QueueFull.as_str()),
                 _ => None,
             },
         }
@@ -582,6 +589,18 @@ mod tests {
         let response = ApiError::Job(passed).into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "3");
+    }
+
+    #[test]
+    fn one_that_made_room_for_another_key_is_told_as_a_full_queue() {
+        let retry_after = Duration::from_secs(7);
+        let error = ApiError::from(InferenceFailure::Job(WorkError::Displaced { retry_after }));
+        assert_eq!(error.body()["error"]["code"], "queue_full");
+        assert_eq!(error.body()["error"]["type"], "overloaded_error");
+        assert_eq!(error.summary().refused, Some("queue_full"));
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "7");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue};
 
-use crate::http::access::drain_guard;
+use crate::http::access::{drain_guard, principal};
 use crate::http::error::ApiError;
 use crate::inference::Inference;
 
@@ -45,7 +45,7 @@ fn milliseconds(value: &HeaderValue) -> Option<u64> {
 pub(crate) fn refuse_if_all_do(inference: &Inference, request: &Request) -> Result<(), ApiError> {
     let drain_guard = drain_guard(request);
     inference
-        .has_room(drain_guard.as_ref())
+        .has_room(principal(request).tenant, drain_guard.as_ref())
         .map_err(ApiError::Refused)
 }
 

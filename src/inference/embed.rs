@@ -70,7 +70,9 @@ impl Inference {
         arrival.default_deadline(&self.deadlines, ServiceTier::default());
         let loaded = self.embedder(entry)?;
         let dimensions = check_dimensions(dimensions, loaded.tokenizer.info().dimensions)?;
-        let (place, presence) = entry.gate.admit(arrival.drain_guard)?;
+        let (place, presence) = entry
+            .gate
+            .admit(arrival.principal.tenant, arrival.drain_guard)?;
         let (arrived, deadline) = (arrival.at, arrival.deadline);
         let tokenizing = self.tokenize_texts(input, Arc::clone(&loaded), place, arrival.memory);
         let TokenizedTexts { texts, place } =

@@ -121,10 +121,11 @@ impl Inference {
         let choices = request.params.choices.count();
         let count = request.inputs.len() * choices as usize;
         check_count(count, entry.gate.capacity())?;
+        let terms = JobTerms::of(&arrival);
+        let drain_guard = arrival.drain_guard.take();
         let (places, presence) = entry
             .gate
-            .admit_together(count, arrival.drain_guard.take())?;
-        let terms = JobTerms::of(&arrival);
+            .admit_together(terms.tenant, count, drain_guard)?;
         let laying_out = self.lay_out(request, Arc::clone(&loaded), places, arrival);
         let laid_out = Arrival::in_time(terms.arrived, terms.deadline, laying_out).await??;
         laid_out

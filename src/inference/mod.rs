@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::admission::{AdmissionRefusal, DefaultDeadlines, DrainGuard, SendBudget};
+use crate::admission::{AdmissionRefusal, DefaultDeadlines, DrainGuard, SendBudget, Tenant};
 use crate::config::{CachedTokens, Settings};
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
@@ -84,26 +84,27 @@ impl Inference {
         &self.send_budget
     }
 
-    /// Checks whether any model would admit a request with this drain guard. If not, it can be refused before
+    /// Checks whether any model would admit a request of a tenant with this drain guard. If not, it can be refused before
     /// its body is read.
     ///
     /// # Errors
     /// The refusal of the last model asked, which is counted.
     pub(crate) fn has_room(
         &self,
+        tenant: Tenant,
         drain_guard: Option<&DrainGuard>,
     ) -> Result<(), AdmissionRefusal> {
         let outcome = match drain_guard {
-            Some(_) => self.any_has_room(),
+            Some(_) => self.any_has_room(tenant),
             None => Err(AdmissionRefusal::draining()),
         };
         outcome.inspect_err(|refusal| self.count_refusal("", refusal))
     }
 
-    fn any_has_room(&self) -> Result<(), AdmissionRefusal> {
+    fn any_has_room(&self, tenant: Tenant) -> Result<(), AdmissionRefusal> {
         let mut outcome = Ok(());
         for entry in self.pool.entries() {
-            outcome = entry.gate.has_room();
+            outcome = entry.gate.has_room(tenant);
             if outcome.is_ok() {
                 break;
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
 
-use crate::admission::{AdmissionRefusal, AdmissionSlot, DrainGuard, Gate, RefusalReason};
+use crate::admission::{AdmissionRefusal, AdmissionSlot, DrainGuard, Gate, RefusalReason, Tenant};
 use crate::engine::{self, Token};
 use crate::field::FieldPath;
 use crate::pool::{LoadedModel, ModelEntry};
@@ -97,7 +97,12 @@ impl Inference {
     ) -> Result<T, InferenceError> {
         let serving = serving(entry)?;
         let permits = self
-            .admit(&entry.gate, length, arrival.drain_guard)
+            .admit(
+                &entry.gate,
+                length,
+                arrival.principal.tenant,
+                arrival.drain_guard,
+            )
             .inspect_err(|refusal| self.count_refusal(&entry.id, refusal))?;
         let span = Span::current();
         let done = tokio::task::spawn_blocking(move || {
@@ -111,9 +116,12 @@ impl Inference {
         &self,
         gate: &Gate,
         length: usize,
+        tenant: Tenant,
         drain_guard: Option<DrainGuard>,
     ) -> Result<Permits, AdmissionRefusal> {
-        let (place, presence) = gate.admit(drain_guard)?;
+        let (place, presence) = gate.admit(tenant, drain_guard)?;
+        // It is worked on at once. Just now nobody else can have come who would displace it.
+        let _ = place.start();
         let long = if length > LONG_TEXT_BYTES {
             let only_one = Arc::clone(&self.long_texts).try_acquire_owned();
             Some(only_one.map_err(|_| AdmissionRefusal {

@@ -9,7 +9,7 @@ use std::sync::{PoisonError, RwLock};
 pub(super) struct JobSender<J>(RwLock<Option<SyncSender<J>>>);
 
 impl<J> JobSender<J> {
-    /// A queue with room for as many jobs as the gate admits, and where they come out.
+    /// A queue with room for as many jobs as can be inside at once, and where they come out.
     pub(super) fn new(room: usize) -> (Self, Receiver<J>) {
         let (sender, receiver) = sync_channel(room);
         (Self(RwLock::new(Some(sender))), receiver)
@@ -21,7 +21,7 @@ impl<J> JobSender<J> {
         let Some(sender) = &*sender else {
             return Err(Box::new(job));
         };
-        // It has as many places as the gate admits, and a job keeps its place: it is never full.
+        // It has as many places as there are slots at most, and a job keeps its place: it is never full.
         sender.try_send(job).map_err(|error| match error {
             TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
         })

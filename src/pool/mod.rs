@@ -211,7 +211,7 @@ impl Pool {
             let id = spec.id.clone();
             let stall_timeout = spec.stall_timeout;
             let thread = model_thread::ModelThread {
-                queue: gate.capacity(),
+                queue: gate.most_inside(),
                 spec,
                 state: state.clone(),
                 heartbeat: heartbeat.clone(),

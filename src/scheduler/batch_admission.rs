@@ -6,11 +6,13 @@
 //! The scheduler carries it out and asks again with a new snapshot, because each admission changes
 //! what the next one finds in the cache.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::admission::ServiceTier;
+use crate::admission::{ServiceTier, TenantId};
 
 use super::cache::with_copy;
+use super::fair_share::{FairShare, Holding};
 use super::placement::{PlacementCosts, PlacementOption};
 use super::plan;
 use super::prefix::Prefix;
@@ -46,8 +48,10 @@ pub(super) enum ExactPolicy {
 /// A running request, as far as admission looks at it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunningSummary {
-    pub(super) class: ServiceTier,
+    /// As which it joined.
+    pub(super) tier: ServiceTier,
     pub(super) partition: usize,
+    pub(super) holding: Holding,
 }
 
 /// What admission knows of the batch and of the cache at one moment.
@@ -61,6 +65,7 @@ pub(super) struct BatchSnapshot<'a> {
     pub(super) cells: usize,
     pub(super) exact: ExactPolicy,
     pub(super) placement: &'a PlacementCosts,
+    pub(super) fair: &'a FairShare,
     /// Seconds of a step with a single row, once they are known.
     pub(super) one_row_seconds: Option<f64>,
     pub(super) prefixes: &'a dyn PrefixLookup,
@@ -73,19 +78,45 @@ impl BatchSnapshot<'_> {
 
     /// Whether some running request is of a lower class.
     fn is_outranked_by(&self, candidate: &AdmissionCandidate) -> bool {
-        let is_lower = |running: &RunningSummary| running.class < candidate.class;
+        let is_lower = |running: &RunningSummary| running.tier < candidate.class;
         self.running.iter().any(is_lower)
     }
 
-    /// The place of the running request that would be preempted.
-    fn victim(&self) -> Option<usize> {
-        plan::victim(self.running.iter().map(|running| running.class))
+    /// The place of the running request that is preempted for one of a higher class.
+    fn class_victim(&self) -> Option<usize> {
+        let excess = |running: &RunningSummary| self.fair.excess(running.holding.tenant.id);
+        let running = self.running.iter();
+        plan::victim(running.map(|running| (running.tier, excess(running))))
+    }
+
+    /// The place of the running request, beside those `taken` already, that is preempted because its
+    /// tenant has more than its part and that of the candidate less; `fair` knows what they hold.
+    fn fair_victim(
+        &self,
+        candidate: &AdmissionCandidate,
+        taken: &[usize],
+        fair: &FairShare,
+    ) -> Option<usize> {
+        let may_be_taken = |(place, running): &(usize, &RunningSummary)| {
+            running.tier <= candidate.aged_tier
+                && fair.may_take(running.holding.tenant.id, candidate.tenant)
+                && !taken.contains(place)
+        };
+        let places: Vec<(usize, &RunningSummary)> = (self.running.iter().enumerate())
+            .filter(may_be_taken)
+            .collect();
+        let excess = |running: &RunningSummary| fair.excess(running.holding.tenant.id);
+        let victim =
+            plan::victim((places.iter()).map(|(_, running)| (running.tier, excess(running))))?;
+        Some(places[victim].0)
     }
 
     /// Whether it joins even where its joining makes all take longer: it is of a higher class than
-    /// one that runs, or a reader is in the middle of its answer.
+    /// one that runs, a reader is in the middle of its answer, or only others than its tenant run.
     fn must_not_hold_back(&self, candidate: &AdmissionCandidate) -> bool {
-        candidate.has_answer || self.is_outranked_by(candidate)
+        candidate.has_answer
+            || self.is_outranked_by(candidate)
+            || self.fair.is_left_out(candidate.tenant)
     }
 
     fn computes_exactly(&self, candidate: &AdmissionCandidate) -> bool {
@@ -103,6 +134,9 @@ impl BatchSnapshot<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AdmissionCandidate<'a> {
     pub(super) class: ServiceTier,
+    /// As which it counts beside requests of other tenants.
+    pub(super) aged_tier: ServiceTier,
+    pub(super) tenant: TenantId,
     /// Since when it waits.
     pub(super) queued: Instant,
     /// Whether its answer has begun: it was preempted.
@@ -117,10 +151,12 @@ pub(super) struct AdmissionCandidate<'a> {
     pub(super) sharable_exactly: Prefix<'a>,
 }
 
-impl<'a> From<&'a Sequence> for AdmissionCandidate<'a> {
-    fn from(sequence: &'a Sequence) -> Self {
+impl<'a> AdmissionCandidate<'a> {
+    pub(super) fn new(sequence: &'a Sequence, aged_tier: ServiceTier) -> Self {
         Self {
             class: sequence.class(),
+            aged_tier,
+            tenant: sequence.tenant().id,
             queued: sequence.queued(),
             has_answer: sequence.generated() > 0,
             repeats: sequence.repeats(),
@@ -132,18 +168,20 @@ impl<'a> From<&'a Sequence> for AdmissionCandidate<'a> {
 }
 
 /// A waiting request that is to join now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Admission {
     /// Its place in the queue.
     pub(super) index: usize,
+    /// As which it joins.
+    pub(super) tier: ServiceTier,
     /// Where it is computed.
     pub(super) partition: usize,
     /// Cells that it needs there of its own.
     pub(super) novel: usize,
     /// Whether it is computed exactly, in a partition that it has to itself.
     pub(super) is_exact: bool,
-    /// The place of the running request that is preempted for it.
-    pub(super) victim: Option<usize>,
+    /// The places of the running requests that are preempted for it.
+    pub(super) victims: Vec<usize>,
     /// Whether one that was held back in the same partition came before it.
     pub(super) overtakes: bool,
 }
@@ -208,9 +246,18 @@ impl AdmissionRound {
         load.committed += admission.novel;
     }
 
-    /// A running request was preempted, after which the partitions hold this.
+    /// Running requests were preempted, after which the partitions hold this.
     pub(super) fn preempted(&mut self, loads: Vec<PartitionLoad>) {
         self.loads = loads;
+    }
+
+    /// Goes on in this order with those that are still to be looked at.
+    pub(super) fn reorder(&mut self, order: Vec<usize>) {
+        let left: BTreeSet<usize> = self.order.by_ref().collect();
+        let order: Vec<usize> = (order.into_iter())
+            .filter(|index| left.contains(index))
+            .collect();
+        self.order = order.into_iter();
     }
 
     fn judge(
@@ -220,7 +267,19 @@ impl AdmissionRound {
         snapshot: &BatchSnapshot,
     ) -> AdmissionDecision {
         let is_full = snapshot.is_full();
-        if is_full && !snapshot.is_outranked_by(candidate) {
+        let outranks = snapshot.is_outranked_by(candidate);
+        let class_victim = if is_full && outranks {
+            snapshot.class_victim()
+        } else {
+            None
+        };
+        let fair_victim = || snapshot.fair_victim(candidate, &[], snapshot.fair);
+        let first_victim = if is_full {
+            class_victim.or_else(fair_victim)
+        } else {
+            None
+        };
+        if is_full && first_victim.is_none() {
             return AdmissionDecision::Wait;
         }
         let may_wait = !snapshot.must_not_hold_back(candidate);
@@ -228,29 +287,76 @@ impl AdmissionRound {
             return AdmissionDecision::Wait;
         }
         let is_exact = snapshot.computes_exactly(candidate);
-        let victim = is_full.then(|| snapshot.victim()).flatten();
         let option = if is_exact {
-            let freed = victim.map(|victim| snapshot.running[victim].partition);
+            let freed = first_victim.map(|victim| snapshot.running[victim].partition);
             self.exact_option(candidate, freed, snapshot)
         } else {
             self.best_option(candidate, may_wait, snapshot)
         };
-        let Some(option) = option.filter(|option| option.fits) else {
+        let Some(option) = option else {
             return self.misfit(candidate, snapshot.now);
         };
+        let victims: Vec<usize> = class_victim.into_iter().collect();
+        let has_row = !is_full || !victims.is_empty();
+        let victims = if has_row && option.fits {
+            victims
+        } else if let Some(victims) = self.fair_victims(candidate, option.novel, victims, snapshot)
+        {
+            victims
+        } else if has_row {
+            return self.misfit(candidate, snapshot.now);
+        } else {
+            return AdmissionDecision::Wait;
+        };
         let overtakes = self.held_back[option.partition] > 0;
+        let may_wait = may_wait && victims.is_empty();
         if !is_exact && may_wait && had_better_wait(candidate, option, overtakes, snapshot) {
             self.held_back[option.partition] += 1;
             return AdmissionDecision::Wait;
         }
         AdmissionDecision::Admit(Admission {
             index,
+            tier: candidate.aged_tier,
             partition: option.partition,
             novel: option.novel,
             is_exact,
-            victim,
+            victims,
             overtakes,
         })
+    }
+
+    /// Adds to the `victims` as many running requests of tenants that have more than their part as
+    /// it takes for one that needs `novel` cells to join. `None` where these are not enough: then
+    /// none is preempted in vain.
+    fn fair_victims(
+        &self,
+        candidate: &AdmissionCandidate,
+        novel: usize,
+        mut victims: Vec<usize>,
+        snapshot: &BatchSnapshot,
+    ) -> Option<Vec<usize>> {
+        if !snapshot.fair.has_several() {
+            return None;
+        }
+        let mut fair = snapshot.fair.clone();
+        let holding = |victim: &usize| &snapshot.running[*victim].holding;
+        for victim in &victims {
+            fair.loses(holding(victim));
+        }
+        let committed: usize = self.loads.iter().map(|load| load.committed).sum();
+        loop {
+            let victim = snapshot.fair_victim(candidate, &victims, &fair)?;
+            victims.push(victim);
+            fair.loses(holding(&victim));
+            let freed: usize = victims.iter().map(|victim| holding(victim).cells).sum();
+            let running = snapshot.running.len() - victims.len();
+            let committed = committed.saturating_sub(freed);
+            if running < snapshot.most_running
+                && plan::fits(novel, committed, running, snapshot.cells)
+            {
+                return Some(victims);
+            }
+        }
     }
 
     /// It does not fit. Others may go before it, but neither for ever nor very many.

@@ -1,8 +1,8 @@
 //! Continuous batching: requests join and leave at any step.
 //!
 //! [`Scheduler`] owns an engine and the sequences in it and computes one step at a time, as the
-//! [`Worker`] of a model's thread. Deciding is apart from acting: `plan`, `batch_admission` and `step_latency` are plain functions,
-//! this file carries out what they say.
+//! [`Worker`] of a model's thread. Deciding is apart from acting: `plan`, `queue_order`, `batch_admission` and
+//! `step_latency` are plain functions, this file carries out what they say.
 //!
 //! Sequences share the cells of a common prefix (`prefix`, `cache`): a request
 //! starts from the longest one that is in the cache, and waits while another is
@@ -18,6 +18,7 @@ mod drafting;
 mod energy_bill;
 mod events;
 mod exact_share;
+mod fair_share;
 mod forecast;
 mod governed_limits;
 mod job;
@@ -28,6 +29,7 @@ mod prefill;
 mod prefix;
 mod prefix_lookup;
 mod prompt_scores;
+mod queue_order;
 mod running;
 mod sequence;
 mod sequences;
@@ -57,6 +59,7 @@ use batch::Batch;
 use batch_admission::{Admission, AdmissionCandidate, AdmissionRound, BatchSnapshot, ExactPolicy};
 use cache::Cache;
 use energy_bill::EnergyBill;
+use fair_share::{Capacity, FairShare};
 use governed_limits::GovernedLimits;
 use placement::PlacementCosts;
 use sequence::{Sequence, SequenceProgress};
@@ -99,6 +102,7 @@ pub struct Scheduler<E: Engine> {
     load_board: LoadBoard,
     /// Estimates of requests that came since the load was published.
     accepted: Vec<Forecast>,
+    fair: FairShare,
 }
 
 impl<E: Engine> Scheduler<E> {
@@ -133,6 +137,7 @@ impl<E: Engine> Scheduler<E> {
             energy_bill: EnergyBill::default(),
             load_board: LoadBoard::new(shape, limits.max_running, limits.target_inter_token),
             accepted: Vec::new(),
+            fair: FairShare::default(),
         }
     }
 
@@ -170,12 +175,14 @@ impl<E: Engine> Scheduler<E> {
         self.sequences.end_late(&self.load_board, now);
         self.sequences.cache.expire(now);
         self.follow_governor(now);
+        self.observe_tenants(now);
         self.admit_waiting(now);
         let mut planning = StepPlanning {
             sequences: &mut self.sequences,
             limits: self.limits,
             step_latency: &self.step_latency,
             acceptance: &self.acceptance,
+            fair: &mut self.fair,
         };
         if let Some(shares) = planning.plan(now) {
             self.compute(&shares, clock);
@@ -210,41 +217,81 @@ impl<E: Engine> Scheduler<E> {
         cache.limit(self.governed.parked_cells(cache.shape().cells));
     }
 
+    /// Counts what each tenant has and asks for.
+    fn observe_tenants(&mut self, now: Instant) {
+        let capacity = Capacity {
+            rows: self.governed.running(self.limits.max_running),
+            cells: self.sequences.cache.shape().cells,
+        };
+        self.fair.observe(self.sequences.tenants(), capacity, now);
+        self.recount_holdings();
+    }
+
+    fn recount_holdings(&mut self) {
+        let holdings = self.sequences.holdings(self.fair.has_several());
+        self.fair.recount(&holdings);
+    }
+
     /// Lets waiting requests join the batch, as [`batch_admission`] decides.
     fn admit_waiting(&mut self, now: Instant) {
         if self.sequences.waiting.is_empty() {
             return;
         }
         let queue = std::mem::take(&mut self.sequences.waiting);
-        let order = plan::order(queue.iter().map(Sequence::rank));
         let mut waiting: Vec<Option<Sequence>> = queue.into_iter().map(Some).collect();
-        let is_served = |index: &usize| {
-            let sequence = waiting[*index].as_ref();
-            sequence.is_some_and(|sequence| self.governed.serves(sequence.class()))
-        };
-        let served = order.iter().copied().filter(is_served).collect();
+        let served = self.served_order(&waiting, now);
         let mut round = AdmissionRound::new(served, self.sequences.view().loads());
         while let Some(admission) = self.next_admission(&mut round, &waiting, now) {
-            if let Some(victim) = admission.victim {
-                self.sequences.preempt(victim, now);
+            if !admission.victims.is_empty() {
+                self.sequences.preempt(&admission.victims, now);
+                self.recount_holdings();
                 round.preempted(self.sequences.view().loads());
             }
             let place = &mut waiting[admission.index];
+            let rank = place
+                .as_ref()
+                .map(|sequence| sequence.rank(admission.index));
             if !self.sequences.admit(place, &admission, now) {
                 break;
             }
             round.carried_out(&admission);
+            if let Some(rank) = rank {
+                self.fair
+                    .joined(rank.tenant, rank.tier, admission.novel, now);
+            }
+            if self.fair.has_several() {
+                round.reorder(self.served_order(&waiting, now));
+            }
             if !admission.overtakes {
                 self.placement.joined(now);
             }
         }
-        let left = order.iter().filter_map(|&index| waiting[index].as_ref());
-        for (ahead, sequence) in left.enumerate() {
-            sequence.waits(ahead);
+        for (ahead, index) in self.order(&waiting, now).into_iter().enumerate() {
+            if let Some(sequence) = &waiting[index] {
+                sequence.waits(ahead);
+            }
         }
         // Those that were preempted are in the queue already.
         let left = waiting.into_iter().flatten();
         self.sequences.waiting.extend(left);
+    }
+
+    /// The order of those that still wait.
+    fn order(&self, waiting: &[Option<Sequence>], now: Instant) -> Vec<usize> {
+        let still_waiting = waiting.iter().enumerate();
+        let ranks = still_waiting
+            .filter_map(|(index, place)| place.as_ref().map(|sequence| sequence.rank(index)));
+        queue_order::order(ranks, &self.fair, now)
+    }
+
+    /// The order of those that still wait and whose class the governor serves.
+    fn served_order(&self, waiting: &[Option<Sequence>], now: Instant) -> Vec<usize> {
+        let mut order = self.order(waiting, now);
+        order.retain(|index| {
+            let sequence = waiting[*index].as_ref();
+            sequence.is_some_and(|sequence| self.governed.serves(sequence.class()))
+        });
+        order
     }
 
     /// Shows a round of admission how things are now; returns what it decides.
@@ -255,9 +302,10 @@ impl<E: Engine> Scheduler<E> {
         now: Instant,
     ) -> Option<Admission> {
         let shape = self.sequences.cache.shape();
+        let holdings = self.sequences.holdings(self.fair.has_several());
         let snapshot = BatchSnapshot {
             now,
-            running: self.sequences.summaries(),
+            running: self.sequences.summaries(&holdings),
             most_running: self.governed.running(self.limits.max_running),
             cells: shape.cells,
             exact: match shape.exact_block {
@@ -266,11 +314,14 @@ impl<E: Engine> Scheduler<E> {
                 Some(_) => ExactPolicy::WhenAlone,
             },
             placement: &self.placement,
+            fair: &self.fair,
             one_row_seconds: self.step_latency.outputs(1),
             prefixes: &self.sequences.view(),
         };
         round.next(&snapshot, |index| {
-            waiting[index].as_ref().map(AdmissionCandidate::from)
+            let sequence = waiting[index].as_ref()?;
+            let aged_tier = sequence.rank(index).aged_tier(&self.fair, now);
+            Some(AdmissionCandidate::new(sequence, aged_tier))
         })
     }
 
@@ -280,7 +331,7 @@ impl<E: Engine> Scheduler<E> {
         match self.sequences.cache.decode(self.batch.rows()) {
             Ok(()) => {}
             Err(DecodeError::NoCells) => {
-                self.sequences.swap_out_victim(started);
+                self.sequences.swap_out_victim(&mut self.fair, started);
                 return;
             }
             Err(error @ DecodeError::Failed(_)) => {
@@ -359,6 +410,8 @@ impl<E: Engine> Scheduler<E> {
                 }
             }
             let computed = running.sequence.computed();
+            let tenant = running.sequence.tenant().id;
+            self.fair.served(tenant, computed - before);
             let tokens = &running.sequence.tokens()[before..computed];
             if running.sequence.is_in_prompt() {
                 self.sequences.cache.computed_prompt(running.id, tokens);

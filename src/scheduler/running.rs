@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use crate::admission::ServiceTier;
 use crate::engine::{Pieces, SeqId, Token};
 use crate::telemetry::ModelMetrics;
 
+use super::batch_admission::Admission;
 use super::sequence::{Sequence, SequenceProgress};
 use super::speculation::{self, DraftOutcome, DraftProposal, DraftSource};
 
@@ -13,6 +15,10 @@ use super::speculation::{self, DraftOutcome, DraftProposal, DraftSource};
 pub(super) struct RunningSequence {
     pub(super) id: SeqId,
     pub(super) sequence: Sequence,
+    /// The tier as which it joined: its own, or a higher one because it had waited for long.
+    pub(super) tier: ServiceTier,
+    /// Cells of its own that it was to need when it joined.
+    novel: usize,
     /// False while it waits for another to compute a prefix that both have.
     pub(super) has_started: bool,
     /// Tokens that it computes in this step beyond those that are certain.
@@ -20,12 +26,23 @@ pub(super) struct RunningSequence {
 }
 
 impl RunningSequence {
-    pub(super) fn new(id: SeqId, sequence: Sequence) -> Self {
+    pub(super) fn new(id: SeqId, sequence: Sequence, admission: &Admission) -> Self {
         Self {
             id,
             sequence,
+            tier: admission.tier,
+            novel: admission.novel,
             has_started: false,
             draft: Draft::default(),
+        }
+    }
+
+    /// Tokens that it still has to compute, as far as that is known.
+    pub(super) fn ahead(&self) -> usize {
+        if self.has_started {
+            self.sequence.missing()
+        } else {
+            self.novel
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::admission::ServiceTier;
+use crate::admission::{AdmissionSlot, ServiceTier, Tenant};
 use crate::engine::{Pieces, Token};
 use crate::sampling::{self, Sampler};
 use crate::telemetry::ModelMetrics;
@@ -14,6 +14,7 @@ use super::forecast::{AnswerLesson, JobLoad};
 use super::job::{AnswerEnd, AnswerEvent, AnswerText, FinishReason, GenerationJob};
 use super::prefix::Prefix;
 use super::prompt_scores::PromptScores;
+use super::queue_order::WaitingRank;
 use super::speculation::{self, AcceptanceRecord, DraftProposal, DraftSource, Prediction};
 use super::text::{PushOutcome, TextAssembler};
 use super::timeline::Timeline;
@@ -232,15 +233,39 @@ impl Sequence {
         self.job.class
     }
 
-    /// Its class and the time from which it counts as waiting. One that was preempted in mid-answer
-    /// goes before those that arrived later; but not in the lowest class, where it would only be
-    /// preempted again.
-    pub(super) fn rank(&self) -> (ServiceTier, Instant) {
-        let since = match self.job.class {
-            ServiceTier::Flex => self.timeline.queued(),
-            ServiceTier::Default | ServiceTier::Priority => self.job.arrived,
+    pub(super) fn tenant(&self) -> Tenant {
+        self.job.tenant
+    }
+
+    /// Whether its slot is still its own; from now on it cannot be given to another.
+    pub(super) fn takes_its_slot(&self) -> bool {
+        self.job.place.as_ref().is_none_or(AdmissionSlot::start)
+    }
+
+    /// Fails it where its slot was given to another tenant's request; returns whether that is so.
+    pub(super) fn fail_displaced(&mut self) -> bool {
+        let place = self.job.place.as_ref();
+        let Some(retry_after) = place.and_then(AdmissionSlot::displaced) else {
+            return false;
         };
-        (self.job.class, since)
+        self.fail(WorkError::Displaced { retry_after });
+        true
+    }
+
+    /// What its turn depends on, at a place in the queue. One that was preempted in mid-answer goes
+    /// before those that arrived later; but not in the lowest class, where it would only be
+    /// preempted again.
+    pub(super) fn rank(&self, index: usize) -> WaitingRank {
+        WaitingRank {
+            index,
+            tenant: self.job.tenant.id,
+            tier: self.job.class,
+            since: match self.job.class {
+                ServiceTier::Flex => self.timeline.queued(),
+                ServiceTier::Default | ServiceTier::Priority => self.job.arrived,
+            },
+            length: self.tokens.len(),
+        }
     }
 
     /// Since when it waits.
@@ -280,6 +305,12 @@ impl Sequence {
     /// Tells the client that `ahead` others go before it.
     pub(super) fn waits(&self, ahead: usize) {
         self.job.progress.waits(ahead);
+    }
+
+    /// How many were last said to go before it, while it waits.
+    #[cfg(test)]
+    pub(super) fn place_in_queue(&self) -> Option<u32> {
+        self.job.progress.ahead()
     }
 
     pub(super) fn joins(&mut self, now: Instant, metrics: &ModelMetrics) {

@@ -6,17 +6,19 @@
 
 use std::time::Instant;
 
+use crate::admission::Tenant;
 use crate::engine::Engine;
 use crate::telemetry::ModelMetrics;
 use crate::worker::WorkError;
 
 use super::batch_admission::{Admission, RunningSummary};
 use super::cache::Cache;
+use super::fair_share::{FairShare, Holding};
 use super::forecast::{Forecast, LoadBoard, LoadReport};
 use super::governed_limits::GovernedLimits;
 use super::plan::{self, Urgency};
 use super::prefill;
-use super::prefix_lookup::CacheView;
+use super::prefix_lookup::{CacheView, common_prefix};
 use super::running::RunningSequence;
 use super::sequence::Sequence;
 use super::step_latency::StepLatency;
@@ -59,18 +61,53 @@ impl<E: Engine> Sequences<E> {
     }
 
     /// The running requests as admission looks at them.
-    pub(super) fn summaries(&self) -> Vec<RunningSummary> {
-        let summary = |running: &RunningSequence| RunningSummary {
-            class: running.sequence.class(),
+    pub(super) fn summaries(&self, holdings: &[Holding]) -> Vec<RunningSummary> {
+        let summary = |(running, holding): (&RunningSequence, &Holding)| RunningSummary {
+            tier: running.tier,
             partition: self.cache.partition_of(running.id),
+            holding: *holding,
         };
-        self.running.iter().map(summary).collect()
+        self.running.iter().zip(holdings).map(summary).collect()
     }
 
-    /// Drops every request whose client has left. The cells of those that ran are parked.
+    /// Whose the requests are, running and waiting.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = Tenant> {
+        let running = self.running.iter().map(|running| &running.sequence);
+        running.chain(&self.waiting).map(Sequence::tenant)
+    }
+
+    /// What the running requests hold. Only where there are `several` tenants is it worth the time to
+    /// find out which cells are nobody else's.
+    pub(super) fn holdings(&self, several: bool) -> Vec<Holding> {
+        let holding = |(place, running): (usize, &RunningSequence)| Holding {
+            tenant: running.sequence.tenant(),
+            cells: if several { self.own_cells(place) } else { 0 },
+            ahead: running.ahead(),
+        };
+        self.running.iter().enumerate().map(holding).collect()
+    }
+
+    /// How many cells a running request has, or will have for its tokens so far, that no other one
+    /// shares.
+    fn own_cells(&self, place: usize) -> usize {
+        let sequence = &self.running[place].sequence;
+        let partition = self.cache.partition_of(self.running[place].id);
+        let others = self.running.iter().enumerate();
+        let shared = others
+            .filter(|(other, _)| *other != place)
+            .map(|(_, other)| common_prefix(&self.cache, partition, sequence.prefix(), other))
+            .max();
+        sequence.len() - shared.unwrap_or(0)
+    }
+
+    /// Drops every request whose client has left, and every waiting one whose slot was given to
+    /// another tenant. The cells of those that ran are parked.
     pub(super) fn drop_cancelled(&mut self, now: Instant) {
         let metrics = &self.metrics;
-        self.waiting.retain(|sequence| {
+        self.waiting.retain_mut(|sequence| {
+            if sequence.fail_displaced() {
+                return false;
+            }
             let left = sequence.client_left();
             if left {
                 sequence.cancelled(metrics);
@@ -148,10 +185,18 @@ impl<E: Engine> Sequences<E> {
         }
     }
 
-    /// Preempts the running request at a place.
-    pub(super) fn preempt(&mut self, place: usize, now: Instant) {
-        let victim = self.running.remove(place);
-        self.park_and_requeue(victim, now);
+    /// Preempts the running requests at these places.
+    pub(super) fn preempt(&mut self, places: &[usize], now: Instant) {
+        let mut place = 0..;
+        let victims: Vec<_> = self
+            .running
+            .extract_if(.., |_| {
+                place.next().is_some_and(|place| places.contains(&place))
+            })
+            .collect();
+        for victim in victims {
+            self.park_and_requeue(victim, now);
+        }
     }
 
     /// Its cells stay as long as there is room, so that going on costs little.
@@ -162,10 +207,15 @@ impl<E: Engine> Sequences<E> {
 
     /// Frees the cells of the running request that [`plan::victim`] names, which waits until there
     /// is room again. One that fills the cache alone cannot go on: it fails.
-    pub(super) fn swap_out_victim(&mut self, now: Instant) {
+    pub(super) fn swap_out_victim(&mut self, fair: &mut FairShare, now: Instant) {
         let alone = self.running.len() == 1;
-        let classes = self.running.iter().map(|running| running.sequence.class());
-        let Some(victim) = plan::victim(classes) else {
+        fair.recount(&self.holdings(fair.has_several()));
+        let running = self.running.iter();
+        let ranks = running.map(|running| {
+            let tenant = running.sequence.tenant();
+            (running.tier, fair.excess(tenant.id))
+        });
+        let Some(victim) = plan::victim(ranks) else {
             return;
         };
         let mut victim = self.running.remove(victim);
@@ -185,7 +235,8 @@ impl<E: Engine> Sequences<E> {
     }
 
     /// Takes a request out of its place in the queue and lets it join the batch. Returns false where
-    /// its partition has no sequence for it; then it stays in its place.
+    /// its partition has no sequence for it, or its slot was just given to another; then it stays in
+    /// its place.
     pub(super) fn admit(
         &mut self,
         waiting: &mut Option<Sequence>,
@@ -195,6 +246,7 @@ impl<E: Engine> Sequences<E> {
         let partition = admission.partition;
         let id = waiting
             .as_ref()
+            .filter(|sequence| sequence.takes_its_slot())
             .and_then(|sequence| self.cache.acquire(partition, sequence.prefix(), now));
         let Some((id, mut sequence)) = id.zip(waiting.take_if(|_| id.is_some())) else {
             return false;
@@ -207,7 +259,8 @@ impl<E: Engine> Sequences<E> {
         }
         sequence.set_exact(admission.is_exact);
         sequence.joins(now, &self.metrics);
-        self.running.push(RunningSequence::new(id, sequence));
+        self.running
+            .push(RunningSequence::new(id, sequence, admission));
         true
     }
 

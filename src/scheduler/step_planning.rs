@@ -6,7 +6,9 @@ use crate::engine::Engine;
 
 use super::SchedulerLimits;
 use super::drafting::{self, DraftBudget};
-use super::plan::{self, StepBudget, StepPlan};
+use super::fair_share::FairShare;
+use super::plan::{self, PromptOwner, SequenceDemand, StepBudget, StepPlan};
+use super::running::RunningSequence;
 use super::sequences::Sequences;
 use super::speculation::AcceptanceRates;
 use super::step_latency::StepLatency;
@@ -22,6 +24,7 @@ pub(super) struct StepPlanning<'a, E: Engine> {
     pub(super) limits: SchedulerLimits,
     pub(super) step_latency: &'a StepLatency,
     pub(super) acceptance: &'a AcceptanceRates,
+    pub(super) fair: &'a mut FairShare,
 }
 
 impl<E: Engine> StepPlanning<'_, E> {
@@ -41,6 +44,7 @@ impl<E: Engine> StepPlanning<'_, E> {
                 block,
                 self.most_logits(),
             );
+            let owners = self.owners(&demands);
             let answers = demands.iter().filter(|demand| demand.decoding).count();
             let prompts = demands.iter().filter(|demand| !demand.decoding);
             let drafted = self.draft(answers, prompts.map(|demand| demand.missing).sum());
@@ -50,24 +54,65 @@ impl<E: Engine> StepPlanning<'_, E> {
                 rows: shape.batch_rows - drafted,
                 drafted,
                 row_group: shape.row_group,
+                is_shared: self.fair.had_several_lately(now),
                 prefill_rows: self.step_latency.prefill_rows(
                     answers + drafted,
-                    self.limits.target_inter_token,
+                    plan::step_target(
+                        self.limits.target_inter_token,
+                        self.step_latency.outputs(answers),
+                        self.is_prompt_owed_time(&demands),
+                    ),
                     shape.batch_rows,
                     shape.tile_rows,
                 ),
             };
-            match plan::compose(&demands, budget) {
+            match plan::compose(&demands, &owners, budget) {
                 StepPlan::Compute(mut shares) => {
                     exact_share::limit(&self.sequences.running, &mut shares, block, budget.cells);
                     if shares.iter().any(|share| *share > 0) {
                         return Some(shares);
                     }
-                    self.sequences.swap_out_victim(now);
+                    self.sequences.swap_out_victim(self.fair, now);
                 }
-                StepPlan::Preempt => self.sequences.swap_out_victim(now),
+                StepPlan::Preempt => self.sequences.swap_out_victim(self.fair, now),
             }
         }
+    }
+
+    /// Whose the running sequences are. A prompt for which others wait counts as theirs, if they were
+    /// served less: it is all that they can wait for.
+    fn owners(&self, demands: &[SequenceDemand]) -> Vec<PromptOwner> {
+        let running = &self.sequences.running;
+        let owner = |running: &RunningSequence, left: usize| {
+            let tenant = running.sequence.tenant().id;
+            let finish = self.fair.after(tenant, left);
+            PromptOwner { tenant, finish }
+        };
+        let waiting = running.iter().filter(|running| !running.has_started);
+        let least = waiting
+            .map(|running| owner(running, 0))
+            .min_by(|a, b| a.finish.total_cmp(&b.finish));
+        (running.iter().zip(demands))
+            .map(|(running, demand)| {
+                let missing = running.sequence.missing();
+                let own = owner(running, missing);
+                let is_awaited = running.has_started && demand.urgency.left < missing;
+                let awaited = least.filter(|least| is_awaited && least.finish < own.finish);
+                awaited.unwrap_or(own)
+            })
+            .collect()
+    }
+
+    /// Whether a tenant that has more than its part decodes, and one that has not waits for a prompt.
+    fn is_prompt_owed_time(&self, demands: &[SequenceDemand]) -> bool {
+        let has_any = |is_decoding: bool, has_too_much: bool| {
+            let mut running = self.sequences.running.iter().zip(demands);
+            running.any(|(running, demand)| {
+                let excess = self.fair.excess(running.sequence.tenant().id);
+                demand.decoding == is_decoding && (excess > 0.0) == has_too_much
+            })
+        };
+        self.fair.has_several() && has_any(true, true) && has_any(false, false)
     }
 
     /// Lets answers draft where that pays; returns how many rows the drafts take. Prompts go first,

@@ -12,6 +12,7 @@ use crate::engine::{Shape, ThreadLayout, Token};
 use crate::telemetry::Metrics;
 
 mod deadlines;
+mod fairness;
 mod governed;
 mod groups;
 mod offloaded;

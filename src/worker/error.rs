@@ -27,6 +27,15 @@ pub enum WorkError {
         /// When the same request is likely to be answered in time.
         retry_after: Duration,
     },
+    /// The queue was full, mostly of requests of the same key, and another key's request came.
+    #[error(
+        "too many requests are waiting, and this key has the most of them, so that this one made room for \
+         another key's: send fewer at once, and retry after the time in `retry-after`"
+    )]
+    Displaced {
+        /// When a place should be free.
+        retry_after: Duration,
+    },
     /// The request was still running when the grace time of a shutdown ended.
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::admission::PrefixGroup;
+use crate::admission::{PrefixGroup, Tenant};
 use crate::engine::{ThreadLayout, Token};
+use crate::scheduler::fair_share::Capacity;
 
 /// Says what a cache would, without one.
 #[derive(Debug, Default)]
@@ -27,6 +28,13 @@ impl PrefixLookup for KnownPrefixes {
     }
 }
 
+fn tenant(id: u32) -> Tenant {
+    Tenant {
+        id: TenantId(id),
+        ..Tenant::default()
+    }
+}
+
 const TOKENS: [Token; 400] = [Token(7); 400];
 
 fn prefix(length: usize) -> Prefix<'static> {
@@ -44,6 +52,7 @@ struct Batch {
     exact: ExactPolicy,
     placement: PlacementCosts,
     prefixes: KnownPrefixes,
+    fair: FairShare,
 }
 
 impl Batch {
@@ -58,11 +67,40 @@ impl Batch {
                 shared: vec![0; partitions],
                 copied: None,
             },
+            fair: FairShare::default(),
         }
     }
 
-    fn runs(mut self, class: ServiceTier, partition: usize) -> Self {
-        self.running.push(RunningSummary { class, partition });
+    fn runs(self, class: ServiceTier, partition: usize) -> Self {
+        self.runs_for(0, class, partition)
+    }
+
+    fn runs_for(mut self, id: u32, tier: ServiceTier, partition: usize) -> Self {
+        let holding = Holding {
+            tenant: tenant(id),
+            cells: 100,
+            ahead: 0,
+        };
+        self.running.push(RunningSummary {
+            tier,
+            partition,
+            holding,
+        });
+        self
+    }
+
+    /// Counts what the tenants have, where these wait as well.
+    fn with_tenants(mut self, waiting: &[u32]) -> Self {
+        let running = self.running.iter().map(|running| running.holding);
+        let holdings: Vec<Holding> = running.collect();
+        let tenants = holdings.iter().map(|holding| holding.tenant);
+        let tenants = tenants.chain(waiting.iter().map(|id| tenant(*id)));
+        let capacity = Capacity {
+            rows: self.most_running,
+            cells: 1000,
+        };
+        self.fair.observe(tenants, capacity, self.now);
+        self.fair.recount(&holdings);
         self
     }
 
@@ -88,6 +126,7 @@ impl Batch {
             cells: 1000,
             exact: self.exact,
             placement: &self.placement,
+            fair: &self.fair,
             one_row_seconds: Some(0.01),
             prefixes: &self.prefixes,
         }
@@ -96,6 +135,8 @@ impl Batch {
     fn waiting(&self, class: ServiceTier, length: usize) -> AdmissionCandidate<'static> {
         AdmissionCandidate {
             class,
+            aged_tier: class,
+            tenant: TenantId(0),
             queued: self.now,
             has_answer: false,
             repeats: true,
@@ -152,7 +193,7 @@ fn a_full_batch_is_joined_by_a_higher_class_for_which_the_latest_of_the_lowest_i
     let usual = batch.waiting(ServiceTier::Default, 50);
     let admitted = batch.first(&[batch.waiting(ServiceTier::Flex, 50), usual]);
     let admitted = admitted.expect("a higher class");
-    assert_eq!((admitted.index, admitted.victim), (1, Some(1)));
+    assert_eq!((admitted.index, admitted.victims), (1, vec![1]));
     assert_eq!(batch.first(&[batch.waiting(ServiceTier::Flex, 50)]), None);
 }
 
@@ -223,5 +264,96 @@ fn an_exact_request_has_a_partition_to_itself() {
         ..full
     };
     let admitted = full.first(&waiting).expect("that of the flex request");
-    assert_eq!((admitted.partition, admitted.victim), (1, Some(1)));
+    assert_eq!((admitted.partition, admitted.victims), (1, vec![1]));
+}
+
+/// A request of the tenant that has asked for nothing so far.
+fn asks(batch: &Batch, id: u32, class: ServiceTier, length: usize) -> AdmissionCandidate<'static> {
+    AdmissionCandidate {
+        tenant: TenantId(id),
+        ..batch.waiting(class, length)
+    }
+}
+
+#[test]
+fn a_tenant_that_has_the_whole_batch_loses_a_row_to_another_and_flex_first() {
+    use ServiceTier::{Default, Flex, Priority};
+    let flooded = |tiers: [ServiceTier; 4]| {
+        let batch = Batch::new(1);
+        let runs = |batch: Batch, tier| batch.runs_for(1, tier, 0);
+        tiers.into_iter().fold(batch, runs).with_tenants(&[2])
+    };
+    let victims = |batch: &Batch, class| {
+        let admitted = batch.first(&[asks(batch, 2, class, 50)]);
+        admitted.map(|admission| admission.victims)
+    };
+    let batch = flooded([Default; 4]);
+    assert_eq!(victims(&batch, Default), Some(vec![3]), "the latest");
+    assert_eq!(victims(&batch, Flex), None, "only of the same class");
+    let batch = flooded([Default, Flex, Default, Default]);
+    assert_eq!(victims(&batch, Default), Some(vec![1]));
+    let batch = flooded([Priority; 4]);
+    assert_eq!(victims(&batch, Default), None);
+    let aged = AdmissionCandidate {
+        aged_tier: Priority,
+        ..asks(&batch, 2, Default, 50)
+    };
+    let admitted = batch.first(&[aged]).expect("it has waited for long");
+    assert_eq!((admitted.victims, admitted.tier), (vec![3], Priority));
+}
+
+#[test]
+fn who_lost_a_row_cannot_take_it_back() {
+    use ServiceTier::Default;
+    let batch = Batch::new(1)
+        .runs_for(1, Default, 0)
+        .runs_for(1, Default, 0)
+        .runs_for(2, Default, 0)
+        .runs_for(2, Default, 0)
+        .with_tenants(&[1, 2]);
+    for id in [1, 2] {
+        assert_eq!(batch.first(&[asks(&batch, id, Default, 50)]), None);
+    }
+    let uneven = Batch::new(1)
+        .runs_for(1, Default, 0)
+        .runs_for(1, Default, 0)
+        .runs_for(1, Default, 0)
+        .runs_for(2, Default, 0)
+        .with_tenants(&[2]);
+    let admitted = uneven.first(&[asks(&uneven, 2, Default, 50)]);
+    assert_eq!(admitted.map(|admission| admission.victims), Some(vec![2]));
+}
+
+#[test]
+fn as_many_are_preempted_as_make_room_for_its_cells_and_none_in_vain() {
+    use ServiceTier::Default;
+    let flooded = || {
+        let runs = |batch: Batch, _| batch.runs_for(1, Default, 0);
+        let batch = Batch {
+            most_running: 16,
+            ..Batch::new(1)
+        };
+        (0..9).fold(batch, runs).with_tenants(&[2])
+    };
+    let batch = flooded();
+    let victims = |length| {
+        let admitted = batch.first(&[asks(&batch, 2, Default, length)]);
+        admitted.map(|admission| admission.victims)
+    };
+    assert_eq!(victims(150), Some(vec![8, 7]));
+    assert_eq!(
+        victims(950),
+        None,
+        "not even all that it has too much would do"
+    );
+}
+
+#[test]
+fn a_tenant_of_which_nothing_runs_is_not_held_back_for_the_sake_of_others() {
+    use ServiceTier::Default;
+    let mut batch = Batch::new(1).runs_for(1, Default, 0).with_tenants(&[1, 2]);
+    batch.placement = PlacementCosts::new(Some(100), ThreadLayout::ONE);
+    assert_eq!(batch.first(&[asks(&batch, 1, Default, 300)]), None);
+    let admitted = batch.first(&[asks(&batch, 1, Default, 300), asks(&batch, 2, Default, 300)]);
+    assert_eq!(admitted.map(|admission| admission.index), Some(1));
 }

@@ -172,11 +172,11 @@ fn one_that_was_preempted_in_mid_answer_ends_with_what_there_is() {
 
 #[test]
 fn a_slot_is_free_before_the_client_hears_that_it_was_too_late() {
-    use crate::admission::{Drain, Gate};
+    use crate::admission::{Drain, Gate, Tenant};
     let (mut scheduler, clock) = (scheduler(SHAPE), Clock::new());
     let drain = Drain::default();
     let gate = Gate::new(1, drain.clone(), GovernorHandle::default());
-    let (slot, _presence) = gate.admit(drain.enter()).expect("room");
+    let (slot, _presence) = gate.admit(Tenant::default(), drain.enter()).expect("room");
     let (mut job, mut events) = job(&prompt(1, 20), 5);
     job.place = Some(slot);
     job.arrived = clock.now.get();
