@@ -46,11 +46,13 @@ macro_rules! file {
 const INDEX: PageFile = file!("index.html", HTML);
 
 /// The files that `index.html` loads.
-const PAGE_PARTS: [PageFile; 8] = [
+const PAGE_PARTS: [PageFile; 10] = [
     file!("page.css", CSS),
     file!("icon.svg", SVG),
     file!("main.js", SCRIPT),
     file!("server.js", SCRIPT),
+    file!("session.js", SCRIPT),
+    file!("login.js", SCRIPT),
     file!("metrics.js", SCRIPT),
     file!("panels.js", SCRIPT),
     file!("chart.js", SCRIPT),

@@ -1,40 +1,14 @@
 """The operator page at `/`, in a real Chromium against the real server."""
 
 import json
-import os
 import re
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from gateway import ROOT, gateway
 from monitoring import load
-from playwright.sync_api import Browser, Page, expect
+from operator_page import DESKTOP, PHONE, SOON, TABLET, ask, assert_accessible, card, opened, picture, replying, url_of
+from playwright.sync_api import expect
 from sensors import Sensors
-
-AXE = (Path(__file__).parent / "node_modules/axe-core/axe.min.js").read_text()
-SCREENSHOTS = os.environ.get("EDGELLM_SCREENSHOTS")
-PHONE = {"width": 360, "height": 740}
-TABLET = {"width": 1024, "height": 768}
-DESKTOP = {"width": 1440, "height": 900}
-SOON = 15_000
-
-@contextmanager
-def opened(chromium: Browser, url: str, replies: dict | None = None, **context):
-    """The page at `url`. `replies` changes the text of a path's answer. At the end the page must have stayed within
-    its policy and within this server, and no script may have failed."""
-    with chromium.new_context(viewport=context.pop("viewport", DESKTOP), **context) as session:
-        page = session.new_page()
-        failures: list[str] = []
-        page.on("pageerror", lambda error: failures.append(f"script: {error}"))
-        page.on("request", lambda request: failures.append(f"left the server: {request.url}") if not request.url.startswith(url) else None)
-        page.add_init_script("addEventListener('securitypolicyviolation', (event) => { (window.violations ??= []).push(`${event.violatedDirective} ${event.blockedURI}`) })")
-        for path, change in (replies or {}).items():
-            page.route(url + path, change)
-        page.goto(url)
-        yield page
-        assert page.evaluate("window.violations ?? []") == []
-        assert failures == []
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +21,6 @@ def box(tmp_path_factory):
         yield server, sensors
 
 
-def url_of(server) -> str:
-    return f"http://127.0.0.1:{server.port}/"
-
-
 def measuring(added: str, *removed: str):
     """The server's metrics, without those whose names begin so, and with others in their place."""
     def reply(route):
@@ -59,25 +29,6 @@ def measuring(added: str, *removed: str):
         route.fulfill(response=answer, body="".join(kept) + added)
 
     return reply
-
-
-def picture(page: Page, name: str):
-    """Kept where EDGELLM_SCREENSHOTS says."""
-    if SCREENSHOTS:
-        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
-
-
-def replying(status: int, body: dict):
-    return lambda route: route.fulfill(status=status, json=body)
-
-
-def card(page: Page, title: str):
-    return page.locator(".chart").filter(has=page.get_by_role("heading", name=title, exact=True))
-
-
-def ask(page: Page, question: str = "Where is the Velmont Ground Coffee?"):
-    page.get_by_label("Your question").fill(question)
-    page.get_by_role("button", name="Send").click()
 
 
 def test_it_comes_with_a_policy_and_is_fetched_again_only_when_it_changed(server):
@@ -348,11 +299,7 @@ def test_it_is_accessible_and_fits_the_screen(chromium, box, device, viewport, s
         expect(card(page, "Power").locator("path.limit")).to_have_count(1, timeout=SOON)
         ask(page)
         expect(page.locator(".cost")).not_to_be_empty()
-        page.evaluate(AXE)
-        found = page.evaluate("axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] })")
-        assert len(found["passes"]) > 20, "axe ran"
-        assert [(fault["id"], fault["help"], [node["target"] for node in fault["nodes"]]) for fault in found["violations"]] == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        assert_accessible(page)
         picture(page, f"{device}-{scheme}")
 
 

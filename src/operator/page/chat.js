@@ -2,6 +2,7 @@
 
 import { number, seconds } from "./panels.js";
 import { askMetrics, refusal } from "./server.js";
+import { credentials, session } from "./session.js";
 
 const LEAST_SECONDS = 0.2; // shorter times are no measure of a speed
 
@@ -26,7 +27,10 @@ export class Chat {
       byId("chat-form").requestSubmit();
     });
     byId("chat-stop").addEventListener("click", () => this.#running?.abort());
-    byId("chat-clear").addEventListener("click", () => this.#clear());
+    byId("chat-clear").addEventListener("click", () => {
+      this.clear();
+      this.question.focus();
+    });
     byId("chat-suggestions").addEventListener("click", (event) => {
       if (event.target.matches("button")) this.#ask(event.target.textContent);
     });
@@ -55,7 +59,8 @@ export class Chat {
       const before = await askMetrics();
       const answer = await this.#stream(turn, entry.text);
       this.#turns.push(turn, { role: "assistant", content: answer.text });
-      const parts = cost(answer, energy(answer, this.model.value, before, await askMetrics()));
+      const joules = energy(answer, this.model.value, before, await askMetrics());
+      const parts = cost(answer, joules, before !== undefined);
       entry.cost.replaceChildren(...parts.flatMap((part, index) => [index ? " · " : "", whole(part)]));
     } catch (error) {
       entry.cost.textContent = error.name === "AbortError" ? "Stopped." : error.message;
@@ -98,7 +103,7 @@ export class Chat {
     try {
       response = await fetch("v1/chat/completions", {
         method: "POST",
-        headers: { "content-type": "application/json" },
+        headers: { "content-type": "application/json", ...credentials(session.key) },
         body: JSON.stringify(body),
         signal: this.#running.signal,
       });
@@ -141,12 +146,12 @@ export class Chat {
     byId("chat-suggestions").hidden = busy || this.#turns.length > 0;
   }
 
-  #clear() {
+  /** Forgets the conversation. */
+  clear() {
     this.#running?.abort();
     this.#turns = [];
     this.log.replaceChildren();
     byId("chat-suggestions").hidden = false;
-    this.question.focus();
   }
 }
 
@@ -186,8 +191,8 @@ function energy({ usage }, model, before, after) {
   return before && grown("count") === 1 ? grown("sum") : undefined;
 }
 
-/** What an answer cost, in parts. */
-function cost({ usage, first, whole }, joules) {
+/** What an answer cost, in parts; `metered` says whether the server's meters could be read. */
+function cost({ usage, first, whole }, joules, metered) {
   const tokens = usage?.completion_tokens;
   const parts = [];
   if (tokens !== undefined) parts.push(`${tokens} ${tokens === 1 ? "token" : "tokens"}`);
@@ -202,7 +207,8 @@ function cost({ usage, first, whole }, joules) {
     const cached = usage.prompt_tokens_details?.cached_tokens;
     parts.push(`prompt ${usage.prompt_tokens}${cached ? ` (${cached} cached)` : ""}`);
   }
-  parts.push(joules === undefined ? "energy not measured" : `${joules.toLocaleString("en", { maximumSignificantDigits: 2 })} J`);
+  if (joules !== undefined) parts.push(`${joules.toLocaleString("en", { maximumSignificantDigits: 2 })} J`);
+  else if (metered) parts.push("energy not measured");
   return parts;
 }
 

@@ -3,9 +3,11 @@
 
 import { Chart } from "./chart.js";
 import { Chat } from "./chat.js";
+import { Login } from "./login.js";
 import { Readings } from "./metrics.js";
 import { PANELS, bytes, governor, levelName, newActions, number, resourceName, silentSensors } from "./panels.js";
-import { look } from "./server.js";
+import { look, message } from "./server.js";
+import { session } from "./session.js";
 
 const EVERY_MS = 2000;
 const SHOWN_SECONDS = 300;
@@ -15,6 +17,10 @@ const byId = (id) => document.getElementById(id);
 
 const readings = new Readings();
 const chat = new Chat();
+const login = new Login(() => {
+  byId("main").focus({ preventScroll: true });
+  wake();
+});
 const charts = PANELS.map((panel) => {
   const chart = new Chart(byId("chart"), { ...panel, seconds: SHOWN_SECONDS, gap: (EVERY_MS / 1000) * 4 });
   byId("charts").append(chart.root);
@@ -22,14 +28,19 @@ const charts = PANELS.map((panel) => {
 });
 const actions = []; // { at, action, resource }, newest first
 let lastSeen; // when the server answered last, in ms
+let wake = () => {}; // ends the pause before the next step
 
 async function step() {
+  const { key } = session;
   const seen = await look();
   if (seen.standing.state !== "unreachable") lastSeen = Date.now();
   showStanding(seen.standing);
+  // Somebody logged in meanwhile: this was told to who was here before.
+  if (key !== session.key) return;
+  showAccess(seen);
   if (seen.models) showModels(seen.models, seen.reading);
   if (seen.reading) take(seen.reading);
-  document.body.classList.toggle("stale", !seen.reading);
+  document.body.classList.toggle("stale", !seen.reading && !seen.refused.metrics);
 }
 
 function take(reading) {
@@ -54,6 +65,22 @@ function showStanding({ state, title, why }) {
   setText(byId("status-why"), why + ago);
   status.dataset.state = state;
   document.title = state === "ready" ? "edgellm" : `${title} · edgellm`;
+}
+
+/** Shows of the page what the server lets this key see, and asks for a key where it wants one. */
+function showAccess({ standing, refused }) {
+  if (standing.state === "unreachable") return;
+  const wanted = [refused.models, refused.metrics].find((answer) => answer?.status === 401);
+  const problem = wanted && session.key !== undefined ? message(wanted) : undefined;
+  if (problem) {
+    session.close();
+    chat.clear();
+  }
+  for (const part of [byId("models-card"), byId("chat"), ...document.querySelectorAll("a[href='#chat']")]) part.hidden = Boolean(refused.models);
+  for (const part of [byId("now"), byId("governor")]) part.hidden = Boolean(refused.metrics);
+  byId("no-metrics").hidden = refused.metrics?.status !== 403;
+  document.body.classList.toggle("alone", Boolean(refused.models));
+  login.show(Boolean(wanted), problem);
 }
 
 function showModels(models, reading) {
@@ -158,7 +185,10 @@ async function watch() {
     if (document.hidden) await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true }));
     else {
       await step();
-      await new Promise((passed) => setTimeout(passed, EVERY_MS));
+      await new Promise((passed) => {
+        wake = passed;
+        setTimeout(passed, EVERY_MS);
+      });
     }
   }
 }

@@ -1,6 +1,7 @@
 // What the server says of itself: readiness, models and metrics, in the words of the page.
 
 import { Reading } from "./metrics.js";
+import { credentials, session } from "./session.js";
 
 const PATIENCE_MS = 5000;
 
@@ -23,21 +24,42 @@ export function refusal(code) {
   return REASONS[code]?.[2];
 }
 
-/** Asks for everything that the page shows. Never fails: what could not be had is `undefined`. */
+/**
+ * Asks for everything that the page shows. Never fails: what could not be had is `undefined`.
+ * `refused` has the answers 401 and 403 to the models and to the metrics.
+ */
 export async function look() {
-  const [ready, models, reading] = await Promise.all([askReady(), askModels(), askMetrics()]);
-  return { standing: standing(ready, reading), models, reading };
+  const [ready, models, metrics] = await Promise.all([askReady(), askAs(session.key, "v1/models"), askAs(session.key, "metrics")]);
+  // It may have other keys when it comes back.
+  if (!ready) session.refusals.clear();
+  const reading = read(metrics);
+  return {
+    standing: standing(ready, reading),
+    models: models?.ok ? parse(models.text)?.data : undefined,
+    reading,
+    refused: { models: refusedOnly(models), metrics: refusedOnly(metrics) },
+  };
 }
 
 /** One reading of the metrics, `undefined` if it cannot be had. */
 export async function askMetrics() {
-  const response = await ask("metrics");
-  return response?.ok ? new Reading(response.text, Date.now() / 1000) : undefined;
+  return read(await askAs(session.key, "metrics"));
 }
 
-async function askModels() {
-  const response = await ask("v1/models");
-  return response?.ok ? parse(response.text)?.data : undefined;
+/** Why the server does not take this key; `undefined` if it does. */
+export async function whyRefused(key) {
+  const response = await ask("v1/models", key);
+  if (!response) return "The server cannot be reached.";
+  return response.ok ? undefined : message(response);
+}
+
+/** What a refusal says. */
+export function message(response) {
+  return parse(response.text)?.error?.message ?? `The server answered with status ${response.status}.`;
+}
+
+function read(metrics) {
+  return metrics?.ok ? new Reading(metrics.text, Date.now() / 1000) : undefined;
 }
 
 async function askReady() {
@@ -45,9 +67,22 @@ async function askReady() {
   return response && { ok: response.ok, status: response.status, body: parse(response.text) };
 }
 
-async function ask(path) {
+/** Asks with this key, unless that was refused already. */
+async function askAs(key, path) {
+  const before = session.refusals.get(path);
+  if (before) return before;
+  const response = await ask(path, key);
+  if (refusedOnly(response) && key === session.key) session.refusals.set(path, response);
+  return response;
+}
+
+function refusedOnly(response) {
+  return response?.status === 401 || response?.status === 403 ? response : undefined;
+}
+
+async function ask(path, key) {
   try {
-    const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+    const response = await fetch(path, { cache: "no-store", headers: credentials(key), signal: AbortSignal.timeout(PATIENCE_MS) });
     return { ok: response.ok, status: response.status, text: await response.text() };
   } catch {
     return undefined;
