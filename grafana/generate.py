@@ -15,6 +15,8 @@ HERE = Path(__file__).parent / "dashboards"
 RATE = "$__rate_interval"
 # Requests that a model should answer; not probes, scrapes or this page's own.
 ANSWERS = f'{OF_MODEL},endpoint=~"/v1/.*"'
+# The tokens that count against a key's limit; cached ones are among those of prompts.
+COUNTED = f'{ON},kind=~"prompt|generated"'
 
 
 def rate(metric: str, labels: str = OF_MODEL) -> str:
@@ -81,6 +83,14 @@ def overview() -> dict:
         series("Deadlines passed", "Requests dropped because their deadline passed while they waited, and answers that it cut off.", {"{{stage}}": total("edgellm_deadline_passed_total", OF_MODEL, "stage")}, "reqps", stack=True),
         series("Left or put back", "Clients that left before the end, and requests that were put back because the cache was full.", {
             "client left": total("edgellm_requests_cancelled_total"), "put back": total("edgellm_preemptions_total")}, "reqps"),
+
+        row("API keys"),
+        series("Requests a minute by key", "Answered to each API key, refusals among them. Without keys this row is empty.", {
+            "{{key}}": f"60 * {total('edgellm_key_requests_total', ON, 'key')}"}, "reqpm"),
+        series("Tokens a minute by key", "Of prompts, cached ones among them, and of answers: what a key's limit counts.", {
+            "{{key}}": f"60 * {total('edgellm_key_tokens_total', COUNTED, 'key')}"}, "short"),
+        series("Refused by key", "Requests a minute refused to each API key, by reason: a limit of the key, a model that it may not use, or what is refused to everybody.", {
+            "{{key}}: {{reason}}": f"60 * {total('edgellm_key_rejected_total', ON, 'key, reason')}"}, "reqpm", width=24, stack=True),
 
         row("Engine"),
         series("Tokens", "Generated; prompt tokens that were computed; prompt tokens that were in the cache already and cost nothing.", {

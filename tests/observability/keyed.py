@@ -11,7 +11,7 @@ class KeyedGateway:
 
     def __init__(self, server: Gateway, file: Path):
         self.server, self.file = server, file
-        self.admin = file.with_name("first-admin-key").read_text().strip()
+        self.admin = server.key = file.with_name("first-admin-key").read_text().strip()
 
     def status(self, key: str, path: str = "/v1/models") -> int:
         return self.server.http("GET", path, headers={"authorization": f"Bearer {key}"}).status
@@ -24,7 +24,7 @@ class KeyedGateway:
 
     def add_expired(self, name: str) -> str:
         key = self._keys("add", name, "--expires", "2020-01-31").splitlines()[-1]
-        wait_until(lambda: "expired" in self.server.http("GET", "/v1/models", headers={"x-api-key": key}).error()["message"], f"the key {name} is known")
+        wait_until(lambda: "expired" in self.server.http("GET", "/v1/models", headers={"authorization": f"Bearer {key}"}).error()["message"], f"the key {name} is known")
         return key
 
     def revoke(self, name: str, key: str):
@@ -38,14 +38,9 @@ class KeyedGateway:
         return done.stdout
 
 
-def with_keys(file: Path) -> dict[str, str]:
-    """The settings of a server with this keys file."""
-    return {"EDGELLM__AUTH__KEYS_FILE": str(file)}
-
-
 @contextmanager
-def keyed_gateway(folder: Path, env: dict[str, str] | None = None):
-    """A box that is new: it makes its first key by itself."""
+def keyed_gateway(folder: Path, *arguments: str, env: dict[str, str] | None = None):
+    """A box that is new: it makes its first key by itself. That key is what the server's helpers ask with."""
     file = folder / "keys.toml"
-    with gateway(env={**with_keys(file), **(env or {})}) as server:
+    with gateway(*arguments, env={"EDGELLM__AUTH__KEYS_FILE": str(file), **(env or {})}) as server:
         yield KeyedGateway(server, file)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, time
 
+import yaml
 from gateway import ROOT, Gateway, free_port, open_stream, wait_until
 
 HERE = Path(__file__).parent
@@ -81,32 +82,44 @@ class Prometheus:
         return [value for value in found if value != "NaN"]
 
 
+def with_key(example: str, file: Path) -> dict:
+    """Our example of a configuration, with what its comment says about keys; the key is in `file`."""
+    config = yaml.safe_load(re.sub(r"^( +)# (authorization:|  credentials_file:)", r"\1\2", example, flags=re.MULTILINE))
+    for job in config["scrape_configs"]:
+        assert list(job["authorization"]) == ["credentials_file"]
+        job["authorization"]["credentials_file"] = str(file)
+    return config
+
+
 @contextmanager
-def prometheus(targets: list[str], folder: Path):
-    """A Prometheus with our rules that scrapes every second."""
+def prometheus(server: Gateway, folder: Path):
+    """A Prometheus with our rules that scrapes a server every second, with the server's key if it has one."""
     binary = shutil.which("prometheus")
     assert binary, "prometheus is missing: run ./test.sh, which fetches it"
-    config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [str(RULES / f"edgellm.{kind}.yml") for kind in ("recording", "alerts")],
-        "scrape_configs": [{"job_name": "edgellm", "static_configs": [{"targets": targets}]}],
-    }
+    key_file = folder / "edgellm-key"
+    key_file.write_text(f"{server.key or ''}\n")
+    config = with_key((RULES / "prometheus.yml").read_text(), key_file)
+    [job] = config["scrape_configs"]
+    job["static_configs"] = [{"targets": [f"127.0.0.1:{server.port}"]}]
+    config |= {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [str(RULES / f"edgellm.{kind}.yml") for kind in ("recording", "alerts")]}
+    del config["alerting"]
     file, port = folder / "prometheus.yml", free_port()
     file.write_text(json.dumps(config))  # JSON is YAML
     log = (folder / "prometheus.log").open("w+")
     process = subprocess.Popen([binary, f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"],
                                stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    server = Prometheus(port)
+    store = Prometheus(port)
 
     def ready():
         assert process.poll() is None, (folder / "prometheus.log").read_text()
         try:
-            return urllib.request.urlopen(f"{server.url}/-/ready", timeout=5).status == 200
+            return urllib.request.urlopen(f"{store.url}/-/ready", timeout=5).status == 200
         except OSError:
             return False
 
     try:
         wait_until(ready, "Prometheus is ready", 30)
-        yield server
+        yield store
     finally:
         process.terminate()
         process.wait(20)

@@ -7,7 +7,8 @@ from time import time
 
 import pytest
 import yaml
-from gateway import ROOT, gateway, wait_until
+from gateway import ROOT, wait_until
+from keyed import keyed_gateway
 from monitoring import DASHBOARDS, HERE, dashboards, exported, filled_in, listed, load, metrics_in, panels, prometheus
 from sensors import BUDGET_WATTS, WATTS, Sensors
 
@@ -86,7 +87,8 @@ def scraped(tmp_path_factory):
     with Sensors(folder) as sensors:
         # A rehearsal that does nobody harm.
         sensors.rehearse("cpu", 0.5)
-        with gateway("--max-running", "2", env={**busy, **sensors.settings()}) as server, prometheus([f"127.0.0.1:{server.port}"], folder) as store:
+        with keyed_gateway(folder, "--max-running", "2", env={**busy, **sensors.settings()}) as box, prometheus(box.server, folder) as store:
+            server = box.server
             wait_until(lambda: sensors.wraps and sensors.joules > AT_REST_JOULES, "the counter has wrapped around")
             at_rest = time()
             sensors.follow(server)

@@ -182,7 +182,7 @@ def test_while_nobody_logs_in_only_readiness_is_asked(chromium, box):
 
 
 def test_metrics_that_are_open_are_shown_without_a_key(chromium, tmp_path):
-    with keyed_gateway(tmp_path, {"EDGELLM__AUTH__METRICS": "open"}) as box, opened(chromium, url_of(box.server)) as page:
+    with keyed_gateway(tmp_path, env={"EDGELLM__AUTH__METRICS": "open"}) as box, opened(chromium, url_of(box.server)) as page:
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
         expect(card(page, "Memory").locator(".number")).to_contain_text("iB", timeout=SOON)
         for part in ("#chat", "#models-card", "#no-metrics"):

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 import yaml
 from gateway import ROOT
+from monitoring import with_key
 
 RULES = ROOT / "deploy/prometheus"
 ALERTS = [rule["alert"] for group in yaml.safe_load((RULES / "edgellm.alerts.yml").read_text())["groups"] for rule in group["rules"]]
@@ -23,6 +24,19 @@ def run(*command) -> subprocess.CompletedProcess:
 def test_their_own_tools_find_nothing_wrong(command):
     done = run(*command)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_example_can_carry_a_key(tmp_path):
+    (tmp_path / "edgellm-key").write_text("sk-edge-\n")
+    for rules in RULES.glob("edgellm.*.yml"):
+        (tmp_path / rules.name).write_text(rules.read_text())
+    config = tmp_path / "prometheus.yml"
+    config.write_text(yaml.safe_dump(with_key((RULES / "prometheus.yml").read_text(), tmp_path / "edgellm-key")))
+    done = run("promtool", "check", "config", str(config))
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Without its key Prometheus would not start: that is what was checked.
+    (tmp_path / "edgellm-key").unlink()
+    assert run("promtool", "check", "config", str(config)).returncode != 0
 
 
 @pytest.mark.parametrize("alert", ALERTS)

@@ -108,6 +108,8 @@ def run_edgellm(*arguments, env: dict[str, str] | None = None, seconds: float = 
 class Gateway:
     """A running server."""
 
+    key: str | None = None  # what requests carry, where no headers of their own say who asks
+
     def __init__(self, *arguments, env: dict[str, str] | None = None, port: int | None = None, host: str = "127.0.0.1"):
         self.port = port or free_port()
         self.log = tempfile.TemporaryFile()
@@ -136,10 +138,13 @@ class Gateway:
     def connect(self, timeout: float = 60.0) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
+    def credentials(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"} if self.key else {}
+
     def http(self, method: str, path: str, body: bytes | str | None = None, headers: dict[str, str] | None = None) -> Answer:
         connection = self.connect()
         try:
-            connection.request(method, path, body.encode() if isinstance(body, str) else body, headers or {})
+            connection.request(method, path, body.encode() if isinstance(body, str) else body, {**self.credentials(), **(headers or {})})
             response = connection.getresponse()
             answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode())
         finally:
@@ -190,7 +195,7 @@ def open_stream(server: Gateway, **parameters) -> tuple[http.client.HTTPConnecti
     """A stream that has begun and would go on for a long time."""
     connection = server.connect()
     body = {"model": "kiosk", "messages": ask("Where is the coffee?"), "stream": True, "ignore_eos": True, "max_tokens": 1000, **parameters}
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json", **server.credentials()})
     response = connection.getresponse()
     assert response.status == 200, response.read()
     while not (line := response.readline()).startswith(b"data: {"):
