@@ -36,6 +36,30 @@ struct StreamUsage {
     completion_tokens: Option<u64>,
 }
 
+/// A 401 or 403, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{status}: {message}")]
+pub(super) struct Denial {
+    status: u16,
+    message: String,
+}
+
+impl Denial {
+    /// Reads an answer; `None` if it is no denial.
+    pub(super) fn of(status: u16, body: &str) -> Option<Self> {
+        if !matches!(status, 401 | 403) {
+            return None;
+        }
+        let body = body.trim();
+        let json: Option<serde_json::Value> = serde_json::from_str(body).ok();
+        let message = json
+            .as_ref()
+            .and_then(|json| json["error"]["message"].as_str());
+        let message = message.unwrap_or(body).to_owned();
+        Some(Self { status, message })
+    }
+}
+
 /// Why there is no whole answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AnswerFailure {
@@ -48,6 +72,9 @@ pub(super) enum AnswerFailure {
     /// Another status.
     #[error("{status}: {body}")]
     Status { status: u16, body: String },
+    /// The server does not take the key, or it may not ask for this: no other request would fare better.
+    #[error("{0}")]
+    Denied(Denial),
     /// An error in the midst of the stream.
     #[error("the answer ended with an error: {0}")]
     StreamError(String),
@@ -186,6 +213,9 @@ pub(super) async fn ask(
     clock.estimate = estimate.map(Duration::from_millis);
     if status != 200 {
         let body = http::text(response).await?;
+        if let Some(denial) = Denial::of(status, &body) {
+            return Err(AnswerFailure::Denied(denial));
+        }
         return Err(match status {
             429 | 503 => AnswerFailure::Refused { status, body },
             _ => AnswerFailure::Status { status, body },

@@ -3,6 +3,7 @@
 use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::http::header::{AUTHORIZATION, HeaderValue};
 use hyper::http::uri::Uri;
 use hyper::http::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -13,6 +14,29 @@ use tokio::net::TcpStream;
 pub struct ServerAddress {
     host: String,
     port: u16,
+    key: Option<BearerKey>,
+}
+
+/// An API key, as requests carry it. `Debug` does not show it.
+#[derive(Debug, Clone)]
+pub struct BearerKey(HeaderValue);
+
+impl BearerKey {
+    /// Takes a key without the white space around it.
+    ///
+    /// # Errors
+    /// [`HttpError::Key`] for what a header cannot carry.
+    pub fn new(key: &str) -> Result<Self, HttpError> {
+        let key = key.trim();
+        // Headers could carry more, but servers read no more than this.
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(HttpError::Key);
+        }
+        let mut header =
+            HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| HttpError::Key)?;
+        header.set_sensitive(true);
+        Ok(Self(header))
+    }
 }
 
 /// Why there is no response, or none that helps.
@@ -26,6 +50,9 @@ pub enum HttpError {
         /// What is wrong with it.
         fault: String,
     },
+    /// The API key cannot be one.
+    #[error("it is empty, or has characters other than visible ASCII")]
+    Key,
     /// Nobody listens there.
     #[error("cannot connect to {address}: {source}; is the server running?")]
     Connect {
@@ -75,7 +102,14 @@ impl ServerAddress {
             // An IPv6 address stands in brackets in a URL only.
             host: host.trim_matches(['[', ']']).to_owned(),
             port: uri.port_u16().unwrap_or(80),
+            key: None,
         })
+    }
+
+    /// The same server, asked with this key.
+    #[must_use]
+    pub fn with_key(self, key: Option<BearerKey>) -> Self {
+        Self { key, ..self }
     }
 
     /// `GET path`; every status is a response.
@@ -124,12 +158,15 @@ impl ServerAddress {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
+        if let Some(BearerKey(key)) = &self.key {
+            request = request.header(AUTHORIZATION, key);
+        }
         let request = request.body(Body::from(body))?;
         Ok(sender.send_request(request).await?)
     }
 
     fn authority(&self) -> String {
-        let Self { host, port } = self;
+        let Self { host, port, .. } = self;
         if host.contains(':') {
             format!("[{host}]:{port}")
         } else {
@@ -151,6 +188,19 @@ mod tests {
         ] {
             let server = ServerAddress::parse(url).expect("an address");
             assert_eq!(server.authority(), authority);
+        }
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let key = BearerKey::new(" sk-edge-1\n").expect("a key");
+        assert_eq!(key.0, "Bearer sk-edge-1");
+        let server = ServerAddress::parse("http://gateway").expect("an address");
+        let shown = format!("{:?}", server.with_key(Some(key)));
+        assert!(!shown.contains("sk-edge"), "{shown}");
+        for wrong in ["", " ", "schl\u{fc}ssel", "two\nlines"] {
+            let error = BearerKey::new(wrong).expect_err(wrong).to_string();
+            assert!(!error.contains("schl"), "{error}");
         }
     }
 

@@ -11,6 +11,8 @@ mod chat;
 mod deadline_figures;
 mod figures;
 pub mod http;
+#[cfg(test)]
+mod key_tests;
 mod load;
 mod runner;
 mod store;
@@ -22,9 +24,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use chat::Denial;
 pub use deadline_figures::DeadlineFigures;
 pub use figures::{Advantage, Figures, Percentiles};
-use http::{HttpError, ServerAddress};
+use http::{BearerKey, HttpError, ServerAddress};
 pub use load::{AnswerLimits, LoadPart, LoadProfile};
 use runner::{BenchTarget, RequestOutcome, play};
 
@@ -39,12 +42,23 @@ pub struct BenchPlan {
     pub rounds: usize,
     /// Where chance begins.
     pub seed: u64,
+    /// Who asks.
+    pub keys: BenchKeys,
     /// The model to ask; the server's first when absent.
     pub model: Option<String>,
     /// Time for one answer.
     pub timeout: Duration,
     /// The time within which each answer is wanted (`x-deadline-ms`).
     pub deadline: Option<Duration>,
+}
+
+/// The keys that requests carry. A key goes to no server but its own.
+#[derive(Debug, Clone, Default)]
+pub struct BenchKeys {
+    /// To the first server.
+    pub key: Option<BearerKey>,
+    /// To the second server.
+    pub against: Option<BearerKey>,
 }
 
 /// The figures of a run.
@@ -92,6 +106,17 @@ pub enum BenchError {
         /// What it did instead.
         fault: String,
     },
+    /// It wants a key, or another one.
+    #[error(
+        "{url} answers {denial}; give a key that may ask for this in EDGELLM_API_KEY or with --key, with --against-key \
+         to the second server"
+    )]
+    Denied {
+        /// The server.
+        url: String,
+        /// Its status and what it says.
+        denial: String,
+    },
 }
 
 impl BenchPlan {
@@ -108,15 +133,17 @@ impl BenchPlan {
 /// Runs `plan` against every server of `urls`; `progress` hears of every request that has ended.
 ///
 /// # Errors
-/// [`BenchError`] when not even the list of models can be read. Answers that fail are counted.
+/// [`BenchError`] when not even the list of models can be read, or the server does not take the key. Answers that
+/// fail otherwise are counted.
 pub async fn run(
     urls: &[String],
     plan: &BenchPlan,
     progress: &dyn Fn(),
 ) -> Result<BenchReport, BenchError> {
     let mut targets = Vec::new();
-    for url in urls {
-        targets.push(target(url, plan).await?);
+    let keys = [plan.keys.key.as_ref(), plan.keys.against.as_ref()];
+    for (url, key) in urls.iter().zip(keys) {
+        targets.push(target(url, key, plan).await?);
     }
     let run_name = uuid::Uuid::new_v4().simple().to_string();
     let mut observed: Vec<Vec<Vec<RequestOutcome>>> = targets.iter().map(|_| Vec::new()).collect();
@@ -125,7 +152,8 @@ pub async fn run(
         let name = format!("{run_name}-{round}");
         let script = plan.load.script(&name, plan.answers, seed);
         for server in order(round, targets.len()) {
-            observed[server].push(play(&targets[server], &script, progress).await);
+            let outcomes = play(&targets[server], &script, progress).await;
+            observed[server].push(outcomes.map_err(|denial| denied(&urls[server], &denial))?);
         }
     }
     let servers: Vec<_> = urls
@@ -148,8 +176,19 @@ fn order(round: usize, servers: usize) -> impl Iterator<Item = usize> {
     (0..servers).map(move |place| (place + round) % servers)
 }
 
-async fn target(url: &str, plan: &BenchPlan) -> Result<BenchTarget, BenchError> {
-    let server = ServerAddress::parse(url)?;
+fn denied(url: &str, denial: &Denial) -> BenchError {
+    BenchError::Denied {
+        url: url.to_owned(),
+        denial: denial.to_string(),
+    }
+}
+
+async fn target(
+    url: &str,
+    key: Option<&BearerKey>,
+    plan: &BenchPlan,
+) -> Result<BenchTarget, BenchError> {
+    let server = ServerAddress::parse(url)?.with_key(key.cloned());
     let model = match &plan.model {
         Some(model) => model.clone(),
         None => first_model(&server, url).await?,
@@ -178,6 +217,9 @@ async fn first_model(server: &ServerAddress, url: &str) -> Result<String, BenchE
     let response = server.get("/v1/models").await?;
     let status = response.status();
     let body = http::text(response).await?;
+    if let Some(denial) = Denial::of(status.as_u16(), &body) {
+        return Err(denied(url, &denial));
+    }
     if !status.is_success() {
         return Err(fault(format!("GET /v1/models: {status}")));
     }

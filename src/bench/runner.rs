@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::chat::{self, AnswerFailure, AnswerTimings};
+use super::chat::{self, AnswerFailure, AnswerTimings, Denial};
 use super::http::ServerAddress;
 use super::load::{Lane, LaneStart, LoadPart, LoadStep};
 
@@ -42,20 +42,23 @@ pub(super) enum AnswerEnd {
 }
 
 /// Runs every step; `progress` hears of every request that has ended.
+///
+/// # Errors
+/// The first denial, at once: all other requests would be denied as well.
 pub(super) async fn play(
     target: &BenchTarget,
     script: &[LoadStep],
     progress: &dyn Fn(),
-) -> Vec<RequestOutcome> {
+) -> Result<Vec<RequestOutcome>, Denial> {
     let mut outcomes = Vec::new();
     for (number, step) in script.iter().enumerate() {
         run_step(target, number, step, &mut |outcome| {
             progress();
             outcomes.push(outcome);
         })
-        .await;
+        .await?;
     }
-    outcomes
+    Ok(outcomes)
 }
 
 async fn run_step(
@@ -63,7 +66,7 @@ async fn run_step(
     number: usize,
     step: &LoadStep,
     done: &mut dyn FnMut(RequestOutcome),
-) {
+) -> Result<(), Denial> {
     let sync = StepSync::new(step);
     let (mut foreground, mut background) = (JoinSet::new(), JoinSet::new());
     let began = Instant::now();
@@ -75,14 +78,23 @@ async fn run_step(
             foreground.spawn(running);
         }
     }
-    for lanes in [&mut foreground, &mut background] {
-        while let Some(ended) = lanes.join_next().await {
-            // Nobody aborts a lane.
-            let outcomes = ended.unwrap_or_else(|error| resume_unwind(error.into_panic()));
-            outcomes.into_iter().for_each(&mut *done);
+    loop {
+        if foreground.is_empty() {
+            sync.foreground_done.send_replace(true);
         }
-        // After the first of the two: the foreground has ended.
-        sync.foreground_done.send_replace(true);
+        let ended = tokio::select! {
+            Some(ended) = foreground.join_next() => ended,
+            Some(ended) = background.join_next() => ended,
+            else => return Ok(()),
+        };
+        // Lanes are aborted only below, where nobody waits for them any more.
+        let outcomes = ended.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+        for outcome in outcomes {
+            if let Err(AnswerFailure::Denied(denial)) = outcome.end {
+                return Err(denial);
+            }
+            done(outcome);
+        }
     }
 }
 
@@ -164,12 +176,16 @@ async fn run_lane(
             },
             () = sync.foreground_ended(), if lane.background => Ok(AnswerEnd::Cut),
         };
+        let is_denied = matches!(end, Err(AnswerFailure::Denied(_)));
         outcomes.push(RequestOutcome {
             part: lane.part,
             step,
             clock,
             end,
         });
+        if is_denied {
+            break;
+        }
     }
     outcomes
 }

@@ -71,7 +71,7 @@ fn text(text: &str) -> Event {
 }
 
 /// Two texts of three tokens in all.
-fn three_tokens() -> Response {
+pub(super) fn three_tokens() -> Response {
     let usage = json!({"choices": [], "usage": {"prompt_tokens": 700, "completion_tokens": 3}});
     let events = [
         text("a"),
@@ -82,7 +82,7 @@ fn three_tokens() -> Response {
     Sse::new(stream::iter(events.map(Ok::<_, Infallible>))).into_response()
 }
 
-fn plan(load: LoadProfile, rounds: usize) -> BenchPlan {
+pub(super) fn plan(load: LoadProfile, rounds: usize) -> BenchPlan {
     BenchPlan {
         load,
         answers: AnswerLimits {
@@ -91,13 +91,14 @@ fn plan(load: LoadProfile, rounds: usize) -> BenchPlan {
         },
         rounds,
         seed: 1,
+        keys: BenchKeys::default(),
         model: None,
         timeout: Duration::from_secs(60),
         deadline: None,
     }
 }
 
-const KIOSKS: LoadProfile = LoadProfile::Kiosk {
+pub(super) const KIOSKS: LoadProfile = LoadProfile::Kiosk {
     clients: 3,
     questions: 2,
     products: 4,

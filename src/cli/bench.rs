@@ -1,6 +1,7 @@
 //! `edgellm bench`: a progress bar while it runs, then a table or JSON.
 
 mod flags;
+mod keys;
 mod table;
 
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::bench::http::{HttpError, ServerAddress};
 use crate::bench::{self, AnswerLimits, BenchPlan, BenchReport, Figures};
 use flags::{LoadMeasures, Profile};
+use keys::KeyFlags;
 
 #[derive(Debug, Args)]
 pub(super) struct Bench {
@@ -26,6 +28,8 @@ pub(super) struct Bench {
     profile: Profile,
     #[command(flatten)]
     measures: LoadMeasures,
+    #[command(flatten)]
+    keys: KeyFlags,
     /// Times the whole load is run, each with new prompts; figures are medians [default: 1, 3 with --against]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
@@ -110,6 +114,7 @@ impl Bench {
             },
             rounds: rounds.into(),
             seed: self.seed,
+            keys: self.keys.read(std::env::var_os(keys::VARIABLE))?,
             model: self.model,
             timeout: Duration::from_secs(self.timeout),
             deadline: self.deadline_ms.map(Duration::from_millis),
