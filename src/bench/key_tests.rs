@@ -17,17 +17,27 @@ use super::*;
 /// What a server was sent as `Authorization`, in the order of arrival.
 type Credentials = Arc<Mutex<Vec<Option<String>>>>;
 
-/// A server that answers who sends this key, and so many requests of them at most.
-async fn serve_to(key: &'static str, most: usize) -> (String, Credentials) {
+const FLOOD: LoadProfile = LoadProfile::Flood {
+    clients: 2,
+    products: 1,
+    requests: 1,
+    target_inter_token_ms: 150,
+};
+
+/// A server that answers who sends one of these keys, and so many requests of them at most.
+async fn serve_to(keys: &'static [&'static str], most: usize) -> (String, Credentials) {
     let seen = Credentials::default();
     let noted = Arc::clone(&seen);
     let check = move |request: Request, next: Next| {
         let sent = request.headers().get(header::AUTHORIZATION);
         let sent = sent.map(|value| value.to_str().expect("a text").to_owned());
-        let is_good = sent.as_deref() == Some(&format!("Bearer {key}"));
+        let key = sent
+            .as_deref()
+            .and_then(|sent| sent.strip_prefix("Bearer "));
+        let is_known = key.is_some_and(|key| keys.contains(&key));
         let mut seen = noted.lock().expect("no panic");
         seen.push(sent);
-        let is_good = is_good && seen.len() <= most;
+        let is_good = is_known && seen.len() <= most;
         drop(seen);
         async move {
             if is_good {
@@ -52,18 +62,19 @@ async fn serve_to(key: &'static str, most: usize) -> (String, Credentials) {
     (url, seen)
 }
 
-fn key(key: &str) -> Option<BearerKey> {
-    Some(BearerKey::new(key).expect("a key"))
+fn key(key: &str) -> BearerKey {
+    BearerKey::new(key).expect("a key")
 }
 
 #[tokio::test]
 async fn each_server_gets_its_own_key_with_every_request() {
-    let (ours, asked_of_us) = serve_to("k1", usize::MAX).await;
-    let (theirs, asked_of_them) = serve_to("k2", usize::MAX).await;
+    let (ours, asked_of_us) = serve_to(&["k1"], usize::MAX).await;
+    let (theirs, asked_of_them) = serve_to(&["k2"], usize::MAX).await;
     let plan = BenchPlan {
         keys: BenchKeys {
-            key: key("k1"),
-            against: key("k2"),
+            key: Some(key("k1")),
+            against: Some(key("k2")),
+            flood: None,
         },
         ..plan(KIOSKS, 1)
     };
@@ -79,12 +90,12 @@ async fn each_server_gets_its_own_key_with_every_request() {
 
 #[tokio::test]
 async fn a_key_goes_to_the_first_server_alone() {
-    let (ours, _) = serve_to("k1", usize::MAX).await;
-    let (theirs, asked_of_them) = serve_to("k2", usize::MAX).await;
+    let (ours, _) = serve_to(&["k1"], usize::MAX).await;
+    let (theirs, asked_of_them) = serve_to(&["k2"], usize::MAX).await;
     let plan = BenchPlan {
         keys: BenchKeys {
-            key: key("k1"),
-            against: None,
+            key: Some(key("k1")),
+            ..BenchKeys::default()
         },
         ..plan(KIOSKS, 1)
     };
@@ -100,11 +111,11 @@ async fn a_key_goes_to_the_first_server_alone() {
 #[tokio::test]
 async fn a_key_that_ends_during_the_run_ends_the_run() {
     // The list of models, and one of the three kiosks.
-    let (url, seen) = serve_to("k1", 2).await;
+    let (url, seen) = serve_to(&["k1"], 2).await;
     let plan = BenchPlan {
         keys: BenchKeys {
-            key: key("k1"),
-            against: None,
+            key: Some(key("k1")),
+            ..BenchKeys::default()
         },
         ..plan(KIOSKS, 500)
     };
@@ -113,4 +124,36 @@ async fn a_key_that_ends_during_the_run_ends_the_run() {
     let expected = "answers 401: this API key has expired; give a key that may ask for this in EDGELLM_API_KEY";
     assert!(error.contains(expected), "{error}");
     assert!(seen.lock().expect("no panic").len() <= 4);
+}
+
+#[tokio::test]
+async fn a_flood_asks_with_its_own_key_until_the_questions_are_answered() {
+    let (url, seen) = serve_to(&["k1", "k2"], usize::MAX).await;
+    let plan = BenchPlan {
+        keys: BenchKeys {
+            key: Some(key("k1")),
+            flood: Some(key("k2")),
+            ..BenchKeys::default()
+        },
+        ..plan(FLOOD, 1)
+    };
+    let ended = Mutex::new(0);
+    let report = run(&[url], &plan, &|| *ended.lock().expect("no panic") += 1).await;
+    let mut report = report.expect("a report");
+    assert_eq!(*ended.lock().expect("no panic"), plan.requests());
+    let server = report.servers.remove(0);
+    assert_eq!(server.parts[&LoadPart::Calm].answers, 1);
+    assert_eq!(server.parts[&LoadPart::Flooded].answers, 1);
+    let flood = &server.parts[&LoadPart::Flood];
+    assert!(flood.answers > 2 && flood.errors == 0, "{flood:?}");
+    assert!(server.flood.expect("a flood").ratio.is_some());
+    let seen = seen.lock().expect("no panic");
+    let of = |key: &str| {
+        seen.iter()
+            .filter(|sent| sent.as_deref() == Some(key))
+            .count()
+    };
+    // One asks for the list of models.
+    assert_eq!(of("Bearer k1"), 3);
+    assert!(of("Bearer k2") >= flood.answers);
 }

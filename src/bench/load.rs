@@ -8,7 +8,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::store;
+use super::{flood, store};
 
 /// The kind of load, with its measures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -78,6 +78,17 @@ pub enum LoadProfile {
         /// Questions of each of either kind.
         questions: usize,
     },
+    /// A short question each second, alone and then beside a flood of long prompts, which comes with another key.
+    Flood {
+        /// Requests of the flood at once: who has an answer asks again.
+        clients: usize,
+        /// Products in each prompt of the flood, all of which are new.
+        products: usize,
+        /// Short questions, in either phase.
+        requests: usize,
+        /// The server's `scheduler.target_inter_token_ms`: the first token may come later by two of them.
+        target_inter_token_ms: u64,
+    },
 }
 
 /// A part of the load that has figures of its own.
@@ -102,6 +113,12 @@ pub enum LoadPart {
     Free,
     /// Answers that must fit a schema.
     Held,
+    /// A question each second, with nobody beside.
+    Calm,
+    /// A question each second beside a flood.
+    Flooded,
+    /// That flood.
+    Flood,
 }
 
 /// When a lane begins.
@@ -120,7 +137,17 @@ pub(super) struct Lane {
     pub(super) start: LaneStart,
     /// Cut off when all lanes that are not in the background have ended.
     pub(super) background: bool,
+    /// Asks with the flood's key, again and again with new prompts until it is cut off.
+    pub(super) floods: bool,
     pub(super) questions: Vec<Question>,
+}
+
+impl Lane {
+    /// The requests of this lane, in turn.
+    pub(super) fn requests(&self) -> impl Iterator<Item = Question> {
+        let turns = if self.floods { usize::MAX } else { 1 };
+        (0..turns).flat_map(|turn| self.questions.iter().map(move |asked| asked.anew(turn)))
+    }
 }
 
 /// Lanes that run side by side. The next step begins when all have ended.
@@ -147,6 +174,16 @@ pub struct AnswerLimits {
 }
 
 impl Question {
+    /// For every turn but the first, the question with a prompt that is another one from its first word on.
+    fn anew(&self, turn: usize) -> Self {
+        let system = self.system.as_deref().filter(|_| turn > 0);
+        let system = system.map(|system| format!("{turn} times: {system}").into());
+        Self {
+            system: system.or_else(|| self.system.clone()),
+            ..self.clone()
+        }
+    }
+
     pub(super) fn to_json(&self, model: &str) -> Value {
         let mut messages = Vec::new();
         if let Some(system) = self.system.as_deref() {
@@ -251,29 +288,29 @@ impl LoadProfile {
             Self::Short { clients, questions } => {
                 let lane = |client| {
                     let numbers = (0..questions).map(|turn| turn * clients + client);
-                    let questions = numbers.map(talk);
-                    at_once(LoadPart::Short, questions.collect())
+                    at_once(LoadPart::Short, numbers.map(talk).collect())
                 };
                 vec![(0..clients).map(lane).collect()]
             }
             Self::Structured { clients, questions } => structured(clients, questions, talk),
+            Self::Flood {
+                clients,
+                products,
+                requests,
+                ..
+            } => flood::script(clients, requests, talk, |client| {
+                let prompt = store(client, products);
+                ask(Some(&prompt), store::question(client, products))
+            }),
             Self::Arrivals {
                 rate,
                 requests,
                 products,
             } => {
                 let prompt = store(0, products);
-                let question = |number| ask(Some(&prompt), store::question(number, products));
-                let first = at_once(LoadPart::Cold, vec![question(0)]);
-                let lane = |(number, time)| Lane {
-                    start: LaneStart::After(time),
-                    ..at_once(LoadPart::Arrivals, vec![question(number + 1)])
-                };
-                let times = poisson(rate, requests, seed);
-                vec![
-                    vec![first],
-                    times.into_iter().enumerate().map(lane).collect(),
-                ]
+                arrivals(poisson(rate, requests, seed), |number| {
+                    ask(Some(&prompt), store::question(number, products))
+                })
             }
             Self::Intruder { clients, products } => {
                 let newcomer = |part, name| {
@@ -310,6 +347,16 @@ fn rush(clients: usize, question: impl Fn(usize) -> Question) -> Vec<LoadStep> {
     vec![vec![lane(LoadPart::Cold, 0)], others.collect()]
 }
 
+/// One client alone, then one at each of these times.
+fn arrivals(times: Vec<Duration>, question: impl Fn(usize) -> Question) -> Vec<LoadStep> {
+    let first = at_once(LoadPart::Cold, vec![question(0)]);
+    let lane = |(number, time)| Lane {
+        start: LaneStart::After(time),
+        ..at_once(LoadPart::Arrivals, vec![question(number)])
+    };
+    vec![vec![first], (1..).zip(times).map(lane).collect()]
+}
+
 /// Each question twice in turn, with a free answer and with one that is held to a schema. Both go on to
 /// their last token.
 fn structured(
@@ -338,11 +385,12 @@ fn structured(
 }
 
 /// A lane of the foreground that begins with its step.
-fn at_once(part: LoadPart, questions: Vec<Question>) -> Lane {
+pub(super) fn at_once(part: LoadPart, questions: Vec<Question>) -> Lane {
     Lane {
         part,
         start: LaneStart::After(Duration::ZERO),
         background: false,
+        floods: false,
         questions,
     }
 }

@@ -10,6 +10,7 @@
 mod chat;
 mod deadline_figures;
 mod figures;
+mod flood;
 pub mod http;
 #[cfg(test)]
 mod key_tests;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use chat::Denial;
 pub use deadline_figures::DeadlineFigures;
 pub use figures::{Advantage, Figures, Percentiles};
+pub use flood::{FirstTokens, FloodFigures};
 use http::{BearerKey, HttpError, ServerAddress};
 pub use load::{AnswerLimits, LoadPart, LoadProfile};
 use runner::{BenchTarget, RequestOutcome, play};
@@ -59,6 +61,8 @@ pub struct BenchKeys {
     pub key: Option<BearerKey>,
     /// To the second server.
     pub against: Option<BearerKey>,
+    /// To the first server, from a flood; `key` where this is absent.
+    pub flood: Option<BearerKey>,
 }
 
 /// The figures of a run.
@@ -90,6 +94,9 @@ pub struct ServerReport {
     pub parts: BTreeMap<LoadPart, Figures>,
     /// Every round by itself.
     pub rounds: Vec<BTreeMap<LoadPart, Figures>>,
+    /// What a flood does to who asks seldom; absent for other loads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flood: Option<FloodFigures>,
 }
 
 /// Why there is nothing to report.
@@ -120,12 +127,14 @@ pub enum BenchError {
 }
 
 impl BenchPlan {
-    /// How many requests each server will be sent in all.
+    /// How many requests each server will be sent in all, but for those of a flood.
     #[must_use]
     pub fn requests(&self) -> usize {
         let script = self.load.script("", self.answers, self.seed);
         let lanes = script.iter().flatten();
-        let in_round: usize = lanes.map(|lane| lane.questions.len()).sum();
+        // Nobody knows how often a flood asks.
+        let counted = lanes.filter(|lane| !lane.floods);
+        let in_round: usize = counted.map(|lane| lane.questions.len()).sum();
         in_round * self.rounds
     }
 }
@@ -141,9 +150,20 @@ pub async fn run(
     progress: &dyn Fn(),
 ) -> Result<BenchReport, BenchError> {
     let mut targets = Vec::new();
-    let keys = [plan.keys.key.as_ref(), plan.keys.against.as_ref()];
-    for (url, key) in urls.iter().zip(keys) {
-        targets.push(target(url, key, plan).await?);
+    let BenchKeys {
+        key,
+        against,
+        flood,
+    } = &plan.keys;
+    let keys = [
+        (key, flood.as_ref().or(key.as_ref())),
+        (against, against.as_ref()),
+    ];
+    for (url, (key, flood)) in urls.iter().zip(keys) {
+        let address = ServerAddress::parse(url)?;
+        let flooded = address.clone().with_key(flood.cloned());
+        let server = address.with_key(key.clone());
+        targets.push(target(url, server, flooded, plan).await?);
     }
     let run_name = uuid::Uuid::new_v4().simple().to_string();
     let mut observed: Vec<Vec<Vec<RequestOutcome>>> = targets.iter().map(|_| Vec::new()).collect();
@@ -160,7 +180,10 @@ pub async fn run(
         .iter()
         .zip(targets)
         .zip(&observed)
-        .map(|((url, target), rounds)| ServerReport::new(url.clone(), target, rounds))
+        .map(|((url, target), rounds)| ServerReport {
+            flood: FloodFigures::of(plan.load, rounds),
+            ..ServerReport::new(url.clone(), target, rounds)
+        })
         .collect();
     Ok(BenchReport {
         load: plan.load,
@@ -185,16 +208,17 @@ fn denied(url: &str, denial: &Denial) -> BenchError {
 
 async fn target(
     url: &str,
-    key: Option<&BearerKey>,
+    server: ServerAddress,
+    flooded: ServerAddress,
     plan: &BenchPlan,
 ) -> Result<BenchTarget, BenchError> {
-    let server = ServerAddress::parse(url)?.with_key(key.cloned());
     let model = match &plan.model {
         Some(model) => model.clone(),
         None => first_model(&server, url).await?,
     };
     Ok(BenchTarget {
         server,
+        flooded,
         model,
         timeout: plan.timeout,
         deadline: plan.deadline,
@@ -247,6 +271,7 @@ impl ServerReport {
             prompt_tokens: outcomes.filter_map(|o| o.clock.prompt_tokens()).max(),
             parts: names.map(median).collect(),
             rounds,
+            flood: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::chat::{self, AnswerFailure, AnswerTimings, Denial};
 use super::http::ServerAddress;
@@ -16,6 +16,8 @@ use super::load::{Lane, LaneStart, LoadPart, LoadStep};
 #[derive(Debug, Clone)]
 pub(super) struct BenchTarget {
     pub(super) server: ServerAddress,
+    /// The same one, asked with the flood's key.
+    pub(super) flooded: ServerAddress,
     pub(super) model: String,
     /// For one answer.
     pub(super) timeout: Duration,
@@ -41,7 +43,11 @@ pub(super) enum AnswerEnd {
     Cut,
 }
 
-/// Runs every step; `progress` hears of every request that has ended.
+/// How long a flood rests when it was refused. The test is of the server, not of how many refusals two programs on one
+/// machine can exchange.
+const REST_AFTER_REFUSAL: Duration = Duration::from_millis(100);
+
+/// Runs every step; `progress` hears of every request that has ended, but of those of a flood, which have no number.
 ///
 /// # Errors
 /// The first denial, at once: all other requests would be denied as well.
@@ -53,7 +59,9 @@ pub(super) async fn play(
     let mut outcomes = Vec::new();
     for (number, step) in script.iter().enumerate() {
         run_step(target, number, step, &mut |outcome| {
-            progress();
+            if outcome.part != LoadPart::Flood {
+                progress();
+            }
             outcomes.push(outcome);
         })
         .await?;
@@ -163,12 +171,17 @@ async fn run_lane(
         LaneStart::WhenBackgroundSpeaks => sync.background_speaks().await,
     }
     let mut voice = FirstTextSignal(lane.background.then(|| Arc::clone(&sync.silent)));
+    let server = if lane.floods {
+        &target.flooded
+    } else {
+        &target.server
+    };
     let mut outcomes = Vec::new();
-    for question in &lane.questions {
+    for question in lane.requests() {
         let body = question.to_json(&target.model).to_string();
         let mut clock = AnswerTimings::start();
         let spoke = || voice.speak();
-        let asking = chat::ask(&target.server, body, target.deadline, &mut clock, spoke);
+        let asking = chat::ask(server, body, target.deadline, &mut clock, spoke);
         let end = tokio::select! {
             answered = timeout(target.timeout, asking) => match answered {
                 Ok(answered) => answered.map(|()| AnswerEnd::Whole),
@@ -176,15 +189,19 @@ async fn run_lane(
             },
             () = sync.foreground_ended(), if lane.background => Ok(AnswerEnd::Cut),
         };
-        let is_denied = matches!(end, Err(AnswerFailure::Denied(_)));
+        let is_last = matches!(end, Err(AnswerFailure::Denied(_)) | Ok(AnswerEnd::Cut));
+        let is_refused = matches!(end, Err(AnswerFailure::Refused { .. }));
         outcomes.push(RequestOutcome {
             part: lane.part,
             step,
             clock,
             end,
         });
-        if is_denied {
+        if is_last {
             break;
+        }
+        if lane.floods && is_refused {
+            sleep(REST_AFTER_REFUSAL).await;
         }
     }
     outcomes

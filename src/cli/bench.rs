@@ -11,7 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::bench::http::{HttpError, ServerAddress};
-use crate::bench::{self, AnswerLimits, BenchPlan, BenchReport, Figures};
+use crate::bench::{self, AnswerLimits, BenchPlan, BenchReport, Figures, LoadPart};
 use flags::{LoadMeasures, Profile};
 use keys::KeyFlags;
 
@@ -82,25 +82,26 @@ pub(super) fn run(arguments: Bench) -> ExitCode {
     } else {
         print!("{}", table::render(&report));
     }
-    let mut parts = report
-        .servers
-        .iter()
-        .flat_map(|server| server.parts.values());
-    if parts.all(went_well) {
+    let mut parts = report.servers.iter().flat_map(|server| &server.parts);
+    if parts.all(|(part, figures)| went_well(*part, figures)) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
 }
 
-/// A refusal is a figure, not a failure, unless there is nothing else.
-fn went_well(figures: &Figures) -> bool {
-    figures.errors == 0 && figures.answers + figures.cut > 0
+/// A refusal is a figure, not a failure, unless there is nothing else; a flood may be refused as a whole.
+fn went_well(part: LoadPart, figures: &Figures) -> bool {
+    let has_answers = figures.answers + figures.cut > 0;
+    figures.errors == 0 && (has_answers || part == LoadPart::Flood)
 }
 
 impl Bench {
     fn plan(self) -> Result<(Vec<String>, BenchPlan), String> {
         let (load, max_tokens) = self.measures.load(self.profile)?;
+        if self.keys.has_flood() && self.profile != Profile::Flood {
+            return Err(flags::misplaced("--flood-key", self.profile));
+        }
         let rounds = match (self.rounds, &self.against) {
             (Some(rounds), _) => rounds,
             (None, Some(_)) => 3,

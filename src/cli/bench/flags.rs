@@ -23,26 +23,31 @@ pub(super) enum Profile {
     Copy,
     /// Short prompts with free answers, and in turn with answers held to a JSON schema
     Structured,
+    /// A short question each second, alone and then beside --clients long prompts at once with --flood-key
+    Flood,
 }
 
 /// How much of it. What is absent has a default that depends on the profile.
 #[derive(Debug, Args)]
 pub(super) struct LoadMeasures {
-    /// Clients that ask at the same time [default: 8; short 16, intruder 4, copy 1]
+    /// Clients that ask at the same time [default: 8; short 16, intruder 4, copy 1, flood 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     clients: Option<u16>,
     /// Questions of each client in turn, the first of them cold [default: 4; short 1, copy 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     questions: Option<u16>,
-    /// Products in the store prompt, some 20 tokens each [default: 30; intruder 150]
+    /// Products in the store prompt, some 20 tokens each [default: 30; intruder 150, flood 60]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000))]
     products: Option<u16>,
     /// Requests a second, for --profile arrivals [default: 1]
     #[arg(long, value_name = "R", value_parser = rate)]
     rate: Option<f64>,
-    /// Requests in all, for --profile arrivals [default: 50]
+    /// Requests in all for --profile arrivals [default: 50], short questions in either phase for flood [default: 30]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10000))]
     requests: Option<u16>,
+    /// Milliseconds between two tokens that the server is set to, for --profile flood [default: 150]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    target_inter_token_ms: Option<u16>,
     /// Tokens of each answer at most [default: 32; short and structured 128, intruder 512, copy 160]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_tokens: Option<u32>,
@@ -124,6 +129,15 @@ impl LoadMeasures {
                 };
                 (load, 128)
             }
+            Profile::Flood => {
+                let load = LoadProfile::Flood {
+                    clients: take(&mut self.clients, 64),
+                    products: take(&mut self.products, 60),
+                    requests: take(&mut self.requests, 30),
+                    target_inter_token_ms: self.target_inter_token_ms.take().unwrap_or(150).into(),
+                };
+                (load, 32)
+            }
         };
         let max_tokens = self.max_tokens.take().unwrap_or(max_tokens);
         match self.left() {
@@ -139,13 +153,17 @@ impl LoadMeasures {
             (self.products.is_some(), "--products"),
             (self.rate.is_some(), "--rate"),
             (self.requests.is_some(), "--requests"),
+            (
+                self.target_inter_token_ms.is_some(),
+                "--target-inter-token-ms",
+            ),
         ]
         .into_iter()
         .find_map(|(given, flag)| given.then_some(flag))
     }
 }
 
-fn misplaced(flag: &str, profile: Profile) -> String {
+pub(super) fn misplaced(flag: &str, profile: Profile) -> String {
     let profile = profile.to_possible_value();
     let profile = profile.as_ref().map_or("", |value| value.get_name());
     format!(
@@ -163,6 +181,7 @@ mod tests {
         products: None,
         rate: None,
         requests: None,
+        target_inter_token_ms: None,
         max_tokens: None,
     };
 

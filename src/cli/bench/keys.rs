@@ -14,12 +14,19 @@ pub(super) const VARIABLE: &str = "EDGELLM_API_KEY";
 /// The keys that requests carry.
 #[derive(Debug, Args)]
 pub(super) struct KeyFlags {
-    /// The API key to ask with [default: the variable EDGELLM_API_KEY, which a list of processes does not show]
-    #[arg(long, value_name = "KEY")]
+    /// The API key to ask with
+    #[arg(
+        long,
+        value_name = "KEY",
+        help = "The API key to ask with [default: the variable EDGELLM_API_KEY, which no list of processes shows]"
+    )]
     key: Option<GivenKey>,
     /// The API key to ask the second server with
     #[arg(long, value_name = "KEY", requires = "against")]
     against_key: Option<GivenKey>,
+    /// The API key of who floods, for --profile flood [default: the other one's]
+    #[arg(long, value_name = "KEY")]
+    flood_key: Option<GivenKey>,
 }
 
 /// A key as it was given.
@@ -39,6 +46,11 @@ impl fmt::Debug for GivenKey {
 }
 
 impl KeyFlags {
+    /// Whether a flag was given that a flood alone has.
+    pub(super) fn has_flood(&self) -> bool {
+        self.flood_key.is_some()
+    }
+
     /// The keys of the flags, and of the `variable` where there is no flag.
     ///
     /// # Errors
@@ -52,11 +64,11 @@ impl KeyFlags {
                 .map(|value| read(VARIABLE, &value.to_string_lossy()))
                 .transpose()?,
         };
-        let against = self.against_key;
-        let against = against.map(|given| read("--against-key", &given.0));
+        let read = |name, given: Option<GivenKey>| given.map(|key| read(name, &key.0)).transpose();
         Ok(BenchKeys {
             key,
-            against: against.transpose()?,
+            against: read("--against-key", self.against_key)?,
+            flood: read("--flood-key", self.flood_key)?,
         })
     }
 }
@@ -74,6 +86,7 @@ mod tests {
         KeyFlags {
             key: key.map(given),
             against_key: against_key.map(given),
+            flood_key: None,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::bench::{
-    Advantage, BenchReport, DeadlineFigures, Figures, LoadPart, LoadProfile, Percentiles,
+    Advantage, BenchReport, DeadlineFigures, Figures, FirstTokens, FloodFigures, LoadPart,
+    LoadProfile, Percentiles,
 };
 
 /// Width of the first column.
@@ -24,6 +25,11 @@ pub(super) fn render(report: &BenchReport) -> String {
             .collect();
         let advantage = report.advantage.as_ref().and_then(|all| all.get(part));
         text.push_str(&section(*part, &of_servers, advantage));
+    }
+    for (letter, server) in LETTERS.iter().zip(&report.servers) {
+        if let Some(flood) = &server.flood {
+            text.push_str(&what_it_does(flood, letter, report.servers.len()));
+        }
     }
     text
 }
@@ -98,6 +104,13 @@ fn describe(load: LoadProfile) -> String {
             count(clients, "client"),
             count(questions, "question")
         ),
+        LoadProfile::Flood {
+            clients, requests, ..
+        } => format!(
+            "{} a second apart, alone and then beside {} at once",
+            count(requests, "short question"),
+            count(clients, "long prompt")
+        ),
     }
 }
 
@@ -117,6 +130,9 @@ fn title(part: LoadPart) -> &'static str {
         LoadPart::Arrivals => "arrivals",
         LoadPart::Free => "free answers",
         LoadPart::Held => "answers that fit a schema",
+        LoadPart::Calm => "a question each second, alone",
+        LoadPart::Flooded => "a question each second, flooded",
+        LoadPart::Flood => "the flood",
     }
 }
 
@@ -213,6 +229,37 @@ fn kept_to(deadline: &DeadlineFigures) -> String {
             ", {within_factor_two} of {estimated} estimates within a factor of two"
         );
     }
+    text
+}
+
+/// What a flood does to who asks once a second.
+fn what_it_does(flood: &FloodFigures, letter: &str, servers: usize) -> String {
+    let time = |time: Option<f64>| time.map_or_else(|| format!("{:>10}", "none"), seconds);
+    let row = |name: &str, times: &FirstTokens| {
+        let FirstTokens { p50, p95, max, .. } = *times;
+        let cells: String = [p50, p95, max].into_iter().map(time).collect();
+        format!("{:NAME$}{cells}\n", format!("  {name}"))
+    };
+    let server = if servers > 1 {
+        format!(", {letter}")
+    } else {
+        String::new()
+    };
+    let heading = format!("first tokens and the flood{server}");
+    let mut text = format!("\n{heading:NAME$}{:>10}{:>10}{:>10}\n", "p50", "p95", "max");
+    text.push_str(&row("alone", &flood.alone));
+    text.push_str(&row("flooded", &flood.flooded));
+    let _ = match (flood.allowed, flood.ratio) {
+        (Some(allowed), Some(ratio)) => writeln!(
+            text,
+            "  p95 flooded is {ratio:.2} of what is allowed, {allowed:.3} s: twice p95 alone and two token times"
+        ),
+        _ => writeln!(
+            text,
+            "  too many had no answer to tell: {} alone, {} flooded",
+            flood.alone.unanswered, flood.flooded.unanswered
+        ),
+    };
     text
 }
 
@@ -317,6 +364,38 @@ mod tests {
         let text = summary(LoadPart::Warm, "A", &figures, 1);
         let expected = "1 refused at once, 2 late, 37 of 40 estimates within a factor of two";
         assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn what_a_flood_does_stands_below_the_table() {
+        let alone = FirstTokens {
+            p50: Some(0.01),
+            p95: Some(0.02),
+            max: Some(0.03),
+            unanswered: 0,
+        };
+        let flood = FloodFigures {
+            alone,
+            flooded: FirstTokens {
+                max: None,
+                unanswered: 1,
+                ..alone
+            },
+            allowed: Some(0.34),
+            ratio: Some(0.06),
+        };
+        let text = what_it_does(&flood, "A", 1);
+        assert!(text.contains("0.06 of what is allowed, 0.340 s"), "{text}");
+        assert!(text.contains("0.020 s      none\n"), "{text}");
+        let unknown = FloodFigures {
+            ratio: None,
+            ..flood
+        };
+        let text = what_it_does(&unknown, "B", 2);
+        assert!(
+            text.contains(", B ") && text.contains("0 alone, 1 flooded"),
+            "{text}"
+        );
     }
 
     #[test]
