@@ -158,10 +158,10 @@ impl ServerAddress {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        let mut request = request.body(Body::from(body))?;
         if let Some(BearerKey(key)) = &self.key {
-            request.headers_mut().insert(AUTHORIZATION, key.clone());
+            request = request.header(AUTHORIZATION, key);
         }
+        let request = request.body(Body::from(body))?;
         Ok(sender.send_request(request).await?)
     }
 
