@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::thread::Builder;
+use std::thread::{Builder, JoinHandle};
 
 use serde_json::json;
 
@@ -46,7 +46,7 @@ fn flood(address: SocketAddr) -> Vec<Outcome> {
                 .expect("a thread")
         })
         .collect();
-    let outcomes = clients.into_iter().map(|client| client.join());
+    let outcomes = clients.into_iter().map(JoinHandle::join);
     outcomes
         .map(|outcome| outcome.expect("as it should be"))
         .collect()
