@@ -58,6 +58,7 @@ def experienced():
             for _ in range(6):
                 assert chat(server, max_tokens=40, ignore_eos=True).status == 200
             assert chat(server, **LONG).status == 200
+            assert chat(server, max_tokens=5).status == 200
         yield server
         assert server.stop() == 0, server.log_text()
         assert "panicked" not in server.log_text()
