@@ -96,6 +96,9 @@ fn stranger() -> Principal {
     }
 }
 
+/// Who sends more keys at once tries them out.
+const MOST_SENT: usize = 2;
+
 /// The keys that a request carries: `Authorization: Bearer` is where OpenAI's clients send theirs, `x-api-key`
 /// where Anthropic's do.
 pub(super) fn sent_keys(headers: &HeaderMap) -> Vec<&str> {
@@ -106,10 +109,8 @@ pub(super) fn sent_keys(headers: &HeaderMap) -> Vec<&str> {
     });
     let plain = headers.get_all("x-api-key").iter();
     let plain = plain.filter_map(|value| Some(value.to_str().ok()?.trim()));
-    /// Who sends more tries keys out.
-    const MOST: usize = 2;
     let sent = bearers.chain(plain).filter(|key| !key.is_empty());
-    sent.take(MOST).collect()
+    sent.take(MOST_SENT).collect()
 }
 
 /// Finds the first that is good.

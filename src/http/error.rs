@@ -260,10 +260,11 @@ impl ApiError {
             Self::Refused(refusal) => Some(refusal.retry_after),
             Self::OverQuota(refusal) => Some(refusal.retry_after.min(LONGEST_RETRY_AFTER)),
             Self::DeadlineUnreachable(MissedDeadline { retry_after, .. })
-            | Self::Job(WorkError::DeadlinePassed { retry_after }) => Some(*retry_after),
+            | Self::Job(
+                WorkError::DeadlinePassed { retry_after } | WorkError::Displaced { retry_after },
+            ) => Some(*retry_after),
             // By then whoever supervises this process should have started the next.
             Self::Job(WorkError::ShuttingDown | WorkError::Unread) => Some(Duration::from_secs(5)),
-            Self::Job(WorkError::Displaced { retry_after }) => Some(*retry_after),
             _ => None,
         }
     }
@@ -283,6 +284,12 @@ impl ApiError {
     fn row(&self) -> ErrorRow {
         let row = |status, kind, code| ErrorRow { status, kind, code };
         let invalid = "invalid_request_error";
+        let unauthorized = |code| row(StatusCode::UNAUTHORIZED, "authentication_error", Some(code));
+        let forbidden = |code| row(StatusCode::FORBIDDEN, "permission_error", Some(code));
+        let overloaded = |reason: RefusalReason| {
+            let code = Some(reason.as_str());
+            row(StatusCode::SERVICE_UNAVAILABLE, "overloaded_error", code)
+        };
         match self {
             Self::Invalid { .. } | Self::Job(WorkError::Grammar) => {
                 row(StatusCode::BAD_REQUEST, invalid, None)
@@ -308,31 +315,11 @@ impl ApiError {
                 invalid,
                 Some("previous_response_not_found"),
             ),
-            Self::KeyMissing => row(
-                StatusCode::UNAUTHORIZED,
-                "authentication_error",
-                Some("missing_api_key"),
-            ),
-            Self::KeyUnknown => row(
-                StatusCode::UNAUTHORIZED,
-                "authentication_error",
-                Some("invalid_api_key"),
-            ),
-            Self::KeyExpired => row(
-                StatusCode::UNAUTHORIZED,
-                "authentication_error",
-                Some("expired_api_key"),
-            ),
-            Self::ModelNotAllowed(_) => row(
-                StatusCode::FORBIDDEN,
-                "permission_error",
-                Some("model_not_allowed"),
-            ),
-            Self::AdminOnly => row(
-                StatusCode::FORBIDDEN,
-                "permission_error",
-                Some("admin_only"),
-            ),
+            Self::KeyMissing => unauthorized("missing_api_key"),
+            Self::KeyUnknown => unauthorized("invalid_api_key"),
+            Self::KeyExpired => unauthorized("expired_api_key"),
+            Self::ModelNotAllowed(_) => forbidden("model_not_allowed"),
+            Self::AdminOnly => forbidden("admin_only"),
             Self::OverQuota(_) => row(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
@@ -361,31 +348,13 @@ impl ApiError {
                 Some("unsupported_media_type"),
             ),
             Self::BodyTimeout(_) => row(StatusCode::REQUEST_TIMEOUT, "timeout_error", None),
-            Self::Refused(refusal) => row(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded_error",
-                Some(refusal.reason.as_str()),
-            ),
-            Self::Job(WorkError::Unread) => row(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded_error",
-                Some(RefusalReason::Memory.as_str()),
-            ),
-            Self::DeadlineUnreachable(_) | Self::Job(WorkError::DeadlinePassed { .. }) => row(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded_error",
-                Some(RefusalReason::DeadlineUnreachable.as_str()),
-            ),
-            Self::Job(WorkError::Displaced { .. }) => row(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded_error",
-                Some(RefusalReason::QueueFull.as_str()),
-            ),
-            Self::Job(WorkError::ShuttingDown) => row(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded_error",
-                Some(RefusalReason::Draining.as_str()),
-            ),
+            Self::Refused(refusal) => overloaded(refusal.reason),
+            Self::Job(WorkError::Unread) => overloaded(RefusalReason::Memory),
+            Self::DeadlineUnreachable(_) | Self::Job(WorkError::DeadlinePassed { .. }) => {
+                overloaded(RefusalReason::DeadlineUnreachable)
+            }
+            Self::Job(WorkError::Displaced { .. }) => overloaded(RefusalReason::QueueFull),
+            Self::Job(WorkError::ShuttingDown) => overloaded(RefusalReason::Draining),
             Self::ModelUnavailable(_)
             | Self::Template
             | Self::Job(WorkError::Engine)

@@ -185,8 +185,10 @@ fn apply(document: &mut DocumentMut, change: &KeyChange) -> Result<(), EditError
         .entry("keys")
         .or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
     // An inline list is as good a list, only not to add tables to.
-    if let Some(tables) = keys.as_array().map(|_| keys.clone().into_array_of_tables()) {
-        *keys = Item::ArrayOfTables(tables.unwrap_or_default());
+    if keys.is_array()
+        && let Ok(tables) = keys.clone().into_array_of_tables()
+    {
+        *keys = Item::ArrayOfTables(tables);
     }
     let Some(keys) = keys.as_array_of_tables_mut() else {
         return Err(EditError::NoSuchKey(String::new()));

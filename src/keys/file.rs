@@ -296,9 +296,8 @@ pub(super) fn is_name(name: &str) -> bool {
 
 fn syntax(text: &str, error: &toml_edit::de::Error) -> KeysFileError {
     let start = error.span().map_or(0, |span| span.start).min(text.len());
-    let before = text.as_bytes().get(..start).unwrap_or_default();
     KeysFileError::Syntax {
-        line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+        line: 1 + text.get(..start).unwrap_or_default().matches('\n').count(),
         message: without_values(error.message()),
     }
 }

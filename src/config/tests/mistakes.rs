@@ -44,8 +44,8 @@ fn an_unknown_section_is_one_mistake_whatever_it_holds() {
     assert_eq!(
         given.complaints(),
         [
-            "unknown section `pool` in a.toml; the sections are [server], [auth], [[models]], [scheduler], [admission], [governor], [telemetry]",
             "unknown section `model` in a.toml; did you mean `[[models]]`?",
+            "unknown section `pool` in a.toml; the sections are [server], [auth], [[models]], [scheduler], [admission], [governor], [telemetry]",
             "unknown section `sever` in a.toml; did you mean `[server]`?",
         ]
     );
