@@ -179,11 +179,19 @@ fn outcomes(setting: &Setting, all: &[Asked], first: i32) -> Vec<(u32, usize)> {
     };
     let engine = FakeEngine::new(setting.shape);
     let mut scheduler = Scheduler::new(engine, Arc::new(BytePieces::default()), limits, metrics);
+    // The same time in every run: how long somebody waits decides as well.
+    let now = Cell::new(Instant::now());
+    let clock = || {
+        now.set(now.get() + Duration::from_millis(1));
+        now.get()
+    };
     let mut steps = 0;
     let mut outcomes = vec![None; all.len()];
     let mut listening: Vec<EventReceiver> = Vec::new();
-    let mut take_step = |scheduler: &mut _, listening: &mut Vec<EventReceiver>| {
-        step(scheduler);
+    let mut take_step = |scheduler: &mut Scheduler<FakeEngine>,
+                         listening: &mut Vec<EventReceiver>| {
+        scheduler.step(&clock);
+        check_integrity(scheduler);
         steps += 1;
         for (events, outcome) in listening.iter_mut().zip(&mut outcomes) {
             if let Some(AnswerEvent::Finished(end)) = received(events).1 {
@@ -199,6 +207,7 @@ fn outcomes(setting: &Setting, all: &[Asked], first: i32) -> Vec<(u32, usize)> {
         let (mut job, events) = job(&prompt, asked.max_tokens);
         job.tenant.prefix_group = PrefixGroup(asked.group);
         job.sampling.logit_bias = vec![(Token(250), 1000.0)];
+        job.arrived = now.get();
         scheduler.submit(job);
         listening.push(events);
     }

@@ -224,7 +224,7 @@ def test_responses_and_streams_belong_to_their_key(file):
         body = {"model": "kiosk", "messages": ask("Hello"), "stream": True, "max_tokens": 5}
         named = {"x-request-id": "till-3:42"}
         whole = server.post("/v1/chat/completions", body, {**bearer(mine), **named})
-        resumed = {**named, "last-event-id": "1"}
+        resumed = {**named, "last-event-id": "0"}
         assert server.post("/v1/chat/completions", body, {**bearer(mine), **resumed}).text in whole.text
         assert server.post("/v1/chat/completions", body, {**bearer(other), **resumed}).error()["code"] == "stream_not_found"
 
