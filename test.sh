@@ -205,7 +205,8 @@ real_model_clients() {
 # the description: no schema says which JSON schemas can be followed, or that a tool's message answers a call.
 schemathesis() {
     cd "$logs" # it leaves a folder of notes where it runs
-    "$venv/bin/python" "$root/tests/clients/python/while_serving.py" --embeds "$venv/bin/schemathesis" \
+    SCHEMATHESIS_HOOKS=$root/tests/clients/schemathesis_hooks.py "$venv/bin/python" \
+        "$root/tests/clients/python/while_serving.py" --embeds "$venv/bin/schemathesis" \
         --config-file "$root/tests/clients/schemathesis.toml" run URL/openapi.json --url URL \
         --seed "${SCHEMATHESIS_SEED:-1}" --max-time "${SCHEMATHESIS_SECONDS:-60}" --max-examples "$((10 * ${SCHEMATHESIS_SECONDS:-60}))" \
         --phases coverage,fuzzing --request-timeout 120 --generation-database none --warnings off --no-color \

@@ -269,8 +269,8 @@ pub struct QuotaHold {
 }
 
 impl QuotaHold {
-    /// Reserves the tokens of the prompts, and for each answer what it may have at most, or what this key's
-    /// answers usually have where that is less.
+    /// Reserves the tokens of the prompts, and for each answer what it may have at most, or, where it has no
+    /// limit, what this key's answers usually have.
     ///
     /// # Errors
     /// When the key has not so many tokens left.

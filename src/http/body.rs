@@ -53,7 +53,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let state = HttpState::from_ref(state);
-        let (value, _, arrival) = read_json(request, &state, false, Ok).await?;
+        let (value, _, arrival) = read_json(request, &state, false, true, Ok).await?;
         Ok(Self(value, arrival))
     }
 }
@@ -61,15 +61,19 @@ where
 /// SHA-256 of a body.
 pub(crate) type BodyDigest = [u8; 32];
 
-/// Reads a JSON body and returns what `check` makes of it, with the body's digest if `wants_digest`.
+/// Reads a JSON body and returns what `check` makes of it, with the body's digest if `wants_digest`. If it `counts`, it
+/// takes a request of its key's quota.
 pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
     request: Request,
     state: &HttpState,
     wants_digest: bool,
+    counts: bool,
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Option<BodyDigest>, Arrival), ApiError> {
     let mut arrival = arrival(&request);
-    arrival.quota = Some(arrival.principal.quota.admit()?);
+    if counts {
+        arrival.quota = Some(arrival.principal.quota.admit()?);
+    }
     if !declares_json(request.headers()) {
         return Err(ApiError::NotJson);
     }

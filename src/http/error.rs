@@ -383,6 +383,11 @@ impl ApiError {
         FailureSummary {
             status: self.status().as_u16(),
             label: self.label(),
+            // Not for a deadline, which is the client's own: refusing takes work.
+            is_free: matches!(
+                self,
+                Self::Refused(_) | Self::Job(WorkError::Displaced { .. })
+            ),
             refused: match self {
                 Self::Refused(refusal) => Some(refusal.reason.as_str()),
                 Self::OverQuota(refusal) => Some(refusal.limit.as_str()),

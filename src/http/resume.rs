@@ -89,7 +89,8 @@ where
     if told.is_none() {
         refuse_if_all_do(inference, &request)?;
     }
-    let (body, digest, mut arrival) = read_json(request, state, id.is_some(), check).await?;
+    let (body, digest, mut arrival) =
+        read_json(request, state, id.is_some(), told.is_none(), check).await?;
     arrival.answer_within(allowed);
     let (Some(id), Some(digest)) = (id, digest) else {
         return Ok(IncomingRequest::New(body, None, arrival));
@@ -101,13 +102,14 @@ where
         digest,
     };
     if let Some(told) = told {
-        // It asks for nothing new.
-        if let Some(quota) = arrival.quota {
-            quota.undo();
-        }
         let listener = state.streams.listen(&key, told);
-        let listener = listener.ok_or(ApiError::StreamGone)?;
+        // The rest of a stream asks for nothing new; what finds none counts as a request.
+        let Some(listener) = listener else {
+            arrival.principal.quota.admit()?;
+            return Err(ApiError::StreamGone);
+        };
         if !listener.has_come_so_far() {
+            arrival.principal.quota.admit()?;
             let message = format!("`Last-Event-ID` is {told}; the stream has not come so far");
             return Err(ApiError::invalid(LAST_EVENT_ID, message));
         }

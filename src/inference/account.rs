@@ -36,6 +36,8 @@ pub(crate) struct FailureSummary {
     pub(crate) label: String,
     /// Why it was refused, if it was.
     pub(crate) refused: Option<&'static str>,
+    /// Whether it takes nothing of the key's quota: the server had no room for it, and did nothing.
+    pub(crate) is_free: bool,
 }
 
 /// Collects what is counted and logged of a request, and records it when dropped.
@@ -168,7 +170,6 @@ impl RequestAccount {
     /// Records that texts were embedded.
     pub(crate) fn embedded(&mut self, usage: UsageTotals) {
         self.finished("");
-        self.used(usage.prompt_tokens, 0, 0);
         self.usage = Some(usage);
     }
 
@@ -193,10 +194,11 @@ impl RequestAccount {
         if let Some(reason) = failure.refused {
             self.metrics.request_rejected(&self.model, reason);
             self.refused = Some(reason);
-            // A refusal costs the key nothing.
-            if let Some(quota) = self.quota.take() {
-                quota.undo();
-            }
+        }
+        if failure.is_free
+            && let Some(quota) = self.quota.take()
+        {
+            quota.undo();
         }
         self.error = Some(failure.label);
     }

@@ -70,12 +70,7 @@ impl Answers {
                         // The choices of an input share its prompt, which counts once.
                         self.account.add(finished, answer % self.choices == 0);
                     }
-                    AnswerEvent::Text(text) => {
-                        if let Some(running) = &mut self.running[answer] {
-                            running.tokens += text.tokens;
-                        }
-                    }
-                    AnswerEvent::Prompt(_) | AnswerEvent::Failed(_) => {}
+                    AnswerEvent::Text(_) | AnswerEvent::Prompt(_) | AnswerEvent::Failed(_) => {}
                 }
                 return Some(Ok((answer, event)));
             }
@@ -127,7 +122,8 @@ impl Answers {
             {
                 let has_prompt = answer % self.choices == 0;
                 let prompt = if has_prompt { running.prompt_tokens } else { 0 };
-                self.account.used(prompt, 0, running.tokens);
+                let generated = running.progress.generated();
+                self.account.used(prompt, 0, generated);
             }
         }
     }
@@ -155,8 +151,6 @@ pub(crate) struct RunningAnswer {
     events: EventReceiver,
     progress: Arc<QueueProgress>,
     prompt_tokens: u32,
-    /// Tokens that came so far.
-    tokens: u32,
 }
 
 impl RunningAnswer {
@@ -169,7 +163,6 @@ impl RunningAnswer {
             events,
             progress,
             prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX),
-            tokens: 0,
         }
     }
 }

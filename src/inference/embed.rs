@@ -91,6 +91,8 @@ impl Inference {
             span: Span::current(),
             answer,
         };
+        // Whoever leaves meanwhile has had them computed.
+        account.used(u32::try_from(tokens).unwrap_or(u32::MAX), 0, 0);
         let embedded = compute(&loaded, entry, job, embedded).await?;
         let usage = UsageTotals {
             prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),

@@ -1,5 +1,6 @@
 //! Changes of the keys file, as `edgellm keys` makes them. Comments and the order of a file stay.
 
+use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -151,12 +152,38 @@ impl EditError {
 /// # Errors
 /// See [`EditError`]; then the file is as it was.
 pub fn edit(file: &Path, change: &KeyChange) -> Result<(), EditError> {
+    KeysLock::take(file)?.edit(change)
+}
+
+/// The right to change a keys file, which others wait for.
+#[derive(Debug)]
+pub(super) struct KeysLock {
+    /// The file itself, where the name is a link to it.
+    file: PathBuf,
+    _lock: File,
+}
+
+impl KeysLock {
+    /// Waits for the right to change a file, which need not exist.
+    pub(super) fn take(file: &Path) -> Result<Self, EditError> {
+        let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        let lock = files::lock(&file)
+            .map_err(|error| EditError::unwritable(&files::lock_of(&file), error))?;
+        Ok(Self { file, _lock: lock })
+    }
+
+    /// Changes the file.
+    pub(super) fn edit(&self, change: &KeyChange) -> Result<(), EditError> {
+        edit_locked(&self.file, change)
+    }
+}
+
+fn edit_locked(file: &Path, change: &KeyChange) -> Result<(), EditError> {
     let unwritable = |source| EditError::unwritable(file, source);
     let wrong = |problem| EditError::Wrong {
         file: file.to_owned(),
         problem,
     };
-    let _lock = files::lock(file).map_err(unwritable)?;
     let text = match files::read(file) {
         Ok((text, _)) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => HEADING.to_owned(),
@@ -381,6 +408,23 @@ mod tests {
         });
         let text = std::fs::read_to_string(&file).expect("there");
         assert_eq!(parse(&text).expect("sound").len(), 8);
+    }
+
+    #[test]
+    fn where_the_name_is_a_link_the_file_itself_is_changed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (file, link) = (
+            directory.path().join("keys.toml"),
+            directory.path().join("link"),
+        );
+        add(&file, NewKey::named("a")).expect("added");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        edit(&link, &KeyChange::Revoke("a".to_owned())).expect("revoked");
+        assert_eq!(
+            parse(&std::fs::read_to_string(&file).expect("there")),
+            Ok(Vec::new())
+        );
+        assert!(link.is_symlink());
     }
 
     #[test]

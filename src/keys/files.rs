@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// Ten thousand keys with everything set take less.
-const MOST_BYTES: u64 = 8 << 20;
+/// Ten thousand keys take less. Reading TOML takes more than a hundred times its size.
+const MOST_BYTES: u64 = 2 << 20;
 /// Read and written by its owner only.
 const OWNER_ONLY: u32 = 0o600;
 
@@ -16,6 +16,8 @@ const OWNER_ONLY: u32 = 0o600;
 pub(super) struct FileStamp {
     inode: u64,
     bytes: u64,
+    written: (i64, i64),
+    /// Also of a file that was written with its old times.
     changed: (i64, i64),
 }
 
@@ -24,7 +26,8 @@ impl FileStamp {
         Self {
             inode: metadata.ino(),
             bytes: metadata.len(),
-            changed: (metadata.mtime(), metadata.mtime_nsec()),
+            written: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 
@@ -62,6 +65,11 @@ pub(super) fn is_readable_by_others(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
 }
 
+/// The file that is locked.
+pub(super) fn lock_of(path: &Path) -> PathBuf {
+    beside(path, "lock")
+}
+
 /// Holds a lock on the file beside `path`, so that two who change it do so one after the other.
 pub(super) fn lock(path: &Path) -> io::Result<File> {
     let lock = OpenOptions::new()
@@ -69,7 +77,11 @@ pub(super) fn lock(path: &Path) -> io::Result<File> {
         .truncate(false)
         .write(true)
         .mode(OWNER_ONLY)
-        .open(beside(path, "lock"))?;
+        .open(lock_of(path))?;
+    // Root may be the first, and the service must be able to take it as well.
+    if let Ok(directory) = std::fs::metadata(parent(path)) {
+        let _ = fchown(&lock, Some(directory.uid()), Some(directory.gid()));
+    }
     lock.lock()?;
     Ok(lock)
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::digest::ApiKey;
-use super::edit::{EditError, KeyChange, NewKey, edit};
+use super::edit::{EditError, KeyChange, KeysLock, NewKey};
 use super::files;
 
 const NAME: &str = "admin";
@@ -16,10 +16,13 @@ const PLACE: &str = "first-admin-key";
 /// # Errors
 /// When it cannot be written.
 pub fn make_first(keys_file: &Path) -> Result<Option<PathBuf>, EditError> {
-    match std::fs::symlink_metadata(keys_file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(EditError::unwritable(keys_file, error)),
-        Ok(_) => return Ok(None),
+    if exists(keys_file)? {
+        return Ok(None);
+    }
+    // Another start of the server may be doing the same.
+    let lock = KeysLock::take(keys_file)?;
+    if exists(keys_file)? {
+        return Ok(None);
     }
     let key = ApiKey::generate().map_err(|error| EditError::NoRandomness(error.to_string()))?;
     let place = keys_file.with_file_name(PLACE);
@@ -30,8 +33,16 @@ pub fn make_first(keys_file: &Path) -> Result<Option<PathBuf>, EditError> {
         admin: true,
         ..NewKey::named(NAME)
     };
-    edit(keys_file, &KeyChange::Add(admin, key.sha256()))?;
+    lock.edit(&KeyChange::Add(admin, key.sha256()))?;
     Ok(Some(place))
+}
+
+fn exists(keys_file: &Path) -> Result<bool, EditError> {
+    match std::fs::symlink_metadata(keys_file) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(EditError::unwritable(keys_file, error)),
+    }
 }
 
 #[cfg(test)]
@@ -52,6 +63,23 @@ mod tests {
         let found = ring.find(key.trim(), SystemTime::now()).expect("known");
         assert!(found.is_admin);
         assert_eq!(make_first(&file).expect("there"), None);
+    }
+
+    #[test]
+    fn several_first_starts_at_once_make_one_key_that_lies_where_it_is_said() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("keys.toml");
+        let made = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| make_first(&file))).collect();
+            let made = starts
+                .into_iter()
+                .map(|start| start.join().expect("no panic"));
+            made.filter_map(|made| made.expect("made or there")).count()
+        });
+        assert_eq!(made, 1);
+        let key = std::fs::read_to_string(directory.path().join(PLACE)).expect("readable");
+        let ring = KeyRing::open(&file, false).expect("sound");
+        assert!(ring.find(key.trim(), SystemTime::now()).is_ok());
     }
 
     #[test]

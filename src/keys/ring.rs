@@ -96,6 +96,8 @@ struct ReadState {
     stamp: FileStamp,
     /// Of a file that was seen once and will be read when it has not changed at the next look.
     seen: Option<FileStamp>,
+    /// Of a file that was wrong.
+    failed: Option<FileStamp>,
     /// The last problem that was reported, so that it is reported once.
     reported: Option<String>,
     identities: Identities,
@@ -118,6 +120,7 @@ impl KeyRing {
                 entries,
                 stamp,
                 seen: None,
+                failed: None,
                 reported: None,
                 identities,
             }),
@@ -193,13 +196,19 @@ impl KeyRing {
     fn read_changes(&self, read: &mut ReadState) -> Result<Option<KeyChanges>, KeysFileError> {
         let stamp = FileStamp::look(&self.file).map_err(|error| unreadable(&error))?;
         if stamp == read.stamp {
-            (read.seen, read.reported) = (None, None);
+            (read.seen, read.failed, read.reported) = (None, None, None);
+            return Ok(None);
+        }
+        // What was wrong stays wrong until it is changed.
+        if read.failed == Some(stamp) {
             return Ok(None);
         }
         if read.seen.replace(stamp) != Some(stamp) {
             return Ok(None);
         }
+        read.failed = Some(stamp);
         let (entries, stamp) = load(&self.file)?;
+        read.failed = None;
         let changes = changes(&read.entries, &entries);
         let known = know(&entries, &mut read.identities, self.separates_groups);
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);

@@ -102,6 +102,8 @@ impl GenerationJob {
 pub struct QueueProgress {
     /// Requests that go before it, plus one; 0 once it runs.
     place: AtomicU32,
+    /// Tokens of its answer so far.
+    generated: AtomicU32,
 }
 
 impl QueueProgress {
@@ -114,6 +116,17 @@ impl QueueProgress {
     /// Notes that it runs.
     pub(super) fn runs(&self) {
         self.place.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes how many tokens its answer has.
+    pub(super) fn has_generated(&self, tokens: u32) {
+        self.generated.store(tokens, Ordering::Relaxed);
+    }
+
+    /// Returns how many tokens its answer has, read by its client or not.
+    #[must_use]
+    pub fn generated(&self) -> u32 {
+        self.generated.load(Ordering::Relaxed)
     }
 
     /// Returns how many requests go before it, while it waits.

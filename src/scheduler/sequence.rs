@@ -359,6 +359,7 @@ impl Sequence {
             return SequenceProgress::Ended;
         };
         self.tokens.push(token);
+        self.job.progress.has_generated(self.generated());
         if let Some(prediction) = &mut self.prediction {
             prediction.follow(&self.tokens[self.job.prompt.len()..]);
         }

@@ -1,5 +1,6 @@
 """API keys: who may ask, what each may do, and how much."""
 
+import json
 import re
 import time
 from contextlib import contextmanager
@@ -227,6 +228,32 @@ def test_responses_and_streams_belong_to_their_key(file):
         resumed = {**named, "last-event-id": "0"}
         assert server.post("/v1/chat/completions", body, {**bearer(mine), **resumed}).text in whole.text
         assert server.post("/v1/chat/completions", body, {**bearer(other), **resumed}).error()["code"] == "stream_not_found"
+
+
+def test_a_lost_stream_is_resumed_though_its_key_may_ask_nothing_more(file):
+    key = add(file, "till", "--requests-at-once", 1, "--requests-per-minute", 2)
+    with locked(file) as server:
+        named = {**bearer(key), "x-request-id": "till-3:43", "content-type": "application/json"}
+        body = json.dumps({"model": "kiosk", "messages": ask("Hello"), "stream": True, "max_tokens": 1500, "ignore_eos": True})
+        connection = server.connect()
+        connection.request("POST", "/v1/chat/completions", body, named)
+        response = connection.getresponse()
+        assert response.status == 200 and response.readline()
+        connection.close()
+        whole = server.http("POST", "/v1/chat/completions", body, {**named, "last-event-id": "0"})
+        assert whole.status == 200 and whole.events()[-1].data == "[DONE]"
+        # Looking for what is not there counts as a request.
+        unknown = {**named, "x-request-id": "nobody", "last-event-id": "0"}
+        assert [server.http("POST", "/v1/chat/completions", body, unknown).status for _ in range(2)] == [404, 429]
+
+
+def test_a_deadline_that_is_missed_costs_a_request(file):
+    key = add(file, "till", "--requests-per-minute", 2)
+    with locked(file) as server:
+        body = {"model": "kiosk", "messages": ask("Hello"), "max_tokens": 2000, "ignore_eos": True}
+        answers = [server.post("/v1/chat/completions", body, {**bearer(key), "x-deadline-ms": "1"}) for _ in range(3)]
+        # The first token may be there within the millisecond; then the answer is cut.
+        assert {answer.status for answer in answers[:2]} <= {200, 503} and answers[2].status == 429
 
 
 def test_groups_learn_nothing_of_each_others_prompts(file):
