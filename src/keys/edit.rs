@@ -268,10 +268,12 @@ fn apply(document: &mut DocumentMut, change: &KeyChange) -> Result<(), EditError
 pub(super) fn fuzz(text: &str, keys: &[super::file::KeyEntry]) {
     let digest = "f".repeat(64);
     let name = "added-by-the-fuzzer";
-    if keys
-        .iter()
-        .any(|key| key.name == name || key.sha256 == digest)
-    {
+    let is_taken = |key: &super::file::KeyEntry| {
+        let known = [Some(&key.sha256), key.previous_sha256.as_ref()];
+        let mut known = known.into_iter().flatten();
+        key.name == name || known.any(|known| known.eq_ignore_ascii_case(&digest))
+    };
+    if keys.iter().any(is_taken) {
         return;
     }
     let changed = |text: &str, change: &KeyChange| {
