@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 
 use super::Files;
+use crate::admission::ServiceTier;
 use crate::keys::{
-    ApiKey, EditError, Expiry, KeyChange, KeyEntry, KeyTier, KeysFileError, NewKey, edit, parse,
+    ApiKey, EditError, Expiry, KeyChange, KeyEntry, KeysFileError, NewKey, edit, parse,
 };
 
 #[derive(Debug, Subcommand)]
@@ -49,8 +51,8 @@ pub(super) struct Add {
     #[arg(long)]
     group: Option<String>,
     /// The highest service tier that it gets
-    #[arg(long, value_enum, default_value_t = Tier::Default)]
-    tier: Tier,
+    #[arg(long, default_value = ServiceTier::Default.as_str(), value_parser = tier())]
+    tier: ServiceTier,
     /// Ids of the models that it may use, with commas between them [default: all]
     #[arg(long, value_delimiter = ',', value_name = "ID")]
     models: Vec<String>,
@@ -87,21 +89,14 @@ pub(super) struct Rotate {
     place: Place,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Tier {
-    Flex,
-    Default,
-    Priority,
-}
-
-impl From<Tier> for KeyTier {
-    fn from(tier: Tier) -> Self {
-        match tier {
-            Tier::Flex => Self::Flex,
-            Tier::Default => Self::Default,
-            Tier::Priority => Self::Priority,
-        }
-    }
+/// Reads one of the tiers by its name.
+fn tier() -> impl TypedValueParser<Value = ServiceTier> {
+    let names = PossibleValuesParser::new(ServiceTier::ALL.map(ServiceTier::as_str));
+    names.try_map(|name| {
+        let mut tiers = ServiceTier::ALL.into_iter();
+        let found = tiers.find(|tier| tier.as_str() == name);
+        found.ok_or("there is no such tier")
+    })
 }
 
 fn date(text: &str) -> Result<toml_edit::Datetime, String> {
@@ -168,7 +163,7 @@ fn execute(command: Keys, file: &std::path::Path) -> Result<(), KeysError> {
             let key = ApiKey::generate()?;
             let new = NewKey {
                 group: add.group,
-                tier: add.tier.into(),
+                tier: add.tier,
                 models: add.models,
                 requests_per_minute: add.requests_per_minute,
                 tokens_per_minute: add.tokens_per_minute,
@@ -268,9 +263,7 @@ fn row(key: &KeyEntry, now: SystemTime) -> [String; 8] {
     [
         key.name.clone(),
         key.group.clone().unwrap_or_else(dash),
-        crate::admission::ServiceTier::from(key.tier)
-            .as_str()
-            .to_owned(),
+        key.tier.as_str().to_owned(),
         key.share.to_string(),
         if limits.is_empty() {
             dash()

@@ -145,6 +145,13 @@ pub(crate) fn arrival(request: &Request) -> Arrival {
     }
 }
 
+/// Notes that a request has come which counts: it takes one of its key's quota.
+pub(crate) fn counted_arrival(request: &Request) -> Result<Arrival, ApiError> {
+    let mut arrival = arrival(request);
+    arrival.quota = Some(arrival.principal.quota.admit()?);
+    Ok(arrival)
+}
+
 /// Returns the client's `x-request-id`, if it is fit for a header and a log line.
 pub(crate) fn client_id(headers: &HeaderMap) -> Option<String> {
     const LONGEST: usize = 128;

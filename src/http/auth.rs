@@ -33,7 +33,10 @@ pub struct Authenticator {
     /// `None` where there are no keys.
     ring: Option<Arc<KeyRing>>,
     metrics: MetricsAccess,
+    /// Who asks where there are no keys.
     anyone: Arc<Principal>,
+    /// Who asks without one for what is open, where there are keys.
+    stranger: Arc<Principal>,
     /// By the pattern of a path; others need a key.
     routes: Arc<HashMap<String, RouteAccess>>,
 }
@@ -46,6 +49,10 @@ impl Authenticator {
             ring,
             metrics,
             anyone: Arc::new(Principal::anyone()),
+            stranger: Arc::new(Principal {
+                is_admin: false,
+                ..Principal::anyone()
+            }),
             routes: Arc::default(),
         }
     }
@@ -66,17 +73,16 @@ impl Authenticator {
         let access = self.routes.get(route).copied().unwrap_or(RouteAccess::Key);
         let sent = sent_keys(headers);
         let found = find(ring, &sent);
-        let needs_admin = match access {
-            RouteAccess::Open => return Ok(found.unwrap_or_else(|_| Arc::new(stranger()))),
-            RouteAccess::Key => false,
-            RouteAccess::Metrics => match self.metrics {
-                MetricsAccess::Open => return Ok(found.unwrap_or_else(|_| Arc::new(stranger()))),
-                MetricsAccess::Key => false,
-                MetricsAccess::Admin => true,
-            },
+        let needed = match access {
+            RouteAccess::Open => MetricsAccess::Open,
+            RouteAccess::Key => MetricsAccess::Key,
+            RouteAccess::Metrics => self.metrics,
         };
+        if needed == MetricsAccess::Open {
+            return Ok(found.unwrap_or_else(|_| Arc::clone(&self.stranger)));
+        }
         let principal = found?;
-        if needs_admin && !principal.is_admin {
+        if needed == MetricsAccess::Admin && !principal.is_admin {
             tracing::warn!(
                 key = principal.name,
                 route,
@@ -85,14 +91,6 @@ impl Authenticator {
             return Err(ApiError::AdminOnly);
         }
         Ok(principal)
-    }
-}
-
-/// Whoever asks for what is open to all, where others need keys.
-fn stranger() -> Principal {
-    Principal {
-        is_admin: false,
-        ..Principal::anyone()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::admission::AdmissionRefusal;
 use crate::engine::return_freed_soon;
 use crate::inference::arrival::Arrival;
 
-use super::access::arrival;
+use super::access::counted_arrival;
 use super::error::ApiError;
 use super::parse::{Wire, read_value};
 use super::state::HttpState;
@@ -53,7 +53,8 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let state = HttpState::from_ref(state);
-        let (value, _, arrival) = read_json(request, &state, false, true, Ok).await?;
+        let arrival = counted_arrival(&request)?;
+        let (value, _, arrival) = read_json(request, arrival, &state, false, Ok).await?;
         Ok(Self(value, arrival))
     }
 }
@@ -61,19 +62,14 @@ where
 /// SHA-256 of a body.
 pub(crate) type BodyDigest = [u8; 32];
 
-/// Reads a JSON body and returns what `check` makes of it, with the body's digest if `wants_digest`. If it `counts`, it
-/// takes a request of its key's quota.
+/// Reads a JSON body and returns what `check` makes of it, with the body's digest if `wants_digest`.
 pub(crate) async fn read_json<W: Wire, T: Send + 'static>(
     request: Request,
+    mut arrival: Arrival,
     state: &HttpState,
     wants_digest: bool,
-    counts: bool,
     check: impl FnOnce(W) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Option<BodyDigest>, Arrival), ApiError> {
-    let mut arrival = arrival(&request);
-    if counts {
-        arrival.quota = Some(arrival.principal.quota.admit()?);
-    }
     if !declares_json(request.headers()) {
         return Err(ApiError::NotJson);
     }

@@ -22,7 +22,7 @@ use futures_util::{Stream, stream};
 
 use crate::admission::{ClientId, Outbox};
 
-use crate::http::access::{client, client_id, principal};
+use crate::http::access::{arrival, client_id, counted_arrival};
 use crate::http::body::read_json;
 use crate::http::error::ApiError;
 use crate::http::parse::Wire;
@@ -77,7 +77,6 @@ where
     let allowed = allowed_time(request.headers())?;
     let path = request.uri().path().to_owned();
     let id = client_id(request.headers());
-    let (client, key_name) = (client(&request), principal(&request).name.clone());
     let told = last_event(request.headers())?;
     if told.is_some() && id.is_none() {
         return Err(ApiError::invalid(
@@ -86,33 +85,31 @@ where
         ));
     }
     // The rest of a stream is no new work, so resuming is allowed however full the server is.
-    if told.is_none() {
+    let arrival = if told.is_some() {
+        arrival(&request)
+    } else {
         refuse_if_all_do(inference, &request)?;
-    }
+        counted_arrival(&request)?
+    };
     let (body, digest, mut arrival) =
-        read_json(request, state, id.is_some(), told.is_none(), check).await?;
+        read_json(request, arrival, state, id.is_some(), check).await?;
     arrival.answer_within(allowed);
     let (Some(id), Some(digest)) = (id, digest) else {
         return Ok(IncomingRequest::New(body, None, arrival));
     };
     let key = StreamKey {
-        key_name,
+        key_name: arrival.principal.name.clone(),
         path,
         id,
         digest,
     };
     if let Some(told) = told {
-        let listener = state.streams.listen(&key, told);
-        // The rest of a stream asks for nothing new; what finds none counts as a request.
-        let Some(listener) = listener else {
+        let listener = lost_stream(&state.streams, &key, told);
+        if listener.is_err() {
+            // The rest of a stream asks for nothing new; what finds none counts as a request.
             arrival.principal.quota.admit()?;
-            return Err(ApiError::StreamGone);
-        };
-        if !listener.has_come_so_far() {
-            arrival.principal.quota.admit()?;
-            let message = format!("`Last-Event-ID` is {told}; the stream has not come so far");
-            return Err(ApiError::invalid(LAST_EVENT_ID, message));
         }
+        let listener = listener?;
         return Ok(IncomingRequest::Resumed(heard(
             listener,
             told,
@@ -122,9 +119,23 @@ where
     let ticket = RecordingTicket {
         streams: state.streams.clone(),
         key,
-        client,
+        client: arrival.client,
     };
     Ok(IncomingRequest::New(body, Some(ticket), arrival))
+}
+
+/// Finds the stream that a client lost after the first `told` events.
+fn lost_stream(
+    streams: &RecordedStreams,
+    key: &StreamKey,
+    told: usize,
+) -> Result<StreamListener, ApiError> {
+    let listener = streams.listen(key, told).ok_or(ApiError::StreamGone)?;
+    if listener.has_come_so_far() {
+        return Ok(listener);
+    }
+    let message = format!("`Last-Event-ID` is {told}; the stream has not come so far");
+    Err(ApiError::invalid(LAST_EVENT_ID, message))
 }
 
 pub(super) fn last_event(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {

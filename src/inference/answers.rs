@@ -64,13 +64,10 @@ impl Answers {
             // The scheduler has ended in the middle of an answer.
             (_, None) => InferenceFailure::Internal,
             (answer, Some(event)) => {
-                match &event {
-                    AnswerEvent::Finished(finished) => {
-                        self.running[answer] = None;
-                        // The choices of an input share its prompt, which counts once.
-                        self.account.add(finished, answer % self.choices == 0);
-                    }
-                    AnswerEvent::Text(_) | AnswerEvent::Prompt(_) | AnswerEvent::Failed(_) => {}
+                if let AnswerEvent::Finished(finished) = &event {
+                    self.running[answer] = None;
+                    // The choices of an input share its prompt, which counts once.
+                    self.account.add(finished, answer % self.choices == 0);
                 }
                 return Some(Ok((answer, event)));
             }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value, value};
 
-use super::file::{Expiry, KeyTier, KeysFileError, is_name, parse};
+use crate::admission::ServiceTier;
+
+use super::file::{Expiry, KeysFileError, is_name, parse};
 use super::files;
 
 /// A key that is to be added, all but the key itself.
@@ -18,7 +20,7 @@ pub struct NewKey {
     /// Its group.
     pub group: Option<String>,
     /// The highest service tier that it gets.
-    pub tier: KeyTier,
+    pub tier: ServiceTier,
     /// The ids of the models that it may use; none is all.
     pub models: Vec<String>,
     /// Requests a minute.
@@ -42,7 +44,7 @@ impl NewKey {
         Self {
             name: name.into(),
             group: None,
-            tier: KeyTier::Default,
+            tier: ServiceTier::Default,
             models: Vec::new(),
             requests_per_minute: None,
             tokens_per_minute: None,
@@ -64,12 +66,8 @@ impl NewKey {
         set("name", Some(self.name.as_str().into()));
         set("group", self.group.as_deref().map(Value::from));
         set("sha256", Some(sha256.into()));
-        let tier = match self.tier {
-            KeyTier::Flex => Some("flex"),
-            KeyTier::Default => None,
-            KeyTier::Priority => Some("priority"),
-        };
-        set("tier", tier.map(Value::from));
+        let is_usual = self.tier == ServiceTier::default();
+        set("tier", (!is_usual).then(|| self.tier.as_str().into()));
         let models = self.models.iter().map(String::as_str).collect();
         set(
             "models",
@@ -174,30 +172,27 @@ impl KeysLock {
 
     /// Changes the file.
     pub(super) fn edit(&self, change: &KeyChange) -> Result<(), EditError> {
-        edit_locked(&self.file, change)
+        let file = &*self.file;
+        let unwritable = |source| EditError::unwritable(file, source);
+        let wrong = |problem| EditError::Wrong {
+            file: file.to_owned(),
+            problem,
+        };
+        let text = match files::read(file) {
+            Ok((text, _)) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => HEADING.to_owned(),
+            Err(error) => return Err(wrong(KeysFileError::Unreadable(error.to_string()))),
+        };
+        parse(&text).map_err(wrong)?;
+        let mut document: DocumentMut = text
+            .parse()
+            .map_err(|_| wrong(KeysFileError::Unreadable("it is not TOML".to_owned())))?;
+        apply(&mut document, change)?;
+        let text = document.to_string();
+        // Whatever was changed must be a keys file again.
+        parse(&text).map_err(wrong)?;
+        files::replace(file, &text).map_err(unwritable)
     }
-}
-
-fn edit_locked(file: &Path, change: &KeyChange) -> Result<(), EditError> {
-    let unwritable = |source| EditError::unwritable(file, source);
-    let wrong = |problem| EditError::Wrong {
-        file: file.to_owned(),
-        problem,
-    };
-    let text = match files::read(file) {
-        Ok((text, _)) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => HEADING.to_owned(),
-        Err(error) => return Err(wrong(KeysFileError::Unreadable(error.to_string()))),
-    };
-    parse(&text).map_err(wrong)?;
-    let mut document: DocumentMut = text
-        .parse()
-        .map_err(|_| wrong(KeysFileError::Unreadable("it is not TOML".to_owned())))?;
-    apply(&mut document, change)?;
-    let text = document.to_string();
-    // Whatever was changed must be a keys file again.
-    parse(&text).map_err(wrong)?;
-    files::replace(file, &text).map_err(unwritable)
 }
 
 const HEADING: &str = "# Who may ask: docs/keys.md of edgellm. `edgellm keys add|list|revoke|rotate` changes this file; a\n\
@@ -317,7 +312,7 @@ mod tests {
         std::fs::write(&file, text + "# the office's\n").expect("written");
         let everything = NewKey {
             group: Some("kiosks".to_owned()),
-            tier: KeyTier::Priority,
+            tier: ServiceTier::Priority,
             models: vec!["kiosk".to_owned(), "large".to_owned()],
             requests_per_minute: NonZeroU32::new(60),
             tokens_per_minute: NonZeroU32::new(6000),

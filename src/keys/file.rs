@@ -40,7 +40,7 @@ pub struct KeyEntry {
     pub previous_until: Option<Expiry>,
     /// The highest service tier that it gets.
     #[serde(default)]
-    pub tier: KeyTier,
+    pub tier: ServiceTier,
     /// The ids of the models that it may use; all, where this is absent.
     #[serde(default)]
     pub models: Option<Vec<String>>,
@@ -93,29 +93,6 @@ impl KeyEntry {
         current
             .into_iter()
             .chain(previous.map(|digest| (digest, until)))
-    }
-}
-
-/// A service tier, as the file writes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyTier {
-    /// After the others.
-    Flex,
-    /// The usual one.
-    #[default]
-    Default,
-    /// Before the others.
-    Priority,
-}
-
-impl From<KeyTier> for ServiceTier {
-    fn from(tier: KeyTier) -> Self {
-        match tier {
-            KeyTier::Flex => Self::Flex,
-            KeyTier::Default => Self::Default,
-            KeyTier::Priority => Self::Priority,
-        }
     }
 }
 

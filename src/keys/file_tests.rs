@@ -14,7 +14,7 @@ fn mistake(text: &str) -> String {
 fn a_key_needs_a_name_and_a_digest_and_the_rest_has_defaults() {
     let keys = parse(&key("")).expect("sound");
     assert_eq!(keys.len(), 1);
-    assert_eq!(keys[0].tier, KeyTier::Default);
+    assert_eq!(keys[0].tier, ServiceTier::Default);
     assert_eq!((keys[0].share.get(), keys[0].admin), (1, false));
     assert_eq!(keys[0].limits(), QuotaLimits::default());
     assert_eq!(parse(""), Ok(Vec::new()));
@@ -24,7 +24,7 @@ fn a_key_needs_a_name_and_a_digest_and_the_rest_has_defaults() {
     );
     let keys = parse(&all).expect("sound");
     assert_eq!(keys[0].limits().tokens_per_minute, Some(10_000));
-    assert_eq!(ServiceTier::from(keys[0].tier), ServiceTier::Priority);
+    assert_eq!(keys[0].tier, ServiceTier::Priority);
 }
 
 #[test]

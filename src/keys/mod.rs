@@ -16,7 +16,7 @@ pub use digest::ApiKey;
 pub use edit::{EditError, KeyChange, NewKey, edit};
 #[cfg(fuzzing)]
 pub use file::fuzz;
-pub use file::{Expiry, KeyEntry, KeyTier, KeysFileError, parse};
+pub use file::{Expiry, KeyEntry, KeysFileError, parse};
 pub use first::make_first;
 pub use ring::{KeyRejection, KeyRing};
 pub use watch::watch;

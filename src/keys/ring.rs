@@ -1,6 +1,6 @@
 //! The keys that are good now, and finding the one that a client sent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -133,14 +133,11 @@ impl KeyRing {
         &self.file
     }
 
-    /// The names of all keys.
+    /// How many keys there are.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
+    pub fn count(&self) -> usize {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.entries
-            .iter()
-            .map(|entry| entry.name.clone())
-            .collect()
+        read.entries.len()
     }
 
     /// Finds whose key a client sent. The time that takes tells nothing about other keys.
@@ -246,7 +243,7 @@ fn know(
                 weight: entry.share,
                 prefix_group,
             },
-            highest_tier: entry.tier.into(),
+            highest_tier: entry.tier,
             models: entry.models.clone(),
             is_admin: entry.admin,
             quota,
@@ -261,25 +258,22 @@ fn know(
 }
 
 fn changes(old: &[KeyEntry], new: &[KeyEntry]) -> KeyChanges {
-    let by_name = |entries: &[KeyEntry]| -> HashMap<String, KeyEntry> {
-        let pairs = entries
-            .iter()
-            .map(|entry| (entry.name.clone(), entry.clone()));
-        pairs.collect()
-    };
-    let (before, after) = (by_name(old), by_name(new));
-    let names = |entries: &[KeyEntry], wanted: &dyn Fn(&KeyEntry) -> bool| -> Vec<String> {
-        let wanted = entries.iter().filter(|entry| wanted(entry));
-        wanted.map(|entry| entry.name.clone()).collect()
-    };
-    KeyChanges {
+    let before: HashMap<&str, &KeyEntry> = old.iter().map(|entry| (&*entry.name, entry)).collect();
+    let after: HashSet<&str> = new.iter().map(|entry| &*entry.name).collect();
+    let mut changes = KeyChanges {
         keys: new.len(),
-        added: names(new, &|entry| !before.contains_key(&entry.name)),
-        removed: names(old, &|entry| !after.contains_key(&entry.name)),
-        changed: names(new, &|entry| {
-            before.get(&entry.name).is_some_and(|old| old != entry)
-        }),
+        ..KeyChanges::default()
+    };
+    for entry in new {
+        match before.get(&*entry.name) {
+            None => changes.added.push(entry.name.clone()),
+            Some(old) if *old != entry => changes.changed.push(entry.name.clone()),
+            Some(_) => {}
+        }
     }
+    let gone = old.iter().filter(|entry| !after.contains(&*entry.name));
+    changes.removed = gone.map(|entry| entry.name.clone()).collect();
+    changes
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod placement;
 mod repeatable;
 mod scoring;
 
-const SHAPE: Shape = Shape {
+pub(super) const SHAPE: Shape = Shape {
     cells: 512,
     partitions: 1,
     threads: ThreadLayout::ONE,

@@ -161,6 +161,17 @@ impl Gateway {
         assert!(status.is_ok_and(|status| status.success()));
     }
 
+    /// Sends SIGTERM twice, and checks that the second one does not wait for anything.
+    pub fn ends_at_once_when_asked_twice(&mut self) {
+        self.signal("TERM");
+        self.log_line("draining: no new requests");
+        self.signal("TERM");
+        let began = Instant::now();
+        assert_eq!(self.exit_code(), Some(0));
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+
     /// Waits for the end of the process.
     pub fn exit_code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;

@@ -1,22 +1,12 @@
 use super::*;
-use crate::engine::ThreadLayout;
 use crate::engine::fake::FakeEngine;
 
 #[test]
 fn what_nobody_asks_for_goes_after_a_while_but_for_the_latest() {
     let shape = Shape {
         cells: 10_000,
-        partitions: 1,
-        threads: ThreadLayout::ONE,
-        sequences: 8,
         batch_rows: 512,
-        tile_rows: 0,
-        row_group: 1,
-        break_even_cells: None,
-        most_copied: usize::MAX,
-        exact_block: None,
-        vocabulary: 256,
-        shares_prefixes: true,
+        ..crate::scheduler::tests::SHAPE
     };
     let mut cache = Cache::new(FakeEngine::new(shape), 0);
     let start = Instant::now();

@@ -3,24 +3,16 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::engine::Token;
 use crate::engine::fake::{BytePieces, FakeEngine};
-use crate::engine::{ThreadLayout, Token};
 use crate::scheduler::{EventReceiver, Scheduler, SchedulerLimits};
 use crate::telemetry::Metrics;
 
 const SHAPE: Shape = Shape {
     cells: 8192,
-    partitions: 1,
-    threads: ThreadLayout::ONE,
     sequences: 16,
     batch_rows: 64,
-    tile_rows: 0,
-    row_group: 1,
-    break_even_cells: None,
-    most_copied: usize::MAX,
-    exact_block: None,
-    vocabulary: 256,
-    shares_prefixes: true,
+    ..crate::scheduler::tests::SHAPE
 };
 
 /// A scheduler on a machine where a step takes 10 ms, and a tenth of a millisecond more for each row.
