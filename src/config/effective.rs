@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use super::governor;
+use super::{AdapterSettings, governor, pool};
 use super::{
     AdmissionSettings, AuthSettings, ModelSettings, SchedulerSettings, ServerSettings, Settings,
     TelemetrySettings,
@@ -28,6 +28,8 @@ impl Settings {
             server: server_settings,
             auth: auth_settings,
             models,
+            pool: pool_settings,
+            state: state_settings,
             scheduler: scheduler_settings,
             admission: admission_settings,
             governor: governor_settings,
@@ -39,6 +41,8 @@ impl Settings {
         for entry in models {
             section(&mut out, "[[models]]", model(entry));
         }
+        section(&mut out, "[pool]", pool::pool_lines(pool_settings));
+        section(&mut out, "[state]", pool::state_lines(state_settings));
         section(&mut out, "[scheduler]", scheduler(scheduler_settings));
         section(&mut out, "[admission]", admission(admission_settings));
         section(&mut out, "[governor]", governor::lines(governor_settings));
@@ -116,7 +120,7 @@ fn auth(auth: &AuthSettings) -> Lines<4> {
     ]
 }
 
-fn model(model: &ModelSettings) -> Lines<7> {
+fn model(model: &ModelSettings) -> Lines<14> {
     let ModelSettings {
         path,
         id,
@@ -125,7 +129,18 @@ fn model(model: &ModelSettings) -> Lines<7> {
         threads,
         attention,
         deterministic,
+        aliases,
+        default,
+        pinned,
+        preload,
+        keep_alive,
+        siblings,
+        adapters,
     } = model;
+    let keep_alive = keep_alive.map_or(0, |time| time.as_secs());
+    let adapters = adapters
+        .iter()
+        .map(|AdapterSettings { name, path }| format!("{name}={}", absolute(path)));
     [
         ("path", quoted(&absolute(path))),
         ("id", quoted(id)),
@@ -134,6 +149,13 @@ fn model(model: &ModelSettings) -> Lines<7> {
         ("threads", threads.map_or(0, NonZeroU32::get).to_string()),
         ("attention", quoted(attention.as_str())),
         ("deterministic", deterministic.to_string()),
+        ("aliases", list(aliases)),
+        ("default", default.to_string()),
+        ("pinned", pinned.to_string()),
+        ("preload", preload.to_string()),
+        ("keep_alive", keep_alive.to_string()),
+        ("siblings", list(siblings)),
+        ("adapters", list(adapters)),
     ]
 }
 
@@ -196,6 +218,15 @@ pub(super) fn absolute(path: &Path) -> String {
     // Fails only where there is no working directory; then the path as it is says most.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.display().to_string()
+}
+
+/// An array of basic strings.
+fn list(entries: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let quoted: Vec<_> = entries
+        .into_iter()
+        .map(|entry| quoted(entry.as_ref()))
+        .collect();
+    format!("[{}]", quoted.join(", "))
 }
 
 /// A basic string of TOML 1.0.

@@ -11,7 +11,7 @@ use ::config::{FileFormat, Format, Map, Source, Value, ValueKind};
 use super::keys::{KeyTarget, PREFIX, key_of, meant_by, variable_of};
 use super::nearest::{key_hint, section_hint};
 use super::schema::{self, Key, KeyKind, SECTIONS, Section};
-use super::{ConfigMistake, SettingOverride};
+use super::{AdapterSettings, ConfigMistake, SettingOverride};
 
 /// The valid values of one source.
 #[derive(Debug, Clone)]
@@ -207,10 +207,10 @@ impl Reader {
                 self.models = self.models.max(index + 1);
             }
             let value = target.key.kind.read(text.value);
-            if target.key.kind.accepts(&value) {
-                layer.insert(full, Value::new(Some(&text.origin), value));
+            if let Some(unfit) = target.key.kind.unfit(&value) {
+                self.wrong(full, &text.origin, target.key.expected(), unfit);
             } else {
-                self.wrong(full, &text.origin, target.key.expected(), &value);
+                layer.insert(full, Value::new(Some(&text.origin), value));
             }
         }
         self.layers.push(Layer(layer));
@@ -270,23 +270,40 @@ impl Reader {
         value: ValueKind,
         scope: &Scope<'_>,
     ) -> Option<Value> {
-        if !key.kind.accepts(&value) {
-            self.wrong(full, &scope.origin, key.expected(), &value);
+        if let Some(unfit) = key.kind.unfit(&value) {
+            self.wrong(full, &scope.origin, key.expected(), unfit);
             return None;
         }
         let value = match (key.kind, value) {
             (KeyKind::OptionalPath, ValueKind::String(path)) if path.is_empty() => path.into(),
             (KeyKind::Path | KeyKind::OptionalPath, ValueKind::String(path)) => {
-                let Some(path) = scope.directory.join(&path).to_str().map(str::to_owned) else {
-                    let expected = "absolute: the name of the file's directory is not Unicode";
-                    self.wrong(full, &scope.origin, expected.to_owned(), &path.into());
-                    return None;
-                };
-                path.into()
+                self.joined(&full, Path::new(&path), scope)?.into()
+            }
+            (KeyKind::Adapters, ValueKind::Array(entries)) => {
+                let adapters = entries.into_iter().filter_map(|entry| match entry.kind {
+                    ValueKind::String(text) => AdapterSettings::parse(&text),
+                    _ => None,
+                });
+                let joined = adapters.map(|AdapterSettings { name, path }| {
+                    let path = self.joined(&full, &path, scope)?;
+                    Some(format!("{name}={path}").into())
+                });
+                joined.collect::<Option<Vec<Value>>>()?.into()
             }
             (_, value) => value,
         };
         Some(Value::new(Some(&scope.origin), value))
+    }
+
+    /// A path as it is from the directory of the file in which it stands.
+    fn joined(&mut self, full: &str, path: &Path, scope: &Scope<'_>) -> Option<String> {
+        let joined = scope.directory.join(path).to_str().map(str::to_owned);
+        if joined.is_none() {
+            let expected = "absolute: the name of the file's directory is not Unicode";
+            let found = path.display().to_string().into();
+            self.wrong(full.to_owned(), &scope.origin, expected.to_owned(), &found);
+        }
+        joined
     }
 
     fn unknown_at_top(&mut self, name: String, value: &Value, scope: &Scope<'_>) {

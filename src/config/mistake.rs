@@ -122,6 +122,48 @@ pub enum ConfigMistake {
         /// Where the earlier id, or the path that it follows from, was written.
         first_origin: String,
     },
+    /// An alias that another model answers to already.
+    #[error(
+        "`{key}` in {origin} has {name:?}, but `{first_key}` in {first_origin} already does; give each model names of its own"
+    )]
+    NameTaken {
+        /// The key of the alias.
+        key: String,
+        /// Where the alias was written.
+        origin: String,
+        /// The name that both have.
+        name: String,
+        /// The key of the other model's id or aliases.
+        first_key: String,
+        /// Where the other was written.
+        first_origin: String,
+    },
+    /// Two models that answer to names that nobody has.
+    #[error(
+        "`{key}` in {origin} is true, but `{first_key}` in {first_origin} already is; only one model can answer to unknown names"
+    )]
+    SecondDefault {
+        /// The later model's key.
+        key: String,
+        /// Where the later was written.
+        origin: String,
+        /// The earlier model's key.
+        first_key: String,
+        /// Where the earlier was written.
+        first_origin: String,
+    },
+    /// A sibling that is no other model.
+    #[error("`{key}` in {origin} has {name:?}; it must be the id of another model{hint}")]
+    UnknownSibling {
+        /// The key of the siblings.
+        key: String,
+        /// Where they were written.
+        origin: String,
+        /// The sibling.
+        name: String,
+        /// The nearest id, in words that go on with the sentence; empty if there is no other model.
+        hint: String,
+    },
     /// A value that is valid by itself and not beside another.
     #[error("`{key}` is {found}; it must be {expected}")]
     Contradiction {
@@ -133,7 +175,9 @@ pub enum ConfigMistake {
         expected: String,
     },
     /// A model is needed and none is configured.
-    #[error("no model to serve: pass --model FILE.gguf, or set models.path in a file")]
+    #[error(
+        "no model to serve: pass --model FILE.gguf, or set models.path or pool.models_dir in a file"
+    )]
     NoModels,
     /// The schema table and the typed structs disagree: a defect of edgellm.
     #[error("edgellm's own configuration table is wrong, please report it: {detail}")]
@@ -154,6 +198,9 @@ impl ConfigMistake {
             | Self::Gap { key, .. }
             | Self::SetTwice { key, .. }
             | Self::DuplicateId { key, .. }
+            | Self::NameTaken { key, .. }
+            | Self::SecondDefault { key, .. }
+            | Self::UnknownSibling { key, .. }
             | Self::Contradiction { key, .. } => Some(key),
             Self::Unreadable { .. }
             | Self::Syntax { .. }

@@ -16,7 +16,8 @@
 //! | `layer`, `keys` | one source, checked against the table; how variables and flags spell a key |
 //! | `resolve` | the merged layers, made into [`Settings`], with the checks across keys |
 //! | `settings`, `effective` | the typed structs, and their way back to TOML |
-//! | `governor` | all of these for the longest section |
+//! | `governor`, `pool` | all of these for the longest section, and for what models share |
+//! | `model_names` | the checks of names across models: ids, aliases, the default, siblings |
 //! | `mistake`, `nearest` | what is said when something is wrong |
 
 mod effective;
@@ -24,7 +25,9 @@ mod governor;
 mod keys;
 mod layer;
 mod mistake;
+mod model_names;
 mod nearest;
+mod pool;
 mod resolve;
 pub mod schema;
 mod settings;
@@ -36,6 +39,7 @@ use std::path::PathBuf;
 
 pub use governor::{BudgetScope, GovernorSettings, Watts};
 pub use mistake::{ConfigError, ConfigMistake};
+pub use pool::{AdapterSettings, PoolSettings, StateSettings};
 pub use settings::{
     AdmissionSettings, AttentionChoice, AuthSettings, CachedTokens, LogFormat, LogLevel,
     MetricsAccess, ModelSettings, PrefixSharing, SchedulerSettings, ServerSettings, Settings,
@@ -74,7 +78,7 @@ pub struct SettingOverride {
 ///
 /// # Errors
 /// Returns every mistake of every source: files that cannot be read or are not TOML, unknown keys,
-/// values of the wrong type or out of range, models without a path, ids used twice.
+/// values of the wrong type or out of range, models without a path, names used twice.
 pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
     let mut reader = layer::Reader::new();
     for file in &sources.files {

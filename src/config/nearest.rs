@@ -57,6 +57,12 @@ pub(super) fn section_hint(written: &str) -> String {
     }
 }
 
+/// Says which model's id was probably meant, in words that go on with a sentence.
+pub(super) fn id_hint<'a>(written: &str, ids: impl Iterator<Item = &'a str>) -> String {
+    ids.min_by_key(|id| damerau_levenshtein(written, id))
+        .map_or_else(String::new, |id| format!(", like {id:?}"))
+}
+
 /// How many typing errors a name of this length may have and still be recognised.
 fn tolerance(name: &str) -> usize {
     (name.chars().count() / 3).max(2)

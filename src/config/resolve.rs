@@ -1,8 +1,7 @@
 //! The last step: valid layers become settings.
 //!
-//! Here are the checks that need more than one key: what a model must have, and ids that differ.
+//! Here are the checks that need more than one key; those of models' names are in `model_names`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use ::config::builder::DefaultState;
@@ -10,7 +9,9 @@ use ::config::{Config, ConfigBuilder, Map, Value, ValueKind};
 
 use super::layer::{Layer, Reader};
 use super::schema::{Key, KeyDefault, KeyKind, MODELS};
-use super::{AttentionChoice, ConfigError, ConfigMistake, ModelSettings, Settings, governor};
+use super::{
+    AttentionChoice, ConfigError, ConfigMistake, ModelSettings, Settings, governor, model_names,
+};
 
 /// Merges what the reader has read.
 pub(super) fn settings(reader: Reader) -> Result<Settings, ConfigError> {
@@ -40,7 +41,7 @@ fn assemble(
         .enumerate()
         .map(|(index, value)| complete(index, value, mistakes))
         .collect();
-    distinct_ids(&models, mistakes);
+    model_names::check(&models, mistakes);
     let governor = merged.get("governor")?;
     governor::check(&governor, mistakes);
     let models: Vec<ModelSettings> = models
@@ -63,6 +64,8 @@ fn assemble(
         server: merged.get("server")?,
         auth: merged.get("auth")?,
         models,
+        pool: merged.get("pool")?,
+        state: merged.get("state")?,
         scheduler: merged.get("scheduler")?,
         admission: merged.get("admission")?,
         governor,
@@ -130,30 +133,7 @@ fn file_stem(path: &Value) -> Option<Value> {
         .then(|| Value::new(origin.as_ref(), stem))
 }
 
-fn distinct_ids(models: &[Map<String, Value>], mistakes: &mut Vec<ConfigMistake>) {
-    let mut firsts = BTreeMap::new();
-    for (index, model) in models.iter().enumerate() {
-        let Some(id) = model.get("id") else { continue };
-        let ValueKind::String(name) = &id.kind else {
-            continue;
-        };
-        let key = format!("{}.id", entry_name(index));
-        let origin = id.origin().unwrap_or_default().to_owned();
-        if let Some((first_key, first_origin)) = firsts.get(name) {
-            mistakes.push(ConfigMistake::DuplicateId {
-                key,
-                origin,
-                id: name.clone(),
-                first_key: String::clone(first_key),
-                first_origin: String::clone(first_origin),
-            });
-        } else {
-            firsts.insert(name.clone(), (key, origin));
-        }
-    }
-}
-
-fn entry_name(index: usize) -> String {
+pub(super) fn entry_name(index: usize) -> String {
     format!("{}[{index}]", MODELS.name)
 }
 

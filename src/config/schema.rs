@@ -4,10 +4,13 @@
 //! defaults fails if the two differ in either direction, and so does a unit test. The example file
 //! `config/edgellm.toml` is held against this table as well.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use ::config::ValueKind;
+use ::config::{Value, ValueKind};
+
+use super::AdapterSettings;
 
 /// A section of the configuration file.
 #[derive(Debug)]
@@ -47,6 +50,15 @@ pub enum KeyKind {
         /// What is counted, in the plural.
         unit: &'static str,
     },
+    /// A whole number with both bounds included, or 0 for none.
+    OptionalWhole {
+        /// The smallest valid number beside 0.
+        min: i64,
+        /// The largest valid number.
+        max: i64,
+        /// What is counted, in the plural.
+        unit: &'static str,
+    },
     /// A number that may have a fraction, from 0 on.
     Decimal {
         /// The largest valid number.
@@ -66,6 +78,10 @@ pub enum KeyKind {
     OptionalName,
     /// A name that clients send back, not empty, without control characters or spaces around it.
     Name,
+    /// A list of such names.
+    Names,
+    /// A list of files of adapters, each `PATH` or `NAME=PATH`.
+    Adapters,
     /// One of a few words.
     Choice(&'static [&'static str]),
 }
@@ -79,6 +95,8 @@ pub enum KeyDefault {
     Flag(bool),
     /// Text.
     Text(&'static str),
+    /// A list without entries.
+    NoEntries,
     /// The name of the model's file without its extension.
     FileStem,
     /// There is none; leaving the key out is a mistake.
@@ -90,6 +108,8 @@ pub const SECTIONS: &[Section] = &[
     SERVER,
     AUTH,
     MODELS,
+    super::pool::POOL,
+    super::pool::STATE,
     SCHEDULER,
     ADMISSION,
     super::governor::SECTION,
@@ -199,6 +219,32 @@ pub const MODELS: Section = Section {
             default: KeyDefault::Flag(false),
             doc: "Whether a request has the same answer bit by bit whatever else is asked; it takes plain attention and is slower.",
         },
+        Key::list("aliases", KeyKind::Names)
+            .doc("Other names that it answers to; * in one stands for any text, as in gpt-*."),
+        Key {
+            name: "default",
+            kind: KeyKind::Flag,
+            default: KeyDefault::Flag(false),
+            doc: "Whether it answers requests for names that no model has; one model at most.",
+        },
+        Key {
+            name: "pinned",
+            kind: KeyKind::Flag,
+            default: KeyDefault::Flag(false),
+            doc: "Whether it is loaded at the start, whatever preload says, and never leaves the memory.",
+        },
+        Key {
+            name: "preload",
+            kind: KeyKind::Flag,
+            default: KeyDefault::Flag(true),
+            doc: "Whether it is loaded at the start; otherwise the first request for it loads it.",
+        },
+        Key::whole("keep_alive", 0..=31_536_000, "seconds", 0)
+            .doc("Seconds without a request after which it leaves the memory; 0 is when another model needs it."),
+        Key::list("siblings", KeyKind::Names)
+            .doc("Ids of smaller models that answer in its place while power, heat or memory are short, the best first."),
+        Key::list("adapters", KeyKind::Adapters)
+            .doc("LoRA adapters for it, asked for as id+name: GGUF files, each PATH or NAME=PATH."),
     ],
 };
 
@@ -330,6 +376,16 @@ impl Key {
         Self::whole(name, 0..=100, "percent", default)
     }
 
+    /// Without entries, unless some are set.
+    pub(super) const fn list(name: &'static str, kind: KeyKind) -> Self {
+        Self {
+            name,
+            kind,
+            default: KeyDefault::NoEntries,
+            doc: "",
+        }
+    }
+
     pub(super) const fn doc(self, doc: &'static str) -> Self {
         Self { doc, ..self }
     }
@@ -344,6 +400,9 @@ impl Key {
                     _ => max.min(min + 4),
                 };
                 format!("a whole number of {unit} from {min} to {max}, like {example}")
+            }
+            KeyKind::OptionalWhole { min, max, unit } => {
+                format!("0 for none, or a whole number of {unit} from {min} to {max}")
             }
             KeyKind::Decimal { max, unit } => {
                 format!("a number of {unit} from 0 to {max}, like 12.5")
@@ -360,6 +419,16 @@ impl Key {
                 "a name, not empty, without control characters or spaces around it, like \"kiosk\""
                     .to_owned()
             }
+            KeyKind::Names => {
+                "a list of names, not empty, without control characters or spaces around them, \
+                 like [\"kiosk\", \"till\"]"
+                    .to_owned()
+            }
+            KeyKind::Adapters => {
+                "a list of files, each PATH or NAME=PATH, whose names differ and have no control \
+                 characters, spaces around them, + or =, like [\"menu=adapters/menu.gguf\"]"
+                    .to_owned()
+            }
             KeyKind::Choice(words) => {
                 let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
                 format!("one of {}", quoted.join(", "))
@@ -373,6 +442,9 @@ impl KeyKind {
     pub(super) fn accepts(self, value: &ValueKind) -> bool {
         match (self, value) {
             (Self::Whole { min, max, .. }, ValueKind::I64(number)) => (min..=max).contains(number),
+            (Self::OptionalWhole { min, max, .. }, ValueKind::I64(number)) => {
+                *number == 0 || (min..=max).contains(number)
+            }
             (Self::Decimal { max, .. }, ValueKind::I64(number)) => (0..=max).contains(number),
             #[allow(clippy::cast_precision_loss)] // bounds are small
             (Self::Decimal { max, .. }, ValueKind::Float(number)) => {
@@ -380,27 +452,47 @@ impl KeyKind {
             }
             (Self::Flag, ValueKind::Boolean(_)) => true,
             (Self::Address, ValueKind::String(text)) => text.parse::<SocketAddr>().is_ok(),
-            (Self::Path, ValueKind::String(text)) => {
-                Path::new(text).file_name().is_some() && !text.contains('\0')
-            }
+            (Self::Path, ValueKind::String(text)) => is_file_path(text),
             (Self::OptionalPath, ValueKind::String(text)) => !text.contains('\0'),
             (Self::OptionalName, ValueKind::String(text)) => {
                 text.trim() == text && !text.contains(char::is_control)
             }
-            (Self::Name, ValueKind::String(text)) => {
-                !text.is_empty() && text.trim() == text && !text.contains(char::is_control)
-            }
+            (Self::Name, ValueKind::String(text)) => is_name(text),
+            (Self::Names | Self::Adapters, ValueKind::Array(_)) => self.unfit(value).is_none(),
             (Self::Choice(words), ValueKind::String(text)) => words.contains(&text.as_str()),
             _ => false,
         }
     }
 
-    /// Reads the text of a variable or flag. Text that does not fit stays text, and is then refused
+    /// What of a value that is refused does not fit: the value, or the first such entry of a list.
+    pub(super) fn unfit(self, value: &ValueKind) -> Option<&ValueKind> {
+        let ValueKind::Array(entries) = value else {
+            return (!self.accepts(value)).then_some(value);
+        };
+        let mut entries = entries.iter().map(|entry| &entry.kind);
+        match self {
+            Self::Names => entries.find(|entry| !Self::Name.accepts(entry)),
+            Self::Adapters => {
+                let mut names = BTreeSet::new();
+                entries.find(|entry| {
+                    let ValueKind::String(text) = entry else {
+                        return true;
+                    };
+                    !AdapterSettings::parse(text).is_some_and(|adapter| names.insert(adapter.name))
+                })
+            }
+            _ => Some(value),
+        }
+    }
+
+    /// Reads the text of a variable or flag; commas part the entries of a list. Text that does not fit stays text, and is then refused
     /// by [`KeyKind::accepts`].
     pub(super) fn read(self, text: &str) -> ValueKind {
         let trimmed = text.trim();
         match self {
-            Self::Whole { .. } => trimmed.parse().map_or_else(|_| text.into(), ValueKind::I64),
+            Self::Whole { .. } | Self::OptionalWhole { .. } => {
+                trimmed.parse().map_or_else(|_| text.into(), ValueKind::I64)
+            }
             Self::Decimal { .. } => match (trimmed.parse(), trimmed.parse()) {
                 (Ok(number), _) => ValueKind::I64(number),
                 (_, Ok(number)) => ValueKind::Float(number),
@@ -410,6 +502,11 @@ impl KeyKind {
                 .parse()
                 .map_or_else(|_| text.into(), ValueKind::Boolean),
             Self::Address | Self::Choice(_) => trimmed.into(),
+            Self::Names | Self::Adapters if trimmed.is_empty() => Vec::<Value>::new().into(),
+            Self::Names | Self::Adapters => {
+                let entries = trimmed.split(',').map(|entry| entry.trim().into());
+                entries.collect::<Vec<Value>>().into()
+            }
             Self::Path | Self::OptionalPath | Self::Name | Self::OptionalName => text.into(),
         }
     }
@@ -422,7 +519,18 @@ impl KeyDefault {
             Self::Whole(number) => Some(number.into()),
             Self::Flag(flag) => Some(flag.into()),
             Self::Text(text) => Some(text.into()),
+            Self::NoEntries => Some(Vec::<Value>::new().into()),
             Self::FileStem | Self::Required => None,
         }
     }
+}
+
+/// Whether text is a name that clients can send back.
+pub(super) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.trim() == text && !text.contains(char::is_control)
+}
+
+/// Whether text may be the path of a file.
+pub(super) fn is_file_path(text: &str) -> bool {
+    Path::new(text).file_name().is_some() && !text.contains('\0')
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{ConfigError, ConfigMistake, GovernorSettings};
+use super::{
+    AdapterSettings, ConfigError, ConfigMistake, GovernorSettings, PoolSettings, StateSettings,
+};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,10 @@ pub struct Settings {
     pub auth: AuthSettings,
     /// The models, each with an id of its own; possibly none.
     pub models: Vec<ModelSettings>,
+    /// What the models share.
+    pub pool: PoolSettings,
+    /// What outlasts a restart.
+    pub state: StateSettings,
     /// How running requests share the processor.
     pub scheduler: SchedulerSettings,
     /// Which requests are let in.
@@ -110,6 +116,7 @@ pub enum MetricsAccess {
 /// An entry of `[[models]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // each is a key that stands for itself
 pub struct ModelSettings {
     /// The GGUF file. It has not been looked at yet.
     pub path: PathBuf,
@@ -126,6 +133,22 @@ pub struct ModelSettings {
     pub attention: AttentionChoice,
     /// Whether an answer is the same whatever else is asked meanwhile.
     pub deterministic: bool,
+    /// Other names that it answers to, or patterns in which `*` is any text. None is the id, or an
+    /// exact alias, of another model; of patterns that fit both, the first model's wins.
+    pub aliases: Vec<String>,
+    /// Whether it answers to names that no model has; true for one model at most.
+    pub default: bool,
+    /// Whether it never leaves the memory; it is loaded at the start then, whatever `preload` says.
+    pub pinned: bool,
+    /// Whether it is loaded at the start.
+    pub preload: bool,
+    /// Time without a request after which it leaves; `None` is when another needs its memory.
+    #[serde(deserialize_with = "optional_seconds")]
+    pub keep_alive: Option<Duration>,
+    /// Ids of the models that answer in its place while power, heat or memory are short, best first.
+    pub siblings: Vec<String>,
+    /// Its adapters, whose names differ.
+    pub adapters: Vec<AdapterSettings>,
 }
 
 /// Two ways to the same numbers, but for rounding.
@@ -256,12 +279,12 @@ impl Settings {
         self.auth.keys_file.is_none() && !listen.is_loopback()
     }
 
-    /// Checks that there is a model, for commands that serve one.
+    /// Checks that there is a model, or a folder of them, for commands that serve one.
     ///
     /// # Errors
     /// Returns [`ConfigMistake::NoModels`], whose text says how to name one.
     pub fn require_models(&self) -> Result<(), ConfigError> {
-        if self.models.is_empty() {
+        if self.models.is_empty() && self.pool.models_dir.is_none() {
             return Err(ConfigMistake::NoModels.into());
         }
         Ok(())
@@ -358,6 +381,10 @@ fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
     u64::deserialize(value).map(Duration::from_secs)
 }
 
+fn optional_seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error> {
+    Ok(Some(seconds(value)?).filter(|time| !time.is_zero()))
+}
+
 fn milliseconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
     u64::deserialize(value).map(Duration::from_millis)
 }
@@ -368,7 +395,9 @@ fn optional_milliseconds<'de, D: Deserializer<'de>>(
     Ok(Some(milliseconds(value)?).filter(|time| !time.is_zero()))
 }
 
-fn empty_is_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Error> {
+pub(super) fn empty_is_none<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<PathBuf>, D::Error> {
     Ok(Some(PathBuf::deserialize(value)?).filter(|path| !path.as_os_str().is_empty()))
 }
 

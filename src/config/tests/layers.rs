@@ -141,8 +141,10 @@ fn serving_needs_a_model_and_says_how_to_name_one() {
     assert!(
         error
             .to_string()
-            .ends_with("pass --model FILE.gguf, or set models.path in a file")
+            .ends_with("pass --model FILE.gguf, or set models.path or pool.models_dir in a file")
     );
     let given = nothing().flag("--model", "models[0].path", "m.gguf");
+    assert!(given.settings().require_models().is_ok());
+    let given = file("a.toml", "[pool]\nmodels_dir = 'models'");
     assert!(given.settings().require_models().is_ok());
 }

@@ -39,13 +39,13 @@ fn a_key_in_the_wrong_section_or_in_none_is_recognised() {
 fn an_unknown_section_is_one_mistake_whatever_it_holds() {
     let given = file(
         "a.toml",
-        "[sever]\na = 1\nb = 2\n[[model]]\npath = 'x'\n[pool]\nkeys = []",
+        "[sever]\na = 1\nb = 2\n[[model]]\npath = 'x'\n[heating]\nkeys = []",
     );
     assert_eq!(
         given.complaints(),
         [
+            "unknown section `heating` in a.toml; the sections are [server], [auth], [[models]], [pool], [state], [scheduler], [admission], [governor], [telemetry]",
             "unknown section `model` in a.toml; did you mean `[[models]]`?",
-            "unknown section `pool` in a.toml; the sections are [server], [auth], [[models]], [scheduler], [admission], [governor], [telemetry]",
             "unknown section `sever` in a.toml; did you mean `[server]`?",
         ]
     );
@@ -124,6 +124,7 @@ fn numbers_are_valid_up_to_their_bounds_and_not_beyond() {
         ("models.context", 128, 16_777_216),
         ("models.max_running", 1, 255),
         ("models.threads", 0, 512),
+        ("models.keep_alive", 0, 31_536_000),
         ("scheduler.target_inter_token_ms", 1, 10_000),
         ("scheduler.max_batch_tokens", 16, 8192),
         ("admission.max_waiting", 0, 100_000),

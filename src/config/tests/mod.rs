@@ -3,6 +3,7 @@
 mod drift;
 mod layers;
 mod mistakes;
+mod models;
 mod round_trip;
 
 use std::path::PathBuf;
