@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -17,12 +16,14 @@ use crate::config::{AuthSettings, PrefixSharing};
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
 use crate::grammar::TrialCompiler;
-use crate::headroom::{HeadroomMetrics, most_memory};
+use crate::headroom::{HeadroomMetrics, anonymous_memory, available_memory, most_memory};
 use crate::http::{Authenticator, Server, ServerOptions, affordable_connections};
 use crate::inference::Inference;
 use crate::keys::{self, EditError, KeyRing, KeysFileError};
 use crate::openai::AppState;
-use crate::pool::{ModelSpec, ModelState, Pool};
+use crate::pool::{
+    MemoryKind, MemoryLedger, ModelSpec, ModelState, ModelTerms, Pool, PoolNeighbours, PoolOptions,
+};
 use crate::routes::router;
 use crate::telemetry::{Logbook, Metrics};
 
@@ -148,17 +149,17 @@ async fn serve_until_told(
         .map_err(|source| AppError::Listen { address, source })?;
     let mut signals = Signals::new()?;
 
-    let cores = cpu::usable_cores();
-    let memory = most_memory(&settings.governor);
-    let specs = settings
-        .models
-        .iter()
-        .map(|model| ModelSpec::new(model, &settings, cores, memory))
-        .collect();
     let governor = Governor::start(&settings.governor, HeadroomMetrics::new(&metrics)?)?;
     let trial_compiler = TrialCompiler::of_this_program()?;
     trial_compiler.warm_up();
-    let pool = Pool::start(specs, &metrics, &drain, &governor.handle(), &trial_compiler)?;
+    let ledger = MemoryLedger::default();
+    let neighbours = PoolNeighbours {
+        metrics: metrics.clone(),
+        drain: drain.clone(),
+        governed: governor.handle(),
+        trial_compiler,
+    };
+    let pool = Pool::start(pool_options(&settings, ledger.clone()), neighbours)?;
     let pool = Arc::new(pool);
     let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
     let authenticator = Authenticator::new(ring.clone(), settings.auth.metrics);
@@ -183,7 +184,7 @@ async fn serve_until_told(
     ));
 
     let outcome = tokio::select! {
-        failed = first_failure(&pool) => Err(failed),
+        failed = nothing_to_serve(&pool) => Err(failed),
         () = announce(&pool, &url) => unreachable!("it announces and then waits for ever"),
         name = signals.next() => {
             tracing::info!(signal = name, running = drain.inside(), "draining: no new requests");
@@ -246,39 +247,70 @@ fn open_keys(settings: &Settings) -> Result<Option<Arc<KeyRing>>, AppError> {
     Ok(Some(Arc::new(ring)))
 }
 
-/// Resolves when a model turns out not to be servable; while all are well, never.
-async fn first_failure(pool: &Pool) -> AppError {
-    let failures = pool.entries().iter().map(|entry| {
-        Box::pin(async {
-            let failed = |state: &ModelState| {
-                matches!(state, ModelState::Unloadable(_) | ModelState::Crashed)
-            };
-            let message = match entry.reaches(failed).await {
-                ModelState::Unloadable(error) => error.to_string(),
-                _ => "its thread crashed; the lines above say where".to_owned(),
-            };
-            AppError::Model {
-                id: entry.id.clone(),
-                message,
-            }
-        })
+/// What the pool is made of.
+fn pool_options(settings: &Settings, ledger: MemoryLedger) -> PoolOptions {
+    let cores = cpu::usable_cores();
+    let budget = settings.pool.memory_budget;
+    let budget = budget.or_else(|| most_memory(&settings.governor));
+    let models = settings.models.iter().map(|model| {
+        let spec = ModelSpec::new(model, settings, cores, budget);
+        (spec, ModelTerms::from(model))
     });
-    select_all(failures).await.0
+    let program = anonymous_memory().unwrap_or(0);
+    ledger.add(MemoryKind::Program, move || program);
+    let governor = settings.governor.clone();
+    PoolOptions {
+        models: models.collect(),
+        folder: settings.pool.models_dir.clone().map(|folder| {
+            let make = ModelSpec::maker(settings, cores, budget);
+            (folder, make)
+        }),
+        budget,
+        available: Box::new(move || available_memory(&governor)),
+        state: settings.state.path.clone(),
+        ledger,
+    }
 }
 
-/// Says when all models are loaded, and what to do then.
-async fn announce(pool: &Pool, url: &str) {
-    for entry in pool.entries() {
-        entry
-            .reaches(|state| matches!(state, ModelState::Ready(_)))
-            .await;
+/// Resolves when no model can be served any more; while one can or may, never.
+async fn nothing_to_serve(pool: &Pool) -> AppError {
+    let mut changes = pool.changes();
+    loop {
+        let entries = pool.entries();
+        let failures: Vec<_> = (entries.iter())
+            .map_while(|entry| match entry.state() {
+                ModelState::Failed(failure) => Some((entry.id.clone(), failure.cause)),
+                _ => None,
+            })
+            .collect();
+        if let Some((id, cause)) = failures.first()
+            && failures.len() == entries.len()
+        {
+            return AppError::Model {
+                id: id.clone(),
+                message: cause.to_string(),
+            };
+        }
+        // The pool holds the sender.
+        let _ = changes.changed().await;
     }
-    let ids: Vec<_> = pool
-        .entries()
-        .iter()
-        .map(|entry| entry.id.as_str())
-        .collect();
-    tracing::info!("ready: {url}/v1 serves {}", ids.join(", "));
+}
+
+/// Says when all models are loaded that are to be, and what to do then.
+async fn announce(pool: &Pool, url: &str) {
+    let mut changes = pool.changes();
+    while pool.entries().iter().any(|entry| entry.is_awaited()) {
+        // The pool holds the sender.
+        let _ = changes.changed().await;
+    }
+    let entries = pool.entries();
+    let served = entries.iter().filter(|entry| !entry.has_failed());
+    let ids: Vec<_> = served.map(|entry| entry.id.as_str()).collect();
+    if ids.is_empty() {
+        tracing::warn!("ready: {url}/v1 serves nothing yet; put a GGUF file into pool.models_dir");
+    } else {
+        tracing::info!("ready: {url}/v1 serves {}", ids.join(", "));
+    }
     std::future::pending::<()>().await;
 }
 

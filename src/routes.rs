@@ -30,6 +30,7 @@ use crate::openai::responses;
 use crate::openai::tokenize;
 use crate::operator::health;
 use crate::operator::metrics;
+use crate::operator::models as pool;
 use crate::operator::page;
 
 /// Every route with its description.
@@ -48,6 +49,9 @@ pub(crate) fn routes() -> Routes<AppState> {
         .get("/v1/models/{*id}", RouteAccess::Key, models::show, models::describe_show)
         .post("/tokenize", RouteAccess::Key, tokenize::tokenize, tokenize::describe_tokenize)
         .post("/detokenize", RouteAccess::Key, tokenize::detokenize, tokenize::describe_detokenize)
+        .get("/models", RouteAccess::Admin, pool::list, pool::describe_list)
+        .post("/models/load", RouteAccess::Admin, pool::load, pool::describe_load)
+        .post("/models/unload", RouteAccess::Admin, pool::unload, pool::describe_unload)
         .get("/health", RouteAccess::Open, health::health, health::describe_health)
         .get("/ready", RouteAccess::Open, health::ready, health::describe_ready)
         .get("/metrics", RouteAccess::Metrics, metrics::show, metrics::describe)

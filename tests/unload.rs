@@ -13,7 +13,10 @@ use edgellm::config::Speculation;
 use edgellm::engine::Vocabulary;
 use edgellm::governor::GovernorHandle;
 use edgellm::grammar::TrialCompiler;
-use edgellm::pool::{GenerationModel, LoadedModel, ModelSpec, ModelState, Pool};
+use edgellm::pool::{
+    GenerationModel, LoadedModel, ModelSpec, ModelTerms, Pool, PoolNeighbours, PoolOptions,
+    VersionState,
+};
 use edgellm::scheduler::{AnswerEvent, EventReceiver, GenerationJob};
 use edgellm::telemetry::Metrics;
 use tokio::runtime::Runtime;
@@ -50,16 +53,17 @@ impl Served {
             parked_bytes: 0,
             stall_timeout: Duration::from_secs(120),
         };
-        let pool = Pool::start(
-            vec![spec],
-            &Metrics::new().expect("metrics"),
-            &Drain::default(),
-            &GovernorHandle::default(),
-            &TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into()),
-        );
-        let pool = pool.expect("a thread");
-        let reached = pool.entries()[0].reaches(|state| !matches!(state, ModelState::Loading));
-        let ModelState::Ready(LoadedModel::Generation(loaded)) = runtime.block_on(reached) else {
+        let neighbours = PoolNeighbours {
+            metrics: Metrics::new().expect("metrics"),
+            drain: Drain::default(),
+            governed: GovernorHandle::default(),
+            trial_compiler: TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into()),
+        };
+        let options = PoolOptions::of(vec![(spec, ModelTerms::default())]);
+        let pool = Pool::start(options, neighbours).expect("a thread");
+        let version = pool.load(&pool.entries()[0]);
+        let reached = version.reaches(|state| matches!(state, VersionState::Ready(_)));
+        let VersionState::Ready(LoadedModel::Generation(loaded)) = runtime.block_on(reached) else {
             panic!("it does not load: {:?}", pool.entries()[0].state());
         };
         Self { pool, loaded }

@@ -79,11 +79,41 @@ struct GateInner {
     counts: Mutex<GateCounts>,
 }
 
-#[derive(Debug, Default)]
+/// Why a gate lets a request not in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateRefusal {
+    /// What is behind it goes away. It never opens again; there may be a new one soon.
+    Closed,
+    /// The client is to be told.
+    Refused(AdmissionRefusal),
+}
+
+impl From<AdmissionRefusal> for GateRefusal {
+    fn from(refusal: AdmissionRefusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+#[derive(Debug)]
 struct GateCounts {
     /// Requests inside, in the order in which they came.
     inside: Vec<AdmittedRequest>,
     stay: Option<Duration>,
+    /// Nobody comes in any more.
+    is_closed: bool,
+    /// When the last request left, or the gate was made.
+    empty_since: Instant,
+}
+
+impl Default for GateCounts {
+    fn default() -> Self {
+        Self {
+            inside: Vec::new(),
+            stay: None,
+            is_closed: false,
+            empty_since: Instant::now(),
+        }
+    }
 }
 
 /// A request inside, with one slot or several.
@@ -184,6 +214,34 @@ impl Gate {
         self.inner.capacity.saturating_mul(2)
     }
 
+    /// Lets nobody in from now on. Those inside stay until they are done.
+    pub fn close(&self) {
+        self.counts().is_closed = true;
+    }
+
+    /// Closes the gate if nobody is inside; returns whether nobody is. Coming in and closing exclude each
+    /// other: no request is ever inside of what was found empty.
+    #[must_use]
+    pub fn close_if_empty(&self) -> bool {
+        let mut counts = self.counts();
+        let is_empty = counts.inside.is_empty();
+        counts.is_closed |= is_empty;
+        is_empty
+    }
+
+    /// Whether nobody comes in any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.counts().is_closed
+    }
+
+    /// Since when nobody has been inside; `None` while somebody is.
+    #[must_use]
+    pub fn empty_since(&self) -> Option<Instant> {
+        let counts = self.counts();
+        counts.inside.is_empty().then_some(counts.empty_since)
+    }
+
     /// Whether a client should send a request now.
     pub fn would_admit(&self) -> Result<(), AdmissionRefusal> {
         decide(self.state(&self.counts(), 1, self.inner.drain.has_begun()))
@@ -206,7 +264,7 @@ impl Gate {
         &self,
         tenant: Tenant,
         drain_guard: Option<DrainGuard>,
-    ) -> Result<(AdmissionSlot, DrainGuard), AdmissionRefusal> {
+    ) -> Result<(AdmissionSlot, DrainGuard), GateRefusal> {
         let (mut slots, drain_guard) = self.admit_together(tenant, 1, drain_guard)?;
         let Some(slot) = slots.pop() else {
             unreachable!("one was asked for");
@@ -222,8 +280,11 @@ impl Gate {
         tenant: Tenant,
         count: usize,
         drain_guard: Option<DrainGuard>,
-    ) -> Result<(Vec<AdmissionSlot>, DrainGuard), AdmissionRefusal> {
+    ) -> Result<(Vec<AdmissionSlot>, DrainGuard), GateRefusal> {
         let mut counts = self.counts();
+        if counts.is_closed {
+            return Err(GateRefusal::Closed);
+        }
         let state = self.state(&counts, count, drain_guard.is_none());
         if let Err(refusal) = decide(state) {
             let is_displacing = refusal.reason == RefusalReason::QueueFull
@@ -235,7 +296,7 @@ impl Gate {
                     state.capacity,
                 );
             if !is_displacing {
-                return Err(refusal);
+                return Err(refusal.into());
             }
         }
         let Some(drain_guard) = drain_guard else {
@@ -314,6 +375,7 @@ impl Drop for AdmissionSlot {
             counts.inside[place].slots -= 1;
             if counts.inside[place].slots == 0 {
                 counts.inside.remove(place);
+                counts.empty_since = Instant::now();
             }
         }
         if self.served {
@@ -326,175 +388,5 @@ impl Drop for AdmissionSlot {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::admission::TenantId;
-
-    const STATE: GateSnapshot = GateSnapshot {
-        draining: false,
-        inside: 0,
-        wanted: 1,
-        capacity: 4,
-        stay: None,
-        shedding: None,
-    };
-
-    #[test]
-    fn a_full_queue_says_when_a_place_should_be_free() {
-        let full = GateSnapshot {
-            inside: 4,
-            stay: Some(Duration::from_secs(20)),
-            ..STATE
-        };
-        let refusal = decide(full).expect_err("full");
-        assert_eq!(refusal.reason, RefusalReason::QueueFull);
-        assert_eq!(refusal.retry_after, Duration::from_secs(5));
-    }
-
-    #[test]
-    fn draining_refuses_even_with_places_free() {
-        let refusal = decide(GateSnapshot {
-            draining: true,
-            ..STATE
-        });
-        assert_eq!(
-            refusal.expect_err("draining").reason,
-            RefusalReason::Draining
-        );
-    }
-
-    #[test]
-    fn what_the_governor_sheds_is_refused_with_its_reason_and_time() {
-        let shedding = |resource| GateSnapshot {
-            inside: 4,
-            shedding: Some(Shedding {
-                resource,
-                retry_after: Duration::from_secs(17),
-            }),
-            ..STATE
-        };
-        for (resource, reason) in [
-            (Resource::Power, RefusalReason::Power),
-            (Resource::Thermal, RefusalReason::Thermal),
-            (Resource::Memory, RefusalReason::Memory),
-        ] {
-            let refusal = decide(shedding(resource)).expect_err("shed");
-            assert_eq!(refusal.reason, reason);
-            assert_eq!(refusal.retry_after, Duration::from_secs(17));
-        }
-    }
-
-    #[test]
-    fn a_dropped_place_makes_room_however_long_its_answer_is_read() {
-        let drain = Drain::default();
-        let gate = Gate::new(2, drain.clone(), GovernorHandle::default());
-        let (slot, _presence) = gate.admit(Tenant::default(), drain.enter()).expect("room");
-        let _second = gate.admit(Tenant::default(), drain.enter()).expect("room");
-        assert!(gate.admit(Tenant::default(), drain.enter()).is_err());
-        drop(slot);
-        assert!(gate.admit(Tenant::default(), drain.enter()).is_ok());
-    }
-
-    #[test]
-    fn several_come_in_together_or_not_at_all() {
-        let drain = Drain::default();
-        let gate = Gate::new(3, drain.clone(), GovernorHandle::default());
-        let _one = gate.admit(Tenant::default(), drain.enter()).expect("room");
-        assert!(
-            gate.admit_together(Tenant::default(), 3, drain.enter())
-                .is_err()
-        );
-        let (slots, _presence) = gate
-            .admit_together(Tenant::default(), 2, drain.enter())
-            .expect("room");
-        assert_eq!(slots.len(), 2);
-        assert!(gate.admit(Tenant::default(), drain.enter()).is_err());
-    }
-
-    fn tenant(id: u32) -> Tenant {
-        Tenant {
-            id: TenantId(id),
-            ..Tenant::default()
-        }
-    }
-
-    #[test]
-    fn a_full_queue_displaces_the_one_that_fills_it_and_admits_the_one_that_arrives() {
-        let drain = Drain::default();
-        let gate = Gate::new(3, drain.clone(), GovernorHandle::default());
-        let (flood, till) = (tenant(1), tenant(2));
-        let (first, _presence) = gate.admit(flood, drain.enter()).expect("room");
-        assert!(first.start());
-        let (second, _presence) = gate.admit(flood, drain.enter()).expect("room");
-        let (third, _presence) = gate.admit(flood, drain.enter()).expect("room");
-        let refusal = gate
-            .admit(flood, drain.enter())
-            .expect_err("it fills the queue itself");
-        assert_eq!(refusal.reason, RefusalReason::QueueFull);
-        let (asked, _presence) = gate.admit(till, drain.enter()).expect("another makes room");
-        assert_eq!(third.displaced(), Some(Duration::from_secs(1)));
-        assert!(!third.start());
-        assert_eq!((first.displaced(), second.displaced()), (None, None));
-        assert!(
-            gate.admit(till, drain.enter()).is_err(),
-            "it would hold as much"
-        );
-        assert!(gate.admit(flood, drain.enter()).is_err());
-        drop(third);
-        assert!(
-            gate.admit(flood, drain.enter()).is_err(),
-            "its slot is the till's"
-        );
-        drop(asked);
-        assert!(gate.admit(flood, drain.enter()).is_ok());
-    }
-
-    #[test]
-    fn what_is_displaced_and_does_not_go_is_bounded() {
-        let drain = Drain::default();
-        let gate = Gate::new(4, drain.clone(), GovernorHandle::default());
-        let mut slots = Vec::new();
-        for id in 0..100 {
-            // Each comes once the one before has filled the queue.
-            for _ in 0..4 {
-                slots.extend(gate.admit(tenant(id), drain.enter()).ok());
-            }
-        }
-        assert!(slots.len() <= gate.most_inside(), "{}", slots.len());
-        let left = slots.iter().filter(|(slot, _)| slot.displaced().is_some());
-        assert_eq!(left.count(), slots.len() - 4);
-    }
-
-    #[test]
-    fn choices_that_belong_together_are_displaced_together() {
-        let drain = Drain::default();
-        let gate = Gate::new(4, drain.clone(), GovernorHandle::default());
-        let (choices, _presence) = gate
-            .admit_together(tenant(1), 4, drain.enter())
-            .expect("room");
-        assert!(gate.admit(tenant(2), drain.enter()).is_ok());
-        assert!(choices.iter().all(|slot| slot.displaced().is_some()));
-        let (started, _presence) = gate
-            .admit_together(tenant(1), 4, drain.enter())
-            .expect("room");
-        assert!(started[0].start());
-        assert!(gate.admit(tenant(2), drain.enter()).is_err());
-    }
-
-    #[test]
-    fn who_came_before_the_drain_was_closed_is_let_in_after_it_and_nobody_else() {
-        let drain = Drain::default();
-        let gate = Gate::new(2, drain.clone(), GovernorHandle::default());
-        let came_in_time = drain.enter();
-        drain.begin();
-        let clients_are_told = gate.would_admit().expect_err("going away");
-        assert_eq!(clients_are_told.reason, RefusalReason::Draining);
-        drain.close();
-        assert!(gate.has_room(Tenant::default()).is_ok());
-        assert!(gate.admit(Tenant::default(), came_in_time).is_ok());
-        let too_late = gate
-            .admit(Tenant::default(), drain.enter())
-            .expect_err("closed");
-        assert_eq!(too_late.reason, RefusalReason::Draining);
-    }
-}
+#[path = "gate_tests.rs"]
+mod tests;

@@ -23,7 +23,7 @@ pub use client::{ClientId, client_network};
 pub use deadline::{DefaultDeadlines, MissedDeadline, retry_after};
 pub use drain::{Drain, DrainGuard};
 pub use estimates::{LogMean, Trust, to_duration};
-pub use gate::{AdmissionSlot, Gate};
+pub use gate::{AdmissionSlot, Gate, GateRefusal};
 pub use principal::{PrefixGroup, Principal, Tenant, TenantId};
 pub use quota::{
     LONGEST_RETRY_AFTER, Quota, QuotaHold, QuotaLimit, QuotaLimits, QuotaRefusal, QuotaStanding,

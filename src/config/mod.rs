@@ -88,3 +88,20 @@ pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
     reader.overrides(&sources.overrides);
     resolve::settings(reader)
 }
+
+impl ModelSettings {
+    /// Returns the settings of a model of which nothing is said but its file; `None` where the file's name cannot
+    /// be an id.
+    #[must_use]
+    pub fn of_file(path: &std::path::Path) -> Option<Self> {
+        let sources = Sources {
+            overrides: vec![SettingOverride {
+                key: "models[0].path".to_owned(),
+                flag: "pool.models_dir".to_owned(),
+                value: path.to_str()?.to_owned(),
+            }],
+            ..Sources::default()
+        };
+        load(&sources).ok()?.models.pop()
+    }
+}

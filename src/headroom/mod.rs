@@ -39,3 +39,24 @@ pub fn most_memory(settings: &crate::config::GovernorSettings) -> Option<u64> {
     let roots = roots::Roots::of(settings);
     sensors::memory::most(&roots).map(|bytes| bytes as u64)
 }
+
+/// Bytes of memory that this process could still get: what the system or the tightest control group has
+/// left; `None` where it is not known.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bytes, never below 0
+pub fn available_memory(settings: &crate::config::GovernorSettings) -> Option<u64> {
+    let roots = roots::Roots::of(settings);
+    sensors::memory::available(&roots).map(|bytes| bytes as u64)
+}
+
+/// Bytes of memory that this process has for itself: neither files nor what others have as well; `None` where it is
+/// not known.
+#[must_use]
+pub fn anonymous_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}

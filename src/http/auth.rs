@@ -25,6 +25,8 @@ pub(crate) enum RouteAccess {
     Key,
     /// What `auth.metrics` says.
     Metrics,
+    /// The key of an administrator.
+    Admin,
 }
 
 /// Finds out who asks. Cheap to clone.
@@ -77,6 +79,7 @@ impl Authenticator {
             RouteAccess::Open => MetricsAccess::Open,
             RouteAccess::Key => MetricsAccess::Key,
             RouteAccess::Metrics => self.metrics,
+            RouteAccess::Admin => MetricsAccess::Admin,
         };
         if needed == MetricsAccess::Open {
             return Ok(found.unwrap_or_else(|_| Arc::clone(&self.stranger)));

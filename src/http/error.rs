@@ -143,6 +143,14 @@ pub enum ApiError {
     /// The model could not be loaded or its thread has ended.
     #[error("the model `{0}` is not available; the server's log says why")]
     ModelUnavailable(String),
+    /// There is not enough memory for the model.
+    #[error("the model `{model}` cannot be loaded now: {shortage}")]
+    ModelTooLarge {
+        /// Its id.
+        model: String,
+        /// How much it needs, how much there is, and what to do.
+        shortage: String,
+    },
     /// The model's chat template fails on this conversation.
     #[error(
         "the model's chat template does not work with these messages; the server's log says why"
@@ -265,6 +273,8 @@ impl ApiError {
             ) => Some(*retry_after),
             // By then whoever supervises this process should have started the next.
             Self::Job(WorkError::ShuttingDown | WorkError::Unread) => Some(Duration::from_secs(5)),
+            // Others may have been unloaded by then.
+            Self::ModelTooLarge { .. } => Some(Duration::from_secs(30)),
             _ => None,
         }
     }
@@ -349,7 +359,9 @@ impl ApiError {
             ),
             Self::BodyTimeout(_) => row(StatusCode::REQUEST_TIMEOUT, "timeout_error", None),
             Self::Refused(refusal) => overloaded(refusal.reason),
-            Self::Job(WorkError::Unread) => overloaded(RefusalReason::Memory),
+            Self::Job(WorkError::Unread) | Self::ModelTooLarge { .. } => {
+                overloaded(RefusalReason::Memory)
+            }
             Self::DeadlineUnreachable(_) | Self::Job(WorkError::DeadlinePassed { .. }) => {
                 overloaded(RefusalReason::DeadlineUnreachable)
             }
@@ -392,7 +404,9 @@ impl ApiError {
                 Self::Refused(refusal) => Some(refusal.reason.as_str()),
                 Self::OverQuota(refusal) => Some(refusal.limit.as_str()),
                 Self::ModelNotAllowed(_) => Some("model_not_allowed"),
-                Self::Job(WorkError::Unread) => Some(RefusalReason::Memory.as_str()),
+                Self::Job(WorkError::Unread) | Self::ModelTooLarge { .. } => {
+                    Some(RefusalReason::Memory.as_str())
+                }
                 Self::DeadlineUnreachable(_) | Self::Job(WorkError::DeadlinePassed { .. }) => {
                     Some(RefusalReason::DeadlineUnreachable.as_str())
                 }
@@ -480,6 +494,10 @@ impl From<InferenceFailure> for ApiError {
             InferenceFailure::Refused(refusal) => Self::Refused(refusal),
             InferenceFailure::DeadlineUnreachable(missed) => Self::DeadlineUnreachable(missed),
             InferenceFailure::ModelUnavailable(model) => Self::ModelUnavailable(model),
+            InferenceFailure::ModelTooLarge { model, shortage } => Self::ModelTooLarge {
+                model,
+                shortage: shortage.to_string(),
+            },
             InferenceFailure::Template => Self::Template,
             InferenceFailure::Job(error) => Self::Job(error),
             InferenceFailure::Internal => Self::Internal,

@@ -1,9 +1,10 @@
 //! Turns the events of answers into a response: one JSON body, or server-sent events.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 
 use crate::admission::Outbox;
 use crate::inference::{Answers, UsageTotals};
@@ -39,22 +40,54 @@ pub(crate) trait ResponseRenderer: Send + Sized + 'static {
     fn whole(self, usage: UsageTotals) -> String;
 }
 
-/// Sends the answers as a stream, which is recorded for resuming if there is a ticket, or as a whole.
-pub(crate) async fn respond(
-    answers: Answers,
-    renderer: impl ResponseRenderer,
-    stream: bool,
+/// Time within which a request's answers are started, or the stream begins without them: a client is told by
+/// comments what it waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Sends answers as a stream, which is recorded for resuming if there is a ticket. Where they take long to
+/// start because their model is being loaded, comments tell `progress` meanwhile, as long as there is something to
+/// tell; an error is then an event of the stream, made by `failure`. Returns with the response how long the answers are estimated to take, where that is
+/// known before the stream begins.
+pub(crate) async fn respond_with_stream<R: ResponseRenderer>(
+    started: impl Future<Output = Result<(Answers, R, Option<Duration>), ApiError>> + Send + 'static,
+    progress: impl Fn() -> Option<String> + Send + 'static,
+    failure: fn(&ApiError) -> Frame,
     ticket: Option<RecordingTicket>,
-) -> Response {
-    if stream {
-        resume::respond(frames(answers, renderer), ticket)
-    } else {
-        whole(answers, renderer).await
-    }
+) -> (Response, Option<Duration>) {
+    let mut started = Box::pin(started);
+    let first = loop {
+        if let Ok(started) = tokio::time::timeout(PATIENCE, &mut started).await {
+            return match started {
+                Err(error) => (error.into_response(), None),
+                Ok((answers, renderer, estimate)) => {
+                    let response = resume::respond(frames(answers, renderer), ticket);
+                    (response, estimate)
+                }
+            };
+        }
+        if let Some(comment) = progress() {
+            break OutgoingFrame::from(Frame::Comment(comment));
+        }
+    };
+    let waiting = stream::unfold(Some(started), move |started| {
+        let comment = progress().unwrap_or_else(|| "working".to_owned());
+        let comment = OutgoingFrame::from(Frame::Comment(comment));
+        async move {
+            let mut started = started?;
+            let frames = match tokio::time::timeout(PATIENCE, &mut started).await {
+                Err(_) => return Some((stream::iter([comment]).boxed(), Some(started))),
+                Ok(Ok((answers, renderer, _))) => frames(answers, renderer).boxed(),
+                Ok(Err(error)) => stream::iter([failure(&error).into()]).boxed(),
+            };
+            Some((frames, None))
+        }
+    });
+    let frames = stream::iter([first]).chain(waiting.flatten());
+    (resume::respond(frames, ticket), None)
 }
 
 /// Waits for the end of all answers and sends them as one body.
-async fn whole(mut answers: Answers, mut renderer: impl ResponseRenderer) -> Response {
+pub(crate) async fn whole(mut answers: Answers, mut renderer: impl ResponseRenderer) -> Response {
     drop(renderer.opening());
     while let Some(next) = answers.next().await {
         match next {

@@ -9,7 +9,7 @@ use tracing::Span;
 use crate::admission::{AdmissionSlot, DrainGuard, ServiceTier};
 use crate::embedding::{EmbeddingJob, EmbeddingResult};
 use crate::engine::{Token, TokenizeOptions};
-use crate::pool::{EmbeddingModel, ModelEntry};
+use crate::pool::{EmbeddingModel, ModelEntry, Visit};
 use crate::scheduler::Timings;
 use crate::worker::WorkError;
 
@@ -68,12 +68,17 @@ impl Inference {
         account: &mut RequestAccount,
     ) -> Result<Embeddings, InferenceError> {
         arrival.default_deadline(&self.deadlines, ServiceTier::default());
-        let loaded = self.embedder(entry)?;
-        let dimensions = check_dimensions(dimensions, loaded.tokenizer.info().dimensions)?;
-        let (place, presence) = entry
-            .gate
-            .admit(arrival.principal.tenant, arrival.drain_guard)?;
         let (arrived, deadline) = (arrival.at, arrival.deadline);
+        let visit = Visit {
+            tenant: arrival.principal.tenant,
+            slots: 1,
+            drain_guard: arrival.drain_guard,
+            deadline,
+        };
+        let mut entered = self.enter(entry, arrived, visit).await?;
+        let loaded = self.embedder(entry, entered.loaded)?;
+        let dimensions = check_dimensions(dimensions, loaded.tokenizer.info().dimensions)?;
+        let (place, presence) = (entered.slots.pop(), entered.drain_guard);
         let tokenizing = self.tokenize_texts(input, Arc::clone(&loaded), place, arrival.memory);
         let TokenizedTexts { texts, place } =
             Arrival::in_time(arrived, deadline, tokenizing).await??;
@@ -87,7 +92,7 @@ impl Inference {
             arrived,
             deadline,
             forecast: Some(forecast),
-            place: Some(place),
+            place,
             span: Span::current(),
             answer,
         };
@@ -120,7 +125,7 @@ impl Inference {
         &self,
         input: EmbeddingInput,
         loaded: Arc<EmbeddingModel>,
-        place: AdmissionSlot,
+        place: Option<AdmissionSlot>,
         memory: Option<Box<dyn Send>>,
     ) -> Result<TokenizedTexts, InferenceError> {
         let turn = if input.bytes() > LONG_TEXT_BYTES {
@@ -158,7 +163,7 @@ impl EmbeddingInput {
 /// A request's texts as tokens.
 struct TokenizedTexts {
     texts: Vec<Vec<Token>>,
-    place: AdmissionSlot,
+    place: Option<AdmissionSlot>,
 }
 
 async fn compute(

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::admission::{AdmissionRefusal, MissedDeadline, QuotaRefusal};
+use crate::pool::MemoryShortage;
 use crate::prompt::{PromptError, TemplateError};
 use crate::worker::WorkError;
 
@@ -184,6 +185,13 @@ pub(crate) enum InferenceFailure {
     DeadlineUnreachable(MissedDeadline),
     /// This model could not be loaded, or its thread has ended.
     ModelUnavailable(String),
+    /// There is not enough memory for the model.
+    ModelTooLarge {
+        /// Its id.
+        model: String,
+        /// How much it needs, and how much there is.
+        shortage: MemoryShortage,
+    },
     /// The model's chat template does not work.
     Template,
     /// It failed while it was computed.

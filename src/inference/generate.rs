@@ -8,7 +8,7 @@ use tracing::{Instrument, Span};
 use crate::admission::{AdmissionSlot, DrainGuard, SendBudget, Tenant};
 use crate::engine::{Token, Vocabulary};
 use crate::grammar::{Caller, Constraint};
-use crate::pool::{GenerationModel, ModelEntry};
+use crate::pool::{GenerationModel, Visit};
 use crate::prompt::{Conversation, OutputParser};
 use crate::scheduler::{GenerationJob, QueueProgress, Stops, channel};
 
@@ -21,7 +21,7 @@ use super::error::{InferenceError, InferenceFailure, RequestError, RequestField}
 use super::layout::{
     TokenizedPrompt, answer_room, check_length, check_prediction, prompt, truncate,
 };
-use super::models::generator;
+use super::models::{ChosenModel, generator};
 use super::params::GenerationParams;
 
 /// An input that a client wants answers to.
@@ -74,19 +74,19 @@ impl Inference {
     /// Whatever keeps the request from the model's queue.
     pub(crate) async fn generate(
         &self,
-        entry: &ModelEntry,
+        model: &ChosenModel,
         request: GenerationRequest,
         arrival: Arrival,
         mut account: RequestAccount,
     ) -> Result<StartedGeneration, InferenceError> {
-        let prepared = self.prepare(entry, request, arrival, &mut account);
+        let prepared = self.prepare(model, request, arrival, &mut account);
         match prepared.await {
             Ok(prepared) => {
                 let estimate = prepared.estimate;
                 let (jobs, running): (Vec<_>, Vec<_>) = prepared.jobs.into_iter().unzip();
                 for job in jobs {
                     if prepared.loaded.submit(job).is_err() {
-                        let error = InferenceFailure::ModelUnavailable(entry.id.clone()).into();
+                        let error = InferenceFailure::ModelUnavailable(model.name()).into();
                         account.failed(&error);
                         return Err(error);
                     }
@@ -110,22 +110,27 @@ impl Inference {
     /// Does everything but submit the jobs.
     async fn prepare(
         &self,
-        entry: &ModelEntry,
+        model: &ChosenModel,
         request: GenerationRequest,
         mut arrival: Arrival,
         account: &mut RequestAccount,
     ) -> Result<PreparedRequest, InferenceError> {
         let tier = request.params.class.unwrap_or_default();
         arrival.default_deadline(&self.deadlines, tier);
-        let loaded = generator(entry)?;
+        let entry = &model.entry;
         let choices = request.params.choices.count();
         let count = request.inputs.len() * choices as usize;
-        check_count(count, entry.gate.capacity())?;
+        check_count(count, entry.capacity())?;
         let terms = JobTerms::of(&arrival);
-        let drain_guard = arrival.drain_guard.take();
-        let (places, presence) = entry
-            .gate
-            .admit_together(terms.tenant, count, drain_guard)?;
+        let visit = Visit {
+            tenant: terms.tenant,
+            slots: count,
+            drain_guard: arrival.drain_guard.take(),
+            deadline: terms.deadline,
+        };
+        let entered = self.enter(entry, terms.arrived, visit).await?;
+        let (places, presence) = (entered.slots, entered.drain_guard);
+        let loaded = generator(entry, entered.loaded)?;
         let laying_out = self.lay_out(request, Arc::clone(&loaded), places, arrival);
         let laid_out = Arrival::in_time(terms.arrived, terms.deadline, laying_out).await??;
         laid_out

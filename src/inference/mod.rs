@@ -31,7 +31,7 @@ use crate::telemetry::Metrics;
 
 pub(crate) use account::{FailureSummary, RequestAccount, UsageTotals};
 pub(crate) use answers::Answers;
-pub(crate) use models::serving;
+pub(crate) use models::ChosenModel;
 
 /// Answers requests with the models of a pool. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -103,8 +103,8 @@ impl Inference {
 
     fn any_has_room(&self, tenant: Tenant) -> Result<(), AdmissionRefusal> {
         let mut outcome = Ok(());
-        for entry in self.pool.entries() {
-            outcome = entry.gate.has_room(tenant);
+        for entry in self.pool.entries().iter() {
+            outcome = entry.has_room(tenant);
             if outcome.is_ok() {
                 break;
             }

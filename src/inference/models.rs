@@ -1,10 +1,14 @@
-//! Finds the model that a request names and checks that it can answer.
+//! Finds the model that answers a request, and gets the request in there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::admission::{AdmissionRefusal, Principal, RefusalReason};
-use crate::pool::{EmbeddingModel, GenerationModel, LoadedModel, ModelEntry, ModelState};
+use crate::admission::{AdmissionRefusal, MissedDeadline, Principal, RefusalReason};
+use crate::headroom::Resource;
+use crate::pool::{
+    EmbeddingModel, EnterError, Entered, FailureCause, GenerationModel, LoadedModel, ModelEntry,
+    NamedModel, Visit,
+};
 
 use super::Inference;
 use super::error::{InferenceError, InferenceFailure, RequestError, WrongPurpose};
@@ -12,79 +16,195 @@ use super::error::{InferenceError, InferenceFailure, RequestError, WrongPurpose}
 /// Characters of an unknown model's name that an error echoes: enough to recognize it.
 const LONGEST_ECHOED_NAME: usize = 100;
 
+/// The model that answers a request.
+#[derive(Debug, Clone)]
+pub(crate) struct ChosenModel {
+    pub(crate) entry: Arc<ModelEntry>,
+    /// The adapter that is applied.
+    pub(crate) adapter: Option<String>,
+    /// Why it is another than the request named.
+    pub(crate) stands_in: Option<StandIn>,
+}
+
+/// Why a model answers that a request did not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StandIn {
+    /// Nobody has the name, and this is the default model.
+    Default,
+    /// It is a smaller sibling of the one that was asked for, for want of this.
+    Sibling(Resource),
+}
+
+impl StandIn {
+    /// Returns the word in a header and in the log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Sibling(Resource::Power) => "power",
+            Self::Sibling(Resource::Thermal) => "thermal",
+            Self::Sibling(Resource::Memory) => "memory",
+            Self::Sibling(Resource::Cpu) => "cpu",
+        }
+    }
+}
+
+impl ChosenModel {
+    /// The name under which it answers: the model's id, with the adapter if one is applied.
+    pub(crate) fn name(&self) -> String {
+        match &self.adapter {
+            Some(adapter) => format!("{}+{adapter}", self.entry.id),
+            None => self.entry.id.clone(),
+        }
+    }
+}
+
+impl From<Arc<ModelEntry>> for ChosenModel {
+    fn from(entry: Arc<ModelEntry>) -> Self {
+        Self {
+            entry,
+            adapter: None,
+            stands_in: None,
+        }
+    }
+}
+
+impl From<NamedModel> for ChosenModel {
+    fn from(named: NamedModel) -> Self {
+        Self {
+            entry: named.entry,
+            adapter: named.adapter,
+            stands_in: named.is_default.then_some(StandIn::Default),
+        }
+    }
+}
+
 impl Inference {
-    /// Returns the model of this name, or the first that generates if a request names none.
+    /// Returns the model that answers for this name, or the first that generates if a request names none.
     ///
     /// # Errors
-    /// [`InferenceFailure::UnknownModel`]
-    pub(crate) fn find_model(
+    /// [`InferenceFailure::UnknownModel`] and [`InferenceFailure::ModelNotAllowed`].
+    pub(crate) fn choose_model(
         &self,
-        id: Option<&str>,
+        name: Option<&str>,
         principal: &Principal,
-    ) -> Result<&Arc<ModelEntry>, InferenceFailure> {
-        self.find(id, principal, |entry| !entry.embeds())
+    ) -> Result<ChosenModel, InferenceFailure> {
+        let chosen = self.find(name, principal, |entry| !entry.embeds())?;
+        let shortage = self.pool.siblings_answer();
+        Ok(shortage
+            .and_then(|resource| self.sibling(&chosen, resource, principal))
+            .unwrap_or(chosen))
     }
 
-    /// Returns the model of this name, or the first that embeds if a request names none.
+    /// Returns the model that answers for this name, or the first that embeds if a request names none.
+    ///
+    /// # Errors
+    /// As of [`choose_model`](Self::choose_model).
+    pub(crate) fn choose_embedder(
+        &self,
+        name: Option<&str>,
+        principal: &Principal,
+    ) -> Result<ChosenModel, InferenceFailure> {
+        self.find(name, principal, ModelEntry::embeds)
+    }
+
+    /// Returns the model that has this name, and no other in its place.
     ///
     /// # Errors
     /// [`InferenceFailure::UnknownModel`]
-    pub(crate) fn find_embedder(
-        &self,
-        id: Option<&str>,
-        principal: &Principal,
-    ) -> Result<&Arc<ModelEntry>, InferenceFailure> {
-        self.find(id, principal, ModelEntry::embeds)
+    pub(crate) fn named(&self, name: &str) -> Result<NamedModel, InferenceFailure> {
+        let found = self.pool.named(name).filter(|found| !found.is_default);
+        found.ok_or_else(|| {
+            let entries = self.pool.entries();
+            unknown(Some(name), &entries)
+        })
     }
 
     /// Returns the models that `principal` may use.
-    pub(crate) fn models_of(
-        &self,
-        principal: &Principal,
-    ) -> impl Iterator<Item = &Arc<ModelEntry>> {
-        let entries = self.pool.entries().iter();
-        entries.filter(|entry| principal.may_use(&entry.id))
+    pub(crate) fn models_of(&self, principal: &Principal) -> Vec<Arc<ModelEntry>> {
+        let entries = self.pool.entries();
+        let allowed = entries.iter().filter(|entry| principal.may_use(&entry.id));
+        allowed.cloned().collect()
     }
 
     fn find(
         &self,
-        id: Option<&str>,
+        name: Option<&str>,
         principal: &Principal,
         suits: impl Fn(&ModelEntry) -> bool,
-    ) -> Result<&Arc<ModelEntry>, InferenceFailure> {
-        let allowed = || self.models_of(principal);
-        let found = if let Some(id) = id {
-            self.pool.find(id)
-        } else {
-            let suited = allowed().find(|entry| suits(entry));
-            suited.or_else(|| allowed().next())
+    ) -> Result<ChosenModel, InferenceFailure> {
+        let allowed = self.models_of(principal);
+        let found = match name {
+            Some(name) => self.pool.named(name).map(ChosenModel::from),
+            None => {
+                let suited = allowed.iter().find(|entry| suits(entry));
+                // One that names none and may use none asks for the first.
+                let found = suited.or_else(|| allowed.first()).cloned();
+                let found = found.or_else(|| self.pool.entries().first().cloned());
+                found.map(ChosenModel::from)
+            }
         };
-        // One that names none and may use none asks for the first.
-        let found = found.or_else(|| self.pool.entries().first().filter(|_| id.is_none()));
-        if let Some(entry) = found
-            && !principal.may_use(&entry.id)
+        if let Some(found) = &found
+            && !principal.may_use(&found.entry.id)
         {
-            return Err(InferenceFailure::ModelNotAllowed(entry.id.clone()));
+            return Err(InferenceFailure::ModelNotAllowed(found.entry.id.clone()));
         }
-        found.ok_or_else(|| InferenceFailure::UnknownModel {
-            name: id
-                .unwrap_or_default()
-                .chars()
-                .take(LONGEST_ECHOED_NAME)
-                .collect(),
-            available: allowed().map(|entry| entry.id.clone()).collect(),
+        found.ok_or_else(|| unknown(name, &allowed))
+    }
+
+    /// Returns the smaller model that answers in the place of `chosen` while `shortage` lasts, if there is one.
+    /// Where only power or heat is short, a sibling that is not loaded is loaded first and answers from then on.
+    fn sibling(
+        &self,
+        chosen: &ChosenModel,
+        shortage: Resource,
+        principal: &Principal,
+    ) -> Option<ChosenModel> {
+        let siblings = chosen.entry.terms.siblings.iter();
+        let siblings = siblings
+            .filter(|id| principal.may_use(id))
+            .filter_map(|id| self.pool.find(id))
+            .filter(|sibling| !sibling.has_failed());
+        let siblings: Vec<_> = siblings.collect();
+        let ready = siblings.iter().find(|sibling| sibling.serving().is_some());
+        let sibling = match (ready, siblings.first()) {
+            (Some(ready), _) => Arc::clone(ready),
+            // The larger one leaves, if it is there at all.
+            (None, Some(first)) if shortage == Resource::Memory => Arc::clone(first),
+            (None, Some(first)) => {
+                self.pool.load(first);
+                return None;
+            }
+            (None, None) => return None,
+        };
+        Some(ChosenModel {
+            entry: sibling,
+            adapter: None,
+            stands_in: Some(StandIn::Sibling(shortage)),
         })
     }
 
-    /// Returns the loaded model, if it is an embedding model and ready.
+    /// Lets a request in, and waits until its model is loaded.
+    pub(super) async fn enter(
+        &self,
+        entry: &ModelEntry,
+        arrived: Instant,
+        visit: Visit,
+    ) -> Result<Entered, InferenceFailure> {
+        let entered = entry.enter(visit).await;
+        entered.map_err(|error| failure(entry, arrived, &error))
+    }
+
+    /// Returns a model as one that embeds, if it does.
     pub(super) fn embedder(
         &self,
         entry: &ModelEntry,
+        loaded: LoadedModel,
     ) -> Result<Arc<EmbeddingModel>, InferenceError> {
-        match serving(entry)? {
+        match loaded {
             LoadedModel::Embedding(loaded) => Ok(loaded),
             LoadedModel::Generation(_) => {
-                let embedders = self.pool.entries().iter().filter(|entry| entry.embeds());
+                let entries = self.pool.entries();
+                let embedders = entries.iter().filter(|entry| entry.embeds());
                 let wrong = WrongPurpose::Generates {
                     model: entry.id.clone(),
                     embedders: embedders.map(|entry| entry.id.clone()).collect(),
@@ -95,9 +215,12 @@ impl Inference {
     }
 }
 
-/// Returns the loaded model, if it generates and is ready.
-pub(super) fn generator(entry: &ModelEntry) -> Result<Arc<GenerationModel>, InferenceError> {
-    match serving(entry)? {
+/// Returns a model as one that generates, if it does.
+pub(super) fn generator(
+    entry: &ModelEntry,
+    loaded: LoadedModel,
+) -> Result<Arc<GenerationModel>, InferenceError> {
+    match loaded {
         LoadedModel::Generation(loaded) => Ok(loaded),
         LoadedModel::Embedding(_) => {
             let wrong = WrongPurpose::Embeds(entry.id.clone());
@@ -106,23 +229,39 @@ pub(super) fn generator(entry: &ModelEntry) -> Result<Arc<GenerationModel>, Infe
     }
 }
 
-/// Returns the loaded model, if it is ready.
-///
-/// # Errors
-/// That it is being loaded, has been stopped, or cannot be loaded.
-pub(crate) fn serving(entry: &ModelEntry) -> Result<LoadedModel, InferenceFailure> {
-    let refused = |reason, seconds| {
-        Err(InferenceFailure::Refused(AdmissionRefusal {
-            reason,
-            retry_after: Duration::from_secs(seconds),
-        }))
-    };
-    match entry.state() {
-        ModelState::Ready(serving) => Ok(serving),
-        ModelState::Loading => refused(RefusalReason::Loading, 2),
-        ModelState::Stopped => refused(RefusalReason::Draining, 5),
-        ModelState::Unloadable(_) | ModelState::Crashed => {
-            Err(InferenceFailure::ModelUnavailable(entry.id.clone()))
+fn unknown(name: Option<&str>, available: &[Arc<ModelEntry>]) -> InferenceFailure {
+    let name = name.unwrap_or_default().chars();
+    InferenceFailure::UnknownModel {
+        name: name.take(LONGEST_ECHOED_NAME).collect(),
+        available: available.iter().map(|entry| entry.id.clone()).collect(),
+    }
+}
+
+/// What a client is told that did not get in.
+fn failure(entry: &ModelEntry, arrived: Instant, error: &EnterError) -> InferenceFailure {
+    if let Some(cause) = error.cause() {
+        return match cause {
+            FailureCause::TooLarge(shortage) => InferenceFailure::ModelTooLarge {
+                model: entry.id.clone(),
+                shortage,
+            },
+            FailureCause::Unloadable(_) | FailureCause::Crashed => {
+                InferenceFailure::ModelUnavailable(entry.id.clone())
+            }
+        };
+    }
+    match error {
+        EnterError::Refused(refusal) => InferenceFailure::Refused(*refusal),
+        EnterError::DeadlinePassed(deadline) => {
+            let allowed = deadline.saturating_duration_since(arrived);
+            InferenceFailure::DeadlineUnreachable(MissedDeadline::passed(allowed))
+        }
+        // It was unloaded while the request waited, or the server stops.
+        EnterError::Failed(_) | EnterError::Ended(_) => {
+            InferenceFailure::Refused(AdmissionRefusal {
+                reason: RefusalReason::Loading,
+                retry_after: Duration::from_secs(2),
+            })
         }
     }
 }

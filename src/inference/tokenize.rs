@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
 
-use crate::admission::{AdmissionRefusal, AdmissionSlot, DrainGuard, Gate, RefusalReason, Tenant};
+use crate::admission::{AdmissionRefusal, RefusalReason};
 use crate::engine::{self, Token};
 use crate::field::FieldPath;
-use crate::pool::{LoadedModel, ModelEntry};
+use crate::pool::{LoadedModel, ModelEntry, Visit};
 use crate::prompt::Conversation;
 
 use super::Inference;
@@ -18,7 +18,6 @@ use super::error::{
     ContextOverflow, InferenceError, InferenceFailure, RequestError, RequestField, TextPurpose,
     WrongPurpose,
 };
-use super::models::serving;
 use super::truncation;
 
 /// Tokenizing a text of so many bytes takes about 50 ms; one of 4 MiB up to 5 s. Longer texts take turns.
@@ -95,15 +94,27 @@ impl Inference {
         arrival: Arrival,
         work: impl FnOnce(LoadedModel) -> Result<T, InferenceError> + Send + 'static,
     ) -> Result<T, InferenceError> {
-        let serving = serving(entry)?;
-        let permits = self
-            .admit(
-                &entry.gate,
-                length,
-                arrival.principal.tenant,
-                arrival.drain_guard,
-            )
+        let visit = Visit {
+            tenant: arrival.principal.tenant,
+            slots: 1,
+            drain_guard: arrival.drain_guard,
+            deadline: arrival.deadline,
+        };
+        let entered = self.enter(entry, arrival.at, visit).await;
+        let entered = entered.inspect_err(|failure| {
+            if let InferenceFailure::Refused(refusal) = failure {
+                self.count_refusal(&entry.id, refusal);
+            }
+        })?;
+        let long = self
+            .long_turn(length)
             .inspect_err(|refusal| self.count_refusal(&entry.id, refusal))?;
+        for slot in &entered.slots {
+            // It is worked on at once. Just now nobody else can have come who would displace it.
+            let _ = slot.start();
+        }
+        let serving = entered.loaded;
+        let permits = (entered.slots, entered.drain_guard, long);
         let span = Span::current();
         let done = tokio::task::spawn_blocking(move || {
             let _held = (permits, arrival.memory);
@@ -112,31 +123,18 @@ impl Inference {
         done.await.map_err(|_| InferenceFailure::Internal)?
     }
 
-    fn admit(
-        &self,
-        gate: &Gate,
-        length: usize,
-        tenant: Tenant,
-        drain_guard: Option<DrainGuard>,
-    ) -> Result<Permits, AdmissionRefusal> {
-        let (place, presence) = gate.admit(tenant, drain_guard)?;
-        // It is worked on at once. Just now nobody else can have come who would displace it.
-        let _ = place.start();
-        let long = if length > LONG_TEXT_BYTES {
-            let only_one = Arc::clone(&self.long_texts).try_acquire_owned();
-            Some(only_one.map_err(|_| AdmissionRefusal {
-                reason: RefusalReason::QueueFull,
-                retry_after: Duration::from_secs(5),
-            })?)
-        } else {
-            None
-        };
-        Ok((place, presence, long))
+    /// Returns the turn of a long input; none is needed for a short one.
+    fn long_turn(&self, length: usize) -> Result<Option<OwnedSemaphorePermit>, AdmissionRefusal> {
+        if length <= LONG_TEXT_BYTES {
+            return Ok(None);
+        }
+        let only_one = Arc::clone(&self.long_texts).try_acquire_owned();
+        only_one.map(Some).map_err(|_| AdmissionRefusal {
+            reason: RefusalReason::QueueFull,
+            retry_after: Duration::from_secs(5),
+        })
     }
 }
-
-/// What a request holds while its input is tokenized.
-type Permits = (AdmissionSlot, DrainGuard, Option<OwnedSemaphorePermit>);
 
 impl TokenizeInput {
     /// Returns the bytes to tokenize.

@@ -3,23 +3,23 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 
+use super::names::ParameterNames;
+use super::served_by::served_by;
+use super::state::AppState;
 use crate::admission::Principal;
 use crate::http::access::Reply;
 use crate::http::error::ApiError;
 use crate::http::estimate::estimated;
 use crate::http::parse::Wire;
-use crate::http::respond::{ResponseRenderer, respond};
+use crate::http::respond::{ResponseRenderer, respond_with_stream, whole};
 use crate::http::resume::{IncomingRequest, enter};
+use crate::http::sse::Frame;
 use crate::inference::error::InferenceError;
 use crate::inference::generate::{GenerationRequest, StartedGeneration};
 use crate::inference::params::GenerationParams;
 use crate::inference::{FailureSummary, RequestAccount};
-use crate::pool::ModelEntry;
-
-use super::names::ParameterNames;
-use super::state::AppState;
 
 /// An endpoint that generates text.
 pub(super) trait Endpoint: Send + Sized + 'static {
@@ -60,8 +60,13 @@ pub(super) trait Endpoint: Send + Sized + 'static {
     /// Whether the response is a stream.
     fn streams(&self) -> bool;
 
-    /// Makes the renderer of the answers that were started.
-    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> Self::Renderer;
+    /// Makes the renderer of the answers that were started, which come under the name `model`.
+    fn renderer(self, model: &str, started: &StartedGeneration) -> Self::Renderer;
+
+    /// Returns the frame that reports an error in a stream whose answers never started.
+    fn failure(error: &ApiError) -> Frame {
+        Frame::Data(error.body().to_string())
+    }
 }
 
 /// Answers a request to an endpoint.
@@ -76,29 +81,43 @@ pub(super) async fn answer<E: Endpoint>(
     };
     E::check_server(&state, &checked)?;
     let principal = &arrival.principal;
-    let entry = Arc::clone(state.inference.find_model(E::model(&checked), principal)?);
+    let model = state
+        .inference
+        .choose_model(E::model(&checked), principal)?;
     grant_tier(E::params(&mut checked), principal);
     let (request, endpoint) = E::request(&state, principal, checked)?;
 
     // From here on the request counts as one of this model's, however it ends.
+    let name = model.name();
     let account = RequestAccount::new(
         &state.inference,
-        &entry.id,
+        &name,
         E::PATH,
         summarize::<E>,
         &mut arrival,
     );
-    let started = state.inference.generate(&entry, request, arrival, account);
-    let response: Response = match started.await {
-        Err(error) => E::NAMES.api_error(error).into_response(),
-        Ok(started) => {
-            let (streams, estimate) = (endpoint.streams(), started.estimate);
-            let renderer = endpoint.renderer(&entry, &started);
-            let response = respond(started.answers, renderer, streams, ticket).await;
-            estimated(response, estimate)
+    let streams = endpoint.streams();
+    let (entry, served) = (Arc::clone(&model.entry), model.clone());
+    let inference = state.inference;
+    let started = async move {
+        let started = inference.generate(&model, request, arrival, account).await;
+        let started = started.map_err(|error| E::NAMES.api_error(error))?;
+        let renderer = endpoint.renderer(&name, &started);
+        Ok((started.answers, renderer, started.estimate))
+    };
+    let response = if streams {
+        let progress = move || entry.progress();
+        let (response, estimate) = respond_with_stream(started, progress, E::failure, ticket).await;
+        estimated(response, estimate)
+    } else {
+        match started.await {
+            Err(error) => error.into_response(),
+            Ok((answers, renderer, estimate)) => {
+                estimated(whole(answers, renderer).await, estimate)
+            }
         }
     };
-    Ok(Reply::Accounted(response))
+    Ok(Reply::Accounted(served_by(response, &served)))
 }
 
 /// Lowers the tier that a request asks for to the highest that its key gets. The answer says which it was.

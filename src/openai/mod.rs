@@ -11,6 +11,7 @@ mod logprobs;
 pub(crate) mod models;
 mod names;
 pub(crate) mod responses;
+mod served_by;
 mod shared_fields;
 mod state;
 mod structured_outputs;

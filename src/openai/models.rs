@@ -42,7 +42,7 @@ pub(crate) struct Model {
     description = "What this server adds to OpenAI's model."
 )]
 struct ModelDetails {
-    /// `loading`, `ready`, `failed` or `stopped`.
+    /// `cold` (a request loads it), `queued`, `loading`, `ready`, `draining`, `unloading` or `failed`.
     state: &'static str,
     #[serde(flatten)]
     file: Option<FileDetails>,
@@ -80,6 +80,7 @@ pub(crate) async fn list(
         object: "list",
         data: inference
             .models_of(&principal)
+            .iter()
             .map(|entry| model(entry))
             .collect(),
     })
@@ -99,7 +100,11 @@ pub(crate) async fn show(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Model>, ApiError> {
     let Path(id) = id.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
-    Ok(Json(model(inference.find_model(Some(&id), &principal)?)))
+    let entry = inference.named(&id)?.entry;
+    if !principal.may_use(&entry.id) {
+        return Err(ApiError::ModelNotAllowed(entry.id.clone()));
+    }
+    Ok(Json(model(&entry)))
 }
 
 fn model(entry: &ModelEntry) -> Model {

@@ -108,8 +108,8 @@ pub(crate) async fn tokenize(
     let with_texts = request.return_token_strs.unwrap_or(false);
     let model = request.model.clone();
     let input = TokenizeInput::try_from(request)?;
-    let entry = inference.find_model(model.as_deref(), &arrival.principal)?;
-    let tokenized = inference.tokenize(entry, input, with_texts, arrival);
+    let model = inference.choose_model(model.as_deref(), &arrival.principal)?;
+    let tokenized = inference.tokenize(&model.entry, input, with_texts, arrival);
     let tokenized = tokenized.await.map_err(|error| TOKENIZE.api_error(error))?;
     Ok(Json(Tokenized {
         count: tokenized.tokens.len(),
@@ -149,8 +149,8 @@ pub(crate) async fn detokenize(
     State(inference): State<Inference>,
     JsonBody(request, arrival): JsonBody<DetokenizeRequest>,
 ) -> Result<Json<Detokenized>, ApiError> {
-    let entry = inference.find_model(request.model.as_deref(), &arrival.principal)?;
-    let text = inference.detokenize(entry, request.tokens, arrival);
+    let model = inference.choose_model(request.model.as_deref(), &arrival.principal)?;
+    let text = inference.detokenize(&model.entry, request.tokens, arrival);
     let prompt = text.await.map_err(|error| TOKENIZE.api_error(error))?;
     Ok(Json(Detokenized { prompt }))
 }

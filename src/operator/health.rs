@@ -1,14 +1,21 @@
 //! `GET /health`: is every model making progress? `GET /ready`: would a request be admitted now?
 
+use std::sync::Arc;
+
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use crate::http::access::Asker;
+use crate::http::error::ApiError;
 use crate::http::openapi::{Operation, Schemas};
-use crate::inference::{Inference, serving};
+use crate::inference::Inference;
+use crate::pool::ModelEntry;
 
 /// The body of both responses.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -53,8 +60,9 @@ pub(crate) fn describe_health(schemas: &mut Schemas) -> Operation {
 }
 
 pub(crate) async fn health(Shared(inference): Shared<Inference>) -> Response {
-    let entries = inference.pool().entries().iter();
+    let entries = inference.pool().entries();
     let models: Vec<_> = entries
+        .iter()
         .filter_map(|entry| {
             let reason = entry.health().err()?;
             let model = entry.id.clone();
@@ -65,34 +73,92 @@ pub(crate) async fn health(Shared(inference): Shared<Inference>) -> Response {
     ServerHealth { status, models }.into_response()
 }
 
-pub(crate) fn describe_ready(schemas: &mut Schemas) -> Operation {
-    let condition = schemas.written::<ServerHealth>();
-    Operation::new("ready", "Whether a request sent now would be admitted.")
-        .responds("application/json", &condition)
-        .responds_with(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "It would not: a model is being loaded, the server is short of something or shuts down.",
-            "application/json",
-            &condition,
-        )
+/// The query of `/ready`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ReadyQuery {
+    /// Asks for one model instead of those that are expected to be loaded.
+    model: Option<String>,
 }
 
-pub(crate) async fn ready(Shared(inference): Shared<Inference>) -> Response {
-    let mut not_ready = Vec::new();
-    for entry in inference.pool().entries() {
-        let reason = match (entry.gate.would_admit(), serving(entry)) {
-            (Err(refusal), _) => refusal.reason.as_str(),
-            (_, Err(_)) => entry.state().as_str(),
-            (Ok(()), Ok(_)) => continue,
-        };
-        not_ready.push(UnhealthyModel {
-            model: entry.id.clone(),
-            reason,
-        });
-    }
-    ServerHealth {
-        status: not_ready.first().map_or("ready", |first| first.reason),
-        models: not_ready,
-    }
-    .into_response()
+pub(crate) fn describe_ready(schemas: &mut Schemas) -> Operation {
+    let condition = schemas.written::<ServerHealth>();
+    let name = json!({"type": "string"});
+    Operation::new(
+        "ready",
+        "Whether a request sent now would be admitted: by all models that are pinned or preloaded, or by one.",
+    )
+    .query("model", "Asks whether this model answers at once.", &name)
+    .responds("application/json", &condition)
+    .fails(&[404])
+    .responds_with(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "It would not: a model is being loaded, the server is short of something or shuts down.",
+        "application/json",
+        &condition,
+    )
+}
+
+pub(crate) async fn ready(
+    Shared(inference): Shared<Inference>,
+    Asker(principal): Asker,
+    query: Result<Query<ReadyQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::invalid("model", error.body_text()))?;
+    let not_ready = match query.model {
+        Some(name) => {
+            let model = inference.named(&name)?.entry;
+            if !principal.may_use(&model.id) {
+                return Err(ApiError::ModelNotAllowed(model.id.clone()));
+            }
+            let is_loaded = model.serving().is_some();
+            let reason = if is_loaded {
+                refused(&model)
+            } else {
+                Some(model.state().as_str())
+            };
+            reason
+                .map(|reason| (model.id.clone(), reason))
+                .into_iter()
+                .collect()
+        }
+        None => not_ready(&inference),
+    };
+    let models: Vec<_> = not_ready
+        .into_iter()
+        .map(|(model, reason)| UnhealthyModel { model, reason })
+        .collect();
+    let status = models.first().map_or("ready", |first| first.reason);
+    Ok(ServerHealth { status, models }.into_response())
+}
+
+/// Models that are expected to be loaded and are not, and those whose gates admit nobody.
+fn not_ready(inference: &Inference) -> Vec<(String, &'static str)> {
+    let entries = inference.pool().entries();
+    let reason = |entry: &Arc<ModelEntry>| {
+        let is_missing = entry.is_expected() && entry.serving().is_none();
+        let missing = is_missing.then(|| entry.state().as_str());
+        // Whoever shuts down says so, whatever else is the case.
+        refused(entry).or(missing)
+    };
+    let reasons: Vec<_> = (entries.iter())
+        .filter_map(|entry| Some((entry, reason(entry)?)))
+        .collect();
+    let concerns = |entry: &ModelEntry| {
+        let nobody_is_expected = !entries.iter().any(|entry| is_preloaded(entry));
+        nobody_is_expected || is_preloaded(entry)
+    };
+    let concerned = reasons.into_iter().filter(|(entry, _)| concerns(entry));
+    concerned
+        .map(|(entry, reason)| (entry.id.clone(), reason))
+        .collect()
+}
+
+fn is_preloaded(entry: &ModelEntry) -> bool {
+    entry.terms.is_pinned || entry.terms.preloads
+}
+
+/// Why a model's gate admits nobody, if it does not.
+fn refused(entry: &ModelEntry) -> Option<&'static str> {
+    let refusal = entry.would_admit().err()?;
+    Some(refusal.reason.as_str())
 }

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use crate::embedding::{Batcher, EmbeddingJob, EmbeddingLimits, EmbeddingLoadBoard};
 use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Tokenizer, Weights};
 use crate::worker;
 
 use super::job_sender::JobSender;
-use super::model_thread::ModelThread;
-use super::{LoadedModel, ModelSpec, ModelState};
+use super::model_thread::{LoadMeasure, ModelThread};
+use super::{LoadedModel, ModelSpec};
 
 /// Texts of one batch: more would make short texts no faster, and each takes a vector's memory.
 const MAX_BATCH_TEXTS: usize = 64;
@@ -50,7 +49,7 @@ impl ModelThread {
         &self,
         weights: &Weights,
         tokenizer: Arc<Tokenizer>,
-        started: Instant,
+        measure: &LoadMeasure,
     ) -> Result<(), LoadError> {
         let spec = &self.spec;
         let info = weights.info();
@@ -64,8 +63,9 @@ impl ModelThread {
             attention: spec.attention,
         };
         let embedder = LlamaEmbedder::new(weights, options)?;
-        self.metrics
-            .model_loaded(&spec.id, &info.quantization, &info.digest);
+        let shown = [spec.id.as_str(), &info.quantization, &info.digest];
+        let metrics = &self.context.metrics;
+        let _shown = metrics.model_loaded(shown, info.size_bytes, None);
         tracing::info!(
             model = spec.id,
             architecture = info.architecture,
@@ -74,15 +74,16 @@ impl ModelThread {
             dimensions = info.dimensions,
             context,
             threads,
-            seconds = started.elapsed().as_secs_f64(),
+            seconds = measure.began.elapsed().as_secs_f64(),
             "loaded, for embeddings"
         );
         let limits = EmbeddingLimits {
             max_running: spec.max_running as usize,
             fill: spec.batch_rows() as usize,
         };
-        let metrics = self.metrics.for_embedding_model(&spec.id);
-        let batcher = Batcher::new(embedder, limits, metrics).governed_by(self.governed.clone());
+        let metrics = metrics.for_embedding_model(&spec.id);
+        let batcher =
+            Batcher::new(embedder, limits, metrics).governed_by(self.context.governed.clone());
         let (jobs, queue) = JobSender::new(self.queue);
         let loaded = EmbeddingModel {
             tokenizer,
@@ -90,22 +91,11 @@ impl ModelThread {
             load: EmbeddingLoadBoard::default(),
             jobs,
         };
-        self.serve(LoadedModel::Embedding(Arc::new(loaded)));
-        worker::run(batcher, &queue, &self.heartbeat, &|| {
-            self.abort.load(Ordering::SeqCst)
+        let memory = measure.taken(info.size_bytes, 0, self.version.memory());
+        self.serve(LoadedModel::Embedding(Arc::new(loaded)), memory);
+        worker::run(batcher, &queue, &self.version.heartbeat, &|| {
+            self.version.abort.load(Ordering::SeqCst)
         });
         Ok(())
-    }
-
-    /// Shows the model as ready, unless it was stopped meanwhile: then the way into its channel
-    /// is dropped here.
-    pub(super) fn serve(&self, serving: LoadedModel) {
-        self.state.send_if_modified(|state| {
-            let awaited = matches!(state, ModelState::Loading);
-            if awaited {
-                *state = ModelState::Ready(serving);
-            }
-            awaited
-        });
     }
 }

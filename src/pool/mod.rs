@@ -1,361 +1,239 @@
-//! Which models there are and what state each is in.
+//! Which models there are, and what state each is in.
 //!
-//! Every model has one OS thread that loads it, makes its context and runs its
-//! scheduler. Weights and contexts are the thread's locals, so unloading a model
-//! is returning from the thread. What others hold of it ([`GenerationModel`],
-//! [`EmbeddingModel`]) has no more than its vocabulary, metadata and grammars.
+//! A [`ModelEntry`] is a model that can be asked. Each time it is loaded, that is a [`ModelVersion`] of it, with
+//! a gate and an OS thread of its own. The thread loads the weights, makes contexts and runs the scheduler;
+//! weights and contexts are its locals, so unloading a model is returning from the thread. What others hold
+//! of it ([`GenerationModel`], [`EmbeddingModel`]) has no more than its vocabulary, metadata and grammars.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `decision` | who loads and who leaves: a function of what there is and the time |
+//! | `manager` | the thread that looks, has `decision` decide, and acts |
+//! | `entry`, `version` | a model, and one load of it; their states |
+//! | `enter` | a request's way to a loaded model |
+//! | `names` | which model a name means |
+//! | `ledger`, `estimate` | who holds how much memory; how much a model is going to take |
+//! | `folder` | the models of `pool.models_dir` |
+//! | `model_thread`, `embedding_model` | what a model's thread does |
 
+mod context;
+mod decision;
 mod embedding_model;
+mod enter;
+mod entry;
+mod estimate;
+mod folder;
 mod job_sender;
+mod ledger;
+mod loaded;
+mod manager;
 mod model_thread;
+mod names;
+mod shared;
 mod spec;
+mod version;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::admission::{Drain, Gate};
-use crate::clock::unix_seconds;
-use crate::engine::{LoadError, Tokenizer};
+use crate::admission::Drain;
 use crate::governor::GovernorHandle;
-use crate::grammar::{Grammars, TrialCompiler};
-use crate::prompt::{Prompter, TemplateError};
-use crate::scheduler::{GenerationJob, LoadBoard};
+use crate::grammar::TrialCompiler;
+use crate::headroom::Resource;
 use crate::telemetry::Metrics;
-use crate::worker::Heartbeat;
 
-use job_sender::JobSender;
+use context::PoolContext;
+use manager::Manager;
+use shared::PoolShared;
 
+pub use decision::{MemoryShortage, UnloadReason};
 pub use embedding_model::EmbeddingModel;
-pub use spec::ModelSpec;
+pub use enter::{EnterError, Entered, Visit};
+pub use entry::{FailureCause, LoadFailure, ModelEntry, ModelState, ModelTerms};
+pub use ledger::{MemoryKind, MemoryLedger, ModelMemory};
+pub use loaded::{GenerationModel, LoadedModel};
+pub use spec::{ModelSpec, SpecMaker};
+pub use version::{ModelVersion, VersionEnd, VersionState};
 
-/// The life cycle of a model.
+/// What a pool is made of.
+pub struct PoolOptions {
+    /// The models of the configuration, in its order.
+    pub models: Vec<(ModelSpec, ModelTerms)>,
+    /// A folder of further models, and what makes a specification of a file.
+    pub folder: Option<(PathBuf, SpecMaker)>,
+    /// Bytes that everything together may take; `None` where nobody knows.
+    pub budget: Option<u64>,
+    /// Says how many bytes the system could still give.
+    pub available: Box<dyn Fn() -> Option<u64> + Send + Sync>,
+    /// Where what was learnt of models' memory is kept.
+    pub state: Option<PathBuf>,
+    /// Knows what else takes memory.
+    pub ledger: MemoryLedger,
+}
+
+impl PoolOptions {
+    /// These models alone, and nothing known of memory.
+    #[must_use]
+    pub fn of(models: Vec<(ModelSpec, ModelTerms)>) -> Self {
+        Self {
+            models,
+            folder: None,
+            budget: None,
+            available: Box::new(|| None),
+            state: None,
+            ledger: MemoryLedger::default(),
+        }
+    }
+}
+
+/// The rooms that models work with.
 #[derive(Debug, Clone)]
-pub enum ModelState {
-    /// Its file is being read.
-    Loading,
-    /// It answers.
-    Ready(LoadedModel),
-    /// It could not be loaded.
-    Unloadable(Arc<LoadError>),
-    /// Its thread died of a defect.
-    Crashed,
-    /// Its thread has ended, as asked.
-    Stopped,
-}
-
-impl ModelState {
-    /// Returns the state as one word, for people and machines.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Loading => "loading",
-            Self::Ready(_) => "ready",
-            Self::Unloadable(_) | Self::Crashed => "failed",
-            Self::Stopped => "stopped",
-        }
-    }
-}
-
-/// A loaded model, by its purpose.
-#[derive(Debug, Clone)]
-pub enum LoadedModel {
-    /// It generates text.
-    Generation(Arc<GenerationModel>),
-    /// It turns texts into vectors.
-    Embedding(Arc<EmbeddingModel>),
-}
-
-impl LoadedModel {
-    /// Returns the vocabulary and metadata.
-    #[must_use]
-    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
-        match self {
-            Self::Generation(loaded) => &loaded.tokenizer,
-            Self::Embedding(loaded) => &loaded.tokenizer,
-        }
-    }
-
-    /// Takes no more requests, which lets the model's thread end.
-    fn close(&self) {
-        match self {
-            Self::Generation(loaded) => loaded.jobs.close(),
-            Self::Embedding(loaded) => loaded.jobs.close(),
-        }
-    }
-
-    /// Returns the most tokens of one request, or of one text to embed.
-    #[must_use]
-    pub fn context(&self) -> usize {
-        match self {
-            Self::Generation(loaded) => loaded.context(),
-            Self::Embedding(loaded) => loaded.context,
-        }
-    }
-}
-
-/// A model that generates.
-#[derive(Debug)]
-pub struct GenerationModel {
-    /// Vocabulary and metadata.
-    pub tokenizer: Arc<Tokenizer>,
-    /// Its chat template.
-    pub prompter: Result<Prompter, TemplateError>,
-    /// The grammars to which answers can be constrained.
-    pub grammars: Grammars,
-    /// KV cells, shared by all requests.
-    pub cells: usize,
-    /// What its scheduler has to do.
-    pub load: LoadBoard,
-    jobs: JobSender<GenerationJob>,
-}
-
-impl GenerationModel {
-    /// Returns the most tokens that prompt and answer of one request may have together.
-    #[must_use]
-    pub fn context(&self) -> usize {
-        self.cells
-            .min(self.tokenizer.info().trained_context as usize)
-    }
-
-    /// Hands a request to the scheduler; gives it back when the scheduler is gone.
-    pub fn submit(&self, job: GenerationJob) -> Result<(), Box<GenerationJob>> {
-        self.jobs.submit(job)
-    }
-}
-
-/// One model of the pool.
-#[derive(Debug)]
-pub struct ModelEntry {
-    /// The name that clients use.
-    pub id: String,
-    /// When it was added, seconds since 1970.
-    pub created: u64,
-    /// Admits requests to the model.
-    pub gate: Gate,
-    heartbeat: Heartbeat,
-    /// A step that takes longer is taken for a hang.
-    stall_timeout: Duration,
-    state: watch::Sender<ModelState>,
-}
-
-impl ModelEntry {
-    /// Returns the current state.
-    #[must_use]
-    pub fn state(&self) -> ModelState {
-        self.state.borrow().clone()
-    }
-
-    /// Whether it is an embedding model; false while it is being loaded.
-    #[must_use]
-    pub fn embeds(&self) -> bool {
-        matches!(
-            *self.state.borrow(),
-            ModelState::Ready(LoadedModel::Embedding(_))
-        )
-    }
-
-    /// Checks that its worker loop makes progress; `Err` says what is wrong.
-    pub fn health(&self) -> Result<(), &'static str> {
-        if matches!(*self.state.borrow(), ModelState::Crashed) {
-            return Err("crashed");
-        }
-        match self.heartbeat.busy_for() {
-            Some(busy) if busy > self.stall_timeout => Err("stuck"),
-            _ => Ok(()),
-        }
-    }
-
-    /// Waits for a state that `wanted` accepts, and returns it.
-    pub async fn reaches(&self, wanted: impl Fn(&ModelState) -> bool) -> ModelState {
-        let mut state = self.state.subscribe();
-        match state.wait_for(wanted).await {
-            Ok(reached) => reached.clone(),
-            // The entry itself holds the sender.
-            Err(_) => ModelState::Stopped,
-        }
-    }
+pub struct PoolNeighbours {
+    /// Where is counted.
+    pub metrics: Metrics,
+    /// The shutdown of the server.
+    pub drain: Drain,
+    /// What is to be saved.
+    pub governed: GovernorHandle,
+    /// Compiles grammars on trial.
+    pub trial_compiler: TrialCompiler,
 }
 
 /// All models.
 #[derive(Debug)]
 pub struct Pool {
-    entries: Vec<Arc<ModelEntry>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Makes the loops fail what still runs.
-    abort: Arc<AtomicBool>,
+    shared: Arc<PoolShared>,
+    manager: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Pool {
-    /// Starts a thread for every model; they load side by side.
+    /// Starts the thread that loads models, one after the other, beginning with those that are pinned.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(
-        specs: Vec<ModelSpec>,
-        metrics: &Metrics,
-        drain: &Drain,
-        governed: &GovernorHandle,
-        trial_compiler: &TrialCompiler,
-    ) -> std::io::Result<Self> {
-        let abort = Arc::new(AtomicBool::new(false));
-        let mut entries = Vec::new();
-        let mut threads = Vec::new();
-        for spec in specs {
-            let state = watch::Sender::new(ModelState::Loading);
-            let gate = Gate::new(spec.capacity(), drain.clone(), governed.clone());
-            let heartbeat = Heartbeat::default();
-            let id = spec.id.clone();
-            let stall_timeout = spec.stall_timeout;
-            let thread = model_thread::ModelThread {
-                queue: gate.most_inside(),
-                spec,
-                state: state.clone(),
-                heartbeat: heartbeat.clone(),
-                metrics: metrics.clone(),
-                governed: governed.clone(),
-                trial_compiler: trial_compiler.clone(),
-                abort: Arc::clone(&abort),
-            };
-            threads.push(thread.spawn()?);
-            entries.push(Arc::new(ModelEntry {
-                id,
-                created: unix_seconds(),
-                gate,
-                heartbeat,
-                stall_timeout,
-                state,
-            }));
-        }
+    pub fn start(options: PoolOptions, neighbours: PoolNeighbours) -> std::io::Result<Self> {
+        let (wake, calls) = sync_channel(1);
+        let context = Arc::new(PoolContext::new(neighbours, wake));
+        let shared = Arc::new(PoolShared::new(options, context));
+        let manager = Manager {
+            shared: Arc::clone(&shared),
+            calls,
+            threads: BTreeMap::new(),
+        };
+        let thread = std::thread::Builder::new().name("pool".to_owned());
+        let thread = thread.spawn(move || manager.run())?;
         Ok(Self {
-            entries,
-            threads: Mutex::new(threads),
-            abort,
+            shared,
+            manager: Mutex::new(Some(thread)),
         })
     }
 
-    /// The models in the order of the configuration.
+    /// The models: those of the configuration in its order, then those of the folder by name.
     #[must_use]
-    pub fn entries(&self) -> &[Arc<ModelEntry>] {
-        &self.entries
+    pub fn entries(&self) -> Arc<[Arc<ModelEntry>]> {
+        self.shared.entries()
     }
 
-    /// The model of this name.
+    /// The model of this id.
     #[must_use]
-    pub fn find(&self, id: &str) -> Option<&Arc<ModelEntry>> {
-        self.entries.iter().find(|entry| entry.id == id)
+    pub fn find(&self, id: &str) -> Option<Arc<ModelEntry>> {
+        let entries = self.entries();
+        entries.iter().find(|entry| entry.id == id).cloned()
+    }
+
+    /// The model that a name means, and how.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<NamedModel> {
+        let found = self.shared.named(name);
+        // It may have been put into the folder a moment ago.
+        let is_own = found.as_ref().is_some_and(|found| !found.is_default);
+        if is_own || !self.shared.look_into_folder() {
+            return found;
+        }
+        self.shared.named(name)
+    }
+
+    /// Loads a model though nobody asks it anything, whatever happened before.
+    pub fn load(&self, entry: &ModelEntry) -> Arc<ModelVersion> {
+        entry.want_now()
+    }
+
+    /// Lets a model finish what it does and leave. It comes back when somebody asks for it.
+    ///
+    /// # Errors
+    /// When it is pinned.
+    pub fn unload(&self, entry: &ModelEntry) -> Result<Option<Arc<ModelVersion>>, PinnedModel> {
+        if entry.terms.is_pinned {
+            return Err(PinnedModel);
+        }
+        entry.is_not_due();
+        let version = entry.version();
+        if let Some(version) = &version {
+            self.shared.leaves(entry, UnloadReason::Asked);
+            if version.gate.close_if_empty() {
+                version.end(false);
+            } else {
+                version.drain();
+            }
+            self.shared.context.changed();
+            self.shared.context.wake();
+        }
+        Ok(version)
+    }
+
+    /// Returns what is so short that smaller siblings answer in the place of larger models.
+    #[must_use]
+    pub fn siblings_answer(&self) -> Option<Resource> {
+        self.shared.siblings_answer()
+    }
+
+    /// Tells of every change of a model's state.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.context.changes()
+    }
+
+    /// Returns the bytes of each kind that are taken, and the budget for all of them.
+    #[must_use]
+    pub fn memory(&self) -> (Vec<(MemoryKind, u64)>, Option<u64>) {
+        (self.shared.memory(), self.shared.budget)
     }
 
     /// Ends all threads and waits for them. Requests that still run end with an error.
     pub fn stop(&self) {
-        self.abort.store(true, Ordering::SeqCst);
-        for entry in &self.entries {
-            // Closes the way into the thread, which ends its loop, whoever still holds it; a
-            // thread that is still loading finds that nobody waits for it any more.
-            entry.state.send_if_modified(|state| {
-                if let ModelState::Ready(serving) = state {
-                    serving.close();
-                }
-                let alive = matches!(state, ModelState::Ready(_) | ModelState::Loading);
-                if alive {
-                    *state = ModelState::Stopped;
-                }
-                alive
-            });
-        }
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
+        self.shared.stop();
+        let manager = self.manager.lock();
+        let manager = manager.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(manager) = manager {
             // A panic in it was reported when it happened.
-            let _ = thread.join();
+            let _ = manager.join();
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, sync_channel};
-    use std::time::Instant;
-
-    use super::*;
-    use crate::worker::{self, WorkError, Worker};
-
-    /// Its step takes as long as the test wants, and then it rests for longer than any step may take.
-    struct HangingWorker {
-        released: Receiver<()>,
-        pending: bool,
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop();
     }
+}
 
-    const STALL_TIMEOUT: Duration = Duration::from_millis(200);
+/// A pinned model does not leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the model is pinned (models.pinned) and stays")]
+pub struct PinnedModel;
 
-    impl Worker for HangingWorker {
-        type Request = ();
-
-        fn accept(&mut self, (): ()) {
-            self.pending = true;
-        }
-
-        fn has_work(&self) -> bool {
-            self.pending
-        }
-
-        fn run_step(&mut self, _clock: &dyn Fn() -> Instant) {
-            self.released.recv().expect("released");
-            self.pending = false;
-        }
-
-        fn rest_after(&self, _worked: Duration) -> Duration {
-            2 * STALL_TIMEOUT
-        }
-
-        fn abort_all(&mut self, _error: WorkError) {}
-    }
-
-    fn entry() -> ModelEntry {
-        ModelEntry {
-            id: "kiosk".to_owned(),
-            created: 0,
-            gate: Gate::new(1, Drain::default(), GovernorHandle::default()),
-            heartbeat: Heartbeat::default(),
-            stall_timeout: STALL_TIMEOUT,
-            state: watch::Sender::new(ModelState::Loading),
-        }
-    }
-
-    fn eventually(entry: &ModelEntry, health: Result<(), &str>) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while entry.health() != health {
-            assert!(Instant::now() < deadline, "never {health:?}");
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn a_model_is_stuck_while_its_step_hangs_and_not_while_it_rests() {
-        let entry = entry();
-        let (release, released) = sync_channel(1);
-        let (requests, queue) = sync_channel(1);
-        let heartbeat = entry.heartbeat.clone();
-        let thread = std::thread::spawn(move || {
-            let worker = HangingWorker {
-                released,
-                pending: false,
-            };
-            worker::run(worker, &queue, &heartbeat, &|| false);
-        });
-        assert_eq!(entry.health(), Ok(()));
-        requests.send(()).expect("it runs");
-        eventually(&entry, Err("stuck"));
-        release.send(()).expect("it hangs");
-        eventually(&entry, Ok(()));
-        drop(requests);
-        while !thread.is_finished() {
-            assert_eq!(entry.health(), Ok(()), "it only rests");
-            std::thread::yield_now();
-        }
-        thread.join().expect("no panic");
-    }
+/// The model that a name means.
+#[derive(Debug, Clone)]
+pub struct NamedModel {
+    /// The model.
+    pub entry: Arc<ModelEntry>,
+    /// The adapter that is to be applied.
+    pub adapter: Option<String>,
+    /// Whether nobody has the name, and this model answers because it is the default one.
+    pub is_default: bool,
 }

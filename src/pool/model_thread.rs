@@ -2,36 +2,67 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Instant;
-
-use tokio::sync::watch;
 
 use crate::engine::{
     Engine, LlamaEngine, LoadError, Pieces, Purpose, Tokenizer, Weights, kv_cache_bytes,
     load_model, return_freed,
 };
-use crate::governor::GovernorHandle;
-use crate::grammar::{Grammars, TrialCompiler};
+use crate::grammar::Grammars;
+use crate::headroom;
 use crate::prompt::Prompter;
 use crate::scheduler::Scheduler;
-use crate::telemetry::Metrics;
-use crate::worker::{self, Heartbeat};
+use crate::worker;
 
+use super::context::PoolContext;
 use super::job_sender::JobSender;
-use super::{GenerationModel, LoadedModel, ModelSpec, ModelState};
+use super::version::{ModelVersion, VersionEnd, VersionState};
+use super::{GenerationModel, LoadedModel, ModelMemory, ModelSpec};
+
+/// What a load changes of the process's memory.
+pub(super) struct LoadMeasure {
+    pub(super) began: Instant,
+    /// Anonymous memory before, where that is known.
+    anonymous: Option<u64>,
+}
+
+impl LoadMeasure {
+    fn begin() -> Self {
+        return_freed();
+        Self {
+            began: Instant::now(),
+            anonymous: headroom::anonymous_memory(),
+        }
+    }
+
+    /// What a model takes whose tensors have so many bytes, and its cache as many once it is full; as
+    /// `expected`, where nothing can be measured.
+    pub(super) fn taken(&self, weights: u64, kv_cache: u64, expected: ModelMemory) -> ModelMemory {
+        let now = headroom::anonymous_memory();
+        let added = self
+            .anonymous
+            .zip(now)
+            .map(|(before, now)| now.saturating_sub(before));
+        let compute = added.map_or(expected.compute, |added| {
+            // Weights that are mapped are not anonymous.
+            added.checked_sub(weights).unwrap_or(added)
+        });
+        ModelMemory {
+            weights,
+            kv_cache,
+            compute,
+        }
+    }
+}
 
 pub(super) struct ModelThread {
     pub(super) spec: ModelSpec,
     /// Jobs that can be on their way to the scheduler at once.
     pub(super) queue: usize,
-    pub(super) state: watch::Sender<ModelState>,
-    pub(super) heartbeat: Heartbeat,
-    pub(super) metrics: Metrics,
-    pub(super) governed: GovernorHandle,
-    pub(super) trial_compiler: TrialCompiler,
-    pub(super) abort: Arc<AtomicBool>,
+    pub(super) version: Arc<ModelVersion>,
+    pub(super) context: Arc<PoolContext>,
 }
 
 impl ModelThread {
@@ -40,28 +71,31 @@ impl ModelThread {
             .name(format!("model-{}", self.spec.id))
             .spawn(move || {
                 let end = match catch_unwind(AssertUnwindSafe(|| self.run())) {
-                    Ok(Ok(()) | Err(LoadError::Abandoned)) => ModelState::Stopped,
-                    Ok(Err(error)) => ModelState::Unloadable(Arc::new(error)),
+                    Ok(Ok(()) | Err(LoadError::Abandoned)) => VersionEnd::Unloaded,
+                    Ok(Err(error)) => VersionEnd::Unloadable(Arc::new(error)),
                     Err(_) => {
                         tracing::error!(model = self.spec.id, "the model's thread crashed");
-                        ModelState::Crashed
+                        VersionEnd::Crashed
                     }
                 };
                 // Contexts and weights are dropped: without this glibc would keep much of their memory.
                 return_freed();
-                self.state.send_replace(end);
+                // Who comes now is for the next version.
+                self.version.gate.close();
+                self.version.advance(VersionState::Ended(end));
+                self.context.wake();
             })
     }
 
     fn run(&self) -> Result<(), LoadError> {
         let spec = &self.spec;
-        let started = Instant::now();
+        let measure = LoadMeasure::begin();
         tracing::info!(model = spec.id, file = %spec.path.display(), "loading");
-        let (weights, tokenizer) = load_model(&spec.path, &self.abort)?;
+        let (weights, tokenizer) = load_model(&spec.path, &self.version.abort)?;
         let tokenizer = Arc::new(tokenizer);
         match weights.info().purpose {
-            Purpose::Generation => self.generate(&weights, tokenizer, started),
-            Purpose::Embedding => self.embed(&weights, tokenizer, started),
+            Purpose::Generation => self.generate(&weights, tokenizer, &measure),
+            Purpose::Embedding => self.embed(&weights, tokenizer, &measure),
         }
     }
 
@@ -69,12 +103,14 @@ impl ModelThread {
         &self,
         weights: &Weights,
         tokenizer: Arc<Tokenizer>,
-        started: Instant,
+        measure: &LoadMeasure,
     ) -> Result<(), LoadError> {
         let spec = &self.spec;
         let info = weights.info();
         let options = spec.engine_options(info.parameters);
         let engine = LlamaEngine::new(weights, options)?;
+        let shape = engine.shape();
+        let cells = shape.cells;
         let prompter = Prompter::new(
             info.chat_template.as_deref(),
             &info.bos_text,
@@ -83,12 +119,10 @@ impl ModelThread {
         if let Err(error) = &prompter {
             tracing::warn!(model = spec.id, "no chat with this model: {error}");
         }
-        self.metrics
-            .model_loaded(&spec.id, &info.quantization, &info.digest);
-        let cells = engine.shape().cells;
         let kv_cache = kv_cache_bytes(weights, cells);
-        self.metrics
-            .model_memory(&spec.id, info.size_bytes, kv_cache);
+        let shown = [spec.id.as_str(), &info.quantization, &info.digest];
+        let metrics = &self.context.metrics;
+        let _shown = metrics.model_loaded(shown, info.size_bytes, kv_cache);
         tracing::info!(
             model = spec.id,
             architecture = info.architecture,
@@ -100,29 +134,52 @@ impl ModelThread {
             threads = options.threads,
             threads_a_bank = options.threads_per_partition,
             attention = ?engine.attention(),
-            row_group = engine.shape().row_group,
-            banks = engine.shape().partitions,
-            seconds = started.elapsed().as_secs_f64(),
+            row_group = shape.row_group,
+            banks = shape.partitions,
+            seconds = measure.began.elapsed().as_secs_f64(),
             "loaded"
         );
 
         let (jobs, queue) = JobSender::new(self.queue);
         let pieces: Arc<dyn Pieces> = Arc::clone(&tokenizer) as _;
         let limits = spec.limits(info.parameters);
-        let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
-            .governed_by(self.governed.clone());
+        let scheduler = Scheduler::new(
+            engine,
+            pieces,
+            limits,
+            self.context.metrics.for_model(&spec.id),
+        )
+        .governed_by(self.context.governed.clone());
         let loaded = Arc::new(GenerationModel {
-            grammars: Grammars::new(Arc::clone(&tokenizer), self.trial_compiler.clone()),
+            grammars: Grammars::new(Arc::clone(&tokenizer), self.context.trial_compiler.clone()),
             tokenizer,
             prompter,
             cells,
             load: scheduler.load_board(),
             jobs,
         });
-        self.serve(LoadedModel::Generation(loaded));
-        worker::run(scheduler, &queue, &self.heartbeat, &|| {
-            self.abort.load(Ordering::SeqCst)
+        let banks = u64::from(shape.partitions);
+        self.serve(
+            LoadedModel::Generation(loaded),
+            measure.taken(
+                info.size_bytes,
+                kv_cache.unwrap_or(0) * banks,
+                self.version.memory(),
+            ),
+        );
+        worker::run(scheduler, &queue, &self.version.heartbeat, &|| {
+            self.version.abort.load(Ordering::SeqCst)
         });
         Ok(())
+    }
+
+    /// Shows the model as ready, unless it was stopped meanwhile.
+    pub(super) fn serve(&self, serving: LoadedModel, memory: ModelMemory) {
+        self.version.set_memory(memory);
+        if !self.version.advance(VersionState::Ready(serving.clone())) {
+            // Its way into the channel, which lets the thread end.
+            serving.close();
+        }
+        self.context.wake();
     }
 }

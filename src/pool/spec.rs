@@ -1,11 +1,13 @@
 //! What the configuration says of a model, and what follows from it once the model is known.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{self, Speculation};
 use crate::engine::{Attention, EngineOptions};
 use crate::scheduler::SchedulerLimits;
+
+use super::ModelMemory;
 
 /// Sequences beyond twice the running ones, for prefixes of ended requests; each costs a row of logits
 /// in memory.
@@ -52,6 +54,9 @@ pub struct ModelSpec {
     pub stall_timeout: Duration,
 }
 
+/// Makes a specification of a file in the folder of models; `None` where its name cannot be an id.
+pub type SpecMaker = Box<dyn Fn(&Path) -> Option<ModelSpec> + Send + Sync>;
+
 impl ModelSpec {
     /// From the configuration; `cores` where it leaves the threads open, and bytes of `memory` for
     /// everything, where that is known.
@@ -77,7 +82,7 @@ impl ModelSpec {
             max_waiting: settings.admission.max_waiting as usize,
             max_batch_tokens: max_batch_tokens.get(),
             partition_memory: memory.map_or(0, |bytes| {
-                bytes / PARTITION_MEMORY_DIVISOR / settings.models.len() as u64
+                bytes / PARTITION_MEMORY_DIVISOR / settings.models.len().max(1) as u64
             }),
             attention: match model.attention {
                 config::AttentionChoice::Auto => None,
@@ -91,6 +96,26 @@ impl ModelSpec {
             target_inter_token,
             parked_bytes,
             stall_timeout: settings.server.stall_timeout,
+        }
+    }
+
+    /// Makes specifications of files, as of a model of the configuration that says nothing but its file.
+    #[must_use]
+    pub fn maker(settings: &config::Settings, cores: u32, memory: Option<u64>) -> SpecMaker {
+        let settings = settings.clone();
+        Box::new(move |file| {
+            let model = config::ModelSettings::of_file(file)?;
+            Some(Self::new(&model, &settings, cores, memory))
+        })
+    }
+
+    /// Returns what the model is going to take of memory, as its file says.
+    pub(super) fn estimated_memory(&self) -> ModelMemory {
+        let weights = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        ModelMemory {
+            weights,
+            kv_cache: 0,
+            compute: weights / 4,
         }
     }
 
@@ -160,13 +185,13 @@ impl ModelSpec {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const SHIPPED: u64 = 6_000_000;
     const LARGE: u64 = 500_000_000;
 
-    fn spec() -> ModelSpec {
+    pub(in super::super) fn spec() -> ModelSpec {
         ModelSpec {
             id: "kiosk".to_owned(),
             path: "kiosk.gguf".into(),

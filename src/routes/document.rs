@@ -18,8 +18,8 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| routes().into_document());
 pub(crate) async fn show(State(inference): State<Inference>) -> Json<Value> {
     let mut document = DOCUMENT.clone();
     let ids = |suits: fn(&ModelEntry) -> bool| -> Vec<Value> {
-        let entries = inference.pool().entries().iter();
-        let suited = entries.filter(|entry| suits(entry));
+        let entries = inference.pool().entries();
+        let suited = entries.iter().filter(|entry| suits(entry));
         suited.map(|entry| entry.id.as_str().into()).collect()
     };
     for (schema, ids) in [

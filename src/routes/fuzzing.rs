@@ -12,17 +12,19 @@ use crate::openai::completions;
 use crate::openai::embeddings;
 use crate::openai::responses;
 use crate::openai::tokenize;
+use crate::operator::models as pool;
 
 pub(crate) type Read = fn(&[u8]) -> Result<(), ApiError>;
 
 /// Everything that reads JSON.
-pub(crate) const READERS: [(&str, Read); 6] = [
+pub(crate) const READERS: [(&str, Read); 7] = [
     ("/v1/chat/completions", chat::read_body),
     ("/v1/completions", completions::read_body),
     ("/v1/embeddings", embeddings::read_body),
     ("/v1/responses", responses::read_body),
     ("/tokenize", tokenize::read_body),
     ("/detokenize", tokenize::read_tokens),
+    ("/models/load", pool::read_body),
 ];
 
 /// A body is either fit for a model or refused in words, which name a parameter that exists.

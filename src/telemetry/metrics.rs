@@ -2,6 +2,7 @@
 //! names are a promise to dashboards.
 
 mod embedding;
+mod pool;
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -10,6 +11,7 @@ use prometheus::{
 };
 
 pub use embedding::EmbeddingMetrics;
+pub use pool::{PoolMetrics, ShownModel};
 
 /// Why the registry refused a metric: two of one name, or a malformed name. A defect of ours.
 pub type MetricsError = prometheus::Error;
@@ -73,6 +75,7 @@ pub struct Metrics {
     kv_tokens: IntGaugeVec,
     request_energy: HistogramVec,
     engine_energy: CounterVec,
+    pool: PoolMetrics,
 }
 
 /// The series of one model, resolved once: the scheduler touches them every step.
@@ -348,6 +351,7 @@ impl Metrics {
                 "Cells of the KV cache by state.",
                 &["model", "state"],
             )?,
+            pool: PoolMetrics::new(&table)?,
             registry,
         })
     }
@@ -407,27 +411,6 @@ impl Metrics {
         collector: Box<dyn prometheus::core::Collector>,
     ) -> Result<(), MetricsError> {
         self.registry.register(collector)
-    }
-
-    /// Says what a loaded model is.
-    pub fn model_loaded(&self, model: &str, quantization: &str, digest: &str) {
-        self.model_info
-            .with_label_values(&[model, quantization, digest])
-            .set(1);
-    }
-
-    /// Says what a loaded model takes of memory, in bytes.
-    pub fn model_memory(&self, model: &str, weights: u64, kv_cache: Option<u64>) {
-        let show = |kind: &str, bytes: u64| {
-            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-            self.model_memory
-                .with_label_values(&[model, kind])
-                .set(bytes);
-        };
-        show("weights", weights);
-        if let Some(bytes) = kv_cache {
-            show("kv_cache", bytes);
-        }
     }
 
     /// Counts an answer. `model` is empty when the request named none that exists.
@@ -502,6 +485,12 @@ impl MetricTable<'_> {
         labels: &[&str],
     ) -> Result<IntGaugeVec, MetricsError> {
         let metric = IntGaugeVec::new(options(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn int_gauge(&self, name: &str, help: &str) -> Result<IntGauge, MetricsError> {
+        let metric = IntGauge::with_opts(options(name, help))?;
         self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

@@ -13,14 +13,23 @@ use super::super::roots::{self, Roots, SensorProblem};
 /// The memory that this process may have: all that there is, or what the tightest control group
 /// allows; `None` where it is not known.
 pub(crate) fn most(roots: &Roots) -> Option<f64> {
+    least(roots, |memory| memory.limit)
+}
+
+/// The memory that this process could still get, by whoever has the least left; `None` where it is not known.
+pub(crate) fn available(roots: &Roots) -> Option<f64> {
+    least(roots, |memory| memory.available)
+}
+
+fn least(roots: &Roots, of: impl Fn(&MemoryReading) -> f64) -> Option<f64> {
     let now = Instant::now();
     let reports = [SystemMemory.read(roots, now), CgroupMemory.read(roots, now)];
     let readings = reports.iter().flat_map(|report| &report.readings);
-    let limits = readings.filter_map(|reading| match reading {
-        SensorReading::Memory(memory) => Some(memory.limit),
+    let bytes = readings.filter_map(|reading| match reading {
+        SensorReading::Memory(memory) => Some(of(memory)),
         _ => None,
     });
-    limits.min_by(f64::total_cmp)
+    bytes.min_by(f64::total_cmp)
 }
 
 /// What the kernel thinks can be had without swapping.

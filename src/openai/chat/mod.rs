@@ -15,7 +15,6 @@ use crate::inference::params::GenerationParams;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{CHAT, ParameterNames};
-use crate::pool::ModelEntry;
 use axum::response::Response;
 use std::sync::Arc;
 
@@ -114,14 +113,14 @@ impl Endpoint for ChatCompletions {
         self.output.stream
     }
 
-    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> ChatRenderer {
+    fn renderer(self, model: &str, started: &StartedGeneration) -> ChatRenderer {
         let object = if self.output.stream {
             "chat.completion.chunk"
         } else {
             "chat.completion"
         };
         let digest = &started.loaded.tokenizer.info().digest;
-        let header = ChatHeader::new(object, &entry.id, digest, unix_seconds(), self.class);
+        let header = ChatHeader::new(object, model, digest, unix_seconds(), self.class);
         let parsers = (0..self.choices).map(|_| started.parser(0));
         let pieces = Arc::clone(&started.loaded.tokenizer);
         ChatRenderer::new(header, self.output, pieces, parsers)

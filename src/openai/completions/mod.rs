@@ -12,7 +12,6 @@ use crate::inference::params::GenerationParams;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{COMPLETIONS, ParameterNames};
-use crate::pool::ModelEntry;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -82,8 +81,8 @@ impl Endpoint for Completions {
         self.output.stream
     }
 
-    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> CompletionRenderer {
-        CompletionRenderer::new(&entry.id, self.output, started)
+    fn renderer(self, model: &str, started: &StartedGeneration) -> CompletionRenderer {
+        CompletionRenderer::new(model, self.output, started)
     }
 }
 

@@ -3,8 +3,6 @@
 mod vectors;
 mod wire;
 
-use std::sync::Arc;
-
 use axum::extract::{FromRequest, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -23,6 +21,7 @@ use crate::inference::embed::Embeddings;
 use crate::inference::error::InferenceError;
 use crate::openai::AppState;
 use crate::openai::names::EMBEDDINGS;
+use crate::openai::served_by::served_by;
 use crate::worker::WorkError;
 use vectors::{VectorEncoding, unit};
 use wire::{
@@ -42,22 +41,21 @@ pub(crate) async fn create(
         JsonBody::<EmbeddingRequest>::from_request(request, &state).await?;
     arrival.answer_within(allowed);
     let form = EmbeddingFormat::try_from(&request)?;
-    let entry = Arc::clone(
-        state
-            .inference
-            .find_embedder(request.model.as_deref(), &arrival.principal)?,
-    );
+    let model = state
+        .inference
+        .choose_embedder(request.model.as_deref(), &arrival.principal)?;
+    let name = model.name();
 
     // From here on the request counts as one of this model's, however it ends.
     let summarize = |error: &InferenceError| EMBEDDINGS.summarize(error);
     let inference = &state.inference;
-    let mut account = RequestAccount::new(inference, &entry.id, ENDPOINT, summarize, &mut arrival);
+    let mut account = RequestAccount::new(inference, &name, ENDPOINT, summarize, &mut arrival);
     let input = request.input.into();
-    let embedding = inference.embed(&entry, input, form.dimensions, arrival, &mut account);
+    let embedding = inference.embed(&model.entry, input, form.dimensions, arrival, &mut account);
     let answer = match embedding.await {
         Ok(embeddings) => {
             let (usage, estimate) = (embeddings.usage, embeddings.estimate);
-            let written = write(embeddings, form.encoding, entry.id.clone()).await;
+            let written = write(embeddings, form.encoding, name).await;
             written.map(|body| (body, usage, estimate))
         }
         Err(error) => Err(EMBEDDINGS.api_error(error)),
@@ -73,7 +71,7 @@ pub(crate) async fn create(
             error.into_response()
         }
     };
-    Ok(Reply::Accounted(response))
+    Ok(Reply::Accounted(served_by(response, &model)))
 }
 
 pub(crate) fn describe(schemas: &mut Schemas) -> Operation {

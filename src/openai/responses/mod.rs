@@ -23,10 +23,10 @@ use crate::inference::sampling::RequestedSampling;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{ParameterNames, RESPONSES};
-use crate::pool::ModelEntry;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use serde_json::json;
 
 use crate::prompt::{Conversation, Message};
 
@@ -34,6 +34,7 @@ use crate::http::error::ApiError;
 use crate::http::openapi::{Operation, Schemas};
 #[cfg(any(test, fuzzing))]
 use crate::http::parse::read_value;
+use crate::http::sse::Frame;
 use input::InputItems;
 use items::ResponseItemInput;
 use renderer::{ResponseItemRenderer, StoreTarget};
@@ -173,12 +174,24 @@ impl Endpoint for Responses {
         self.output.stream
     }
 
-    fn renderer(self, entry: &ModelEntry, started: &StartedGeneration) -> ResponseItemRenderer {
-        let model = Arc::clone(&started.loaded.tokenizer);
-        let sampling = self.sampling.resolve(&model.info().sampling, 0, 0);
-        let reply = reply::ResponseObject::new(&entry.id, &sampling, self.echo);
+    fn renderer(self, model: &str, started: &StartedGeneration) -> ResponseItemRenderer {
+        let tokenizer = Arc::clone(&started.loaded.tokenizer);
+        let sampling = self.sampling.resolve(&tokenizer.info().sampling, 0, 0);
+        let reply = reply::ResponseObject::new(model, &sampling, self.echo);
         let parser = started.parser(0);
-        ResponseItemRenderer::new(reply, self.output, model, parser, self.keeping)
+        ResponseItemRenderer::new(reply, self.output, tokenizer, parser, self.keeping)
+    }
+
+    fn failure(error: &ApiError) -> Frame {
+        let body = error.body();
+        let event = json!({
+            "type": "error",
+            "code": body["error"]["code"],
+            "message": body["error"]["message"],
+            "param": body["error"]["param"],
+            "sequence_number": 0,
+        });
+        Frame::Named("error", event.to_string())
     }
 }
 

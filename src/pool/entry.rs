@@ -1,0 +1,431 @@
+//! A model that can be asked, loaded or not.
+
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::admission::{AdmissionRefusal, Gate, Tenant};
+
+use crate::config;
+
+use super::context::PoolContext;
+use super::decision::MemoryShortage;
+use super::version::{ModelVersion, VersionEnd, VersionState};
+use super::{LoadedModel, ModelMemory, ModelSpec};
+
+/// After the first failure a model is tried again so soon; each further failure doubles it.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
+
+/// What the configuration says of a model beside what its thread needs.
+#[derive(Debug, Clone, Default)]
+pub struct ModelTerms {
+    /// Further names, and patterns of names.
+    pub aliases: Vec<String>,
+    /// Whether it answers for names that nobody has.
+    pub is_default: bool,
+    /// Whether it never leaves.
+    pub is_pinned: bool,
+    /// Whether it is loaded at the start.
+    pub preloads: bool,
+    /// How long it stays without a request; `None` until its memory is needed.
+    pub keep_alive: Option<Duration>,
+    /// Ids of those that answer in its place while something is short, best first.
+    pub siblings: Vec<String>,
+    /// Whether it was found in the folder of models.
+    pub is_from_folder: bool,
+}
+
+impl From<&config::ModelSettings> for ModelTerms {
+    fn from(model: &config::ModelSettings) -> Self {
+        Self {
+            aliases: model.aliases.clone(),
+            is_default: model.default,
+            is_pinned: model.pinned,
+            preloads: model.preload,
+            keep_alive: model.keep_alive,
+            siblings: model.siblings.clone(),
+            is_from_folder: false,
+        }
+    }
+}
+
+/// The life cycle of a model.
+#[derive(Debug, Clone)]
+pub enum ModelState {
+    /// It is not loaded; a request loads it.
+    Cold,
+    /// It waits for memory, or for another model that is being loaded.
+    Queued,
+    /// Its file is being read.
+    Loading,
+    /// It answers.
+    Ready(LoadedModel),
+    /// It finishes what it does, and takes nothing new until it is loaded again.
+    Draining,
+    /// Its thread ends.
+    Unloading,
+    /// It could not be loaded, or its thread died; it is tried again.
+    Failed(LoadFailure),
+}
+
+impl ModelState {
+    /// Returns the state as one word, for people and machines.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Queued => "queued",
+            Self::Loading => "loading",
+            Self::Ready(_) => "ready",
+            Self::Draining => "draining",
+            Self::Unloading => "unloading",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// All words of [`as_str`](Self::as_str).
+    pub const WORDS: [&str; 7] = [
+        "cold",
+        "queued",
+        "loading",
+        "ready",
+        "draining",
+        "unloading",
+        "failed",
+    ];
+}
+
+/// Why a model could not be loaded.
+#[derive(Debug, Clone)]
+pub struct LoadFailure {
+    /// What went wrong.
+    pub cause: FailureCause,
+    /// When a request or a pinned model's manager may try again.
+    pub retry_at: Instant,
+    attempts: u32,
+    /// The file as it was: another one is tried at once.
+    file: FileStamp,
+}
+
+/// What went wrong with a model.
+#[derive(Debug, Clone)]
+pub enum FailureCause {
+    /// Its file cannot be loaded; the message has the remedy.
+    Unloadable(String),
+    /// There is not enough memory.
+    TooLarge(MemoryShortage),
+    /// Its thread crashed; the log says where.
+    Crashed,
+}
+
+impl std::fmt::Display for FailureCause {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unloadable(message) => out.write_str(message),
+            Self::TooLarge(shortage) => shortage.fmt(out),
+            Self::Crashed => out.write_str("its thread crashed; the log says where"),
+        }
+    }
+}
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileStamp(Option<(u64, SystemTime)>);
+
+impl FileStamp {
+    pub(super) fn of(path: &Path) -> Self {
+        let metadata = std::fs::metadata(path).ok();
+        Self(metadata.and_then(|file| Some((file.len(), file.modified().ok()?))))
+    }
+}
+
+/// One model of the pool.
+#[derive(Debug)]
+pub struct ModelEntry {
+    /// The name that clients use.
+    pub id: String,
+    /// When it was added, seconds since 1970.
+    pub created: u64,
+    /// What its thread needs.
+    pub spec: ModelSpec,
+    /// What the configuration says of it.
+    pub terms: ModelTerms,
+    context: Arc<PoolContext>,
+    life: Mutex<Life>,
+    /// Requests that wait until a version is gone that takes nobody any more.
+    pub(super) waiting: AtomicUsize,
+}
+
+/// What changes of a model.
+#[derive(Debug, Default)]
+struct Life {
+    version: Option<Arc<ModelVersion>>,
+    failure: Option<LoadFailure>,
+    /// Whether it is to be loaded though nobody asks.
+    is_due: bool,
+}
+
+impl ModelEntry {
+    pub(super) fn new(
+        spec: ModelSpec,
+        terms: ModelTerms,
+        created: u64,
+        context: Arc<PoolContext>,
+    ) -> Self {
+        let is_due = terms.is_pinned || terms.preloads;
+        Self {
+            id: spec.id.clone(),
+            created,
+            spec,
+            terms,
+            context,
+            life: Mutex::new(Life {
+                is_due,
+                ..Life::default()
+            }),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the current state.
+    #[must_use]
+    pub fn state(&self) -> ModelState {
+        let life = self.life();
+        match &life.version {
+            Some(version) => match version.state() {
+                VersionState::Queued => ModelState::Queued,
+                VersionState::Loading => ModelState::Loading,
+                VersionState::Ready(serving) => ModelState::Ready(serving),
+                VersionState::Draining(_) => ModelState::Draining,
+                VersionState::Unloading | VersionState::Ended(_) => ModelState::Unloading,
+            },
+            None => match &life.failure {
+                Some(failure) => ModelState::Failed(failure.clone()),
+                None => ModelState::Cold,
+            },
+        }
+    }
+
+    /// Returns the version that is wanted, loaded or leaving, if there is one.
+    #[must_use]
+    pub fn version(&self) -> Option<Arc<ModelVersion>> {
+        self.life().version.clone()
+    }
+
+    /// Says what keeps the model from answering; `None` if it answers.
+    #[must_use]
+    pub fn progress(&self) -> Option<String> {
+        match self.state() {
+            ModelState::Ready(_) => None,
+            ModelState::Loading => Some("the model is being loaded".to_owned()),
+            ModelState::Queued => {
+                Some("waiting for memory, or for another model that is being loaded".to_owned())
+            }
+            other => Some(format!("the model is {}", other.as_str())),
+        }
+    }
+
+    /// Whether this is its version.
+    pub(super) fn has(&self, version: &ModelVersion) -> bool {
+        let own = self.version();
+        own.is_some_and(|own| std::ptr::eq(&raw const *own, version))
+    }
+
+    /// Tells of every change of any model's state.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.context.changes()
+    }
+
+    /// Whether it has an adapter of this name.
+    #[must_use]
+    pub fn has_adapter(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// Whether it could not be loaded when it was last tried, or has crashed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state(), ModelState::Failed(_))
+    }
+
+    /// Returns the loaded model if it answers now.
+    #[must_use]
+    pub fn serving(&self) -> Option<LoadedModel> {
+        match self.state() {
+            ModelState::Ready(serving) => Some(serving),
+            _ => None,
+        }
+    }
+
+    /// Whether it is an embedding model; false while it is not loaded.
+    #[must_use]
+    pub fn embeds(&self) -> bool {
+        matches!(self.serving(), Some(LoadedModel::Embedding(_)))
+    }
+
+    /// Returns what it takes of memory, or is going to take; nothing while it is cold.
+    #[must_use]
+    pub fn memory(&self) -> ModelMemory {
+        self.version()
+            .map_or_else(ModelMemory::default, |version| version.memory())
+    }
+
+    /// Requests that can be inside at once.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.spec.capacity()
+    }
+
+    /// Whether a server without it is not ready: it is pinned, or it has not been loaded since it was to be.
+    #[must_use]
+    pub fn is_expected(&self) -> bool {
+        self.terms.is_pinned || self.life().is_due
+    }
+
+    /// Whether it is to be loaded and has not been tried yet.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        let is_failed = self.has_failed();
+        self.life().is_due && self.serving().is_none() && !is_failed
+    }
+
+    /// Checks that its worker loop makes progress; `Err` says what is wrong.
+    pub fn health(&self) -> Result<(), &'static str> {
+        let life = self.life();
+        match (&life.version, &life.failure) {
+            (Some(version), _) => version.health(self.spec.stall_timeout),
+            (None, Some(failure)) if matches!(failure.cause, FailureCause::Crashed) => {
+                Err("crashed")
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Whether a client should send a request now.
+    pub fn would_admit(&self) -> Result<(), AdmissionRefusal> {
+        self.at_gate(Gate::would_admit)
+    }
+
+    /// Whether a request of a tenant would be admitted, as far as can be told before it is read.
+    pub fn has_room(&self, tenant: Tenant) -> Result<(), AdmissionRefusal> {
+        self.at_gate(|gate| gate.has_room(tenant))
+    }
+
+    fn at_gate<T>(&self, ask: impl FnOnce(&Gate) -> T) -> T {
+        match self.version() {
+            Some(version) => ask(&version.gate),
+            // A new one would be like this.
+            None => ask(&self.context.gate(self.capacity())),
+        }
+    }
+
+    /// Returns the version that a request is for; one that is wanted from now on where there is none.
+    ///
+    /// # Errors
+    /// Why it could not be loaded a short time ago.
+    pub(super) fn version_or_want(&self) -> Result<Arc<ModelVersion>, LoadFailure> {
+        let mut life = self.life();
+        if let Some(version) = &life.version {
+            return Ok(Arc::clone(version));
+        }
+        if let Some(failure) = &life.failure
+            && Instant::now() < failure.retry_at
+            && failure.file == FileStamp::of(&self.spec.path)
+        {
+            return Err(failure.clone());
+        }
+        Ok(self.want(&mut life))
+    }
+
+    fn want(&self, life: &mut Life) -> Arc<ModelVersion> {
+        let version = Arc::new(self.context.version(self.capacity()));
+        life.version = Some(Arc::clone(&version));
+        self.context.wake();
+        version
+    }
+
+    /// Wants it if it is to be loaded though nobody asks.
+    pub(super) fn want_if_due(&self, now: Instant) {
+        let mut life = self.life();
+        let may_try = (life.failure.as_ref()).is_none_or(|failure| now >= failure.retry_at);
+        if life.is_due && life.version.is_none() && may_try {
+            self.want(&mut life);
+        }
+    }
+
+    /// Makes it wanted whatever happened before, as an administrator asks.
+    pub(super) fn want_now(&self) -> Arc<ModelVersion> {
+        let mut life = self.life();
+        life.is_due = true;
+        match &life.version {
+            Some(version) => Arc::clone(version),
+            None => self.want(&mut life),
+        }
+    }
+
+    /// It need not be loaded though nobody asks.
+    pub(super) fn is_not_due(&self) {
+        self.life().is_due = false;
+    }
+
+    /// Whether it is to be loaded though nobody asks.
+    pub(super) fn is_due(&self) -> bool {
+        self.life().is_due
+    }
+
+    /// It answers.
+    pub(super) fn has_loaded(&self) {
+        let mut life = self.life();
+        life.failure = None;
+        // A pinned one would come back.
+        life.is_due = self.terms.is_pinned;
+    }
+
+    /// Notes how its version ended; returns the failure if it was one.
+    pub(super) fn has_ended(&self, end: VersionEnd, file: FileStamp) -> Option<LoadFailure> {
+        let cause = match end {
+            VersionEnd::Unloaded => None,
+            VersionEnd::TooLarge(shortage) => Some(FailureCause::TooLarge(shortage)),
+            VersionEnd::Unloadable(error) => Some(FailureCause::Unloadable(error.to_string())),
+            VersionEnd::Crashed => Some(FailureCause::Crashed),
+        };
+        let mut life = self.life();
+        life.version = None;
+        let cause = cause?;
+        let attempts = life.failure.as_ref().map_or(0, |before| before.attempts) + 1;
+        let failure = LoadFailure {
+            cause,
+            retry_at: Instant::now() + retry_after(attempts),
+            attempts,
+            file,
+        };
+        life.failure = Some(failure.clone());
+        Some(failure)
+    }
+}
+
+/// How long after so many failures in a row a model is tried again.
+fn retry_after(attempts: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
+    FIRST_RETRY.saturating_mul(doubled).min(LONGEST_RETRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_fails_again_and_again_is_tried_less_often() {
+        let seconds: Vec<_> = (1..10).map(|times| retry_after(times).as_secs()).collect();
+        assert_eq!(seconds, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+        assert_eq!(retry_after(u32::MAX), LONGEST_RETRY);
+    }
+}

@@ -1,0 +1,205 @@
+//! How much memory a model is going to take: as was measured when it was loaded before, else as its file says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ModelMemory, ModelSpec};
+
+/// The file in `state.path` in which measured memory is kept.
+const FILE: &str = "models.json";
+/// Models that are remembered; those that were learnt first are forgotten.
+const MOST_REMEMBERED: usize = 1000;
+
+/// What is known of models' memory. A model is known by its file's digest and by what decides on its size;
+/// the digest of a file by its path, size and time.
+#[derive(Debug, Default)]
+pub(super) struct MemoryEstimates {
+    file: Option<PathBuf>,
+    learnt: Mutex<Learnt>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Learnt {
+    /// The digests of files.
+    #[serde(default)]
+    files: BTreeMap<String, KnownFile>,
+    /// What models took, by digest and settings.
+    #[serde(default)]
+    models: BTreeMap<String, KnownMemory>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KnownFile {
+    bytes: u64,
+    modified_ns: u64,
+    digest: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct KnownMemory {
+    weights: u64,
+    kv_cache: u64,
+    compute: u64,
+}
+
+impl From<KnownMemory> for ModelMemory {
+    fn from(known: KnownMemory) -> Self {
+        Self {
+            weights: known.weights,
+            kv_cache: known.kv_cache,
+            compute: known.compute,
+        }
+    }
+}
+
+impl MemoryEstimates {
+    /// Reads what was learnt before, if there is a folder for it. What cannot be read is learnt again.
+    pub(super) fn open(folder: Option<PathBuf>) -> Self {
+        let file = folder.map(|folder| folder.join(FILE));
+        let learnt = file.as_ref().and_then(|file| {
+            let text = std::fs::read(file).ok()?;
+            let known = serde_json::from_slice(&text);
+            known
+                .inspect_err(|error| {
+                    tracing::warn!(file = %file.display(), %error, "what was learnt of models' memory cannot be read, and is learnt again");
+                })
+                .ok()
+        });
+        Self {
+            file,
+            learnt: Mutex::new(learnt.unwrap_or_default()),
+        }
+    }
+
+    fn learnt(&self) -> MutexGuard<'_, Learnt> {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a model is going to take.
+    pub(super) fn expected(&self, spec: &ModelSpec) -> ModelMemory {
+        self.remembered(spec)
+            .unwrap_or_else(|| spec.estimated_memory())
+    }
+
+    fn remembered(&self, spec: &ModelSpec) -> Option<ModelMemory> {
+        let learnt = self.learnt();
+        let known = learnt.files.get(spec.path.to_str()?)?;
+        let (bytes, modified_ns) = stamp(&spec.path)?;
+        if (known.bytes, known.modified_ns) != (bytes, modified_ns) {
+            return None;
+        }
+        let memory = learnt.models.get(&key(&known.digest, spec))?;
+        Some((*memory).into())
+    }
+
+    /// Remembers what a model took.
+    pub(super) fn learn(&self, spec: &ModelSpec, digest: &str, memory: ModelMemory) {
+        let (Some(path), Some((bytes, modified_ns))) = (spec.path.to_str(), stamp(&spec.path))
+        else {
+            return;
+        };
+        let mut learnt = self.learnt();
+        let file = KnownFile {
+            bytes,
+            modified_ns,
+            digest: digest.to_owned(),
+        };
+        let known = KnownMemory {
+            weights: memory.weights,
+            kv_cache: memory.kv_cache,
+            compute: memory.compute,
+        };
+        learnt.files.insert(path.to_owned(), file);
+        learnt.models.insert(key(digest, spec), known);
+        forget_some(&mut learnt.files);
+        forget_some(&mut learnt.models);
+        if let Some(file) = &self.file
+            && let Err(error) = write(file, &learnt)
+        {
+            tracing::warn!(file = %file.display(), %error, "what was learnt of models' memory cannot be kept");
+        }
+    }
+}
+
+fn forget_some<T>(known: &mut BTreeMap<String, T>) {
+    while known.len() > MOST_REMEMBERED {
+        known.pop_first();
+    }
+}
+
+/// What decides on a model's memory beside its file.
+fn key(digest: &str, spec: &ModelSpec) -> String {
+    format!(
+        "{digest} {} {} {} {:?} {} {:?} {}",
+        spec.context,
+        spec.max_running,
+        spec.max_batch_tokens,
+        spec.attention,
+        spec.deterministic,
+        spec.threads,
+        spec.partition_memory,
+    )
+}
+
+/// What tells a file from another of its name.
+fn stamp(path: &Path) -> Option<(u64, u64)> {
+    let file = std::fs::metadata(path).ok()?;
+    let modified = file.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some((file.len(), u64::try_from(modified.as_nanos()).ok()?))
+}
+
+/// Writes a file such that it is there as a whole or not at all.
+fn write(file: &Path, learnt: &Learnt) -> std::io::Result<()> {
+    let text = serde_json::to_vec_pretty(learnt)?;
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let new = file.with_extension("json.new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(&new, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::tests::spec;
+    use super::*;
+
+    const TAKEN: ModelMemory = ModelMemory {
+        weights: 1,
+        kv_cache: 20,
+        compute: 300,
+    };
+
+    #[test]
+    fn what_was_learnt_is_remembered_by_the_next_process_for_the_same_file_and_settings() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = folder.path().join("state");
+        let path = folder.path().join("model.gguf");
+        std::fs::write(&path, "weights").expect("written");
+        let spec = ModelSpec { path, ..spec() };
+        MemoryEstimates::open(Some(state.clone())).learn(&spec, "abc", TAKEN);
+        let estimates = MemoryEstimates::open(Some(state));
+        assert_eq!(estimates.remembered(&spec), Some(TAKEN));
+        let larger = ModelSpec {
+            context: spec.context * 2,
+            ..spec.clone()
+        };
+        assert_eq!(estimates.remembered(&larger), None);
+        std::fs::write(&spec.path, "other weights").expect("written");
+        assert_eq!(estimates.remembered(&spec), None);
+    }
+
+    #[test]
+    fn a_half_written_memory_is_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for text in ["", "{\"files\": {", "[]", "{\"models\": {\"a\": 1}}"] {
+            std::fs::write(folder.path().join(FILE), text).expect("written");
+            let estimates = MemoryEstimates::open(Some(folder.path().to_owned()));
+            assert!(estimates.learnt().models.is_empty(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The folder in which every GGUF file is a model.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{ModelSpec, SpecMaker};
+
+/// How long what was seen holds.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The folder of `pool.models_dir`.
+pub(super) struct ModelsFolder {
+    path: PathBuf,
+    make: SpecMaker,
+    looked: Mutex<Option<Instant>>,
+}
+
+impl ModelsFolder {
+    pub(super) fn new(path: PathBuf, make: SpecMaker) -> Self {
+        Self {
+            path,
+            make,
+            looked: Mutex::new(None),
+        }
+    }
+
+    /// Returns what models' threads need of the files that are there, by name; `None` if it has looked a
+    /// moment ago, or cannot look.
+    pub(super) fn look(&self) -> Option<Vec<ModelSpec>> {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_some_and(|at| at.elapsed() < FRESH) {
+            return None;
+        }
+        *looked = Some(Instant::now());
+        drop(looked);
+        let files = fs::read_dir(&self.path).inspect_err(|error| {
+            tracing::warn!(folder = %self.path.display(), %error, "pool.models_dir cannot be read");
+        });
+        let files = files.ok()?.filter_map(|file| Some(file.ok()?.path()));
+        let mut files: Vec<_> = files.filter(|file| is_model(file)).collect();
+        files.sort();
+        Some(files.iter().filter_map(|file| (self.make)(file)).collect())
+    }
+}
+
+/// Whether a file is to be taken for a model by its name: a GGUF, and of one that was split the first part. What
+/// is being copied should have another name until it is whole.
+fn is_model(file: &Path) -> bool {
+    let is_gguf = file.extension().is_some_and(|ending| ending == "gguf");
+    let stem = file.file_stem().and_then(|stem| stem.to_str());
+    let Some(stem) = stem.filter(|stem| is_gguf && !stem.starts_with('.')) else {
+        return false;
+    };
+    !is_later_part(stem)
+}
+
+/// `…-00002-of-00003` is a part of another file.
+fn is_later_part(stem: &str) -> bool {
+    let number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some((rest, count)) = stem.rsplit_once("-of-") else {
+        return false;
+    };
+    let Some((_, part)) = rest.rsplit_once('-') else {
+        return false;
+    };
+    number(count) && number(part) && part != "00001"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_no_models_by_their_names_are_left_out() {
+        for name in ["a.gguf", "big-00001-of-00003.gguf", "out-of-stock.gguf"] {
+            assert!(is_model(Path::new(name)), "{name}");
+        }
+        for name in [
+            "a.gguf.part",
+            ".a.gguf",
+            "README.md",
+            "big-00002-of-00003.gguf",
+            "gguf",
+        ] {
+            assert!(!is_model(Path::new(name)), "{name}");
+        }
+    }
+}
