@@ -4,8 +4,9 @@ use llama_cpp_sys_2::{
     LLAMA_FLASH_ATTN_TYPE_DISABLED, LLAMA_FLASH_ATTN_TYPE_ENABLED, llama_flash_attn_type,
 };
 
-use super::Weights;
+use super::gguf::Hyperparameters;
 use super::llama::EngineOptions;
+use super::{GgufHeader, Weights};
 
 /// How attention is computed; the two ways differ in rounding only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,17 @@ pub(super) struct ModelDimensions {
 }
 
 impl ModelDimensions {
+    /// The same from the header, before anything is loaded.
+    pub(super) fn of_header(header: &GgufHeader, model: &Hyperparameters) -> Self {
+        let first = |numbers: &[u32]| numbers.first().copied().unwrap_or_default();
+        Self {
+            heads: first(&model.heads),
+            kv_heads: first(&model.kv_heads),
+            layers: model.layers,
+            parameters: header.parameters(),
+        }
+    }
+
     pub(super) fn of(weights: &Weights) -> Self {
         Self {
             heads: weights.llama().n_head(),

@@ -1,7 +1,5 @@
 //! From a GGUF file to weights and a tokenizer.
 
-use std::borrow::Cow;
-use std::ffi::CStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +9,7 @@ use super::backend::backend;
 use super::cpu::UnsupportedCpu;
 use super::model_file::ModelFile;
 use super::tokenizer::PieceTable;
-use super::{ModelInfo, Tokenizer, Weights, logs, vocabulary, weights};
+use super::{GgufHeader, ModelInfo, Tokenizer, Weights, logs, weights};
 
 /// Why a model cannot be served. Every message names a remedy.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +32,22 @@ pub enum LoadError {
         path: PathBuf,
         /// llama.cpp's own words.
         reason: String,
+    },
+    /// It is not what a GGUF is, or a part of one.
+    #[error("cannot load model {}: {fault}; compare the file's size and checksum with the original, and copy or download it again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        fault: String,
+    },
+    /// It is a sound GGUF, but llama.cpp would not survive it.
+    #[error("cannot load model {}: {fault}; convert it again from the original with a current llama.cpp", path.display())]
+    Unsound {
+        /// The file.
+        path: PathBuf,
+        /// The key or the tensor, and what is wrong with it.
+        fault: String,
     },
     /// There is no use for it here.
     #[error("cannot serve model {}: {reason}", path.display())]
@@ -72,7 +86,7 @@ pub fn load_model(path: &Path, abort: &Arc<AtomicBool>) -> Result<(Weights, Toke
         reason,
     };
     let source = ModelFile::open(path)?;
-    vocabulary::check(source.metadata()).map_err(unservable)?;
+    let hyperparameters = source.check()?;
     let digest = source.digest(abort)?;
     let refused = || refusal(path, &source, abort);
     let vocab = source.load_vocabulary(abort).ok_or_else(refused)?;
@@ -81,7 +95,20 @@ pub fn load_model(path: &Path, abort: &Arc<AtomicBool>) -> Result<(Weights, Toke
     let info = ModelInfo::read(&weights, &vocab, pieces.longest(), digest).map_err(unservable)?;
     let info = Arc::new(info);
     let tokenizer = Tokenizer::new(vocab, pieces, Arc::clone(&info));
-    Ok((Weights::new(weights, info), tokenizer))
+    Ok((Weights::new(weights, info, hyperparameters), tokenizer))
+}
+
+/// Reads the header of a GGUF file, of a model or of something else, without loading anything: some milliseconds
+/// for a large vocabulary. The header holds the vocabulary, so it is not for keeping.
+///
+/// # Errors
+/// See [`LoadError`]; what is said to be a model and would not be survived by llama.cpp is refused as well.
+pub fn read_header(path: &Path) -> Result<GgufHeader, LoadError> {
+    let source = ModelFile::open(path)?;
+    if source.header().is_model() {
+        source.check()?;
+    }
+    Ok(source.into_header())
 }
 
 /// Why llama.cpp gave no model.
@@ -91,8 +118,7 @@ fn refusal(path: &Path, source: &ModelFile, abort: &AtomicBool) -> LoadError {
     }
     let reason = logs::last_error();
     let reason = reason.unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
-    let architecture = source.metadata().text(c"general.architecture");
-    let architecture = architecture.map_or(Cow::Borrowed("unknown"), CStr::to_string_lossy);
+    let architecture = &source.header().architecture;
     LoadError::Refused {
         path: path.to_owned(),
         reason: format!("{reason} (its architecture is `{architecture}`)"),

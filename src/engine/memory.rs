@@ -48,29 +48,11 @@ pub fn return_freed_soon() {
     }
 }
 
-/// llama.cpp keeps keys and values in 16 bits unless told otherwise, and nobody does.
-const BYTES: u64 = 2;
-
 /// Bytes of a KV cache of so many cells, once all of them were used. None for models that keep
 /// something else, or not the same in every layer.
 #[must_use]
 pub fn kv_cache_bytes(weights: &Weights, cells: usize) -> Option<u64> {
-    let info = weights.info();
-    let llama = weights.llama();
-    let number = |key: &str| -> Option<u64> {
-        let key = format!("{}.attention.{key}", info.architecture);
-        llama.meta_val_str(&key).ok()?.trim().parse().ok()
-    };
-    let is_plain = info.shares_prefixes && number("kv_lora_rank").is_none();
-    if !is_plain {
-        return None;
-    }
-    let heads = u64::from(llama.n_head());
-    // A list, where layers differ, is no number.
-    let kv_heads = number("head_count_kv")?;
-    let width = u64::try_from(llama.n_embd()).ok()?.checked_div(heads)?;
-    let key = number("key_length").unwrap_or(width);
-    let value = number("value_length").unwrap_or(width);
-    let per_cell = u64::from(llama.n_layer()) * kv_heads * (key + value) * BYTES;
-    Some(per_cell * cells as u64)
+    let model = weights.hyperparameters();
+    let is_plain = weights.info().shares_prefixes && model.has_plain_cells();
+    is_plain.then(|| model.cell_bytes() * cells as u64)
 }

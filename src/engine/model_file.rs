@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,45 +15,82 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 use sha2::{Digest, Sha256};
 
+use super::gguf::{self, GgufHeader, HeaderError, Hyperparameters};
 use super::load::LoadError;
-use super::logs;
-use super::metadata::Metadata;
 use super::overrides::MetadataOverride;
+use super::vocabulary;
 
-/// An open GGUF, or all parts of one that was split (`…-00001-of-00003.gguf`).
+/// An open GGUF, or all parts of one that was split (`…-00001-of-00003.gguf`), with a header that is sound in
+/// itself.
 pub(super) struct ModelFile {
     path: PathBuf,
     parts: Vec<File>,
-    metadata: Metadata,
+    header: GgufHeader,
 }
+
+const SPLIT_COUNT: &str = "split.count";
+const SPLIT_NUMBER: &str = "split.no";
+/// Parts of a split model.
+const MOST_PARTS: u16 = 1024;
 
 impl ModelFile {
     /// Opens the file, and where it is the first part of several, the others beside it.
     pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
-        let first = open_gguf(path)?;
-        let metadata = Metadata::read(&first).ok_or_else(|| LoadError::Refused {
-            path: path.to_owned(),
-            reason: logs::last_error().unwrap_or_else(|| "its metadata are damaged".to_owned()),
-        })?;
+        let (first, mut header) = open_gguf(path)?;
         let mut parts = vec![first];
-        let count = metadata.u16(c"split.count").unwrap_or(1);
+        let count = header.metadata.u16(SPLIT_COUNT).unwrap_or(1);
+        if count > MOST_PARTS {
+            return Err(LoadError::Damaged {
+                path: path.to_owned(),
+                fault: format!("it is one of {count} parts (`{SPLIT_COUNT}`), too many"),
+            });
+        }
         for number in 2..=count {
             let part = part_path(path, number, count).ok_or_else(|| LoadError::Unservable {
                 path: path.to_owned(),
                 reason: "it is one part of a model that was split, and not named as such parts \
                          are; give the first one, …-00001-of-0000N.gguf, under its original name",
             })?;
-            parts.push(open_gguf(&part)?);
+            let (file, part_header) = open_gguf(&part)?;
+            // llama.cpp ends the process where this is of another type.
+            if part_header.metadata.u16(SPLIT_NUMBER) != Some(number - 1) {
+                return Err(LoadError::Damaged {
+                    path: part,
+                    fault: format!("it is not part {number} (`{SPLIT_NUMBER}`) of {count}"),
+                });
+            }
+            header
+                .join(part_header)
+                .map_err(|error| damaged(path, &error))?;
+            parts.push(file);
         }
         Ok(Self {
             path: path.to_owned(),
             parts,
-            metadata,
+            header,
         })
     }
 
-    pub(super) fn metadata(&self) -> &Metadata {
-        &self.metadata
+    pub(super) fn header(&self) -> &GgufHeader {
+        &self.header
+    }
+
+    pub(super) fn into_header(self) -> GgufHeader {
+        self.header
+    }
+
+    /// Returns the model's dimensions; refuses a model that llama.cpp would not survive.
+    pub(super) fn check(&self) -> Result<Hyperparameters, LoadError> {
+        let hyperparameters =
+            gguf::check_model(&self.header).map_err(|fault| LoadError::Unsound {
+                path: self.path.clone(),
+                fault: fault.to_string(),
+            })?;
+        vocabulary::check(&self.header.metadata).map_err(|reason| LoadError::Unservable {
+            path: self.path.clone(),
+            reason,
+        })?;
+        Ok(hyperparameters)
     }
 
     /// Returns the SHA-256 of the file, or of all its parts one after the other.
@@ -101,8 +138,7 @@ impl ModelFile {
         tokens: i32,
         abort: &AtomicBool,
     ) -> Option<LlamaModel> {
-        let architecture = self.metadata.text(c"general.architecture")?;
-        let architecture = architecture.to_str().ok()?;
+        let architecture = &self.header.architecture;
         let overrides = [
             MetadataOverride::text("tokenizer.ggml.model", "no_vocab")?,
             MetadataOverride::integer(&format!("{architecture}.vocab_size"), tokens.into())?,
@@ -175,20 +211,37 @@ fn owned_model(raw: NonNull<sys::llama_model>) -> LlamaModel {
     unsafe { std::mem::transmute::<NonNull<sys::llama_model>, LlamaModel>(raw) }
 }
 
-fn open_gguf(path: &Path) -> Result<File, LoadError> {
+/// Opens a file and reads its header.
+fn open_gguf(path: &Path) -> Result<(File, GgufHeader), LoadError> {
     let unreadable = |source| LoadError::Unreadable {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.is_dir() {
+    // A pipe without a writer would never open.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
         return Err(unreadable(io::ErrorKind::IsADirectory.into()));
     }
-    let mut magic = [0; 4];
-    match file.read_exact_at(&mut magic, 0) {
-        Ok(()) if magic == *b"GGUF" => Ok(file),
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(unreadable(error)),
-        _ => Err(LoadError::NotGguf(path.to_owned())),
+    if !metadata.is_file() {
+        return Err(LoadError::NotGguf(path.to_owned()));
+    }
+    match GgufHeader::read(&file) {
+        Ok(header) => Ok((file, header)),
+        Err(HeaderError::NotGguf) => Err(LoadError::NotGguf(path.to_owned())),
+        Err(HeaderError::Unreadable(source)) => Err(unreadable(source)),
+        Err(error) => Err(damaged(path, &error)),
+    }
+}
+
+fn damaged(path: &Path, error: &HeaderError) -> LoadError {
+    LoadError::Damaged {
+        path: path.to_owned(),
+        fault: error.to_string(),
     }
 }
 

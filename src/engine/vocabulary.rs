@@ -8,35 +8,37 @@
 
 use std::collections::HashSet;
 
-use super::metadata::Metadata;
+use super::gguf::{Metadata, Value};
 
 /// The tries of some kinds of vocabularies recurse once a byte of a token while they are built.
 const LONGEST_TOKEN: usize = 4096;
+
+/// Several times as many as the largest vocabularies have; llama.cpp takes some hundred bytes for each.
+const MOST_TOKENS: usize = 1 << 20;
 
 /// llama.cpp's number for a token that stands for a byte (`LLAMA_TOKEN_TYPE_BYTE`).
 const BYTE_TOKEN: i32 = 6;
 
 /// Says why the vocabulary cannot be used, with what to do.
 pub(super) fn check(metadata: &Metadata) -> Result<(), &'static str> {
-    let Some(kind) = metadata.text(c"tokenizer.ggml.model") else {
+    let Some(kind) = metadata.text("tokenizer.ggml.model") else {
         // llama.cpp says so itself, or that it does not know the architecture, which comes first.
         return Ok(());
     };
-    let kind = kind.to_bytes();
     if matches!(kind, b"" | b"no_vocab" | b"none" | b"test") {
         return Err(
             "it has no vocabulary (tokenizer.ggml.model), so it can read no text; convert it again \
              together with its tokenizer",
         );
     }
-    let Some(tokens) = metadata.texts(c"tokenizer.ggml.tokens") else {
+    let Some(tokens) = metadata.texts("tokenizer.ggml.tokens") else {
         // llama.cpp says so itself, without ending the process.
         return Ok(());
     };
+    check_lists(metadata, tokens.len())?;
     let mut texts: HashSet<&[u8]> = HashSet::new();
     let mut empty = 0;
-    for token in tokens {
-        let text = token.to_bytes();
+    for text in tokens.iter() {
         if text.len() > LONGEST_TOKEN {
             return Err(
                 "its vocabulary has a token of more than 4096 bytes, which no text needs; convert \
@@ -59,7 +61,7 @@ pub(super) fn check(metadata: &Metadata) -> Result<(), &'static str> {
     match kind {
         b"llama" => has_byte_tokens(&texts),
         b"bert" => {
-            let types = metadata.numbers(c"tokenizer.ggml.token_type");
+            let types = metadata.numbers("tokenizer.ggml.token_type");
             if types.is_some_and(|types| types.contains(&BYTE_TOKEN)) {
                 return Err(
                     "its vocabulary is WordPiece and marks tokens as bytes, which that kind does \
@@ -69,17 +71,47 @@ pub(super) fn check(metadata: &Metadata) -> Result<(), &'static str> {
             Ok(())
         }
         b"t5" => {
-            let map = metadata.bytes(c"tokenizer.ggml.precompiled_charsmap");
+            let map = metadata.bytes("tokenizer.ggml.precompiled_charsmap");
             map.map_or(Ok(()), charsmap::check)
         }
         b"rwkv" => has_single_bytes(&texts),
         b"whitespace" => Ok(()),
-        _ if metadata.text(c"tokenizer.ggml.pre") == Some(c"whitespace") => Err(
+        _ if metadata.text("tokenizer.ggml.pre") == Some(b"whitespace") => Err(
             "its pre-tokenizer is `whitespace`, which llama.cpp has for vocabularies of that model \
              alone (tokenizer.ggml.model); convert it again with a current llama.cpp",
         ),
         _ => Ok(()),
     }
+}
+
+/// What is said of each token is said of all.
+fn check_lists(metadata: &Metadata, tokens: usize) -> Result<(), &'static str> {
+    if !(1..=MOST_TOKENS).contains(&tokens) {
+        return Err(
+            "its vocabulary (tokenizer.ggml.tokens) has no token, or more than 1048576; convert it \
+             again from the original",
+        );
+    }
+    let kinds = metadata.numbers("tokenizer.ggml.token_type");
+    if kinds.is_some_and(|kinds| kinds.len() != tokens) {
+        return Err(
+            "its vocabulary has another number of tokens than of their kinds \
+             (tokenizer.ggml.token_type); convert it again from the original",
+        );
+    }
+    let (scores, are_numbers) = match metadata.get("tokenizer.ggml.scores") {
+        Some(Value::F32s(scores)) => (scores.len(), scores.iter().all(|score| score.is_finite())),
+        Some(Value::I32s(scores)) => (scores.len(), true),
+        // Missing, or of a type that llama.cpp refuses.
+        _ => (tokens, true),
+    };
+    if scores != tokens || !are_numbers {
+        return Err(
+            "its vocabulary has another number of tokens than of scores (tokenizer.ggml.scores), \
+             or a score that is no finite number; convert it again from the original",
+        );
+    }
+    Ok(())
 }
 
 /// `SentencePiece` writes characters that it has no token for as bytes: `<0x0A>`, or the byte itself.

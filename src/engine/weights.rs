@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use llama_cpp_2::model::LlamaModel;
 
-use super::ModelInfo;
+use super::gguf::{Hyperparameters, Metadata};
 use super::info::quantization_name;
-use super::metadata::Metadata;
 use super::model_file::ModelFile;
+use super::{ModelInfo, TensorInfo};
 
 /// A model's weights. Contexts borrow them, and dropping them gives their memory back.
 ///
@@ -33,15 +33,21 @@ use super::model_file::ModelFile;
 pub struct Weights {
     llama: LlamaModel,
     info: Arc<ModelInfo>,
+    hyperparameters: Hyperparameters,
     /// Makes the type neither `Send` nor `Sync`.
     one_thread: PhantomData<*const ()>,
 }
 
 impl Weights {
-    pub(super) fn new(llama: LlamaModel, info: Arc<ModelInfo>) -> Self {
+    pub(super) fn new(
+        llama: LlamaModel,
+        info: Arc<ModelInfo>,
+        hyperparameters: Hyperparameters,
+    ) -> Self {
         Self {
             llama,
             info,
+            hyperparameters,
             one_thread: PhantomData,
         }
     }
@@ -50,6 +56,10 @@ impl Weights {
     #[must_use]
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    pub(super) fn hyperparameters(&self) -> &Hyperparameters {
+        &self.hyperparameters
     }
 
     pub(super) fn llama(&self) -> &LlamaModel {
@@ -64,16 +74,55 @@ pub(super) fn read(
     vocab: &LlamaModel,
     abort: &AtomicBool,
 ) -> Option<LlamaModel> {
-    let maps = !is_rearranged(source.metadata());
+    let maps = !is_rearranged(&source.header().metadata);
     source.load_weights(maps, vocab.vocab().n_tokens(), abort)
 }
 
 /// Whether llama.cpp makes a rearranged copy of most weights, with which it computes faster. Such a
 /// file is read and not mapped, or the originals, which nobody looks at again, would count as
 /// memory beside it.
-fn is_rearranged(metadata: &Metadata) -> bool {
-    let file_type = metadata.u32(c"general.file_type");
+pub(super) fn is_rearranged(metadata: &Metadata) -> bool {
+    let file_type = metadata.u32("general.file_type");
     file_type.is_some_and(|file_type| rearranges(quantization_name(file_type)))
+}
+
+/// Whether llama.cpp makes a rearranged copy of this tensor on this CPU.
+pub(super) fn rearranges_tensor(tensor: &TensorInfo) -> bool {
+    let [_, columns, rest @ ..] = tensor.dimensions;
+    // Vectors are added or multiplied, number by number; stacked matrices are those of experts.
+    let is_matrix = columns > 1 && rest[1] == 1;
+    let is_read_by_row = tensor.name == "token_embd.weight";
+    is_matrix && !is_read_by_row && rearranges_matrix(tensor)
+}
+
+/// Whether llama.cpp multiplies with a matrix like this one in a rearranged form.
+pub(super) fn rearranges_matrix(tensor: &TensorInfo) -> bool {
+    tensor.dimensions[1].is_multiple_of(8) && rearranges_type(tensor.kind.name())
+}
+
+/// As `ggml_repack_get_optimal_repack_type` in llama.cpp's `repack.cpp` decides by processor.
+#[cfg(target_arch = "x86_64")]
+fn rearranges_type(kind: &str) -> bool {
+    match kind {
+        "Q4_0" | "Q4_K" | "IQ4_NL" | "MXFP4" => std::arch::is_x86_feature_detected!("avx2"),
+        "Q2_K" => std::arch::is_x86_feature_detected!("avx512f"),
+        _ => false,
+    }
+}
+
+/// As above.
+#[cfg(target_arch = "aarch64")]
+fn rearranges_type(kind: &str) -> bool {
+    std::arch::is_aarch64_feature_detected!("dotprod")
+        && matches!(
+            kind,
+            "Q4_0" | "Q4_K" | "Q5_K" | "Q6_K" | "Q8_0" | "IQ4_NL" | "MXFP4"
+        )
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn rearranges_type(_: &str) -> bool {
+    false
 }
 
 /// As `ggml_repack_get_optimal_repack_type` in llama.cpp's `repack.cpp` decides by processor.
