@@ -9,7 +9,7 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::backend::backend;
 use super::context::index;
-use super::{Attention, DecodeError, LoadError, Token, Weights};
+use super::{Attention, DecodeError, GgufHeader, LoadError, Token, Weights};
 
 /// What a model was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,26 @@ impl PoolingMetadata {
             ),
             _ => Ok(Purpose::Generation),
         }
+    }
+}
+
+impl GgufHeader {
+    /// What the model is for; `None` where there is no use for it.
+    #[must_use]
+    pub fn purpose(&self) -> Option<Purpose> {
+        let key = |key: &str| format!("{}.{key}", self.architecture);
+        let outputs = PoolingMetadata {
+            pooling: self.metadata.u32(&key("pooling_type")),
+            causal: self.metadata.flag(&key("attention.causal")),
+        };
+        outputs.purpose().ok()
+    }
+
+    /// Longest sequence that the model was trained on, in tokens.
+    #[must_use]
+    pub fn trained_context(&self) -> Option<u32> {
+        let key = format!("{}.context_length", self.architecture);
+        self.metadata.u32(&key)
     }
 }
 

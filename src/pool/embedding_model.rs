@@ -4,15 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::embedding::{Batcher, EmbeddingJob, EmbeddingLimits, EmbeddingLoadBoard};
-use crate::engine::{EmbedderOptions, EmbedderShape, LlamaEmbedder, LoadError, Tokenizer, Weights};
+use crate::engine::{LlamaEmbedder, LoadError, Tokenizer, Weights};
 use crate::worker;
 
+use super::LoadedModel;
 use super::job_sender::JobSender;
 use super::model_thread::{LoadMeasure, ModelThread};
-use super::{LoadedModel, ModelSpec};
-
-/// Texts of one batch: more would make short texts no faster, and each takes a vector's memory.
-const MAX_BATCH_TEXTS: usize = 64;
 
 /// An embedding model that answers.
 #[derive(Debug)]
@@ -33,17 +30,6 @@ impl EmbeddingModel {
     }
 }
 
-/// Room for the longest text that the model reads, or that `models.context` allows, and for
-/// short ones as many as a step of a scheduler would take.
-fn shape(spec: &ModelSpec, trained_context: u32) -> (EmbedderShape, usize) {
-    let context = spec.context.min(trained_context) as usize;
-    let shape = EmbedderShape {
-        rows: context.max(spec.batch_rows() as usize),
-        sequences: MAX_BATCH_TEXTS,
-    };
-    (shape, context)
-}
-
 impl ModelThread {
     pub(super) fn embed(
         &self,
@@ -53,15 +39,9 @@ impl ModelThread {
     ) -> Result<(), LoadError> {
         let spec = &self.spec;
         let info = weights.info();
-        let (shape, context) = shape(spec, info.trained_context);
-        // One for a small model: a chat model often computes beside it, and two threads that wait
-        // for a core answer later than one.
-        let threads = spec.threads_per_partition(info.parameters);
-        let options = EmbedderOptions {
-            shape,
-            threads,
-            attention: spec.attention,
-        };
+        let context = spec.context.min(info.trained_context) as usize;
+        let options = spec.embedder_options(info.trained_context, info.parameters);
+        let threads = options.threads;
         let embedder = LlamaEmbedder::new(weights, options)?;
         let shown = [spec.id.as_str(), &info.quantization, &info.digest];
         let metrics = &self.context.metrics;

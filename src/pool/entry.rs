@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::admission::{AdmissionRefusal, Gate, Tenant};
 
 use crate::config;
+use crate::engine::{Purpose, read_header};
 
 use super::context::PoolContext;
 use super::decision::MemoryShortage;
@@ -158,6 +159,8 @@ pub struct ModelEntry {
     life: Mutex<Life>,
     /// Requests that wait until a version is gone that takes nobody any more.
     pub(super) waiting: AtomicUsize,
+    /// What the file is for, once it was read.
+    purpose: OnceLock<Option<Purpose>>,
 }
 
 /// What changes of a model.
@@ -188,6 +191,7 @@ impl ModelEntry {
                 ..Life::default()
             }),
             waiting: AtomicUsize::new(0),
+            purpose: OnceLock::new(),
         }
     }
 
@@ -265,10 +269,19 @@ impl ModelEntry {
         }
     }
 
-    /// Whether it is an embedding model; false while it is not loaded.
+    /// Whether it is an embedding model, as its file says; false while that was not read.
     #[must_use]
     pub fn embeds(&self) -> bool {
-        matches!(self.serving(), Some(LoadedModel::Embedding(_)))
+        match self.serving() {
+            Some(serving) => matches!(serving, LoadedModel::Embedding(_)),
+            None => matches!(self.purpose.get(), Some(Some(Purpose::Embedding))),
+        }
+    }
+
+    /// Reads once what the model is for.
+    pub(super) fn learn_purpose(&self) {
+        let read = || read_header(&self.spec.path).ok()?.purpose();
+        self.purpose.get_or_init(read);
     }
 
     /// Returns what it takes of memory, or is going to take; nothing while it is cold.

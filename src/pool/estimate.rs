@@ -79,10 +79,10 @@ impl MemoryEstimates {
         self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a model is going to take.
+    /// What a model is going to take; nothing where its file cannot be read, so that it is tried and says why.
     pub(super) fn expected(&self, spec: &ModelSpec) -> ModelMemory {
-        self.remembered(spec)
-            .unwrap_or_else(|| spec.estimated_memory())
+        let known = self.remembered(spec).or_else(|| spec.estimated_memory());
+        known.unwrap_or_default()
     }
 
     fn remembered(&self, spec: &ModelSpec) -> Option<ModelMemory> {

@@ -114,6 +114,7 @@ impl Manager {
         let now = Instant::now();
         let entries = self.shared.entries();
         for entry in entries.iter() {
+            entry.learn_purpose();
             entry.want_if_due(now);
         }
         let snapshot = self.snapshot(&entries, now);

@@ -37,18 +37,14 @@ impl LoadMeasure {
         }
     }
 
-    /// What a model takes whose tensors have so many bytes, and its cache as many once it is full; as
-    /// `expected`, where nothing can be measured.
+    /// What a model takes whose tensors have so many bytes, and its cache as many once it is full. Buffers that have not
+    /// been used yet take no memory now, so nothing counts less than was `expected`.
     pub(super) fn taken(&self, weights: u64, kv_cache: u64, expected: ModelMemory) -> ModelMemory {
         let now = headroom::anonymous_memory();
-        let added = self
-            .anonymous
-            .zip(now)
-            .map(|(before, now)| now.saturating_sub(before));
-        let compute = added.map_or(expected.compute, |added| {
-            // Weights that are mapped are not anonymous.
-            added.checked_sub(weights).unwrap_or(added)
-        });
+        let added = (self.anonymous.zip(now)).map_or(0, |(before, now)| now.saturating_sub(before));
+        // Weights that are mapped are not anonymous.
+        let beside_weights = added.checked_sub(weights).unwrap_or(added);
+        let compute = beside_weights.max(expected.compute);
         ModelMemory {
             weights,
             kv_cache,

@@ -146,7 +146,12 @@ impl PoolShared {
         match entry.version() {
             None => ModelMemory::default(),
             Some(version) => match version.state() {
-                VersionState::Queued => self.estimates.expected(&entry.spec),
+                VersionState::Queued => {
+                    if version.memory().total() == 0 {
+                        version.set_memory(self.estimates.expected(&entry.spec));
+                    }
+                    version.memory()
+                }
                 _ => version.memory(),
             },
         }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{self, Speculation};
-use crate::engine::{Attention, EngineOptions};
+use crate::engine::{
+    Attention, EmbedderOptions, EmbedderShape, EngineOptions, Purpose, estimate_embedding,
+    estimate_generation, read_header,
+};
 use crate::scheduler::SchedulerLimits;
 
 use super::ModelMemory;
@@ -16,6 +19,8 @@ const EXTRA_SEQUENCES: u32 = 8;
 const MAX_SEQUENCES: u32 = 255;
 /// KV partitions of all models may take this fraction of all memory: a quarter.
 const PARTITION_MEMORY_DIVISOR: u64 = 4;
+/// Texts of one batch: more would make short texts no faster, and each takes a vector's memory.
+const MAX_BATCH_TEXTS: usize = 64;
 /// Parameters below which a model spends its time around its matrix products.
 const SMALL_MODEL_PARAMETERS: u64 = 30_000_000;
 
@@ -109,13 +114,47 @@ impl ModelSpec {
         })
     }
 
-    /// Returns what the model is going to take of memory, as its file says.
-    pub(super) fn estimated_memory(&self) -> ModelMemory {
-        let weights = std::fs::metadata(&self.path).map_or(0, |file| file.len());
-        ModelMemory {
-            weights,
-            kv_cache: 0,
-            compute: weights / 4,
+    /// Returns what the model is going to take of memory, as its file says; `None` where the file cannot be read.
+    pub(super) fn estimated_memory(&self) -> Option<ModelMemory> {
+        let header = read_header(&self.path).ok()?;
+        let estimate = match header.purpose()? {
+            Purpose::Generation => {
+                estimate_generation(&header, &self.engine_options(header.parameters()))
+            }
+            Purpose::Embedding => {
+                let context = header.trained_context().unwrap_or(self.context);
+                estimate_embedding(
+                    &header,
+                    &self.embedder_options(context, header.parameters()),
+                )
+            }
+        }?;
+        let banks = u64::from(estimate.partitions);
+        Some(ModelMemory {
+            weights: estimate.weights + estimate.mapped,
+            kv_cache: estimate.kv_cache * banks,
+            compute: estimate.compute * banks + estimate.vocabulary,
+        })
+    }
+
+    /// Returns the options of an embedder for a model that was trained on so many tokens. There is room for the
+    /// longest text that the model reads, or that `models.context` allows, and for short ones as many as a step of a
+    /// scheduler would take.
+    pub(super) fn embedder_options(
+        &self,
+        trained_context: u32,
+        parameters: u64,
+    ) -> EmbedderOptions {
+        let context = self.context.min(trained_context) as usize;
+        EmbedderOptions {
+            shape: EmbedderShape {
+                rows: context.max(self.batch_rows() as usize),
+                sequences: MAX_BATCH_TEXTS,
+            },
+            // One for a small model: a chat model often computes beside it, and two threads that wait
+            // for a core answer later than one.
+            threads: self.threads_per_partition(parameters),
+            attention: self.attention,
         }
     }
 
