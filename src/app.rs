@@ -164,6 +164,14 @@ async fn serve_until_told(
     let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
     let authenticator = Authenticator::new(ring.clone(), settings.auth.metrics);
     let state = AppState::new(&settings, inference, metrics.clone(), authenticator);
+    let kinds = [
+        MemoryKind::Bodies,
+        MemoryKind::Streams,
+        MemoryKind::Responses,
+    ];
+    for (kind, held) in kinds.into_iter().zip(state.held_bytes()) {
+        ledger.add(kind, held);
+    }
     // It ends with the runtime.
     if let Some(ring) = ring {
         tokio::spawn(keys::watch(ring));

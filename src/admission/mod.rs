@@ -11,6 +11,7 @@ mod displacement;
 mod drain;
 mod estimates;
 mod gate;
+mod memory_room;
 mod principal;
 mod quota;
 mod send_budget;
@@ -24,6 +25,7 @@ pub use deadline::{DefaultDeadlines, MissedDeadline, retry_after};
 pub use drain::{Drain, DrainGuard};
 pub use estimates::{LogMean, Trust, to_duration};
 pub use gate::{AdmissionSlot, Gate, GateRefusal};
+pub use memory_room::MemoryRoom;
 pub use principal::{PrefixGroup, Principal, Tenant, TenantId};
 pub use quota::{
     LONGEST_RETRY_AFTER, Quota, QuotaHold, QuotaLimit, QuotaLimits, QuotaRefusal, QuotaStanding,

@@ -3,16 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::admission::MemoryRoom;
 use crate::engine::return_freed_soon;
 
 /// Bytes that all grammars of one model may hold: some hundred large ones, thousands of ordinary ones.
 const MOST_BYTES: usize = 256 << 20;
-/// Freed bytes from which on the allocator is asked to return memory to the system.
+/// Bytes from which on a grammar is refused where the process has no room for it, and the allocator is asked to
+/// return what it held to the system.
 const LARGE_RESERVATION: usize = 1 << 20;
 
 /// The bytes that grammars hold at present. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct GrammarMemory(Arc<AtomicUsize>);
+pub(super) struct GrammarMemory {
+    held: Arc<AtomicUsize>,
+    /// What all that this process holds leaves of its budget.
+    room: MemoryRoom,
+}
 
 /// The bytes of one grammar, given back when the last answer with it drops this.
 #[derive(Debug)]
@@ -22,11 +28,26 @@ pub(super) struct MemoryReservation {
 }
 
 impl GrammarMemory {
+    pub(super) fn new(room: MemoryRoom) -> Self {
+        Self {
+            held: Arc::default(),
+            room,
+        }
+    }
+
+    /// Returns the bytes that are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Reserves `bytes`; `None` where there is no room for them.
     pub(super) fn hold(&self, bytes: usize) -> Option<MemoryReservation> {
+        if bytes >= LARGE_RESERVATION && !self.room.has(bytes) {
+            return None;
+        }
         let add = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= MOST_BYTES);
         let added = self
-            .0
+            .held
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         added.ok().map(|_| MemoryReservation {
             bytes,
@@ -37,7 +58,7 @@ impl GrammarMemory {
 
 impl Drop for MemoryReservation {
     fn drop(&mut self) {
-        self.memory.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
         if self.bytes >= LARGE_RESERVATION {
             return_freed_soon();
         }

@@ -29,6 +29,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use crate::admission::MemoryRoom;
 use crate::engine::Tokenizer;
 
 use compile::{CompileOutput, Compiler};
@@ -169,11 +170,21 @@ impl Grammars {
     /// Makes the grammars of the vocabulary of `tokenizer`; `trial_compiler` tries new ones first.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>, trial_compiler: TrialCompiler) -> Self {
+        Self::with_room(tokenizer, trial_compiler, MemoryRoom::default())
+    }
+
+    /// The same, where large ones take no more memory than there is `room` for.
+    #[must_use]
+    pub fn with_room(
+        tokenizer: Arc<Tokenizer>,
+        trial_compiler: TrialCompiler,
+        room: MemoryRoom,
+    ) -> Self {
         let context = CompileContext {
             tokenizer,
             compiler: OnceLock::new(),
             cache: Mutex::default(),
-            memory: GrammarMemory::default(),
+            memory: GrammarMemory::new(room),
         };
         let threads = std::iter::repeat_with(CompileThread::default);
         Self {
@@ -181,6 +192,12 @@ impl Grammars {
             trial_compiler,
             queue: CompileQueue::new(threads.take(COMPILES_AT_ONCE).collect()),
         }
+    }
+
+    /// Returns the bytes that compiled grammars hold.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.context.memory.held()
     }
 
     /// Returns a constraint for a new answer. Takes milliseconds where the grammar is new, up to a second

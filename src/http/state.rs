@@ -59,4 +59,10 @@ impl HttpState {
             body_timeout: settings.server.body_timeout,
         }
     }
+
+    /// Returns the bytes of memory that are held for large bodies.
+    pub(crate) fn held_bodies(&self) -> u64 {
+        let held = LARGE_BODIES_KIB.saturating_sub(self.large_bodies.available_permits());
+        (held as u64) << 10
+    }
 }

@@ -40,6 +40,21 @@ impl AppState {
     }
 }
 
+impl AppState {
+    /// Returns readings of the bytes of memory that are held for clients: of large bodies that come in, of answers that
+    /// wait to be read, and of stored responses.
+    #[must_use]
+    pub fn held_bytes(&self) -> [Box<dyn Fn() -> u64 + Send + Sync>; 3] {
+        let (bodies, streams) = (self.http.clone(), self.http.send_budget.clone());
+        let responses = self.responses.clone();
+        [
+            Box::new(move || bodies.held_bodies()),
+            Box::new(move || streams.reserved() as u64),
+            Box::new(move || responses.held_bytes()),
+        ]
+    }
+}
+
 impl FromRef<AppState> for HttpState {
     fn from_ref(state: &AppState) -> Self {
         state.http.clone()

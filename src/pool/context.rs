@@ -4,7 +4,7 @@ use std::sync::mpsc::SyncSender;
 
 use tokio::sync::watch;
 
-use crate::admission::{Drain, Gate};
+use crate::admission::{Drain, Gate, MemoryRoom};
 use crate::governor::GovernorHandle;
 use crate::grammar::TrialCompiler;
 use crate::telemetry::Metrics;
@@ -17,6 +17,8 @@ pub(super) struct PoolContext {
     pub(super) metrics: Metrics,
     pub(super) governed: GovernorHandle,
     pub(super) trial_compiler: TrialCompiler,
+    /// What is left of the budget, for what could be done without.
+    pub(super) room: MemoryRoom,
     drain: Drain,
     /// Makes the manager look.
     wake: SyncSender<()>,
@@ -36,6 +38,7 @@ impl PoolContext {
             metrics,
             governed,
             trial_compiler,
+            room: MemoryRoom::default(),
             drain,
             wake,
             changes: watch::Sender::new(0),

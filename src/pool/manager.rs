@@ -112,11 +112,13 @@ impl Manager {
 
     fn look(&mut self) {
         let now = Instant::now();
+        self.shared.look_into_folder();
         let entries = self.shared.entries();
         for entry in entries.iter() {
             entry.learn_purpose();
             entry.want_if_due(now);
         }
+        self.shared.tell_room();
         let snapshot = self.snapshot(&entries, now);
         for action in decide(&snapshot) {
             self.act(action, &entries);

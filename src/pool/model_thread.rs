@@ -147,7 +147,11 @@ impl ModelThread {
         )
         .governed_by(self.context.governed.clone());
         let loaded = Arc::new(GenerationModel {
-            grammars: Grammars::new(Arc::clone(&tokenizer), self.context.trial_compiler.clone()),
+            grammars: Grammars::with_room(
+                Arc::clone(&tokenizer),
+                self.context.trial_compiler.clone(),
+                self.context.room.clone(),
+            ),
             tokenizer,
             prompter,
             cells,

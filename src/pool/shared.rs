@@ -15,7 +15,8 @@ use super::folder::ModelsFolder;
 use super::names::{Names, meaning};
 use super::version::{ModelVersion, VersionState};
 use super::{
-    MemoryKind, MemoryLedger, ModelMemory, ModelSpec, ModelTerms, NamedModel, PoolOptions,
+    LoadedModel, MemoryKind, MemoryLedger, ModelMemory, ModelSpec, ModelTerms, NamedModel,
+    PoolOptions,
 };
 
 pub(super) struct PoolShared {
@@ -122,6 +123,13 @@ impl PoolShared {
                 .all(|(a, b)| Arc::ptr_eq(a, b));
         if has_changed {
             *entries = after.into();
+            for gone in before
+                .iter()
+                .filter(|entry| !is_known(&entries, &entry.spec))
+            {
+                tracing::info!(model = gone.id, "its file is gone from pool.models_dir");
+                (self.context.metrics.pool()).forget(&gone.id, &ModelState::WORDS);
+            }
         }
         has_changed
     }
@@ -157,9 +165,45 @@ impl PoolShared {
         }
     }
 
-    /// Bytes that are taken by other things than models.
+    /// Bytes that are taken by other things than models' weights, caches and buffers.
     pub(super) fn others(&self) -> u64 {
-        self.ledger.read().iter().map(|(_, bytes)| bytes).sum()
+        let kept = self
+            .entries()
+            .iter()
+            .map(|entry| self.kept_by(entry))
+            .sum::<u64>();
+        kept + self
+            .ledger
+            .read()
+            .iter()
+            .map(|(_, bytes)| bytes)
+            .sum::<u64>()
+    }
+
+    /// Bytes of parked prompts and of grammars that a model keeps.
+    fn kept_by(&self, entry: &ModelEntry) -> u64 {
+        self.kept(entry).iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    fn kept(&self, entry: &ModelEntry) -> Vec<(MemoryKind, u64)> {
+        let Some(LoadedModel::Generation(loaded)) = entry.serving() else {
+            return Vec::new();
+        };
+        let parked = self.context.metrics.parked_bytes(&entry.id);
+        let grammars = loaded.grammars.held_bytes() as u64;
+        vec![
+            (MemoryKind::ParkedPrompts, parked),
+            (MemoryKind::Grammars, grammars),
+        ]
+    }
+
+    /// Tells those who keep what could be done without how much is left for them.
+    pub(super) fn tell_room(&self) {
+        let Some(budget) = self.budget else {
+            return;
+        };
+        let taken: u64 = self.memory().iter().map(|(_, bytes)| bytes).sum();
+        self.context.room.set(budget.saturating_sub(taken));
     }
 
     /// Bytes that the system could still give.
@@ -183,6 +227,9 @@ impl PoolShared {
             add(MemoryKind::Weights, memory.weights);
             add(MemoryKind::KvCache, memory.kv_cache);
             add(MemoryKind::Compute, memory.compute);
+            for (kind, bytes) in self.kept(entry) {
+                add(kind, bytes);
+            }
         }
         taken
     }

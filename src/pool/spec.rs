@@ -137,6 +137,12 @@ impl ModelSpec {
         })
     }
 
+    /// Returns the bytes that the model is going to take, as its file says; `None` where the file cannot be read.
+    #[must_use]
+    pub fn expected_bytes(&self) -> Option<u64> {
+        Some(self.estimated_memory()?.total())
+    }
+
     /// Returns the options of an embedder for a model that was trained on so many tokens. There is room for the
     /// longest text that the model reads, or that `models.context` allows, and for short ones as many as a step of a
     /// scheduler would take.

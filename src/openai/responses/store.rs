@@ -155,6 +155,11 @@ impl ResponseStore {
         self.contents().limits.responses > 0
     }
 
+    /// Returns the bytes that all stored responses take.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.contents().bytes.load(Ordering::Relaxed) as u64
+    }
+
     /// The responses of whoever asks: the only way to find or to store any.
     pub(super) fn of(&self, principal: &Arc<Principal>) -> OwnResponses {
         OwnResponses {

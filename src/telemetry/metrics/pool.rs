@@ -103,6 +103,13 @@ impl PoolMetrics {
 }
 
 impl Metrics {
+    /// Returns the bytes of prompts that a model has parked.
+    #[must_use]
+    pub fn parked_bytes(&self, model: &str) -> u64 {
+        let parked = (self.model_memory).with_label_values(&[model, "parked_prompts"]);
+        u64::try_from(parked.get()).unwrap_or(0)
+    }
+
     /// The series of the pool.
     #[must_use]
     pub fn pool(&self) -> &PoolMetrics {
