@@ -25,7 +25,7 @@ use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::{Prompter, TemplateError};
 use crate::scheduler::{GenerationJob, LoadBoard};
 use crate::telemetry::Metrics;
-use crate::worker::Heartbeat;
+use crate::worker::{ComputeTurns, Heartbeat};
 
 use job_sender::JobSender;
 
@@ -204,6 +204,8 @@ impl Pool {
         let abort = Arc::new(AtomicBool::new(false));
         let mut entries = Vec::new();
         let mut threads = Vec::new();
+        let cores = specs.iter().map(|spec| spec.cores).max();
+        let turns = ComputeTurns::new(cores.unwrap_or(1));
         for spec in specs {
             let state = watch::Sender::new(ModelState::Loading);
             let gate = Gate::new(spec.capacity(), drain.clone(), governed.clone());
@@ -217,6 +219,7 @@ impl Pool {
                 heartbeat: heartbeat.clone(),
                 metrics: metrics.clone(),
                 governed: governed.clone(),
+                turns: turns.clone(),
                 trial_compiler: trial_compiler.clone(),
                 abort: Arc::clone(&abort),
             };
@@ -281,7 +284,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::worker::{self, WorkError, Worker};
+    use crate::worker::{self, ComputeDemand, WorkError, Worker};
 
     /// Its step takes as long as the test wants, and then it rests for longer than any step may take.
     struct HangingWorker {
@@ -300,6 +303,13 @@ mod tests {
 
         fn has_work(&self) -> bool {
             self.pending
+        }
+
+        fn demand(&self) -> ComputeDemand {
+            ComputeDemand {
+                cores: 1,
+                has_answers: false,
+            }
         }
 
         fn run_step(&mut self, _clock: &dyn Fn() -> Instant) {
@@ -344,7 +354,8 @@ mod tests {
                 released,
                 pending: false,
             };
-            worker::run(worker, &queue, &heartbeat, &|| false);
+            let turns = ComputeTurns::new(1);
+            worker::run(worker, &queue, &heartbeat, &turns, &|| false);
         });
         assert_eq!(entry.health(), Ok(()));
         requests.send(()).expect("it runs");
