@@ -212,14 +212,7 @@ pub(super) async fn ask(
     let estimate = estimate.and_then(|value| value.to_str().ok()?.parse().ok());
     clock.estimate = estimate.map(Duration::from_millis);
     if status != 200 {
-        let body = http::text(response).await?;
-        if let Some(denial) = Denial::of(status, &body) {
-            return Err(AnswerFailure::Denied(denial));
-        }
-        return Err(match status {
-            429 | 503 => AnswerFailure::Refused { status, body },
-            _ => AnswerFailure::Status { status, body },
-        });
+        return Err(failure(status, http::text(response).await?));
     }
     let mut events = response.into_body().into_data_stream().eventsource();
     while let Some(event) = events.next().await {
@@ -254,6 +247,37 @@ pub(super) async fn ask(
     Err(AnswerFailure::Broken(
         "the stream ended without [DONE]".to_owned(),
     ))
+}
+
+/// Asks for vectors, and notes in `clock` when they have come; `spoke` hears of it.
+pub(super) async fn embed(
+    server: &ServerAddress,
+    body: String,
+    clock: &mut AnswerTimings,
+    spoke: impl FnOnce(),
+) -> Result<(), AnswerFailure> {
+    let response = server.post("/v1/embeddings", &[], body).await?;
+    let status = response.status().as_u16();
+    let body = http::text(response).await?;
+    if status != 200 {
+        return Err(failure(status, body));
+    }
+    let now = Instant::now();
+    clock.text_came(now);
+    clock.ended = now;
+    spoke();
+    Ok(())
+}
+
+/// What an answer that is none says.
+fn failure(status: u16, body: String) -> AnswerFailure {
+    if let Some(denial) = Denial::of(status, &body) {
+        return AnswerFailure::Denied(denial);
+    }
+    match status {
+        429 | 503 => AnswerFailure::Refused { status, body },
+        _ => AnswerFailure::Status { status, body },
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{flood, store};
+use super::{flood, store, two_models};
 
 /// The kind of load, with its measures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -89,6 +89,26 @@ pub enum LoadProfile {
         /// The server's `scheduler.target_inter_token_ms`: the first token may come later by two of them.
         target_inter_token_ms: u64,
     },
+    /// The same work for two models of one server, one after the other and then together.
+    #[serde(rename = "two-models")]
+    TwoModels {
+        /// Clients of each model.
+        clients: usize,
+        /// Questions of each client in turn, each with a prompt that is new.
+        questions: usize,
+        /// Products in each prompt.
+        products: usize,
+    },
+    /// Long answers of one model, alone and then while another one makes vectors of texts all the time.
+    #[serde(rename = "embeddings")]
+    Embeddings {
+        /// Clients that ask the first model at once.
+        clients: usize,
+        /// Questions of each in turn.
+        questions: usize,
+        /// Products in each text to embed, some 20 tokens each.
+        products: usize,
+    },
 }
 
 /// A part of the load that has figures of its own.
@@ -119,6 +139,25 @@ pub enum LoadPart {
     Flooded,
     /// That flood.
     Flood,
+    /// The first model, while the other has nothing to do.
+    #[serde(rename = "first_alone")]
+    FirstAlone,
+    /// The second model, while the other has nothing to do.
+    #[serde(rename = "second_alone")]
+    SecondAlone,
+    /// The first model while the other computes as well.
+    #[serde(rename = "first_beside")]
+    FirstBeside,
+    /// The second model while the other computes as well.
+    #[serde(rename = "second_beside")]
+    SecondBeside,
+}
+
+/// Which of the models of a plan is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LaneModel {
+    First,
+    Second,
 }
 
 /// When a lane begins.
@@ -139,6 +178,7 @@ pub(super) struct Lane {
     pub(super) background: bool,
     /// Asks with the flood's key, again and again with new prompts until it is cut off.
     pub(super) floods: bool,
+    pub(super) model: LaneModel,
     pub(super) questions: Vec<Question>,
 }
 
@@ -162,6 +202,8 @@ pub(super) struct Question {
     ignore_eos: bool,
     /// Whether the answer must fit [`schema`].
     held: bool,
+    /// Texts whose vectors are wanted, instead of an answer.
+    texts: Option<Arc<[String]>>,
 }
 
 /// What holds for every answer.
@@ -184,7 +226,31 @@ impl Question {
         }
     }
 
+    /// The same question with an answer of as many tokens as it may have.
+    pub(super) fn to_the_last_token(self) -> Self {
+        Self {
+            ignore_eos: true,
+            ..self
+        }
+    }
+
+    /// Asks for the vectors of these texts instead.
+    pub(super) fn for_vectors(self, texts: Arc<[String]>) -> Self {
+        Self {
+            texts: Some(texts),
+            ..self
+        }
+    }
+
+    /// Whether it asks for vectors.
+    pub(super) fn is_for_vectors(&self) -> bool {
+        self.texts.is_some()
+    }
+
     pub(super) fn to_json(&self, model: &str) -> Value {
+        if let Some(texts) = &self.texts {
+            return json!({"model": model, "input": texts[..]});
+        }
         let mut messages = Vec::new();
         if let Some(system) = self.system.as_deref() {
             messages.push(json!({"role": "system", "content": system}));
@@ -243,6 +309,7 @@ impl LoadProfile {
             max_tokens: answers.max_tokens,
             ignore_eos: answers.ignore_eos,
             held: false,
+            texts: None,
         };
         let talk = |number| ask(None, store::small_talk(number));
         let store = |name: usize, products: usize| -> Arc<str> {
@@ -302,6 +369,24 @@ impl LoadProfile {
                 let prompt = store(client, products);
                 ask(Some(&prompt), store::question(client, products))
             }),
+            Self::TwoModels {
+                clients,
+                questions,
+                products,
+            } => two_models::script(clients, questions, |name| {
+                ask(
+                    Some(&store(name, products)),
+                    store::question(name, products),
+                )
+            }),
+            Self::Embeddings {
+                clients,
+                questions,
+                products,
+            } => {
+                let texts = (0..two_models::TEXTS).map(|name| store(name, products).to_string());
+                two_models::embeddings(clients, questions, talk, texts.collect())
+            }
             Self::Arrivals {
                 rate,
                 requests,
@@ -391,6 +476,7 @@ pub(super) fn at_once(part: LoadPart, questions: Vec<Question>) -> Lane {
         start: LaneStart::After(Duration::ZERO),
         background: false,
         floods: false,
+        model: LaneModel::First,
         questions,
     }
 }

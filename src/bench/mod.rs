@@ -19,6 +19,7 @@ mod runner;
 mod store;
 #[cfg(test)]
 mod tests;
+mod two_models;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub use flood::{FirstTokens, FloodFigures};
 use http::{BearerKey, HttpError, ServerAddress};
 pub use load::{AnswerLimits, LoadPart, LoadProfile};
 use runner::{BenchTarget, RequestOutcome, play};
+pub use two_models::TwoModelsFigures;
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -48,6 +50,8 @@ pub struct BenchPlan {
     pub keys: BenchKeys,
     /// The model to ask; the server's first when absent.
     pub model: Option<String>,
+    /// The other model, for loads of two.
+    pub second_model: Option<String>,
     /// Time for one answer.
     pub timeout: Duration,
     /// The time within which each answer is wanted (`x-deadline-ms`).
@@ -97,6 +101,9 @@ pub struct ServerReport {
     /// What a flood does to who asks seldom; absent for other loads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flood: Option<FloodFigures>,
+    /// What two models lose together; absent for other loads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub two_models: Option<TwoModelsFigures>,
 }
 
 /// Why there is nothing to report.
@@ -182,6 +189,7 @@ pub async fn run(
         .zip(&observed)
         .map(|((url, target), rounds)| ServerReport {
             flood: FloodFigures::of(plan.load, rounds),
+            two_models: TwoModelsFigures::of(plan.load, rounds),
             ..ServerReport::new(url.clone(), target, rounds)
         })
         .collect();
@@ -220,6 +228,7 @@ async fn target(
         server,
         flooded,
         model,
+        second_model: plan.second_model.clone(),
         timeout: plan.timeout,
         deadline: plan.deadline,
     })
@@ -267,11 +276,15 @@ impl ServerReport {
         let outcomes = observed.iter().flatten();
         Self {
             url,
-            model: target.model,
+            model: match target.second_model {
+                Some(second) => format!("{} and {second}", target.model),
+                None => target.model,
+            },
             prompt_tokens: outcomes.filter_map(|o| o.clock.prompt_tokens()).max(),
             parts: names.map(median).collect(),
             rounds,
             flood: None,
+            two_models: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::chat::{self, AnswerFailure, AnswerTimings, Denial};
 use super::http::ServerAddress;
-use super::load::{Lane, LaneStart, LoadPart, LoadStep};
+use super::load::{Lane, LaneModel, LaneStart, LoadPart, LoadStep, Question};
 
 /// A server under load.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub(super) struct BenchTarget {
     /// The same one, asked with the flood's key.
     pub(super) flooded: ServerAddress,
     pub(super) model: String,
+    /// For loads of two models.
+    pub(super) second_model: Option<String>,
     /// For one answer.
     pub(super) timeout: Duration,
     /// The time within which each answer is wanted.
@@ -59,7 +61,7 @@ pub(super) async fn play(
     let mut outcomes = Vec::new();
     for (number, step) in script.iter().enumerate() {
         run_step(target, number, step, &mut |outcome| {
-            if outcome.part != LoadPart::Flood {
+            if !step_floods(step, outcome.part) {
                 progress();
             }
             outcomes.push(outcome);
@@ -159,6 +161,31 @@ impl Drop for FirstTextSignal {
     }
 }
 
+/// Whether requests of this part come again and again.
+fn step_floods(step: &LoadStep, part: LoadPart) -> bool {
+    step.iter().any(|lane| lane.floods && lane.part == part)
+}
+
+async fn ask(
+    target: &BenchTarget,
+    server: &ServerAddress,
+    lane: &Lane,
+    question: &Question,
+    clock: &mut AnswerTimings,
+    spoke: impl FnOnce(),
+) -> Result<(), AnswerFailure> {
+    let model = match lane.model {
+        LaneModel::First => &target.model,
+        LaneModel::Second => target.second_model.as_ref().unwrap_or(&target.model),
+    };
+    let body = question.to_json(model).to_string();
+    if question.is_for_vectors() {
+        chat::embed(server, body, clock, spoke).await
+    } else {
+        chat::ask(server, body, target.deadline, clock, spoke).await
+    }
+}
+
 async fn run_lane(
     target: BenchTarget,
     step: usize,
@@ -178,10 +205,9 @@ async fn run_lane(
     };
     let mut outcomes = Vec::new();
     for question in lane.requests() {
-        let body = question.to_json(&target.model).to_string();
         let mut clock = AnswerTimings::start();
         let spoke = || voice.speak();
-        let asking = chat::ask(server, body, target.deadline, &mut clock, spoke);
+        let asking = ask(&target, server, &lane, &question, &mut clock, spoke);
         let end = tokio::select! {
             answered = timeout(target.timeout, asking) => match answered {
                 Ok(answered) => answered.map(|()| AnswerEnd::Whole),

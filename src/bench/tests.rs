@@ -93,6 +93,7 @@ pub(super) fn plan(load: LoadProfile, rounds: usize) -> BenchPlan {
         seed: 1,
         keys: BenchKeys::default(),
         model: None,
+        second_model: None,
         timeout: Duration::from_secs(60),
         deadline: None,
     }

@@ -39,9 +39,9 @@ pub(super) struct Bench {
     /// Where chance begins: the same seed gives the same arrivals
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The model to ask [default: the server's first]
+    /// The model to ask [default: the server's first]; twice for the profiles that ask two
     #[arg(long, value_name = "ID")]
-    model: Option<String>,
+    model: Vec<String>,
     /// Seconds to wait for one answer
     #[arg(long, value_name = "S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
@@ -102,6 +102,18 @@ impl Bench {
         if self.keys.has_flood() && self.profile != Profile::Flood {
             return Err(flags::misplaced("--flood-key", self.profile));
         }
+        let two = matches!(self.profile, Profile::TwoModels | Profile::Embeddings);
+        let (model, second_model) = match (self.model.as_slice(), two) {
+            ([first, second], true) => (Some(first.clone()), Some(second.clone())),
+            (_, true) => {
+                return Err(
+                    "this profile asks two models of the server: give --model twice".to_owned(),
+                );
+            }
+            ([], false) => (None, None),
+            ([model], false) => (Some(model.clone()), None),
+            (_, false) => return Err(flags::misplaced("a second --model", self.profile)),
+        };
         let rounds = match (self.rounds, &self.against) {
             (Some(rounds), _) => rounds,
             (None, Some(_)) => 3,
@@ -116,7 +128,8 @@ impl Bench {
             rounds: rounds.into(),
             seed: self.seed,
             keys: self.keys.read(std::env::var_os(keys::VARIABLE))?,
-            model: self.model,
+            model,
+            second_model,
             timeout: Duration::from_secs(self.timeout),
             deadline: self.deadline_ms.map(Duration::from_millis),
         };

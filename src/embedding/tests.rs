@@ -42,6 +42,8 @@ fn batcher(max_running: usize) -> Batcher<FakeEmbedder> {
     let limits = EmbeddingLimits {
         max_running,
         fill: 20,
+        threads: 1,
+        target_inter_token: Duration::from_millis(150),
     };
     let metrics = Metrics::new()
         .expect("a sound table")

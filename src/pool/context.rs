@@ -8,6 +8,7 @@ use crate::admission::{Drain, Gate, MemoryRoom};
 use crate::governor::GovernorHandle;
 use crate::grammar::TrialCompiler;
 use crate::telemetry::Metrics;
+use crate::worker::ComputeTurns;
 
 use super::PoolNeighbours;
 use super::version::ModelVersion;
@@ -17,6 +18,8 @@ pub(super) struct PoolContext {
     pub(super) metrics: Metrics,
     pub(super) governed: GovernorHandle,
     pub(super) trial_compiler: TrialCompiler,
+    /// The cores, for which models' threads take turns.
+    pub(super) turns: ComputeTurns,
     /// What is left of the budget, for what could be done without.
     pub(super) room: MemoryRoom,
     drain: Drain,
@@ -27,7 +30,7 @@ pub(super) struct PoolContext {
 }
 
 impl PoolContext {
-    pub(super) fn new(neighbours: PoolNeighbours, wake: SyncSender<()>) -> Self {
+    pub(super) fn new(neighbours: PoolNeighbours, cores: u32, wake: SyncSender<()>) -> Self {
         let PoolNeighbours {
             metrics,
             drain,
@@ -38,6 +41,7 @@ impl PoolContext {
             metrics,
             governed,
             trial_compiler,
+            turns: ComputeTurns::new(cores),
             room: MemoryRoom::default(),
             drain,
             wake,

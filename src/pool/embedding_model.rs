@@ -1,11 +1,9 @@
 //! What the thread of an embedding model does.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::embedding::{Batcher, EmbeddingJob, EmbeddingLimits, EmbeddingLoadBoard};
 use crate::engine::{LlamaEmbedder, LoadError, Tokenizer, Weights};
-use crate::worker;
 
 use super::LoadedModel;
 use super::job_sender::JobSender;
@@ -60,6 +58,8 @@ impl ModelThread {
         let limits = EmbeddingLimits {
             max_running: spec.max_running as usize,
             fill: spec.batch_rows() as usize,
+            threads,
+            target_inter_token: spec.target_inter_token,
         };
         let metrics = metrics.for_embedding_model(&spec.id);
         let batcher =
@@ -73,9 +73,7 @@ impl ModelThread {
         };
         let memory = measure.taken(info.size_bytes, 0, self.version.memory());
         self.serve(LoadedModel::Embedding(Arc::new(loaded)), memory);
-        worker::run(batcher, &queue, &self.version.heartbeat, &|| {
-            self.version.abort.load(Ordering::SeqCst)
-        });
+        self.run_worker(batcher, &queue);
         Ok(())
     }
 }

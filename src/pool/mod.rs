@@ -66,6 +66,8 @@ pub struct PoolOptions {
     pub models: Vec<(ModelSpec, ModelTerms)>,
     /// A folder of further models, and what makes a specification of a file.
     pub folder: Option<(PathBuf, SpecMaker)>,
+    /// Cores that all models compute on.
+    pub cores: u32,
     /// Bytes that everything together may take; `None` where nobody knows.
     pub budget: Option<u64>,
     /// Says how many bytes the system could still give.
@@ -80,9 +82,11 @@ impl PoolOptions {
     /// These models alone, and nothing known of memory.
     #[must_use]
     pub fn of(models: Vec<(ModelSpec, ModelTerms)>) -> Self {
+        let cores = models.iter().map(|(spec, _)| spec.cores).max();
         Self {
             models,
             folder: None,
+            cores: cores.unwrap_or(1),
             budget: None,
             available: Box::new(|| None),
             state: None,
@@ -118,7 +122,7 @@ impl Pool {
     /// When the system gives no thread.
     pub fn start(options: PoolOptions, neighbours: PoolNeighbours) -> std::io::Result<Self> {
         let (wake, calls) = sync_channel(1);
-        let context = Arc::new(PoolContext::new(neighbours, wake));
+        let context = Arc::new(PoolContext::new(neighbours, options.cores, wake));
         let shared = Arc::new(PoolShared::new(options, context));
         let manager = Manager {
             shared: Arc::clone(&shared),

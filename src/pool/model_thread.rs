@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use crate::grammar::Grammars;
 use crate::headroom;
 use crate::prompt::Prompter;
 use crate::scheduler::Scheduler;
-use crate::worker;
+use crate::worker::{self, Worker};
 
 use super::context::PoolContext;
 use super::job_sender::JobSender;
@@ -167,10 +168,15 @@ impl ModelThread {
                 self.version.memory(),
             ),
         );
-        worker::run(scheduler, &queue, &self.version.heartbeat, &|| {
+        self.run_worker(scheduler, &queue);
+        Ok(())
+    }
+
+    pub(super) fn run_worker<W: Worker>(&self, worker: W, queue: &Receiver<W::Request>) {
+        let (heartbeat, turns) = (&self.version.heartbeat, &self.context.turns);
+        worker::run(worker, queue, heartbeat, turns, &|| {
             self.version.abort.load(Ordering::SeqCst)
         });
-        Ok(())
     }
 
     /// Shows the model as ready, unless it was stopped meanwhile.

@@ -25,18 +25,22 @@ pub(super) enum Profile {
     Structured,
     /// A short question each second, alone and then beside --clients long prompts at once with --flood-key
     Flood,
+    /// The same work for two models (--model twice), one after the other and then together: what that loses
+    TwoModels,
+    /// Long answers of one model, alone and then beside a second --model that makes vectors all the time
+    Embeddings,
 }
 
 /// How much of it. What is absent has a default that depends on the profile.
 #[derive(Debug, Args)]
 pub(super) struct LoadMeasures {
-    /// Clients that ask at the same time [default: 8; short 16, intruder 4, copy 1, flood 64]
+    /// Clients that ask at the same time [default: 8; short 16, intruder 4, copy and embeddings 1, flood 64; of each model two-models 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     clients: Option<u16>,
-    /// Questions of each client in turn, the first of them cold [default: 4; short 1, copy 2]
+    /// Questions of each client in turn, the first of them cold [default: 4; short 1, copy and two-models 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     questions: Option<u16>,
-    /// Products in the store prompt, some 20 tokens each [default: 30; intruder 150, flood 60]
+    /// Products in the store prompt, some 20 tokens each [default: 30; intruder 150, flood 60, two-models 15, texts of embeddings 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000))]
     products: Option<u16>,
     /// Requests a second, for --profile arrivals [default: 1]
@@ -48,7 +52,7 @@ pub(super) struct LoadMeasures {
     /// Milliseconds between two tokens that the server is set to, for --profile flood [default: 150]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     target_inter_token_ms: Option<u16>,
-    /// Tokens of each answer at most [default: 32; short and structured 128, intruder 512, copy 160]
+    /// Tokens of each answer at most [default: 32; short and structured 128, intruder 512, copy 160, two-models and embeddings 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_tokens: Option<u32>,
 }
@@ -128,6 +132,22 @@ impl LoadMeasures {
                     questions: take(&mut self.questions, 4),
                 };
                 (load, 128)
+            }
+            Profile::TwoModels => {
+                let load = LoadProfile::TwoModels {
+                    clients: take(&mut self.clients, 2),
+                    questions: take(&mut self.questions, 2),
+                    products: take(&mut self.products, 15),
+                };
+                (load, 64)
+            }
+            Profile::Embeddings => {
+                let load = LoadProfile::Embeddings {
+                    clients: take(&mut self.clients, 1),
+                    questions: take(&mut self.questions, 4),
+                    products: take(&mut self.products, 8),
+                };
+                (load, 64)
             }
             Profile::Flood => {
                 let load = LoadProfile::Flood {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::bench::{
     Advantage, BenchReport, DeadlineFigures, Figures, FirstTokens, FloodFigures, LoadPart,
-    LoadProfile, Percentiles,
+    LoadProfile, Percentiles, TwoModelsFigures,
 };
 
 /// Width of the first column.
@@ -29,6 +29,9 @@ pub(super) fn render(report: &BenchReport) -> String {
     for (letter, server) in LETTERS.iter().zip(&report.servers) {
         if let Some(flood) = &server.flood {
             text.push_str(&what_it_does(flood, letter, report.servers.len()));
+        }
+        if let Some(two_models) = &server.two_models {
+            text.push_str(&what_they_lose(two_models, letter, report.servers.len()));
         }
     }
     text
@@ -104,6 +107,20 @@ fn describe(load: LoadProfile) -> String {
             count(clients, "client"),
             count(questions, "question")
         ),
+        LoadProfile::TwoModels {
+            clients, questions, ..
+        } => format!(
+            "{} of each of two models, {} each: one model after the other, then both together",
+            count(clients, "client"),
+            count(questions, "question")
+        ),
+        LoadProfile::Embeddings {
+            clients, questions, ..
+        } => format!(
+            "{} at once, {} each, alone and then while another model makes vectors",
+            count(clients, "client"),
+            count(questions, "question")
+        ),
         LoadProfile::Flood {
             clients, requests, ..
         } => format!(
@@ -133,6 +150,10 @@ fn title(part: LoadPart) -> &'static str {
         LoadPart::Calm => "a question each second, alone",
         LoadPart::Flooded => "a question each second, flooded",
         LoadPart::Flood => "the flood",
+        LoadPart::FirstAlone => "the first model alone",
+        LoadPart::SecondAlone => "the second model alone",
+        LoadPart::FirstBeside => "the first beside the second",
+        LoadPart::SecondBeside => "the second beside the first",
     }
 }
 
@@ -261,6 +282,21 @@ fn what_it_does(flood: &FloodFigures, letter: &str, servers: usize) -> String {
         ),
     };
     text
+}
+
+/// What it costs that two models compute together.
+fn what_they_lose(two: &TwoModelsFigures, letter: &str, servers: usize) -> String {
+    let server = if servers > 1 {
+        format!(", {letter}")
+    } else {
+        String::new()
+    };
+    let [first, second] = two.alone;
+    let loss = 100.0 * two.loss;
+    format!(
+        "\nboth together{server}: {:.2} s, one after the other {first:.2} s + {second:.2} s: {loss:.1} % lost\n",
+        two.together
+    )
 }
 
 /// What there is one of.
