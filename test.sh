@@ -196,6 +196,13 @@ python_clients() {
     PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider -m "$1" tests/clients/python
 }
 
+# Several models of others in one memory.
+model_pool() {
+    fetch_real_model smollm2
+    fetch_real_model qwen
+    python_clients pool
+}
+
 real_model_clients() {
     fetch_real_model "$1"
     python_clients "$1"
@@ -245,11 +252,12 @@ stage "dependencies" dependencies
 stage "advisories" advisories
 stage "server build" build_server
 stage "clients setup" clients_setup
-stage "clients python" python_clients "not smollm2 and not qwen and not gemma"
+stage "clients python" python_clients "not smollm2 and not qwen and not gemma and not pool"
 for model in smollm2 qwen gemma; do
     stage "clients $model" real_model_clients "$model"
     stage "parity $model" parity "$model"
 done
+stage "model pool" model_pool
 stage "clients node" node_clients
 stage "clients schemathesis" schemathesis
 stage "observability setup" observability_setup
