@@ -54,6 +54,8 @@ pub(super) const SECTION: Section = Section {
             .doc("Power pressure from which steps are paced, so that the average stays within the budget; 0 is never."),
         Key::percent("power_rows_percent", 86)
             .doc("Power pressure from which fewer requests run at once, where pacing is not enough; 0 is never."),
+        Key::percent("power_sibling_percent", 88)
+            .doc("Power pressure from which smaller siblings answer (models.siblings), where pacing is not enough; 0 is never."),
         Key::percent("power_refuse_percent", 90)
             .doc("Power pressure from which requests are refused, where nothing else is enough; 0 is never."),
         Key::percent("thermal_flex_percent", 60)
@@ -62,6 +64,8 @@ pub(super) const SECTION: Section = Section {
             .doc("Thermal pressure from which fewer requests run at once; 0 is never."),
         Key::percent("thermal_pace_percent", 75)
             .doc("Thermal pressure from which steps are paced; 0 is never."),
+        Key::percent("thermal_sibling_percent", 82)
+            .doc("Thermal pressure from which smaller siblings answer; 0 is never."),
         Key::percent("thermal_refuse_percent", 90)
             .doc("Thermal pressure from which requests are refused; 0 is never."),
         Key::percent("memory_cache_percent", 90)
@@ -70,6 +74,8 @@ pub(super) const SECTION: Section = Section {
             .doc("Used memory from which flex requests are parked; 0 is never."),
         Key::percent("memory_rows_percent", 93)
             .doc("Used memory from which fewer requests run at once; 0 is never."),
+        Key::percent("memory_sibling_percent", 94)
+            .doc("Used memory from which smaller siblings answer, and the larger model leaves; 0 is never."),
         Key::percent("memory_refuse_percent", 95)
             .doc("Used memory from which requests are refused; 0 is never."),
         Key::percent("cpu_flex_percent", 0)
@@ -140,14 +146,17 @@ pub struct GovernorSettings {
     pub power_flex_percent: u32,
     pub power_pace_percent: u32,
     pub power_rows_percent: u32,
+    pub power_sibling_percent: u32,
     pub power_refuse_percent: u32,
     pub thermal_flex_percent: u32,
     pub thermal_rows_percent: u32,
     pub thermal_pace_percent: u32,
+    pub thermal_sibling_percent: u32,
     pub thermal_refuse_percent: u32,
     pub memory_cache_percent: u32,
     pub memory_flex_percent: u32,
     pub memory_rows_percent: u32,
+    pub memory_sibling_percent: u32,
     pub memory_refuse_percent: u32,
     pub cpu_flex_percent: u32,
     pub cpu_rows_percent: u32,
@@ -227,6 +236,7 @@ pub(super) fn check(governor: &GovernorSettings, mistakes: &mut Vec<ConfigMistak
                 ("flex", governor.power_flex_percent),
                 ("pace", governor.power_pace_percent),
                 ("rows", governor.power_rows_percent),
+                ("sibling", governor.power_sibling_percent),
             ],
         ),
         (
@@ -236,6 +246,7 @@ pub(super) fn check(governor: &GovernorSettings, mistakes: &mut Vec<ConfigMistak
                 ("flex", governor.thermal_flex_percent),
                 ("rows", governor.thermal_rows_percent),
                 ("pace", governor.thermal_pace_percent),
+                ("sibling", governor.thermal_sibling_percent),
             ],
         ),
         (
@@ -245,6 +256,7 @@ pub(super) fn check(governor: &GovernorSettings, mistakes: &mut Vec<ConfigMistak
                 ("cache", governor.memory_cache_percent),
                 ("flex", governor.memory_flex_percent),
                 ("rows", governor.memory_rows_percent),
+                ("sibling", governor.memory_sibling_percent),
             ],
         ),
     ];
@@ -278,7 +290,7 @@ pub(super) fn check(governor: &GovernorSettings, mistakes: &mut Vec<ConfigMistak
     }
 }
 
-pub(super) fn lines(governor: &GovernorSettings) -> Lines<34> {
+pub(super) fn lines(governor: &GovernorSettings) -> Lines<37> {
     let GovernorSettings {
         enabled,
         power_budget,
@@ -292,14 +304,17 @@ pub(super) fn lines(governor: &GovernorSettings) -> Lines<34> {
         power_flex_percent,
         power_pace_percent,
         power_rows_percent,
+        power_sibling_percent,
         power_refuse_percent,
         thermal_flex_percent,
         thermal_rows_percent,
         thermal_pace_percent,
+        thermal_sibling_percent,
         thermal_refuse_percent,
         memory_cache_percent,
         memory_flex_percent,
         memory_rows_percent,
+        memory_sibling_percent,
         memory_refuse_percent,
         cpu_flex_percent,
         cpu_rows_percent,
@@ -343,14 +358,20 @@ pub(super) fn lines(governor: &GovernorSettings) -> Lines<34> {
         ("power_flex_percent", power_flex_percent.to_string()),
         ("power_pace_percent", power_pace_percent.to_string()),
         ("power_rows_percent", power_rows_percent.to_string()),
+        ("power_sibling_percent", power_sibling_percent.to_string()),
         ("power_refuse_percent", power_refuse_percent.to_string()),
         ("thermal_flex_percent", thermal_flex_percent.to_string()),
         ("thermal_rows_percent", thermal_rows_percent.to_string()),
         ("thermal_pace_percent", thermal_pace_percent.to_string()),
+        (
+            "thermal_sibling_percent",
+            thermal_sibling_percent.to_string(),
+        ),
         ("thermal_refuse_percent", thermal_refuse_percent.to_string()),
         ("memory_cache_percent", memory_cache_percent.to_string()),
         ("memory_flex_percent", memory_flex_percent.to_string()),
         ("memory_rows_percent", memory_rows_percent.to_string()),
+        ("memory_sibling_percent", memory_sibling_percent.to_string()),
         ("memory_refuse_percent", memory_refuse_percent.to_string()),
         ("cpu_flex_percent", cpu_flex_percent.to_string()),
         ("cpu_rows_percent", cpu_rows_percent.to_string()),

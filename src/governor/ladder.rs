@@ -159,11 +159,13 @@ impl LadderState {
                         strength: 0.0,
                     };
                 }
-                Action::Rows | Action::Refuse => demand.begin &= pacer.is_exhausted,
+                Action::Rows | Action::Sibling | Action::Refuse => {
+                    demand.begin &= pacer.is_exhausted
+                }
                 Action::Cache | Action::Flex => {}
             }
         } else if rung.action == Action::Refuse {
-            // Only when all that does less harm is done.
+            // Only when all that does less harm is done. A sibling is not waited for: there may be none.
             let mut milder = policy
                 .rungs
                 .iter()
@@ -218,17 +220,17 @@ impl LadderState {
             .controller()
             .filter(|_| policy.paces_power())
             .map_or(1.0, |pacer| pacer.duty());
-        let refusing = self
-            .held(policy)
-            .find(|(rung, _)| rung.action == Action::Refuse);
+        let holding = |action: Action| {
+            let mut held = self.held(policy);
+            held.find(|(rung, _)| rung.action == action)
+        };
         Measures {
             parked: between(strongest(Action::Cache), 0.0),
-            flex: !self
-                .held(policy)
-                .any(|(rung, _)| rung.action == Action::Flex),
+            flex: holding(Action::Flex).is_none(),
             rows: between(strongest(Action::Rows), policy.least_rows),
             duty: paced.min(controlled),
-            refusal: refusing.map(|(rung, rung_state)| {
+            sibling: holding(Action::Sibling).map(|(rung, _)| rung.resource),
+            refusal: holding(Action::Refuse).map(|(rung, rung_state)| {
                 let calm = match rung_state.phase {
                     Phase::On {
                         below: Some(below), ..

@@ -108,6 +108,61 @@ fn high_pressure_ends_in_refusal_with_its_reason_and_only_after_milder_measures(
 }
 
 #[test]
+fn siblings_answer_before_requests_are_refused_and_for_a_while_after_it_is_over() {
+    for (resource, value) in [
+        (Resource::Power, 0.89),
+        (Resource::Thermal, 0.89),
+        (Resource::Memory, 0.945),
+    ] {
+        let mut ladder = Ladder::new();
+        let just_below = given(resource, value - 0.075);
+        assert_eq!(ladder.looks(&just_below, 60).sibling, None);
+        let pressed = given(resource, value);
+        assert_eq!(ladder.looks(&pressed, 2).sibling, None, "it must last");
+        let measures = ladder.looks(&pressed, 60);
+        assert_eq!(measures.sibling, Some(resource));
+        assert_eq!(measures.refusal, None);
+        assert_eq!(ladder.level(), 5);
+        // As long as pressure is not clearly below where it began, and then for 15 s.
+        let near = given(resource, value - 0.02);
+        assert_eq!(ladder.looks(&near, 60).sibling, Some(resource));
+        let calm = LadderInput::default();
+        assert_eq!(ladder.looks(&calm, 15).sibling, Some(resource));
+        assert_eq!(ladder.looks(&calm, 2).sibling, None);
+    }
+}
+
+#[test]
+fn a_refusal_does_not_wait_for_siblings_that_may_not_exist() {
+    let mut settings = load(&Sources::default()).expect("defaults").governor;
+    let mut refused_after = Vec::new();
+    for percent in [0, settings.thermal_sibling_percent] {
+        settings.thermal_sibling_percent = percent;
+        let mut ladder = Ladder::new();
+        ladder.policy = Policy::new(&settings);
+        ladder.state = LadderState::new(&ladder.policy);
+        let hot = given(Resource::Thermal, 0.95);
+        let first = (1..60).find(|_| ladder.look(&hot).refusal.is_some());
+        refused_after.push(first.expect("refused"));
+    }
+    assert_eq!(refused_after[0], refused_after[1]);
+}
+
+#[test]
+fn power_that_the_controller_holds_needs_no_sibling() {
+    let mut input = given(Resource::Power, 0.89);
+    input.pressures[0].is_given = false;
+    let mut ladder = Ladder::new();
+    let mut pacer = Pacer::default();
+    pacer.is_biting = true;
+    input.pacer = Some(pacer);
+    assert_eq!(ladder.looks(&input, 30).sibling, None);
+    pacer.is_exhausted = true;
+    input.pacer = Some(pacer);
+    assert_eq!(ladder.looks(&input, 30).sibling, Some(Resource::Power));
+}
+
+#[test]
 fn other_programs_cost_rows_after_half_a_minute_and_nobody_is_refused() {
     let mut ladder = Ladder::new();
     let busy = given(Resource::Cpu, 0.95);

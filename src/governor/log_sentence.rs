@@ -24,6 +24,7 @@ pub(super) fn sentence(
             "answers slow down, to {:.0} % of the speed",
             100.0 * measures.duty
         ),
+        Action::Sibling => "smaller models answer for those that have siblings".to_owned(),
         Action::Refuse => "new requests are refused until it is over".to_owned(),
     };
     let is_given = input.of(resource).is_some_and(|pressure| pressure.is_given);

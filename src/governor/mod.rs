@@ -5,11 +5,10 @@
 //!
 //! Every resource has a ladder of measures, each with the pressure at which it begins, in the
 //! order of the harm that they do: fewer prefixes are cached, flex requests are paused,
-//! fewer requests run at once, steps are paced, requests are refused. Between its threshold and the
+//! fewer requests run at once, steps are paced, smaller siblings of models answer, requests are refused. Between its threshold and the
 //! last one of its ladder a measure grows. Power has a second way to be paced: by a controller that
 //! holds the average draw just within the budget, so that all of it can be used; for power the
-//! other two hard measures wait until that is not enough, because fewer rows make every token
-//! dearer.
+//! other hard measures wait until that is not enough, because fewer rows make every token dearer.
 //!
 //! | file | holds |
 //! |---|---|
@@ -50,6 +49,8 @@ pub struct Measures {
     pub rows: f64,
     /// The share of the time in which the engine may compute.
     pub duty: f64,
+    /// Set while smaller siblings answer in place of the models that have some: what is short.
+    pub sibling: Option<Resource>,
     /// Set while no request is admitted.
     pub refusal: Option<Shedding>,
 }
@@ -70,6 +71,7 @@ impl Measures {
         flex: true,
         rows: 1.0,
         duty: 1.0,
+        sibling: None,
         refusal: None,
     };
 

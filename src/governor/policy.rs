@@ -16,7 +16,9 @@ pub(super) enum Action {
     Rows = 3,
     /// Steps are paced.
     Pace = 4,
-    /// Requests are refused. 5 is left for a smaller sibling of the model.
+    /// Smaller siblings answer in place of the models that have some.
+    Sibling = 5,
+    /// Requests are refused.
     Refuse = 6,
 }
 
@@ -27,6 +29,7 @@ impl Action {
             Self::Flex => "flex",
             Self::Rows => "rows",
             Self::Pace => "pace",
+            Self::Sibling => "sibling",
             Self::Refuse => "refuse",
         }
     }
@@ -66,7 +69,7 @@ pub(super) struct Policy {
 
 impl Policy {
     pub(super) fn new(settings: &Settings) -> Self {
-        use Action::{Cache, Flex, Pace, Refuse, Rows};
+        use Action::{Cache, Flex, Pace, Refuse, Rows, Sibling};
         let ladders: [(Resource, &[(Action, u32)]); 4] = [
             (
                 Resource::Power,
@@ -74,6 +77,7 @@ impl Policy {
                     (Flex, settings.power_flex_percent),
                     (Rows, settings.power_rows_percent),
                     (Pace, settings.power_pace_percent),
+                    (Sibling, settings.power_sibling_percent),
                     (Refuse, settings.power_refuse_percent),
                 ],
             ),
@@ -83,6 +87,7 @@ impl Policy {
                     (Flex, settings.thermal_flex_percent),
                     (Rows, settings.thermal_rows_percent),
                     (Pace, settings.thermal_pace_percent),
+                    (Sibling, settings.thermal_sibling_percent),
                     (Refuse, settings.thermal_refuse_percent),
                 ],
             ),
@@ -92,6 +97,7 @@ impl Policy {
                     (Cache, settings.memory_cache_percent),
                     (Flex, settings.memory_flex_percent),
                     (Rows, settings.memory_rows_percent),
+                    (Sibling, settings.memory_sibling_percent),
                     (Refuse, settings.memory_refuse_percent),
                 ],
             ),

@@ -221,8 +221,35 @@ fn a_budget_that_only_refusal_can_hold_ends_in_refusal_and_comes_back() {
     for _ in 0..140 {
         deciding.second(8.0, 0.0, 12.0, None);
     }
-    assert!(deciding.measures.refusal.is_none());
+    assert!(deciding.measures.refusal.is_none() && deciding.measures.sibling.is_none());
     assert!((deciding.measures.rows - 1.0).abs() < 1e-9 && deciding.measures.flex);
+}
+
+#[test]
+fn a_sibling_that_makes_heat_bearable_does_not_come_and_go_all_the_time() {
+    let mut deciding = Deciding::new();
+    let mut body = Body {
+        celsius: 60.0,
+        ambient: 50.0,
+        degrees_per_watt: 2.0,
+        time: 120.0,
+    };
+    let (mut engine, mut switches, mut hottest) = (Engine::default(), 0, f64::MIN);
+    for _ in 0..7200 {
+        let has_sibling = deciding.measures.sibling.is_some();
+        // The smaller model does all that is asked of it in a third of the time.
+        let asked = if has_sibling { 0.33 } else { 1.0 };
+        let busy = engine.second(0.03, deciding.measures.duty).min(asked);
+        let watts = 8.0 + 17.0 * busy;
+        body.second(watts);
+        hottest = body.celsius.max(hottest);
+        let pressure = (1.0 - (90.0 - body.celsius) / 25.0).clamp(0.0, 1.0);
+        deciding.second(watts, busy, 1000.0, Some(pressure));
+        switches += usize::from(deciding.measures.sibling.is_some() != has_sibling);
+    }
+    assert!(hottest < 90.0, "{hottest} °C");
+    // A minute and a half each at least, on average.
+    assert!((1..=80).contains(&switches), "{switches} in two hours");
 }
 
 #[test]

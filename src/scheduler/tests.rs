@@ -11,6 +11,7 @@ use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, ThreadLayout, Token};
 use crate::telemetry::Metrics;
 
+mod beside;
 mod deadlines;
 mod fairness;
 mod governed;

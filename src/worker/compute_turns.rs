@@ -135,3 +135,91 @@ impl Drop for ComputeTurn<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    const CHECK: Duration = Duration::from_millis(5);
+
+    fn on(cores: u32) -> ComputeDemand {
+        ComputeDemand {
+            cores,
+            has_answers: false,
+        }
+    }
+
+    /// The turn, for which nobody has to wait.
+    fn at_once(taker: &TurnTaker, cores: u32) -> ComputeTurn<'_> {
+        let turn = taker.take(on(cores), CHECK, || panic!("there is nothing to wait for"));
+        turn.expect("not asked to stop")
+    }
+
+    #[test]
+    fn a_model_that_is_alone_never_waits() {
+        let taker = ComputeTurns::new(2).join();
+        for _ in 0..1000 {
+            drop(at_once(&taker, 2));
+        }
+    }
+
+    #[test]
+    fn models_of_many_threads_compute_one_after_the_other() {
+        let turns = ComputeTurns::new(2);
+        let computing = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let taker = turns.join();
+                    for _ in 0..500 {
+                        let turn = taker.take(on(2), CHECK, || true);
+                        assert_eq!(computing.fetch_add(1, Ordering::SeqCst), 0);
+                        computing.fetch_sub(1, Ordering::SeqCst);
+                        drop(turn);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn who_waits_hears_of_it_again_and_again_and_may_stop() {
+        let turns = ComputeTurns::new(1);
+        let (one, other) = (turns.join(), turns.join());
+        let turn = at_once(&one, 1);
+        let mut checks = 0;
+        let stopped = other.take(on(1), CHECK, || {
+            checks += 1;
+            checks < 3
+        });
+        assert!(stopped.is_none());
+        drop(turn);
+        // It holds and waits for nothing any more.
+        drop(at_once(&one, 1));
+        drop(at_once(&other, 1));
+    }
+
+    #[test]
+    fn a_crash_gives_the_turn_back_and_so_does_the_end_of_a_thread() {
+        let turns = ComputeTurns::new(1);
+        let one = turns.join();
+        let crashed = catch_unwind(AssertUnwindSafe(|| {
+            let other = turns.join();
+            let _turn = at_once(&other, 1);
+            panic!("a defect");
+        }));
+        assert!(crashed.is_err());
+        drop(at_once(&one, 1));
+
+        let other = turns.join();
+        let turn = at_once(&one, 1);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| other.take(on(1), CHECK, || true).is_some());
+            drop(turn);
+            assert!(waiting.join().expect("no crash"));
+        });
+    }
+}
