@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from panels import (BAD, GOOD, LEVELS, OF_MODEL, ON, WARN, bars, dashboard, falling, heatmap, level_names, rising, row, series, stat, table, thresholds,
-                    timeline)
+from panels import (BAD, GOOD, LEVELS, OF_MODEL, ON, PLAIN, STATES, WARN, bars, dashboard, falling, heatmap, level_names, rising, row, series, stat,
+                    state_names, table, thresholds, timeline)
 
 HERE = Path(__file__).parent / "dashboards"
 RATE = "$__rate_interval"
@@ -129,6 +129,18 @@ def energy_of(phase: str) -> str:
     return total("edgellm_engine_energy_joules_total", labels)
 
 
+def state_of_models() -> str:
+    """The state of each model as the number of its place in `STATES`."""
+    numbered = " or ".join(f'{number} * (edgellm_model_state{{{OF_MODEL},state="{state}"}} == 1)' for number, state in enumerate(STATES))
+    return f"max by (instance, model) ({numbered})"
+
+
+def load_time() -> str:
+    """Seconds of a load, on average since the start: loads are too rare for a rate."""
+    total, count = (f"sum by (instance, model) (edgellm_model_load_seconds_{part}{{{OF_MODEL}}})" for part in ("sum", "count"))
+    return f"{total} / {count}"
+
+
 def headroom() -> dict:
     tokens = total("edgellm_generation_tokens_total")
     return dashboard("edgellm-headroom", "edgellm: headroom", "Power, heat and memory: what is left, what the governor does about it, and what answers cost.", [
@@ -183,6 +195,18 @@ def headroom() -> dict:
         series("Memory of the server", "Its own, and of files such as a model's, which the system can take back.", {"{{instance}} {{kind}}": f"edgellm_process_memory_bytes{{{ON}}}"}, "bytes", stack=True),
         series("Stalled", "Share of time that some or all tasks of the system waited for a resource.", {
             "{{instance}} {{resource}} ({{kind}})": f"rate(edgellm_pressure_stalled_seconds_total{{{ON}}}[{RATE}])"}, "percentunit", width=24, height=7, min=0),
+
+        row("Model pool"),
+        timeline("Models", "The state of each model over time: cold ones are loaded when they are asked for, failed ones are tried again.", {
+            "{{instance}} {{model}}": state_of_models()}, state_names(), height=8),
+        series("Memory against the budget", "Memory that is taken or promised, by kind, and what everything together may take (pool.memory_budget, else the tightest limit).", {
+            "{{instance}} {{kind}}": f"edgellm_pool_memory_bytes{{{ON}}}", "{{instance}} budget": f"edgellm_pool_memory_budget_bytes{{{ON}}}"}, "bytes", stack=True, limits=(".*budget",)),
+        series("Models that left", "Models that were told to leave, by reason: `room` for another, `over_budget`, `idle` for their keep_alive, for a smaller `sibling`, or `asked` by an administrator.", {
+            "{{instance}} {{reason}}": f"sum by (instance, reason) (increase(edgellm_pool_evictions_total{{{ON}}}[{RATE}]))"}, "short", stack=True),
+        series("Loads", "Loads that ended, by result. Many of them say that the models that are in use do not fit the budget together.", {
+            "{{instance}} {{model}}: {{result}}": f"sum by (instance, model, result) (increase(edgellm_model_loads_total{{{OF_MODEL}}}[{RATE}]))"}, "short", stack=True),
+        bars("Time to load", "From the beginning of a load until the model answers, on average since the start.", {"{{instance}} {{model}}": load_time()}, "s",
+             thresholds((None, PLAIN)), min=0),
 
         row("Sensors"),
         timeline("Sensors that can be read", "Sources of power readings and kinds of sensors; red cannot be read, and the log says why.", {

@@ -28,9 +28,21 @@ def falling(warn: float, bad: float) -> dict:
     return thresholds((None, BAD), (bad, WARN), (warn, GOOD))
 
 
-def level_names() -> list[dict]:
-    options = {str(level): {"text": text, "color": color, "index": level} for level, (text, color) in LEVELS.items()}
+# The states of edgellm_model_state, on a dashboard the number of their place.
+STATES = {"cold": PLAIN, "queued": "yellow", "loading": "blue", "ready": GOOD, "draining": WARN, "unloading": WARN, "failed": BAD}
+
+
+def named_values(names: dict[int, tuple[str, str]]) -> list[dict]:
+    options = {str(value): {"text": text, "color": color, "index": value} for value, (text, color) in names.items()}
     return [{"type": "value", "options": options}]
+
+
+def level_names() -> list[dict]:
+    return named_values(LEVELS)
+
+
+def state_names() -> list[dict]:
+    return named_values(dict(enumerate(STATES.items())))
 
 
 def queries(expressions: dict[str, str] | str, **extra) -> list[dict]:

@@ -6,12 +6,12 @@ use axum::extract::{Path, State as Shared};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::pool::{LoadedModel, ModelEntry, ModelState};
-
+use crate::engine::Purpose;
 use crate::http::access::Asker;
 use crate::http::error::ApiError;
 use crate::http::openapi::{AnyModel, Operation, Schemas, among};
 use crate::inference::Inference;
+use crate::pool::{LoadedModel, ModelEntry, ModelState};
 
 /// OpenAI's list.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -44,15 +44,19 @@ pub(crate) struct Model {
 struct ModelDetails {
     /// `cold` (a request loads it), `queued`, `loading`, `ready`, `draining`, `unloading` or `failed`.
     state: &'static str,
+    /// Further names, and patterns of names, that mean it.
+    aliases: Vec<String>,
+    /// Absent while nobody has read that in its file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = among(["chat", "embedding"]))]
+    kind: Option<&'static str>,
     #[serde(flatten)]
-    file: Option<FileDetails>,
+    loaded: Option<LoadedDetails>,
 }
 
-/// What is known once the model's file was read.
+/// What is known of a loaded model.
 #[derive(Debug, Serialize, JsonSchema)]
-struct FileDetails {
-    #[schemars(transform = among(["chat", "embedding"]))]
-    kind: &'static str,
+struct LoadedDetails {
     /// Numbers of an embedding model's vectors.
     #[serde(skip_serializing_if = "Option::is_none")]
     dimensions: Option<usize>,
@@ -109,24 +113,13 @@ pub(crate) async fn show(
 
 fn model(entry: &ModelEntry) -> Model {
     let state = entry.state();
-    let file = if let ModelState::Ready(serving) = &state {
-        let info = serving.tokenizer().info();
-        let (kind, dimensions) = match serving {
-            LoadedModel::Generation(_) => ("chat", None),
-            LoadedModel::Embedding(_) => ("embedding", Some(info.dimensions)),
-        };
-        Some(FileDetails {
-            kind,
-            dimensions,
-            architecture: info.architecture.clone(),
-            quantization: info.quantization.clone(),
-            parameters: info.parameters,
-            size: info.size_bytes,
-            context: serving.context(),
-            digest: format!("sha256:{}", info.digest),
-        })
-    } else {
-        None
+    let kind = entry.purpose().map(|purpose| match purpose {
+        Purpose::Generation => "chat",
+        Purpose::Embedding => "embedding",
+    });
+    let loaded = match &state {
+        ModelState::Ready(serving) => Some(loaded_details(serving)),
+        _ => None,
     };
     Model {
         id: entry.id.clone(),
@@ -135,7 +128,25 @@ fn model(entry: &ModelEntry) -> Model {
         owned_by: "edgellm",
         edgellm: ModelDetails {
             state: state.as_str(),
-            file,
+            aliases: entry.terms.aliases.clone(),
+            kind,
+            loaded,
         },
+    }
+}
+
+fn loaded_details(serving: &LoadedModel) -> LoadedDetails {
+    let info = serving.tokenizer().info();
+    LoadedDetails {
+        dimensions: match serving {
+            LoadedModel::Generation(_) => None,
+            LoadedModel::Embedding(_) => Some(info.dimensions),
+        },
+        architecture: info.architecture.clone(),
+        quantization: info.quantization.clone(),
+        parameters: info.parameters,
+        size: info.size_bytes,
+        context: serving.context(),
+        digest: format!("sha256:{}", info.digest),
     }
 }

@@ -46,16 +46,19 @@ macro_rules! file {
 const INDEX: PageFile = file!("index.html", HTML);
 
 /// The files that `index.html` loads.
-const PAGE_PARTS: [PageFile; 10] = [
+const PAGE_PARTS: [PageFile; 13] = [
     file!("page.css", CSS),
     file!("icon.svg", SVG),
     file!("main.js", SCRIPT),
+    file!("dom.js", SCRIPT),
     file!("server.js", SCRIPT),
     file!("session.js", SCRIPT),
     file!("login.js", SCRIPT),
     file!("metrics.js", SCRIPT),
     file!("panels.js", SCRIPT),
     file!("chart.js", SCRIPT),
+    file!("models.js", SCRIPT),
+    file!("memory.js", SCRIPT),
     file!("chat.js", SCRIPT),
 ];
 

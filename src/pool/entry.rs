@@ -269,13 +269,20 @@ impl ModelEntry {
         }
     }
 
+    /// Returns what the model is for; `None` while its file was not read, or where it has no use.
+    #[must_use]
+    pub fn purpose(&self) -> Option<Purpose> {
+        match self.serving() {
+            Some(LoadedModel::Generation(_)) => Some(Purpose::Generation),
+            Some(LoadedModel::Embedding(_)) => Some(Purpose::Embedding),
+            None => self.purpose.get().copied().flatten(),
+        }
+    }
+
     /// Whether it is an embedding model, as its file says; false while that was not read.
     #[must_use]
     pub fn embeds(&self) -> bool {
-        match self.serving() {
-            Some(serving) => matches!(serving, LoadedModel::Embedding(_)),
-            None => matches!(self.purpose.get(), Some(Some(Purpose::Embedding))),
-        }
+        self.purpose() == Some(Purpose::Embedding)
     }
 
     /// Reads once what the model is for.

@@ -1,12 +1,11 @@
 // The chat box: streams an answer, shows its tokens as they come, and says what it cost.
 
+import { byId, make, setText } from "./dom.js";
 import { number, seconds } from "./panels.js";
 import { askMetrics, refusal } from "./server.js";
 import { credentials, session } from "./session.js";
 
 const LEAST_SECONDS = 0.2; // shorter times are no measure of a speed
-
-const byId = (id) => document.getElementById(id);
 
 export class Chat {
   #turns = []; // what was said so far, as the API wants it
@@ -36,11 +35,13 @@ export class Chat {
     });
   }
 
-  /** Offers these models; the choice is shown only where there is one. */
-  offer(ids) {
+  /** Offers these models, of which one that answers at once is chosen first; the choice is shown only where there is one. */
+  offer(models) {
+    const ids = models.map(({ id }) => id);
     if (ids.join("\n") === this.#offered?.join("\n")) return;
     this.#offered = ids;
-    const chosen = this.model.value;
+    const first = models.find(({ state }) => state === "ready") ?? models[0];
+    const chosen = ids.includes(this.model.value) ? this.model.value : first?.id;
     this.model.replaceChildren(...ids.map((id) => new Option(id, id, false, id === chosen)));
     byId("chat-model-row").hidden = ids.length < 2;
     byId("chat-none").hidden = ids.length > 0;
@@ -67,6 +68,7 @@ export class Chat {
       entry.root.classList.toggle("failed", error.name !== "AbortError");
     } finally {
       this.#running = undefined;
+      this.#wait("");
       this.#busy(false);
       this.log.scrollTop = this.log.scrollHeight;
     }
@@ -80,7 +82,9 @@ export class Chat {
     const began = performance.now();
     const response = await this.#post(body);
     const answer = { text: "", usage: undefined, first: undefined, whole: undefined };
-    for await (const data of events(response)) {
+    for await (const { comment, data } of events(response)) {
+      if (comment && answer.first === undefined) this.#wait(comment);
+      if (data === undefined) continue;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message);
       const delta = chunk.choices?.[0]?.delta;
@@ -88,6 +92,7 @@ export class Chat {
       const text = delta?.content ?? delta?.tool_calls?.map((call) => call.function?.arguments ?? "").join("") ?? "";
       if (text) {
         answer.first ??= (performance.now() - began) / 1000;
+        this.#wait("");
         answer.text += text;
         shown.append(text);
         this.log.scrollTop = this.log.scrollHeight;
@@ -119,22 +124,21 @@ export class Chat {
   }
 
   #write(kind, text) {
-    const part = (tag, className, words) => {
-      const made = document.createElement(tag);
-      made.className = className;
-      made.textContent = words;
-      return made;
-    };
     const entry = {
-      root: part("div", `said ${kind}`, ""),
-      text: part("p", "text", text),
-      cost: part("p", "cost", ""),
+      root: make("div", `said ${kind}`, ""),
+      text: make("p", "text", text),
+      cost: make("p", "cost", ""),
     };
-    entry.root.append(part("span", "sr", kind === "question" ? "You: " : "Answer: "), entry.text);
+    entry.root.append(make("span", "sr", kind === "question" ? "You: " : "Answer: "), entry.text);
     if (kind === "answer") entry.root.append(entry.cost);
     this.log.append(entry.root);
     this.log.scrollTop = this.log.scrollHeight;
     return entry;
+  }
+
+  /** Says what an answer waits for, as the server does; not in the log, which is silent while an answer comes. */
+  #wait(what) {
+    setText(byId("chat-waiting"), what && `${what[0].toUpperCase()}${what.slice(1)} …`);
   }
 
   #busy(busy) {
@@ -155,7 +159,7 @@ export class Chat {
   }
 }
 
-/** The data of a response's server-sent events, up to `[DONE]`. */
+/** A response's server-sent events up to `[DONE]`: each has `data`, or is a `comment` that says what the answer waits for. */
 async function* events(response) {
   let rest = "";
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -166,10 +170,11 @@ async function* events(response) {
       const lines = (rest + value).split("\n");
       rest = lines.pop();
       for (const line of lines) {
+        if (line.startsWith(":")) yield { comment: line.slice(":".length).trim() };
         if (!line.startsWith("data:")) continue;
         const data = line.slice("data:".length).trim();
         if (data === "[DONE]") return;
-        yield data;
+        yield { data };
       }
     }
   } catch (error) {
@@ -214,8 +219,5 @@ function cost({ usage, first, whole }, joules, metered) {
 
 /** Words that stay on one line. */
 function whole(text) {
-  const made = document.createElement("span");
-  made.className = "whole";
-  made.textContent = text;
-  return made;
+  return make("span", "whole", text);
 }

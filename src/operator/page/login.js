@@ -1,12 +1,11 @@
 // The card that asks for an API key, and the button that forgets it.
 
+import { byId } from "./dom.js";
 import { whyRefused } from "./server.js";
 import { session } from "./session.js";
 
 // What a header can carry; a browser would not send anything else.
 const KEY = /^[\x21-\x7e]+$/;
-
-const byId = (id) => document.getElementById(id);
 
 export class Login {
   #card = byId("login");

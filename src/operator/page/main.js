@@ -3,9 +3,12 @@
 
 import { Chart } from "./chart.js";
 import { Chat } from "./chat.js";
+import { byId, make, meter, setText } from "./dom.js";
 import { Login } from "./login.js";
+import { showMemory } from "./memory.js";
 import { Readings } from "./metrics.js";
-import { PANELS, bytes, governor, levelName, newActions, number, resourceName, silentSensors } from "./panels.js";
+import { ModelList, canChat, joined } from "./models.js";
+import { PANELS, governor, levelName, newActions, resourceName, silentSensors } from "./panels.js";
 import { look, message } from "./server.js";
 import { session } from "./session.js";
 
@@ -13,14 +16,13 @@ const EVERY_MS = 2000;
 const SHOWN_SECONDS = 300;
 const ACTIONS_SHOWN = 5;
 
-const byId = (id) => document.getElementById(id);
-
 const readings = new Readings();
 const chat = new Chat();
 const login = new Login(() => {
   byId("main").focus({ preventScroll: true });
   wake();
 });
+const models = new ModelList(() => wake());
 const charts = PANELS.map((panel) => {
   const chart = new Chart(byId("chart"), { ...panel, seconds: SHOWN_SECONDS, gap: (EVERY_MS / 1000) * 4 });
   byId("charts").append(chart.root);
@@ -38,7 +40,8 @@ async function step() {
   // Somebody logged in meanwhile: this was told to who was here before.
   if (key !== session.key) return;
   showAccess(seen);
-  if (seen.models) showModels(seen.models, seen.reading);
+  if (seen.models) showModels(seen);
+  if (seen.pool) showMemory(seen.pool.edgellm, seen.reading);
   if (seen.reading) take(seen.reading);
   document.body.classList.toggle("stale", !seen.reading && !seen.refused.metrics);
 }
@@ -78,32 +81,18 @@ function showAccess({ standing, refused }) {
   }
   for (const part of [byId("models-card"), byId("chat"), ...document.querySelectorAll("a[href='#chat']")]) part.hidden = Boolean(refused.models);
   for (const part of [byId("now"), byId("governor")]) part.hidden = Boolean(refused.metrics);
+  byId("memory").hidden = Boolean(refused.pool);
   byId("no-metrics").hidden = refused.metrics?.status !== 403;
   document.body.classList.toggle("alone", Boolean(refused.models));
   login.show(Boolean(wanted), problem);
 }
 
-function showModels(models, reading) {
-  // What a model that is not loaded can do is not known yet.
-  chat.offer(models.filter((model) => model.edgellm?.kind !== "embedding").map((model) => model.id));
-  byId("models").replaceChildren(...models.map((model) => {
-    const about = model.edgellm ?? {};
-    const item = make("li", "model");
-    const head = make("div", "model-head");
-    head.append(make("strong", "", model.id), make("span", `tag ${about.state === "ready" ? "good" : "bad"}`, about.state ?? "unknown"));
-    const facts = [
-      about.kind === "embedding" && `embedding${about.dimensions ? `, ${number(about.dimensions)} dimensions` : ""}`,
-      about.architecture,
-      about.quantization,
-      about.parameters && `${compact(about.parameters)} parameters`,
-      about.size && bytes(about.size),
-      about.context && `context of ${number(about.context)} tokens`,
-    ];
-    item.append(head, make("p", "quiet", facts.filter(Boolean).join(" · ")));
-    const used = reading?.sum("edgellm_kv_cache_usage_ratio", { model: model.id });
-    if (used !== undefined) item.append(meter("context in use", used));
-    return item;
-  }));
+function showModels({ models: listed, pool, reading }) {
+  const all = joined(listed, pool);
+  const known = new Map(all.map((model) => [model.id, model]));
+  // Only those that this key may ask.
+  chat.offer(listed.map(({ id }) => known.get(id)).filter(canChat));
+  models.show(all, reading, pool !== undefined);
 }
 
 function showGovernor(reading) {
@@ -135,42 +124,6 @@ function showFacts(reading) {
   if (version) parts.push(`version ${version}`);
   if (started) parts.push(`up ${duration(reading.at - started)}`);
   setText(byId("server-facts"), parts.join(" · "));
-}
-
-/** A share of a whole, as a bar and in words; one that is not known has no bar. */
-function meter(name, value, note = "") {
-  const row = make("div", "meter");
-  const label = make("span", "name", name);
-  if (note) label.append(" ", make("span", "note-tag", note));
-  if (value === undefined) {
-    row.append(label, make("span", "unknown", "not measured"));
-    return row;
-  }
-  const bar = make("div", `bar ${value >= 0.9 ? "high" : value >= 0.8 ? "raised" : ""}`);
-  const filled = make("span");
-  filled.style.width = `${Math.min(Math.max(value, 0), 1) * 100}%`;
-  bar.append(filled);
-  row.append(label, bar, make("span", "share", percent(value)));
-  return row;
-}
-
-function make(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-function percent(value) {
-  return `${Math.round(value * 100)} %`;
-}
-
-function compact(value) {
-  return value.toLocaleString("en", { notation: "compact", maximumSignificantDigits: 2 });
 }
 
 function duration(seconds) {

@@ -5,11 +5,15 @@ import { credentials, session } from "./session.js";
 
 const PATIENCE_MS = 5000;
 
+const UNREACHABLE = "The server cannot be reached.";
 const REFUSING = "Refusing requests";
 
 // What /ready calls the reason, and what an operator should know about it.
 const REASONS = {
-  loading: ["loading", "Loading", "The model is being loaded; requests are refused until it is."],
+  cold: ["loading", "Loading", "A model is about to be loaded; requests for it wait until it is."],
+  queued: ["loading", "Loading", "A model waits for memory, or for another one that is being loaded; requests for it wait as well."],
+  loading: ["loading", "Loading", "A model is being loaded; requests for it wait until it is."],
+  unloading: ["loading", "Loading", "A model gives its memory back before it is loaded again; requests for it wait until it is."],
   draining: ["draining", "Draining", "Shutting down: answers under way go on, new requests are refused."],
   stopped: ["draining", "Draining", "Shutting down: the model is unloaded."],
   failed: ["failed", "Failed", "A model cannot answer; the server's log says why."],
@@ -26,18 +30,20 @@ export function refusal(code) {
 
 /**
  * Asks for everything that the page shows. Never fails: what could not be had is `undefined`.
- * `refused` has the answers 401 and 403 to the models and to the metrics.
+ * `models` is what everybody is told of them, `pool` what administrators are.
+ * `refused` has the answers 401 and 403 to the models, the pool and the metrics.
  */
 export async function look() {
-  const [ready, models, metrics] = await Promise.all([askReady(), askAs(session.key, "v1/models"), askAs(session.key, "metrics")]);
+  const [ready, models, pool, metrics] = await Promise.all([askReady(), ...["v1/models", "models", "metrics"].map((path) => askAs(session.key, path))]);
   // It may have other keys when it comes back.
   if (!ready) session.refusals.clear();
   const reading = read(metrics);
   return {
     standing: standing(ready, reading),
     models: models?.ok ? parse(models.text)?.data : undefined,
+    pool: pool?.ok ? parse(pool.text) : undefined,
     reading,
-    refused: { models: refusedOnly(models), metrics: refusedOnly(metrics) },
+    refused: { models: refusedOnly(models), pool: refusedOnly(pool), metrics: refusedOnly(metrics) },
   };
 }
 
@@ -46,10 +52,17 @@ export async function askMetrics() {
   return read(await askAs(session.key, "metrics"));
 }
 
+/** Has a model loaded or unloaded (`action`); says why not if the server does not take that. */
+export async function changeModel(action, model) {
+  const response = await ask(`models/${action}`, session.key, { model });
+  if (!response) return UNREACHABLE;
+  return response.ok ? undefined : message(response);
+}
+
 /** Why the server does not take this key; `undefined` if it does. */
 export async function whyRefused(key) {
   const response = await ask("v1/models", key);
-  if (!response) return "The server cannot be reached.";
+  if (!response) return UNREACHABLE;
   return response.ok ? undefined : message(response);
 }
 
@@ -80,9 +93,11 @@ function refusedOnly(response) {
   return response?.status === 401 || response?.status === 403 ? response : undefined;
 }
 
-async function ask(path, key) {
+async function ask(path, key, body) {
+  const sent = body && { method: "POST", body: JSON.stringify(body) };
+  const headers = { ...(body && { "content-type": "application/json" }), ...credentials(key) };
   try {
-    const response = await fetch(path, { cache: "no-store", headers: credentials(key), signal: AbortSignal.timeout(PATIENCE_MS) });
+    const response = await fetch(path, { ...sent, cache: "no-store", headers, signal: AbortSignal.timeout(PATIENCE_MS) });
     return { ok: response.ok, status: response.status, text: await response.text() };
   } catch {
     return undefined;
