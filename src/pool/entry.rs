@@ -391,6 +391,18 @@ impl ModelEntry {
         }
     }
 
+    /// It is to be loaded again, as at the start.
+    pub(super) fn comes_back(&self) {
+        self.life().is_due = self.terms.is_pinned || self.terms.preloads;
+    }
+
+    /// The first of its siblings that can be loaded.
+    pub(super) fn sibling<'a>(&self, entries: &'a [Arc<Self>]) -> Option<&'a Arc<Self>> {
+        let siblings = self.terms.siblings.iter();
+        let mut siblings = siblings.filter_map(|id| entries.iter().find(|entry| entry.id == **id));
+        siblings.find(|sibling| !sibling.has_failed())
+    }
+
     /// It need not be loaded though nobody asks.
     pub(super) fn is_not_due(&self) {
         self.life().is_due = false;

@@ -48,6 +48,8 @@ impl Manager {
                 }
             } else {
                 self.look();
+                // What was refused is over at once.
+                self.settle();
             }
             let pause = if self.is_awaited() || is_stopping {
                 SHORT_GLANCE
@@ -116,7 +118,9 @@ impl Manager {
         let entries = self.shared.entries();
         for entry in entries.iter() {
             entry.learn_purpose();
-            entry.want_if_due(now);
+            if !self.gives_way(entry) {
+                entry.want_if_due(now);
+            }
         }
         self.shared.tell_room();
         let snapshot = self.snapshot(&entries, now);
@@ -126,14 +130,18 @@ impl Manager {
         self.shared.show();
     }
 
+    /// Whether memory is so short that a model makes way for a smaller sibling.
+    fn gives_way(&self, entry: &ModelEntry) -> bool {
+        !entry.terms.siblings.is_empty() && self.shared.gives_way()
+    }
+
     fn snapshot(&self, entries: &[Arc<ModelEntry>], now: Instant) -> PoolSnapshot {
-        let gives_way = self.shared.gives_way();
         let models = entries.iter().map(|entry| ModelView {
             phase: phase(entry),
             bytes: self.shared.expected_memory(entry).total(),
             is_pinned: entry.terms.is_pinned,
             keep_alive: entry.terms.keep_alive,
-            gives_way: gives_way && !entry.terms.siblings.is_empty(),
+            gives_way: self.gives_way(entry),
         });
         PoolSnapshot {
             now,
@@ -164,6 +172,11 @@ impl Manager {
                     version.drain();
                     self.shared.context.changed();
                 }
+                // The sibling is there when the larger one has left, and the larger one comes back.
+                if let Some(sibling) = entry.sibling(entries) {
+                    sibling.want_now();
+                }
+                entry.comes_back();
             }
             PoolAction::Forget(place) => {
                 if let Some(version) = entries[place].version()

@@ -236,7 +236,7 @@ impl PoolShared {
 
     /// What is so short that smaller siblings answer in the place of larger models.
     pub(super) fn siblings_answer(&self) -> Option<Resource> {
-        None
+        self.context.governed.measures().sibling
     }
 
     /// Whether larger models are to leave for their siblings.

@@ -169,6 +169,7 @@ def test_a_model_that_cannot_fit_is_refused_with_the_numbers_and_the_others_serv
         assert "MiB" in error["message"] and "models.context" in error["message"] and str(BUDGET // MIB) in error["message"], error
         assert int(answer.headers["retry-after"]) >= 1
         assert chat(server, "kiosk").status == 200
+        reaches(server, "huge", "failed", 10)
         assert "MiB" in listed(server, "huge")["edgellm"]["reason"]
 
 
@@ -329,3 +330,48 @@ def test_a_shutdown_while_a_model_is_loaded_ends_in_time(serve):
         assert server.stop() == 0
         assert time.monotonic() - began < 20
         assert asked.result().status in (200, 503)
+
+
+@pytest.fixture
+def rehearsal(tmp_path):
+    """A folder of pressures, and the settings that have the governor read it."""
+    folder = tmp_path / "rehearsal"
+    folder.mkdir()
+    return folder, {"EDGELLM__GOVERNOR__ENABLED": "true", "EDGELLM__GOVERNOR__REHEARSAL_DIR": str(folder)}
+
+
+@pytest.mark.parametrize(("resource", "pressure"), [("power", "0.89"), ("thermal", "0.83")])
+def test_a_smaller_sibling_answers_while_power_or_heat_is_short(serve, rehearsal, resource, pressure):
+    folder, env = rehearsal
+    with serve(model("large", siblings=["small"]), model("small", preload=False), **env) as server:
+        assert chat(server, "large").json()["model"] == "large"
+        (folder / resource).write_text(pressure)
+
+        def answered_by(wanted):
+            answer = chat(server, "large")
+            assert answer.status == 200, answer.text
+            return answer if answer.json()["model"] == wanted else None
+
+        answer = wait_until(lambda: answered_by("small"), "the sibling answers", 40)
+        assert (answer.headers["x-edgellm-model"], answer.headers["x-edgellm-model-reason"]) == ("small", resource)
+        assert state(server, "large") == "ready", "both are there"
+        assert server.metric("edgellm_governor_measure_active", f'action="sibling",resource="{resource}"') == 1
+        (folder / resource).unlink()
+        answer = wait_until(lambda: answered_by("large"), "the larger one answers again", 60)
+        assert "x-edgellm-model" not in answer.headers
+
+
+def test_where_memory_is_short_the_larger_model_leaves_for_its_sibling_and_comes_back(serve, rehearsal):
+    folder, env = rehearsal
+    with serve(model("large", siblings=["small"]), model("small", preload=False), **env) as server:
+        (folder / "memory").write_text("0.95")
+        reaches(server, "large", "cold", 60)
+        reaches(server, "small", "ready", 60)
+        answer = chat(server, "large")
+        assert answer.status == 200, answer.text
+        assert (answer.json()["model"], answer.headers["x-edgellm-model-reason"]) == ("small", "memory")
+        assert server.metric("edgellm_pool_evictions_total", 'reason="sibling"') == 1
+        assert server.http("GET", "/ready?model=small").status == 200
+        (folder / "memory").unlink()
+        reaches(server, "large", "ready", 90)
+        assert chat(server, "large").json()["model"] == "large"
