@@ -183,7 +183,8 @@ operator_page() {
         echo "there is no Chromium here, and none could be fetched"
         return "$CANNOT_RUN"
     }
-    in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/observability/test_page.py tests/observability/test_page_login.py
+    in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider \
+        tests/observability/test_page.py tests/observability/test_page_login.py tests/observability/test_page_models.py
 }
 
 dashboards() {

@@ -223,6 +223,10 @@ impl PoolShared {
             add(kind, bytes);
         }
         for entry in self.entries().iter() {
+            if matches!(entry.state(), ModelState::Queued) {
+                // Nothing is promised to it yet.
+                continue;
+            }
             let memory = entry.memory();
             add(MemoryKind::Weights, memory.weights);
             add(MemoryKind::KvCache, memory.kv_cache);

@@ -10,6 +10,7 @@ import yaml
 from gateway import ROOT, wait_until
 from keyed import keyed_gateway
 from monitoring import DASHBOARDS, HERE, dashboards, exported, filled_in, listed, load, metrics_in, panels, prometheus
+from pooled import change, config
 from sensors import BUDGET_WATTS, WATTS, Sensors
 
 GRAFANA = ROOT / "grafana"
@@ -87,8 +88,13 @@ def scraped(tmp_path_factory):
     with Sensors(folder) as sensors:
         # A rehearsal that does nobody harm.
         sensors.rehearse("cpu", 0.5)
-        with keyed_gateway(folder, "--max-running", "2", env={**busy, **sensors.settings()}) as box, prometheus(box.server, folder) as store:
+        with keyed_gateway(folder, "--config", config(folder), env={**busy, **sensors.settings()}) as box, prometheus(box.server, folder) as store:
             server = box.server
+            # Each model in a state of its own, on a pool where one has left already.
+            change(server, "load", "other", "ready")
+            change(server, "unload", "other", "cold")
+            change(server, "load", "spare", "ready")
+            change(server, "load", "torn", "failed")
             wait_until(lambda: sensors.wraps and sensors.joules > AT_REST_JOULES, "the counter has wrapped around")
             at_rest = time()
             sensors.follow(server)

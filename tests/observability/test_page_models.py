@@ -164,6 +164,9 @@ def test_a_model_that_waits_for_memory_is_shown_in_the_list_and_in_the_chat(chro
             page.get_by_label("Model", exact=True).select_option("other")
             ask(page)
             expect(tag(page, "other")).to_have_text("queued", timeout=SOON)
+            expect(row(page, "other").locator(".memory")).to_contain_text("Going to take")
+            # Nothing is promised to it yet.
+            expect(page.locator("#memory-left")).to_contain_text("left of the budget")
             expect(page.get_by_role("status").filter(has_text="Waiting for memory, or for another model that is being loaded …")).to_be_visible(timeout=SOON)
             picture(page, "models-queued")
         expect(page.locator(".answer .text")).to_contain_text("aisle 12", timeout=2 * SOON)

@@ -159,7 +159,7 @@ function taken({ state, memory }) {
   const total = kinds.reduce((sum, [, value]) => sum + value, 0);
   if (total === 0) return "";
   const parts = kinds.filter(([, value]) => value > 0).map(([name, value]) => unbroken(`${name} ${bytes(value)}`));
-  return `${state === "loading" ? "Going to take" : "Takes"} ${unbroken(bytes(total))}: ${parts.join(", ")}`;
+  return `${state === "queued" || state === "loading" ? "Going to take" : "Takes"} ${unbroken(bytes(total))}: ${parts.join(", ")}`;
 }
 
 function relations({ aliases = [], siblings = [] }) {

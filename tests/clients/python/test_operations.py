@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from gateway import ask, run_edgellm, wait_until
+from gateway import EMBEDDER, MODEL, ask, gateway, run_edgellm, wait_until
 
 PROMISED = """
 requests_total requests_waiting requests_running requests_cancelled_total
@@ -29,6 +29,19 @@ def test_the_models_are_listed(client):
 
 def test_one_model_is_described(client):
     assert client.models.retrieve("kiosk").id == "kiosk"
+
+
+def test_models_that_are_not_loaded_say_what_they_are_for(tmp_path):
+    torn = tmp_path / "torn.gguf"
+    torn.write_bytes(MODEL.read_bytes()[:4000])
+    files = {"kiosk": MODEL, "cold": MODEL, "minilm": EMBEDDER, "torn": torn}
+    config = tmp_path / "cold.toml"
+    config.write_text("".join(f'[[models]]\nid = "{id}"\npath = "{path}"\naliases = ["{id}-*"]\npreload = {str(id == "kiosk").lower()}\n' for id, path in files.items()))
+    with gateway("--config", config) as server:
+        listed = {model["id"]: model["edgellm"] for model in server.http("GET", "/v1/models").json()["data"]}
+        assert {id: (model["state"], model.get("kind"), model["aliases"]) for id, model in listed.items()} == {
+            "kiosk": ("ready", "chat", ["kiosk-*"]), "cold": ("cold", "chat", ["cold-*"]), "minilm": ("cold", "embedding", ["minilm-*"]), "torn": ("cold", None, ["torn-*"]),
+        }
 
 
 def test_health_and_readiness(server):
