@@ -2,7 +2,7 @@
 # Installs what the tests need and runs all of them. One line a stage; the output of a stage is shown if it fails.
 #   ./test.sh                 everything
 #   ./test.sh clippy clients  only the stages whose names hold one of these words
-#   ./test.sh long            what runs only when asked for: ten minutes of each fuzz target, 60 in all, and longer parity
+#   ./test.sh long            what runs only when asked for: ten minutes of each fuzz target, 80 in all, longer parity, more mutants
 set -euo pipefail
 set -m # every stage is a process group of its own, so that whatever it starts can be ended with it
 source "$(dirname "${BASH_SOURCE[0]}")/deploy/setup-lib.sh"
@@ -139,12 +139,15 @@ parity() {
 
 long_parity() { EDGELLM_PARITY_LONG=1 parity "$1"; }
 
+# Model files with something wrong in them; the Rust tests make the first 300 of the same ones.
+mutants() { EDGELLM_MUTANTS=$1 in_root cargo test --release --locked --test mutants -- --nocapture; }
+
 build_server() { in_root build; }
 
-# What made-up bodies, answers, schemas, texts and keys files lead to; so many seconds each.
+# What made-up bodies, answers, schemas, texts, keys files and model headers lead to; so many seconds each.
 fuzz() {
     local target
-    for target in body answer schema tokenize headers resume keys; do
+    for target in body answer schema tokenize headers resume keys gguf; do
         "$root/fuzz/run.sh" "$target" -max_total_time="$1"
     done
 }
@@ -267,6 +270,7 @@ stage "dashboards and alerts" dashboards
 stage "model gate" model_gate
 stage "package" "$root/deploy/package.sh"
 long_stage "long fuzz runs" fuzz "${FUZZ_SECONDS:-600}"
+long_stage "mutants of model files" mutants 10000
 for model in smollm2 qwen gemma; do
     long_stage "long parity $model" long_parity "$model"
 done

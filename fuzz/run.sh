@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Throws generated input at a target: body (of a request), answer (of a model), schema (that an answer must fit),
 # tokenize (runs of characters, with every pre-tokenizer), headers (of a request), resume (what clients of
-# recorded streams do) or keys (the file of API keys).
+# recorded streams do), keys (the file of API keys) or gguf (the header of a model file).
 #   fuzz/run.sh body -max_total_time=600    everything behind the target's name goes to libFuzzer
 # What fails is left beside this file as crash-…; `fuzz/run.sh body fuzz/crash-…` repeats it.
 set -euo pipefail

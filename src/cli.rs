@@ -6,6 +6,7 @@ mod core_dumps;
 mod health;
 mod keys;
 mod models;
+mod try_model;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, ConfigError, SettingOverride, Settings, Sources};
-use crate::engine::openmp;
+use crate::engine::{self, openmp};
 use crate::{app, grammar, telemetry};
 
 #[derive(Debug, Parser)]
@@ -46,6 +47,9 @@ enum Command {
     /// What `serve` starts to try clients' grammars in
     #[command(name = grammar::COMPILE_COMMAND, hide = true)]
     CompileGrammars,
+    /// What `serve` starts to try a model file in
+    #[command(name = engine::TRY_MODEL_COMMAND, hide = true)]
+    TryModel(try_model::TryModel),
 }
 
 #[derive(Debug, Args)]
@@ -151,6 +155,7 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => keys::run(command),
         Command::Models(command) => models::run(command),
         Command::CompileGrammars => compile_grammars(),
+        Command::TryModel(arguments) => try_model::run(&arguments),
     }
 }
 
@@ -168,6 +173,11 @@ fn serve(arguments: Serve) -> ExitCode {
         Err(error) => return wrong_config(&error),
     };
     telemetry::logs::start(&settings.telemetry);
+    if let Err(error) = engine::explain_bus_errors() {
+        tracing::warn!(
+            "a model file that is truncated will end the server without a word: {error}"
+        );
+    }
     if let Err(error) = core_dumps {
         tracing::warn!("a crash may leave a core dump with prompts in it: {error}");
     }

@@ -1,5 +1,6 @@
 //! What `fuzz/` calls. The same is held against a few inputs in the tests.
 
+pub use crate::engine::gguf::fuzzing::read as read_gguf;
 pub use crate::engine::tokenize::fuzzing::read_runs;
 pub use crate::grammar::fuzzing::compile_schema;
 pub use crate::http::fuzzing::{read_headers, resume_streams};

@@ -64,6 +64,7 @@ pub fn estimate_generation(header: &GgufHeader, options: &EngineOptions) -> Opti
         rows: options.batch_rows.min(attention.rows_at_once()),
         cells,
         outputs: options.sequences + 1,
+        computes_logits: true,
         attention,
     };
     let compute = compute_bytes(header, &model, batch) + u64::from(cells) * CELL_RECORD;
@@ -86,21 +87,24 @@ pub fn estimate_embedding(
     let sequences = u32::try_from(options.shape.sequences).unwrap_or(u32::MAX);
     let is_causal = header
         .metadata
-        .flag(&format!("{}.attention.causal", header.architecture));
+        .flag(&format!("{}.attention.causal", header.architecture))
+        != Some(false);
     let cells = rows.next_multiple_of(256);
     // An encoder keeps nothing from one batch to the next.
-    let kv_cache = if is_causal == Some(false) {
-        0
-    } else {
+    let kv_cache = if is_causal {
         model
             .cell_bytes()
             .saturating_mul(cells.into())
             .saturating_add(state_bytes(&model, sequences))
+    } else {
+        0
     };
     let batch = Batch {
         rows,
         cells,
-        outputs: 0,
+        // Pooling reads the vectors of all rows.
+        outputs: rows,
+        computes_logits: is_causal,
         attention: options.attention.unwrap_or(Attention::Flash),
     };
     Some(MemoryEstimate {
@@ -119,8 +123,9 @@ const CELL_RECORD: u64 = 64;
 struct Batch {
     rows: u32,
     cells: u32,
-    /// Rows with logits.
+    /// Rows of which something is read. llama.cpp has room for their logits in any case.
     outputs: u32,
+    computes_logits: bool,
     attention: Attention,
 }
 
@@ -144,8 +149,8 @@ fn compute_bytes(header: &GgufHeader, model: &Hyperparameters, batch: Batch) -> 
     };
     let attending = scores + 2 * NUMBER * width;
     let row = NUMBER * residual + mask + attending.max(NUMBER * feed_forward);
-    let vocabulary = tokens(header) as u64;
-    let logits = 2 * NUMBER * outputs * vocabulary;
+    let copies = if batch.computes_logits { 2 } else { 1 };
+    let logits = copies * NUMBER * outputs * tokens(header) as u64;
     graph_bytes(header) + row.saturating_mul(rows) + logits
 }
 
@@ -157,7 +162,8 @@ fn graph_bytes(header: &GgufHeader) -> u64 {
 }
 
 fn state_bytes(model: &Hyperparameters, sequences: u32) -> u64 {
-    4 * model.state * u64::from(model.layers) * u64::from(sequences)
+    let sequence = model.state.saturating_mul(4 * u64::from(model.layers));
+    sequence.saturating_mul(sequences.into())
 }
 
 fn tokens(header: &GgufHeader) -> usize {

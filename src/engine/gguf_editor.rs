@@ -13,6 +13,8 @@ pub(super) const KIOSK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kios
 
 /// GGUF's numbers of value types.
 const U16: u32 = 2;
+#[cfg(test)]
+const U32: u32 = 4;
 const I32: u32 = 5;
 #[cfg(test)]
 const BOOL: u32 = 7;
@@ -64,6 +66,11 @@ impl GgufEditor {
     #[cfg(test)]
     pub(super) fn i32(self, key: &str, number: i32) -> Self {
         self.value(key, I32, &number.to_le_bytes())
+    }
+
+    #[cfg(test)]
+    pub(super) fn u32(self, key: &str, number: u32) -> Self {
+        self.value(key, U32, &number.to_le_bytes())
     }
 
     #[cfg(test)]

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use llama_cpp_2::model::LlamaModel;
+
 use super::backend::backend;
 use super::cpu::UnsupportedCpu;
 use super::model_file::ModelFile;
 use super::tokenizer::PieceTable;
+use super::trial::ModelTrial;
 use super::{GgufHeader, ModelInfo, Tokenizer, Weights, logs, weights};
 
 /// Why a model cannot be served. Every message names a remedy.
@@ -49,6 +52,22 @@ pub enum LoadError {
         /// The key or the tensor, and what is wrong with it.
         fault: String,
     },
+    /// It was tried in a child process, and did not pass.
+    #[error("cannot load model {}: when it was tried in a process of its own, {fault}; compare its checksum with the original's, and if they are equal, convert it again with a current llama.cpp", path.display())]
+    FailedTrial {
+        /// The file.
+        path: PathBuf,
+        /// How the child ended.
+        fault: String,
+    },
+    /// A child process refused it, in its own words.
+    #[error("{0}")]
+    RefusedOnTrial(String),
+    /// There was no child process to try it in.
+    #[error(
+        "cannot try a model in a process of its own: {0}; the system may be short of memory or of processes"
+    )]
+    NoTrial(io::Error),
     /// There is no use for it here.
     #[error("cannot serve model {}: {reason}", path.display())]
     Unservable {
@@ -78,24 +97,57 @@ pub enum LoadError {
 /// # Errors
 /// See [`LoadError`].
 pub fn load_model(path: &Path, abort: &Arc<AtomicBool>) -> Result<(Weights, Tokenizer), LoadError> {
+    load(path, None, abort)
+}
+
+/// As [`load_model`], after the file was tried in a child process: it may be anybody's.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn load_tried_model(
+    path: &Path,
+    trial: &ModelTrial,
+    abort: &Arc<AtomicBool>,
+) -> Result<(Weights, Tokenizer), LoadError> {
+    load(path, Some(trial), abort)
+}
+
+fn load(
+    path: &Path,
+    trial: Option<&ModelTrial>,
+    abort: &AtomicBool,
+) -> Result<(Weights, Tokenizer), LoadError> {
     // Sets llama.cpp's CPU kernels up, which reading a file needs as well.
     backend()?;
     logs::clear_last_error();
-    let unservable = |reason| LoadError::Unservable {
-        path: path.to_owned(),
-        reason,
-    };
     let source = ModelFile::open(path)?;
     let hyperparameters = source.check()?;
+    if let Some(trial) = trial {
+        trial.pass(&source, abort)?;
+    }
     let digest = source.digest(abort)?;
-    let refused = || refusal(path, &source, abort);
-    let vocab = source.load_vocabulary(abort).ok_or_else(refused)?;
-    let weights = weights::read(&source, &vocab, abort).ok_or_else(refused)?;
+    let vocab = open_vocabulary(path, &source, abort)?;
+    let weights =
+        weights::read(&source, &vocab, abort).ok_or_else(|| refusal(path, &source, abort))?;
     let pieces = PieceTable::read(&vocab);
-    let info = ModelInfo::read(&weights, &vocab, pieces.longest(), digest).map_err(unservable)?;
+    let info = ModelInfo::read(&weights, &vocab, pieces.longest(), digest);
+    let info = info.map_err(|reason| LoadError::Unservable {
+        path: path.to_owned(),
+        reason,
+    })?;
     let info = Arc::new(info);
     let tokenizer = Tokenizer::new(vocab, pieces, Arc::clone(&info));
     Ok((Weights::new(weights, info, hyperparameters), tokenizer))
+}
+
+/// Has llama.cpp read the vocabulary.
+pub(super) fn open_vocabulary(
+    path: &Path,
+    source: &ModelFile,
+    abort: &AtomicBool,
+) -> Result<LlamaModel, LoadError> {
+    let vocab = source.load_vocabulary(abort);
+    vocab.ok_or_else(|| refusal(path, source, abort))
 }
 
 /// Reads the header of a GGUF file, of a model or of something else, without loading anything: some milliseconds
@@ -112,7 +164,7 @@ pub fn read_header(path: &Path) -> Result<GgufHeader, LoadError> {
 }
 
 /// Why llama.cpp gave no model.
-fn refusal(path: &Path, source: &ModelFile, abort: &AtomicBool) -> LoadError {
+pub(super) fn refusal(path: &Path, source: &ModelFile, abort: &AtomicBool) -> LoadError {
     if abort.load(Ordering::Relaxed) {
         return LoadError::Abandoned;
     }

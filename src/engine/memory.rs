@@ -1,5 +1,6 @@
 //! What a context's KV cache takes of memory, and memory that nobody needs any more.
 
+use std::fs;
 use std::sync::OnceLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
@@ -46,6 +47,17 @@ pub fn return_freed_soon() {
         // Full: somebody has asked already.
         let _ = asked.try_send(());
     }
+}
+
+/// Returns the bytes that a line of `/proc/self/status` says.
+#[must_use]
+pub fn status_bytes(line: &str) -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let text = status
+        .lines()
+        .find_map(|text| text.strip_prefix(line)?.strip_prefix(':'))?;
+    let kilobytes: u64 = text.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// Bytes of a KV cache of so many cells, once all of them were used. None for models that keep

@@ -12,13 +12,14 @@
 mod attention;
 mod backend;
 pub mod budget;
+mod bus_error;
 mod context;
 pub mod cpu;
 mod embed;
 mod estimate;
 mod exit;
 pub mod fake;
-mod gguf;
+pub(crate) mod gguf;
 #[cfg(any(test, fuzzing))]
 mod gguf_editor;
 mod info;
@@ -36,22 +37,30 @@ pub mod quantize;
 mod text;
 pub(crate) mod tokenize;
 mod tokenizer;
+mod trial;
 mod vocabulary;
 mod weights;
 
 pub use attention::Attention;
+pub use bus_error::explain_bus_errors;
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
 pub use estimate::{MemoryEstimate, estimate_embedding, estimate_generation};
 pub use exit::end_process;
 pub use gguf::{GgufHeader, TensorInfo, TensorType};
 pub use info::{ModelInfo, SamplingDefaults};
 pub use llama::{EngineOptions, LlamaEngine};
-pub use load::{LoadError, load_model, read_header};
+pub use load::{LoadError, load_model, load_tried_model, read_header};
 pub use logs::route_logs;
-pub use memory::{kv_cache_bytes, return_freed, return_freed_soon, return_large_blocks};
+pub use memory::{
+    kv_cache_bytes, return_freed, return_freed_soon, return_large_blocks, status_bytes,
+};
 pub use partition_threads::{ROWS_PER_WEIGHT_READ, ThreadLayout};
 pub use text::{ControlTokens, TokenizeOptions};
 pub use tokenizer::Tokenizer;
+pub use trial::{
+    COMMAND as TRY_MODEL_COMMAND, FileIdentity, ModelTrial, PassedFiles, TrialOutcome, TrialRecord,
+    try_model,
+};
 pub use weights::Weights;
 
 /// One entry of a model's vocabulary.

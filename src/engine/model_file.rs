@@ -30,6 +30,17 @@ pub(super) struct ModelFile {
 
 const SPLIT_COUNT: &str = "split.count";
 const SPLIT_NUMBER: &str = "split.no";
+/// How weights come into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WeightsMode {
+    /// Pages of the file are mapped; those that are computed with in another form are copied.
+    Map,
+    /// All of the file is read.
+    Read,
+    /// Mapped, and computed with as they are.
+    MapAsTheyAre,
+}
+
 /// Parts of a split model.
 const MOST_PARTS: u16 = 1024;
 
@@ -69,6 +80,14 @@ impl ModelFile {
             parts,
             header,
         })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn parts(&self) -> &[File] {
+        &self.parts
     }
 
     pub(super) fn header(&self) -> &GgufHeader {
@@ -134,7 +153,7 @@ impl ModelFile {
     /// [`load_vocabulary`](Self::load_vocabulary) does.
     pub(super) fn load_weights(
         &self,
-        maps: bool,
+        mode: WeightsMode,
         tokens: i32,
         abort: &AtomicBool,
     ) -> Option<LlamaModel> {
@@ -145,11 +164,11 @@ impl ModelFile {
             MetadataOverride::end(),
         ];
         let mut params = default_params();
-        params.load_mode = if maps {
-            sys::LLAMA_LOAD_MODE_MMAP
-        } else {
-            sys::LLAMA_LOAD_MODE_NONE
+        params.load_mode = match mode {
+            WeightsMode::Map | WeightsMode::MapAsTheyAre => sys::LLAMA_LOAD_MODE_MMAP,
+            WeightsMode::Read => sys::LLAMA_LOAD_MODE_NONE,
         };
+        params.use_extra_bufts = mode != WeightsMode::MapAsTheyAre;
         // llama.cpp copies them while it loads.
         params.kv_overrides = overrides.as_ptr().cast();
         self.load(params, abort)
@@ -305,7 +324,9 @@ mod tests {
         let digest = source.digest(&go_on).expect("readable");
         let vocab = source.load_vocabulary(&go_on).expect("loads");
         let tokens = vocab.vocab().n_tokens();
-        let weights = source.load_weights(true, tokens, &go_on).expect("loads");
+        let weights = source
+            .load_weights(WeightsMode::Map, tokens, &go_on)
+            .expect("loads");
 
         let original = ModelFile::open(Path::new(KIOSK)).expect("a model");
         assert_eq!(digest, original.digest(&go_on).expect("readable"));

@@ -15,6 +15,9 @@ use std::process::Command;
 /// Of the order of 0.1 ms.
 const SPINS: &str = "2000";
 
+/// The variable that has a child process spin no longer.
+pub(super) const SHORT_SPINS: (&str, &str) = ("GOMP_SPINCOUNT", SPINS);
+
 /// Replaces this process by itself with `GOMP_SPINCOUNT` set, unless that or
 /// `OMP_WAIT_POLICY` is: then, or if it fails, it returns and nothing changes.
 pub fn restart_with_short_spins() {

@@ -8,7 +8,7 @@ use llama_cpp_2::model::LlamaModel;
 
 use super::gguf::{Hyperparameters, Metadata};
 use super::info::quantization_name;
-use super::model_file::ModelFile;
+use super::model_file::{ModelFile, WeightsMode};
 use super::{ModelInfo, TensorInfo};
 
 /// A model's weights. Contexts borrow them, and dropping them gives their memory back.
@@ -74,8 +74,12 @@ pub(super) fn read(
     vocab: &LlamaModel,
     abort: &AtomicBool,
 ) -> Option<LlamaModel> {
-    let maps = !is_rearranged(&source.header().metadata);
-    source.load_weights(maps, vocab.vocab().n_tokens(), abort)
+    let mode = if is_rearranged(&source.header().metadata) {
+        WeightsMode::Read
+    } else {
+        WeightsMode::Map
+    };
+    source.load_weights(mode, vocab.vocab().n_tokens(), abort)
 }
 
 /// Whether llama.cpp makes a rearranged copy of most weights, with which it computes faster. Such a
@@ -89,7 +93,7 @@ pub(super) fn is_rearranged(metadata: &Metadata) -> bool {
 /// Whether llama.cpp makes a rearranged copy of this tensor on this CPU.
 pub(super) fn rearranges_tensor(tensor: &TensorInfo) -> bool {
     let [_, columns, rest @ ..] = tensor.dimensions;
-    // Vectors are added or multiplied, number by number; stacked matrices are those of experts.
+    // Vectors are added or multiplied, number by number; stacked matrices (the experts') are rearranged as well.
     let is_matrix = columns > 1 && rest[1] == 1;
     let is_read_by_row = tensor.name == "token_embd.weight";
     is_matrix && !is_read_by_row && rearranges_matrix(tensor)

@@ -15,6 +15,7 @@ mod headroom;
 mod hostile;
 mod lifecycle;
 mod meanwhile;
+mod model_files;
 mod privacy;
 mod prompts;
 mod quantize;

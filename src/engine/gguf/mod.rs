@@ -6,10 +6,14 @@
 //! ([`model_faults`], [`vocabulary`](super::vocabulary)). What no header shows is tried in a child process
 //! (`trial`).
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hyperparameters;
 mod model_faults;
 mod reader;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::fs::File;

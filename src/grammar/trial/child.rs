@@ -6,7 +6,7 @@ use std::thread;
 
 use rlimit::Resource;
 
-use crate::engine::return_freed;
+use crate::engine::{return_freed, status_bytes};
 
 use super::super::GrammarError;
 use super::super::compile::{Compiler, STACK};
@@ -36,7 +36,7 @@ fn compile_all() -> io::Result<()> {
     Resource::CORE.set(0, 0)?;
     Resource::FSIZE.set(0, 0)?;
     // Where the system does not say how much memory is in use, the limit would be a guess.
-    if let Some(taken) = memory("VmData") {
+    if let Some(taken) = status_bytes("VmData") {
         let most = taken + MEMORY;
         Resource::DATA.set(most, most)?;
     }
@@ -45,10 +45,10 @@ fn compile_all() -> io::Result<()> {
     let compiler = Compiler::for_bytes().map_err(io::Error::other)?;
     while let Some(text) = read_request(&mut input)? {
         allow_more_time()?;
-        let before = memory("RssAnon").unwrap_or(0);
+        let before = status_bytes("RssAnon").unwrap_or(0);
         match compiler.compile(&text) {
             Ok(grammar) => {
-                let after = memory("RssAnon").unwrap_or(0);
+                let after = status_bytes("RssAnon").unwrap_or(0);
                 drop(grammar);
                 let grown = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
                 TrialVerdict::write_sound(&mut output, grown)?;
@@ -81,14 +81,4 @@ fn cpu_seconds() -> Option<u64> {
     let times = fields.split_whitespace().skip(11).take(2);
     let ticks: Option<u64> = times.map(|ticks| ticks.parse::<u64>().ok()).sum();
     Some(ticks? / 100)
-}
-
-/// Returns the bytes that a line of `/proc/self/status` says.
-fn memory(line: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let text = status
-        .lines()
-        .find_map(|text| text.strip_prefix(line)?.strip_prefix(':'))?;
-    let kilobytes: u64 = text.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kilobytes * 1024)
 }
