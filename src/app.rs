@@ -278,6 +278,7 @@ fn pool_options(settings: &Settings, ledger: MemoryLedger) -> PoolOptions {
         available: Box::new(move || available_memory(&governor)),
         state: settings.state.path.clone(),
         ledger,
+        trial_program: None,
     }
 }
 

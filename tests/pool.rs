@@ -151,6 +151,7 @@ fn models_are_loaded_and_unloaded_under_fire_and_no_request_is_lost() {
     let options = PoolOptions {
         // Two fit and a third does not.
         budget: Some(one * 5 / 2),
+        trial_program: Some(env!("CARGO_BIN_EXE_edgellm").into()),
         ..PoolOptions::of(models.to_vec())
     };
     let fire = Arc::new(Fire {

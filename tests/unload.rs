@@ -59,7 +59,10 @@ impl Served {
             governed: GovernorHandle::default(),
             trial_compiler: TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into()),
         };
-        let options = PoolOptions::of(vec![(spec, ModelTerms::default())]);
+        let options = PoolOptions {
+            trial_program: Some(env!("CARGO_BIN_EXE_edgellm").into()),
+            ..PoolOptions::of(vec![(spec, ModelTerms::default())])
+        };
         let pool = Pool::start(options, neighbours).expect("a thread");
         let version = pool.load(&pool.entries()[0]);
         let reached = version.reaches(|state| matches!(state, VersionState::Ready(_)));

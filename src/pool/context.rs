@@ -5,6 +5,7 @@ use std::sync::mpsc::SyncSender;
 use tokio::sync::watch;
 
 use crate::admission::{Drain, Gate, MemoryRoom};
+use crate::engine::ModelTrial;
 use crate::governor::GovernorHandle;
 use crate::grammar::TrialCompiler;
 use crate::telemetry::Metrics;
@@ -18,6 +19,8 @@ pub(super) struct PoolContext {
     pub(super) metrics: Metrics,
     pub(super) governed: GovernorHandle,
     pub(super) trial_compiler: TrialCompiler,
+    /// Tries files before they are loaded.
+    pub(super) trial: ModelTrial,
     /// The cores, for which models' threads take turns.
     pub(super) turns: ComputeTurns,
     /// What is left of the budget, for what could be done without.
@@ -30,7 +33,12 @@ pub(super) struct PoolContext {
 }
 
 impl PoolContext {
-    pub(super) fn new(neighbours: PoolNeighbours, cores: u32, wake: SyncSender<()>) -> Self {
+    pub(super) fn new(
+        neighbours: PoolNeighbours,
+        trial: ModelTrial,
+        cores: u32,
+        wake: SyncSender<()>,
+    ) -> Self {
         let PoolNeighbours {
             metrics,
             drain,
@@ -41,6 +49,7 @@ impl PoolContext {
             metrics,
             governed,
             trial_compiler,
+            trial,
             turns: ComputeTurns::new(cores),
             room: MemoryRoom::default(),
             drain,

@@ -1,4 +1,5 @@
-//! How much memory a model is going to take: as was measured when it was loaded before, else as its file says.
+//! What is known of models before they are loaded: how much memory each is going to take, as was measured when it was
+//! loaded before, else as its file says; and which files have passed their trial.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,6 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
+
+use crate::engine::{PassedFiles, TrialRecord};
 
 use super::{ModelMemory, ModelSpec};
 
@@ -30,6 +33,9 @@ struct Learnt {
     /// What models took, by digest and settings.
     #[serde(default)]
     models: BTreeMap<String, KnownMemory>,
+    /// Files that passed their trial.
+    #[serde(default)]
+    passed: BTreeMap<String, TrialRecord>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +71,7 @@ impl MemoryEstimates {
             let known = serde_json::from_slice(&text);
             known
                 .inspect_err(|error| {
-                    tracing::warn!(file = %file.display(), %error, "what was learnt of models' memory cannot be read, and is learnt again");
+                    tracing::warn!(file = %file.display(), %error, "what was learnt of models cannot be read, and is learnt again");
                 })
                 .ok()
         });
@@ -117,11 +123,30 @@ impl MemoryEstimates {
         learnt.models.insert(key(digest, spec), known);
         forget_some(&mut learnt.files);
         forget_some(&mut learnt.models);
+        self.keep(&learnt);
+    }
+
+    fn keep(&self, learnt: &Learnt) {
         if let Some(file) = &self.file
-            && let Err(error) = write(file, &learnt)
+            && let Err(error) = write(file, learnt)
         {
-            tracing::warn!(file = %file.display(), %error, "what was learnt of models' memory cannot be kept");
+            tracing::warn!(file = %file.display(), %error, "what was learnt of models cannot be kept");
         }
+    }
+}
+
+impl PassedFiles for MemoryEstimates {
+    fn have(&self, file: &TrialRecord) -> bool {
+        let path = file.path.to_string_lossy();
+        self.learnt().passed.get(&*path) == Some(file)
+    }
+
+    fn remember(&self, file: TrialRecord) {
+        let mut learnt = self.learnt();
+        let path = file.path.to_string_lossy().into_owned();
+        learnt.passed.insert(path, file);
+        forget_some(&mut learnt.passed);
+        self.keep(&learnt);
     }
 }
 

@@ -42,12 +42,14 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 use crate::admission::Drain;
+use crate::engine::ModelTrial;
 use crate::governor::GovernorHandle;
 use crate::grammar::TrialCompiler;
 use crate::headroom::Resource;
 use crate::telemetry::Metrics;
 
 use context::PoolContext;
+use estimate::MemoryEstimates;
 use manager::Manager;
 use shared::PoolShared;
 
@@ -76,6 +78,8 @@ pub struct PoolOptions {
     pub state: Option<PathBuf>,
     /// Knows what else takes memory.
     pub ledger: MemoryLedger,
+    /// The edgellm that tries files before they are loaded; `None` is the one that runs.
+    pub trial_program: Option<PathBuf>,
 }
 
 impl PoolOptions {
@@ -91,6 +95,7 @@ impl PoolOptions {
             available: Box::new(|| None),
             state: None,
             ledger: MemoryLedger::default(),
+            trial_program: None,
         }
     }
 }
@@ -122,8 +127,14 @@ impl Pool {
     /// When the system gives no thread.
     pub fn start(options: PoolOptions, neighbours: PoolNeighbours) -> std::io::Result<Self> {
         let (wake, calls) = sync_channel(1);
-        let context = Arc::new(PoolContext::new(neighbours, options.cores, wake));
-        let shared = Arc::new(PoolShared::new(options, context));
+        let estimates = Arc::new(MemoryEstimates::open(options.state.clone()));
+        let passed = Some(Arc::clone(&estimates) as _);
+        let trial = match &options.trial_program {
+            Some(program) => ModelTrial::of(program.clone(), passed),
+            None => ModelTrial::of_this_program(passed)?,
+        };
+        let context = PoolContext::new(neighbours, trial, options.cores, wake);
+        let shared = Arc::new(PoolShared::new(options, estimates, Arc::new(context)));
         let manager = Manager {
             shared: Arc::clone(&shared),
             calls,

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::engine::{
     Engine, LlamaEngine, LoadError, Pieces, Purpose, Tokenizer, Weights, kv_cache_bytes,
-    load_model, return_freed,
+    load_tried_model, return_freed,
 };
 use crate::grammar::Grammars;
 use crate::headroom;
@@ -88,7 +88,8 @@ impl ModelThread {
         let spec = &self.spec;
         let measure = LoadMeasure::begin();
         tracing::info!(model = spec.id, file = %spec.path.display(), "loading");
-        let (weights, tokenizer) = load_model(&spec.path, &self.version.abort)?;
+        let (weights, tokenizer) =
+            load_tried_model(&spec.path, &self.context.trial, &self.version.abort)?;
         let tokenizer = Arc::new(tokenizer);
         match weights.info().purpose {
             Purpose::Generation => self.generate(&weights, tokenizer, &measure),

@@ -26,7 +26,7 @@ pub(super) struct PoolShared {
     folder: Option<ModelsFolder>,
     available: Box<dyn Fn() -> Option<u64> + Send + Sync>,
     ledger: MemoryLedger,
-    estimates: MemoryEstimates,
+    estimates: Arc<MemoryEstimates>,
     is_stopping: AtomicBool,
 }
 
@@ -40,7 +40,11 @@ impl std::fmt::Debug for PoolShared {
 }
 
 impl PoolShared {
-    pub(super) fn new(options: PoolOptions, context: Arc<PoolContext>) -> Self {
+    pub(super) fn new(
+        options: PoolOptions,
+        estimates: Arc<MemoryEstimates>,
+        context: Arc<PoolContext>,
+    ) -> Self {
         let created = unix_seconds();
         let entries = options.models.into_iter().map(|(spec, terms)| {
             Arc::new(ModelEntry::new(spec, terms, created, Arc::clone(&context)))
@@ -53,7 +57,7 @@ impl PoolShared {
                 .map(|(path, make)| ModelsFolder::new(path, make)),
             available: options.available,
             ledger: options.ledger,
-            estimates: MemoryEstimates::open(options.state),
+            estimates,
             is_stopping: AtomicBool::new(false),
             context,
         };
