@@ -227,7 +227,7 @@ impl Question {
     }
 
     /// The same question with an answer of as many tokens as it may have.
-    pub(super) fn to_the_last_token(self) -> Self {
+    pub(super) fn until_the_last_token(self) -> Self {
         Self {
             ignore_eos: true,
             ..self
@@ -397,32 +397,36 @@ impl LoadProfile {
                     ask(Some(&prompt), store::question(number, products))
                 })
             }
-            Self::Intruder { clients, products } => {
-                let newcomer = |part, name| {
-                    let question = Question {
-                        max_tokens: answers.max_tokens.min(NEWCOMER_TOKENS),
-                        ..ask(Some(&store(name, products)), store::question(0, products))
-                    };
-                    at_once(part, vec![question])
-                };
-                let mut together = vec![Lane {
-                    start: LaneStart::WhenBackgroundSpeaks,
-                    ..newcomer(LoadPart::Newcomer, 1)
-                }];
-                together.extend((0..clients).map(|client| {
-                    let long = Question {
-                        ignore_eos: true,
-                        ..ask(None, store::small_talk(client))
-                    };
-                    Lane {
-                        background: true,
-                        ..at_once(LoadPart::Running, vec![long])
-                    }
-                }));
-                vec![vec![newcomer(LoadPart::Alone, 0)], together]
-            }
+            Self::Intruder { clients, products } => intruder(clients, talk, |name| {
+                ask(Some(&store(name, products)), store::question(0, products))
+            }),
         }
     }
+}
+
+/// A newcomer alone, and again when all the others have begun their long answers.
+fn intruder(
+    clients: usize,
+    talk: impl Fn(usize) -> Question,
+    newcomer: impl Fn(usize) -> Question,
+) -> Vec<LoadStep> {
+    let newcomer = |part, name| {
+        let asked = newcomer(name);
+        let question = Question {
+            max_tokens: asked.max_tokens.min(NEWCOMER_TOKENS),
+            ..asked
+        };
+        at_once(part, vec![question])
+    };
+    let mut together = vec![Lane {
+        start: LaneStart::WhenBackgroundSpeaks,
+        ..newcomer(LoadPart::Newcomer, 1)
+    }];
+    together.extend((0..clients).map(|client| Lane {
+        background: true,
+        ..at_once(LoadPart::Running, vec![talk(client).until_the_last_token()])
+    }));
+    vec![vec![newcomer(LoadPart::Alone, 0)], together]
 }
 
 /// One client alone, then all others at once.

@@ -18,7 +18,7 @@ pub(super) fn script(
     question: impl Fn(usize) -> Question,
 ) -> Vec<LoadStep> {
     let number = std::cell::Cell::new(0);
-    let next = |_| question(number.replace(number.get() + 1)).to_the_last_token();
+    let next = |_| question(number.replace(number.get() + 1)).until_the_last_token();
     let clients_of = |model, part| -> Vec<Lane> {
         let lane = |_| Lane {
             model,
@@ -47,7 +47,7 @@ pub(super) fn embeddings(
     let clients_of = |part, from: usize| -> Vec<Lane> {
         let lane = |client: usize| {
             let numbers = (0..questions).map(|turn| from + turn * clients + client);
-            let asked = numbers.map(|number| question(number).to_the_last_token());
+            let asked = numbers.map(|number| question(number).until_the_last_token());
             at_once(part, asked.collect())
         };
         (0..clients).map(lane).collect()

@@ -256,9 +256,12 @@ fn batches_are_short_while_another_model_answers_but_a_single_text_is_never_spli
         batcher.answering_beside(answering);
         batcher.run_step(&clock);
     }
-    let batches = &batcher.embedder.batches;
-    assert_eq!((batches[0], batches[1], batches[5]), (4, 4, 4));
-    assert!(batches[2..5].iter().all(|texts| *texts < 4), "{batches:?}");
+    let computed = &batcher.embedder.batches;
+    assert_eq!((computed[0], computed[1], computed[5]), (4, 4, 4));
+    assert!(
+        computed[2..5].iter().all(|texts| *texts < 4),
+        "{computed:?}"
+    );
 
     let mut batcher = self::batcher(8);
     batcher.answering_beside(100);

@@ -160,7 +160,7 @@ impl LadderState {
                     };
                 }
                 Action::Rows | Action::Sibling | Action::Refuse => {
-                    demand.begin &= pacer.is_exhausted
+                    demand.begin &= pacer.is_exhausted;
                 }
                 Action::Cache | Action::Flex => {}
             }

@@ -141,7 +141,7 @@ fn a_step_that_takes_too_long_is_no_longer_waited_for_and_pays_for_all_of_it() {
     order.wait(long, on(2));
     order.begin(long, start);
     order.wait(short, on(1));
-    assert_eq!(order.next(start + LONGEST_WAIT - MS), None);
+    assert_eq!(order.next(start + LONGEST_WAIT.saturating_sub(MS)), None);
     assert_eq!(order.next(start + LONGEST_WAIT), Some(short));
     let end = start + 3 * LONGEST_WAIT;
     order.end(long, end);
@@ -180,7 +180,10 @@ fn a_model_counts_as_one_that_answers_for_a_moment_after_its_last_step() {
     order.begin(other, now);
     assert_eq!(order.answering_beside(one, now), 1);
     order.end(other, now);
-    assert_eq!(order.answering_beside(one, now + LATELY - MS), 1);
+    assert_eq!(
+        order.answering_beside(one, now + LATELY.saturating_sub(MS)),
+        1
+    );
     assert_eq!(order.answering_beside(one, now + LATELY), 0);
     let reading = ComputeDemand {
         has_answers: false,
