@@ -80,8 +80,6 @@ impl ModelThread {
         let limits = EmbeddingLimits {
             max_running: spec.max_running as usize,
             fill: spec.batch_rows() as usize,
-            threads,
-            target_inter_token: spec.target_inter_token,
         };
         let metrics = self.metrics.for_embedding_model(&spec.id);
         let batcher = Batcher::new(embedder, limits, metrics).governed_by(self.governed.clone());
@@ -93,7 +91,7 @@ impl ModelThread {
             jobs,
         };
         self.serve(LoadedModel::Embedding(Arc::new(loaded)));
-        worker::run(batcher, &queue, &self.heartbeat, &self.turns, &|| {
+        worker::run(batcher, &queue, &self.heartbeat, &|| {
             self.abort.load(Ordering::SeqCst)
         });
         Ok(())

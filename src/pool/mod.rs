@@ -25,7 +25,7 @@ use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::{Prompter, TemplateError};
 use crate::scheduler::{GenerationJob, LoadBoard};
 use crate::telemetry::Metrics;
-use crate::worker::{ComputeTurns, Heartbeat};
+use crate::worker::Heartbeat;
 
 use job_sender::JobSender;
 
@@ -204,8 +204,6 @@ impl Pool {
         let abort = Arc::new(AtomicBool::new(false));
         let mut entries = Vec::new();
         let mut threads = Vec::new();
-        let cores = specs.iter().map(|spec| spec.cores).max();
-        let turns = ComputeTurns::new(cores.unwrap_or(1));
         for spec in specs {
             let state = watch::Sender::new(ModelState::Loading);
             let gate = Gate::new(spec.capacity(), drain.clone(), governed.clone());
@@ -219,7 +217,6 @@ impl Pool {
                 heartbeat: heartbeat.clone(),
                 metrics: metrics.clone(),
                 governed: governed.clone(),
-                turns: turns.clone(),
                 trial_compiler: trial_compiler.clone(),
                 abort: Arc::clone(&abort),
             };
@@ -284,7 +281,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::worker::{self, ComputeDemand, WorkError, Worker};
+    use crate::worker::{self, WorkError, Worker};
 
     /// Its step takes as long as the test wants, and then it rests for longer than any step may take.
     struct HangingWorker {
@@ -303,13 +300,6 @@ mod tests {
 
         fn has_work(&self) -> bool {
             self.pending
-        }
-
-        fn demand(&self) -> ComputeDemand {
-            ComputeDemand {
-                cores: 1,
-                has_answers: false,
-            }
         }
 
         fn run_step(&mut self, _clock: &dyn Fn() -> Instant) {
@@ -354,8 +344,7 @@ mod tests {
                 released,
                 pending: false,
             };
-            let turns = ComputeTurns::new(1);
-            worker::run(worker, &queue, &heartbeat, &turns, &|| false);
+            worker::run(worker, &queue, &heartbeat, &|| false);
         });
         assert_eq!(entry.health(), Ok(()));
         requests.send(()).expect("it runs");

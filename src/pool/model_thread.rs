@@ -17,7 +17,7 @@ use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::Prompter;
 use crate::scheduler::Scheduler;
 use crate::telemetry::Metrics;
-use crate::worker::{self, ComputeTurns, Heartbeat};
+use crate::worker::{self, Heartbeat};
 
 use super::job_sender::JobSender;
 use super::{GenerationModel, LoadedModel, ModelSpec, ModelState};
@@ -30,7 +30,6 @@ pub(super) struct ModelThread {
     pub(super) heartbeat: Heartbeat,
     pub(super) metrics: Metrics,
     pub(super) governed: GovernorHandle,
-    pub(super) turns: ComputeTurns,
     pub(super) trial_compiler: TrialCompiler,
     pub(super) abort: Arc<AtomicBool>,
 }
@@ -121,7 +120,7 @@ impl ModelThread {
             jobs,
         });
         self.serve(LoadedModel::Generation(loaded));
-        worker::run(scheduler, &queue, &self.heartbeat, &self.turns, &|| {
+        worker::run(scheduler, &queue, &self.heartbeat, &|| {
             self.abort.load(Ordering::SeqCst)
         });
         Ok(())
