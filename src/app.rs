@@ -273,7 +273,6 @@ fn pool_options(settings: &Settings, ledger: MemoryLedger) -> PoolOptions {
             let make = ModelSpec::maker(settings, cores, budget);
             (folder, make)
         }),
-        cores,
         budget,
         available: Box::new(move || available_memory(&governor)),
         state: settings.state.path.clone(),

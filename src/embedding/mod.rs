@@ -5,7 +5,6 @@
 //! batches, so all there is to decide is which texts go into the next one: [`compose`], a plain
 //! function.
 
-mod batch_pace;
 mod compose;
 mod load_board;
 #[cfg(test)]
@@ -20,9 +19,8 @@ use crate::admission::AdmissionSlot;
 use crate::engine::{DecodeError, Embedder, Token};
 use crate::governor::GovernorHandle;
 use crate::telemetry::EmbeddingMetrics;
-use crate::worker::{ComputeDemand, WorkError, Worker};
+use crate::worker::{WorkError, Worker};
 
-use batch_pace::BatchPace;
 pub use compose::compose;
 pub use load_board::{EmbeddingForecast, EmbeddingLoadBoard};
 
@@ -65,10 +63,6 @@ pub struct EmbeddingLimits {
     pub max_running: usize,
     /// Tokens after which a batch takes no further text, unless it is empty.
     pub fill: usize,
-    /// Threads that the embedder computes with.
-    pub threads: u32,
-    /// The time between two tokens that running answers of other models should have at most.
-    pub target_inter_token: Duration,
 }
 
 /// A request some of whose texts are computed in each batch.
@@ -95,9 +89,6 @@ pub struct Batcher<E> {
     limits: EmbeddingLimits,
     metrics: EmbeddingMetrics,
     governed: GovernorHandle,
-    pace: BatchPace,
-    /// Other models that have answers under way.
-    answering_beside: u32,
     /// Requests that wait, in order of arrival.
     waiting: VecDeque<EmbeddingJob>,
     /// Requests that are computed; the texts of the first go into the next batch first.
@@ -112,8 +103,6 @@ impl<E: Embedder> Batcher<E> {
             limits,
             metrics,
             governed: GovernorHandle::default(),
-            pace: BatchPace::default(),
-            answering_beside: 0,
             waiting: VecDeque::new(),
             running: VecDeque::new(),
         }
@@ -185,22 +174,11 @@ impl<E: Embedder> Batcher<E> {
         }
     }
 
-    /// Tokens after which the next batch takes no further text. Between two tokens of another model's answer a
-    /// batch is computed, and a step of every model that answers: each has its part of the time. A single
-    /// text cannot be split, however long it takes.
-    fn fill(&self) -> usize {
-        if self.answering_beside == 0 {
-            return self.limits.fill;
-        }
-        let part = self.limits.target_inter_token / self.answering_beside.saturating_add(1);
-        self.pace.tokens(part).min(self.limits.fill)
-    }
-
     /// Computes one batch. Where it fails, each text is computed alone, so that only the request fails
     /// whose text it was.
     fn compute(&mut self, clock: &dyn Fn() -> Instant) {
         let todo: Vec<_> = self.running.iter().map(RunningRequest::todo).collect();
-        let counts = compose(&todo, self.fill(), self.embedder.shape().sequences);
+        let counts = compose(&todo, self.limits.fill, self.embedder.shape().sequences);
         let texts: Vec<&[Token]> = todo
             .iter()
             .zip(&counts)
@@ -222,7 +200,6 @@ impl<E: Embedder> Batcher<E> {
         let tokens: usize = texts.iter().map(|text| text.len()).sum();
         #[allow(clippy::cast_precision_loss)] // at most some thousands
         self.metrics.batch_tokens.observe(tokens as f64);
-        self.pace.observe(tokens, seconds);
         self.charge(&counts, seconds);
 
         let mut vectors = vectors.drain(..);
@@ -343,17 +320,6 @@ impl<E: Embedder> Worker for Batcher<E> {
 
     fn has_work(&self) -> bool {
         !self.running.is_empty() || !self.waiting.is_empty()
-    }
-
-    fn demand(&self) -> ComputeDemand {
-        ComputeDemand {
-            cores: self.limits.threads,
-            has_answers: false,
-        }
-    }
-
-    fn answering_beside(&mut self, models: u32) {
-        self.answering_beside = models;
     }
 
     /// Drops requests whose clients left, lets waiting ones join, and computes one batch.

@@ -42,8 +42,6 @@ fn batcher(max_running: usize) -> Batcher<FakeEmbedder> {
     let limits = EmbeddingLimits {
         max_running,
         fill: 20,
-        threads: 1,
-        target_inter_token: Duration::from_millis(150),
     };
     let metrics = Metrics::new()
         .expect("a sound table")
@@ -237,35 +235,4 @@ fn a_request_is_dropped_when_its_deadline_passes_whether_it_waits_or_runs() {
     assert_eq!(batcher.metrics.late.get(), 2);
     run(&mut batcher);
     assert!(matches!(in_time.try_recv(), Ok(Ok(_))));
-}
-
-#[test]
-fn batches_are_short_while_another_model_answers_but_a_single_text_is_never_split() {
-    use std::cell::Cell;
-
-    let mut batcher = batcher(8);
-    let texts: Vec<&[i32]> = vec![&[1; 5]; 40];
-    let _texts = submit(&mut batcher, &texts);
-    // Every batch takes 0.1 s.
-    let (start, asked) = (Instant::now(), Cell::new(0));
-    let clock = || {
-        asked.set(asked.get() + 1);
-        start + asked.get() * Duration::from_millis(100)
-    };
-    for answering in [0, 0, 1, 1, 1, 0] {
-        batcher.answering_beside(answering);
-        batcher.run_step(&clock);
-    }
-    let computed = &batcher.embedder.batches;
-    assert_eq!((computed[0], computed[1], computed[5]), (4, 4, 4));
-    assert!(
-        computed[2..5].iter().all(|texts| *texts < 4),
-        "{computed:?}"
-    );
-
-    let mut batcher = self::batcher(8);
-    batcher.answering_beside(100);
-    let mut long = submit(&mut batcher, &[&[1; 90]]);
-    run(&mut batcher);
-    assert_eq!(vectors(&mut long), [vector(&[Token(1); 90])]);
 }

@@ -9,7 +9,6 @@ use crate::engine::ModelTrial;
 use crate::governor::GovernorHandle;
 use crate::grammar::TrialCompiler;
 use crate::telemetry::Metrics;
-use crate::worker::ComputeTurns;
 
 use super::PoolNeighbours;
 use super::version::ModelVersion;
@@ -21,8 +20,6 @@ pub(super) struct PoolContext {
     pub(super) trial_compiler: TrialCompiler,
     /// Tries files before they are loaded.
     pub(super) trial: ModelTrial,
-    /// The cores, for which models' threads take turns.
-    pub(super) turns: ComputeTurns,
     /// What is left of the budget, for what could be done without.
     pub(super) room: MemoryRoom,
     drain: Drain,
@@ -33,12 +30,7 @@ pub(super) struct PoolContext {
 }
 
 impl PoolContext {
-    pub(super) fn new(
-        neighbours: PoolNeighbours,
-        trial: ModelTrial,
-        cores: u32,
-        wake: SyncSender<()>,
-    ) -> Self {
+    pub(super) fn new(neighbours: PoolNeighbours, trial: ModelTrial, wake: SyncSender<()>) -> Self {
         let PoolNeighbours {
             metrics,
             drain,
@@ -50,7 +42,6 @@ impl PoolContext {
             governed,
             trial_compiler,
             trial,
-            turns: ComputeTurns::new(cores),
             room: MemoryRoom::default(),
             drain,
             wake,

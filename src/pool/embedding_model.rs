@@ -58,8 +58,6 @@ impl ModelThread {
         let limits = EmbeddingLimits {
             max_running: spec.max_running as usize,
             fill: spec.batch_rows() as usize,
-            threads,
-            target_inter_token: spec.target_inter_token,
         };
         let metrics = metrics.for_embedding_model(&spec.id);
         let batcher =

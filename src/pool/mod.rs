@@ -68,8 +68,6 @@ pub struct PoolOptions {
     pub models: Vec<(ModelSpec, ModelTerms)>,
     /// A folder of further models, and what makes a specification of a file.
     pub folder: Option<(PathBuf, SpecMaker)>,
-    /// Cores that all models compute on.
-    pub cores: u32,
     /// Bytes that everything together may take; `None` where nobody knows.
     pub budget: Option<u64>,
     /// Says how many bytes the system could still give.
@@ -86,11 +84,9 @@ impl PoolOptions {
     /// These models alone, and nothing known of memory.
     #[must_use]
     pub fn of(models: Vec<(ModelSpec, ModelTerms)>) -> Self {
-        let cores = models.iter().map(|(spec, _)| spec.cores).max();
         Self {
             models,
             folder: None,
-            cores: cores.unwrap_or(1),
             budget: None,
             available: Box::new(|| None),
             state: None,
@@ -133,7 +129,7 @@ impl Pool {
             Some(program) => ModelTrial::of(program.clone(), passed),
             None => ModelTrial::of_this_program(passed)?,
         };
-        let context = PoolContext::new(neighbours, trial, options.cores, wake);
+        let context = PoolContext::new(neighbours, trial, wake);
         let shared = Arc::new(PoolShared::new(options, estimates, Arc::new(context)));
         let manager = Manager {
             shared: Arc::clone(&shared),

@@ -174,8 +174,7 @@ impl ModelThread {
     }
 
     pub(super) fn run_worker<W: Worker>(&self, worker: W, queue: &Receiver<W::Request>) {
-        let (heartbeat, turns) = (&self.version.heartbeat, &self.context.turns);
-        worker::run(worker, queue, heartbeat, turns, &|| {
+        worker::run(worker, queue, &self.version.heartbeat, &|| {
             self.version.abort.load(Ordering::SeqCst)
         });
     }

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use crate::admission::Drain;
     use crate::governor::GovernorHandle;
-    use crate::worker::{self, ComputeDemand, ComputeTurns, WorkError, Worker};
+    use crate::worker::{self, WorkError, Worker};
 
     /// Its step takes as long as the test wants, and then it rests for longer than any step may take.
     struct HangingWorker {
@@ -211,13 +211,6 @@ mod tests {
 
         fn has_work(&self) -> bool {
             self.pending
-        }
-
-        fn demand(&self) -> ComputeDemand {
-            ComputeDemand {
-                cores: 1,
-                has_answers: false,
-            }
         }
 
         fn run_step(&mut self, _clock: &dyn Fn() -> Instant) {
@@ -252,8 +245,7 @@ mod tests {
                 released,
                 pending: false,
             };
-            let turns = ComputeTurns::new(1);
-            worker::run(worker, &queue, &heartbeat, &turns, &|| false);
+            worker::run(worker, &queue, &heartbeat, &|| false);
         });
         assert_eq!(version.health(STALL_TIMEOUT), Ok(()));
         requests.send(()).expect("it runs");

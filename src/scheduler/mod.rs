@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{DecodeError, Engine, Pieces};
 use crate::governor::GovernorHandle;
 use crate::telemetry::ModelMetrics;
-use crate::worker::{ComputeDemand, WorkError, Worker};
+use crate::worker::{WorkError, Worker};
 
 pub use events::{EventReceiver, EventSender, channel};
 pub use forecast::{Forecast, LoadBoard};
@@ -103,8 +103,6 @@ pub struct Scheduler<E: Engine> {
     /// Estimates of requests that came since the load was published.
     accepted: Vec<Forecast>,
     fair: FairShare,
-    /// Other models that have answers under way.
-    answering_beside: u32,
 }
 
 impl<E: Engine> Scheduler<E> {
@@ -140,7 +138,6 @@ impl<E: Engine> Scheduler<E> {
             load_board: LoadBoard::new(shape, limits.max_running, limits.target_inter_token),
             accepted: Vec::new(),
             fair: FairShare::default(),
-            answering_beside: 0,
         }
     }
 
@@ -183,7 +180,6 @@ impl<E: Engine> Scheduler<E> {
         let mut planning = StepPlanning {
             sequences: &mut self.sequences,
             limits: self.limits,
-            answering_beside: self.answering_beside,
             step_latency: &self.step_latency,
             acceptance: &self.acceptance,
             fair: &mut self.fair,
@@ -441,14 +437,6 @@ impl<E: Engine> Worker for Scheduler<E> {
 
     fn has_work(&self) -> bool {
         !self.is_idle()
-    }
-
-    fn demand(&self) -> ComputeDemand {
-        self.sequences.demand()
-    }
-
-    fn answering_beside(&mut self, models: u32) {
-        self.answering_beside = models;
     }
 
     fn run_step(&mut self, clock: &dyn Fn() -> Instant) {

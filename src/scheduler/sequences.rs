@@ -4,13 +4,12 @@
 //! Other modules decide what happens to a request. This one carries it out in the queue, the batch, the
 //! cache and the metrics at once, so that these agree.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::admission::Tenant;
 use crate::engine::Engine;
 use crate::telemetry::ModelMetrics;
-use crate::worker::{ComputeDemand, WorkError};
+use crate::worker::WorkError;
 
 use super::batch_admission::{Admission, RunningSummary};
 use super::cache::Cache;
@@ -51,24 +50,6 @@ impl<E: Engine> Sequences<E> {
     /// Whether requests wait although none runs.
     pub(super) fn is_held_back(&self) -> bool {
         self.running.is_empty() && !self.waiting.is_empty()
-    }
-
-    /// What the next step needs of the cores, as far as that is known before it is planned: each partition
-    /// with running requests may have a thread, and so may one that a newcomer gets.
-    pub(super) fn demand(&self) -> ComputeDemand {
-        let running = self.running.iter();
-        let partitions: BTreeSet<usize> = running
-            .map(|running| self.cache.partition_of(running.id))
-            .collect();
-        let newcomer = usize::from(!self.waiting.is_empty());
-        let threads = self.cache.shape().threads;
-        let side_by_side = u32::try_from(partitions.len() + newcomer).unwrap_or(u32::MAX);
-        ComputeDemand {
-            cores: side_by_side
-                .min(threads.parallel_partitions)
-                .max(threads.threads_per_partition),
-            has_answers: (self.running.iter()).any(|running| !running.sequence.is_in_prompt()),
-        }
     }
 
     /// The cache as a newcomer finds it.

@@ -1,6 +1,6 @@
 //! What the next step computes, given the sequences, the cells and what steps have been found to take.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::engine::Engine;
 
@@ -22,8 +22,6 @@ const LOGITS_BYTES: usize = 32 << 20;
 pub(super) struct StepPlanning<'a, E: Engine> {
     pub(super) sequences: &'a mut Sequences<E>,
     pub(super) limits: SchedulerLimits,
-    /// Other models that have answers under way.
-    pub(super) answering_beside: u32,
     pub(super) step_latency: &'a StepLatency,
     pub(super) acceptance: &'a AcceptanceRates,
     pub(super) fair: &'a mut FairShare,
@@ -56,11 +54,11 @@ impl<E: Engine> StepPlanning<'_, E> {
                 rows: shape.batch_rows - drafted,
                 drafted,
                 row_group: shape.row_group,
-                is_shared: self.fair.had_several_lately(now) || self.answering_beside > 0,
+                is_shared: self.fair.had_several_lately(now),
                 prefill_rows: self.step_latency.prefill_rows(
                     answers + drafted,
                     plan::step_target(
-                        self.target_inter_token(),
+                        self.limits.target_inter_token,
                         self.step_latency.outputs(answers),
                         self.is_prompt_owed_time(&demands),
                     ),
@@ -79,12 +77,6 @@ impl<E: Engine> StepPlanning<'_, E> {
                 StepPlan::Preempt => self.sequences.swap_out_victim(self.fair, now),
             }
         }
-    }
-
-    /// What a step should take. Between two tokens of an answer every model that answers may take a step, so
-    /// each has its part of the time.
-    fn target_inter_token(&self) -> Duration {
-        self.limits.target_inter_token / self.answering_beside.saturating_add(1)
     }
 
     /// Whose the running sequences are. A prompt for which others wait counts as theirs, if they were
@@ -143,7 +135,7 @@ impl<E: Engine> StepPlanning<'_, E> {
             answers,
             unread,
             rows: self.draft_room(answers, unread),
-            target: self.target_inter_token().as_secs_f64(),
+            target: self.limits.target_inter_token.as_secs_f64(),
         };
         drafting::draft(
             &mut self.sequences.running,

@@ -11,7 +11,6 @@ use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, ThreadLayout, Token};
 use crate::telemetry::Metrics;
 
-mod beside;
 mod deadlines;
 mod fairness;
 mod governed;

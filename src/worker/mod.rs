@@ -2,23 +2,19 @@
 //! computes a part of them.
 //!
 //! [`Worker`] is what such a thread runs, [`run`] the loop around it, [`Heartbeat`] shows from
-//! outside whether the loop makes progress, [`ComputeTurns`] divides the cores among the threads, and [`WorkError`] is the error of a request that could not
+//! outside whether the loop makes progress, and [`WorkError`] is the error of a request that could not
 //! be answered. Nothing here knows what a request is: the scheduler and the embedding batcher both
 //! build on this, and neither knows the other.
 
-mod compute_turns;
 mod error;
 mod heartbeat;
 mod run;
-mod turn_order;
 
 use std::time::{Duration, Instant};
 
-pub use compute_turns::{ComputeTurn, ComputeTurns, TurnTaker};
 pub use error::WorkError;
 pub use heartbeat::Heartbeat;
 pub use run::run;
-pub use turn_order::ComputeDemand;
 
 /// Computes the requests of one model, step by step.
 ///
@@ -33,13 +29,6 @@ pub trait Worker {
 
     /// Whether a request waits or is being computed.
     fn has_work(&self) -> bool;
-
-    /// What the next step needs of the cores. Only a worker with work is asked.
-    fn demand(&self) -> ComputeDemand;
-
-    /// Hears before each step how many other models have answers under way. Their next tokens wait for the
-    /// end of the step, so it should be short.
-    fn answering_beside(&mut self, _models: u32) {}
 
     /// Computes one batch. `clock` is asked before and after it.
     fn run_step(&mut self, clock: &dyn Fn() -> Instant);

@@ -1,11 +1,11 @@
-//! The loop that a model's thread runs: requests in, steps in turn with other models, until asked to stop.
+//! The loop that a model's thread runs: requests in, steps, until asked to stop.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use super::{ComputeTurns, Heartbeat, TurnTaker, WorkError, Worker};
+use super::{Heartbeat, WorkError, Worker};
 
-/// How often a rest, or a wait for a turn, checks whether it may end sooner, or the process is to stop.
+/// How often a rest checks whether it may end sooner, or the process is to stop.
 const REST_CHECK: Duration = Duration::from_millis(50);
 
 /// Runs steps until every sender of `requests` is gone, sleeping while there is no work. What has
@@ -14,10 +14,8 @@ pub fn run<W: Worker>(
     mut worker: W,
     requests: &Receiver<W::Request>,
     heartbeat: &Heartbeat,
-    turns: &ComputeTurns,
     abort: &dyn Fn() -> bool,
 ) {
-    let taker = turns.join();
     let mut open = true;
     while open || worker.has_work() {
         if open && !worker.has_work() {
@@ -30,59 +28,22 @@ pub fn run<W: Worker>(
             }
         }
         heartbeat.beat();
-        open = open && accept_pending(&mut worker, requests);
+        while open {
+            match requests.try_recv() {
+                Ok(request) => worker.accept(request),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => open = false,
+            }
+        }
         if abort() {
             worker.abort_all(WorkError::ShuttingDown);
-        } else if let Some(took) = step(&mut worker, requests, &taker, heartbeat, abort) {
-            rest(&mut worker, requests, took, heartbeat, abort);
+        } else {
+            let began = Instant::now();
+            worker.run_step(&Instant::now);
+            rest(&mut worker, requests, began.elapsed(), heartbeat, abort);
         }
     }
     heartbeat.rest();
-}
-
-/// Takes in what was sent so far; returns whether more may come.
-fn accept_pending<W: Worker>(worker: &mut W, requests: &Receiver<W::Request>) -> bool {
-    loop {
-        match requests.try_recv() {
-            Ok(request) => worker.accept(request),
-            Err(TryRecvError::Empty) => return true,
-            Err(TryRecvError::Disconnected) => return false,
-        }
-    }
-}
-
-/// Computes a step when it is this model's turn; returns how long it took, without the wait. `None` when
-/// the loop was asked to stop meanwhile.
-fn step<W: Worker>(
-    worker: &mut W,
-    requests: &Receiver<W::Request>,
-    taker: &TurnTaker,
-    heartbeat: &Heartbeat,
-    abort: &dyn Fn() -> bool,
-) -> Option<Duration> {
-    // Without work it only tidies up.
-    let turn = if worker.has_work() {
-        let turn = taker.take(worker.demand(), REST_CHECK, || {
-            heartbeat.beat();
-            // That all senders are gone the loop finds out for itself.
-            accept_pending(worker, requests);
-            worker.look_while_resting(Instant::now());
-            !abort()
-        })?;
-        // What came meanwhile need not wait for another turn.
-        accept_pending(worker, requests);
-        Some(turn)
-    } else {
-        None
-    };
-    let answering = u32::try_from(taker.answering_beside()).unwrap_or(u32::MAX);
-    worker.answering_beside(answering);
-    heartbeat.beat();
-    let began = Instant::now();
-    worker.run_step(&Instant::now);
-    let took = began.elapsed();
-    drop(turn);
-    Some(took)
 }
 
 /// Rests as long as the worker asks for after a step of this length. It is asked again and
@@ -120,13 +81,7 @@ mod tests {
     use std::rc::Rc;
     use std::sync::mpsc::sync_channel;
 
-    use super::super::ComputeDemand;
     use super::*;
-
-    const ONE_CORE: ComputeDemand = ComputeDemand {
-        cores: 1,
-        has_answers: false,
-    };
 
     /// Takes one step for each request and writes down what it received.
     #[derive(Default)]
@@ -145,10 +100,6 @@ mod tests {
 
         fn has_work(&self) -> bool {
             self.pending > 0
-        }
-
-        fn demand(&self) -> ComputeDemand {
-            ONE_CORE
         }
 
         fn run_step(&mut self, _clock: &dyn Fn() -> Instant) {
@@ -175,8 +126,7 @@ mod tests {
         let recorder = Recorder::default();
         let log = Rc::clone(&recorder.log);
         let heartbeat = Heartbeat::default();
-        let turns = ComputeTurns::new(1);
-        run(recorder, &requests, &heartbeat, &turns, &|| abort);
+        run(recorder, &requests, &heartbeat, &|| abort);
         assert_eq!(heartbeat.busy_for(), None, "it rests at the end");
         log.take()
     }
@@ -205,10 +155,6 @@ mod tests {
 
         fn has_work(&self) -> bool {
             true
-        }
-
-        fn demand(&self) -> ComputeDemand {
-            ONE_CORE
         }
 
         fn run_step(&mut self, _clock: &dyn Fn() -> Instant) {}
