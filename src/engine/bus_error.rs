@@ -8,7 +8,9 @@
 //! The handler may run at any point of any thread, so it makes system calls and nothing else: no memory is
 //! allocated, and no lock taken.
 
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const MAPS: &CStr = c"/proc/self/maps";
 const UNKNOWN: &[u8] = b"a mapped file";
@@ -40,24 +42,58 @@ pub fn explain_bus_errors() -> std::io::Result<()> {
 /// Returns to the access that failed, which fails again; by then the signal has its default action
 /// (`SA_RESETHAND`).
 extern "C" fn explain(_signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
+    if SCRATCH.is_taken.swap(true, Ordering::Relaxed) {
+        // Another thread says it.
+        return;
+    }
+    // SAFETY: nobody else passed the line above, or ever will.
+    let room = unsafe { &mut *SCRATCH.room.get() };
     // SAFETY: the system passes a record of this signal, which has an address.
     let address = unsafe { (*info).si_addr() }.addr();
-    let mut line = MapLine::default();
-    let name = find(address, &mut line).unwrap_or(UNKNOWN);
-    for part in [BEFORE, name, AFTER] {
+    let is_found = find(address, room);
+    let name = room.line.name().filter(|_| is_found);
+    for part in [BEFORE, name.unwrap_or(UNKNOWN), AFTER] {
         // SAFETY: as many bytes as there are. Where nobody reads them, nothing can be done.
         let _ = unsafe { libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len()) };
     }
 }
 
-/// Reads the process's mappings up to the one of this address; returns the name of its file.
-fn find(address: usize, line: &mut MapLine) -> Option<&[u8]> {
+/// Where the handler reads mappings. A thread's stack for signals has 8 KiB, and registers take a part of them.
+struct Scratch {
+    is_taken: AtomicBool,
+    room: UnsafeCell<Room>,
+}
+
+// SAFETY: whoever sets `is_taken`, which is never unset, is the only one to use `room`.
+unsafe impl Sync for Scratch {}
+
+static SCRATCH: Scratch = Scratch {
+    is_taken: AtomicBool::new(false),
+    room: UnsafeCell::new(Room::new()),
+};
+
+struct Room {
+    buffer: [u8; 4096],
+    line: MapLine,
+}
+
+impl Room {
+    const fn new() -> Self {
+        Self {
+            buffer: [0; 4096],
+            line: MapLine::new(),
+        }
+    }
+}
+
+/// Reads the process's mappings up to the one of this address, whose line is then in the room; returns whether
+/// there is one.
+fn find(address: usize, Room { buffer, line }: &mut Room) -> bool {
     // SAFETY: a C string.
     let file = unsafe { libc::open(MAPS.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if file < 0 {
-        return None;
+        return false;
     }
-    let mut buffer = [0_u8; 4096];
     let mut is_found = false;
     while !is_found {
         // SAFETY: there is as much room.
@@ -69,7 +105,7 @@ fn find(address: usize, line: &mut MapLine) -> Option<&[u8]> {
     }
     // SAFETY: it is open.
     unsafe { libc::close(file) };
-    if is_found { line.name() } else { None }
+    is_found
 }
 
 /// Bytes of a line that are kept: the numbers at its beginning and the longest path.
@@ -81,16 +117,14 @@ struct MapLine {
     length: usize,
 }
 
-impl Default for MapLine {
-    fn default() -> Self {
+impl MapLine {
+    const fn new() -> Self {
         Self {
             bytes: [0; LINE],
             length: 0,
         }
     }
-}
 
-impl MapLine {
     /// Takes the next byte; returns whether a line is complete that has this address.
     fn push(&mut self, byte: u8, address: usize) -> bool {
         if byte != b'\n' {
@@ -147,7 +181,7 @@ mod tests {
         let maps =
             b"7f00-7f10 r--p 00000000 08:01 12 /models/a b.gguf\n7f10-7f20 rw-p 0 00:00 0 \n";
         let name = |address| {
-            let mut line = MapLine::default();
+            let mut line = MapLine::new();
             let found = maps.iter().any(|byte| line.push(*byte, address));
             (found, line.name().map(<[u8]>::to_vec))
         };
@@ -158,9 +192,10 @@ mod tests {
 
     #[test]
     fn this_programs_own_code_is_found() {
-        let mut line = MapLine::default();
-        let name = find(explain as *const () as usize, &mut line).expect("mapped");
+        let mut room = Room::new();
+        assert!(find(explain as *const () as usize, &mut room));
         let program = std::env::current_exe().expect("a path");
-        assert_eq!(name, program.as_os_str().as_encoded_bytes());
+        let program = program.as_os_str().as_encoded_bytes();
+        assert_eq!(room.line.name(), Some(program));
     }
 }

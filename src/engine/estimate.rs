@@ -6,6 +6,7 @@
 use super::attention::{Attention, ModelDimensions, attention};
 use super::gguf::Hyperparameters;
 use super::llama::EngineOptions;
+use super::partition::Partition;
 use super::weights::{is_rearranged, rearranges_matrix, rearranges_tensor};
 use super::{EmbedderOptions, GgufHeader};
 
@@ -60,10 +61,15 @@ pub fn estimate_generation(header: &GgufHeader, options: &EngineOptions) -> Opti
     let planned = model.has_plain_cells().then(|| {
         model.cell_bytes() * u64::from(cells) + dimensions.buffer_bytes(*options, vocabulary)
     });
+    // With plain attention more rows are compared when the engine starts, and the room for them stays.
+    let compared = match attention {
+        Attention::Plain => Partition::compared_rows(),
+        Attention::Flash => 0,
+    };
     let batch = Batch {
         rows: options.batch_rows.min(attention.rows_at_once()),
         cells,
-        outputs: options.sequences + 1,
+        outputs: compared.max(options.sequences + 1),
         computes_logits: true,
         attention,
     };

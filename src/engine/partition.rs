@@ -106,6 +106,11 @@ impl<'model> Partition<'model> {
         Ok(if is_grouped { ROW_GROUP } else { 1 })
     }
 
+    /// Returns the most rows of which [`exact_block`](Self::exact_block) reads logits at once.
+    pub(super) fn compared_rows() -> u32 {
+        u32::try_from(COMPARED.iter().sum::<usize>()).unwrap_or(u32::MAX)
+    }
+
     /// Finds [`Shape::exact_block`](super::Shape) by comparing the logits of batches of several sizes bit by
     /// bit. Nothing is timed, so each start of the server finds the same.
     pub(super) fn exact_block(&mut self, vocabulary: usize) -> Result<usize, LoadError> {
