@@ -273,6 +273,7 @@ fn jobs(
             let job = GenerationJob {
                 progress: Arc::clone(&progress),
                 prompt: Arc::clone(&prompt.tokens),
+                adapter: None,
                 max_tokens,
                 repeats: params.sampling.repeats(sampling.temperature),
                 sampling,

@@ -11,11 +11,10 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::admission::PrefixGroup;
 use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token, return_freed};
 
 use super::kv_offload::{OffloadStore, WORTH_COPYING};
-use super::prefix::{Prefix, PrefixTree};
+use super::prefix::{Prefix, PrefixScope, PrefixTree};
 
 pub(super) use copies::with_copy;
 
@@ -61,8 +60,8 @@ pub(super) struct Cache<E: Engine> {
     is_parked: Vec<bool>,
     /// By sequence, how many of its first cells are exact: see `exact`.
     exact: Vec<usize>,
-    /// By sequence, the group whose prompts may share its cells, from when it was acquired.
-    groups: Vec<PrefixGroup>,
+    /// By sequence, the scope in which its cells may be shared, from when it was acquired.
+    scopes: Vec<PrefixScope>,
 }
 
 impl<E: Engine> Cache<E> {
@@ -83,7 +82,7 @@ impl<E: Engine> Cache<E> {
             parked: VecDeque::new(),
             is_parked: vec![false; (sequences * partitions) as usize],
             exact: vec![0; (sequences * partitions) as usize],
-            groups: vec![PrefixGroup::default(); (sequences * partitions) as usize],
+            scopes: vec![PrefixScope::default(); (sequences * partitions) as usize],
         }
     }
 
@@ -103,9 +102,9 @@ impl<E: Engine> Cache<E> {
         &self.partitions[self.partition_of(id)].tree
     }
 
-    /// The group whose prompts may share the cells of a sequence.
-    pub(super) fn group_of(&self, id: SeqId) -> PrefixGroup {
-        self.groups[id.0 as usize]
+    /// The scope in which the cells of a sequence may be shared.
+    pub(super) fn scope_of(&self, id: SeqId) -> PrefixScope {
+        self.scopes[id.0 as usize]
     }
 
     fn partition_mut(&mut self, id: SeqId) -> &mut Partition {
@@ -175,7 +174,7 @@ impl<E: Engine> Cache<E> {
         self.shape().cells.saturating_sub(self.live())
     }
 
-    /// Takes a sequence without cells in a partition, for a request of this prefix and its group. Where
+    /// Takes a sequence without cells in a partition, for a request of this prefix and its scope. Where
     /// none is free a parked one is evicted; those that the request can share with are evicted last.
     pub(super) fn acquire(
         &mut self,
@@ -195,12 +194,12 @@ impl<E: Engine> Cache<E> {
             self.evict_from(partition);
         }
         let id = self.partitions[partition].free_ids.pop()?;
-        self.groups[id.0 as usize] = prefix.group;
+        self.scopes[id.0 as usize] = prefix.scope;
         Some(id)
     }
 
     fn share_cells(&mut self, id: SeqId, prefix: Prefix, now: Instant) -> usize {
-        debug_assert_eq!(prefix.group, self.group_of(id));
+        debug_assert_eq!(prefix.scope, self.scope_of(id));
         let Some((length, sources)) = self.partition_mut(id).tree.share(id, prefix) else {
             return 0;
         };
@@ -239,9 +238,9 @@ impl<E: Engine> Cache<E> {
 
     /// Records that `id` has computed `tokens` after what it had.
     pub(super) fn computed(&mut self, id: SeqId, tokens: &[Token]) {
-        let group = self.group_of(id);
+        let scope = self.scope_of(id);
         let partition = self.partition_mut(id);
-        partition.tree.extend(id, group, tokens);
+        partition.tree.extend(id, scope, tokens);
         partition.filled(0);
     }
 
@@ -406,9 +405,9 @@ impl<E: Engine> Cache<E> {
         for partition in &self.partitions {
             partition.tree.check_integrity();
         }
-        for id in (0..).map(SeqId).take(self.groups.len()) {
-            let group = self.tree(id).group_of(id);
-            assert!(group.is_none_or(|group| group == self.group_of(id)));
+        for id in (0..).map(SeqId).take(self.scopes.len()) {
+            let scope = self.tree(id).scope_of(id);
+            assert!(scope.is_none_or(|scope| scope == self.scope_of(id)));
         }
         self.offload.check_integrity();
         assert!(self.used() <= self.shape().cells);

@@ -95,10 +95,10 @@ impl Sequence {
         &self.tokens
     }
 
-    /// All its tokens, and the group whose prompts may share their cells.
+    /// All its tokens, and the scope in which they may share cells.
     pub(super) fn prefix(&self) -> Prefix<'_> {
         Prefix {
-            group: self.job.tenant.prefix_group,
+            scope: self.job.prefix_scope(),
             tokens: &self.tokens,
         }
     }

@@ -112,8 +112,8 @@ fn check_integrity(scheduler: &Scheduler<FakeEngine>) {
         .iter()
         .map(|running| {
             let sequence = &running.sequence;
-            let group = scheduler.sequences.cache.group_of(running.id);
-            assert_eq!(group, sequence.prefix().group);
+            let scope = scheduler.sequences.cache.scope_of(running.id);
+            assert_eq!(scope, sequence.prefix().scope);
             let computed = sequence.tokens()[..sequence.computed()].to_vec();
             (running.id, computed)
         })
