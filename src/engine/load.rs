@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::adapter_file::AdapterBase;
 use super::backend::backend;
 use super::cpu::UnsupportedCpu;
 use super::model_file::ModelFile;
@@ -81,7 +82,8 @@ pub fn load_model(path: &Path, abort: &Arc<AtomicBool>) -> Result<(Weights, Toke
     let info = ModelInfo::read(&weights, &vocab, pieces.longest(), digest).map_err(unservable)?;
     let info = Arc::new(info);
     let tokenizer = Tokenizer::new(vocab, pieces, Arc::clone(&info));
-    Ok((Weights::new(weights, info), tokenizer))
+    let base = Arc::new(AdapterBase::of(&source));
+    Ok((Weights::new(weights, info, base), tokenizer))
 }
 
 /// Why llama.cpp gave no model.

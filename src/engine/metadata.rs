@@ -54,6 +54,46 @@ impl Metadata {
         Some(unsafe { sys::gguf_get_val_u32(self.0.as_ptr(), id) })
     }
 
+    pub(super) fn f32(&self, key: &CStr) -> Option<f32> {
+        let id = self.find(key, sys::GGUF_TYPE_FLOAT32)?;
+        // SAFETY: as above.
+        Some(unsafe { sys::gguf_get_val_f32(self.0.as_ptr(), id) })
+    }
+
+    /// Whether there is such a key, whatever the type of its value.
+    pub(super) fn has(&self, key: &CStr) -> bool {
+        // SAFETY: the context is alive.
+        unsafe { sys::gguf_find_key(self.0.as_ptr(), key.as_ptr()) >= 0 }
+    }
+
+    /// What the file says of each of its tensors.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = TensorHeader> {
+        // SAFETY: the context is alive.
+        let count = unsafe { sys::gguf_get_n_tensors(self.0.as_ptr()) };
+        (0..count).map(|index| self.tensor(index))
+    }
+
+    /// `index` is below the number of tensors.
+    fn tensor(&self, index: i64) -> TensorHeader {
+        let raw = self.0.as_ptr();
+        // SAFETY: the context is alive and the index valid; a name is a string and a shape four
+        // numbers, and both live as long as the context.
+        unsafe {
+            let name = CStr::from_ptr(sys::gguf_get_tensor_name(raw, index));
+            let shape = slice::from_raw_parts(sys::gguf_get_tensor_ne(raw, index), 4);
+            let offset = sys::gguf_get_data_offset(raw) as u64;
+            let offset = offset.checked_add(sys::gguf_get_tensor_offset(raw, index) as u64);
+            let bytes = sys::gguf_get_tensor_size(raw, index) as u64;
+            TensorHeader {
+                name: name.to_string_lossy().into_owned(),
+                shape: [shape[0], shape[1], shape[2], shape[3]],
+                kind: sys::gguf_get_tensor_type(raw, index),
+                bytes,
+                end: offset.and_then(|offset| offset.checked_add(bytes)),
+            }
+        }
+    }
+
     /// A text, as far as C sees it.
     pub(super) fn text(&self, key: &CStr) -> Option<&CStr> {
         let id = self.find(key, sys::GGUF_TYPE_STRING)?;
@@ -90,6 +130,18 @@ impl Metadata {
             slice::from_raw_parts(sys::gguf_get_arr_data(self.0.as_ptr(), id).cast(), count)
         })
     }
+}
+
+/// What a GGUF says of one of its tensors.
+#[derive(Debug, Clone)]
+pub(super) struct TensorHeader {
+    pub(super) name: String,
+    /// The length of each dimension, the innermost first; 1 beyond the last.
+    pub(super) shape: [i64; 4],
+    pub(super) kind: sys::ggml_type,
+    pub(super) bytes: u64,
+    /// Where in the file its numbers end; `None` beyond what a file can have.
+    pub(super) end: Option<u64>,
 }
 
 impl Drop for Metadata {

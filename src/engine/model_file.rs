@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::load::LoadError;
 use super::logs;
-use super::metadata::Metadata;
+use super::metadata::{Metadata, TensorHeader};
 use super::overrides::MetadataOverride;
 
 /// An open GGUF, or all parts of one that was split (`…-00001-of-00003.gguf`).
@@ -30,7 +30,7 @@ pub(super) struct ModelFile {
 impl ModelFile {
     /// Opens the file, and where it is the first part of several, the others beside it.
     pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
-        let first = open_gguf(path)?;
+        let first = open_model(path)?;
         let metadata = Metadata::read(&first).ok_or_else(|| LoadError::Refused {
             path: path.to_owned(),
             reason: logs::last_error().unwrap_or_else(|| "its metadata are damaged".to_owned()),
@@ -43,7 +43,7 @@ impl ModelFile {
                 reason: "it is one part of a model that was split, and not named as such parts \
                          are; give the first one, …-00001-of-0000N.gguf, under its original name",
             })?;
-            parts.push(open_gguf(&part)?);
+            parts.push(open_model(&part)?);
         }
         Ok(Self {
             path: path.to_owned(),
@@ -54,6 +54,14 @@ impl ModelFile {
 
     pub(super) fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// What the file says of its tensors, or all its parts of theirs. Parts that are damaged are left
+    /// out: llama.cpp refuses them.
+    pub(super) fn tensors(&self) -> Vec<TensorHeader> {
+        let others = self.parts.iter().skip(1).filter_map(Metadata::read);
+        let others = others.flat_map(|metadata| metadata.tensors().collect::<Vec<_>>());
+        self.metadata.tensors().chain(others).collect()
     }
 
     /// Returns the SHA-256 of the file, or of all its parts one after the other.
@@ -175,20 +183,40 @@ fn owned_model(raw: NonNull<sys::llama_model>) -> LlamaModel {
     unsafe { std::mem::transmute::<NonNull<sys::llama_model>, LlamaModel>(raw) }
 }
 
-fn open_gguf(path: &Path) -> Result<File, LoadError> {
-    let unreadable = |source| LoadError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.is_dir() {
-        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+fn open_model(path: &Path) -> Result<File, LoadError> {
+    open_gguf(path).map_err(|error| match error {
+        OpenError::Unreadable(source) => LoadError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+        OpenError::NotGguf => LoadError::NotGguf(path.to_owned()),
+    })
+}
+
+/// Why a GGUF cannot be opened.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    Unreadable(io::Error),
+    NotGguf,
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+/// Opens a file that begins as a GGUF does.
+pub(super) fn open_gguf(path: &Path) -> Result<File, OpenError> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(OpenError::Unreadable(io::ErrorKind::IsADirectory.into()));
     }
     let mut magic = [0; 4];
     match file.read_exact_at(&mut magic, 0) {
         Ok(()) if magic == *b"GGUF" => Ok(file),
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(unreadable(error)),
-        _ => Err(LoadError::NotGguf(path.to_owned())),
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
+        _ => Err(OpenError::NotGguf),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use llama_cpp_2::model::LlamaModel;
 
 use super::ModelInfo;
+use super::adapter_file::AdapterBase;
 use super::info::quantization_name;
 use super::metadata::Metadata;
 use super::model_file::ModelFile;
@@ -33,15 +34,17 @@ use super::model_file::ModelFile;
 pub struct Weights {
     llama: LlamaModel,
     info: Arc<ModelInfo>,
+    base: Arc<AdapterBase>,
     /// Makes the type neither `Send` nor `Sync`.
     one_thread: PhantomData<*const ()>,
 }
 
 impl Weights {
-    pub(super) fn new(llama: LlamaModel, info: Arc<ModelInfo>) -> Self {
+    pub(super) fn new(llama: LlamaModel, info: Arc<ModelInfo>, base: Arc<AdapterBase>) -> Self {
         Self {
             llama,
             info,
+            base,
             one_thread: PhantomData,
         }
     }
@@ -50,6 +53,12 @@ impl Weights {
     #[must_use]
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// What adapters for this model are checked against, also by other threads.
+    #[must_use]
+    pub fn adapter_base(&self) -> &Arc<AdapterBase> {
+        &self.base
     }
 
     pub(super) fn llama(&self) -> &LlamaModel {
