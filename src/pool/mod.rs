@@ -5,6 +5,7 @@
 //! is returning from the thread. What others hold of it ([`GenerationModel`],
 //! [`EmbeddingModel`]) has no more than its vocabulary, metadata and grammars.
 
+mod adapters;
 mod embedding_model;
 mod job_sender;
 mod model_thread;
@@ -19,16 +20,18 @@ use tokio::sync::watch;
 
 use crate::admission::{Drain, Gate};
 use crate::clock::unix_seconds;
-use crate::engine::{LoadError, Tokenizer};
+use crate::engine::{AdapterFile, LoadError, Tokenizer};
 use crate::governor::GovernorHandle;
 use crate::grammar::{Grammars, TrialCompiler};
 use crate::prompt::{Prompter, TemplateError};
-use crate::scheduler::{GenerationJob, LoadBoard};
+use crate::scheduler::{GenerationJob, LoadBoard, SchedulerRequest};
 use crate::telemetry::Metrics;
 use crate::worker::Heartbeat;
 
+use adapters::Adapters;
 use job_sender::JobSender;
 
+pub use adapters::{AdapterChangeError, LoadedAdapter};
 pub use embedding_model::EmbeddingModel;
 pub use spec::ModelSpec;
 
@@ -110,7 +113,8 @@ pub struct GenerationModel {
     pub cells: usize,
     /// What its scheduler has to do.
     pub load: LoadBoard,
-    jobs: JobSender<GenerationJob>,
+    adapters: Adapters,
+    jobs: JobSender<SchedulerRequest<AdapterFile>>,
 }
 
 impl GenerationModel {
@@ -123,7 +127,12 @@ impl GenerationModel {
 
     /// Hands a request to the scheduler; gives it back when the scheduler is gone.
     pub fn submit(&self, job: GenerationJob) -> Result<(), Box<GenerationJob>> {
-        self.jobs.submit(job)
+        let sent = self.jobs.submit(SchedulerRequest::Generate(Box::new(job)));
+        sent.or_else(|request| match *request {
+            SchedulerRequest::Generate(job) => Err(job),
+            // It was a job that came back.
+            SchedulerRequest::Change(_) => Ok(()),
+        })
     }
 }
 

@@ -19,6 +19,7 @@ use crate::scheduler::Scheduler;
 use crate::telemetry::Metrics;
 use crate::worker::{self, Heartbeat};
 
+use super::adapters::{Adapters, MOST_CHANGES};
 use super::job_sender::JobSender;
 use super::{GenerationModel, LoadedModel, ModelSpec, ModelState};
 
@@ -106,17 +107,21 @@ impl ModelThread {
             "loaded"
         );
 
-        let (jobs, queue) = JobSender::new(self.queue);
+        let (jobs, queue) = JobSender::new(self.queue + MOST_CHANGES);
         let pieces: Arc<dyn Pieces> = Arc::clone(&tokenizer) as _;
         let limits = spec.limits(info.parameters);
-        let scheduler = Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
-            .governed_by(self.governed.clone());
+        let mut scheduler =
+            Scheduler::new(engine, pieces, limits, self.metrics.for_model(&spec.id))
+                .governed_by(self.governed.clone());
+        let base = weights.adapter_base();
+        let adapters = Adapters::load(&spec.id, &spec.adapters, base, &mut scheduler);
         let loaded = Arc::new(GenerationModel {
             grammars: Grammars::new(Arc::clone(&tokenizer), self.trial_compiler.clone()),
             tokenizer,
             prompter,
             cells,
             load: scheduler.load_board(),
+            adapters,
             jobs,
         });
         self.serve(LoadedModel::Generation(loaded));

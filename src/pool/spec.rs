@@ -24,6 +24,8 @@ pub struct ModelSpec {
     pub id: String,
     /// The GGUF file.
     pub path: PathBuf,
+    /// LoRA adapters that are loaded with it, by the name that clients use.
+    pub adapters: Vec<(String, PathBuf)>,
     /// KV cells of a model that generates; tokens that one text may have with one that embeds.
     pub context: u32,
     /// Answers that are computed together at most.
@@ -72,6 +74,7 @@ impl ModelSpec {
         Self {
             id: model.id.clone(),
             path: model.path.clone(),
+            adapters: Vec::new(),
             context: model.context.get(),
             max_running: model.max_running.get(),
             max_waiting: settings.admission.max_waiting as usize,
@@ -170,6 +173,7 @@ mod tests {
         ModelSpec {
             id: "kiosk".to_owned(),
             path: "kiosk.gguf".into(),
+            adapters: Vec::new(),
             context: 4096,
             max_running: 8,
             max_waiting: 64,

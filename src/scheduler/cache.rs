@@ -3,15 +3,17 @@
 //! another with the same prefix. Evicted ones are offloaded to
 //! host memory where that pays.
 
+mod adapted;
 mod copies;
 mod exact;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token, return_freed};
+use crate::engine::{AdapterId, DecodeError, Engine, Row, SeqId, Shape, Token, return_freed};
 
 use super::kv_offload::{OffloadStore, WORTH_COPYING};
 use super::prefix::{Prefix, PrefixScope, PrefixTree};
@@ -28,9 +30,33 @@ const PARKED_AT_A_PRICE: usize = 512;
 const PARKED_FOR_GOOD: usize = 1024;
 const A_WHILE: Duration = Duration::from_secs(30);
 
+/// Whose sequences a partition may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PartitionOwner {
+    /// Those of the model alone.
+    Base,
+    /// Those that are computed with this adapter.
+    Adapter(AdapterId),
+    /// None: its adapter was removed, and its place is kept for the next one, because the ids of sequences
+    /// follow from it.
+    Nobody,
+}
+
+impl PartitionOwner {
+    /// Whether requests for this adapter, or for the model alone, can be computed there.
+    pub(super) fn serves(self, adapter: Option<AdapterId>) -> bool {
+        match self {
+            Self::Base => adapter.is_none(),
+            Self::Adapter(own) => adapter == Some(own),
+            Self::Nobody => false,
+        }
+    }
+}
+
 /// What the engine holds in one KV partition.
 #[derive(Debug)]
 struct Partition {
+    owner: PartitionOwner,
     tree: PrefixTree,
     free_ids: Vec<SeqId>,
     /// The most cells that were used at once since its memory was given back.
@@ -40,6 +66,17 @@ struct Partition {
 }
 
 impl Partition {
+    /// An empty one with the sequences of these ids.
+    fn new(owner: PartitionOwner, ids: Range<u32>) -> Self {
+        Self {
+            owner,
+            tree: PrefixTree::default(),
+            free_ids: ids.rev().map(SeqId).collect(),
+            most_cells: 0,
+            alone: None,
+        }
+    }
+
     /// Notes that `more` cells were used beside those in the tree.
     fn filled(&mut self, more: usize) {
         self.most_cells = self.most_cells.max(self.tree.cells() + more);
@@ -66,23 +103,32 @@ pub(super) struct Cache<E: Engine> {
 
 impl<E: Engine> Cache<E> {
     pub(super) fn new(engine: E, offload_limit: usize) -> Self {
-        let (sequences, partitions) = (engine.shape().sequences, engine.shape().partitions);
-        let ids = |partition: u32| partition * sequences..(partition + 1) * sequences;
-        let partition = |partition| Partition {
-            tree: PrefixTree::default(),
-            free_ids: ids(partition).rev().map(SeqId).collect(),
-            most_cells: 0,
-            alone: None,
-        };
-        Self {
+        let partitions = engine.shape().partitions as usize;
+        let mut cache = Self {
             engine,
-            partitions: (0..partitions).map(partition).collect(),
+            partitions: Vec::new(),
             offload: OffloadStore::new(offload_limit),
             offload_limit,
             parked: VecDeque::new(),
-            is_parked: vec![false; (sequences * partitions) as usize],
-            exact: vec![0; (sequences * partitions) as usize],
-            scopes: vec![PrefixScope::default(); (sequences * partitions) as usize],
+            is_parked: Vec::new(),
+            exact: Vec::new(),
+            scopes: Vec::new(),
+        };
+        cache.add_places(partitions, PartitionOwner::Base);
+        cache
+    }
+
+    /// Adds partitions until there are so many.
+    fn add_places(&mut self, partitions: usize, owner: PartitionOwner) {
+        let sequences = self.shape().sequences;
+        while self.partitions.len() < partitions {
+            let first = u32::try_from(self.is_parked.len()).unwrap_or(u32::MAX);
+            let ids = first..first.saturating_add(sequences);
+            self.partitions.push(Partition::new(owner, ids));
+            let all = self.partitions.len() * sequences as usize;
+            self.is_parked.resize(all, false);
+            self.exact.resize(all, 0);
+            self.scopes.resize(all, PrefixScope::default());
         }
     }
 
@@ -90,8 +136,19 @@ impl<E: Engine> Cache<E> {
         self.engine.shape()
     }
 
+    /// How many partitions there are, those without an owner included.
     pub(super) fn partition_count(&self) -> usize {
         self.partitions.len()
+    }
+
+    /// How many partitions can be computed.
+    pub(super) fn owned_partitions(&self) -> usize {
+        let is_owned = |partition: &&Partition| partition.owner != PartitionOwner::Nobody;
+        self.partitions.iter().filter(is_owned).count()
+    }
+
+    pub(super) fn owner(&self, partition: usize) -> PartitionOwner {
+        self.partitions[partition].owner
     }
 
     pub(super) fn partition_of(&self, id: SeqId) -> usize {
@@ -274,13 +331,12 @@ impl<E: Engine> Cache<E> {
     pub(super) fn expire(&mut self, now: Instant) {
         let is_old = |(_, used): &&(SeqId, Instant)| now.saturating_duration_since(*used) > A_WHILE;
         let mut old = self.parked.iter().take_while(is_old);
-        let place = if self.shape().break_even_cells.is_some() {
-            old.position(|(id, _)| {
-                self.is_swollen(self.partition_of(*id)) && self.is_little_lost_with(*id)
-            })
-        } else {
-            old.position(|_| self.parked.len() > 1 && self.parked_cells() > PARKED_FOR_GOOD)
-        };
+        let costs_rows = self.shape().break_even_cells.is_some();
+        let is_too_much =
+            !costs_rows && self.parked.len() > 1 && self.parked_cells() > PARKED_FOR_GOOD;
+        let place = old.position(|(id, _)| {
+            is_too_much || self.is_swollen(self.partition_of(*id)) && self.is_little_lost_with(*id)
+        });
         self.evict_at(place);
     }
 
@@ -305,7 +361,7 @@ impl<E: Engine> Cache<E> {
 
     /// Whether a partition holds memory for more cells than its equal share.
     fn holds_much(&self, partition: usize) -> bool {
-        self.partitions[partition].most_cells > self.shape().cells / self.partition_count()
+        self.partitions[partition].most_cells > self.shape().cells / self.owned_partitions().max(1)
     }
 
     /// Whether some partition could give memory back after a while.
@@ -408,6 +464,8 @@ impl<E: Engine> Cache<E> {
         for id in (0..).map(SeqId).take(self.scopes.len()) {
             let scope = self.tree(id).scope_of(id);
             assert!(scope.is_none_or(|scope| scope == self.scope_of(id)));
+            let owner = self.owner(self.partition_of(id));
+            assert!(scope.is_none_or(|scope| owner.serves(scope.adapter)));
         }
         self.offload.check_integrity();
         assert!(self.used() <= self.shape().cells);

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::{KvCopy, SeqId};
+use crate::engine::{AdapterId, KvCopy, SeqId};
 
 use super::prefix::{Prefix, PrefixTree};
 
@@ -149,6 +149,19 @@ impl<C: KvCopy> OffloadStore<C> {
         });
     }
 
+    /// Drops what was computed with an adapter.
+    pub(super) fn forget(&mut self, adapter: AdapterId) {
+        let is_adapted = |number| {
+            let scope = self.tree.scope_of(number);
+            scope.is_some_and(|scope| scope.adapter == Some(adapter))
+        };
+        let numbers = self.entries.iter().map(|entry| entry.number);
+        let places: Vec<bool> = numbers.map(is_adapted).collect();
+        for place in (0..places.len()).rev().filter(|place| places[*place]) {
+            self.drop_entry(place);
+        }
+    }
+
     /// The place of the entry that has the longest part of a prefix, and the length of that part.
     fn longest_match(&self, prefix: Prefix) -> Option<(usize, usize)> {
         let (length, holders) = self.tree.longest_match(prefix);
@@ -260,6 +273,18 @@ mod tests {
         // Room is one for all: the least recently used gives way, whoever it belongs to.
         put_of(&mut store, THEIRS, "other");
         assert_eq!((length(&store, "store"), store.bytes()), (0, 20));
+    }
+
+    #[test]
+    fn what_was_computed_with_an_adapter_goes_with_it() {
+        let mut store = OffloadStore::new(100);
+        put(&mut store, "store");
+        put_of(&mut store, ADAPTED, "store");
+        put_of(&mut store, ADAPTED, "another");
+        store.forget(AdapterId(0));
+        store.check_integrity();
+        assert_eq!((store.bytes(), length(&store, "store")), (5, 5));
+        assert_eq!(length_of(&store, ADAPTED, "store"), 0);
     }
 
     #[test]

@@ -313,7 +313,6 @@ impl PrefixTree {
     }
 
     /// The scope of a sequence that holds something.
-    #[cfg(test)]
     pub(super) fn scope_of(&self, sequence: SeqId) -> Option<PrefixScope> {
         match self.path(sequence).last()?.parent {
             Parent::Root(scope) => Some(scope),

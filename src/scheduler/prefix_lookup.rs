@@ -37,6 +37,7 @@ impl<E: Engine> CacheView<'_, E> {
             let all = self.cache.used_in(partition);
             let live = self.cache.live_in(partition);
             PartitionLoad {
+                owner: self.cache.owner(partition),
                 running: 0,
                 committed: live,
                 parked: all - live,

@@ -111,6 +111,7 @@ impl Batch {
             let is_here = |running: &&RunningSummary| running.partition == partition;
             let running = self.running.iter().filter(is_here).count();
             PartitionLoad {
+                owner: PartitionOwner::Base,
                 running,
                 committed: 100 * running,
                 parked: 0,
