@@ -4,7 +4,6 @@
 
 use std::hint::black_box;
 
-use admission::PrefixGroup;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use edgellm::{admission, engine};
 use engine::{SeqId, Token};
@@ -14,7 +13,7 @@ use engine::{SeqId, Token};
 #[path = "../src/scheduler/prefix.rs"]
 mod prefix;
 
-use prefix::{Prefix, PrefixTree};
+use prefix::{Prefix, PrefixScope, PrefixTree};
 
 const SEQUENCES: u32 = 200;
 const RUNNING: u32 = 16;
@@ -31,11 +30,14 @@ fn request(number: u32) -> Vec<Token> {
         .collect()
 }
 
-const GROUP: PrefixGroup = PrefixGroup(0);
+const SCOPE: PrefixScope = PrefixScope {
+    group: admission::PrefixGroup(0),
+    adapter: None,
+};
 
 fn prefix(tokens: &[Token]) -> Prefix<'_> {
     Prefix {
-        group: GROUP,
+        scope: SCOPE,
         tokens,
     }
 }
@@ -46,7 +48,7 @@ fn begin(tree: &mut PrefixTree, number: u32) {
     let shared = tree
         .share(SeqId(number), prefix(&tokens))
         .map_or(0, |(length, _)| length);
-    tree.extend(SeqId(number), GROUP, &tokens[shared..]);
+    tree.extend(SeqId(number), SCOPE, &tokens[shared..]);
 }
 
 fn full_tree() -> PrefixTree {
@@ -77,7 +79,7 @@ fn benches(criterion: &mut Criterion) {
     group.bench_function("a token for each of 16", |bench| {
         bench.iter_batched_ref(
             full_tree,
-            |tree| (0..RUNNING).for_each(|number| tree.extend(SeqId(number), GROUP, &[Token(1)])),
+            |tree| (0..RUNNING).for_each(|number| tree.extend(SeqId(number), SCOPE, &[Token(1)])),
             BatchSize::LargeInput,
         );
     });

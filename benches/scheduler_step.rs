@@ -2,12 +2,13 @@
 //! and answers under way whose 760-token prompts share their beginning.
 #![allow(missing_docs)] // `criterion_group!` makes a public function
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use edgellm::engine::{
-    DecodeError, Engine, KvCopy, Pieces, Row, SeqId, Shape, ThreadLayout, Token,
+    AdapterError, DecodeError, Engine, KvCopy, Pieces, Row, SeqId, Shape, ThreadLayout, Token,
 };
 use edgellm::scheduler::{EventReceiver, GenerationJob, Scheduler, SchedulerLimits};
 use edgellm::telemetry::{Metrics, ModelMetrics};
@@ -43,6 +44,7 @@ impl KvCopy for Nothing {
 
 impl Engine for IdleEngine {
     type KvCopy = Nothing;
+    type AdapterFile = Infallible;
 
     fn shape(&self) -> Shape {
         Shape {
@@ -86,6 +88,12 @@ impl Engine for IdleEngine {
     fn truncate(&mut self, _sequence: SeqId, _from: u32) {}
 
     fn give_back(&mut self, _partition: usize) {}
+
+    fn add_adapter(&mut self, file: Infallible) -> Result<usize, AdapterError> {
+        match file {}
+    }
+
+    fn remove_adapter(&mut self, _partition: usize) {}
 }
 
 struct Words;

@@ -41,6 +41,7 @@ fn spec(id: &str) -> ModelSpec {
         speculation: Speculation::Off,
         target_inter_token: Duration::from_millis(100),
         parked_bytes: 0,
+        adapters: Vec::new(),
         stall_timeout: PATIENCE,
     }
 }

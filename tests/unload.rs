@@ -38,6 +38,7 @@ impl Served {
     fn start(runtime: &Runtime, path: &Path) -> Self {
         let spec = ModelSpec {
             id: "model".to_owned(),
+            adapters: Vec::new(),
             path: path.to_owned(),
             context: 1024,
             max_running: 4,

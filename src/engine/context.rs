@@ -11,6 +11,7 @@ use std::sync::Arc;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 
+use super::adapter::Adapter;
 use super::backend::backend;
 use super::pages::CachePages;
 use super::{DecodeError, LoadError, Row, SeqId, Weights};
@@ -21,6 +22,8 @@ pub(super) struct Context<'model> {
     raw: NonNull<sys::llama_context>,
     /// The context holds pointers into this, so it is declared, and dropped, after the context.
     pages: Arc<CachePages>,
+    /// What its rows are computed with, for all its life; freed after the context, which points to it.
+    adapter: Option<Adapter<'model>>,
     threads: u32,
     batch: Batch,
     vocabulary: usize,
@@ -28,7 +31,8 @@ pub(super) struct Context<'model> {
 }
 
 // SAFETY: a context belongs to no thread in particular; what changes it takes `&mut`. The pointers
-// of its batch lead into the batch's own vectors.
+// of its batch lead into the batch's own vectors. Its adapter is only read while it computes, and is
+// dropped with it: an engine lends its contexts to other threads, but keeps them.
 unsafe impl Send for Context<'_> {}
 
 /// The cells of a sequence in llama.cpp's format, with their positions. Nobody else can make one,
@@ -64,11 +68,30 @@ impl<'model> Context<'model> {
         Ok(Self {
             raw,
             pages,
+            adapter: None,
             threads: 0,
             batch: Batch::default(),
             vocabulary: weights.info().vocabulary,
             model: PhantomData,
         })
+    }
+
+    /// Computes with an adapter from now on. llama.cpp plans its buffers anew at the next decode, which
+    /// is why a context keeps the adapter that it was given at first.
+    pub(super) fn with_adapter(mut self, adapter: Adapter<'model>) -> Self {
+        let (mut adapters, mut scales) = ([adapter.raw()], [1.0]);
+        // SAFETY: the context is alive, computes nothing, and copies the lists; the adapter is of the
+        // same model and lives longer than the context, which owns it.
+        unsafe {
+            sys::llama_set_adapters_lora(
+                self.raw.as_ptr(),
+                adapters.as_mut_ptr(),
+                adapters.len(),
+                scales.as_mut_ptr(),
+            );
+        }
+        self.adapter = Some(adapter);
+        self
     }
 
     fn memory(&self) -> sys::llama_memory_t {

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DecodeError, Engine, KvCopy, Pieces, Row, SeqId, Shape, Token};
+use super::{AdapterError, DecodeError, Engine, KvCopy, Pieces, Row, SeqId, Shape, Token};
 
 /// An engine whose answers are a fixed function of each sequence's history.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct FakeEngine {
     /// What each sequence holds: tokens and the cells they lie in, which may be shared.
     histories: BTreeMap<SeqId, Vec<Cell>>,
     rounds: bool,
+    /// By partition behind those of the model alone, the adapter with which its rows are computed.
+    adapters: Vec<Option<FakeAdapter>>,
     outputs: BTreeMap<usize, Vec<f32>>,
     /// Decodes so far that were computed.
     pub decodes: usize,
@@ -31,13 +33,31 @@ pub struct FakeEngine {
     pub given_back: usize,
 }
 
+/// An adapter of the fake engine: each number makes other answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FakeAdapter(pub u32);
+
+/// Returns the number by which an adapter changes answers.
+fn effect(adapter: Option<FakeAdapter>) -> u64 {
+    adapter.map_or(0, |FakeAdapter(number)| (u64::from(number) + 1) << 32)
+}
+
 /// A token of a sequence, where it lies in its partition, and how it was computed there, which counts if the
 /// engine rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Cell {
     place: usize,
     token: Token,
+    /// With which it was computed.
+    adapter: Option<FakeAdapter>,
     value: u64,
+}
+
+impl Cell {
+    /// What of it decides on the next token where the engine does not round.
+    fn content(&self) -> u64 {
+        number(self.token) ^ effect(self.adapter)
+    }
 }
 
 impl FakeEngine {
@@ -49,6 +69,7 @@ impl FakeEngine {
             memory: usize::MAX,
             histories: BTreeMap::new(),
             rounds: false,
+            adapters: Vec::new(),
             outputs: BTreeMap::new(),
             decodes: 0,
             rows: 0,
@@ -78,9 +99,24 @@ impl FakeEngine {
     /// Cells in use, each counted once.
     #[must_use]
     pub fn used(&self) -> usize {
-        (0..self.shape.partitions)
-            .map(|partition| self.used_in(partition as usize))
+        (0..self.partitions())
+            .map(|partition| self.used_in(partition))
             .sum()
+    }
+
+    /// All partitions, also those that were removed.
+    fn partitions(&self) -> usize {
+        self.shape.partitions as usize + self.adapters.len()
+    }
+
+    /// The adapter with which a partition's rows are computed.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    fn adapter_of(&self, partition: usize) -> Option<FakeAdapter> {
+        let place = partition.checked_sub(self.shape.partitions as usize)?;
+        let adapter = self.adapters.get(place).copied().flatten();
+        Some(adapter.expect("no such sequence"))
     }
 
     fn used_in(&self, partition: usize) -> usize {
@@ -130,9 +166,21 @@ impl FakeEngine {
     /// What a lone greedy run over `prompt` generates: `count` tokens.
     #[must_use]
     pub fn continuation(&self, prompt: &[Token], count: usize) -> Vec<Token> {
+        self.continuation_with(None, prompt, count)
+    }
+
+    /// The same with an adapter.
+    #[must_use]
+    pub fn continuation_with(
+        &self,
+        adapter: Option<FakeAdapter>,
+        prompt: &[Token],
+        count: usize,
+    ) -> Vec<Token> {
         let mut history = prompt.to_vec();
         for _ in 0..count {
-            history.push(self.next(history.iter().map(|token| number(*token))));
+            let contents = history.iter().map(|token| number(*token) ^ effect(adapter));
+            history.push(self.next(contents));
         }
         history.split_off(prompt.len())
     }
@@ -169,6 +217,7 @@ impl KvCopy for FakeKvCopy {
 
 impl Engine for FakeEngine {
     type KvCopy = FakeKvCopy;
+    type AdapterFile = FakeAdapter;
 
     fn shape(&self) -> Shape {
         self.shape
@@ -181,7 +230,7 @@ impl Engine for FakeEngine {
             rows.iter().filter(is_here).count()
         };
         let batch_rows = self.shape.batch_rows;
-        let mut partitions = 0..self.shape.partitions as usize;
+        let mut partitions = 0..self.partitions();
         assert!(
             partitions
                 .clone()
@@ -195,14 +244,11 @@ impl Engine for FakeEngine {
         self.decodes += 1;
         self.rows += rows.len();
         let places = |partition: usize| self.free_places(partition);
-        let mut free: Vec<_> = (0..self.shape.partitions as usize).map(places).collect();
+        let mut free: Vec<_> = (0..self.partitions()).map(places).collect();
         let batched: Vec<u64> = rows.iter().map(|row| self.batched(row, rows)).collect();
         for (index, row) in rows.iter().enumerate() {
             let partition = self.shape.partition(row.sequence);
-            assert!(
-                partition < self.shape.partitions as usize,
-                "no such sequence"
-            );
+            let adapter = self.adapter_of(partition);
             let place = free[partition].next().unwrap_or_default();
             let history = self.histories.entry(row.sequence).or_default();
             assert_eq!(
@@ -211,11 +257,13 @@ impl Engine for FakeEngine {
                 "row does not continue its sequence"
             );
             let seen = history.iter().map(|cell| cell.value ^ cell.place as u64);
-            let computed = [number(row.token), place as u64, batched[index]];
+            let token = number(row.token) ^ effect(adapter);
+            let computed = [token, place as u64, batched[index]];
             let value = hash(seen.chain(computed));
             history.push(Cell {
                 place,
                 token: row.token,
+                adapter,
                 value,
             });
             if row.logits {
@@ -224,7 +272,7 @@ impl Engine for FakeEngine {
                 let likely = if self.rounds {
                     self.next(history.iter().map(|cell| cell.value))
                 } else {
-                    self.next(history.iter().map(|cell| number(cell.token)))
+                    self.next(history.iter().map(Cell::content))
                 };
                 logits[usize::try_from(likely.0).unwrap_or(0)] = 10.0;
                 self.outputs.insert(index, logits);
@@ -260,6 +308,11 @@ impl Engine for FakeEngine {
 
     fn copy_in(&mut self, copied: &FakeKvCopy, to: SeqId) -> bool {
         assert!(!self.histories.contains_key(&to), "the target has cells");
+        let adapter = self.adapter_of(self.shape.partition(to));
+        assert!(
+            copied.0.iter().all(|(_, cell)| cell.adapter == adapter),
+            "cells of another adapter"
+        );
         if !self.has_room(self.shape.partition(to), copied.0.len()) {
             return false;
         }
@@ -290,6 +343,24 @@ impl Engine for FakeEngine {
             "the partition is in use"
         );
         self.given_back += 1;
+    }
+
+    fn add_adapter(&mut self, adapter: FakeAdapter) -> Result<usize, AdapterError> {
+        let vacant = self.adapters.iter().position(Option::is_none);
+        let place = vacant.unwrap_or(self.adapters.len());
+        if vacant.is_none() {
+            self.adapters.push(None);
+        }
+        self.adapters[place] = Some(adapter);
+        Ok(self.shape.partitions as usize + place)
+    }
+
+    fn remove_adapter(&mut self, partition: usize) {
+        assert_eq!(self.used_in(partition), 0, "the partition is in use");
+        let place = partition.checked_sub(self.shape.partitions as usize);
+        let place = place.and_then(|place| self.adapters.get_mut(place));
+        let removed = place.and_then(Option::take);
+        assert!(removed.is_some(), "the model alone has the partition");
     }
 }
 

@@ -1,11 +1,17 @@
 //! The real engine: llama.cpp contexts over one model.
 
+use std::marker::PhantomData;
+
+use slab::Slab;
+
+use super::adapter::Adapter;
+use super::adapter_file::{AdapterError, AdapterFile, AdapterProblem};
 use super::attention::{Attention, ModelDimensions, attention};
 use super::context::Cells;
 use super::memory::kv_cache_bytes;
 use super::partition::Partition;
 use super::partition_threads::PartitionThreads;
-use super::{DecodeError, Engine, KvCopy, LoadError, Row, SeqId, Shape, Weights};
+use super::{DecodeError, Engine, KvCopy, LoadError, Row, SeqId, Shape, Weights, return_freed};
 
 /// The sizes of an engine's contexts, and how they compute.
 #[derive(Debug, Clone, Copy)]
@@ -34,12 +40,18 @@ pub struct EngineOptions {
 /// thread.
 #[derive(Debug)]
 pub struct LlamaEngine<'model> {
-    partitions: Vec<Partition<'model>>,
+    weights: &'model Weights,
+    options: EngineOptions,
+    /// Those of the model alone, then those of adapters, where one that is removed leaves its place to the
+    /// next.
+    partitions: Slab<Partition<'model>>,
     partition_threads: PartitionThreads,
     shape: Shape,
     attention: Attention,
     /// Where each row of the last batch was computed: the partition, and the row's index there.
     places: Vec<(usize, usize)>,
+    /// Adapters are freed where the weights are, so an engine does not leave that thread.
+    one_thread: PhantomData<*const ()>,
 }
 
 impl<'model> LlamaEngine<'model> {
@@ -50,7 +62,7 @@ impl<'model> LlamaEngine<'model> {
     pub fn new(weights: &'model Weights, options: EngineOptions) -> Result<Self, LoadError> {
         let weight = ModelDimensions::of(weights);
         let attention = attention(options, weight);
-        let mut partition = Partition::new(weights, options, attention)?;
+        let mut partition = Partition::new(weights, options, attention, None)?;
         let llama = weights.llama();
         // These compute the rows of each sequence by themselves, so filler rows would cost time.
         let is_apart = llama.is_recurrent() || llama.is_hybrid();
@@ -70,7 +82,7 @@ impl<'model> LlamaEngine<'model> {
             .map(|cache| cache + weight.buffer_bytes(options, vocabulary));
         let mut partitions = vec![partition];
         for _ in 1..attention.partitions(bytes, options.memory) {
-            match Partition::new(weights, options, attention) {
+            match Partition::new(weights, options, attention, None) {
                 Ok(mut partition) => {
                     partition.compute_in_blocks(exact_block);
                     partitions.push(partition);
@@ -107,11 +119,14 @@ impl<'model> LlamaEngine<'model> {
             shares_prefixes: weights.info().shares_prefixes,
         };
         Ok(Self {
+            weights,
+            options,
+            partitions: partitions.into_iter().enumerate().collect(),
             partition_threads,
-            partitions,
             shape,
             attention,
             places: Vec::new(),
+            one_thread: PhantomData,
         })
     }
 
@@ -127,6 +142,33 @@ impl<'model> LlamaEngine<'model> {
 
     fn partition_mut(&mut self, sequence: SeqId) -> &mut Partition<'model> {
         &mut self.partitions[self.shape.partition(sequence)]
+    }
+
+    /// Makes a partition whose rows are computed with an adapter. Adapters round on their own, so whether
+    /// that depends on the number of rows is found out anew.
+    fn adapted_partition(
+        &self,
+        adapter: Adapter<'model>,
+        source: &AdapterFile,
+    ) -> Result<(Partition<'model>, Option<usize>), AdapterError> {
+        let failed = |error: LoadError| AdapterError::Context {
+            path: source.path.clone(),
+            reason: match error {
+                LoadError::Context(Some(reason)) => reason,
+                error => error.to_string(),
+            },
+        };
+        let partition = Partition::new(self.weights, self.options, self.attention, Some(adapter));
+        let mut partition = partition.map_err(failed)?;
+        if !partition.computes_numbers() {
+            return Err(source.unfit(AdapterProblem::NotFinite));
+        }
+        let vocabulary = self.shape.vocabulary;
+        let exact_block = match self.shape.exact_block {
+            Some(_) => Some(partition.exact_block(vocabulary).map_err(failed)?),
+            None => None,
+        };
+        Ok((partition, exact_block))
     }
 
     /// Frees the cells that rows have got already.
@@ -149,6 +191,7 @@ impl KvCopy for LlamaKvCopy {
 
 impl Engine for LlamaEngine<'_> {
     type KvCopy = LlamaKvCopy;
+    type AdapterFile = AdapterFile;
 
     fn shape(&self) -> Shape {
         self.shape
@@ -165,6 +208,7 @@ impl Engine for LlamaEngine<'_> {
         let busy = self
             .partitions
             .iter_mut()
+            .map(|(_, partition)| partition)
             .filter(|partition| partition.missing() > 0);
         let result = self
             .partition_threads
@@ -209,6 +253,21 @@ impl Engine for LlamaEngine<'_> {
 
     fn give_back(&mut self, partition: usize) {
         self.partitions[partition].give_back();
+    }
+
+    fn add_adapter(&mut self, source: AdapterFile) -> Result<usize, AdapterError> {
+        let adapter = Adapter::load(self.weights, &source)?;
+        let (partition, exact_block) = self.adapted_partition(adapter, &source)?;
+        self.shape.exact_block = self.shape.exact_block.max(exact_block);
+        let index = self.partitions.insert(partition);
+        self.partition_threads.serve(self.partitions.len());
+        self.shape.threads = self.partition_threads.threads();
+        Ok(index)
+    }
+
+    fn remove_adapter(&mut self, partition: usize) {
+        drop(self.partitions.try_remove(partition));
+        return_freed();
     }
 }
 

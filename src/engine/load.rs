@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use llama_cpp_2::model::LlamaModel;
 
+use super::adapter_file::AdapterBase;
 use super::backend::backend;
 use super::cpu::UnsupportedCpu;
 use super::model_file::ModelFile;
@@ -137,7 +138,11 @@ fn load(
     })?;
     let info = Arc::new(info);
     let tokenizer = Tokenizer::new(vocab, pieces, Arc::clone(&info));
-    Ok((Weights::new(weights, info, hyperparameters), tokenizer))
+    let base = Arc::new(AdapterBase::of(source.header()));
+    Ok((
+        Weights::new(weights, info, hyperparameters, base),
+        tokenizer,
+    ))
 }
 
 /// Has llama.cpp read the vocabulary.

@@ -29,8 +29,19 @@ pub(super) fn clear_last_error() {
     LINES.with_borrow_mut(|lines| lines.last_error = None);
 }
 
+/// The lines that llama.cpp writes to its log on this thread while `work` is done.
+#[cfg(test)]
+pub(super) fn lines_during(work: impl FnOnce()) -> Vec<String> {
+    route_logs();
+    LINES.with_borrow_mut(|lines| lines.seen.clear());
+    work();
+    LINES.with_borrow_mut(|lines| std::mem::take(&mut lines.seen))
+}
+
 /// Assembles whole lines: llama.cpp prints a line in several calls.
 struct Lines {
+    #[cfg(test)]
+    seen: Vec<String>,
     level: sys::ggml_log_level,
     text: String,
     last_error: Option<String>,
@@ -39,6 +50,8 @@ struct Lines {
 impl Lines {
     const fn new() -> Self {
         Self {
+            #[cfg(test)]
+            seen: Vec::new(),
             level: sys::GGML_LOG_LEVEL_NONE,
             text: String::new(),
             last_error: None,
@@ -61,6 +74,8 @@ impl Lines {
         if line.is_empty() || line.chars().all(|c| c == '.') {
             return;
         }
+        #[cfg(test)]
+        self.seen.push(line.to_owned());
         match self.level {
             sys::GGML_LOG_LEVEL_ERROR => {
                 let reason = without_function(line);

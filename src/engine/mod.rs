@@ -9,6 +9,10 @@
 //! [`Embedder`] is what makes vectors of texts, and [`LlamaEmbedder`] the real one.
 #![allow(unsafe_code)]
 
+mod adapter;
+mod adapter_file;
+#[cfg(test)]
+mod adapter_tests;
 mod attention;
 mod backend;
 pub mod budget;
@@ -34,6 +38,8 @@ mod pages;
 mod partition;
 mod partition_threads;
 pub mod quantize;
+#[cfg(test)]
+pub(crate) mod test_adapters;
 mod text;
 pub(crate) mod tokenize;
 mod tokenizer;
@@ -41,6 +47,7 @@ mod trial;
 mod vocabulary;
 mod weights;
 
+pub use adapter_file::{AdapterBase, AdapterError, AdapterFile, AdapterProblem};
 pub use attention::Attention;
 pub use bus_error::explain_bus_errors;
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
@@ -70,6 +77,10 @@ pub struct Token(pub i32);
 /// One sequence of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeqId(pub u32);
+
+/// A LoRA adapter of a model, from when it was added until it was removed; no id is used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AdapterId(pub u32);
 
 /// The purpose of a special token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,14 +131,16 @@ pub trait Pieces: Send + Sync {
     fn is_end(&self, token: Token) -> bool;
 }
 
-/// The properties of an engine that stay the same while it lives.
+/// The properties of an engine. They stay the same while it lives, but for what an added adapter changes:
+/// [`Shape::threads`] and [`Shape::exact_block`] may become larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// KV cells, shared by all sequences. Each partition could hold all of them; the caller must
     /// ensure that all partitions together use no more.
     pub cells: usize,
-    /// KV partitions. A row attends to the cells of its own partition alone, and sequences share cells
-    /// only within a partition.
+    /// KV partitions of the model alone, the first ones. Adapters have others behind them: see
+    /// [`Engine::add_adapter`]. A row attends to the cells of its own partition alone, and sequences share
+    /// cells only within a partition.
     pub partitions: u32,
     /// The threads that compute the partitions.
     pub threads: ThreadLayout,
@@ -209,6 +222,8 @@ pub trait KvCopy {
 pub trait Engine {
     /// What [`Engine::copy_out`] returns.
     type KvCopy: KvCopy;
+    /// The file of an adapter, checked and open.
+    type AdapterFile;
 
     /// Returns the engine's fixed properties.
     fn shape(&self) -> Shape;
@@ -231,8 +246,8 @@ pub trait Engine {
     /// fails.
     fn copy_out(&mut self, sequence: SeqId, length: usize) -> Option<Self::KvCopy>;
 
-    /// Gives copied cells to sequence `to`, which has none and may lie in another partition. Returns
-    /// whether there was room for them.
+    /// Gives copied cells to sequence `to`, which has none and may lie in another partition that is
+    /// computed with the same adapter, or without one as well. Returns whether there was room for them.
     fn copy_in(&mut self, copied: &Self::KvCopy, to: SeqId) -> bool;
 
     /// Removes the sequence's cells from position `from` on; cells that it shares stay with the others.
@@ -240,4 +255,14 @@ pub trait Engine {
 
     /// Returns a partition's memory to the operating system if the partition is empty.
     fn give_back(&mut self, partition: usize);
+
+    /// Loads an adapter and makes a partition for it, in which every row is computed with it. Returns the
+    /// partition's index: the next one, or that of a partition that was removed.
+    ///
+    /// # Errors
+    /// See [`AdapterError`]. Then nothing has changed.
+    fn add_adapter(&mut self, file: Self::AdapterFile) -> Result<usize, AdapterError>;
+
+    /// Frees the partition of an adapter, in which no sequence has cells, and the adapter.
+    fn remove_adapter(&mut self, partition: usize);
 }

@@ -231,7 +231,7 @@ fn owned_model(raw: NonNull<sys::llama_model>) -> LlamaModel {
 }
 
 /// Opens a file and reads its header.
-fn open_gguf(path: &Path) -> Result<(File, GgufHeader), LoadError> {
+pub(super) fn open_gguf(path: &Path) -> Result<(File, GgufHeader), LoadError> {
     let unreadable = |source| LoadError::Unreadable {
         path: path.to_owned(),
         source,

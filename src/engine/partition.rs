@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use llama_cpp_sys_2::llama_context_default_params;
 
+use super::adapter::Adapter;
 use super::attention::Attention;
 use super::context::{Cells, Context};
 use super::llama::EngineOptions;
@@ -42,11 +43,12 @@ pub(super) struct Partition<'model> {
 }
 
 impl<'model> Partition<'model> {
-    /// Allocates cache and compute buffers.
+    /// Allocates cache and compute buffers. Its rows are computed with the adapter, if there is one.
     pub(super) fn new(
         weights: &'model Weights,
         options: EngineOptions,
         attention: Attention,
+        adapter: Option<Adapter<'model>>,
     ) -> Result<Self, LoadError> {
         // SAFETY: makes a record of numbers.
         let mut params = unsafe { llama_context_default_params() };
@@ -60,6 +62,9 @@ impl<'model> Partition<'model> {
         params.no_perf = true;
         // SAFETY: the defaults have no pointers.
         let mut context = unsafe { Context::new(weights, params)? };
+        if let Some(adapter) = adapter {
+            context = context.with_adapter(adapter);
+        }
         context.set_threads(options.threads_per_partition);
         let mut partition = Self {
             context,
@@ -73,6 +78,11 @@ impl<'model> Partition<'model> {
         partition.try_out(1)?;
         partition.give_back();
         Ok(partition)
+    }
+
+    /// Whether the logits of the trial decode are numbers: those of a broken adapter are not.
+    pub(super) fn computes_numbers(&self) -> bool {
+        self.context.logits(0).iter().all(|logit| logit.is_finite())
     }
 
     /// Returns the number of cells, rounded up as llama.cpp does.

@@ -83,6 +83,8 @@ impl ThreadLayout {
 /// The worker threads of one engine, which compute its partitions.
 #[derive(Debug)]
 pub(super) struct PartitionThreads {
+    /// How many there may be, the caller's included.
+    most: u32,
     /// The threads besides the one that calls the engine.
     helpers: Option<ThreadPool>,
     threads_per_partition: u32,
@@ -92,17 +94,27 @@ impl PartitionThreads {
     /// Starts `threads` threads, the caller's included, but no more than there are partitions. At most
     /// `threads_per_partition` compute the same partition.
     pub(super) fn new(threads: u32, threads_per_partition: u32, partitions: usize) -> Self {
-        let helpers = partitions.min(threads as usize).saturating_sub(1);
-        let build = |helpers| {
-            let builder = ThreadPoolBuilder::new().num_threads(helpers);
-            let builder = builder.thread_name(|number| format!("bank-{number}"));
-            builder.build().inspect_err(
-                |error| tracing::warn!(%error, "banks are computed one after the other"),
-            )
-        };
-        Self {
-            helpers: (helpers > 0).then(|| build(helpers).ok()).flatten(),
+        let mut all = Self {
+            most: threads,
+            helpers: None,
             threads_per_partition,
+        };
+        all.serve(partitions);
+        all
+    }
+
+    /// Starts more threads where so many partitions could use them.
+    pub(super) fn serve(&mut self, partitions: usize) {
+        let helpers = partitions.min(self.most as usize).saturating_sub(1);
+        let running = self.helpers.as_ref();
+        if helpers <= running.map_or(0, ThreadPool::current_num_threads) {
+            return;
+        }
+        let builder = ThreadPoolBuilder::new().num_threads(helpers);
+        let builder = builder.thread_name(|number| format!("bank-{number}"));
+        match builder.build() {
+            Ok(pool) => self.helpers = Some(pool),
+            Err(error) => tracing::warn!(%error, "banks are computed with fewer threads"),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use llama_cpp_2::model::LlamaModel;
 
+use super::adapter_file::AdapterBase;
 use super::gguf::{Hyperparameters, Metadata};
 use super::info::quantization_name;
 use super::model_file::{ModelFile, WeightsMode};
@@ -34,6 +35,7 @@ pub struct Weights {
     llama: LlamaModel,
     info: Arc<ModelInfo>,
     hyperparameters: Hyperparameters,
+    base: Arc<AdapterBase>,
     /// Makes the type neither `Send` nor `Sync`.
     one_thread: PhantomData<*const ()>,
 }
@@ -43,11 +45,13 @@ impl Weights {
         llama: LlamaModel,
         info: Arc<ModelInfo>,
         hyperparameters: Hyperparameters,
+        base: Arc<AdapterBase>,
     ) -> Self {
         Self {
             llama,
             info,
             hyperparameters,
+            base,
             one_thread: PhantomData,
         }
     }
@@ -60,6 +64,12 @@ impl Weights {
 
     pub(super) fn hyperparameters(&self) -> &Hyperparameters {
         &self.hyperparameters
+    }
+
+    /// What adapters for this model are checked against, also by other threads.
+    #[must_use]
+    pub fn adapter_base(&self) -> &Arc<AdapterBase> {
+        &self.base
     }
 
     pub(super) fn llama(&self) -> &LlamaModel {

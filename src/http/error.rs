@@ -314,7 +314,7 @@ impl ApiError {
                 invalid,
                 Some("context_length_exceeded"),
             ),
-            Self::ModelNotFound { .. } => {
+            Self::ModelNotFound { .. } | Self::Job(WorkError::AdapterRemoved) => {
                 row(StatusCode::NOT_FOUND, invalid, Some("model_not_found"))
             }
             Self::ResponseNotFound(_) => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{Instrument, Span};
 
 use crate::admission::{AdmissionSlot, DrainGuard, SendBudget, Tenant};
-use crate::engine::{Token, Vocabulary};
+use crate::engine::{AdapterId, Token, Vocabulary};
 use crate::grammar::{Caller, Constraint};
 use crate::pool::{GenerationModel, Visit};
 use crate::prompt::{Conversation, OutputParser};
@@ -21,7 +21,7 @@ use super::error::{InferenceError, InferenceFailure, RequestError, RequestField}
 use super::layout::{
     TokenizedPrompt, answer_room, check_length, check_prediction, prompt, truncate,
 };
-use super::models::{ChosenModel, generator};
+use super::models::{ChosenModel, adapter_of, generator};
 use super::params::GenerationParams;
 
 /// An input that a client wants answers to.
@@ -131,6 +131,7 @@ impl Inference {
         let entered = self.enter(entry, terms.arrived, visit).await?;
         let (places, presence) = (entered.slots, entered.drain_guard);
         let loaded = generator(entry, entered.loaded)?;
+        let adapter = adapter_of(model, &loaded)?;
         let laying_out = self.lay_out(request, Arc::clone(&loaded), places, arrival);
         let laid_out = Arrival::in_time(terms.arrived, terms.deadline, laying_out).await??;
         laid_out
@@ -138,7 +139,7 @@ impl Inference {
             .sampling
             .check(loaded.tokenizer.info().vocabulary)?;
         reserve(account, &laid_out)?;
-        let (mut jobs, prompts) = jobs(laid_out, &loaded, &self.send_budget, terms);
+        let (mut jobs, prompts) = jobs(laid_out, &loaded, &self.send_budget, terms, adapter);
         let mut announced: Vec<_> = jobs.iter_mut().map(|(job, _)| job).collect();
         let estimate = loaded.load.announce(&mut announced, Instant::now())?;
         Ok(PreparedRequest {
@@ -264,6 +265,7 @@ fn jobs(
     loaded: &GenerationModel,
     budget: &SendBudget,
     terms: JobTerms,
+    adapter: Option<AdapterId>,
 ) -> (Vec<(GenerationJob, RunningAnswer)>, Vec<TokenizedPrompt>) {
     let params = &laid_out.params;
     let defaults = &loaded.tokenizer.info().sampling;
@@ -278,6 +280,7 @@ fn jobs(
             let job = GenerationJob {
                 progress: Arc::clone(&progress),
                 prompt: Arc::clone(&prompt.tokens),
+                adapter,
                 max_tokens,
                 repeats: params.sampling.repeats(sampling.temperature),
                 sampling,

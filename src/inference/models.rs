@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admission::{AdmissionRefusal, MissedDeadline, Principal, RefusalReason};
+use crate::engine::AdapterId;
 use crate::headroom::Resource;
 use crate::pool::{
     EmbeddingModel, EnterError, Entered, FailureCause, GenerationModel, LoadedModel, ModelEntry,
@@ -227,6 +228,20 @@ pub(super) fn generator(
             Err(RequestError::wrong_purpose(wrong).into())
         }
     }
+}
+
+/// Returns the adapter that a request asks for, if it asks for one.
+pub(super) fn adapter_of(
+    model: &ChosenModel,
+    loaded: &GenerationModel,
+) -> Result<Option<AdapterId>, InferenceFailure> {
+    let Some(name) = &model.adapter else {
+        return Ok(None);
+    };
+    // It could not be loaded, or was removed a moment ago; the log says which.
+    let adapter = loaded.adapter(name);
+    let adapter = adapter.ok_or_else(|| InferenceFailure::ModelUnavailable(model.name()))?;
+    Ok(Some(adapter))
 }
 
 fn unknown(name: Option<&str>, available: &[Arc<ModelEntry>]) -> InferenceFailure {

@@ -1,6 +1,8 @@
 //! `GET /models`, `POST /models/load` and `POST /models/unload`, in the shape of llama-server's router, for
 //! administrators.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -8,13 +10,17 @@ use axum::extract::State as Shared;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::{AdmissionRefusal, RefusalReason};
 use crate::http::access::Asker;
 use crate::http::body::JsonBody;
 use crate::http::error::ApiError;
 use crate::http::openapi::{Operation, Schemas, among};
 use crate::http::parse::{Wire, only_objects};
 use crate::inference::Inference;
-use crate::pool::{MemoryKind, ModelEntry, ModelState, NamedModel};
+use crate::pool::{
+    AdapterChangeError, GenerationModel, LoadedModel, MemoryKind, ModelEntry, ModelState,
+    NamedModel,
+};
 
 /// The list of all models with their states.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -57,6 +63,8 @@ struct PoolDetails {
     default: bool,
     pinned: bool,
     siblings: Vec<String>,
+    /// Those of its LoRA adapters that can be asked for, as `id+adapter`.
+    adapters: Vec<String>,
     /// Bytes that it takes, or is going to take.
     memory: Bytes,
     /// Why it failed.
@@ -96,8 +104,10 @@ struct HeldMemory {
 #[schemars(!remote)]
 #[schemars(description = "Which model is meant.")]
 pub(crate) struct PoolRequest {
-    /// Its id, or one of its aliases.
+    /// Its id, one of its aliases, or `id+adapter` for an adapter of a loaded model.
     model: String,
+    /// For an adapter that the configuration does not name: its file in `pool.models_dir`.
+    file: Option<String>,
 }
 
 impl Wire for PoolRequest {}
@@ -168,6 +178,7 @@ fn described(entry: &ModelEntry) -> PoolModel {
             default: entry.terms.is_default,
             pinned: entry.terms.is_pinned,
             siblings: entry.terms.siblings.clone(),
+            adapters: entry.adapters(),
             memory: Bytes {
                 weights: memory.weights,
                 kv_cache: memory.kv_cache,
@@ -208,13 +219,21 @@ pub(crate) async fn load(
     Asker(principal): Asker,
     JsonBody(request, _arrival): JsonBody<PoolRequest>,
 ) -> Result<Json<PoolReply>, ApiError> {
-    let named = named(&inference, &request)?;
-    tracing::info!(
-        key = principal.name,
-        model = named.entry.id,
-        "asked to load a model"
-    );
-    inference.pool().load(&named.entry);
+    tracing::info!(key = principal.name, model = request.model, "asked to load");
+    match target(&inference, &request)? {
+        Target::Model(entry) => {
+            if request.file.is_some() {
+                let message = "`file` is for an adapter: name it in `model` as `id+adapter`";
+                return Err(ApiError::invalid("file", message));
+            }
+            inference.pool().load(&entry);
+        }
+        Target::Adapter(entry, name) => {
+            let file = adapter_file(&inference, &entry, &name, request.file.as_deref())?;
+            let loaded = generating(&entry)?;
+            loaded.add_adapter(&name, &file).await.map_err(refused)?;
+        }
+    }
     Ok(Json(PoolReply { success: true }))
 }
 
@@ -223,21 +242,113 @@ pub(crate) async fn unload(
     Asker(principal): Asker,
     JsonBody(request, _arrival): JsonBody<PoolRequest>,
 ) -> Result<Json<PoolReply>, ApiError> {
-    let named = named(&inference, &request)?;
     tracing::info!(
         key = principal.name,
-        model = named.entry.id,
-        "asked to unload a model"
+        model = request.model,
+        "asked to unload"
     );
-    inference.pool().unload(&named.entry).map_err(|pinned| {
-        ApiError::invalid("model", format!("`model` {}: {pinned}", named.entry.id))
-    })?;
+    match target(&inference, &request)? {
+        Target::Model(entry) => {
+            inference.pool().unload(&entry).map_err(|pinned| {
+                ApiError::invalid("model", format!("`model` {}: {pinned}", entry.id))
+            })?;
+        }
+        Target::Adapter(entry, name) => {
+            let loaded = generating(&entry)?;
+            if !loaded.remove_adapter(&name).await.map_err(refused)? {
+                return Err(ApiError::invalid(
+                    "model",
+                    format!("`model`: there is no adapter `{name}` of {}", entry.id),
+                ));
+            }
+        }
+    }
     Ok(Json(PoolReply { success: true }))
 }
 
-/// The model that a request means; not the default one for a name that nobody has.
-fn named(inference: &Inference, request: &PoolRequest) -> Result<NamedModel, ApiError> {
-    inference.named(&request.model).map_err(ApiError::from)
+/// What is to be loaded or unloaded.
+enum Target {
+    Model(Arc<ModelEntry>),
+    /// An adapter of a model, whether it is there or not.
+    Adapter(Arc<ModelEntry>, String),
+}
+
+/// Finds what a request means; not the default model for a name that nobody has.
+fn target(inference: &Inference, request: &PoolRequest) -> Result<Target, ApiError> {
+    let error = match inference.named(&request.model) {
+        Ok(NamedModel {
+            entry,
+            adapter: Some(adapter),
+            ..
+        }) => return Ok(Target::Adapter(entry, adapter)),
+        Ok(NamedModel { entry, .. }) => return Ok(Target::Model(entry)),
+        Err(error) => error,
+    };
+    // An adapter that is not there yet, or is no more.
+    let (base, adapter) = request.model.rsplit_once('+').ok_or(error)?;
+    let named = inference.named(base)?;
+    Ok(Target::Adapter(named.entry, adapter.to_owned()))
+}
+
+/// Returns the file of an adapter: the one in the folder of models that the request names, or the one of the
+/// configuration.
+fn adapter_file(
+    inference: &Inference,
+    entry: &ModelEntry,
+    name: &str,
+    file: Option<&str>,
+) -> Result<PathBuf, ApiError> {
+    let Some(file) = file else {
+        let configured = entry.configured_adapter(name).map(Path::to_owned);
+        return configured.ok_or_else(|| {
+            let message = format!(
+                "`file` is needed: the configuration (models.adapters) names no adapter `{name}` of {}; give the name \
+                 of a file in pool.models_dir",
+                entry.id
+            );
+            ApiError::invalid("file", message)
+        });
+    };
+    let is_name = Path::new(file).components().count() == 1 && !file.starts_with('.');
+    let folder = inference.pool().models_dir().filter(|_| is_name);
+    folder.map(|folder| folder.join(file)).ok_or_else(|| {
+        let message = "`file` must be the name of a file in pool.models_dir, without a folder";
+        ApiError::invalid("file", message)
+    })
+}
+
+/// Returns a model that generates and is loaded: others have no adapters.
+fn generating(entry: &ModelEntry) -> Result<Arc<GenerationModel>, ApiError> {
+    match entry.serving() {
+        Some(LoadedModel::Generation(loaded)) => Ok(loaded),
+        Some(LoadedModel::Embedding(_)) => {
+            let message = format!("`model`: {} makes vectors, and has no adapters", entry.id);
+            Err(ApiError::invalid("model", message))
+        }
+        None => {
+            let message = format!("`model`: {} is not loaded; load it first", entry.id);
+            Err(ApiError::invalid("model", message))
+        }
+    }
+}
+
+/// What an administrator is told whose adapter was refused.
+fn refused(error: AdapterChangeError) -> ApiError {
+    match error {
+        AdapterChangeError::Busy => ApiError::Refused(AdmissionRefusal {
+            reason: RefusalReason::Loading,
+            retry_after: Duration::from_secs(2),
+        }),
+        AdapterChangeError::Unloadable(_) => {
+            // Its words name a path of this machine, which are for the log.
+            tracing::warn!(%error, "an adapter was refused");
+            let message = "`model`: the adapter cannot be loaded; the server's log says why";
+            ApiError::invalid("model", message)
+        }
+        AdapterChangeError::NameTaken(_) | AdapterChangeError::TooMany => {
+            ApiError::invalid("model", format!("`model`: {error}"))
+        }
+    }
 }
 
 /// What is wrong with a body, as far as that needs no model.

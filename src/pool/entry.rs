@@ -248,10 +248,40 @@ impl ModelEntry {
         self.context.changes()
     }
 
-    /// Whether it has an adapter of this name.
+    /// Whether it has an adapter of this name, or is going to have it once it is loaded.
     #[must_use]
-    pub fn has_adapter(&self, _name: &str) -> bool {
-        false
+    pub fn has_adapter(&self, name: &str) -> bool {
+        match self.serving() {
+            Some(LoadedModel::Generation(loaded)) => {
+                loaded.adapter(name).is_some() || loaded.adapter_failure(name).is_some()
+            }
+            Some(LoadedModel::Embedding(_)) => false,
+            None => self.configured_adapter(name).is_some(),
+        }
+    }
+
+    /// Returns the file of the adapter that the configuration calls so.
+    #[must_use]
+    pub fn configured_adapter(&self, name: &str) -> Option<&Path> {
+        let mut adapters = self.spec.adapters.iter();
+        let (_, path) = adapters.find(|(own, _)| own == name)?;
+        Some(path)
+    }
+
+    /// Returns the names of the adapters that can be asked for.
+    #[must_use]
+    pub fn adapters(&self) -> Vec<String> {
+        match self.serving() {
+            Some(LoadedModel::Generation(loaded)) => {
+                let adapters = loaded.adapters().into_iter();
+                adapters.map(|adapter| adapter.name).collect()
+            }
+            Some(LoadedModel::Embedding(_)) => Vec::new(),
+            None => {
+                let adapters = self.spec.adapters.iter();
+                adapters.map(|(name, _)| name.clone()).collect()
+            }
+        }
     }
 
     /// Whether it could not be loaded when it was last tried, or has crashed.

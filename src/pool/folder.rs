@@ -38,6 +38,10 @@ impl ModelsFolder {
         }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns what models' threads need of the files that are there, by name; `None` if it has looked a
     /// moment ago, or cannot look.
     pub(super) fn look(&self) -> Option<Vec<ModelSpec>> {

@@ -21,7 +21,8 @@ impl<J> JobSender<J> {
         let Some(sender) = &*sender else {
             return Err(Box::new(job));
         };
-        // It has as many places as there are slots at most, and a job keeps its place: it is never full.
+        // It has as many places as there are slots at most, and a job keeps its place: it is never full for
+        // jobs. Whatever else comes through it has some places more, and may find them taken.
         sender.try_send(job).map_err(|error| match error {
             TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
         })

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::engine::Tokenizer;
+use crate::engine::{AdapterFile, Tokenizer};
 use crate::grammar::Grammars;
 use crate::prompt::{Prompter, TemplateError};
-use crate::scheduler::{GenerationJob, LoadBoard};
+use crate::scheduler::{GenerationJob, LoadBoard, SchedulerRequest};
 
 use super::EmbeddingModel;
+use super::adapters::Adapters;
 use super::job_sender::JobSender;
 
 /// A loaded model, by its purpose.
@@ -60,7 +61,8 @@ pub struct GenerationModel {
     pub cells: usize,
     /// What its scheduler has to do.
     pub load: LoadBoard,
-    pub(super) jobs: JobSender<GenerationJob>,
+    pub(super) adapters: Adapters,
+    pub(super) jobs: JobSender<SchedulerRequest<AdapterFile>>,
 }
 
 impl GenerationModel {
@@ -73,6 +75,11 @@ impl GenerationModel {
 
     /// Hands a request to the scheduler; gives it back when the scheduler is gone.
     pub fn submit(&self, job: GenerationJob) -> Result<(), Box<GenerationJob>> {
-        self.jobs.submit(job)
+        let sent = self.jobs.submit(SchedulerRequest::Generate(Box::new(job)));
+        sent.or_else(|request| match *request {
+            SchedulerRequest::Generate(job) => Err(job),
+            // It was a job that came back.
+            SchedulerRequest::Change(_) => Ok(()),
+        })
     }
 }

@@ -12,10 +12,12 @@
 //! | `entry`, `version` | a model, and one load of it; their states |
 //! | `enter` | a request's way to a loaded model |
 //! | `names` | which model a name means |
+//! | `adapters` | a model's LoRA adapters, by name |
 //! | `ledger`, `estimate` | who holds how much memory; how much a model is going to take |
 //! | `folder` | the models of `pool.models_dir` |
 //! | `model_thread`, `embedding_model` | what a model's thread does |
 
+mod adapters;
 mod context;
 mod decision;
 mod embedding_model;
@@ -34,7 +36,7 @@ mod spec;
 mod version;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -53,6 +55,7 @@ use estimate::MemoryEstimates;
 use manager::Manager;
 use shared::PoolShared;
 
+pub use adapters::{AdapterChangeError, LoadedAdapter};
 pub use decision::{MemoryShortage, UnloadReason};
 pub use embedding_model::EmbeddingModel;
 pub use enter::{EnterError, Entered, Visit};
@@ -167,6 +170,12 @@ impl Pool {
             return found;
         }
         self.shared.named(name)
+    }
+
+    /// Returns the folder in which every file is a model.
+    #[must_use]
+    pub fn models_dir(&self) -> Option<&Path> {
+        self.shared.models_dir()
     }
 
     /// Loads a model though nobody asks it anything, whatever happened before.

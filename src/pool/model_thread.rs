@@ -17,6 +17,7 @@ use crate::prompt::Prompter;
 use crate::scheduler::Scheduler;
 use crate::worker::{self, Worker};
 
+use super::adapters::{Adapters, MOST_CHANGES};
 use super::context::PoolContext;
 use super::job_sender::JobSender;
 use super::version::{ModelVersion, VersionEnd, VersionState};
@@ -138,16 +139,18 @@ impl ModelThread {
             "loaded"
         );
 
-        let (jobs, queue) = JobSender::new(self.queue);
+        let (jobs, queue) = JobSender::new(self.queue + MOST_CHANGES);
         let pieces: Arc<dyn Pieces> = Arc::clone(&tokenizer) as _;
         let limits = spec.limits(info.parameters);
-        let scheduler = Scheduler::new(
+        let mut scheduler = Scheduler::new(
             engine,
             pieces,
             limits,
             self.context.metrics.for_model(&spec.id),
         )
         .governed_by(self.context.governed.clone());
+        let base = weights.adapter_base();
+        let adapters = Adapters::load(&spec.id, &spec.adapters, base, &mut scheduler);
         let loaded = Arc::new(GenerationModel {
             grammars: Grammars::with_room(
                 Arc::clone(&tokenizer),
@@ -158,9 +161,10 @@ impl ModelThread {
             prompter,
             cells,
             load: scheduler.load_board(),
+            adapters,
             jobs,
         });
-        let banks = u64::from(shape.partitions);
+        let banks = u64::from(shape.partitions) + spec.adapters.len() as u64;
         self.serve(
             LoadedModel::Generation(loaded),
             measure.taken(

@@ -1,5 +1,6 @@
 //! What the pool's callers and its manager share.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -136,6 +137,10 @@ impl PoolShared {
             }
         }
         has_changed
+    }
+
+    pub(super) fn models_dir(&self) -> Option<&Path> {
+        self.folder.as_ref().map(ModelsFolder::path)
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -31,6 +31,8 @@ pub struct ModelSpec {
     pub id: String,
     /// The GGUF file.
     pub path: PathBuf,
+    /// LoRA adapters that are loaded with it, by the name that clients use.
+    pub adapters: Vec<(String, PathBuf)>,
     /// KV cells of a model that generates; tokens that one text may have with one that embeds.
     pub context: u32,
     /// Answers that are computed together at most.
@@ -82,6 +84,7 @@ impl ModelSpec {
         Self {
             id: model.id.clone(),
             path: model.path.clone(),
+            adapters: adapters_of(model),
             context: model.context.get(),
             max_running: model.max_running.get(),
             max_waiting: settings.admission.max_waiting as usize,
@@ -129,9 +132,12 @@ impl ModelSpec {
                 )
             }
         }?;
-        let banks = u64::from(estimate.partitions);
+        // Each adapter has a bank of its own.
+        let banks = u64::from(estimate.partitions) + self.adapters.len() as u64;
+        let adapters = self.adapters.iter().map(|(_, path)| path.metadata());
+        let adapters: u64 = adapters.map(|file| file.map_or(0, |file| file.len())).sum();
         Some(ModelMemory {
-            weights: estimate.weights + estimate.mapped,
+            weights: estimate.weights + estimate.mapped + adapters,
             kv_cache: estimate.kv_cache * banks,
             compute: estimate.compute * banks + estimate.vocabulary,
         })
@@ -229,6 +235,13 @@ impl ModelSpec {
     }
 }
 
+fn adapters_of(model: &config::ModelSettings) -> Vec<(String, PathBuf)> {
+    let adapters = model.adapters.iter();
+    adapters
+        .map(|adapter| (adapter.name.clone(), adapter.path.clone()))
+        .collect()
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -240,6 +253,7 @@ pub(super) mod tests {
         ModelSpec {
             id: "kiosk".to_owned(),
             path: "kiosk.gguf".into(),
+            adapters: Vec::new(),
             context: 4096,
             max_running: 8,
             max_waiting: 64,

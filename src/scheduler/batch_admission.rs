@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::admission::{ServiceTier, TenantId};
+use crate::engine::AdapterId;
 
-use super::cache::with_copy;
+use super::cache::{PartitionOwner, with_copy};
 use super::fair_share::{FairShare, Holding};
 use super::placement::{PlacementCosts, PlacementOption};
 use super::plan;
@@ -26,6 +27,8 @@ const MOST_MISFITS: usize = 8;
 /// What a partition of the cache holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PartitionLoad {
+    /// Whose requests it serves.
+    pub(super) owner: PartitionOwner,
     /// Sequences that run there.
     pub(super) running: usize,
     /// Cells that running sequences have, or will need for the tokens that they have so far.
@@ -152,6 +155,11 @@ pub(super) struct AdmissionCandidate<'a> {
 }
 
 impl<'a> AdmissionCandidate<'a> {
+    /// The adapter with which it is computed.
+    fn adapter(&self) -> Option<AdapterId> {
+        self.sharable.scope.adapter
+    }
+
     pub(super) fn new(sequence: &'a Sequence, aged_tier: ServiceTier) -> Self {
         Self {
             class: sequence.class(),
@@ -283,7 +291,7 @@ impl AdmissionRound {
             return AdmissionDecision::Wait;
         }
         let may_wait = !snapshot.must_not_hold_back(candidate);
-        if may_wait && self.held_back.iter().all(|count| *count >= MOST_MISFITS) {
+        if may_wait && self.holds_back_enough(candidate) {
             return AdmissionDecision::Wait;
         }
         let is_exact = snapshot.computes_exactly(candidate);
@@ -293,8 +301,9 @@ impl AdmissionRound {
         } else {
             self.best_option(candidate, may_wait, snapshot)
         };
+        // No partition of its own is free, which is no reason for those who need others to wait.
         let Some(option) = option else {
-            return self.misfit(candidate, snapshot.now);
+            return AdmissionDecision::Wait;
         };
         let victims: Vec<usize> = class_victim.into_iter().collect();
         let has_row = !is_full || !victims.is_empty();
@@ -359,6 +368,19 @@ impl AdmissionRound {
         }
     }
 
+    /// Whether a partition serves a request.
+    fn serves(&self, partition: usize, candidate: &AdmissionCandidate) -> bool {
+        self.loads[partition].owner.serves(candidate.adapter())
+    }
+
+    /// Whether so many are held back in each partition where a request could join that no more are
+    /// looked at.
+    fn holds_back_enough(&self, candidate: &AdmissionCandidate) -> bool {
+        let mut counts = self.held_back.iter().enumerate();
+        counts
+            .all(|(partition, count)| *count >= MOST_MISFITS || !self.serves(partition, candidate))
+    }
+
     /// It does not fit. Others may go before it, but neither for ever nor very many.
     fn misfit(&mut self, candidate: &AdmissionCandidate, now: Instant) -> AdmissionDecision {
         self.misfits += 1;
@@ -385,7 +407,8 @@ impl AdmissionRound {
         snapshot: &BatchSnapshot,
     ) -> Option<PlacementOption> {
         let is_free = |partition: usize| {
-            self.loads[partition].running == usize::from(freed == Some(partition))
+            let running = self.loads[partition].running;
+            self.serves(partition, candidate) && running == usize::from(freed == Some(partition))
         };
         let prefix = candidate.sharable_exactly;
         let partition = snapshot.prefixes.exact_partition(prefix, &is_free)?;
@@ -395,6 +418,7 @@ impl AdmissionRound {
             used: 0,
             novel: candidate.length,
             unread: candidate.length,
+            serves: true,
             fits: self.fits(candidate.length, snapshot),
         })
     }
@@ -407,13 +431,19 @@ impl AdmissionRound {
         snapshot: &BatchSnapshot,
     ) -> Option<PlacementOption> {
         let prefix = candidate.sharable;
+        let serving = (0..self.loads.len()).filter(|partition| self.serves(*partition, candidate));
         // Where there is no choice only its cells matter.
-        let has_choice = self.loads.len() > 1;
+        let has_choice = serving.count() > 1;
         let copied = has_choice
             .then(|| snapshot.prefixes.copied(prefix))
             .flatten();
         let option = |(partition, load): (usize, &PartitionLoad)| {
-            let shared = snapshot.prefixes.shared(partition, prefix);
+            let serves = self.serves(partition, candidate);
+            let shared = if serves {
+                snapshot.prefixes.shared(partition, prefix)
+            } else {
+                0
+            };
             let known = with_copy(copied, shared);
             // All cells of a copy are its own.
             let novel = candidate.length - if known > shared { 0 } else { shared };
@@ -423,6 +453,7 @@ impl AdmissionRound {
                 used: load.committed + load.parked,
                 novel,
                 unread: candidate.length - known,
+                serves,
                 fits: self.fits(novel, snapshot),
             }
         };

@@ -3,19 +3,20 @@
 //! another with the same prefix. Evicted ones are offloaded to
 //! host memory where that pays.
 
+mod adapted;
 mod copies;
 mod exact;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::admission::PrefixGroup;
-use crate::engine::{DecodeError, Engine, Row, SeqId, Shape, Token, return_freed};
+use crate::engine::{AdapterId, DecodeError, Engine, Row, SeqId, Shape, Token, return_freed};
 
 use super::kv_offload::{OffloadStore, WORTH_COPYING};
-use super::prefix::{Prefix, PrefixTree};
+use super::prefix::{Prefix, PrefixScope, PrefixTree};
 
 pub(super) use copies::with_copy;
 
@@ -29,9 +30,33 @@ const PARKED_AT_A_PRICE: usize = 512;
 const PARKED_FOR_GOOD: usize = 1024;
 const A_WHILE: Duration = Duration::from_secs(30);
 
+/// Whose sequences a partition may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PartitionOwner {
+    /// Those of the model alone.
+    Base,
+    /// Those that are computed with this adapter.
+    Adapter(AdapterId),
+    /// None: its adapter was removed, and its place is kept for the next one, because the ids of sequences
+    /// follow from it.
+    Nobody,
+}
+
+impl PartitionOwner {
+    /// Whether requests for this adapter, or for the model alone, can be computed there.
+    pub(super) fn serves(self, adapter: Option<AdapterId>) -> bool {
+        match self {
+            Self::Base => adapter.is_none(),
+            Self::Adapter(own) => adapter == Some(own),
+            Self::Nobody => false,
+        }
+    }
+}
+
 /// What the engine holds in one KV partition.
 #[derive(Debug)]
 struct Partition {
+    owner: PartitionOwner,
     tree: PrefixTree,
     free_ids: Vec<SeqId>,
     /// The most cells that were used at once since its memory was given back.
@@ -41,6 +66,17 @@ struct Partition {
 }
 
 impl Partition {
+    /// An empty one with the sequences of these ids.
+    fn new(owner: PartitionOwner, ids: Range<u32>) -> Self {
+        Self {
+            owner,
+            tree: PrefixTree::default(),
+            free_ids: ids.rev().map(SeqId).collect(),
+            most_cells: 0,
+            alone: None,
+        }
+    }
+
     /// Notes that `more` cells were used beside those in the tree.
     fn filled(&mut self, more: usize) {
         self.most_cells = self.most_cells.max(self.tree.cells() + more);
@@ -61,29 +97,38 @@ pub(super) struct Cache<E: Engine> {
     is_parked: Vec<bool>,
     /// By sequence, how many of its first cells are exact: see `exact`.
     exact: Vec<usize>,
-    /// By sequence, the group whose prompts may share its cells, from when it was acquired.
-    groups: Vec<PrefixGroup>,
+    /// By sequence, the scope in which its cells may be shared, from when it was acquired.
+    scopes: Vec<PrefixScope>,
 }
 
 impl<E: Engine> Cache<E> {
     pub(super) fn new(engine: E, offload_limit: usize) -> Self {
-        let (sequences, partitions) = (engine.shape().sequences, engine.shape().partitions);
-        let ids = |partition: u32| partition * sequences..(partition + 1) * sequences;
-        let partition = |partition| Partition {
-            tree: PrefixTree::default(),
-            free_ids: ids(partition).rev().map(SeqId).collect(),
-            most_cells: 0,
-            alone: None,
-        };
-        Self {
+        let partitions = engine.shape().partitions as usize;
+        let mut cache = Self {
             engine,
-            partitions: (0..partitions).map(partition).collect(),
+            partitions: Vec::new(),
             offload: OffloadStore::new(offload_limit),
             offload_limit,
             parked: VecDeque::new(),
-            is_parked: vec![false; (sequences * partitions) as usize],
-            exact: vec![0; (sequences * partitions) as usize],
-            groups: vec![PrefixGroup::default(); (sequences * partitions) as usize],
+            is_parked: Vec::new(),
+            exact: Vec::new(),
+            scopes: Vec::new(),
+        };
+        cache.add_places(partitions, PartitionOwner::Base);
+        cache
+    }
+
+    /// Adds partitions until there are so many.
+    fn add_places(&mut self, partitions: usize, owner: PartitionOwner) {
+        let sequences = self.shape().sequences;
+        while self.partitions.len() < partitions {
+            let first = u32::try_from(self.is_parked.len()).unwrap_or(u32::MAX);
+            let ids = first..first.saturating_add(sequences);
+            self.partitions.push(Partition::new(owner, ids));
+            let all = self.partitions.len() * sequences as usize;
+            self.is_parked.resize(all, false);
+            self.exact.resize(all, 0);
+            self.scopes.resize(all, PrefixScope::default());
         }
     }
 
@@ -91,8 +136,19 @@ impl<E: Engine> Cache<E> {
         self.engine.shape()
     }
 
+    /// How many partitions there are, those without an owner included.
     pub(super) fn partition_count(&self) -> usize {
         self.partitions.len()
+    }
+
+    /// How many partitions can be computed.
+    pub(super) fn owned_partitions(&self) -> usize {
+        let is_owned = |partition: &&Partition| partition.owner != PartitionOwner::Nobody;
+        self.partitions.iter().filter(is_owned).count()
+    }
+
+    pub(super) fn owner(&self, partition: usize) -> PartitionOwner {
+        self.partitions[partition].owner
     }
 
     pub(super) fn partition_of(&self, id: SeqId) -> usize {
@@ -103,9 +159,9 @@ impl<E: Engine> Cache<E> {
         &self.partitions[self.partition_of(id)].tree
     }
 
-    /// The group whose prompts may share the cells of a sequence.
-    pub(super) fn group_of(&self, id: SeqId) -> PrefixGroup {
-        self.groups[id.0 as usize]
+    /// The scope in which the cells of a sequence may be shared.
+    pub(super) fn scope_of(&self, id: SeqId) -> PrefixScope {
+        self.scopes[id.0 as usize]
     }
 
     fn partition_mut(&mut self, id: SeqId) -> &mut Partition {
@@ -175,7 +231,7 @@ impl<E: Engine> Cache<E> {
         self.shape().cells.saturating_sub(self.live())
     }
 
-    /// Takes a sequence without cells in a partition, for a request of this prefix and its group. Where
+    /// Takes a sequence without cells in a partition, for a request of this prefix and its scope. Where
     /// none is free a parked one is evicted; those that the request can share with are evicted last.
     pub(super) fn acquire(
         &mut self,
@@ -195,12 +251,12 @@ impl<E: Engine> Cache<E> {
             self.evict_from(partition);
         }
         let id = self.partitions[partition].free_ids.pop()?;
-        self.groups[id.0 as usize] = prefix.group;
+        self.scopes[id.0 as usize] = prefix.scope;
         Some(id)
     }
 
     fn share_cells(&mut self, id: SeqId, prefix: Prefix, now: Instant) -> usize {
-        debug_assert_eq!(prefix.group, self.group_of(id));
+        debug_assert_eq!(prefix.scope, self.scope_of(id));
         let Some((length, sources)) = self.partition_mut(id).tree.share(id, prefix) else {
             return 0;
         };
@@ -239,9 +295,9 @@ impl<E: Engine> Cache<E> {
 
     /// Records that `id` has computed `tokens` after what it had.
     pub(super) fn computed(&mut self, id: SeqId, tokens: &[Token]) {
-        let group = self.group_of(id);
+        let scope = self.scope_of(id);
         let partition = self.partition_mut(id);
-        partition.tree.extend(id, group, tokens);
+        partition.tree.extend(id, scope, tokens);
         partition.filled(0);
     }
 
@@ -275,13 +331,12 @@ impl<E: Engine> Cache<E> {
     pub(super) fn expire(&mut self, now: Instant) {
         let is_old = |(_, used): &&(SeqId, Instant)| now.saturating_duration_since(*used) > A_WHILE;
         let mut old = self.parked.iter().take_while(is_old);
-        let place = if self.shape().break_even_cells.is_some() {
-            old.position(|(id, _)| {
-                self.is_swollen(self.partition_of(*id)) && self.is_little_lost_with(*id)
-            })
-        } else {
-            old.position(|_| self.parked.len() > 1 && self.parked_cells() > PARKED_FOR_GOOD)
-        };
+        let costs_rows = self.shape().break_even_cells.is_some();
+        let is_too_much =
+            !costs_rows && self.parked.len() > 1 && self.parked_cells() > PARKED_FOR_GOOD;
+        let place = old.position(|(id, _)| {
+            is_too_much || self.is_swollen(self.partition_of(*id)) && self.is_little_lost_with(*id)
+        });
         self.evict_at(place);
     }
 
@@ -306,7 +361,7 @@ impl<E: Engine> Cache<E> {
 
     /// Whether a partition holds memory for more cells than its equal share.
     fn holds_much(&self, partition: usize) -> bool {
-        self.partitions[partition].most_cells > self.shape().cells / self.partition_count()
+        self.partitions[partition].most_cells > self.shape().cells / self.owned_partitions().max(1)
     }
 
     /// Whether some partition could give memory back after a while.
@@ -406,9 +461,11 @@ impl<E: Engine> Cache<E> {
         for partition in &self.partitions {
             partition.tree.check_integrity();
         }
-        for id in (0..).map(SeqId).take(self.groups.len()) {
-            let group = self.tree(id).group_of(id);
-            assert!(group.is_none_or(|group| group == self.group_of(id)));
+        for id in (0..).map(SeqId).take(self.scopes.len()) {
+            let scope = self.tree(id).scope_of(id);
+            assert!(scope.is_none_or(|scope| scope == self.scope_of(id)));
+            let owner = self.owner(self.partition_of(id));
+            assert!(scope.is_none_or(|scope| owner.serves(scope.adapter)));
         }
         self.offload.check_integrity();
         assert!(self.used() <= self.shape().cells);

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::admission::{AdmissionSlot, SendBudget, ServiceTier, Tenant};
-use crate::engine::{SpecialToken, Token};
+use crate::engine::{AdapterId, SpecialToken, Token};
 use crate::grammar::Constraint;
 use crate::sampling::{Logprobs, SamplingParams};
 use crate::worker::WorkError;
 
 use super::events::{EventReceiver, EventSender, channel};
 use super::forecast::Forecast;
+use super::prefix::PrefixScope;
 use super::text::Stops;
 
 /// One request, ready to compute: no JSON, no template, no HTTP.
@@ -19,6 +20,8 @@ use super::text::Stops;
 pub struct GenerationJob {
     /// Tokens to answer to; never empty.
     pub prompt: Arc<[Token]>,
+    /// The adapter with which it is computed; `None` for the model alone.
+    pub adapter: Option<AdapterId>,
     /// Tokens to generate at most; with 0 the prompt alone is computed.
     pub max_tokens: u32,
     /// How tokens are picked.
@@ -69,6 +72,7 @@ impl GenerationJob {
         let (events, receiver) = channel(max_tokens, &SendBudget::new(usize::MAX));
         let job = Self {
             prompt: prompt.into(),
+            adapter: None,
             max_tokens,
             sampling: SamplingParams {
                 temperature: 0.0,
@@ -94,6 +98,14 @@ impl GenerationJob {
             events,
         };
         (job, receiver)
+    }
+
+    /// The scope in which its prompt may share cells.
+    pub(super) fn prefix_scope(&self) -> PrefixScope {
+        PrefixScope {
+            group: self.tenant.prefix_group,
+            adapter: self.adapter,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::{KvCopy, SeqId};
+use crate::engine::{AdapterId, KvCopy, SeqId};
 
 use super::prefix::{Prefix, PrefixTree};
 
@@ -88,7 +88,7 @@ impl<C: KvCopy> OffloadStore<C> {
         }
     }
 
-    /// The entry of its group that has the longest part of a prefix.
+    /// The entry of its scope that has the longest part of a prefix.
     pub(super) fn find(&self, prefix: Prefix) -> Option<OffloadedPrefix<'_, C>> {
         let (place, length) = self.longest_match(prefix)?;
         let entry = &self.entries[place];
@@ -100,7 +100,7 @@ impl<C: KvCopy> OffloadStore<C> {
         })
     }
 
-    /// Whether so much of a prefix is kept for its group that the rest is not worth copying.
+    /// Whether so much of a prefix is kept for its scope that the rest is not worth copying.
     pub(super) fn covers(&self, prefix: Prefix) -> bool {
         prefix.tokens.len() < self.tree.match_length(prefix) + WORTH_COPYING
     }
@@ -114,8 +114,8 @@ impl<C: KvCopy> OffloadStore<C> {
         }
     }
 
-    /// Drops entries until there is room for `bytes` of a prefix: first one of its group that has
-    /// little but a part of it, then the least recently used of all groups.
+    /// Drops entries until there is room for `bytes` of a prefix: first one of its scope that has
+    /// little but a part of it, then the least recently used of all scopes.
     pub(super) fn make_room(&mut self, prefix: Prefix, bytes: usize) {
         if let Some((place, length)) = self.longest_match(prefix)
             && self.entries[place].tokens < length + WORTH_COPYING
@@ -136,10 +136,10 @@ impl<C: KvCopy> OffloadStore<C> {
         }
         let number = SeqId(self.next);
         self.next = self.next.wrapping_add(1);
-        let Prefix { group, tokens } = prefix;
+        let Prefix { scope, tokens } = prefix;
         let shared = self.tree.share(number, prefix);
         let shared = shared.map_or(0, |(length, _)| length);
-        self.tree.extend(number, group, &tokens[shared..]);
+        self.tree.extend(number, scope, &tokens[shared..]);
         self.bytes += bytes;
         self.entries.push_back(OffloadEntry {
             number,
@@ -147,6 +147,19 @@ impl<C: KvCopy> OffloadStore<C> {
             exact,
             copied,
         });
+    }
+
+    /// Drops what was computed with an adapter.
+    pub(super) fn forget(&mut self, adapter: AdapterId) {
+        let is_adapted = |number| {
+            let scope = self.tree.scope_of(number);
+            scope.is_some_and(|scope| scope.adapter == Some(adapter))
+        };
+        let numbers = self.entries.iter().map(|entry| entry.number);
+        let places: Vec<bool> = numbers.map(is_adapted).collect();
+        for place in (0..places.len()).rev().filter(|place| places[*place]) {
+            self.drop_entry(place);
+        }
     }
 
     /// The place of the entry that has the longest part of a prefix, and the length of that part.
@@ -173,9 +186,9 @@ impl<C: KvCopy> OffloadStore<C> {
         for entry in &self.entries {
             let tokens = self.tree.tokens_of(entry.number);
             assert_eq!(tokens.len(), entry.tokens);
-            let group = self.tree.group_of(entry.number).expect("it has tokens");
+            let scope = self.tree.scope_of(entry.number).expect("it has tokens");
             let tokens = &tokens;
-            let (_, holders) = self.tree.longest_match(Prefix { group, tokens });
+            let (_, holders) = self.tree.longest_match(Prefix { scope, tokens });
             assert_eq!(holders, [entry.number], "one is the prefix of another");
         }
     }
@@ -185,10 +198,21 @@ impl<C: KvCopy> OffloadStore<C> {
 mod tests {
     use super::*;
     use crate::admission::PrefixGroup;
-    use crate::engine::Token;
+    use crate::engine::{AdapterId, Token};
+    use crate::scheduler::prefix::PrefixScope;
 
-    const OURS: PrefixGroup = PrefixGroup(0);
-    const THEIRS: PrefixGroup = PrefixGroup(1);
+    const OURS: PrefixScope = PrefixScope {
+        group: PrefixGroup(0),
+        adapter: None,
+    };
+    const THEIRS: PrefixScope = PrefixScope {
+        group: PrefixGroup(1),
+        adapter: None,
+    };
+    const ADAPTED: PrefixScope = PrefixScope {
+        group: PrefixGroup(0),
+        adapter: Some(AdapterId(0)),
+    };
 
     #[derive(Debug, PartialEq)]
     struct Bytes(usize);
@@ -207,8 +231,8 @@ mod tests {
     }
 
     fn ours(tokens: &[Token]) -> Prefix<'_> {
-        let group = OURS;
-        Prefix { group, tokens }
+        let scope = OURS;
+        Prefix { scope, tokens }
     }
 
     /// Puts it there as the cache does; a letter takes a byte.
@@ -216,9 +240,9 @@ mod tests {
         put_of(store, OURS, text);
     }
 
-    fn put_of(store: &mut OffloadStore<Bytes>, group: PrefixGroup, text: &str) {
+    fn put_of(store: &mut OffloadStore<Bytes>, scope: PrefixScope, text: &str) {
         let (tokens, bytes) = (&tokens(text), text.len());
-        let prefix = Prefix { group, tokens };
+        let prefix = Prefix { scope, tokens };
         if !store.covers(prefix) && store.could_take(bytes) {
             store.make_room(prefix, bytes);
             store.put(prefix, Bytes(bytes), 0);
@@ -230,17 +254,18 @@ mod tests {
         length_of(store, OURS, text)
     }
 
-    fn length_of(store: &OffloadStore<Bytes>, group: PrefixGroup, text: &str) -> usize {
+    fn length_of(store: &OffloadStore<Bytes>, scope: PrefixScope, text: &str) -> usize {
         let tokens = &tokens(text);
-        let found = store.find(Prefix { group, tokens });
+        let found = store.find(Prefix { scope, tokens });
         found.map_or(0, |found| found.length / WORTH_COPYING)
     }
 
     #[test]
-    fn a_group_finds_covers_and_replaces_its_own_alone() {
+    fn a_scope_finds_covers_and_replaces_its_own_alone() {
         let mut store = OffloadStore::new(20);
         put(&mut store, "store");
         assert_eq!(length_of(&store, THEIRS, "store"), 0);
+        assert_eq!(length_of(&store, ADAPTED, "store"), 0);
         put_of(&mut store, THEIRS, "store, the rest");
         assert_eq!(store.bytes(), 5 + 15, "the shorter one is another group's");
         assert_eq!(length(&store, "store, the rest"), 5);
@@ -248,6 +273,18 @@ mod tests {
         // Room is one for all: the least recently used gives way, whoever it belongs to.
         put_of(&mut store, THEIRS, "other");
         assert_eq!((length(&store, "store"), store.bytes()), (0, 20));
+    }
+
+    #[test]
+    fn what_was_computed_with_an_adapter_goes_with_it() {
+        let mut store = OffloadStore::new(100);
+        put(&mut store, "store");
+        put_of(&mut store, ADAPTED, "store");
+        put_of(&mut store, ADAPTED, "another");
+        store.forget(AdapterId(0));
+        store.check_integrity();
+        assert_eq!((store.bytes(), length(&store, "store")), (5, 5));
+        assert_eq!(length_of(&store, ADAPTED, "store"), 0);
     }
 
     #[test]

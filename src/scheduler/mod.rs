@@ -11,6 +11,7 @@
 //! Answers draft tokens that they may well go on with (`speculation`) where that pays: rows that
 //! are computed along with the next token and kept as far as the sampler then agrees.
 
+mod adapters;
 mod batch;
 mod batch_admission;
 mod cache;
@@ -47,6 +48,7 @@ use crate::governor::GovernorHandle;
 use crate::telemetry::ModelMetrics;
 use crate::worker::{WorkError, Worker};
 
+pub use adapters::{AdapterChange, SchedulerRequest};
 pub use events::{EventReceiver, EventSender, channel};
 pub use forecast::{Forecast, LoadBoard};
 pub use job::{
@@ -55,6 +57,7 @@ pub use job::{
 };
 pub use text::Stops;
 
+use adapters::Removals;
 use batch::Batch;
 use batch_admission::{Admission, AdmissionCandidate, AdmissionRound, BatchSnapshot, ExactPolicy};
 use cache::Cache;
@@ -103,6 +106,7 @@ pub struct Scheduler<E: Engine> {
     /// Estimates of requests that came since the load was published.
     accepted: Vec<Forecast>,
     fair: FairShare,
+    removals: Removals,
 }
 
 impl<E: Engine> Scheduler<E> {
@@ -115,14 +119,15 @@ impl<E: Engine> Scheduler<E> {
     ) -> Self {
         let shape = engine.shape();
         let limits = SchedulerLimits {
-            max_running: if limits.deterministic {
-                limits.max_running.min(shape.partitions as usize)
-            } else {
-                limits.max_running.min(shape.sequences as usize)
-            },
+            max_running: limits.max_running.min(shape.sequences as usize),
             // What was wrong has to be taken back out of the cache.
             speculation: limits.speculation && shape.shares_prefixes && !limits.deterministic,
             ..limits
+        };
+        let rows = if limits.deterministic {
+            limits.max_running.min(shape.partitions as usize)
+        } else {
+            limits.max_running
         };
         Self {
             limits,
@@ -135,9 +140,10 @@ impl<E: Engine> Scheduler<E> {
             batch: Batch::default(),
             governed: GovernedLimits::default(),
             energy_bill: EnergyBill::default(),
-            load_board: LoadBoard::new(shape, limits.max_running, limits.target_inter_token),
+            load_board: LoadBoard::new(shape, rows, limits.target_inter_token),
             accepted: Vec::new(),
             fair: FairShare::default(),
+            removals: Removals::default(),
         }
     }
 
@@ -157,7 +163,13 @@ impl<E: Engine> Scheduler<E> {
     /// Queues a request.
     pub fn submit(&mut self, job: GenerationJob) {
         self.accepted.extend(job.forecast);
-        self.sequences.waiting.push(Sequence::new(job));
+        let is_served = self.serves(job.adapter);
+        let mut sequence = Sequence::new(job);
+        if is_served {
+            self.sequences.waiting.push(sequence);
+        } else {
+            sequence.fail(WorkError::AdapterRemoved);
+        }
     }
 
     /// Whether there is nothing to compute.
@@ -187,13 +199,14 @@ impl<E: Engine> Scheduler<E> {
         if let Some(shares) = planning.plan(now) {
             self.compute(&shares, clock);
         }
+        self.finish_removals();
         self.publish(now);
     }
 
     /// Shows others how things are now.
     fn publish(&mut self, now: Instant) {
         self.sequences.publish();
-        let rows = self.governed.running(self.limits.max_running);
+        let rows = self.most_running();
         self.sequences.publish_load(
             &self.load_board,
             (rows, &self.step_latency),
@@ -205,6 +218,7 @@ impl<E: Engine> Scheduler<E> {
     /// Ends every request with `error`.
     pub fn fail_all(&mut self, error: WorkError) {
         self.sequences.fail_all(error);
+        self.finish_removals();
         self.publish(Instant::now());
     }
 
@@ -217,10 +231,22 @@ impl<E: Engine> Scheduler<E> {
         cache.limit(self.governed.parked_cells(cache.shape().cells));
     }
 
+    /// How many requests may run together now. Where each has a partition to itself, no more than there
+    /// are.
+    fn most_running(&self) -> usize {
+        let most = if self.limits.deterministic {
+            let partitions = self.sequences.cache.owned_partitions();
+            self.limits.max_running.min(partitions)
+        } else {
+            self.limits.max_running
+        };
+        self.governed.running(most)
+    }
+
     /// Counts what each tenant has and asks for.
     fn observe_tenants(&mut self, now: Instant) {
         let capacity = Capacity {
-            rows: self.governed.running(self.limits.max_running),
+            rows: self.most_running(),
             cells: self.sequences.cache.shape().cells,
         };
         self.fair.observe(self.sequences.tenants(), capacity, now);
@@ -306,7 +332,7 @@ impl<E: Engine> Scheduler<E> {
         let snapshot = BatchSnapshot {
             now,
             running: self.sequences.summaries(&holdings),
-            most_running: self.governed.running(self.limits.max_running),
+            most_running: self.most_running(),
             cells: shape.cells,
             exact: match shape.exact_block {
                 None => ExactPolicy::Never,
@@ -429,10 +455,13 @@ impl<E: Engine> Scheduler<E> {
 }
 
 impl<E: Engine> Worker for Scheduler<E> {
-    type Request = GenerationJob;
+    type Request = SchedulerRequest<E::AdapterFile>;
 
-    fn accept(&mut self, job: GenerationJob) {
-        self.submit(job);
+    fn accept(&mut self, request: Self::Request) {
+        match request {
+            SchedulerRequest::Generate(job) => self.submit(*job),
+            SchedulerRequest::Change(change) => self.change(change),
+        }
     }
 
     fn has_work(&self) -> bool {
@@ -461,6 +490,7 @@ impl<E: Engine> Worker for Scheduler<E> {
 
     fn look_while_resting(&mut self, now: Instant) {
         self.sequences.end_late(&self.load_board, now);
+        self.finish_removals();
     }
 
     fn abort_all(&mut self, error: WorkError) {

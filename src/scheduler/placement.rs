@@ -58,6 +58,8 @@ pub(super) struct PlacementOption {
     pub(super) novel: usize,
     /// Tokens that the newcomer has to compute first: `novel` ones but for those that can be copied.
     pub(super) unread: usize,
+    /// Whether the newcomer may be served there. Others are computed beside it all the same.
+    pub(super) serves: bool,
     /// Whether there is room for the newcomer.
     pub(super) fits: bool,
 }
@@ -72,6 +74,11 @@ impl PlacementCosts {
             answer: FIRST_ANSWER,
             joined: None,
         }
+    }
+
+    /// Goes by this layout of threads from now on.
+    pub(super) fn set_threads(&mut self, threads: ThreadLayout) {
+        self.threads = threads;
     }
 
     /// Notes that a request joined that had not overtaken another.
@@ -94,13 +101,14 @@ impl PlacementCosts {
         options: &[PlacementOption],
         may_wait: bool,
     ) -> Option<PlacementOption> {
-        let fits_nowhere = options.iter().all(|option| !option.fits);
+        let serving = || options.iter().filter(|option| option.serves);
+        let fits_nowhere = serving().all(|option| !option.fits);
         let step = self.step(options, None);
         let priced = |option: &PlacementOption| {
             let longer = self.step(options, Some(*option)) - step;
             (self.cost(*option, longer), *option)
         };
-        let priced: Vec<(f64, PlacementOption)> = (options.iter())
+        let priced: Vec<(f64, PlacementOption)> = serving()
             .filter(|option| option.fits || fits_nowhere)
             .map(priced)
             .collect();
@@ -198,6 +206,7 @@ mod tests {
             used,
             novel,
             unread: novel,
+            serves: true,
             fits: true,
         }
     }
@@ -309,6 +318,23 @@ mod tests {
             "kept for later"
         );
         assert_eq!(choose(&[option(900, 3, 100)]), 0);
+    }
+
+    #[test]
+    fn a_partition_of_another_adapter_is_never_chosen() {
+        let costs = PlacementCosts::new(Some(1500), ThreadLayout::ONE);
+        let foreign = PlacementOption {
+            serves: false,
+            ..option(50, 0, 0)
+        };
+        let full = PlacementOption {
+            fits: false,
+            ..option(50, 3, 300)
+        };
+        for own in [option(50, 3, 300), full] {
+            assert_eq!(chosen(&costs, &[foreign, own], true), 1);
+        }
+        assert!(costs.choose(&[foreign], true).is_none());
     }
 
     #[test]

@@ -7,20 +7,30 @@
 //! tokens at the same time each have cells of their own: such nodes are siblings
 //! with equal tokens.
 //!
-//! Each group of prompts has roots of its own, so what is found for one group never depends on the
-//! prompts of another. Cells and sequences are counted over all groups.
+//! Each [`PrefixScope`] has roots of its own, so what is found in one scope never depends on the
+//! prompts of another. Cells and sequences are counted over all scopes.
 
 use std::collections::HashMap;
 
 use slab::Slab;
 
 use crate::admission::PrefixGroup;
-use crate::engine::{SeqId, Token};
+use crate::engine::{AdapterId, SeqId, Token};
 
-/// The first tokens of a prompt, with the group whose prompts may share their cells.
+/// Which prompts may share cells. Everything that looks for cells asks with a scope, so none can find
+/// those of another scope by mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct PrefixScope {
+    /// Those of one group of keys, which may learn from each other's timing.
+    pub(super) group: PrefixGroup,
+    /// Those computed with one adapter, or without any: keys and values depend on it.
+    pub(super) adapter: Option<AdapterId>,
+}
+
+/// The first tokens of a prompt, with the scope in which they may share cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Prefix<'a> {
-    pub(super) group: PrefixGroup,
+    pub(super) scope: PrefixScope,
     pub(super) tokens: &'a [Token],
 }
 
@@ -39,8 +49,8 @@ type NodeId = usize;
 /// Where a node hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Parent {
-    /// It begins the prompts of a group.
-    Root(PrefixGroup),
+    /// It begins the prompts of a scope.
+    Root(PrefixScope),
     Node(NodeId),
 }
 
@@ -65,8 +75,8 @@ impl Node {
 #[derive(Debug, Default)]
 pub(super) struct PrefixTree {
     nodes: Slab<Node>,
-    /// Groups without cells are absent.
-    roots: HashMap<PrefixGroup, Vec<NodeId>>,
+    /// Scopes without cells are absent.
+    roots: HashMap<PrefixScope, Vec<NodeId>>,
     /// The node in which each sequence ends; sequences without cells are absent.
     leaves: HashMap<SeqId, NodeId>,
     cells: usize,
@@ -96,7 +106,7 @@ impl PrefixTree {
             .sum()
     }
 
-    /// How many tokens of a prefix, from the first on, some sequence of its group holds.
+    /// How many tokens of a prefix, from the first on, some sequence of its scope holds.
     pub(super) fn match_length(&self, prefix: Prefix) -> usize {
         self.find(prefix).length
     }
@@ -159,8 +169,8 @@ impl PrefixTree {
         Some((found.length, sources))
     }
 
-    /// Records that `sequence` of a group has computed `tokens` after what it held.
-    pub(super) fn extend(&mut self, sequence: SeqId, group: PrefixGroup, tokens: &[Token]) {
+    /// Records that `sequence` of a scope has computed `tokens` after what it held.
+    pub(super) fn extend(&mut self, sequence: SeqId, scope: PrefixScope, tokens: &[Token]) {
         if tokens.is_empty() {
             return;
         }
@@ -173,7 +183,7 @@ impl PrefixTree {
                 return;
             }
         }
-        let parent = leaf.map_or(Parent::Root(group), Parent::Node);
+        let parent = leaf.map_or(Parent::Root(scope), Parent::Node);
         let child = self.nodes.insert(Node {
             parent,
             tokens: tokens.to_vec(),
@@ -229,23 +239,23 @@ impl PrefixTree {
         self.cells -= node.tokens.len();
         let siblings = self.children_of(node.parent);
         siblings.retain(|child| *child != id);
-        if let Parent::Root(group) = node.parent
+        if let Parent::Root(scope) = node.parent
             && siblings.is_empty()
         {
-            self.roots.remove(&group);
+            self.roots.remove(&scope);
         }
     }
 
     fn children_of(&mut self, parent: Parent) -> &mut Vec<NodeId> {
         match parent {
             Parent::Node(parent) => &mut self.nodes[parent].children,
-            Parent::Root(group) => self.roots.entry(group).or_default(),
+            Parent::Root(scope) => self.roots.entry(scope).or_default(),
         }
     }
 
-    /// The longest match of a prefix among what its group holds.
+    /// The longest match of a prefix among what its scope holds.
     fn find(&self, prefix: Prefix) -> PrefixMatch {
-        match self.roots.get(&prefix.group) {
+        match self.roots.get(&prefix.scope) {
             Some(roots) => self.longest(roots, prefix.tokens),
             None => PrefixMatch::default(),
         }
@@ -290,7 +300,7 @@ impl PrefixTree {
                     assert!(node.holders.iter().all(|h| above.holders.contains(h)));
                     &above.children
                 }
-                Parent::Root(group) => &self.roots[&group],
+                Parent::Root(scope) => &self.roots[&scope],
             };
             assert_eq!(siblings.iter().filter(|child| **child == id).count(), 1);
             for holder in &node.holders {
@@ -302,11 +312,10 @@ impl PrefixTree {
         assert!(self.roots.values().all(|roots| !roots.is_empty()));
     }
 
-    /// The group of a sequence that holds something.
-    #[cfg(test)]
-    pub(super) fn group_of(&self, sequence: SeqId) -> Option<PrefixGroup> {
+    /// The scope of a sequence that holds something.
+    pub(super) fn scope_of(&self, sequence: SeqId) -> Option<PrefixScope> {
         match self.path(sequence).last()?.parent {
-            Parent::Root(group) => Some(group),
+            Parent::Root(scope) => Some(scope),
             Parent::Node(_) => None,
         }
     }
@@ -335,8 +344,19 @@ mod tests {
     const B: SeqId = SeqId(1);
     const C: SeqId = SeqId(2);
 
-    const OURS: PrefixGroup = PrefixGroup(0);
-    const THEIRS: PrefixGroup = PrefixGroup(1);
+    const OURS: PrefixScope = PrefixScope {
+        group: PrefixGroup(0),
+        adapter: None,
+    };
+    const THEIRS: PrefixScope = PrefixScope {
+        group: PrefixGroup(1),
+        adapter: None,
+    };
+    const ADAPTED: PrefixScope = PrefixScope {
+        group: PrefixGroup(0),
+        adapter: Some(AdapterId(0)),
+    };
+    const SCOPES: [PrefixScope; 3] = [OURS, THEIRS, ADAPTED];
 
     fn tokens(text: &str) -> Vec<Token> {
         text.bytes().map(|byte| Token(i32::from(byte))).collect()
@@ -349,10 +369,10 @@ mod tests {
     fn share_of(
         tree: &mut PrefixTree,
         sequence: SeqId,
-        group: PrefixGroup,
+        scope: PrefixScope,
         tokens: &[Token],
     ) -> Option<(usize, Vec<SeqId>)> {
-        tree.share(sequence, Prefix { group, tokens })
+        tree.share(sequence, Prefix { scope, tokens })
     }
 
     fn share(tree: &mut PrefixTree, sequence: SeqId, text: &str) -> Option<(usize, Vec<SeqId>)> {
@@ -410,11 +430,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_group_holds_is_found_for_it_alone() {
+    fn what_a_scope_holds_is_found_in_it_alone() {
         let mut tree = PrefixTree::default();
         extend(&mut tree, A, "abcdef");
         let theirs = tokens("abcdef");
         assert_eq!(share_of(&mut tree, B, THEIRS, &theirs), None);
+        assert_eq!(share_of(&mut tree, C, ADAPTED, &theirs), None);
         tree.extend(B, THEIRS, &theirs);
         tree.check_integrity();
         assert_eq!(tree.cells(), 12, "each has its own");
@@ -427,15 +448,15 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Action {
-        Start(PrefixGroup, String),
+        Start(PrefixScope, String),
         Grow(usize, String),
         End(usize),
     }
 
     fn action() -> impl Strategy<Value = Action> {
         prop_oneof![
-            (0_u32..3, "[ab]{1,12}")
-                .prop_map(|(group, text)| Action::Start(PrefixGroup(group), text)),
+            (0..SCOPES.len(), "[ab]{1,12}")
+                .prop_map(|(scope, text)| Action::Start(SCOPES[scope], text)),
             (0_usize..8, "[ab]{1,4}").prop_map(|(who, what)| Action::Grow(who, what)),
             (0_usize..8).prop_map(Action::End),
         ]
@@ -447,28 +468,28 @@ mod tests {
             actions in prop::collection::vec(action(), 1..60),
         ) {
             let mut tree = PrefixTree::default();
-            let mut held: HashMap<SeqId, (PrefixGroup, Vec<Token>)> = HashMap::new();
+            let mut held: HashMap<SeqId, (PrefixScope, Vec<Token>)> = HashMap::new();
             let mut next = 0;
             for action in actions {
                 let mut ids: Vec<SeqId> = held.keys().copied().collect();
                 ids.sort();
                 match action {
-                    Action::Start(group, text) => {
+                    Action::Start(scope, text) => {
                         let id = SeqId(next);
                         next += 1;
                         let all = tokens(&text);
-                        let related = held.values().filter(|(other, _)| *other == group);
+                        let related = held.values().filter(|(other, _)| *other == scope);
                         let expected = related.map(|(_, held)| common_length(held, &all)).max();
-                        let shared = share_of(&mut tree, id, group, &all);
+                        let shared = share_of(&mut tree, id, scope, &all);
                         let shared = shared.map_or(0, |(length, _)| length);
                         prop_assert_eq!(shared, expected.unwrap_or(0));
-                        tree.extend(id, group, &all[shared..]);
-                        held.insert(id, (group, all));
+                        tree.extend(id, scope, &all[shared..]);
+                        held.insert(id, (scope, all));
                     }
                     Action::Grow(who, text) if !ids.is_empty() => {
                         let id = ids[who % ids.len()];
-                        let (group, all) = held.get_mut(&id).expect("it is held");
-                        tree.extend(id, *group, &tokens(&text));
+                        let (scope, all) = held.get_mut(&id).expect("it is held");
+                        tree.extend(id, *scope, &tokens(&text));
                         all.extend(tokens(&text));
                     }
                     Action::End(who) if !ids.is_empty() => {
@@ -479,9 +500,9 @@ mod tests {
                     _ => {}
                 }
                 tree.check_integrity();
-                for (id, (group, tokens)) in &held {
+                for (id, (scope, tokens)) in &held {
                     prop_assert_eq!(&tree.tokens_of(*id), tokens);
-                    prop_assert_eq!(tree.group_of(*id), Some(*group));
+                    prop_assert_eq!(tree.scope_of(*id), Some(*scope));
                 }
             }
             for id in held.keys() {

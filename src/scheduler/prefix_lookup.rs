@@ -8,7 +8,7 @@ use super::prefix::{Prefix, common_length};
 use super::running::RunningSequence;
 
 /// Answers how much of a prompt need not be computed. Decisions ask this instead of the cache, so
-/// that a test can say what is known. Only what was computed for the prefix's own group counts.
+/// that a test can say what is known. Only what was computed in the prefix's own scope counts.
 pub(super) trait PrefixLookup {
     /// How many tokens of a prefix a newcomer could share in `partition` once every running
     /// sequence has computed its prompt.
@@ -37,6 +37,7 @@ impl<E: Engine> CacheView<'_, E> {
             let all = self.cache.used_in(partition);
             let live = self.cache.live_in(partition);
             PartitionLoad {
+                owner: self.cache.owner(partition),
                 running: 0,
                 committed: live,
                 parked: all - live,
@@ -82,7 +83,7 @@ impl<E: Engine> PrefixLookup for CacheView<'_, E> {
     }
 }
 
-/// How many tokens of a prefix a running sequence of its group has, or will have, in `partition`.
+/// How many tokens of a prefix a running sequence of its scope has, or will have, in `partition`.
 /// The last token does not count: it is always computed, because its logits are wanted.
 pub(super) fn common_prefix<E: Engine>(
     cache: &Cache<E>,
@@ -90,7 +91,7 @@ pub(super) fn common_prefix<E: Engine>(
     prefix: Prefix,
     running: &RunningSequence,
 ) -> usize {
-    let may_share = cache.shape().shares_prefixes && cache.group_of(running.id) == prefix.group;
+    let may_share = cache.shape().shares_prefixes && cache.scope_of(running.id) == prefix.scope;
     if !may_share || cache.partition_of(running.id) != partition {
         return 0;
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::admission::{AdmissionSlot, ServiceTier, Tenant};
-use crate::engine::{Pieces, Token};
+use crate::engine::{AdapterId, Pieces, Token};
 use crate::sampling::{self, Sampler};
 use crate::telemetry::ModelMetrics;
 use crate::worker::WorkError;
@@ -95,10 +95,10 @@ impl Sequence {
         &self.tokens
     }
 
-    /// All its tokens, and the group whose prompts may share their cells.
+    /// All its tokens, and the scope in which they may share cells.
     pub(super) fn prefix(&self) -> Prefix<'_> {
         Prefix {
-            group: self.job.tenant.prefix_group,
+            scope: self.job.prefix_scope(),
             tokens: &self.tokens,
         }
     }
@@ -235,6 +235,16 @@ impl Sequence {
 
     pub(super) fn tenant(&self) -> Tenant {
         self.job.tenant
+    }
+
+    /// The adapter with which it is computed.
+    pub(super) fn adapter(&self) -> Option<AdapterId> {
+        self.job.adapter
+    }
+
+    /// Whether it has been in the batch, even if it was preempted since.
+    pub(super) fn has_joined(&self) -> bool {
+        self.timeline.has_joined()
     }
 
     /// Whether its slot is still its own; from now on it cannot be given to another.

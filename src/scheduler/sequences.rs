@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use crate::admission::Tenant;
-use crate::engine::Engine;
+use crate::engine::{AdapterId, Engine};
 use crate::telemetry::ModelMetrics;
 use crate::worker::WorkError;
 
@@ -45,6 +45,13 @@ impl<E: Engine> Sequences<E> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Whether any request is computed with an adapter, or waits for that.
+    pub(super) fn has_any_with(&self, adapter: AdapterId) -> bool {
+        let running = self.running.iter().map(|running| &running.sequence);
+        let mut all = running.chain(&self.waiting);
+        all.any(|sequence| sequence.adapter() == Some(adapter))
     }
 
     /// Whether requests wait although none runs.

@@ -11,6 +11,7 @@ use crate::engine::fake::{BytePieces, FakeEngine};
 use crate::engine::{Shape, ThreadLayout, Token};
 use crate::telemetry::Metrics;
 
+mod adapters;
 mod deadlines;
 mod fairness;
 mod governed;
@@ -82,7 +83,11 @@ fn expected(prompt: &[Token], max_tokens: u32) -> String {
 }
 
 fn expected_of(engine: &FakeEngine, prompt: &[Token], max_tokens: u32) -> String {
-    let tokens = engine.continuation(prompt, max_tokens as usize);
+    text_of(&engine.continuation(prompt, max_tokens as usize))
+}
+
+/// The text that is sent of these tokens.
+fn text_of(tokens: &[Token]) -> String {
     let bytes: Vec<u8> = tokens
         .iter()
         .map(|token| u8::try_from(token.0).expect("a byte"))
@@ -112,8 +117,8 @@ fn check_integrity(scheduler: &Scheduler<FakeEngine>) {
         .iter()
         .map(|running| {
             let sequence = &running.sequence;
-            let group = scheduler.sequences.cache.group_of(running.id);
-            assert_eq!(group, sequence.prefix().group);
+            let scope = scheduler.sequences.cache.scope_of(running.id);
+            assert_eq!(scope, sequence.prefix().scope);
             let computed = sequence.tokens()[..sequence.computed()].to_vec();
             (running.id, computed)
         })

@@ -50,6 +50,11 @@ impl Timeline {
         is_first
     }
 
+    /// Whether it has been in the batch.
+    pub(super) fn has_joined(&self) -> bool {
+        self.joined.is_some()
+    }
+
     /// Whether its answer has begun.
     pub(super) fn has_token(&self) -> bool {
         self.first_token.is_some()

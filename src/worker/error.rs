@@ -36,6 +36,11 @@ pub enum WorkError {
         /// When a place should be free.
         retry_after: Duration,
     },
+    /// The adapter for which the request waited was removed.
+    #[error(
+        "the adapter that this request asks for was removed while it waited: ask for another, or for the model alone"
+    )]
+    AdapterRemoved,
     /// The request was still running when the grace time of a shutdown ended.
     #[error("the server is shutting down")]
     ShuttingDown,

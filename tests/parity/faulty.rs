@@ -1,6 +1,6 @@
 //! An engine that makes one mistake of the kinds that a scheduler or an engine could make.
 
-use edgellm::engine::{DecodeError, Engine, KvCopy, Row, SeqId, Shape, Token};
+use edgellm::engine::{AdapterError, DecodeError, Engine, KvCopy, Row, SeqId, Shape, Token};
 
 use crate::scenario::Situation;
 
@@ -98,6 +98,7 @@ impl<C: KvCopy> KvCopy for CountedCopy<C> {
 
 impl<E: Engine> Engine for Faulty<E> {
     type KvCopy = CountedCopy<E::KvCopy>;
+    type AdapterFile = E::AdapterFile;
 
     fn shape(&self) -> Shape {
         self.engine.shape()
@@ -165,5 +166,13 @@ impl<E: Engine> Engine for Faulty<E> {
 
     fn give_back(&mut self, partition: usize) {
         self.engine.give_back(partition);
+    }
+
+    fn add_adapter(&mut self, file: E::AdapterFile) -> Result<usize, AdapterError> {
+        self.engine.add_adapter(file)
+    }
+
+    fn remove_adapter(&mut self, partition: usize) {
+        self.engine.remove_adapter(partition);
     }
 }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use edgellm::engine::{DecodeError, Engine, KvCopy, Row, SeqId, Shape, Token};
+use edgellm::engine::{AdapterError, DecodeError, Engine, KvCopy, Row, SeqId, Shape, Token};
 
 /// The logits behind a beginning.
 #[derive(Debug)]
@@ -77,6 +77,7 @@ impl<C: KvCopy> KvCopy for RecordedCopy<C> {
 
 impl<E: Engine> Engine for Recording<E> {
     type KvCopy = RecordedCopy<E::KvCopy>;
+    type AdapterFile = E::AdapterFile;
 
     fn shape(&self) -> Shape {
         self.engine.shape()
@@ -148,5 +149,13 @@ impl<E: Engine> Engine for Recording<E> {
 
     fn give_back(&mut self, partition: usize) {
         self.engine.give_back(partition);
+    }
+
+    fn add_adapter(&mut self, file: E::AdapterFile) -> Result<usize, AdapterError> {
+        self.engine.add_adapter(file)
+    }
+
+    fn remove_adapter(&mut self, partition: usize) {
+        self.engine.remove_adapter(partition);
     }
 }

@@ -42,6 +42,11 @@ impl TensorType {
     /// 16-bit floating point with the range of 32 bits.
     pub const BF16: Self = Self(30);
 
+    /// Blocks of 32 whole numbers of 8 bits with a scale.
+    pub const Q8_0: Self = Self(8);
+    /// NVIDIA's 4-bit floating point.
+    pub const NVFP4: Self = Self(40);
+
     /// Name, numbers in a block, and bytes of a block (`type_traits` in `ggml.c`); `None` for a type that ggml
     /// does not have (any more).
     fn traits(self) -> Option<(&'static str, u64, u64)> {

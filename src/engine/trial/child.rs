@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rlimit::Resource;
 
+use super::super::adapter_file::AdapterBase;
 use super::super::estimate::{MemoryEstimate, estimate_embedding, estimate_generation};
 use super::super::gguf::GgufHeader;
 use super::super::load::{open_vocabulary, refusal};
@@ -91,7 +92,8 @@ fn use_once(path: &Path, render: impl FnOnce(&Tokenizer)) -> Result<Vec<FileIden
     })?;
     let info = Arc::new(info);
     let tokenizer = Tokenizer::new(vocab, pieces, Arc::clone(&info));
-    let weights = Weights::new(weights, info, hyperparameters);
+    let base = Arc::new(AdapterBase::of(source.header()));
+    let weights = Weights::new(weights, info, hyperparameters, base);
     let tokens = read_text(&tokenizer);
     let vectors_are_finite = match weights.info().purpose {
         Purpose::Generation => generate(&weights, &tokens)?,
@@ -125,7 +127,7 @@ fn read_text(tokenizer: &Tokenizer) -> Vec<Token> {
 fn generate(weights: &Weights, tokens: &[Token]) -> Result<bool, LoadError> {
     let mut are_finite = true;
     for attention in [Attention::Flash, Attention::Plain] {
-        let mut partition = Partition::new(weights, generation_options(), attention)?;
+        let mut partition = Partition::new(weights, generation_options(), attention, None)?;
         for range in [0..tokens.len(), tokens.len()..tokens.len() + 1] {
             for position in range.clone() {
                 partition.add(Row {

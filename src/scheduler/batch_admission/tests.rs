@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::admission::{PrefixGroup, Tenant};
+use crate::admission::Tenant;
 use crate::engine::{ThreadLayout, Token};
 use crate::scheduler::fair_share::Capacity;
+use crate::scheduler::prefix::PrefixScope;
 
 /// Says what a cache would, without one.
 #[derive(Debug, Default)]
@@ -39,7 +40,7 @@ const TOKENS: [Token; 400] = [Token(7); 400];
 
 fn prefix(length: usize) -> Prefix<'static> {
     Prefix {
-        group: PrefixGroup::default(),
+        scope: PrefixScope::default(),
         tokens: &TOKENS[..length.min(TOKENS.len())],
     }
 }
@@ -110,6 +111,7 @@ impl Batch {
             let is_here = |running: &&RunningSummary| running.partition == partition;
             let running = self.running.iter().filter(is_here).count();
             PartitionLoad {
+                owner: PartitionOwner::Base,
                 running,
                 committed: 100 * running,
                 parked: 0,

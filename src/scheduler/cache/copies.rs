@@ -33,7 +33,7 @@ impl<E: Engine> Cache<E> {
         (found.whole <= self.room()).then_some(found.length)
     }
 
-    /// The sequence of the prefix's group that has most of it in any partition, and how much that is,
+    /// The sequence of the prefix's scope that has most of it in any partition, and how much that is,
     /// if there is room for a copy of it.
     fn longest_elsewhere(&self, prefix: Prefix) -> Option<(SeqId, usize)> {
         if self.partition_count() == 1 {
@@ -78,8 +78,8 @@ impl<E: Engine> Cache<E> {
         id: SeqId,
         prefix: Prefix,
     ) -> Option<usize> {
-        debug_assert_eq!(prefix.group, self.group_of(from));
-        debug_assert_eq!(prefix.group, self.group_of(id));
+        debug_assert_eq!(prefix.scope, self.scope_of(from));
+        debug_assert_eq!(prefix.scope, self.scope_of(id));
         let tokens = prefix.tokens;
         let copied = self.engine.copy_out(from, tokens.len())?;
         let exact = self.exact[from.0 as usize].min(tokens.len());
@@ -103,7 +103,7 @@ impl<E: Engine> Cache<E> {
         prefix: Prefix,
         is_worth_it: impl Fn(OffloadedPrefix<'_, E::KvCopy>) -> bool,
     ) -> Option<usize> {
-        debug_assert_eq!(prefix.group, self.group_of(id));
+        debug_assert_eq!(prefix.scope, self.scope_of(id));
         self.offload.touch(prefix);
         let whole = self.offload.find(prefix)?.whole;
         self.make_room(whole);
@@ -185,7 +185,7 @@ impl<E: Engine> Cache<E> {
     fn offload(&mut self, id: SeqId, bytes: usize) -> bool {
         let tokens = self.tree(id).tokens_of(id);
         let prefix = Prefix {
-            group: self.group_of(id),
+            scope: self.scope_of(id),
             tokens: &tokens,
         };
         let exact = self.exact[id.0 as usize];

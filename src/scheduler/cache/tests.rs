@@ -13,7 +13,7 @@ fn what_nobody_asks_for_goes_after_a_while_but_for_the_latest() {
     for number in 0..4 {
         let tokens = vec![Token(number); 1000];
         let prefix = Prefix {
-            group: PrefixGroup::default(),
+            scope: PrefixScope::default(),
             tokens: &tokens,
         };
         let id = cache.acquire(0, prefix, start).expect("a sequence");

@@ -7,9 +7,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::admission::{LogMean, PrefixGroup};
+use crate::admission::LogMean;
 use crate::engine::Token;
 
+use super::super::prefix::PrefixScope;
 use super::kind::RequestKind;
 
 /// Tokens of a block: the step in which OpenAI counts cached tokens.
@@ -45,8 +46,8 @@ impl KnownPrefixes {
     }
 
     /// How many tokens of a prompt are likely not in the cache. At least one is always computed.
-    pub(super) fn unread(&self, group: PrefixGroup, prompt: &[Token]) -> usize {
-        let hashes = hashes(group, prompt);
+    pub(super) fn unread(&self, scope: PrefixScope, prompt: &[Token]) -> usize {
+        let hashes = hashes(scope, prompt);
         let known = hashes.take_while(|hash| self.last_asked.contains_key(hash));
         let read = BLOCK * known.count();
         prompt.len().saturating_sub(read).max(1)
@@ -72,8 +73,8 @@ impl KnownPrefixes {
     }
 
     /// A prompt is about to be computed.
-    pub(super) fn asked(&mut self, group: PrefixGroup, prompt: &[Token]) {
-        for hash in hashes(group, prompt) {
+    pub(super) fn asked(&mut self, scope: PrefixScope, prompt: &[Token]) {
+        for hash in hashes(scope, prompt) {
             self.time += 1;
             self.last_asked.insert(hash, self.time);
             self.order.push_back((hash, self.time));
@@ -90,9 +91,9 @@ impl KnownPrefixes {
 }
 
 /// The hash of each whole block of a prompt, together with all before it.
-fn hashes(group: PrefixGroup, prompt: &[Token]) -> impl Iterator<Item = BlockHash> {
+fn hashes(scope: PrefixScope, prompt: &[Token]) -> impl Iterator<Item = BlockHash> {
     let mut hasher = DefaultHasher::new();
-    group.hash(&mut hasher);
+    scope.hash(&mut hasher);
     prompt.chunks_exact(BLOCK).map(move |block| {
         for token in block {
             token.0.hash(&mut hasher);
@@ -104,6 +105,8 @@ fn hashes(group: PrefixGroup, prompt: &[Token]) -> impl Iterator<Item = BlockHas
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::PrefixGroup;
+    use crate::engine::AdapterId;
 
     fn prompt(seed: i32, length: usize) -> Vec<Token> {
         (0..length)
@@ -111,7 +114,10 @@ mod tests {
             .collect()
     }
 
-    const ALL: PrefixGroup = PrefixGroup(0);
+    const ALL: PrefixScope = PrefixScope {
+        group: PrefixGroup(0),
+        adapter: None,
+    };
 
     #[test]
     fn what_was_asked_before_counts_as_read_in_whole_blocks() {
@@ -143,10 +149,20 @@ mod tests {
     }
 
     #[test]
-    fn no_group_learns_what_another_has_asked() {
+    fn no_group_and_no_adapter_has_what_another_was_asked() {
         let mut known = KnownPrefixes::new(4096);
         known.asked(ALL, &prompt(0, 300));
-        assert_eq!(known.unread(PrefixGroup(1), &prompt(0, 300)), 300);
+        let theirs = PrefixScope {
+            group: PrefixGroup(1),
+            ..ALL
+        };
+        let adapted = PrefixScope {
+            adapter: Some(AdapterId(0)),
+            ..ALL
+        };
+        for other in [theirs, adapted] {
+            assert_eq!(known.unread(other, &prompt(0, 300)), 300);
+        }
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl LoadBoard {
             }
         }
         for (job, NewLoad { load, unknown }) in jobs.iter_mut().zip(new) {
-            board.prefixes.asked(job.tenant.prefix_group, &job.prompt);
+            board.prefixes.asked(job.prefix_scope(), &job.prompt);
             let ticket = Ticket(board.next_ticket);
             board.next_ticket += 1;
             board.incoming.push((ticket, load));
@@ -292,7 +292,7 @@ impl Board {
             } else if jobs[..index].iter().any(has_prompt) {
                 1
             } else {
-                self.prefixes.unread(job.tenant.prefix_group, &job.prompt)
+                self.prefixes.unread(job.prefix_scope(), &job.prompt)
             };
             let unread = self.prefixes.expected(kind, unknown);
             let load = JobLoad {

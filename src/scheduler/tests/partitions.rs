@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::{Row, SeqId};
-use crate::scheduler::prefix::Prefix;
+use crate::scheduler::prefix::{Prefix, PrefixScope};
 
 /// Two unrelated prompts of 50 tokens slow each other down in one partition.
 const PARTITIONS: Shape = Shape {
@@ -177,8 +177,8 @@ fn what_a_copy_is_made_of_may_be_evicted_for_it() {
 }
 
 fn prefix_of(tokens: &[Token]) -> Prefix<'_> {
-    let group = PrefixGroup::default();
-    Prefix { group, tokens }
+    let scope = PrefixScope::default();
+    Prefix { scope, tokens }
 }
 
 /// Computes the tokens of a sequence.
