@@ -81,7 +81,7 @@ fn verdict(path: &Path) -> Result<String, String> {
     if let Err(error) = read_header(path) {
         return Ok(format!("refused: {error}"));
     }
-    let mut child = Command::new(std::env::current_exe().expect("this program"))
+    let child = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "a_process_that_loads", "--nocapture"])
         .env(FILE, path)
         .stdout(Stdio::piped())

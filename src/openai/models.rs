@@ -11,7 +11,7 @@ use crate::http::access::Asker;
 use crate::http::error::ApiError;
 use crate::http::openapi::{AnyModel, Operation, Schemas, among};
 use crate::inference::Inference;
-use crate::pool::{LoadedModel, ModelEntry, ModelState};
+use crate::pool::{LoadedModel, ModelEntry, ModelState, NamedModel};
 
 /// OpenAI's list.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -46,6 +46,9 @@ struct ModelDetails {
     state: &'static str,
     /// Further names, and patterns of names, that mean it.
     aliases: Vec<String>,
+    /// The model whose LoRA adapter this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adapter_of: Option<String>,
     /// Absent while nobody has read that in its file.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(transform = among(["chat", "embedding"]))]
@@ -85,7 +88,7 @@ pub(crate) async fn list(
         data: inference
             .models_of(&principal)
             .iter()
-            .map(|entry| model(entry))
+            .flat_map(|entry| with_adapters(entry))
             .collect(),
     })
 }
@@ -104,11 +107,36 @@ pub(crate) async fn show(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Model>, ApiError> {
     let Path(id) = id.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
-    let entry = inference.named(&id)?.entry;
+    let NamedModel { entry, adapter, .. } = inference.named(&id)?;
     if !principal.may_use(&entry.id) {
         return Err(ApiError::ModelNotAllowed(entry.id.clone()));
     }
-    Ok(Json(model(&entry)))
+    let base = model(&entry);
+    Ok(Json(match adapter {
+        Some(adapter) => adapted(base, &adapter),
+        None => base,
+    }))
+}
+
+/// A model, and behind it its adapters.
+fn with_adapters(entry: &ModelEntry) -> Vec<Model> {
+    let mut models = vec![model(entry)];
+    let adapters = entry.adapters().into_iter();
+    models.extend(adapters.map(|adapter| adapted(model(entry), &adapter)));
+    models
+}
+
+/// The same model with an adapter.
+fn adapted(base: Model, adapter: &str) -> Model {
+    Model {
+        id: format!("{}+{adapter}", base.id),
+        edgellm: ModelDetails {
+            aliases: Vec::new(),
+            adapter_of: Some(base.id),
+            ..base.edgellm
+        },
+        ..base
+    }
 }
 
 fn model(entry: &ModelEntry) -> Model {
@@ -129,6 +157,7 @@ fn model(entry: &ModelEntry) -> Model {
         edgellm: ModelDetails {
             state: state.as_str(),
             aliases: entry.terms.aliases.clone(),
+            adapter_of: None,
             kind,
             loaded,
         },

@@ -144,7 +144,7 @@ struct Tensor {
 
 /// A sound GGUF, taken apart.
 #[derive(Clone)]
-pub struct Mutator {
+pub(crate) struct Mutator {
     pairs: Vec<Pair>,
     tensors: Vec<Tensor>,
     data: Vec<u8>,
@@ -185,7 +185,7 @@ impl Random {
 
 impl Mutator {
     /// Takes a sound file apart.
-    pub fn of(file: &[u8]) -> Self {
+    pub(crate) fn of(file: &[u8]) -> Self {
         let mut reader = Reader { bytes: file, at: 8 };
         let (tensors, pairs) = (reader.u64(), reader.u64());
         let pairs = (0..pairs).map(|_| reader.pair()).collect();
@@ -198,7 +198,7 @@ impl Mutator {
     }
 
     /// The file as it was.
-    pub fn unchanged(&self) -> Vec<u8> {
+    pub(crate) fn unchanged(&self) -> Vec<u8> {
         let mut file = self.header();
         file.resize(file.len().next_multiple_of(32), 0);
         file.extend(&self.data);
@@ -206,7 +206,7 @@ impl Mutator {
     }
 
     /// Returns what was changed, and the file.
-    pub fn mutant(&self, seed: u64) -> (String, Vec<u8>) {
+    pub(crate) fn mutant(&self, seed: u64) -> (String, Vec<u8>) {
         let mut random = Random(seed);
         let mut changed = self.clone();
         let mut what = String::new();

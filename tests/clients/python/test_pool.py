@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import gguf
+import numpy as np
 import openai
 import pytest
 from gateway import EMBEDDER, MODEL, Gateway, ask, gateway, run_edgellm, wait_until
@@ -375,3 +377,77 @@ def test_where_memory_is_short_the_larger_model_leaves_for_its_sibling_and_comes
         (folder / "memory").unlink()
         reaches(server, "large", "ready", 90)
         assert chat(server, "large").json()["model"] == "large"
+
+
+def adapter(path: Path, strength: float) -> Path:
+    """A LoRA adapter of the shipped model; with 0 it changes nothing."""
+    writer = gguf.GGUFWriter(path, "qwen3")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 8.0)
+    dice = np.random.default_rng(3)
+    for block in range(2):
+        name = f"blk.{block}.attn_q.weight"
+        writer.add_tensor(f"{name}.lora_a", dice.uniform(-1, 1, (4, 384)).astype(np.float32))
+        writer.add_tensor(f"{name}.lora_b", (strength * dice.uniform(-1, 1, (256, 4))).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def text(answer) -> str:
+    assert answer.status == 200, answer.text
+    return answer.json()["choices"][0]["message"]["content"]
+
+
+def test_adapters_answer_as_models_of_their_own_and_come_and_go_while_requests_run(serve, tmp_path):
+    folder = tmp_path / "more"
+    folder.mkdir()
+    same, strong = adapter(tmp_path / "same.gguf", 0.0), adapter(tmp_path / "strong.gguf", 2.0)
+    adapter(folder / "late.gguf", 2.0)
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF, or not")
+    adapters = [str(same), f"loud={strong}", str(tmp_path / "broken.gguf")]
+    with serve(model("kiosk", aliases=["till"], adapters=adapters), top=f'[pool]\nmodels_dir = "{folder}"\n') as server:
+        listed_ids = [entry["id"] for entry in server.http("GET", "/v1/models").json()["data"]]
+        assert listed_ids == ["kiosk", "kiosk+loud", "kiosk+same"], "files of adapters are no models"
+        assert server.http("GET", "/v1/models/kiosk+same").json()["edgellm"]["adapter_of"] == "kiosk"
+
+        def answered(name, **parameters):
+            return text(chat(server, name, temperature=0, max_tokens=24, **parameters))
+
+        alone = answered("kiosk")
+        assert answered("kiosk+same") == alone
+        assert answered("till+same") == alone
+        assert answered("kiosk+loud") != alone
+        assert chat(server, "kiosk+loud").json()["model"] == "kiosk+loud"
+        assert chat(server, "kiosk+broken").status == 500, "it is configured, and the log says why it is not there"
+        assert chat(server, "kiosk+absent").status == 404
+
+        # Added while others are served, and the same as the one of the configuration with its numbers.
+        over = threading.Event()
+
+        def busy():
+            while not over.is_set():
+                assert answered("kiosk") == alone
+
+        with ThreadPoolExecutor(2) as clients:
+            running = [clients.submit(busy) for _ in range(2)]
+            try:
+                for _ in range(3):
+                    added = server.post("/models/load", {"model": "kiosk+late", "file": "late.gguf"})
+                    assert added.status == 200, added.text
+                    assert answered("kiosk+late") == answered("kiosk+loud")
+                    assert server.post("/models/unload", {"model": "kiosk+late"}).status == 200
+                    assert chat(server, "kiosk+late").status == 404
+            finally:
+                over.set()
+            for client in running:
+                client.result()
+        for body, param in (({"model": "kiosk+late"}, "file"), ({"model": "kiosk+late", "file": "../same.gguf"}, "file"),
+                            ({"model": "kiosk+late", "file": "/etc/passwd"}, "file"), ({"model": "kiosk", "file": "late.gguf"}, "file"),
+                            ({"model": "kiosk+loud", "file": "late.gguf"}, "model")):
+            answer = server.post("/models/load", body)
+            assert (answer.status, answer.error()["param"]) == (400, param), (body, answer.text)
+        assert server.post("/models/unload", {"model": "kiosk+late"}).status == 400
