@@ -226,7 +226,8 @@ impl Watts {
 }
 
 /// Measures of a resource that would never begin, because requests are refused earlier, and a
-/// board that draws more at rest than at work.
+/// board that draws more at rest than at work. Where siblings would answer later than requests are refused, they
+/// do not, which harms nobody: boxes that lowered the one threshold know nothing of the other.
 pub(super) fn check(governor: &GovernorSettings, mistakes: &mut Vec<ConfigMistake>) {
     let ladders = [
         (
@@ -236,7 +237,6 @@ pub(super) fn check(governor: &GovernorSettings, mistakes: &mut Vec<ConfigMistak
                 ("flex", governor.power_flex_percent),
                 ("pace", governor.power_pace_percent),
                 ("rows", governor.power_rows_percent),
-                ("sibling", governor.power_sibling_percent),
             ],
         ),
         (
@@ -246,7 +246,6 @@ pub(super) fn check(governor: &GovernorSettings, mistakes: &mut Vec<ConfigMistak
                 ("flex", governor.thermal_flex_percent),
                 ("rows", governor.thermal_rows_percent),
                 ("pace", governor.thermal_pace_percent),
-                ("sibling", governor.thermal_sibling_percent),
             ],
         ),
         (
@@ -256,7 +255,6 @@ pub(super) fn check(governor: &GovernorSettings, mistakes: &mut Vec<ConfigMistak
                 ("cache", governor.memory_cache_percent),
                 ("flex", governor.memory_flex_percent),
                 ("rows", governor.memory_rows_percent),
-                ("sibling", governor.memory_sibling_percent),
             ],
         ),
     ];

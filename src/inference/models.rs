@@ -90,7 +90,8 @@ impl Inference {
         principal: &Principal,
     ) -> Result<ChosenModel, InferenceFailure> {
         let chosen = self.find(name, principal, |entry| !entry.embeds())?;
-        let shortage = self.pool.siblings_answer();
+        let displaced = chosen.entry.is_displaced().then_some(Resource::Memory);
+        let shortage = self.pool.siblings_answer().or(displaced);
         Ok(shortage
             .and_then(|resource| self.sibling(&chosen, resource, principal))
             .unwrap_or(chosen))
@@ -134,15 +135,14 @@ impl Inference {
         suits: impl Fn(&ModelEntry) -> bool,
     ) -> Result<ChosenModel, InferenceFailure> {
         let allowed = self.models_of(principal);
-        let found = match name {
-            Some(name) => self.pool.named(name).map(ChosenModel::from),
-            None => {
-                let suited = allowed.iter().find(|entry| suits(entry));
-                // One that names none and may use none asks for the first.
-                let found = suited.or_else(|| allowed.first()).cloned();
-                let found = found.or_else(|| self.pool.entries().first().cloned());
-                found.map(ChosenModel::from)
-            }
+        let found = if let Some(name) = name {
+            self.pool.named(name).map(ChosenModel::from)
+        } else {
+            let suited = allowed.iter().find(|entry| suits(entry));
+            // One that names none and may use none asks for the first.
+            let found = suited.or_else(|| allowed.first()).cloned();
+            let found = found.or_else(|| self.pool.entries().first().cloned());
+            found.map(ChosenModel::from)
         };
         if let Some(found) = &found
             && !principal.may_use(&found.entry.id)
@@ -160,6 +160,10 @@ impl Inference {
         shortage: Resource,
         principal: &Principal,
     ) -> Option<ChosenModel> {
+        if chosen.adapter.is_some() {
+            // Another model has no such adapter, and without it the answer would mean something else.
+            return None;
+        }
         let siblings = chosen.entry.terms.siblings.iter();
         let siblings = siblings
             .filter(|id| principal.may_use(id))

@@ -144,17 +144,13 @@ fn not_ready(inference: &Inference) -> Vec<(String, &'static str)> {
         .filter_map(|entry| Some((entry, reason(entry)?)))
         .collect();
     let concerns = |entry: &ModelEntry| {
-        let nobody_is_expected = !entries.iter().any(|entry| is_preloaded(entry));
-        nobody_is_expected || is_preloaded(entry)
+        let nobody_is_expected = !entries.iter().any(|entry| entry.terms.is_preloaded());
+        nobody_is_expected || entry.terms.is_preloaded()
     };
     let concerned = reasons.into_iter().filter(|(entry, _)| concerns(entry));
     concerned
         .map(|(entry, reason)| (entry.id.clone(), reason))
         .collect()
-}
-
-fn is_preloaded(entry: &ModelEntry) -> bool {
-    entry.terms.is_pinned || entry.terms.preloads
 }
 
 /// Why a model's gate admits nobody, if it does not.

@@ -176,7 +176,7 @@ fn described(entry: &ModelEntry) -> PoolModel {
             state: state.as_str(),
             aliases: entry.terms.aliases.clone(),
             default: entry.terms.is_default,
-            pinned: entry.terms.is_pinned,
+            pinned: entry.terms.is_pinned(),
             siblings: entry.terms.siblings.clone(),
             adapters: entry.adapters(),
             memory: Bytes {
@@ -231,7 +231,10 @@ pub(crate) async fn load(
         Target::Adapter(entry, name) => {
             let file = adapter_file(&inference, &entry, &name, request.file.as_deref())?;
             let loaded = generating(&entry)?;
-            loaded.add_adapter(&name, &file).await.map_err(refused)?;
+            loaded
+                .add_adapter(&name, &file)
+                .await
+                .map_err(|error| refused(&error))?;
         }
     }
     Ok(Json(PoolReply { success: true }))
@@ -255,7 +258,11 @@ pub(crate) async fn unload(
         }
         Target::Adapter(entry, name) => {
             let loaded = generating(&entry)?;
-            if !loaded.remove_adapter(&name).await.map_err(refused)? {
+            if !loaded
+                .remove_adapter(&name)
+                .await
+                .map_err(|error| refused(&error))?
+            {
                 return Err(ApiError::invalid(
                     "model",
                     format!("`model`: there is no adapter `{name}` of {}", entry.id),
@@ -333,7 +340,7 @@ fn generating(entry: &ModelEntry) -> Result<Arc<GenerationModel>, ApiError> {
 }
 
 /// What an administrator is told whose adapter was refused.
-fn refused(error: AdapterChangeError) -> ApiError {
+fn refused(error: &AdapterChangeError) -> ApiError {
     match error {
         AdapterChangeError::Busy => ApiError::Refused(AdmissionRefusal {
             reason: RefusalReason::Loading,

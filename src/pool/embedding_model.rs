@@ -70,7 +70,7 @@ impl ModelThread {
             jobs,
         };
         let memory = measure.taken(info.size_bytes, 0, self.version.memory());
-        self.serve(LoadedModel::Embedding(Arc::new(loaded)), memory);
+        self.serve(&LoadedModel::Embedding(Arc::new(loaded)), memory);
         self.run_worker(batcher, &queue);
         Ok(())
     }

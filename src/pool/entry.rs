@@ -28,10 +28,8 @@ pub struct ModelTerms {
     pub aliases: Vec<String>,
     /// Whether it answers for names that nobody has.
     pub is_default: bool,
-    /// Whether it never leaves.
-    pub is_pinned: bool,
-    /// Whether it is loaded at the start.
-    pub preloads: bool,
+    /// When it is in memory.
+    pub residence: Residence,
     /// How long it stays without a request; `None` until its memory is needed.
     pub keep_alive: Option<Duration>,
     /// Ids of those that answer in its place while something is short, best first.
@@ -40,13 +38,42 @@ pub struct ModelTerms {
     pub is_from_folder: bool,
 }
 
+/// When a model is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Residence {
+    /// From its first request on, until another needs its memory.
+    #[default]
+    OnDemand,
+    /// The same, and from the start.
+    Preloaded,
+    /// From the start, and always.
+    Pinned,
+}
+
+impl ModelTerms {
+    /// Whether it never leaves.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.residence == Residence::Pinned
+    }
+
+    /// Whether it is loaded at the start.
+    #[must_use]
+    pub fn is_preloaded(&self) -> bool {
+        self.residence != Residence::OnDemand
+    }
+}
+
 impl From<&config::ModelSettings> for ModelTerms {
     fn from(model: &config::ModelSettings) -> Self {
         Self {
             aliases: model.aliases.clone(),
             is_default: model.default,
-            is_pinned: model.pinned,
-            preloads: model.preload,
+            residence: match (model.pinned, model.preload) {
+                (true, _) => Residence::Pinned,
+                (false, true) => Residence::Preloaded,
+                (false, false) => Residence::OnDemand,
+            },
             keep_alive: model.keep_alive,
             siblings: model.siblings.clone(),
             is_from_folder: false,
@@ -170,6 +197,8 @@ struct Life {
     failure: Option<LoadFailure>,
     /// Whether it is to be loaded though nobody asks.
     is_due: bool,
+    /// Whether it has left for a smaller sibling, and memory is too short for it to come back.
+    is_displaced: bool,
 }
 
 impl ModelEntry {
@@ -179,7 +208,7 @@ impl ModelEntry {
         created: u64,
         context: Arc<PoolContext>,
     ) -> Self {
-        let is_due = terms.is_pinned || terms.preloads;
+        let is_due = terms.is_preloaded();
         Self {
             id: spec.id.clone(),
             created,
@@ -337,7 +366,7 @@ impl ModelEntry {
     /// Whether a server without it is not ready: it is pinned, or it has not been loaded since it was to be.
     #[must_use]
     pub fn is_expected(&self) -> bool {
-        self.terms.is_pinned || self.life().is_due
+        self.terms.is_pinned() || self.life().is_due
     }
 
     /// Whether it is to be loaded and has not been tried yet.
@@ -421,9 +450,23 @@ impl ModelEntry {
         }
     }
 
-    /// It is to be loaded again, as at the start.
-    pub(super) fn comes_back(&self) {
-        self.life().is_due = self.terms.is_pinned || self.terms.preloads;
+    /// It leaves for a smaller sibling, which answers until there is room for it again. Then it is loaded as at the
+    /// start.
+    pub(super) fn is_displaced_now(&self) {
+        let mut life = self.life();
+        life.is_displaced = true;
+        life.is_due = self.terms.is_preloaded();
+    }
+
+    /// There is room for it again.
+    pub(super) fn may_come_back(&self) {
+        self.life().is_displaced = false;
+    }
+
+    /// Whether it has left for a smaller sibling, and memory is too short for it to come back.
+    #[must_use]
+    pub fn is_displaced(&self) -> bool {
+        self.life().is_displaced
     }
 
     /// The first of its siblings that can be loaded.
@@ -448,7 +491,7 @@ impl ModelEntry {
         let mut life = self.life();
         life.failure = None;
         // A pinned one would come back.
-        life.is_due = self.terms.is_pinned;
+        life.is_due = self.terms.is_pinned();
     }
 
     /// Notes how its version ended; returns the failure if it was one.

@@ -118,7 +118,10 @@ impl Manager {
         let entries = self.shared.entries();
         for entry in entries.iter() {
             entry.learn_purpose();
-            if !self.gives_way(entry) {
+            if entry.is_displaced() && self.has_room_again(entry) {
+                entry.may_come_back();
+            }
+            if !entry.is_displaced() {
                 entry.want_if_due(now);
             }
         }
@@ -135,11 +138,24 @@ impl Manager {
         !entry.terms.siblings.is_empty() && self.shared.gives_way()
     }
 
+    /// Whether a model that has left for a sibling would not have to leave again at once: there is as much as it takes
+    /// and a tenth of everything besides.
+    fn has_room_again(&self, entry: &ModelEntry) -> bool {
+        if self.gives_way(entry) {
+            return false;
+        }
+        let Some(available) = self.shared.available() else {
+            return true;
+        };
+        let spare = self.shared.budget.unwrap_or(available) / 10;
+        available >= self.shared.estimated_bytes(entry) + spare
+    }
+
     fn snapshot(&self, entries: &[Arc<ModelEntry>], now: Instant) -> PoolSnapshot {
         let models = entries.iter().map(|entry| ModelView {
             phase: phase(entry),
             bytes: self.shared.expected_memory(entry).total(),
-            is_pinned: entry.terms.is_pinned,
+            is_pinned: entry.terms.is_pinned(),
             keep_alive: entry.terms.keep_alive,
             gives_way: self.gives_way(entry),
         });
@@ -176,7 +192,7 @@ impl Manager {
                 if let Some(sibling) = entry.sibling(entries) {
                     sibling.want_now();
                 }
-                entry.comes_back();
+                entry.is_displaced_now();
             }
             PoolAction::Forget(place) => {
                 if let Some(version) = entries[place].version()

@@ -59,7 +59,7 @@ pub use adapters::{AdapterChangeError, LoadedAdapter};
 pub use decision::{MemoryShortage, UnloadReason};
 pub use embedding_model::EmbeddingModel;
 pub use enter::{EnterError, Entered, Visit};
-pub use entry::{FailureCause, LoadFailure, ModelEntry, ModelState, ModelTerms};
+pub use entry::{FailureCause, LoadFailure, ModelEntry, ModelState, ModelTerms, Residence};
 pub use ledger::{MemoryKind, MemoryLedger, ModelMemory};
 pub use loaded::{GenerationModel, LoadedModel};
 pub use spec::{ModelSpec, SpecMaker};
@@ -188,7 +188,7 @@ impl Pool {
     /// # Errors
     /// When it is pinned.
     pub fn unload(&self, entry: &ModelEntry) -> Result<Option<Arc<ModelVersion>>, PinnedModel> {
-        if entry.terms.is_pinned {
+        if entry.terms.is_pinned() {
             return Err(PinnedModel);
         }
         entry.is_not_due();

@@ -166,7 +166,7 @@ impl ModelThread {
         });
         let banks = u64::from(shape.partitions) + spec.adapters.len() as u64;
         self.serve(
-            LoadedModel::Generation(loaded),
+            &LoadedModel::Generation(loaded),
             measure.taken(
                 info.size_bytes,
                 kv_cache.unwrap_or(0) * banks,
@@ -184,7 +184,7 @@ impl ModelThread {
     }
 
     /// Shows the model as ready, unless it was stopped meanwhile.
-    pub(super) fn serve(&self, serving: LoadedModel, memory: ModelMemory) {
+    pub(super) fn serve(&self, serving: &LoadedModel, memory: ModelMemory) {
         self.version.set_memory(memory);
         if !self.version.advance(VersionState::Ready(serving.clone())) {
             // Its way into the channel, which lets the thread end.

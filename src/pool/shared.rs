@@ -174,6 +174,11 @@ impl PoolShared {
         }
     }
 
+    /// Bytes that a model would take that is not loaded.
+    pub(super) fn estimated_bytes(&self, entry: &ModelEntry) -> u64 {
+        self.estimates.expected(&entry.spec).total()
+    }
+
     /// Bytes that are taken by other things than models' weights, caches and buffers.
     pub(super) fn others(&self) -> u64 {
         let kept = self

@@ -110,7 +110,7 @@ const MEASURES = {
   flex: "Flex requests parked",
   rows: "Fewer answers at once",
   pace: "Answers slowed down",
-  sibling: "A smaller model answers",
+  sibling: "Smaller models answer for those that have siblings",
   refuse: "New requests refused",
 };
 
