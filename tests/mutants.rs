@@ -10,6 +10,8 @@
 //! one alone and says what became of it.
 
 #![cfg(target_os = "linux")]
+// Children and people read what is printed; a test binary has no outside for `pub` to reach.
+#![allow(clippy::print_stdout, unreachable_pub)]
 
 mod mutate;
 
@@ -81,7 +83,7 @@ fn verdict(path: &Path) -> Result<String, String> {
     if let Err(error) = read_header(path) {
         return Ok(format!("refused: {error}"));
     }
-    let mut child = Command::new(std::env::current_exe().expect("this program"))
+    let child = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "a_process_that_loads", "--nocapture"])
         .env(FILE, path)
         .stdout(Stdio::piped())
