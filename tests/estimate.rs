@@ -3,6 +3,7 @@
 //! Each model is loaded in a process of its own, as a model's thread does it, and used to the full.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout)] // the parent and people read it
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

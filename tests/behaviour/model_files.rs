@@ -8,7 +8,7 @@ use crate::gateway::{Gateway, MODEL, question};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // elsewhere this file is read and not mapped
 fn a_mapped_file_that_is_truncated_ends_the_process_with_a_word() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("cut off.gguf");
+    let path = folder.path().join("kiosk.gguf");
     fs::copy(MODEL, &path).expect("copied");
     let mut gateway = Gateway::with_model(&path, &[]);
     let file = OpenOptions::new()
@@ -20,7 +20,7 @@ fn a_mapped_file_that_is_truncated_ends_the_process_with_a_word() {
     let asked = question("How much is the oat milk?").to_string();
     let _waiting = gateway.send("POST", "/v1/chat/completions", &asked);
     let line = gateway.log_line("SIGBUS");
-    assert!(line.contains("cut off.gguf was truncated"), "{line}");
+    assert!(line.contains("kiosk.gguf was truncated"), "{line}");
     assert!(line.contains("renaming"), "{line}");
     // By the signal, so that systemd sees a crash and starts it again.
     assert_eq!(gateway.exit_code(), None);

@@ -10,7 +10,8 @@ use super::{GgufHeader, check_model};
 ///
 /// # Panics
 /// Where a sound header has a tensor outside of the file, or says nothing of what is wrong.
-pub(crate) fn read(file: &[u8]) {
+#[cfg_attr(test, expect(unreachable_pub, reason = "fuzz/ calls it"))]
+pub fn read(file: &[u8]) {
     let header = match GgufHeader::parse(file, file.len() as u64) {
         Ok(header) => header,
         Err(error) => return assert!(!error.to_string().is_empty()),
