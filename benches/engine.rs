@@ -9,12 +9,11 @@
 #![allow(missing_docs)] // `criterion_group!` makes a public function
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use edgellm::engine::{
-    Attention, Engine, EngineOptions, LlamaEngine, Row, SeqId, Token, Weights, load_model,
+    Attention, Engine, EngineOptions, LlamaEngine, LoadWatch, Row, SeqId, Token, Weights,
+    load_model,
 };
 use edgellm::sampling::{Sampler, SamplingParams};
 
@@ -128,7 +127,7 @@ fn benches(criterion: &mut Criterion) {
         }),
         deterministic: false,
     };
-    let model = load_model(&path, &Arc::new(AtomicBool::new(false)));
+    let model = load_model(&path, &LoadWatch::default());
     let (weights, _) = model.expect("a model");
     let mut group = criterion.benchmark_group("a token for each of so many sequences");
     group.sample_size(20);

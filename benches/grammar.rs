@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use edgellm::admission::ClientId;
-use edgellm::engine::{Token, load_model};
+use edgellm::engine::{LoadWatch, Token, load_model};
 use edgellm::grammar::{
     Caller, Constraint, Grammar, GrammarError, Grammars, Schema, TrialCompiler,
 };
@@ -475,7 +475,7 @@ fn rows(grammars: &Grammars, vocabulary: usize) {
 fn main() {
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
     let path = std::env::var_os("EDGELLM_BENCH_MODEL").map_or(shipped.into(), PathBuf::from);
-    let (_, tokenizer) = load_model(&path, &Arc::default()).expect("a model");
+    let (_, tokenizer) = load_model(&path, &LoadWatch::default()).expect("a model");
     let vocabulary = tokenizer.info().vocabulary;
     let grammars = Grammars::new(Arc::new(tokenizer), trial_compiler());
     let started = Instant::now();

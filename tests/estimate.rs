@@ -7,12 +7,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use edgellm::engine::{
     Embedder, EmbedderOptions, EmbedderShape, Engine, EngineOptions, LlamaEmbedder, LlamaEngine,
-    MemoryEstimate, Purpose, Row, SeqId, Token, Weights, estimate_embedding, estimate_generation,
-    load_model, read_header, return_freed, return_large_blocks, route_logs,
+    LoadWatch, MemoryEstimate, Purpose, Row, SeqId, Token, Weights, estimate_embedding,
+    estimate_generation, load_model, read_header, return_freed, return_large_blocks, route_logs,
 };
 
 /// What names the model to the process that is to load it.
@@ -90,9 +89,9 @@ fn a_process_that_measures() {
     route_logs();
     return_large_blocks();
     // What comes with the first model of a process is not this model's.
-    drop(load_model(Path::new(KIOSK), &Arc::default()).expect("loads"));
+    drop(load_model(Path::new(KIOSK), &LoadWatch::default()).expect("loads"));
     measured();
-    let (weights, _tokenizer) = load_model(Path::new(&path), &Arc::default()).expect("loads");
+    let (weights, _tokenizer) = load_model(Path::new(&path), &LoadWatch::default()).expect("loads");
     measured();
     match weights.info().purpose {
         Purpose::Embedding => embed_much(&weights),

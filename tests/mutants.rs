@@ -18,13 +18,12 @@ mod mutate;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use edgellm::engine::{
-    Engine, EngineOptions, LlamaEngine, ModelTrial, Row, SeqId, Token, load_model,
+    Engine, EngineOptions, LlamaEngine, LoadWatch, ModelTrial, Row, SeqId, Token, load_model,
     load_tried_model, read_header, route_logs,
 };
 
@@ -47,7 +46,7 @@ fn a_process_that_loads() {
     };
     route_logs();
     let trial = ModelTrial::of(env!("CARGO_BIN_EXE_edgellm").into(), None);
-    match load_tried_model(Path::new(&path), &trial, &Arc::new(AtomicBool::new(false))) {
+    match load_tried_model(Path::new(&path), &trial, &LoadWatch::default()) {
         Ok((weights, _)) => {
             let options = EngineOptions {
                 cells: 512,
@@ -215,5 +214,5 @@ fn a_mutant_without_a_change_is_loaded() {
     let path = folder.path().join("same.gguf");
     let mutator = Mutator::of(&std::fs::read(KIOSK).expect("the shipped model"));
     std::fs::write(&path, mutator.unchanged()).expect("written");
-    load_model(&path, &Arc::default()).expect("loads");
+    load_model(&path, &LoadWatch::default()).expect("loads");
 }

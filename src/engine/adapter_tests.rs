@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use super::gguf_editor::KIOSK;
 use super::test_adapters::{header, numbers, write, write_merged};
@@ -26,7 +25,7 @@ fn options() -> EngineOptions {
 }
 
 fn weights(path: &Path) -> Weights {
-    let (weights, _) = load_model(path, &Arc::default()).expect("it loads");
+    let (weights, _) = load_model(path, &LoadWatch::default()).expect("it loads");
     weights
 }
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
-use super::{LoadError, Tokenizer, load_model};
+use super::{LoadError, LoadWatch, Tokenizer, load_model};
 
 /// The model that ships.
 pub(super) const KIOSK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
@@ -181,7 +180,7 @@ impl GgufEditor {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = env::temp_dir().join(format!("edgellm-{}-{number}.gguf", process::id()));
         self.write(&path);
-        let model = load_model(&path, &Arc::default());
+        let model = load_model(&path, &LoadWatch::default());
         // What is loaded is mapped, and needs no name.
         fs::remove_file(&path).expect("removed");
         model.map(|(_, tokenizer)| tokenizer)

@@ -274,12 +274,12 @@ impl Engine for LlamaEngine<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::Token;
-    use super::super::load_model;
+    use super::super::{LoadWatch, load_model};
     use super::*;
 
     fn kiosk(cells: u32) -> (Weights, EngineOptions) {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
-        let model = load_model(path.as_ref(), &std::sync::Arc::default());
+        let model = load_model(path.as_ref(), &LoadWatch::default());
         let (weights, _) = model.expect("it ships");
         let options = EngineOptions {
             cells,

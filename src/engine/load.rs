@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use llama_cpp_2::model::LlamaModel;
 
 use super::adapter_file::AdapterBase;
 use super::backend::backend;
 use super::cpu::UnsupportedCpu;
+use super::load_watch::LoadWatch;
 use super::model_file::ModelFile;
 use super::tokenizer::PieceTable;
 use super::trial::ModelTrial;
@@ -89,7 +89,7 @@ pub enum LoadError {
 }
 
 /// Loads a GGUF file: the weights for the calling thread alone, and a tokenizer that others may
-/// share. Gives up when `abort` becomes true.
+/// share. Gives up when `watch` says so.
 ///
 /// llama.cpp reads the file twice, through the same descriptor: once for its vocabulary alone and
 /// once for its weights alone. Two llama.cpp models make it possible to free the weights while
@@ -97,8 +97,8 @@ pub enum LoadError {
 ///
 /// # Errors
 /// See [`LoadError`].
-pub fn load_model(path: &Path, abort: &Arc<AtomicBool>) -> Result<(Weights, Tokenizer), LoadError> {
-    load(path, None, abort)
+pub fn load_model(path: &Path, watch: &LoadWatch) -> Result<(Weights, Tokenizer), LoadError> {
+    load(path, None, watch)
 }
 
 /// As [`load_model`], after the file was tried in a child process: it may be anybody's.
@@ -108,15 +108,15 @@ pub fn load_model(path: &Path, abort: &Arc<AtomicBool>) -> Result<(Weights, Toke
 pub fn load_tried_model(
     path: &Path,
     trial: &ModelTrial,
-    abort: &Arc<AtomicBool>,
+    watch: &LoadWatch,
 ) -> Result<(Weights, Tokenizer), LoadError> {
-    load(path, Some(trial), abort)
+    load(path, Some(trial), watch)
 }
 
 fn load(
     path: &Path,
     trial: Option<&ModelTrial>,
-    abort: &AtomicBool,
+    watch: &LoadWatch,
 ) -> Result<(Weights, Tokenizer), LoadError> {
     // Sets llama.cpp's CPU kernels up, which reading a file needs as well.
     backend()?;
@@ -124,12 +124,12 @@ fn load(
     let source = ModelFile::open(path)?;
     let hyperparameters = source.check()?;
     if let Some(trial) = trial {
-        trial.pass(&source, abort)?;
+        trial.pass(&source, watch)?;
     }
-    let digest = source.digest(abort)?;
-    let vocab = open_vocabulary(path, &source, abort)?;
+    let digest = source.digest(watch)?;
+    let vocab = open_vocabulary(path, &source, watch)?;
     let weights =
-        weights::read(&source, &vocab, abort).ok_or_else(|| refusal(path, &source, abort))?;
+        weights::read(&source, &vocab, watch).ok_or_else(|| refusal(path, &source, watch))?;
     let pieces = PieceTable::read(&vocab);
     let info = ModelInfo::read(&weights, &vocab, pieces.longest(), digest);
     let info = info.map_err(|reason| LoadError::Unservable {
@@ -149,10 +149,10 @@ fn load(
 pub(super) fn open_vocabulary(
     path: &Path,
     source: &ModelFile,
-    abort: &AtomicBool,
+    watch: &LoadWatch,
 ) -> Result<LlamaModel, LoadError> {
-    let vocab = source.load_vocabulary(abort);
-    vocab.ok_or_else(|| refusal(path, source, abort))
+    let vocab = source.load_vocabulary(watch);
+    vocab.ok_or_else(|| refusal(path, source, watch))
 }
 
 /// Reads the header of a GGUF file, of a model or of something else, without loading anything: some milliseconds
@@ -169,8 +169,8 @@ pub fn read_header(path: &Path) -> Result<GgufHeader, LoadError> {
 }
 
 /// Why llama.cpp gave no model.
-pub(super) fn refusal(path: &Path, source: &ModelFile, abort: &AtomicBool) -> LoadError {
-    if abort.load(Ordering::Relaxed) {
+pub(super) fn refusal(path: &Path, source: &ModelFile, watch: &LoadWatch) -> LoadError {
+    if watch.is_given_up() {
         return LoadError::Abandoned;
     }
     let reason = logs::last_error();
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named_with_the_remedy() {
-        let error = load_model(Path::new("/nowhere/model.gguf"), &Arc::default())
+        let error = load_model(Path::new("/nowhere/model.gguf"), &LoadWatch::default())
             .expect_err("no such file");
         let text = error.to_string();
         assert!(text.contains("/nowhere/model.gguf") && text.contains("check the path"));
@@ -198,7 +198,7 @@ mod tests {
     fn a_text_file_is_not_taken_for_a_model() {
         let file = tempfile::NamedTempFile::new().expect("temporary file");
         std::fs::write(file.path(), "hello").expect("written");
-        let error = load_model(file.path(), &Arc::default()).expect_err("not a GGUF");
+        let error = load_model(file.path(), &LoadWatch::default()).expect_err("not a GGUF");
         assert!(matches!(error, LoadError::NotGguf(_)));
     }
 }

@@ -29,6 +29,7 @@ mod gguf_editor;
 mod info;
 mod llama;
 mod load;
+mod load_watch;
 mod logs;
 mod memory;
 mod model_file;
@@ -57,6 +58,7 @@ pub use gguf::{GgufHeader, TensorInfo, TensorType};
 pub use info::{ModelInfo, SamplingDefaults};
 pub use llama::{EngineOptions, LlamaEngine};
 pub use load::{LoadError, load_model, load_tried_model, read_header};
+pub use load_watch::LoadWatch;
 pub use logs::route_logs;
 pub use memory::{
     kv_cache_bytes, return_freed, return_freed_soon, return_large_blocks, status_bytes,

@@ -9,7 +9,6 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
@@ -17,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::gguf::{self, GgufHeader, HeaderError, Hyperparameters};
 use super::load::LoadError;
+use super::load_watch::LoadWatch;
 use super::overrides::MetadataOverride;
 use super::vocabulary;
 
@@ -113,13 +113,14 @@ impl ModelFile {
     }
 
     /// Returns the SHA-256 of the file, or of all its parts one after the other.
-    pub(super) fn digest(&self, abort: &AtomicBool) -> Result<String, LoadError> {
+    pub(super) fn digest(&self, watch: &LoadWatch) -> Result<String, LoadError> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
+        let mut done = 0;
         for part in &self.parts {
             let mut at = 0;
             loop {
-                if abort.load(Ordering::Relaxed) {
+                if watch.is_given_up() {
                     return Err(LoadError::Abandoned);
                 }
                 let read =
@@ -133,6 +134,8 @@ impl ModelFile {
                 }
                 hash.update(&buffer[..read]);
                 at += read as u64;
+                done += read as u64;
+                watch.digested(share(done, self.header.file_bytes));
             }
         }
         Ok(hexadecimal(&hash.finalize()))
@@ -140,11 +143,11 @@ impl ModelFile {
 
     /// Has llama.cpp read the vocabulary and the metadata, without weights. It answers a failure
     /// with a null pointer (`None` here) and gives the reason in its log.
-    pub(super) fn load_vocabulary(&self, abort: &AtomicBool) -> Option<LlamaModel> {
+    pub(super) fn load_vocabulary(&self, watch: &LoadWatch) -> Option<LlamaModel> {
         let mut params = default_params();
         params.vocab_only = true;
         params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
-        self.load(params, abort)
+        self.load(params, watch)
     }
 
     /// Has llama.cpp map or read the weights, for a vocabulary of `tokens` tokens, which it does
@@ -155,7 +158,7 @@ impl ModelFile {
         &self,
         mode: WeightsMode,
         tokens: i32,
-        abort: &AtomicBool,
+        watch: &LoadWatch,
     ) -> Option<LlamaModel> {
         let architecture = &self.header.architecture;
         let overrides = [
@@ -171,13 +174,13 @@ impl ModelFile {
         params.use_extra_bufts = mode != WeightsMode::MapAsTheyAre;
         // llama.cpp copies them while it loads.
         params.kv_overrides = overrides.as_ptr().cast();
-        self.load(params, abort)
+        self.load(params, watch)
     }
 
     /// Pointers in `params` lead to what lives during the call.
-    fn load(&self, mut params: sys::llama_model_params, abort: &AtomicBool) -> Option<LlamaModel> {
-        params.progress_callback = Some(goes_on);
-        params.progress_callback_user_data = std::ptr::from_ref(abort).cast_mut().cast();
+    fn load(&self, mut params: sys::llama_model_params, watch: &LoadWatch) -> Option<LlamaModel> {
+        params.progress_callback = Some(if params.vocab_only { goes_on } else { weighs });
+        params.progress_callback_user_data = std::ptr::from_ref(watch).cast_mut().cast();
         let raw = match self.parts.as_slice() {
             [file] => {
                 let stream = CFileStream::of(file).ok()?;
@@ -216,11 +219,24 @@ fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
+#[allow(clippy::cast_precision_loss)] // for people
+fn share(done: u64, all: u64) -> f32 {
+    done as f32 / all.max(1) as f32
+}
+
 /// Asked by llama.cpp now and then whether loading should go on.
-unsafe extern "C" fn goes_on(_progress: f32, abort: *mut c_void) -> bool {
-    // SAFETY: `ModelFile::load` passes a flag that lives longer than the call.
-    let abort = unsafe { &*abort.cast::<AtomicBool>() };
-    !abort.load(Ordering::Relaxed)
+unsafe extern "C" fn goes_on(_progress: f32, watch: *mut c_void) -> bool {
+    // SAFETY: `ModelFile::load` passes one that lives longer than the call.
+    let watch = unsafe { &*watch.cast::<LoadWatch>() };
+    !watch.is_given_up()
+}
+
+/// The same, told how much of the weights is there.
+unsafe extern "C" fn weighs(progress: f32, watch: *mut c_void) -> bool {
+    // SAFETY: as above.
+    let watch = unsafe { &*watch.cast::<LoadWatch>() };
+    watch.weighed(progress);
+    !watch.is_given_up()
 }
 
 /// The wrapper that frees the model when it is dropped.
@@ -301,7 +317,6 @@ impl Drop for CFileStream {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::sync::Arc;
 
     use super::super::gguf_editor::{GgufEditor, KIOSK};
     use super::super::{backend, load_model};
@@ -320,7 +335,7 @@ mod tests {
 
         let source = ModelFile::open(&path).expect("a model");
         fs::rename(&other, &path).expect("swapped");
-        let go_on = AtomicBool::new(false);
+        let go_on = LoadWatch::default();
         let digest = source.digest(&go_on).expect("readable");
         let vocab = source.load_vocabulary(&go_on).expect("loads");
         let tokens = vocab.vocab().n_tokens();
@@ -362,7 +377,7 @@ mod tests {
         };
         split(GgufEditor::kiosk(), 0).write(&part(1));
         split(GgufEditor::bare(), 1).write(&part(2));
-        let load = |path: &Path| load_model(path, &Arc::default());
+        let load = |path: &Path| load_model(path, &LoadWatch::default());
         let (model, _) = load(&part(1)).expect("loads");
         let both = [part(1), part(2)].map(|part| fs::read(part).expect("readable"));
         assert_eq!(

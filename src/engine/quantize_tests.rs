@@ -94,7 +94,7 @@ fn a_whole_model_is_made_and_nothing_is_left_beside_it() {
     let last = last.into_inner().expect("no panic").expect("some progress");
     assert_eq!(last.tensors, last.total);
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
-    let model = super::super::load_model(&output, &std::sync::Arc::default());
+    let model = super::super::load_model(&output, &super::super::LoadWatch::default());
     let (weights, _) = model.expect("it loads");
     assert_eq!(weights.info().quantization, "Q4_0");
 }

@@ -194,12 +194,11 @@ fn decompose_hangul(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use proptest::prelude::*;
 
     use super::super::gguf_editor::{GgufEditor, KIOSK};
-    use super::super::load_model;
+    use super::super::{LoadWatch, load_model};
     use super::*;
 
     const PLAIN: TokenizeOptions = TokenizeOptions {
@@ -235,7 +234,7 @@ mod tests {
     /// A small `SentencePiece` vocabulary with all bytes, `<s0>` to `<s2>` as control tokens and `<u>` as
     /// a user-defined one.
     fn sentence_piece(adds_space: bool) -> Tokenizer {
-        let kiosk = load_model(Path::new(KIOSK), &Arc::default());
+        let kiosk = load_model(Path::new(KIOSK), &LoadWatch::default());
         let (kiosk, _) = kiosk.expect("the shipped model");
         let words = [" ", " t", "e", "a", "te", " te", " tea", ".", " ."];
         let text = |id: usize| match id {

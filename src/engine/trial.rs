@@ -17,16 +17,15 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::LoadError;
 use super::model_file::ModelFile;
 use super::openmp::SHORT_SPINS;
+use super::{LoadError, LoadWatch};
 
 pub use child::{TrialOutcome, try_model};
 pub use identity::{FileIdentity, TrialRecord};
@@ -90,7 +89,7 @@ impl ModelTrial {
     }
 
     /// Returns once the file has passed, now or at an earlier time.
-    pub(super) fn pass(&self, source: &ModelFile, abort: &AtomicBool) -> Result<(), LoadError> {
+    pub(super) fn pass(&self, source: &ModelFile, watch: &LoadWatch) -> Result<(), LoadError> {
         let path = source.path();
         let record =
             TrialRecord::of(source, &self.program).map_err(|source| unreadable(path, source))?;
@@ -99,7 +98,7 @@ impl ModelTrial {
         {
             return Ok(());
         }
-        let files = self.run(path, source.header().file_bytes, abort)?;
+        let files = self.run(path, source.header().file_bytes, watch)?;
         if files != record.files {
             return Err(failed(path, "it was replaced while it was looked at"));
         }
@@ -114,12 +113,12 @@ impl ModelTrial {
         &self,
         path: &Path,
         bytes: u64,
-        abort: &AtomicBool,
+        watch: &LoadWatch,
     ) -> Result<Vec<FileIdentity>, LoadError> {
         let started = Instant::now();
         let deadline = started + time_for(bytes);
         let mut child = self.start(path, bytes).map_err(LoadError::NoTrial)?;
-        let ended = wait(&mut child, deadline, abort);
+        let ended = wait(&mut child, deadline, watch);
         // It has ended, or is to end.
         let _ = child.kill();
         let status = child.wait().map_err(LoadError::NoTrial)?;
@@ -179,7 +178,7 @@ struct Ended {
 }
 
 /// Waits until the child has closed what it writes to.
-fn wait(child: &mut Child, deadline: Instant, abort: &AtomicBool) -> Wait {
+fn wait(child: &mut Child, deadline: Instant, watch: &LoadWatch) -> Wait {
     let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
         return Wait::Ended(Ended::default());
     };
@@ -198,7 +197,7 @@ fn wait(child: &mut Child, deadline: Instant, abort: &AtomicBool) -> Wait {
         match all.recv_timeout(GLANCE) {
             Ok(ended) => return Wait::Ended(ended),
             Err(RecvTimeoutError::Disconnected) => return Wait::Ended(Ended::default()),
-            Err(RecvTimeoutError::Timeout) if abort.load(Ordering::Relaxed) => {
+            Err(RecvTimeoutError::Timeout) if watch.is_given_up() => {
                 return Wait::Abandoned;
             }
             Err(RecvTimeoutError::Timeout) if Instant::now() > deadline => return Wait::TooLong,

@@ -287,7 +287,6 @@ mod charsmap {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use super::super::gguf_editor::GgufEditor;
     use super::super::{LoadError, TokenizeOptions, load_model};
@@ -303,7 +302,10 @@ mod tests {
 
     /// As many tokens as the shipped model has.
     fn tokens(mut text: impl FnMut(usize) -> String) -> Vec<String> {
-        let kiosk = load_model(Path::new(super::super::gguf_editor::KIOSK), &Arc::default());
+        let kiosk = load_model(
+            Path::new(super::super::gguf_editor::KIOSK),
+            &super::super::LoadWatch::default(),
+        );
         let (_, tokenizer) = kiosk.expect("the shipped model");
         let count = tokenizer.info().vocabulary;
         (0..count).map(&mut text).collect()

@@ -2,13 +2,13 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use llama_cpp_2::model::LlamaModel;
 
 use super::adapter_file::AdapterBase;
 use super::gguf::{Hyperparameters, Metadata};
 use super::info::quantization_name;
+use super::load_watch::LoadWatch;
 use super::model_file::{ModelFile, WeightsMode};
 use super::{ModelInfo, TensorInfo};
 
@@ -82,14 +82,14 @@ impl Weights {
 pub(super) fn read(
     source: &ModelFile,
     vocab: &LlamaModel,
-    abort: &AtomicBool,
+    watch: &LoadWatch,
 ) -> Option<LlamaModel> {
     let mode = if is_rearranged(&source.header().metadata) {
         WeightsMode::Read
     } else {
         WeightsMode::Map
     };
-    source.load_weights(mode, vocab.vocab().n_tokens(), abort)
+    source.load_weights(mode, vocab.vocab().n_tokens(), watch)
 }
 
 /// Whether llama.cpp makes a rearranged copy of most weights, with which it computes faster. Such a

@@ -44,6 +44,9 @@ pub(crate) struct Model {
 struct ModelDetails {
     /// `cold` (a request loads it), `queued`, `loading`, `ready`, `draining`, `unloading` or `failed`.
     state: &'static str,
+    /// How much of its file has been read, in percent, while it is being loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loaded_percent: Option<u8>,
     /// Further names, and patterns of names, that mean it.
     aliases: Vec<String>,
     /// The model whose LoRA adapter this is.
@@ -156,6 +159,7 @@ fn model(entry: &ModelEntry) -> Model {
         owned_by: "edgellm",
         edgellm: ModelDetails {
             state: state.as_str(),
+            loaded_percent: matches!(state, ModelState::Loading).then(|| entry.loaded_percent()),
             aliases: entry.terms.aliases.clone(),
             adapter_of: None,
             kind,

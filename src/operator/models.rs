@@ -59,6 +59,9 @@ struct PoolStatus {
 struct PoolDetails {
     /// `cold`, `queued`, `loading`, `ready`, `draining`, `unloading` or `failed`.
     state: &'static str,
+    /// How much of its file has been read, in percent, while it is being loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loaded_percent: Option<u8>,
     aliases: Vec<String>,
     default: bool,
     pinned: bool,
@@ -174,6 +177,7 @@ fn described(entry: &ModelEntry) -> PoolModel {
         },
         edgellm: PoolDetails {
             state: state.as_str(),
+            loaded_percent: matches!(state, ModelState::Loading).then(|| entry.loaded_percent()),
             aliases: entry.terms.aliases.clone(),
             default: entry.terms.is_default,
             pinned: entry.terms.is_pinned(),

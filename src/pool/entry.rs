@@ -258,12 +258,21 @@ impl ModelEntry {
     pub fn progress(&self) -> Option<String> {
         match self.state() {
             ModelState::Ready(_) => None,
-            ModelState::Loading => Some("the model is being loaded".to_owned()),
+            ModelState::Loading => Some(format!(
+                "the model is being loaded, {} %",
+                self.loaded_percent()
+            )),
             ModelState::Queued => {
                 Some("waiting for memory, or for another model that is being loaded".to_owned())
             }
             other => Some(format!("the model is {}", other.as_str())),
         }
+    }
+
+    /// How much of its file has been read while it is being loaded, in percent.
+    #[must_use]
+    pub fn loaded_percent(&self) -> u8 {
+        self.version().map_or(0, |version| version.watch.percent())
     }
 
     /// Whether this is its version.

@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -90,7 +89,7 @@ impl ModelThread {
         let measure = LoadMeasure::begin();
         tracing::info!(model = spec.id, file = %spec.path.display(), "loading");
         let (weights, tokenizer) =
-            load_tried_model(&spec.path, &self.context.trial, &self.version.abort)?;
+            load_tried_model(&spec.path, &self.context.trial, &self.version.watch)?;
         let tokenizer = Arc::new(tokenizer);
         match weights.info().purpose {
             Purpose::Generation => self.generate(&weights, tokenizer, &measure),
@@ -179,7 +178,7 @@ impl ModelThread {
 
     pub(super) fn run_worker<W: Worker>(&self, worker: W, queue: &Receiver<W::Request>) {
         worker::run(worker, queue, &self.version.heartbeat, &|| {
-            self.version.abort.load(Ordering::SeqCst)
+            self.version.watch.is_given_up()
         });
     }
 

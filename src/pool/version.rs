@@ -1,13 +1,12 @@
 //! One load of a model: from being wanted to being gone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::admission::Gate;
-use crate::engine::LoadError;
+use crate::engine::{LoadError, LoadWatch};
 use crate::worker::Heartbeat;
 
 use super::decision::MemoryShortage;
@@ -63,8 +62,8 @@ pub struct ModelVersion {
     pub(super) gate: Gate,
     pub(super) wanted_since: Instant,
     pub(super) heartbeat: Heartbeat,
-    /// Makes its thread give up what it does.
-    pub(super) abort: Arc<AtomicBool>,
+    /// How far loading has come; makes its thread give up what it does.
+    pub(super) watch: LoadWatch,
     /// What it takes of memory, or is going to take.
     memory: Mutex<ModelMemory>,
     state: watch::Sender<VersionState>,
@@ -76,7 +75,7 @@ impl ModelVersion {
             gate,
             wanted_since: Instant::now(),
             heartbeat: Heartbeat::default(),
-            abort: Arc::default(),
+            watch: LoadWatch::default(),
             memory: Mutex::default(),
             state: watch::Sender::new(VersionState::Queued),
         }
@@ -116,7 +115,7 @@ impl ModelVersion {
     pub(super) fn end(&self, abort: bool) {
         self.gate.close();
         if abort {
-            self.abort.store(true, Ordering::SeqCst);
+            self.watch.give_up();
         }
         self.state.send_if_modified(|state| {
             match state {
@@ -124,7 +123,7 @@ impl ModelVersion {
                 VersionState::Queued => *state = VersionState::Ended(VersionEnd::Unloaded),
                 VersionState::Loading => {
                     // Nobody waits for it any more.
-                    self.abort.store(true, Ordering::SeqCst);
+                    self.watch.give_up();
                     *state = VersionState::Unloading;
                 }
                 VersionState::Ready(serving) | VersionState::Draining(serving) => {

@@ -1,9 +1,8 @@
 //! The shipped model's own vocabulary and template.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use edgellm::engine::{SpecialKind, Token, Tokenizer, Vocabulary, load_model};
+use edgellm::engine::{LoadWatch, SpecialKind, Token, Tokenizer, Vocabulary, load_model};
 use edgellm::prompt::{Conversation, Message, Prompter, Role};
 
 use crate::gateway::MODEL;
@@ -33,7 +32,7 @@ fn control_tokens(tokenizer: &Tokenizer, content: &str) -> Vec<Token> {
 
 #[test]
 fn what_a_user_writes_never_becomes_a_control_token() {
-    let model = load_model(Path::new(MODEL), &Arc::default());
+    let model = load_model(Path::new(MODEL), &LoadWatch::default());
     let (_, tokenizer) = model.expect("the shipped model");
     let honest = control_tokens(&tokenizer, "hello");
     assert!(!honest.is_empty());

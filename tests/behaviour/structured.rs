@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use edgellm::admission::ClientId;
-use edgellm::engine::{Pieces, Token, Tokenizer, Vocabulary, load_model};
+use edgellm::engine::{LoadWatch, Pieces, Token, Tokenizer, Vocabulary, load_model};
 use edgellm::grammar::{
     Caller, Constraint, Grammar, GrammarError, Grammars, Schema, TrialCompiler, Trigger,
 };
@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use crate::gateway::MODEL;
 
 fn grammars() -> (Arc<Tokenizer>, Grammars) {
-    let model = load_model(Path::new(MODEL), &Arc::default());
+    let model = load_model(Path::new(MODEL), &LoadWatch::default());
     let (_, tokenizer) = model.expect("the shipped model");
     let tokenizer = Arc::new(tokenizer);
     (

@@ -20,7 +20,7 @@ mod scenario;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use edgellm::engine::{Attention, Tokenizer, Weights, load_model};
+use edgellm::engine::{Attention, LoadWatch, Tokenizer, Weights, load_model};
 
 use compare::Distance;
 use faulty::Fault;
@@ -77,7 +77,7 @@ fn finds_every_fault(extent: &Extent, attention: Attention) {
 
 fn load(path: &Path) -> (Weights, Arc<Tokenizer>) {
     edgellm::engine::route_logs();
-    let (weights, tokenizer) = load_model(path, &Arc::default()).expect("a model");
+    let (weights, tokenizer) = load_model(path, &LoadWatch::default()).expect("a model");
     (weights, Arc::new(tokenizer))
 }
 

@@ -1,9 +1,7 @@
-use std::sync::Arc;
-
 use super::super::gguf_editor::{GgufEditor, KIOSK};
 use super::super::model_file::ModelFile;
 use super::super::test_adapters::{RANK, header, numbers, write};
-use super::super::{backend, load_model};
+use super::super::{LoadWatch, backend, load_model};
 use super::AdapterProblem::*;
 use super::*;
 
@@ -179,7 +177,7 @@ fn whatever_byte_of_the_head_is_another_the_file_is_refused_or_can_be_loaded() {
     good().write(&path);
     let original = std::fs::read(&path).expect("readable");
     let head = original.len() - 4 * 4 * (384 + 256);
-    let (weights, _) = load_model(Path::new(KIOSK), &Arc::default()).expect("it ships");
+    let (weights, _) = load_model(Path::new(KIOSK), &LoadWatch::default()).expect("it ships");
     for place in 4..head {
         for byte in [0, 1, 0xff, original[place] ^ 0x10] {
             let mut edited = original.clone();

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rlimit::Resource;
 
+use super::super::LoadWatch;
 use super::super::adapter_file::AdapterBase;
 use super::super::estimate::{MemoryEstimate, estimate_embedding, estimate_generation};
 use super::super::gguf::GgufHeader;
@@ -73,7 +73,7 @@ pub fn try_model(
 }
 
 fn use_once(path: &Path, render: impl FnOnce(&Tokenizer)) -> Result<Vec<FileIdentity>, LoadError> {
-    let go_on = AtomicBool::new(false);
+    let go_on = LoadWatch::default();
     let source = ModelFile::open(path)?;
     let hyperparameters = source.check()?;
     // Sets llama.cpp up, which takes memory of its own.

@@ -135,16 +135,15 @@ fn finite(logprob: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use serde_json::Value;
 
     use super::*;
-    use crate::engine::{Vocabulary, load_model};
+    use crate::engine::{LoadWatch, Vocabulary, load_model};
 
     fn kiosk() -> Tokenizer {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
-        let model = load_model(Path::new(path), &Arc::default());
+        let model = load_model(Path::new(path), &LoadWatch::default());
         model.expect("the shipped model").1
     }
 

@@ -1,7 +1,6 @@
 //! Adapters over the real engine, on a thread as a model has it.
 
 use std::future::poll_fn;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::test_adapters::write;
-use crate::engine::{EngineOptions, Vocabulary, load_model};
+use crate::engine::{EngineOptions, LoadWatch, Vocabulary, load_model};
 use crate::grammar::{Grammars, TrialCompiler};
 use crate::pool::job_sender::JobSender;
 use crate::prompt::Prompter;
@@ -89,8 +88,7 @@ fn run(
     deterministic: bool,
     started: &mpsc::Sender<Arc<GenerationModel>>,
 ) {
-    let abort = Arc::<AtomicBool>::default();
-    let (weights, tokenizer) = load_model(KIOSK.as_ref(), &abort).expect("it ships");
+    let (weights, tokenizer) = load_model(KIOSK.as_ref(), &LoadWatch::default()).expect("it ships");
     let tokenizer = Arc::new(tokenizer);
     let options = EngineOptions {
         cells: 1024,
