@@ -121,7 +121,8 @@ fn matrices_that_do_not_go_together_are_refused() {
         problem(pair(header(), embedding, &[4, 2136], &[4, 384])),
         NotAdaptable(embedding.to_owned())
     );
-    let blocks = vec![0; 2 * 4 * 110];
+    // Blocks of 256 numbers in ggml's type `Q3_K`.
+    let blocks = vec![0; 8 * 110];
     let quantized = good().tensor_of_type(&a, &[512, 4], 11, blocks);
     assert_eq!(problem(quantized), NumberType(a));
 }

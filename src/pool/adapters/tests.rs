@@ -18,6 +18,8 @@ use crate::telemetry::Metrics;
 use crate::worker::{self, Heartbeat, WorkError};
 
 const KIOSK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.gguf");
+/// Enough to change what is answered.
+const STRENGTH: f32 = 1.0;
 const QUESTION: &str = "How much is the oat milk, and where do I find it?";
 
 /// A model on its thread, and a folder for adapters.
@@ -33,7 +35,7 @@ impl Served {
         let folder = tempfile::tempdir().expect("a folder");
         let file = |name: &str| folder.path().join(name);
         write(&file("zero"), 1, 0.0);
-        write(&file("strong"), 2, 0.1);
+        write(&file("strong"), 2, STRENGTH);
         std::fs::write(file("broken"), "GGUF, or not").expect("written");
         let names = ["zero", "strong", "broken"];
         let configured = names.map(|name| (name.to_owned(), file(name))).to_vec();
@@ -50,7 +52,7 @@ impl Served {
 
     fn file(&self, name: &str, seed: usize) -> PathBuf {
         let path = self.folder.path().join(name);
-        write(&path, seed, 0.1);
+        write(&path, seed, STRENGTH);
         path
     }
 
