@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from adapters import adapter
 from gateway import EMBEDDER, MODEL, Gateway, ask, gateway, real_model, wait_until
 
 pytestmark = pytest.mark.pool
@@ -52,12 +53,12 @@ def states(server: Gateway) -> dict[str, str]:
     return {model["id"]: model["edgellm"]["state"] for model in server.http("GET", "/models").json()["data"]}
 
 
-def test_four_models_serve_mixed_load_within_a_budget_and_nothing_is_lost(tmp_path):
+def test_four_models_and_an_adapter_serve_mixed_load_within_a_budget_and_nothing_is_lost(tmp_path):
     budget = 900 * MIB
     config = tmp_path / "pool.toml"
     config.write_text("\n".join([
         f'[pool]\nmemory_budget = {budget}\n[scheduler]\nparked_bytes = {32 * MIB}\n[state]\npath = "{tmp_path / "state"}"\n',
-        entry("kiosk", MODEL, pinned=True, default=True),
+        entry("kiosk", MODEL, pinned=True, default=True, adapters=[f"loyalty={adapter(tmp_path / 'loyalty.gguf', 1.0)}"]),
         entry("minilm", EMBEDDER, preload=False),
         entry("smol", real_model("smollm2"), preload=False, context=2048, max_running=4),
         entry("qwen", real_model("qwen"), preload=False, context=2048, max_running=4, aliases=["gpt-4o*"]),
@@ -70,7 +71,7 @@ def test_four_models_serve_mixed_load_within_a_budget_and_nothing_is_lost(tmp_pa
             answered = 0
             while time.monotonic() < until:
                 # Customers of one kiosk ask the same model for a while.
-                model = dice.choice(["kiosk", "kiosk", "minilm", "smol", "gpt-4o-mini", "nobody-has-this"])
+                model = dice.choice(["kiosk", "kiosk+loyalty", "minilm", "smol", "gpt-4o-mini", "nobody-has-this"])
                 for _ in range(dice.randrange(1, 4)):
                     if model == "minilm":
                         answer = server.post("/v1/embeddings", {"model": model, "input": ["tea", "coffee"] * 8})
