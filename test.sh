@@ -251,7 +251,7 @@ stage "format" in_root cargo fmt --check
 stage "clippy" in_root cargo clippy --release --all-targets --locked -- -D warnings
 stage "rust tests" in_root cargo test --release --locked
 stage "rust docs" docs
-stage "fuzz" fuzz "${FUZZ_SECONDS:-40}"
+stage "fuzz" fuzz "${FUZZ_SECONDS:-25}"
 stage "dependencies" dependencies
 stage "advisories" advisories
 stage "server build" build_server

@@ -338,7 +338,8 @@ def rehearsal(tmp_path):
     """A folder of pressures, and the settings that have the governor read it."""
     folder = tmp_path / "rehearsal"
     folder.mkdir()
-    return folder, {"EDGELLM__GOVERNOR__ENABLED": "true", "EDGELLM__GOVERNOR__REHEARSAL_DIR": str(folder)}
+    settings = {"ENABLED": "true", "REHEARSAL_DIR": str(folder), "ESCALATE_SECONDS": "0", "RECOVER_SECONDS": "1"}
+    return folder, {f"EDGELLM__GOVERNOR__{name}": value for name, value in settings.items()}
 
 
 @pytest.mark.parametrize(("resource", "pressure"), [("power", "0.89"), ("thermal", "0.83")])
