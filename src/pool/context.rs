@@ -1,5 +1,6 @@
 //! What every model of the pool needs of its surroundings.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 
 use tokio::sync::watch;
@@ -22,6 +23,8 @@ pub(super) struct PoolContext {
     pub(super) trial: ModelTrial,
     /// What is left of the budget, for what could be done without.
     pub(super) room: MemoryRoom,
+    /// Nothing is loaded any more.
+    is_stopping: AtomicBool,
     drain: Drain,
     /// Makes the manager look.
     wake: SyncSender<()>,
@@ -43,6 +46,7 @@ impl PoolContext {
             trial_compiler,
             trial,
             room: MemoryRoom::default(),
+            is_stopping: AtomicBool::new(false),
             drain,
             wake,
             changes: watch::Sender::new(0),
@@ -55,6 +59,15 @@ impl PoolContext {
 
     pub(super) fn version(&self, capacity: usize) -> ModelVersion {
         ModelVersion::new(self.gate(capacity))
+    }
+
+    /// Nothing is wanted from now on.
+    pub(super) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
     }
 
     /// Has the manager look at once.

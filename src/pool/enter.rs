@@ -69,14 +69,15 @@ impl ModelEntry {
     /// See [`EnterError`].
     pub async fn enter(&self, visit: Visit) -> Result<Entered, EnterError> {
         loop {
-            let version = self.version_or_want().map_err(EnterError::Failed)?;
+            let version = self.version_or_want()?;
             let admitted =
                 version
                     .gate
                     .admit_together(visit.tenant, visit.slots, visit.drain_guard.clone());
             match admitted {
                 Ok((slots, drain_guard)) => {
-                    let loaded = loaded(&version, visit.deadline).await?;
+                    let loaded = loaded(&version, visit.deadline).await;
+                    let loaded = loaded.map_err(|error| self.unless_stopping(error))?;
                     return Ok(Entered {
                         loaded,
                         slots,
@@ -87,6 +88,15 @@ impl ModelEntry {
                 // It leaves; the next one is wanted as soon as it is gone.
                 Err(GateRefusal::Closed) => self.departure(&version, visit.deadline).await?,
             }
+        }
+    }
+
+    /// What a request is told whose version ended because the server stops.
+    fn unless_stopping(&self, error: EnterError) -> EnterError {
+        if self.is_stopping() {
+            AdmissionRefusal::draining().into()
+        } else {
+            error
         }
     }
 

@@ -14,6 +14,7 @@ use crate::engine::{Purpose, read_header};
 
 use super::context::PoolContext;
 use super::decision::MemoryShortage;
+use super::enter::EnterError;
 use super::version::{ModelVersion, VersionEnd, VersionState};
 use super::{LoadedModel, ModelMemory, ModelSpec};
 
@@ -281,6 +282,11 @@ impl ModelEntry {
         own.is_some_and(|own| std::ptr::eq(&raw const *own, version))
     }
 
+    /// Whether the server stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.context.is_stopping()
+    }
+
     /// Tells of every change of any model's state.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.context.changes()
@@ -418,17 +424,21 @@ impl ModelEntry {
     /// Returns the version that a request is for; one that is wanted from now on where there is none.
     ///
     /// # Errors
-    /// Why it could not be loaded a short time ago.
-    pub(super) fn version_or_want(&self) -> Result<Arc<ModelVersion>, LoadFailure> {
+    /// Why it could not be loaded a short time ago; that the server stops.
+    pub(super) fn version_or_want(&self) -> Result<Arc<ModelVersion>, EnterError> {
         let mut life = self.life();
         if let Some(version) = &life.version {
             return Ok(Arc::clone(version));
+        }
+        // Looked at under the lock: whoever stops the pool ends the versions that there are by then.
+        if self.context.is_stopping() {
+            return Err(AdmissionRefusal::draining().into());
         }
         if let Some(failure) = &life.failure
             && Instant::now() < failure.retry_at
             && failure.file == FileStamp::of(&self.spec.path)
         {
-            return Err(failure.clone());
+            return Err(EnterError::Failed(failure.clone()));
         }
         Ok(self.want(&mut life))
     }
@@ -449,7 +459,8 @@ impl ModelEntry {
         }
     }
 
-    /// Makes it wanted whatever happened before, as an administrator asks.
+    /// Makes it wanted whatever happened before, as an administrator asks. While the server stops, that is not
+    /// looked after any more.
     pub(super) fn want_now(&self) -> Arc<ModelVersion> {
         let mut life = self.life();
         life.is_due = true;

@@ -1,7 +1,6 @@
 //! What the pool's callers and its manager share.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,6 @@ pub(super) struct PoolShared {
     available: Box<dyn Fn() -> Option<u64> + Send + Sync>,
     ledger: MemoryLedger,
     estimates: Arc<MemoryEstimates>,
-    is_stopping: AtomicBool,
 }
 
 impl std::fmt::Debug for PoolShared {
@@ -59,7 +57,6 @@ impl PoolShared {
             available: options.available,
             ledger: options.ledger,
             estimates,
-            is_stopping: AtomicBool::new(false),
             context,
         };
         shared.look_into_folder();
@@ -144,12 +141,12 @@ impl PoolShared {
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::SeqCst)
+        self.context.is_stopping()
     }
 
     /// Ends everything: what still runs gets an error.
     pub(super) fn stop(&self) {
-        self.is_stopping.store(true, Ordering::SeqCst);
+        self.context.stop();
         for entry in self.entries().iter() {
             if let Some(version) = entry.version() {
                 version.end(true);
