@@ -292,8 +292,10 @@ async fn nothing_to_serve(pool: &Pool) -> AppError {
                 _ => None,
             })
             .collect();
+        // A model that was not to be there from the start is no reason to end: clients would choose when.
         if let Some((id, cause)) = failures.first()
             && failures.len() == entries.len()
+            && entries.iter().all(|entry| entry.terms.is_preloaded())
         {
             return AppError::Model {
                 id: id.clone(),

@@ -229,6 +229,11 @@ impl Gate {
         is_empty
     }
 
+    /// Counts the time in which nobody is inside from now on.
+    pub fn restart_idle_time(&self) {
+        self.counts().empty_since = Instant::now();
+    }
+
     /// Whether nobody comes in any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -66,6 +66,12 @@ impl Principal {
         }
     }
 
+    /// Whether it is one without a key where there are keys.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        self.name.is_none() && !self.is_admin
+    }
+
     /// Whether it may use the model of this id.
     #[must_use]
     pub fn may_use(&self, model: &str) -> bool {

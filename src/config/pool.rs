@@ -24,7 +24,7 @@ pub(super) const POOL: Section = Section {
                 unit: "bytes",
             },
             default: KeyDefault::Whole(0),
-            doc: "Memory for all models together, in bytes; 0 is what the machine and its control groups allow.",
+            doc: "Memory that the server may take, models and all, in bytes; 0 is what the machine and its control groups allow.",
         },
         Key {
             name: "models_dir",

@@ -76,7 +76,7 @@ impl Inference {
             deadline,
         };
         let mut entered = self.enter(entry, arrived, visit).await?;
-        let loaded = self.embedder(entry, entered.loaded)?;
+        let loaded = self.embedder(entry, entered.loaded, &arrival.principal)?;
         let dimensions = check_dimensions(dimensions, loaded.tokenizer.info().dimensions)?;
         let (place, presence) = (entered.slots.pop(), entered.drain_guard);
         let tokenizing = self.tokenize_texts(input, Arc::clone(&loaded), place, arrival.memory);

@@ -80,7 +80,9 @@ impl From<NamedModel> for ChosenModel {
 }
 
 impl Inference {
-    /// Returns the model that answers for this name, or the first that generates if a request names none.
+    /// Returns the model that answers for this name, or the first that generates if a request names none. Where
+    /// something is short that may be a smaller sibling, unless the request has token ids, which mean something else
+    /// in another vocabulary.
     ///
     /// # Errors
     /// [`InferenceFailure::UnknownModel`] and [`InferenceFailure::ModelNotAllowed`].
@@ -88,10 +90,14 @@ impl Inference {
         &self,
         name: Option<&str>,
         principal: &Principal,
+        has_token_ids: bool,
     ) -> Result<ChosenModel, InferenceFailure> {
         let chosen = self.find(name, principal, |entry| !entry.embeds())?;
+        if has_token_ids {
+            return Ok(chosen);
+        }
         let displaced = chosen.entry.is_displaced().then_some(Resource::Memory);
-        let shortage = self.pool.siblings_answer().or(displaced);
+        let shortage = displaced.or_else(|| self.pool.siblings_answer());
         Ok(shortage
             .and_then(|resource| self.sibling(&chosen, resource, principal))
             .unwrap_or(chosen))
@@ -109,16 +115,23 @@ impl Inference {
         self.find(name, principal, ModelEntry::embeds)
     }
 
-    /// Returns the model that has this name, and no other in its place.
+    /// Returns the model that has this name, and no other in its place; those that `principal` may not use are not
+    /// told of.
     ///
     /// # Errors
-    /// [`InferenceFailure::UnknownModel`]
-    pub(crate) fn named(&self, name: &str) -> Result<NamedModel, InferenceFailure> {
+    /// [`InferenceFailure::UnknownModel`] and [`InferenceFailure::ModelNotAllowed`].
+    pub(crate) fn named(
+        &self,
+        name: &str,
+        principal: &Principal,
+    ) -> Result<NamedModel, InferenceFailure> {
         let found = self.pool.named(name).filter(|found| !found.is_default);
-        found.ok_or_else(|| {
-            let entries = self.pool.entries();
-            unknown(Some(name), &entries)
-        })
+        let found = found.ok_or_else(|| unknown(Some(name), &self.models_of(principal)))?;
+        if principal.may_use(&found.entry.id) {
+            Ok(found)
+        } else {
+            Err(InferenceFailure::ModelNotAllowed(found.entry.id.clone()))
+        }
     }
 
     /// Returns the models that `principal` may use.
@@ -164,23 +177,26 @@ impl Inference {
             // Another model has no such adapter, and without it the answer would mean something else.
             return None;
         }
-        let siblings = chosen.entry.terms.siblings.iter();
-        let siblings = siblings
-            .filter(|id| principal.may_use(id))
-            .filter_map(|id| self.pool.find(id))
-            .filter(|sibling| !sibling.has_failed());
-        let siblings: Vec<_> = siblings.collect();
-        let ready = siblings.iter().find(|sibling| sibling.serving().is_some());
-        let sibling = match (ready, siblings.first()) {
-            (Some(ready), _) => Arc::clone(ready),
-            // The larger one leaves, if it is there at all.
-            (None, Some(first)) if shortage == Resource::Memory => Arc::clone(first),
-            (None, Some(first)) => {
-                self.pool.load(first);
-                return None;
+        let entries = self.pool.entries();
+        let may_use = |sibling: &&Arc<ModelEntry>| principal.may_use(&sibling.id);
+        let sibling = if shortage == Resource::Memory {
+            // A larger one that is pinned stays, and loading another beside it would make things worse.
+            let stays = chosen.entry.terms.is_pinned();
+            let sibling = chosen.entry.sibling(&entries).filter(may_use);
+            sibling.filter(|sibling| !stays || sibling.serving().is_some())
+        } else {
+            let siblings = chosen.entry.terms.siblings.iter();
+            let siblings = siblings.filter_map(|id| entries.iter().find(|entry| entry.id == *id));
+            let siblings: Vec<_> = siblings.filter(may_use).collect();
+            let ready = siblings.iter().find(|sibling| sibling.serving().is_some());
+            if ready.is_none() {
+                // The first of them answers as soon as it is there.
+                let first = siblings.iter().find(|sibling| !sibling.has_failed());
+                first.map(|first| self.pool.load(first));
             }
-            (None, None) => return None,
+            ready.copied()
         };
+        let sibling = Arc::clone(sibling?);
         Some(ChosenModel {
             entry: sibling,
             adapter: None,
@@ -204,11 +220,12 @@ impl Inference {
         &self,
         entry: &ModelEntry,
         loaded: LoadedModel,
+        principal: &Principal,
     ) -> Result<Arc<EmbeddingModel>, InferenceError> {
         match loaded {
             LoadedModel::Embedding(loaded) => Ok(loaded),
             LoadedModel::Generation(_) => {
-                let entries = self.pool.entries();
+                let entries = self.models_of(principal);
                 let embedders = entries.iter().filter(|entry| entry.embeds());
                 let wrong = WrongPurpose::Generates {
                     model: entry.id.clone(),
@@ -276,7 +293,7 @@ fn failure(entry: &ModelEntry, arrived: Instant, error: &EnterError) -> Inferenc
             InferenceFailure::DeadlineUnreachable(MissedDeadline::passed(allowed))
         }
         // It was unloaded while the request waited, or the server stops.
-        EnterError::Failed(_) | EnterError::Ended(_) => {
+        EnterError::Failed(_) | EnterError::Ended(_) | EnterError::Removed => {
             InferenceFailure::Refused(AdmissionRefusal {
                 reason: RefusalReason::Loading,
                 retry_after: Duration::from_secs(2),

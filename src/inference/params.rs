@@ -31,6 +31,13 @@ pub(crate) struct GenerationParams {
     pub(crate) format: OutputFormat,
 }
 
+impl GenerationParams {
+    /// Whether they name tokens by their ids, which are those of one vocabulary.
+    pub(crate) fn names_tokens(&self) -> bool {
+        !self.stop_tokens.is_empty() || self.sampling.names_tokens()
+    }
+}
+
 /// The format that an answer is held to.
 #[derive(Debug, Default)]
 pub(crate) enum OutputFormat {

@@ -42,6 +42,11 @@ pub(crate) struct SamplingValues<'a> {
 }
 
 impl RequestedSampling {
+    /// Whether it names tokens by their ids.
+    pub(crate) fn names_tokens(&self) -> bool {
+        !self.logit_bias.is_empty()
+    }
+
     /// Checks that the model's vocabulary has all tokens that `logit_bias` names.
     pub(crate) fn check(&self, vocabulary: usize) -> Result<(), RequestError> {
         let unknown = |token: &Token| usize::try_from(token.0).is_ok_and(|id| id >= vocabulary);

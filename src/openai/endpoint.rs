@@ -46,6 +46,11 @@ pub(super) trait Endpoint: Send + Sized + 'static {
     /// Returns the model that a request names.
     fn model(checked: &Self::Checked) -> Option<&str>;
 
+    /// Whether a prompt is written in token ids, which are those of one vocabulary.
+    fn has_token_prompts(_checked: &Self::Checked) -> bool {
+        false
+    }
+
     /// Returns the parameters of generation.
     fn params(checked: &mut Self::Checked) -> &mut GenerationParams;
 
@@ -81,9 +86,9 @@ pub(super) async fn answer<E: Endpoint>(
     };
     E::check_server(&state, &checked)?;
     let principal = &arrival.principal;
-    let model = state
-        .inference
-        .choose_model(E::model(&checked), principal)?;
+    let has_token_ids = E::has_token_prompts(&checked) || E::params(&mut checked).names_tokens();
+    let name = E::model(&checked);
+    let model = (state.inference).choose_model(name, principal, has_token_ids)?;
     grant_tier(E::params(&mut checked), principal);
     let (request, endpoint) = E::request(&state, principal, checked)?;
 

@@ -110,10 +110,7 @@ pub(crate) async fn show(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Model>, ApiError> {
     let Path(id) = id.map_err(|_| ApiError::NotFound("this path".to_owned()))?;
-    let NamedModel { entry, adapter, .. } = inference.named(&id)?;
-    if !principal.may_use(&entry.id) {
-        return Err(ApiError::ModelNotAllowed(entry.id.clone()));
-    }
+    let NamedModel { entry, adapter, .. } = inference.named(&id, &principal)?;
     let base = model(&entry);
     Ok(Json(match adapter {
         Some(adapter) => adapted(base, &adapter),

@@ -10,6 +10,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -31,6 +32,7 @@ use crate::inference::tokenize::TokenizeInput;
 use crate::openai::chat;
 use crate::openai::generation_params::refuse_asked;
 use crate::openai::names::TOKENIZE;
+use crate::openai::served_by::served_by;
 use crate::openai::template_kwargs::template_kwargs;
 
 /// The body of `POST /tokenize`; `null` means absent.
@@ -103,20 +105,21 @@ pub(crate) fn describe_tokenize(schemas: &mut Schemas) -> Operation {
 pub(crate) async fn tokenize(
     State(inference): State<Inference>,
     JsonBody(request, arrival): JsonBody<TokenizeRequest>,
-) -> Result<Json<Tokenized>, ApiError> {
+) -> Result<Response, ApiError> {
     refuse_what_is_not_built(&request)?;
     let with_texts = request.return_token_strs.unwrap_or(false);
     let model = request.model.clone();
     let input = TokenizeInput::try_from(request)?;
-    let model = inference.choose_model(model.as_deref(), &arrival.principal)?;
+    let model = inference.choose_model(model.as_deref(), &arrival.principal, true)?;
     let tokenized = inference.tokenize(&model.entry, input, with_texts, arrival);
     let tokenized = tokenized.await.map_err(|error| TOKENIZE.api_error(error))?;
-    Ok(Json(Tokenized {
+    let tokenized = Json(Tokenized {
         count: tokenized.tokens.len(),
         max_model_len: tokenized.context,
         token_strs: tokenized.texts,
         tokens: tokenized.tokens.into_iter().map(|token| token.0).collect(),
-    }))
+    });
+    Ok(served_by(tokenized.into_response(), &model))
 }
 
 /// The body of `POST /detokenize`.
@@ -148,11 +151,12 @@ pub(crate) fn describe_detokenize(schemas: &mut Schemas) -> Operation {
 pub(crate) async fn detokenize(
     State(inference): State<Inference>,
     JsonBody(request, arrival): JsonBody<DetokenizeRequest>,
-) -> Result<Json<Detokenized>, ApiError> {
-    let model = inference.choose_model(request.model.as_deref(), &arrival.principal)?;
+) -> Result<Response, ApiError> {
+    let model = inference.choose_model(request.model.as_deref(), &arrival.principal, true)?;
     let text = inference.detokenize(&model.entry, request.tokens, arrival);
     let prompt = text.await.map_err(|error| TOKENIZE.api_error(error))?;
-    Ok(Json(Detokenized { prompt }))
+    let detokenized = Json(Detokenized { prompt });
+    Ok(served_by(detokenized.into_response(), &model))
 }
 
 /// Reads and checks a body of `/tokenize` as far as that needs no model.

@@ -106,10 +106,11 @@ pub(crate) async fn ready(
     let Query(query) = query.map_err(|error| ApiError::invalid("model", error.body_text()))?;
     let not_ready = match query.model {
         Some(name) => {
-            let model = inference.named(&name)?.entry;
-            if !principal.may_use(&model.id) {
-                return Err(ApiError::ModelNotAllowed(model.id.clone()));
+            if principal.is_stranger() {
+                // Which models there are is for those who have a key.
+                return Err(ApiError::KeyMissing);
             }
+            let model = inference.named(&name, &principal)?.entry;
             let is_loaded = model.serving().is_some();
             let reason = if is_loaded {
                 refused(&model)

@@ -10,7 +10,7 @@ use axum::extract::State as Shared;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::admission::{AdmissionRefusal, RefusalReason};
+use crate::admission::{AdmissionRefusal, Principal, RefusalReason};
 use crate::http::access::Asker;
 use crate::http::body::JsonBody;
 use crate::http::error::ApiError;
@@ -224,7 +224,7 @@ pub(crate) async fn load(
     JsonBody(request, _arrival): JsonBody<PoolRequest>,
 ) -> Result<Json<PoolReply>, ApiError> {
     tracing::info!(key = principal.name, model = request.model, "asked to load");
-    match target(&inference, &request)? {
+    match target(&inference, &request, &principal)? {
         Target::Model(entry) => {
             if request.file.is_some() {
                 let message = "`file` is for an adapter: name it in `model` as `id+adapter`";
@@ -254,7 +254,7 @@ pub(crate) async fn unload(
         model = request.model,
         "asked to unload"
     );
-    match target(&inference, &request)? {
+    match target(&inference, &request, &principal)? {
         Target::Model(entry) => {
             inference.pool().unload(&entry).map_err(|pinned| {
                 ApiError::invalid("model", format!("`model` {}: {pinned}", entry.id))
@@ -262,11 +262,8 @@ pub(crate) async fn unload(
         }
         Target::Adapter(entry, name) => {
             let loaded = generating(&entry)?;
-            if !loaded
-                .remove_adapter(&name)
-                .await
-                .map_err(|error| refused(&error))?
-            {
+            let removed = inference.pool().remove_adapter(&entry, &loaded, &name);
+            if !removed.await.map_err(|error| refused(&error))? {
                 return Err(ApiError::invalid(
                     "model",
                     format!("`model`: there is no adapter `{name}` of {}", entry.id),
@@ -285,8 +282,12 @@ enum Target {
 }
 
 /// Finds what a request means; not the default model for a name that nobody has.
-fn target(inference: &Inference, request: &PoolRequest) -> Result<Target, ApiError> {
-    let error = match inference.named(&request.model) {
+fn target(
+    inference: &Inference,
+    request: &PoolRequest,
+    principal: &Principal,
+) -> Result<Target, ApiError> {
+    let error = match inference.named(&request.model, principal) {
         Ok(NamedModel {
             entry,
             adapter: Some(adapter),
@@ -297,7 +298,7 @@ fn target(inference: &Inference, request: &PoolRequest) -> Result<Target, ApiErr
     };
     // An adapter that is not there yet, or is no more.
     let (base, adapter) = request.model.rsplit_once('+').ok_or(error)?;
-    let named = inference.named(base)?;
+    let named = inference.named(base, principal)?;
     Ok(Target::Adapter(named.entry, adapter.to_owned()))
 }
 
@@ -356,7 +357,9 @@ fn refused(error: &AdapterChangeError) -> ApiError {
             let message = "`model`: the adapter cannot be loaded; the server's log says why";
             ApiError::invalid("model", message)
         }
-        AdapterChangeError::NameTaken(_) | AdapterChangeError::TooMany => {
+        AdapterChangeError::NameTaken(_)
+        | AdapterChangeError::TooMany
+        | AdapterChangeError::NoRoom { .. } => {
             ApiError::invalid("model", format!("`model`: {error}"))
         }
     }

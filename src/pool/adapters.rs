@@ -33,6 +33,16 @@ pub enum AdapterChangeError {
         "{MOST_ADAPTERS} adapters are loaded for this model, which is the most; remove one first"
     )]
     TooMany,
+    /// There is no memory for it.
+    #[error(
+        "it needs about {needed} MiB of memory and a bank of the KV cache, and {free} MiB are free (pool.memory_budget): unload a model, or lower models.context"
+    )]
+    NoRoom {
+        /// MiB that it takes.
+        needed: u64,
+        /// MiB that are left.
+        free: u64,
+    },
     /// Its file is of no use.
     #[error(transparent)]
     Unloadable(Arc<AdapterError>),

@@ -1,10 +1,14 @@
 //! Who loads and who leaves: a plain function of what there is and the time.
 //!
 //! One model loads at a time, in the order in which they were wanted: what each takes is then known before
-//! the next begins. A model that does not fit lets those leave that nobody has used for longest. Nobody who
-//! is pinned or busy leaves for another's sake; who would have to wait for a busy one waits.
+//! the next begins. A model that does not fit lets those leave that nobody has used for longest. Where only busy
+//! ones could make room, others that fit load meanwhile; after a while ([`TURN`]) busy ones take nothing new, finish what
+//! they do and leave, so that models which are always busy do not keep another out for ever. Pinned ones never leave.
 
 use std::time::{Duration, Instant};
+
+/// How long a model waits for busy ones before these make way.
+pub(super) const TURN: Duration = Duration::from_secs(15);
 
 /// What a decision depends on.
 #[derive(Debug, Clone)]
@@ -12,7 +16,8 @@ pub(super) struct PoolSnapshot {
     pub(super) now: Instant,
     /// Bytes that everything together may take; `None` where nobody knows.
     pub(super) budget: Option<u64>,
-    /// Bytes that are taken by other things than models.
+    /// Bytes that are taken by other things than models, for ever and for now.
+    pub(super) fixed: u64,
     pub(super) others: u64,
     /// Bytes that the system could still give; `None` where that is not known.
     pub(super) available: Option<u64>,
@@ -62,6 +67,8 @@ pub enum UnloadReason {
     Idle,
     /// Another needs its memory.
     Room,
+    /// Another has waited for its memory while it was busy.
+    Turn,
     /// More memory is taken than may be.
     OverBudget,
     /// Memory is short, and a smaller sibling answers for it.
@@ -77,6 +84,7 @@ impl UnloadReason {
         match self {
             Self::Idle => "idle",
             Self::Room => "room",
+            Self::Turn => "turn",
             Self::OverBudget => "over_budget",
             Self::Sibling => "sibling",
             Self::Asked => "asked",
@@ -196,7 +204,7 @@ impl ModelView {
 impl PoolSnapshot {
     /// Bytes that are taken by everything.
     fn held(&self) -> u64 {
-        self.others + self.models.iter().map(ModelView::held).sum::<u64>()
+        self.fixed + self.others + self.models.iter().map(ModelView::held).sum::<u64>()
     }
 
     /// Bytes that come back without more being done.
@@ -213,19 +221,13 @@ impl PoolSnapshot {
         within.min(self.available.unwrap_or(u64::MAX))
     }
 
-    /// The most bytes that could become free while pinned models stay.
+    /// The most bytes that could ever become free: what is not pinned may leave, and what is held for clients ends.
     fn most(&self) -> u64 {
         let staying = (self.models.iter()).filter(|model| model.is_pinned);
         let staying: u64 = staying.map(ModelView::held).sum();
-        let removable: u64 = (self.models.iter())
-            .filter(|model| !model.is_pinned)
-            .map(ModelView::held)
-            .sum();
-        let within = self.budget.map_or(u64::MAX, |budget| {
-            budget.saturating_sub(self.others + staying)
-        });
-        let available = self.available.unwrap_or(u64::MAX);
-        within.min(available.saturating_add(removable))
+        self.budget.map_or(u64::MAX, |budget| {
+            budget.saturating_sub(self.fixed + staying)
+        })
     }
 
     /// Idle models, least recently used first, until they give back so many bytes; all of them where
@@ -273,14 +275,12 @@ impl PoolSnapshot {
         for place in self.queue() {
             let needed = self.models[place].bytes;
             if needed > self.most() {
-                actions.push(PoolAction::Refuse(
-                    place,
-                    MemoryShortage {
-                        needed,
-                        most: self.most(),
-                        budget: self.budget.unwrap_or(u64::MAX),
-                    },
-                ));
+                let shortage = MemoryShortage {
+                    needed,
+                    most: self.most(),
+                    budget: self.budget.unwrap_or(u64::MAX),
+                };
+                actions.push(PoolAction::Refuse(place, shortage));
                 self.models[place].phase = Phase::Cold;
                 continue;
             }
@@ -291,17 +291,61 @@ impl PoolSnapshot {
             let missing = needed.saturating_sub(self.free());
             if missing == 0 {
                 actions.push(PoolAction::Load(place));
-            } else if missing > self.leaving() {
-                let missing = missing - self.leaving();
-                let evicted = self.least_recently_used(missing);
-                let freed: u64 = evicted.iter().map(|at| self.models[*at].bytes).sum();
-                // Where that would not be enough, nobody leaves in vain: a busy one has to end first.
-                if freed >= missing {
-                    self.evict(&evicted, UnloadReason::Room, actions);
-                }
+                return;
             }
-            return;
+            if self.makes_room(place, missing, actions) {
+                return;
+            }
+            // It waits for a busy one; the next may fit as it is.
         }
+    }
+
+    /// Makes room for a model that misses so many bytes. Returns false where busy models would have to leave and
+    /// need not yet.
+    fn makes_room(&mut self, place: usize, missing: u64, actions: &mut Vec<PoolAction>) -> bool {
+        let Some(missing) = missing.checked_sub(self.leaving()).filter(|left| *left > 0) else {
+            return true;
+        };
+        let idle = self.least_recently_used(missing);
+        let bytes = |places: &[usize]| places.iter().map(|at| self.models[*at].bytes).sum::<u64>();
+        let freed = bytes(&idle);
+        if freed >= missing {
+            self.evict(&idle, UnloadReason::Room, actions);
+            return true;
+        }
+        let has_waited = match self.models[place].phase {
+            Phase::Queued { since, .. } => self.now.saturating_duration_since(since) >= TURN,
+            _ => false,
+        };
+        let busy = self.largest_busy(missing - freed);
+        // Nobody leaves in vain.
+        if !has_waited || freed + bytes(&busy) < missing {
+            return false;
+        }
+        self.evict(&idle, UnloadReason::Room, actions);
+        for place in busy {
+            self.models[place].phase = Phase::Leaving;
+            actions.push(PoolAction::Drain(place, UnloadReason::Turn));
+        }
+        true
+    }
+
+    /// Busy models that may leave, the largest first, until they give back so many bytes; all of them where that is
+    /// not enough.
+    fn largest_busy(&self, wanted: u64) -> Vec<usize> {
+        let is_busy = |model: &ModelView| {
+            !model.is_pinned && model.phase == Phase::Ready { idle_since: None }
+        };
+        let busy = self.models.iter().enumerate();
+        let mut busy: Vec<_> = busy.filter(|(_, model)| is_busy(model)).collect();
+        busy.sort_by_key(|(_, model)| std::cmp::Reverse(model.bytes));
+        let mut freed = 0;
+        let needed = busy.into_iter().take_while(|(_, model)| {
+            let is_needed = freed < wanted;
+            freed += model.bytes;
+            is_needed
+        });
+        needed.map(|(place, _)| place).collect()
     }
 }
 

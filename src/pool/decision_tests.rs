@@ -29,6 +29,7 @@ fn pool(now: Instant, budget: u64, models: Vec<ModelView>) -> PoolSnapshot {
     PoolSnapshot {
         now,
         budget: Some(budget * MIB),
+        fixed: 0,
         others: 0,
         available: None,
         models,
@@ -111,6 +112,43 @@ fn nobody_leaves_in_vain() {
     free[1].phase = idle(start, 2);
     let room = |place| PoolAction::Evict(place, UnloadReason::Room);
     assert_eq!(decide(&pool(start, 100, free)), [room(0), room(1)]);
+}
+
+#[test]
+fn while_one_waits_for_a_busy_model_others_that_fit_are_loaded_and_after_its_turn_the_busy_one_makes_way()
+ {
+    let start = Instant::now();
+    let later = start + Duration::from_secs(1);
+    let models = vec![
+        model(BUSY, 70),
+        model(wanted(start), 60),
+        model(wanted(later), 30),
+    ];
+    assert_eq!(
+        decide(&pool(later, 100, models.clone())),
+        [PoolAction::Load(2)]
+    );
+    let turn = PoolAction::Drain(0, UnloadReason::Turn);
+    assert_eq!(decide(&pool(start + TURN, 100, models)), [turn]);
+    let pinned_one = vec![pinned(BUSY, 30), model(BUSY, 20), model(wanted(start), 60)];
+    let turn = PoolAction::Drain(1, UnloadReason::Turn);
+    assert_eq!(decide(&pool(start + TURN, 100, pinned_one)), [turn]);
+}
+
+#[test]
+fn what_clients_hold_for_now_is_waited_for() {
+    let start = Instant::now();
+    let held = PoolSnapshot {
+        others: 80 * MIB,
+        ..pool(start, 100, vec![model(wanted(start), 30)])
+    };
+    assert_eq!(decide(&held), []);
+    let for_ever = PoolSnapshot {
+        fixed: 80 * MIB,
+        others: 0,
+        ..held
+    };
+    assert!(matches!(decide(&for_ever)[..], [PoolAction::Refuse(0, _)]));
 }
 
 #[test]
@@ -263,6 +301,7 @@ fn any_pool() -> impl Strategy<Value = PoolSnapshot> {
             PoolSnapshot {
                 now: start + Duration::from_secs(100),
                 budget: Some(budget * MIB),
+                fixed: 0,
                 others: others * MIB,
                 available: available.map(|bytes| bytes * MIB),
                 models: models.collect(),
@@ -290,8 +329,9 @@ proptest! {
                     prop_assert!(is_idle && !model.is_pinned);
                     after.models[place].phase = Phase::Leaving;
                 }
-                PoolAction::Drain(..) => {
-                    prop_assert!(model.gives_way && !model.is_pinned);
+                PoolAction::Drain(_, reason) => {
+                    let is_due = model.gives_way || reason == UnloadReason::Turn;
+                    prop_assert!(is_due && !model.is_pinned);
                     after.models[place].phase = Phase::Leaving;
                 }
                 PoolAction::Load(_) => {
@@ -318,7 +358,12 @@ proptest! {
             if !pool.models.iter().any(is_queued) {
                 break;
             }
-            prop_assert!(round < 40, "{pool:?}");
+            if round > 40 {
+                // What is left waits for what clients hold, or for the system.
+                let waits = pool.others > 0 || pool.available.is_some();
+                prop_assert!(waits, "{pool:?}");
+                break;
+            }
             for model in &mut pool.models {
                 // Whoever leaves is gone, whoever loads is loaded, whoever is busy ends.
                 let freed = if model.phase == Phase::Leaving { model.bytes } else { 0 };

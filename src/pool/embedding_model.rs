@@ -69,7 +69,8 @@ impl ModelThread {
             load: EmbeddingLoadBoard::default(),
             jobs,
         };
-        let memory = measure.taken(info.size_bytes, 0, self.version.memory());
+        let expected = spec.estimated_memory().unwrap_or_default();
+        let memory = measure.taken(info.size_bytes, expected.kv_cache, expected);
         self.serve(&LoadedModel::Embedding(Arc::new(loaded)), memory);
         self.run_worker(batcher, &queue);
         Ok(())

@@ -15,6 +15,8 @@ use super::{LoadedModel, ModelEntry};
 /// How long a request without a deadline waits for memory, or for models that load before its own. While
 /// its model is being loaded it waits for as long as that takes.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
+/// How often a request that waits looks whether its slots were given to another.
+const GLANCE: Duration = Duration::from_millis(250);
 /// When to ask again for a model that others keep out.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,8 @@ pub enum EnterError {
     Failed(LoadFailure),
     /// The model ended while the request waited.
     Ended(VersionEnd),
+    /// Its file is gone.
+    Removed,
 }
 
 impl From<AdmissionRefusal> for EnterError {
@@ -76,7 +80,11 @@ impl ModelEntry {
                     .admit_together(visit.tenant, visit.slots, visit.drain_guard.clone());
             match admitted {
                 Ok((slots, drain_guard)) => {
-                    let loaded = loaded(&version, visit.deadline).await;
+                    let loaded = tokio::select! {
+                        biased;
+                        loaded = loaded(&version, visit.deadline) => loaded,
+                        refusal = displaced(&slots) => Err(refusal.into()),
+                    };
                     let loaded = loaded.map_err(|error| self.unless_stopping(error))?;
                     return Ok(Entered {
                         loaded,
@@ -114,7 +122,7 @@ impl ModelEntry {
                 let _ = changes.changed().await;
             }
         };
-        until(deadline, is_gone).await
+        patiently(deadline, RefusalReason::Loading, is_gone).await
     }
 }
 
@@ -150,13 +158,35 @@ async fn loaded(
         return Ok(serving);
     }
     let begins = version.reaches(|state| !matches!(state, VersionState::Queued));
-    let in_time = tokio::time::timeout(QUEUE_PATIENCE, until(deadline, begins)).await;
-    in_time.map_err(|_| AdmissionRefusal {
-        reason: RefusalReason::Memory,
-        retry_after: RETRY,
-    })??;
+    patiently(deadline, RefusalReason::Memory, begins).await?;
     let serving = until(deadline, version.serving()).await?;
     serving.map_err(EnterError::Ended)
+}
+
+/// Waits, but no longer than a request does that has no deadline; then it is refused for this reason.
+async fn patiently<T>(
+    deadline: Option<Instant>,
+    reason: RefusalReason,
+    work: impl Future<Output = T>,
+) -> Result<T, EnterError> {
+    let in_time = tokio::time::timeout(QUEUE_PATIENCE, until(deadline, work)).await;
+    in_time.map_err(|_| AdmissionRefusal {
+        reason,
+        retry_after: RETRY,
+    })?
+}
+
+/// Resolves when the slots of a request are given to another's. That is looked at now and then: nobody tells.
+async fn displaced(slots: &[AdmissionSlot]) -> AdmissionRefusal {
+    loop {
+        tokio::time::sleep(GLANCE).await;
+        if let Some(retry_after) = slots.first().and_then(AdmissionSlot::displaced) {
+            return AdmissionRefusal {
+                reason: RefusalReason::QueueFull,
+                retry_after,
+            };
+        }
+    }
 }
 
 /// Waits, but no longer than to the deadline.
@@ -184,6 +214,7 @@ impl EnterError {
                 Some(FailureCause::Unloadable(error.to_string()))
             }
             Self::Ended(VersionEnd::Crashed) => Some(FailureCause::Crashed),
+            Self::Removed => Some(FailureCause::Unloadable("its file is gone".to_owned())),
             Self::Ended(VersionEnd::Unloaded) | Self::Refused(_) | Self::DeadlinePassed(_) => None,
         }
     }

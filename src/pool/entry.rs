@@ -1,5 +1,6 @@
 //! A model that can be asked, loaded or not.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -200,6 +201,8 @@ struct Life {
     is_due: bool,
     /// Whether it has left for a smaller sibling, and memory is too short for it to come back.
     is_displaced: bool,
+    /// Whether its file is gone from the folder of models, and nobody finds it any more.
+    is_removed: bool,
 }
 
 impl ModelEntry {
@@ -396,7 +399,10 @@ impl ModelEntry {
         let life = self.life();
         match (&life.version, &life.failure) {
             (Some(version), _) => version.health(self.spec.stall_timeout),
-            (None, Some(failure)) if matches!(failure.cause, FailureCause::Crashed) => {
+            // One that is loaded when somebody asks for it is no matter of health until then.
+            (None, Some(failure))
+                if matches!(failure.cause, FailureCause::Crashed) && life.is_due =>
+            {
                 Err("crashed")
             }
             (None, _) => Ok(()),
@@ -434,6 +440,9 @@ impl ModelEntry {
         if self.context.is_stopping() {
             return Err(AdmissionRefusal::draining().into());
         }
+        if life.is_removed {
+            return Err(EnterError::Removed);
+        }
         if let Some(failure) = &life.failure
             && Instant::now() < failure.retry_at
             && failure.file == FileStamp::of(&self.spec.path)
@@ -463,11 +472,14 @@ impl ModelEntry {
     /// looked after any more.
     pub(super) fn want_now(&self) -> Arc<ModelVersion> {
         let mut life = self.life();
-        life.is_due = true;
-        match &life.version {
+        life.is_displaced = false;
+        let version = match &life.version {
             Some(version) => Arc::clone(version),
             None => self.want(&mut life),
-        }
+        };
+        // One that answers is there; one that leaves is to come back.
+        life.is_due |= !matches!(version.state(), VersionState::Ready(_));
+        version
     }
 
     /// It leaves for a smaller sibling, which answers until there is room for it again. Then it is loaded as at the
@@ -476,6 +488,13 @@ impl ModelEntry {
         let mut life = self.life();
         life.is_displaced = true;
         life.is_due = self.terms.is_preloaded();
+    }
+
+    /// Nobody finds it any more; returns false where it is wanted or loaded, and stays.
+    pub(super) fn remove(&self) -> bool {
+        let mut life = self.life();
+        life.is_removed = life.version.is_none();
+        life.is_removed
     }
 
     /// There is room for it again.
@@ -489,11 +508,24 @@ impl ModelEntry {
         self.life().is_displaced
     }
 
-    /// The first of its siblings that can be loaded.
-    pub(super) fn sibling<'a>(&self, entries: &'a [Arc<Self>]) -> Option<&'a Arc<Self>> {
-        let siblings = self.terms.siblings.iter();
-        let mut siblings = siblings.filter_map(|id| entries.iter().find(|entry| entry.id == **id));
-        siblings.find(|sibling| !sibling.has_failed())
+    /// The first of its siblings, or of theirs, that can be loaded and has none itself, so that it does not have to
+    /// make way as well.
+    #[must_use]
+    pub fn sibling<'a>(&self, entries: &'a [Arc<Self>]) -> Option<&'a Arc<Self>> {
+        let mut seen = BTreeSet::from([self.id.as_str()]);
+        let mut next: VecDeque<&str> = self.terms.siblings.iter().map(String::as_str).collect();
+        while let Some(id) = next.pop_front() {
+            let found = entries.iter().find(|entry| entry.id == id);
+            let Some(sibling) = found.filter(|_| !seen.contains(id)) else {
+                continue;
+            };
+            if sibling.terms.siblings.is_empty() && !sibling.has_failed() {
+                return Some(sibling);
+            }
+            seen.insert(&sibling.id);
+            next.extend(sibling.terms.siblings.iter().map(String::as_str));
+        }
+        None
     }
 
     /// It need not be loaded though nobody asks.
@@ -510,6 +542,7 @@ impl ModelEntry {
     pub(super) fn has_loaded(&self) {
         let mut life = self.life();
         life.failure = None;
+        life.is_displaced = false;
         // A pinned one would come back.
         life.is_due = self.terms.is_pinned();
     }
@@ -525,6 +558,8 @@ impl ModelEntry {
         let mut life = self.life();
         life.version = None;
         let cause = cause?;
+        // What was to be there from the start is tried again though nobody asks.
+        life.is_due |= self.terms.is_preloaded();
         let attempts = life.failure.as_ref().map_or(0, |before| before.attempts) + 1;
         let failure = LoadFailure {
             cause,

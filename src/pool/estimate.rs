@@ -159,7 +159,7 @@ fn forget_some<T>(known: &mut BTreeMap<String, T>) {
 /// What decides on a model's memory beside its file.
 fn key(digest: &str, spec: &ModelSpec) -> String {
     format!(
-        "{digest} {} {} {} {:?} {} {:?} {}",
+        "{digest} {} {} {} {:?} {} {:?} {} {:?}",
         spec.context,
         spec.max_running,
         spec.max_batch_tokens,
@@ -167,6 +167,7 @@ fn key(digest: &str, spec: &ModelSpec) -> String {
         spec.deterministic,
         spec.threads,
         spec.partition_memory,
+        spec.adapters,
     )
 }
 

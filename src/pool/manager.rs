@@ -6,7 +6,8 @@ use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::decision::{ModelView, Phase, PoolAction, PoolSnapshot, decide};
+use super::MemoryKind;
+use super::decision::{ModelView, Phase, PoolAction, PoolSnapshot, UnloadReason, decide};
 use super::entry::{FileStamp, ModelEntry, ModelState};
 use super::model_thread::ModelThread;
 use super::shared::PoolShared;
@@ -46,6 +47,8 @@ impl Manager {
                 if self.threads.is_empty() {
                     return;
                 }
+                // One may have been wanted in the moment in which the pool was stopped.
+                self.shared.end_all();
             } else {
                 self.look();
                 // What was refused is over at once.
@@ -80,6 +83,7 @@ impl Manager {
                     && matches!(running.version.state(), VersionState::Ready(_))
                 {
                     running.is_announced = true;
+                    running.version.gate.restart_idle_time();
                     let took = running.began.elapsed();
                     self.shared.has_loaded(entry, &running.version, took);
                     if running.version.gate.is_closed() {
@@ -118,7 +122,7 @@ impl Manager {
         let entries = self.shared.entries();
         for entry in entries.iter() {
             entry.learn_purpose();
-            if entry.is_displaced() && self.has_room_again(entry) {
+            if entry.is_displaced() && self.has_room_again(entry, &entries) {
                 entry.may_come_back();
             }
             if !entry.is_displaced() {
@@ -134,35 +138,40 @@ impl Manager {
     }
 
     /// Whether memory is so short that a model makes way for a smaller sibling.
-    fn gives_way(&self, entry: &ModelEntry) -> bool {
-        !entry.terms.siblings.is_empty() && self.shared.gives_way()
+    fn gives_way(&self, entry: &ModelEntry, entries: &[Arc<ModelEntry>]) -> bool {
+        self.shared.gives_way() && entry.sibling(entries).is_some()
     }
 
     /// Whether a model that has left for a sibling would not have to leave again at once: there is as much as it takes
-    /// and a tenth of everything besides.
-    fn has_room_again(&self, entry: &ModelEntry) -> bool {
-        if self.gives_way(entry) {
+    /// and a tenth of everything besides, once its siblings have left for it.
+    fn has_room_again(&self, entry: &ModelEntry, entries: &[Arc<ModelEntry>]) -> bool {
+        if self.gives_way(entry, entries) {
             return false;
         }
         let Some(available) = self.shared.available() else {
             return true;
         };
         let spare = self.shared.budget.unwrap_or(available) / 10;
-        available >= self.shared.estimated_bytes(entry) + spare
+        let siblings = entry.terms.siblings.iter();
+        let siblings = siblings.filter_map(|id| entries.iter().find(|entry| entry.id == **id));
+        let leaving = siblings.filter(|sibling| !sibling.terms.is_pinned());
+        let leaving: u64 = leaving.map(|sibling| sibling.memory().total()).sum();
+        available + leaving >= self.shared.estimated_bytes(entry) + spare
     }
 
     fn snapshot(&self, entries: &[Arc<ModelEntry>], now: Instant) -> PoolSnapshot {
         let models = entries.iter().map(|entry| ModelView {
             phase: phase(entry),
-            bytes: self.shared.expected_memory(entry).total(),
+            bytes: self.shared.expected_memory(entry).total() + self.shared.kept_by(entry),
             is_pinned: entry.terms.is_pinned(),
             keep_alive: entry.terms.keep_alive,
-            gives_way: self.gives_way(entry),
+            gives_way: self.gives_way(entry, entries),
         });
         PoolSnapshot {
             now,
             budget: self.shared.budget,
-            others: self.shared.others(),
+            fixed: self.shared.held_by(|kind| kind == MemoryKind::Program),
+            others: self.shared.held_by(|kind| kind != MemoryKind::Program),
             available: self.shared.available(),
             models: models.collect(),
         }
@@ -188,11 +197,13 @@ impl Manager {
                     version.drain();
                     self.shared.context.changed();
                 }
-                // The sibling is there when the larger one has left, and the larger one comes back.
-                if let Some(sibling) = entry.sibling(entries) {
-                    sibling.want_now();
+                if reason == UnloadReason::Sibling {
+                    // The sibling is there when the larger one has left, and the larger one comes back.
+                    if let Some(sibling) = entry.sibling(entries) {
+                        sibling.want_now();
+                    }
+                    entry.is_displaced_now();
                 }
-                entry.is_displaced_now();
             }
             PoolAction::Forget(place) => {
                 if let Some(version) = entries[place].version()
@@ -217,7 +228,10 @@ impl Manager {
             return;
         };
         version.set_memory(self.shared.expected_memory(entry));
-        version.advance(VersionState::Loading);
+        if !version.advance(VersionState::Loading) {
+            // It was unloaded since the look.
+            return;
+        }
         let file = FileStamp::of(&entry.spec.path);
         let began = Instant::now();
         let thread = ModelThread {

@@ -163,12 +163,6 @@ impl Pool {
     /// The model that a name means, and how.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<NamedModel> {
-        let found = self.shared.named(name);
-        // It may have been put into the folder a moment ago.
-        let is_own = found.as_ref().is_some_and(|found| !found.is_default);
-        if is_own || !self.shared.look_into_folder() {
-            return found;
-        }
         self.shared.named(name)
     }
 
@@ -194,7 +188,9 @@ impl Pool {
         entry.is_not_due();
         let version = entry.version();
         if let Some(version) = &version {
-            self.shared.leaves(entry, UnloadReason::Asked);
+            if !version.gate.is_closed() {
+                self.shared.leaves(entry, UnloadReason::Asked);
+            }
             if version.gate.close_if_empty() {
                 version.end(false);
             } else {
@@ -210,6 +206,57 @@ impl Pool {
     #[must_use]
     pub fn siblings_answer(&self) -> Option<Resource> {
         self.shared.siblings_answer()
+    }
+
+    /// Adds an adapter to a loaded model while it serves, within the budget.
+    ///
+    /// # Errors
+    /// See [`AdapterChangeError`].
+    pub async fn add_adapter(
+        &self,
+        entry: &ModelEntry,
+        loaded: &GenerationModel,
+        name: &str,
+        file: &Path,
+    ) -> Result<(), AdapterChangeError> {
+        let mut memory = entry.spec.bank_memory().unwrap_or_default();
+        memory.weights = file.metadata().map_or(0, |file| file.len());
+        let (held, budget) = self.memory();
+        let held: u64 = held.iter().map(|(_, bytes)| bytes).sum();
+        let free = budget.map_or(u64::MAX, |budget| budget.saturating_sub(held));
+        if memory.total() > free {
+            return Err(AdapterChangeError::NoRoom {
+                needed: memory.total() >> 20,
+                free: free >> 20,
+            });
+        }
+        loaded.add_adapter(name, file).await?;
+        if let Some(version) = entry.version() {
+            version.change_memory(memory, true);
+        }
+        Ok(())
+    }
+
+    /// Removes an adapter from a loaded model, once the requests that have begun with it have ended. Returns whether
+    /// there was one of this name.
+    ///
+    /// # Errors
+    /// See [`AdapterChangeError`].
+    pub async fn remove_adapter(
+        &self,
+        entry: &ModelEntry,
+        loaded: &GenerationModel,
+        name: &str,
+    ) -> Result<bool, AdapterChangeError> {
+        let adapters = loaded.adapters();
+        let bytes = adapters.iter().find(|adapter| adapter.name == name);
+        let mut memory = entry.spec.bank_memory().unwrap_or_default();
+        memory.weights = bytes.map_or(0, |adapter| adapter.bytes);
+        let is_removed = loaded.remove_adapter(name).await?;
+        if is_removed && let Some(version) = entry.version() {
+            version.change_memory(memory, false);
+        }
+        Ok(is_removed)
     }
 
     /// Tells of every change of a model's state.

@@ -39,13 +39,14 @@ impl LoadMeasure {
     }
 
     /// What a model takes whose tensors have so many bytes, and its cache as many once it is full. Buffers that have not
-    /// been used yet take no memory now, so nothing counts less than was `expected`.
+    /// been used yet take no memory now, so nothing counts less than its file says; and what other models have used
+    /// meanwhile is not told apart, so it does not count more than twice that.
     pub(super) fn taken(&self, weights: u64, kv_cache: u64, expected: ModelMemory) -> ModelMemory {
         let now = headroom::anonymous_memory();
         let added = (self.anonymous.zip(now)).map_or(0, |(before, now)| now.saturating_sub(before));
         // Weights that are mapped are not anonymous.
         let beside_weights = added.checked_sub(weights).unwrap_or(added);
-        let compute = beside_weights.max(expected.compute);
+        let compute = beside_weights.clamp(expected.compute, 2 * expected.compute);
         ModelMemory {
             weights,
             kv_cache,
@@ -169,7 +170,7 @@ impl ModelThread {
             measure.taken(
                 info.size_bytes,
                 kv_cache.unwrap_or(0) * banks,
-                self.version.memory(),
+                spec.estimated_memory().unwrap_or_default(),
             ),
         );
         self.run_worker(scheduler, &queue);

@@ -100,7 +100,7 @@ impl PoolShared {
         let before = Arc::clone(&entries);
         let is_found = |entry: &ModelEntry| found.iter().any(|spec| spec.path == entry.spec.path);
         let stays = |entry: &&Arc<ModelEntry>| {
-            !entry.terms.is_from_folder || entry.version().is_some() || is_found(entry)
+            !entry.terms.is_from_folder || is_found(entry) || !entry.remove()
         };
         let mut after: Vec<_> = before.iter().filter(stays).cloned().collect();
         let is_known = |entries: &[Arc<ModelEntry>], spec: &ModelSpec| {
@@ -147,12 +147,16 @@ impl PoolShared {
     /// Ends everything: what still runs gets an error.
     pub(super) fn stop(&self) {
         self.context.stop();
+        self.end_all();
+        self.context.wake();
+    }
+
+    pub(super) fn end_all(&self) {
         for entry in self.entries().iter() {
             if let Some(version) = entry.version() {
                 version.end(true);
             }
         }
-        self.context.wake();
     }
 
     /// Bytes that a model takes, or is going to take.
@@ -176,23 +180,15 @@ impl PoolShared {
         self.estimates.expected(&entry.spec).total()
     }
 
-    /// Bytes that are taken by other things than models' weights, caches and buffers.
-    pub(super) fn others(&self) -> u64 {
-        let kept = self
-            .entries()
-            .iter()
-            .map(|entry| self.kept_by(entry))
-            .sum::<u64>();
-        kept + self
-            .ledger
-            .read()
-            .iter()
-            .map(|(_, bytes)| bytes)
-            .sum::<u64>()
+    /// Bytes that are taken for these kinds of things, beside what belongs to a model.
+    pub(super) fn held_by(&self, counts: impl Fn(MemoryKind) -> bool) -> u64 {
+        let held = self.ledger.read().into_iter();
+        let counted = held.filter(|(kind, _)| counts(*kind));
+        counted.map(|(_, bytes)| bytes).sum()
     }
 
     /// Bytes of parked prompts and of grammars that a model keeps.
-    fn kept_by(&self, entry: &ModelEntry) -> u64 {
+    pub(super) fn kept_by(&self, entry: &ModelEntry) -> u64 {
         self.kept(entry).iter().map(|(_, bytes)| bytes).sum()
     }
 

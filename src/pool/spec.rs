@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::config::{self, Speculation};
 use crate::engine::{
-    Attention, EmbedderOptions, EmbedderShape, EngineOptions, Purpose, estimate_embedding,
-    estimate_generation, read_header,
+    Attention, EmbedderOptions, EmbedderShape, EngineOptions, MemoryEstimate, Purpose,
+    estimate_embedding, estimate_generation, read_header,
 };
 use crate::scheduler::SchedulerLimits;
 
@@ -119,8 +119,31 @@ impl ModelSpec {
 
     /// Returns what the model is going to take of memory, as its file says; `None` where the file cannot be read.
     pub(super) fn estimated_memory(&self) -> Option<ModelMemory> {
+        let estimate = self.estimate()?;
+        // Each adapter has a bank of its own.
+        let banks = u64::from(estimate.partitions) + self.adapters.len() as u64;
+        let adapters = self.adapters.iter().map(|(_, path)| path.metadata());
+        let adapters: u64 = adapters.map(|file| file.map_or(0, |file| file.len())).sum();
+        Some(ModelMemory {
+            weights: estimate.weights + estimate.mapped + adapters,
+            kv_cache: estimate.kv_cache * banks,
+            compute: estimate.compute * banks + estimate.vocabulary,
+        })
+    }
+
+    /// Returns what one more bank of the KV cache is going to take, for an adapter.
+    pub(super) fn bank_memory(&self) -> Option<ModelMemory> {
+        let estimate = self.estimate()?;
+        Some(ModelMemory {
+            weights: 0,
+            kv_cache: estimate.kv_cache,
+            compute: estimate.compute,
+        })
+    }
+
+    fn estimate(&self) -> Option<MemoryEstimate> {
         let header = read_header(&self.path).ok()?;
-        let estimate = match header.purpose()? {
+        match header.purpose()? {
             Purpose::Generation => {
                 estimate_generation(&header, &self.engine_options(header.parameters()))
             }
@@ -131,16 +154,7 @@ impl ModelSpec {
                     &self.embedder_options(context, header.parameters()),
                 )
             }
-        }?;
-        // Each adapter has a bank of its own.
-        let banks = u64::from(estimate.partitions) + self.adapters.len() as u64;
-        let adapters = self.adapters.iter().map(|(_, path)| path.metadata());
-        let adapters: u64 = adapters.map(|file| file.map_or(0, |file| file.len())).sum();
-        Some(ModelMemory {
-            weights: estimate.weights + estimate.mapped + adapters,
-            kv_cache: estimate.kv_cache * banks,
-            compute: estimate.compute * banks + estimate.vocabulary,
-        })
+        }
     }
 
     /// Returns the bytes that the model is going to take, as its file says; `None` where the file cannot be read.

@@ -171,6 +171,23 @@ impl ModelVersion {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// It takes so much more, or less if `is_more` is false.
+    pub(super) fn change_memory(&self, by: ModelMemory, is_more: bool) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = |now: u64, by: u64| {
+            if is_more {
+                now + by
+            } else {
+                now.saturating_sub(by)
+            }
+        };
+        *memory = ModelMemory {
+            weights: changed(memory.weights, by.weights),
+            kv_cache: changed(memory.kv_cache, by.kv_cache),
+            compute: changed(memory.compute, by.compute),
+        };
+    }
+
     pub(super) fn set_memory(&self, memory: ModelMemory) {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory;
     }

@@ -67,7 +67,7 @@ fn a_model_whose_context_has_no_room_for_a_question_is_refused() {
     let at = file.windows(key.len()).position(|bytes| bytes == key);
     // Behind the key stands the type of its value.
     let value = at.expect("the key") + key.len() + 4;
-    file[value..value + 4].fill(0);
+    file[value..value + 4].copy_from_slice(&8_u32.to_le_bytes());
     std::fs::write(&path, file).expect("written");
     let mut gateway = Gateway::launch(&path, &[]);
     gateway.log_line("less than 16 tokens");

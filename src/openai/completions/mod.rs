@@ -7,7 +7,7 @@ mod wire;
 
 use crate::admission::Principal;
 use crate::http::access::Reply;
-use crate::inference::generate::{GenerationRequest, StartedGeneration};
+use crate::inference::generate::{GenerationInput, GenerationRequest, StartedGeneration};
 use crate::inference::params::GenerationParams;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
@@ -62,6 +62,11 @@ impl Endpoint for Completions {
 
     fn model(completion: &ValidCompletionRequest) -> Option<&str> {
         completion.model.as_deref()
+    }
+
+    fn has_token_prompts(completion: &ValidCompletionRequest) -> bool {
+        let mut inputs = completion.request.inputs.iter();
+        inputs.any(|input| matches!(input, GenerationInput::Tokens(_)))
     }
 
     fn params(completion: &mut ValidCompletionRequest) -> &mut GenerationParams {
