@@ -201,7 +201,7 @@ def headroom() -> dict:
             "{{instance}} {{model}}": state_of_models()}, state_names(), height=8),
         series("Memory against the budget", "Memory that is taken or promised, by kind, and what everything together may take (pool.memory_budget, else the tightest limit).", {
             "{{instance}} {{kind}}": f"edgellm_pool_memory_bytes{{{ON}}}", "{{instance}} budget": f"edgellm_pool_memory_budget_bytes{{{ON}}}"}, "bytes", stack=True, limits=(".*budget",)),
-        series("Models that left", "Models that were told to leave, by reason: `room` for another, `over_budget`, `idle` for their keep_alive, for a smaller `sibling`, or `asked` by an administrator.", {
+        series("Models that left", "Models that were told to leave, by reason: `room` for another, `turn` of another that waited for a busy one, `over_budget`, `idle` for their keep_alive, for a smaller `sibling`, or `asked` by an administrator.", {
             "{{instance}} {{reason}}": f"sum by (instance, reason) (increase(edgellm_pool_evictions_total{{{ON}}}[{RATE}]))"}, "short", stack=True),
         series("Loads", "Loads that ended, by result. Many of them say that the models that are in use do not fit the budget together.", {
             "{{instance}} {{model}}: {{result}}": f"sum by (instance, model, result) (increase(edgellm_model_loads_total{{{OF_MODEL}}}[{RATE}]))"}, "short", stack=True),

@@ -148,7 +148,8 @@ impl ModelThread {
             limits,
             self.context.metrics.for_model(&spec.id),
         )
-        .governed_by(self.context.governed.clone());
+        .governed_by(self.context.governed.clone())
+        .keeping_within(self.context.room.clone());
         let base = weights.adapter_base();
         let adapters = Adapters::load(&spec.id, &spec.adapters, base, &mut scheduler);
         let loaded = Arc::new(GenerationModel {

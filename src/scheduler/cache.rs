@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use crate::admission::MemoryRoom;
 use crate::engine::{AdapterId, DecodeError, Engine, Row, SeqId, Shape, Token, return_freed};
 
 use super::kv_offload::{OffloadStore, WORTH_COPYING};
@@ -91,6 +92,8 @@ pub(super) struct Cache<E: Engine> {
     offload: OffloadStore<E::KvCopy>,
     /// Bytes that may be offloaded while the governor sets no bound.
     offload_limit: usize,
+    /// What is left of the process's memory for more of them.
+    room: MemoryRoom,
     /// Least recently used first, with the time of that.
     parked: VecDeque<(SeqId, Instant)>,
     /// By sequence, whether it is parked.
@@ -109,6 +112,7 @@ impl<E: Engine> Cache<E> {
             partitions: Vec::new(),
             offload: OffloadStore::new(offload_limit),
             offload_limit,
+            room: MemoryRoom::default(),
             parked: VecDeque::new(),
             is_parked: Vec::new(),
             exact: Vec::new(),
@@ -369,6 +373,11 @@ impl<E: Engine> Cache<E> {
         (0..self.partition_count()).any(|partition| self.is_swollen(partition))
     }
 
+    /// Offloads no more than there is room for from now on.
+    pub(super) fn keep_within(&mut self, room: MemoryRoom) {
+        self.room = room;
+    }
+
     /// Whether memory is held that could be given back while nothing is computed.
     pub(super) fn could_free_memory(&self) -> bool {
         self.offloaded_bytes() > 0 || self.has_swollen()
@@ -380,7 +389,9 @@ impl<E: Engine> Cache<E> {
     pub(super) fn limit(&mut self, most: Option<usize>) {
         let cells = self.shape().cells.max(1);
         let Some(most) = most else {
-            self.offload.limit(self.offload_limit);
+            let room = usize::try_from(self.room.bytes()).unwrap_or(usize::MAX);
+            let within = self.offload.bytes().saturating_add(room);
+            self.offload.limit(self.offload_limit.min(within));
             return;
         };
         let (share, kept) = (self.offload_limit / cells * most, self.offload.bytes());

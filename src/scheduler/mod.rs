@@ -43,6 +43,7 @@ mod timeline;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::admission::MemoryRoom;
 use crate::engine::{DecodeError, Engine, Pieces};
 use crate::governor::GovernorHandle;
 use crate::telemetry::ModelMetrics;
@@ -151,6 +152,13 @@ impl<E: Engine> Scheduler<E> {
     #[must_use]
     pub fn governed_by(mut self, governed: GovernorHandle) -> Self {
         self.governed = GovernedLimits::new(governed);
+        self
+    }
+
+    /// Lets the scheduler offload no more prefixes than there is room for.
+    #[must_use]
+    pub fn keeping_within(mut self, room: MemoryRoom) -> Self {
+        self.sequences.cache.keep_within(room);
         self
     }
 

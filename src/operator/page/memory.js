@@ -20,6 +20,7 @@ const KINDS = {
 const REASONS = {
   idle: "not used for their keep_alive",
   room: "made room for another",
+  turn: "busy, and another's turn came",
   over_budget: "memory was over the budget",
   sibling: "a smaller sibling answers",
   asked: "unloaded by an administrator",

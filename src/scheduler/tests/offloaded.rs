@@ -45,6 +45,21 @@ fn conversations_without_anything_in_common_stay_where_keeping_them_costs_nothin
 }
 
 #[test]
+fn no_more_is_offloaded_than_the_process_has_room_for() {
+    let shape = Shape {
+        break_even_cells: Some(100_000),
+        ..SHAPE
+    };
+    for (bytes, is_kept) in [(0, false), (1 << 20, true)] {
+        let room = MemoryRoom::default();
+        room.set(bytes);
+        let mut scheduler = with_parked_bytes(FakeEngine::new(shape), 500).keeping_within(room);
+        let _ = asked_twice(&mut scheduler);
+        assert_eq!(scheduler.metrics.parked_bytes.get() > 0, is_kept);
+    }
+}
+
+#[test]
 fn where_parked_cells_slow_every_step_they_are_offloaded() {
     let crowded = || {
         FakeEngine::new(Shape {

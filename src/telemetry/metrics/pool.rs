@@ -51,7 +51,7 @@ impl PoolMetrics {
             )?,
             evictions: table.counters(
                 "pool_evictions_total",
-                "Models that were told to leave, by reason: idle for keep_alive, room for another, over_budget, sibling, or asked by an administrator.",
+                "Models that were told to leave, by reason: idle for keep_alive, room for another, turn of another that waited for a busy one, over_budget, sibling, or asked by an administrator.",
                 &["reason"],
             )?,
         })
