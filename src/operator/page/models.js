@@ -97,7 +97,8 @@ class ModelRow {
     this.state.className = `tag ${tone}`;
     setText(this.state, model.state ?? "unknown");
     setText(this.tags, [model.default && "default", model.pinned && "pinned"].filter(Boolean).join(" · "));
-    setText(this.why, model.state === "failed" ? failure(model) : means);
+    const read = model.loaded_percent === undefined ? "" : ` ${model.loaded_percent} % of its file is read.`;
+    setText(this.why, model.state === "failed" ? failure(model) : means + read);
     setText(this.facts, [...properties(model), ...loads(model.id, reading)].join(" · "));
     setText(this.memory, model.memory ? taken(model) : "");
     setText(this.names, relations(model));
