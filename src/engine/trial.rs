@@ -248,3 +248,49 @@ fn unreadable(path: &Path, source: io::Error) -> LoadError {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::gguf_editor::KIOSK;
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Memory(Mutex<Vec<TrialRecord>>);
+
+    impl PassedFiles for Memory {
+        fn have(&self, file: &TrialRecord) -> bool {
+            self.0.lock().expect("not poisoned").contains(file)
+        }
+
+        fn remember(&self, file: TrialRecord) {
+            self.0.lock().expect("not poisoned").push(file);
+        }
+    }
+
+    /// A child that ends without a verdict, as after a crash.
+    const WITHOUT_A_WORD: &str = "/bin/false";
+
+    #[test]
+    fn a_file_whose_trial_ends_without_a_verdict_is_refused_by_name_and_not_remembered() {
+        let memory = Arc::new(Memory::default());
+        let trial = ModelTrial::of(WITHOUT_A_WORD.into(), Some(Arc::clone(&memory) as _));
+        let source = ModelFile::open(Path::new(KIOSK)).expect("it ships");
+        let error = trial.pass(&source, &LoadWatch::default());
+        let text = error.expect_err("it was not tried").to_string();
+        assert!(text.contains("kiosk.gguf"), "{text}");
+        assert!(memory.0.lock().expect("not poisoned").is_empty());
+    }
+
+    #[test]
+    fn a_file_that_has_passed_is_not_tried_again() {
+        let source = ModelFile::open(Path::new(KIOSK)).expect("it ships");
+        let memory = Memory::default();
+        let record = TrialRecord::of(&source, Path::new(WITHOUT_A_WORD));
+        memory.remember(record.expect("a file"));
+        let trial = ModelTrial::of(WITHOUT_A_WORD.into(), Some(Arc::new(memory)));
+        let passed = trial.pass(&source, &LoadWatch::default());
+        passed.expect("nothing is run");
+    }
+}

@@ -8,7 +8,7 @@ use crate::admission::{
     AdmissionRefusal, AdmissionSlot, DrainGuard, GateRefusal, RefusalReason, Tenant,
 };
 
-use super::entry::{FailureCause, LoadFailure};
+use super::failure::{FailureCause, LoadFailure};
 use super::version::{ModelVersion, VersionEnd, VersionState};
 use super::{LoadedModel, ModelEntry};
 

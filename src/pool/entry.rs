@@ -4,84 +4,18 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use crate::admission::{AdmissionRefusal, Gate, Tenant};
-
-use crate::config;
 use crate::engine::{Purpose, read_header};
 
 use super::context::PoolContext;
-use super::decision::MemoryShortage;
 use super::enter::EnterError;
+use super::failure::{FailureCause, FileStamp, LoadFailure, retry_after};
 use super::version::{ModelVersion, VersionEnd, VersionState};
-use super::{LoadedModel, ModelMemory, ModelSpec};
-
-/// After the first failure a model is tried again so soon; each further failure doubles it.
-const FIRST_RETRY: Duration = Duration::from_secs(5);
-const LONGEST_RETRY: Duration = Duration::from_secs(300);
-
-/// What the configuration says of a model beside what its thread needs.
-#[derive(Debug, Clone, Default)]
-pub struct ModelTerms {
-    /// Further names, and patterns of names.
-    pub aliases: Vec<String>,
-    /// Whether it answers for names that nobody has.
-    pub is_default: bool,
-    /// When it is in memory.
-    pub residence: Residence,
-    /// How long it stays without a request; `None` until its memory is needed.
-    pub keep_alive: Option<Duration>,
-    /// Ids of those that answer in its place while something is short, best first.
-    pub siblings: Vec<String>,
-    /// Whether it was found in the folder of models.
-    pub is_from_folder: bool,
-}
-
-/// When a model is in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Residence {
-    /// From its first request on, until another needs its memory.
-    #[default]
-    OnDemand,
-    /// The same, and from the start.
-    Preloaded,
-    /// From the start, and always.
-    Pinned,
-}
-
-impl ModelTerms {
-    /// Whether it never leaves.
-    #[must_use]
-    pub fn is_pinned(&self) -> bool {
-        self.residence == Residence::Pinned
-    }
-
-    /// Whether it is loaded at the start.
-    #[must_use]
-    pub fn is_preloaded(&self) -> bool {
-        self.residence != Residence::OnDemand
-    }
-}
-
-impl From<&config::ModelSettings> for ModelTerms {
-    fn from(model: &config::ModelSettings) -> Self {
-        Self {
-            aliases: model.aliases.clone(),
-            is_default: model.default,
-            residence: match (model.pinned, model.preload) {
-                (true, _) => Residence::Pinned,
-                (false, true) => Residence::Preloaded,
-                (false, false) => Residence::OnDemand,
-            },
-            keep_alive: model.keep_alive,
-            siblings: model.siblings.clone(),
-            is_from_folder: false,
-        }
-    }
-}
+use super::{LoadedModel, ModelMemory, ModelSpec, ModelTerms};
 
 /// The life cycle of a model.
 #[derive(Debug, Clone)]
@@ -127,50 +61,6 @@ impl ModelState {
         "unloading",
         "failed",
     ];
-}
-
-/// Why a model could not be loaded.
-#[derive(Debug, Clone)]
-pub struct LoadFailure {
-    /// What went wrong.
-    pub cause: FailureCause,
-    /// When a request or a pinned model's manager may try again.
-    pub retry_at: Instant,
-    attempts: u32,
-    /// The file as it was: another one is tried at once.
-    file: FileStamp,
-}
-
-/// What went wrong with a model.
-#[derive(Debug, Clone)]
-pub enum FailureCause {
-    /// Its file cannot be loaded; the message has the remedy.
-    Unloadable(String),
-    /// There is not enough memory.
-    TooLarge(MemoryShortage),
-    /// Its thread crashed; the log says where.
-    Crashed,
-}
-
-impl std::fmt::Display for FailureCause {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unloadable(message) => out.write_str(message),
-            Self::TooLarge(shortage) => shortage.fmt(out),
-            Self::Crashed => out.write_str("its thread crashed; the log says where"),
-        }
-    }
-}
-
-/// What tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileStamp(Option<(u64, SystemTime)>);
-
-impl FileStamp {
-    pub(super) fn of(path: &Path) -> Self {
-        let metadata = std::fs::metadata(path).ok();
-        Self(metadata.and_then(|file| Some((file.len(), file.modified().ok()?))))
-    }
 }
 
 /// One model of the pool.
@@ -569,23 +459,5 @@ impl ModelEntry {
         };
         life.failure = Some(failure.clone());
         Some(failure)
-    }
-}
-
-/// How long after so many failures in a row a model is tried again.
-fn retry_after(attempts: u32) -> Duration {
-    let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
-    FIRST_RETRY.saturating_mul(doubled).min(LONGEST_RETRY)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_model_that_fails_again_and_again_is_tried_less_often() {
-        let seconds: Vec<_> = (1..10).map(|times| retry_after(times).as_secs()).collect();
-        assert_eq!(seconds, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
-        assert_eq!(retry_after(u32::MAX), LONGEST_RETRY);
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::read_header;
 
-use super::entry::FileStamp;
+use super::failure::FileStamp;
 use super::{ModelSpec, SpecMaker};
 
 /// How long what was seen holds.

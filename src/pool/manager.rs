@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::MemoryKind;
 use super::decision::{ModelView, Phase, PoolAction, PoolSnapshot, UnloadReason, decide};
-use super::entry::{FileStamp, ModelEntry, ModelState};
+use super::entry::{ModelEntry, ModelState};
+use super::failure::FileStamp;
 use super::model_thread::ModelThread;
 use super::shared::PoolShared;
 use super::version::{ModelVersion, VersionEnd, VersionState};

@@ -10,6 +10,7 @@
 //! | `decision` | who loads and who leaves: a function of what there is and the time |
 //! | `manager` | the thread that looks, has `decision` decide, and acts |
 //! | `entry`, `version` | a model, and one load of it; their states |
+//! | `terms`, `failure` | what the configuration says of a model's place; why it could not be loaded |
 //! | `enter` | a request's way to a loaded model |
 //! | `names` | which model a name means |
 //! | `adapters` | a model's LoRA adapters, by name |
@@ -24,6 +25,7 @@ mod embedding_model;
 mod enter;
 mod entry;
 mod estimate;
+mod failure;
 mod folder;
 mod job_sender;
 mod ledger;
@@ -33,6 +35,7 @@ mod model_thread;
 mod names;
 mod shared;
 mod spec;
+mod terms;
 mod version;
 
 use std::collections::BTreeMap;
@@ -59,10 +62,12 @@ pub use adapters::{AdapterChangeError, LoadedAdapter};
 pub use decision::{MemoryShortage, UnloadReason};
 pub use embedding_model::EmbeddingModel;
 pub use enter::{EnterError, Entered, Visit};
-pub use entry::{FailureCause, LoadFailure, ModelEntry, ModelState, ModelTerms, Residence};
+pub use entry::{ModelEntry, ModelState};
+pub use failure::{FailureCause, LoadFailure};
 pub use ledger::{MemoryKind, MemoryLedger, ModelMemory};
 pub use loaded::{GenerationModel, LoadedModel};
 pub use spec::{ModelSpec, SpecMaker};
+pub use terms::{ModelTerms, Residence};
 pub use version::{ModelVersion, VersionEnd, VersionState};
 
 /// What a pool is made of.

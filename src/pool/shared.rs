@@ -9,8 +9,9 @@ use crate::headroom::Resource;
 
 use super::context::PoolContext;
 use super::decision::UnloadReason;
-use super::entry::{FileStamp, ModelEntry, ModelState};
+use super::entry::{ModelEntry, ModelState};
 use super::estimate::MemoryEstimates;
+use super::failure::FileStamp;
 use super::folder::ModelsFolder;
 use super::names::{Names, meaning};
 use super::version::{ModelVersion, VersionState};

@@ -53,6 +53,7 @@ pub fn try_model(
     time: Duration,
     render: impl FnOnce(&Tokenizer),
 ) -> io::Result<TrialOutcome> {
+    end_with_parent();
     // Where memory runs out, the system should kill this process before the server.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     Resource::CORE.set(0, 0)?;
@@ -70,6 +71,13 @@ pub fn try_model(
     output.write_all(&serde_json::to_vec(&verdict)?)?;
     output.flush()?;
     Ok(outcome)
+}
+
+/// Nobody waits for the verdict when the thread that started this process has ended.
+fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: sets a number of this process's in the kernel.
+    let _ = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
 fn use_once(path: &Path, render: impl FnOnce(&Tokenizer)) -> Result<Vec<FileIdentity>, LoadError> {
