@@ -206,7 +206,10 @@ fn apply(document: &mut DocumentMut, change: &KeyChange) -> Result<(), EditError
     let keys = document
         .entry("keys")
         .or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
-    // An inline list is as good a list, only not to add tables to.
+    // An inline list is as good a list, only not to add tables to. An empty one has no tables to be made of.
+    if keys.as_array().is_some_and(toml_edit::Array::is_empty) {
+        *keys = Item::ArrayOfTables(ArrayOfTables::new());
+    }
     if keys.is_array()
         && let Ok(tables) = keys.clone().into_array_of_tables()
     {
