@@ -9,6 +9,7 @@ use llama_cpp_2::model::LlamaModel;
 use super::adapter_file::AdapterBase;
 use super::backend::backend;
 use super::cpu::UnsupportedCpu;
+use super::gguf::Hyperparameters;
 use super::load_watch::LoadWatch;
 use super::model_file::ModelFile;
 use super::tokenizer::PieceTable;
@@ -130,10 +131,21 @@ fn load(
     let vocab = open_vocabulary(path, &source, watch)?;
     let weights =
         weights::read(&source, &vocab, watch).ok_or_else(|| refusal(path, &source, watch))?;
+    assemble(&source, vocab, weights, hyperparameters, digest)
+}
+
+/// Makes of what llama.cpp has read the weights for this thread and a tokenizer that others may share.
+pub(super) fn assemble(
+    source: &ModelFile,
+    vocab: LlamaModel,
+    weights: LlamaModel,
+    hyperparameters: Hyperparameters,
+    digest: String,
+) -> Result<(Weights, Tokenizer), LoadError> {
     let pieces = PieceTable::read(&vocab);
     let info = ModelInfo::read(&weights, &vocab, pieces.longest(), digest);
     let info = info.map_err(|reason| LoadError::Unservable {
-        path: path.to_owned(),
+        path: source.path().to_owned(),
         reason,
     })?;
     let info = Arc::new(info);

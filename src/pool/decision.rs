@@ -238,15 +238,18 @@ impl PoolSnapshot {
             .filter_map(|(place, model)| Some((model.idle_since()?, place)))
             .collect();
         idle.sort_unstable();
+        self.until_freed(wanted, idle.into_iter().map(|(_, place)| place))
+    }
+
+    /// The first of these that give back so many bytes together; all of them where that is not enough.
+    fn until_freed(&self, wanted: u64, places: impl Iterator<Item = usize>) -> Vec<usize> {
         let mut freed = 0;
-        let places = idle.into_iter().map(|(_, place)| place);
-        places
-            .take_while(|place| {
-                let is_needed = freed < wanted;
-                freed += self.models[*place].bytes;
-                is_needed
-            })
-            .collect()
+        let needed = places.take_while(|place| {
+            let is_needed = freed < wanted;
+            freed += self.models[*place].bytes;
+            is_needed
+        });
+        needed.collect()
     }
 
     fn evict(&mut self, places: &[usize], reason: UnloadReason, actions: &mut Vec<PoolAction>) {
@@ -339,13 +342,7 @@ impl PoolSnapshot {
         let busy = self.models.iter().enumerate();
         let mut busy: Vec<_> = busy.filter(|(_, model)| is_busy(model)).collect();
         busy.sort_by_key(|(_, model)| std::cmp::Reverse(model.bytes));
-        let mut freed = 0;
-        let needed = busy.into_iter().take_while(|(_, model)| {
-            let is_needed = freed < wanted;
-            freed += model.bytes;
-            is_needed
-        });
-        needed.map(|(place, _)| place).collect()
+        self.until_freed(wanted, busy.into_iter().map(|(place, _)| place))
     }
 }
 

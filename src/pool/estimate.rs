@@ -32,7 +32,7 @@ struct Learnt {
     files: BTreeMap<String, KnownFile>,
     /// What models took, by digest and settings.
     #[serde(default)]
-    models: BTreeMap<String, KnownMemory>,
+    models: BTreeMap<String, ModelMemory>,
     /// Files that passed their trial.
     #[serde(default)]
     passed: BTreeMap<String, TrialRecord>,
@@ -43,23 +43,6 @@ struct KnownFile {
     bytes: u64,
     modified_ns: u64,
     digest: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct KnownMemory {
-    weights: u64,
-    kv_cache: u64,
-    compute: u64,
-}
-
-impl From<KnownMemory> for ModelMemory {
-    fn from(known: KnownMemory) -> Self {
-        Self {
-            weights: known.weights,
-            kv_cache: known.kv_cache,
-            compute: known.compute,
-        }
-    }
 }
 
 impl MemoryEstimates {
@@ -98,8 +81,7 @@ impl MemoryEstimates {
         if (known.bytes, known.modified_ns) != (bytes, modified_ns) {
             return None;
         }
-        let memory = learnt.models.get(&key(&known.digest, spec))?;
-        Some((*memory).into())
+        learnt.models.get(&key(&known.digest, spec)).copied()
     }
 
     /// Remembers what a model took.
@@ -114,13 +96,8 @@ impl MemoryEstimates {
             modified_ns,
             digest: digest.to_owned(),
         };
-        let known = KnownMemory {
-            weights: memory.weights,
-            kv_cache: memory.kv_cache,
-            compute: memory.compute,
-        };
         learnt.files.insert(path.to_owned(), file);
-        learnt.models.insert(key(digest, spec), known);
+        learnt.models.insert(key(digest, spec), memory);
         forget_some(&mut learnt.files);
         forget_some(&mut learnt.models);
         self.keep(&learnt);

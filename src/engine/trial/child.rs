@@ -3,23 +3,20 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rlimit::Resource;
 
 use super::super::LoadWatch;
-use super::super::adapter_file::AdapterBase;
 use super::super::estimate::{MemoryEstimate, estimate_embedding, estimate_generation};
 use super::super::gguf::GgufHeader;
-use super::super::load::{open_vocabulary, refusal};
+use super::super::load::{assemble, open_vocabulary, refusal};
 use super::super::memory::status_bytes;
 use super::super::model_file::{ModelFile, WeightsMode};
 use super::super::partition::Partition;
-use super::super::tokenizer::PieceTable;
 use super::super::{
     Attention, Embedder, EmbedderOptions, EmbedderShape, EngineOptions, LlamaEmbedder, LoadError,
-    ModelInfo, Purpose, Row, SeqId, Token, TokenizeOptions, Tokenizer, Weights, backend, logs,
+    Purpose, Row, SeqId, Token, TokenizeOptions, Tokenizer, Weights, backend, logs,
 };
 use super::{FileIdentity, Verdict};
 
@@ -92,16 +89,7 @@ fn use_once(path: &Path, render: impl FnOnce(&Tokenizer)) -> Result<Vec<FileIden
     let weights = source
         .load_weights(WeightsMode::MapAsTheyAre, vocab.vocab().n_tokens(), &go_on)
         .ok_or_else(|| refusal(path, &source, &go_on))?;
-    let pieces = PieceTable::read(&vocab);
-    let info = ModelInfo::read(&weights, &vocab, pieces.longest(), String::new());
-    let info = info.map_err(|reason| LoadError::Unservable {
-        path: path.to_owned(),
-        reason,
-    })?;
-    let info = Arc::new(info);
-    let tokenizer = Tokenizer::new(vocab, pieces, Arc::clone(&info));
-    let base = Arc::new(AdapterBase::of(source.header()));
-    let weights = Weights::new(weights, info, hyperparameters, base);
+    let (weights, tokenizer) = assemble(&source, vocab, weights, hyperparameters, String::new())?;
     let tokens = read_text(&tokenizer);
     let vectors_are_finite = match weights.info().purpose {
         Purpose::Generation => generate(&weights, &tokens)?,
