@@ -2,6 +2,7 @@
 //! command line is wrong.
 
 mod bench;
+mod config;
 mod core_dumps;
 mod health;
 mod keys;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, ConfigError, SettingOverride, Settings, Sources};
+use crate::config::{ConfigError, SettingOverride, Settings, Sources};
 use crate::engine::{self, openmp};
 use crate::{app, grammar, telemetry};
 
@@ -34,6 +35,9 @@ enum Command {
     Serve(Serve),
     /// Validate the configuration and print what is in effect
     CheckConfig(Files),
+    /// Print a configuration file to start from, or the table of all settings
+    #[command(subcommand)]
+    Config(config::Config),
     /// Put the load of a shop's kiosks on a server and measure it
     Bench(bench::Bench),
     /// Ask a server whether it is ready; exit code 0 if so
@@ -62,7 +66,7 @@ struct Files {
 impl Files {
     /// What they and the environment say.
     fn load(&self) -> Result<Settings, ConfigError> {
-        config::load(&Sources {
+        crate::config::load(&Sources {
             files: self.files.clone(),
             env: environment(),
             overrides: Vec::new(),
@@ -150,6 +154,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(arguments) => serve(arguments),
         Command::CheckConfig(files) => check_config(&files),
+        Command::Config(command) => config::run(command),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         Command::Keys(command) => keys::run(command),
@@ -164,7 +169,7 @@ fn serve(arguments: Serve) -> ExitCode {
     openmp::restart_with_short_spins();
     // A core would hold prompts; said here and not in the unit alone, so that it holds in containers as well.
     let core_dumps = core_dumps::forbid();
-    let loaded = config::load(&arguments.sources()).and_then(|settings| {
+    let loaded = crate::config::load(&arguments.sources()).and_then(|settings| {
         settings.require_models()?;
         Ok(settings)
     });

@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use super::schema::{self, Key, Section};
+use super::mistake::entry_name;
+use super::schema::{Key, Schema, Section};
 
 /// What the name of every variable of edgellm begins with.
 ///
 /// Two underscores: orchestrators set `EDGELLM_PORT` and the like by themselves.
 pub(super) const PREFIX: &str = "EDGELLM__";
 
-/// A key of the schema, with the index of its model.
+/// A key of the schema, with the index of its entry in a section that repeats.
 #[derive(Debug)]
 pub(super) struct KeyTarget {
     pub(super) section: &'static Section,
@@ -18,22 +19,23 @@ pub(super) struct KeyTarget {
 }
 
 impl KeyTarget {
-    /// Finds `server.listen`, `models[1].path`, or `models.path`, which is short for the first model's.
-    pub(super) fn parse(written: &str) -> Option<Self> {
+    /// Finds `server.listen`, `models[1].path`, or `models.path`, which is short for the first entry's.
+    pub(super) fn parse(schema: Schema, written: &str) -> Option<Self> {
         let (place, name) = written.split_once('.')?;
         let (section, index) = match place.strip_suffix(']') {
             Some(place) => {
                 let (section, index) = place.split_once('[')?;
-                (schema::section(section)?, Some(index.parse().ok()?))
+                (schema.section(section)?, Some(index.parse().ok()?))
             }
-            None => (schema::section(place)?, None),
+            None => (schema.section(place)?, None),
         };
-        if index.is_some() && !section.repeated {
+        let repeats = section.entry.is_some();
+        if index.is_some() && !repeats {
             return None;
         }
         Some(Self {
             section,
-            index: section.repeated.then(|| index.unwrap_or(0)),
+            index: repeats.then(|| index.unwrap_or(0)),
             key: section.key(name)?,
         })
     }
@@ -41,26 +43,22 @@ impl KeyTarget {
 
 impl fmt::Display for KeyTarget {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (section, key) = (self.section.name, self.key.name);
-        match self.index {
-            Some(index) => write!(out, "{section}[{index}].{key}"),
-            None => write!(out, "{section}.{key}"),
-        }
+        out.write_str(&self.section.full_key(self.index.unwrap_or(0), self.key))
     }
 }
 
 /// The variable that was meant by one in which one underscore stands where two belong, as in
 /// `EDGELLM_SERVER_LISTEN`. Others of that beginning are somebody else's.
-pub(super) fn meant_by(variable: &str) -> Option<String> {
+pub(super) fn meant_by(schema: Schema, variable: &str) -> Option<String> {
     if !variable.starts_with(PREFIX.trim_end_matches('_')) {
         return None;
     }
     let flat = |name: &str| name.replace("__", "_");
     let mut parts = variable.split('_');
-    let index = parts.find(|part| part.parse::<usize>().is_ok());
-    let mut variables = schema::SECTIONS.iter().flat_map(|section| {
+    let index: Option<usize> = parts.find_map(|part| part.parse().ok());
+    let mut variables = schema.0.iter().flat_map(|section| {
         let place = match index {
-            Some(index) if section.repeated => format!("{}[{index}]", section.name),
+            Some(index) if section.entry.is_some() => entry_name(section.name, index),
             _ => section.name.to_owned(),
         };
         let keys = section.keys.iter();

@@ -9,8 +9,9 @@ use std::path::Path;
 use ::config::{FileFormat, Format, Map, Source, Value, ValueKind};
 
 use super::keys::{KeyTarget, PREFIX, key_of, meant_by, variable_of};
+use super::mistake::entry_name;
 use super::nearest::{key_hint, section_hint};
-use super::schema::{self, Key, KeyKind, SECTIONS, Section};
+use super::schema::{Key, KeyKind, Schema, Section};
 use super::{AdapterSettings, ConfigMistake, SettingOverride};
 
 /// The valid values of one source.
@@ -32,8 +33,9 @@ impl Source for Layer {
 pub(super) struct Reader {
     pub(super) layers: Vec<Layer>,
     pub(super) mistakes: Vec<ConfigMistake>,
-    /// How many models the sources read so far configure.
-    models: usize,
+    pub(super) schema: Schema,
+    /// How many entries of each section that repeats the sources read so far configure.
+    entries: BTreeMap<&'static str, usize>,
 }
 
 /// A file while it is being checked.
@@ -51,10 +53,10 @@ struct Text<'a> {
 
 impl Reader {
     /// A reader that has read the defaults.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(schema: Schema) -> Self {
         let mut defaults = Map::new();
-        for section in SECTIONS {
-            if section.repeated {
+        for section in schema.0 {
+            if section.entry.is_some() {
                 defaults.insert(section.name.to_owned(), Vec::<Value>::new().into());
                 continue;
             }
@@ -68,7 +70,8 @@ impl Reader {
         Self {
             layers: vec![Layer(defaults)],
             mistakes: Vec::new(),
-            models: 0,
+            schema,
+            entries: BTreeMap::new(),
         }
     }
 
@@ -100,8 +103,8 @@ impl Reader {
         };
         let mut layer = Map::new();
         for (name, value) in tables {
-            let checked = match schema::section(&name) {
-                Some(section) if section.repeated => self.list(section, value, &scope),
+            let checked = match self.schema.section(&name) {
+                Some(section) if section.entry.is_some() => self.list(section, value, &scope),
                 Some(section) => Some(self.table(section, &name, value, &scope)),
                 None => {
                     self.unknown_at_top(name, &value, &scope);
@@ -119,7 +122,7 @@ impl Reader {
     pub(super) fn environment(&mut self, variables: &[(String, String)]) {
         let ours = |name: &str| name.starts_with(PREFIX);
         for (name, _) in variables.iter().filter(|(name, _)| !ours(name)) {
-            if let Some(meant) = meant_by(name) {
+            if let Some(meant) = meant_by(self.schema, name) {
                 self.mistakes.push(ConfigMistake::Misspelt {
                     name: name.clone(),
                     meant,
@@ -170,7 +173,7 @@ impl Reader {
         self.texts(targets);
     }
 
-    /// Finds the keys, in the order of their models so that gaps show.
+    /// Finds the keys, in the order of their entries so that gaps show.
     fn targets<'a>(
         &mut self,
         texts: Vec<Text<'a>>,
@@ -178,10 +181,10 @@ impl Reader {
     ) -> Vec<(KeyTarget, Text<'a>)> {
         let mut found = Vec::new();
         for text in texts {
-            match KeyTarget::parse(&text.key) {
+            match KeyTarget::parse(self.schema, &text.key) {
                 Some(target) => found.push((target, text)),
                 None => self.mistakes.push(ConfigMistake::UnknownKey {
-                    hint: key_hint(&text.key, variable),
+                    hint: key_hint(self.schema, &text.key, variable),
                     key: text.key,
                     origin: text.origin,
                 }),
@@ -195,16 +198,20 @@ impl Reader {
         let mut layer = Map::new();
         for (target, text) in texts {
             let full = target.to_string();
-            if let Some(index) = target.index {
-                if index > self.models {
+            if let Some((index, entry)) = target.index.zip(target.section.entry) {
+                let section = target.section.name;
+                let configured = self.entries.entry(section).or_default();
+                if index > *configured {
                     self.mistakes.push(ConfigMistake::Gap {
                         key: full,
                         origin: text.origin,
-                        configured: self.models,
+                        configured: *configured,
+                        section,
+                        entry,
                     });
                     continue;
                 }
-                self.models = self.models.max(index + 1);
+                *configured = (*configured).max(index + 1);
             }
             let value = target.key.kind.read(text.value);
             if let Some(unfit) = target.key.kind.unfit(&value) {
@@ -216,7 +223,12 @@ impl Reader {
         self.layers.push(Layer(layer));
     }
 
-    fn list(&mut self, section: &Section, value: Value, scope: &Scope<'_>) -> Option<Value> {
+    fn list(
+        &mut self,
+        section: &'static Section,
+        value: Value,
+        scope: &Scope<'_>,
+    ) -> Option<Value> {
         let ValueKind::Array(entries) = value.kind else {
             let expected = format!("a list, each entry headed {}", section.heading());
             self.wrong(
@@ -227,12 +239,12 @@ impl Reader {
             );
             return None;
         };
-        self.models = entries.len();
+        self.entries.insert(section.name, entries.len());
         let checked: Vec<_> = entries
             .into_iter()
             .enumerate()
             .map(|(index, entry)| {
-                let prefix = format!("{}[{index}]", section.name);
+                let prefix = entry_name(section.name, index);
                 self.table(section, &prefix, entry, scope)
             })
             .collect();
@@ -250,7 +262,7 @@ impl Reader {
                     }
                 } else {
                     self.mistakes.push(ConfigMistake::UnknownKey {
-                        hint: key_hint(&full, None),
+                        hint: key_hint(self.schema, &full, None),
                         key: full,
                         origin: scope.origin.clone(),
                     });
@@ -317,13 +329,13 @@ impl Reader {
         };
         self.mistakes.push(if is_section {
             ConfigMistake::UnknownSection {
-                hint: section_hint(&name),
+                hint: section_hint(self.schema, &name),
                 section: name,
                 origin,
             }
         } else {
             ConfigMistake::UnknownKey {
-                hint: key_hint(&name, None),
+                hint: key_hint(self.schema, &name, None),
                 key: name,
                 origin,
             }

@@ -76,17 +76,21 @@ pub enum ConfigMistake {
         /// The form of a valid value, with an example.
         expected: String,
     },
-    /// A variable or flag sets a model whose index is too high.
+    /// A variable or flag sets an entry whose index is too high.
     #[error(
-        "`{key}` in {origin} leaves a gap: {configured} model(s) configured before it, so the next is `models[{configured}]`"
+        "`{key}` in {origin} leaves a gap: {configured} {entry}(s) configured before it, so the next is `{section}[{configured}]`"
     )]
     Gap {
         /// The key.
         key: String,
         /// The variable or flag.
         origin: String,
-        /// How many models the weaker sources configure.
+        /// How many entries the weaker sources configure.
         configured: usize,
+        /// The section that repeats.
+        section: &'static str,
+        /// What an entry is called.
+        entry: &'static str,
     },
     /// An environment variable with one underscore where two belong.
     #[error("environment variable {name} sets nothing; did you mean {meant}?")]
@@ -179,7 +183,7 @@ pub enum ConfigMistake {
         "no model to serve: pass --model FILE.gguf, or set models.path or pool.models_dir in a file"
     )]
     NoModels,
-    /// The schema table and the typed structs disagree: a defect of edgellm.
+    /// A declaration contradicts itself: a defect of edgellm.
     #[error("edgellm's own configuration table is wrong, please report it: {detail}")]
     Defect {
         /// What does not fit.
@@ -247,3 +251,13 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// An entry of a section that repeats, as in `models[1]`.
+pub(super) fn entry_name(section: &str, index: usize) -> String {
+    format!("{section}[{index}]")
+}
+
+/// A key of such an entry, as in `models[1].path`.
+pub(super) fn entry_key(section: &str, index: usize, key: &str) -> String {
+    format!("{section}[{index}].{key}")
+}

@@ -4,32 +4,39 @@
 //! fleet tool wrote. So [`load`] reports *every* mistake at once, each with its key, its source and
 //! the form that was expected, and it never ignores a key that it does not know.
 //!
-//! Layers, weakest first: the defaults of [`schema`], TOML files in the order given, environment
+//! Layers, weakest first: the defaults, TOML files in the order given, environment
 //! variables `EDGELLM__SECTION__KEY`, command-line flags. Tables merge key by key; a later file
 //! that has `[[models]]` replaces the whole list of an earlier one. Variables and flags change
 //! single keys of a model by its index. Each layer is checked by itself before the merge, so a
 //! mistake is found even where a stronger layer hides it.
 //!
+//! A setting is declared once, in `sections/`: two lines give a key its documentation, type, bounds
+//! and default. The structs, the schema, what is printed, `config/edgellm.toml` and `docs/settings.md`
+//! all follow from that.
+//!
 //! | file | holds |
 //! |---|---|
-//! | `schema` | the one table of sections and keys: kind, range, default, explanation |
-//! | `layer`, `keys` | one source, checked against the table; how variables and flags spell a key |
-//! | `resolve` | the merged layers, made into [`Settings`], with the checks across keys |
-//! | `settings`, `effective` | the typed structs, and their way back to TOML |
-//! | `governor`, `pool` | all of these for the longest section, and for what models share |
-//! | `model_names` | the checks of names across models: ids, aliases, the default, siblings |
+//! | `sections/`, `settings` | the declarations, each with the checks across its keys |
+//! | `declare`, `setting` | the macros behind them; the kinds of settings with their types in Rust |
+//! | `schema` | what a declaration becomes for those who read sources: sections, keys, kinds |
+//! | `layer`, `keys` | one source, checked against the schema; how variables and flags spell a key |
+//! | `resolve` | the merged layers, made into [`Settings`] |
+//! | `print` | the way back: effective settings, the example file, the table of the documentation |
+//! | `model_names`, `adapter` | the checks of names across models; how an adapter is written |
 //! | `mistake`, `nearest` | what is said when something is wrong |
 
-mod effective;
-mod governor;
+mod adapter;
+mod declare;
 mod keys;
 mod layer;
 mod mistake;
 mod model_names;
 mod nearest;
-mod pool;
+mod print;
 mod resolve;
-pub mod schema;
+mod schema;
+mod sections;
+mod setting;
 mod settings;
 
 #[cfg(test)]
@@ -37,14 +44,17 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use governor::{BudgetScope, GovernorSettings, Watts};
+pub use adapter::AdapterSettings;
 pub use mistake::{ConfigError, ConfigMistake};
-pub use pool::{AdapterSettings, PoolSettings, StateSettings};
-pub use settings::{
-    AdmissionSettings, AttentionChoice, AuthSettings, CachedTokens, LogFormat, LogLevel,
-    MetricsAccess, ModelSettings, PrefixSharing, SchedulerSettings, ServerSettings, Settings,
-    Speculation, TelemetrySettings,
+pub use print::{reference, template};
+pub use sections::{
+    AdmissionSettings, AttentionChoice, AuthSettings, BudgetScope, CachedTokens, GovernorSettings,
+    LogFormat, LogLevel, MetricsAccess, ModelSettings, PoolSettings, PrefixSharing,
+    SchedulerSettings, ServerSettings, Speculation, StateSettings, TelemetrySettings, Watts,
 };
+pub use settings::Settings;
+
+use declare::Declared;
 
 /// Everything that [`load`] looks at; it reads nothing else of its surroundings.
 #[derive(Debug, Clone, Default)]
@@ -80,28 +90,15 @@ pub struct SettingOverride {
 /// Returns every mistake of every source: files that cannot be read or are not TOML, unknown keys,
 /// values of the wrong type or out of range, models without a path, names used twice.
 pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
-    let mut reader = layer::Reader::new();
+    resolve::settings(read(Settings::SCHEMA, sources))
+}
+
+fn read(schema: schema::Schema, sources: &Sources) -> layer::Reader {
+    let mut reader = layer::Reader::new(schema);
     for file in &sources.files {
         reader.file(file);
     }
     reader.environment(&sources.env);
     reader.overrides(&sources.overrides);
-    resolve::settings(reader)
-}
-
-impl ModelSettings {
-    /// Returns the settings of a model of which nothing is said but its file; `None` where the file's name cannot
-    /// be an id.
-    #[must_use]
-    pub fn of_file(path: &std::path::Path) -> Option<Self> {
-        let sources = Sources {
-            overrides: vec![SettingOverride {
-                key: "models[0].path".to_owned(),
-                flag: "pool.models_dir".to_owned(),
-                value: path.to_str()?.to_owned(),
-            }],
-            ..Sources::default()
-        };
-        load(&sources).ok()?.models.pop()
-    }
+    reader
 }

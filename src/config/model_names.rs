@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use ::config::{Map, Value, ValueKind};
+use ::config::{Value, ValueKind};
 
 use super::ConfigMistake;
+use super::declare::Values;
+use super::mistake::entry_key;
 use super::nearest::id_hint;
-use super::resolve::entry_name;
 
 /// Where a name was first given to a model.
 struct Place {
@@ -16,7 +17,7 @@ struct Place {
 }
 
 /// Notes the mistakes of models, of which refused keys are absent.
-pub(super) fn check(models: &[Map<String, Value>], mistakes: &mut Vec<ConfigMistake>) {
+pub(super) fn check(models: &[Values], mistakes: &mut Vec<ConfigMistake>) {
     let mut places = ids(models, mistakes);
     siblings(models, &places, mistakes);
     aliases(models, &mut places, mistakes);
@@ -24,10 +25,7 @@ pub(super) fn check(models: &[Map<String, Value>], mistakes: &mut Vec<ConfigMist
 }
 
 /// The place of each id.
-fn ids<'a>(
-    models: &'a [Map<String, Value>],
-    mistakes: &mut Vec<ConfigMistake>,
-) -> BTreeMap<&'a str, Place> {
+fn ids<'a>(models: &'a [Values], mistakes: &mut Vec<ConfigMistake>) -> BTreeMap<&'a str, Place> {
     let mut places: BTreeMap<&str, Place> = BTreeMap::new();
     for (model, values) in models.iter().enumerate() {
         let Some(id) = values.get("id") else { continue };
@@ -54,7 +52,7 @@ fn ids<'a>(
 /// An alias is no other model's name. Patterns that are not the same may fit the same name: then the
 /// first model's wins, as with the arms of a `case`.
 fn aliases<'a>(
-    models: &'a [Map<String, Value>],
+    models: &'a [Values],
     places: &mut BTreeMap<&'a str, Place>,
     mistakes: &mut Vec<ConfigMistake>,
 ) {
@@ -77,11 +75,7 @@ fn aliases<'a>(
     }
 }
 
-fn siblings(
-    models: &[Map<String, Value>],
-    ids: &BTreeMap<&str, Place>,
-    mistakes: &mut Vec<ConfigMistake>,
-) {
+fn siblings(models: &[Values], ids: &BTreeMap<&str, Place>, mistakes: &mut Vec<ConfigMistake>) {
     for (model, values) in models.iter().enumerate() {
         for (name, place) in entries(model, values, "siblings") {
             if ids.get(name).is_some_and(|sibling| sibling.model != model) {
@@ -98,7 +92,7 @@ fn siblings(
     }
 }
 
-fn defaults(models: &[Map<String, Value>], mistakes: &mut Vec<ConfigMistake>) {
+fn defaults(models: &[Values], mistakes: &mut Vec<ConfigMistake>) {
     let mut places = models.iter().enumerate().filter_map(|(model, values)| {
         let default = values.get("default")?;
         matches!(default.kind, ValueKind::Boolean(true))
@@ -116,7 +110,7 @@ fn defaults(models: &[Map<String, Value>], mistakes: &mut Vec<ConfigMistake>) {
 /// The names in a list of a model, each with the list's place.
 fn entries<'a>(
     model: usize,
-    values: &'a Map<String, Value>,
+    values: &'a Values,
     key: &'static str,
 ) -> impl Iterator<Item = (&'a str, Place)> {
     let list = values.get(key);
@@ -134,7 +128,7 @@ impl Place {
     fn of(model: usize, key: &str, value: &Value) -> Self {
         Self {
             model,
-            key: format!("{}.{key}", entry_name(model)),
+            key: entry_key("models", model, key),
             origin: value.origin().unwrap_or_default().to_owned(),
         }
     }

@@ -2,18 +2,22 @@
 
 use strsim::damerau_levenshtein;
 
-use super::schema::{self, SECTIONS, Section};
+use super::schema::{Schema, Section};
 
 /// Says which key was probably meant by `written`, a full key.
 ///
 /// `variable` turns a key into the environment variable that sets it, for mistakes in one.
-pub(super) fn key_hint(written: &str, variable: Option<fn(&str) -> String>) -> String {
+pub(super) fn key_hint(
+    schema: Schema,
+    written: &str,
+    variable: Option<fn(&str) -> String>,
+) -> String {
     let written = written.to_lowercase();
     let (prefix, name) = written.rsplit_once('.').unwrap_or(("", &written));
     // The name of a section alone is near to its own keys, however short another's are.
-    let meant = schema::section(&written);
+    let meant = schema.section(&written);
     let is_meant = |section: &&Section| meant.is_none_or(|meant| meant.name == section.name);
-    let candidates = SECTIONS.iter().filter(is_meant).flat_map(|section| {
+    let candidates = schema.0.iter().filter(is_meant).flat_map(|section| {
         // An entry of a list keeps its index: `models[2].pth` is near `models[2].path`.
         let prefix = if names_entry_of(prefix, section) {
             prefix
@@ -42,9 +46,10 @@ pub(super) fn key_hint(written: &str, variable: Option<fn(&str) -> String>) -> S
 }
 
 /// Says which section was probably meant by `written`.
-pub(super) fn section_hint(written: &str) -> String {
+pub(super) fn section_hint(schema: Schema, written: &str) -> String {
     let written = written.to_lowercase();
-    let near = SECTIONS
+    let near = schema
+        .0
         .iter()
         .map(|section| (damerau_levenshtein(&written, section.name), section))
         .min_by_key(|(distance, _)| *distance)
@@ -52,7 +57,7 @@ pub(super) fn section_hint(written: &str) -> String {
     if let Some((_, section)) = near {
         format!("did you mean `{}`?", section.heading())
     } else {
-        let headings: Vec<_> = SECTIONS.iter().map(Section::heading).collect();
+        let headings: Vec<_> = schema.0.iter().map(Section::heading).collect();
         format!("the sections are {}", headings.join(", "))
     }
 }
@@ -69,8 +74,8 @@ fn tolerance(name: &str) -> usize {
 }
 
 fn names_entry_of(prefix: &str, section: &Section) -> bool {
-    section.repeated
+    section.entry.is_some()
         && prefix
             .split_once('[')
-            .is_some_and(|(name, _)| schema::section(name).is_some_and(|s| s.name == section.name))
+            .is_some_and(|(name, _)| name == section.name)
 }

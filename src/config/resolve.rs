@@ -1,147 +1,202 @@
 //! The last step: valid layers become settings.
 //!
-//! Here are the checks that need more than one key; those of models' names are in `model_names`.
+//! The checks that need more than one key begin here; each stands with the section that it is about.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ::config::builder::DefaultState;
-use ::config::{Config, ConfigBuilder, Map, Value, ValueKind};
+use ::config::{Config, ConfigBuilder, Value, ValueKind};
 
+use super::declare::{Declared, Misfit, Part, Values};
 use super::layer::{Layer, Reader};
-use super::schema::{Key, KeyDefault, KeyKind, MODELS};
-use super::{
-    AttentionChoice, ConfigError, ConfigMistake, ModelSettings, Settings, governor, model_names,
-};
+use super::mistake::{entry_key, entry_name};
+use super::schema::{Key, KeyDefault, Schema, Section};
+use super::sections::{self, AuthSettings, GovernorSettings, ModelSettings, ServerSettings};
+use super::{ConfigError, ConfigMistake, Settings, model_names, settings};
+
+/// The checked values of all sources, with the defaults.
+#[derive(Debug)]
+pub(super) struct Merged {
+    /// The entries of each section; one where the section stands once.
+    sections: BTreeMap<&'static str, Vec<Values>>,
+}
+
+/// Merges what the reader has read, and checks it as a whole.
+pub(super) fn settings(reader: Reader) -> Result<Settings, ConfigError> {
+    settings_and_keys_set(reader).map(|(settings, _)| settings)
+}
+
+/// The same, with the full names of the keys that a source sets.
+pub(super) fn settings_and_keys_set(
+    reader: Reader,
+) -> Result<(Settings, BTreeSet<String>), ConfigError> {
+    let schema = reader.schema;
+    let (merged, mut mistakes) = merge(reader)?;
+    check(&merged, &mut mistakes);
+    let keys = merged.keys_set(schema);
+    Ok((merged.into_settings(mistakes)?, keys))
+}
 
 /// Merges what the reader has read.
-pub(super) fn settings(reader: Reader) -> Result<Settings, ConfigError> {
-    let mut mistakes = reader.mistakes;
-    let settings = assemble(reader.layers, &mut mistakes);
-    if !mistakes.is_empty() {
-        return Err(ConfigError::new(mistakes));
+pub(super) fn merge(reader: Reader) -> Result<(Merged, Vec<ConfigMistake>), ConfigError> {
+    let Reader {
+        layers,
+        mut mistakes,
+        schema,
+        ..
+    } = reader;
+    match Merged::of(schema, layers, &mut mistakes) {
+        Ok(merged) => Ok((merged, mistakes)),
+        Err(error) => Err(defect(&error)),
     }
-    settings.map_err(|error| {
-        let detail = error.to_string();
-        ConfigMistake::Defect { detail }.into()
-    })
 }
 
-/// Fails only after a mistake, since refused values are not in the layers.
-fn assemble(
-    layers: Vec<Layer>,
-    mistakes: &mut Vec<ConfigMistake>,
-) -> Result<Settings, ::config::ConfigError> {
-    let merged = layers
-        .into_iter()
-        .fold(Config::builder(), ConfigBuilder::<DefaultState>::add_source)
-        .build()?;
-    let models: Vec<_> = merged
-        .get_array(MODELS.name)?
-        .into_iter()
-        .enumerate()
-        .map(|(index, value)| complete(index, value, mistakes))
-        .collect();
-    model_names::check(&models, mistakes);
-    let governor = merged.get("governor")?;
-    governor::check(&governor, mistakes);
-    let models: Vec<ModelSettings> = models
-        .into_iter()
-        .map(|model| Value::new(None, model).try_deserialize())
-        .collect::<Result<_, _>>()?;
-    for (index, model) in models.iter().enumerate() {
-        if model.deterministic && model.attention == AttentionChoice::Flash {
-            mistakes.push(ConfigMistake::Contradiction {
-                key: format!("{}.attention", entry_name(index)),
-                found: model.attention.as_str().to_owned(),
-                expected:
-                    "\"plain\" or \"auto\" with models.deterministic: flash rounds by the size \
-                           of the batch"
-                        .to_owned(),
-            });
+impl Merged {
+    fn of(
+        schema: Schema,
+        layers: Vec<Layer>,
+        mistakes: &mut Vec<ConfigMistake>,
+    ) -> Result<Self, ::config::ConfigError> {
+        let merged = layers
+            .into_iter()
+            .fold(Config::builder(), ConfigBuilder::<DefaultState>::add_source)
+            .build()?;
+        let mut sections = BTreeMap::new();
+        for section in schema.0 {
+            let entries = if section.entry.is_some() {
+                let entries = merged.get_array(section.name)?.into_iter().enumerate();
+                entries
+                    .map(|(index, value)| complete(section, index, value, mistakes))
+                    .collect()
+            } else {
+                vec![merged.get_table(section.name)?]
+            };
+            sections.insert(section.name, entries);
         }
+        Ok(Self { sections })
     }
-    let settings = Settings {
-        server: merged.get("server")?,
-        auth: merged.get("auth")?,
-        models,
-        pool: merged.get("pool")?,
-        state: merged.get("state")?,
-        scheduler: merged.get("scheduler")?,
-        admission: merged.get("admission")?,
-        governor,
-        telemetry: merged.get("telemetry")?,
-    };
-    if settings.is_open_to_the_network() && !settings.auth.open {
-        mistakes.push(ConfigMistake::Contradiction {
-            key: "server.listen".to_owned(),
-            found: settings.server.listen.to_string(),
-            expected: "an address of this machine alone, like 127.0.0.1:8080, while there are no keys: set \
-                       auth.keys_file to the file for keys (a first one is made), or auth.open to true if \
-                       anybody on the network may ask"
-                .to_owned(),
-        });
+
+    /// The entries of a section.
+    pub(super) fn entries(&self, section: &str) -> &[Values] {
+        self.sections.get(section).map_or(&[], Vec::as_slice)
     }
-    Ok(settings)
+
+    /// The keys whose values come from a source and not from a default.
+    fn keys_set(&self, schema: Schema) -> BTreeSet<String> {
+        let mut keys = BTreeSet::new();
+        for section in schema.0 {
+            for (index, values) in self.entries(section.name).iter().enumerate() {
+                let set = |key: &&Key| {
+                    values
+                        .get(key.name)
+                        .is_some_and(|value| value.origin().is_some())
+                };
+                let set = section.keys.iter().filter(set);
+                keys.extend(set.map(|key| section.full_key(index, key)));
+            }
+        }
+        keys
+    }
+
+    /// A section, where no key of it was refused.
+    fn part<P: Part>(&self) -> Option<P> {
+        P::read(self.entries(P::SECTION.name)).ok()
+    }
+
+    /// All sections, where there is no mistake.
+    pub(super) fn into_settings<S: Declared>(
+        self,
+        mistakes: Vec<ConfigMistake>,
+    ) -> Result<S, ConfigError> {
+        if !mistakes.is_empty() {
+            return Err(ConfigError::new(mistakes));
+        }
+        S::read(|section| self.entries(section)).map_err(|Misfit { key }| defect(&key))
+    }
 }
 
-/// Gives a model the defaults of the keys that it leaves out.
-fn complete(index: usize, value: Value, mistakes: &mut Vec<ConfigMistake>) -> Map<String, Value> {
-    let entry = entry_name(index);
+fn defect(detail: &dyn ToString) -> ConfigError {
+    let detail = detail.to_string();
+    ConfigMistake::Defect { detail }.into()
+}
+
+/// The checks across keys, of those sections that could be read.
+fn check(merged: &Merged, mistakes: &mut Vec<ConfigMistake>) {
+    model_names::check(merged.entries("models"), mistakes);
+    if let Some(governor) = merged.part::<GovernorSettings>() {
+        sections::check_governor(&governor, mistakes);
+    }
+    if let Some(models) = merged.part::<Vec<ModelSettings>>() {
+        sections::check_models(&models, mistakes);
+    }
+    if let (Some(server), Some(auth)) = (
+        merged.part::<ServerSettings>(),
+        merged.part::<AuthSettings>(),
+    ) {
+        settings::check_network(&server, &auth, mistakes);
+    }
+}
+
+/// Gives an entry the defaults of the keys that it leaves out.
+fn complete(
+    section: &Section,
+    index: usize,
+    value: Value,
+    mistakes: &mut Vec<ConfigMistake>,
+) -> Values {
+    let entry = entry_name(section.name, index);
     let entry_origin = value.origin().map(str::to_owned);
-    let mut model = match value.kind {
+    let mut values = match value.kind {
         ValueKind::Table(table) => table,
         // A place that only a refused variable or flag named.
-        _ => Map::new(),
+        _ => Values::new(),
     };
     let origin = entry_origin
-        .or_else(|| Some(model.values().find_map(Value::origin)?.to_owned()))
+        .or_else(|| Some(values.values().find_map(Value::origin)?.to_owned()))
         .unwrap_or_else(|| entry.clone());
-    for key in MODELS.keys {
-        if model.contains_key(key.name) || is_mistaken(mistakes, &entry, key) {
+    for key in section.keys {
+        let full = entry_key(section.name, index, key.name);
+        if values.contains_key(key.name) || is_mistaken(mistakes, &entry, &full) {
             continue;
         }
         let default = match key.default {
-            KeyDefault::FileStem => match model.get("path") {
-                Some(path) => file_stem(path),
-                // The path was refused, and nothing can be said about the id.
+            KeyDefault::StemOf(file) => match values.get(file) {
+                Some(path) => file_stem(path, key),
+                // The path was refused, and nothing can be said about what follows from it.
                 None => continue,
             },
             other => other.value().map(|value| Value::new(None, value)),
         };
         if let Some(value) = default {
-            model.insert(key.name.to_owned(), value);
+            values.insert(key.name.to_owned(), value);
         } else {
             mistakes.push(ConfigMistake::Missing {
-                key: format!("{entry}.{}", key.name),
+                key: full,
                 origin: origin.clone(),
                 expected: key.expected(),
             });
         }
     }
-    model
+    values
 }
 
-/// The id that follows from a path, if it would be valid as one.
-fn file_stem(path: &Value) -> Option<Value> {
+/// The name that follows from a path, if it would be valid.
+fn file_stem(path: &Value, key: &Key) -> Option<Value> {
     let ValueKind::String(text) = &path.kind else {
         return None;
     };
     let stem = ValueKind::from(Path::new(text).file_stem()?.to_str()?);
     let origin = path.origin().map(str::to_owned);
-    KeyKind::Name
+    key.kind
         .accepts(&stem)
         .then(|| Value::new(origin.as_ref(), stem))
 }
 
-pub(super) fn entry_name(index: usize) -> String {
-    format!("{}[{index}]", MODELS.name)
-}
-
 /// Whether a mistake about this key, or about the entry as a whole, has been noted already.
-fn is_mistaken(mistakes: &[ConfigMistake], entry: &str, key: &Key) -> bool {
-    let full = format!("{entry}.{}", key.name);
+fn is_mistaken(mistakes: &[ConfigMistake], entry: &str, key: &str) -> bool {
     mistakes
         .iter()
         .filter_map(ConfigMistake::key)
-        .any(|mistaken| mistaken == full || mistaken == entry)
+        .any(|mistaken| mistaken == key || mistaken == entry)
 }

@@ -14,7 +14,7 @@ use super::auth::Authenticator;
 use super::resume::RecordedStreams;
 
 /// KiB of memory for large bodies that are being received. It is the largest size that one body may have
-/// (`max_body_bytes` in [`crate::config::schema`]), or a body could wait for itself.
+/// (`max_body_bytes` in [`crate::config::ServerSettings`]), or a body could wait for itself.
 const LARGE_BODIES_KIB: usize = 128 << 10;
 
 /// Large bodies that are parsed and checked at once.

@@ -1,13 +1,20 @@
-//! The table, the structs and the example file say the same.
+//! The declarations are whole, and what is generated from them is up to date.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{file, nothing};
-use crate::config::schema::{Key, KeyDefault, SECTIONS, Section};
-use crate::config::{Sources, load};
+use crate::config::declare::Declared;
+use crate::config::schema::{Key, KeyDefault, Section};
+use crate::config::{Settings, Sources, load, reference};
 
 const EXAMPLE: &str = include_str!("../../../config/edgellm.toml");
+const DOCUMENTATION: &str = include_str!("../../../docs/settings.md");
+
+pub(super) fn rows() -> impl Iterator<Item = (&'static Section, &'static Key)> {
+    let sections = Settings::SCHEMA.0.iter();
+    sections.flat_map(|section| section.keys.iter().map(move |key| (section, key)))
+}
 
 /// The `section.key` of each setting in a TOML text.
 fn names(text: &str) -> Vec<String> {
@@ -23,12 +30,6 @@ fn names(text: &str) -> Vec<String> {
     names
 }
 
-fn rows() -> impl Iterator<Item = (&'static Section, &'static Key)> {
-    SECTIONS
-        .iter()
-        .flat_map(|section| section.keys.iter().map(move |key| (section, key)))
-}
-
 fn row_names() -> Vec<String> {
     rows()
         .map(|(section, key)| format!("{}.{}", section.name, key.name))
@@ -36,72 +37,58 @@ fn row_names() -> Vec<String> {
 }
 
 #[test]
-fn every_field_of_the_structs_has_a_row_and_every_row_a_field() {
-    // Loading proves that each row is a field that serde knows and each field has a row, unless it
-    // is optional; printing takes the structs apart without `..`, which proves the rest.
+fn everything_declared_is_printed_once_and_reads_its_own_default() {
+    // Loading proves that each type holds the values of its kind, beginning with the default.
     let settings = nothing().flag("--model", "models.path", "m").settings();
-    assert_eq!(names(&settings.to_toml()), row_names());
-}
-
-#[test]
-fn names_are_unique_and_every_row_is_explained_and_takes_its_own_default() {
     let names = row_names();
+    assert_eq!(super::drift::names(&settings.to_toml()), names);
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
     for (_, key) in rows() {
-        assert!(key.doc.ends_with('.'), "{}", key.name);
         match key.default.value() {
             Some(default) => assert!(key.kind.accepts(&default), "{}", key.name),
             None => assert!(matches!(
                 key.default,
-                KeyDefault::Required | KeyDefault::FileStem
+                KeyDefault::Required | KeyDefault::StemOf(_)
             )),
         }
     }
 }
 
 #[test]
-fn the_example_explains_every_key_in_the_words_of_the_table() {
-    let lines: Vec<_> = EXAMPLE.lines().collect();
+fn every_section_and_key_is_explained_in_a_sentence() {
+    for section in Settings::SCHEMA.0 {
+        assert!(section.doc[0].ends_with('.'), "{}", section.name);
+    }
     for (_, key) in rows() {
-        let explanation = format!("# {}", key.doc);
-        let place = lines.iter().position(|line| *line == explanation);
-        let setting = place.and_then(|place| lines.get(place + 1)).unwrap_or(&"");
+        let paragraph = key.doc.iter().take_while(|line| !line.trim().is_empty());
+        assert!(paragraph.last().unwrap().ends_with('.'), "{}", key.name);
+    }
+}
+
+#[test]
+fn the_example_and_the_documentation_are_what_the_declarations_say() {
+    let root = format!("{}/", env!("CARGO_MANIFEST_DIR"));
+    let model = format!("{root}models/kiosk/kiosk.gguf");
+    // As deploy/generate.sh calls the program.
+    let example = nothing()
+        .flag("--model", "models.path", &model)
+        .flag("--context", "models.context", "16384")
+        .flag("--max-running", "models.max_running", "16")
+        .template()
+        .replace(&root, "../");
+    for (file, is, should_be) in [
+        ("config/edgellm.toml", EXAMPLE, example),
+        ("docs/settings.md", DOCUMENTATION, reference()),
+    ] {
         assert!(
-            setting
-                .trim_start_matches('#')
-                .starts_with(&format!("{} = ", key.name)),
-            "{} is not explained by \"{explanation}\"",
-            key.name
+            is == should_be,
+            "{file} is not what the declarations say; run deploy/generate.sh"
         );
     }
 }
 
 #[test]
-fn the_settings_in_comments_are_the_defaults_and_none_is_left_out() {
-    let uncommented: String = EXAMPLE
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(setting) if setting.starts_with(char::is_alphabetic) => format!("{setting}\n"),
-            _ => format!("{line}\n"),
-        })
-        .collect();
-    assert_eq!(names(&uncommented), row_names());
-    let given = file("a.toml", &uncommented);
-    let as_it_is = nothing().file("a.toml", EXAMPLE);
-    assert_eq!(
-        given
-            .settings()
-            .to_toml()
-            .replace(given.directory.path().to_str().unwrap(), ""),
-        as_it_is
-            .settings()
-            .to_toml()
-            .replace(as_it_is.directory.path().to_str().unwrap(), "")
-    );
-}
-
-#[test]
-fn the_example_serves_the_model_that_ships() {
+fn the_example_serves_the_model_that_ships_and_all_else_are_defaults() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let settings = load(&Sources {
         files: vec![root.join("config/edgellm.toml")],
@@ -115,9 +102,56 @@ fn the_example_serves_the_model_that_ships() {
     assert_eq!(model.context.get(), 16_384);
     assert_eq!(model.max_running.get(), 16);
 
-    let without_model = crate::config::Settings {
+    let without_model = Settings {
         models: Vec::new(),
         ..settings
     };
     assert_eq!(without_model, nothing().settings());
+}
+
+#[test]
+fn a_template_with_its_comments_taken_off_says_the_defaults() {
+    let template = nothing().template();
+    let uncommented: String = template
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with([' ', '#']) => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert_eq!(names(&uncommented), row_names());
+    let given = file("a.toml", &uncommented);
+    let mut settings = given.settings();
+    let model = settings.models.remove(0);
+    assert_eq!(
+        (&*model.id, model.path),
+        ("kiosk", given.path("models/kiosk.gguf"))
+    );
+    assert_eq!(settings, nothing().settings());
+    // As it is it says nothing at all.
+    assert_eq!(file("a.toml", &template).settings(), nothing().settings());
+}
+
+#[test]
+fn a_template_keeps_what_is_set_and_loads_to_the_same() {
+    let given = file(
+        "old.toml",
+        "[server]\nmax_connections = 7\n[[models]]\npath = '/a/one.gguf'\nkeep_alive = 60\n\
+         adapters = ['menu=x.gguf']\n[[models]]\npath = '/b/two.gguf'\naliases = ['gpt-*']",
+    )
+    .env("EDGELLM__GOVERNOR__POWER_BUDGET_WATTS", "12.5");
+    let template = given.template();
+    for line in [
+        "max_connections = 7",
+        "keep_alive = 60",
+        "#keep_alive = 0",
+        "aliases = [\"gpt-*\"]",
+        "power_budget_watts = 12.5",
+        "#header_timeout_seconds = 10",
+    ] {
+        assert!(template.lines().any(|other| other == line), "{line}");
+    }
+    let mut comments = template.lines().filter(|line| line.starts_with("# "));
+    assert!(comments.all(|line| line.chars().count() <= 110));
+    assert_eq!(file("new.toml", &template).settings(), given.settings());
 }

@@ -2,6 +2,7 @@
 
 mod drift;
 mod layers;
+mod made_up;
 mod mistakes;
 mod models;
 mod round_trip;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::{ConfigError, SettingOverride, Settings, Sources, load};
+use super::{ConfigError, SettingOverride, Settings, Sources, load, template};
 
 /// Files in a directory of their own, with variables and flags.
 struct TestSources {
@@ -57,6 +58,10 @@ impl TestSources {
 
     fn settings(&self) -> Settings {
         load(&self.sources).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn template(&self) -> String {
+        template(&self.sources).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn error(&self) -> ConfigError {

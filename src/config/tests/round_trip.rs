@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::drift::rows;
 use super::{file, nothing};
-use crate::config::schema::{KeyKind, SECTIONS};
+use crate::config::schema::KeyKind;
 
 #[test]
 fn printed_defaults_load_to_the_same_settings() {
@@ -13,17 +14,15 @@ fn printed_defaults_load_to_the_same_settings() {
 
 #[test]
 fn every_word_of_every_choice_survives_printing() {
-    for section in SECTIONS {
-        for key in section.keys {
-            let KeyKind::Choice(words) = key.kind else {
-                continue;
-            };
-            for word in words {
-                let full = format!("{}.{}", section.name, key.name);
-                let model = nothing().flag("--model", "models.path", "m.gguf");
-                let printed = model.flag("--flag", &full, word).settings().to_toml();
-                assert!(printed.contains(&format!("\n{} = \"{word}\"\n", key.name)));
-            }
+    for (section, key) in rows() {
+        let KeyKind::Choice(words) = key.kind else {
+            continue;
+        };
+        for word in words {
+            let full = format!("{}.{}", section.name, key.name);
+            let model = nothing().flag("--model", "models.path", "m.gguf");
+            let printed = model.flag("--flag", &full, word).settings().to_toml();
+            assert!(printed.contains(&format!("\n{} = \"{word}\"\n", key.name)));
         }
     }
 }
