@@ -153,32 +153,34 @@ fn print(report: &Report, json: bool) -> Result<(), EstimateError> {
 }
 
 fn table(report: &Report) -> String {
-    let mut table = format!(
-        "{}, {}, {} weights, {}\n{:>10} {:>12} {:>12} {:>12} {:>12}\n",
+    let title = format!(
+        "{}, {}, {} weights, {}\n",
         report.architecture,
         report.quantization,
         HumanCount(report.parameters),
         HumanBytes(report.file_bytes),
-        "context",
-        "weights",
-        "KV cache",
-        "computing",
-        "in all"
     );
-    for line in &report.estimates {
+    let heads = ["context", "weights", "KV cache", "computing", "in all"];
+    let lines = report.estimates.iter().map(|line| {
+        let context = HumanCount(line.context.into()).to_string();
         let bytes = [
             line.weights_bytes,
             line.kv_cache_bytes,
             line.compute_bytes,
             line.total_bytes,
         ];
-        table += &format!("{:>10}", HumanCount(line.context.into()).to_string());
-        for bytes in bytes {
-            table += &format!(" {:>12}", HumanBytes(bytes).to_string());
-        }
-        table.push('\n');
-    }
-    table
+        let [weights, kv_cache, compute, total] = bytes.map(|bytes| HumanBytes(bytes).to_string());
+        row(&[context, weights, kv_cache, compute, total])
+    });
+    std::iter::once(title + &row(&heads)).chain(lines).collect()
+}
+
+fn row<T: AsRef<str>>([context, bytes @ ..]: &[T; 5]) -> String {
+    let bytes: String = bytes
+        .iter()
+        .map(|bytes| format!(" {:>12}", bytes.as_ref()))
+        .collect();
+    format!("{:>10}{bytes}\n", context.as_ref())
 }
 
 #[cfg(test)]
