@@ -33,7 +33,9 @@ write_bill() {
     SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(commit_time)} "$tools/bin/cargo-cyclonedx" cyclonedx --quiet --format json \
         --spec-version "$SPECIFICATION" --manifest-path "$root/Cargo.toml" --features portable --no-build-deps \
         --target "$(rustc -vV | sed -n 's/^host: //p')" --override-filename edgellm.cdx
-    mv "$made" "$1"
+    # Where it was checked out is nobody's business.
+    sed "s|file://$root|file:///edgellm|g" "$made" >"$1"
+    rm "$made"
 }
 
 install_cyclonedx
