@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from pages import ROOT
+from pages import PAGES, ROOT
 
 TRACKED = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 MARKDOWN = [ROOT / name for name in TRACKED if name.endswith(".md") and (ROOT / name).exists()]
@@ -68,6 +68,13 @@ def test_pages_that_programs_name_exist():
             continue
         wrong += [f"{name}: {page}" for page in NAMED.findall(text) if not (ROOT / page).exists() and not (file.parent / page).exists()]
     assert not wrong
+
+
+def test_files_of_the_repository_that_pages_name_exist():
+    path = re.compile(r"`((?:src|tests|deploy|models|config|grafana|docker|benches|fuzz)/[\w./-]*\w/?)`")
+    named = {name: page.name for page in PAGES for name in path.findall(page.read_text())}
+    assert len(named) > 20
+    assert not {name: page for name, page in named.items() if not (ROOT / name).exists()}
 
 
 def test_every_page_is_in_the_index():

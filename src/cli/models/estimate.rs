@@ -175,12 +175,8 @@ fn table(report: &Report) -> String {
     std::iter::once(title + &row(&heads)).chain(lines).collect()
 }
 
-fn row<T: AsRef<str>>([context, bytes @ ..]: &[T; 5]) -> String {
-    let bytes: String = bytes
-        .iter()
-        .map(|bytes| format!(" {:>12}", bytes.as_ref()))
-        .collect();
-    format!("{:>10}{bytes}\n", context.as_ref())
+fn row<T: std::fmt::Display>([context, weights, kv_cache, compute, total]: &[T; 5]) -> String {
+    format!("{context:>10} {weights:>12} {kv_cache:>12} {compute:>12} {total:>12}\n")
 }
 
 #[cfg(test)]
