@@ -75,6 +75,11 @@ class Shop:
         for name, model in (("shop", MODEL), ("large", MODEL), ("minilm", EMBEDDER)):
             self.box(f"/opt/edgellm/models/{name}.gguf").parent.mkdir(exist_ok=True)
             self.box(f"/opt/edgellm/models/{name}.gguf").symlink_to(model)
+        # What the package puts there, and the file that the site writes.
+        self.box("/opt/edgellm/bin").mkdir()
+        self.box("/opt/edgellm/bin/edgellm").symlink_to(BINARY)
+        self.box("/opt/edgellm/config").symlink_to(ROOT / "config")
+        self.box("/etc/edgellm/edgellm.toml").write_text(f'[[models]]\nid = "shop"\npath = "{MODEL}"\n')
         for file in ("/opt/edgellm/adapters/loyalty.gguf", "/opt/edgellm/more/spring.gguf"):
             self.box(file).parent.mkdir(exist_ok=True)
             adapter(self.box(file), 0.0)

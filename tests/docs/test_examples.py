@@ -4,6 +4,7 @@ An example that cannot run in a test has a comment in front of it that says why:
 """
 
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -54,6 +55,17 @@ def check_toml(shop: Shop, _: Example, text: str):
     assert done.returncode == 0, done.stderr
 
 
+def check_unit(shop: Shop, _: Example, text: str):
+    """Lines for the systemd unit: the command that they start has a configuration without mistakes."""
+    section, *lines = text.splitlines()
+    assert section == "[Service]" and all(re.fullmatch(r"[A-Z]\w+=.*", line) for line in lines)
+    commands = [line.removeprefix("ExecStart=").split() for line in lines if line.startswith("ExecStart=/")]
+    for program, serve, *flags in commands:
+        assert serve == "serve"
+        done = shop.run([program, "check-config", *flags])
+        assert done.returncode == 0 and 'id = "shop"' in done.stdout, done.stdout + done.stderr
+
+
 def send_json(shop: Shop, example: Example, text: str):
     body = json.loads(text)
     if request := example.directives.get("request"):
@@ -69,6 +81,7 @@ def run_console(shop: Shop, example: Example, _: str):
 RUNNERS = {
     "bash": run_bash,
     "console": run_console,
+    "ini": check_unit,
     "javascript": run_javascript,
     "json": send_json,
     "python": run_python,
