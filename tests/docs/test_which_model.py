@@ -1,5 +1,6 @@
 """The table of docs/which-model.md is what the command below it prints, and that is what real files would say."""
 
+import json
 import platform
 import subprocess
 import sys
@@ -39,8 +40,6 @@ def test_a_header_without_weights_is_as_large_as_the_file_that_quantize_makes(tm
 
 def weights(file: Path) -> int:
     """Bytes of weights, and nothing of the vocabulary."""
-    import json
-
     said = run_edgellm("models", "estimate", file, "--context", "4096", "--memory", "4000000000", "--json")
     assert said.returncode == 0, said.stderr
     return json.loads(said.stdout)["estimates"][0]["weights_bytes"]
