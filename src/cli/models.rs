@@ -1,5 +1,7 @@
 //! `edgellm models`: what can be done with model files.
 
+mod estimate;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,6 +16,8 @@ use crate::engine::quantize::{FileType, Quantization, QuantizeProgress, Quantize
 pub(super) enum Models {
     /// Make a model with smaller weights out of one with larger ones
     Quantize(Quantize),
+    /// Say how much memory a model will take, from the header of its file
+    Estimate(estimate::Estimate),
 }
 
 #[derive(Debug, Args)]
@@ -50,6 +54,7 @@ fn file_type() -> impl TypedValueParser<Value = FileType> {
 pub(super) fn run(command: Models) -> ExitCode {
     match command {
         Models::Quantize(arguments) => run_quantize(arguments),
+        Models::Estimate(arguments) => estimate::run(&arguments),
     }
 }
 

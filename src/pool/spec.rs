@@ -118,7 +118,8 @@ impl ModelSpec {
     }
 
     /// Returns what the model is going to take of memory, as its file says; `None` where the file cannot be read.
-    pub(super) fn estimated_memory(&self) -> Option<ModelMemory> {
+    #[must_use]
+    pub fn estimated_memory(&self) -> Option<ModelMemory> {
         let estimate = self.estimate()?;
         // Each adapter has a bank of its own.
         let banks = u64::from(estimate.partitions) + self.adapters.len() as u64;

@@ -19,6 +19,7 @@ mod value;
 use std::fs::File;
 use std::io;
 
+use super::info::quantization_name;
 use reader::{FromBeginning, HeaderReader};
 
 pub(super) use hyperparameters::Hyperparameters;
@@ -191,6 +192,13 @@ impl GgufHeader {
     pub fn parameters(&self) -> u64 {
         let numbers = |tensor: &TensorInfo| tensor.dimensions.iter().product::<u64>();
         self.tensors.iter().map(numbers).sum()
+    }
+
+    /// Returns the type of most weights, e.g. `Q4_0`.
+    #[must_use]
+    pub fn quantization(&self) -> &'static str {
+        let file_type = self.metadata.u32("general.file_type");
+        file_type.map_or("unknown", quantization_name)
     }
 
     pub(super) fn tensor(&self, name: &str) -> Option<&TensorInfo> {

@@ -1,0 +1,135 @@
+"""The box that the pages tell of, in a temporary folder: its files and its servers."""
+
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from adapters import adapter
+from gateway import BINARY, EMBEDDER, MODEL, ROOT, Gateway, environment, gateway, run_edgellm
+
+#: Folders of a box, which are folders of the test instead.
+BOX = ("/opt/edgellm", "/var/lib/edgellm", "/run/edgellm", "/etc/edgellm")
+
+CONFIG = """
+[pool]
+models_dir = "{more}"
+
+[governor]
+rehearsal_dir = "{run}"
+
+[[models]]
+id = "kiosk"
+path = "{model}"
+context = 8192
+
+[[models]]
+id = "minilm"
+path = "{embedder}"
+
+[[models]]
+id = "shop"
+path = "{model}"
+context = 2048
+
+[[models]]
+id = "large"
+path = "{model}"
+context = 2048
+preload = false
+"""
+
+
+class Shop:
+    """`workspace` looks like a checkout in which `./run.sh` was run; examples are run in it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.workspace = folder / "workspace"
+        self.servers: dict[str, Gateway] = {}
+        self.stack = ExitStack()
+
+    def __enter__(self):
+        self.lay_out()
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    def lay_out(self):
+        checkout = self.workspace
+        (checkout / "target/release").mkdir(parents=True)
+        (checkout / "target/release/edgellm").symlink_to(BINARY)
+        (checkout / "target/tools/python/bin").mkdir(parents=True)
+        # Not a link: what Python imports depends on where it was started from.
+        python = checkout / "target/tools/python/bin/python"
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        for name in ("config", "models", "deploy", "grafana", "Cargo.toml", "Cargo.lock"):
+            (checkout / name).symlink_to(ROOT / name)
+        shutil.copy(MODEL, checkout / "my.gguf")
+        for folder in BOX:
+            self.box(folder).mkdir(parents=True)
+        for name, model in (("shop", MODEL), ("large", MODEL), ("minilm", EMBEDDER)):
+            self.box(f"/opt/edgellm/models/{name}.gguf").parent.mkdir(exist_ok=True)
+            self.box(f"/opt/edgellm/models/{name}.gguf").symlink_to(model)
+        # What the package puts there, and the file that the site writes.
+        self.box("/opt/edgellm/bin").mkdir()
+        self.box("/opt/edgellm/bin/edgellm").symlink_to(BINARY)
+        self.box("/opt/edgellm/config").symlink_to(ROOT / "config")
+        self.box("/etc/edgellm/edgellm.toml").write_text(f'[[models]]\nid = "shop"\npath = "{MODEL}"\n')
+        for file in ("/opt/edgellm/adapters/loyalty.gguf", "/opt/edgellm/more/spring.gguf"):
+            self.box(file).parent.mkdir(exist_ok=True)
+            adapter(self.box(file), 0.0)
+
+    def box(self, path: str) -> Path:
+        """Where a folder or file of the box lies in the test."""
+        return self.folder / "box" / path.removeprefix("/")
+
+    def f16(self) -> None:
+        """The file with F16 weights that an example makes a smaller one of."""
+        file = self.workspace / "my-f16.gguf"
+        if not file.exists():
+            made = run_edgellm("models", "quantize", MODEL, file, "--type", "F16", "--allow-requantize", seconds=120)
+            assert made.returncode == 0, made.stderr
+        (self.workspace / "my.gguf").unlink(missing_ok=True)
+
+    def server(self, kind: str) -> Gateway:
+        """The server of this kind, started when it is first asked for."""
+        if kind not in self.servers:
+            self.servers[kind] = self.stack.enter_context(self.start(kind))
+        return self.servers[kind]
+
+    def start(self, kind: str):
+        config = self.folder / f"{kind}.toml"
+        config.write_text(CONFIG.format(more=self.box("/opt/edgellm/more"), run=self.box("/run/edgellm"), model=MODEL, embedder=EMBEDDER))
+        match kind:
+            case "shop":
+                return gateway("--config", config)
+            case "rehearsal":
+                return gateway(env={"EDGELLM__GOVERNOR__ENABLED": "true", "EDGELLM__GOVERNOR__REHEARSAL_DIR": str(self.box("/run/edgellm"))})
+            case "other":
+                return gateway()
+            case _:
+                raise AssertionError(f"no such server: {kind}")
+
+    def here(self, text: str, kind: str = "shop") -> str:
+        """An example with the ports and folders of the test."""
+        for port, server in (("8080", kind), ("8081", "other")):
+            if f":{port}" in text:
+                text = text.replace(f":{port}", f":{self.server(server).port}")
+        for name in ("gateway:", "the-box:"):
+            text = text.replace(f"//{name}", "//127.0.0.1:")
+        for path in BOX:
+            text = text.replace(path, str(self.box(path)))
+        return text
+
+    def environment(self) -> dict[str, str]:
+        path = f"{self.workspace / 'target/release'}:{os.environ['PATH']}"
+        return {**environment(None), "PATH": path}
+
+    def run(self, command: list[str], seconds: float = 120, cwd: Path | None = None) -> subprocess.CompletedProcess:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=cwd or self.workspace,
+                              env=self.environment(), stdin=subprocess.DEVNULL, check=False)
