@@ -12,6 +12,7 @@ from real_models import MODELS as REAL_MODELS
 def pytest_configure(config):
     for name in REAL_MODELS:
         config.addinivalue_line("markers", f"{name}: wants this real model; set for whatever uses the fixture of that name")
+    config.addinivalue_line("markers", "docs: runs the examples of README.md and docs/")
     config.addinivalue_line("markers", "pool: wants several real models at once")
 
 

@@ -7,6 +7,8 @@ import sys
 import pytest
 from gateway import CONFIG, ROOT, gateway
 
+pytestmark = pytest.mark.docs
+
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
