@@ -61,7 +61,7 @@ end_all() {
     for lane in "${lane_pids[@]}"; do kill -TERM "$lane" 2>/dev/null || true; done
     [[ -z $stage_pid ]] || report ended "$stage_name" "ENDED before it was done"
     end_stage_processes
-    wait
+    wait 2>/dev/null
 }
 
 # stage NAME COMMAND...: runs the command unless the names given to test.sh leave it out.
@@ -72,7 +72,7 @@ stage() {
     local log=$logs/${stage_name// /-}.log began=$SECONDS status=0 spent
     {
         TIMEFORMAT='%U %S'
-        time "$@" </dev/null >"$log" 2>&1
+        time ("$@" </dev/null >"$log" 2>&1)
     } 2>"$log.cpu" &
     stage_pid=$!
     wait "$stage_pid" || status=$?
@@ -425,7 +425,8 @@ export EDGELLM_GEMMA=$real_models/gemma-3-270m-Q4_K_M.gguf
 trap end_all EXIT
 trap 'exit 130' INT TERM
 
-say "running all tests; on 2 cores some 20 minutes, the first time twice that, most of it compiling"
+[[ ${#only[@]} -gt 0 ]] ||
+    say "running all tests; on 2 cores some 20 minutes, the first time twice that, most of it compiling"
 together compiling installing
 together server_and_clients pages_and_models patient_checks
 long
