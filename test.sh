@@ -17,6 +17,7 @@ UNCHANGED=76  # a stage ends with this where it has nothing to try that was not 
 MODEL_GATE=(--limit 8 --require "value=85,do not know=85,tool call=80,by hand=90")
 
 FUZZ_TARGETS=(body answer schema tokenize headers resume keys gguf)
+REAL_MODELS=(smollm2 qwen gemma)
 
 base_environment
 tools=$target/tools
@@ -148,7 +149,7 @@ in_lane() {
 
 in_root() { cd "$root" && "$@"; }
 
-# prepared COMMAND...: a stage that is named builds and installs first what stages before it do otherwise.
+# prepared COMMAND...: a stage that is named alone builds and installs first what otherwise earlier stages have.
 prepared() {
     [[ ${#only[@]} -eq 0 ]] || {
         build_server
@@ -359,7 +360,7 @@ installing() {
     stage "cpu kernel choice" "$root/tests/scripts/cpu-kernels.sh"
     stage "systemd unit" "$root/tests/scripts/unit.sh"
     stage "package fingerprint" "$root/tests/scripts/package-fingerprint.sh"
-    # A place for "generated files": deploy/generate.sh --check.
+    # Here is the place of "generated files": deploy/generate.sh --check.
 }
 
 # The server, from inside and through the clients that people use. Some of it measures time.
@@ -373,10 +374,11 @@ server_and_clients() {
 
 # These wait most of their time: for a browser, for Prometheus's next look, for one answer after the other.
 pages_and_models() {
+    local name
     stage "operator page" prepared operator_page
     stage "dashboards and alerts" prepared dashboards
-    for model in smollm2 qwen gemma; do
-        stage "clients $model" prepared real_model_clients "$model"
+    for name in "${REAL_MODELS[@]}"; do
+        stage "clients $name" prepared real_model_clients "$name"
     done
     stage "model pool" prepared model_pool
     stage "model gate" prepared model_gate
@@ -384,15 +386,16 @@ pages_and_models() {
 
 # Compilers, made-up inputs and comparisons, which take what is left of the processors and do not mind.
 patient_checks() {
+    local name
     stage "dependencies" dependencies
     stage "advisories" advisories
     stage "clippy" in_root cargo clippy --release --all-targets --locked -- -D warnings
     stage "rustdoc" rustdoc
-    for target in "${FUZZ_TARGETS[@]}"; do
-        stage "fuzz $target" fuzz "$target" "${FUZZ_SECONDS:-25}"
+    for name in "${FUZZ_TARGETS[@]}"; do
+        stage "fuzz $name" fuzz "$name" "${FUZZ_SECONDS:-25}"
     done
-    for model in smollm2 qwen gemma; do
-        stage "parity $model" parity "$model"
+    for name in "${REAL_MODELS[@]}"; do
+        stage "parity $name" parity "$name"
     done
     stage "package" package
 }
@@ -405,7 +408,7 @@ long() {
     done
     long_stage "long schemathesis" long_schemathesis
     long_stage "long mutants" mutants 10000
-    for name in smollm2 qwen gemma; do
+    for name in "${REAL_MODELS[@]}"; do
         long_stage "long parity $name" long_parity "$name"
     done
     long_stage "long package" package
