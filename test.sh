@@ -71,15 +71,12 @@ stage() {
     shift
     [[ ${#only[@]} -eq 0 ]] || wanted "$stage_name" || return 0
     local log=$logs/${stage_name// /-}.log began=$SECONDS status=0 spent
-    {
-        TIMEFORMAT='%U %S'
-        time ("$@" </dev/null >"$log" 2>&1)
-    } 2>"$log.cpu" &
+    measured "$log.cpu" "$@" </dev/null >"$log" 2>&1 &
     stage_pid=$!
     wait "$stage_pid" || status=$?
     end_stage_processes
     stage_pid=
-    spent=$(printf '%5d s %6.0f s of CPU' "$((SECONDS - began))" "$(awk 'NF == 2 { spent = $1 + $2 } END { print spent + 0 }' "$log.cpu")")
+    spent=$(printf '%5d s %6.0f s of CPU' "$((SECONDS - began))" "$(<"$log.cpu")")
     rm "$log.cpu"
     case $status in
         0) report passed "$stage_name" "ok     $spent" ;;
@@ -87,6 +84,19 @@ stage() {
         "$UNCHANGED") report unchanged "$stage_name" "unchanged: $(tail -n 1 "$log")" ;;
         *) report failed "$stage_name" "FAILED $spent"$'\n'"$(failure "$log")" ;;
     esac
+}
+
+# measured FILE COMMAND...: leaves in the file how many seconds processors worked for the command.
+measured() {
+    local file=$1 status=0
+    shift
+    echo 0 >"$file"
+    "$@" & # and not `"$@" || …`, within which the command's failures would not end it
+    wait $! || status=$?
+    times >"$file.times"
+    awk -F '[ms ]+' 'NR == 2 { print 60 * $1 + $2 + 60 * $3 + $4 }' "$file.times" >"$file"
+    rm "$file.times"
+    exit "$status"
 }
 
 # report RESULT STAGE TEXT: at once, because stages may end side by side.
