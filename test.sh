@@ -452,4 +452,6 @@ for other in "not run" unchanged; do
     [[ $(count "$other") -eq 0 ]] || summary+=", $(count "$other") $other"
 done
 echo "$summary"
+[[ -z $(git -C "$root" status --porcelain -- "$package_tried" 2>/dev/null) ]] ||
+    say "the package was tried: commit $package_tried, or every clone tries it again"
 [[ $(count failed) -eq 0 ]]
