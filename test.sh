@@ -131,6 +131,7 @@ wanted() {
 }
 
 # together LANE...: each is a function with stages, and they run side by side. Who names stages gets one after the other.
+# A lane may be divided further.
 together() {
     local lane index
     if [[ ${#only[@]} -gt 0 ]]; then
@@ -373,9 +374,14 @@ installing() {
     # Here is the place of "generated files": deploy/generate.sh --check.
 }
 
-# The server, from inside and through the clients that people use. Some of it measures time.
-server_and_clients() {
+# Some of the Rust tests measure time: only what is patient runs beside them.
+server() {
     stage "rust tests" rust_tests
+    together clients pages_and_models
+}
+
+# Through the clients that people use.
+clients() {
     stage "docs" prepared documents
     stage "clients python" prepared python_clients "not docs and not smollm2 and not qwen and not gemma and not pool"
     stage "clients node" prepared node_clients
@@ -442,7 +448,7 @@ trap 'exit 130' INT TERM
 [[ ${#only[@]} -gt 0 ]] ||
     say "running all tests; on 2 cores some 20 minutes, the first time twice that, most of it compiling"
 together compiling installing
-together server_and_clients pages_and_models patient_checks
+together server patient_checks
 long
 
 [[ -s $results ]] || die "no stage has a name with one of these words: ${only[*]}"
