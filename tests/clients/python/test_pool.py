@@ -313,14 +313,25 @@ def test_chat_and_embedding_models_stand_side_by_side_and_each_is_the_default_of
 def test_what_was_measured_is_remembered(serve, tmp_path):
     state_folder = tmp_path / "state"
     top = f'[state]\npath = "{state_folder}"\n'
-    with serve(model("kiosk"), top=top) as server:
-        known = json.loads((state_folder / "models.json").read_text())
-        assert len(known["models"]) == 1
-        (state_folder / "models.json").write_text('{"half')
+    file = state_folder / "models.json"
+
+    def remembered() -> dict:
+        # What was tried is written first, and what it took when the server is ready already.
+        try:
+            read = json.loads(file.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return read if read["models"] else {}
+
+    with serve(model("kiosk"), top=top):
+        wait_until(remembered, "the model is remembered")
+    known = remembered()
+    assert len(known["models"]) == 1
+    file.write_text('{"half')
     with serve(model("kiosk"), top=top) as server:
         assert "cannot be read" in server.log_text()
         assert chat(server, "kiosk").status == 200
-        assert json.loads((state_folder / "models.json").read_text()) == known
+        wait_until(lambda: remembered() == known, "it is remembered as before")
 
 
 def test_a_shutdown_while_a_model_is_loaded_ends_in_time(serve):
