@@ -258,7 +258,7 @@ mod tests {
         let (sender, published) = channel(GovernorOutput {
             measures: strict,
             energy_rate: None,
-            until: Some(now + Duration::from_mins(1)),
+            until: Some(now + Duration::from_secs(60)),
         });
         let governed = GovernorHandle {
             published,
