@@ -31,5 +31,6 @@ pub mod prompt;
 pub mod routes;
 pub mod sampling;
 pub mod scheduler;
+mod sync;
 pub mod telemetry;
 pub mod worker;

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{PassedFiles, TrialRecord};
+use crate::sync::{Mutex, MutexGuard};
 
 use super::{ModelMemory, ModelSpec};
 
@@ -65,7 +65,7 @@ impl MemoryEstimates {
     }
 
     fn learnt(&self) -> MutexGuard<'_, Learnt> {
-        self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
+        self.learnt.lock()
     }
 
     /// What a model is going to take; nothing where its file cannot be read, so that it is tried and says why.
