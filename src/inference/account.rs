@@ -224,9 +224,9 @@ impl Drop for RequestAccount {
                 prompt_tokens = usage.map(|s| s.prompt_tokens),
                 cached_tokens = usage.map(|s| s.cached_tokens),
                 generated_tokens = usage.map(|s| s.generated_tokens),
-                queue_seconds = usage.map(|s| round(s.timings.queue)),
-                prefill_seconds = usage.map(|s| round(s.timings.prefill)),
-                decode_seconds = usage.map(|s| round(s.timings.decode)),
+                queue_seconds = usage.map(|s| round(s.timings.queue.as_secs_f64())),
+                prefill_seconds = usage.map(|s| round(s.timings.prefill.as_secs_f64())),
+                decode_seconds = usage.map(|s| round(s.timings.decode.as_secs_f64())),
                 energy_joules = usage.and_then(|s| s.energy_joules).map(round),
                 seconds = round(self.started.elapsed().as_secs_f64()),
                 "answered"
