@@ -8,6 +8,8 @@
 pub mod admission;
 pub mod app;
 pub mod bench;
+#[doc(hidden)]
+pub mod bench_support;
 pub mod cli;
 mod clock;
 pub mod config;
