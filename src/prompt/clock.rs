@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn unknown_and_unfinished_directives_stand_as_they_are() {
-        assert_eq!(strftime("%Q 100%", 0), "%Q 100%");
+        assert_eq!(strftime("%! 100%", 0), "%! 100%");
         assert_eq!(strftime("%-", 0), "%-");
     }
 }
