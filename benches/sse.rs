@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use edgellm::openai::measured_stream;
+use edgellm::bench_support::measured_stream;
 use http_body_util::BodyExt;
 
 /// Of a long answer.

@@ -8,6 +8,8 @@
 pub mod admission;
 pub mod app;
 pub mod bench;
+#[doc(hidden)]
+pub mod bench_support;
 pub mod cli;
 mod clock;
 pub mod config;
@@ -31,5 +33,6 @@ pub mod prompt;
 pub mod routes;
 pub mod sampling;
 pub mod scheduler;
+mod sync;
 pub mod telemetry;
 pub mod worker;

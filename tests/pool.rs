@@ -2,19 +2,20 @@
 
 #![cfg(target_os = "linux")]
 
+mod small_model;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use edgellm::admission::{Drain, Tenant};
-use edgellm::config::Speculation;
 use edgellm::engine::Vocabulary;
 use edgellm::governor::GovernorHandle;
 use edgellm::grammar::TrialCompiler;
 use edgellm::pool::{
-    EnterError, LoadedModel, ModelEntry, ModelSpec, ModelState, ModelTerms, Pool, PoolNeighbours,
-    PoolOptions, VersionEnd, Visit,
+    EnterError, LoadedModel, ModelEntry, ModelState, ModelTerms, Pool, PoolNeighbours, PoolOptions,
+    VersionEnd, Visit,
 };
 use edgellm::scheduler::{AnswerEvent, GenerationJob};
 use edgellm::telemetry::Metrics;
@@ -24,27 +25,6 @@ const KIOSK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/kiosk/kiosk.ggu
 const FIRE: Duration = Duration::from_secs(8);
 /// Longer than anything takes on a machine that is busy with something else.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn spec(id: &str) -> ModelSpec {
-    ModelSpec {
-        id: id.to_owned(),
-        path: Path::new(KIOSK).to_owned(),
-        context: 512,
-        max_running: 2,
-        max_waiting: 64,
-        max_batch_tokens: 64,
-        partition_memory: 0,
-        attention: None,
-        deterministic: false,
-        threads: Some(1),
-        cores: 1,
-        speculation: Speculation::Off,
-        target_inter_token: Duration::from_millis(100),
-        parked_bytes: 0,
-        adapters: Vec::new(),
-        stall_timeout: PATIENCE,
-    }
-}
 
 struct Fire {
     pool: Pool,
@@ -140,7 +120,12 @@ fn models_are_loaded_and_unloaded_under_fire_and_no_request_is_lost() {
     edgellm::engine::route_logs();
     edgellm::engine::return_large_blocks();
     let ids = ["a", "b", "c", "d"];
-    let models = ids.map(|id| (spec(id), ModelTerms::default()));
+    let models = ids.map(|id| {
+        (
+            small_model::spec(id, Path::new(KIOSK)),
+            ModelTerms::default(),
+        )
+    });
     let drain = Drain::default();
     let neighbours = PoolNeighbours {
         metrics: Metrics::new().expect("metrics"),

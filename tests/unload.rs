@@ -4,12 +4,13 @@
 
 #![cfg(target_os = "linux")]
 
+mod small_model;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgellm::admission::Drain;
-use edgellm::config::Speculation;
 use edgellm::engine::Vocabulary;
 use edgellm::governor::GovernorHandle;
 use edgellm::grammar::TrialCompiler;
@@ -37,22 +38,10 @@ struct Served {
 impl Served {
     fn start(runtime: &Runtime, path: &Path) -> Self {
         let spec = ModelSpec {
-            id: "model".to_owned(),
-            adapters: Vec::new(),
-            path: path.to_owned(),
             context: 1024,
             max_running: 4,
-            max_waiting: 4,
             max_batch_tokens: 128,
-            partition_memory: 0,
-            attention: None,
-            deterministic: false,
-            threads: Some(1),
-            cores: 1,
-            speculation: Speculation::Off,
-            target_inter_token: Duration::from_millis(100),
-            parked_bytes: 0,
-            stall_timeout: Duration::from_secs(120),
+            ..small_model::spec("model", path)
         };
         let neighbours = PoolNeighbours {
             metrics: Metrics::new().expect("metrics"),

@@ -1,10 +1,10 @@
 //! The shutdown of the whole server.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::lock;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The shutdown of the whole server, in two steps. After [`Drain::begin`] the server says that it is going
 /// away, and still takes requests: those that were on their way when it was told to stop. After
@@ -88,7 +88,7 @@ impl Drain {
     }
 
     fn state(&self) -> MutexGuard<'_, DrainState> {
-        lock(&self.inner.state)
+        self.inner.state.lock()
     }
 }
 

@@ -2,15 +2,16 @@
 //!
 //! `decide` and `displaced` are plain functions; [`Gate`] counts and carries out what they say.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::governor::{GovernorHandle, Shedding};
 use crate::headroom::Resource;
+use crate::sync::{Mutex, MutexGuard};
 
 use super::displacement::{Insider, Ticket, displaced};
 use super::drain::{Drain, DrainGuard};
-use super::{AdmissionRefusal, RefusalReason, Tenant, lock};
+use super::{AdmissionRefusal, RefusalReason, Tenant};
 
 /// The state on which an admission decision depends.
 #[derive(Debug, Clone, Copy)]
@@ -335,7 +336,7 @@ impl Gate {
     }
 
     fn counts(&self) -> MutexGuard<'_, GateCounts> {
-        lock(&self.inner.counts)
+        self.inner.counts.lock()
     }
 }
 

@@ -17,7 +17,6 @@ mod quota;
 mod send_budget;
 mod tier;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use client::{ClientId, client_network};
@@ -108,8 +107,4 @@ impl AdmissionRefusal {
             retry_after: Duration::from_secs(5),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

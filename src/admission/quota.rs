@@ -4,10 +4,10 @@
 //! need when it is admitted and settles with what it really took at its end. What it took beyond that is a
 //! debt: answers are never cut for a quota, the next request waits for longer instead.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lock;
+use crate::sync::{Mutex, MutexGuard};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -255,7 +255,7 @@ impl Quota {
     }
 
     fn state(&self) -> MutexGuard<'_, QuotaState> {
-        lock(&self.state)
+        self.state.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Runs against servers in this process that want a key.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::tests::{KIOSKS, plan, three_tokens};
 use super::*;
+use crate::sync::Mutex;
 
 /// What a server was sent as `Authorization`, in the order of arrival.
 type Credentials = Arc<Mutex<Vec<Option<String>>>>;
@@ -35,7 +36,7 @@ async fn serve_to(keys: &'static [&'static str], most: usize) -> (String, Creden
             .as_deref()
             .and_then(|sent| sent.strip_prefix("Bearer "));
         let is_known = key.is_some_and(|key| keys.contains(&key));
-        let mut seen = noted.lock().expect("no panic");
+        let mut seen = noted.lock();
         seen.push(sent);
         let is_good = is_known && seen.len() <= most;
         drop(seen);
@@ -82,7 +83,7 @@ async fn each_server_gets_its_own_key_with_every_request() {
     assert_eq!(report.servers[1].parts[&LoadPart::Warm].answers, 3);
     assert!(!json!(report).to_string().contains("k1"));
     for (seen, key) in [(asked_of_us, "Bearer k1"), (asked_of_them, "Bearer k2")] {
-        let seen = seen.lock().expect("no panic");
+        let seen = seen.lock();
         assert_eq!(seen.len(), 7);
         assert!(seen.iter().all(|sent| sent.as_deref() == Some(key)));
     }
@@ -105,7 +106,7 @@ async fn a_key_goes_to_the_first_server_alone() {
         error.starts_with(&theirs) && error.contains("--against-key"),
         "{error}"
     );
-    assert_eq!(*asked_of_them.lock().expect("no panic"), [None]);
+    assert_eq!(*asked_of_them.lock(), [None]);
 }
 
 #[tokio::test]
@@ -123,7 +124,7 @@ async fn a_key_that_ends_during_the_run_ends_the_run() {
     let error = error.expect_err("denied").to_string();
     let expected = "answers 401: this API key has expired; give a key that may ask for this in EDGELLM_API_KEY";
     assert!(error.contains(expected), "{error}");
-    assert!(seen.lock().expect("no panic").len() <= 4);
+    assert!(seen.lock().len() <= 4);
 }
 
 #[tokio::test]
@@ -138,16 +139,16 @@ async fn a_flood_asks_with_its_own_key_until_the_questions_are_answered() {
         ..plan(FLOOD, 1)
     };
     let ended = Mutex::new(0);
-    let report = run(&[url], &plan, &|| *ended.lock().expect("no panic") += 1).await;
+    let report = run(&[url], &plan, &|| *ended.lock() += 1).await;
     let mut report = report.expect("a report");
-    assert_eq!(*ended.lock().expect("no panic"), plan.requests());
+    assert_eq!(*ended.lock(), plan.requests());
     let server = report.servers.remove(0);
     assert_eq!(server.parts[&LoadPart::Calm].answers, 1);
     assert_eq!(server.parts[&LoadPart::Flooded].answers, 1);
     let flood = &server.parts[&LoadPart::Flood];
     assert!(flood.answers > 2 && flood.errors == 0, "{flood:?}");
     assert!(server.flood.expect("a flood").ratio.is_some());
-    let seen = seen.lock().expect("no panic");
+    let seen = seen.lock();
     let of = |key: &str| {
         seen.iter()
             .filter(|sent| sent.as_deref() == Some(key))

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::*;
+use crate::sync::Mutex;
 
 /// How a request is answered.
 type CannedAnswer = Arc<dyn Fn(&Value) -> Response + Send + Sync>;
@@ -48,7 +49,7 @@ async fn serve(
                     if let Some(deadline) = headers.get("x-deadline-ms") {
                         body["deadline"] = json!(deadline.to_str().expect("a text"));
                     }
-                    canned.asked.lock().expect("no panic").push(body.clone());
+                    canned.asked.lock().push(body.clone());
                     (canned.answer)(&body)
                 },
             ),
@@ -109,11 +110,11 @@ pub(super) const KIOSKS: LoadProfile = LoadProfile::Kiosk {
 async fn every_request_is_sent_and_counted() {
     let (url, canned) = serve(|_| three_tokens()).await;
     let ended = Mutex::new(0);
-    let progress = || *ended.lock().expect("no panic") += 1;
+    let progress = || *ended.lock() += 1;
     let plan = plan(KIOSKS, 2);
     let report = run(&[url], &plan, &progress).await.expect("a report");
-    assert_eq!(*ended.lock().expect("no panic"), plan.requests());
-    assert_eq!(canned.asked.lock().expect("no panic").len(), 12);
+    assert_eq!(*ended.lock(), plan.requests());
+    assert_eq!(canned.asked.lock().len(), 12);
     let server = &report.servers[0];
     assert_eq!(
         (server.model.as_str(), server.prompt_tokens),
@@ -134,7 +135,7 @@ async fn two_servers_get_the_same_requests_and_are_compared() {
     let report = run(&[ours, theirs], &plan(KIOSKS, 2), &|| ()).await;
     let report = report.expect("a report");
     let prompts = |canned: &CannedServer| {
-        let asked = canned.asked.lock().expect("no panic");
+        let asked = canned.asked.lock();
         let mut bodies: Vec<_> = asked.iter().map(Value::to_string).collect();
         bodies.sort();
         bodies
@@ -167,7 +168,7 @@ async fn a_deadline_is_sent_and_estimates_are_compared_with_what_came() {
         ..DeadlineFigures::default()
     };
     assert_eq!(figures, Some(expected));
-    let asked = canned.asked.lock().expect("no panic");
+    let asked = canned.asked.lock();
     assert!(asked.iter().all(|body| body["deadline"] == "60000"));
 }
 
@@ -181,7 +182,7 @@ fn who_goes_first_changes_with_every_round() {
 async fn refusals_errors_and_broken_answers_are_told_apart() {
     let number = Mutex::new(0);
     let (url, _) = serve(move |_| {
-        let mut number = number.lock().expect("no panic");
+        let mut number = number.lock();
         *number += 1;
         match *number {
             1 => three_tokens(),

@@ -5,10 +5,11 @@
 //! has itself: what counts of a long one is as much as the newcomer's own. Seconds for each of these tokens are
 //! learnt by their number, because a few take longer than their share of many.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admission::{LogMean, MissedDeadline, Trust, retry_after, to_duration};
+use crate::sync::{Mutex, MutexGuard};
 
 /// What an embedding model has to do, shared with those who admit requests.
 #[derive(Debug, Clone, Default)]
@@ -82,7 +83,7 @@ impl EmbeddingLoadBoard {
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

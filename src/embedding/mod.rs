@@ -48,10 +48,10 @@ pub struct EmbeddingJob {
 pub struct EmbeddingResult {
     /// The vector of each text, in their order, as the model gives it.
     pub vectors: Vec<Vec<f32>>,
-    /// Seconds from arrival to the first batch with a text of it.
-    pub queue: f64,
-    /// Seconds from that batch to the last vector.
-    pub compute: f64,
+    /// From arrival to the first batch with a text of it.
+    pub queue: Duration,
+    /// From that batch to the last vector.
+    pub compute: Duration,
     /// Energy of the gateway that the request took, in joules, where all of it is known.
     pub energy_joules: Option<f64>,
 }
@@ -276,8 +276,8 @@ impl<E: Embedder> Batcher<E> {
         drop(job.place);
         let embedded = EmbeddingResult {
             vectors,
-            queue: since.duration_since(job.arrived).as_secs_f64(),
-            compute: now.duration_since(since).as_secs_f64(),
+            queue: since.duration_since(job.arrived),
+            compute: now.duration_since(since),
             energy_joules: joules,
         };
         let _ = job.answer.send(Ok(embedded));

@@ -198,8 +198,9 @@ fn the_time_in_the_queue_ends_with_the_first_batch() {
     let mut answer = submit(&mut batcher, &[&[1]]);
     batcher.run_step(&clock);
     let embedded = answer.try_recv().expect("an answer").expect("vectors");
-    assert!((9.0..=10.0).contains(&embedded.queue), "{embedded:?}");
-    assert!((embedded.compute - 2.0).abs() < 1e-6, "{embedded:?}");
+    let waited = Duration::from_secs(9)..=Duration::from_secs(10);
+    assert!(waited.contains(&embedded.queue), "{embedded:?}");
+    assert_eq!(embedded.compute, Duration::from_secs(2));
 }
 
 #[test]

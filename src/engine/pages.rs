@@ -11,13 +11,15 @@
 
 use std::ffi::{CStr, c_void};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use llama_cpp_sys_2::{
     ggml_backend_buffer_get_base, ggml_backend_buffer_get_size, ggml_backend_buffer_is_host,
     ggml_tensor, llama_context_params,
 };
+
+use crate::sync::Mutex;
 
 /// Where a context's KV cache lies; found when it computes for the first time.
 #[derive(Debug, Default)]
@@ -48,12 +50,11 @@ impl CachePages {
     }
 
     fn buffers(&self) -> Vec<Range<usize>> {
-        let buffers = self.buffers.lock();
-        buffers.unwrap_or_else(PoisonError::into_inner).clone()
+        self.buffers.lock().clone()
     }
 
     fn found(&self, buffer: Range<usize>) {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = self.buffers.lock();
         if !buffers.contains(&buffer) {
             buffers.push(buffer);
         }

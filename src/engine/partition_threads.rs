@@ -4,9 +4,9 @@
 //! with a small model the waiting takes as long as the computing. So where several partitions have rows,
 //! each is computed by one thread, and the threads wait for each other once a step (BENCHMARKS.md).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::sync::Mutex;
 
 use super::DecodeError;
 use super::partition::Partition;
@@ -162,26 +162,22 @@ impl PartitionThreads {
             }),
             _ => work(),
         }
-        result.into_inner().unwrap_or_else(PoisonError::into_inner)
+        result.into_inner()
     }
 }
 
 /// Takes the next partition; the lock is held only for this.
 fn next<'a, 'm>(queue: &Mutex<Vec<&'a mut Partition<'m>>>) -> Option<&'a mut Partition<'m>> {
-    lock(queue).pop()
+    queue.lock().pop()
 }
 
 /// Keeps the error to report: a failure of llama.cpp before a lack of cells, as freeing cells would not
 /// help against it.
 fn note(result: &Mutex<Result<(), DecodeError>>, error: DecodeError) {
-    let mut result = lock(result);
+    let mut result = result.lock();
     if !matches!(*result, Err(DecodeError::Failed(_))) {
         *result = Err(error);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -241,6 +237,6 @@ mod tests {
         for error in all {
             note(&result, error);
         }
-        assert_eq!(*lock(&result), Err(DecodeError::Failed(-3)));
+        assert_eq!(*result.lock(), Err(DecodeError::Failed(-3)));
     }
 }

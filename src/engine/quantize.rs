@@ -4,9 +4,10 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use llama_cpp_sys_2 as sys;
+
+use crate::sync::Mutex;
 
 use super::{backend, cpu};
 
@@ -268,7 +269,7 @@ fn run(
     params.ftype = job.file_type.id;
     params.allow_requantize = job.requantize;
 
-    let _alone = LISTENING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = LISTENING.lock();
     let listener = Listener {
         progress,
         log: Mutex::default(),
@@ -281,10 +282,7 @@ fn run(
         unsafe { sys::llama_model_quantize(input.as_ptr(), output.as_ptr(), &raw const params) };
     super::route_logs();
 
-    let log = listener
-        .log
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
+    let log = listener.log.into_inner();
     if code == 0 {
         return Ok(log);
     }
@@ -362,7 +360,7 @@ impl Listener<'_> {
         if let Some(progress) = parse_progress(text) {
             (self.progress)(progress);
         }
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = self.log.lock();
         match level {
             sys::GGML_LOG_LEVEL_ERROR if log.error.is_none() && !text.trim().is_empty() => {
                 log.error = Some(without_function(text.trim()).to_owned());

@@ -19,7 +19,7 @@ fn job(input: &Path, output: &Path) -> Quantization {
 fn progress_and_warnings_are_read_from_the_log() {
     let heard = Mutex::new(Vec::new());
     let listener = Listener {
-        progress: &|progress| heard.lock().expect("no panic").push(progress),
+        progress: &|progress| heard.lock().push(progress),
         log: Mutex::default(),
     };
     listener.hear(
@@ -33,8 +33,8 @@ fn progress_and_warnings_are_read_from_the_log() {
         tensors: 3,
         total: 290,
     };
-    assert_eq!(*heard.lock().expect("no panic"), [expected]);
-    let log = listener.log.into_inner().expect("no panic");
+    assert_eq!(*heard.lock(), [expected]);
+    let log = listener.log.into_inner();
     assert_eq!(log.warnings, ["x not divisible -> falling back to q5_0"]);
 }
 
@@ -88,10 +88,10 @@ fn a_whole_model_is_made_and_nothing_is_left_beside_it() {
         ..job(Path::new(KIOSK), &output)
     };
     let last = Mutex::new(None);
-    let progress = |progress| *last.lock().expect("no panic") = Some(progress);
+    let progress = |progress| *last.lock() = Some(progress);
     let made = quantize(&job, &progress).expect("a model");
     assert!(made.output_bytes < made.input_bytes);
-    let last = last.into_inner().expect("no panic").expect("some progress");
+    let last = last.into_inner().expect("some progress");
     assert_eq!(last.tensors, last.total);
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
     let model = super::super::load_model(&output, &super::super::LoadWatch::default());

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -13,13 +13,14 @@ use crate::config::GovernorSettings as Settings;
 use crate::headroom::{
     EnergyRate, GovernorStatus, HeadroomMetrics, Monitor, PowerModel, Resource, ResourceSnapshot,
 };
+use crate::sync::Mutex;
 
 use super::ladder::{LadderInput, LadderState, Pressure};
 use super::log_sentence::sentence;
 use super::pacer::{Interval, Pacer};
 use super::policy::Policy;
 use super::rehearsal::Rehearsal;
-use super::{ComputeTime, GovernorHandle, GovernorOutput, Measures, lock};
+use super::{ComputeTime, GovernorHandle, GovernorOutput, Measures};
 
 /// Without new output for this long, the governor's thread counts as dead; at least five intervals.
 const OUTPUT_LIFETIME: Duration = Duration::from_secs(30);
@@ -208,7 +209,7 @@ impl ControlLoop {
 
     /// The share of the time since the last look that engines computed, steps under way included.
     fn busy_share(&mut self, now: Instant) -> Option<f64> {
-        let done = lock(&self.work).done(now);
+        let done = self.work.lock().done(now);
         let (at, before) = self.last.replace((now, done))?;
         let passed = now.saturating_duration_since(at).as_secs_f64();
         (passed > 0.0).then(|| done.saturating_sub(before).as_secs_f64() / passed)

@@ -125,7 +125,7 @@ impl LadderState {
             .zip(&self.rung_states)
             .map(|(rung, rung_state)| {
                 let demand = self.demand(policy, rung, input);
-                advance(*rung_state, demand, rung, policy, now, passed.as_secs_f64())
+                advance(*rung_state, demand, rung, policy, now, passed)
             })
             .collect();
         Self {
@@ -278,7 +278,7 @@ fn advance(
     rung: &Rung,
     policy: &Policy,
     now: Instant,
-    seconds: f64,
+    passed: Duration,
 ) -> RungState {
     let lasted = |since: Instant| now.saturating_duration_since(since);
     match rung_state.phase {
@@ -320,7 +320,7 @@ fn advance(
             }
             RungState {
                 phase: Phase::On {
-                    strength: moved(strength, demand.strength, seconds),
+                    strength: moved(strength, demand.strength, passed),
                     below,
                 },
                 ..rung_state
@@ -329,8 +329,9 @@ fn advance(
     }
 }
 
-/// Towards what is wanted, as far as `seconds` allow.
-fn moved(strength: f64, demand: f64, seconds: f64) -> f64 {
+/// Towards what is wanted, as far as the time that passed allows.
+fn moved(strength: f64, demand: f64, passed: Duration) -> f64 {
+    let seconds = passed.as_secs_f64();
     if demand > strength {
         (strength + UP * seconds).min(demand)
     } else if demand < strength - DEAD_BAND || demand <= 0.0 {

@@ -29,12 +29,13 @@ mod rehearsal;
 #[cfg(test)]
 mod simulation;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch::{Receiver, channel};
 
 use crate::headroom::{EnergyRate, Resource};
+use crate::sync::Mutex;
 
 pub use control_loop::Governor;
 
@@ -175,7 +176,7 @@ impl GovernorHandle {
     #[must_use]
     pub fn work(&self) -> ComputeGuard {
         let since = Instant::now();
-        lock(&self.work).under_way.push(since);
+        self.work.lock().under_way.push(since);
         ComputeGuard {
             work: Arc::clone(&self.work),
             since,
@@ -200,10 +201,6 @@ impl ComputeTime {
     }
 }
 
-fn lock(work: &Mutex<ComputeTime>) -> MutexGuard<'_, ComputeTime> {
-    work.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A step of an engine under way.
 #[derive(Debug)]
 pub struct ComputeGuard {
@@ -213,7 +210,7 @@ pub struct ComputeGuard {
 
 impl Drop for ComputeGuard {
     fn drop(&mut self) {
-        let mut work = lock(&self.work);
+        let mut work = self.work.lock();
         if let Some(place) = work.under_way.iter().position(|since| *since == self.since) {
             work.under_way.swap_remove(place);
             work.done += self.since.elapsed();
@@ -258,7 +255,7 @@ mod tests {
         let (sender, published) = channel(GovernorOutput {
             measures: strict,
             energy_rate: None,
-            until: Some(now + Duration::from_mins(1)),
+            until: Some(now + Duration::from_secs(60)),
         });
         let governed = GovernorHandle {
             published,
@@ -276,11 +273,11 @@ mod tests {
         let start = Instant::now();
         let later = start + Duration::from_secs(60);
         let (one, other) = (governed.work(), governed.work());
-        let under_way = lock(&governed.work).done(later);
+        let under_way = governed.work.lock().done(later);
         assert!(under_way > Duration::from_secs(119));
         drop(one);
         drop(other);
-        assert!(lock(&governed.work).done(later) < Duration::from_secs(1));
-        assert!(lock(&governed.work).under_way.is_empty());
+        assert!(governed.work.lock().done(later) < Duration::from_secs(1));
+        assert!(governed.work.lock().under_way.is_empty());
     }
 }

@@ -7,11 +7,12 @@
 //! ordinary one waits for a few short trials only, whatever other clients send.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use crate::admission::ClientId;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Recent permits that are remembered.
 const REMEMBERED_PERMITS: usize = 64;
@@ -153,7 +154,7 @@ impl<T> CompileQueue<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

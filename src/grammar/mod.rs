@@ -26,11 +26,12 @@ mod trigger;
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::admission::MemoryRoom;
 use crate::engine::Tokenizer;
+use crate::sync::{Mutex, MutexGuard};
 
 use compile::{CompileOutput, Compiler};
 use compile_queue::{CompilePermit, CompileQueue, TrialLength};
@@ -317,7 +318,7 @@ impl CompileContext {
     }
 
     fn cache(&self) -> MutexGuard<'_, GrammarCache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cache.lock()
     }
 }
 

@@ -18,7 +18,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,6 +26,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::GrammarError;
 use super::compile::{FIRST_SPECIAL, SPECIALS};
+use crate::sync::{Mutex, MutexGuard};
 
 pub use child::serve;
 use frame::{TrialVerdict, VERDICT_HEAD, request_head};
@@ -170,8 +171,8 @@ impl TrialCompiler {
         })
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<TrialProcess>> {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> MutexGuard<'_, Vec<TrialProcess>> {
+        self.0.idle.lock()
     }
 }
 

@@ -1,12 +1,13 @@
 //! The gauges among the metrics: what is known now, replaced as one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::GaugeVec;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
+use crate::sync::Mutex;
 use crate::telemetry::metrics::MetricsError;
 
 use super::GovernorStatus;
@@ -180,7 +181,7 @@ impl Gauges {
     }
 
     pub(super) fn show(&self, snapshot: &ResourceSnapshot, status: &GovernorStatus, now: Instant) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         for (_, gauge) in &self.table {
             gauge.reset();
         }
@@ -264,7 +265,7 @@ impl Collector for Gauges {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = self.shown.lock();
         if shown.is_none_or(|at| at.elapsed() > STALE) {
             return Vec::new();
         }

@@ -105,9 +105,9 @@ impl HeadroomMetrics {
         for (reason, events) in &snapshot.throttled {
             self.throttled.with_label_values(&[reason]).inc_by(*events);
         }
-        for (resource, kind, seconds) in &snapshot.stalled {
+        for (resource, kind, time) in &snapshot.stalled {
             let counter = self.stalled.with_label_values(&[resource, kind]);
-            counter.inc_by((seconds - counter.get()).max(0.0));
+            counter.inc_by((time.as_secs_f64() - counter.get()).max(0.0));
         }
         for (sensor, count) in &snapshot.failures {
             self.failures.with_label_values(&[sensor]).inc_by(*count);

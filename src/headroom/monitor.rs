@@ -35,7 +35,7 @@ pub struct ResourceSnapshot {
     pub(crate) other_programs: Option<f64>,
     pub(crate) memory: Option<MemoryReading>,
     pub(crate) own_memory: Vec<(&'static str, u64)>,
-    pub(crate) stalled: Vec<(&'static str, &'static str, f64)>,
+    pub(crate) stalled: Vec<(&'static str, &'static str, Duration)>,
     /// Joules by source since the last time.
     pub(crate) joules: Vec<(String, PowerScope, f64)>,
     /// Throttling by reason since the last time.
@@ -293,8 +293,8 @@ impl ResourceSnapshot {
             SensorReading::Stalled {
                 resource,
                 kind,
-                seconds,
-            } => self.stalled.push((resource, kind, seconds)),
+                time,
+            } => self.stalled.push((resource, kind, time)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What sensors are and what they say.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::roots::{Roots, SensorProblem};
 
@@ -80,7 +80,7 @@ pub(crate) enum SensorReading {
     Stalled {
         resource: &'static str,
         kind: &'static str,
-        seconds: f64,
+        time: Duration,
     },
 }
 

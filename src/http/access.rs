@@ -17,6 +17,7 @@ use crate::admission::{ClientId, DrainGuard, Principal};
 
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
+use crate::inference::RequestOutcome;
 use crate::inference::arrival::Arrival;
 
 const REQUEST_ID: &str = "x-request-id";
@@ -74,10 +75,14 @@ pub(crate) async fn log_and_count(
 
 fn count(state: &HttpState, endpoint: &str, response: &Response) {
     let status = response.status();
-    let finish_reason = if status.is_success() { "" } else { "error" };
+    let outcome = if status.is_success() {
+        RequestOutcome::Done
+    } else {
+        RequestOutcome::Failed
+    };
     state
         .metrics
-        .request_answered("", endpoint, status.as_u16(), finish_reason);
+        .request_answered("", endpoint, status.as_u16(), outcome.as_str());
     let error = response.extensions().get::<ApiError>();
     let asker = response.extensions().get::<Asker>();
     if let Some(name) = asker.and_then(|asker| asker.0.name.as_deref()) {

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::admission::client_network;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Counts the open connections by the client's network. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -40,7 +41,7 @@ impl ConnectionCounts {
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.open.lock()
     }
 }
 

@@ -17,8 +17,8 @@
 //! comes in by it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use tokio::time::Sleep;
 use tower::Service;
 
 use crate::admission::{Drain, DrainGuard};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Time between two comments in a stream that is silent.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -107,8 +108,7 @@ impl Exchange {
     }
 
     fn drain_guard(&self) -> MutexGuard<'_, Option<DrainGuard>> {
-        let guard = self.0.drain_guard.lock();
-        guard.unwrap_or_else(PoisonError::into_inner)
+        self.0.drain_guard.lock()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::any::TypeId;
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 
 use schemars::{JsonSchema, schema_for};
 use serde::de::Unexpected;
@@ -13,6 +13,7 @@ use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
 use crate::field::FieldPath;
+use crate::sync::Mutex;
 
 use super::json_path::JsonKind;
 
@@ -70,7 +71,7 @@ pub(super) fn explain<T: JsonSchema + 'static>(found: Option<&JsonKind>, path: &
 /// The schema of a type, made once: making it takes longer than reading most bodies.
 fn schema_of<T: JsonSchema + 'static>() -> Arc<Value> {
     static SCHEMAS: LazyLock<Mutex<HashMap<TypeId, Arc<Value>>>> = LazyLock::new(Mutex::default);
-    let mut schemas = SCHEMAS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut schemas = SCHEMAS.lock();
     let schema = schemas.entry(TypeId::of::<T>());
     Arc::clone(schema.or_insert_with(|| Arc::new(schema_for!(T).to_value())))
 }

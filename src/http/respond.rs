@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 
 use crate::admission::Outbox;
-use crate::inference::{Answers, UsageTotals};
+use crate::inference::{AnswerOutcome, Answers, UsageTotals};
 use crate::sampling::Logprobs;
 use crate::scheduler::{AnswerEnd, AnswerEvent, AnswerText};
 use crate::worker::WorkError;
@@ -34,8 +34,8 @@ pub(crate) trait ResponseRenderer: Send + Sized + 'static {
     fn close(&mut self, usage: UsageTotals) -> Vec<Frame>;
     /// Returns the frame that reports an error which ends the stream.
     fn failure(&mut self, error: &ApiError) -> Frame;
-    /// Returns the finish reason of the first answer.
-    fn finish_reason(&self) -> &'static str;
+    /// Returns how the first answer ended.
+    fn outcome(&self) -> AnswerOutcome;
     /// Returns the whole response as one JSON body.
     fn whole(self, usage: UsageTotals) -> String;
 }
@@ -98,11 +98,11 @@ pub(crate) async fn whole(mut answers: Answers, mut renderer: impl ResponseRende
             Err(failure) => return ApiError::from(failure).into_response(),
         }
     }
-    let reason = renderer.finish_reason();
+    let outcome = renderer.outcome();
     let body = renderer.whole(answers.usage());
     match outgoing::json(body, answers.send_budget()).await {
         Ok(response) => {
-            answers.finished(reason);
+            answers.finished(outcome);
             response
         }
         Err(error) => {
@@ -171,10 +171,10 @@ impl<T: ResponseRenderer> FrameStream<T> {
             }
             None => {
                 let usage = self.answers.usage();
-                let reason = renderer.finish_reason();
+                let outcome = renderer.outcome();
                 let frames = renderer.close(usage);
                 if self.queue(frames) {
-                    self.answers.finished(reason);
+                    self.answers.finished(outcome);
                 }
                 self.renderer = None;
                 return;

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::http::allowance::Allowance;
 use crate::http::exchange::{Exchange, ExchangeStage};
+use crate::sync::{Mutex, MutexGuard};
 
 /// How often a half-closed connection is looked at. It also lets responses that take no time be written
 /// before the connection is dropped.
@@ -113,7 +114,7 @@ impl Socket {
     }
 
     fn lock(&self) -> MutexGuard<'_, SocketState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn send(

@@ -4,7 +4,7 @@
 //! body, and a client that is still sending, or sends its next request there, gets a reset instead of the refusal.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// How long the rest of a body may take. Who sends more slowly loses the connection.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -27,7 +29,7 @@ struct SharedBody(Arc<Mutex<Body>>);
 
 impl SharedBody {
     fn body(&self) -> MutexGuard<'_, Body> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Reads it to its end and drops what comes.
@@ -96,7 +98,7 @@ mod tests {
         let chunks = stream::repeat(Bytes::from(vec![b' '; bytes]))
             .take(1000)
             .map(move |chunk| {
-                *seen.lock().expect("not poisoned") -= 1;
+                *seen.lock() -= 1;
                 Ok::<_, std::io::Error>(chunk)
             });
         let router = Router::new()
@@ -105,7 +107,7 @@ mod tests {
         let request = Request::post("/").body(Body::from_stream(chunks));
         let response = router.oneshot(request.expect("a request")).await;
         assert_eq!(response.expect("an answer").status(), status);
-        let left = *left.lock().expect("not poisoned");
+        let left = *left.lock();
         1000 - left
     }
 

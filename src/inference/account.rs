@@ -12,6 +12,7 @@ use crate::telemetry::Metrics;
 use super::Inference;
 use super::arrival::Arrival;
 use super::error::InferenceError;
+use super::{AnswerOutcome, RequestOutcome};
 
 /// The tokens, energy and time that the answers to one request took.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -59,7 +60,7 @@ pub(crate) struct RequestAccount {
     span: Span,
     started: Instant,
     status: u16,
-    finish_reason: &'static str,
+    outcome: RequestOutcome,
     usage: Option<UsageTotals>,
     /// What went wrong, without a word of the client's.
     error: Option<String>,
@@ -90,7 +91,7 @@ impl RequestAccount {
             span: Span::current(),
             started: Instant::now(),
             status: 499,
-            finish_reason: "cancelled",
+            outcome: RequestOutcome::Cancelled,
             usage: None,
             error: None,
             refused: None,
@@ -161,15 +162,16 @@ impl RequestAccount {
         self.used(prompt, cached, finished.generated_tokens);
     }
 
-    /// Records that all answers ended normally; `reason` is the first one's finish reason.
-    pub(super) fn finished(&mut self, reason: &'static str) {
-        self.finish_reason = reason;
+    /// Records that all answers ended normally, the first one like `first`.
+    pub(super) fn finished(&mut self, first: AnswerOutcome) {
+        self.outcome = RequestOutcome::Answered(first);
         self.status = 200;
     }
 
     /// Records that texts were embedded.
     pub(crate) fn embedded(&mut self, usage: UsageTotals) {
-        self.finished("");
+        self.outcome = RequestOutcome::Done;
+        self.status = 200;
         self.usage = Some(usage);
     }
 
@@ -189,7 +191,7 @@ impl RequestAccount {
 
     /// Records a failure as its front summarizes it.
     pub(crate) fn ended(&mut self, failure: FailureSummary) {
-        self.finish_reason = "error";
+        self.outcome = RequestOutcome::Failed;
         self.status = failure.status;
         if let Some(reason) = failure.refused {
             self.metrics.request_rejected(&self.model, reason);
@@ -206,8 +208,9 @@ impl RequestAccount {
 
 impl Drop for RequestAccount {
     fn drop(&mut self) {
+        let finish_reason = self.outcome.as_str();
         self.metrics
-            .request_answered(&self.model, self.endpoint, self.status, self.finish_reason);
+            .request_answered(&self.model, self.endpoint, self.status, finish_reason);
         if let Some(key) = &self.key {
             self.metrics.key_answered(key, self.status, self.refused);
         }
@@ -216,14 +219,14 @@ impl Drop for RequestAccount {
             tracing::info!(
                 model = self.model,
                 status = self.status,
-                finish_reason = self.finish_reason,
+                finish_reason,
                 error = self.error,
                 prompt_tokens = usage.map(|s| s.prompt_tokens),
                 cached_tokens = usage.map(|s| s.cached_tokens),
                 generated_tokens = usage.map(|s| s.generated_tokens),
-                queue_seconds = usage.map(|s| round(s.timings.queue)),
-                prefill_seconds = usage.map(|s| round(s.timings.prefill)),
-                decode_seconds = usage.map(|s| round(s.timings.decode)),
+                queue_seconds = usage.map(|s| round(s.timings.queue.as_secs_f64())),
+                prefill_seconds = usage.map(|s| round(s.timings.prefill.as_secs_f64())),
+                decode_seconds = usage.map(|s| round(s.timings.decode.as_secs_f64())),
                 energy_joules = usage.and_then(|s| s.energy_joules).map(round),
                 seconds = round(self.started.elapsed().as_secs_f64()),
                 "answered"

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use crate::admission::{DrainGuard, SendBudget};
 use crate::scheduler::{AnswerEvent, EventReceiver, QueueProgress};
 
+use super::AnswerOutcome;
 use super::account::{FailureSummary, RequestAccount, UsageTotals};
 use super::error::InferenceFailure;
 
@@ -125,9 +126,9 @@ impl Answers {
         }
     }
 
-    /// Records that all answers ended normally; `reason` is the first one's finish reason.
-    pub(crate) fn finished(&mut self, reason: &'static str) {
-        self.account.finished(reason);
+    /// Records that all answers ended normally, the first one like `first`.
+    pub(crate) fn finished(&mut self, first: AnswerOutcome) {
+        self.account.finished(first);
     }
 
     /// Returns the totals of all answers that ended, as far as they are disclosed to the client.

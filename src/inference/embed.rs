@@ -105,7 +105,7 @@ impl Inference {
             timings: Timings {
                 queue: embedded.queue,
                 prefill: embedded.compute,
-                decode: 0.0,
+                decode: Duration::ZERO,
             },
             ..UsageTotals::default()
         };

@@ -15,6 +15,7 @@ pub(crate) mod error;
 pub(crate) mod generate;
 mod layout;
 mod models;
+mod outcome;
 pub(crate) mod params;
 pub(crate) mod sampling;
 pub(crate) mod tokenize;
@@ -32,6 +33,7 @@ use crate::telemetry::Metrics;
 pub(crate) use account::{FailureSummary, RequestAccount, UsageTotals};
 pub(crate) use answers::Answers;
 pub(crate) use models::ChosenModel;
+pub(crate) use outcome::{AnswerOutcome, RequestOutcome};
 
 /// Answers requests with the models of a pool. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::admission::{PrefixGroup, Principal, Quota, Tenant, TenantId};
+use crate::sync::{Mutex, RwLock};
 
 use super::digest::KeyDigest;
 use super::file::{Expiry, KeyEntry, KeysFileError, parse};
@@ -136,7 +137,7 @@ impl KeyRing {
     /// How many keys there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = self.read.lock();
         read.entries.len()
     }
 
@@ -149,7 +150,7 @@ impl KeyRing {
             return Err(KeyRejection::Unknown);
         }
         let digest = KeyDigest::of(sent);
-        let known = Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner));
+        let known = Arc::clone(&self.known.read());
         let mut found = None;
         // All of them are compared, wherever the one is.
         for key in known.iter() {
@@ -170,7 +171,7 @@ impl KeyRing {
     /// # Errors
     /// What is wrong with the file, once for each new problem.
     pub fn look(&self) -> Result<Option<KeyChanges>, KeysFileError> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = self.read.lock();
         let outcome = self.read_changes(&mut read);
         match outcome {
             Ok(changes) => {
@@ -208,7 +209,7 @@ impl KeyRing {
         read.failed = None;
         let changes = changes(&read.entries, &entries);
         let known = know(&entries, &mut read.identities, self.separates_groups);
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+        *self.known.write() = Arc::new(known);
         (read.entries, read.stamp, read.seen) = (entries, stamp, None);
         Ok(Some(changes))
     }

@@ -20,6 +20,4 @@ pub(crate) mod tokenize;
 mod tools;
 mod usage;
 
-#[doc(hidden)]
-pub use chat::measured_stream;
 pub use state::AppState;

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{Mutex, oneshot};
 
 use crate::engine::{AdapterBase, AdapterError, AdapterFile, AdapterId, LlamaEngine};
 use crate::scheduler::{AdapterChange, Scheduler, SchedulerRequest};
+use crate::sync::RwLock;
 
 use super::GenerationModel;
 
@@ -117,22 +118,22 @@ impl Adapters {
     }
 
     fn state(&self, name: &str) -> Option<AdapterState> {
-        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        let by_name = self.by_name.read();
         by_name.get(name).cloned()
     }
 
     fn set(&self, name: &str, state: AdapterState) {
-        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_name = self.by_name.write();
         by_name.insert(name.to_owned(), state);
     }
 
     fn take(&self, name: &str) -> Option<AdapterState> {
-        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_name = self.by_name.write();
         by_name.remove(name)
     }
 
     fn loaded(&self) -> Vec<LoadedAdapter> {
-        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        let by_name = self.by_name.read();
         let loaded = |(name, state): (&String, &AdapterState)| match state {
             AdapterState::Loaded { bytes, .. } => Some(LoadedAdapter {
                 name: name.clone(),

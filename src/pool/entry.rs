@@ -3,13 +3,14 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::watch;
 
 use crate::admission::{AdmissionRefusal, Gate, Tenant};
 use crate::engine::{Purpose, read_header};
+use crate::sync::{Mutex, MutexGuard};
 
 use super::context::PoolContext;
 use super::enter::EnterError;
@@ -119,7 +120,7 @@ impl ModelEntry {
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+        self.life.lock()
     }
 
     /// Returns the current state.

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{PassedFiles, TrialRecord};
+use crate::sync::{Mutex, MutexGuard};
 
+use super::failure::FileStamp;
 use super::{ModelMemory, ModelSpec};
 
 /// The file in `state.path` in which measured memory is kept.
@@ -65,7 +65,7 @@ impl MemoryEstimates {
     }
 
     fn learnt(&self) -> MutexGuard<'_, Learnt> {
-        self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
+        self.learnt.lock()
     }
 
     /// What a model is going to take; nothing where its file cannot be read, so that it is tried and says why.
@@ -77,7 +77,7 @@ impl MemoryEstimates {
     fn remembered(&self, spec: &ModelSpec) -> Option<ModelMemory> {
         let learnt = self.learnt();
         let known = learnt.files.get(spec.path.to_str()?)?;
-        let (bytes, modified_ns) = stamp(&spec.path)?;
+        let (bytes, modified_ns) = FileStamp::of(&spec.path).in_numbers()?;
         if (known.bytes, known.modified_ns) != (bytes, modified_ns) {
             return None;
         }
@@ -86,7 +86,8 @@ impl MemoryEstimates {
 
     /// Remembers what a model took.
     pub(super) fn learn(&self, spec: &ModelSpec, digest: &str, memory: ModelMemory) {
-        let (Some(path), Some((bytes, modified_ns))) = (spec.path.to_str(), stamp(&spec.path))
+        let (Some(path), Some((bytes, modified_ns))) =
+            (spec.path.to_str(), FileStamp::of(&spec.path).in_numbers())
         else {
             return;
         };
@@ -146,13 +147,6 @@ fn key(digest: &str, spec: &ModelSpec) -> String {
         spec.partition_memory,
         spec.adapters,
     )
-}
-
-/// What tells a file from another of its name.
-fn stamp(path: &Path) -> Option<(u64, u64)> {
-    let file = std::fs::metadata(path).ok()?;
-    let modified = file.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some((file.len(), u64::try_from(modified.as_nanos()).ok()?))
 }
 
 /// Writes a file such that it is there as a whole or not at all.

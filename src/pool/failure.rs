@@ -1,7 +1,7 @@
 //! Why a model could not be loaded, and when it is tried again.
 
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::decision::MemoryShortage;
 
@@ -50,6 +50,13 @@ impl FileStamp {
     pub(super) fn of(path: &Path) -> Self {
         let metadata = std::fs::metadata(path).ok();
         Self(metadata.and_then(|file| Some((file.len(), file.modified().ok()?))))
+    }
+
+    /// Its bytes, and nanoseconds from 1970 to when it was written; none of a file that is not there.
+    pub(super) fn in_numbers(self) -> Option<(u64, u64)> {
+        let (bytes, written) = self.0?;
+        let since = written.duration_since(UNIX_EPOCH).ok()?;
+        Some((bytes, u64::try_from(since.as_nanos()).ok()?))
     }
 }
 

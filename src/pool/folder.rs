@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::read_header;
+use crate::sync::Mutex;
 
 use super::failure::FileStamp;
 use super::{ModelSpec, SpecMaker};
@@ -45,7 +45,7 @@ impl ModelsFolder {
     /// Returns what models' threads need of the files that are there, by name; `None` if it has looked a
     /// moment ago, or cannot look.
     pub(super) fn look(&self) -> Option<Vec<ModelSpec>> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if seen.at.is_some_and(|at| at.elapsed() < FRESH) {
             return None;
         }

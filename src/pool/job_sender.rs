@@ -1,7 +1,8 @@
 //! The way into a model's thread.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{PoisonError, RwLock};
+
+use crate::sync::RwLock;
 
 /// The sending end of a model's channel, which can be closed while others still hold it: the
 /// thread ends when it is closed, not when the last answer is read.
@@ -17,7 +18,7 @@ impl<J> JobSender<J> {
 
     /// Hands a job to the thread; gives it back when that is gone or the queue is closed.
     pub(super) fn submit(&self, job: J) -> Result<(), Box<J>> {
-        let sender = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let sender = self.0.read();
         let Some(sender) = &*sender else {
             return Err(Box::new(job));
         };
@@ -30,7 +31,7 @@ impl<J> JobSender<J> {
 
     /// Takes no more jobs. What is in the channel still comes out of it.
     pub(super) fn close(&self) {
-        let mut sender = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sender = self.0.write();
         *sender = None;
     }
 }

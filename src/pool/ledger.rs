@@ -1,8 +1,10 @@
 //! Who holds how many bytes of memory.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::sync::Mutex;
 
 /// What memory is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,14 +90,14 @@ pub struct MemoryLedger {
 impl MemoryLedger {
     /// Asks `reading` from now on how many bytes of this kind somebody holds.
     pub fn add(&self, kind: MemoryKind, reading: impl Fn() -> u64 + Send + Sync + 'static) {
-        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readings = self.readings.lock();
         readings.push((kind, Box::new(reading)));
     }
 
     /// Returns the bytes of each kind that are held now, a kind once for each who holds some.
     #[must_use]
     pub fn read(&self) -> Vec<(MemoryKind, u64)> {
-        let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        let readings = self.readings.lock();
         readings
             .iter()
             .map(|(kind, read)| (*kind, read()))
@@ -118,15 +120,13 @@ mod tests {
         let ledger = MemoryLedger::default();
         let held = Arc::new(Mutex::new(1));
         let asked = Arc::clone(&held);
-        ledger.add(MemoryKind::Streams, move || {
-            *asked.lock().expect("not poisoned")
-        });
+        ledger.add(MemoryKind::Streams, move || *asked.lock());
         ledger.add(MemoryKind::Bodies, || 7);
         assert_eq!(
             ledger.read(),
             [(MemoryKind::Streams, 1), (MemoryKind::Bodies, 7)]
         );
-        *held.lock().expect("not poisoned") = 5;
+        *held.lock() = 5;
         assert_eq!(ledger.read()[0], (MemoryKind::Streams, 5));
     }
 }

@@ -40,8 +40,8 @@ mod version;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
@@ -51,6 +51,7 @@ use crate::engine::ModelTrial;
 use crate::governor::GovernorHandle;
 use crate::grammar::TrialCompiler;
 use crate::headroom::Resource;
+use crate::sync::Mutex;
 use crate::telemetry::Metrics;
 
 use context::PoolContext;
@@ -279,8 +280,7 @@ impl Pool {
     /// Ends all threads and waits for them. Requests that still run end with an error.
     pub fn stop(&self) {
         self.shared.stop();
-        let manager = self.manager.lock();
-        let manager = manager.unwrap_or_else(PoisonError::into_inner).take();
+        let manager = self.manager.lock().take();
         if let Some(manager) = manager {
             // A panic in it was reported when it happened.
             let _ = manager.join();

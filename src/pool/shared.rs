@@ -1,11 +1,12 @@
 //! What the pool's callers and its manager share.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::unix_seconds;
 use crate::headroom::Resource;
+use crate::sync::RwLock;
 
 use super::context::PoolContext;
 use super::decision::UnloadReason;
@@ -66,7 +67,7 @@ impl PoolShared {
     }
 
     pub(super) fn entries(&self) -> Arc<[Arc<ModelEntry>]> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.read();
         Arc::clone(&entries)
     }
 
@@ -97,7 +98,7 @@ impl PoolShared {
         let Some(found) = self.folder.as_ref().and_then(ModelsFolder::look) else {
             return false;
         };
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write();
         let before = Arc::clone(&entries);
         let is_found = |entry: &ModelEntry| found.iter().any(|spec| spec.path == entry.spec.path);
         let stays = |entry: &&Arc<ModelEntry>| {

@@ -1,12 +1,13 @@
 //! One load of a model: from being wanted to being gone.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::admission::Gate;
 use crate::engine::{LoadError, LoadWatch};
+use crate::sync::Mutex;
 use crate::worker::Heartbeat;
 
 use super::decision::MemoryShortage;
@@ -168,12 +169,12 @@ impl ModelVersion {
     /// Returns what it takes of memory, or is going to take.
     #[must_use]
     pub fn memory(&self) -> ModelMemory {
-        *self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.memory.lock()
     }
 
     /// It takes so much more, or less if `is_more` is false.
     pub(super) fn change_memory(&self, by: ModelMemory, is_more: bool) {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory.lock();
         let changed = |now: u64, by: u64| {
             if is_more {
                 now + by
@@ -189,7 +190,7 @@ impl ModelVersion {
     }
 
     pub(super) fn set_memory(&self, memory: ModelMemory) {
-        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory;
+        *self.memory.lock() = memory;
     }
 
     /// Checks that its worker loop makes progress; `Err` says what is wrong.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::admission::{AdmissionSlot, SendBudget, ServiceTier, Tenant};
 use crate::engine::{AdapterId, SpecialToken, Token};
@@ -204,15 +204,15 @@ pub struct PredictionUsage {
     pub rejected: u32,
 }
 
-/// How long the phases of a request took, in seconds.
+/// How long the phases of a request took.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Timings {
     /// From arrival to the engine.
-    pub queue: f64,
+    pub queue: Duration,
     /// From the engine to the first token.
-    pub prefill: f64,
+    pub prefill: Duration,
     /// From the first token to the last.
-    pub decode: f64,
+    pub decode: Duration,
 }
 
 /// Why an answer ended.

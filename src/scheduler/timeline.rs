@@ -81,15 +81,19 @@ impl Timeline {
     pub(super) fn finished(&self, now: Instant, metrics: &ModelMetrics) -> Timings {
         let joined = self.joined.unwrap_or(self.arrived);
         let first = self.first_token.unwrap_or(now);
-        let seconds = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64();
         let timings = Timings {
-            queue: seconds(self.arrived, joined),
-            prefill: seconds(joined, first),
-            decode: seconds(first, now),
+            queue: joined.duration_since(self.arrived),
+            prefill: first.duration_since(joined),
+            decode: now.duration_since(first),
         };
-        metrics.prefill_duration.observe(timings.prefill);
-        metrics.decode_duration.observe(timings.decode);
-        metrics.request_duration.observe(seconds(self.arrived, now));
+        let whole = now.duration_since(self.arrived);
+        metrics
+            .prefill_duration
+            .observe(timings.prefill.as_secs_f64());
+        metrics
+            .decode_duration
+            .observe(timings.decode.as_secs_f64());
+        metrics.request_duration.observe(whole.as_secs_f64());
         timings
     }
 }

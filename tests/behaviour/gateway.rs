@@ -319,6 +319,17 @@ pub fn question(text: &str) -> Value {
     })
 }
 
+/// An answer of exactly `tokens` tokens that is the same wherever and beside whatever it is computed: it
+/// goes on with a word that the model repeats, each token at least e⁸ times as likely as the next. Any
+/// other long answer is past what the model has to say, where rounding decides between near ties.
+pub fn steady_answer(tokens: u32) -> Value {
+    let mut body = long_answer(tokens);
+    let turns = body["messages"].as_array_mut().expect("turns");
+    turns.push(json!({"role": "assistant", "content": "ha".repeat(24)}));
+    body["continue_final_message"] = json!(true);
+    body
+}
+
 /// An answer of exactly `tokens` tokens, whatever the model would say.
 pub fn long_answer(tokens: u32) -> Value {
     let mut body = question("What do you sell?");

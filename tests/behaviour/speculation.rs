@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, steady_answer};
 
 const STORE: &str = "You are the assistant of Corner Fresh.\n\
     - Zorvex Quinlo Tea: $8.80, aisle 5, 3 in stock\n\
@@ -33,12 +33,13 @@ fn answers_are_the_same_with_and_without_drafts_greedy_and_seeded() {
         "oat milk?",
     ] {
         for temperature in [0.0, 1.0] {
-            let mut body = question(text, temperature);
-            // Past its end the model repeats itself, which is where drafts are long.
-            body["ignore_eos"] = json!(temperature == 0.0);
+            let body = question(text, temperature);
             assert_eq!(drafts.answer(&body), plain.answer(&body), "{text}");
         }
     }
+    // Where the model repeats itself drafts are long.
+    let body = steady_answer(400);
+    assert_eq!(drafts.answer(&body), plain.answer(&body));
     assert_eq!(
         plain.metric("edgellm_speculative_drafted_tokens_total"),
         "0"

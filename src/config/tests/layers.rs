@@ -14,7 +14,7 @@ fn without_sources_every_key_has_its_default_and_there_is_no_model() {
     assert_eq!(settings.server.header_timeout, Duration::from_secs(10));
     assert_eq!(settings.server.body_timeout, Duration::from_secs(30));
     assert_eq!(settings.server.max_body_bytes, 4 * 1024 * 1024);
-    assert_eq!(settings.server.write_timeout, Duration::from_mins(1));
+    assert_eq!(settings.server.write_timeout, Duration::from_secs(60));
     assert_eq!(settings.server.shutdown_grace, Duration::from_secs(30));
     assert_eq!(
         settings.scheduler.target_inter_token,

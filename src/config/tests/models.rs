@@ -80,7 +80,10 @@ fn what_is_set_of_models_and_pool_survives_printing() {
     );
     let folder = settings.path("");
     let settings = settings.settings();
-    assert_eq!(settings.models[0].keep_alive, Some(Duration::from_mins(5)));
+    assert_eq!(
+        settings.models[0].keep_alive,
+        Some(Duration::from_secs(5 * 60))
+    );
     assert_eq!(settings.pool.memory_budget, Some(64 << 20));
     assert_eq!(settings.pool.models_dir, Some(folder.join("more")));
     assert_eq!(settings.state.path, Some(folder.join("state")));

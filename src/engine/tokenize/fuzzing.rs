@@ -1,7 +1,9 @@
 //! What holds for the tokens of a text, whatever it is and whatever reads it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use crate::sync::Mutex;
 
 use super::super::gguf_editor::GgufEditor;
 use super::super::{Pieces as _, TokenizeOptions, Tokenizer};
@@ -168,7 +170,7 @@ fn check(name: &'static str, text: &str, reading: TokenizeOptions) {
 /// The shipped model under this pre-tokenizer, loaded once.
 fn model(name: &'static str) -> Arc<Tokenizer> {
     static MODELS: Mutex<Option<HashMap<&str, Arc<Tokenizer>>>> = Mutex::new(None);
-    let mut models = MODELS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut models = MODELS.lock();
     let models = models.get_or_insert_default();
     let load = || {
         let edited = GgufEditor::kiosk().text("tokenizer.ggml.pre", name);

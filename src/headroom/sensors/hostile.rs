@@ -1,6 +1,6 @@
 //! Every file of every sensor with everything in it that drivers have been seen to say, and worse.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::reading::{SensorReading, SensorReport};
 use super::all;
@@ -154,7 +154,7 @@ fn is_plausible(reading: &SensorReading) -> bool {
                 && memory.usage >= 0.0
         }
         SensorReading::OwnMemory { .. } => true,
-        SensorReading::Stalled { seconds, .. } => (0.0..=1e9).contains(seconds),
+        SensorReading::Stalled { time, .. } => *time <= Duration::from_secs(1_000_000_000),
     }
 }
 

@@ -1,13 +1,13 @@
 //! Pressure stall information: how long tasks waited for processor, memory or disk
 //! (Documentation/accounting/psi in the kernel's sources).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::reading::{Sensor, SensorReading, SensorReport};
 use super::super::roots::{self, Roots, SensorProblem};
 
 /// Thirty years.
-const MOST_MICROSECONDS: f64 = 1e15;
+const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
 #[derive(Debug)]
 pub(crate) struct PressureStall;
@@ -28,10 +28,10 @@ impl Sensor for PressureStall {
                 match total(&text, kind) {
                     // For the whole system nothing is ever stalled in full by the processor.
                     _ if resource == "cpu" && kind == "full" => {}
-                    Some(microseconds) => report.push(SensorReading::Stalled {
+                    Some(time) => report.push(SensorReading::Stalled {
                         resource,
                         kind,
-                        seconds: microseconds / 1e6,
+                        time,
                     }),
                     None => report.problems.push(SensorProblem::garbage(&path, &text)),
                 }
@@ -41,15 +41,14 @@ impl Sensor for PressureStall {
     }
 }
 
-fn total(text: &str, kind: &str) -> Option<f64> {
+fn total(text: &str, kind: &str) -> Option<Duration> {
     let line = text.lines().find(|line| line.starts_with(kind))?;
     let total = line
         .split_whitespace()
         .find_map(|field| field.strip_prefix("total="))?;
-    #[allow(clippy::cast_precision_loss)] // microseconds of a machine's life
-    let total = total.parse::<u64>().ok().map(|total| total as f64);
+    let total = Duration::from_micros(total.parse().ok()?);
     // A counter that was believed once too high would never be corrected.
-    total.filter(|total| *total < MOST_MICROSECONDS)
+    (total < LONGEST).then_some(total)
 }
 
 #[cfg(test)]
@@ -58,23 +57,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn totals_are_seconds_and_what_is_garbled_is_left_out() {
+    fn totals_are_microseconds_and_what_is_garbled_is_left_out() {
         let (tree, mut sensor) = (Tree::new(), PressureStall);
         assert!(tree.readings(&mut sensor, 0.0).is_empty());
         let some = "some avg10=51.82 avg60=52.24 avg300=40.17 total=2500000\n";
         let text = format!("{some}full avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n");
         tree.write(&[("proc/pressure/cpu", some), ("proc/pressure/memory", &text)]);
-        let stalled = |resource, kind, seconds| SensorReading::Stalled {
+        let stalled = |resource, kind, millis| SensorReading::Stalled {
             resource,
             kind,
-            seconds,
+            time: Duration::from_millis(millis),
         };
         assert_eq!(
             tree.readings(&mut sensor, 0.0),
             [
-                stalled("cpu", "some", 2.5),
-                stalled("memory", "some", 2.5),
-                stalled("memory", "full", 0.5)
+                stalled("cpu", "some", 2500),
+                stalled("memory", "some", 2500),
+                stalled("memory", "full", 500)
             ]
         );
         tree.write(&[("proc/pressure/io", "some avg10=1 total=-3\n")]);

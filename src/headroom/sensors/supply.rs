@@ -194,7 +194,7 @@ mod tests {
     use super::super::testing::Tree;
     use super::*;
 
-    const HOUR: Option<Duration> = Some(Duration::from_hours(1));
+    const HOUR: Option<Duration> = Some(Duration::from_secs(60 * 60));
 
     fn draw(readings: &[SensorReading]) -> Option<f64> {
         readings.iter().find_map(|reading| match reading {
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_empty_battery_may_spend_nothing() {
-        let spend = |left| lasting(left, 50.0, 0.2, Duration::from_mins(30));
+        let spend = |left| lasting(left, 50.0, 0.2, Duration::from_secs(30 * 60));
         assert!((spend(20.0) - 20.0).abs() < 1e-9);
         assert!(spend(10.0).abs() < 1e-9 && spend(5.0).abs() < 1e-9);
     }

@@ -1,13 +1,14 @@
 //! The recording of a stream, its listeners, and which of its frames may be dropped.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::admission::Outbox;
 use crate::http::sse::{Frame, KEEP_ALIVE, OutgoingFrame};
+use crate::sync::{Mutex, MutexGuard};
 
 use super::{LEAST_KEPT_BYTES, LONGEST_ABSENCE, MOST_RECORDED_BYTES};
 
@@ -155,7 +156,7 @@ impl Recording {
     }
 
     fn pages(&self) -> MutexGuard<'_, RecordedFrames> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pages.lock()
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
 use crate::admission::{ClientId, SendBudget};
 use crate::http::body::BodyDigest;
+use crate::sync::{Mutex, MutexGuard};
 
 use super::MOST_RECORDED_BYTES;
 use super::recording::{RecordedBytes, Recording, StreamListener};
@@ -129,7 +130,7 @@ impl RecordedStreams {
     }
 
     fn kept(&self) -> MutexGuard<'_, LruCache<StreamKey, StreamEntry>> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.kept.lock()
     }
 }
 

@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`, top to bottom.
 
 mod end;
+pub(crate) mod measured;
 mod messages;
 mod not_built;
 mod renderer;
@@ -15,26 +16,20 @@ use crate::inference::params::GenerationParams;
 use crate::openai::AppState;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::openai::names::{CHAT, ParameterNames};
-use axum::response::Response;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value};
 
 use crate::clock::unix_seconds;
-use crate::engine::{Pieces, Token};
-use crate::prompt::{Conversation, OutputParser, ToolFormat};
-use crate::scheduler::AnswerText;
+use crate::prompt::Conversation;
 
 use crate::http::error::ApiError;
 use crate::http::openapi::{Operation, Schemas};
 #[cfg(any(test, fuzzing))]
 use crate::http::parse::read_value;
-use crate::http::respond::ResponseRenderer;
-use crate::http::sse::{Frame, OutgoingFrame, event_stream};
 use crate::openai::template_kwargs::template_kwargs;
-use crate::openai::tools::{CallLimit, Tools};
+use crate::openai::tools::Tools;
 pub(crate) use end::end;
 use renderer::ChatRenderer;
 use reply::ChatHeader;
@@ -131,49 +126,6 @@ impl Endpoint for ChatCompletions {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_body(body: &[u8]) -> Result<(), ApiError> {
     ValidChatRequest::try_from(read_value::<wire::ChatCompletionRequest>(body)?).map(drop)
-}
-
-/// Makes a streamed response of `words` words, for `benches/sse.rs`.
-#[must_use]
-pub fn measured_stream(words: u32, tools: bool) -> Response {
-    struct NoPieces;
-
-    impl Pieces for NoPieces {
-        fn piece(&self, _token: Token) -> &[u8] {
-            b""
-        }
-
-        fn is_end(&self, _token: Token) -> bool {
-            false
-        }
-    }
-
-    let output = ChatOutputOptions {
-        stream: true,
-        usage_chunk: true,
-        calls: if tools {
-            CallLimit::Any
-        } else {
-            CallLimit::None
-        },
-        logprobs: false,
-    };
-    let header = ChatHeader::new(
-        "chat.completion.chunk",
-        "qwen2.5-0.5b",
-        "0123456789",
-        0,
-        None,
-    );
-    let parser = OutputParser::new(None, tools.then_some(ToolFormat::Hermes));
-    let mut answer = ChatRenderer::new(header, output, Arc::new(NoPieces), [parser]);
-    let word = AnswerText {
-        text: " word".to_owned(),
-        tokens: 1,
-        logprobs: Vec::new(),
-    };
-    let frames: Vec<Frame> = (0..words).flat_map(|_| answer.text(0, &word)).collect();
-    event_stream(stream::iter(frames).map(OutgoingFrame::from), 0)
 }
 
 /// Checks tools by chat's rules and returns what the model is shown of them.

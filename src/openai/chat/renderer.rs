@@ -6,7 +6,7 @@ use crate::engine::Pieces;
 use crate::http::error::ApiError;
 use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, json_text};
-use crate::inference::UsageTotals;
+use crate::inference::{AnswerOutcome, UsageTotals};
 use crate::openai::logprobs::TokenLogprobList;
 use crate::openai::tools::{CallLimit, are_whole};
 use crate::openai::usage::{ChunkUsage, CompletionUsage, EdgellmAnswer};
@@ -42,7 +42,7 @@ struct PartialChoice {
     thought_tokens: u32,
     /// Log-probabilities that no delta has carried yet.
     logprobs: Vec<sampling::Logprobs>,
-    finish_reason: Option<&'static str>,
+    outcome: Option<AnswerOutcome>,
     /// Whether its deadline cut it off.
     is_late: bool,
 }
@@ -63,7 +63,7 @@ impl ChatRenderer {
             skips_call: false,
             thought_tokens: 0,
             logprobs: Vec::new(),
-            finish_reason: None,
+            outcome: None,
             is_late: false,
         };
         Self {
@@ -114,16 +114,16 @@ impl ChatRenderer {
         index: usize,
         delta: Delta,
         logprobs: Option<Vec<sampling::Logprobs>>,
-        finish_reason: Option<&'static str>,
+        outcome: Option<AnswerOutcome>,
     ) -> Frame {
-        let is_late = finish_reason.is_some() && self.choices[index].is_late;
+        let is_late = outcome.is_some() && self.choices[index].is_late;
         Frame::Data(json_text(&ChatCompletionChunk {
             header: &self.header,
             choices: vec![ChunkChoice {
                 index,
                 delta,
                 logprobs: logprobs.map(|tokens| self.logprobs(tokens)),
-                finish_reason,
+                finish_reason: outcome,
             }],
             usage: ChunkUsage::before_the_last(self.output.usage_chunk),
             edgellm: EdgellmAnswer::of(is_late),
@@ -164,18 +164,14 @@ impl ResponseRenderer for ChatRenderer {
         };
         let mut chunks = self.deltas(index, rest.unwrap_or_default());
         let choice = &mut self.choices[index];
-        let reason = match finished.reason {
-            FinishReason::Length => "length",
-            FinishReason::Stop if choice.has_whole_calls() => "tool_calls",
-            FinishReason::Stop => "stop",
-        };
-        choice.finish_reason = Some(reason);
+        let outcome = AnswerOutcome::new(finished.reason, choice.has_whole_calls());
+        choice.outcome = Some(outcome);
         choice.is_late = finished.is_late;
         if self.output.stream {
             // The remaining log-probabilities belong to text that is not sent, such as a call's tags.
             let rest = std::mem::take(&mut choice.logprobs);
             let logprobs = (!rest.is_empty()).then_some(rest);
-            chunks.push(self.chunk(index, Delta::default(), logprobs, Some(reason)));
+            chunks.push(self.chunk(index, Delta::default(), logprobs, Some(outcome)));
         }
         chunks
     }
@@ -196,11 +192,9 @@ impl ResponseRenderer for ChatRenderer {
         Frame::Data(error.body().to_string())
     }
 
-    fn finish_reason(&self) -> &'static str {
+    fn outcome(&self) -> AnswerOutcome {
         let first = self.choices.first();
-        first
-            .and_then(|choice| choice.finish_reason)
-            .unwrap_or("stop")
+        first.and_then(|choice| choice.outcome).unwrap_or_default()
     }
 
     fn whole(mut self, spent: UsageTotals) -> String {
@@ -210,7 +204,7 @@ impl ResponseRenderer for ChatRenderer {
         let whole = |(index, choice): (usize, PartialChoice)| ChatChoice {
             index,
             logprobs: (self.output.logprobs).then(|| self.logprobs(choice.logprobs)),
-            finish_reason: choice.finish_reason.unwrap_or("stop"),
+            finish_reason: choice.outcome.unwrap_or_default(),
             message: ChatAnswer {
                 role: "assistant",
                 content: (choice.calls.is_empty() || !choice.content.is_empty())

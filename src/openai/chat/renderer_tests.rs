@@ -184,8 +184,8 @@ fn calls_are_the_reason_only_where_all_of_them_can_be_made() {
         let _ = broken.text(0, &say(texts[0]));
         let _ = broken.end(0, &finished());
         assert_eq!(
-            ResponseRenderer::finish_reason(&broken),
-            "stop",
+            ResponseRenderer::outcome(&broken),
+            AnswerOutcome::Stop,
             "{texts:?}"
         );
     }
@@ -193,7 +193,7 @@ fn calls_are_the_reason_only_where_all_of_them_can_be_made() {
         let mut whole = answer(stream, CallLimit::Any);
         let _ = whole.text(0, &say(CALL));
         let _ = whole.end(0, &finished());
-        assert_eq!(ResponseRenderer::finish_reason(&whole), "tool_calls");
+        assert_eq!(ResponseRenderer::outcome(&whole), AnswerOutcome::ToolCalls);
     }
 }
 

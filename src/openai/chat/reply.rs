@@ -5,10 +5,15 @@ use serde::Serialize;
 
 use crate::admission::ServiceTier;
 use crate::http::openapi::among;
+use crate::inference::AnswerOutcome;
 use crate::openai::logprobs::{TokenLogprob, TokenLogprobList};
 use crate::openai::usage::{ChunkUsage, CompletionUsage, EdgellmAnswer};
 
-const FINISH_REASONS: [&str; 3] = ["stop", "length", "tool_calls"];
+const FINISH_REASONS: [&str; 3] = [
+    AnswerOutcome::Stop.as_str(),
+    AnswerOutcome::Length.as_str(),
+    AnswerOutcome::ToolCalls.as_str(),
+];
 
 /// What every object of an answer repeats.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -60,8 +65,8 @@ pub(super) struct ChatChoice {
     pub(super) index: usize,
     pub(super) message: ChatAnswer,
     pub(super) logprobs: Option<ChatLogprobs>,
-    #[schemars(transform = among(FINISH_REASONS))]
-    pub(super) finish_reason: &'static str,
+    #[schemars(with = "&str", transform = among(FINISH_REASONS))]
+    pub(super) finish_reason: AnswerOutcome,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -108,8 +113,8 @@ pub(super) struct ChunkChoice {
     pub(super) index: usize,
     pub(super) delta: Delta,
     pub(super) logprobs: Option<ChatLogprobs>,
-    #[schemars(transform = among(FINISH_REASONS))]
-    pub(super) finish_reason: Option<&'static str>,
+    #[schemars(with = "Option<&str>", transform = among(FINISH_REASONS))]
+    pub(super) finish_reason: Option<AnswerOutcome>,
 }
 
 #[derive(Debug, Default, Serialize, JsonSchema)]

@@ -7,11 +7,11 @@ use crate::engine::{ControlTokens, Pieces, Token, Tokenizer};
 use crate::http::error::ApiError;
 use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, json_text};
-use crate::inference::UsageTotals;
 use crate::inference::generate::StartedGeneration;
+use crate::inference::{AnswerOutcome, UsageTotals};
 use crate::openai::usage::{ChunkUsage, CompletionUsage, EdgellmAnswer};
 use crate::sampling;
-use crate::scheduler::{AnswerEnd, AnswerText, FinishReason};
+use crate::scheduler::{AnswerEnd, AnswerText};
 
 use super::logprobs::{TextPosition, add};
 use super::validate::CompletionOutputOptions;
@@ -174,18 +174,15 @@ impl ResponseRenderer for CompletionRenderer {
     }
 
     fn end(&mut self, index: usize, finished: &AnswerEnd) -> Vec<Frame> {
-        let reason = match finished.reason {
-            FinishReason::Length => "length",
-            FinishReason::Stop => "stop",
-        };
-        self.choices[index].finish_reason = Some(reason);
+        let outcome = AnswerOutcome::new(finished.reason, false);
+        self.choices[index].finish_reason = Some(outcome);
         self.is_late |= finished.is_late;
         if self.output.stream {
             let choice = CompletionChoice {
                 text: String::new(),
                 index,
                 logprobs: None,
-                finish_reason: Some(reason),
+                finish_reason: Some(outcome),
             };
             vec![self.choice_chunk(choice, finished.is_late)]
         } else {
@@ -205,11 +202,11 @@ impl ResponseRenderer for CompletionRenderer {
         Frame::Data(error.body().to_string())
     }
 
-    fn finish_reason(&self) -> &'static str {
+    fn outcome(&self) -> AnswerOutcome {
         let first = self.choices.first();
         first
             .and_then(|choice| choice.finish_reason)
-            .unwrap_or("stop")
+            .unwrap_or_default()
     }
 
     fn whole(mut self, spent: UsageTotals) -> String {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::http::json_count::CountScope;
 use crate::http::openapi::{NullOnly, among, at_least, each, only_in_streams, within};
 use crate::http::parse::{Wire, only_objects};
+use crate::inference::AnswerOutcome;
 use crate::inference::bounds::{
     CHOICES, LEAST_COMPLETION_TOKENS, LOGPROBS, MOST_PROMPTS, TOKEN_ID,
 };
@@ -106,8 +107,8 @@ pub(super) struct CompletionChoice {
     pub(super) index: usize,
     pub(super) logprobs: Option<CompletionLogprobs>,
     /// `null` in a stream until the end.
-    #[schemars(transform = among(["stop", "length"]))]
-    pub(super) finish_reason: Option<&'static str>,
+    #[schemars(with = "Option<&str>", transform = among([AnswerOutcome::Stop.as_str(), AnswerOutcome::Length.as_str()]))]
+    pub(super) finish_reason: Option<AnswerOutcome>,
 }
 
 /// One entry a token in each list.

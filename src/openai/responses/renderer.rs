@@ -6,7 +6,7 @@ use crate::engine::Pieces;
 use crate::http::error::ApiError;
 use crate::http::respond::ResponseRenderer;
 use crate::http::sse::{Frame, json_text};
-use crate::inference::UsageTotals;
+use crate::inference::{AnswerOutcome, UsageTotals};
 use crate::openai::logprobs::TokenLogprob;
 use crate::openai::tools::{CallLimit, are_whole};
 use crate::prompt::{AnswerPart as Generated, OutputParser, OutputPiece};
@@ -37,7 +37,7 @@ pub(super) struct ResponseItemRenderer {
     thought_tokens: u32,
     /// Log-probabilities that no delta has carried yet.
     logprobs: Vec<TokenLogprob>,
-    finish_reason: &'static str,
+    outcome: AnswerOutcome,
     keeping: Option<StoreTarget>,
 }
 
@@ -155,7 +155,7 @@ impl ResponseItemRenderer {
             has_broken_call: false,
             thought_tokens: 0,
             logprobs: Vec::new(),
-            finish_reason: "stop",
+            outcome: AnswerOutcome::default(),
             keeping,
         }
     }
@@ -306,7 +306,7 @@ impl ResponseItemRenderer {
 
     /// Completes the response and stores it if asked to.
     fn finish(&mut self, spent: UsageTotals) {
-        let cut_off = self.finish_reason == "length";
+        let cut_off = self.outcome == AnswerOutcome::Length;
         self.response.end(cut_off, spent, self.thought_tokens);
         let Some(StoreTarget { store, input }) = self.keeping.take() else {
             return;
@@ -371,11 +371,8 @@ impl ResponseRenderer for ResponseItemRenderer {
             FinishReason::Length => ItemStatus::Incomplete,
             FinishReason::Stop => ItemStatus::Completed,
         });
-        self.finish_reason = match finished.reason {
-            FinishReason::Length => "length",
-            FinishReason::Stop if self.calls > 0 && !self.has_broken_call => "tool_calls",
-            FinishReason::Stop => "stop",
-        };
+        let has_calls = self.calls > 0 && !self.has_broken_call;
+        self.outcome = AnswerOutcome::new(finished.reason, has_calls);
         self.events.take()
     }
 
@@ -413,8 +410,8 @@ impl ResponseRenderer for ResponseItemRenderer {
             .frame("response.failed", EventPayload::Response { response })
     }
 
-    fn finish_reason(&self) -> &'static str {
-        self.finish_reason
+    fn outcome(&self) -> AnswerOutcome {
+        self.outcome
     }
 
     fn whole(mut self, spent: UsageTotals) -> String {

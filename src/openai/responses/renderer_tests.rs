@@ -313,7 +313,7 @@ fn a_call_that_the_model_left_in_the_middle_is_none_to_be_made() {
     let mut ended = answer(false, CallLimit::Any, None);
     let _ = ended.text(0, &say(broken));
     let _ = ended.end(0, &finished(FinishReason::Stop));
-    assert_eq!(ResponseRenderer::finish_reason(&ended), "stop");
+    assert_eq!(ResponseRenderer::outcome(&ended), AnswerOutcome::Stop);
     assert_eq!(ended.response.output.len(), 1);
     let body: Value = serde_json::from_str(&ended.whole(spent())).expect("JSON");
     assert_eq!(body["output"][0]["status"], "incomplete");

@@ -10,13 +10,14 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lru::LruCache;
 use tokio::time::Instant;
 
 use crate::admission::Principal;
+use crate::sync::{Mutex, MutexGuard};
 
 use super::items::ResponseItem;
 
@@ -169,7 +170,7 @@ impl ResponseStore {
     }
 
     fn contents(&self) -> MutexGuard<'_, StoreContents> {
-        lock(&self.0)
+        self.0.lock()
     }
 }
 
@@ -220,7 +221,7 @@ async fn sweep(contents: Weak<Mutex<StoreContents>>) {
             return;
         };
         let next = {
-            let mut contents = lock(&contents);
+            let mut contents = contents.lock();
             contents.expire(Instant::now());
             let next = contents.next_expiry();
             contents.swept = next.is_some();
@@ -232,10 +233,6 @@ async fn sweep(contents: Weak<Mutex<StoreContents>>) {
             None => return,
         }
     }
-}
-
-fn lock(contents: &Mutex<StoreContents>) -> MutexGuard<'_, StoreContents> {
-    contents.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The contents of the store. The current time is an argument, for tests.

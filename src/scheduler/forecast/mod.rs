@@ -15,11 +15,12 @@ mod tests;
 mod usual_lengths;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admission::{MissedDeadline, ServiceTier, TenantId, Trust, retry_after, to_duration};
 use crate::engine::Shape;
+use crate::sync::{Mutex, MutexGuard};
 
 use super::job::GenerationJob;
 use super::step_latency::StepLatency;
@@ -276,7 +277,7 @@ impl LoadBoard {
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

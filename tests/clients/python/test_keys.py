@@ -189,7 +189,7 @@ def test_a_running_server_follows_the_file(file):
         wait_until(lambda: "the keys stay as they were" in server.log_text(), "the poison is reported", 10)
         assert status(second) == 200
         file.unlink()
-        time.sleep(2.5)
+        wait_until(lambda: server.log_text().count("the keys stay as they were") == 2, "the lack of it is reported", 10)
         assert status(second) == 200
         file.write_text(text)
         assert status(second) == 200

@@ -21,7 +21,9 @@ PAGE = (ROOT / "docs/restarts.md").read_text()
 RETRIES = 8
 QUESTION = {"model": "kiosk", "messages": ask("Where is the coffee?"), "temperature": 0}
 # Longer than it takes to notice that it runs, and to kill it.
-LONG = {**QUESTION, "max_tokens": 1000, "extra_body": {"ignore_eos": True}}
+# It goes on with a word that the model repeats: past what it has to say, another process may round to another token.
+LONG = {**QUESTION, "max_tokens": 1000, "messages": [*QUESTION["messages"], {"role": "assistant", "content": "ha" * 24}],
+        "extra_body": {"ignore_eos": True, "continue_final_message": True}}
 
 
 def unit(key: str) -> str:
