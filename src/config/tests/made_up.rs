@@ -1,5 +1,7 @@
 //! Declarations of a made-up program: what a new setting or section takes is written here once and works.
 
+#![allow(unreachable_pub)] // settings are public where they are declared for the program
+
 use std::time::Duration;
 
 use super::{TestSources, file, nothing};
