@@ -1,6 +1,7 @@
 """The box that the pages tell of, in a temporary folder: its files and its servers."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -117,10 +118,11 @@ class Shop:
                 raise AssertionError(f"no such server: {kind}")
 
     def here(self, text: str, kind: str = "shop") -> str:
-        """An example with the ports and folders of the test."""
+        """An example with the ports and folders of the test. An address that is a value of a setting stays as it is."""
         for port, server in (("8080", kind), ("8081", "other")):
-            if f":{port}" in text:
-                text = text.replace(f":{port}", f":{self.server(server).port}")
+            url = re.compile(rf"(//[\w.-]+):{port}\b")
+            if url.search(text):
+                text = url.sub(rf"\1:{self.server(server).port}", text)
         for name in ("gateway:", "the-box:"):
             text = text.replace(f"//{name}", "//127.0.0.1:")
         for path in BOX:
