@@ -1,6 +1,7 @@
 """The box that the pages tell of, in a temporary folder: its files and its servers."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from adapters import adapter
 from gateway import BINARY, EMBEDDER, MODEL, ROOT, Gateway, environment, gateway, run_edgellm
 
 #: Folders of a box, which are folders of the test instead.
-BOX = ("/opt/edgellm", "/var/lib/edgellm", "/run/edgellm", "/etc/edgellm")
+BOX = ("/opt/edgellm", "/var/lib/edgellm", "/run/edgellm", "/etc/edgellm", "/srv/models", "/usr/local/bin")
 
 CONFIG = """
 [pool]
@@ -73,14 +74,15 @@ class Shop:
         for folder in BOX:
             self.box(folder).mkdir(parents=True)
         for name, model in (("shop", MODEL), ("large", MODEL), ("minilm", EMBEDDER)):
-            self.box(f"/opt/edgellm/models/{name}.gguf").parent.mkdir(exist_ok=True)
-            self.box(f"/opt/edgellm/models/{name}.gguf").symlink_to(model)
+            self.box(f"/srv/models/{name}.gguf").symlink_to(model)
         # What the package puts there, and the file that the site writes.
         self.box("/opt/edgellm/bin").mkdir()
         self.box("/opt/edgellm/bin/edgellm").symlink_to(BINARY)
         self.box("/opt/edgellm/config").symlink_to(ROOT / "config")
+        variables = ("EDGELLM__SERVER__LISTEN=0.0.0.0:8080", f"EDGELLM__AUTH__KEYS_FILE={self.box('/var/lib/edgellm/keys.toml')}")
+        self.box("/etc/edgellm/edgellm.env").write_text("".join(f"{variable}\n" for variable in variables))
         self.box("/etc/edgellm/edgellm.toml").write_text(f'[[models]]\nid = "shop"\npath = "{MODEL}"\n')
-        for file in ("/opt/edgellm/adapters/loyalty.gguf", "/opt/edgellm/more/spring.gguf"):
+        for file in ("/srv/models/adapters/loyalty.gguf", "/srv/models/more/spring.gguf"):
             self.box(file).parent.mkdir(exist_ok=True)
             adapter(self.box(file), 0.0)
 
@@ -104,7 +106,7 @@ class Shop:
 
     def start(self, kind: str):
         config = self.folder / f"{kind}.toml"
-        config.write_text(CONFIG.format(more=self.box("/opt/edgellm/more"), run=self.box("/run/edgellm"), model=MODEL, embedder=EMBEDDER))
+        config.write_text(CONFIG.format(more=self.box("/srv/models/more"), run=self.box("/run/edgellm"), model=MODEL, embedder=EMBEDDER))
         match kind:
             case "shop":
                 return gateway("--config", config)
@@ -116,10 +118,11 @@ class Shop:
                 raise AssertionError(f"no such server: {kind}")
 
     def here(self, text: str, kind: str = "shop") -> str:
-        """An example with the ports and folders of the test."""
+        """An example with the ports and folders of the test. An address that is a value of a setting stays as it is."""
         for port, server in (("8080", kind), ("8081", "other")):
-            if f":{port}" in text:
-                text = text.replace(f":{port}", f":{self.server(server).port}")
+            url = re.compile(rf"(//[\w.-]+):{port}\b")
+            if url.search(text):
+                text = url.sub(rf"\1:{self.server(server).port}", text)
         for name in ("gateway:", "the-box:"):
             text = text.replace(f"//{name}", "//127.0.0.1:")
         for path in BOX:
