@@ -44,10 +44,13 @@ model() { sha256sum models/kiosk/kiosk.gguf; }
 
 copied() {
     local file
-    for file in config/edgellm.toml models/kiosk/README.md deploy/{INSTALL.md,edgellm.service} LICENSE-{APACHE,MIT} CHANGELOG.md; do
+    for file in config/edgellm.toml models/kiosk/README.md deploy/{INSTALL.md,edgellm.service} \
+        LICENSE-{APACHE,MIT} {README,CHANGELOG,BENCHMARKS,ARCHITECTURE,CONTRIBUTING}.md; do
         [[ -e $file ]] || echo "there is no $file"
     done
-    compgen -G 'docs/*.md' >/dev/null || echo "there are no docs"
+    for file in 'docs/*.md' 'docs/*.png' 'deploy/prometheus/*.yml' 'grafana/dashboards/*'; do
+        compgen -G "$file" >/dev/null || echo "there is nothing like $file"
+    done
 }
 
 everything() {

@@ -60,8 +60,13 @@ lay_out() {
     install -D -m 644 -t "$folder/config" "$root/config/edgellm.toml"
     install -D -m 644 -t "$folder/models/kiosk" "$root"/models/kiosk/{kiosk.gguf,README.md}
     install -D -m 644 -t "$folder/systemd" "$root/deploy/edgellm.service"
-    install -D -m 644 -t "$folder/docs" "$root"/docs/*.md
-    install -m 644 -t "$folder" "$root"/LICENSE-{APACHE,MIT} "$root/CHANGELOG.md" "$root/deploy/INSTALL.md"
+    # At the same places as in the repository, so that their links to each other lead somewhere.
+    install -D -m 644 -t "$folder/docs" "$root"/docs/*.{md,png}
+    install -D -m 644 -t "$folder/deploy" "$root/deploy/INSTALL.md"
+    install -D -m 644 -t "$folder/deploy/prometheus" "$root"/deploy/prometheus/*.yml
+    cp -r "$root/grafana" "$folder/grafana"
+    install -m 644 -t "$folder" "$root"/LICENSE-{APACHE,MIT} "$root"/{README,CHANGELOG,BENCHMARKS,ARCHITECTURE,CONTRIBUTING}.md
+    ln -s deploy/INSTALL.md "$folder/INSTALL.md"
 }
 
 # path_of LIBRARY: where the loader finds it for the program.

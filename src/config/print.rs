@@ -68,7 +68,7 @@ pub fn reference() -> String {
         let heading = section.heading();
         line(&mut out, &format!("\n## `{heading}`\n"));
         line(&mut out, &first_paragraph(section.doc));
-        line(&mut out, "\n| key | default | values | meaning |");
+        line(&mut out, "\n| setting | default | values | meaning |");
         line(&mut out, "|---|---|---|---|");
         for key in section.keys {
             let row = format!(
@@ -88,7 +88,8 @@ const TEMPLATE_HEAD: &str = "\
 # The configuration of edgellm, with every setting; `edgellm config template` prints one like it.
 #
 # A setting behind a # shows its default; remove the # to change it.
-# Environment variables (EDGELLM__SERVER__LISTEN=...) and flags (--listen ...) beat this file.
+# Environment variables (EDGELLM__SERVER__LISTEN=...; an installed box has some in /etc/edgellm/edgellm.env)
+# and flags (--listen ...) beat this file.
 # Check it with: edgellm check-config --config FILE
 ";
 

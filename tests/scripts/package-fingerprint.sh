@@ -15,7 +15,8 @@ complain() {
 fresh_copy() {
     rm -rf "$place/copy"
     mkdir -p "$place/copy"/{src,models/kiosk}
-    cp -r "$root"/{build.rs,Cargo.toml,Cargo.lock,CHANGELOG.md,LICENSE-MIT,LICENSE-APACHE,config,deploy,docs} "$place/copy"
+    cp -r "$root"/{build.rs,Cargo.toml,Cargo.lock,LICENSE-MIT,LICENSE-APACHE,config,deploy,docs,grafana} "$place/copy"
+    cp "$root"/*.md "$place/copy"
     cp -r "$root/src/engine" "$place/copy/src"
     cp "$root"/models/kiosk/{kiosk.gguf,README.md} "$place/copy/models/kiosk"
     cd "$place/copy"

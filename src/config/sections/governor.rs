@@ -56,7 +56,7 @@ section! {
         pub thermal_sibling_percent: u32 = percent(82),
         /// Thermal pressure from which requests are refused; 0 is never.
         pub thermal_refuse_percent: u32 = percent(90),
-        /// Used memory from which fewer beginnings of prompts are kept; 0 is never.
+        /// Used memory from which fewer computed prompts are kept; 0 is never.
         pub memory_cache_percent: u32 = percent(90),
         /// Used memory from which flex requests are parked; 0 is never.
         pub memory_flex_percent: u32 = percent(92),

@@ -13,7 +13,7 @@ section! {
         pub target_inter_token as "target_inter_token_ms": Duration = milliseconds(1..=10_000, 150),
         /// Most tokens computed in one step; fewer react faster, more read prompts faster.
         pub max_batch_tokens: NonZeroU32 = whole(16..=8192, "tokens", 512),
-        /// Memory for prompts that gave way in a model's KV cache, in bytes (268435456 is 256 MiB); 0 is none.
+        /// Memory for computed prompts that had to leave a model's KV cache, in bytes (268435456 is 256 MiB); 0 is none.
         ///
         /// Each model has so much for itself.
         pub parked_bytes: usize = whole(0..=1_099_511_627_776, "bytes", 268_435_456),
