@@ -2,6 +2,7 @@
 # Writes the files that are generated from the declarations of settings in src/config/sections/: run it after a change of those.
 # `cargo test` fails while one of them is not up to date.
 set -euo pipefail
+# shellcheck source=deploy/setup-lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup-lib.sh"
 
 base_environment
