@@ -93,7 +93,7 @@ measured() {
     echo 0 >"$file"
     "$@" & # and not `"$@" || …`, within which the command's failures would not end it
     wait $! || status=$?
-    times >"$file.times"
+    LC_ALL=C times >"$file.times"
     awk -F '[ms ]+' 'NR == 2 { print 60 * $1 + $2 + 60 * $3 + $4 }' "$file.times" >"$file"
     rm "$file.times"
     exit "$status"
@@ -116,11 +116,11 @@ failure() {
         while read -r test; do echo "    or only: $venv/bin/python -m pytest '$test'"; done
 }
 
-# The same for what is not part of everything: it runs when `long` is asked for.
+# The same for what is not part of everything: it runs when `long` is asked for, or this stage by its name.
 long_stage() {
     local word
     for word in "${only[@]}"; do
-        [[ $word != long ]] || stage "$@"
+        [[ $word != long && ($word != long\ * || $1 != *"$word"*) ]] || stage "$@"
     done
 }
 
@@ -370,7 +370,7 @@ installing() {
     stage "shell scripts" scripts
     stage "cpu kernel choice" "$root/tests/scripts/cpu-kernels.sh"
     stage "systemd unit" "$root/tests/scripts/unit.sh"
-    stage "package fingerprint" "$root/tests/scripts/package-fingerprint.sh"
+    stage "what is packed" "$root/tests/scripts/package-fingerprint.sh"
 }
 
 # Some of the Rust tests measure time: only what is patient runs beside them.

@@ -9,8 +9,9 @@ base_environment
 find_rust
 build
 # The paths in the file are relative to its folder, as it is packed together with the model.
-"$binary" config template --model "$root/models/kiosk/kiosk.gguf" --context 16384 --max-running 16 |
+# Without the variables of whoever calls this.
+env -i "$binary" config template --model "$root/models/kiosk/kiosk.gguf" --context 16384 --max-running 16 |
     sed "s|$root/|../|" >"$root/config/edgellm.toml.new"
 mv "$root/config/edgellm.toml.new" "$root/config/edgellm.toml"
-"$binary" config reference >"$root/docs/settings.md.new"
+env -i "$binary" config reference >"$root/docs/settings.md.new"
 mv "$root/docs/settings.md.new" "$root/docs/settings.md"

@@ -57,6 +57,20 @@ ask() {
     exec {connection}>&-
 }
 
+# The pages for users lead to each other, and the unit to the program.
+leads_somewhere() {
+    local page link
+    for page in README.md deploy/INSTALL.md docs/*.md; do
+        while read -r link; do
+            [[ -e $(dirname "$page")/$link ]] || fail "$page leads to $link, which is not there"
+        done < <(grep -oE '\]\([^)#: ]+' "$page" | sed 's/^](//')
+    done
+    # shellcheck disable=SC2013 # words
+    for link in $(sed -n 's/^ExecStart=//p' systemd/edgellm.service); do
+        [[ $link != /* || -e .${link#/opt/edgellm} ]] || fail "the unit names $link, which is not there"
+    done
+}
+
 # answers LIBRARY: serves, with this CPU library, and with no libraries but the package's and what every system has.
 answers() {
     local answer library status=0
@@ -87,6 +101,7 @@ tar -xzf "$package" -C "$place/unpacked"
 folder=$(echo "$place"/unpacked/edgellm-*)
 echo "$(basename "$folder"), $(du -sh "$folder" | cut -f1) unpacked"
 
+(cd "$folder" && leads_somewhere)
 answers '*'
 
 # Oldest first on both architectures.

@@ -19,9 +19,10 @@ scripts() {
     sed '/^ *#/d' deploy/package.sh deploy/package-check.sh deploy/cpu-kernels.sh deploy/llama.cmake
 }
 
-# The run path of the program, and the choice among ggml's libraries.
+# The run path of the program, the choice among ggml's libraries, and the program started again by itself: beside the
+# packed OpenMP, and to try schemas and models.
 portable_code() {
-    sed '/^ *\/\//d' build.rs src/engine/cpu.rs src/engine/cpu/portable.rs
+    sed '/^ *\/\//d' build.rs src/engine/{cpu,cpu/portable,openmp,trial,trial/child}.rs src/grammar/{trial,trial/child}.rs
 }
 
 # Linked into one program they are all there; of the libraries' only what those export.
@@ -44,6 +45,9 @@ model() { sha256sum models/kiosk/kiosk.gguf; }
 
 copied() {
     local file
+    grep '^ExecStart=' deploy/edgellm.service
+    # Whatever else there is is not packed.
+    find docs -type f ! -path 'docs/*.md' ! -path 'docs/*.png' -o -mindepth 1 -type d
     for file in config/edgellm.toml models/kiosk/README.md deploy/{INSTALL.md,edgellm.service} \
         LICENSE-{APACHE,MIT} {README,CHANGELOG,BENCHMARKS,ARCHITECTURE,CONTRIBUTING}.md; do
         [[ -e $file ]] || echo "there is no $file"

@@ -65,6 +65,7 @@ lay_out() {
     install -D -m 644 -t "$folder/deploy" "$root/deploy/INSTALL.md"
     install -D -m 644 -t "$folder/deploy/prometheus" "$root"/deploy/prometheus/*.yml
     cp -r "$root/grafana" "$folder/grafana"
+    install -D -m 644 -t "$folder/models/shapes" "$root/models/shapes/README.md"
     install -m 644 -t "$folder" "$root"/LICENSE-{APACHE,MIT} "$root"/{README,CHANGELOG,BENCHMARKS,ARCHITECTURE,CONTRIBUTING}.md
     ln -s deploy/INSTALL.md "$folder/INSTALL.md"
 }

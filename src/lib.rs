@@ -30,6 +30,7 @@ pub mod openai;
 pub mod operator;
 pub mod pool;
 pub mod prompt;
+mod replace_file;
 pub mod routes;
 pub mod sampling;
 pub mod scheduler;

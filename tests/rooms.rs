@@ -23,7 +23,7 @@ const FLOORS: [&[&str]; 18] = [
     &["headroom"],
     &["telemetry"],
     &["engine", "config", "bench", "clock", "decimal", "field"],
-    &["sync"],
+    &["replace_file", "sync"],
 ];
 
 /// What the core of requests must not know: transports, and those who speak their protocols.

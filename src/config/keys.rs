@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::mistake::entry_name;
 use super::schema::{Key, Schema, Section};
 
 /// What the name of every variable of edgellm begins with.
@@ -55,10 +54,10 @@ pub(super) fn meant_by(schema: Schema, variable: &str) -> Option<String> {
     }
     let flat = |name: &str| name.replace("__", "_");
     let mut parts = variable.split('_');
-    let index: Option<usize> = parts.find_map(|part| part.parse().ok());
+    let index = parts.find(|part| part.parse::<usize>().is_ok());
     let mut variables = schema.0.iter().flat_map(|section| {
         let place = match index {
-            Some(index) if section.entry.is_some() => entry_name(section.name, index),
+            Some(index) if section.entry.is_some() => format!("{}[{index}]", section.name),
             _ => section.name.to_owned(),
         };
         let keys = section.keys.iter();

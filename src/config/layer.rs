@@ -288,7 +288,7 @@ impl Reader {
         }
         let value = match (key.kind, value) {
             (KeyKind::OptionalPath, ValueKind::String(path)) if path.is_empty() => path.into(),
-            (KeyKind::Path | KeyKind::OptionalPath, ValueKind::String(path)) => {
+            (KeyKind::Path { .. } | KeyKind::OptionalPath, ValueKind::String(path)) => {
                 self.joined(&full, Path::new(&path), scope)?.into()
             }
             (KeyKind::Adapters, ValueKind::Array(entries)) => {

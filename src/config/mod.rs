@@ -47,11 +47,7 @@ use std::path::PathBuf;
 pub use adapter::AdapterSettings;
 pub use mistake::{ConfigError, ConfigMistake};
 pub use print::{reference, template};
-pub use sections::{
-    AdmissionSettings, AttentionChoice, AuthSettings, BudgetScope, CachedTokens, GovernorSettings,
-    LogFormat, LogLevel, MetricsAccess, ModelSettings, PoolSettings, PrefixSharing,
-    SchedulerSettings, ServerSettings, Speculation, StateSettings, TelemetrySettings, Watts,
-};
+pub use sections::*;
 pub use settings::Settings;
 
 use declare::Declared;

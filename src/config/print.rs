@@ -47,8 +47,13 @@ pub fn template(sources: &Sources) -> Result<String, ConfigError> {
         for (index, values) in entries.iter().enumerate() {
             start_paragraph(&mut out);
             comment(&mut out, &first_paragraph(section.doc));
-            let mark = if is_absent { "#" } else { "" };
-            line(&mut out, &format!("{mark}{}", section.heading()));
+            let heading = section.heading();
+            if is_absent {
+                comment(&mut out, "Remove the # of the next line as well.");
+                line(&mut out, &format!("#{heading}"));
+            } else {
+                line(&mut out, &heading);
+            }
             for (key, value) in section.keys.iter().zip(values) {
                 comment(&mut out, &first_paragraph(key.doc));
                 let is_set = set.contains(&section.full_key(index, key));
@@ -171,9 +176,10 @@ fn comment(out: &mut String, text: &str) {
 impl Key {
     /// A value for a file that shows how the key is written: its default, if it has one.
     fn example(&self) -> ValueKind {
-        self.default
-            .value()
-            .unwrap_or_else(|| self.kind.example().into())
+        self.default.value().unwrap_or_else(|| match self.kind {
+            KeyKind::Path { example } | KeyKind::Name { example } => example.into(),
+            _ => "".into(),
+        })
     }
 
     fn default_in_words(&self) -> String {
@@ -199,9 +205,9 @@ impl KeyKind {
             Self::Decimal { max, unit } => format!("0 to {max} {unit}"),
             Self::Flag => "`true`, `false`".to_owned(),
             Self::Address => "IP address and port".to_owned(),
-            Self::Path => "path".to_owned(),
+            Self::Path { .. } => "path".to_owned(),
             Self::OptionalPath => "path, or empty".to_owned(),
-            Self::Name => "name".to_owned(),
+            Self::Name { .. } => "name".to_owned(),
             Self::OptionalName => "name, or empty".to_owned(),
             Self::Names => "list of names".to_owned(),
             Self::Adapters => "list of `PATH` or `NAME=PATH`".to_owned(),

@@ -20,6 +20,8 @@ use super::{ConfigError, ConfigMistake, Settings, model_names, settings};
 pub(super) struct Merged {
     /// The entries of each section; one where the section stands once.
     sections: BTreeMap<&'static str, Vec<Values>>,
+    /// The full names of the keys whose values come from a source, and not from a default or another key.
+    set: BTreeSet<String>,
 }
 
 /// Merges what the reader has read, and checks it as a whole.
@@ -31,11 +33,10 @@ pub(super) fn settings(reader: Reader) -> Result<Settings, ConfigError> {
 pub(super) fn settings_and_keys_set(
     reader: Reader,
 ) -> Result<(Settings, BTreeSet<String>), ConfigError> {
-    let schema = reader.schema;
-    let (merged, mut mistakes) = merge(reader)?;
+    let (mut merged, mut mistakes) = merge(reader)?;
     check(&merged, &mut mistakes);
-    let keys = merged.keys_set(schema);
-    Ok((merged.into_settings(mistakes)?, keys))
+    let set = std::mem::take(&mut merged.set);
+    Ok((merged.into_settings(mistakes)?, set))
 }
 
 /// Merges what the reader has read.
@@ -63,40 +64,31 @@ impl Merged {
             .fold(Config::builder(), ConfigBuilder::<DefaultState>::add_source)
             .build()?;
         let mut sections = BTreeMap::new();
+        let mut set = BTreeSet::new();
         for section in schema.0 {
             let entries = if section.entry.is_some() {
                 let entries = merged.get_array(section.name)?.into_iter().enumerate();
                 entries
-                    .map(|(index, value)| complete(section, index, value, mistakes))
+                    .map(|(index, value)| {
+                        if let ValueKind::Table(values) = &value.kind {
+                            set.extend(keys_set(section, index, values));
+                        }
+                        complete(section, index, value, mistakes)
+                    })
                     .collect()
             } else {
-                vec![merged.get_table(section.name)?]
+                let values = merged.get_table(section.name)?;
+                set.extend(keys_set(section, 0, &values));
+                vec![values]
             };
             sections.insert(section.name, entries);
         }
-        Ok(Self { sections })
+        Ok(Self { sections, set })
     }
 
     /// The entries of a section.
     pub(super) fn entries(&self, section: &str) -> &[Values] {
         self.sections.get(section).map_or(&[], Vec::as_slice)
-    }
-
-    /// The keys whose values come from a source and not from a default.
-    fn keys_set(&self, schema: Schema) -> BTreeSet<String> {
-        let mut keys = BTreeSet::new();
-        for section in schema.0 {
-            for (index, values) in self.entries(section.name).iter().enumerate() {
-                let set = |key: &&Key| {
-                    values
-                        .get(key.name)
-                        .is_some_and(|value| value.origin().is_some())
-                };
-                let set = section.keys.iter().filter(set);
-                keys.extend(set.map(|key| section.full_key(index, key)));
-            }
-        }
-        keys
     }
 
     /// A section, where no key of it was refused.
@@ -138,6 +130,16 @@ fn check(merged: &Merged, mistakes: &mut Vec<ConfigMistake>) {
     }
 }
 
+/// The full names of the keys that a source sets.
+fn keys_set(section: &Section, index: usize, values: &Values) -> impl Iterator<Item = String> {
+    let is_set = |key: &&Key| {
+        let value = values.get(key.name);
+        value.is_some_and(|value| value.origin().is_some())
+    };
+    let keys = section.keys.iter().filter(is_set);
+    keys.map(move |key| section.full_key(index, key))
+}
+
 /// Gives an entry the defaults of the keys that it leaves out.
 fn complete(
     section: &Section,
@@ -153,7 +155,10 @@ fn complete(
         _ => Values::new(),
     };
     let origin = entry_origin
-        .or_else(|| Some(values.values().find_map(Value::origin)?.to_owned()))
+        .or_else(|| {
+            let mut values = section.keys.iter().filter_map(|key| values.get(key.name));
+            values.find_map(Value::origin).map(str::to_owned)
+        })
         .unwrap_or_else(|| entry.clone());
     for key in section.keys {
         let full = entry_key(section.name, index, key.name);

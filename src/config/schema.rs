@@ -44,7 +44,7 @@ pub(super) struct Key {
 
 /// The values that a key takes.
 ///
-/// The first key that holds a secret brings the kind `Secret`, which printing then masks.
+/// None holds a secret, which printing would show: secrets stand in files of their own, as `auth.keys_file` names one.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum KeyKind {
     /// A whole number, both bounds included.
@@ -77,13 +77,19 @@ pub(super) enum KeyKind {
     /// An IP address with a port; host names are not looked up.
     Address,
     /// The path of a file, which need not exist yet.
-    Path,
+    Path {
+        /// One such path, for messages.
+        example: &'static str,
+    },
     /// The path of a file, or empty for no file.
     OptionalPath,
     /// Text without control characters or spaces around it, or empty for none.
     OptionalName,
     /// A name that clients send back, not empty, without control characters or spaces around it.
-    Name,
+    Name {
+        /// One such name, for messages.
+        example: &'static str,
+    },
     /// A list of such names.
     Names,
     /// A list of files of adapters, each `PATH` or `NAME=PATH`.
@@ -160,14 +166,13 @@ impl Key {
             }
             KeyKind::Flag => "true or false".to_owned(),
             KeyKind::Address => "an IP address and a port, like \"127.0.0.1:8080\"".to_owned(),
-            KeyKind::Path => format!("the path of a file, like {:?}", self.kind.example()),
+            KeyKind::Path { example } => format!("the path of a file, like {example:?}"),
             KeyKind::OptionalPath => "a path, or empty for none".to_owned(),
             KeyKind::OptionalName => {
                 "a name without control characters or spaces around it, or empty for none"
                     .to_owned()
             }
-            KeyKind::Name => {
-                let example = self.kind.example();
+            KeyKind::Name { example } => {
                 format!(
                     "a name, not empty, without control characters or spaces around it, like {example:?}"
                 )
@@ -191,15 +196,6 @@ impl Key {
 }
 
 impl KeyKind {
-    /// A value for keys that have no default.
-    pub(super) const fn example(self) -> &'static str {
-        match self {
-            Self::Path => "models/kiosk.gguf",
-            Self::Name => "kiosk",
-            _ => "",
-        }
-    }
-
     /// Whether a value has the right type and lies in the range.
     pub(super) fn accepts(self, value: &ValueKind) -> bool {
         match (self, value) {
@@ -214,12 +210,12 @@ impl KeyKind {
             }
             (Self::Flag, ValueKind::Boolean(_)) => true,
             (Self::Address, ValueKind::String(text)) => text.parse::<SocketAddr>().is_ok(),
-            (Self::Path, ValueKind::String(text)) => is_file_path(text),
+            (Self::Path { .. }, ValueKind::String(text)) => is_file_path(text),
             (Self::OptionalPath, ValueKind::String(text)) => !text.contains('\0'),
             (Self::OptionalName, ValueKind::String(text)) => {
                 text.trim() == text && !text.contains(char::is_control)
             }
-            (Self::Name, ValueKind::String(text)) => is_name(text),
+            (Self::Name { .. }, ValueKind::String(text)) => is_name(text),
             (Self::Names | Self::Adapters, ValueKind::Array(_)) => self.unfit(value).is_none(),
             (Self::Choice(words), ValueKind::String(text)) => words.contains(&text.as_str()),
             _ => false,
@@ -233,7 +229,9 @@ impl KeyKind {
         };
         let mut entries = entries.iter().map(|entry| &entry.kind);
         match self {
-            Self::Names => entries.find(|entry| !Self::Name.accepts(entry)),
+            Self::Names => {
+                entries.find(|entry| !matches!(entry, ValueKind::String(name) if is_name(name)))
+            }
             Self::Adapters => {
                 let mut names = BTreeSet::new();
                 entries.find(|entry| {
@@ -269,7 +267,9 @@ impl KeyKind {
                 let entries = trimmed.split(',').map(|entry| entry.trim().into());
                 entries.collect::<Vec<Value>>().into()
             }
-            Self::Path | Self::OptionalPath | Self::Name | Self::OptionalName => text.into(),
+            Self::Path { .. } | Self::OptionalPath | Self::Name { .. } | Self::OptionalName => {
+                text.into()
+            }
         }
     }
 }

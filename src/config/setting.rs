@@ -83,13 +83,10 @@ pub(super) const fn whole<T: Whole>(
     )
 }
 
-/// The same where 0, which is the default, is `None`.
-pub(super) const fn whole_or_none<T: Whole>(
-    range: RangeInclusive<i64>,
-    unit: &'static str,
-) -> Setting<Option<T>> {
+/// A whole number up to `max`, where 0, which is the default, is `None`.
+pub(super) const fn whole_or_none<T: Whole>(max: i64, unit: &'static str) -> Setting<Option<T>> {
     Setting::new(
-        whole_kind(range, unit),
+        whole_kind(0..=max, unit),
         KeyDefault::Whole(0),
         read_whole_or_none,
         |value| write_whole_or_none(*value),
@@ -201,9 +198,9 @@ pub(super) const fn address(default: &'static str) -> Setting<SocketAddr> {
 }
 
 /// The path of a file or folder.
-pub(super) const fn path(default: KeyDefault) -> Setting<PathBuf> {
+pub(super) const fn path(default: KeyDefault, example: &'static str) -> Setting<PathBuf> {
     Setting::new(
-        KeyKind::Path,
+        KeyKind::Path { example },
         default,
         |value| text(value).map(PathBuf::from),
         |path| absolute(path).into(),
@@ -224,9 +221,9 @@ pub(super) const fn optional_path() -> Setting<Option<PathBuf>> {
 }
 
 /// A name that clients send back.
-pub(super) const fn name(default: KeyDefault) -> Setting<String> {
+pub(super) const fn name(default: KeyDefault, example: &'static str) -> Setting<String> {
     Setting::new(
-        KeyKind::Name,
+        KeyKind::Name { example },
         default,
         |value| text(value).map(str::to_owned),
         |name| name.clone().into(),

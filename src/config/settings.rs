@@ -1,8 +1,6 @@
 use super::declare::settings;
-use super::sections::{
-    AdmissionSettings, AuthSettings, GovernorSettings, ModelSettings, PoolSettings,
-    SchedulerSettings, ServerSettings, StateSettings, TelemetrySettings,
-};
+#[allow(clippy::wildcard_imports)] // they are the fields below
+use super::sections::*;
 use super::{ConfigError, ConfigMistake, SettingOverride, Sources, load};
 
 settings! {

@@ -11,6 +11,7 @@ use crate::admission::ServiceTier;
 
 use super::file::{Expiry, KeysFileError, is_name, parse};
 use super::files;
+use crate::replace_file::{OWNER_ONLY, replace_file};
 
 /// A key that is to be added, all but the key itself.
 #[derive(Debug, Clone)]
@@ -191,7 +192,7 @@ impl KeysLock {
         let text = document.to_string();
         // Whatever was changed must be a keys file again.
         parse(&text).map_err(wrong)?;
-        files::replace(file, &text).map_err(unwritable)
+        replace_file(file, &text, OWNER_ONLY).map_err(unwritable)
     }
 }
 

@@ -1,14 +1,14 @@
-//! Reading and replacing the keys file.
+//! Reading and locking the keys file.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
+
+use crate::replace_file::{OWNER_ONLY, beside, parent};
 
 /// Ten thousand keys take less. Reading TOML takes more than a hundred times its size.
 const MOST_BYTES: u64 = 2 << 20;
-/// Read and written by its owner only.
-const OWNER_ONLY: u32 = 0o600;
 
 /// How a file looks from outside: another stamp is another content. The time alone would not do: a clock may
 /// step back, and two changes may come within one tick of it.
@@ -86,62 +86,23 @@ pub(super) fn lock(path: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
-/// Replaces a file in one step: whoever reads it finds the old text or the new one. It keeps its owner; a new file gets
-/// that of its directory, so that the service can read what root made.
-pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let next = beside(path, "new");
-    let _ = std::fs::remove_file(&next);
-    let mut file = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(OWNER_ONLY)
-        .open(&next)?;
-    let directory = parent(path);
-    let (like, mode) = match std::fs::metadata(path) {
-        Ok(old) => (old.clone(), old.mode() & 0o7777),
-        Err(_) => (std::fs::metadata(directory)?, OWNER_ONLY),
-    };
-    file.write_all(text.as_bytes())?;
-    file.set_permissions(Permissions::from_mode(mode))?;
-    let own = file.metadata()?;
-    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
-        // Only root can, and for others there is nothing to give away.
-        let _ = fchown(&file, Some(like.uid()), Some(like.gid()));
-    }
-    file.sync_all()?;
-    std::fs::rename(&next, path)?;
-    // The name must survive a power cut as well.
-    File::open(directory)?.sync_all()
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
-    }
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(ending);
-    path.with_file_name(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use crate::replace_file::replace_file;
 
     #[test]
     fn a_file_is_replaced_as_a_whole_and_stays_its_owners_own() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("keys.toml");
-        replace(&path, "one").expect("written");
+        replace_file(&path, "one", OWNER_ONLY).expect("written");
         let (text, stamp) = read(&path).expect("read");
         assert_eq!(text, "one");
         assert!(!is_readable_by_others(&path));
-        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("changed");
-        replace(&path, "two").expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("changed");
+        replace_file(&path, "two", OWNER_ONLY).expect("written");
         assert!(is_readable_by_others(&path), "as it was");
         assert_ne!(FileStamp::look(&path).expect("there"), stamp);
         assert!(!beside(&path, "new").exists());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::digest::ApiKey;
 use super::edit::{EditError, KeyChange, KeysLock, NewKey};
-use super::files;
+use crate::replace_file::{OWNER_ONLY, replace_file};
 
 const NAME: &str = "admin";
 /// The file beside the keys file in which the first key lies until somebody takes it away.
@@ -27,7 +27,7 @@ pub fn make_first(keys_file: &Path) -> Result<Option<PathBuf>, EditError> {
     let key = ApiKey::generate().map_err(|error| EditError::NoRandomness(error.to_string()))?;
     let place = keys_file.with_file_name(PLACE);
     // First, or a power cut in between would leave a box whose only key nobody has.
-    files::replace(&place, &format!("{}\n", key.reveal()))
+    replace_file(&place, &format!("{}\n", key.reveal()), OWNER_ONLY)
         .map_err(|error| EditError::unwritable(&place, error))?;
     let admin = NewKey {
         admin: true,
@@ -57,7 +57,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("keys.toml");
         let place = make_first(&file).expect("made").expect("the first");
-        assert!(!files::is_readable_by_others(&place));
+        assert!(!crate::keys::files::is_readable_by_others(&place));
         let key = std::fs::read_to_string(place).expect("readable");
         let ring = KeyRing::open(&file, false).expect("sound");
         let found = ring.find(key.trim(), SystemTime::now()).expect("known");

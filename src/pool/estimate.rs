@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{PassedFiles, TrialRecord};
+use crate::replace_file::{OWNER_ONLY, replace_file};
 use crate::sync::{Mutex, MutexGuard};
 
 use super::failure::FileStamp;
@@ -149,15 +150,12 @@ fn key(digest: &str, spec: &ModelSpec) -> String {
     )
 }
 
-/// Writes a file such that it is there as a whole or not at all.
 fn write(file: &Path, learnt: &Learnt) -> std::io::Result<()> {
-    let text = serde_json::to_vec_pretty(learnt)?;
+    let text = serde_json::to_string_pretty(learnt)?;
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let new = file.with_extension("json.new");
-    std::fs::write(&new, text)?;
-    std::fs::rename(&new, file)
+    replace_file(file, &text, OWNER_ONLY)
 }
 
 #[cfg(test)]

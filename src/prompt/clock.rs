@@ -14,11 +14,29 @@ pub(super) fn strftime_now(format: &str) -> String {
     strftime(format, now)
 }
 
-/// A time by `format`; a directive that is not known stands as it is.
+/// A time by `format`; a directive that is not known stands as it is. Those
+/// that jiff knows and Python does not are jiff's.
 fn strftime(format: &str, time: Timestamp) -> String {
     let python = Config::new().custom(PosixCustom::new()).lenient(true);
-    let text = BrokenDownTime::from(time).to_string_with_config(&python, format);
+    let text = BrokenDownTime::from(time).to_string_with_config(&python, microseconds(format));
     text.unwrap_or_else(|_| format.to_owned())
+}
+
+/// `%f` has six digits in Python, and nine in jiff unless it is told how many.
+fn microseconds(format: &str) -> String {
+    let mut out = String::new();
+    let mut chars = format.chars();
+    while let Some(char) = chars.next() {
+        out.push(char);
+        if char == '%' {
+            match chars.next() {
+                Some('f') => out.push_str("6f"),
+                Some(directive) => out.push(directive),
+                None => {}
+            }
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -42,6 +60,7 @@ mod tests {
             strftime("%F %T %j %y %a %e %%", then),
             "2024-07-26 15:04:05 208 24 Fri 26 %"
         );
+        assert_eq!(strftime("%f %%f", then), "000000 %f");
         assert_eq!(
             strftime("%c %Z %z", then),
             "Fri Jul 26 15:04:05 2024 UTC +0000"

@@ -17,7 +17,7 @@ fresh_copy() {
     mkdir -p "$place/copy"/{src,models/kiosk}
     cp -r "$root"/{build.rs,Cargo.toml,Cargo.lock,LICENSE-MIT,LICENSE-APACHE,config,deploy,docs,grafana} "$place/copy"
     cp "$root"/*.md "$place/copy"
-    cp -r "$root/src/engine" "$place/copy/src"
+    cp -r "$root"/src/{engine,grammar} "$place/copy/src"
     cp "$root"/models/kiosk/{kiosk.gguf,README.md} "$place/copy/models/kiosk"
     cd "$place/copy"
 }
@@ -54,6 +54,10 @@ expect another edit deploy/llama.cmake 's/LLAMA_BUILD_COMMON OFF/LLAMA_BUILD_COM
 expect another edit deploy/cpu-kernels.sh 's/on GGML_SSE42 sse4_2/on GGML_SSE42 sse4_1/'
 expect another edit build.rs 's/rpath/runpath/'
 expect another edit src/engine/cpu/portable.rs 's/backends/kernels/'
+expect another edit src/engine/openmp.rs 's/GOMP_SPINCOUNT/GOMP_SPIN/'
+expect another edit src/grammar/trial/child.rs 's/Command::new/Command::of/'
+expect another edit deploy/edgellm.service 's/^ExecStart=.opt/ExecStart=\/srv/'
+expect another touch docs/picture.svg
 expect another edit src/engine/context.rs 's/llama_decode(/llama_decode_all(/'
 expect another edit Cargo.toml 's/^portable = .*/portable = []/'
 expect another edit Cargo.toml 's/^debug = "line-tables-only"/debug = false/'

@@ -48,6 +48,8 @@ struct Line {
     kv_cache_bytes: u64,
     compute_bytes: u64,
     total_bytes: u64,
+    /// What the box has for all models together, where that is known.
+    memory_bytes: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,8 @@ enum EstimateError {
         "{0} is neither a model that generates nor one that embeds: give the file of the model itself"
     )]
     NoModel(String),
+    #[error("the name of {0:?} is not Unicode: rename it")]
+    Name(std::path::PathBuf),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] std::io::Error),
 }
@@ -110,12 +114,14 @@ fn line(arguments: &Estimate, context: Option<&String>) -> Result<Line, Estimate
         kv_cache_bytes: estimate.kv_cache,
         compute_bytes: estimate.compute,
         total_bytes: estimate.total(),
+        memory_bytes: memory,
     })
 }
 
 /// What `serve` would have with these flags and nothing else, so that the same numbers come out on every box.
-fn settings(arguments: &Estimate, context: Option<&String>) -> Result<Settings, ConfigError> {
-    let file = arguments.file.to_string_lossy().into_owned();
+fn settings(arguments: &Estimate, context: Option<&String>) -> Result<Settings, EstimateError> {
+    let file = arguments.file.to_str().map(str::to_owned);
+    let file = file.ok_or_else(|| EstimateError::Name(arguments.file.clone()))?;
     let values = [
         ("models[0].path", "FILE", Some(&file)),
         // The name of the file may be no id, and needs not be one here.
@@ -135,10 +141,10 @@ fn settings(arguments: &Estimate, context: Option<&String>) -> Result<Settings, 
             value: value?.clone(),
         })
     });
-    config::load(&Sources {
+    Ok(config::load(&Sources {
         overrides: overrides.collect(),
         ..Sources::default()
-    })
+    })?)
 }
 
 fn print(report: &Report, json: bool) -> Result<(), EstimateError> {
@@ -170,7 +176,17 @@ fn table(report: &Report) -> String {
             line.total_bytes,
         ];
         let [weights, kv_cache, compute, total] = bytes.map(|bytes| HumanBytes(bytes).to_string());
-        row(&[context, weights, kv_cache, compute, total])
+        let row = row(&[context, weights, kv_cache, compute, total]);
+        match line.memory_bytes {
+            Some(memory) if line.total_bytes > memory => {
+                format!(
+                    "{}  does not fit into {}\n",
+                    row.trim_end(),
+                    HumanBytes(memory)
+                )
+            }
+            _ => row,
+        }
     });
     std::iter::once(title + &row(&heads)).chain(lines).collect()
 }
@@ -210,6 +226,14 @@ mod tests {
             "{}",
             table(&report)
         );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said() {
+        let fits = report(&of(KIOSK, &["4000"], "2000000000")).expect("a model");
+        assert!(!table(&fits).contains("fit"));
+        let too_large = report(&of(KIOSK, &["1000000"], "67108864")).expect("a model");
+        assert!(table(&too_large).ends_with("  does not fit into 64.00 MiB\n"));
     }
 
     #[test]

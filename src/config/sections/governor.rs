@@ -35,7 +35,7 @@ section! {
         /// On battery, spend no faster than lasts for so many minutes; 0 sets no budget.
         pub battery_runtime as "battery_runtime_minutes": Option<Duration> = minutes_or_none(10_000),
         /// No thermal zone may be hotter, whatever its own trip points are; 0 leaves it to them.
-        pub temperature_limit_celsius: Option<NonZeroU32> = whole_or_none(0..=150, "degrees"),
+        pub temperature_limit_celsius: Option<NonZeroU32> = whole_or_none(150, "degrees"),
         /// Power pressure (85 is the budget) from which flex requests are parked; 0 is never.
         pub power_flex_percent: u32 = percent(80),
         /// Power pressure from which steps are paced, so that the average stays within the budget; 0 is never.
@@ -87,9 +87,9 @@ section! {
         /// A directory whose files power, thermal, memory and cpu, each holding a number from 0 to 1, add pressure to rehearse with; empty is none.
         pub rehearsal_dir: Option<PathBuf> = optional_path(),
         /// Where sysfs is mounted.
-        pub sysfs_root: PathBuf = path(KeyDefault::Text("/sys")),
+        pub sysfs_root: PathBuf = path(KeyDefault::Text("/sys"), "/sys"),
         /// Where procfs is mounted.
-        pub procfs_root: PathBuf = path(KeyDefault::Text("/proc")),
+        pub procfs_root: PathBuf = path(KeyDefault::Text("/proc"), "/proc"),
         /// Where control groups are mounted; empty is fs/cgroup in `sysfs_root`.
         pub cgroup_root: Option<PathBuf> = optional_path(),
     }

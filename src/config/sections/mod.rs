@@ -9,14 +9,14 @@ mod scheduler;
 mod server;
 mod telemetry;
 
-pub use admission::AdmissionSettings;
-pub use auth::{AuthSettings, MetricsAccess, PrefixSharing};
-pub use governor::{BudgetScope, GovernorSettings, Watts};
-pub use models::{AttentionChoice, ModelSettings};
-pub use pool::{PoolSettings, StateSettings};
-pub use scheduler::{SchedulerSettings, Speculation};
-pub use server::ServerSettings;
-pub use telemetry::{CachedTokens, LogFormat, LogLevel, TelemetrySettings};
+pub use admission::*;
+pub use auth::*;
+pub use governor::*;
+pub use models::*;
+pub use pool::*;
+pub use scheduler::*;
+pub use server::*;
+pub use telemetry::*;
 
 pub(super) use governor::check as check_governor;
 pub(super) use models::check as check_models;

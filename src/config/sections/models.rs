@@ -14,17 +14,17 @@ section! {
         /// The model's GGUF file; a relative path starts at this file's directory.
         ///
         /// It has not been looked at yet.
-        pub path: PathBuf = path(KeyDefault::Required),
+        pub path: PathBuf = path(KeyDefault::Required, "models/kiosk.gguf"),
         /// The name that clients use; without it, the file's name without .gguf.
         ///
         /// Unique among the models.
-        pub id: String = name(KeyDefault::StemOf("path")),
+        pub id: String = name(KeyDefault::StemOf("path"), "kiosk"),
         /// Tokens of context that all running requests share; more takes more memory.
         pub context: NonZeroU32 = whole(128..=16_777_216, "tokens", 8192),
         /// Requests answered at the same time; the others wait their turn.
         pub max_running: NonZeroU32 = whole(1..=255, "requests", 16),
         /// CPU threads; 0 uses one for each physical core, of which a very small model gives one to each bank of its cache.
-        pub threads: Option<NonZeroU32> = whole_or_none(0..=512, "threads"),
+        pub threads: Option<NonZeroU32> = whole_or_none(512, "threads"),
         /// plain decodes faster where attention is most of the work, flash reads prompts faster; auto chooses.
         pub attention: AttentionChoice = AttentionChoice::one_of(AttentionChoice::Auto),
         /// Whether a request has the same answer bit by bit whatever else is asked; it takes plain attention and is slower.

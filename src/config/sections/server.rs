@@ -15,7 +15,7 @@ section! {
         /// Connections open at the same time; further clients wait until one closes.
         pub max_connections: NonZeroU32 = whole(1..=65_536, "connections", 1024),
         /// Connections open at the same time from one address; 0 is half of `max_connections`.
-        pub max_connections_per_address: Option<NonZeroU32> = whole_or_none(0..=65_536, "connections"),
+        pub max_connections_per_address: Option<NonZeroU32> = whole_or_none(65_536, "connections"),
         /// A client must have sent its request headers within this many seconds.
         pub header_timeout as "header_timeout_seconds": Duration = seconds(1..=3600, 10),
         /// A client must have sent its whole request within this many seconds.

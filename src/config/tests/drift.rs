@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::{file, nothing};
 use crate::config::declare::Declared;
-use crate::config::schema::{Key, KeyDefault, Section};
-use crate::config::{Settings, Sources, load, reference};
+use crate::config::schema::{Key, KeyDefault, KeyKind, Section};
+use crate::config::{ConfigMistake, Settings, Sources, load, reference};
 
 const EXAMPLE: &str = include_str!("../../../config/edgellm.toml");
 const DOCUMENTATION: &str = include_str!("../../../docs/settings.md");
@@ -55,6 +55,27 @@ fn everything_declared_is_printed_once_and_reads_its_own_default() {
 }
 
 #[test]
+fn every_number_within_the_bounds_fits_its_type() {
+    for (section, key) in rows() {
+        let bounds = match key.kind {
+            KeyKind::Whole { min, max, .. } | KeyKind::OptionalWhole { min, max, .. } => [min, max],
+            KeyKind::Decimal { max, .. } => [0, max],
+            _ => continue,
+        };
+        for bound in bounds {
+            let full = format!("{}.{}", section.name, key.name);
+            let model = nothing().flag("--model", "models.path", "m");
+            let given = model.flag("--flag", &full, &bound.to_string());
+            // Beside other keys it may not fit.
+            if let Err(error) = load(&given.sources) {
+                let is_defect = |mistake: &_| matches!(mistake, ConfigMistake::Defect { .. });
+                assert!(!error.mistakes().iter().any(is_defect), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_section_and_key_is_explained_in_a_sentence() {
     for section in Settings::SCHEMA.0 {
         assert!(section.doc[0].ends_with('.'), "{}", section.name);
@@ -72,6 +93,7 @@ fn the_example_and_the_documentation_are_what_the_declarations_say() {
     // As deploy/generate.sh calls the program.
     let example = nothing()
         .flag("--model", "models.path", &model)
+        .flag("--model", "models.id", "kiosk")
         .flag("--context", "models.context", "16384")
         .flag("--max-running", "models.max_running", "16")
         .template()
@@ -145,6 +167,7 @@ fn a_template_keeps_what_is_set_and_loads_to_the_same() {
         "max_connections = 7",
         "keep_alive = 60",
         "#keep_alive = 0",
+        "#id = \"one\"",
         "aliases = [\"gpt-*\"]",
         "power_budget_watts = 12.5",
         "#header_timeout_seconds = 10",

@@ -36,9 +36,9 @@ section! {
     /// The boxes next door.
     pub struct Neighbour in [["neighbours"]] of "neighbour" {
         /// Its certificate.
-        pub certificate: std::path::PathBuf = path(KeyDefault::Required),
+        pub certificate: std::path::PathBuf = path(KeyDefault::Required, "tls/north.pem"),
         /// What it is called.
-        pub id: String = name(KeyDefault::StemOf("certificate")),
+        pub id: String = name(KeyDefault::StemOf("certificate"), "north"),
         /// Seconds between two looks at it.
         pub look as "look_seconds": Duration = seconds(1..=60, 10),
     }
@@ -100,7 +100,7 @@ fn mistakes_in_a_section_that_repeats_have_its_name_and_index() {
             "`neighbours[1].look_seconds` in a.toml must be a whole number of seconds from 1 to 60, like 10; found 0",
             "environment variable EDGELLM_NEIGHBOURS_0_ID sets nothing; did you mean EDGELLM__NEIGHBOURS__0__ID?",
             "`neighbours[4].id` in environment variable EDGELLM__NEIGHBOURS__4__ID leaves a gap: 2 neighbour(s) configured before it, so the next is `neighbours[2]`",
-            "`neighbours[1].certificate` is missing in a.toml; it must be the path of a file, like \"models/kiosk.gguf\"",
+            "`neighbours[1].certificate` is missing in a.toml; it must be the path of a file, like \"tls/north.pem\"",
         ]
     );
     let given = file("a.toml", "[neighbours]\nid = 'x'\n[kettle]\ncups = 9");

@@ -75,6 +75,7 @@ fn a_variable_with_too_few_underscores_is_answered_with_the_right_one() {
         .env("EDGELLM_SERVER_LISTEN", "x")
         .env("EDGELLM_SERVER__MAX_BODY_BYTES", "x")
         .env("EDGELLM_MODELS_0_PATH", "x")
+        .env("EDGELLM_MODELS__00__CONTEXT", "x")
         .env("EDGELLM_MODELS_MAX_RUNNING", "x")
         .env("EDGELLM_SERVER_PORT", "of an orchestrator");
     assert_eq!(
@@ -83,6 +84,7 @@ fn a_variable_with_too_few_underscores_is_answered_with_the_right_one() {
             "environment variable EDGELLM_SERVER_LISTEN sets nothing; did you mean EDGELLM__SERVER__LISTEN?",
             "environment variable EDGELLM_SERVER__MAX_BODY_BYTES sets nothing; did you mean EDGELLM__SERVER__MAX_BODY_BYTES?",
             "environment variable EDGELLM_MODELS_0_PATH sets nothing; did you mean EDGELLM__MODELS__0__PATH?",
+            "environment variable EDGELLM_MODELS__00__CONTEXT sets nothing; did you mean EDGELLM__MODELS__00__CONTEXT?",
             "environment variable EDGELLM_MODELS_MAX_RUNNING sets nothing; did you mean EDGELLM__MODELS__MAX_RUNNING?",
         ]
     );
@@ -407,4 +409,16 @@ fn beyond_this_machine_there_must_be_keys_or_the_word_that_it_is_open() {
             "{listen}"
         );
     }
+}
+
+#[test]
+fn a_mistake_in_one_section_hides_none_between_others() {
+    let given = file(
+        "a.toml",
+        "[server]\nlisten = '0.0.0.0:80'\n[[models]]\nid = 'x'",
+    );
+    let complaints = given.complaints();
+    assert_eq!(complaints.len(), 2);
+    assert!(complaints[0].starts_with("`models[0].path` is missing in a.toml"));
+    assert!(complaints[1].starts_with("`server.listen` is 0.0.0.0:80; it must be"));
 }
