@@ -45,9 +45,9 @@ model() { sha256sum models/kiosk/kiosk.gguf; }
 
 copied() {
     local file
-    grep '^ExecStart=' deploy/edgellm.service
+    grep -s '^ExecStart=' deploy/edgellm.service || true
     # Whatever else there is is not packed.
-    find docs -type f ! -path 'docs/*.md' ! -path 'docs/*.png' -o -mindepth 1 -type d
+    [[ ! -d docs ]] || find docs -type f ! -path 'docs/*.md' ! -path 'docs/*.png' -o -mindepth 1 -type d
     for file in config/edgellm.toml models/kiosk/README.md deploy/{INSTALL.md,edgellm.service} \
         LICENSE-{APACHE,MIT} {README,CHANGELOG,BENCHMARKS,ARCHITECTURE,CONTRIBUTING}.md; do
         [[ -e $file ]] || echo "there is no $file"

@@ -55,7 +55,7 @@ expect another edit deploy/cpu-kernels.sh 's/on GGML_SSE42 sse4_2/on GGML_SSE42 
 expect another edit build.rs 's/rpath/runpath/'
 expect another edit src/engine/cpu/portable.rs 's/backends/kernels/'
 expect another edit src/engine/openmp.rs 's/GOMP_SPINCOUNT/GOMP_SPIN/'
-expect another edit src/grammar/trial/child.rs 's/Command::new/Command::of/'
+expect another edit src/grammar/trial.rs 's/current_exe/current_program/'
 expect another edit deploy/edgellm.service 's/^ExecStart=.opt/ExecStart=\/srv/'
 expect another touch docs/picture.svg
 expect another edit src/engine/context.rs 's/llama_decode(/llama_decode_all(/'
