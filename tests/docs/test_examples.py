@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from console import Session, agrees, commands_of
+from console import Session, agrees, commands_of, is_as_shown
 from gateway import ROOT, run_edgellm
 from pages import Example, all_examples, examples_of
 from shop import Shop
@@ -124,3 +124,31 @@ def test_a_session_is_commands_and_what_they_print():
     assert (second.text, second.shown) == ("true", [])
     assert agrees(["a…c", "…", "end"], "abc\nmore\nand more\nend\n")
     assert not agrees(["a…c"], "abd\n") and not agrees(["a"], "a\nb\n")
+
+
+def example(text: str, language: str = "bash") -> Example:
+    return Example(ROOT / "README.md", 0, language, text)
+
+
+WRONG_PATH = "curl -s http://127.0.0.1:8080/v1/chat/nosuchpath -d '{}'"
+
+
+def test_an_example_that_the_server_answers_with_an_error_fails(shop):
+    with pytest.raises(AssertionError, match="not_found"):
+        run_bash(shop, example(WRONG_PATH), shop.here(WRONG_PATH))
+    for session in (f"$ {WRONG_PATH}\n", f"$ {WRONG_PATH}\n…\n", f'$ {WRONG_PATH}\n{{"id":…\n'):
+        with pytest.raises(AssertionError, match="exit code 22"):
+            run_console(shop, example(session, "console"), session)
+
+
+def test_an_error_that_the_page_shows_is_no_failure(shop):
+    session = f'$ {WRONG_PATH}\n{{"error":…\n'
+    run_console(shop, example(session, "console"), session)
+    assert not is_as_shown(['{"error":…'], '{"error":{}}', status=1)
+
+
+@pytest.mark.parametrize("command", ["edgellm serve --modle my.gguf", "edgellm serv --model my.gguf", "edgellm serve --model no-such.gguf"])
+def test_a_server_that_does_not_start_fails_its_example(shop, command):
+    session = f"$ {command}\n"
+    with pytest.raises(AssertionError, match="exit code"):
+        run_console(shop, example(session, "console"), session)
