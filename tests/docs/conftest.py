@@ -1,3 +1,4 @@
+import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +11,14 @@ from gateway import BINARY, EMBEDDER, MODEL  # noqa: E402
 from shop import Shop  # noqa: E402
 
 
+def end_in_good_order(*_):
+    """As Ctrl-C does: without it the end of this process would leave its servers behind."""
+    signal.signal(signal.SIGTERM, lambda *_: None)  # once is enough; and not SIG_IGN, which servers would inherit
+    raise KeyboardInterrupt
+
+
 def pytest_configure(config):
+    signal.signal(signal.SIGTERM, end_in_good_order)
     config.addinivalue_line("markers", "docs: examples and links of README.md and docs/")
 
 

@@ -1,21 +1,20 @@
 """A session at a terminal, as the pages show it: what is typed stands behind `$`, and what it prints below."""
 
-import os
 import re
-import signal
-import subprocess
-import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from gateway import free_port, wait_until
+from served import Served
 from shop import Shop
 
 #: Stands for what differs from run to run; alone on a line, for any number of lines.
 ANYTHING = "…"
 #: A key as the pages write it, which stands for the one that was made before.
 SOME_KEY = "sk-edge-…"
+#: curl's exit code for an error's answer, with `fail-with-body`.
+HTTP_ERROR = 22
 
 
 @dataclass
@@ -68,6 +67,12 @@ def agrees(shown: list[str], printed: str) -> bool:
     return pattern_of(shown).fullmatch(printed) is not None
 
 
+def is_as_shown(shown: list[str], printed: str, status: int) -> bool:
+    """Whether a command did what the page says. It may have got an error if the page shows just that error."""
+    says_what = any(line.strip() != ANYTHING for line in shown)
+    return agrees(shown, printed) and (status == 0 or (status == HTTP_ERROR and says_what))
+
+
 class Session:
     """Types the commands of one example, and remembers the key that one of them made."""
 
@@ -76,19 +81,15 @@ class Session:
         self.kind = kind
         self.port: int | None = None
         self.key = SOME_KEY
-        self.servers: list[subprocess.Popen] = []
+        self.servers = ExitStack()
 
     def run(self, session: str):
         commands = commands_of(session)
         if any(command.serves for command in commands):
             self.port = free_port()
-        try:
+        with self.servers:
             for command in commands:
                 self.type(command)
-        finally:
-            for server in self.servers:
-                os.killpg(server.pid, signal.SIGTERM)  # bash and what it started
-                server.wait(30)
 
     def here(self, text: str) -> str:
         if self.port:
@@ -108,23 +109,20 @@ class Session:
             self.key = made[0]
 
     def typed(self, text: str, shown: list[str]) -> bool:
-        done = self.shop.run(["bash", "-uo", "pipefail", "-c", f"exec 2>&1\n{text}"])
+        done = self.shop.run(["bash", "-euo", "pipefail", "-c", f"exec 2>&1\n{text}"])
         self.printed, self.status = done.stdout, done.returncode
-        self.agreed = self.status == 0 and agrees(shown, self.printed)
+        self.agreed = is_as_shown(shown, self.printed, self.status)
         return self.agreed
 
     def serve(self, text: str, shown: list[str]):
-        """Starts a server in the background, and waits for what the page shows of its log."""
-        log = Path(tempfile.mkstemp(dir=self.shop.folder)[1])
-        command = f"exec 2>&1\n{text} --listen 127.0.0.1:{self.port}"
+        """Starts a server in the background, and waits until it is ready and its log has what the page shows."""
         environment = {**self.shop.environment(), "EDGELLM__TELEMETRY__LOG_FORMAT": "text"}
-        with log.open("w") as output:
-            server = subprocess.Popen(["bash", "-c", command], cwd=self.shop.workspace, env=environment,
-                                      stdin=subprocess.DEVNULL, stdout=output, start_new_session=True)
-        self.servers.append(server)
+        # Through `env`, because variables may stand before the program.
+        command = f"exec env {text} --listen 127.0.0.1:{self.port}"
+        server = self.servers.enter_context(Served(command, self.port, self.shop.workspace, environment))
 
         def said() -> bool:
-            lines = log.read_text().splitlines()
+            lines = server.log().splitlines()
             return all(any(pattern_of([line]).search(f"{said}\n") for said in lines) for line in shown)
 
-        wait_until(said, f"the log says what the page shows: {shown}\n{log.read_text()}", 60)
+        wait_until(said, f"the log says what the page shows: {shown}\n{server.log()}", 10)

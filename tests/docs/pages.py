@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy/INSTALL.md"]
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\s*$")
 COMMENT = re.compile(r"^\s*<!--\s*(?P<text>.*?)\s*-->\s*$")
 #: What a comment in front of an example may say to the tests.
-DIRECTIVE = re.compile(r"^(?P<name>not run|run in|server|request): (?P<value>.+)$")
+DIRECTIVE = re.compile(r"^(?P<name>not run|run in|server|request|step): (?P<value>.+)$")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Example:
     @property
     def reason_not_to_run(self) -> str | None:
         return self.directives.get("not run")
+
+    @property
+    def step(self) -> str | None:
+        """What it does on a box; test_install.py runs it."""
+        return self.directives.get("step")
 
 
 def examples_of(page: Path, text: str) -> list[Example]:

@@ -8,11 +8,12 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import box
 from adapters import adapter
 from gateway import BINARY, EMBEDDER, MODEL, ROOT, Gateway, environment, gateway, run_edgellm
 
-#: Folders of a box, which are folders of the test instead.
-BOX = ("/opt/edgellm", "/var/lib/edgellm", "/run/edgellm", "/etc/edgellm", "/srv/models", "/usr/local/bin")
+#: Folders of a box, which are there before an example makes them.
+FOLDERS = ("/opt/edgellm", "/var/lib/edgellm", "/run/edgellm", "/etc/edgellm", "/srv/models", "/usr/local/bin")
 
 CONFIG = """
 [pool]
@@ -71,7 +72,9 @@ class Shop:
         for name in ("config", "models", "deploy", "grafana", "Cargo.toml", "Cargo.lock"):
             (checkout / name).symlink_to(ROOT / name)
         shutil.copy(MODEL, checkout / "my.gguf")
-        for folder in BOX:
+        # An example fails when the server answers it with an error.
+        (self.folder / ".curlrc").write_text("fail-with-body\n")
+        for folder in FOLDERS:
             self.box(folder).mkdir(parents=True)
         for name, model in (("shop", MODEL), ("large", MODEL), ("minilm", EMBEDDER)):
             self.box(f"/srv/models/{name}.gguf").symlink_to(model)
@@ -88,7 +91,7 @@ class Shop:
 
     def box(self, path: str) -> Path:
         """Where a folder or file of the box lies in the test."""
-        return self.folder / "box" / path.removeprefix("/")
+        return box.path(self.folder / "box", path)
 
     def f16(self) -> None:
         """The file with F16 weights that an example makes a smaller one of."""
@@ -125,13 +128,11 @@ class Shop:
                 text = url.sub(rf"\1:{self.server(server).port}", text)
         for name in ("gateway:", "the-box:"):
             text = text.replace(f"//{name}", "//127.0.0.1:")
-        for path in BOX:
-            text = text.replace(path, str(self.box(path)))
-        return text
+        return box.here(self.folder / "box", text)
 
     def environment(self) -> dict[str, str]:
         path = f"{self.workspace / 'target/release'}:{os.environ['PATH']}"
-        return {**environment(None), "PATH": path}
+        return {**environment(None), "PATH": path, "CURL_HOME": str(self.folder)}
 
     def run(self, command: list[str], seconds: float = 120, cwd: Path | None = None) -> subprocess.CompletedProcess:
         return subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=cwd or self.workspace,

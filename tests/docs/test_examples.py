@@ -1,6 +1,7 @@
-"""Every example of README.md and docs/ does what it says it does.
+"""Every example of README.md, docs/ and deploy/INSTALL.md does what it says it does.
 
-An example that cannot run in a test has a comment in front of it that says why: `<!-- not run: needs root on the box -->`.
+An example that cannot run in a test has a comment in front of it that says why: `<!-- not run: needs root on the box -->`. What
+installs the program on a box is in test_install.py: `<!-- step: install -->`.
 """
 
 import json
@@ -12,14 +13,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from console import Session, agrees, commands_of
+from console import Session, agrees, commands_of, is_as_shown
 from gateway import ROOT, run_edgellm
 from pages import Example, all_examples, examples_of
 from shop import Shop
 
 EXAMPLES = all_examples()
 #: So many may be left out of the tests.
-MOST_NOT_RUN = 13
+MOST_NOT_RUN = 10
 
 
 def run_bash(shop: Shop, example: Example, text: str):
@@ -56,9 +57,11 @@ def check_toml(shop: Shop, _: Example, text: str):
 
 
 def check_unit(shop: Shop, _: Example, text: str):
-    """Lines for the systemd unit: the command that they start has a configuration without mistakes."""
+    """Lines for the systemd unit change what is in it, and the command that they start has a configuration without mistakes."""
     section, *lines = text.splitlines()
-    assert section == "[Service]" and all(re.fullmatch(r"[A-Z]\w+=.*", line) for line in lines)
+    assert section == "[Service]" and lines
+    unit = (ROOT / "deploy/edgellm.service").read_text()
+    assert all(re.search(rf"^{re.escape(line.partition('=')[0])}=", unit, re.MULTILINE) for line in lines), lines
     commands = [line.removeprefix("ExecStart=").split() for line in lines if line.startswith("ExecStart=/")]
     for program, serve, *flags in commands:
         assert serve == "serve"
@@ -90,7 +93,7 @@ RUNNERS = {
 }
 
 
-@pytest.mark.parametrize("example", [example for example in EXAMPLES if not example.reason_not_to_run], ids=lambda example: example.name)
+@pytest.mark.parametrize("example", [example for example in EXAMPLES if not (example.reason_not_to_run or example.step)], ids=lambda example: example.name)
 def test_the_example_does_what_it_says(shop, example):
     assert example.language in RUNNERS, f"{example.name}: nothing runs `{example.language}`: say in a comment why it is not run"
     text = example.text if example.language == "console" else shop.here(example.text, example.directives.get("server", "shop"))
@@ -124,3 +127,31 @@ def test_a_session_is_commands_and_what_they_print():
     assert (second.text, second.shown) == ("true", [])
     assert agrees(["a…c", "…", "end"], "abc\nmore\nand more\nend\n")
     assert not agrees(["a…c"], "abd\n") and not agrees(["a"], "a\nb\n")
+
+
+def example(text: str, language: str = "bash") -> Example:
+    return Example(ROOT / "README.md", 0, language, text)
+
+
+WRONG_PATH = "curl -s http://127.0.0.1:8080/v1/chat/nosuchpath -d '{}'"
+
+
+def test_an_example_that_the_server_answers_with_an_error_fails(shop):
+    with pytest.raises(AssertionError, match="not_found"):
+        run_bash(shop, example(WRONG_PATH), shop.here(WRONG_PATH))
+    for session in (f"$ {WRONG_PATH}\n", f"$ {WRONG_PATH}\n…\n", f'$ {WRONG_PATH}\n{{"id":…\n'):
+        with pytest.raises(AssertionError, match="exit code 22"):
+            run_console(shop, example(session, "console"), session)
+
+
+def test_an_error_that_the_page_shows_is_no_failure(shop):
+    session = f'$ {WRONG_PATH}\n{{"error":…\n'
+    run_console(shop, example(session, "console"), session)
+    assert not is_as_shown(['{"error":…'], '{"error":{}}', status=1)
+
+
+@pytest.mark.parametrize("command", ["edgellm serve --modle my.gguf", "edgellm serv --model my.gguf", "edgellm serve --model no-such.gguf"])
+def test_a_server_that_does_not_start_fails_its_example(shop, command):
+    session = f"$ {command}\n"
+    with pytest.raises(AssertionError, match="exit code"):
+        run_console(shop, example(session, "console"), session)
