@@ -170,7 +170,7 @@ prepared() {
     "$@"
 }
 
-scripts() { in_root shellcheck -x run.sh test.sh .ci/run deploy/*.sh fuzz/*.sh tests/scripts/*.sh; }
+scripts() { in_root shellcheck -x run.sh test.sh .ci/run deploy/*.sh fuzz/*.sh tests/scripts/*.sh tests/docs/*.sh; }
 
 rustdoc() { RUSTDOCFLAGS="-D warnings" in_root cargo doc --no-deps --release --locked; }
 
