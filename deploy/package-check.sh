@@ -63,7 +63,7 @@ leads_somewhere() {
     for page in README.md deploy/INSTALL.md docs/*.md; do
         while read -r link; do
             [[ -e $(dirname "$page")/$link ]] || fail "$page leads to $link, which is not there"
-        done < <(grep -oE '\]\([^)#: ]+' "$page" | sed 's/^](//')
+        done < <(grep -oE '\]\([^)# ]+' "$page" | sed 's/^](//' | grep -v '://')
     done
     # shellcheck disable=SC2013 # words
     for link in $(sed -n 's/^ExecStart=//p' systemd/edgellm.service); do
