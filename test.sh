@@ -241,8 +241,8 @@ build_server() {
     cp --remove-destination "$binary" "$EDGELLM_BINARY"
 }
 
-# fuzz TARGET SECONDS: what made-up bodies, answers, schemas, texts, keys files and model headers lead to.
-fuzz() { "$root/fuzz/run.sh" "$1" -max_total_time="$2"; }
+# fuzz TARGET SECONDS OPTIONS...: what made-up bodies, answers, schemas, texts, keys files and model headers lead to.
+fuzz() { "$root/fuzz/run.sh" "$1" -max_total_time="$2" "${@:3}"; }
 
 # Only the programs out of the packages: installing them would start servers.
 fetch_prometheus() {
@@ -373,16 +373,15 @@ installing() {
     stage "what is packed" "$root/tests/scripts/package-fingerprint.sh"
 }
 
-# Some of the Rust tests measure time: only what is patient runs beside them.
+# Some of the Rust tests measure time, and so do some through the clients: only what is patient runs beside them.
 server() {
     stage "rust tests" rust_tests
-    together clients pages_and_models
+    together examples pages_and_models
+    stage "clients python" prepared python_clients "not smollm2 and not qwen and not gemma and not pool"
 }
 
-# Through the clients that people use.
-clients() {
+examples() {
     stage "docs" prepared documents
-    stage "clients python" prepared python_clients "not smollm2 and not qwen and not gemma and not pool"
     stage "clients node" prepared node_clients
     stage "clients schemathesis" prepared schemathesis
 }
@@ -407,7 +406,8 @@ patient_checks() {
     stage "clippy" in_root cargo clippy --release --all-targets --locked -- -D warnings
     stage "rustdoc" rustdoc
     for name in "${FUZZ_TARGETS[@]}"; do
-        stage "fuzz $name" fuzz "$name" "${FUZZ_SECONDS:-25}"
+        # An input may take long that waits for others' processors; `long` holds each to 5 s.
+        stage "fuzz $name" fuzz "$name" "${FUZZ_SECONDS:-25}" -timeout=120
     done
     for name in "${REAL_MODELS[@]}"; do
         stage "parity $name" parity "$name"
