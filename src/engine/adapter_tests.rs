@@ -327,10 +327,19 @@ fn adapters_that_come_and_go_leave_no_memory_behind() {
     };
     // What is made once, such as the allocator's tables.
     cycle(&mut engine);
-    let (first, with, _) = cycle(&mut engine);
+    let (first, with, mut last) = cycle(&mut engine);
     let added = with - first;
     assert!(added > 1 << 20, "{added}");
-    let (_, _, last) = (0..8).map(|_| cycle(&mut engine)).last().expect("eight");
-    let left = last.saturating_sub(first);
-    assert!(left < added / 20, "{left} of {added} bytes are left");
+    // What leaks does so every time; that a thread's allocator takes another megabyte happens once.
+    let mut left: Vec<_> = (0..9)
+        .map(|_| {
+            let before = std::mem::replace(&mut last, cycle(&mut engine).2);
+            last.saturating_sub(before)
+        })
+        .collect();
+    left.sort_unstable();
+    assert!(
+        left[4] < added / 100,
+        "{left:?} of {added} bytes are left each time"
+    );
 }
