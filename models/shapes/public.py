@@ -20,6 +20,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from dimensions import add_dimensions
+
 CONTEXTS = (4000, 16000)
 #: Bytes of memory of the boxes that the table is about, and the share of it that a model may take.
 BOXES = (2_000_000_000, 4_000_000_000, 8_000_000_000)
@@ -130,14 +132,7 @@ def write_header(model: Public, path: Path) -> None:
     writer.add_name(model.name)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
     writer.add_context_length(32_768)
-    writer.add_embedding_length(model.width)
-    writer.add_block_count(model.layers)
-    writer.add_feed_forward_length(model.hidden)
-    writer.add_head_count(model.heads)
-    writer.add_head_count_kv(model.kv_heads)
-    writer.add_key_length(model.head)
-    writer.add_value_length(model.head)
-    writer.add_rope_dimension_count(model.head)
+    add_dimensions(writer, model)
     writer.add_layer_norm_rms_eps(1e-6)
     if model.window:
         writer.add_sliding_window(model.window)

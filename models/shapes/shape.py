@@ -16,6 +16,7 @@ import gguf
 import numpy as np
 
 import copying
+from dimensions import add_dimensions
 
 KIOSK = Path(__file__).parent.parent / "kiosk" / "kiosk.gguf"
 #: Small beside what the layers add, so that tied embeddings do not make a token predict itself for ever.
@@ -116,14 +117,7 @@ def write_metadata(writer: gguf.GGUFWriter, name: str, shape: Shape) -> None:
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_context_length(shape.context)
-    writer.add_embedding_length(shape.width)
-    writer.add_block_count(shape.layers)
-    writer.add_feed_forward_length(shape.hidden)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_key_length(shape.head)
-    writer.add_value_length(shape.head)
-    writer.add_rope_dimension_count(shape.head)
+    add_dimensions(writer, shape)
     writer.add_rope_freq_base(shape.theta)
     writer.add_layer_norm_rms_eps(shape.epsilon)
 
