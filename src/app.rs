@@ -133,7 +133,10 @@ async fn serve_until_told(
     }
     let ring = open_keys(&settings)?;
     let drain = Drain::default();
-    let address = settings.server.listen;
+    let Some(listen) = settings.server.listen.first() else {
+        return Err(AppError::System(io::Error::other("nothing to listen on")));
+    };
+    let address = listen.address;
     let max_connections = affordable_connections(settings.server.max_connections.get() as usize);
     let options = ServerOptions {
         max_connections,

@@ -25,7 +25,7 @@ pub(super) fn run(arguments: Health) -> ExitCode {
     let url = match arguments.url {
         Some(url) => url,
         None => match arguments.files.load() {
-            Ok(settings) => url_of(settings.server.listen),
+            Ok(settings) => url_of(settings.server.listen[0].address),
             Err(error) => return super::wrong_config(&error),
         },
     };

@@ -29,6 +29,7 @@ mod adapter;
 mod declare;
 mod keys;
 mod layer;
+mod listen;
 mod mistake;
 mod model_names;
 mod nearest;
@@ -45,6 +46,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use adapter::AdapterSettings;
+pub use listen::{ListenAddress, TrustedProxy};
 pub use mistake::{ConfigError, ConfigMistake};
 pub use print::{reference, template};
 pub use sections::*;

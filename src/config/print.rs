@@ -204,12 +204,11 @@ impl KeyKind {
             Self::OptionalWhole { min, max, unit } => format!("0, or {min} to {max} {unit}"),
             Self::Decimal { max, unit } => format!("0 to {max} {unit}"),
             Self::Flag => "`true`, `false`".to_owned(),
-            Self::Address => "IP address and port".to_owned(),
             Self::Path { .. } => "path".to_owned(),
             Self::OptionalPath => "path, or empty".to_owned(),
             Self::Name { .. } => "name".to_owned(),
             Self::OptionalName => "name, or empty".to_owned(),
-            Self::Names => "list of names".to_owned(),
+            Self::Entries(form) => form.values.to_owned(),
             Self::Adapters => "list of `PATH` or `NAME=PATH`".to_owned(),
             Self::Choice(words) => {
                 let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();

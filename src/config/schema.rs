@@ -4,7 +4,6 @@
 //! and how a value is held against it.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use ::config::{Value, ValueKind};
@@ -74,8 +73,6 @@ pub(super) enum KeyKind {
     },
     /// `true` or `false`.
     Flag,
-    /// An IP address with a port; host names are not looked up.
-    Address,
     /// The path of a file, which need not exist yet.
     Path {
         /// One such path, for messages.
@@ -90,12 +87,25 @@ pub(super) enum KeyKind {
         /// One such name, for messages.
         example: &'static str,
     },
-    /// A list of such names.
-    Names,
+    /// A list of texts of one form.
+    Entries(EntryForm),
     /// A list of files of adapters, each `PATH` or `NAME=PATH`.
     Adapters,
     /// One of a few words.
     Choice(&'static [&'static str]),
+}
+
+/// The form of a list's entries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EntryForm {
+    /// Whether a text has it.
+    pub(super) fits: fn(&str) -> bool,
+    /// The form of the list with an example, to follow the words "must be".
+    pub(super) expected: &'static str,
+    /// The same in few words, for a narrow column.
+    pub(super) values: &'static str,
+    /// Whether one text without brackets is a list of one.
+    pub(super) may_stand_alone: bool,
 }
 
 /// The value of a key that no source sets.
@@ -165,7 +175,6 @@ impl Key {
                 format!("a number of {unit} from 0 to {max}, like 12.5")
             }
             KeyKind::Flag => "true or false".to_owned(),
-            KeyKind::Address => "an IP address and a port, like \"127.0.0.1:8080\"".to_owned(),
             KeyKind::Path { example } => format!("the path of a file, like {example:?}"),
             KeyKind::OptionalPath => "a path, or empty for none".to_owned(),
             KeyKind::OptionalName => {
@@ -177,11 +186,7 @@ impl Key {
                     "a name, not empty, without control characters or spaces around it, like {example:?}"
                 )
             }
-            KeyKind::Names => {
-                "a list of names, not empty, without control characters or spaces around them, \
-                 like [\"kiosk\", \"till\"]"
-                    .to_owned()
-            }
+            KeyKind::Entries(form) => form.expected.to_owned(),
             KeyKind::Adapters => {
                 "a list of files, each PATH or NAME=PATH, whose names differ and have no control \
                  characters, spaces around them, + or =, like [\"menu=adapters/menu.gguf\"]"
@@ -209,14 +214,16 @@ impl KeyKind {
                 (0.0..=max as f64).contains(number)
             }
             (Self::Flag, ValueKind::Boolean(_)) => true,
-            (Self::Address, ValueKind::String(text)) => text.parse::<SocketAddr>().is_ok(),
             (Self::Path { .. }, ValueKind::String(text)) => is_file_path(text),
             (Self::OptionalPath, ValueKind::String(text)) => !text.contains('\0'),
             (Self::OptionalName, ValueKind::String(text)) => {
                 text.trim() == text && !text.contains(char::is_control)
             }
             (Self::Name { .. }, ValueKind::String(text)) => is_name(text),
-            (Self::Names | Self::Adapters, ValueKind::Array(_)) => self.unfit(value).is_none(),
+            (Self::Entries(form), ValueKind::String(text)) => {
+                form.may_stand_alone && (form.fits)(text)
+            }
+            (Self::Entries(_) | Self::Adapters, ValueKind::Array(_)) => self.unfit(value).is_none(),
             (Self::Choice(words), ValueKind::String(text)) => words.contains(&text.as_str()),
             _ => false,
         }
@@ -229,8 +236,8 @@ impl KeyKind {
         };
         let mut entries = entries.iter().map(|entry| &entry.kind);
         match self {
-            Self::Names => {
-                entries.find(|entry| !matches!(entry, ValueKind::String(name) if is_name(name)))
+            Self::Entries(form) => {
+                entries.find(|entry| !matches!(entry, ValueKind::String(text) if (form.fits)(text)))
             }
             Self::Adapters => {
                 let mut names = BTreeSet::new();
@@ -261,9 +268,9 @@ impl KeyKind {
             Self::Flag => trimmed
                 .parse()
                 .map_or_else(|_| text.into(), ValueKind::Boolean),
-            Self::Address | Self::Choice(_) => trimmed.into(),
-            Self::Names | Self::Adapters if trimmed.is_empty() => Vec::<Value>::new().into(),
-            Self::Names | Self::Adapters => {
+            Self::Choice(_) => trimmed.into(),
+            Self::Entries(_) | Self::Adapters if trimmed.is_empty() => Vec::<Value>::new().into(),
+            Self::Entries(_) | Self::Adapters => {
                 let entries = trimmed.split(',').map(|entry| entry.trim().into());
                 entries.collect::<Vec<Value>>().into()
             }

@@ -1,6 +1,5 @@
 //! The kinds of settings, each with its type in Rust: how a checked value is read, and written again.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::time::Duration;
 use ::config::{Value, ValueKind};
 
 use super::declare::{Misfit, Values};
-use super::schema::{Key, KeyDefault, KeyKind};
+use super::schema::{EntryForm, Key, KeyDefault, KeyKind, is_name};
 
 /// A key's values and its default, and the way between them and a field of type `T`.
 pub(super) struct Setting<T> {
@@ -187,16 +186,6 @@ pub(super) const fn flag(default: bool) -> Setting<bool> {
     )
 }
 
-/// An IP address with a port.
-pub(super) const fn address(default: &'static str) -> Setting<SocketAddr> {
-    Setting::new(
-        KeyKind::Address,
-        KeyDefault::Text(default),
-        |value| text(value)?.parse().ok(),
-        |address| address.to_string().into(),
-    )
-}
-
 /// The path of a file or folder.
 pub(super) const fn path(default: KeyDefault, example: &'static str) -> Setting<PathBuf> {
     Setting::new(
@@ -243,10 +232,17 @@ pub(super) const fn optional_name() -> Setting<Option<String>> {
     )
 }
 
+const NAME: EntryForm = EntryForm {
+    fits: is_name,
+    expected: "a list of names, not empty, without control characters or spaces around them, like [\"kiosk\", \"till\"]",
+    values: "list of names",
+    may_stand_alone: false,
+};
+
 /// A list of names, empty unless it is set.
 pub(super) const fn names() -> Setting<Vec<String>> {
     Setting::new(
-        KeyKind::Names,
+        KeyKind::Entries(NAME),
         KeyDefault::NoEntries,
         |value| entries(value, |name| Some(name.to_owned())),
         |names| list(names.iter().cloned()),

@@ -9,7 +9,7 @@ use crate::config::{LogFormat, LogLevel};
 #[test]
 fn without_sources_every_key_has_its_default_and_there_is_no_model() {
     let settings = nothing().settings();
-    assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.server.listen[0].to_string(), "127.0.0.1:8080");
     assert_eq!(settings.server.max_connections.get(), 1024);
     assert_eq!(settings.server.header_timeout, Duration::from_secs(10));
     assert_eq!(settings.server.body_timeout, Duration::from_secs(30));
@@ -61,7 +61,7 @@ fn files_merge_key_by_key() {
     )
     .file("b.toml", "[server]\nmax_body_bytes = 4096");
     let server = given.settings().server;
-    assert_eq!(server.listen.to_string(), "[::1]:1");
+    assert_eq!(server.listen[0].to_string(), "[::1]:1");
     assert_eq!(server.max_body_bytes, 4096);
 }
 
