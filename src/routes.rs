@@ -56,8 +56,8 @@ pub(crate) fn routes() -> Routes<AppState> {
         .get("/ready", RouteAccess::Open, health::ready, health::describe_ready)
         .get("/metrics", RouteAccess::Metrics, metrics::show, metrics::describe)
         .get("/openapi.json", RouteAccess::Open, document::show, document::describe)
-        .get("/", RouteAccess::Open, page::index, page::describe_index)
-        .get("/page/{file}", RouteAccess::Open, page::part, page::describe_part)
+        .get("/", RouteAccess::Page, page::index, page::describe_index)
+        .get("/page/{file}", RouteAccess::Page, page::part, page::describe_part)
 }
 
 /// The whole HTTP surface.

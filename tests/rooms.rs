@@ -18,12 +18,12 @@ const FLOORS: [&[&str]; 18] = [
     &["worker"],
     &["prompt", "sampling"],
     &["grammar", "keys"],
-    &["admission"],
+    &["admission", "tls"],
     &["governor"],
     &["headroom"],
     &["telemetry"],
     &["engine", "config", "bench", "clock", "decimal", "field"],
-    &["replace_file", "sync"],
+    &["file_stamp", "replace_file", "sync"],
 ];
 
 /// What the core of requests must not know: transports, and those who speak their protocols.

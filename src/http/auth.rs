@@ -14,6 +14,7 @@ use crate::admission::{Principal, QuotaStanding};
 use crate::config::MetricsAccess;
 use crate::http::access::Asker;
 use crate::http::error::ApiError;
+use crate::http::peer::Audience;
 use crate::keys::{KeyRejection, KeyRing};
 
 /// What a route needs of who asks, where there are keys. Without keys, everybody may do everything.
@@ -21,12 +22,24 @@ use crate::keys::{KeyRejection, KeyRing};
 pub(crate) enum RouteAccess {
     /// No key: it tells nothing that a stranger may not know.
     Open,
+    /// No key, but it is for operators.
+    Page,
     /// Any key.
     Key,
     /// What `auth.metrics` says.
     Metrics,
     /// The key of an administrator.
     Admin,
+}
+
+impl RouteAccess {
+    /// Whether it is served where operators listen, if they have a listener of their own.
+    fn is_for_operators(self) -> bool {
+        match self {
+            Self::Page | Self::Metrics | Self::Admin => true,
+            Self::Open | Self::Key => false,
+        }
+    }
 }
 
 /// Finds out who asks. Cheap to clone.
@@ -67,16 +80,20 @@ impl Authenticator {
         }
     }
 
+    fn access(&self, route: &str) -> RouteAccess {
+        self.routes.get(route).copied().unwrap_or(RouteAccess::Key)
+    }
+
     /// Returns who sent these headers to the route with this pattern.
     fn principal(&self, route: &str, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
         let Some(ring) = &self.ring else {
             return Ok(Arc::clone(&self.anyone));
         };
-        let access = self.routes.get(route).copied().unwrap_or(RouteAccess::Key);
+        let access = self.access(route);
         let sent = sent_keys(headers);
         let found = find(ring, &sent);
         let needed = match access {
-            RouteAccess::Open => MetricsAccess::Open,
+            RouteAccess::Open | RouteAccess::Page => MetricsAccess::Open,
             RouteAccess::Key => MetricsAccess::Key,
             RouteAccess::Metrics => self.metrics,
             RouteAccess::Admin => MetricsAccess::Admin,
@@ -139,6 +156,10 @@ pub(crate) async fn authenticate(
 ) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("", MatchedPath::as_str);
+    let audience = request.extensions().get::<Audience>();
+    if audience == Some(&Audience::Clients) && authenticator.access(route).is_for_operators() {
+        return ApiError::ForOperators.into_response();
+    }
     let principal = match authenticator.principal(route, request.headers()) {
         Ok(principal) => principal,
         Err(error) => return error.into_response(),

@@ -74,6 +74,17 @@ pub enum ApiError {
     /// No such route.
     #[error("there is nothing at {0}; see GET /v1/models and POST /v1/chat/completions")]
     NotFound(String),
+    /// The route is for operators, who have a listener of their own.
+    #[error(
+        "this is for operators, and served at the addresses of `server.admin_listen` only, not at this one"
+    )]
+    ForOperators,
+    /// The client speaks HTTP without TLS where TLS is spoken.
+    #[error(
+        "this port speaks TLS: ask it with https:// in place of http:// (docs/tls.md says how clients come to trust the \
+         server's certificate)"
+    )]
+    PlainHttp,
     /// The route exists for other methods.
     #[error("{method} is not allowed here")]
     MethodNotAllowed {
@@ -325,6 +336,8 @@ impl ApiError {
                 invalid,
                 Some("previous_response_not_found"),
             ),
+            Self::ForOperators => row(StatusCode::NOT_FOUND, invalid, Some("for_operators")),
+            Self::PlainHttp => row(StatusCode::BAD_REQUEST, invalid, Some("tls_required")),
             Self::KeyMissing => unauthorized("missing_api_key"),
             Self::KeyUnknown => unauthorized("invalid_api_key"),
             Self::KeyExpired => unauthorized("expired_api_key"),

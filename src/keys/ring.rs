@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::admission::{PrefixGroup, Principal, Quota, Tenant, TenantId};
+use crate::file_stamp::{FileFollower, FileStamp};
 use crate::sync::{Mutex, RwLock};
 
 use super::digest::KeyDigest;
 use super::file::{Expiry, KeyEntry, KeysFileError, parse};
-use super::files::{self, FileStamp};
+use super::files;
 
 /// Longer ones are no keys, and hashing them would be work for nothing.
 const LONGEST_KEY: usize = 512;
@@ -94,13 +95,7 @@ pub struct KeyRing {
 struct ReadState {
     entries: Vec<KeyEntry>,
     /// Of the file that `entries` is of.
-    stamp: FileStamp,
-    /// Of a file that was seen once and will be read when it has not changed at the next look.
-    seen: Option<FileStamp>,
-    /// Of a file that was wrong.
-    failed: Option<FileStamp>,
-    /// The last problem that was reported, so that it is reported once.
-    reported: Option<String>,
+    follower: FileFollower<FileStamp>,
     identities: Identities,
 }
 
@@ -119,10 +114,7 @@ impl KeyRing {
             known: RwLock::new(Arc::new(known)),
             read: Mutex::new(ReadState {
                 entries,
-                stamp,
-                seen: None,
-                failed: None,
-                reported: None,
+                follower: FileFollower::new(stamp),
                 identities,
             }),
         })
@@ -172,45 +164,23 @@ impl KeyRing {
     /// What is wrong with the file, once for each new problem.
     pub fn look(&self) -> Result<Option<KeyChanges>, KeysFileError> {
         let mut read = self.read.lock();
-        let outcome = self.read_changes(&mut read);
-        match outcome {
-            Ok(changes) => {
-                if changes.is_some() {
-                    read.reported = None;
-                }
-                Ok(changes)
-            }
-            Err(error) => {
-                let text = error.to_string();
-                if read.reported.as_ref() == Some(&text) {
-                    return Ok(None);
-                }
-                read.reported = Some(text);
-                Err(error)
-            }
+        match self.read_changes(&mut read) {
+            Err(error) if !read.follower.is_news(&error.to_string()) => Ok(None),
+            outcome => outcome,
         }
     }
 
     fn read_changes(&self, read: &mut ReadState) -> Result<Option<KeyChanges>, KeysFileError> {
         let stamp = FileStamp::look(&self.file).map_err(|error| unreadable(&error))?;
-        if stamp == read.stamp {
-            (read.seen, read.failed, read.reported) = (None, None, None);
+        if !read.follower.is_to_be_read(stamp) {
             return Ok(None);
         }
-        // What was wrong stays wrong until it is changed.
-        if read.failed == Some(stamp) {
-            return Ok(None);
-        }
-        if read.seen.replace(stamp) != Some(stamp) {
-            return Ok(None);
-        }
-        read.failed = Some(stamp);
         let (entries, stamp) = load(&self.file)?;
-        read.failed = None;
         let changes = changes(&read.entries, &entries);
         let known = know(&entries, &mut read.identities, self.separates_groups);
         *self.known.write() = Arc::new(known);
-        (read.entries, read.stamp, read.seen) = (entries, stamp, None);
+        read.entries = entries;
+        read.follower.took(stamp);
         Ok(Some(changes))
     }
 }
