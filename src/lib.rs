@@ -36,4 +36,5 @@ pub mod sampling;
 pub mod scheduler;
 mod sync;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

@@ -1,0 +1,14 @@
+//! TLS: making certificates for a box without an authority of its own, and reading what stands in certificates.
+
+mod authority;
+mod certificate;
+mod issued_names;
+mod subject;
+
+pub use authority::{
+    Authority, AuthorityError, CertificateFiles, LONGEST_CLIENT_DAYS, LONGEST_SERVER_DAYS,
+    MadeCertificate,
+};
+pub use certificate::{CertificateError, CertificateFacts, ClientCertificate};
+pub use issued_names::{ServerName, default_server_names, is_client_name};
+pub use subject::SubjectPattern;
