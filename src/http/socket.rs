@@ -235,3 +235,76 @@ impl AsyncWrite for Socket {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpSocket, TcpStream};
+    use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    /// A server's and a client's end of a connection with TLS, with small buffers between them.
+    async fn tls_pair() -> (Transport, tokio_rustls::client::TlsStream<TcpStream>) {
+        let made = rcgen::generate_simple_self_signed(["box.local".to_owned()]).expect("made");
+        let certificate = made.cert.der().clone();
+        let key = made.signing_key.serialize_der().try_into().expect("a key");
+        let server = ServerConfig::builder().with_no_client_auth();
+        let server = server
+            .with_single_cert(vec![certificate.clone()], key)
+            .expect("a pair");
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).expect("added");
+        let client = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listening = TcpSocket::new_v4().expect("a socket");
+        listening.set_send_buffer_size(4096).expect("set");
+        listening.bind(([127, 0, 0, 1], 0).into()).expect("bound");
+        let listener = listening.listen(1).expect("listening");
+        let address = listener.local_addr().expect("an address");
+        let connecting = TcpSocket::new_v4().expect("a socket");
+        connecting.set_recv_buffer_size(4096).expect("set");
+        let name = ServerName::try_from("box.local").expect("a name");
+        let connector = TlsConnector::from(Arc::new(client));
+        let (connected, accepted) = tokio::join!(
+            async {
+                connector
+                    .connect(name, connecting.connect(address).await?)
+                    .await
+            },
+            async {
+                TlsAcceptor::from(Arc::new(server))
+                    .accept(listener.accept().await?.0)
+                    .await
+            }
+        );
+        let accepted: io::Result<_> = accepted;
+        let connected: io::Result<_> = connected;
+        (
+            Transport::Tls(Box::new(accepted.expect("shaken"))),
+            connected.expect("shaken"),
+        )
+    }
+
+    #[tokio::test]
+    async fn the_last_records_of_tls_wait_no_longer_than_other_writes() {
+        const PATIENCE: Duration = Duration::from_millis(300);
+        let (transport, client) = tls_pair().await;
+        let mut socket = Socket::new(transport, PATIENCE, Exchange::default());
+        // Until what is between them is full, and the rest waits in the records.
+        while let Ok(written) =
+            tokio::time::timeout(Duration::from_millis(50), socket.write(&[0; 1024])).await
+        {
+            written.expect("taken");
+        }
+        let began = Instant::now();
+        let flushed = tokio::time::timeout(10 * PATIENCE, socket.flush()).await;
+        let error = flushed.expect("it ends").expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() <= 2 * PATIENCE, "{:?}", began.elapsed());
+        drop(client);
+    }
+}
