@@ -22,6 +22,12 @@ impl ClientId {
         if address.is_loopback() {
             return Self::Connection(CONNECTIONS.fetch_add(1, Ordering::Relaxed));
         }
+        Self::of_address(address)
+    }
+
+    /// Of a client whose address a proxy told.
+    #[must_use]
+    pub fn of_address(address: IpAddr) -> Self {
         Self::Address(client_network(address))
     }
 }

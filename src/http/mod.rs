@@ -5,19 +5,24 @@
 pub(crate) mod access;
 mod allowance;
 pub(crate) mod auth;
+mod authority;
 pub(crate) mod body;
+pub(crate) mod browsers;
 mod connections;
 pub(crate) mod error;
 pub(crate) mod estimate;
 mod exchange;
+pub(crate) mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub(crate) mod hosts;
 pub(crate) mod json_count;
 mod json_path;
 mod mismatch;
 pub(crate) mod openapi;
 pub(crate) mod outgoing;
 pub(crate) mod parse;
+pub(crate) mod peer;
 pub(crate) mod precheck;
 pub(crate) mod respond;
 pub(crate) mod resume;
@@ -30,4 +35,5 @@ pub(crate) mod unread;
 
 pub use auth::Authenticator;
 pub use error::ApiError;
+pub use hosts::AllowedHosts;
 pub use server::{Server, ServerOptions, affordable_connections};

@@ -23,6 +23,7 @@ use crate::telemetry::Metrics;
 
 use crate::http::connections::ConnectionCounts;
 use crate::http::exchange::{Exchange, ExchangeService};
+use crate::http::peer::Peer;
 use crate::http::socket::Socket;
 use crate::http::turned_away::{Doorkeeper, MOST_TOLD_AT_ONCE};
 
@@ -137,6 +138,7 @@ impl Server {
             let exchange = Exchange::default();
             let socket = Socket::new(stream, self.options.write_timeout, exchange.clone());
             let service = Extension(ClientId::of(peer)).layer(router.clone());
+            let service = Extension(Peer::Address(peer)).layer(service);
             let service = ExchangeService::new(service, exchange, drain.clone());
             let connection = connection(socket.clone(), service, self.options);
             let connection = graceful.watch(connection);
@@ -181,7 +183,7 @@ impl Server {
 const LARGEST_HEAD: usize = 64 << 10;
 
 /// All routes, told who asks.
-type Service = ExchangeService<AddExtension<Router, ClientId>>;
+type Service = ExchangeService<AddExtension<AddExtension<Router, ClientId>, Peer>>;
 
 fn connection(
     socket: Socket,
