@@ -52,7 +52,7 @@ pub(crate) struct CorsOrigins(Arc<[String]>);
 
 /// Who asks, as far as browsers tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Asker {
+pub(super) enum AskingPage {
     /// No page, or one of this server.
     OurOwn,
     /// A page whose origin is in `server.cors_origins`.
@@ -73,23 +73,23 @@ impl CorsOrigins {
         (self.0.iter()).any(|listed| listed == "*" || listed.eq_ignore_ascii_case(origin))
     }
 
-    fn asker(&self, request: &Request) -> Asker {
+    pub(super) fn asking_page(&self, request: &Request) -> AskingPage {
         let headers = request.headers();
         let origin = origin(headers);
         if let Some(Ok(origin)) = origin
             && self.include(origin)
         {
-            return Asker::Listed;
+            return AskingPage::Listed;
         }
         let site = headers.get(FETCH_SITE);
         if site.is_some_and(|site| site == "same-origin" || site == "none") {
-            return Asker::OurOwn;
+            return AskingPage::OurOwn;
         }
         match origin {
-            Some(Ok(origin)) if site.is_none() && is_own(origin, request) => Asker::OurOwn,
-            Some(origin) => Asker::Foreign(Some(origin.unwrap_or("unreadable").to_owned())),
-            None if site.is_none() || opens_a_page(request) => Asker::OurOwn,
-            None => Asker::Foreign(None),
+            Some(Ok(origin)) if site.is_none() && is_own(origin, request) => AskingPage::OurOwn,
+            Some(origin) => AskingPage::Foreign(Some(origin.unwrap_or("unreadable").to_owned())),
+            None if site.is_none() || opens_a_page(request) => AskingPage::OurOwn,
+            None => AskingPage::Foreign(None),
         }
     }
 }
@@ -149,13 +149,13 @@ pub(crate) async fn answer_pages(
     next: Next,
 ) -> Response {
     let may_differ = !origins.0.is_empty();
-    let mut response = match origins.asker(&request) {
-        Asker::Listed if request.method() != Method::OPTIONS || is_preflight(&request) => {
+    let mut response = match origins.asking_page(&request) {
+        AskingPage::Listed if request.method() != Method::OPTIONS || is_preflight(&request) => {
             let Ok(response) = cors().layer(next).oneshot(request).await;
             return response;
         }
-        Asker::Listed | Asker::OurOwn => next.run(request).await,
-        Asker::Foreign(origin) => ApiError::OriginNotAllowed(origin).into_response(),
+        AskingPage::Listed | AskingPage::OurOwn => next.run(request).await,
+        AskingPage::Foreign(origin) => ApiError::OriginNotAllowed(origin).into_response(),
     };
     if may_differ {
         let origin = HeaderValue::from_static("origin");

@@ -22,24 +22,28 @@ fn request(method: &Method, uri: &str, headers: &[(&str, &str)]) -> Request {
     request
 }
 
-fn foreign(origin: &str) -> Asker {
-    Asker::Foreign(Some(origin.to_owned()))
+fn foreign(origin: &str) -> AskingPage {
+    AskingPage::Foreign(Some(origin.to_owned()))
 }
 
 #[test]
 fn a_page_is_known_by_its_origin_or_by_what_its_browser_says_of_it() {
     let kiosk = "https://kiosk.example";
     let origins = listing(&[kiosk]);
-    let post = |headers: &[(&str, &str)]| origins.asker(&request(&Method::POST, "/", headers));
+    let post =
+        |headers: &[(&str, &str)]| origins.asking_page(&request(&Method::POST, "/", headers));
     for (headers, expected) in [
         // No browser.
-        (vec![("host", "box")], Asker::OurOwn),
-        (vec![("sec-fetch-mode", "cors")], Asker::OurOwn),
-        (vec![("origin", kiosk)], Asker::Listed),
-        (vec![("origin", "HTTPS://KIOSK.EXAMPLE")], Asker::Listed),
+        (vec![("host", "box")], AskingPage::OurOwn),
+        (vec![("sec-fetch-mode", "cors")], AskingPage::OurOwn),
+        (vec![("origin", kiosk)], AskingPage::Listed),
+        (
+            vec![("origin", "HTTPS://KIOSK.EXAMPLE")],
+            AskingPage::Listed,
+        ),
         (
             vec![("origin", kiosk), ("sec-fetch-site", "cross-site")],
-            Asker::Listed,
+            AskingPage::Listed,
         ),
         (
             vec![("origin", "https://evil.example")],
@@ -59,18 +63,18 @@ fn a_page_is_known_by_its_origin_or_by_what_its_browser_says_of_it() {
         // This server's own page, over plain HTTP; the usual port may be left out.
         (
             vec![("origin", "http://box:8080"), ("host", "Box:8080")],
-            Asker::OurOwn,
+            AskingPage::OurOwn,
         ),
         (
             vec![("origin", "http://box"), ("host", "box:80")],
-            Asker::OurOwn,
+            AskingPage::OurOwn,
         ),
         (
             vec![
                 ("origin", "http://[fd00::5]:8080"),
                 ("host", "[fd00:0::5]:8080"),
             ],
-            Asker::OurOwn,
+            AskingPage::OurOwn,
         ),
         (
             vec![("origin", "http://box:3000"), ("host", "box:8080")],
@@ -94,7 +98,7 @@ fn a_page_is_known_by_its_origin_or_by_what_its_browser_says_of_it() {
                 ("host", "127.0.0.1:8080"),
                 ("x-forwarded-host", "shop.example, inner.example"),
             ],
-            Asker::OurOwn,
+            AskingPage::OurOwn,
         ),
         (
             vec![
@@ -111,9 +115,9 @@ fn a_page_is_known_by_its_origin_or_by_what_its_browser_says_of_it() {
                 ("sec-fetch-site", "same-origin"),
                 ("host", "b"),
             ],
-            Asker::OurOwn,
+            AskingPage::OurOwn,
         ),
-        (vec![("sec-fetch-site", "none")], Asker::OurOwn),
+        (vec![("sec-fetch-site", "none")], AskingPage::OurOwn),
         (
             vec![
                 ("origin", "http://box"),
@@ -122,7 +126,10 @@ fn a_page_is_known_by_its_origin_or_by_what_its_browser_says_of_it() {
             ],
             foreign("http://box"),
         ),
-        (vec![("sec-fetch-site", "cross-site")], Asker::Foreign(None)),
+        (
+            vec![("sec-fetch-site", "cross-site")],
+            AskingPage::Foreign(None),
+        ),
     ] {
         assert_eq!(post(&headers), expected, "{headers:?}");
     }
@@ -137,11 +144,11 @@ fn from_another_page_one_may_follow_a_link_here_and_take_in_nothing() {
             ("sec-fetch-mode", mode),
             ("sec-fetch-dest", dest),
         ];
-        origins.asker(&request(&method, "/v1/models", &headers))
+        origins.asking_page(&request(&method, "/v1/models", &headers))
     };
     for site in ["cross-site", "same-site", "whatever"] {
         let open = get(Method::GET, site, "navigate", "document");
-        assert_eq!(open, Asker::OurOwn, "{site}");
+        assert_eq!(open, AskingPage::OurOwn, "{site}");
         for (method, mode, dest) in [
             (Method::GET, "no-cors", "image"),
             (Method::GET, "no-cors", "script"),
@@ -150,12 +157,12 @@ fn from_another_page_one_may_follow_a_link_here_and_take_in_nothing() {
             (Method::POST, "navigate", "document"),
             (Method::GET, "no-cors", "empty"),
         ] {
-            let asker = get(method, site, mode, dest);
-            assert_eq!(asker, Asker::Foreign(None), "{site} {mode} {dest}");
+            let page = get(method, site, mode, dest);
+            assert_eq!(page, AskingPage::Foreign(None), "{site} {mode} {dest}");
         }
     }
     let own = get(Method::GET, "same-origin", "no-cors", "image");
-    assert_eq!(own, Asker::OurOwn);
+    assert_eq!(own, AskingPage::OurOwn);
 }
 
 #[test]

@@ -88,7 +88,7 @@ pub(crate) async fn believe_proxies(
 /// just so, and the client is then the farthest proxy known: it counts for all that it hides. A loopback address is the
 /// exception, because as many clients may be behind it as behind a connection from this machine; `None` leaves each
 /// connection a client of its own.
-fn client_address(headers: &HeaderMap, proxies: &TrustedProxies) -> Option<IpAddr> {
+pub(super) fn client_address(headers: &HeaderMap, proxies: &TrustedProxies) -> Option<IpAddr> {
     let lines: Vec<&HeaderValue> = headers.get_all(FORWARDED_FOR).iter().collect();
     let hops = lines
         .iter()

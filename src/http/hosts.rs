@@ -80,7 +80,7 @@ impl AllowedHosts {
     }
 
     /// Refuses a request for a host that is not allowed, whether it is asked for itself or a trusted proxy was.
-    fn check(&self, request: &Request, now: Instant) -> Result<(), ApiError> {
+    pub(super) fn check(&self, request: &Request, now: Instant) -> Result<(), ApiError> {
         let refused = |host: &str| Err(ApiError::HostNotAllowed(host.to_owned()));
         let asked = Authority::of(request).map_err(|_| ApiError::improper_host())?;
         if let Some(Authority { host, .. }) = asked
