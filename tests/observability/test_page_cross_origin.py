@@ -8,7 +8,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import CHROMIUM
 from gateway import Gateway, ask, gateway
 from keyed import keyed_gateway
 from operator_page import SOON, opened
@@ -66,10 +65,10 @@ def kiosk_port():
 
 
 @pytest.fixture(scope="module")
-def named(chromium: Browser):
+def named(launch):
     """A browser for which names lead to this machine; those are no secure contexts, so it sends no Sec-Fetch-Site to them."""
     rules = ",".join(f"MAP {name} 127.0.0.1" for name in ("evil.example", "box", "kiosk"))
-    browser = chromium.browser_type.launch(executable_path=CHROMIUM, args=[f"--host-resolver-rules={rules}"])
+    browser = launch(f"--host-resolver-rules={rules}")
     yield browser
     browser.close()
 
@@ -122,8 +121,6 @@ def test_so_does_one_whose_browser_tells_its_origin_and_nothing_more(named, kios
 
 
 def test_openais_sdk_asks_out_of_a_listed_page_with_a_key_of_the_pages_own(chromium, kiosk_port, tmp_path):
-    if not (NODE_MODULES / "openai").exists():
-        pytest.skip("OpenAI's SDK for JavaScript is not here: ./test.sh setup fetches it")
     with keyed_gateway(tmp_path, env={"EDGELLM__SERVER__CORS_ORIGINS": f"http://127.0.0.1:{kiosk_port}"}) as box:
         key = box.add("kiosk", "--requests-per-minute", "60")
         with page_at(chromium, f"http://127.0.0.1:{kiosk_port}/") as page:
