@@ -151,6 +151,7 @@ async fn serve_until_told(
     let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
     let authenticator = Authenticator::new(ring.clone(), settings.auth.metrics);
     let state = AppState::new(&settings, inference, metrics.clone(), authenticator);
+    let hosts = state.allowed_hosts();
     let kinds = [
         MemoryKind::Bodies,
         MemoryKind::Streams,
@@ -164,7 +165,9 @@ async fn serve_until_told(
         tokio::spawn(keys::watch(ring));
     }
     if let Some(tls) = tls {
-        tokio::spawn(tls::watch(tls, |_names| {}));
+        hosts.set_certificate_names(tls.names());
+        let renewed = move |names| hosts.set_certificate_names(names);
+        tokio::spawn(tls::watch(tls, renewed));
     }
     tracing::info!("listening on {}", urls.join(", "));
     let url = urls.into_iter().next().unwrap_or_default();

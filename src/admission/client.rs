@@ -21,6 +21,12 @@ impl ClientId {
         if address.is_loopback() {
             return Self::of_one_connection();
         }
+        Self::of_address(address)
+    }
+
+    /// Of a client whose address a proxy told.
+    #[must_use]
+    pub fn of_address(address: IpAddr) -> Self {
         Self::Address(client_network(address))
     }
 

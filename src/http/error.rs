@@ -116,6 +116,16 @@ pub enum ApiError {
     /// The client did not send its body in time.
     #[error("the request body did not arrive within {0:?}")]
     BodyTimeout(Duration),
+    /// The request is for a host that is not known to be this server.
+    #[error(
+        "this server is not known by the name `{}`: ask it by its address or by a name of its own, or have whoever runs it \
+         add this name to `server.allowed_hosts`",
+        shortened(.0, 100)
+    )]
+    HostNotAllowed(String),
+    /// The page of another server asks, and may not.
+    #[error("{}", foreign_page_text(.0.as_deref()))]
+    OriginNotAllowed(Option<String>),
     /// There is no key where one is needed.
     #[error(
         "this server needs an API key: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`; whoever runs \
@@ -173,6 +183,20 @@ pub enum ApiError {
     /// A defect.
     #[error("an internal error; the server's log has the details under this request's id")]
     Internal,
+}
+
+/// Says which page may not ask, where its browser tells, and what to do.
+fn foreign_page_text(origin: Option<&str>) -> String {
+    let Some(origin) = origin else {
+        return "a page of another server may only open the page of this one, or ask by `fetch` if its origin is in \
+                `server.cors_origins`"
+            .to_owned();
+    };
+    let origin = shortened(origin, 100);
+    format!(
+        "pages of \"{origin}\" may not ask this server: to let them, whoever runs it adds \"{origin}\" to \
+         `server.cors_origins`"
+    )
 }
 
 fn refusal_text(refusal: &AdmissionRefusal) -> &'static str {
@@ -274,6 +298,14 @@ impl ApiError {
         }
     }
 
+    /// The request does not say properly for which host it is.
+    pub(crate) fn improper_host() -> Self {
+        Self::Invalid {
+            message: "send one `Host` header with this server's name or address".to_owned(),
+            param: None,
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => Some(refusal.retry_after),
@@ -343,6 +375,8 @@ impl ApiError {
             Self::KeyExpired => unauthorized("expired_api_key"),
             Self::ModelNotAllowed(_) => forbidden("model_not_allowed"),
             Self::AdminOnly => forbidden("admin_only"),
+            Self::HostNotAllowed(_) => forbidden("host_not_allowed"),
+            Self::OriginNotAllowed(_) => forbidden("origin_not_allowed"),
             Self::OverQuota(_) => row(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",

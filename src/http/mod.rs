@@ -5,13 +5,17 @@
 pub(crate) mod access;
 mod allowance;
 pub(crate) mod auth;
+mod authority;
 pub(crate) mod body;
+pub(crate) mod browsers;
 mod connections;
 pub(crate) mod error;
 pub(crate) mod estimate;
 mod exchange;
+pub(crate) mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub(crate) mod hosts;
 pub(crate) mod json_count;
 mod json_path;
 mod listener;
@@ -33,5 +37,6 @@ pub(crate) mod unread;
 
 pub use auth::Authenticator;
 pub use error::ApiError;
+pub use hosts::AllowedHosts;
 pub use listener::{InheritedSockets, ListenError, Listeners};
 pub use server::{Server, ServerOptions, ServerStops, affordable_connections};

@@ -1,41 +1,38 @@
 //! Who is at the other end of a connection.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use axum::http::Extensions;
 
 use crate::admission::ClientId;
-use crate::config::TrustedProxy;
 
-/// The other end of a connection.
+/// The other end of a connection. The accept loop puts it into the extensions of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// Of a TCP connection.
+    /// Whoever connected from this address.
     Address(SocketAddr),
-    /// A program of this machine, at the Unix socket.
+    /// A program of this machine that connected to the Unix socket.
     UnixSocket,
 }
 
 impl Peer {
-    /// Whose requests these are, as far as the connection tells.
+    /// Returns who sent the request with these extensions.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        // Absent only if there is no socket, as in tests.
+        let unknown = Self::Address((Ipv4Addr::LOCALHOST, 0).into());
+        extensions.get().copied().unwrap_or(unknown)
+    }
+
+    /// Whose requests these are, as far as a connection that was just accepted tells.
     pub(crate) fn client(self) -> ClientId {
         match self {
             Self::Address(address) => ClientId::of(address),
             Self::UnixSocket => ClientId::of_one_connection(),
         }
     }
-
-    /// Whether it is one of these proxies.
-    pub(crate) fn is_one_of(self, proxies: &[TrustedProxy]) -> bool {
-        proxies.iter().any(|proxy| match (proxy, self) {
-            (TrustedProxy::Network(network), Self::Address(address)) => {
-                network.contains(&address.ip().to_canonical())
-            }
-            (TrustedProxy::UnixSocket, Self::UnixSocket) => true,
-            _ => false,
-        })
-    }
 }
 
-/// Which routes a listener serves.
+/// Which routes a listener serves. The accept loop puts it into the extensions of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// All routes: there is no listener for operators alone.

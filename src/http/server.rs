@@ -33,6 +33,7 @@ use crate::tls::{ClientCertificate, Handshake, TlsKeeper};
 
 use crate::http::connections::{ConnectionCounts, OpenConnection};
 use crate::http::exchange::{Exchange, ExchangeService};
+use crate::http::forwarded::TrustedProxies;
 use crate::http::listener::{Accepted, Listener, Listeners};
 use crate::http::peer::{Audience, Peer};
 use crate::http::socket::Socket;
@@ -190,6 +191,7 @@ impl Entrance {
         let places = Arc::new(Semaphore::new(self.most_connections));
         let most = self.options.max_connections_per_address;
         let counts = ConnectionCounts::new(most.min(self.most_connections));
+        let proxies = TrustedProxies::new(&self.options.trusted_proxies);
         let mut doorkeeper = Doorkeeper::new(metrics);
         let serving = Arc::new(Serving {
             router,
@@ -222,7 +224,7 @@ impl Entrance {
             };
             let peer = accepted.peer();
             let counted = match peer {
-                Peer::Address(address) if !peer.is_one_of(&self.options.trusted_proxies) => {
+                Peer::Address(address) if !proxies.include(peer) => {
                     match counts.open(address.ip()) {
                         Some(counted) => Some(counted),
                         None => {

@@ -100,6 +100,7 @@ fn tell_at_once(stream: TcpStream, answer: &str) {
 }
 
 /// The whole response of an error, as it is written to a socket.
+/// Writes the answer by hand. It has none of the headers for pages of [`super::browsers`]: nobody has read who asks.
 fn answer(error: &ApiError) -> String {
     let body = error.body().to_string();
     let retry_after = error
