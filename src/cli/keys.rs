@@ -114,7 +114,7 @@ fn date(text: &str) -> Result<toml_edit::Datetime, String> {
 
 fn subject(text: &str) -> Result<String, String> {
     match SubjectPattern::parse(text) {
-        Some(_) => Ok(text.trim().to_owned()),
+        Some(_) => Ok(text.to_owned()),
         None => Err(
             "must be the common name of a certificate, like till-1, or its whole subject, like CN=till-1,O=Harbour: \
              `edgellm tls show FILE` shows it"
