@@ -1,12 +1,14 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 the configuration or the
 //! command line is wrong.
 
+mod authority_file;
 mod bench;
 mod config;
 mod core_dumps;
 mod health;
 mod keys;
 mod models;
+mod tls;
 mod try_model;
 
 use std::path::PathBuf;
@@ -46,6 +48,9 @@ enum Command {
     /// Make, list and end API keys
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Make certificates for TLS, and show what stands in them
+    #[command(subcommand)]
+    Tls(tls::Tls),
     /// Work on model files
     #[command(subcommand)]
     Models(models::Models),
@@ -159,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         Command::Keys(command) => keys::run(command),
+        Command::Tls(command) => tls::run(command),
         Command::Models(command) => models::run(command),
         Command::CompileGrammars => compile_grammars(),
         Command::TryModel(arguments) => try_model::run(&arguments),

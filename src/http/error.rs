@@ -140,6 +140,13 @@ pub enum ApiError {
     /// The key has ended.
     #[error("this API key has expired: ask whoever runs the server for a new one")]
     KeyExpired,
+    /// The certificate is nobody's, and neither is a key.
+    #[error(
+        "this client certificate is not known here: its subject is `{}`, and no entry of the server's keys file has it as \
+         `subject = \"…\"`; whoever runs the server adds one with `edgellm keys add NAME --subject …`",
+        shortened(.0, 120)
+    )]
+    CertificateUnknown(String),
     /// The key may not use this model.
     #[error("this API key may not use the model `{0}`; GET /v1/models lists those that it may use")]
     ModelNotAllowed(String),
@@ -373,6 +380,7 @@ impl ApiError {
             Self::KeyMissing => unauthorized("missing_api_key"),
             Self::KeyUnknown => unauthorized("invalid_api_key"),
             Self::KeyExpired => unauthorized("expired_api_key"),
+            Self::CertificateUnknown(_) => unauthorized("unknown_certificate"),
             Self::ModelNotAllowed(_) => forbidden("model_not_allowed"),
             Self::AdminOnly => forbidden("admin_only"),
             Self::HostNotAllowed(_) => forbidden("host_not_allowed"),

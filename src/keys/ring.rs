@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use crate::admission::{PrefixGroup, Principal, Quota, Tenant, TenantId};
 use crate::file_stamp::{FileFollower, FileStamp};
 use crate::sync::{Mutex, RwLock};
+use crate::tls::{ClientCertificate, SubjectPattern};
 
 use super::digest::KeyDigest;
 use super::file::{Expiry, KeyEntry, KeysFileError, parse};
@@ -31,6 +32,14 @@ struct KnownKey {
     digest: KeyDigest,
     ends: Option<Expiry>,
     principal: Arc<Principal>,
+}
+
+/// Everybody who is known.
+#[derive(Debug, Default)]
+struct Known {
+    keys: Vec<KnownKey>,
+    /// Whose certificates are whose, and when that ends.
+    certificates: HashMap<SubjectPattern, (Option<Expiry>, Arc<Principal>)>,
 }
 
 /// What lasts longer than one reading of the file, by the names in it.
@@ -87,7 +96,7 @@ pub struct KeyRing {
     file: PathBuf,
     /// Whether each group has cached prefixes of its own.
     separates_groups: bool,
-    known: RwLock<Arc<Vec<KnownKey>>>,
+    known: RwLock<Arc<Known>>,
     read: Mutex<ReadState>,
 }
 
@@ -145,16 +154,33 @@ impl KeyRing {
         let known = Arc::clone(&self.known.read());
         let mut found = None;
         // All of them are compared, wherever the one is.
-        for key in known.iter() {
+        for key in &known.keys {
             if key.digest.matches(&digest) {
                 found = Some(key);
             }
         }
         let key = found.ok_or(KeyRejection::Unknown)?;
-        if key.ends.is_some_and(|end| end.has_come(now)) {
-            return Err(KeyRejection::Expired);
-        }
-        Ok(Arc::clone(&key.principal))
+        unless_ended(key.ends, &key.principal, now)
+    }
+
+    /// Finds whose certificate a client has. One that is named with its whole subject is before one that is named with
+    /// its common name.
+    ///
+    /// # Errors
+    /// When it is nobody's, or that has ended.
+    pub fn find_certificate(
+        &self,
+        certificate: &ClientCertificate,
+        now: SystemTime,
+    ) -> Result<Arc<Principal>, KeyRejection> {
+        let known = Arc::clone(&self.known.read());
+        let whole = SubjectPattern::Whole(certificate.subject.clone());
+        let name = certificate.common_name.clone();
+        let patterns = [Some(whole), name.map(SubjectPattern::CommonName)];
+        let mut found = patterns.iter().flatten();
+        let found = found.find_map(|pattern| known.certificates.get(pattern));
+        let (ends, principal) = found.ok_or(KeyRejection::Unknown)?;
+        unless_ended(*ends, principal, now)
     }
 
     /// Looks whether the file has changed, and reads it if it has stayed the same since the look before:
@@ -185,6 +211,17 @@ impl KeyRing {
     }
 }
 
+fn unless_ended(
+    ends: Option<Expiry>,
+    principal: &Arc<Principal>,
+    now: SystemTime,
+) -> Result<Arc<Principal>, KeyRejection> {
+    if ends.is_some_and(|end| end.has_come(now)) {
+        return Err(KeyRejection::Expired);
+    }
+    Ok(Arc::clone(principal))
+}
+
 fn load(file: &Path) -> Result<(Vec<KeyEntry>, FileStamp), KeysFileError> {
     let (text, stamp) = files::read(file).map_err(|error| unreadable(&error))?;
     Ok((parse(&text)?, stamp))
@@ -194,12 +231,8 @@ fn unreadable(error: &std::io::Error) -> KeysFileError {
     KeysFileError::Unreadable(error.to_string())
 }
 
-fn know(
-    entries: &[KeyEntry],
-    identities: &mut Identities,
-    separates_groups: bool,
-) -> Vec<KnownKey> {
-    let mut known = Vec::with_capacity(entries.len());
+fn know(entries: &[KeyEntry], identities: &mut Identities, separates_groups: bool) -> Known {
+    let mut known = Known::default();
     for entry in entries {
         let (id, quota) = identities.tenant(entry);
         let prefix_group = if separates_groups {
@@ -219,11 +252,17 @@ fn know(
             is_admin: entry.admin,
             quota,
         });
-        known.extend(entry.digests().map(|(digest, ends)| KnownKey {
-            digest,
-            ends,
-            principal: Arc::clone(&principal),
-        }));
+        known
+            .keys
+            .extend(entry.digests().map(|(digest, ends)| KnownKey {
+                digest,
+                ends,
+                principal: Arc::clone(&principal),
+            }));
+        if let Some(certificates) = entry.certificates() {
+            let certificate = (entry.expires, principal);
+            known.certificates.insert(certificates, certificate);
+        }
     }
     known
 }

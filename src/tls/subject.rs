@@ -219,13 +219,14 @@ impl SubjectPattern {
     /// spaces around commas do not count. `None` for what is neither.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        if text.is_empty() || text.chars().any(char::is_control) {
+        let name = text.trim();
+        if name.is_empty() || text.chars().any(char::is_control) {
             return None;
         }
         if !text.contains('=') {
-            return Some(Self::CommonName(text.to_owned()));
+            return Some(Self::CommonName(name.to_owned()));
         }
+        // With its spaces: the last one may be escaped, and of the value.
         let whole = DistinguishedName::parse(text)?;
         Some(Self::Whole(whole.to_string()))
     }

@@ -28,7 +28,7 @@ const FAILURES: [(StatusCode, &str); 10] = [
     (
         StatusCode::UNAUTHORIZED,
         "Where the server has keys: there is none (`missing_api_key`), it is not known (`invalid_api_key`), or it \
-         has ended (`expired_api_key`).",
+         has ended (`expired_api_key`); or nobody knows the client's certificate (`unknown_certificate`).",
     ),
     (
         StatusCode::FORBIDDEN,
