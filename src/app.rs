@@ -25,6 +25,7 @@ use crate::pool::{
     MemoryKind, MemoryLedger, ModelSpec, ModelState, ModelTerms, Pool, PoolNeighbours, PoolOptions,
 };
 use crate::routes::router;
+use crate::sandbox::Sandbox;
 use crate::telemetry::{Logbook, Metrics};
 
 /// Time for connections to say good-bye when all answers are out.
@@ -98,9 +99,9 @@ fn listen_remedy(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// See [`AppError`].
-pub async fn serve(settings: Settings) -> Result<(), AppError> {
+pub async fn serve(settings: Settings, sandbox: Sandbox) -> Result<(), AppError> {
     let logbook = Logbook::open();
-    let outcome = serve_until_told(settings, logbook.as_ref()).await;
+    let outcome = serve_until_told(settings, sandbox, logbook.as_ref()).await;
     if let Some(logbook) = logbook {
         logbook.close(outcome.is_ok());
     }
@@ -122,12 +123,14 @@ enum Ending {
 
 async fn serve_until_told(
     settings: Settings,
+    sandbox: Sandbox,
     logbook: Option<&Logbook>,
 ) -> Result<Ending, AppError> {
     engine::route_logs();
     engine::return_large_blocks();
     cpu::prepare()?;
     let metrics = Metrics::new()?;
+    sandbox.show(&metrics)?;
     if let Some(logbook) = logbook {
         logbook.show(&metrics)?;
     }
@@ -218,7 +221,27 @@ async fn serve_until_told(
     Ok(ending)
 }
 
-/// Opens the keys file, and makes it if there is none. Without one, says loudly who may ask.
+/// Makes the keys file if it is configured and there is none. Called before the sandbox is closed, within which the
+/// server cannot write keys.
+///
+/// # Errors
+/// [`AppError::FirstKey`].
+pub fn make_first_key(settings: &Settings) -> Result<(), AppError> {
+    let Some(file) = &settings.auth.keys_file else {
+        return Ok(());
+    };
+    if let Some(place) = keys::make_first(file)? {
+        tracing::warn!(
+            "made {} with a first key, of an administrator; it lies in {}: take it from there, keep it safe, and \
+             remove that file",
+            file.display(),
+            place.display()
+        );
+    }
+    Ok(())
+}
+
+/// Opens the keys file. Without one, says loudly who may ask.
 fn open_keys(settings: &Settings) -> Result<Option<Arc<KeyRing>>, AppError> {
     let AuthSettings {
         keys_file,
@@ -237,14 +260,6 @@ fn open_keys(settings: &Settings) -> Result<Option<Arc<KeyRing>>, AppError> {
         );
         return Ok(None);
     };
-    if let Some(place) = keys::make_first(file)? {
-        tracing::warn!(
-            "made {} with a first key, of an administrator; it lies in {}: take it from there, keep it safe, and \
-             remove that file",
-            file.display(),
-            place.display()
-        );
-    }
     let ring = KeyRing::open(file, *share_prefixes == PrefixSharing::Group).map_err(|problem| {
         let file = file.clone();
         AppError::Keys { file, problem }
@@ -278,7 +293,7 @@ fn pool_options(settings: &Settings, ledger: MemoryLedger) -> PoolOptions {
         }),
         budget,
         available: Box::new(move || available_memory(&governor)),
-        state: settings.state.path.clone(),
+        state: settings.state.learnt(),
         ledger,
         trial_program: None,
     }

@@ -7,6 +7,7 @@ mod core_dumps;
 mod health;
 mod keys;
 mod models;
+mod sandbox_self_test;
 mod try_model;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, SettingOverride, Settings, Sources};
 use crate::engine::{self, openmp};
+use crate::sandbox::Sandbox;
 use crate::{app, grammar, telemetry};
 
 #[derive(Debug, Parser)]
@@ -54,6 +56,9 @@ enum Command {
     /// What `serve` starts to try a model file in
     #[command(name = engine::TRY_MODEL_COMMAND, hide = true)]
     TryModel(try_model::TryModel),
+    /// Shuts itself off as `serve` does, and tries what must fail and what must work
+    #[command(hide = true)]
+    SandboxSelfTest(sandbox_self_test::SandboxSelfTest),
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +166,7 @@ pub fn main() -> ExitCode {
         Command::Models(command) => models::run(command),
         Command::CompileGrammars => compile_grammars(),
         Command::TryModel(arguments) => try_model::run(&arguments),
+        Command::SandboxSelfTest(arguments) => sandbox_self_test::run(&arguments),
     }
 }
 
@@ -169,7 +175,8 @@ fn serve(arguments: Serve) -> ExitCode {
     openmp::restart_with_short_spins();
     // A core would hold prompts; said here and not in the unit alone, so that it holds in containers as well.
     let core_dumps = core_dumps::forbid();
-    let loaded = crate::config::load(&arguments.sources()).and_then(|settings| {
+    let sources = arguments.sources();
+    let loaded = crate::config::load(&sources).and_then(|settings| {
         settings.require_models()?;
         Ok(settings)
     });
@@ -186,7 +193,12 @@ fn serve(arguments: Serve) -> ExitCode {
     if let Err(error) = core_dumps {
         tracing::warn!("a crash may leave a core dump with prompts in it: {error}");
     }
-    match run(settings) {
+    let outcome = app::make_first_key(&settings).and_then(|()| {
+        // Before there is another thread, which it would not hold for.
+        let sandbox = Sandbox::enter(&settings, &sources.files);
+        run(settings, sandbox)
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
             tracing::error!("{error}");
@@ -216,7 +228,7 @@ const THREAD_STACK: usize = 8 << 20;
 
 /// The runtime only moves bytes and renders templates: two threads are plenty, and the
 /// cores belong to the engine.
-fn run(settings: Settings) -> Result<(), app::AppError> {
+fn run(settings: Settings, sandbox: Sandbox) -> Result<(), app::AppError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
@@ -224,7 +236,7 @@ fn run(settings: Settings) -> Result<(), app::AppError> {
         .thread_stack_size(THREAD_STACK)
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(app::serve(settings));
+    let outcome = runtime.block_on(app::serve(settings, sandbox));
     // Where a model hangs, so would waiting for the thread that waits for it.
     runtime.shutdown_background();
     outcome

@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 18] = [
     &["grammar", "keys"],
     &["admission"],
     &["governor"],
-    &["headroom"],
+    &["headroom", "sandbox"],
     &["telemetry"],
     &["engine", "config", "bench", "clock", "decimal", "field"],
     &["replace_file", "sync"],

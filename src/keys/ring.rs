@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::admission::{PrefixGroup, Principal, Quota, Tenant, TenantId};
+use crate::engine::sandbox_hint;
 use crate::sync::{Mutex, RwLock};
 
 use super::digest::KeyDigest;
@@ -192,7 +193,7 @@ impl KeyRing {
     }
 
     fn read_changes(&self, read: &mut ReadState) -> Result<Option<KeyChanges>, KeysFileError> {
-        let stamp = FileStamp::look(&self.file).map_err(|error| unreadable(&error))?;
+        let stamp = FileStamp::look(&self.file).map_err(|error| unreadable(&self.file, &error))?;
         if stamp == read.stamp {
             (read.seen, read.failed, read.reported) = (None, None, None);
             return Ok(None);
@@ -216,12 +217,12 @@ impl KeyRing {
 }
 
 fn load(file: &Path) -> Result<(Vec<KeyEntry>, FileStamp), KeysFileError> {
-    let (text, stamp) = files::read(file).map_err(|error| unreadable(&error))?;
+    let (text, stamp) = files::read(file).map_err(|error| unreadable(file, &error))?;
     Ok((parse(&text)?, stamp))
 }
 
-fn unreadable(error: &std::io::Error) -> KeysFileError {
-    KeysFileError::Unreadable(error.to_string())
+fn unreadable(file: &Path, error: &std::io::Error) -> KeysFileError {
+    KeysFileError::Unreadable(format!("{error}{}", sandbox_hint(file, error)))
 }
 
 fn know(
