@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, SettingOverride, Settings, Sources};
 use crate::engine::{self, openmp};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{self, Sandbox};
 use crate::{app, grammar, telemetry};
 
 #[derive(Debug, Parser)]
@@ -56,6 +56,9 @@ enum Command {
     /// What `serve` starts to try a model file in
     #[command(name = engine::TRY_MODEL_COMMAND, hide = true)]
     TryModel(try_model::TryModel),
+    /// What `serve` starts to learn whether it may shut itself off
+    #[command(name = sandbox::PROBE_COMMAND, hide = true)]
+    SandboxProbe,
     /// Shuts itself off as `serve` does, and tries what must fail and what must work
     #[command(hide = true)]
     SandboxSelfTest(sandbox_self_test::SandboxSelfTest),
@@ -166,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::Models(command) => models::run(command),
         Command::CompileGrammars => compile_grammars(),
         Command::TryModel(arguments) => try_model::run(&arguments),
+        Command::SandboxProbe => sandbox_probe(),
         Command::SandboxSelfTest(arguments) => sandbox_self_test::run(&arguments),
     }
 }
@@ -221,6 +225,12 @@ fn compile_grammars() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Its server looks only whether it was ended by the system.
+fn sandbox_probe() -> ExitCode {
+    sandbox::probe();
+    ExitCode::SUCCESS
 }
 
 /// Bytes of stack of a runtime's thread. A request that nests as deeply as it may takes up to 2 MB.

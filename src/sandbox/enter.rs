@@ -11,6 +11,7 @@ use landlock::{
 
 use super::links::reach;
 use super::needs::{Access, Need, Needs, Place};
+use super::probe;
 
 /// What is in force.
 #[derive(Debug)]
@@ -30,6 +31,12 @@ pub(super) enum NoSandbox {
     /// It is there, and not among the security modules that were started.
     #[error("Landlock is switched off in this kernel (add it to its parameter lsm=)")]
     SwitchedOff,
+    /// systemd before 257 knows the calls and does not count them among those of a service.
+    #[error(
+        "a filter of system calls ends the process that asks for it (for a systemd unit: \
+         SystemCallFilter=landlock_create_ruleset landlock_add_rule landlock_restrict_self)"
+    )]
+    Fatal,
     #[error("the kernel refused: {0}")]
     Refused(#[from] RulesetError),
 }
@@ -40,6 +47,13 @@ pub(super) fn enter(needs: &Needs, newest: u32) -> Result<Entered, NoSandbox> {
     if abi == ABI::Unsupported {
         return Err(NoSandbox::NoLandlock);
     }
+    if !probe::is_survived() {
+        return Err(NoSandbox::Fatal);
+    }
+    restrict(needs, newest, abi)
+}
+
+fn restrict(needs: &Needs, newest: u32, abi: ABI) -> Result<Entered, NoSandbox> {
     let mut missing = Vec::new();
     let mut ruleset = handled(needs, abi)?.create()?;
     for need in &needs.places {

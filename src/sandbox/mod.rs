@@ -13,6 +13,7 @@
 //! | `needs` | decides what is needed; pure |
 //! | `links` | from names to the folders that they lead through |
 //! | `enter` | makes rules of that, and has the kernel keep them |
+//! | `probe` | finds out whether asking the kernel would end the process |
 //! | `self_test` | enters it and tries what must fail and what must work |
 
 mod enter;
@@ -20,6 +21,7 @@ mod links;
 mod needs;
 #[cfg(test)]
 mod needs_tests;
+mod probe;
 mod self_test;
 mod surroundings;
 
@@ -31,6 +33,7 @@ use crate::config::Settings;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::MetricsError;
 
+pub use probe::{COMMAND as PROBE_COMMAND, probe};
 pub use self_test::{SelfTest, self_test};
 
 use enter::Entered;

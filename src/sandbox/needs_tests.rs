@@ -2,7 +2,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use crate::config::{Settings, SettingOverride, Sources, load};
+use crate::config::{SettingOverride, Settings, Sources, load};
 
 use super::Surroundings;
 use super::links::reach;
@@ -25,7 +25,10 @@ fn surroundings() -> Surroundings {
     Surroundings {
         config_files: vec!["/etc/edgellm/edgellm.toml".into()],
         program: "/proc/self/exe".into(),
-        libraries: vec!["/lib/libc.so.6".into(), "/lib64/ld-linux-x86-64.so.2".into()],
+        libraries: vec![
+            "/lib/libc.so.6".into(),
+            "/lib64/ld-linux-x86-64.so.2".into(),
+        ],
         ..Surroundings::default()
     }
 }
@@ -43,8 +46,8 @@ fn accesses(needs: &Needs, path: &str) -> Vec<Access> {
 /// Which places may be changed in any way.
 fn written(needs: &Needs) -> Vec<&Path> {
     let changes = |need: &&Need| !matches!(need.access, Access::Read | Access::Execute);
-    let changed = needs.places.iter().filter(changes);
-    changed.map(|need| need.place.path()).collect()
+    let found = needs.places.iter().filter(changes);
+    found.map(|need| need.place.path()).collect()
 }
 
 #[test]
@@ -69,14 +72,22 @@ fn what_is_configured_is_read_and_nothing_of_it_is_written() {
     }
     let written = written(&needs);
     let expected = ["/var/lib/edgellm/learnt", "/proc", "/dev/null"];
-    assert!(expected.iter().all(|path| written.contains(&Path::new(path))), "{written:?}");
+    assert!(
+        expected
+            .iter()
+            .all(|path| written.contains(&Path::new(path))),
+        "{written:?}"
+    );
     assert_eq!(written.len(), expected.len(), "{written:?}");
 }
 
 #[test]
 fn the_program_and_what_starts_programs_are_all_that_is_executed() {
     let needs = needed(&[]);
-    let executed = needs.places.iter().filter(|need| need.access == Access::Execute);
+    let executed = needs
+        .places
+        .iter()
+        .filter(|need| need.access == Access::Execute);
     let executed: Vec<_> = executed.map(|need| need.place.clone()).collect();
     let expected = [
         Place::Named("/lib64/ld-linux-x86-64.so.2".into()),
@@ -98,7 +109,10 @@ fn root_does_not_write_in_proc_where_it_could_change_the_system() {
 
 #[test]
 fn only_ports_that_are_configured_are_listened_on() {
-    let needs = needed(&[("server.listen", "127.0.0.1:0"), ("server.admin_listen", "127.0.0.1:9090")]);
+    let needs = needed(&[
+        ("server.listen", "127.0.0.1:0"),
+        ("server.admin_listen", "127.0.0.1:9090"),
+    ]);
     assert!(needs.ports.iter().eq(&[0, 9090]));
 }
 
@@ -149,7 +163,10 @@ fn a_certificate_of_certbot_is_reached_where_the_link_is_and_where_it_leads() ->
     let tree = tree(&["archive/shop/cert1.pem", "live/shop/README"])?;
     let cert = tree.path().join("live/shop/cert.pem");
     symlink("../../archive/shop/cert1.pem", &cert)?;
-    assert_eq!(reached(&Place::Named(cert), tree.path()), ["archive/shop", "live/shop"]);
+    assert_eq!(
+        reached(&Place::Named(cert), tree.path()),
+        ["archive/shop", "live/shop"]
+    );
     Ok(())
 }
 
@@ -158,8 +175,14 @@ fn every_part_of_a_split_model_is_followed_on_its_own() -> io::Result<()> {
     let tree = tree(&["one/blob", "two/blob", "models/README"])?;
     let first = tree.path().join("models/m-00001-of-00002.gguf");
     symlink("../one/blob", &first)?;
-    symlink("../two/blob", tree.path().join("models/m-00002-of-00002.gguf"))?;
-    assert_eq!(reached(&Place::Model(first), tree.path()), ["models", "one", "two"]);
+    symlink(
+        "../two/blob",
+        tree.path().join("models/m-00002-of-00002.gguf"),
+    )?;
+    assert_eq!(
+        reached(&Place::Model(first), tree.path()),
+        ["models", "one", "two"]
+    );
     Ok(())
 }
 
@@ -188,7 +211,10 @@ fn links_that_lead_in_a_circle_end() -> io::Result<()> {
     let tree = tree(&["a/README"])?;
     symlink("two", tree.path().join("a/one"))?;
     symlink("one", tree.path().join("a/two"))?;
-    assert_eq!(reached(&Place::Named(tree.path().join("a/one")), tree.path()), ["a"]);
+    assert_eq!(
+        reached(&Place::Named(tree.path().join("a/one")), tree.path()),
+        ["a"]
+    );
     Ok(())
 }
 
