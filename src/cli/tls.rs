@@ -1,6 +1,7 @@
 //! `edgellm tls`: makes certificates for a box without an authority of its own, and shows what stands in them.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -190,6 +191,13 @@ fn server_text(authority: &Authority, made: &MadeCertificate) -> String {
         certificate.display(),
         key.display()
     );
+    if std::fs::metadata(key).is_ok_and(|key| key.uid() == 0) {
+        let _ = writeln!(
+            text,
+            "{key} is root's: if the server runs as another user, let that one read it: chown edgellm {key}\n",
+            key = key.display()
+        );
+    }
     if authority.is_new() {
         let _ = writeln!(
             text,
