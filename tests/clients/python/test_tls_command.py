@@ -97,7 +97,7 @@ def test_every_client_that_trusts_the_authority_takes_the_server_by_name_and_by_
             assert "ready" in node(ca, url).stdout
             assert sdk(ca, url).returncode == 0, "the SDK of OpenAI, by its variable"
         assert curl(f"https://localhost:{port}/").returncode == 60, "nobody trusts it without the authority"
-        assert "self-signed" in node(None, f"https://localhost:{port}/").stderr
+        assert "UNABLE_TO_VERIFY" in node(None, f"https://localhost:{port}/").stderr
         for version in ("--tlsv1.2", "--tlsv1.3"):
             assert curl("--cacert", ca, version, f"https://localhost:{port}/").returncode == 0
     with https_server(folder, host="127.0.0.2") as port:
@@ -211,7 +211,7 @@ def test_a_certificate_is_shown_and_one_that_has_ended_is_exit_code_1(folder, tm
     ca = run_edgellm("tls", "show", folder / "ca.pem").stdout
     assert "(an authority)" in ca and "issuer:  itself" in ca
     config = tmp_path / "openssl.cnf"
-    config.write_text("[ca]\ndefault_ca=d\n[d]\nnew_certs_dir=.\ndatabase=db\nserial=serial\npolicy=p\ndefault_md=sha256\n[p]\ncommonName=supplied\norganizationName=optional\n")
+    config.write_text("[ca]\ndefault_ca=d\n[d]\nnew_certs_dir=.\ndatabase=db\nserial=serial\npolicy=p\ndefault_md=sha256\n[p]\norganizationName=optional\ncommonName=supplied\n")
     (tmp_path / "db").touch()
     (tmp_path / "serial").write_text("01\n")
     subprocess.run(["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "k.pem", "-out", "r.pem", "-subj", "/O=Harbour, Inc./CN=old"],
