@@ -204,6 +204,32 @@ impl Authority {
         })
     }
 
+    /// The names of the server's certificate as it is; none where there is no certificate.
+    ///
+    /// # Errors
+    /// When what is there is no certificate, or that of another authority.
+    pub fn certified_names(&self) -> Result<Vec<ServerName>, AuthorityError> {
+        let file = CertificateFiles::named(&self.folder, SERVER).certificate;
+        let names = self.own(&file)?.map(|facts| facts.names);
+        let names = names.iter().flatten();
+        // Of somebody else's making, it may have names that are none here.
+        Ok(names
+            .filter_map(|name| ServerName::parse(name).ok())
+            .collect())
+    }
+
+    /// What stands in a certificate that this authority has made before.
+    fn own(&self, file: &Path) -> Result<Option<CertificateFacts>, AuthorityError> {
+        if !file.exists() {
+            return Ok(None);
+        }
+        let facts = CertificateFacts::from_der(&read_certificate(file)?).map_err(wrong(file))?;
+        if facts.issuer != self.facts.subject {
+            return Err(foreign(file, facts));
+        }
+        Ok(Some(facts))
+    }
+
     /// Makes the certificate of the server, or makes it anew.
     ///
     /// # Errors
@@ -253,13 +279,7 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        if files.certificate.exists() {
-            let old = read_certificate(&files.certificate)?;
-            let old = CertificateFacts::from_der(&old).map_err(wrong(&files.certificate))?;
-            if old.issuer != self.facts.subject {
-                return Err(foreign(&files.certificate, old));
-            }
-        }
+        self.own(&files.certificate)?;
         let has_kept_key = files.key.exists();
         let pair = if has_kept_key {
             read_key(&files.key)?

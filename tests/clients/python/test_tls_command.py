@@ -180,6 +180,7 @@ def test_a_renewed_certificate_is_of_the_same_authority_and_the_files_are_nobody
     before = {file.name: file.read_text() for file in folder.iterdir()}
     said = self_signed(folder, "--name", "10.0.0.5")
     assert "as before" in said and "within seconds" in said and "--name" not in said
+    assert "10.0.0.5" in self_signed(folder), "names that were given stay"
     after = {file.name: file.read_text() for file in folder.iterdir()}
     assert [name for name in after if after[name] != before[name]] == ["server.pem"]
     assert openssl("verify", "-CAfile", folder / "ca.pem", folder / "server.pem").endswith("OK\n")
