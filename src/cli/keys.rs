@@ -257,7 +257,7 @@ fn execute(command: Keys, file: &std::path::Path) -> Result<(), KeysError> {
 /// What there is, in columns.
 fn table(keys: &[KeyEntry], now: SystemTime) -> String {
     let heading = [
-        "NAME", "GROUP", "SUBJECT", "TIER", "SHARE", "LIMITS", "MODELS", "ENDS", "",
+        "NAME", "GROUP", "TIER", "SHARE", "LIMITS", "MODELS", "SUBJECT", "ENDS", "",
     ];
     let mut rows = vec![heading.map(str::to_owned)];
     rows.extend(keys.iter().map(|key| row(key, now)));
@@ -298,7 +298,6 @@ fn row(key: &KeyEntry, now: SystemTime) -> [String; 9] {
     [
         key.name.clone(),
         key.group.clone().unwrap_or_else(dash),
-        key.subject.clone().unwrap_or_else(dash),
         key.tier.as_str().to_owned(),
         key.share.to_string(),
         if limits.is_empty() {
@@ -309,6 +308,7 @@ fn row(key: &KeyEntry, now: SystemTime) -> [String; 9] {
         key.models
             .as_ref()
             .map_or_else(|| "all".to_owned(), |ids| ids.join(",")),
+        key.subject.clone().unwrap_or_else(dash),
         key.expires.map_or_else(dash, |end| end.to_string()),
         notes.join(", "),
     ]
@@ -329,10 +329,10 @@ mod tests {
         );
         let shown = table(&parse(&text).expect("sound"), SystemTime::now());
         let expected = "\
-NAME    GROUP  SUBJECT  TIER      SHARE  LIMITS           MODELS  ENDS
-till-3  -      -        priority  1      60 requests/min  all     2020-02-01T00:00:00Z  EXPIRED
-office  -      -        default   1      -                all     -                     admin
-till-4  -      till-4   default   1      -                all     -                     admin, certificate only
+NAME    GROUP  TIER      SHARE  LIMITS           MODELS  SUBJECT  ENDS
+till-3  -      priority  1      60 requests/min  all     -        2020-02-01T00:00:00Z  EXPIRED
+office  -      default   1      -                all     -        -                     admin
+till-4  -      default   1      -                all     till-4   -                     admin, certificate only
 ";
         assert_eq!(shown, expected);
     }

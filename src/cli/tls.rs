@@ -1,6 +1,7 @@
 //! `edgellm tls`: makes certificates for a box without an authority of its own, and shows what stands in them.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -34,7 +35,8 @@ pub(super) struct Folder {
 pub(super) struct SelfSigned {
     #[command(flatten)]
     folder: Folder,
-    /// A further DNS name or IP address under which clients reach the server; may be given several times
+    /// A further DNS name or IP address under which clients reach the server; may be given several times. Names of the
+    /// certificate that is renewed stay
     #[arg(long = "name", value_name = "NAME", value_parser = ServerName::parse)]
     names: Vec<ServerName>,
     /// Days until the certificate ends; Apple's devices refuse more than 825
@@ -131,14 +133,15 @@ pub(super) fn run(command: Tls) -> ExitCode {
 }
 
 fn self_signed(arguments: SelfSigned, now: SystemTime) -> Result<String, TlsError> {
-    let mut names = default_server_names();
-    for name in arguments.names {
+    let folder = absolute(&arguments.folder.output);
+    let authority = Authority::open_or_make(&folder, now)?;
+    // Whoever renews need not remember the names that were given years ago.
+    let mut names = authority.certified_names()?;
+    for name in default_server_names().into_iter().chain(arguments.names) {
         if !names.contains(&name) {
             names.push(name);
         }
     }
-    let folder = absolute(&arguments.folder.output);
-    let authority = Authority::open_or_make(&folder, now)?;
     let made = authority.certify_server(&names, arguments.days)?;
     Ok(server_text(&authority, &made))
 }
@@ -190,6 +193,13 @@ fn server_text(authority: &Authority, made: &MadeCertificate) -> String {
         certificate.display(),
         key.display()
     );
+    if std::fs::metadata(key).is_ok_and(|key| key.uid() == 0) {
+        let _ = writeln!(
+            text,
+            "{key} is root's: if the server runs as another user, let that one read it: chown edgellm {key}\n",
+            key = key.display()
+        );
+    }
     if authority.is_new() {
         let _ = writeln!(
             text,

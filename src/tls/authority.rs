@@ -19,6 +19,7 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::authority_error::AuthorityError;
 use super::certificate::{CertificateError, CertificateFacts, parse};
 use super::issued_names::ServerName;
 use crate::replace_file::{OWNER_ONLY, parent, replace_file, replace_own_file};
@@ -37,98 +38,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 const CLOCK: [&str; 2] = ["2026-01-01T00:00:00Z", "2200-01-01T00:00:00Z"];
 
 const READABLE_BY_ALL: u32 = 0o644;
-
-/// Why a certificate was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
-    /// A file or the folder cannot be read.
-    #[error("{}: cannot be read: {source}", .file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file or the folder cannot be written.
-    #[error("{}: cannot be written: {source}", .file.display())]
-    Unwritable {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// There is no authority.
-    #[error("{} has no authority (ca.pem, ca-key.pem): make one with `edgellm tls self-signed --output {}`", .0.display(), .0.display())]
-    None(PathBuf),
-    /// There is one half of an authority.
-    #[error(
-        "{} is there without {}: put that back, or move {} away for a new authority, which every device has to trust anew",
-        .present.display(), .missing.display(), .present.display()
-    )]
-    Half {
-        /// The file that is there.
-        present: PathBuf,
-        /// The file that is not.
-        missing: PathBuf,
-    },
-    /// A certificate is none.
-    #[error("{}: {source}; put the right file back from a copy, or move it away", .file.display())]
-    Certificate {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        source: CertificateError,
-    },
-    /// A private key is none.
-    #[error("{}: is no private key in PEM; put the right file back from a copy, or move it away for a new one", .0.display())]
-    Key(PathBuf),
-    /// A certificate and a key do not belong together.
-    #[error("{} is not the key of {}: put the right one back from a copy", .key.display(), .certificate.display())]
-    Mismatch {
-        /// The authority's certificate.
-        certificate: PathBuf,
-        /// The key that is not its own.
-        key: PathBuf,
-    },
-    /// The certificate of the authority may not sign.
-    #[error(
-        "{}: may not sign certificates (it is no authority's); give another --output", .0.display()
-    )]
-    NoAuthority(PathBuf),
-    /// The authority has ended.
-    #[error(
-        "{}: the authority ended on {ended}, or the clock of this machine is wrong; for a new authority, which every \
-         device has to trust anew, move ca.pem and ca-key.pem away and run this again", .file.display()
-    )]
-    Ended {
-        /// Its certificate.
-        file: PathBuf,
-        /// When it ended.
-        ended: Timestamp,
-    },
-    /// A certificate of somebody else stands where one would be written.
-    #[error(
-        "{} is there already, and not from the authority of this folder (its issuer is {issuer}): give another --output",
-        .file.display()
-    )]
-    Foreign {
-        /// The file.
-        file: PathBuf,
-        /// Who signed it.
-        issuer: String,
-    },
-    /// The clock of this machine cannot be right.
-    #[error(
-        "the clock of this machine says {0}: set it first, because certificates are good for days that are counted by it"
-    )]
-    Clock(Timestamp),
-    /// The system has no random numbers.
-    #[error("the system has no random numbers: {0}")]
-    NoRandomness(#[from] getrandom::Error),
-    /// A certificate cannot be made.
-    #[error("the certificate cannot be made: {0}")]
-    Making(#[from] rcgen::Error),
-}
 
 /// Where a certificate and its key lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -295,6 +204,32 @@ impl Authority {
         })
     }
 
+    /// The names of the server's certificate as it is; none where there is no certificate.
+    ///
+    /// # Errors
+    /// When what is there is no certificate, or that of another authority.
+    pub fn certified_names(&self) -> Result<Vec<ServerName>, AuthorityError> {
+        let file = CertificateFiles::named(&self.folder, SERVER).certificate;
+        let names = self.own(&file)?.map(|facts| facts.names);
+        let names = names.iter().flatten();
+        // Of somebody else's making, it may have names that are none here.
+        Ok(names
+            .filter_map(|name| ServerName::parse(name).ok())
+            .collect())
+    }
+
+    /// What stands in a certificate that this authority has made before.
+    fn own(&self, file: &Path) -> Result<Option<CertificateFacts>, AuthorityError> {
+        if !file.exists() {
+            return Ok(None);
+        }
+        let facts = CertificateFacts::from_der(&read_certificate(file)?).map_err(wrong(file))?;
+        if facts.issuer != self.facts.subject {
+            return Err(foreign(file, facts));
+        }
+        Ok(Some(facts))
+    }
+
     /// Makes the certificate of the server, or makes it anew.
     ///
     /// # Errors
@@ -344,13 +279,7 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        if files.certificate.exists() {
-            let old = read_certificate(&files.certificate)?;
-            let old = CertificateFacts::from_der(&old).map_err(wrong(&files.certificate))?;
-            if old.issuer != self.facts.subject {
-                return Err(foreign(&files.certificate, old));
-            }
-        }
+        self.own(&files.certificate)?;
         let has_kept_key = files.key.exists();
         let pair = if has_kept_key {
             read_key(&files.key)?

@@ -38,6 +38,7 @@ fn the_authority_and_the_servers_key_stay_when_the_certificate_is_made_anew() {
     let (_directory, folder) = folder();
     let first = Authority::open_or_make(&folder, now()).expect("made");
     assert!(first.is_new());
+    assert!(first.certified_names().expect("none").is_empty());
     let made = first
         .certify_server(&names(&["box", "10.0.0.5"]), 825)
         .expect("made");
@@ -56,6 +57,10 @@ fn the_authority_and_the_servers_key_stay_when_the_certificate_is_made_anew() {
     drop(first);
     let again = Authority::open_or_make(&folder, later(800)).expect("opened");
     assert!(!again.is_new());
+    assert_eq!(
+        again.certified_names().expect("read"),
+        names(&["box", "10.0.0.5"])
+    );
     let renewed = again
         .certify_server(&names(&["box.lan"]), 90)
         .expect("made");

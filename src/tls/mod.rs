@@ -2,6 +2,7 @@
 //! authority of its own.
 
 mod authority;
+mod authority_error;
 mod certificate;
 mod issued_names;
 mod keeper;
@@ -9,9 +10,9 @@ mod server_config;
 mod subject;
 
 pub use authority::{
-    Authority, AuthorityError, CertificateFiles, LONGEST_CLIENT_DAYS, LONGEST_SERVER_DAYS,
-    MadeCertificate,
+    Authority, CertificateFiles, LONGEST_CLIENT_DAYS, LONGEST_SERVER_DAYS, MadeCertificate,
 };
+pub use authority_error::AuthorityError;
 pub use certificate::{CertificateError, CertificateFacts, ClientCertificate};
 pub use issued_names::{ServerName, default_server_names, is_client_name};
 pub use keeper::{Handshake, TlsKeeper, TlsMetrics, watch};

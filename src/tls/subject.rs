@@ -210,7 +210,7 @@ fn read_value(text: &str) -> Option<AttributeValue> {
 pub enum SubjectPattern {
     /// Certificates with this common name, whatever else their subject has.
     CommonName(String),
-    /// Certificates with exactly this subject, as [`DistinguishedName`] writes it.
+    /// Certificates with exactly this subject, in the form in which certificates are shown.
     Whole(String),
 }
 

@@ -4,6 +4,7 @@ import http.server
 import re
 import ssl
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ class Ready(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         body = b'{"status":"ready"}'
         self.send_response(200)
+        self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -75,6 +77,12 @@ def node(ca: Path | None, url: str) -> subprocess.CompletedProcess:
     return subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, timeout=20, env={"PATH": "/usr/bin:/bin", **env})
 
 
+def sdk(ca: Path, url: str) -> subprocess.CompletedProcess:
+    """What a kiosk in Python does with nothing but a variable; the answer is no list of models, but it came."""
+    script = f"import openai; print(openai.OpenAI(base_url='{url}', api_key='x', max_retries=0).get('/', cast_to=object)['status'])"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, env={"SSL_CERT_FILE": str(ca)})
+
+
 def test_every_client_that_trusts_the_authority_takes_the_server_by_name_and_by_address(folder):
     self_signed(folder, "--name", "127.0.0.2")
     ca = folder / "ca.pem"
@@ -87,8 +95,9 @@ def test_every_client_that_trusts_the_authority_takes_the_server_by_name_and_by_
             context.verify_flags |= ssl.VERIFY_X509_STRICT
             assert httpx.get(url, verify=context).status_code == 200
             assert "ready" in node(ca, url).stdout
+            assert sdk(ca, url).returncode == 0, "the SDK of OpenAI, by its variable"
         assert curl(f"https://localhost:{port}/").returncode == 60, "nobody trusts it without the authority"
-        assert "self-signed" in node(None, f"https://localhost:{port}/").stderr
+        assert "UNABLE_TO_VERIFY" in node(None, f"https://localhost:{port}/").stderr
         for version in ("--tlsv1.2", "--tlsv1.3"):
             assert curl("--cacert", ca, version, f"https://localhost:{port}/").returncode == 0
     with https_server(folder, host="127.0.0.2") as port:
@@ -171,6 +180,7 @@ def test_a_renewed_certificate_is_of_the_same_authority_and_the_files_are_nobody
     before = {file.name: file.read_text() for file in folder.iterdir()}
     said = self_signed(folder, "--name", "10.0.0.5")
     assert "as before" in said and "within seconds" in said and "--name" not in said
+    assert "10.0.0.5" in self_signed(folder), "names that were given stay"
     after = {file.name: file.read_text() for file in folder.iterdir()}
     assert [name for name in after if after[name] != before[name]] == ["server.pem"]
     assert openssl("verify", "-CAfile", folder / "ca.pem", folder / "server.pem").endswith("OK\n")
@@ -202,7 +212,7 @@ def test_a_certificate_is_shown_and_one_that_has_ended_is_exit_code_1(folder, tm
     ca = run_edgellm("tls", "show", folder / "ca.pem").stdout
     assert "(an authority)" in ca and "issuer:  itself" in ca
     config = tmp_path / "openssl.cnf"
-    config.write_text("[ca]\ndefault_ca=d\n[d]\nnew_certs_dir=.\ndatabase=db\nserial=serial\npolicy=p\ndefault_md=sha256\n[p]\ncommonName=supplied\norganizationName=optional\n")
+    config.write_text("[ca]\ndefault_ca=d\n[d]\nnew_certs_dir=.\ndatabase=db\nserial=serial\npolicy=p\ndefault_md=sha256\n[p]\norganizationName=optional\ncommonName=supplied\n")
     (tmp_path / "db").touch()
     (tmp_path / "serial").write_text("01\n")
     subprocess.run(["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "k.pem", "-out", "r.pem", "-subj", "/O=Harbour, Inc./CN=old"],
