@@ -28,20 +28,12 @@ pub(crate) struct ImproperHost;
 impl Authority {
     /// Reads `host`, `host:port`, `[::1]` or `[::1]:port`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (address, port) = rest.split_once(']')?;
-                // Some clients write which of their own networks a link-local address is in.
-                let address = address.split('%').next()?;
-                (
-                    Host::Address(address.parse::<Ipv6Addr>().ok()?.into()),
-                    port,
-                )
-            }
-            None => {
-                let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
-                (named(host)?, port)
-            }
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (address, port) = rest.split_once(']')?;
+            (bracketed(address)?, port)
+        } else {
+            let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            (named(host)?, port)
         };
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => None,
@@ -81,6 +73,12 @@ impl Authority {
         let port = |authority: &Self| authority.port.unwrap_or(usual_port);
         self.host == other.host && port(self) == port(other)
     }
+}
+
+/// An address of IPv6. Some clients write as well by which of their own networks they reach it.
+fn bracketed(text: &str) -> Option<Host> {
+    let address = text.split('%').next()?.parse::<Ipv6Addr>();
+    address.ok().map(|address| Host::Address(address.into()))
 }
 
 /// A name, or an address of IPv4.

@@ -91,6 +91,17 @@ fn a_page_is_known_by_its_origin_or_by_what_its_browser_says_of_it() {
             vec![("origin", "ftp://box"), ("host", "box")],
             foreign("ftp://box"),
         ),
+    ] {
+        assert_eq!(post(&headers), expected, "{headers:?}");
+    }
+}
+
+#[test]
+fn what_a_proxy_or_the_browser_says_counts_more_than_the_host_that_is_asked() {
+    let origins = listing(&[]);
+    let post =
+        |headers: &[(&str, &str)]| origins.asking_page(&request(&Method::POST, "/", headers));
+    for (headers, expected) in [
         // Behind a proxy whose word is taken; the client's own host is the first.
         (
             vec![

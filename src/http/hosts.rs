@@ -61,7 +61,7 @@ impl AllowedHosts {
     /// Allows the names of the certificate for TLS, instead of those of an earlier one. `*.` before a name means those
     /// below it.
     pub fn set_certificate_names(&self, names: Vec<String>) {
-        let patterns = names.iter().map(|name| HostPattern::new(name));
+        let patterns = names.into_iter().map(|name| HostPattern::new(&name));
         *self.0.certified.write() = patterns.collect();
     }
 

@@ -28,11 +28,11 @@ section! {
         pub tls_client_ca: Option<PathBuf> = optional_path(),
         /// Whether clients without such a certificate cannot even connect.
         pub tls_require_client: bool = flag(false),
-        /// Further names under which clients may ask for this server, against DNS rebinding. Addresses and its own names always may.
+        /// Further names under which clients may ask for this server, against DNS rebinding. Addresses and its own names always may (docs/browsers.md).
         pub allowed_hosts: Vec<String> = host_names(),
         /// Proxies whose `x-forwarded-for` and `x-forwarded-host` are believed: IP addresses, networks, `unix` for who connects to the Unix socket.
         pub trusted_proxies: Vec<TrustedProxy> = trusted_proxies(),
-        /// Origins of web pages of other servers that may ask this one, such as https://kiosk.example.com (docs/browsers.md).
+        /// Origins of web pages of other servers that may ask this one, such as `https://kiosk.example.com` (docs/browsers.md).
         pub cors_origins: Vec<String> = origins(),
         /// Whether the process shuts itself off from all files and ports that it does not need, as far as the kernel can (Landlock).
         pub sandbox: bool = flag(true),

@@ -85,7 +85,8 @@ def test_what_a_page_that_is_not_listed_sends_triggers_nothing(server):
         answer = asked(server, **headers)
         assert refusal(answer) == (403, "origin_not_allowed"), headers
         assert not cors(answer) and "server.cors_origins" in answer.error()["message"]
-    assert tokens(server) == before
+        assert any(answer.headers["x-request-id"] in line and "origin_not_allowed" in line for line in server.log_text().splitlines())
+    assert tokens(server) == before and "evil.example" not in server.log_text()
     assert server.metric("edgellm_requests_total", 'status="403"') == refused + len(pages)
     for mode, dest in (("no-cors", "image"), ("no-cors", "script"), ("navigate", "iframe")):
         answer = asked(server, "GET", "/v1/models", sec_fetch_site="cross-site", sec_fetch_mode=mode, sec_fetch_dest=dest)
@@ -107,8 +108,7 @@ def test_a_browser_is_told_beforehand_what_a_listed_page_may_send_without_a_key(
     env = {"EDGELLM__SERVER__CORS_ORIGINS": KIOSK, "EDGELLM__AUTH__KEYS_FILE": str(tmp_path / "keys.toml")}
     wanted = {"access_control_request_method": "POST", "access_control_request_headers": "authorization,content-type,x-stainless-lang"}
     with gateway(env=env) as server:
-        requests = server.http("OPTIONS", "/v1/models").status
-        assert requests == 401
+        assert server.http("OPTIONS", "/v1/models").status == 401
         preflight = asked(server, "OPTIONS", origin=KIOSK, access_control_request_private_network="true", **wanted)
         assert (preflight.status, preflight.text) == (200, "")
         assert cors(preflight) == {
