@@ -5,6 +5,7 @@
 //! first matrix product, so it is asked first. The `portable` build carries a
 //! library for each generation, of which `portable` takes one.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 #[cfg(any(test, feature = "portable"))]
@@ -46,13 +47,18 @@ pub enum UnsupportedCpu {
     NoLibrary(#[from] portable::NoLibrary),
 }
 
-/// The folder of the libraries of which [`prepare`] loads one; `None` where the kernels are in the program.
+/// The folder of libraries with kernels: none, they are in the program.
+#[cfg(not(feature = "portable"))]
 #[must_use]
-pub fn kernels_folder() -> Option<std::path::PathBuf> {
-    #[cfg(feature = "portable")]
-    return portable::folder().ok();
-    #[cfg(not(feature = "portable"))]
+pub fn kernels_folder() -> Option<PathBuf> {
     None
+}
+
+/// The folder of the libraries of which [`prepare`] loads one.
+#[cfg(feature = "portable")]
+#[must_use]
+pub fn kernels_folder() -> Option<PathBuf> {
+    portable::folder().ok()
 }
 
 /// Makes sure of kernels that this processor can run, and logs which; only the first call does anything.
