@@ -94,8 +94,6 @@ def with_key(example: str, file: Path) -> dict:
 @contextmanager
 def prometheus(server: Gateway, folder: Path):
     """A Prometheus with our rules that scrapes a server every second, with the server's key if it has one."""
-    binary = shutil.which("prometheus")
-    assert binary, "prometheus is missing: run ./test.sh, which fetches it"
     key_file = folder / "edgellm-key"
     key_file.write_text(f"{server.key or ''}\n")
     config = with_key((RULES / "prometheus.yml").read_text(), key_file)
@@ -103,11 +101,20 @@ def prometheus(server: Gateway, folder: Path):
     job["static_configs"] = [{"targets": [f"127.0.0.1:{server.port}"]}]
     config |= {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [str(RULES / f"edgellm.{kind}.yml") for kind in ("recording", "alerts")]}
     del config["alerting"]
-    file, port = folder / "prometheus.yml", free_port()
+    file = folder / "prometheus.yml"
     file.write_text(json.dumps(config))  # JSON is YAML
+    with started([f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}"], folder) as store:
+        yield store
+
+
+@contextmanager
+def started(arguments: list[str], folder: Path):
+    """A Prometheus with these arguments, ready to be asked; its log is in the folder."""
+    binary = shutil.which("prometheus")
+    assert binary, "prometheus is missing: run ./test.sh, which fetches it"
+    port = free_port()
     log = (folder / "prometheus.log").open("w+")
-    process = subprocess.Popen([binary, f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"],
-                               stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([binary, *arguments, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     store = Prometheus(port)
 
     def ready():
