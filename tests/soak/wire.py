@@ -1,0 +1,104 @@
+"""How clients reach the server: plain or with TLS, by OpenAI's SDK or by a socket of their own that can behave badly."""
+
+import json
+import socket
+import ssl
+import struct
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from openai import OpenAI
+
+
+class Certificates:
+    """An authority, and certificates by it that take each other's place in the same two files."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.authority, self.certificate, self.key = folder / "authority.pem", folder / "server.pem", folder / "server.key"
+        self.made = 0
+        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=soak authority",
+                      "-keyout", folder / "authority.key", "-out", self.authority, "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        self.replace()
+
+    def replace(self):
+        """A new key and certificate: first written beside the old ones, then renamed."""
+        self.made += 1
+        request, extensions = self.folder / "request.pem", self.folder / "extensions"
+        extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n")
+        self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=soak", "-keyout", f"{self.key}.new", "-out", request)
+        self._openssl("x509", "-req", "-in", request, "-CA", self.authority, "-CAkey", self.folder / "authority.key", "-set_serial", 1000 + self.made, "-days", "60",
+                      "-extfile", extensions, "-out", f"{self.certificate}.new")
+        for file in (self.key, self.certificate):
+            Path(f"{file}.new").rename(file)
+
+    @property
+    def serial(self) -> int:
+        """That of the newest."""
+        return 1000 + self.made
+
+    @staticmethod
+    def _openssl(*arguments):
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+
+
+@dataclass
+class Wire:
+    """Where the server is, and whom to trust; None is no TLS."""
+
+    port: int
+    certificates: Certificates | None
+
+    def __post_init__(self):
+        self.context = ssl.create_default_context(cafile=self.certificates.authority) if self.certificates else None
+
+    @property
+    def url(self) -> str:
+        return f"http{'s' if self.context else ''}://127.0.0.1:{self.port}"
+
+    @contextmanager
+    def sdk(self, key: str):
+        with httpx.Client(verify=self.context or True, timeout=120) as http, OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, http_client=http) as client:
+            yield client
+
+    def bare(self, *, receives: int | None = None) -> socket.socket:
+        """A TCP connection, and nothing on it yet."""
+        connection = socket.socket()
+        if receives:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        connection.settimeout(120)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
+
+    def connect(self, **options) -> socket.socket:
+        connection = self.bare(**options)
+        return self.context.wrap_socket(connection, server_hostname="127.0.0.1") if self.context else connection
+
+    def served_serial(self) -> int:
+        """The number of the certificate that a new connection gets."""
+        with self.connect() as connection:
+            return int(connection.getpeercert()["serialNumber"], 16)
+
+
+def request(key: str, body: dict, path: str = "/v1/chat/completions", **headers: str) -> bytes:
+    """The bytes of a request; names of headers have _ for -."""
+    data = json.dumps(body).encode()
+    lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", f"authorization: Bearer {key}", "content-type: application/json", f"content-length: {len(data)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + data
+
+
+def reset(connection: socket.socket):
+    """Ends a connection as a device does that is switched off and on again: by RST, without a word."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def status(head: bytes) -> int:
+    """Of the first bytes of an answer, behind `100 Continue`s; 0 where it is not there."""
+    while head.startswith(b"HTTP/1.1 100"):
+        _, _, head = head.partition(b"\r\n\r\n")
+    return int(head[9:12]) if head.startswith(b"HTTP/1.1 ") and len(head) >= 12 else 0
