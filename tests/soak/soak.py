@@ -88,7 +88,7 @@ class Box:
 
     def replace_certificate(self):
         self.wire.certificates.replace()
-        wait_until(lambda: self.wire.served_serial() == self.wire.certificates.serial, "new connections get the new certificate")
+        wait_until(self.wire.is_newest_served, "new connections get the new certificate")
 
     def close(self) -> int:
         self.http.close()

@@ -4,12 +4,12 @@ import json
 import socket
 import ssl
 import struct
-import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import trustme
 from openai import OpenAI
 
 
@@ -17,32 +17,21 @@ class Certificates:
     """An authority, and certificates by it that take each other's place in the same two files."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
-        self.authority, self.certificate, self.key = folder / "authority.pem", folder / "server.pem", folder / "server.key"
-        self.made = 0
-        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=soak authority",
-                      "-keyout", folder / "authority.key", "-out", self.authority, "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        self.authority, self.certificate, self.key = trustme.CA(), folder / "server.pem", folder / "server-key.pem"
         self.replace()
 
     def replace(self):
-        """A new key and certificate: first written beside the old ones, then renamed."""
-        self.made += 1
-        request, extensions = self.folder / "request.pem", self.folder / "extensions"
-        extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n")
-        self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=soak", "-keyout", f"{self.key}.new", "-out", request)
-        self._openssl("x509", "-req", "-in", request, "-CA", self.authority, "-CAkey", self.folder / "authority.key", "-set_serial", 1000 + self.made, "-days", "60",
-                      "-extfile", extensions, "-out", f"{self.certificate}.new")
-        for file in (self.key, self.certificate):
-            Path(f"{file}.new").rename(file)
+        """A new key and certificate, a file after the other."""
+        issued = self.authority.issue_cert("localhost", "127.0.0.1")
+        [chain] = issued.cert_chain_pems
+        self.newest = ssl.PEM_cert_to_DER_cert(chain.bytes().decode())
+        self.key.write_bytes(issued.private_key_pem.bytes())
+        self.certificate.write_bytes(chain.bytes())
 
-    @property
-    def serial(self) -> int:
-        """That of the newest."""
-        return 1000 + self.made
-
-    @staticmethod
-    def _openssl(*arguments):
-        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+    def trusting(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        return context
 
 
 @dataclass
@@ -53,7 +42,7 @@ class Wire:
     certificates: Certificates | None
 
     def __post_init__(self):
-        self.context = ssl.create_default_context(cafile=self.certificates.authority) if self.certificates else None
+        self.context = self.certificates.trusting() if self.certificates else None
 
     @property
     def url(self) -> str:
@@ -77,10 +66,10 @@ class Wire:
         connection = self.bare(**options)
         return self.context.wrap_socket(connection, server_hostname="127.0.0.1") if self.context else connection
 
-    def served_serial(self) -> int:
-        """The number of the certificate that a new connection gets."""
+    def is_newest_served(self) -> bool:
+        """Whether a new connection gets the newest certificate."""
         with self.connect() as connection:
-            return int(connection.getpeercert()["serialNumber"], 16)
+            return connection.getpeercert(binary_form=True) == self.certificates.newest
 
 
 def request(key: str, body: dict, path: str = "/v1/chat/completions", **headers: str) -> bytes:
