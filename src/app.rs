@@ -11,13 +11,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admission::Drain;
-use crate::config::Settings;
-use crate::config::{AuthSettings, PrefixSharing};
+use crate::config::{AuthSettings, PrefixSharing, ServerSettings, Settings};
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
 use crate::grammar::TrialCompiler;
 use crate::headroom::{HeadroomMetrics, anonymous_memory, available_memory, most_memory};
-use crate::http::{Authenticator, Server, ServerOptions, affordable_connections};
+use crate::http::{
+    Authenticator, InheritedSockets, ListenError, Listeners, Server, ServerOptions, ServerStops,
+    affordable_connections,
+};
 use crate::inference::Inference;
 use crate::keys::{self, EditError, KeyRing, KeysFileError};
 use crate::openai::AppState;
@@ -26,6 +28,7 @@ use crate::pool::{
 };
 use crate::routes::router;
 use crate::telemetry::{Logbook, Metrics};
+use crate::tls::{self, TlsFiles, TlsFilesError, TlsKeeper, TlsMetrics};
 
 /// Time for connections to say good-bye when all answers are out.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -44,14 +47,18 @@ pub enum AppError {
     /// The kernels do not fit the processor.
     #[error(transparent)]
     Cpu(#[from] cpu::UnsupportedCpu),
-    /// The address cannot be had.
-    #[error("cannot listen on {address}: {source}{}", listen_remedy(.source))]
-    Listen {
-        /// As configured.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// A socket cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// What systemd handed over would be open to everybody, which nobody has allowed.
+    #[error(
+        "systemd's socket {0} is reached from the network, and there are no keys: set auth.keys_file to the file for keys (a \
+         first one is made), or auth.open to true if anybody on the network may ask"
+    )]
+    OpenSocket(SocketAddr),
+    /// The files for TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFilesError),
     /// The keys file cannot be used.
     #[error(
         "auth.keys_file {}: {problem}; mend the file, or restore an older one: without it nobody may ask",
@@ -82,25 +89,14 @@ pub enum AppError {
     Metrics(#[from] crate::telemetry::metrics::MetricsError),
 }
 
-fn listen_remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another program uses this port: stop it, or choose one with --listen or server.listen"
-        }
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need rights: choose a higher one",
-        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
-        _ => "",
-    }
-}
-
 /// Serves until SIGTERM or SIGINT, then drains and returns. Ends the process, with the exit code 0, where
 /// threads would hold that up.
 ///
 /// # Errors
 /// See [`AppError`].
-pub async fn serve(settings: Settings) -> Result<(), AppError> {
+pub async fn serve(settings: Settings, inherited: InheritedSockets) -> Result<(), AppError> {
     let logbook = Logbook::open();
-    let outcome = serve_until_told(settings, logbook.as_ref()).await;
+    let outcome = serve_until_told(settings, inherited, logbook.as_ref()).await;
     if let Some(logbook) = logbook {
         logbook.close(outcome.is_ok());
     }
@@ -122,6 +118,7 @@ enum Ending {
 
 async fn serve_until_told(
     settings: Settings,
+    inherited: InheritedSockets,
     logbook: Option<&Logbook>,
 ) -> Result<Ending, AppError> {
     engine::route_logs();
@@ -133,23 +130,10 @@ async fn serve_until_told(
     }
     let ring = open_keys(&settings)?;
     let drain = Drain::default();
-    let Some(listen) = settings.server.listen.first() else {
-        return Err(AppError::System(io::Error::other("nothing to listen on")));
-    };
-    let address = listen.address;
-    let max_connections = affordable_connections(settings.server.max_connections.get() as usize);
-    let options = ServerOptions {
-        max_connections,
-        max_connections_per_address: settings
-            .server
-            .max_connections_per_address
-            .map_or((max_connections / 2).max(1), |most| most.get() as usize),
-        header_timeout: settings.server.header_timeout,
-        write_timeout: settings.server.write_timeout,
-    };
-    let server = Server::bind(address, options)
-        .await
-        .map_err(|source| AppError::Listen { address, source })?;
+    let tls = open_tls(&settings.server, &metrics)?;
+    let listeners = open_listeners(&settings, inherited).await?;
+    let urls: Vec<_> = listeners.all().collect();
+    let server = Server::new(listeners, tls.as_ref(), server_options(&settings.server));
     let mut signals = Signals::new()?;
 
     let governor = Governor::start(&settings.governor, HeadroomMetrics::new(&metrics)?)?;
@@ -167,6 +151,7 @@ async fn serve_until_told(
     let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
     let authenticator = Authenticator::new(ring.clone(), settings.auth.metrics);
     let state = AppState::new(&settings, inference, metrics.clone(), authenticator);
+    let hosts = state.allowed_hosts();
     let kinds = [
         MemoryKind::Bodies,
         MemoryKind::Streams,
@@ -179,20 +164,24 @@ async fn serve_until_told(
     if let Some(ring) = ring {
         tokio::spawn(keys::watch(ring));
     }
-    let url = format!("http://{}", server.local_addr()?);
-    tracing::info!("listening on {url}");
+    if let Some(tls) = tls {
+        hosts.set_certificate_names(tls.names());
+        let renewed = move |names| hosts.set_certificate_names(names);
+        tokio::spawn(tls::watch(tls, renewed));
+    }
+    tracing::info!("listening on {}", urls.join(", "));
+    let url = urls.into_iter().next().unwrap_or_default();
 
     let backlog_is_empty = server.backlog_is_empty();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(server.serve(
-        router(state),
-        drain.clone(),
-        metrics,
-        async {
-            let _ = stopped.await;
-        },
-        FAREWELL,
-    ));
+    let handing_over = watch::Sender::new(false);
+    let stopping = watch::Sender::new(false);
+    let stops = ServerStops {
+        handing_over: handing_over.subscribe(),
+        settling: LAME_DUCK / 2,
+        stopping: stopping.subscribe(),
+        farewell: FAREWELL,
+    };
+    let serving = tokio::spawn(server.serve(router(state), drain.clone(), metrics, stops));
 
     let outcome = tokio::select! {
         failed = nothing_to_serve(&pool) => Err(failed),
@@ -203,6 +192,7 @@ async fn serve_until_told(
         }
     };
     drain.begin();
+    handing_over.send_replace(true);
     let mut is_asked_twice = false;
     if outcome.is_ok() {
         let answered = answered(&drain, backlog_is_empty);
@@ -211,11 +201,56 @@ async fn serve_until_told(
     }
     drain.close();
     let ending = stop_models(&pool, is_asked_twice, &mut signals).await;
-    let _ = stop.send(());
+    stopping.send_replace(true);
     let _ = serving.await;
     outcome?;
     tracing::info!("stopped");
     Ok(ending)
+}
+
+/// Reads the files for TLS, if there are any.
+fn open_tls(
+    settings: &ServerSettings,
+    metrics: &Metrics,
+) -> Result<Option<Arc<TlsKeeper>>, AppError> {
+    let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
+        return Ok(None);
+    };
+    let files = TlsFiles {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        client_authorities: settings.tls_client_ca.clone(),
+        requires_client: settings.tls_require_client,
+    };
+    let keeper = TlsKeeper::open(files, TlsMetrics::new(metrics)?)?;
+    Ok(Some(Arc::new(keeper)))
+}
+
+/// Binds the sockets. Those of systemd are looked at here, because no setting says where they listen.
+async fn open_listeners(
+    settings: &Settings,
+    inherited: InheritedSockets,
+) -> Result<Listeners, AppError> {
+    let server = &settings.server;
+    let listeners = Listeners::open(server, inherited).await?;
+    let may_be_open = settings.auth.keys_file.is_some() || settings.auth.open;
+    match listeners.open_addresses(server.tls_require_client).first() {
+        Some(address) if !may_be_open => Err(AppError::OpenSocket(*address)),
+        _ => Ok(listeners),
+    }
+}
+
+fn server_options(settings: &ServerSettings) -> ServerOptions {
+    let max_connections = affordable_connections(settings.max_connections.get() as usize);
+    ServerOptions {
+        max_connections,
+        max_connections_per_address: settings
+            .max_connections_per_address
+            .map_or((max_connections / 2).max(1), |most| most.get() as usize),
+        header_timeout: settings.header_timeout,
+        write_timeout: settings.write_timeout,
+        trusted_proxies: settings.trusted_proxies.clone(),
+    }
 }
 
 /// Opens the keys file, and makes it if there is none. Without one, says loudly who may ask.

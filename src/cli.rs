@@ -1,12 +1,14 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 the configuration or the
 //! command line is wrong.
 
+mod authority_file;
 mod bench;
 mod config;
 mod core_dumps;
 mod health;
 mod keys;
 mod models;
+mod tls;
 mod try_model;
 
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, SettingOverride, Settings, Sources};
 use crate::engine::{self, openmp};
+use crate::http::InheritedSockets;
 use crate::{app, grammar, telemetry};
 
 #[derive(Debug, Parser)]
@@ -45,6 +48,9 @@ enum Command {
     /// Make, list and end API keys
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Make certificates for TLS, and show what stands in them
+    #[command(subcommand)]
+    Tls(tls::Tls),
     /// Work on model files
     #[command(subcommand)]
     Models(models::Models),
@@ -158,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         Command::Keys(command) => keys::run(command),
+        Command::Tls(command) => tls::run(command),
         Command::Models(command) => models::run(command),
         Command::CompileGrammars => compile_grammars(),
         Command::TryModel(arguments) => try_model::run(&arguments),
@@ -186,7 +193,10 @@ fn serve(arguments: Serve) -> ExitCode {
     if let Err(error) = core_dumps {
         tracing::warn!("a crash may leave a core dump with prompts in it: {error}");
     }
-    match run(settings) {
+    match InheritedSockets::take()
+        .map_err(app::AppError::from)
+        .and_then(|inherited| run(settings, inherited))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
             tracing::error!("{error}");
@@ -216,7 +226,7 @@ const THREAD_STACK: usize = 8 << 20;
 
 /// The runtime only moves bytes and renders templates: two threads are plenty, and the
 /// cores belong to the engine.
-fn run(settings: Settings) -> Result<(), app::AppError> {
+fn run(settings: Settings, inherited: InheritedSockets) -> Result<(), app::AppError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
@@ -224,7 +234,7 @@ fn run(settings: Settings) -> Result<(), app::AppError> {
         .thread_stack_size(THREAD_STACK)
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(app::serve(settings));
+    let outcome = runtime.block_on(app::serve(settings, inherited));
     // Where a model hangs, so would waiting for the thread that waits for it.
     runtime.shutdown_background();
     outcome

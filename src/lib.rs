@@ -17,6 +17,7 @@ mod decimal;
 pub mod embedding;
 pub mod engine;
 pub mod field;
+mod file_stamp;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -36,4 +37,5 @@ pub mod sampling;
 pub mod scheduler;
 mod sync;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

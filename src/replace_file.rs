@@ -11,6 +11,22 @@ pub(crate) const OWNER_ONLY: u32 = 0o600;
 /// Replaces a file in one step: whoever reads it finds the old text or the new one, also after a power cut. It keeps its
 /// owner and mode; a new file gets `mode`, and the owner of its directory, so that the service can read what root made.
 pub(crate) fn replace_file(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    replace(path, text, mode, NewFileOwner::OfItsFolder)
+}
+
+/// Replaces a file in the same way; but a new one stays with who runs this, so that the service cannot read what root made.
+pub(crate) fn replace_own_file(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    replace(path, text, mode, NewFileOwner::Writer)
+}
+
+/// Whose a file is that was not there before.
+#[derive(Clone, Copy)]
+enum NewFileOwner {
+    OfItsFolder,
+    Writer,
+}
+
+fn replace(path: &Path, text: &str, mode: u32, new_owner: NewFileOwner) -> io::Result<()> {
     let next = beside(path, "new");
     let _ = std::fs::remove_file(&next);
     let mut file = OpenOptions::new()
@@ -19,9 +35,10 @@ pub(crate) fn replace_file(path: &Path, text: &str, mode: u32) -> io::Result<()>
         .mode(OWNER_ONLY)
         .open(&next)?;
     let directory = parent(path);
-    let (like, mode) = match std::fs::metadata(path) {
-        Ok(old) => (old.clone(), old.mode() & 0o7777),
-        Err(_) => (std::fs::metadata(directory)?, mode),
+    let (like, mode) = match (std::fs::metadata(path), new_owner) {
+        (Ok(old), _) => (old.clone(), old.mode() & 0o7777),
+        (Err(_), NewFileOwner::OfItsFolder) => (std::fs::metadata(directory)?, mode),
+        (Err(_), NewFileOwner::Writer) => (file.metadata()?, mode),
     };
     file.write_all(text.as_bytes())?;
     file.set_permissions(Permissions::from_mode(mode))?;

@@ -16,7 +16,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::http::access;
 use crate::http::auth::{RouteAccess, authenticate};
+use crate::http::browsers::{answer_pages, with_safe_headers};
 use crate::http::error::ApiError;
+use crate::http::forwarded::believe_proxies;
+use crate::http::hosts::check_host;
 use crate::http::openapi::Routes;
 use crate::http::outgoing;
 use crate::http::state::HttpState;
@@ -56,8 +59,8 @@ pub(crate) fn routes() -> Routes<AppState> {
         .get("/ready", RouteAccess::Open, health::ready, health::describe_ready)
         .get("/metrics", RouteAccess::Metrics, metrics::show, metrics::describe)
         .get("/openapi.json", RouteAccess::Open, document::show, document::describe)
-        .get("/", RouteAccess::Open, page::index, page::describe_index)
-        .get("/page/{file}", RouteAccess::Open, page::part, page::describe_part)
+        .get("/", RouteAccess::Page, page::index, page::describe_index)
+        .get("/page/{file}", RouteAccess::Page, page::part, page::describe_part)
 }
 
 /// The whole HTTP surface.
@@ -104,16 +107,24 @@ fn known_paths(state: AppState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(
             ServiceBuilder::new()
-                // Outermost: a panic's answer has a request id and is counted, too.
+                .map_response(with_safe_headers)
+                // Around all that answers: whatever is refused has a request id and is counted, too.
                 .layer(middleware::from_fn_with_state(
                     http.clone(),
                     access::log_and_count,
                 ))
                 .layer(middleware::from_fn_with_state(
-                    http,
+                    http.clone(),
                     outgoing::count_large_answers,
                 ))
                 .layer(middleware::from_fn(unread::read_what_is_left))
+                .layer(middleware::from_fn_with_state(
+                    http.proxies,
+                    believe_proxies,
+                ))
+                // Around all that may refuse a request, so that pages that may ask can read why.
+                .layer(middleware::from_fn_with_state(http.origins, answer_pages))
+                .layer(middleware::from_fn_with_state(http.hosts, check_host))
                 .layer(CatchPanicLayer::custom(internal_error))
                 .layer(middleware::from_fn_with_state(authenticator, authenticate)),
         )

@@ -20,10 +20,10 @@ const FLOORS: [&[&str]; 18] = [
     &["grammar", "keys"],
     &["admission"],
     &["governor"],
-    &["headroom"],
+    &["headroom", "tls"],
     &["telemetry"],
     &["engine", "config", "bench", "clock", "decimal", "field"],
-    &["replace_file", "sync"],
+    &["file_stamp", "replace_file", "sync"],
 ];
 
 /// What the core of requests must not know: transports, and those who speak their protocols.

@@ -17,12 +17,24 @@ impl ClientId {
     /// Of a connection that was just accepted.
     #[must_use]
     pub fn of(peer: SocketAddr) -> Self {
-        static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
         let address = peer.ip().to_canonical();
         if address.is_loopback() {
-            return Self::Connection(CONNECTIONS.fetch_add(1, Ordering::Relaxed));
+            return Self::of_one_connection();
         }
+        Self::of_address(address)
+    }
+
+    /// Of a client whose address a proxy told.
+    #[must_use]
+    pub fn of_address(address: IpAddr) -> Self {
         Self::Address(client_network(address))
+    }
+
+    /// Of a connection that was just accepted from this host.
+    #[must_use]
+    pub fn of_one_connection() -> Self {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+        Self::Connection(CONNECTIONS.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -1,4 +1,12 @@
-//! Plain HTTP/1.1 to one server: all that `bench` and `health` need of a client.
+//! HTTP/1.1 to one server, with TLS or over a Unix socket as well: all that `bench` and `health` need of a client.
+
+mod tls;
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
@@ -7,15 +15,34 @@ use hyper::http::header::{AUTHORIZATION, HeaderValue};
 use hyper::http::uri::Uri;
 use hyper::http::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
-/// A server at an `http://` address; every request has a connection of its own.
+pub use tls::TlsTrust;
+
+/// A server; every request has a connection of its own.
 #[derive(Debug, Clone)]
 pub struct ServerAddress {
-    host: String,
-    port: u16,
+    place: Place,
+    trust: Option<TlsTrust>,
     key: Option<BearerKey>,
 }
+
+#[derive(Debug, Clone)]
+enum Place {
+    Tcp {
+        host: String,
+        port: u16,
+        /// Whether it speaks TLS.
+        is_tls: bool,
+    },
+    Unix(PathBuf),
+}
+
+/// A connection, whatever carries it.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 /// An API key, as requests carry it. `Debug` does not show it.
 #[derive(Debug, Clone)]
@@ -43,7 +70,10 @@ impl BearerKey {
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The URL cannot be used.
-    #[error("{url} {fault}; give the server's address, e.g. http://127.0.0.1:8080")]
+    #[error(
+        "{url} {fault}; give the server's address, e.g. http://127.0.0.1:8080, https://box.example.com:8443 or \
+         unix:/run/edgellm/edgellm.sock"
+    )]
     Url {
         /// As it was given.
         url: String,
@@ -56,17 +86,45 @@ pub enum HttpError {
     /// Nobody listens there.
     #[error("cannot connect to {address}: {source}; is the server running?")]
     Connect {
-        /// Host and port.
+        /// Host and port, or the socket.
         address: String,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// Nobody said whose certificates are to be believed.
+    #[error(
+        "{0}: give the certificate of the authority that signed the server's with --ca FILE (in PEM; a box with \
+         `edgellm tls self-signed` has it as ca.pem): no others are known here"
+    )]
+    NoAuthority(String),
+    /// The server's certificate is not to be believed, or it speaks no TLS.
+    #[error(
+        "no TLS with {address}: {source}; is --ca the authority of the server's certificate, and is {address} with TLS \
+         and among its names (`edgellm tls show FILE` shows them)?"
+    )]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A key would go to somebody who proved nothing.
+    #[error("no key is sent to {0}, whose certificate is not verified")]
+    Unverified(String),
     /// The connection failed on the way.
-    #[error("the connection failed: {0}")]
+    #[error("the connection failed: {}", with_cause(.0))]
     Connection(#[from] hyper::Error),
     /// The path is none.
     #[error(transparent)]
     Request(#[from] hyper::http::Error),
+}
+
+/// Such as that the server wants a certificate: hyper's own words do not say.
+fn with_cause(error: &hyper::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error} ({cause})"),
+        None => error.to_string(),
+    }
 }
 
 /// Reads a response to its end, as text.
@@ -79,31 +137,48 @@ pub async fn text(response: Response<Incoming>) -> Result<String, HttpError> {
 }
 
 impl ServerAddress {
-    /// Takes host and port out of `url`; a path is not kept.
+    /// Takes host and port out of `url`, or the path of a Unix socket; a path on the server is not kept.
     ///
     /// # Errors
-    /// [`HttpError::Url`] for anything but `http://host[:port]`.
+    /// [`HttpError::Url`] for anything but `http://host[:port]`, `https://host[:port]` and `unix:/path`.
     pub fn parse(url: &str) -> Result<Self, HttpError> {
-        let wrong = |fault: String| HttpError::Url {
-            url: url.to_owned(),
-            fault,
+        let place = match url.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(Place::Unix(path.into())),
+            Some(_) => Err("names no socket by its whole path".to_owned()),
+            None => Place::of_url(url),
         };
-        let uri: Uri = url
-            .parse()
-            .map_err(|error| wrong(format!("is not a URL ({error})")))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("does not begin with http://".to_owned()));
-        }
-        let host = uri
-            .host()
-            .filter(|host| !host.is_empty())
-            .ok_or_else(|| wrong("names no host".to_owned()))?;
         Ok(Self {
-            // An IPv6 address stands in brackets in a URL only.
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: uri.port_u16().unwrap_or(80),
+            place: place.map_err(|fault| HttpError::Url {
+                url: url.to_owned(),
+                fault,
+            })?,
+            trust: None,
             key: None,
         })
+    }
+
+    /// The same server, believed if it has such a certificate.
+    #[must_use]
+    pub fn trusting(self, trust: Option<TlsTrust>) -> Self {
+        Self { trust, ..self }
+    }
+
+    /// Whether it cannot be asked without somebody to believe.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.place, Place::Tcp { is_tls: true, .. })
+    }
+
+    /// Whether it is on this machine, by its address alone.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        match &self.place {
+            Place::Unix(_) => true,
+            Place::Tcp { host, .. } => {
+                let address = host.parse::<IpAddr>();
+                host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+            }
+        }
     }
 
     /// The same server, asked with this key.
@@ -140,12 +215,7 @@ impl ServerAddress {
         headers: &[(&str, String)],
         body: Bytes,
     ) -> Result<Response<Incoming>, HttpError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .map_err(|source| HttpError::Connect {
-                address: self.authority(),
-                source,
-            })?;
+        let stream = self.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the response: dropping it unread closes the connection.
@@ -165,56 +235,78 @@ impl ServerAddress {
         Ok(sender.send_request(request).await?)
     }
 
+    async fn connect(&self) -> Result<Box<dyn Connection>, HttpError> {
+        let cannot = |source| HttpError::Connect {
+            address: self.to_string(),
+            source,
+        };
+        let (host, port, is_tls) = match &self.place {
+            Place::Unix(path) => {
+                return Ok(Box::new(UnixStream::connect(path).await.map_err(cannot)?));
+            }
+            Place::Tcp { host, port, is_tls } => (host.as_str(), *port, *is_tls),
+        };
+        let trust = match (&self.trust, is_tls) {
+            (Some(trust), true) if self.key.is_some() && !trust.is_verified() => {
+                return Err(HttpError::Unverified(self.authority()));
+            }
+            (Some(trust), true) => Some(trust),
+            (None, true) => return Err(HttpError::NoAuthority(self.to_string())),
+            (_, false) => None,
+        };
+        let stream = TcpStream::connect((host, port)).await.map_err(cannot)?;
+        let Some(trust) = trust else {
+            return Ok(Box::new(stream));
+        };
+        let stream = trust.connect(host, stream).await;
+        Ok(Box::new(stream.map_err(|source| HttpError::Tls {
+            address: self.authority(),
+            source,
+        })?))
+    }
+
+    /// What the header `host` says.
     fn authority(&self) -> String {
-        let Self { host, port, .. } = self;
-        if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
+        match &self.place {
+            Place::Unix(_) => "localhost".to_owned(),
+            Place::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
+            Place::Tcp { host, port, .. } => format!("{host}:{port}"),
         }
+    }
+}
+
+/// For messages: a Unix socket by its path, and whatever has TLS with its scheme.
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Unix(path) => write!(out, "unix:{}", path.display()),
+            Place::Tcp { is_tls: true, .. } => write!(out, "https://{}", self.authority()),
+            Place::Tcp { .. } => out.write_str(&self.authority()),
+        }
+    }
+}
+
+impl Place {
+    fn of_url(url: &str) -> Result<Self, String> {
+        let uri: Uri = url
+            .parse()
+            .map_err(|error| format!("is not a URL ({error})"))?;
+        let (is_tls, usual_port) = match uri.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => return Err("begins with neither http:// nor https:// nor unix:".to_owned()),
+        };
+        let host = uri.host().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| "names no host".to_owned())?;
+        Ok(Self::Tcp {
+            // An IPv6 address stands in brackets in a URL only.
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: uri.port_u16().unwrap_or(usual_port),
+            is_tls,
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_taken_out_of_a_url() {
-        for (url, authority) in [
-            ("http://gateway:8080", "gateway:8080"),
-            ("http://gateway/v1", "gateway:80"),
-            ("http://[::1]:18080/", "[::1]:18080"),
-        ] {
-            let server = ServerAddress::parse(url).expect("an address");
-            assert_eq!(server.authority(), authority);
-        }
-    }
-
-    #[test]
-    fn a_key_is_never_shown() {
-        let key = BearerKey::new(" sk-edge-1\n").expect("a key");
-        assert_eq!(key.0, "Bearer sk-edge-1");
-        let server = ServerAddress::parse("http://gateway").expect("an address");
-        let shown = format!("{:?}", server.with_key(Some(key)));
-        assert!(!shown.contains("sk-edge"), "{shown}");
-        for wrong in ["", " ", "schl\u{fc}ssel", "two\nlines"] {
-            let error = BearerKey::new(wrong).expect_err(wrong).to_string();
-            assert!(!error.contains("schl"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused_with_an_example() {
-        for url in [
-            "https://gateway",
-            "gateway:8080",
-            "http://",
-            "",
-            "http://a b",
-        ] {
-            let error = ServerAddress::parse(url).expect_err(url).to_string();
-            assert!(error.contains("e.g. http://127.0.0.1:8080"), "{error}");
-        }
-    }
-}
+#[path = "http_tests.rs"]
+mod tests;

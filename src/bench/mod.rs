@@ -30,7 +30,7 @@ use chat::Denial;
 pub use deadline_figures::DeadlineFigures;
 pub use figures::{Advantage, Figures, Percentiles};
 pub use flood::{FirstTokens, FloodFigures};
-use http::{BearerKey, HttpError, ServerAddress};
+use http::{BearerKey, HttpError, ServerAddress, TlsTrust};
 pub use load::{AnswerLimits, LoadPart, LoadProfile};
 use runner::{BenchTarget, RequestOutcome, play};
 pub use two_models::TwoModelsFigures;
@@ -48,6 +48,8 @@ pub struct BenchPlan {
     pub seed: u64,
     /// Who asks.
     pub keys: BenchKeys,
+    /// Whose certificates are believed; needed for servers at `https://`.
+    pub trust: Option<TlsTrust>,
     /// The model to ask; the server's first when absent.
     pub model: Option<String>,
     /// The other model, for loads of two.
@@ -167,7 +169,7 @@ pub async fn run(
         (against, against.as_ref()),
     ];
     for (url, (key, flood)) in urls.iter().zip(keys) {
-        let address = ServerAddress::parse(url)?;
+        let address = ServerAddress::parse(url)?.trusting(plan.trust.clone());
         let flooded = address.clone().with_key(flood.cloned());
         let server = address.with_key(key.clone());
         targets.push(target(url, server, flooded, plan).await?);

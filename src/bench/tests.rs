@@ -93,6 +93,7 @@ pub(super) fn plan(load: LoadProfile, rounds: usize) -> BenchPlan {
         rounds,
         seed: 1,
         keys: BenchKeys::default(),
+        trust: None,
         model: None,
         second_model: None,
         timeout: Duration::from_secs(60),

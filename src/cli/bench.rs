@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::authority_file::AuthorityFile;
 use crate::bench::http::{HttpError, ServerAddress};
 use crate::bench::{self, AnswerLimits, BenchPlan, BenchReport, Figures, LoadPart};
 use flags::{LoadMeasures, Profile};
@@ -17,7 +18,7 @@ use keys::KeyFlags;
 
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// Address of the server, beginning with http
+    /// Address of the server, beginning with http:// or https://, or unix: and the path of a socket
     #[arg(value_parser = address)]
     url: String,
     /// A second server that gets the same load in turn, to compare with
@@ -30,6 +31,8 @@ pub(super) struct Bench {
     measures: LoadMeasures,
     #[command(flatten)]
     keys: KeyFlags,
+    #[command(flatten)]
+    authority: AuthorityFile,
     /// Times the whole load is run, each with new prompts; figures are medians [default: 1, 3 with --against]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
@@ -114,6 +117,15 @@ impl Bench {
             ([model], false) => (Some(model.clone()), None),
             (_, false) => return Err(flags::misplaced("a second --model", self.profile)),
         };
+        let urls = [Some(self.url), self.against.clone()];
+        let urls: Vec<String> = urls.into_iter().flatten().collect();
+        let trust = self.authority.read()?;
+        for url in &urls {
+            let address = ServerAddress::parse(url).map_err(|error| error.to_string())?;
+            if address.is_tls() && trust.is_none() {
+                return Err(HttpError::NoAuthority(url.clone()).to_string());
+            }
+        }
         let rounds = match (self.rounds, &self.against) {
             (Some(rounds), _) => rounds,
             (None, Some(_)) => 3,
@@ -128,18 +140,13 @@ impl Bench {
             rounds: rounds.into(),
             seed: self.seed,
             keys: self.keys.read(std::env::var_os(keys::VARIABLE))?,
+            trust,
             model,
             second_model,
             timeout: Duration::from_secs(self.timeout),
             deadline: self.deadline_ms.map(Duration::from_millis),
         };
-        Ok((
-            [Some(self.url), self.against]
-                .into_iter()
-                .flatten()
-                .collect(),
-            plan,
-        ))
+        Ok((urls, plan))
     }
 }
 

@@ -13,10 +13,11 @@ use crate::admission::ServiceTier;
 use crate::keys::{
     ApiKey, EditError, Expiry, KeyChange, KeyEntry, KeysFileError, NewKey, edit, parse,
 };
+use crate::tls::SubjectPattern;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
-    /// Make a key; it is shown once, alone on the last line
+    /// Make a key; it is shown once, alone on the last line. Or let a client in by its certificate
     Add(Add),
     /// Show the keys that there are, and what they may do
     List(Place),
@@ -50,6 +51,12 @@ pub(super) struct Add {
     /// Keys of one group share cached prompts where the configuration keeps groups apart
     #[arg(long)]
     group: Option<String>,
+    /// Also let in who has a certificate of this common name, or of this whole subject, like CN=till-1,O=Harbour
+    #[arg(long, value_parser = subject)]
+    subject: Option<String>,
+    /// Make no API key: the certificate alone lets in
+    #[arg(long, requires = "subject")]
+    no_key: bool,
     /// The highest service tier that it gets
     #[arg(long, default_value = ServiceTier::Default.as_str(), value_parser = tier())]
     tier: ServiceTier,
@@ -103,6 +110,17 @@ fn date(text: &str) -> Result<toml_edit::Datetime, String> {
     let expected = || "must be a date like 2027-01-31, or 2027-01-31T18:00:00Z".to_owned();
     Expiry::read(text).ok_or_else(expected)?;
     text.trim().parse().map_err(|_| expected())
+}
+
+fn subject(text: &str) -> Result<String, String> {
+    match SubjectPattern::parse(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(
+            "must be the common name of a certificate, like till-1, or its whole subject, like CN=till-1,O=Harbour: \
+             `edgellm tls show FILE` shows it"
+                .to_owned(),
+        ),
+    }
 }
 
 /// Why a command on keys failed.
@@ -160,9 +178,14 @@ fn execute(command: Keys, file: &std::path::Path) -> Result<(), KeysError> {
     let mut out = std::io::stdout().lock();
     match command {
         Keys::Add(add) => {
-            let key = ApiKey::generate()?;
+            let key = if add.no_key {
+                None
+            } else {
+                Some(ApiKey::generate()?)
+            };
             let new = NewKey {
                 group: add.group,
+                subject: add.subject,
                 tier: add.tier,
                 models: add.models,
                 requests_per_minute: add.requests_per_minute,
@@ -173,8 +196,18 @@ fn execute(command: Keys, file: &std::path::Path) -> Result<(), KeysError> {
                 admin: add.admin,
                 ..NewKey::named(add.name.clone())
             };
-            edit(file, &KeyChange::Add(new, key.sha256()))?;
-            writeln!(out, "key `{}`, shown only now:\n{}", add.name, key.reveal())?;
+            let sha256 = key.as_ref().map(ApiKey::sha256);
+            edit(file, &KeyChange::Add(new, sha256))?;
+            match key {
+                Some(key) => {
+                    writeln!(out, "key `{}`, shown only now:\n{}", add.name, key.reveal())?;
+                }
+                None => writeln!(
+                    out,
+                    "`{}` is let in by its certificate; a running server follows within seconds",
+                    add.name
+                )?,
+            }
         }
         Keys::List(_) => {
             let problem = |problem| KeysError::File {
@@ -224,7 +257,7 @@ fn execute(command: Keys, file: &std::path::Path) -> Result<(), KeysError> {
 /// What there is, in columns.
 fn table(keys: &[KeyEntry], now: SystemTime) -> String {
     let heading = [
-        "NAME", "GROUP", "TIER", "SHARE", "LIMITS", "MODELS", "ENDS", "",
+        "NAME", "GROUP", "SUBJECT", "TIER", "SHARE", "LIMITS", "MODELS", "ENDS", "",
     ];
     let mut rows = vec![heading.map(str::to_owned)];
     rows.extend(keys.iter().map(|key| row(key, now)));
@@ -243,7 +276,7 @@ fn table(keys: &[KeyEntry], now: SystemTime) -> String {
     text
 }
 
-fn row(key: &KeyEntry, now: SystemTime) -> [String; 8] {
+fn row(key: &KeyEntry, now: SystemTime) -> [String; 9] {
     let dash = || "-".to_owned();
     let limits = [
         (key.requests_per_minute, "requests/min"),
@@ -255,14 +288,17 @@ fn row(key: &KeyEntry, now: SystemTime) -> [String; 8] {
         .filter_map(|(count, what)| Some(format!("{} {what}", count?)))
         .collect();
     let has_ended = key.expires.is_some_and(|end| end.has_come(now));
-    let note = match (has_ended, key.admin) {
-        (true, _) => "EXPIRED",
-        (false, true) => "admin",
-        (false, false) => "",
-    };
+    let notes = [
+        (has_ended, "EXPIRED"),
+        (key.admin && !has_ended, "admin"),
+        (key.sha256.is_none(), "certificate only"),
+    ];
+    let notes = notes.into_iter().filter(|(holds, _)| *holds);
+    let notes: Vec<&str> = notes.map(|(_, note)| note).collect();
     [
         key.name.clone(),
         key.group.clone().unwrap_or_else(dash),
+        key.subject.clone().unwrap_or_else(dash),
         key.tier.as_str().to_owned(),
         key.share.to_string(),
         if limits.is_empty() {
@@ -274,7 +310,7 @@ fn row(key: &KeyEntry, now: SystemTime) -> [String; 8] {
             .as_ref()
             .map_or_else(|| "all".to_owned(), |ids| ids.join(",")),
         key.expires.map_or_else(dash, |end| end.to_string()),
-        note.to_owned(),
+        notes.join(", "),
     ]
 }
 
@@ -287,14 +323,16 @@ mod tests {
         let digest = "0".repeat(64);
         let text = format!(
             "[[keys]]\nname = \"till-3\"\nsha256 = \"{digest}\"\ntier = \"priority\"\nrequests_per_minute = 60\n\
-             expires = 2020-01-31\n[[keys]]\nname = \"office\"\nadmin = true\nsha256 = \"{}\"\n",
+             expires = 2020-01-31\n[[keys]]\nname = \"office\"\nadmin = true\nsha256 = \"{}\"\n\
+             [[keys]]\nname = \"till-4\"\nsubject = \"till-4\"\nadmin = true\n",
             "1".repeat(64)
         );
         let shown = table(&parse(&text).expect("sound"), SystemTime::now());
         let expected = "\
-NAME    GROUP  TIER      SHARE  LIMITS           MODELS  ENDS
-till-3  -      priority  1      60 requests/min  all     2020-02-01T00:00:00Z  EXPIRED
-office  -      default   1      -                all     -                     admin
+NAME    GROUP  SUBJECT  TIER      SHARE  LIMITS           MODELS  ENDS
+till-3  -      -        priority  1      60 requests/min  all     2020-02-01T00:00:00Z  EXPIRED
+office  -      -        default   1      -                all     -                     admin
+till-4  -      till-4   default   1      -                all     -                     admin, certificate only
 ";
         assert_eq!(shown, expected);
     }

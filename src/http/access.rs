@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderValue};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
@@ -56,9 +56,10 @@ pub(crate) async fn log_and_count(
         .unwrap_or_else(|| format!("req_{}", uuid::Uuid::new_v4().simple()));
     // Of the highest level, so that no log level leaves a line without its id.
     let span = tracing::error_span!("request", id, key = tracing::field::Empty);
-    let endpoint = request
-        .extensions()
-        .get::<MatchedPath>()
+    let path = request.extensions().get::<MatchedPath>();
+    // What browsers ask before a page's request is none of an endpoint's: its share of failures is looked at.
+    let endpoint = path
+        .filter(|_| request.method() != Method::OPTIONS)
         .map_or("other", MatchedPath::as_str)
         .to_owned();
 

@@ -14,19 +14,33 @@ use crate::admission::{Principal, QuotaStanding};
 use crate::config::MetricsAccess;
 use crate::http::access::Asker;
 use crate::http::error::ApiError;
+use crate::http::peer::Audience;
 use crate::keys::{KeyRejection, KeyRing};
+use crate::tls::ClientCertificate;
 
 /// What a route needs of who asks, where there are keys. Without keys, everybody may do everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RouteAccess {
     /// No key: it tells nothing that a stranger may not know.
     Open,
+    /// No key, but it is for operators.
+    Page,
     /// Any key.
     Key,
     /// What `auth.metrics` says.
     Metrics,
     /// The key of an administrator.
     Admin,
+}
+
+impl RouteAccess {
+    /// Whether it is served where operators listen, if they have a listener of their own.
+    fn is_for_operators(self) -> bool {
+        match self {
+            Self::Page | Self::Metrics | Self::Admin => true,
+            Self::Open | Self::Key => false,
+        }
+    }
 }
 
 /// Finds out who asks. Cheap to clone.
@@ -67,16 +81,25 @@ impl Authenticator {
         }
     }
 
-    /// Returns who sent these headers to the route with this pattern.
-    fn principal(&self, route: &str, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
+    fn access(&self, route: &str) -> RouteAccess {
+        self.routes.get(route).copied().unwrap_or(RouteAccess::Key)
+    }
+
+    /// Returns who sent these headers to the route with this pattern, over a connection with this certificate.
+    fn principal(
+        &self,
+        route: &str,
+        headers: &HeaderMap,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Arc<Principal>, ApiError> {
         let Some(ring) = &self.ring else {
             return Ok(Arc::clone(&self.anyone));
         };
-        let access = self.routes.get(route).copied().unwrap_or(RouteAccess::Key);
+        let access = self.access(route);
         let sent = sent_keys(headers);
-        let found = find(ring, &sent);
+        let found = find(ring, &sent, certificate);
         let needed = match access {
-            RouteAccess::Open => MetricsAccess::Open,
+            RouteAccess::Open | RouteAccess::Page => MetricsAccess::Open,
             RouteAccess::Key => MetricsAccess::Key,
             RouteAccess::Metrics => self.metrics,
             RouteAccess::Admin => MetricsAccess::Admin,
@@ -114,8 +137,13 @@ pub(super) fn sent_keys(headers: &HeaderMap) -> Vec<&str> {
     sent.take(MOST_SENT).collect()
 }
 
-/// Finds the first that is good.
-fn find(ring: &KeyRing, sent: &[&str]) -> Result<Arc<Principal>, ApiError> {
+/// Finds the first that is good: of the keys, and then of the certificate. Many clients send a key of no meaning
+/// because their library wants one, so a wrong key does not spoil a good certificate.
+fn find(
+    ring: &KeyRing,
+    sent: &[&str],
+    certificate: Option<&ClientCertificate>,
+) -> Result<Arc<Principal>, ApiError> {
     let now = SystemTime::now();
     let mut refusal = ApiError::KeyMissing;
     for key in sent {
@@ -128,7 +156,16 @@ fn find(ring: &KeyRing, sent: &[&str]) -> Result<Arc<Principal>, ApiError> {
             Err(KeyRejection::Unknown) => {}
         }
     }
-    Err(refusal)
+    let Some(certificate) = certificate else {
+        return Err(refusal);
+    };
+    match ring.find_certificate(certificate, now) {
+        Ok(principal) => Ok(principal),
+        Err(KeyRejection::Unknown) if refusal != ApiError::KeyExpired => {
+            Err(ApiError::CertificateUnknown(certificate.subject.clone()))
+        }
+        Err(_) => Err(ApiError::KeyExpired),
+    }
 }
 
 /// Lets in whoever may, and tells every answer to a key with limits what is left of them.
@@ -139,7 +176,13 @@ pub(crate) async fn authenticate(
 ) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("", MatchedPath::as_str);
-    let principal = match authenticator.principal(route, request.headers()) {
+    let audience = request.extensions().get::<Audience>();
+    if audience == Some(&Audience::Clients) && authenticator.access(route).is_for_operators() {
+        return ApiError::ForOperators.into_response();
+    }
+    let certificate = request.extensions().get::<Arc<ClientCertificate>>();
+    let certificate = certificate.map(AsRef::as_ref);
+    let principal = match authenticator.principal(route, request.headers(), certificate) {
         Ok(principal) => principal,
         Err(error) => return error.into_response(),
     };
@@ -261,7 +304,8 @@ mod tests {
         ] {
             let ring = Some(Arc::clone(&ring));
             let auth = Authenticator::new(ring, setting).guarding(routes.clone());
-            let refused = |route: &str, headers: &HeaderMap| auth.principal(route, headers).err();
+            let refused =
+                |route: &str, headers: &HeaderMap| auth.principal(route, headers, None).err();
             assert_eq!(refused("/health", &none), None);
             assert_eq!(refused("/health", &with("wrong")), None);
             assert_eq!(refused("/v1/models", &none), Some(ApiError::KeyMissing));
@@ -276,8 +320,80 @@ mod tests {
             assert_eq!(refused("/metrics", &with(admin.reveal())), None);
         }
         let open = Authenticator::new(None, MetricsAccess::Admin).guarding(routes);
-        assert!(open.principal("/v1/models", &with("anything")).is_ok());
-        assert!(open.principal("/metrics", &none).is_ok());
+        assert!(
+            open.principal("/v1/models", &with("anything"), None)
+                .is_ok()
+        );
+        assert!(open.principal("/metrics", &none, None).is_ok());
+    }
+
+    #[test]
+    fn a_certificate_is_its_entrys_where_no_key_is_good() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("keys.toml");
+        let (office, ended) = (ApiKey::generate(), ApiKey::generate());
+        let (office, ended) = (office.expect("random"), ended.expect("random"));
+        let text = format!(
+            "[[keys]]\nname = \"till\"\nsubject = \"till-1\"\n[[keys]]\nname = \"office\"\nsha256 = \"{}\"\n\
+             [[keys]]\nname = \"ended\"\nsubject = \"till-0\"\nsha256 = \"{}\"\nexpires = 2020-01-31\n\
+             [[keys]]\nname = \"chief\"\nsubject = \"CN=chief,O=Harbour\"\nadmin = true\n",
+            office.sha256(),
+            ended.sha256()
+        );
+        std::fs::write(&file, text).expect("written");
+        let ring = Arc::new(KeyRing::open(&file, false).expect("sound"));
+        let routes = HashMap::from([("/models".to_owned(), RouteAccess::Admin)]);
+        let auth = Authenticator::new(Some(ring), MetricsAccess::Admin).guarding(routes.clone());
+        let of = |subject: &str| {
+            let name = subject.trim_start_matches("CN=").split(',').next();
+            ClientCertificate {
+                subject: subject.to_owned(),
+                common_name: name.map(str::to_owned),
+            }
+        };
+        let asked = |route: &str, key: &str, subject: &str| {
+            let headers = match key {
+                "" => HeaderMap::new(),
+                key => headers(&[("x-api-key", key)]),
+            };
+            let found = auth.principal(route, &headers, Some(&of(subject)));
+            found.map(|found| found.name.clone().unwrap_or_default())
+        };
+        let models = "/v1/models";
+        for (key, subject, expected) in [
+            ("", "CN=till-1", Ok("till")),
+            ("unused", "CN=till-1", Ok("till")),
+            (office.reveal(), "CN=till-1", Ok("office")),
+            (office.reveal(), "CN=stranger", Ok("office")),
+            (ended.reveal(), "CN=till-1", Ok("till")),
+            (ended.reveal(), "CN=stranger", Err(ApiError::KeyExpired)),
+            ("", "CN=till-0", Err(ApiError::KeyExpired)),
+            (
+                "unused",
+                "CN=stranger,O=Harbour",
+                Err(ApiError::CertificateUnknown(
+                    "CN=stranger,O=Harbour".to_owned(),
+                )),
+            ),
+        ] {
+            assert_eq!(
+                asked(models, key, subject),
+                expected.map(str::to_owned),
+                "{subject}"
+            );
+        }
+        assert_eq!(asked("/models", "", "CN=till-1"), Err(ApiError::AdminOnly));
+        assert_eq!(
+            asked("/models", "", "CN=chief,O=Harbour"),
+            Ok("chief".to_owned())
+        );
+        let open = Authenticator::new(None, MetricsAccess::Admin).guarding(routes);
+        let found = open.principal("/models", &HeaderMap::new(), Some(&of("CN=stranger")));
+        assert_eq!(
+            found.map(|found| found.name.clone()),
+            Ok(None),
+            "without keys it changes nothing"
+        );
     }
 
     #[test]

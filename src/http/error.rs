@@ -74,6 +74,17 @@ pub enum ApiError {
     /// No such route.
     #[error("there is nothing at {0}; see GET /v1/models and POST /v1/chat/completions")]
     NotFound(String),
+    /// The route is for operators, who have a listener of their own.
+    #[error(
+        "this is for operators, and served at the addresses of `server.admin_listen` only, not at this one"
+    )]
+    ForOperators,
+    /// The client speaks HTTP without TLS where TLS is spoken.
+    #[error(
+        "this port speaks TLS: ask it with https:// in place of http:// (docs/tls.md says how clients come to trust the \
+         server's certificate)"
+    )]
+    PlainHttp,
     /// The route exists for other methods.
     #[error("{method} is not allowed here")]
     MethodNotAllowed {
@@ -105,6 +116,16 @@ pub enum ApiError {
     /// The client did not send its body in time.
     #[error("the request body did not arrive within {0:?}")]
     BodyTimeout(Duration),
+    /// The request is for a host that is not known to be this server.
+    #[error(
+        "this server is not known by the name `{}`: ask it by its address or by a name of its own, or have whoever runs it \
+         add this name to `server.allowed_hosts`",
+        shortened(.0, 100)
+    )]
+    HostNotAllowed(String),
+    /// The page of another server asks, and may not.
+    #[error("{}", foreign_page_text(.0.as_deref()))]
+    OriginNotAllowed(Option<String>),
     /// There is no key where one is needed.
     #[error(
         "this server needs an API key: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`; whoever runs \
@@ -119,6 +140,13 @@ pub enum ApiError {
     /// The key has ended.
     #[error("this API key has expired: ask whoever runs the server for a new one")]
     KeyExpired,
+    /// The certificate is nobody's, and neither is a key.
+    #[error(
+        "this client certificate is not known here: its subject is `{}`, and no entry of the server's keys file has it as \
+         `subject = \"…\"`; whoever runs the server adds one with `edgellm keys add NAME --subject …`",
+        shortened(.0, 120)
+    )]
+    CertificateUnknown(String),
     /// The key may not use this model.
     #[error("this API key may not use the model `{0}`; GET /v1/models lists those that it may use")]
     ModelNotAllowed(String),
@@ -162,6 +190,20 @@ pub enum ApiError {
     /// A defect.
     #[error("an internal error; the server's log has the details under this request's id")]
     Internal,
+}
+
+/// Says which page may not ask, where its browser tells, and what to do.
+fn foreign_page_text(origin: Option<&str>) -> String {
+    let Some(origin) = origin else {
+        return "a page of another server may only open the page of this one, or ask by `fetch` if its origin is in \
+                `server.cors_origins`"
+            .to_owned();
+    };
+    let origin = shortened(origin, 100);
+    format!(
+        "pages of \"{origin}\" may not ask this server: to let them, whoever runs it adds \"{origin}\" to \
+         `server.cors_origins`"
+    )
 }
 
 fn refusal_text(refusal: &AdmissionRefusal) -> &'static str {
@@ -263,6 +305,14 @@ impl ApiError {
         }
     }
 
+    /// The request does not say properly for which host it is.
+    pub(crate) fn improper_host() -> Self {
+        Self::Invalid {
+            message: "send one `Host` header with this server's name or address".to_owned(),
+            param: None,
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => Some(refusal.retry_after),
@@ -325,11 +375,16 @@ impl ApiError {
                 invalid,
                 Some("previous_response_not_found"),
             ),
+            Self::ForOperators => row(StatusCode::NOT_FOUND, invalid, Some("for_operators")),
+            Self::PlainHttp => row(StatusCode::BAD_REQUEST, invalid, Some("tls_required")),
             Self::KeyMissing => unauthorized("missing_api_key"),
             Self::KeyUnknown => unauthorized("invalid_api_key"),
             Self::KeyExpired => unauthorized("expired_api_key"),
+            Self::CertificateUnknown(_) => unauthorized("unknown_certificate"),
             Self::ModelNotAllowed(_) => forbidden("model_not_allowed"),
             Self::AdminOnly => forbidden("admin_only"),
+            Self::HostNotAllowed(_) => forbidden("host_not_allowed"),
+            Self::OriginNotAllowed(_) => forbidden("origin_not_allowed"),
             Self::OverQuota(_) => row(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",

@@ -1,11 +1,21 @@
 //! What holds for the headers of a request, whatever they are.
 
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::config::TrustedProxy;
 
 use super::access::client_id;
 use super::auth::sent_keys;
 use super::body::{declares_json, refuse_before_it_is_sent};
+use super::browsers::{AskingPage, CorsOrigins};
 use super::error::ApiError;
+use super::forwarded::{ForwardedHosts, TrustedProxies, client_address};
+use super::hosts::AllowedHosts;
 use super::precheck::allowed_time;
 use super::resume::last_event;
 
@@ -40,6 +50,30 @@ pub fn read_headers(lines: &[u8]) {
         if let Err(error) = read(&headers) {
             check(name, &error);
         }
+    }
+    check_walls(headers);
+}
+
+/// Who asks, for which host and by which proxy is told or refused in words, also when the proxy is trusted.
+fn check_walls(headers: HeaderMap) {
+    static HOSTS: LazyLock<AllowedHosts> =
+        LazyLock::new(|| AllowedHosts::new(&["*.shop.example".to_owned()]));
+    let proxies = TrustedProxies::new(&[TrustedProxy::UnixSocket]);
+    if let Some(address) = client_address(&headers, &proxies) {
+        assert_eq!(address, address.to_canonical());
+    }
+    let mut request = Request::new(Body::empty());
+    *request.headers_mut() = headers;
+    ForwardedHosts::believe(&mut request);
+    if let Err(error) = HOSTS.check(&request, Instant::now()) {
+        assert!([400, 403].contains(&error.status().as_u16()), "{error}");
+        assert!(error.body().to_string().len() < 1000);
+    }
+    let kiosk = "https://kiosk.shop.example";
+    let origins = CorsOrigins::new(&[kiosk.to_owned()]);
+    if origins.asking_page(&request) == AskingPage::Listed {
+        let origin = request.headers()[header::ORIGIN].as_bytes();
+        assert!(origin.eq_ignore_ascii_case(kiosk.as_bytes()), "{origin:?}");
     }
 }
 
@@ -156,13 +190,16 @@ mod tests {
         }
     }
 
+    /// The headers of pages and proxies.
+    const OF_WALLS: [&str; 4] = ["host", "origin", "x-forwarded-for", "x-forwarded-host"];
+
     proptest! {
         #[test]
         fn any_value_of_any_header_is_taken_or_refused_in_words(
-            which in 0..READERS.len(),
+            name in prop::sample::select([READERS.map(|(name, _)| name), OF_WALLS].concat()),
             value in "[ -~]{0,40}",
         ) {
-            read_headers(format!("expect: 100-continue\n{}: {value}", READERS[which].0).as_bytes());
+            read_headers(format!("expect: 100-continue\n{name}: {value}").as_bytes());
         }
 
         #[test]

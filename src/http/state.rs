@@ -11,6 +11,9 @@ use crate::inference::Inference;
 use crate::telemetry::Metrics;
 
 use super::auth::Authenticator;
+use super::browsers::CorsOrigins;
+use super::forwarded::TrustedProxies;
+use super::hosts::AllowedHosts;
 use super::resume::RecordedStreams;
 
 /// KiB of memory for large bodies that are being received. It is the largest size that one body may have
@@ -26,6 +29,12 @@ pub(crate) struct HttpState {
     pub(crate) metrics: Metrics,
     /// Who may ask.
     pub(crate) authenticator: Authenticator,
+    /// Under which names.
+    pub(crate) hosts: AllowedHosts,
+    /// Which pages of other servers.
+    pub(crate) origins: CorsOrigins,
+    /// Who is believed whom it asks for.
+    pub(crate) proxies: TrustedProxies,
     /// Largest body in bytes.
     pub(crate) body_limit: usize,
     /// Memory for large bodies, one permit per KiB.
@@ -51,6 +60,9 @@ impl HttpState {
         Self {
             metrics,
             authenticator,
+            hosts: AllowedHosts::new(&settings.server.allowed_hosts),
+            origins: CorsOrigins::new(&settings.server.cors_origins),
+            proxies: TrustedProxies::new(&settings.server.trusted_proxies),
             large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_KIB)),
             large_values: Arc::new(Semaphore::new(LARGE_BODIES_PARSED)),
             streams: RecordedStreams::new(&send_budget),

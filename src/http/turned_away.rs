@@ -15,6 +15,7 @@ use crate::admission::{AdmissionRefusal, RefusalReason};
 use crate::telemetry::Metrics;
 
 use super::error::ApiError;
+use super::listener::Accepted;
 
 /// Connections that are told so with patience at the same time.
 pub(super) const MOST_TOLD_AT_ONCE: usize = 128;
@@ -44,8 +45,13 @@ impl Doorkeeper {
         }
     }
 
-    /// Tells the client that it has too many connections, and closes this one.
-    pub(super) fn turn_away(&mut self, stream: TcpStream) {
+    /// Tells the client that it has too many connections, and closes this one. Where it would have to be told in TLS it is
+    /// closed without a word: shaking hands with whoever has too many is what it wants.
+    pub(super) fn turn_away(&mut self, accepted: Accepted, is_tls: bool) {
+        let Accepted::Tcp(stream, address) = accepted else {
+            // Programs of this machine are not counted by their address.
+            return;
+        };
         let reason = RefusalReason::TooManyConnections.as_str();
         self.metrics.request_rejected("", reason);
         if self
@@ -53,12 +59,14 @@ impl Doorkeeper {
             .is_none_or(|last| last.elapsed() >= LOG_INTERVAL)
         {
             self.last_logged = Some(Instant::now());
-            let address = stream.peer_addr().map(|peer| peer.ip().to_string());
             tracing::warn!(
-                address = address.unwrap_or_default(),
+                address = %address.ip(),
                 "an address has as many connections as server.max_connections_per_address allows: \
                  further ones are refused (this is logged once a minute at most)"
             );
+        }
+        if is_tls {
+            return;
         }
         match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => {
@@ -74,6 +82,12 @@ impl Doorkeeper {
     }
 }
 
+/// Tells a client that speaks HTTP at a port for TLS how to ask.
+pub(super) async fn tell_about_tls(stream: TcpStream) {
+    // A client that breaks off concerns only itself.
+    let _ = tell(stream, &answer(&ApiError::PlainHttp)).await;
+}
+
 /// Answers without waiting for anything. A client reads it if its request has come already.
 fn tell_at_once(stream: TcpStream, answer: &str) {
     // The runtime does not know yet whether it is readable; the system does, and does not wait either.
@@ -86,6 +100,7 @@ fn tell_at_once(stream: TcpStream, answer: &str) {
 }
 
 /// The whole response of an error, as it is written to a socket.
+/// Writes the answer by hand. It has none of the headers for pages of [`super::browsers`]: nobody has read who asks.
 fn answer(error: &ApiError) -> String {
     let body = error.body().to_string();
     let retry_after = error
@@ -134,8 +149,8 @@ mod tests {
             .write_all(b"GET / HTTP/1.1\r\n\r\n")
             .await
             .expect("sent");
-        let (stream, _) = listener.accept().await.expect("accepted");
-        doorkeeper.turn_away(stream);
+        let (stream, peer) = listener.accept().await.expect("accepted");
+        doorkeeper.turn_away(Accepted::Tcp(stream, peer), false);
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.expect("no reset");
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
@@ -150,8 +165,8 @@ mod tests {
         let request = "POST / HTTP/1.1\r\ncontent-length: 300000\r\n\r\n".to_owned();
         for request in [String::new(), request + &" ".repeat(300_000)] {
             let mut client = TcpStream::connect(address).await.expect("connected");
-            let (stream, _) = listener.accept().await.expect("accepted");
-            doorkeeper.turn_away(stream);
+            let (stream, peer) = listener.accept().await.expect("accepted");
+            doorkeeper.turn_away(Accepted::Tcp(stream, peer), false);
             client.write_all(request.as_bytes()).await.expect("sent");
             let mut answer = String::new();
             client.read_to_string(&mut answer).await.expect("no reset");

@@ -20,6 +20,8 @@ pub struct NewKey {
     pub name: String,
     /// Its group.
     pub group: Option<String>,
+    /// The common name or the whole subject of a client's certificate.
+    pub subject: Option<String>,
     /// The highest service tier that it gets.
     pub tier: ServiceTier,
     /// The ids of the models that it may use; none is all.
@@ -45,6 +47,7 @@ impl NewKey {
         Self {
             name: name.into(),
             group: None,
+            subject: None,
             tier: ServiceTier::Default,
             models: Vec::new(),
             requests_per_minute: None,
@@ -56,7 +59,7 @@ impl NewKey {
         }
     }
 
-    fn table(&self, sha256: &str) -> Table {
+    fn table(&self, sha256: Option<&str>) -> Table {
         let mut table = Table::new();
         let mut set = |name: &str, item: Option<Value>| {
             if let Some(item) = item {
@@ -66,7 +69,8 @@ impl NewKey {
         let count = |count: Option<NonZeroU32>| count.map(|count| i64::from(count.get()).into());
         set("name", Some(self.name.as_str().into()));
         set("group", self.group.as_deref().map(Value::from));
-        set("sha256", Some(sha256.into()));
+        set("sha256", sha256.map(Value::from));
+        set("subject", self.subject.as_deref().map(Value::from));
         let is_usual = self.tier == ServiceTier::default();
         set("tier", (!is_usual).then(|| self.tier.as_str().into()));
         let models = self.models.iter().map(String::as_str).collect();
@@ -87,8 +91,8 @@ impl NewKey {
 /// A change of the file.
 #[derive(Debug)]
 pub enum KeyChange {
-    /// A new key, with the SHA-256 of it.
-    Add(NewKey, String),
+    /// A new key, with the SHA-256 of it; a client's certificate may do without.
+    Add(NewKey, Option<String>),
     /// This key ends now.
     Revoke(String),
     /// This key is replaced.
@@ -127,6 +131,12 @@ pub enum EditError {
     /// There is one of this name.
     #[error("there is a key `{0}` already: choose another name, or `edgellm keys rotate {0}`")]
     NameTaken(String),
+    /// There is no API key to replace.
+    #[error(
+        "`{0}` is known by its certificate alone (`subject`), so there is no API key to replace: give the client a new \
+         certificate of the same subject, or `edgellm keys revoke {0}`"
+    )]
+    CertificateOnly(String),
     /// The name cannot be one.
     #[error(
         "the name of a key is 1 to 64 letters, digits, dots, dashes or underscores, like till-3"
@@ -231,7 +241,7 @@ fn apply(document: &mut DocumentMut, change: &KeyChange) -> Result<(), EditError
             if place(keys, &key.name).is_some() {
                 return Err(EditError::NameTaken(key.name.clone()));
             }
-            let mut table = key.table(sha256);
+            let mut table = key.table(sha256.as_deref());
             // A comment at the end of the file stays where it is, before the new key.
             table.decor_mut().set_prefix(format!("{end}\n"));
             keys.push(table);
@@ -248,6 +258,9 @@ fn apply(document: &mut DocumentMut, change: &KeyChange) -> Result<(), EditError
             let place = place(keys, name);
             let table = place.and_then(|place| keys.get_mut(place));
             let table = table.ok_or_else(|| EditError::NoSuchKey(name.clone()))?;
+            if !table.contains_key("sha256") {
+                return Err(EditError::CertificateOnly(name.clone()));
+            }
             let old = table.insert("sha256", value(sha256));
             let until = previous_until.and_then(|until| until.to_string().parse().ok());
             if let Some((old, until)) = old.zip(until) {
@@ -268,7 +281,7 @@ pub(super) fn fuzz(text: &str, keys: &[super::file::KeyEntry]) {
     let digest = "f".repeat(64);
     let name = "added-by-the-fuzzer";
     let is_taken = |key: &super::file::KeyEntry| {
-        let known = [Some(&key.sha256), key.previous_sha256.as_ref()];
+        let known = [key.sha256.as_ref(), key.previous_sha256.as_ref()];
         let mut known = known.into_iter().flatten();
         key.name == name || known.any(|known| known.eq_ignore_ascii_case(&digest))
     };
@@ -280,7 +293,10 @@ pub(super) fn fuzz(text: &str, keys: &[super::file::KeyEntry]) {
         apply(&mut document, change).expect("nothing is in the way");
         document.to_string()
     };
-    let with = changed(text, &KeyChange::Add(NewKey::named(name), digest.clone()));
+    let with = changed(
+        text,
+        &KeyChange::Add(NewKey::named(name), Some(digest.clone())),
+    );
     let more = parse(&with).expect("still a keys file");
     assert_eq!(&more[..keys.len()], keys);
     assert_eq!(more.last().map(|key| &*key.name), Some(name));
@@ -297,7 +313,7 @@ mod tests {
 
     fn add(file: &Path, key: NewKey) -> Result<ApiKey, EditError> {
         let secret = ApiKey::generate().expect("random");
-        edit(file, &KeyChange::Add(key, secret.sha256()))?;
+        edit(file, &KeyChange::Add(key, Some(secret.sha256())))?;
         Ok(secret)
     }
 
@@ -384,15 +400,66 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_alone_has_no_key_to_rotate_and_one_beside_a_key_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("keys.toml");
+        let till = |name: &str| NewKey {
+            subject: Some(name.to_owned()),
+            ..NewKey::named(name)
+        };
+        edit(&file, &KeyChange::Add(till("till-1"), None)).expect("added");
+        add(&file, till("till-2")).expect("added");
+        let rotate = |name: &str| {
+            let sha256 = ApiKey::generate().expect("random").sha256();
+            let name = name.to_owned();
+            edit(
+                &file,
+                &KeyChange::Rotate {
+                    name,
+                    sha256,
+                    previous_until: None,
+                },
+            )
+        };
+        let error = rotate("till-1").expect_err("no key");
+        assert!(matches!(error, EditError::CertificateOnly(_)), "{error}");
+        rotate("till-2").expect("rotated");
+        let entries = parse(&std::fs::read_to_string(&file).expect("there")).expect("sound");
+        assert_eq!(
+            (&entries[0].sha256, entries[0].subject.as_deref()),
+            (&None, Some("till-1"))
+        );
+        assert_eq!(
+            (entries[1].sha256.is_some(), entries[1].subject.as_deref()),
+            (true, Some("till-2"))
+        );
+        let again = edit(
+            &file,
+            &KeyChange::Add(
+                NewKey {
+                    subject: Some("CN=till-1".to_owned()),
+                    ..NewKey::named("x")
+                },
+                None,
+            ),
+        );
+        let error = again.expect_err("taken").to_string();
+        assert!(
+            error.contains("(`x`)") && error.contains("(`till-1`)"),
+            "{error}"
+        );
+        edit(&file, &KeyChange::Revoke("till-1".to_owned())).expect("revoked");
+        let entries = parse(&std::fs::read_to_string(&file).expect("there")).expect("sound");
+        assert_eq!(entries.len(), 1);
+    }
+
+    #[test]
     fn a_file_that_is_wrong_is_not_touched() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("keys.toml");
         std::fs::write(&file, "[[keys]]\nname = \"till\"\n").expect("written");
         let error = add(&file, NewKey::named("one")).expect_err("wrong");
-        assert!(
-            error.to_string().contains("missing field `sha256`"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("it needs `sha256`"), "{error}");
         let text = std::fs::read_to_string(&file).expect("there");
         assert_eq!(text, "[[keys]]\nname = \"till\"\n");
     }

@@ -15,13 +15,14 @@ use toml_edit::Datetime;
 use crate::admission::{QuotaLimits, ServiceTier};
 
 use super::digest::KeyDigest;
+use crate::tls::SubjectPattern;
 
 /// More keys than any box has clients.
 const MOST_KEYS: usize = 10_000;
 const LONGEST_NAME: usize = 64;
 const MOST_MODELS: usize = 1000;
 
-/// A key, as its file describes it.
+/// A key, as its file describes it: an API key, a client's certificate, or either of both.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyEntry {
@@ -31,7 +32,11 @@ pub struct KeyEntry {
     #[serde(default)]
     pub group: Option<String>,
     /// The SHA-256 of the key, as 64 hexadecimal digits.
-    pub sha256: String,
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// The common name or the whole subject of a client's certificate.
+    #[serde(default)]
+    pub subject: Option<String>,
     /// The SHA-256 of the key before this one, which goes on to work until `previous_until`.
     #[serde(default)]
     pub previous_sha256: Option<String>,
@@ -81,7 +86,8 @@ impl KeyEntry {
 
     /// The digests that it is known by, each with the time at which it ends.
     pub(super) fn digests(&self) -> impl Iterator<Item = (KeyDigest, Option<Expiry>)> {
-        let current = KeyDigest::from_hex(&self.sha256).map(|digest| (digest, self.expires));
+        let current = self.sha256.as_deref().and_then(KeyDigest::from_hex);
+        let current = current.map(|digest| (digest, self.expires));
         let previous = self
             .previous_sha256
             .as_deref()
@@ -93,6 +99,11 @@ impl KeyEntry {
         current
             .into_iter()
             .chain(previous.map(|digest| (digest, until)))
+    }
+
+    /// The certificates that it is known by.
+    pub(super) fn certificates(&self) -> Option<SubjectPattern> {
+        self.subject.as_deref().and_then(SubjectPattern::parse)
     }
 }
 
@@ -205,6 +216,7 @@ pub fn parse(text: &str) -> Result<Vec<KeyEntry>, KeysFileError> {
     }
     let mut names = BTreeMap::new();
     let mut digests = BTreeMap::new();
+    let mut subjects = BTreeMap::new();
     for (number, key) in (1..).zip(&keys) {
         let name = is_name(&key.name).then(|| key.name.clone());
         let mistake = check(key).or_else(|| {
@@ -216,9 +228,16 @@ pub fn parse(text: &str) -> Result<Vec<KeyEntry>, KeysFileError> {
             let mut twice = key
                 .digests()
                 .filter_map(|(digest, _)| digests.insert(digest, number));
-            let first = twice.next()?;
+            if let Some(first) = twice.next() {
+                return Some(format!(
+                    "it is the same key as key {first}: make a new one with `edgellm keys add`"
+                ));
+            }
+            let subject = key.certificates()?.narrowest();
+            let first = subjects.insert(subject, (number, &key.name))?;
             Some(format!(
-                "it is the same key as key {first}: make a new one with `edgellm keys add`"
+                "its `subject` is that of key {} (`{}`): a certificate can be one key's only",
+                first.0, first.1
             ))
         });
         if let Some(message) = mistake {
@@ -232,6 +251,9 @@ pub fn parse(text: &str) -> Result<Vec<KeyEntry>, KeysFileError> {
     Ok(keys)
 }
 
+const NO_SUBJECT: &str = "`subject` must be the common name of a client's certificate, like till-1, or its whole subject, like CN=till-1,O=Harbour \
+     (`edgellm tls show FILE` shows it)";
+
 /// What is wrong with a key by itself.
 fn check(key: &KeyEntry) -> Option<String> {
     let names = [("name", Some(&key.name)), ("group", key.group.as_ref())];
@@ -243,7 +265,7 @@ fn check(key: &KeyEntry) -> Option<String> {
         }
     }
     let digests = [
-        ("sha256", Some(&key.sha256)),
+        ("sha256", key.sha256.as_ref()),
         ("previous_sha256", key.previous_sha256.as_ref()),
     ];
     for (field, digest) in digests {
@@ -254,8 +276,20 @@ fn check(key: &KeyEntry) -> Option<String> {
             ));
         }
     }
+    if key.sha256.is_none() && key.subject.is_none() {
+        return Some(
+            "it needs `sha256`, the SHA-256 of an API key, or `subject`, that of a client's certificate, or both"
+                .to_owned(),
+        );
+    }
+    if key.subject.is_some() && key.certificates().is_none() {
+        return Some(NO_SUBJECT.to_owned());
+    }
     if key.previous_sha256.is_some() && key.previous_until.is_none() {
         return Some("`previous_sha256` needs `previous_until`, a date".to_owned());
+    }
+    if key.previous_sha256.is_some() && key.sha256.is_none() {
+        return Some("`previous_sha256` needs `sha256`, the key after it".to_owned());
     }
     let models = key.models.as_deref().unwrap_or_default();
     if models.len() > MOST_MODELS || models.iter().any(String::is_empty) {

@@ -68,7 +68,52 @@ fn what_is_wrong_is_told_with_its_place_and_the_remedy() {
         "{unknown}"
     );
     let missing = mistake("[[keys]]\nname = \"till\"\n");
-    assert!(missing.contains("missing field `sha256`"), "{missing}");
+    assert!(
+        missing.starts_with("key 1 (`till`): it needs `sha256`"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn a_certificate_may_stand_for_a_key_or_beside_it_and_names_one_entry_only() {
+    let of =
+        |name: &str, subject: &str| format!("[[keys]]\nname = \"{name}\"\nsubject = '{subject}'\n");
+    let keys = parse(&(of("a", "till-1") + &key("subject = \"till-2\""))).expect("sound");
+    assert_eq!(
+        (keys[0].sha256.is_none(), keys[0].digests().count()),
+        (true, 0)
+    );
+    assert_eq!(
+        (keys[1].sha256.is_some(), keys[1].subject.as_deref()),
+        (true, Some("till-2"))
+    );
+    let both = parse(&(of("a", "till-1") + &of("b", "CN=till-1,O=Harbour"))).expect("two subjects");
+    assert_eq!(both.len(), 2);
+    for (one, other) in [
+        ("till-1", "till-1"),
+        ("till-1", "CN=till-1"),
+        ("CN=a,O=b", "cn=a, o=b"),
+        (r"CN=a\2Cb", r"CN=a\,b"),
+    ] {
+        assert_eq!(
+            mistake(&(of("a", one) + &of("b", other))),
+            "key 2 (`b`): its `subject` is that of key 1 (`a`): a certificate can be one key's only"
+        );
+    }
+    for wrong in ["", " ", "CN=", "till=1", "CN=a,"] {
+        let mistake = mistake(&of("a", wrong));
+        assert!(
+            mistake.starts_with("key 1 (`a`): `subject` must be"),
+            "{mistake}"
+        );
+    }
+    let rotated = mistake(
+        &(of("a", "b") + &format!("previous_sha256 = \"{ABC}\"\nprevious_until = 2027-01-01\n")),
+    );
+    assert!(
+        rotated.contains("`previous_sha256` needs `sha256`"),
+        "{rotated}"
+    );
 }
 
 #[test]
@@ -77,6 +122,7 @@ fn no_message_repeats_a_key_that_stands_in_the_wrong_place() {
     for text in [
         format!("[[keys]]\nname = \"till\"\nsha256 = \"{secret}\"\n"),
         format!("[[keys]]\nname = \"{secret} \"\nsha256 = \"{ABC}\"\n"),
+        key(&format!("subject = \"{secret}=\"")),
         key(&format!("admin = \"{secret}\"")),
         key(&format!("tier = \"{secret}\"")),
         key(&format!("expires = \"{secret}\"")),
@@ -100,6 +146,7 @@ fn a_file_that_ends_too_early_is_refused_or_has_whole_keys_only() {
             for (key, expected) in keys.iter().zip(&whole) {
                 assert_eq!(key.name, expected.name);
                 assert_eq!(key.sha256, expected.sha256);
+                assert_eq!(key.subject, expected.subject);
             }
         }
     }

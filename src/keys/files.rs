@@ -1,41 +1,15 @@
 //! Reading and locking the keys file.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use crate::file_stamp::FileStamp;
 use crate::replace_file::{OWNER_ONLY, beside, parent};
 
 /// Ten thousand keys take less. Reading TOML takes more than a hundred times its size.
 const MOST_BYTES: u64 = 2 << 20;
-
-/// How a file looks from outside: another stamp is another content. The time alone would not do: a clock may
-/// step back, and two changes may come within one tick of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileStamp {
-    inode: u64,
-    bytes: u64,
-    written: (i64, i64),
-    /// Also of a file that was written with its old times.
-    changed: (i64, i64),
-}
-
-impl FileStamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            inode: metadata.ino(),
-            bytes: metadata.len(),
-            written: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Looks at a file.
-    pub(super) fn look(path: &Path) -> io::Result<Self> {
-        Ok(Self::of(&std::fs::metadata(path)?))
-    }
-}
 
 /// Reads a whole file.
 ///
@@ -91,6 +65,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
+    use crate::file_stamp::FileStamp;
     use crate::replace_file::replace_file;
 
     #[test]

@@ -33,7 +33,7 @@ pub fn make_first(keys_file: &Path) -> Result<Option<PathBuf>, EditError> {
         admin: true,
         ..NewKey::named(NAME)
     };
-    lock.edit(&KeyChange::Add(admin, key.sha256()))?;
+    lock.edit(&KeyChange::Add(admin, Some(key.sha256())))?;
     Ok(Some(place))
 }
 

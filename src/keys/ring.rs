@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::admission::{PrefixGroup, Principal, Quota, Tenant, TenantId};
+use crate::file_stamp::{FileFollower, FileStamp};
 use crate::sync::{Mutex, RwLock};
+use crate::tls::{ClientCertificate, SubjectPattern};
 
 use super::digest::KeyDigest;
 use super::file::{Expiry, KeyEntry, KeysFileError, parse};
-use super::files::{self, FileStamp};
+use super::files;
 
 /// Longer ones are no keys, and hashing them would be work for nothing.
 const LONGEST_KEY: usize = 512;
@@ -30,6 +32,14 @@ struct KnownKey {
     digest: KeyDigest,
     ends: Option<Expiry>,
     principal: Arc<Principal>,
+}
+
+/// Everybody who is known.
+#[derive(Debug, Default)]
+struct Known {
+    keys: Vec<KnownKey>,
+    /// Whose certificates are whose, and when that ends.
+    certificates: HashMap<SubjectPattern, (Option<Expiry>, Arc<Principal>)>,
 }
 
 /// What lasts longer than one reading of the file, by the names in it.
@@ -86,7 +96,7 @@ pub struct KeyRing {
     file: PathBuf,
     /// Whether each group has cached prefixes of its own.
     separates_groups: bool,
-    known: RwLock<Arc<Vec<KnownKey>>>,
+    known: RwLock<Arc<Known>>,
     read: Mutex<ReadState>,
 }
 
@@ -94,13 +104,7 @@ pub struct KeyRing {
 struct ReadState {
     entries: Vec<KeyEntry>,
     /// Of the file that `entries` is of.
-    stamp: FileStamp,
-    /// Of a file that was seen once and will be read when it has not changed at the next look.
-    seen: Option<FileStamp>,
-    /// Of a file that was wrong.
-    failed: Option<FileStamp>,
-    /// The last problem that was reported, so that it is reported once.
-    reported: Option<String>,
+    follower: FileFollower<FileStamp>,
     identities: Identities,
 }
 
@@ -119,10 +123,7 @@ impl KeyRing {
             known: RwLock::new(Arc::new(known)),
             read: Mutex::new(ReadState {
                 entries,
-                stamp,
-                seen: None,
-                failed: None,
-                reported: None,
+                follower: FileFollower::new(stamp),
                 identities,
             }),
         })
@@ -153,16 +154,33 @@ impl KeyRing {
         let known = Arc::clone(&self.known.read());
         let mut found = None;
         // All of them are compared, wherever the one is.
-        for key in known.iter() {
+        for key in &known.keys {
             if key.digest.matches(&digest) {
                 found = Some(key);
             }
         }
         let key = found.ok_or(KeyRejection::Unknown)?;
-        if key.ends.is_some_and(|end| end.has_come(now)) {
-            return Err(KeyRejection::Expired);
-        }
-        Ok(Arc::clone(&key.principal))
+        unless_ended(key.ends, &key.principal, now)
+    }
+
+    /// Finds whose certificate a client has. One that is named with its whole subject is before one that is named with
+    /// its common name.
+    ///
+    /// # Errors
+    /// When it is nobody's, or that has ended.
+    pub fn find_certificate(
+        &self,
+        certificate: &ClientCertificate,
+        now: SystemTime,
+    ) -> Result<Arc<Principal>, KeyRejection> {
+        let known = Arc::clone(&self.known.read());
+        let whole = SubjectPattern::Whole(certificate.subject.clone());
+        let name = certificate.common_name.clone();
+        let patterns = [Some(whole), name.map(SubjectPattern::CommonName)];
+        let mut found = patterns.iter().flatten();
+        let found = found.find_map(|pattern| known.certificates.get(pattern));
+        let (ends, principal) = found.ok_or(KeyRejection::Unknown)?;
+        unless_ended(*ends, principal, now)
     }
 
     /// Looks whether the file has changed, and reads it if it has stayed the same since the look before:
@@ -172,47 +190,36 @@ impl KeyRing {
     /// What is wrong with the file, once for each new problem.
     pub fn look(&self) -> Result<Option<KeyChanges>, KeysFileError> {
         let mut read = self.read.lock();
-        let outcome = self.read_changes(&mut read);
-        match outcome {
-            Ok(changes) => {
-                if changes.is_some() {
-                    read.reported = None;
-                }
-                Ok(changes)
-            }
-            Err(error) => {
-                let text = error.to_string();
-                if read.reported.as_ref() == Some(&text) {
-                    return Ok(None);
-                }
-                read.reported = Some(text);
-                Err(error)
-            }
+        match self.read_changes(&mut read) {
+            Err(error) if !read.follower.is_news(&error.to_string()) => Ok(None),
+            outcome => outcome,
         }
     }
 
     fn read_changes(&self, read: &mut ReadState) -> Result<Option<KeyChanges>, KeysFileError> {
         let stamp = FileStamp::look(&self.file).map_err(|error| unreadable(&error))?;
-        if stamp == read.stamp {
-            (read.seen, read.failed, read.reported) = (None, None, None);
+        if !read.follower.is_to_be_read(stamp) {
             return Ok(None);
         }
-        // What was wrong stays wrong until it is changed.
-        if read.failed == Some(stamp) {
-            return Ok(None);
-        }
-        if read.seen.replace(stamp) != Some(stamp) {
-            return Ok(None);
-        }
-        read.failed = Some(stamp);
         let (entries, stamp) = load(&self.file)?;
-        read.failed = None;
         let changes = changes(&read.entries, &entries);
         let known = know(&entries, &mut read.identities, self.separates_groups);
         *self.known.write() = Arc::new(known);
-        (read.entries, read.stamp, read.seen) = (entries, stamp, None);
+        read.entries = entries;
+        read.follower.took(stamp);
         Ok(Some(changes))
     }
+}
+
+fn unless_ended(
+    ends: Option<Expiry>,
+    principal: &Arc<Principal>,
+    now: SystemTime,
+) -> Result<Arc<Principal>, KeyRejection> {
+    if ends.is_some_and(|end| end.has_come(now)) {
+        return Err(KeyRejection::Expired);
+    }
+    Ok(Arc::clone(principal))
 }
 
 fn load(file: &Path) -> Result<(Vec<KeyEntry>, FileStamp), KeysFileError> {
@@ -224,12 +231,8 @@ fn unreadable(error: &std::io::Error) -> KeysFileError {
     KeysFileError::Unreadable(error.to_string())
 }
 
-fn know(
-    entries: &[KeyEntry],
-    identities: &mut Identities,
-    separates_groups: bool,
-) -> Vec<KnownKey> {
-    let mut known = Vec::with_capacity(entries.len());
+fn know(entries: &[KeyEntry], identities: &mut Identities, separates_groups: bool) -> Known {
+    let mut known = Known::default();
     for entry in entries {
         let (id, quota) = identities.tenant(entry);
         let prefix_group = if separates_groups {
@@ -249,11 +252,17 @@ fn know(
             is_admin: entry.admin,
             quota,
         });
-        known.extend(entry.digests().map(|(digest, ends)| KnownKey {
-            digest,
-            ends,
-            principal: Arc::clone(&principal),
-        }));
+        known
+            .keys
+            .extend(entry.digests().map(|(digest, ends)| KnownKey {
+                digest,
+                ends,
+                principal: Arc::clone(&principal),
+            }));
+        if let Some(certificates) = entry.certificates() {
+            let certificate = (entry.expires, principal);
+            known.certificates.insert(certificates, certificate);
+        }
     }
     known
 }

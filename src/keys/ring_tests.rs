@@ -209,3 +209,66 @@ fn groups_share_prefixes_and_keys_without_one_are_alone() {
             .all(|group| *group == PrefixGroup::default())
     );
 }
+
+#[test]
+fn a_certificate_is_its_entrys_by_its_whole_subject_first_and_ends_with_it() {
+    let key = new_key();
+    let text = entry("till", &key, "subject = \"till-1\"\nrequests_at_once = 1")
+        + "[[keys]]\nname = \"harbour\"\nsubject = \"cn=till-1, o=Harbour\"\nexpires = 2027-01-31\n";
+    let file = Fixture::new(&text);
+    let ring = file.ring();
+    let of = |subject: &str, common_name: Option<&str>, seconds: u64| {
+        let certificate = ClientCertificate {
+            subject: subject.to_owned(),
+            common_name: common_name.map(str::to_owned),
+        };
+        let found = ring.find_certificate(&certificate, UNIX_EPOCH + Duration::from_secs(seconds));
+        found.map(|found| found.name.clone().expect("a name"))
+    };
+    let (in_2026, in_2100) = (1_790_000_000, 4_102_444_800);
+    let till = Some("till-1");
+    assert_eq!(of("CN=till-1", till, in_2026).as_deref(), Ok("till"));
+    assert_eq!(
+        of("CN=till-1,O=Other", till, in_2100).as_deref(),
+        Ok("till")
+    );
+    assert_eq!(
+        of("CN=till-1,O=Harbour", till, in_2026).as_deref(),
+        Ok("harbour")
+    );
+    assert_eq!(
+        of("CN=till-1,O=Harbour", till, in_2100),
+        Err(KeyRejection::Expired)
+    );
+    for (subject, name) in [
+        ("CN=till-2", Some("till-2")),
+        ("CN=TILL-1", Some("TILL-1")),
+        ("O=till-1", None),
+        ("", None),
+    ] {
+        assert_eq!(
+            of(subject, name, in_2026),
+            Err(KeyRejection::Unknown),
+            "{subject}"
+        );
+    }
+    let now = SystemTime::now();
+    let by_key = ring.find(key.reveal(), now).expect("known");
+    let certificate = ClientCertificate {
+        subject: "CN=till-1".to_owned(),
+        common_name: Some("till-1".to_owned()),
+    };
+    let by_certificate = ring.find_certificate(&certificate, now).expect("known");
+    assert_eq!(by_key.tenant.id, by_certificate.tenant.id);
+    let _hold = by_key.quota.admit().expect("the first");
+    assert!(
+        by_certificate.quota.admit().is_err(),
+        "one account for both"
+    );
+    file.write(&entry("till", &key, ""));
+    look_twice(&ring).expect("sound");
+    assert_eq!(
+        ring.find_certificate(&certificate, now).map(drop),
+        Err(KeyRejection::Unknown)
+    );
+}

@@ -3,6 +3,7 @@
 use axum::extract::FromRef;
 
 use crate::config::Settings;
+use crate::http::AllowedHosts;
 use crate::http::auth::Authenticator;
 use crate::http::state::HttpState;
 use crate::inference::Inference;
@@ -41,6 +42,12 @@ impl AppState {
 }
 
 impl AppState {
+    /// Returns the names under which clients may ask, to which a certificate adds its own.
+    #[must_use]
+    pub fn allowed_hosts(&self) -> AllowedHosts {
+        self.http.hosts.clone()
+    }
+
     /// Returns readings of the bytes of memory that are held for clients: of large bodies that come in, of answers that
     /// wait to be read, and of stored responses.
     #[must_use]

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -112,8 +112,12 @@ pub(crate) async fn part(
 fn answer(file: &PageFile, headers: &HeaderMap) -> Response {
     let fixed = [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
+        // Whoever opened the page, or is opened by it, has no hold on its window, which may hold an administrator's key.
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
         // Cached, but revalidated before each use: after an update no browser mixes old and new files.
         (header::CACHE_CONTROL, "no-cache"),
         (header::ETAG, PAGE_ETAG.as_str()),

@@ -28,11 +28,13 @@ const FAILURES: [(StatusCode, &str); 10] = [
     (
         StatusCode::UNAUTHORIZED,
         "Where the server has keys: there is none (`missing_api_key`), it is not known (`invalid_api_key`), or it \
-         has ended (`expired_api_key`).",
+         has ended (`expired_api_key`); or nobody knows the client's certificate (`unknown_certificate`).",
     ),
     (
         StatusCode::FORBIDDEN,
-        "The key may not use this model (`model_not_allowed`), or is no administrator's (`admin_only`).",
+        "The key may not use this model (`model_not_allowed`), or is no administrator's (`admin_only`). Or the request \
+         is for a host that is not known to be this server (`host_not_allowed`), or of a web page of another server that \
+         may not ask (`origin_not_allowed`).",
     ),
     (
         StatusCode::NOT_FOUND,
@@ -133,10 +135,10 @@ impl Operation {
         }
     }
 
-    /// Declares the key that it needs.
+    /// Declares the key that it needs. Pages of strangers and unknown hosts are refused everywhere.
     pub(super) fn needs(mut self, access: RouteAccess) -> Self {
         if access == RouteAccess::Open {
-            return self;
+            return self.fails(&[403]);
         }
         let any = json!([{}, {"bearer": []}, {"plain": []}]);
         self.object.insert("security".to_owned(), any);

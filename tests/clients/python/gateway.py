@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -109,9 +110,11 @@ class Gateway:
     """A running server."""
 
     key: str | None = None  # what requests carry, where no headers of their own say who asks
+    tls: ssl.SSLContext | None = None  # whom clients trust, where it speaks TLS
 
-    def __init__(self, *arguments, env: dict[str, str] | None = None, port: int | None = None, host: str = "127.0.0.1"):
-        self.port = port or free_port()
+    def __init__(self, *arguments, env: dict[str, str] | None = None, port: int | None = None, host: str = "127.0.0.1",
+                 tls: ssl.SSLContext | None = None):
+        self.port, self.tls = port or free_port(), tls
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [BINARY, "serve", "--config", CONFIG, "--listen", f"{host}:{self.port}", *map(str, arguments)],
@@ -119,7 +122,7 @@ class Gateway:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/v1"
 
     def wait_ready(self):
         def ready():
@@ -136,6 +139,8 @@ class Gateway:
         return self.log.read().decode(errors="replace")
 
     def connect(self, timeout: float = 60.0) -> http.client.HTTPConnection:
+        if self.tls:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.tls)
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def credentials(self) -> dict[str, str]:
@@ -180,9 +185,10 @@ class Gateway:
 
 
 @contextmanager
-def gateway(*arguments, env: dict[str, str] | None = None, port: int | None = None, host: str = "127.0.0.1"):
+def gateway(*arguments, env: dict[str, str] | None = None, port: int | None = None, host: str = "127.0.0.1",
+            tls: ssl.SSLContext | None = None):
     """A server of one test's own, ready for requests."""
-    server = Gateway(*arguments, env=env, port=port, host=host)
+    server = Gateway(*arguments, env=env, port=port, host=host, tls=tls)
     try:
         server.wait_ready()
         yield server
