@@ -109,6 +109,15 @@ def overview() -> dict:
         series("Speculation", "Tokens guessed and computed ahead, and those of them that the answer took.", {
             "guessed": total("edgellm_speculative_drafted_tokens_total"), "taken": total("edgellm_speculative_accepted_tokens_total")}, "short"),
 
+        row("TLS"),
+        bars("Days left of certificates", "Until the certificate that each box serves ends. Without TLS this row is empty.", {
+            "{{instance}}": f"sort((edgellm_tls_certificate_expiry_timestamp_seconds{{{ON}}} - time()) / 86400)"}, "d", thresholds((None, BAD), (3, WARN), (30, GOOD)), min=0, width=8),
+        series("Handshakes", "By result: `failed` are mostly clients that do not trust the certificate, `timeout` those that said nothing, `plain` those that came without TLS.", {
+            "{{result}}": total("edgellm_tls_handshakes_total", ON, "result")}, "ops", width=8, stack=True),
+        timeline("Certificate files", "Whether the files on the disk can be used; if they cannot, the certificate that was read before them is served on, and the log says why.",
+                 by_box(f"edgellm_tls_reload_failed{{{ON}}}"),
+                 [{"type": "value", "options": {"0": {"text": "in use", "color": GOOD, "index": 0}, "1": {"text": "cannot be used", "color": BAD, "index": 1}}}], width=8, height=8),
+
         row("Process"),
         series("Processor", "Cores' worth of time that the server uses.", {"{{instance}}": f"rate(process_cpu_seconds_total{{{ON}}}[{RATE}])"}, "short"),
         series("Memory of the process", "Resident memory, the model's file included where it is mapped.", {"{{instance}}": f"process_resident_memory_bytes{{{ON}}}"}, "bytes"),

@@ -82,21 +82,25 @@ class Prometheus:
         return [value for value in found if value != "NaN"]
 
 
-def with_key(example: str, file: Path) -> dict:
-    """Our example of a configuration, with what its comment says about keys; the key is in `file`."""
-    config = yaml.safe_load(re.sub(r"^( +)# (authorization:|  credentials_file:)", r"\1\2", example, flags=re.MULTILINE))
+def with_key(example: str, file: Path, authority: Path | None = None) -> dict:
+    """Our example of a configuration, with what its comments say about keys and, with an authority, about TLS; the key is in `file`."""
+    active = "authorization:|  credentials_file:" + ("|scheme:|tls_config:|  ca_file:" if authority else "")
+    config = yaml.safe_load(re.sub(rf"^( +)# ({active})", r"\1\2", example, flags=re.MULTILINE))
     for job in config["scrape_configs"]:
         assert list(job["authorization"]) == ["credentials_file"]
         job["authorization"]["credentials_file"] = str(file)
+        if authority:
+            assert (job["scheme"], list(job["tls_config"])) == ("https", ["ca_file"])
+            job["tls_config"]["ca_file"] = str(authority)
     return config
 
 
 @contextmanager
-def prometheus(server: Gateway, folder: Path):
-    """A Prometheus with our rules that scrapes a server every second, with the server's key if it has one."""
+def prometheus(server: Gateway, folder: Path, authority: Path | None = None):
+    """A Prometheus with our rules that scrapes a server every second, with the server's key if it has one, and by TLS if there is an authority."""
     key_file = folder / "edgellm-key"
     key_file.write_text(f"{server.key or ''}\n")
-    config = with_key((RULES / "prometheus.yml").read_text(), key_file)
+    config = with_key((RULES / "prometheus.yml").read_text(), key_file, authority)
     [job] = config["scrape_configs"]
     job["static_configs"] = [{"targets": [f"127.0.0.1:{server.port}"]}]
     config |= {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [str(RULES / f"edgellm.{kind}.yml") for kind in ("recording", "alerts")]}

@@ -20,10 +20,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "clients/python"))  # gateway.py starts the real binary
 
 import httpx  # noqa: E402
+from certificates import Certificates  # noqa: E402
 from clients import WANTED, Crowd, Notes  # noqa: E402
 from gateway import Gateway, free_port, run_edgellm, wait_until  # noqa: E402
 from judge import MIB, Soak, findings, growth  # noqa: E402
-from wire import Certificates, Wire  # noqa: E402
+from wire import Wire  # noqa: E402
 
 SCRAPE_SECONDS = 2
 ROTATE_SECONDS = 15
@@ -55,10 +56,9 @@ class Box:
             # So small that they are full long before the memory is judged; and cells run short at times.
             "MODELS__0__CONTEXT": 6144, "SCHEDULER__PARKED_BYTES": 16 * MIB, "SERVER__STORE_MAX_BYTES": MIB, "SERVER__HEADER_TIMEOUT_SECONDS": 3, "SERVER__WRITE_TIMEOUT_SECONDS": 10,
         }
-        if certificates:
-            settings |= {"SERVER__TLS_CERT": certificates.certificate, "SERVER__TLS_KEY": certificates.key}
+        env = {f"EDGELLM__{name}": str(value) for name, value in settings.items()}
         self.wire = Wire(free_port(), certificates)
-        self.server = Gateway(port=self.wire.port, env={f"EDGELLM__{name}": str(value) for name, value in settings.items()})
+        self.server = Gateway(port=self.wire.port, env={**env, **(certificates.settings if certificates else {})}, tls=self.wire.context)
         self.http = httpx.Client(base_url=self.wire.url, verify=self.wire.context or True, timeout=30, headers={"authorization": f"Bearer {self.keys['admin']}"})
 
     def _key(self, *arguments: str) -> str:

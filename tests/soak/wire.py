@@ -6,32 +6,10 @@ import ssl
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
-import trustme
+from certificates import Certificates
 from openai import OpenAI
-
-
-class Certificates:
-    """An authority, and certificates by it that take each other's place in the same two files."""
-
-    def __init__(self, folder: Path):
-        self.authority, self.certificate, self.key = trustme.CA(), folder / "server.pem", folder / "server-key.pem"
-        self.replace()
-
-    def replace(self):
-        """A new key and certificate, a file after the other."""
-        issued = self.authority.issue_cert("localhost", "127.0.0.1")
-        [chain] = issued.cert_chain_pems
-        self.newest = ssl.PEM_cert_to_DER_cert(chain.bytes().decode())
-        self.key.write_bytes(issued.private_key_pem.bytes())
-        self.certificate.write_bytes(chain.bytes())
-
-    def trusting(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        self.authority.configure_trust(context)
-        return context
 
 
 @dataclass
