@@ -360,6 +360,9 @@ package() {
     cp "$logs/package.tried" "$package_tried"
 }
 
+# A crowd on one server, with everything that clients do wrong; what it must leave behind is nothing. The figures are in its log.
+soak() { in_root "$venv/bin/python" tests/soak/soak.py --seconds "${SOAK_SECONDS:-1200}"; }
+
 long_schemathesis() {
     export SCHEMATHESIS_SECONDS=${SCHEMATHESIS_SECONDS:-600}
     prepared schemathesis
@@ -394,6 +397,7 @@ server() {
 examples() {
     stage "docs" prepared documents
     stage "clients node" prepared node_clients
+    stage "soak judge" prepared python_tests tests/soak
     stage "clients schemathesis" prepared schemathesis
 }
 
@@ -434,6 +438,7 @@ long() {
         long_stage "long fuzz $name" fuzz "$name" "${FUZZ_SECONDS:-600}"
     done
     long_stage "long schemathesis" long_schemathesis
+    long_stage "long soak" prepared soak
     long_stage "long mutants" mutants 10000
     for name in "${REAL_MODELS[@]}"; do
         long_stage "long parity $name" long_parity "$name"

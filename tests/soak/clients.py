@@ -152,6 +152,7 @@ def half_closed(shop: Shop):
         shop.notes.answered()
         if status(answer) not in {200, *BUSY}:
             return shop.notes.wonder(f"half closed: {answer[:300]!r}")
+    time.sleep(0.2)
     return shop.notes.saw("half closed")
 
 
@@ -304,7 +305,7 @@ CROWD: dict[Callable[[Shop], None], int] = {
     whole_stream: 3, cancelled_stream: 2, vanished: 2, half_closed: 1, silent: 2, slow_reader: 2, flood: 1, structured: 1, deadlines: 1, responses: 1, limited: 1, guest: 1,
     garbage: 1, healthy: 1,
 }
-#: What must have happened in every soak, or it has not tried what it says.
+#: What must have happened in a soak that is long enough, or it has not tried what it says.
 WANTED = {"whole stream", "cancelled stream", "vanished", "half closed", "silent", "slow reader", "flood: 200", "flood: 503", "structured", "deadline: 200", "deadline: 503",
           "responses", "limited: 200", "limited: 429", "guest: 200", "guest: 401", "garbage", "ready: 200"}
 

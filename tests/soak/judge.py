@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from statistics import median
 
 MIB = 1 << 20
-#: The first third is left out: caches fill, threads are started, allocators take their share.
+#: The first third is left out, and five minutes at least: caches fill, threads are started, allocators take their share.
 WARM_UP = 1 / 3
+WARM_UP_SECONDS = 300
+#: What is left after that must be so long, or it says nothing.
+JUDGED_SECONDS = 180
 SEGMENTS = 8
 #: A leak comes back with the work, segment after segment; that an allocator takes another arena happens once.
 MOST_STEADY_BYTES_PER_MINUTE = MIB // 2
 #: And even what comes in steps must end somewhere.
 MOST_BYTES_IN_ALL = 32 * MIB
-#: What a segment's floor may differ by for no reason, which counts for short runs only.
+#: What a segment's floor may differ by for no reason, which counts in short runs only.
 NOISE_BYTES = MIB // 2
 #: Sockets of the scrape that looks, and those of clients that closed a moment ago.
 MOST_MORE_FILES = 4
@@ -34,10 +37,14 @@ class Growth:
         return self.steady_bytes_per_minute * self.minutes > steady or self.bytes_in_all > MOST_BYTES_IN_ALL
 
 
-def growth(samples: list[tuple[float, float]]) -> Growth:
-    """Of samples (seconds, bytes): the steady part is the median of the differences between the floors of segments one after the other."""
+def growth(samples: list[tuple[float, float]]) -> Growth | None:
+    """Of samples (seconds, bytes): the steady part is the median of the differences between the floors of segments one after the other.
+
+    None where the run was too short to tell."""
     first, last = samples[0][0], samples[-1][0]
-    begin = first + WARM_UP * (last - first)
+    begin = first + max(WARM_UP * (last - first), WARM_UP_SECONDS)
+    if last - begin < JUDGED_SECONDS:
+        return None
     length = (last - begin) / SEGMENTS
     floors = []
     for number in range(SEGMENTS):
@@ -82,7 +89,7 @@ def findings(soak: Soak) -> list[str]:
     """What is not as it should be; empty is a pass."""
     found = []
     grew = growth(soak.memory)
-    if grew.is_leak:
+    if grew and grew.is_leak:
         found.append(f"memory grows: {grew.steady_bytes_per_minute / MIB:.2f} MiB a minute, {grew.bytes_in_all / MIB:.1f} MiB in {grew.minutes:.1f} minutes")
     for what, (before, after), more in (("files", soak.files, MOST_MORE_FILES), ("threads", soak.threads, MOST_MORE_THREADS)):
         if after > before + more:

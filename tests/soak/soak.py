@@ -31,15 +31,23 @@ ROTATE_SECONDS = 15
 REPLACE_SECONDS = 60
 #: Threads for blocking work end when they have had nothing to do for ten seconds.
 QUIET_SECONDS = 20
+#: From then on everything must have happened.
+LONG_SECONDS = 600
 #: What is kept on purpose and told: it is bounded by settings, and no leak.
 KEPT = ("parked_prompts", "responses", "streams", "grammars", "bodies")
 
 
+def labelled(label: str, value: str) -> str:
+    return f'{label}="{value}"'
+
+
 def cells(state: str) -> str:
-    return f'edgellm_kv_cache_tokens{{state="{state}"}}'
+    return f"edgellm_kv_cache_tokens{{{labelled('state', state)}}}"
 
 
-NOTHING_LEFT = ("edgellm_requests_running", "edgellm_requests_waiting", "edgellm_kv_cache_usage_ratio", cells("used"))
+HANDSHAKES = ("ok", "failed", "timeout", "plain")
+
+NOTHING_LEFT = ("edgellm_requests_running", "edgellm_requests_waiting", "edgellm_kv_cache_usage_ratio", cells("used"), "edgellm_tls_reload_failed")
 KEYS = {"admin": ["--admin"], "till": ["--tier", "priority", "--group", "store"], "kiosk": ["--group", "store"], "batch": ["--tier", "flex", "--share", "1"],
         "tablet": ["--requests-per-minute", "20"], "guest": []}
 
@@ -117,7 +125,7 @@ class Look:
     @property
     def unexplained(self) -> float:
         """Memory of its own, without what it says that it keeps."""
-        return self.anonymous - sum(self.sum("edgellm_pool_memory_bytes", f'kind="{kind}"') for kind in KEPT)
+        return self.anonymous - sum(self.sum("edgellm_pool_memory_bytes", labelled("kind", kind)) for kind in KEPT)
 
     @property
     def cells(self) -> float:
@@ -168,27 +176,31 @@ def complaints(log: str) -> list[str]:
     return [line[:300] for line in log.splitlines() if "panicked" in line or '"level":"ERROR"' in line][:10]
 
 
-def summed_up(looks: list[Look], before: Look, after: Look, notes: Notes, log: str) -> Soak:
-    asked = 'endpoint="/v1/chat/completions"'
+def summed_up(looks: list[Look], before: Look, after: Look, notes: Notes, log: str, wanted: set[str]) -> Soak:
+    asked = labelled("endpoint", "/v1/chat/completions")
     return Soak(
         memory=[(look.at, look.unexplained) for look in looks], files=(before.files, after.files), threads=(before.threads, after.threads),
         at_the_end={name: after.value(name) for name in NOTHING_LEFT}, cells=[look.cells for look in [*looks, after]],
-        ledger=notes.ledger, counted=after.sum("edgellm_requests_total", asked), server_errors=after.sum("edgellm_requests_total", 'status="500"'),
-        outcomes=notes.outcomes, unexpected=notes.unexpected, log_complaints=complaints(log), wanted=WANTED)
+        ledger=notes.ledger, counted=after.sum("edgellm_requests_total", asked), server_errors=after.sum("edgellm_requests_total", labelled("status", "500")),
+        outcomes=notes.outcomes, unexpected=notes.unexpected, log_complaints=complaints(log), wanted=wanted)
 
 
 def table(soak: Soak, looks: list[Look], before: Look, after: Look) -> str:
     grew = growth(soak.memory)
+    growths = {
+        "steady growth": f"{grew.steady_bytes_per_minute / MIB:.2f} MiB a minute over the last {grew.minutes:.1f} minutes", "growth in all": f"{grew.bytes_in_all / MIB:.1f} MiB",
+    } if grew else {"growth": "not judged: the run was too short"}
     rows = {
         "minutes": f"{after.at / 60:.1f}", "requests of clients": f"{soak.ledger.answered} answered, {soak.ledger.left_before} left before they could be", "counted by the server": f"{soak.counted:g}",
         "tokens generated": f"{after.sum('edgellm_generation_tokens_total'):g}", "cancelled": f"{after.sum('edgellm_requests_cancelled_total'):g}",
         "refused": f"{after.sum('edgellm_requests_rejected_total'):g}", "put back for lack of cells": f"{after.sum('edgellm_preemptions_total'):g}",
         "own memory, MiB": f"{before.anonymous / MIB:.0f} before, {max(look.anonymous for look in looks) / MIB:.0f} at most, {after.anonymous / MIB:.0f} after",
         "of it unexplained, MiB": f"{before.unexplained / MIB:.0f} before, {max(look.unexplained for look in looks) / MIB:.0f} at most, {after.unexplained / MIB:.0f} after",
-        "steady growth": f"{grew.steady_bytes_per_minute / MIB:.2f} MiB a minute over the last {grew.minutes:.1f} minutes", "growth in all": f"{grew.bytes_in_all / MIB:.1f} MiB",
+        **growths,
         "files": f"{before.files} before, {max(look.files for look in looks)} at most, {after.files} after",
         "threads": f"{before.threads} before, {max(look.threads for look in looks)} at most, {after.threads} after",
         "running and waiting": f"{max(look.value('edgellm_requests_running') for look in looks):g} and {max(look.value('edgellm_requests_waiting') for look in looks):g} at most",
+        **{f"handshakes {result}": f"{after.sum('edgellm_tls_handshakes_total', labelled('result', result)):g}" for result in HANDSHAKES if "edgellm_tls_handshakes_total" in after.text},
         "cells, after": ", ".join(f"{state} {after.value(cells(state)):g}" for state in ("used", "parked", "free")),
         **{f"- {outcome}": str(times) for outcome, times in sorted(soak.outcomes.items())},
     }
@@ -208,7 +220,7 @@ def main() -> int:
             looks, before, after = run(box, notes, arguments.seconds)
         finally:
             code = box.close()
-        soak = summed_up(looks, before, after, notes, box.server.log_text())
+        soak = summed_up(looks, before, after, notes, box.server.log_text(), WANTED if arguments.seconds >= LONG_SECONDS else set())
     print(table(soak, looks, before, after))
     found = findings(soak) + ([f"the server ended with exit code {code}"] if code else [])
     for finding in found:

@@ -31,7 +31,7 @@ def test_a_server_that_is_well_passes(well):
 
 
 @pytest.mark.parametrize("shape", [
-    flat, lambda at: 40 * min(at / 5, 1), lambda at: 20 if at > 10 else 0, lambda at: 20 if at > 18 else 0, lambda at: -at, lambda at: 5 * (at % 2), lambda at: 0.2 * at,
+    flat, lambda at: 60 * min(at / 5, 1), lambda at: 20 if at > 10 else 0, lambda at: 20 if at > 18 else 0, lambda at: -at, lambda at: 5 * (at % 2), lambda at: 0.2 * at,
 ], ids=["flat", "it fills for five minutes", "a step in the middle", "a step near the end", "it shrinks", "it comes and goes", "a fifth of a megabyte a minute"])
 def test_what_ends_somewhere_is_no_leak(shape):
     assert not growth(memory(shape)).is_leak
@@ -45,10 +45,12 @@ def test_what_goes_on_is_a_leak(well, shape):
     assert finding.startswith("memory grows")
 
 
-def test_a_short_run_tells_less_but_still_something():
-    assert not growth(memory(flat, 4)).is_leak
-    assert not growth(memory(lambda at: at, 4)).is_leak
-    assert growth(memory(lambda at: 4 * at, 4)).is_leak
+def test_a_short_run_tells_less_and_one_that_is_too_short_nothing(well):
+    assert not growth(memory(flat, 9)).is_leak
+    assert not growth(memory(lambda at: 0.5 * at, 9)).is_leak
+    assert growth(memory(lambda at: 3 * at, 9)).is_leak
+    assert growth(memory(lambda at: 9 * at, 7)) is None
+    assert findings(replace(well, memory=memory(lambda at: 9 * at, 7))) == []
 
 
 @pytest.mark.parametrize(("wrong", "said"), [
