@@ -124,8 +124,10 @@ def overview() -> dict:
         series("Starts and ends", "Starts of the process, and how those before it ended. Only `stopped` is as it should be: docs/restarts.md.", {
             "{{instance}} started": f"increase(edgellm_process_starts_total{{{ON}}}[{RATE}])",
             "{{instance}} {{reason}}": f"increase(edgellm_process_ends_total{{{ON}}}[{RATE}])"}, "short", width=24, height=7, min=0),
-        table("Models", "What each box serves.", {"Loaded": (f"edgellm_model_info{{{OF_MODEL}}}", "none", None)}, keys=["instance", "model", "quantization", "digest"], height=6, width=16),
-        table("Versions", "The build that each box runs.", {"Running": (f"edgellm_build_info{{{ON}}}", "none", None)}, keys=["instance", "version"], height=6, width=8),
+        table("Models", "What each box serves.", {"Loaded": (f"edgellm_model_info{{{OF_MODEL}}}", "none", None)}, keys=["instance", "model", "quantization", "digest"], height=6, width=12),
+        table("Versions", "The build that each box runs.", {"Running": (f"edgellm_build_info{{{ON}}}", "none", None)}, keys=["instance", "version"], height=6, width=6),
+        table("Sandbox", "The version of Landlock by which each box's process has shut itself off; 0 is not at all: docs/sandbox.md.", {
+            "Landlock": (f"edgellm_sandbox_landlock_abi{{{ON}}}", "none", thresholds((None, WARN), (1, GOOD)))}, keys=["instance"], height=6, width=6),
     ], objective=True)
 
 

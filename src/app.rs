@@ -27,6 +27,7 @@ use crate::pool::{
     MemoryKind, MemoryLedger, ModelSpec, ModelState, ModelTerms, Pool, PoolNeighbours, PoolOptions,
 };
 use crate::routes::router;
+use crate::sandbox::Sandbox;
 use crate::telemetry::{Logbook, Metrics};
 use crate::tls::{self, TlsFiles, TlsFilesError, TlsKeeper, TlsMetrics};
 
@@ -89,14 +90,53 @@ pub enum AppError {
     Metrics(#[from] crate::telemetry::metrics::MetricsError),
 }
 
+/// What a process takes while it has one thread, because it cannot later.
+#[derive(Debug)]
+pub struct Startup {
+    inherited: InheritedSockets,
+    sandbox: Sandbox,
+}
+
+impl Startup {
+    /// Makes the first key where there is none, takes the sockets that systemd hands over, and then shuts the process off
+    /// from what it does not need. `files` are those of the configuration.
+    ///
+    /// # Errors
+    /// See [`AppError`].
+    pub fn begin(settings: &Settings, files: &[PathBuf]) -> Result<Self, AppError> {
+        make_first_key(settings)?;
+        let inherited = InheritedSockets::take()?;
+        // Last, because it holds from here on.
+        let sandbox = Sandbox::enter(settings, files);
+        Ok(Self { inherited, sandbox })
+    }
+}
+
+/// Makes the keys file if it is configured and there is none. Called before the sandbox is closed, within which the
+/// server cannot write keys.
+fn make_first_key(settings: &Settings) -> Result<(), AppError> {
+    let Some(file) = &settings.auth.keys_file else {
+        return Ok(());
+    };
+    if let Some(place) = keys::make_first(file)? {
+        tracing::warn!(
+            "made {} with a first key, of an administrator; it lies in {}: take it from there, keep it safe, and \
+             remove that file",
+            file.display(),
+            place.display()
+        );
+    }
+    Ok(())
+}
+
 /// Serves until SIGTERM or SIGINT, then drains and returns. Ends the process, with the exit code 0, where
 /// threads would hold that up.
 ///
 /// # Errors
 /// See [`AppError`].
-pub async fn serve(settings: Settings, inherited: InheritedSockets) -> Result<(), AppError> {
+pub async fn serve(settings: Settings, startup: Startup) -> Result<(), AppError> {
     let logbook = Logbook::open();
-    let outcome = serve_until_told(settings, inherited, logbook.as_ref()).await;
+    let outcome = serve_until_told(settings, startup, logbook.as_ref()).await;
     if let Some(logbook) = logbook {
         logbook.close(outcome.is_ok());
     }
@@ -118,13 +158,15 @@ enum Ending {
 
 async fn serve_until_told(
     settings: Settings,
-    inherited: InheritedSockets,
+    startup: Startup,
     logbook: Option<&Logbook>,
 ) -> Result<Ending, AppError> {
+    let Startup { inherited, sandbox } = startup;
     engine::route_logs();
     engine::return_large_blocks();
     cpu::prepare()?;
     let metrics = Metrics::new()?;
+    sandbox.show(&metrics)?;
     if let Some(logbook) = logbook {
         logbook.show(&metrics)?;
     }
@@ -253,7 +295,7 @@ fn server_options(settings: &ServerSettings) -> ServerOptions {
     }
 }
 
-/// Opens the keys file, and makes it if there is none. Without one, says loudly who may ask.
+/// Opens the keys file. Without one, says loudly who may ask.
 fn open_keys(settings: &Settings) -> Result<Option<Arc<KeyRing>>, AppError> {
     let AuthSettings {
         keys_file,
@@ -272,14 +314,6 @@ fn open_keys(settings: &Settings) -> Result<Option<Arc<KeyRing>>, AppError> {
         );
         return Ok(None);
     };
-    if let Some(place) = keys::make_first(file)? {
-        tracing::warn!(
-            "made {} with a first key, of an administrator; it lies in {}: take it from there, keep it safe, and \
-             remove that file",
-            file.display(),
-            place.display()
-        );
-    }
     let ring = KeyRing::open(file, *share_prefixes == PrefixSharing::Group).map_err(|problem| {
         let file = file.clone();
         AppError::Keys { file, problem }
@@ -313,7 +347,7 @@ fn pool_options(settings: &Settings, ledger: MemoryLedger) -> PoolOptions {
         }),
         budget,
         available: Box::new(move || available_memory(&governor)),
-        state: settings.state.path.clone(),
+        state: settings.state.learnt(),
         ledger,
         trial_program: None,
     }

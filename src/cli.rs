@@ -8,6 +8,7 @@ mod core_dumps;
 mod health;
 mod keys;
 mod models;
+mod sandbox_self_test;
 mod tls;
 mod try_model;
 
@@ -18,8 +19,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, SettingOverride, Settings, Sources};
 use crate::engine::{self, openmp};
-use crate::http::InheritedSockets;
-use crate::{app, grammar, telemetry};
+use crate::{app, grammar, sandbox, telemetry};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -60,6 +60,12 @@ enum Command {
     /// What `serve` starts to try a model file in
     #[command(name = engine::TRY_MODEL_COMMAND, hide = true)]
     TryModel(try_model::TryModel),
+    /// What `serve` starts to learn whether it may shut itself off
+    #[command(name = sandbox::PROBE_COMMAND, hide = true)]
+    SandboxProbe,
+    /// Shuts itself off as `serve` does, and tries what must fail and what must work
+    #[command(hide = true)]
+    SandboxSelfTest(sandbox_self_test::SandboxSelfTest),
 }
 
 #[derive(Debug, Args)]
@@ -168,6 +174,8 @@ pub fn main() -> ExitCode {
         Command::Models(command) => models::run(command),
         Command::CompileGrammars => compile_grammars(),
         Command::TryModel(arguments) => try_model::run(&arguments),
+        Command::SandboxProbe => sandbox_probe(),
+        Command::SandboxSelfTest(arguments) => sandbox_self_test::run(&arguments),
     }
 }
 
@@ -176,7 +184,8 @@ fn serve(arguments: Serve) -> ExitCode {
     openmp::restart_with_short_spins();
     // A core would hold prompts; said here and not in the unit alone, so that it holds in containers as well.
     let core_dumps = core_dumps::forbid();
-    let loaded = crate::config::load(&arguments.sources()).and_then(|settings| {
+    let sources = arguments.sources();
+    let loaded = crate::config::load(&sources).and_then(|settings| {
         settings.require_models()?;
         Ok(settings)
     });
@@ -193,10 +202,9 @@ fn serve(arguments: Serve) -> ExitCode {
     if let Err(error) = core_dumps {
         tracing::warn!("a crash may leave a core dump with prompts in it: {error}");
     }
-    match InheritedSockets::take()
-        .map_err(app::AppError::from)
-        .and_then(|inherited| run(settings, inherited))
-    {
+    let outcome =
+        app::Startup::begin(&settings, &sources.files).and_then(|startup| run(settings, startup));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
             tracing::error!("{error}");
@@ -221,12 +229,18 @@ fn compile_grammars() -> ExitCode {
     }
 }
 
+/// Its server looks only whether it was ended by the system.
+fn sandbox_probe() -> ExitCode {
+    sandbox::probe();
+    ExitCode::SUCCESS
+}
+
 /// Bytes of stack of a runtime's thread. A request that nests as deeply as it may takes up to 2 MB.
 const THREAD_STACK: usize = 8 << 20;
 
 /// The runtime only moves bytes and renders templates: two threads are plenty, and the
 /// cores belong to the engine.
-fn run(settings: Settings, inherited: InheritedSockets) -> Result<(), app::AppError> {
+fn run(settings: Settings, startup: app::Startup) -> Result<(), app::AppError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
@@ -234,7 +248,7 @@ fn run(settings: Settings, inherited: InheritedSockets) -> Result<(), app::AppEr
         .thread_stack_size(THREAD_STACK)
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(app::serve(settings, inherited));
+    let outcome = runtime.block_on(app::serve(settings, startup));
     // Where a model hangs, so would waiting for the thread that waits for it.
     runtime.shutdown_background();
     outcome

@@ -34,6 +34,7 @@ pub mod prompt;
 mod replace_file;
 pub mod routes;
 pub mod sampling;
+pub mod sandbox;
 pub mod scheduler;
 mod sync;
 pub mod telemetry;

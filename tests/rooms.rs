@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 18] = [
     &["grammar", "keys"],
     &["admission"],
     &["governor"],
-    &["headroom", "tls"],
+    &["headroom", "sandbox", "tls"],
     &["telemetry"],
     &["engine", "config", "bench", "clock", "decimal", "field"],
     &["file_stamp", "replace_file", "sync"],

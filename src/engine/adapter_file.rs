@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::denied::sandbox_hint;
 use super::model_file::open_gguf;
 use super::{GgufHeader, LoadError, TensorInfo, TensorType};
 
@@ -19,7 +20,7 @@ use super::{GgufHeader, LoadError, TensorInfo, TensorType};
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
     /// The file cannot be opened.
-    #[error("cannot read adapter {}: {source}; check the path and its permissions", path.display())]
+    #[error("cannot read adapter {}: {source}{}; check the path and its permissions", path.display(), sandbox_hint(path, source))]
     Unreadable {
         /// The file.
         path: PathBuf,

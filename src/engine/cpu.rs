@@ -46,6 +46,15 @@ pub enum UnsupportedCpu {
     NoLibrary(#[from] portable::NoLibrary),
 }
 
+/// The folder of the libraries of which [`prepare`] loads one; `None` where the kernels are in the program.
+#[must_use]
+pub fn kernels_folder() -> Option<std::path::PathBuf> {
+    #[cfg(feature = "portable")]
+    return portable::folder().ok();
+    #[cfg(not(feature = "portable"))]
+    None
+}
+
 /// Makes sure of kernels that this processor can run, and logs which; only the first call does anything.
 ///
 /// # Errors

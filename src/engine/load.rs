@@ -9,6 +9,7 @@ use llama_cpp_2::model::LlamaModel;
 use super::adapter_file::AdapterBase;
 use super::backend::backend;
 use super::cpu::UnsupportedCpu;
+use super::denied::sandbox_hint;
 use super::gguf::Hyperparameters;
 use super::load_watch::LoadWatch;
 use super::model_file::ModelFile;
@@ -20,7 +21,7 @@ use super::{GgufHeader, ModelInfo, Tokenizer, Weights, logs, weights};
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be opened.
-    #[error("cannot read model {}: {source}; check the path and its permissions", path.display())]
+    #[error("cannot read model {}: {source}{}; check the path and its permissions", path.display(), sandbox_hint(path, source))]
     Unreadable {
         /// The file.
         path: PathBuf,

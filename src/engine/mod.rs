@@ -19,6 +19,7 @@ pub mod budget;
 mod bus_error;
 mod context;
 pub mod cpu;
+mod denied;
 mod embed;
 mod estimate;
 mod exit;
@@ -51,6 +52,7 @@ mod weights;
 pub use adapter_file::{AdapterBase, AdapterError, AdapterFile, AdapterProblem};
 pub use attention::Attention;
 pub use bus_error::explain_bus_errors;
+pub use denied::sandbox_hint;
 pub use embed::{Embedder, EmbedderOptions, EmbedderShape, LlamaEmbedder, Purpose};
 pub use estimate::{MemoryEstimate, estimate_embedding, estimate_generation};
 pub use exit::end_process;
@@ -63,6 +65,7 @@ pub use logs::route_logs;
 pub use memory::{
     kv_cache_bytes, return_freed, return_freed_soon, return_large_blocks, status_bytes,
 };
+pub use model_file::part_paths;
 pub use partition_threads::{ROWS_PER_WEIGHT_READ, ThreadLayout};
 pub use text::{ControlTokens, TokenizeOptions};
 pub use tokenizer::Tokenizer;

@@ -280,6 +280,18 @@ fn damaged(path: &Path, error: &HeaderError) -> LoadError {
     }
 }
 
+/// The names of a model's parts: the file itself, and where it is by its name the first of several, the others beside it.
+#[must_use]
+pub fn part_paths(path: &Path) -> Vec<PathBuf> {
+    let count = path.file_stem().and_then(|stem| {
+        let (_, count) = stem.to_str()?.rsplit_once("-of-")?;
+        count.parse().ok()
+    });
+    let count: u16 = count.unwrap_or(1);
+    let others = (2..=count.min(MOST_PARTS)).filter_map(|number| part_path(path, number, count));
+    std::iter::once(path.to_owned()).chain(others).collect()
+}
+
 /// As llama.cpp names the parts of a split file.
 fn part_path(first: &Path, number: u16, count: u16) -> Option<PathBuf> {
     let name = first.file_name()?.to_str()?;

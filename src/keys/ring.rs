@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::admission::{PrefixGroup, Principal, Quota, Tenant, TenantId};
+use crate::engine::sandbox_hint;
 use crate::file_stamp::{FileFollower, FileStamp};
 use crate::sync::{Mutex, RwLock};
 use crate::tls::{ClientCertificate, SubjectPattern};
@@ -197,7 +198,7 @@ impl KeyRing {
     }
 
     fn read_changes(&self, read: &mut ReadState) -> Result<Option<KeyChanges>, KeysFileError> {
-        let stamp = FileStamp::look(&self.file).map_err(|error| unreadable(&error))?;
+        let stamp = FileStamp::look(&self.file).map_err(|error| unreadable(&self.file, &error))?;
         if !read.follower.is_to_be_read(stamp) {
             return Ok(None);
         }
@@ -223,12 +224,12 @@ fn unless_ended(
 }
 
 fn load(file: &Path) -> Result<(Vec<KeyEntry>, FileStamp), KeysFileError> {
-    let (text, stamp) = files::read(file).map_err(|error| unreadable(&error))?;
+    let (text, stamp) = files::read(file).map_err(|error| unreadable(file, &error))?;
     Ok((parse(&text)?, stamp))
 }
 
-fn unreadable(error: &std::io::Error) -> KeysFileError {
-    KeysFileError::Unreadable(error.to_string())
+fn unreadable(file: &Path, error: &std::io::Error) -> KeysFileError {
+    KeysFileError::Unreadable(format!("{error}{}", sandbox_hint(file, error)))
 }
 
 fn know(entries: &[KeyEntry], identities: &mut Identities, separates_groups: bool) -> Known {

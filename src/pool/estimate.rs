@@ -13,7 +13,7 @@ use crate::sync::{Mutex, MutexGuard};
 use super::failure::FileStamp;
 use super::{ModelMemory, ModelSpec};
 
-/// The file in `state.path` in which measured memory is kept.
+/// The file in which measured memory is kept, in the folder of what was learnt.
 const FILE: &str = "models.json";
 /// Models that are remembered; those that were learnt first are forgotten.
 const MOST_REMEMBERED: usize = 1000;

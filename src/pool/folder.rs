@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::engine::read_header;
+use crate::engine::{read_header, sandbox_hint};
 use crate::sync::Mutex;
 
 use super::failure::FileStamp;
@@ -51,7 +51,8 @@ impl ModelsFolder {
         }
         seen.at = Some(Instant::now());
         let files = fs::read_dir(&self.path).inspect_err(|error| {
-            tracing::warn!(folder = %self.path.display(), %error, "pool.models_dir cannot be read");
+            let hint = sandbox_hint(&self.path, error);
+            tracing::warn!(folder = %self.path.display(), %error, "pool.models_dir cannot be read{hint}");
         });
         let files = files.ok()?.filter_map(|file| Some(file.ok()?.path()));
         let mut files: Vec<_> = files.filter(|file| is_model_by_name(file)).collect();

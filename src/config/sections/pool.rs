@@ -27,3 +27,12 @@ section! {
         pub path: Option<PathBuf> = optional_path(),
     }
 }
+
+impl StateSettings {
+    /// The folder below `state.path` that the server writes into while it runs. What else lies there, such as the file of keys,
+    /// is other programs' to write.
+    #[must_use]
+    pub fn learnt(&self) -> Option<PathBuf> {
+        Some(self.path.as_ref()?.join("learnt"))
+    }
+}

@@ -107,17 +107,23 @@ fn folder_for(bin: &Path, built: Option<&Path>) -> Result<PathBuf, NoLibrary> {
 /// See [`NoLibrary`].
 #[cfg(feature = "portable")]
 pub(super) fn load() -> Result<PathBuf, NoLibrary> {
+    let folder = folder()?;
+    // What is refused is said in a log line only.
+    crate::engine::route_logs();
+    crate::engine::logs::clear_last_error();
+    load_from(&folder)
+}
+
+/// Where the libraries of this program are.
+#[cfg(feature = "portable")]
+pub(super) fn folder() -> Result<PathBuf, NoLibrary> {
     // Resolved by the system, so that a link to the program will do. It fails without /proc only.
     let program = std::env::current_exe().unwrap_or_default();
     let bin = program.parent().unwrap_or(Path::new("/"));
     // Without links as well, or the two could not be compared.
     let built =
         llama_cpp_sys_2::BACKENDS_DIR.and_then(|folder| Path::new(folder).canonicalize().ok());
-    let folder = folder_for(bin, built.as_deref())?;
-    // What is refused is said in a log line only.
-    crate::engine::route_logs();
-    crate::engine::logs::clear_last_error();
-    load_from(&folder)
+    folder_for(bin, built.as_deref())
 }
 
 #[cfg(all(feature = "portable", target_arch = "x86_64"))]

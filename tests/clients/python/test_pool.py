@@ -313,7 +313,7 @@ def test_chat_and_embedding_models_stand_side_by_side_and_each_is_the_default_of
 def test_what_was_measured_is_remembered(serve, tmp_path):
     state_folder = tmp_path / "state"
     top = f'[state]\npath = "{state_folder}"\n'
-    file = state_folder / "models.json"
+    file = state_folder / "learnt/models.json"
 
     def remembered() -> dict:
         # What was tried is written first, and what it took when the server is ready already.
