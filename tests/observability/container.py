@@ -19,8 +19,7 @@ COMPOSE = DOCKER / "compose.yaml"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 #: Settings of the service that a trial of the container alone has no use for.
 NOT_TRIED = {
-    "build": "needs a registry", "image": "needs a registry", "hostname": "the trial has the machine's network", "ports": "the same",
-    "networks": "the same", "restart": "the test starts and ends it", "stop_grace_period": "the same", "healthcheck": "asked once by the test",
+    "build": "needs a registry", "image": "needs a registry", "ports": "the trial has the machine's network", "networks": "the same", "restart": "the test starts and ends it", "stop_grace_period": "the same", "healthcheck": "asked once by the test",
 }
 
 
@@ -52,11 +51,12 @@ def owner(service: dict) -> tuple[int, int]:
     return int(user), int(group)
 
 
-def lay_out_image(root: Path, service: dict):
+def lay_out_image(root: Path):
     """The package and what the program wants of a Debian: nothing else is in this image, no shell either."""
     package = root / "opt/edgellm"
     for folder in ("proc", "sys", "dev", "etc", "tmp", "run/edgellm", "var/lib/edgellm"):
         (root / folder).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)  # as in every image; a tmpfs there takes it over
     linked = subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=True).stdout
     for source, target in [
         *((library, root / library[1:]) for library in re.findall(r"(/\S+)", linked)), (BINARY, package / "bin/edgellm"),
@@ -113,7 +113,7 @@ class Container:
 def container(folder: Path, service: dict, environment: dict[str, str]):
     """The service in a container that has the machine's network, so that `environment` must say other ports."""
     root = folder / "image"
-    lay_out_image(root, service)
+    lay_out_image(root)
     # Of its own, so that whatever else podman holds on this machine is left alone. runc, because crun refuses some control groups.
     podman = ["podman", "--root", str(folder / "storage"), "--runroot", str(folder / "run"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
     name = f"edgellm-{os.getpid()}-{time.monotonic_ns()}"

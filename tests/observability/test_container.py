@@ -145,6 +145,12 @@ def status(port: int, path: str, key: str | None = None) -> int | None:
         return None
 
 
+def metric(port: int, name: str) -> float:
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    [value] = re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)
+    return float(value)
+
+
 @podman
 def test_the_process_in_the_container_can_do_nothing_but_serve(running):
     box, *_ = running
@@ -166,9 +172,14 @@ def test_the_process_in_the_container_can_do_nothing_but_serve(running):
 @podman
 def test_it_knows_how_much_memory_it_may_take(running):
     _, _, operators = running
-    text = urllib.request.urlopen(f"http://127.0.0.1:{operators}/metrics", timeout=10).read().decode()
-    [budget] = re.findall(r"^edgellm_pool_memory_budget_bytes (\S+)$", text, re.MULTILINE)
-    assert (float(budget), BOX["mem_limit"]) == (3 * 2**30, "3g")
+    assert (metric(operators, "edgellm_pool_memory_budget_bytes"), BOX["mem_limit"]) == (3 * 2**30, "3g")
+
+
+@podman
+def test_the_process_shuts_itself_off_under_the_default_filter_of_system_calls(running):
+    _, _, operators = running
+    outside = run_edgellm("sandbox-self-test", "--config", ROOT / "config/edgellm.toml").stdout
+    assert metric(operators, "edgellm_sandbox_landlock_abi") == float((re.findall(r"Landlock ABI (\d+) is in force", outside) or ["0"])[0])
 
 
 @podman
