@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from statistics import median
 
 MIB = 1 << 20
@@ -38,9 +39,11 @@ class Growth:
 
 
 def growth(samples: list[tuple[float, float]]) -> Growth | None:
-    """Of samples (seconds, bytes): the steady part is the median of the differences between the floors of segments one after the other.
+    """Of samples (seconds, bytes); None where the run was too short to tell.
 
-    None where the run was too short to tell."""
+    Memory is cut into segments, and the floors of these are compared in two ways. The median of the differences from one to the next does
+    not see a step, which is no leak, but is noisy. The median of the slopes of all pairs is steady, but takes a step for a slope. A leak
+    shows in both, so the smaller one counts."""
     first, last = samples[0][0], samples[-1][0]
     begin = first + max(WARM_UP * (last - first), WARM_UP_SECONDS)
     if last - begin < JUDGED_SECONDS:
@@ -52,8 +55,9 @@ def growth(samples: list[tuple[float, float]]) -> Growth | None:
         assert values, "too few samples"
         # Requests that are being answered take memory for a moment, so the lower values tell more than the higher ones.
         floors.append(values[len(values) // 4])
-    differences = [after - before for before, after in zip(floors, floors[1:], strict=False)]
-    return Growth(60 * median(differences) / length, floors[-1] - floors[0], (last - begin) / 60)
+    slopes = [(floors[after] - floors[before]) / (after - before) for before, after in combinations(range(SEGMENTS), 2)]
+    differences = [after - before for before, after in pairwise(floors)]
+    return Growth(60 * min(median(slopes), median(differences)) / length, floors[-1] - floors[0], (last - begin) / 60)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from judge import MIB, Ledger, Soak, findings, growth
 MINUTES = 20
 
 
-def memory(shape, minutes: float = MINUTES, noise: float = 2.0) -> list[tuple[float, float]]:
+def memory(shape, minutes: float = MINUTES, noise: float = 4.0) -> list[tuple[float, float]]:
     """A sample each two seconds of `shape(minutes)` in MiB, and requests that take a little for a moment."""
     lots = random.Random(1)
     return [(at, MIB * (200 + shape(at / 60) + lots.expovariate(1 / noise))) for at in range(0, round(60 * minutes), 2)]
