@@ -26,7 +26,9 @@ MOUNTS = [(name, volume) for name, service in services().items() for volume in s
 def schema() -> dict:
     prometheus = shutil.which("prometheus")
     assert prometheus, "prometheus is missing: run ./test.sh, which fetches it"
-    found = json.loads((Path(prometheus).parents[2] / SCHEMA).read_text())
+    file = Path(prometheus).parents[2] / SCHEMA
+    assert file.exists(), f"{file} is missing: run ./test.sh, which fetches Debian 12's docker-compose, or Ubuntu's of that edition"
+    found = json.loads(file.read_text())
     found["properties"]["name"] = {"type": "string"}  # newer than this edition
     return found
 
