@@ -36,6 +36,8 @@ install_test_packages() {
     have_any shellcheck || missing+=(shellcheck)
     have_any systemd-analyze || missing+=(systemd)
     have_any curl || missing+=(curl)
+    have_any podman || missing+=(podman)
+    have_any runc || missing+=(runc)
     have_any python3 || missing+=(python3)
     # Debian keeps the part of Python that makes virtual environments in a package of its own.
     python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
@@ -244,10 +246,10 @@ build_server() {
 # fuzz TARGET SECONDS OPTIONS...: what made-up bodies, answers, schemas, texts, keys files and model headers lead to.
 fuzz() { "$root/fuzz/run.sh" "$1" -max_total_time="$2" "${@:3}"; }
 
-# Only the programs out of the packages: installing them would start servers.
+# Only the files out of the packages: installing them would start servers. That of docker-compose has the schema of compose files.
 fetch_prometheus() {
     local package
-    for package in prometheus prometheus-alertmanager; do
+    for package in prometheus prometheus-alertmanager docker-compose; do
         [[ ! -e $tools/prometheus/usr/share/doc/$package ]] || continue
         (
             cd "$tools"
@@ -294,7 +296,16 @@ operator_page() {
     python_tests --numprocesses 3 --dist loadfile tests/observability/test_page*.py
 }
 
-dashboards() { python_tests tests/observability/test_dashboards.py tests/observability/test_rules.py; }
+dashboards() { python_tests -m "not podman" tests/observability/test_dashboards.py tests/observability/test_rules.py tests/observability/test_container.py; }
+
+# The image's files in the container of docker/compose.yaml. Images cannot be fetched everywhere, so podman is given a folder.
+container() {
+    { [[ $EUID -eq 0 && -w /sys/fs/cgroup ]] && unshare --mount --pid --fork true; } || {
+        echo "containers with limits can be started here by nobody but root, or not at all"
+        return "$CANNOT_RUN"
+    }
+    python_tests -m podman tests/observability/test_container.py
+}
 
 # python_clients MARKS OPTIONS...: the tests that have these marks; those that want a real model have its name.
 python_clients() { python_tests -m "$@" tests/clients/python; }
@@ -349,6 +360,9 @@ package() {
     cp "$logs/package.tried" "$package_tried"
 }
 
+# A crowd on one server, with everything that clients do wrong; what it must leave behind is nothing. The figures are in its log.
+soak() { in_root "$venv/bin/python" tests/soak/soak.py --seconds "${SOAK_SECONDS:-1200}"; }
+
 long_schemathesis() {
     export SCHEMATHESIS_SECONDS=${SCHEMATHESIS_SECONDS:-600}
     prepared schemathesis
@@ -383,6 +397,7 @@ server() {
 examples() {
     stage "docs" prepared documents
     stage "clients node" prepared node_clients
+    stage "soak judge" prepared python_tests tests/soak
     stage "clients schemathesis" prepared schemathesis
 }
 
@@ -391,6 +406,7 @@ pages_and_models() {
     local name
     stage "operator page" prepared operator_page
     stage "dashboards and alerts" prepared dashboards
+    stage "container" prepared container
     for name in "${REAL_MODELS[@]}"; do
         stage "clients $name" prepared real_model_clients "$name"
     done
@@ -422,6 +438,7 @@ long() {
         long_stage "long fuzz $name" fuzz "$name" "${FUZZ_SECONDS:-600}"
     done
     long_stage "long schemathesis" long_schemathesis
+    long_stage "long soak" prepared soak
     long_stage "long mutants" mutants 10000
     for name in "${REAL_MODELS[@]}"; do
         long_stage "long parity $name" long_parity "$name"

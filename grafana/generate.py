@@ -109,14 +109,25 @@ def overview() -> dict:
         series("Speculation", "Tokens guessed and computed ahead, and those of them that the answer took.", {
             "guessed": total("edgellm_speculative_drafted_tokens_total"), "taken": total("edgellm_speculative_accepted_tokens_total")}, "short"),
 
+        row("TLS"),
+        bars("Days left of certificates", "Until the certificate that each box serves ends. Without TLS this row is empty.", {
+            "{{instance}}": f"sort((edgellm_tls_certificate_expiry_timestamp_seconds{{{ON}}} - time()) / 86400)"}, "d", thresholds((None, BAD), (3, WARN), (30, GOOD)), min=0, width=8),
+        series("Handshakes", "By result: `failed` are mostly clients that do not trust the certificate, `timeout` those that said nothing, `plain` those that came without TLS.", {
+            "{{result}}": total("edgellm_tls_handshakes_total", ON, "result")}, "ops", width=8, stack=True),
+        timeline("Certificate files", "Whether the files on the disk can be used; if they cannot, the certificate that was read before them is served on, and the log says why.",
+                 by_box(f"edgellm_tls_reload_failed{{{ON}}}"),
+                 [{"type": "value", "options": {"0": {"text": "in use", "color": GOOD, "index": 0}, "1": {"text": "cannot be used", "color": BAD, "index": 1}}}], width=8, height=8),
+
         row("Process"),
         series("Processor", "Cores' worth of time that the server uses.", {"{{instance}}": f"rate(process_cpu_seconds_total{{{ON}}}[{RATE}])"}, "short"),
         series("Memory of the process", "Resident memory, the model's file included where it is mapped.", {"{{instance}}": f"process_resident_memory_bytes{{{ON}}}"}, "bytes"),
         series("Starts and ends", "Starts of the process, and how those before it ended. Only `stopped` is as it should be: docs/restarts.md.", {
             "{{instance}} started": f"increase(edgellm_process_starts_total{{{ON}}}[{RATE}])",
             "{{instance}} {{reason}}": f"increase(edgellm_process_ends_total{{{ON}}}[{RATE}])"}, "short", width=24, height=7, min=0),
-        table("Models", "What each box serves.", {"Loaded": (f"edgellm_model_info{{{OF_MODEL}}}", "none", None)}, keys=["instance", "model", "quantization", "digest"], height=6, width=16),
-        table("Versions", "The build that each box runs.", {"Running": (f"edgellm_build_info{{{ON}}}", "none", None)}, keys=["instance", "version"], height=6, width=8),
+        table("Models", "What each box serves.", {"Loaded": (f"edgellm_model_info{{{OF_MODEL}}}", "none", None)}, keys=["instance", "model", "quantization", "digest"], height=6, width=12),
+        table("Versions", "The build that each box runs.", {"Running": (f"edgellm_build_info{{{ON}}}", "none", None)}, keys=["instance", "version"], height=6, width=6),
+        table("Sandbox", "The version of Landlock by which each box's process has shut itself off; 0 is not at all: docs/sandbox.md.", {
+            "Landlock": (f"edgellm_sandbox_landlock_abi{{{ON}}}", "none", thresholds((None, WARN), (1, GOOD)))}, keys=["instance"], height=6, width=6),
     ], objective=True)
 
 

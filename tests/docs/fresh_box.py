@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class FreshBox:
         with self.path("/etc/edgellm/edgellm.env").open("a") as file:
             file.writelines(f"{line}\n" for line in lines)
 
-    def service(self) -> Served:
+    def service(self, tls: ssl.SSLContext | None = None) -> Served:
         """Starts what the unit starts, with the variables that it names; a port of the test's own is the only difference."""
         unit = self.here(self.path(UNIT).read_text())
         [start] = re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)
@@ -106,4 +107,4 @@ class FreshBox:
         (self.path("/var/lib") / folder).mkdir(exist_ok=True)
         port = free_port()
         command = f"set -a\nexport {state}\n. {variables}\nexec {start} --listen 127.0.0.1:{port}"
-        return Served(command, port, Path(home), self.environment)
+        return Served(command, port, Path(home), self.environment, tls)

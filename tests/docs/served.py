@@ -1,6 +1,7 @@
 """A server that an example starts."""
 
 import http.client
+import ssl
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,9 +12,9 @@ from gateway import wait_until
 class Served:
     """It is a child of the tests, in their process group: whoever ends that ends the server, too."""
 
-    def __init__(self, command: str, port: int, cwd: Path, env: dict[str, str]):
-        """`command` is for bash, which has to become the server: it ends with an `exec`."""
-        self.port = port
+    def __init__(self, command: str, port: int, cwd: Path, env: dict[str, str], tls: ssl.SSLContext | None = None):
+        """`command` is for bash, which has to become the server: it ends with an `exec`. `tls` is whom clients trust, where it speaks TLS."""
+        self.port, self.tls = port, tls
         self.output = tempfile.TemporaryFile()
         self.process = subprocess.Popen(["bash", "-euc", command], cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output)
 
@@ -42,7 +43,8 @@ class Served:
 
     def status(self, path: str, key: str | None = None) -> int:
         """How it answers this path."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        plain, tls = http.client.HTTPConnection, http.client.HTTPSConnection
+        connection = tls("127.0.0.1", self.port, timeout=30, context=self.tls) if self.tls else plain("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", path, headers={"authorization": f"Bearer {key}"} if key else {})
             return connection.getresponse().status

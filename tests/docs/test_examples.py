@@ -29,8 +29,9 @@ def run_bash(shop: Shop, example: Example, text: str):
     folder = None
     if example.directives.get("run in") == "a copy":
         folder = Path(tempfile.mkdtemp(dir=shop.folder))
-        for name in ("Cargo.toml", "Cargo.lock"):
-            shutil.copy(ROOT / name, folder)
+        (folder / "docker").mkdir()
+        for name in ("Cargo.toml", "Cargo.lock", "docker/compose.yaml"):
+            shutil.copy(ROOT / name, folder / name)
         for name in ("src", "benches", "tests", "build.rs"):
             (folder / name).symlink_to(ROOT / name)
     done = shop.run(["bash", "-euo", "pipefail", "-c", text], seconds=300, cwd=folder)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -192,6 +193,18 @@ def stops(box: FreshBox, packages: tuple[Path, Path], upgrade: Example, why: str
     done = box.run(upgrade.text, box.fetch(new).parent)
     assert done.returncode != 0 and why in done.stderr, done.stderr
     assert (box.installed, box.calls, box.path(UNIT).stat().st_mtime_ns) == (old.name, [], unit)
+
+
+def test_the_service_speaks_tls_with_a_certificate_of_its_own(old_box):
+    # As the first start has left it.
+    old_box.path("/var/lib/edgellm").mkdir(exist_ok=True)
+    old_box.forget_calls()
+    made = old_box.run(step("tls"))
+    assert made.returncode == 0, made.stderr
+    assert old_box.calls == ["systemctl restart edgellm"]
+    trusting = ssl.create_default_context(cafile=old_box.path("/var/lib/edgellm/tls/ca.pem"))
+    with old_box.service(trusting) as server:
+        assert server.status("/v1/models") == 401
 
 
 def test_starts_are_counted_where_the_page_says(fresh):

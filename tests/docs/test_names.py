@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from certificates import Certificates
 from gateway import wait_until
 from pages import PAGES, ROOT
 
@@ -44,7 +45,7 @@ def test_settings_exist():
     """In the text; examples are run."""
     keys = {key for keys in SETTINGS.values() for key in keys}
     used = named(r"`([a-z_]+\.[a-z][a-z_]*[a-z])[` =]", prose)
-    used = {name: page for name, page in used.items() if name.split(".")[0] in SETTINGS or name.split(".")[1] in keys}
+    used = {name: page for name, page in used.items() if (name.split(".")[0] in SETTINGS or name.split(".")[1] in keys) and not name.endswith(".pem")}
     assert len(used) > 30
     assert not {name: page for name, page in used.items() if name.split(".")[1] not in SETTINGS.get(name.split(".")[0], ())}
 
@@ -77,12 +78,12 @@ def test_a_variable_that_sets_nothing_is_found(variable, there_is_one):
 
 @pytest.fixture(scope="module")
 def scrape(tmp_path_factory) -> dict[str, set[str]]:
-    """The metrics that a box with sensors and keys has, and their labels, once everything has happened of which it counts how often."""
+    """The metrics that a box with sensors, keys and TLS has, and their labels, once everything has happened of which it counts how often."""
     folder = tmp_path_factory.mktemp("scraped")
     (folder / "run").mkdir()
     found: dict[str, set[str]] = {}
     wanted = set(named(r"\bedgellm_[a-z_]+"))
-    with Sensors(folder / "box") as sensors, keyed_gateway(folder, env={**sensors.settings(), "RUNTIME_DIRECTORY": str(folder / "run")}) as box:
+    with Sensors(folder / "box") as sensors, keyed_gateway(folder, env={**sensors.settings(), "RUNTIME_DIRECTORY": str(folder / "run")}, tls=Certificates(folder)) as box:
         sensors.follow(box.server)
         till = box.add("till", "--requests-per-minute", "1")
         as_till = {"authorization": f"Bearer {till}"}

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from pathlib import Path
 
+from certificates import Certificates
 from gateway import Gateway, gateway, run_edgellm, wait_until
 
 
@@ -39,8 +40,9 @@ class KeyedGateway:
 
 
 @contextmanager
-def keyed_gateway(folder: Path, *arguments: str, env: dict[str, str] | None = None):
+def keyed_gateway(folder: Path, *arguments: str, env: dict[str, str] | None = None, tls: Certificates | None = None):
     """A box that is new: it makes its first key by itself. That key is what the server's helpers ask with."""
     file = folder / "keys.toml"
-    with gateway(*arguments, env={"EDGELLM__AUTH__KEYS_FILE": str(file), **(env or {})}) as server:
+    settings = {"EDGELLM__AUTH__KEYS_FILE": str(file), **(env or {}), **(tls.settings if tls else {})}
+    with gateway(*arguments, env=settings, tls=tls.trusting() if tls else None) as server:
         yield KeyedGateway(server, file)

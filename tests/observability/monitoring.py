@@ -82,32 +82,43 @@ class Prometheus:
         return [value for value in found if value != "NaN"]
 
 
-def with_key(example: str, file: Path) -> dict:
-    """Our example of a configuration, with what its comment says about keys; the key is in `file`."""
-    config = yaml.safe_load(re.sub(r"^( +)# (authorization:|  credentials_file:)", r"\1\2", example, flags=re.MULTILINE))
+def with_key(example: str, file: Path, authority: Path | None = None) -> dict:
+    """Our example of a configuration, with what its comments say about keys and, with an authority, about TLS; the key is in `file`."""
+    active = "authorization:|  credentials_file:" + ("|scheme:|tls_config:|  ca_file:" if authority else "")
+    config = yaml.safe_load(re.sub(rf"^( +)# ({active})", r"\1\2", example, flags=re.MULTILINE))
     for job in config["scrape_configs"]:
         assert list(job["authorization"]) == ["credentials_file"]
         job["authorization"]["credentials_file"] = str(file)
+        if authority:
+            assert (job["scheme"], list(job["tls_config"])) == ("https", ["ca_file"])
+            job["tls_config"]["ca_file"] = str(authority)
     return config
 
 
 @contextmanager
-def prometheus(server: Gateway, folder: Path):
-    """A Prometheus with our rules that scrapes a server every second, with the server's key if it has one."""
-    binary = shutil.which("prometheus")
-    assert binary, "prometheus is missing: run ./test.sh, which fetches it"
+def prometheus(server: Gateway, folder: Path, authority: Path | None = None):
+    """A Prometheus with our rules that scrapes a server every second, with the server's key if it has one, and by TLS if there is an authority."""
     key_file = folder / "edgellm-key"
     key_file.write_text(f"{server.key or ''}\n")
-    config = with_key((RULES / "prometheus.yml").read_text(), key_file)
+    config = with_key((RULES / "prometheus.yml").read_text(), key_file, authority)
     [job] = config["scrape_configs"]
     job["static_configs"] = [{"targets": [f"127.0.0.1:{server.port}"]}]
     config |= {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [str(RULES / f"edgellm.{kind}.yml") for kind in ("recording", "alerts")]}
     del config["alerting"]
-    file, port = folder / "prometheus.yml", free_port()
+    file = folder / "prometheus.yml"
     file.write_text(json.dumps(config))  # JSON is YAML
+    with started([f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}"], folder) as store:
+        yield store
+
+
+@contextmanager
+def started(arguments: list[str], folder: Path):
+    """A Prometheus with these arguments, ready to be asked; its log is in the folder."""
+    binary = shutil.which("prometheus")
+    assert binary, "prometheus is missing: run ./test.sh, which fetches it"
+    port = free_port()
     log = (folder / "prometheus.log").open("w+")
-    process = subprocess.Popen([binary, f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"],
-                               stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([binary, *arguments, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     store = Prometheus(port)
 
     def ready():

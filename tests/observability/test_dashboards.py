@@ -7,6 +7,7 @@ from time import time
 
 import pytest
 import yaml
+from certificates import Certificates
 from gateway import ROOT, wait_until
 from keyed import keyed_gateway
 from monitoring import DASHBOARDS, HERE, dashboards, exported, filled_in, listed, load, metrics_in, panels, prometheus
@@ -88,7 +89,9 @@ def scraped(tmp_path_factory):
     with Sensors(folder) as sensors:
         # A rehearsal that does nobody harm.
         sensors.rehearse("cpu", 0.5)
-        with keyed_gateway(folder, "--config", config(folder), env={**busy, **sensors.settings()}) as box, prometheus(box.server, folder) as store:
+        certificates = Certificates(folder)
+        with (keyed_gateway(folder, "--config", config(folder), env={**busy, **sensors.settings()}, tls=certificates) as box,
+              prometheus(box.server, folder, certificates.authority) as store):
             server = box.server
             # Each model in a state of its own, on a pool where one has left already.
             change(server, "load", "other", "ready")

@@ -34,6 +34,10 @@ def test_the_example_can_carry_a_key(tmp_path):
     config.write_text(yaml.safe_dump(with_key((RULES / "prometheus.yml").read_text(), tmp_path / "edgellm-key")))
     done = run("promtool", "check", "config", str(config))
     assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    config.write_text(yaml.safe_dump(with_key((RULES / "prometheus.yml").read_text(), tmp_path / "edgellm-key", tmp_path / "ca.pem")))
+    done = run("promtool", "check", "config", str(config))
+    assert done.returncode == 0, done.stdout + done.stderr
     # Without its key Prometheus would not start: that is what was checked.
     (tmp_path / "edgellm-key").unlink()
     assert run("promtool", "check", "config", str(config)).returncode != 0
