@@ -35,5 +35,6 @@ pub mod routes;
 pub mod sampling;
 pub mod scheduler;
 mod sync;
+pub mod systemd;
 pub mod telemetry;
 pub mod worker;
