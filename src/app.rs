@@ -16,13 +16,14 @@ use crate::config::{AuthSettings, PrefixSharing};
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
 use crate::grammar::TrialCompiler;
-use crate::headroom::{HeadroomMetrics, anonymous_memory, available_memory, most_memory};
+use crate::headroom::{HeadroomMetrics, anonymous_memory, available_memory};
 use crate::http::{Authenticator, Server, ServerOptions, affordable_connections};
 use crate::inference::Inference;
 use crate::keys::{self, EditError, KeyRing, KeysFileError};
 use crate::openai::AppState;
 use crate::pool::{
     MemoryKind, MemoryLedger, ModelSpec, ModelTerms, Pool, PoolNeighbours, PoolOptions,
+    memory_budget,
 };
 use crate::routes::router;
 use crate::systemd::Systemd;
@@ -269,8 +270,7 @@ fn open_keys(settings: &Settings) -> Result<Option<Arc<KeyRing>>, AppError> {
 /// What the pool is made of.
 fn pool_options(settings: &Settings, ledger: MemoryLedger) -> PoolOptions {
     let cores = cpu::usable_cores();
-    let budget = settings.pool.memory_budget;
-    let budget = budget.or_else(|| most_memory(&settings.governor));
+    let budget = memory_budget(settings);
     let models = settings.models.iter().map(|model| {
         let spec = ModelSpec::new(model, settings, cores, budget);
         (spec, ModelTerms::from(model))

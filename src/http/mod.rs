@@ -31,3 +31,4 @@ pub(crate) mod unread;
 pub use auth::Authenticator;
 pub use error::ApiError;
 pub use server::{Server, ServerOptions, affordable_connections};
+pub use state::LARGE_BODIES_BYTES;

@@ -66,9 +66,10 @@ pub use embedding_model::EmbeddingModel;
 pub use enter::{EnterError, Entered, Visit};
 pub use entry::{ModelEntry, ModelState};
 pub use failure::{FailureCause, LoadFailure};
+pub use folder::models_in;
 pub use ledger::{MemoryKind, MemoryLedger, ModelMemory};
 pub use loaded::{GenerationModel, LoadedModel};
-pub use spec::{ModelSpec, SpecMaker};
+pub use spec::{EstimateError, ModelSpec, SpecMaker, memory_budget};
 pub use terms::{ModelTerms, Residence};
 pub use version::{ModelVersion, VersionEnd, VersionState};
 
@@ -288,13 +289,12 @@ impl Pool {
         are_all.then(|| failures.into_iter().next()).flatten()
     }
 
-    /// Returns another number whenever a load has got further, or a model has changed its state.
+    /// Returns another number whenever a load has got further.
     #[must_use]
     pub fn load_moves(&self) -> u64 {
         let loads = self.entries();
         let loads = loads.iter().filter_map(|entry| entry.version());
-        let moves: u64 = loads.map(|version| version.watch.moves()).sum();
-        moves + *self.changes().borrow()
+        loads.map(|version| version.watch.moves()).sum()
     }
 
     /// Returns the loops that are at a step now, each model's and the one that loads and unloads them, and for how long

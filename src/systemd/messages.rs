@@ -1,6 +1,10 @@
 //! Sends to systemd from a thread of its own: a send waits while systemd's queue is full, and neither the runtime nor
 //! a shutdown is to wait for it.
 
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
@@ -39,10 +43,11 @@ impl Messages {
         }
     }
 
-    pub(super) fn to_systemd() -> Self {
+    /// To the socket of this address.
+    pub(super) fn to(socket: OsString) -> Self {
         let (orders, coming) = sync_channel(MOST_WAITING);
         let thread = std::thread::Builder::new().name("systemd".to_owned());
-        let orders = match thread.spawn(move || send_all(&coming)) {
+        let orders = match thread.spawn(move || send_all(&socket, &coming)) {
             Ok(_) => Some(orders),
             Err(error) => {
                 tracing::error!(%error, "the system gives no thread, so systemd is told nothing");
@@ -84,13 +89,12 @@ impl Messages {
     }
 }
 
-fn send_all(coming: &Receiver<Order>) {
+fn send_all(socket: &OsStr, coming: &Receiver<Order>) {
     let mut has_failed = false;
     while let Ok(order) = coming.recv() {
         match order {
             Order::Send(lines) => {
-                let sent = sd_notify::notify(&[NotifyState::Custom(&lines)]);
-                if let Err(error) = sent
+                if let Err(error) = send(socket, &lines)
                     && !std::mem::replace(&mut has_failed, true)
                 {
                     tracing::warn!(
@@ -102,6 +106,23 @@ fn send_all(coming: &Receiver<Order>) {
             Order::Flush(done) => drop(done.send(())),
         }
     }
+}
+
+/// `sd_notify::notify` does not know addresses that begin with `@`.
+fn send(socket: &OsStr, lines: &str) -> io::Result<()> {
+    let sender = UnixDatagram::unbound()?;
+    sender.connect_addr(&address(socket)?)?;
+    sender.send(lines.as_bytes()).map(drop)
+}
+
+/// A path, or after `@` a name that is in no file system (unix(7), abstract).
+fn address(socket: &OsStr) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = socket.as_bytes().strip_prefix(b"@") {
+        use std::os::linux::net::SocketAddrExt;
+        return SocketAddr::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(socket)
 }
 
 /// A line break would begin another message.

@@ -42,12 +42,10 @@ impl Systemd {
     /// To whoever `$NOTIFY_SOCKET` names.
     #[must_use]
     pub fn from_environment() -> Self {
-        let messages = if std::env::var_os("NOTIFY_SOCKET").is_some() {
-            Messages::to_systemd()
-        } else {
-            Messages::to_nobody()
-        };
-        Self { messages }
+        let socket = std::env::var_os("NOTIFY_SOCKET");
+        Self {
+            messages: socket.map_or_else(Messages::to_nobody, Messages::to),
+        }
     }
 
     /// Waits until all models are loaded that are to be there from the start, or have failed, or wait for memory; says

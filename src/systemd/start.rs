@@ -6,6 +6,8 @@ use crate::pool::{ModelState, Pool};
 
 /// A load that gets no further for so long hangs. `TimeoutStartSec=` in deploy/edgellm.service is the same.
 pub(super) const LOAD_PATIENCE: Duration = Duration::from_secs(180);
+/// More time is asked for no more often than this.
+const EXTEND_EVERY: Duration = Duration::from_secs(1);
 /// A model that has waited for so long, while no other was being loaded, waits for memory that others hold. That may
 /// take for ever, and the service is of use without it.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(10);
@@ -19,7 +21,7 @@ pub(super) struct StartView {
     is_hopeless: bool,
     /// Whether a model is being loaded.
     is_loading: bool,
-    /// Another number than before when anything got further.
+    /// Signs that loads go on.
     moves: u64,
 }
 
@@ -50,14 +52,15 @@ pub(super) enum StartStep {
 /// How far the start has come, and when that was seen.
 #[derive(Debug)]
 pub(super) struct StartProgress {
-    moves: Option<u64>,
+    /// What it looked like when it last got further.
+    last: Option<StartView>,
     moved_at: Instant,
 }
 
 impl StartProgress {
     pub(super) fn begin(now: Instant) -> Self {
         Self {
-            moves: None,
+            last: None,
             moved_at: now,
         }
     }
@@ -69,11 +72,12 @@ impl StartProgress {
         if !view.is_awaited {
             return StartStep::Ready;
         }
-        if self.moves.replace(view.moves) != Some(view.moves) {
+        let stands_for = now.saturating_duration_since(self.moved_at);
+        if self.last != Some(view) && (self.last.is_none() || stands_for >= EXTEND_EVERY) {
+            self.last = Some(view);
             self.moved_at = now;
             return StartStep::Extend;
         }
-        let stands_for = now.saturating_duration_since(self.moved_at);
         if !view.is_loading && stands_for >= QUEUE_PATIENCE {
             return StartStep::Ready;
         }
@@ -114,6 +118,18 @@ mod tests {
         };
         let views = [at(1), at(2), at(2), at(2), at(9), loaded];
         assert_eq!(said(&views), [Extend, Extend, Wait, Wait, Extend, Ready]);
+    }
+
+    #[test]
+    fn a_start_that_is_looked_at_all_the_time_asks_now_and_then() {
+        let began = Instant::now();
+        let mut progress = StartProgress::begin(began);
+        let steps = (0..=100_u64).map(|moves| {
+            let view = StartView { moves, ..LOADING };
+            progress.step(view, began + Duration::from_millis(50 * moves))
+        });
+        let asked = steps.filter(|step| *step == StartStep::Extend).count();
+        assert_eq!(asked, 6);
     }
 
     #[test]
