@@ -15,7 +15,7 @@ use crate::config::{AuthSettings, PrefixSharing, ServerSettings, Settings};
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
 use crate::grammar::TrialCompiler;
-use crate::headroom::{HeadroomMetrics, anonymous_memory, available_memory, most_memory};
+use crate::headroom::{HeadroomMetrics, anonymous_memory, available_memory};
 use crate::http::{
     Authenticator, InheritedSockets, ListenError, Listeners, Server, ServerOptions, ServerStops,
     affordable_connections,
@@ -24,10 +24,12 @@ use crate::inference::Inference;
 use crate::keys::{self, EditError, KeyRing, KeysFileError};
 use crate::openai::AppState;
 use crate::pool::{
-    MemoryKind, MemoryLedger, ModelSpec, ModelState, ModelTerms, Pool, PoolNeighbours, PoolOptions,
+    MemoryKind, MemoryLedger, ModelSpec, ModelTerms, Pool, PoolNeighbours, PoolOptions,
+    memory_budget,
 };
 use crate::routes::router;
 use crate::sandbox::Sandbox;
+use crate::systemd::Systemd;
 use crate::telemetry::{Logbook, Metrics};
 use crate::tls::{self, TlsFiles, TlsFilesError, TlsKeeper, TlsMetrics};
 
@@ -136,7 +138,11 @@ fn make_first_key(settings: &Settings) -> Result<(), AppError> {
 /// See [`AppError`].
 pub async fn serve(settings: Settings, startup: Startup) -> Result<(), AppError> {
     let logbook = Logbook::open();
-    let outcome = serve_until_told(settings, startup, logbook.as_ref()).await;
+    let systemd = Systemd::from_environment();
+    let outcome = serve_until_told(settings, startup, logbook.as_ref(), &systemd).await;
+    if let Err(error) = &outcome {
+        systemd.failed(error);
+    }
     if let Some(logbook) = logbook {
         logbook.close(outcome.is_ok());
     }
@@ -160,6 +166,7 @@ async fn serve_until_told(
     settings: Settings,
     startup: Startup,
     logbook: Option<&Logbook>,
+    systemd: &Systemd,
 ) -> Result<Ending, AppError> {
     let Startup { inherited, sandbox } = startup;
     engine::route_logs();
@@ -190,6 +197,7 @@ async fn serve_until_told(
     };
     let pool = Pool::start(pool_options(&settings, ledger.clone()), neighbours)?;
     let pool = Arc::new(pool);
+    systemd.feed_watchdog(&pool, settings.server.stall_timeout);
     let inference = Inference::new(&settings, Arc::clone(&pool), metrics.clone());
     let authenticator = Authenticator::new(ring.clone(), settings.auth.metrics);
     let state = AppState::new(&settings, inference, metrics.clone(), authenticator);
@@ -227,18 +235,19 @@ async fn serve_until_told(
 
     let outcome = tokio::select! {
         failed = nothing_to_serve(&pool) => Err(failed),
-        () = announce(&pool, &url) => unreachable!("it announces and then waits for ever"),
+        () = announce(&pool, &url, systemd) => unreachable!("it announces and then waits for ever"),
         name = signals.next() => {
             tracing::info!(signal = name, running = drain.inside(), "draining: no new requests");
             Ok(())
         }
     };
+    let grace = settings.server.shutdown_grace;
+    systemd.stopping(grace + LAME_DUCK + STOP_PATIENCE + FAREWELL);
     drain.begin();
     handing_over.send_replace(true);
     let mut is_asked_twice = false;
     if outcome.is_ok() {
         let answered = answered(&drain, backlog_is_empty);
-        let grace = settings.server.shutdown_grace;
         is_asked_twice = wait_for_answers(&drain, answered, grace, &mut signals).await;
     }
     drain.close();
@@ -330,8 +339,7 @@ fn open_keys(settings: &Settings) -> Result<Option<Arc<KeyRing>>, AppError> {
 /// What the pool is made of.
 fn pool_options(settings: &Settings, ledger: MemoryLedger) -> PoolOptions {
     let cores = cpu::usable_cores();
-    let budget = settings.pool.memory_budget;
-    let budget = budget.or_else(|| most_memory(&settings.governor));
+    let budget = memory_budget(settings);
     let models = settings.models.iter().map(|model| {
         let spec = ModelSpec::new(model, settings, cores, budget);
         (spec, ModelTerms::from(model))
@@ -357,35 +365,18 @@ fn pool_options(settings: &Settings, ledger: MemoryLedger) -> PoolOptions {
 async fn nothing_to_serve(pool: &Pool) -> AppError {
     let mut changes = pool.changes();
     loop {
-        let entries = pool.entries();
-        let failures: Vec<_> = (entries.iter())
-            .map_while(|entry| match entry.state() {
-                ModelState::Failed(failure) => Some((entry.id.clone(), failure.cause)),
-                _ => None,
-            })
-            .collect();
-        // A model that was not to be there from the start is no reason to end: clients would choose when.
-        if let Some((id, cause)) = failures.first()
-            && failures.len() == entries.len()
-            && entries.iter().all(|entry| entry.terms.is_preloaded())
-        {
-            return AppError::Model {
-                id: id.clone(),
-                message: cause.to_string(),
-            };
+        if let Some((id, cause)) = pool.failure_of_all() {
+            let message = cause.to_string();
+            return AppError::Model { id, message };
         }
         // The pool holds the sender.
         let _ = changes.changed().await;
     }
 }
 
-/// Says when all models are loaded that are to be, and what to do then.
-async fn announce(pool: &Pool, url: &str) {
-    let mut changes = pool.changes();
-    while pool.entries().iter().any(|entry| entry.is_awaited()) {
-        // The pool holds the sender.
-        let _ = changes.changed().await;
-    }
+/// Says when all models are loaded that are to be, and what to do then. It never ends.
+async fn announce(pool: &Pool, url: &str, systemd: &Systemd) {
+    systemd.started(pool).await;
     let entries = pool.entries();
     let served = entries.iter().filter(|entry| !entry.has_failed());
     let ids: Vec<_> = served.map(|entry| entry.id.as_str()).collect();
@@ -394,7 +385,7 @@ async fn announce(pool: &Pool, url: &str) {
     } else {
         tracing::info!("ready: {url}/v1 serves {}", ids.join(", "));
     }
-    std::future::pending::<()>().await;
+    systemd.follow(pool).await;
 }
 
 /// Waits until every request is answered that was sent before the drain began. Nothing tells these from those

@@ -19,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, SettingOverride, Settings, Sources};
 use crate::engine::{self, openmp};
+use crate::systemd::Systemd;
 use crate::{app, grammar, sandbox, telemetry};
 
 #[derive(Debug, Parser)]
@@ -191,7 +192,10 @@ fn serve(arguments: Serve) -> ExitCode {
     });
     let settings = match loaded {
         Ok(settings) => settings,
-        Err(error) => return wrong_config(&error),
+        Err(error) => {
+            Systemd::from_environment().failed(&error);
+            return wrong_config(&error);
+        }
     };
     telemetry::logs::start(&settings.telemetry);
     if let Err(error) = engine::explain_bus_errors() {

@@ -37,6 +37,7 @@ pub mod sampling;
 pub mod sandbox;
 pub mod scheduler;
 mod sync;
+pub mod systemd;
 pub mod telemetry;
 pub mod tls;
 pub mod worker;

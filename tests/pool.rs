@@ -178,3 +178,40 @@ fn models_are_loaded_and_unloaded_under_fire_and_no_request_is_lost() {
         assert!(matches!(state, ModelState::Cold), "{state:?}");
     }
 }
+
+#[test]
+fn a_pool_that_hangs_is_seen_from_outside_and_one_that_waits_is_no_such() {
+    let (goes_on, hangs) = std::sync::mpsc::channel::<()>();
+    let hangs = std::sync::Mutex::new(hangs);
+    let options = PoolOptions {
+        available: Box::new(move || {
+            // Until the sender is gone.
+            let _ = hangs.lock().expect("one asks").recv();
+            None
+        }),
+        ..PoolOptions::of(Vec::new())
+    };
+    let neighbours = PoolNeighbours {
+        metrics: Metrics::new().expect("metrics"),
+        drain: Drain::default(),
+        governed: GovernorHandle::default(),
+        trial_compiler: TrialCompiler::of(env!("CARGO_BIN_EXE_edgellm").into()),
+    };
+    let pool = Pool::start(options, neighbours).expect("a thread");
+    let eventually = |what: &str, is_so: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "never {what}");
+            std::thread::yield_now();
+        }
+    };
+    let second = Duration::from_secs(1);
+    eventually("busy for longer than its looks are apart", &|| {
+        let loops = pool.busy_loops();
+        let manager = loops.iter().find(|one| one.name == "the loading of models");
+        manager.is_some_and(|one| one.busy_for > second)
+    });
+    drop(goes_on);
+    eventually("at rest", &|| pool.busy_loops().is_empty());
+    pool.stop();
+}

@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 18] = [
     &["cli"],
     &["app", "bench_support", "fuzzing"],
     &["routes"],
-    &["openai", "operator"],
+    &["openai", "operator", "systemd"],
     &["http"],
     &["inference"],
     &["pool"],

@@ -1,4 +1,6 @@
-//! `edgellm config`: a file to start from, and the table of all settings.
+//! `edgellm config`: a file to start from, the table of all settings, and limits for systemd.
+
+mod limits;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use clap::{Args, Subcommand};
 use super::{Serve, wrong_config};
 use crate::config;
 use crate::replace_file::replace_file;
+use limits::LimitsError;
 
 /// Of a new file: the service reads it, and it holds no secrets.
 const READABLE_BY_ALL: u32 = 0o644;
@@ -22,6 +25,11 @@ pub(super) enum Config {
     Template(Template),
     /// Print the table of all settings in Markdown
     Reference,
+    /// Print limits of memory and threads that suit this configuration, for the systemd unit
+    ///
+    /// They go into /etc/systemd/system/edgellm.service.d/limits.conf (`systemctl edit edgellm`). Of models nothing but the
+    /// headers of their files is read.
+    Systemd(Serve),
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +48,11 @@ pub(super) fn run(command: Config) -> ExitCode {
             Err(error) => return wrong_config(&error),
         },
         Config::Reference => (config::reference(), None),
+        Config::Systemd(settings) => match limits::of(settings) {
+            Ok(text) => (text, None),
+            Err(LimitsError::Config(error)) => return wrong_config(&error),
+            Err(error) => return no_limits(&error),
+        },
     };
     match write(&text, output.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,6 +65,12 @@ fn write(text: &str, output: Option<&Path>) -> io::Result<()> {
         Some(file) => replace_file(file, text, READABLE_BY_ALL),
         None => io::stdout().write_all(text.as_bytes()),
     }
+}
+
+#[allow(clippy::print_stderr)] // whoever called it has to know why
+fn no_limits(error: &LimitsError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::FAILURE
 }
 
 #[allow(clippy::print_stderr)] // whoever called it has to know why

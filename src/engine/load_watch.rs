@@ -1,12 +1,13 @@
 //! How far loading has come, and whether anybody still waits for it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// What those who wait for a model see of its loading, and their way to give it up.
 #[derive(Debug, Default)]
 pub struct LoadWatch {
     is_given_up: AtomicBool,
     percent: AtomicU8,
+    moves: AtomicU64,
 }
 
 impl LoadWatch {
@@ -27,6 +28,17 @@ impl LoadWatch {
         self.percent.load(Ordering::Relaxed)
     }
 
+    /// Counts signs of loading that goes on: far more of them than percents, which are gigabytes of a large file.
+    #[must_use]
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
+    }
+
+    /// Loading goes on, or ends by itself if it does not.
+    pub(super) fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// So much of the digest is made, of 1.
     pub(super) fn digested(&self, share: f32) {
         self.reached(share / 2.0);
@@ -39,6 +51,7 @@ impl LoadWatch {
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 100
     fn reached(&self, share: f32) {
+        self.moved();
         let percent = (100.0 * share.clamp(0.0, 1.0)) as u8;
         self.percent.fetch_max(percent, Ordering::Relaxed);
     }
@@ -61,5 +74,6 @@ mod tests {
             seen.push(watch.percent());
         }
         assert_eq!(seen, [0, 25, 50, 50, 50, 75, 100]);
+        assert_eq!(watch.moves(), 6, "each is a sign of life");
     }
 }

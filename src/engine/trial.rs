@@ -201,7 +201,8 @@ fn wait(child: &mut Child, deadline: Instant, watch: &LoadWatch) -> Wait {
                 return Wait::Abandoned;
             }
             Err(RecvTimeoutError::Timeout) if Instant::now() > deadline => return Wait::TooLong,
-            Err(RecvTimeoutError::Timeout) => {}
+            // It does not go on for ever: there is the deadline.
+            Err(RecvTimeoutError::Timeout) => watch.moved(),
         }
     }
 }

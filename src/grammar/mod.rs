@@ -44,12 +44,14 @@ use parser::GrammarParser;
 pub use caller::{Caller, CallerGuard};
 pub use constraint::{Constraint, ConstraintError};
 pub use schema::{Schema, SchemaError};
-pub use trial::{COMMAND as COMPILE_COMMAND, TrialCompiler, serve as compile_for_parent};
+pub use trial::{
+    COMMAND as COMPILE_COMMAND, TRIAL_MEMORY, TrialCompiler, serve as compile_for_parent,
+};
 pub use trigger::Trigger;
 
 /// Grammars that are compiled at once. Two, so that a slow one does not hold up all others; no more,
 /// because compiling takes the cores from the answers that are being generated.
-const COMPILES_AT_ONCE: usize = 2;
+pub const COMPILES_AT_ONCE: usize = 2;
 /// Bytes of the longest grammar that is compiled: a hundred tools of a page each fit.
 const LONGEST_GRAMMAR: usize = 512 << 10;
 /// Wall-clock time that a first trial in a child process may take; a slower grammar is tried again after

@@ -28,7 +28,7 @@ use super::GrammarError;
 use super::compile::{FIRST_SPECIAL, SPECIALS};
 use crate::sync::{Mutex, MutexGuard};
 
-pub use child::serve;
+pub use child::{MEMORY as TRIAL_MEMORY, serve};
 use frame::{TrialVerdict, VERDICT_HEAD, request_head};
 
 /// The hidden subcommand that runs [`serve`].

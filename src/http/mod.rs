@@ -40,3 +40,4 @@ pub use error::ApiError;
 pub use hosts::AllowedHosts;
 pub use listener::{InheritedSockets, ListenError, Listeners};
 pub use server::{Server, ServerOptions, ServerStops, affordable_connections};
+pub use state::LARGE_BODIES_BYTES;

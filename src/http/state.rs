@@ -19,6 +19,8 @@ use super::resume::RecordedStreams;
 /// KiB of memory for large bodies that are being received. It is the largest size that one body may have
 /// (`max_body_bytes` in [`crate::config::ServerSettings`]), or a body could wait for itself.
 const LARGE_BODIES_KIB: usize = 128 << 10;
+/// The same in bytes.
+pub const LARGE_BODIES_BYTES: u64 = (LARGE_BODIES_KIB as u64) << 10;
 
 /// Large bodies that are parsed and checked at once.
 const LARGE_BODIES_PARSED: usize = 2;

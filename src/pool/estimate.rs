@@ -71,7 +71,9 @@ impl MemoryEstimates {
 
     /// What a model is going to take; nothing where its file cannot be read, so that it is tried and says why.
     pub(super) fn expected(&self, spec: &ModelSpec) -> ModelMemory {
-        let known = self.remembered(spec).or_else(|| spec.estimated_memory());
+        let known = self
+            .remembered(spec)
+            .or_else(|| spec.estimated_memory().ok());
         known.unwrap_or_default()
     }
 

@@ -63,6 +63,13 @@ impl ModelsFolder {
     }
 }
 
+/// Returns the models that are in a folder now, by name.
+#[must_use]
+pub fn models_in(folder: &Path, make: SpecMaker) -> Vec<ModelSpec> {
+    let folder = ModelsFolder::new(folder.to_owned(), make);
+    folder.look().unwrap_or_default()
+}
+
 impl Seen {
     /// Whether a file is a model, or what should be one; it is looked into once.
     fn is_model(&mut self, file: &Path) -> bool {

@@ -42,10 +42,12 @@ impl Manager {
     /// Runs until the pool stops and the last version has ended.
     pub(super) fn run(mut self) {
         loop {
+            self.shared.heartbeat.beat();
             let is_stopping = self.shared.is_stopping();
             self.settle();
             if is_stopping {
                 if self.threads.is_empty() {
+                    self.shared.heartbeat.rest();
                     return;
                 }
                 // One may have been wanted in the moment in which the pool was stopped.
@@ -60,6 +62,7 @@ impl Manager {
             } else {
                 GLANCE
             };
+            self.shared.heartbeat.rest();
             // The pool holds the sender for as long as this thread is waited for.
             let _ = self.calls.recv_timeout(pause);
         }

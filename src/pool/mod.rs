@@ -43,6 +43,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -65,9 +66,10 @@ pub use embedding_model::EmbeddingModel;
 pub use enter::{EnterError, Entered, Visit};
 pub use entry::{ModelEntry, ModelState};
 pub use failure::{FailureCause, LoadFailure};
+pub use folder::models_in;
 pub use ledger::{MemoryKind, MemoryLedger, ModelMemory};
 pub use loaded::{GenerationModel, LoadedModel};
-pub use spec::{ModelSpec, SpecMaker};
+pub use spec::{EstimateError, ModelSpec, SpecMaker, memory_budget};
 pub use terms::{ModelTerms, Residence};
 pub use version::{ModelVersion, VersionEnd, VersionState};
 
@@ -271,6 +273,48 @@ impl Pool {
         self.shared.context.changes()
     }
 
+    /// Returns the first of the failures if no model can be served any more; `None` while one can or may.
+    #[must_use]
+    pub fn failure_of_all(&self) -> Option<(String, FailureCause)> {
+        let entries = self.entries();
+        let failures: Vec<_> = (entries.iter())
+            .map_while(|entry| match entry.state() {
+                ModelState::Failed(failure) => Some((entry.id.clone(), failure.cause)),
+                _ => None,
+            })
+            .collect();
+        // A model that was not to be there from the start is no reason to end: clients would choose when.
+        let are_all = failures.len() == entries.len()
+            && entries.iter().all(|entry| entry.terms.is_preloaded());
+        are_all.then(|| failures.into_iter().next()).flatten()
+    }
+
+    /// Returns another number whenever a load has got further.
+    #[must_use]
+    pub fn load_moves(&self) -> u64 {
+        let loads = self.entries();
+        let loads = loads.iter().filter_map(|entry| entry.version());
+        loads.map(|version| version.watch.moves()).sum()
+    }
+
+    /// Returns the loops that are at a step now, each model's and the one that loads and unloads them, and for how long
+    /// each has been.
+    #[must_use]
+    pub fn busy_loops(&self) -> Vec<BusyLoop> {
+        let entries = self.entries();
+        let models = entries.iter().filter_map(|entry| {
+            let busy_for = entry.version()?.heartbeat.busy_for()?;
+            let name = format!("the model {}", entry.id);
+            Some(BusyLoop { name, busy_for })
+        });
+        let manager = self.shared.heartbeat.busy_for();
+        let manager = manager.map(|busy_for| BusyLoop {
+            name: "the loading of models".to_owned(),
+            busy_for,
+        });
+        models.chain(manager).collect()
+    }
+
     /// Returns the bytes of each kind that are taken, and the budget for all of them.
     #[must_use]
     pub fn memory(&self) -> (Vec<(MemoryKind, u64)>, Option<u64>) {
@@ -292,6 +336,15 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop();
     }
+}
+
+/// A loop that is at a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusyLoop {
+    /// Whose it is, in words.
+    pub name: String,
+    /// For how long.
+    pub busy_for: Duration,
 }
 
 /// A pinned model does not leave.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::clock::unix_seconds;
 use crate::headroom::Resource;
 use crate::sync::RwLock;
+use crate::worker::Heartbeat;
 
 use super::context::PoolContext;
 use super::decision::UnloadReason;
@@ -29,6 +30,8 @@ pub(super) struct PoolShared {
     available: Box<dyn Fn() -> Option<u64> + Send + Sync>,
     ledger: MemoryLedger,
     estimates: Arc<MemoryEstimates>,
+    /// Of the thread that loads and unloads.
+    pub(super) heartbeat: Heartbeat,
 }
 
 impl std::fmt::Debug for PoolShared {
@@ -60,6 +63,7 @@ impl PoolShared {
             ledger: options.ledger,
             estimates,
             context,
+            heartbeat: Heartbeat::default(),
         };
         shared.look_into_folder();
         shared.show();

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::config::{self, Speculation};
 use crate::engine::{
-    Attention, EmbedderOptions, EmbedderShape, EngineOptions, MemoryEstimate, Purpose,
+    Attention, EmbedderOptions, EmbedderShape, EngineOptions, LoadError, MemoryEstimate, Purpose,
     estimate_embedding, estimate_generation, read_header,
 };
+use crate::headroom::most_memory;
 use crate::scheduler::SchedulerLimits;
 
 use super::ModelMemory;
@@ -59,6 +60,28 @@ pub struct ModelSpec {
     pub parked_bytes: usize,
     /// A step that takes longer is taken for a hang.
     pub stall_timeout: Duration,
+}
+
+/// Why it cannot be said what a model is going to take of memory.
+#[derive(Debug, thiserror::Error)]
+pub enum EstimateError {
+    /// Its file cannot be read.
+    #[error(transparent)]
+    File(#[from] LoadError),
+    /// It is a sound file of something else.
+    #[error(
+        "{} is neither a model that generates nor one that embeds: give the file of the model itself",
+        .0.display()
+    )]
+    NoModel(PathBuf),
+}
+
+/// Returns the bytes that everything together may take: what the configuration says, else what the machine and its
+/// control groups allow; `None` where nobody knows.
+#[must_use]
+pub fn memory_budget(settings: &config::Settings) -> Option<u64> {
+    let configured = settings.pool.memory_budget;
+    configured.or_else(|| most_memory(&settings.governor))
 }
 
 /// Makes a specification of a file in the folder of models; `None` where its name cannot be an id.
@@ -117,15 +140,17 @@ impl ModelSpec {
         })
     }
 
-    /// Returns what the model is going to take of memory, as its file says; `None` where the file cannot be read.
-    #[must_use]
-    pub fn estimated_memory(&self) -> Option<ModelMemory> {
+    /// Returns what the model is going to take of memory, as its file says.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no model.
+    pub fn estimated_memory(&self) -> Result<ModelMemory, EstimateError> {
         let estimate = self.estimate()?;
         // Each adapter has a bank of its own.
         let banks = u64::from(estimate.partitions) + self.adapters.len() as u64;
         let adapters = self.adapters.iter().map(|(_, path)| path.metadata());
         let adapters: u64 = adapters.map(|file| file.map_or(0, |file| file.len())).sum();
-        Some(ModelMemory {
+        Ok(ModelMemory {
             weights: estimate.weights + estimate.mapped + adapters,
             kv_cache: estimate.kv_cache * banks,
             compute: estimate.compute * banks + estimate.vocabulary,
@@ -134,7 +159,7 @@ impl ModelSpec {
 
     /// Returns what one more bank of the KV cache is going to take, for an adapter.
     pub(super) fn bank_memory(&self) -> Option<ModelMemory> {
-        let estimate = self.estimate()?;
+        let estimate = self.estimate().ok()?;
         Some(ModelMemory {
             weights: 0,
             kv_cache: estimate.kv_cache,
@@ -142,26 +167,40 @@ impl ModelSpec {
         })
     }
 
-    fn estimate(&self) -> Option<MemoryEstimate> {
-        let header = read_header(&self.path).ok()?;
-        match header.purpose()? {
-            Purpose::Generation => {
+    /// Returns what the file is for; `None` where it cannot be read, or has no use here.
+    #[must_use]
+    pub fn purpose(&self) -> Option<Purpose> {
+        read_header(&self.path).ok()?.purpose()
+    }
+
+    /// Returns the threads that compute for the model.
+    #[must_use]
+    pub fn threads(&self) -> u32 {
+        self.threads.unwrap_or(self.cores)
+    }
+
+    fn estimate(&self) -> Result<MemoryEstimate, EstimateError> {
+        let header = read_header(&self.path)?;
+        let estimate = match header.purpose() {
+            Some(Purpose::Generation) => {
                 estimate_generation(&header, &self.engine_options(header.parameters()))
             }
-            Purpose::Embedding => {
+            Some(Purpose::Embedding) => {
                 let context = header.trained_context().unwrap_or(self.context);
                 estimate_embedding(
                     &header,
                     &self.embedder_options(context, header.parameters()),
                 )
             }
-        }
+            None => None,
+        };
+        estimate.ok_or_else(|| EstimateError::NoModel(self.path.clone()))
     }
 
     /// Returns the bytes that the model is going to take, as its file says; `None` where the file cannot be read.
     #[must_use]
     pub fn expected_bytes(&self) -> Option<u64> {
-        Some(self.estimated_memory()?.total())
+        Some(self.estimated_memory().ok()?.total())
     }
 
     /// Returns the options of an embedder for a model that was trained on so many tokens. There is room for the
@@ -210,7 +249,7 @@ impl ModelSpec {
             cells: self.context,
             sequences: self.sequences(),
             batch_rows: self.batch_rows(),
-            threads: self.threads.unwrap_or(self.cores),
+            threads: self.threads(),
             threads_per_partition: self.threads_per_partition(parameters),
             memory: self.partition_memory,
             attention: self.attention,

@@ -73,7 +73,7 @@ impl Logbook {
         let ends = IntCounterVec::new(
             options(
                 "process_ends_total",
-                "Ends of the server since the machine was started, by reason: stopped (asked to), failed (the log says why), killed (SIGKILL: out of memory, or by somebody), crashed (SIGSEGV, SIGABRT and the like), unknown.",
+                "Ends of the server since the machine was started, by reason: stopped (asked to), failed (the log says why), killed (SIGKILL: out of memory, or by somebody), crashed (SIGSEGV, SIGABRT and the like), hung (systemd's watchdog ended it), unknown.",
             ),
             &["reason"],
         )?;
@@ -145,6 +145,9 @@ fn report(sudden: &SuddenEnd, words: Option<&str>) {
         }
         ProcessEnd::Crashed => {
             "it crashed, which is a defect: please report it with the lines before this"
+        }
+        ProcessEnd::Hung => {
+            "it hung, and systemd's watchdog ended it, which is a defect: please report it with the lines before this"
         }
         ProcessEnd::Unknown => "nobody says why; `journalctl -k` knows whether memory ran out",
     };

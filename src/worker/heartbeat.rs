@@ -13,11 +13,13 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub(super) fn beat(&self) {
+    /// A step begins.
+    pub fn beat(&self) {
         self.last.store(now_ms() + 1, Ordering::Relaxed);
     }
 
-    pub(super) fn rest(&self) {
+    /// There is nothing to do.
+    pub fn rest(&self) {
         self.last.store(0, Ordering::Relaxed);
     }
 

@@ -131,6 +131,22 @@ def test_settings_of_the_site_are_checked(old_box):
     assert old_box.run(step("check")).returncode == 2
 
 
+def test_limits_for_the_settings_of_the_site_are_printed(old_box):
+    done = old_box.run(step("limits"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\[Service\]$(.*\n)+MemoryMax=\d+M$(.*\n)+TasksMax=\d+$", done.stdout, re.MULTILINE), done.stdout
+    assert "weights of kiosk" in done.stdout
+
+
+def test_systemd_is_given_the_port(old_box):
+    old_box.forget_calls()
+    done = old_box.run(step("socket"))
+    assert done.returncode == 0, done.stderr
+    assert old_box.path("/etc/systemd/system/edgellm.socket").read_text() == (ROOT / "deploy/edgellm.socket").read_text()
+    # The port is free before systemd takes it, and the service finds it there.
+    assert old_box.calls == ["systemctl daemon-reload", "systemctl stop edgellm", "systemctl enable --now edgellm.socket", "systemctl start edgellm"]
+
+
 @upgrades
 def test_it_is_upgraded_and_goes_back(old_box, packages, upgrade: Example):
     old, new = packages
@@ -226,10 +242,11 @@ def test_the_rule_for_energy_counters_is_written_and_used(fresh):
 
 def test_nothing_is_left_after_it_is_removed(old_box, packages):
     assert old_box.run(inline("ln -sfn /opt/edgellm/bin/edgellm")).returncode == 0
+    assert old_box.run(step("socket")).returncode == 0
     done = old_box.run(step("uninstall"))
     assert done.returncode == 0, done.stderr
     assert not old_box.contents
-    assert old_box.calls[-3:] == ["systemctl disable --now edgellm", "systemctl daemon-reload", "userdel edgellm"]
+    assert old_box.calls[-4:] == ["systemctl disable --now edgellm", "systemctl disable --now edgellm.socket", "systemctl daemon-reload", "userdel edgellm"]
 
 
 def test_every_step_of_the_pages_is_run_here():

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# deploy/edgellm.service: systemd knows every line of it, and what must hold does.
+# deploy/edgellm.service and deploy/edgellm.socket: systemd knows every line of them, and what must hold does.
 set -euo pipefail
 
-unit=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/../../deploy/edgellm.service
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/../..
+unit=$root/deploy/edgellm.service
+socket=$root/deploy/edgellm.socket
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 failed=0
@@ -26,6 +28,23 @@ sed 's/^MemoryMax=/MemoryMaximum=/; s/^TasksMax=.*/TasksMax=many/' "$place/right
 said=$(verify wrong)
 [[ $said == *MemoryMaximum* && $said == *many* ]] || complain "mistakes are not noticed, only: $said"
 
+# The sockets, beside the service that they are for: ours, and the one that a comment in it makes.
+example() { sed -n 's/^#   //p' "$1"; }
+mkdir "$place/sockets"
+cp "$place/right/edgellm.service" "$socket" "$place/sockets"
+example "$socket" >"$place/sockets/edgellm-admin.socket"
+said=$(systemd-analyze verify "$place"/sockets/* 2>&1 || echo "exit code $?")
+[[ -z $said ]] || complain "the sockets: $said"
+grep -qx FileDescriptorName=clients "$socket" || complain "the socket must be the clients'"
+grep -qx FileDescriptorName=admin "$place/sockets/edgellm-admin.socket" || complain "there is no example of a socket for operators"
+
+# What a comment says of networks is right, too.
+mkdir "$place/networks"
+{ sed '/^\[Install\]/,$d' "$place/right/edgellm.service" && example "$unit"; } >"$place/networks/edgellm.service"
+grep -q '^IPAddressDeny=any' "$place/networks/edgellm.service" || complain "there is no example of a site's networks"
+said=$(verify networks)
+[[ -z $said ]] || complain "with the example of networks: $said"
+
 # holds LINE...: the unit has it, and no other value of the same setting.
 holds() {
     local line
@@ -34,6 +53,8 @@ holds() {
     done
 }
 
+# It says itself when it is ready and that it is alive, and is ended when it does not.
+holds Type=notify NotifyAccess=main
 # It comes back, whatever ended it and however often, but not with a configuration that cannot be right.
 holds StartLimitIntervalSec=0 Restart=always RestartSec=500ms RestartPreventExitStatus=2
 # Its memory goes to no disk.
@@ -49,7 +70,18 @@ done
 # seconds KEY: of the unit.
 seconds() { sed -n "s/^$1=\([0-9]*\)$/\1/p" "$unit"; }
 
-grace=$(sed -n 's/^#*shutdown_grace_seconds = \([0-9]*\).*/\1/p' "$(dirname "$unit")/../config/edgellm.toml")
+# The watchdog is slow enough for a busy box and fast enough for a shop; a process that does not end of SIGABRT is not waited for.
+[[ $(seconds WatchdogSec) -ge 10 && $(seconds WatchdogSec) -le 60 ]] || complain "WatchdogSec is not from 10 to 60"
+[[ $(seconds TimeoutAbortSec) -le $(seconds WatchdogSec) ]] || complain "TimeoutAbortSec must bound the end of a process that hangs"
+# What the comment says in all.
+stall=$(sed -n 's/^#*stall_timeout_seconds = \([0-9]*\).*/\1/p' "$root/config/edgellm.toml")
+grep -q "stall_timeout_seconds ($stall)" "$unit" || complain "the comment of WatchdogSec has another stall_timeout than ${stall:-?} s"
+grep -q " $((stall + $(seconds WatchdogSec))) in all" "$unit" || complain "the comment of WatchdogSec does not add up"
+# The program asks for as much again whenever a load gets further.
+patience=$(sed -n 's/.*LOAD_PATIENCE: Duration = Duration::from_secs(\([0-9]*\)).*/\1/p' "$root/src/systemd/start.rs")
+[[ $(seconds TimeoutStartSec) == "$patience" ]] || complain "TimeoutStartSec is not the ${patience:-?} s of src/systemd/start.rs"
+
+grace=$(sed -n 's/^#*shutdown_grace_seconds = \([0-9]*\).*/\1/p' "$root/config/edgellm.toml")
 [[ $(seconds TimeoutStopSec) -gt $((grace + 10)) ]] || complain "TimeoutStopSec must leave time for the ${grace:-?} s of answers"
 
 # How much a program in it could do, by systemd's own count in tenths; newer ones than Ubuntu 22.04's can tell offline.

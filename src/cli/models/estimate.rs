@@ -10,8 +10,7 @@ use serde::Serialize;
 
 use crate::config::{self, ConfigError, SettingOverride, Settings, Sources};
 use crate::engine::{LoadError, cpu, read_header};
-use crate::headroom::most_memory;
-use crate::pool::ModelSpec;
+use crate::pool::{self, ModelSpec, memory_budget};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Estimate {
@@ -58,10 +57,8 @@ enum EstimateError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     File(#[from] LoadError),
-    #[error(
-        "{0} is neither a model that generates nor one that embeds: give the file of the model itself"
-    )]
-    NoModel(String),
+    #[error(transparent)]
+    Model(#[from] pool::EstimateError),
     #[error("the name of {0:?} is not Unicode: rename it")]
     Name(std::path::PathBuf),
     #[error("cannot write to standard output: {0}")]
@@ -102,12 +99,11 @@ fn report(arguments: &Estimate) -> Result<Report, EstimateError> {
 
 fn line(arguments: &Estimate, context: Option<&String>) -> Result<Line, EstimateError> {
     let settings = settings(arguments, context)?;
-    let memory = settings.pool.memory_budget;
-    let memory = memory.or_else(|| most_memory(&settings.governor));
-    let no_model = || EstimateError::NoModel(arguments.file.display().to_string());
+    let memory = memory_budget(&settings);
+    let no_model = || pool::EstimateError::NoModel(arguments.file.clone());
     let model = settings.models.first().ok_or_else(no_model)?;
     let spec = ModelSpec::new(model, &settings, cpu::usable_cores(), memory);
-    let estimate = spec.estimated_memory().ok_or_else(no_model)?;
+    let estimate = spec.estimated_memory()?;
     Ok(Line {
         context: spec.context,
         weights_bytes: estimate.weights,

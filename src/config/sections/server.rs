@@ -50,7 +50,7 @@ section! {
         pub write_timeout as "write_timeout_seconds": Duration = seconds(1..=3600, 60),
         /// Memory for answers that clients have not read yet, in bytes (67108864 is 64 MiB); small ones do not count.
         pub max_unsent_bytes: usize = whole(1_048_576..=1_099_511_627_776, "bytes", 67_108_864),
-        /// A model whose step takes longer hangs: `/health` answers 503 then.
+        /// A model whose step takes longer hangs: `/health` answers 503 then, and systemd restarts the server.
         pub stall_timeout as "stall_timeout_seconds": Duration = seconds(1..=3600, 120),
         /// On shutdown, running answers get this many seconds to finish; 0 is none.
         pub shutdown_grace as "shutdown_grace_seconds": Duration = seconds(0..=3600, 30),

@@ -13,7 +13,7 @@ use super::super::compile::{Compiler, STACK};
 use super::frame::{TrialVerdict, read_request};
 
 /// Bytes of memory for one grammar, in addition to what the process has at its start.
-const MEMORY: u64 = 96 << 20;
+pub const MEMORY: u64 = 96 << 20;
 /// Processor time for one grammar, in whole seconds because `RLIMIT_CPU` counts in those.
 const SECONDS: u64 = 1;
 

@@ -16,16 +16,19 @@ pub(super) enum ProcessEnd {
     Killed,
     /// By a signal that a defect raises, such as SIGSEGV or SIGABRT.
     Crashed,
+    /// By systemd, because it did not get on with its work.
+    Hung,
     /// Not by itself; nobody says how.
     Unknown,
 }
 
 impl ProcessEnd {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Stopped,
         Self::Failed,
         Self::Killed,
         Self::Crashed,
+        Self::Hung,
         Self::Unknown,
     ];
 
@@ -35,6 +38,7 @@ impl ProcessEnd {
             Self::Failed => "failed",
             Self::Killed => "killed",
             Self::Crashed => "crashed",
+            Self::Hung => "hung",
             Self::Unknown => "unknown",
         }
     }
@@ -42,7 +46,10 @@ impl ProcessEnd {
     /// What systemd says of it: `$SERVICE_RESULT $EXIT_CODE $EXIT_STATUS`, as systemd.exec(5) has
     /// them.
     fn told_by_systemd(words: &str) -> Self {
-        let mut words = words.split_whitespace().skip(1);
+        let mut words = words.split_whitespace();
+        if words.next() == Some("watchdog") {
+            return Self::Hung;
+        }
         match (words.next(), words.next()) {
             // The signals before there is a handler for them, which systemd calls clean as well.
             (Some("exited"), Some("0")) | (Some("killed"), Some("TERM" | "INT" | "HUP")) => {
@@ -183,7 +190,10 @@ mod tests {
             ("timeout killed KILL", ProcessEnd::Killed),
             ("signal killed SEGV", ProcessEnd::Crashed),
             ("core-dump dumped ABRT\n", ProcessEnd::Crashed),
-            ("watchdog killed ABRT", ProcessEnd::Crashed),
+            ("watchdog killed ABRT", ProcessEnd::Hung),
+            ("watchdog dumped ABRT", ProcessEnd::Hung),
+            // It did not end of SIGABRT.
+            ("watchdog killed KILL", ProcessEnd::Hung),
             ("exit-code exited 1", ProcessEnd::Failed),
             ("success exited 0", ProcessEnd::Stopped),
             ("success killed TERM", ProcessEnd::Stopped),
