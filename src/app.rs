@@ -106,6 +106,11 @@ impl Startup {
     /// # Errors
     /// See [`AppError`].
     pub fn begin(settings: &Settings, files: &[PathBuf]) -> Result<Self, AppError> {
+        Self::take(settings, files)
+            .inspect_err(|error| Systemd::from_environment().failed(error))
+    }
+
+    fn take(settings: &Settings, files: &[PathBuf]) -> Result<Self, AppError> {
         make_first_key(settings)?;
         let inherited = InheritedSockets::take()?;
         // Last, because it holds from here on.

@@ -72,15 +72,17 @@ pub(super) struct Needs {
     pub(super) abstract_sockets: bool,
 }
 
-/// What libc reads to find libraries, names and the time zone. `ldconfig` replaces the first one, and then programs find
+/// What libc and we read to find libraries, names and the time zone. `ldconfig` replaces the first one, and then programs find
 /// their libraries in the usual folders. All of `/etc` would hold other programs' passwords.
-const LIBC_FILES: [&str; 6] = [
+const LIBC_FILES: [&str; 7] = [
     "/etc/ld.so.cache",
     "/etc/nsswitch.conf",
     "/etc/host.conf",
     "/etc/hosts",
     "/etc/hostname",
     "/etc/localtime",
+    // The domains in which this machine may be asked for by its name (`server.allowed_hosts`).
+    "/etc/resolv.conf",
 ];
 /// Random numbers where the system call is not there, and the sign of a virtual machine that was copied (aws-lc looks).
 const READ_DEVICES: [&str; 3] = ["/dev/urandom", "/dev/random", "/dev/sysgenid"];

@@ -308,3 +308,39 @@ def test_certificates_of_clients_are_asked_for_and_only_those_of_the_authority_a
                 server.http("GET", "/health")
         else:
             assert server.http("GET", "/health").status == 200
+
+
+def test_a_certificate_stands_for_the_key_whose_subject_it_has(tmp_path):
+    files, keys = Files(tmp_path), tmp_path / "keys.toml"
+    clients = trustme.CA()
+    clients.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
+    added = run_edgellm("keys", "add", "admin", "--admin", "--file", keys).stdout.split()[-1]
+    for arguments in (("till-1", "--subject", "till-1", "--no-key", "--requests-per-minute", "3"), ("metrics", "--subject", "CN=prometheus", "--no-key", "--admin")):
+        assert run_edgellm("keys", "add", *arguments, "--file", keys).returncode == 0
+
+    def presenting(name: str) -> ssl.SSLContext:
+        context = files.trusting
+        clients.issue_cert(f"{name}@shop.lan", common_name=name).configure_cert(context)
+        return context
+
+    env = {**files.env(tls_client_ca=str(tmp_path / "clients.pem")), "EDGELLM__AUTH__KEYS_FILE": str(keys)}
+    with gateway(env=env, tls=files.trusting) as server:
+        assert server.chat().error()["code"] == "missing_api_key"
+        server.tls = presenting("till-1")
+        answer = server.chat(max_tokens=3)
+        assert (answer.status, answer.headers["x-ratelimit-limit-requests"]) == (200, "3")
+        # An SDK sends a key in any case.
+        with sdk(server, server.tls, "unused") as client:
+            assert client.models.list().data[0].id == "kiosk"
+        assert server.http("GET", "/metrics").error()["code"] == "admin_only"
+        assert server.http("GET", "/metrics", headers={"authorization": f"Bearer {added}"}).status == 200
+        server.tls = presenting("till-2")
+        error = server.chat().error()
+        assert error["code"] == "unknown_certificate" and "till-2" in error["message"], error
+        server.tls = presenting("prometheus")
+        # Its subject has more parts than the common name.
+        assert server.http("GET", "/metrics").status == 401
+        server.tls = presenting("till-1")
+        assert run_edgellm("keys", "revoke", "till-1", "--file", keys).returncode == 0
+        wait_until(lambda: server.chat(max_tokens=1).status == 401, "a stolen till's certificate is worth nothing")
+        assert any('"key":"till-1"' in line for line in server.log_text().splitlines())
