@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from gateway import Gateway, ask, gateway
+from gateway import Gateway, ask, gateway, wait_until
 from keyed import keyed_gateway
 from operator_page import SOON, opened
 from operator_page import ask as ask_in_the_page
@@ -25,6 +25,15 @@ STREAM = """async ([url, question, key]) => {
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let piece = await reader.read(); !piece.done; piece = await reader.read()) pieces.push(piece.value);
     return { status: response.status, id: response.headers.get('x-request-id'), type: response.type, pieces };
+}"""
+
+BEGINS = """async ([url, question]) => {
+    const leaving = new AbortController();
+    const body = JSON.stringify({ ...question, stream: true, ignore_eos: true, max_tokens: 8000 });
+    const response = await fetch(`${url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body, signal: leaving.signal });
+    const piece = await response.body.pipeThrough(new TextDecoderStream()).getReader().read();
+    leaving.abort();
+    return piece.value;
 }"""
 
 FAILS = """async ([url, options]) => {
@@ -98,26 +107,27 @@ def text_of(pieces: list[str]) -> str:
     return "".join(choice["delta"].get("content") or "" for event in events for choice in json.loads(event)["choices"])
 
 
-def assert_streams(page: Page, url: str):
+def assert_streams(page: Page, server: Gateway, url: str):
     streamed = page.evaluate(STREAM, [url, QUESTION, None])
     assert (streamed["status"], streamed["type"]) == (200, "cors")
     assert streamed["id"].startswith("req_")
     assert "aisle 12" in text_of(streamed["pieces"])
-    # Piece by piece, and not all at once when it is done.
-    long = page.evaluate(STREAM, [url, {**QUESTION, "ignore_eos": True, "max_tokens": 400}, None])
-    assert len(long["pieces"]) > 20
+    # Piece by piece, and not all at once when it is done: whoever leaves after the first piece ends the answer.
+    cancelled = server.metric("edgellm_requests_cancelled_total")
+    assert page.evaluate(BEGINS, [url, QUESTION]).startswith("id: 1\n")
+    wait_until(lambda: server.metric("edgellm_requests_cancelled_total") == cancelled + 1, "the answer ends with its page")
 
 
 def test_a_listed_page_streams_an_answer(chromium, kiosk_port, listing):
     with page_at(chromium, f"http://127.0.0.1:{kiosk_port}/") as page:
-        assert_streams(page, f"http://127.0.0.1:{listing.port}")
-        assert_streams(page, f"http://localhost:{listing.port}")
+        assert_streams(page, listing, f"http://127.0.0.1:{listing.port}")
+        assert_streams(page, listing, f"http://localhost:{listing.port}")
 
 
 def test_so_does_one_whose_browser_tells_its_origin_and_nothing_more(named, kiosk_port, listing):
     with page_at(named, f"http://kiosk:{kiosk_port}/") as page:
         assert page.evaluate("isSecureContext") is False
-        assert_streams(page, f"http://box:{listing.port}")
+        assert_streams(page, listing, f"http://box:{listing.port}")
 
 
 def test_openais_sdk_asks_out_of_a_listed_page_with_a_key_of_the_pages_own(chromium, kiosk_port, tmp_path):
