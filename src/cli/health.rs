@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Health {
-    /// The server, at http://, https:// or unix:/path [default: this machine's, where files and environment let it listen]
+    /// The server, beginning with http:// or https://, or unix: and the path of a socket [default: this machine's, where files and environment let it listen]
     #[arg(conflicts_with = "files")]
     url: Option<String>,
     #[command(flatten)]
