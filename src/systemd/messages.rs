@@ -102,8 +102,10 @@ fn send_all(socket: &OsStr, coming: &Receiver<Order>) {
                     );
                 }
             }
-            // Nobody may wait any more.
-            Order::Flush(done) => drop(done.send(())),
+            Order::Flush(done) => {
+                // Nobody may wait any more.
+                let _ = done.send(());
+            }
         }
     }
 }

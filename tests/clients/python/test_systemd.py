@@ -117,7 +117,7 @@ def stays(condition, what: str, seconds: float):
 def test_it_is_ready_when_its_model_is_loaded_and_not_before(systemd):
     played = systemd()
     with started(played) as server, frozen_while_it_loads(server) as thread:
-        wait_until(lambda: "loading kiosk, 0 %" in played.said("STATUS"), "a line for systemctl status")
+        wait_until(lambda: any(re.fullmatch(r"loading kiosk, \d+ %", line) for line in played.said("STATUS")), "a line for systemctl status")
         assert server.http("GET", "/ready").status == 503
         assert not played.said("READY")
         thread.thaw()
@@ -197,9 +197,9 @@ def test_a_mistake_in_the_configuration_is_told(systemd, tmp_path):
 
 @pytest.mark.parametrize("is_busy", [False, True])
 def test_the_watchdog_is_fed_while_all_is_well(systemd, is_busy):
-    played = systemd(watchdog_seconds=1.5)
+    played = systemd(watchdog_seconds=3)
     with service(played) as server, ThreadPoolExecutor(4) as clients:
-        until = time.monotonic() + 4
+        until = time.monotonic() + 5
 
         def ask():
             while time.monotonic() < until:
@@ -207,7 +207,7 @@ def test_the_watchdog_is_fed_while_all_is_well(systemd, is_busy):
 
         asking = [clients.submit(ask) for _ in range(4 if is_busy else 0)]
         while time.monotonic() < until:
-            assert played.silence() < 1.5
+            assert played.silence() < 3
             time.sleep(0.05)
         for each in asking:
             each.result()
@@ -256,7 +256,7 @@ def test_a_hanging_decode_starves_the_watchdog_until_it_goes_on(systemd):
     with hanging(played) as (server, thread, streams):
         wait_until(lambda: played.silence() > 0.6, "systemd would end it by now")
         [line] = complaints(server)
-        assert '"ERROR"' in line and '"seconds":1' in line and "server.stall_timeout_seconds" in line
+        assert '"ERROR"' in line and re.search(r'"seconds":[1-9]', line) and "server.stall_timeout_seconds" in line
         fed = len(played.said("WATCHDOG"))
         thread.thaw()
         wait_until(lambda: len(played.said("WATCHDOG")) > fed + 3, "it is fed again")
