@@ -106,8 +106,7 @@ impl Startup {
     /// # Errors
     /// See [`AppError`].
     pub fn begin(settings: &Settings, files: &[PathBuf]) -> Result<Self, AppError> {
-        Self::take(settings, files)
-            .inspect_err(|error| Systemd::from_environment().failed(error))
+        Self::take(settings, files).inspect_err(|error| Systemd::from_environment().failed(error))
     }
 
     fn take(settings: &Settings, files: &[PathBuf]) -> Result<Self, AppError> {

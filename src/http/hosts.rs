@@ -151,10 +151,12 @@ struct MachineNames {
 
 impl MachineNames {
     fn read(root: &Path, now: Instant) -> Self {
-        let names = read_names(root).unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot read the names of this machine: name them in server.allowed_hosts");
-            HashSet::new()
-        });
+        let told = |what: &str, error: &io::Error| {
+            tracing::warn!(%error, "cannot read {what}: name this machine's names in server.allowed_hosts");
+        };
+        let hostname = read_hostname(root).inspect_err(|error| told("the host name", error));
+        let resolver = read_resolver(root).inspect_err(|error| told("/etc/resolv.conf", error));
+        let names = names(&hostname.unwrap_or_default(), &resolver.unwrap_or_default());
         Self {
             root: root.to_owned(),
             names,
@@ -172,20 +174,24 @@ impl MachineNames {
         }
         self.read_at = now;
         // What cannot be read now may be again later.
-        if let Ok(names) = read_names(&self.root) {
-            self.names = names;
+        if let (Ok(hostname), Ok(resolver)) = (read_hostname(&self.root), read_resolver(&self.root))
+        {
+            self.names = names(&hostname, &resolver);
         }
         self.names.contains(name)
     }
 }
 
-fn read_names(root: &Path) -> io::Result<HashSet<String>> {
-    let hostname = fs::read_to_string(root.join("proc/sys/kernel/hostname"))?;
-    let resolver = match fs::read_to_string(root.join("etc/resolv.conf")) {
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-        resolver => resolver?,
-    };
-    Ok(names(&hostname, &resolver))
+fn read_hostname(root: &Path) -> io::Result<String> {
+    fs::read_to_string(root.join("proc/sys/kernel/hostname"))
+}
+
+/// The settings of the resolver; none are no mistake.
+fn read_resolver(root: &Path) -> io::Result<String> {
+    match fs::read_to_string(root.join("etc/resolv.conf")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        resolver => resolver,
+    }
 }
 
 /// Returns what a machine with this host name and these settings of its resolver is called: its name, and its first
