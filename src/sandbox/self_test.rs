@@ -55,7 +55,12 @@ impl Expected {
             (Self::Works, outcome) => outcome.is_ok(),
             (Self::DeniedSince(since), Ok(())) => abi < since,
             (Self::DeniedSince(since), Err(error)) => {
-                abi >= since && error.kind() == io::ErrorKind::PermissionDenied
+                // What is mounted for reading alone, as in a container, is refused before the sandbox is asked.
+                let is_refused = matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                );
+                abi >= since && is_refused
             }
         }
     }

@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
+use crate::engine::sandbox_hint;
 use crate::file_stamp::FileStamp;
 
 use super::certificate::{CertificateError, CertificateFacts};
@@ -141,11 +142,11 @@ fn wrong(setting: &'static str, file: &Path, problem: String) -> TlsFilesError {
 
 fn read(setting: &'static str, file: &Path) -> Result<Vec<u8>, TlsFilesError> {
     let unreadable = |error: std::io::Error| {
-        let remedy = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => {
+        let remedy = match (error.kind(), sandbox_hint(file, &error)) {
+            (std::io::ErrorKind::PermissionDenied, "") => {
                 "; the user that runs edgellm must be able to read it"
             }
-            _ => "",
+            (_, hint) => hint,
         };
         wrong(setting, file, format!("cannot be read: {error}{remedy}"))
     };

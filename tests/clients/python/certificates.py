@@ -15,9 +15,9 @@ class Certificates:
         self._authority.cert_pem.write_to_path(str(self.authority))
         self.replace()
 
-    def replace(self):
-        """A new key and certificate, a file after the other."""
-        issued = self._authority.issue_cert("localhost", "127.0.0.1")
+    def replace(self, **parameters):
+        """A new key and certificate, a file after the other; `parameters` are trustme's."""
+        issued = self._authority.issue_cert("localhost", "127.0.0.1", **parameters)
         [certificate] = issued.cert_chain_pems
         self.newest = ssl.PEM_cert_to_DER_cert(certificate.bytes().decode())
         self.key.write_bytes(issued.private_key_pem.bytes())

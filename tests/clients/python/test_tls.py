@@ -8,52 +8,30 @@ import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 import trustme
-from gateway import Gateway, ask, gateway, open_stream, run_edgellm, wait_until
+from certificates import Certificates
+from gateway import CONFIG, Gateway, ask, gateway, open_stream, run_edgellm, wait_until
 from openai import OpenAI
 
 DAY = datetime.timedelta(days=1)
 
 
-class Files:
-    """An authority, and what it issued where the server finds it."""
-
-    def __init__(self, folder: Path):
-        self.authority, self.folder = trustme.CA(), folder
-        self.certificate, self.key = folder / "server.pem", folder / "server-key.pem"
-        self.issue()
-
-    def issue(self, **parameters) -> trustme.LeafCert:
-        """Puts a new certificate in place, as a renewal does: a file after the other."""
-        issued = self.authority.issue_cert("localhost", "127.0.0.1", **parameters)
-        self.key.write_bytes(issued.private_key_pem.bytes())
-        self.certificate.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
-        return issued
-
-    @property
-    def trusting(self) -> ssl.SSLContext:
-        """A client that trusts the authority."""
-        context = ssl.create_default_context()
-        self.authority.configure_trust(context)
-        return context
-
-    def env(self, **settings: str) -> dict[str, str]:
-        return {"EDGELLM__SERVER__TLS_CERT": str(self.certificate), "EDGELLM__SERVER__TLS_KEY": str(self.key),
-                **{f"EDGELLM__SERVER__{key.upper()}": value for key, value in settings.items()}}
+def settings(files: Certificates, **further: str) -> dict[str, str]:
+    """The variables of a server with these files."""
+    return {**files.settings, **{f"EDGELLM__SERVER__{key.upper()}": value for key, value in further.items()}}
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> Files:
-    return Files(tmp_path_factory.mktemp("tls"))
+def files(tmp_path_factory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
 def server(files):
-    with gateway(env=files.env(header_timeout_seconds="2", write_timeout_seconds="2"), tls=files.trusting) as running:
+    with gateway(env=settings(files, header_timeout_seconds="2", write_timeout_seconds="2"), tls=files.trusting()) as running:
         yield running
         assert running.stop() == 0, running.log_text()
         assert "panicked" not in running.log_text()
@@ -76,7 +54,7 @@ def sdk(server: Gateway, context: ssl.SSLContext, key: str = "unused") -> OpenAI
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_the_sdk_asks_and_streams_over_tls(server, files, version):
-    context = files.trusting
+    context = files.trusting()
     context.minimum_version = context.maximum_version = version
     with sdk(server, context) as client:
         answer = client.chat.completions.create(model="kiosk", messages=ask("Where is the coffee?"), temperature=0)
@@ -86,7 +64,7 @@ def test_the_sdk_asks_and_streams_over_tls(server, files, version):
 
 
 def test_older_versions_of_tls_are_refused(server, files):
-    context = files.trusting
+    context = files.trusting()
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -94,7 +72,7 @@ def test_older_versions_of_tls_are_refused(server, files):
 
 
 def test_http_1_1_is_what_clients_get_that_offer_http_2(server, files):
-    context = files.trusting
+    context = files.trusting()
     context.set_alpn_protocols(["h2", "http/1.1"])
     with shake_hands(server, context) as connection:
         assert connection.selected_alpn_protocol() == "http/1.1"
@@ -143,7 +121,7 @@ def nobody_runs(server: Gateway) -> bool:
 @pytest.mark.parametrize("how", ["as TLS says", "without a word", "by a reset"])
 def test_a_client_that_leaves_is_noticed(server, files, stream, how):
     wait_until(lambda: nobody_runs(server), "nobody is left")
-    connection = shake_hands(server, files.trusting)
+    connection = shake_hands(server, files.trusting())
     body = json.dumps({"model": "kiosk", "messages": ask("Where is the coffee?"), "stream": stream, "ignore_eos": True, "max_tokens": 1500})
     # A stray line break behind the request, as some clients send: bytes that nobody reads.
     connection.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nhost: box\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}\r\n".encode())
@@ -205,13 +183,13 @@ class Load:
 
 
 def test_a_certificate_is_replaced_under_load_and_open_streams_go_on(tmp_path):
-    files = Files(tmp_path)
-    with gateway(env=files.env(), tls=files.trusting) as server:
+    files = Certificates(tmp_path)
+    with gateway(env=settings(files), tls=files.trusting()) as server:
         load = Load(server, 3)
         connection, stream = open_stream(server, max_tokens=1200)
         old = serial(server)
         for _ in range(3):
-            files.issue()
+            files.replace()
             wait_until(lambda old=old: serial(server) != old, "new connections get the new certificate", 15)
             old = serial(server)
         assert stream.readline(), "it streams under the first certificate"
@@ -222,22 +200,22 @@ def test_a_certificate_is_replaced_under_load_and_open_streams_go_on(tmp_path):
 
 
 def test_a_whole_stream_outlasts_the_certificate_that_it_began_with(tmp_path):
-    files = Files(tmp_path)
-    with gateway(env=files.env(), tls=files.trusting) as server, sdk(server, files.trusting) as client:
+    files = Certificates(tmp_path)
+    with gateway(env=settings(files), tls=files.trusting()) as server, sdk(server, files.trusting()) as client:
         stream = client.chat.completions.create(model="kiosk", messages=ask("Where is the coffee?"), stream=True, max_tokens=1500,
                                                 extra_body={"ignore_eos": True})
         first, old = next(stream), serial(server)
-        files.issue()
+        files.replace()
         wait_until(lambda: serial(server) != old, "the new certificate is in use", 15)
         rest = list(stream)
         assert rest[-1].choices[0].finish_reason == "length", (first, rest[-1])
 
 
 def test_half_a_renewal_and_a_broken_one_change_nothing(tmp_path):
-    files = Files(tmp_path)
-    with gateway(env=files.env(), tls=files.trusting) as server:
+    files = Certificates(tmp_path)
+    with gateway(env=settings(files), tls=files.trusting()) as server:
         old, key = serial(server), files.key.read_bytes()
-        files.issue()
+        files.replace()
         new_key = files.key.read_bytes()
         files.key.write_bytes(key)
         wait_until(lambda: server.metric("edgellm_tls_reload_failed") == 1, "it is counted")
@@ -248,7 +226,7 @@ def test_half_a_renewal_and_a_broken_one_change_nothing(tmp_path):
         files.certificate.unlink()
         wait_until(lambda: "No such file" in server.log_text(), "it is told")
         assert serial(server) == old
-        files.issue()
+        files.replace()
         assert files.key.read_bytes() != new_key
         wait_until(lambda: serial(server) != old, "the right pair is taken", 15)
         assert server.metric("edgellm_tls_reload_failed") == 0
@@ -256,19 +234,19 @@ def test_half_a_renewal_and_a_broken_one_change_nothing(tmp_path):
 
 @pytest.mark.parametrize(("ends_in", "words"), [(10.5, "the certificate ends in 10 days"), (-1.5, "the certificate ended at")])
 def test_a_certificate_that_ends_is_announced_and_served_on(tmp_path, ends_in, words):
-    files = Files(tmp_path)
+    files = Certificates(tmp_path)
     end = datetime.datetime.now(datetime.UTC) + ends_in * DAY
-    files.issue(not_before=end - 100 * DAY, not_after=end)
-    careless = files.trusting
+    files.replace(not_before=end - 100 * DAY, not_after=end)
+    careless = files.trusting()
     careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
-    with gateway(env=files.env(), tls=careless) as server:
+    with gateway(env=settings(files), tls=careless) as server:
         wait_until(lambda: words in server.log_text(), "the log says so")
         assert abs(server.metric("edgellm_tls_certificate_expiry_timestamp_seconds") - end.timestamp()) < 2
         if ends_in < 0:
             with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
-                shake_hands(server, files.trusting)
+                shake_hands(server, files.trusting())
         else:
-            shake_hands(server, files.trusting).close()
+            shake_hands(server, files.trusting()).close()
 
 
 @pytest.mark.parametrize(("wrong", "words"), [
@@ -280,20 +258,21 @@ def test_a_certificate_that_ends_is_announced_and_served_on(tmp_path, ends_in, w
     ({"tls_client_ca": "{folder}/server.pem"}, "auth.keys_file"),
 ])
 def test_files_that_cannot_be_used_are_named_at_the_start(files, wrong, words):
-    settings = {key: value.format(folder=files.folder) for key, value in wrong.items()}
-    done = run_edgellm("serve", "--config", "config/edgellm.toml", "--listen", "127.0.0.1:0", env=files.env(**settings))
+    folder = files.certificate.parent
+    changed = {key: value.format(folder=folder) for key, value in wrong.items()}
+    done = run_edgellm("serve", "--config", CONFIG, "--listen", "127.0.0.1:0", env=settings(files, **changed))
     assert done.returncode in (1, 2)
-    assert words.format(folder=files.folder) in done.stdout + done.stderr
+    assert words.format(folder=folder) in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("requires", [False, True])
 def test_certificates_of_clients_are_asked_for_and_only_those_of_the_authority_are_good(tmp_path, requires):
-    files = Files(tmp_path)
+    files = Certificates(tmp_path)
     clients = trustme.CA()
     clients.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
     keys = {} if requires else {"EDGELLM__AUTH__KEYS_FILE": str(tmp_path / "keys.toml")}
-    env = files.env(tls_client_ca=str(tmp_path / "clients.pem"), tls_require_client=str(requires).lower())
-    presenting, foreign = files.trusting, files.trusting
+    env = settings(files, tls_client_ca=str(tmp_path / "clients.pem"), tls_require_client=str(requires).lower())
+    presenting, foreign = files.trusting(), files.trusting()
     clients.issue_cert("till-1@shop.lan", common_name="till-1").configure_cert(presenting)
     trustme.CA().issue_cert("till-1@shop.lan", common_name="till-1").configure_cert(foreign)
     with gateway(env={**env, **keys}, tls=presenting) as server:
@@ -302,7 +281,7 @@ def test_certificates_of_clients_are_asked_for_and_only_those_of_the_authority_a
             # In TLS 1.3 the client hears of it with the first answer.
             connection.sendall(b"GET /health HTTP/1.1\r\nhost: box\r\n\r\n")
             assert connection.recv(100)
-        server.tls = files.trusting
+        server.tls = files.trusting()
         if requires:
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 server.http("GET", "/health")
@@ -311,7 +290,7 @@ def test_certificates_of_clients_are_asked_for_and_only_those_of_the_authority_a
 
 
 def test_a_certificate_stands_for_the_key_whose_subject_it_has(tmp_path):
-    files, keys = Files(tmp_path), tmp_path / "keys.toml"
+    files, keys = Certificates(tmp_path), tmp_path / "keys.toml"
     clients = trustme.CA()
     clients.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
     added = run_edgellm("keys", "add", "admin", "--admin", "--file", keys).stdout.split()[-1]
@@ -319,12 +298,12 @@ def test_a_certificate_stands_for_the_key_whose_subject_it_has(tmp_path):
         assert run_edgellm("keys", "add", *arguments, "--file", keys).returncode == 0
 
     def presenting(name: str) -> ssl.SSLContext:
-        context = files.trusting
+        context = files.trusting()
         clients.issue_cert(f"{name}@shop.lan", common_name=name).configure_cert(context)
         return context
 
-    env = {**files.env(tls_client_ca=str(tmp_path / "clients.pem")), "EDGELLM__AUTH__KEYS_FILE": str(keys)}
-    with gateway(env=env, tls=files.trusting) as server:
+    env = {**settings(files, tls_client_ca=str(tmp_path / "clients.pem")), "EDGELLM__AUTH__KEYS_FILE": str(keys)}
+    with gateway(env=env, tls=files.trusting()) as server:
         assert server.chat().error()["code"] == "missing_api_key"
         server.tls = presenting("till-1")
         answer = server.chat(max_tokens=3)
