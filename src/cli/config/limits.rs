@@ -334,8 +334,11 @@ mod tests {
         assert!(one.memory_max() < embeds.memory_max());
         // It parks no prompts and compiles no grammars.
         assert!(embeds.memory_max() < two.memory_max());
-        assert!(one.tasks_max() <= embeds.tasks_max());
-        assert!(embeds.tasks_max() < two.tasks_max());
+        // Before they are rounded up.
+        let threads = |demand: &Demand| sum(&demand.threads);
+        assert!(threads(&one) < threads(&embeds));
+        assert!(threads(&embeds) < threads(&two));
+        assert!(one.tasks_max() < of(&vec![model("a", 1000, true); 10]).tasks_max());
     }
 
     #[test]
