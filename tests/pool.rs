@@ -181,12 +181,13 @@ fn models_are_loaded_and_unloaded_under_fire_and_no_request_is_lost() {
 
 #[test]
 fn a_pool_that_hangs_is_seen_from_outside_and_one_that_waits_is_no_such() {
-    let (goes_on, hangs) = std::sync::mpsc::channel::<()>();
-    let hangs = std::sync::Mutex::new(hangs);
+    let (goes_on, hangs) = tokio::sync::watch::channel(false);
     let options = PoolOptions {
         available: Box::new(move || {
             // Until the sender is gone.
-            let _ = hangs.lock().expect("one asks").recv();
+            while hangs.has_changed().is_ok() {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
             None
         }),
         ..PoolOptions::of(Vec::new())

@@ -231,8 +231,11 @@ impl Listener {
                 .set_nonblocking(true)
                 .and_then(|()| UnixListener::from_std(socket))
                 .map(|listener| {
-                    let _file = None;
-                    (Socket::Unix { listener, _file }, false)
+                    let socket = Socket::Unix {
+                        listener,
+                        _file: None,
+                    };
+                    (socket, false)
                 }),
         };
         let (socket, is_tls) = taken.map_err(|source| ListenError {

@@ -225,13 +225,11 @@ impl Entrance {
             let peer = accepted.peer();
             let counted = match peer {
                 Peer::Address(address) if !proxies.include(peer) => {
-                    match counts.open(address.ip()) {
-                        Some(counted) => Some(counted),
-                        None => {
-                            doorkeeper.turn_away(accepted, is_tls);
-                            continue;
-                        }
-                    }
+                    let Some(counted) = counts.open(address.ip()) else {
+                        doorkeeper.turn_away(accepted, is_tls);
+                        continue;
+                    };
+                    Some(counted)
                 }
                 _ => None,
             };

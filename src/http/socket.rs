@@ -226,13 +226,11 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.finish(context, |transport, context| transport.poll_flush(context))
+        self.finish(context, AsyncWrite::poll_flush)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.finish(context, |transport, context| {
-            transport.poll_shutdown(context)
-        })
+        self.finish(context, AsyncWrite::poll_shutdown)
     }
 }
 

@@ -186,12 +186,8 @@ impl TlsKeeper {
     fn announce(&self, now: Timestamp) {
         let current = Arc::clone(&self.current.read());
         let file = self.files.certificate.display();
-        match expiry_note(&current.facts, now) {
-            Some(note) => tracing::warn!("server.tls_cert {file}: {note}"),
-            None => tracing::debug!(
-                days = current.facts.days_left(now),
-                "the certificate is good for long"
-            ),
+        if let Some(note) = expiry_note(&current.facts, now) {
+            tracing::warn!("server.tls_cert {file}: {note}");
         }
     }
 }
