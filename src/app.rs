@@ -1,6 +1,8 @@
 //! The composition root: the only file that sees all rooms. It wires them,
 //! waits for a signal, and takes them down in order.
 
+mod network;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,15 +13,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admission::Drain;
-use crate::config::{AuthSettings, PrefixSharing, ServerSettings, Settings};
+use crate::config::{AuthSettings, PrefixSharing, Settings};
 use crate::engine::{self, cpu};
 use crate::governor::Governor;
 use crate::grammar::TrialCompiler;
 use crate::headroom::{HeadroomMetrics, anonymous_memory, available_memory};
-use crate::http::{
-    Authenticator, InheritedSockets, ListenError, Listeners, Server, ServerOptions, ServerStops,
-    affordable_connections,
-};
+use crate::http::{Authenticator, InheritedSockets, ListenError, Server, ServerStops};
 use crate::inference::Inference;
 use crate::keys::{self, EditError, KeyRing, KeysFileError};
 use crate::openai::AppState;
@@ -31,7 +30,7 @@ use crate::routes::router;
 use crate::sandbox::Sandbox;
 use crate::systemd::Systemd;
 use crate::telemetry::{Logbook, Metrics};
-use crate::tls::{self, TlsFiles, TlsFilesError, TlsKeeper, TlsMetrics};
+use crate::tls::{self, TlsFilesError};
 
 /// Time for connections to say good-bye when all answers are out.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -90,6 +89,14 @@ pub enum AppError {
     /// A defect in the table of metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] crate::telemetry::metrics::MetricsError),
+}
+
+impl AppError {
+    /// Whether trying again does not help before a setting is another.
+    #[must_use]
+    pub fn is_of_settings(&self) -> bool {
+        matches!(self, Self::OpenSocket(_))
+    }
 }
 
 /// What a process takes while it has one thread, because it cannot later.
@@ -183,10 +190,11 @@ async fn serve_until_told(
     }
     let ring = open_keys(&settings)?;
     let drain = Drain::default();
-    let tls = open_tls(&settings.server, &metrics)?;
-    let listeners = open_listeners(&settings, inherited).await?;
+    let tls = network::open_tls(&settings.server, &metrics)?;
+    let listeners = network::open_listeners(&settings, inherited).await?;
     let urls: Vec<_> = listeners.all().collect();
-    let server = Server::new(listeners, tls.as_ref(), server_options(&settings.server));
+    let options = network::server_options(&settings.server);
+    let server = Server::new(listeners, tls.as_ref(), options);
     let mut signals = Signals::new()?;
 
     let governor = Governor::start(&settings.governor, HeadroomMetrics::new(&metrics)?)?;
@@ -263,52 +271,7 @@ async fn serve_until_told(
     Ok(ending)
 }
 
-/// Reads the files for TLS, if there are any.
-fn open_tls(
-    settings: &ServerSettings,
-    metrics: &Metrics,
-) -> Result<Option<Arc<TlsKeeper>>, AppError> {
-    let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
-        return Ok(None);
-    };
-    let files = TlsFiles {
-        certificate: certificate.clone(),
-        key: key.clone(),
-        client_authorities: settings.tls_client_ca.clone(),
-        requires_client: settings.tls_require_client,
-    };
-    let keeper = TlsKeeper::open(files, TlsMetrics::new(metrics)?)?;
-    Ok(Some(Arc::new(keeper)))
-}
-
-/// Binds the sockets. Those of systemd are looked at here, because no setting says where they listen.
-async fn open_listeners(
-    settings: &Settings,
-    inherited: InheritedSockets,
-) -> Result<Listeners, AppError> {
-    let server = &settings.server;
-    let listeners = Listeners::open(server, inherited).await?;
-    let may_be_open = settings.auth.keys_file.is_some() || settings.auth.open;
-    match listeners.open_addresses(server.tls_require_client).first() {
-        Some(address) if !may_be_open => Err(AppError::OpenSocket(*address)),
-        _ => Ok(listeners),
-    }
-}
-
-fn server_options(settings: &ServerSettings) -> ServerOptions {
-    let max_connections = affordable_connections(settings.max_connections.get() as usize);
-    ServerOptions {
-        max_connections,
-        max_connections_per_address: settings
-            .max_connections_per_address
-            .map_or((max_connections / 2).max(1), |most| most.get() as usize),
-        header_timeout: settings.header_timeout,
-        write_timeout: settings.write_timeout,
-        trusted_proxies: settings.trusted_proxies.clone(),
-    }
-}
-
-/// Opens the keys file. Without one, says loudly who may ask.
+/// Opens the keys file, if there is to be one.
 fn open_keys(settings: &Settings) -> Result<Option<Arc<KeyRing>>, AppError> {
     let AuthSettings {
         keys_file,
@@ -316,15 +279,6 @@ fn open_keys(settings: &Settings) -> Result<Option<Arc<KeyRing>>, AppError> {
         ..
     } = &settings.auth;
     let Some(file) = keys_file else {
-        let who = if settings.is_open_to_the_network() {
-            "anybody on the network"
-        } else {
-            "whoever is on this machine"
-        };
-        tracing::warn!(
-            "OPEN: there are no API keys, so {who} may ask anything; to lock it, set auth.keys_file and make keys \
-             with `edgellm keys add NAME` (docs/keys.md)"
-        );
         return Ok(None);
     };
     let ring = KeyRing::open(file, *share_prefixes == PrefixSharing::Group).map_err(|problem| {

@@ -210,20 +210,26 @@ fn serve(arguments: Serve) -> ExitCode {
         app::Startup::begin(&settings, &sources.files).and_then(|startup| run(settings, startup));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
         Err(error) => failed(&error),
     }
 }
 
-/// Without a log: whoever starts a server in vain has to know why.
+/// Also without a log whoever starts a server in vain has to know why.
 #[allow(clippy::print_stderr)]
 fn failed(error: &app::AppError) -> ExitCode {
-    eprintln!("{error}");
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("{error}");
+    } else {
+        eprintln!("{error}");
+    }
+    if error.is_of_settings() {
+        return WRONG_SETTINGS.into();
+    }
     ExitCode::FAILURE
 }
+
+/// The exit code after which systemd does not try again.
+const WRONG_SETTINGS: u8 = 2;
 
 /// Its server reads in the exit code that something went wrong, and needs no more.
 fn compile_grammars() -> ExitCode {
@@ -272,5 +278,5 @@ fn check_config(files: &Files) -> ExitCode {
 #[allow(clippy::print_stderr)] // logging is configured by what is wrong here
 fn wrong_config(error: &ConfigError) -> ExitCode {
     eprintln!("{error}");
-    ExitCode::from(2)
+    WRONG_SETTINGS.into()
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use clap::Args;
 
 use super::Files;
@@ -40,13 +41,14 @@ pub(super) fn run(arguments: Health) -> ExitCode {
             Err(error) => return super::wrong_config(&error),
         },
     };
-    match server(&url, &arguments.authority, is_own) {
-        Ok(server) => ask(&server, &url),
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
+    let answer = ask(&url, &arguments.authority, is_own).and_then(|answer| {
+        // Files and environment of whoever asks may not be those of the server.
+        match answer.over_tls(&url) {
+            Some(url) => ask(&url, &arguments.authority, is_own),
+            None => Ok(answer),
         }
-    }
+    });
+    told(answer)
 }
 
 /// How this machine reaches a server with these settings: the way on which least can go wrong.
@@ -96,23 +98,51 @@ fn server(url: &str, authority: &AuthorityFile, is_own: bool) -> Result<ServerAd
     Ok(server.trusting(trust))
 }
 
-/// Exit code 0 when `GET {url}/ready` answers 200 in time.
+/// What `GET /ready` was answered.
+struct Readiness {
+    status: StatusCode,
+    body: String,
+}
+
+impl Readiness {
+    /// The same server's address with TLS, if that is what it asks for and it is on this machine: on the way to others,
+    /// who takes it for granted would ask anybody.
+    fn over_tls(&self, url: &str) -> Option<String> {
+        let rest = url.strip_prefix("http://")?;
+        let is_here = ServerAddress::parse(url).is_ok_and(|server| server.is_loopback());
+        let asks_for_tls =
+            self.status == StatusCode::BAD_REQUEST && self.body.contains("tls_required");
+        (is_here && asks_for_tls).then(|| format!("https://{rest}"))
+    }
+}
+
+/// Asks whether the server is ready.
+fn ask(url: &str, authority: &AuthorityFile, is_own: bool) -> Result<Readiness, String> {
+    let server = server(url, authority, is_own)?;
+    let runtime = super::small_runtime().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        match tokio::time::timeout(TIMEOUT, ready(&server)).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("{url}: no answer within {TIMEOUT:?}")),
+        }
+    })
+}
+
+async fn ready(server: &ServerAddress) -> Result<Readiness, HttpError> {
+    let response = server.get("/ready").await?;
+    Ok(Readiness {
+        status: response.status(),
+        body: http::text(response).await?,
+    })
+}
+
+/// Exit code 0 when it is ready.
 #[allow(clippy::print_stdout, clippy::print_stderr)] // this is what the command is for
-fn ask(server: &ServerAddress, url: &str) -> ExitCode {
-    let answer = super::small_runtime()
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| {
-            runtime.block_on(async {
-                match tokio::time::timeout(TIMEOUT, ready(server)).await {
-                    Ok(answer) => answer.map_err(|error| error.to_string()),
-                    Err(_) => Err(format!("{url}: no answer within {TIMEOUT:?}")),
-                }
-            })
-        });
+fn told(answer: Result<Readiness, String>) -> ExitCode {
     match answer {
-        Ok((ready, body)) => {
+        Ok(Readiness { status, body }) => {
             println!("{body}");
-            if ready {
+            if status.is_success() {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
@@ -123,12 +153,6 @@ fn ask(server: &ServerAddress, url: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-async fn ready(server: &ServerAddress) -> Result<(bool, String), HttpError> {
-    let response = server.get("/ready").await?;
-    let ready = response.status().is_success();
-    Ok((ready, http::text(response).await?))
 }
 
 #[cfg(test)]

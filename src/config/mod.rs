@@ -33,6 +33,7 @@ mod listen;
 mod mistake;
 mod model_names;
 mod nearest;
+mod network;
 mod print;
 mod resolve;
 mod schema;

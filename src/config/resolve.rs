@@ -13,7 +13,7 @@ use super::layer::{Layer, Reader};
 use super::mistake::{entry_key, entry_name};
 use super::schema::{Key, KeyDefault, Schema, Section};
 use super::sections::{self, AuthSettings, GovernorSettings, ModelSettings, ServerSettings};
-use super::{ConfigError, ConfigMistake, Settings, model_names, settings};
+use super::{ConfigError, ConfigMistake, Settings, model_names, network};
 
 /// The checked values of all sources, with the defaults.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ fn check(merged: &Merged, mistakes: &mut Vec<ConfigMistake>) {
         merged.part::<ServerSettings>(),
         merged.part::<AuthSettings>(),
     ) {
-        settings::check_network(&server, &auth, mistakes);
+        network::check(&server, &auth, mistakes);
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::Instrument;
 use crate::admission::{ClientId, DrainGuard, Principal};
 
 use crate::http::error::ApiError;
+use crate::http::peer::Peer;
 use crate::http::state::HttpState;
 use crate::inference::RequestOutcome;
 use crate::inference::arrival::Arrival;
@@ -63,18 +64,19 @@ pub(crate) async fn log_and_count(
         .map_or("other", MatchedPath::as_str)
         .to_owned();
 
+    let peer = Peer::of(request.extensions());
     let mut response = next.run(request).instrument(span.clone()).await;
 
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     if response.extensions().get::<AccountedMarker>().is_none() {
-        span.in_scope(|| count(&state, &endpoint, &response));
+        span.in_scope(|| count(&state, &endpoint, peer, &response));
     }
     response
 }
 
-fn count(state: &HttpState, endpoint: &str, response: &Response) {
+fn count(state: &HttpState, endpoint: &str, peer: Peer, response: &Response) {
     let status = response.status();
     let outcome = if status.is_success() {
         RequestOutcome::Done
@@ -95,6 +97,8 @@ fn count(state: &HttpState, endpoint: &str, response: &Response) {
             endpoint,
             status = status.as_u16(),
             error = error.label(),
+            refused = error.stranger(),
+            from = error.stranger().map(|_| tracing::field::display(peer)),
             "answered"
         );
     } else {

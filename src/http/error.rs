@@ -335,6 +335,18 @@ impl ApiError {
         Some(after.as_secs() + u64::from(after.subsec_nanos() > 0)).map(|seconds| seconds.max(1))
     }
 
+    /// Whom it refuses, as far as the client wrote that: the log must name what a setting would let in, as neither a page nor
+    /// a kiosk shows its operator why it is refused.
+    pub(crate) fn stranger(&self) -> Option<&str> {
+        match self {
+            Self::HostNotAllowed(name) | Self::CertificateUnknown(name) => Some(name),
+            Self::OriginNotAllowed(origin) => {
+                Some(origin.as_deref().unwrap_or("a page without an origin"))
+            }
+            _ => None,
+        }
+    }
+
     /// Returns the HTTP status of this error.
     #[must_use]
     pub fn status(&self) -> StatusCode {

@@ -180,6 +180,13 @@ impl Listeners {
         all.map(Listener::to_string)
     }
 
+    /// Whether one of them speaks TLS.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        let mut all = self.clients.iter().chain(&self.operators);
+        all.any(|listener| listener.is_tls)
+    }
+
     /// The addresses that others than this machine reach without a certificate of theirs.
     pub fn open_addresses(&self, tls_asks_for_certificates: bool) -> Vec<SocketAddr> {
         let all = self.clients.iter().chain(&self.operators);

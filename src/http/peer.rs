@@ -1,5 +1,6 @@
 //! Who is at the other end of a connection.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::http::Extensions;
@@ -13,6 +14,16 @@ pub(crate) enum Peer {
     Address(SocketAddr),
     /// A program of this machine that connected to the Unix socket.
     UnixSocket,
+}
+
+/// Its address, without the port, which says nothing to people.
+impl fmt::Display for Peer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.ip().to_canonical().fmt(out),
+            Self::UnixSocket => out.write_str("the Unix socket"),
+        }
+    }
 }
 
 impl Peer {

@@ -103,12 +103,12 @@ fn a_wrong_value_is_shown_with_the_expected_form_and_an_example() {
         given.complaints(),
         [
             "`server.body_timeout_seconds` in a.toml must be a whole number of seconds from 1 to 3600, like 30; found NaN",
-            "`server.listen` in a.toml must be an IP address and a port, like \"127.0.0.1:8080\"; found the text \"localhost:80\"",
+            "`server.listen` in a.toml must be an IP address and a port, like \"127.0.0.1:8080\", or a list of such, each with http:// before it where it is to be without TLS in spite of server.tls_cert; found the text \"localhost:80\"",
             "`server.max_connections` in a.toml must be a whole number of connections from 1 to 65536, like 1024; found the text \"7\"",
             "`telemetry.log_level` in a.toml must be one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\"; found the text \"INFO\"",
             "`telemetry.log_prompts` in a.toml must be true or false; found 1",
             "`admission.max_waiting` in environment variable EDGELLM__ADMISSION__MAX_WAITING must be a whole number of requests from 0 to 100000, like 64; found -1",
-            "`server.listen` in --listen must be an IP address and a port, like \"127.0.0.1:8080\"; found the text \"\"",
+            "`server.listen` in --listen must be an IP address and a port, like \"127.0.0.1:8080\", or a list of such, each with http:// before it where it is to be without TLS in spite of server.tls_cert; found the text \"\"",
         ]
     );
 }
@@ -304,7 +304,7 @@ fn the_whole_error_is_one_line_for_each_mistake() {
     assert_eq!(
         error.to_string(),
         "the configuration has 2 mistakes:\
-         \n  - `server.listen` in --listen must be an IP address and a port, like \"127.0.0.1:8080\"; found the text \"x\"\
+         \n  - `server.listen` in --listen must be an IP address and a port, like \"127.0.0.1:8080\", or a list of such, each with http:// before it where it is to be without TLS in spite of server.tls_cert; found the text \"x\"\
          \n  - `models[0].threads` in --threads must be a whole number of threads from 0 to 512, like 4; found the text \"x\""
     );
     let keys: Vec<_> = error.mistakes().iter().map(|m| m.key()).collect();
@@ -393,22 +393,96 @@ fn beyond_this_machine_there_must_be_keys_or_the_word_that_it_is_open() {
     );
     for listen in ["[::]:1", "192.168.1.5:80", "[fe80::1]:80"] {
         assert_eq!(listening(listen).complaints().len(), 1, "{listen}");
-        let open = listening(listen).flag("--open", "auth.open", "true");
-        assert!(open.settings().is_open_to_the_network(), "{listen}");
+        listening(listen)
+            .flag("--open", "auth.open", "true")
+            .settings();
         let locked = listening(listen).env("EDGELLM__AUTH__KEYS_FILE", "/keys.toml");
-        assert!(!locked.settings().is_open_to_the_network(), "{listen}");
+        locked.settings();
+        let with_certificates = listening(listen)
+            .env("EDGELLM__SERVER__TLS_CERT", "/c.pem")
+            .env("EDGELLM__SERVER__TLS_KEY", "/k.pem")
+            .env("EDGELLM__SERVER__TLS_CLIENT_CA", "/ca.pem")
+            .env("EDGELLM__SERVER__TLS_REQUIRE_CLIENT", "true");
+        with_certificates.settings();
     }
+    let plain = listening("127.0.0.1:1,http://10.0.0.5:80").complaints();
+    assert!(plain[0].starts_with(
+        "`server.listen` is http://10.0.0.5:80; it must be an address of this machine"
+    ));
     for listen in [
         "127.0.0.1:80",
         "127.3.4.5:80",
         "[::1]:80",
         "[::ffff:127.0.0.1]:80",
     ] {
-        assert!(
-            !listening(listen).settings().is_open_to_the_network(),
-            "{listen}"
-        );
+        listening(listen).settings();
     }
+}
+
+#[test]
+fn what_of_listeners_and_tls_does_not_go_together_is_said() {
+    for (settings, expected) in [
+        (
+            vec![("LISTEN", "127.0.0.1:80"), ("ADMIN_LISTEN", "127.0.0.1:80")],
+            "`server.admin_listen` is 127.0.0.1:80; it must be another address or port: 127.0.0.1:80 has this one already",
+        ),
+        (
+            vec![("LISTEN", "")],
+            "`server.listen` is empty; it must be an address while there is no server.unix_socket: nobody could ask",
+        ),
+        (
+            vec![("UNIX_SOCKET", "unix:/run/e.sock")],
+            "`server.unix_socket` is unix:/run/e.sock; it must be the path alone, without unix: before it",
+        ),
+        (
+            vec![("TLS_CERT", "/c.pem")],
+            "`server.tls_key` is empty; it must be the file with the private key of server.tls_cert",
+        ),
+        (
+            vec![("TLS_KEY", "/k.pem")],
+            "`server.tls_cert` is empty; it must be the file with the certificate of server.tls_key",
+        ),
+        (
+            vec![("TLS_REQUIRE_CLIENT", "true")],
+            "`server.tls_require_client` is true; it must be false while there is no server.tls_client_ca: nobody could connect",
+        ),
+        (
+            vec![
+                ("TLS_CERT", "/c.pem"),
+                ("TLS_KEY", "/k.pem"),
+                ("TLS_CLIENT_CA", "/ca.pem"),
+            ],
+            "`server.tls_client_ca` is /ca.pem; it must be beside auth.keys_file, whose keys say who has which certificate; or \
+             set server.tls_require_client to true, and whoever has a certificate of it may ask",
+        ),
+    ] {
+        let given = settings.iter().fold(nothing(), |given, (name, value)| {
+            given.env(&format!("EDGELLM__SERVER__{name}"), value)
+        });
+        assert_eq!(given.complaints(), [expected]);
+    }
+}
+
+#[test]
+fn an_address_that_is_none_is_answered_with_one_and_an_entry_of_a_list_is_named() {
+    let given = file(
+        "a.toml",
+        "[server]\nlisten = ['127.0.0.1:80', 'https://10.0.0.5:443']\nallowed_hosts = ['box:80']\ncors_origins = ['https://a/']",
+    );
+    let complaints = given.complaints();
+    assert_eq!(complaints.len(), 3);
+    for (complaint, words) in complaints.iter().zip([
+        "`server.allowed_hosts` in a.toml must be a list of host names without scheme and port",
+        "`server.cors_origins` in a.toml must be a list of origins",
+        "`server.listen` in a.toml must be an IP address and a port",
+    ]) {
+        assert!(complaint.starts_with(words), "{complaint}");
+    }
+    assert!(
+        complaints[2].ends_with("found the text \"https://10.0.0.5:443\""),
+        "{}",
+        complaints[2]
+    );
 }
 
 #[test]
