@@ -181,12 +181,13 @@ fn models_are_loaded_and_unloaded_under_fire_and_no_request_is_lost() {
 
 #[test]
 fn a_pool_that_hangs_is_seen_from_outside_and_one_that_waits_is_no_such() {
-    let (goes_on, hangs) = std::sync::mpsc::channel::<()>();
-    let hangs = std::sync::Mutex::new(hangs);
+    let hangs = Arc::new(AtomicBool::new(true));
+    let hanging = Arc::clone(&hangs);
     let options = PoolOptions {
         available: Box::new(move || {
-            // Until the sender is gone.
-            let _ = hangs.lock().expect("one asks").recv();
+            while hanging.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
             None
         }),
         ..PoolOptions::of(Vec::new())
@@ -211,7 +212,7 @@ fn a_pool_that_hangs_is_seen_from_outside_and_one_that_waits_is_no_such() {
         let manager = loops.iter().find(|one| one.name == "the loading of models");
         manager.is_some_and(|one| one.busy_for > second)
     });
-    drop(goes_on);
+    hangs.store(false, Ordering::Relaxed);
     eventually("at rest", &|| pool.busy_loops().is_empty());
     pool.stop();
 }

@@ -1,4 +1,4 @@
-//! What systemd is told of the service, in the words of sd_notify(3): that it is ready, what it does, that it
+//! What systemd is told of the service, in the words of `sd_notify(3)`: that it is ready, what it does, that it
 //! stops, and that it is alive.
 //!
 //! Only a service of `Type=notify` has `$NOTIFY_SOCKET`; without it nothing is sent.
