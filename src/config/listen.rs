@@ -84,7 +84,23 @@ impl TrustedProxy {
         }
         let network = text.parse::<IpNet>();
         let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.ok().map(|network| Self::Network(network.trunc()))
+        network
+            .ok()
+            .map(|network| Self::Network(canonical(network)))
+    }
+}
+
+/// Addresses of IPv4 that are written as such of IPv6 are those of IPv4, as which they are compared.
+fn canonical(network: IpNet) -> IpNet {
+    let mapped = match network.network().to_canonical() {
+        IpAddr::V4(address) => network.prefix_len().checked_sub(96).zip(Some(address)),
+        IpAddr::V6(_) => None,
+    };
+    match (network, mapped) {
+        (IpNet::V6(_), Some((prefix, address))) => {
+            IpNet::new(address.into(), prefix).map_or(network.trunc(), |network| network.trunc())
+        }
+        _ => network.trunc(),
     }
 }
 
@@ -219,6 +235,9 @@ mod tests {
             ("10.0.7.9/24", "10.0.7.0/24"),
             ("fd00::/8", "fd00::/8"),
             ("::1", "::1"),
+            ("::ffff:127.0.0.1", "127.0.0.1"),
+            ("::ffff:10.0.7.9/120", "10.0.7.0/24"),
+            ("::/0", "::/0"),
             ("unix", "unix"),
         ] {
             let proxy = TrustedProxy::parse(text).expect(text);

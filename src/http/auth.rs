@@ -92,10 +92,15 @@ impl Authenticator {
         headers: &HeaderMap,
         certificate: Option<&ClientCertificate>,
     ) -> Result<Arc<Principal>, ApiError> {
-        let Some(ring) = &self.ring else {
-            return Ok(Arc::clone(&self.anyone));
-        };
         let access = self.access(route);
+        let is_open = matches!(access, RouteAccess::Open | RouteAccess::Page);
+        let Some(ring) = &self.ring else {
+            return match certificate {
+                Some(certificate) if !is_open => still_good(certificate),
+                _ => Ok(()),
+            }
+            .map(|()| Arc::clone(&self.anyone));
+        };
         let sent = sent_keys(headers);
         let found = find(ring, &sent, certificate);
         let needed = match access {
@@ -159,6 +164,7 @@ fn find(
     let Some(certificate) = certificate else {
         return Err(refusal);
     };
+    still_good(certificate)?;
     match ring.find_certificate(certificate, now) {
         Ok(principal) => Ok(principal),
         Err(KeyRejection::Unknown) if refusal != ApiError::KeyExpired => {
@@ -166,6 +172,14 @@ fn find(
         }
         Err(_) => Err(ApiError::KeyExpired),
     }
+}
+
+/// It was good when the connection began, which may be long ago.
+fn still_good(certificate: &ClientCertificate) -> Result<(), ApiError> {
+    if certificate.has_ended(jiff::Timestamp::now()) {
+        return Err(ApiError::CertificateExpired(certificate.subject.clone()));
+    }
+    Ok(())
 }
 
 /// Lets in whoever may, and tells every answer to a key with limits what is left of them.
@@ -349,6 +363,7 @@ mod tests {
             ClientCertificate {
                 subject: subject.to_owned(),
                 common_name: name.map(str::to_owned),
+                not_after: jiff::Timestamp::MAX,
             }
         };
         let asked = |route: &str, key: &str, subject: &str| {
@@ -360,6 +375,25 @@ mod tests {
             found.map(|found| found.name.clone().unwrap_or_default())
         };
         let models = "/v1/models";
+        let late = ClientCertificate {
+            not_after: jiff::Timestamp::UNIX_EPOCH,
+            ..of("CN=till-1")
+        };
+        let refused = Err(ApiError::CertificateExpired("CN=till-1".to_owned()));
+        let nobody = Authenticator::new(None, MetricsAccess::Admin).guarding(routes.clone());
+        for auth in [&auth, &nobody] {
+            let found = auth.principal(models, &HeaderMap::new(), Some(&late));
+            assert_eq!(found.map(drop), refused);
+        }
+        let by_key = auth.principal(
+            models,
+            &headers(&[("x-api-key", office.reveal())]),
+            Some(&late),
+        );
+        assert_eq!(
+            by_key.map(|found| found.name.clone()),
+            Ok(Some("office".to_owned()))
+        );
         for (key, subject, expected) in [
             ("", "CN=till-1", Ok("till")),
             ("unused", "CN=till-1", Ok("till")),

@@ -1,4 +1,4 @@
-//! How many connections each address has, so that one client does not take those of all others.
+//! How many connections each address has, and the Unix socket, so that one client does not take those of all others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,40 +7,59 @@ use std::sync::Arc;
 use crate::admission::client_network;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Counts the open connections by the client's network. Cheap to clone.
+use super::peer::Peer;
+
+/// Whose connections count together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Origin {
+    Network(IpAddr),
+    /// All programs that come by the Unix socket.
+    UnixSocket,
+}
+
+impl Origin {
+    fn of(peer: Peer) -> Self {
+        match peer {
+            Peer::Address(address) => Self::Network(client_network(address.ip())),
+            Peer::UnixSocket => Self::UnixSocket,
+        }
+    }
+}
+
+/// Counts the open connections by where they come from. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionCounts(Arc<CountsInner>);
 
 #[derive(Debug)]
 struct CountsInner {
-    most_per_network: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    most_of_one: usize,
+    open: Mutex<HashMap<Origin, usize>>,
 }
 
 impl ConnectionCounts {
-    pub(super) fn new(most_per_network: usize) -> Self {
+    pub(super) fn new(most_of_one: usize) -> Self {
         Self(Arc::new(CountsInner {
-            most_per_network,
+            most_of_one,
             open: Mutex::default(),
         }))
     }
 
-    /// Counts a connection from `address`, unless its network has as many as one may have.
-    pub(super) fn open(&self, address: IpAddr) -> Option<OpenConnection> {
-        let network = client_network(address);
+    /// Counts a connection, unless there are as many from the same network as one may have.
+    pub(super) fn open(&self, peer: Peer) -> Option<OpenConnection> {
+        let origin = Origin::of(peer);
         let mut open = self.counts();
-        let count = open.entry(network).or_default();
-        if *count >= self.0.most_per_network {
+        let count = open.entry(origin).or_default();
+        if *count >= self.0.most_of_one {
             return None;
         }
         *count += 1;
         Some(OpenConnection {
             counts: self.clone(),
-            network,
+            origin,
         })
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn counts(&self) -> MutexGuard<'_, HashMap<Origin, usize>> {
         self.0.open.lock()
     }
 }
@@ -49,16 +68,16 @@ impl ConnectionCounts {
 #[derive(Debug)]
 pub(super) struct OpenConnection {
     counts: ConnectionCounts,
-    network: IpAddr,
+    origin: Origin,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         let mut open = self.counts.counts();
-        if let Some(count) = open.get_mut(&self.network) {
+        if let Some(count) = open.get_mut(&self.origin) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.network);
+                open.remove(&self.origin);
             }
         }
     }
@@ -68,8 +87,9 @@ impl Drop for OpenConnection {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().expect("an address")
+    fn address(text: &str) -> Peer {
+        let address: IpAddr = text.parse().expect("an address");
+        Peer::Address((address, 4000).into())
     }
 
     #[test]
@@ -83,6 +103,14 @@ mod tests {
         drop(held);
         assert!(counts.open(tablet).is_some());
         assert!(counts.counts().is_empty(), "whoever has none is forgotten");
+    }
+
+    #[test]
+    fn programs_at_the_unix_socket_leave_places_for_others() {
+        let counts = ConnectionCounts::new(1);
+        let _first = counts.open(Peer::UnixSocket).expect("the first");
+        assert!(counts.open(Peer::UnixSocket).is_none());
+        assert!(counts.open(address("10.0.0.8")).is_some());
     }
 
     #[test]

@@ -147,6 +147,9 @@ pub enum ApiError {
         shortened(.0, 120)
     )]
     CertificateUnknown(String),
+    /// The client's certificate has ended since it connected.
+    #[error("the certificate of {0} has ended: ask whoever runs the server for a new one")]
+    CertificateExpired(String),
     /// The key may not use this model.
     #[error("this API key may not use the model `{0}`; GET /v1/models lists those that it may use")]
     ModelNotAllowed(String),
@@ -339,7 +342,9 @@ impl ApiError {
     /// a kiosk shows its operator why it is refused.
     pub(crate) fn stranger(&self) -> Option<&str> {
         match self {
-            Self::HostNotAllowed(name) | Self::CertificateUnknown(name) => Some(name),
+            Self::HostNotAllowed(name)
+            | Self::CertificateUnknown(name)
+            | Self::CertificateExpired(name) => Some(name),
             Self::OriginNotAllowed(origin) => {
                 Some(origin.as_deref().unwrap_or("a page without an origin"))
             }
@@ -393,6 +398,7 @@ impl ApiError {
             Self::KeyUnknown => unauthorized("invalid_api_key"),
             Self::KeyExpired => unauthorized("expired_api_key"),
             Self::CertificateUnknown(_) => unauthorized("unknown_certificate"),
+            Self::CertificateExpired(_) => unauthorized("expired_certificate"),
             Self::ModelNotAllowed(_) => forbidden("model_not_allowed"),
             Self::AdminOnly => forbidden("admin_only"),
             Self::HostNotAllowed(_) => forbidden("host_not_allowed"),

@@ -147,6 +147,8 @@ struct MachineNames {
     root: PathBuf,
     names: HashSet<String>,
     read_at: Instant,
+    /// Whether it was told that they cannot be read any more.
+    is_told: bool,
 }
 
 impl MachineNames {
@@ -161,6 +163,7 @@ impl MachineNames {
             root: root.to_owned(),
             names,
             read_at: now,
+            is_told: false,
         }
     }
 
@@ -173,12 +176,23 @@ impl MachineNames {
             return false;
         }
         self.read_at = now;
-        // What cannot be read now may be again later.
-        if let (Ok(hostname), Ok(resolver)) = (read_hostname(&self.root), read_resolver(&self.root))
-        {
-            self.names = names(&hostname, &resolver);
+        match (read_hostname(&self.root), read_resolver(&self.root)) {
+            (Ok(hostname), Ok(resolver)) => self.names = names(&hostname, &resolver),
+            // What cannot be read now may be again later.
+            (Err(error), _) | (_, Err(error)) => self.tell_once(&error),
         }
         self.names.contains(name)
+    }
+
+    /// A sandbox lets the file be read that was there when the process started, and not one in its place.
+    fn tell_once(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            tracing::warn!(
+                %error,
+                "/etc/resolv.conf is another file than at the start and cannot be read: the domains of this machine are those \
+                 of the start until a restart; name what is missing in server.allowed_hosts"
+            );
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 
 use listenfd::ListenFd;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::ServerSettings;
@@ -72,6 +73,10 @@ impl InheritedSockets {
     /// # Errors
     /// When one is neither a TCP nor a Unix stream socket.
     pub fn take() -> io::Result<Self> {
+        // systemd always says whom it means.
+        if std::env::var_os("LISTEN_PID").is_none() {
+            return Ok(Self::default());
+        }
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut handed_over = ListenFd::from_env();
@@ -169,7 +174,7 @@ impl Listeners {
             }
         }
         if let Some(path) = &settings.unix_socket {
-            clients.push(Listener::bind_unix(path)?);
+            clients.push(Listener::bind_unix(path).await?);
         }
         Ok(Self { clients, operators })
     }
@@ -212,8 +217,8 @@ impl Listener {
         })
     }
 
-    fn bind_unix(path: &Path) -> Result<Self, ListenError> {
-        let bound = SocketFile::bind(path).map_err(|source| ListenError {
+    async fn bind_unix(path: &Path) -> Result<Self, ListenError> {
+        let bound = SocketFile::bind(path).await.map_err(|source| ListenError {
             place: path.display().to_string(),
             source,
         });
@@ -229,6 +234,19 @@ impl Listener {
     }
 
     fn inherited(socket: InheritedSocket, is_tls: bool) -> Result<Self, ListenError> {
+        let is_listening = match &socket {
+            InheritedSocket::Tcp(socket) => SockRef::from(socket).is_listener(),
+            InheritedSocket::Unix(socket) => SockRef::from(socket).is_listener(),
+        };
+        let of_systemd = |source| ListenError {
+            place: "a socket of systemd".to_owned(),
+            source,
+        };
+        if !is_listening.map_err(of_systemd)? {
+            return Err(of_systemd(io::Error::other(
+                "nobody listens on it (ListenStream= makes one on which somebody does)",
+            )));
+        }
         let taken = match socket {
             InheritedSocket::Tcp(socket) => socket
                 .set_nonblocking(true)
@@ -245,10 +263,7 @@ impl Listener {
                     (socket, false)
                 }),
         };
-        let (socket, is_tls) = taken.map_err(|source| ListenError {
-            place: "a socket of systemd".to_owned(),
-            source,
-        })?;
+        let (socket, is_tls) = taken.map_err(of_systemd)?;
         Ok(Self {
             socket,
             is_tls,
@@ -303,10 +318,10 @@ struct SocketFile {
 }
 
 impl SocketFile {
-    fn bind(path: &Path) -> io::Result<(UnixListener, Self)> {
+    async fn bind(path: &Path) -> io::Result<(UnixListener, Self)> {
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                remove_left_over(path)?;
+                remove_left_over(path).await?;
                 UnixListener::bind(path)?
             }
             bound => bound?,
@@ -334,11 +349,12 @@ impl Drop for SocketFile {
 ///
 /// # Errors
 /// When a process answers there, or it is no socket.
-fn remove_left_over(path: &Path) -> io::Result<()> {
+async fn remove_left_over(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    match std::os::unix::net::UnixStream::connect(path) {
+    // It does not wait for one that takes no connections because its backlog is full.
+    match UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
@@ -355,10 +371,13 @@ mod tests {
         // As a process leaves it that is killed.
         drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
         assert!(path.exists());
-        let listener = Listener::bind_unix(&path).expect("bound again");
+        let listener = Listener::bind_unix(&path).await.expect("bound again");
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, SOCKET_MODE);
-        let error = Listener::bind_unix(&path).expect_err("in use").to_string();
+        let error = Listener::bind_unix(&path)
+            .await
+            .expect_err("in use")
+            .to_string();
         assert!(
             error.contains("another program uses this socket"),
             "{error}"
@@ -372,11 +391,14 @@ mod tests {
         let directory = tempfile::tempdir().expect("a folder");
         let path = directory.path().join("notes.txt");
         fs::write(&path, "keep me").expect("written");
-        let error = Listener::bind_unix(&path).expect_err("a file").to_string();
+        let error = Listener::bind_unix(&path)
+            .await
+            .expect_err("a file")
+            .to_string();
         assert!(error.contains("no socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).expect("there"), "keep me");
         let nowhere = directory.path().join("none/edgellm.sock");
-        let error = Listener::bind_unix(&nowhere).expect_err("no folder");
+        let error = Listener::bind_unix(&nowhere).await.expect_err("no folder");
         assert!(error.to_string().contains("does not exist: make it"));
     }
 
@@ -384,7 +406,7 @@ mod tests {
     async fn a_socket_that_another_process_put_there_since_stays() {
         let directory = tempfile::tempdir().expect("a folder");
         let path = directory.path().join("edgellm.sock");
-        let ours = Listener::bind_unix(&path).expect("bound");
+        let ours = Listener::bind_unix(&path).await.expect("bound");
         fs::remove_file(&path).expect("removed");
         let theirs = std::os::unix::net::UnixListener::bind(&path).expect("bound");
         drop(ours);

@@ -107,6 +107,7 @@ struct Entrance {
     listeners: Vec<Listener>,
     audience: Audience,
     most_connections: usize,
+    most_per_address: usize,
     options: Arc<ServerOptions>,
     tls: Option<Arc<TlsKeeper>>,
     backlog_is_empty: watch::Sender<bool>,
@@ -128,16 +129,18 @@ impl Server {
     #[must_use]
     pub fn new(listeners: Listeners, tls: Option<&Arc<TlsKeeper>>, options: ServerOptions) -> Self {
         let options = Arc::new(options);
-        let entrance = |listeners, audience, most_connections| Entrance {
-            listeners,
-            audience,
-            most_connections,
-            options: Arc::clone(&options),
-            tls: tls.cloned(),
-            backlog_is_empty: watch::Sender::new(true),
-            first: 0,
-        };
-        let most = options.max_connections;
+        let entrance =
+            |listeners, audience, [most_connections, most_per_address]: [usize; 2]| Entrance {
+                listeners,
+                audience,
+                most_connections,
+                most_per_address,
+                options: Arc::clone(&options),
+                tls: tls.cloned(),
+                backlog_is_empty: watch::Sender::new(true),
+                first: 0,
+            };
+        let most = [options.max_connections, options.max_connections_per_address];
         let Listeners { clients, operators } = listeners;
         if operators.is_empty() {
             return Self {
@@ -150,7 +153,8 @@ impl Server {
             operators: Some(entrance(
                 operators,
                 Audience::Operators,
-                OPERATOR_CONNECTIONS,
+                // One address never has all of them.
+                [OPERATOR_CONNECTIONS, OPERATOR_CONNECTIONS / 2],
             )),
         }
     }
@@ -189,8 +193,7 @@ impl Entrance {
     ) {
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(self.most_connections));
-        let most = self.options.max_connections_per_address;
-        let counts = ConnectionCounts::new(most.min(self.most_connections));
+        let counts = ConnectionCounts::new(self.most_per_address);
         let proxies = TrustedProxies::new(&self.options.trusted_proxies);
         let mut doorkeeper = Doorkeeper::new(metrics);
         let serving = Arc::new(Serving {
@@ -217,21 +220,20 @@ impl Entrance {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: others must close first.
-                    tracing::warn!(%error, "could not accept a connection");
+                    doorkeeper.could_not_accept(&error);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
             let peer = accepted.peer();
-            let counted = match peer {
-                Peer::Address(address) if !proxies.include(peer) => {
-                    let Some(counted) = counts.open(address.ip()) else {
-                        doorkeeper.turn_away(accepted, is_tls);
-                        continue;
-                    };
-                    Some(counted)
-                }
-                _ => None,
+            let counted = if proxies.include(peer) {
+                None
+            } else {
+                let Some(counted) = counts.open(peer) else {
+                    doorkeeper.turn_away(accepted, is_tls);
+                    continue;
+                };
+                Some(counted)
             };
             let connection = Connection {
                 place,
@@ -453,8 +455,9 @@ fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
         .max_buf_size(LARGEST_HEAD)
-        // Whoever closes only its own side wants its answer; who has left is for the socket to notice.
-        .half_close(true)
+        // Whoever closes only its own side wants its answer; who has left is for the socket to notice. In TLS nobody closes
+        // one side, and some that leave say so there long before their system does.
+        .half_close(!socket.is_tls())
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
 }
 

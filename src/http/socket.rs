@@ -62,6 +62,10 @@ impl Socket {
         })))
     }
 
+    pub(super) fn is_tls(&self) -> bool {
+        self.lock().transport.is_tls()
+    }
+
     /// Resolves when the client has closed its side and nobody is there to take an answer; see
     /// [`crate::http::exchange`].
     pub(crate) async fn left(self) {

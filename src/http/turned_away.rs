@@ -48,23 +48,18 @@ impl Doorkeeper {
     /// Tells the client that it has too many connections, and closes this one. Where it would have to be told in TLS it is
     /// closed without a word: shaking hands with whoever has too many is what it wants.
     pub(super) fn turn_away(&mut self, accepted: Accepted, is_tls: bool) {
-        let Accepted::Tcp(stream, address) = accepted else {
-            // Programs of this machine are not counted by their address.
-            return;
-        };
         let reason = RefusalReason::TooManyConnections.as_str();
         self.metrics.request_rejected("", reason);
-        if self
-            .last_logged
-            .is_none_or(|last| last.elapsed() >= LOG_INTERVAL)
-        {
-            self.last_logged = Some(Instant::now());
+        if self.may_log() {
             tracing::warn!(
-                address = %address.ip(),
+                address = %accepted.peer(),
                 "an address has as many connections as server.max_connections_per_address allows: \
                  further ones are refused (this is logged once a minute at most)"
             );
         }
+        let Accepted::Tcp(stream, _) = accepted else {
+            return;
+        };
         if is_tls {
             return;
         }
@@ -79,6 +74,23 @@ impl Doorkeeper {
             }
             Err(_) => tell_at_once(stream, &self.answer),
         }
+    }
+
+    /// The system gives no further connection.
+    pub(super) fn could_not_accept(&mut self, error: &std::io::Error) {
+        if self.may_log() {
+            tracing::warn!(%error, "could not accept a connection (this is logged once a minute at most)");
+        }
+    }
+
+    fn may_log(&mut self) -> bool {
+        let may_log = self
+            .last_logged
+            .is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        if may_log {
+            self.last_logged = Some(Instant::now());
+        }
+        may_log
     }
 }
 

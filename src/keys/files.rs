@@ -46,16 +46,27 @@ pub(super) fn lock_of(path: &Path) -> PathBuf {
 
 /// Holds a lock on the file beside `path`, so that two who change it do so one after the other.
 pub(super) fn lock(path: &Path) -> io::Result<File> {
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
+    let path = &lock_of(path);
+    let made = OpenOptions::new()
+        .create_new(true)
         .write(true)
         .mode(OWNER_ONLY)
-        .open(lock_of(path))?;
-    // Root may be the first, and the service must be able to take it as well.
-    if let Ok(directory) = std::fs::metadata(parent(path)) {
-        let _ = fchown(&lock, Some(directory.uid()), Some(directory.gid()));
-    }
+        .open(path);
+    let lock = match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => OpenOptions::new()
+            .write(true)
+            // Whoever owns the folder could let a link lead to a file that is not its own.
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?,
+        made => {
+            let lock = made?;
+            // Root may be the first, and the service must be able to take it as well.
+            if let Ok(folder) = std::fs::metadata(parent(path)) {
+                let _ = fchown(&lock, Some(folder.uid()), Some(folder.gid()));
+            }
+            lock
+        }
+    };
     lock.lock()?;
     Ok(lock)
 }
@@ -81,6 +92,21 @@ mod tests {
         assert!(is_readable_by_others(&path), "as it was");
         assert_ne!(FileStamp::look(&path).expect("there"), stamp);
         assert!(!beside(&path, "new").exists());
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_not_followed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (keys, others) = (
+            directory.path().join("keys.toml"),
+            directory.path().join("others"),
+        );
+        std::fs::write(&others, "not ours").expect("written");
+        std::os::unix::fs::symlink(&others, lock_of(&keys)).expect("a link");
+        assert!(lock(&keys).is_err());
+        std::fs::remove_file(lock_of(&keys)).expect("removed");
+        drop(lock(&keys).expect("made"));
+        drop(lock(&keys).expect("there"));
     }
 
     #[test]

@@ -221,6 +221,7 @@ fn a_certificate_is_its_entrys_by_its_whole_subject_first_and_ends_with_it() {
         let certificate = ClientCertificate {
             subject: subject.to_owned(),
             common_name: common_name.map(str::to_owned),
+            not_after: jiff::Timestamp::MAX,
         };
         let found = ring.find_certificate(&certificate, UNIX_EPOCH + Duration::from_secs(seconds));
         found.map(|found| found.name.clone().expect("a name"))
@@ -257,6 +258,7 @@ fn a_certificate_is_its_entrys_by_its_whole_subject_first_and_ends_with_it() {
     let certificate = ClientCertificate {
         subject: "CN=till-1".to_owned(),
         common_name: Some("till-1".to_owned()),
+        not_after: jiff::Timestamp::MAX,
     };
     let by_certificate = ring.find_certificate(&certificate, now).expect("known");
     assert_eq!(by_key.tenant.id, by_certificate.tenant.id);

@@ -87,6 +87,12 @@ const LIBC_FILES: [&str; 7] = [
 /// Random numbers where the system call is not there, and the sign of a virtual machine that was copied (aws-lc looks).
 const READ_DEVICES: [&str; 3] = ["/dev/urandom", "/dev/random", "/dev/sysgenid"];
 
+const RESOLVERS: [&str; 3] = [
+    "/run/systemd/resolve",
+    "/run/NetworkManager",
+    "/run/resolvconf",
+];
+
 pub(super) fn needs(settings: &Settings, surroundings: &Surroundings) -> Needs {
     let listened = settings.server.listen.iter();
     let listened = listened.chain(&settings.server.admin_listen);
@@ -136,6 +142,9 @@ fn of_the_program(surroundings: &Surroundings) -> Vec<Need> {
     let files = LIBC_FILES.iter().chain(&READ_DEVICES);
     needs.extend(files.map(|file| need(Place::File(file.into()), Access::Read, None)));
     // Nothing reads them again; a folder of a file in somebody's home would be the whole home.
+    // Where /etc/resolv.conf leads on most systems, whose programs replace the file there.
+    let resolvers = RESOLVERS.iter();
+    needs.extend(resolvers.map(|folder| need(Place::Folder(folder.into()), Access::Read, None)));
     let configuration = surroundings.config_files.iter();
     needs.extend(configuration.map(|file| need(Place::File(file.clone()), Access::Read, None)));
     needs

@@ -6,7 +6,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -428,7 +428,7 @@ fn make_folder(folder: &Path) -> Result<(), AuthorityError> {
         Ok(()) => {
             if let Ok(parent) = std::fs::metadata(parent(folder)) {
                 // Only root can, and for others there is nothing to give away.
-                let _ = chown(folder, Some(parent.uid()), Some(parent.gid()));
+                let _ = lchown(folder, Some(parent.uid()), Some(parent.gid()));
             }
             Ok(())
         }

@@ -135,6 +135,8 @@ pub struct ClientCertificate {
     pub subject: String,
     /// The one common name of the subject.
     pub common_name: Option<String>,
+    /// The last moment at which it is good, which may come while a connection is open.
+    pub not_after: Timestamp,
 }
 
 impl ClientCertificate {
@@ -148,7 +150,14 @@ impl ClientCertificate {
         Ok(Self {
             common_name: subject.common_name().map(str::to_owned),
             subject: subject.to_string(),
+            not_after: moment(certificate.validity().not_after)?,
         })
+    }
+
+    /// Whether it is no longer good.
+    #[must_use]
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        now > self.not_after
     }
 }
 

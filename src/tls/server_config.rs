@@ -9,8 +9,8 @@ use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use crate::engine::sandbox_hint;
 use crate::file_stamp::FileStamp;
@@ -100,6 +100,11 @@ impl TlsFiles {
             wrong(KEY, &self.key, problem)
         })?;
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        if self.client_authorities.is_some() {
+            // A session that is taken up again is not held against the client's certificate, which may have ended since.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         Ok(LoadedTls {
             config: Arc::new(config),
             facts,

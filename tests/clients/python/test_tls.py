@@ -323,3 +323,51 @@ def test_a_certificate_stands_for_the_key_whose_subject_it_has(tmp_path):
         assert run_edgellm("keys", "revoke", "till-1", "--file", keys).returncode == 0
         wait_until(lambda: server.chat(max_tokens=1).status == 401, "a stolen till's certificate is worth nothing")
         assert any('"key":"till-1"' in line for line in server.log_text().splitlines())
+
+
+def test_a_client_that_says_that_it_leaves_and_keeps_the_connection_is_noticed(server, files):
+    wait_until(lambda: nobody_runs(server), "nobody is left")
+    plain = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    connection = files.trusting().wrap_socket(plain, server_hostname="127.0.0.1")
+    body = json.dumps({"model": "kiosk", "messages": ask("Where is the coffee?"), "ignore_eos": True, "max_tokens": 1500})
+    connection.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nhost: box\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+    wait_until(lambda: not nobody_runs(server), "it runs")
+    left = time.monotonic()
+    # As asyncio does: it says good-bye in TLS, and waits for the other side before it closes.
+    connection.settimeout(0)
+    try:
+        connection.unwrap()
+    except (ssl.SSLWantReadError, OSError):
+        pass
+    wait_until(lambda: nobody_runs(server), "the request has ended", 10)
+    assert time.monotonic() - left < 3
+    connection.close()
+
+
+def test_a_certificate_of_a_client_that_ends_is_worth_nothing_from_then_on(tmp_path):
+    files, clients = Certificates(tmp_path), trustme.CA()
+    clients.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
+    presenting = files.trusting()
+    ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=8)
+    clients.issue_cert("till-1@shop.lan", common_name="till-1", not_after=ends).configure_cert(presenting)
+    env = settings(files, tls_client_ca=str(tmp_path / "clients.pem"), tls_require_client="true")
+    with gateway(env=env, tls=presenting) as server:
+        connection = server.connect()
+
+        def status() -> int:
+            connection.request("GET", "/v1/models")
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+        assert status() == 200
+        assert connection.sock.session is None or not connection.sock.session.has_ticket
+        session = connection.sock.session
+        wait_until(lambda: status() == 401, "the open connection is worth nothing", 20)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as again, pytest.raises((ssl.SSLError, ConnectionError)):
+            resumed = presenting.wrap_socket(again, server_hostname="127.0.0.1", session=session)
+            resumed.sendall(b"GET /health HTTP/1.1\r\nhost: box\r\n\r\n")
+            assert resumed.recv(100)
+        connection.close()
+        # It still ends in order, and nobody is let in to look.
+        server.tls = None
