@@ -4,6 +4,7 @@ import re
 import shutil
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -257,6 +258,51 @@ def test_the_service_speaks_tls_with_a_certificate_of_its_own(old_box):
         assert server.status("/v1/models") == 401
 
 
+@pytest.fixture
+def tls_box(old_box):
+    """It has a certificate, and so have a till and Prometheus, who are let in by theirs."""
+    old_box.path("/var/lib/edgellm").mkdir(exist_ok=True)
+    folder = old_box.path("/var/lib/edgellm/tls")
+    for command in (
+        step("tls"), f"mv /root/edgellm-ca-key.pem {folder}/ca-key.pem", step("certificate of Prometheus"),
+        f"{BINARY} tls client till-7 --output {folder}", f"{BINARY} keys add till-7 --subject till-7 --no-key --file /var/lib/edgellm/keys.toml",
+    ):
+        done = old_box.run(command)
+        assert done.returncode == 0, done.stderr
+    env = old_box.path("/etc/edgellm/edgellm.env")
+    [authority] = set(re.findall(r"`(EDGELLM__SERVER__TLS_CLIENT_CA=[^`]*)`", (ROOT / "docs/tls.md").read_text()))
+    old_box.variables(authority)
+    env.write_text(old_box.here(env.read_text()))
+    return old_box
+
+
+def test_prometheus_and_a_till_come_with_certificates(tls_box):
+    folder = tls_box.path("/var/lib/edgellm/tls")
+    proofs = {}
+    for name in ("prometheus", "till-7"):
+        proofs[name] = ssl.create_default_context(cafile=folder / "ca.pem")
+        proofs[name].load_cert_chain(folder / f"{name}.pem", folder / f"{name}-key.pem")
+    with tls_box.service(proofs["prometheus"]) as server:
+        assert server.status("/metrics") == 200
+        server.tls = proofs["till-7"]
+        assert (server.status("/metrics"), server.status("/v1/models")) == (403, 200)
+        text = step("till with a certificate").replace("https://10.0.0.5:8080/", f"https://127.0.0.1:{server.port}/")
+        asked = subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        assert (asked.returncode, asked.stdout) == (0, "kiosk\n"), asked.stderr
+        asked = tls_box.run(f"{BINARY} health https://127.0.0.1:{server.port}")
+        assert (asked.returncode, asked.stdout) == (0, '{"status":"ready"}\n'), asked.stderr
+
+
+def test_the_sandbox_is_tried_as_the_user_of_the_service(old_box):
+    old_box.path("/var/lib/edgellm").mkdir(exist_ok=True)
+    old_box.forget_calls()
+    done = old_box.run(step("self-test"))
+    [call] = old_box.calls
+    assert call.startswith("runuser -u edgellm -- ") and "/edgellm/bin/edgellm sandbox-self-test" in call
+    # Where the kernel has no Landlock it says that.
+    assert done.returncode == 0 or "Landlock" in done.stdout, done.stdout + done.stderr
+
+
 def test_starts_are_counted_where_the_page_says(fresh):
     assert fresh.run(step("starts")).returncode == 0
     shown, searched = fresh.calls
@@ -286,6 +332,6 @@ def test_nothing_is_left_after_it_is_removed(old_box, packages):
 
 
 def test_every_step_of_the_pages_is_run_here():
-    run = set(re.findall(r'step\("([\w ]+)"\)', Path(__file__).read_text()))
+    run = set(re.findall(r'step\("([\w -]+)"\)', Path(__file__).read_text()))
     assert {example.step for example in STEPS} == run | {"upgrade"}
     assert {example.page.name for example in STEPS if example.step == "upgrade"} == {"INSTALL.md", "operations.md"}

@@ -75,6 +75,13 @@ for setting in MemoryMax TasksMax OOMScoreAdjust; do
     grep -q "^$setting=[0-9]" "$unit" || complain "it must bound $setting"
 done
 
+# What docs/restarts.md tells who writes a unit of their own is what ours has.
+told=$(sed -n '/^## A unit of your own/,$p' "$root/docs/restarts.md" | sed -n '/^```ini/,/^```$/{/=/p}')
+[[ -n $told ]] || complain "docs/restarts.md has no lines for a unit"
+while IFS= read -r line; do
+    grep -Fqx -- "$line" "$unit" || complain "docs/restarts.md has another line: $line"
+done <<<"$told"
+
 # seconds KEY: of the unit.
 seconds() { sed -n "s/^$1=\([0-9]*\)$/\1/p" "$unit"; }
 
