@@ -76,6 +76,7 @@ for setting in MemoryMax TasksMax OOMScoreAdjust; do
 done
 
 # What docs/restarts.md tells who writes a unit of their own is what ours has.
+# shellcheck disable=SC2016 # marks of a code block
 told=$(sed -n '/^## A unit of your own/,$p' "$root/docs/restarts.md" | sed -n '/^```ini/,/^```$/{/=/p}')
 [[ -n $told ]] || complain "docs/restarts.md has no lines for a unit"
 while IFS= read -r line; do
