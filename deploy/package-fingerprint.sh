@@ -48,7 +48,7 @@ copied() {
     grep -s '^ExecStart=' deploy/edgellm.service || true
     # Whatever else there is is not packed.
     [[ ! -d docs ]] || find docs -type f ! -path 'docs/*.md' ! -path 'docs/*.png' -o -mindepth 1 -type d
-    for file in config/edgellm.toml models/kiosk/README.md deploy/{INSTALL.md,edgellm.service,edgellm.socket} \
+    for file in config/edgellm.toml models/kiosk/README.md deploy/{INSTALL.md,edgellm.service,edgellm.socket,edgellm-admin.socket} \
         LICENSE-{APACHE,MIT} {README,CHANGELOG,BENCHMARKS,ARCHITECTURE,CONTRIBUTING}.md; do
         [[ -e $file ]] || echo "there is no $file"
     done

@@ -59,7 +59,7 @@ lay_out() {
     install -m 644 -t "$lib" "$(path_of libgomp.so.1)"
     install -D -m 644 -t "$folder/config" "$root/config/edgellm.toml"
     install -D -m 644 -t "$folder/models/kiosk" "$root"/models/kiosk/{kiosk.gguf,README.md}
-    install -D -m 644 -t "$folder/systemd" "$root"/deploy/edgellm.{service,socket}
+    install -D -m 644 -t "$folder/systemd" "$root"/deploy/edgellm{.service,.socket,-admin.socket}
     # At the same places as in the repository, so that their links to each other lead somewhere.
     install -D -m 644 -t "$folder/docs" "$root"/docs/*.{md,png}
     install -D -m 644 -t "$folder/deploy" "$root/deploy/INSTALL.md"

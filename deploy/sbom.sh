@@ -2,7 +2,7 @@
 # Makes a software bill of materials: every crate that is compiled into the program, with its version, licence and
 # checksum, as CycloneDX JSON.
 #
-#   deploy/sbom.sh FILE     writes FILE, e.g. edgellm-0.2.0.cdx.json
+#   deploy/sbom.sh FILE     writes FILE, e.g. edgellm-0.3.0.cdx.json
 #
 # The tool is OWASP's cargo-cyclonedx (Apache-2.0). It is compiled once, into target/tools, in some two minutes.
 set -euo pipefail

@@ -60,8 +60,8 @@ def check_toml(shop: Shop, _: Example, text: str):
 def check_unit(shop: Shop, _: Example, text: str):
     """Lines for the systemd unit change what is in it, and the command that they start has a configuration without mistakes."""
     section, *lines = text.splitlines()
-    assert section == "[Service]" and lines
-    unit = (ROOT / "deploy/edgellm.service").read_text()
+    assert lines
+    unit = (ROOT / "deploy" / {"[Service]": "edgellm.service", "[Socket]": "edgellm.socket"}[section]).read_text()
     # What only a site can say is a comment there.
     assert all(re.search(rf"^(#   )?{re.escape(line.partition('=')[0])}=", unit, re.MULTILINE) for line in lines), lines
     commands = [line.removeprefix("ExecStart=").split() for line in lines if line.startswith("ExecStart=/")]

@@ -4,6 +4,7 @@ import re
 import shutil
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from served import Served
 
 INSTALL_PAGE = ROOT / "deploy/INSTALL.md"
 STEPS = [example for example in all_examples() if example.step]
+#: Settings of `[server]` that 0.2 does not know.
+NEW_IN_0_3 = (
+    "unix_socket", "admin_listen", "tls_cert", "tls_key", "tls_client_ca", "tls_require_client", "allowed_hosts", "trusted_proxies", "cors_origins", "sandbox",
+)
 UPGRADED = ["systemctl daemon-reload", "systemctl restart edgellm"]
 
 
@@ -147,6 +152,30 @@ def test_systemd_is_given_the_port(old_box):
     assert old_box.calls == ["systemctl daemon-reload", "systemctl stop edgellm", "systemctl enable --now edgellm.socket", "systemctl start edgellm"]
 
 
+def test_systemd_is_given_a_port_for_operators(old_box):
+    old_box.forget_calls()
+    done = old_box.run(step("admin socket"))
+    assert done.returncode == 0, done.stderr
+    assert old_box.path("/etc/systemd/system/edgellm-admin.socket").read_text() == (ROOT / "deploy/edgellm-admin.socket").read_text()
+    assert old_box.calls == ["systemctl daemon-reload", "systemctl stop edgellm", "systemctl enable --now edgellm-admin.socket", "systemctl start edgellm"]
+
+
+def test_sockets_are_brought_up_to_date(old_box):
+    assert old_box.run(step("socket")).returncode == 0
+    units = old_box.path("/etc/systemd/system")
+    (units / "edgellm.socket").write_text("of an older version")
+    assert old_box.run(inline("install -m 644 /opt/edgellm/systemd/edgellm*.socket")).returncode == 0
+    for name in ("edgellm.socket", "edgellm-admin.socket"):
+        assert (units / name).read_text() == (ROOT / "deploy" / name).read_text()
+
+
+def test_settings_that_the_release_before_does_not_know_are_taken_out(old_box):
+    kept = old_box.path("/etc/edgellm/edgellm.env").read_text()
+    old_box.variables(*(f"EDGELLM__SERVER__{name.upper()}=x" for name in NEW_IN_0_3))
+    assert old_box.run(step("old settings")).returncode == 0
+    assert old_box.path("/etc/edgellm/edgellm.env").read_text() == kept
+
+
 @upgrades
 def test_it_is_upgraded_and_goes_back(old_box, packages, upgrade: Example):
     old, new = packages
@@ -218,9 +247,60 @@ def test_the_service_speaks_tls_with_a_certificate_of_its_own(old_box):
     made = old_box.run(step("tls"))
     assert made.returncode == 0, made.stderr
     assert old_box.calls == ["systemctl restart edgellm"]
+    key = old_box.path("/root/edgellm-ca-key.pem")
+    assert key.exists() and not old_box.path("/var/lib/edgellm/tls/ca-key.pem").exists()
+    before = old_box.path("/var/lib/edgellm/tls/server.pem").read_bytes()
+    renewed = old_box.run(step("renew"))
+    assert renewed.returncode == 0 and "10.0.0.5" in renewed.stdout, renewed.stderr
+    assert old_box.path("/var/lib/edgellm/tls/server.pem").read_bytes() != before and key.exists()
     trusting = ssl.create_default_context(cafile=old_box.path("/var/lib/edgellm/tls/ca.pem"))
     with old_box.service(trusting) as server:
         assert server.status("/v1/models") == 401
+
+
+@pytest.fixture
+def tls_box(old_box):
+    """It has a certificate, and so have a till and Prometheus, who are let in by theirs."""
+    old_box.path("/var/lib/edgellm").mkdir(exist_ok=True)
+    folder = old_box.path("/var/lib/edgellm/tls")
+    for command in (
+        step("tls"), f"mv /root/edgellm-ca-key.pem {folder}/ca-key.pem", step("certificate of Prometheus"),
+        f"{BINARY} tls client till-7 --output {folder}", f"{BINARY} keys add till-7 --subject till-7 --no-key --file /var/lib/edgellm/keys.toml",
+    ):
+        done = old_box.run(command)
+        assert done.returncode == 0, done.stderr
+    env = old_box.path("/etc/edgellm/edgellm.env")
+    [authority] = set(re.findall(r"`(EDGELLM__SERVER__TLS_CLIENT_CA=[^`]*)`", (ROOT / "docs/tls.md").read_text()))
+    old_box.variables(authority)
+    env.write_text(old_box.here(env.read_text()))
+    return old_box
+
+
+def test_prometheus_and_a_till_come_with_certificates(tls_box):
+    folder = tls_box.path("/var/lib/edgellm/tls")
+    proofs = {}
+    for name in ("prometheus", "till-7"):
+        proofs[name] = ssl.create_default_context(cafile=folder / "ca.pem")
+        proofs[name].load_cert_chain(folder / f"{name}.pem", folder / f"{name}-key.pem")
+    with tls_box.service(proofs["prometheus"]) as server:
+        assert server.status("/metrics") == 200
+        server.tls = proofs["till-7"]
+        assert (server.status("/metrics"), server.status("/v1/models")) == (403, 200)
+        text = step("till with a certificate").replace("https://10.0.0.5:8080/", f"https://127.0.0.1:{server.port}/")
+        asked = subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        assert (asked.returncode, asked.stdout) == (0, "kiosk\n"), asked.stderr
+        asked = tls_box.run(f"{BINARY} health https://127.0.0.1:{server.port}")
+        assert (asked.returncode, asked.stdout) == (0, '{"status":"ready"}\n'), asked.stderr
+
+
+def test_the_sandbox_is_tried_as_the_user_of_the_service(old_box):
+    old_box.path("/var/lib/edgellm").mkdir(exist_ok=True)
+    old_box.forget_calls()
+    done = old_box.run(step("self-test"))
+    [call] = old_box.calls
+    assert call.startswith("runuser -u edgellm -- ") and "/edgellm/bin/edgellm sandbox-self-test" in call
+    # Where the kernel has no Landlock it says that.
+    assert done.returncode == 0 or "Landlock" in done.stdout, done.stdout + done.stderr
 
 
 def test_starts_are_counted_where_the_page_says(fresh):
@@ -243,13 +323,15 @@ def test_the_rule_for_energy_counters_is_written_and_used(fresh):
 def test_nothing_is_left_after_it_is_removed(old_box, packages):
     assert old_box.run(inline("ln -sfn /opt/edgellm/bin/edgellm")).returncode == 0
     assert old_box.run(step("socket")).returncode == 0
+    assert old_box.run(step("admin socket")).returncode == 0
     done = old_box.run(step("uninstall"))
     assert done.returncode == 0, done.stderr
     assert not old_box.contents
-    assert old_box.calls[-4:] == ["systemctl disable --now edgellm", "systemctl disable --now edgellm.socket", "systemctl daemon-reload", "userdel edgellm"]
+    stopped = [f"systemctl disable --now {unit}" for unit in ("edgellm.socket", "edgellm-admin.socket", "edgellm")]
+    assert old_box.calls[-5:] == [*stopped, "systemctl daemon-reload", "userdel edgellm"]
 
 
 def test_every_step_of_the_pages_is_run_here():
-    run = set(re.findall(r'step\("([\w ]+)"\)', Path(__file__).read_text()))
+    run = set(re.findall(r'step\("([\w -]+)"\)', Path(__file__).read_text()))
     assert {example.step for example in STEPS} == run | {"upgrade"}
     assert {example.page.name for example in STEPS if example.step == "upgrade"} == {"INSTALL.md", "operations.md"}

@@ -67,7 +67,7 @@ def test_our_image_has_the_version_of_the_program():
 
 def test_only_this_machine_reaches_the_ports_until_somebody_says_otherwise():
     published = {name: service["ports"] for name, service in services({"EDGELLM_ADDRESS": "0.0.0.0"}).items() if "ports" in service}
-    assert published == {"edgellm": ["0.0.0.0:8080:8080", "127.0.0.1:8081:9090"], "grafana": ["127.0.0.1:3000:3000"]}
+    assert published == {"edgellm": ["0.0.0.0:8080:8080", "127.0.0.1:8081:8081"], "grafana": ["127.0.0.1:3000:3000"]}
     assert BOX["ports"][0] == "127.0.0.1:8080:8080"
 
 
@@ -211,8 +211,8 @@ def test_prometheus_scrapes_it_without_a_key_by_this_very_configuration(running,
     _, _, operators = running
     file = prometheus_config(tmp_path)
     text = file.read_text()
-    assert text.count('"edgellm:9090"') == 1
-    file.write_text(text.replace("edgellm:9090", f"127.0.0.1:{operators}").replace("scrape_interval: 15s", "scrape_interval: 1s"))
+    assert text.count('"edgellm:8081"') == 1
+    file.write_text(text.replace("edgellm:8081", f"127.0.0.1:{operators}").replace("scrape_interval: 15s", "scrape_interval: 1s"))
     arguments = [argument.replace("=/etc/prometheus/", f"={tmp_path}/").replace("=/prometheus", f"={tmp_path}/data") for argument in services()["prometheus"]["command"]]
     with started(arguments, tmp_path) as store:
         wait_until(lambda: [one["value"][1] for one in store.ask("query", query='up{job="edgellm"}')["result"]] == ["1"], "the box is scraped")

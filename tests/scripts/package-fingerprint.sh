@@ -66,6 +66,7 @@ expect another edit Cargo.lock '/^name = "llama-cpp-sys-2"/,/^$/s/^version = .*/
 expect another edit Cargo.lock 's/^name = "slab"/name = "openssl-sys"/'
 expect another rm CHANGELOG.md
 expect another rm deploy/edgellm.service
+expect another rm deploy/edgellm-admin.socket
 expect another rm -r docs
 expect another cp LICENSE-MIT models/kiosk/kiosk.gguf
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# deploy/edgellm.service and deploy/edgellm.socket: systemd knows every line of them, and what must hold does.
+# deploy/edgellm.service and its sockets: systemd knows every line of them, and what must hold does.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/../..
 unit=$root/deploy/edgellm.service
 socket=$root/deploy/edgellm.socket
+admin=$root/deploy/edgellm-admin.socket
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 failed=0
@@ -28,15 +29,22 @@ sed 's/^MemoryMax=/MemoryMaximum=/; s/^TasksMax=.*/TasksMax=many/' "$place/right
 said=$(verify wrong)
 [[ $said == *MemoryMaximum* && $said == *many* ]] || complain "mistakes are not noticed, only: $said"
 
-# The sockets, beside the service that they are for: ours, and the one that a comment in it makes.
+# Lines that a comment suggests.
 example() { sed -n 's/^#   //p' "$1"; }
-mkdir "$place/sockets"
-cp "$place/right/edgellm.service" "$socket" "$place/sockets"
-example "$socket" >"$place/sockets/edgellm-admin.socket"
-said=$(systemd-analyze verify "$place"/sockets/* 2>&1 || echo "exit code $?")
-[[ -z $said ]] || complain "the sockets: $said"
-grep -qx FileDescriptorName=clients "$socket" || complain "the socket must be the clients'"
-grep -qx FileDescriptorName=admin "$place/sockets/edgellm-admin.socket" || complain "there is no example of a socket for operators"
+
+# The sockets, beside the service that they are for: as they are, and with what comments in them suggest.
+mkdir "$place/sockets" "$place/more"
+cp "$place/right/edgellm.service" "$socket" "$admin" "$place/sockets"
+cp "$place/right/edgellm.service" "$admin" "$place/more"
+{ sed '/^\[Install\]/,$d' "$socket" && example "$socket"; } >"$place/more/edgellm.socket"
+for folder in sockets more; do
+    said=$(systemd-analyze verify "$place/$folder"/* 2>&1 || echo "exit code $?")
+    [[ -z $said ]] || complain "the $folder: $said"
+done
+grep -qx FileDescriptorName=clients "$socket" || complain "edgellm.socket must be the clients'"
+grep -qx FileDescriptorName=admin "$admin" || complain "edgellm-admin.socket must be the operators'"
+grep -qx Service=edgellm.service "$admin" || complain "edgellm-admin.socket must start edgellm"
+grep -q '^IPAddressDeny=any' "$place/more/edgellm.socket" || complain "edgellm.socket has no example of a site's networks"
 
 # What a comment says of networks is right, too.
 mkdir "$place/networks"
@@ -66,6 +74,14 @@ holds OOMPolicy=continue
 for setting in MemoryMax TasksMax OOMScoreAdjust; do
     grep -q "^$setting=[0-9]" "$unit" || complain "it must bound $setting"
 done
+
+# What docs/restarts.md tells who writes a unit of their own is what ours has.
+# shellcheck disable=SC2016 # marks of a code block
+told=$(sed -n '/^## A unit of your own/,$p' "$root/docs/restarts.md" | sed -n '/^```ini/,/^```$/{/=/p}')
+[[ -n $told ]] || complain "docs/restarts.md has no lines for a unit"
+while IFS= read -r line; do
+    grep -Fqx -- "$line" "$unit" || complain "docs/restarts.md has another line: $line"
+done <<<"$told"
 
 # seconds KEY: of the unit.
 seconds() { sed -n "s/^$1=\([0-9]*\)$/\1/p" "$unit"; }
