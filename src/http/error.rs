@@ -340,16 +340,17 @@ impl ApiError {
 
     /// Whom it refuses, as far as the client wrote that: the log must name what a setting would let in, as neither a page nor
     /// a kiosk shows its operator why it is refused.
-    pub(crate) fn stranger(&self) -> Option<&str> {
-        match self {
+    pub(crate) fn stranger(&self) -> Option<String> {
+        let name = match self {
             Self::HostNotAllowed(name)
             | Self::CertificateUnknown(name)
-            | Self::CertificateExpired(name) => Some(name),
+            | Self::CertificateExpired(name) => name,
             Self::OriginNotAllowed(origin) => {
-                Some(origin.as_deref().unwrap_or("a page without an origin"))
+                origin.as_deref().unwrap_or("a page without an origin")
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(shortened(name, 100))
     }
 
     /// Returns the HTTP status of this error.
