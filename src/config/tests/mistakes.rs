@@ -108,7 +108,7 @@ fn a_wrong_value_is_shown_with_the_expected_form_and_an_example() {
             "`telemetry.log_level` in a.toml must be one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\"; found the text \"INFO\"",
             "`telemetry.log_prompts` in a.toml must be true or false; found 1",
             "`admission.max_waiting` in environment variable EDGELLM__ADMISSION__MAX_WAITING must be a whole number of requests from 0 to 100000, like 64; found -1",
-            "`server.listen` in --listen must be an IP address and a port, like \"127.0.0.1:8080\", or a list of such, each with http:// before it where it is to be without TLS in spite of server.tls_cert; found the text \"\"",
+            "`server.listen` is empty; it must be an address while there is no server.unix_socket: nobody could ask",
         ]
     );
 }
