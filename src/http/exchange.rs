@@ -160,12 +160,10 @@ where
             _ => COMPUTING,
         });
         let answer = self.service.call(request);
-        let drain = self.drain.clone();
         Box::pin(async move {
             let mut response = answer.await?;
             exchange.enter(SENDING);
-            // Whoever asks again over this connection would meet its end.
-            if drain_guard.is_none() || drain.has_begun() {
+            if drain_guard.is_none() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
