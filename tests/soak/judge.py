@@ -20,8 +20,8 @@ MOST_BYTES_IN_ALL = 32 * MIB
 NOISE_BYTES = MIB // 2
 #: Sockets of the scrape that looks, and those of clients that closed a moment ago.
 MOST_MORE_FILES = 4
-#: Threads that the runtime starts for blocking work and keeps for a while.
-MOST_MORE_THREADS = 4
+#: Threads that the runtime starts for blocking work: eight at most (`max_blocking_threads`), and they stay, because files are looked at every second.
+MOST_MORE_THREADS = 8
 
 
 @dataclass(frozen=True)
