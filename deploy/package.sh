@@ -81,7 +81,7 @@ path_of() {
 # What the person at the box may want to know, and the only facts that differ from build to build.
 describe() {
     local versions
-    versions=$(find "$folder" -type f \( -name edgellm -o -name '*.so*' \) -exec readelf --version-info --wide {} +)
+    versions=$(find "$folder" -type f \( -name edgellm -o -name '*.so' -o -name '*.so.*' \) -exec readelf --version-info --wide {} +)
     newest() { grep -o "$1_[0-9.]*" <<<"$versions" | sort --version-sort | tail -n1; }
     echo "edgellm $version for Linux on $(uname -m)"
     echo "commit: $(git -C "$root" describe --always --dirty --exclude '*' 2>/dev/null || echo unknown)"
