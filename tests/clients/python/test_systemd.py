@@ -137,8 +137,10 @@ def test_it_asks_for_time_while_a_load_gets_further_and_not_while_it_hangs(syste
         wait_until(lambda: time.monotonic() - played.times("EXTEND_TIMEOUT_USEC")[-1] > 2.5, "silence")
         asked = len(played.said("EXTEND_TIMEOUT_USEC"))
         thread.thaw()
+        thawed = time.monotonic()
         played.wait_for("READY")
-        assert len(played.said("EXTEND_TIMEOUT_USEC")) > asked
+        # A fast machine loads the rest between two looks.
+        assert len(played.said("EXTEND_TIMEOUT_USEC")) > asked or time.monotonic() - thawed < 2
 
 
 def test_every_model_of_the_start_is_loaded_or_has_failed_before_it_is_ready(systemd, tmp_path):
